@@ -1,0 +1,1 @@
+//! Benchmarks of kernels, of the whole model, and of the server.

@@ -1,0 +1,125 @@
+//! What the server answers: log-probabilities, the model it serves, token ids.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer of `POST /logprobs`; results stand in the order asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogprobsResponse {
+    /// The model's name.
+    pub model: String,
+    /// What the numbers depend on: weights hash, dtype, backend, kernel version. Equal fingerprints, equal bits.
+    pub fingerprint: String,
+    /// One result a query, or one a pair.
+    pub results: Vec<QueryResult>,
+    /// What the request cost.
+    pub usage: Usage,
+}
+
+/// One query's score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryResult {
+    /// The query's id, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The `[context, target]` indices, for the pairs form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<[usize; 2]>,
+    /// Log-probability of the whole target given the context, in nats: the tokens' f32 values added in f64, in order.
+    pub sum: f64,
+    /// How many tokens were scored.
+    pub tokens: usize,
+    /// How many of the sequence's tokens (BOS, context and target) came from the cache.
+    pub cached_tokens: usize,
+    /// Each target token's log-probability in nats (`detail: "tokens"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<Vec<f32>>,
+    /// The target's token ids (`detail: "tokens"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
+}
+
+/// Token counts of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens that went through the model.
+    pub computed_tokens: u64,
+    /// Tokens whose work was found in the cache.
+    pub cached_tokens: u64,
+    /// Tokens whose log-probability was asked for.
+    pub scored_tokens: u64,
+}
+
+/// `GET /v1/models`, as OpenAI's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelList {
+    /// Always `"list"`.
+    pub object: String,
+    /// The one model that is served.
+    pub data: Vec<ModelInfo>,
+}
+
+/// One served model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// The model's name.
+    pub id: String,
+    /// Always `"model"`.
+    pub object: String,
+    /// Unix time of the server's start, seconds.
+    pub created: u64,
+    /// Always `"surprisal"`.
+    pub owned_by: String,
+    /// The longest sequence (BOS, context and target) that is scored, in tokens; vLLM's name for it.
+    pub max_model_len: usize,
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// What the numbers depend on; see [`LogprobsResponse::fingerprint`].
+    pub fingerprint: String,
+}
+
+/// `POST /tokenize`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizeRequest {
+    /// The model asked for; if given, it must be the one that is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The text.
+    pub prompt: String,
+    /// Whether to add BOS as the model's own rule says; true when absent, as in vLLM.
+    #[serde(default = "yes")]
+    pub add_special_tokens: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The answer of `POST /tokenize`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenizeResponse {
+    /// Token ids.
+    pub tokens: Vec<u32>,
+    /// How many there are.
+    pub count: usize,
+    /// The longest sequence that is scored, in tokens.
+    pub max_model_len: usize,
+}
+
+/// `POST /detokenize`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetokenizeRequest {
+    /// The model asked for; if given, it must be the one that is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Token ids.
+    pub tokens: Vec<u32>,
+}
+
+/// The answer of `POST /detokenize`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetokenizeResponse {
+    /// The text.
+    pub prompt: String,
+}

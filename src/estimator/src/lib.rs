@@ -1,0 +1,1 @@
+//! The estimation client: corpus, plan, logprob sources, estimators, fits, report.

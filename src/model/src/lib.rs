@@ -1,0 +1,1 @@
+//! Llama-class checkpoints: configuration, weights, tokenizer, and the built-in oracle.

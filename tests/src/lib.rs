@@ -1,0 +1,1 @@
+//! End-to-end tests over a real socket, the f64 reference, and golden fixtures.
