@@ -1,1 +1,58 @@
-//! The estimation client: corpus, plan, logprob sources, estimators, fits, report.
+//! The estimation client: how much one half of a text tells about the other, by a language model's log-probabilities.
+//!
+//! Data flows one way: a [`Corpus`] gives documents; a [`Plan`] says what to ask about them; a [`LogprobSource`] (a
+//! server over HTTP, or the built-in exact one) answers; [`run`] makes [`Estimates`] of the answers; a [`Report`] shows
+//! them with their [`Fit`]s. All information is in nats.
+//!
+//! The [`SantaFe`] process has a mutual information known in closed form, so the whole way can be checked without a model:
+//!
+//! ```
+//! use rand::SeedableRng;
+//! use surprisal_estimator::{ExactSource, LogprobSource, Pairing, Plan, Report, SantaFe, run};
+//!
+//! let process = SantaFe::new(256, 1.5, 1e-3)?;
+//! let plan = Plan::new(200, &[4, 8, 16, 32], Pairing::Same, 1)?;
+//! let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+//! let documents: Vec<_> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
+//!
+//! let source = ExactSource::new(process.clone());
+//! let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+//! let estimates = runtime.block_on(run(&source, &documents, &plan, None, |progress| {
+//!     eprintln!("{} of {} queries", progress.queries, progress.total_queries);
+//! }))?;
+//!
+//! let report = Report::new("Santa Fe", source.model(), &estimates).with_truth(&process);
+//! println!("{}", report.table());
+//! let longest = report.rows[3];
+//! let (direct, truth) = (longest.estimates.direct, process.direct_limit(32, 32));
+//! assert!((direct.value - truth).abs() < 4.0 * direct.error);
+//! # Ok::<(), surprisal_estimator::Error>(())
+//! ```
+
+mod corpus;
+mod entropy;
+mod error;
+mod estimate;
+mod fit;
+mod html;
+mod http;
+mod plan;
+mod plot;
+mod report;
+mod retry;
+mod run;
+mod santa_fe;
+mod source;
+
+pub use corpus::{Corpus, Spacing};
+pub use entropy::NgramEntropy;
+pub use error::Error;
+pub use estimate::{Correction, Estimate, Estimates, SplitEstimate};
+pub use fit::Fit;
+pub use http::{HttpOptions, HttpSource};
+pub use plan::{Cost, PAPER_SPLITS, Pairing, Plan, Step};
+pub use report::{Report, Row, Series, SeriesFit};
+pub use retry::Retry;
+pub use run::{Progress, run};
+pub use santa_fe::SantaFe;
+pub use source::{ExactSource, LogprobSource, Model, ScoreQuery};

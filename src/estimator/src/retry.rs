@@ -1,0 +1,193 @@
+//! Which failures of a request pass by themselves, and how long to wait for that.
+
+use std::error::Error as _;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use surprisal_api::{PROBLEM_JSON, Problem};
+
+use crate::Error;
+
+/// The longest piece of an unreadable answer that is shown.
+const SHOWN: usize = 300;
+
+/// Exponential backoff with jitter. Scoring changes nothing on the server, so any request may be sent twice.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// The first wait; it doubles with every failure.
+    pub first: Duration,
+    /// The longest wait, whatever the server asks.
+    pub longest: Duration,
+    /// No new attempt starts when this long has passed since the first.
+    pub patience: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(250),
+            longest: Duration::from_secs(30),
+            patience: Duration::from_secs(300),
+        }
+    }
+}
+
+/// One failed attempt.
+struct Failure {
+    error: Error,
+    /// Whether it may pass by itself.
+    passing: bool,
+    /// How long the server asks to wait.
+    wait: Option<Duration>,
+}
+
+impl Retry {
+    /// Sends `request` until it succeeds, and returns the answer's body.
+    pub(crate) async fn run(
+        &self,
+        url: &str,
+        request: impl Fn() -> RequestBuilder + Send + Sync,
+    ) -> Result<Vec<u8>, Error> {
+        let start = Instant::now();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let failure = match attempt(url, request()).await {
+                Ok(body) => return Ok(body),
+                Err(failure) => failure,
+            };
+            if !failure.passing {
+                return Err(failure.error);
+            }
+            let wait = failure
+                .wait
+                .unwrap_or_else(|| self.backoff(attempts))
+                .min(self.longest);
+            if start.elapsed() + wait > self.patience {
+                return Err(Error::GaveUp {
+                    attempts,
+                    seconds: start.elapsed().as_secs(),
+                    last: Box::new(failure.error),
+                });
+            }
+            tracing::warn!(attempts, ?wait, error = %failure.error, "trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// `first * 2^(failures - 1)`, at most `longest`, of which a random half is left out: clients that failed together do
+    /// not come back together.
+    fn backoff(&self, failures: u32) -> Duration {
+        let whole = self
+            .first
+            .saturating_mul(1 << (failures - 1).min(20))
+            .min(self.longest);
+        // The standard library's hash keys are its only randomness; a jitter needs no better.
+        let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
+        whole.mul_f64(0.5 + 0.5 * random)
+    }
+}
+
+async fn attempt(url: &str, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+    let response = request
+        .send()
+        .await
+        .map_err(|error| transport(url, error))?;
+    if !response.status().is_success() {
+        return Err(refusal(url, response).await);
+    }
+    let body = response
+        .bytes()
+        .await
+        .map_err(|error| transport(url, error))?;
+    Ok(body.into())
+}
+
+fn transport(url: &str, error: reqwest::Error) -> Failure {
+    // A connection that was refused or broke, also within the answer (which reqwest may call a decoding error). A slow
+    // answer would be as slow again.
+    let lasting = error.is_timeout() || error.is_builder() || error.is_redirect();
+    Failure {
+        passing: error.is_connect() || !lasting,
+        wait: None,
+        error: Error::transport(url, error),
+    }
+}
+
+async fn refusal(url: &str, response: Response) -> Failure {
+    let status = response.status();
+    let header = |name| {
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let wait = header(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
+    let is_problem = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(PROBLEM_JSON));
+    let body = response.bytes().await.unwrap_or_default();
+    let problem = serde_json::from_slice::<Problem>(&body)
+        .ok()
+        .filter(|_| is_problem);
+    let error = match problem {
+        Some(problem) => Error::Refused {
+            url: url.to_owned(),
+            problem: Box::new(problem),
+        },
+        None => Error::Status {
+            url: url.to_owned(),
+            status: status.as_u16(),
+            body: String::from_utf8_lossy(&body).chars().take(SHOWN).collect(),
+        },
+    };
+    let passing = matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    );
+    Failure {
+        error,
+        passing,
+        wait: wait.map(Duration::from_secs),
+    }
+}
+
+impl Error {
+    /// A transport error in one line: reqwest's own words hide the cause ("connection refused") in the chain.
+    pub(crate) fn transport(url: &str, error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let mut reason = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            reason = format!("{reason}: {inner}");
+            cause = inner.source();
+        }
+        Self::Transport {
+            url: url.to_owned(),
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_vary() {
+        let retry = Retry {
+            first: Duration::from_millis(100),
+            longest: Duration::from_secs(1),
+            patience: Duration::ZERO,
+        };
+        for (failures, whole) in [(1, 100), (2, 200), (4, 800), (5, 1000), (200, 1000)] {
+            let wait = retry.backoff(failures).as_millis();
+            assert!((whole / 2..=whole).contains(&wait), "{failures}: {wait} ms");
+        }
+        let waits: std::collections::HashSet<_> = (0..8).map(|_| retry.backoff(9)).collect();
+        assert!(waits.len() > 1);
+    }
+}

@@ -1,0 +1,115 @@
+//! An experiment from end to end: ask a source everything the plan needs, then estimate.
+
+use std::ops::Range;
+
+use futures_util::{StreamExt, stream};
+
+use crate::source::group;
+use crate::{Correction, Error, Estimates, LogprobSource, Plan, ScoreQuery};
+
+/// Tokens given to a source in one call, unless one query has more.
+const BATCH_TOKENS: usize = 8 * 1024;
+
+/// Calls in flight; how many requests that makes is the source's affair.
+const IN_FLIGHT: usize = 16;
+
+/// How far an experiment is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Queries answered.
+    pub queries: u64,
+    /// Queries in the plan.
+    pub total_queries: u64,
+    /// Tokens in the answered queries, contexts and BOS included.
+    pub tokens: u64,
+    /// Tokens in all queries.
+    pub total_tokens: u64,
+}
+
+/// Asks `source` every query of `plan` about `documents` (one window of token ids each, without BOS) and estimates.
+///
+/// `progress` is called once before the first answer and after every batch of answers.
+///
+/// # Errors
+/// Documents or a model that do not fit the plan; whatever the source fails with; and what [`Estimates::new`] refuses.
+pub async fn run<S: LogprobSource>(
+    source: &S,
+    documents: &[Vec<u32>],
+    plan: &Plan,
+    correction: Option<Correction>,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<Estimates, Error> {
+    let logprobs = score(source, documents, plan, progress).await?;
+    Estimates::new(plan, &logprobs, correction)
+}
+
+/// The answers to all steps of the plan, in its order.
+async fn score<S: LogprobSource>(
+    source: &S,
+    documents: &[Vec<u32>],
+    plan: &Plan,
+    mut progress: impl FnMut(Progress) + Send,
+) -> Result<Vec<Vec<f32>>, Error> {
+    check(source, documents, plan)?;
+    let cost = plan.cost();
+    let mut done = Progress {
+        total_queries: cost.queries,
+        total_tokens: cost.apart,
+        ..Progress::default()
+    };
+    progress(done);
+    let ask = async |steps: Range<usize>| {
+        let queries: Vec<_> = plan.steps()[steps.clone()]
+            .iter()
+            .map(|step| step.query(documents))
+            .collect();
+        let tokens: usize = queries.iter().map(ScoreQuery::sequence_length).sum();
+        let answers = source.logprobs(queries).await?;
+        Ok::<_, Error>((steps, tokens, answers))
+    };
+    let lengths = plan
+        .steps()
+        .iter()
+        .map(|step| step.sequence_length(plan.window()));
+    let ranges = group(lengths, plan.steps().len(), BATCH_TOKENS);
+    let mut logprobs = vec![Vec::new(); plan.steps().len()];
+    let mut batches = stream::iter(ranges).map(ask).buffer_unordered(IN_FLIGHT);
+    while let Some(batch) = batches.next().await {
+        let (steps, tokens, answers) = batch?;
+        done.queries += steps.len() as u64;
+        done.tokens += tokens as u64;
+        for (place, answer) in logprobs[steps].iter_mut().zip(answers) {
+            *place = answer;
+        }
+        progress(done);
+    }
+    Ok(logprobs)
+}
+
+fn check<S: LogprobSource>(source: &S, documents: &[Vec<u32>], plan: &Plan) -> Result<(), Error> {
+    if documents.len() != plan.documents() {
+        let limit = format!("{}, as in the plan", plan.documents());
+        return Err(Error::invalid(
+            "number of documents",
+            documents.len(),
+            limit,
+        ));
+    }
+    let wrong = |(_, tokens): &(usize, &Vec<u32>)| tokens.len() != plan.window();
+    if let Some((document, tokens)) = documents.iter().enumerate().find(wrong) {
+        return Err(Error::DocumentLength {
+            document,
+            length: tokens.len(),
+            window: plan.window(),
+        });
+    }
+    let (needed, model) = (plan.window() + 1, source.model());
+    if needed > model.max_length {
+        return Err(Error::TooLong {
+            needed,
+            model: model.name.clone(),
+            limit: model.max_length,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! Where log-probabilities come from: the `LogprobSource` trait, and the exact one for the Santa Fe process.
+
+use std::future::Future;
+use std::ops::Range;
+
+use crate::{Error, SantaFe};
+
+/// How probable is `target`, given `context`?
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScoreQuery {
+    /// Token ids that are given, without BOS: the source adds it by the model's own rule. Empty: the beginning of a text.
+    pub context: Vec<u32>,
+    /// Token ids to score; at least one.
+    pub target: Vec<u32>,
+}
+
+impl ScoreQuery {
+    /// Length of the whole sequence in tokens, BOS included.
+    pub fn sequence_length(&self) -> usize {
+        1 + self.context.len() + self.target.len()
+    }
+}
+
+/// What answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The model's name.
+    pub name: String,
+    /// What the numbers depend on: equal fingerprints, equal bits.
+    pub fingerprint: String,
+    /// The longest sequence (BOS, context and target) that is scored, in tokens.
+    pub max_length: usize,
+}
+
+/// Anything that scores token sequences: a server, a stored run, a closed form.
+pub trait LogprobSource: Sync {
+    /// What answers.
+    fn model(&self) -> &Model;
+
+    /// The log-probability in nats of each target token given everything before it; one vector a query, in the order asked.
+    ///
+    /// Several calls may be in flight; the source bounds what it asks of others.
+    ///
+    /// # Errors
+    /// The first failure that trying again does not mend.
+    fn logprobs(
+        &self,
+        queries: Vec<ScoreQuery>,
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
+}
+
+/// The Santa Fe oracle in closed form, in this process: no server, no model file.
+#[derive(Clone, Debug)]
+pub struct ExactSource {
+    process: SantaFe,
+    model: Model,
+}
+
+impl ExactSource {
+    /// Answers with the oracle of `process`.
+    pub fn new(process: SantaFe) -> Self {
+        let symbols = process.probabilities().len();
+        let model = Model {
+            name: format!("Santa Fe oracle, {symbols} symbols"),
+            fingerprint: format!("closed form, f64, doubt {}", process.doubt()),
+            max_length: usize::MAX,
+        };
+        Self { process, model }
+    }
+}
+
+impl LogprobSource for ExactSource {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
+        let score = |query: &ScoreQuery| {
+            let exact = self.process.logprobs(&query.context, &query.target)?;
+            Ok(exact.into_iter().map(|logprob| logprob as f32).collect())
+        };
+        queries.iter().map(score).collect()
+    }
+}
+
+/// Consecutive ranges of things with these token counts, each of at most `most` things and, unless it is a single thing, at
+/// most `tokens` tokens.
+pub(crate) fn group(
+    lengths: impl IntoIterator<Item = usize>,
+    most: usize,
+    tokens: usize,
+) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut sum = 0;
+    for (index, length) in lengths.into_iter().enumerate() {
+        match ranges.last_mut() {
+            Some(range) if range.len() < most && sum + length <= tokens => {
+                range.end += 1;
+                sum += length;
+            }
+            _ => {
+                ranges.push(index..index + 1);
+                sum = length;
+            }
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_keep_order_and_limits() {
+        let lengths = [5, 5, 5, 5, 101, 5, 15, 2];
+        assert_eq!(group(lengths, 3, 20), [0..3, 3..4, 4..5, 5..7, 7..8]);
+        assert!(group([], 3, 20).is_empty());
+    }
+}

@@ -1,0 +1,226 @@
+//! Whole experiments on the Santa Fe process, where every answer is known in closed form.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use surprisal_estimator::{
+    Correction, Error, Estimate, Estimates, ExactSource, LogprobSource, Model, NgramEntropy,
+    Pairing, Plan, Progress, Report, SantaFe, ScoreQuery, Series, run,
+};
+
+const SPLITS: [usize; 7] = [2, 4, 8, 16, 32, 64, 128];
+
+fn process() -> SantaFe {
+    SantaFe::new(1000, 1.5, 1e-3).unwrap()
+}
+
+fn documents(process: &SantaFe, plan: &Plan, seed: u64) -> Vec<Vec<u32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..plan.documents())
+        .map(|_| process.sample(plan.window(), &mut rng))
+        .collect()
+}
+
+async fn estimate(
+    process: &SantaFe,
+    plan: &Plan,
+    correction: Option<Correction>,
+    seed: u64,
+) -> Estimates {
+    let source = ExactSource::new(process.clone());
+    let documents = documents(process, plan, seed);
+    run(&source, &documents, plan, correction, |_| {})
+        .await
+        .unwrap()
+}
+
+fn assert_within_3(name: &str, split: usize, estimate: Estimate, expected: f64) {
+    let off = (estimate.value - expected) / estimate.error;
+    assert!(
+        off.abs() < 3.0,
+        "{name} at split {split}: {estimate}, but {expected:.4} ({off:.1} standard errors)"
+    );
+}
+
+#[tokio::test]
+async fn estimates_lie_within_3_errors_of_the_closed_forms() {
+    let process = process();
+    for (pairing, seed) in [(Pairing::Same, 11), (Pairing::Crossed, 12)] {
+        let plan = Plan::new(500, &SPLITS, pairing, seed).unwrap();
+        let estimates = estimate(&process, &plan, None, seed).await;
+        assert_eq!(estimates.splits.len(), SPLITS.len());
+        for split in &estimates.splits {
+            let s = split.split;
+            assert_within_3("direct", s, split.direct, process.direct_limit(s, s));
+            assert_within_3("vCLUB", s, split.vclub, process.vclub_limit(s, s));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_direct_estimator_is_unbiased() {
+    let process = process();
+    let plan = Plan::new(60, &SPLITS, Pairing::Same, 0).unwrap();
+    let mut runs = Vec::new();
+    for seed in 0..25 {
+        runs.push(estimate(&process, &plan, None, 100 + seed).await);
+    }
+    let count = runs.len() as f64;
+    for (index, &split) in SPLITS.iter().enumerate() {
+        let values: Vec<f64> = runs
+            .iter()
+            .map(|run| run.splits[index].direct.value)
+            .collect();
+        let value = values.iter().sum::<f64>() / count;
+        let spread = values.iter().map(|v| (v - value).powi(2)).sum::<f64>() / (count - 1.0);
+        let error = (spread / count).sqrt();
+        assert_within_3(
+            "mean of direct",
+            split,
+            Estimate { value, error },
+            process.direct_limit(split, split),
+        );
+        // The standard error that a run reports is the spread that runs have.
+        let reported = runs
+            .iter()
+            .map(|run| run.splits[index].direct.error)
+            .sum::<f64>()
+            / count;
+        assert!(
+            (0.6..1.6).contains(&(reported / spread.sqrt())),
+            "split {split}: {reported}, {}",
+            spread.sqrt()
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_correction_changes_nothing_where_the_model_knows_the_marginal() {
+    let process = SantaFe::new(16, 1.2, 1e-6).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let pairs: Vec<Vec<u32>> = (0..50_000).map(|_| process.sample(2, &mut rng)).collect();
+    let entropy = NgramEntropy::of_texts(pairs.iter().map(Vec::as_slice), 2).unwrap();
+    let plan = Plan::new(400, &[2, 8, 32], Pairing::Same, 5).unwrap();
+    let estimates = estimate(&process, &plan, Some(Correction::new(entropy)), 5).await;
+    for split in &estimates.splits {
+        let corrected = split.corrected.unwrap();
+        assert_within_3(
+            "corrected",
+            split.split,
+            corrected,
+            process.direct_limit(split.split, split.split),
+        );
+        assert_ne!(corrected, split.direct);
+    }
+}
+
+#[tokio::test]
+async fn the_fits_find_the_process_s_power_law_and_vclub_s_steeper_one() {
+    let process = process();
+    let plan = Plan::new(500, &SPLITS, Pairing::Same, 11).unwrap();
+    let estimates = estimate(&process, &plan, None, 11).await;
+    let source = ExactSource::new(process.clone());
+    let report = Report::new("Santa Fe", source.model(), &estimates).with_truth(&process);
+    let exponent = |series| {
+        report
+            .fits
+            .iter()
+            .find(|fit| fit.series == series)
+            .unwrap()
+            .fit
+            .exponent
+    };
+    assert!((exponent(Series::Direct) - exponent(Series::Truth)).abs() < 0.02);
+    assert!((exponent(Series::Vclub) - exponent(Series::VclubLimit)).abs() < 0.05);
+    assert!(exponent(Series::VclubLimit) > exponent(Series::Truth) + 0.02);
+}
+
+/// Notes what was asked.
+struct Recorder {
+    exact: ExactSource,
+    model: Model,
+    asked: Mutex<Vec<ScoreQuery>>,
+}
+
+impl LogprobSource for Recorder {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
+        self.asked.lock().unwrap().extend_from_slice(&queries);
+        self.exact.logprobs(queries).await
+    }
+}
+
+fn recorder(process: &SantaFe, max_length: usize) -> Recorder {
+    let exact = ExactSource::new(process.clone());
+    Recorder {
+        model: Model {
+            max_length,
+            ..exact.model().clone()
+        },
+        exact,
+        asked: Mutex::default(),
+    }
+}
+
+#[tokio::test]
+async fn every_query_is_asked_once_and_progress_ends_at_the_total() {
+    let process = process();
+    let plan = Plan::new(30, &SPLITS, Pairing::Same, 2).unwrap();
+    let documents = documents(&process, &plan, 2);
+    let source = recorder(&process, 257);
+    let mut seen: Vec<Progress> = Vec::new();
+    run(&source, &documents, &plan, None, |progress| {
+        seen.push(progress);
+    })
+    .await
+    .unwrap();
+
+    let asked = source.asked.into_inner().unwrap();
+    let planned: Vec<ScoreQuery> = plan
+        .steps()
+        .iter()
+        .map(|step| step.query(&documents))
+        .collect();
+    assert_eq!(asked, planned);
+    assert_eq!((seen[0].queries, seen[0].tokens), (0, 0));
+    assert!(seen.len() > 2 && seen.windows(2).all(|pair| pair[0].tokens < pair[1].tokens));
+    let last = seen.last().unwrap();
+    assert_eq!(
+        (last.queries, last.tokens),
+        (last.total_queries, last.total_tokens)
+    );
+    assert_eq!(last.total_queries, plan.cost().queries);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_before_anything_is_asked() {
+    let process = process();
+    let plan = Plan::new(3, &SPLITS, Pairing::Same, 2).unwrap();
+    let mut documents = documents(&process, &plan, 2);
+    let source = recorder(&process, 256);
+    let error = run(&source, &documents, &plan, None, |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("257") && error.contains("at most 256"),
+        "{error}"
+    );
+    documents[1].pop();
+    let error = run(&source, &documents, &plan, None, |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("document 1 has 255 tokens"), "{error}");
+    let error = run(&source, &documents[1..], &plan, None, |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("number of documents is 2"), "{error}");
+    assert!(source.asked.into_inner().unwrap().is_empty());
+}

@@ -1,0 +1,140 @@
+//! What a report shows, and what it must not do.
+#![allow(clippy::unwrap_used)]
+
+use surprisal_estimator::{
+    Correction, Estimate, Estimates, Model, NgramEntropy, Pairing, Report, SantaFe, Series,
+    SplitEstimate,
+};
+
+fn estimate(value: f64, error: f64) -> Estimate {
+    Estimate { value, error }
+}
+
+/// Three splits; the first direct estimate is not positive.
+fn report(title: &str) -> Report {
+    let split = |split: usize, direct: f64| SplitEstimate {
+        length: 2 * split,
+        split,
+        direct: estimate(direct, 0.12),
+        corrected: Some(estimate(direct + 0.3, 0.13)),
+        vclub: estimate(2.0 * direct + 1.0, 5.3),
+    };
+    let entropy = NgramEntropy {
+        n: 2,
+        nats: 8.25,
+        error: 0.01,
+        total: 5000,
+        distinct: 3000,
+    };
+    let estimates = Estimates {
+        documents: 40,
+        pairing: Pairing::Same,
+        correction: Some(Correction::new(entropy)),
+        splits: vec![split(2, -0.1), split(4, 1.0), split(8, 2.0)],
+    };
+    let model = Model {
+        name: "a<b>&\"c\"".to_owned(),
+        fingerprint: "f00d".to_owned(),
+        max_length: 100,
+    };
+    Report::new(title, &model, &estimates)
+        .with_truth(&SantaFe::new(100, 1.5, 1e-3).unwrap())
+        .with_note("windows <evenly> spaced")
+}
+
+#[test]
+fn json_holds_everything_and_reads_back() {
+    let report = report("Santa Fe");
+    let json = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["rows"][1]["length"], 8);
+    assert_eq!(value["rows"][1]["direct"]["value"], 1.0);
+    assert_eq!(value["fits"][1]["series"], "direct");
+    assert_eq!(value["fits"][1]["left_out"][0], 4.0);
+}
+
+#[test]
+fn the_table_is_aligned_and_says_what_was_left_out() {
+    let table = report("Santa Fe").table();
+    let lines: Vec<&str> = table.lines().take(4).collect();
+    assert!(
+        lines[0].contains("vCLUB limit") && lines[2].contains("1.00 ± 0.12"),
+        "{table}"
+    );
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.chars().count() == lines[0].chars().count()),
+        "{table}"
+    );
+    assert!(table.contains("without L = 4: not positive"), "{table}");
+}
+
+#[test]
+fn the_page_escapes_what_it_is_given_and_needs_nothing_else() {
+    let html = report("</title><script>alert(1)</script>").html();
+    assert!(html.contains("&lt;script&gt;alert(1)"));
+    assert!(html.contains("a&lt;b&gt;&amp;&quot;c&quot;") && html.contains("&lt;evenly&gt;"));
+    for outside in [
+        "<script", "<b>", "http://", "https://", "src=", "@import", "url(",
+    ] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn the_plot_shows_positive_points_within_its_frame() {
+    let html = report("Santa Fe").html();
+    let svg = &html[html.find("<svg class=\"plot\"").unwrap()..];
+    // Two direct, three corrected, three vCLUB.
+    assert_eq!(svg.matches("<g class=\"point\">").count(), 8);
+    assert!(svg.contains("direct estimate, L = 8: 1.00 ± 0.12 nats"));
+    assert!(!html.contains("NaN"));
+    let heights = svg
+        .split("cy=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap());
+    assert!(
+        heights
+            .map(|y| y.parse::<f64>().unwrap())
+            .all(|y| (0.0..=480.0).contains(&y))
+    );
+}
+
+#[test]
+fn a_report_without_a_positive_estimate_still_is_a_page() {
+    let mut report = report("Nothing");
+    for row in &mut report.rows {
+        (row.truth, row.vclub_limit) = (None, None);
+        row.estimates.corrected = None;
+        (row.estimates.direct.value, row.estimates.vclub.value) = (-1.0, 0.0);
+    }
+    assert!(report.html().contains("No estimate is positive"));
+    assert_eq!(report.series(), [Series::Direct, Series::Vclub]);
+}
+
+#[test]
+fn pages_are_written_whole_or_not_at_all() {
+    let directory = std::env::temp_dir().join(format!("surprisal-report-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("report.html");
+    std::fs::write(&path, "old").unwrap();
+    let report = report("Santa Fe");
+    report.write_html(&path).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), report.html());
+    let missing = directory.join("missing").join("report.html");
+    let error = report.write_html(&missing).unwrap_err().to_string();
+    assert!(error.contains("missing"), "{error}");
+    // A directory in the file's place: the rename fails, and no temporary file is left.
+    let taken = directory.join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    assert!(report.write_html(&taken).is_err());
+    let mut names: Vec<_> = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["report.html", "taken"]);
+    std::fs::remove_dir_all(&directory).unwrap();
+}
