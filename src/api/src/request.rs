@@ -53,11 +53,7 @@ pub struct QuerySpec {
 impl QuerySpec {
     /// A query without an id.
     pub fn new(context: Text, target: Text) -> Self {
-        Self {
-            id: None,
-            context,
-            target,
-        }
+        Self { id: None, context, target }
     }
 }
 
@@ -147,10 +143,8 @@ mod tests {
         assert!(specs[1].context.is_empty());
         assert_eq!(queries.detail, Detail::Tokens);
 
-        let matrix: LogprobsRequest = serde_json::from_str(
-            r#"{"contexts":["a"],"targets":["b",[1]],"pairs":[[0,1]],"bos":"none"}"#,
-        )
-        .unwrap();
+        let matrix: LogprobsRequest =
+            serde_json::from_str(r#"{"contexts":["a"],"targets":["b",[1]],"pairs":[[0,1]],"bos":"none"}"#).unwrap();
         assert_eq!(matrix.pairs, Some(Pairs::List(vec![[0, 1]])));
         assert_eq!(matrix.bos, Bos::None);
     }
@@ -164,10 +158,7 @@ mod tests {
             r#"{"contexts":[],"targets":[],"pairs":"some"}"#,
             r#"{"queries":[{"context":"a"}]}"#,
         ] {
-            assert!(
-                serde_json::from_str::<LogprobsRequest>(json).is_err(),
-                "{json}"
-            );
+            assert!(serde_json::from_str::<LogprobsRequest>(json).is_err(), "{json}");
         }
     }
 }

@@ -82,11 +82,9 @@ mod tests {
 
     #[test]
     fn strings_and_token_ids_round_trip() {
-        for (json, text) in [
-            (r#""It was""#, Text::from("It was")),
-            ("[1,2]", Text::from(vec![1, 2])),
-            ("[]", Text::default()),
-        ] {
+        for (json, text) in
+            [(r#""It was""#, Text::from("It was")), ("[1,2]", Text::from(vec![1, 2])), ("[]", Text::default())]
+        {
             assert_eq!(serde_json::from_str::<Text>(json).unwrap(), text);
             assert_eq!(serde_json::to_string(&text).unwrap(), json);
         }
@@ -98,9 +96,6 @@ mod tests {
             assert!(serde_json::from_str::<Text>(json).is_err(), "{json}");
         }
         let error = serde_json::from_str::<Text>("1").unwrap_err().to_string();
-        assert!(
-            error.contains("a string or an array of token ids"),
-            "{error}"
-        );
+        assert!(error.contains("a string or an array of token ids"), "{error}");
     }
 }

@@ -26,10 +26,7 @@ pub struct Scores {
 impl Scores {
     /// The target's log-probability in nats: the f32 values added in f64, in order.
     pub fn sum(&self) -> f64 {
-        self.logprobs
-            .iter()
-            .map(|&logprob| f64::from(logprob))
-            .sum()
+        self.logprobs.iter().map(|&logprob| f64::from(logprob)).sum()
     }
 }
 
@@ -56,9 +53,7 @@ pub enum ScoreError {
         limit: usize,
     },
     /// A token id outside the vocabulary.
-    #[error(
-        "token id {token} at position {position} is out of range; the vocabulary has {limit} ids"
-    )]
+    #[error("token id {token} at position {position} is out of range; the vocabulary has {limit} ids")]
     TokenOutOfRange {
         /// The id.
         token: u32,

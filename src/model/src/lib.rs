@@ -1,1 +1,17 @@
 //! Llama-class checkpoints: configuration, weights, tokenizer, and the built-in oracle.
+//!
+//! A checkpoint is a folder in the Hugging Face layout: `config.json`, `*.safetensors`, `tokenizer.json`,
+//! `tokenizer_config.json`. [`hub::resolve`] finds or downloads one; [`oracle::ensure`] writes one by hand.
+
+mod checkpoint;
+mod config;
+mod error;
+pub mod hub;
+pub mod oracle;
+mod tokenizer;
+mod words;
+
+pub use checkpoint::Checkpoint;
+pub use config::LlamaConfig;
+pub use error::Error;
+pub use tokenizer::TextTokenizer;

@@ -1,0 +1,91 @@
+//! The `Backend` trait: what the scheduler asks of a device, and the batch it hands over.
+
+use std::ops::Range;
+
+/// Tokens a KV block holds, on every backend: prefixes are shared, and attention is split, at multiples of it.
+pub const BLOCK_TOKENS: usize = 32;
+
+/// Index of a KV block in the backend's cache.
+pub type BlockId = u32;
+
+/// One forward pass: some tokens of some sequences, and which log-probabilities to return.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForwardBatch {
+    /// Done first: keys and values copied between blocks.
+    pub copies: Vec<BlockCopy>,
+    /// The tokens of all chunks, one after the other; a row is an index into them.
+    pub tokens: Vec<u32>,
+    /// Which rows belong to which sequence.
+    pub chunks: Vec<Chunk>,
+    /// Rows whose final hidden state (after the last norm) is stored with a block.
+    pub keep: Vec<(usize, BlockId)>,
+    /// The log-probabilities to return.
+    pub scores: Vec<ScoreRow>,
+}
+
+/// Copies the keys and values of a block's first `tokens` tokens, and its hidden state, into another block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// Source.
+    pub from: BlockId,
+    /// Destination, held by one sequence alone.
+    pub to: BlockId,
+    /// How many tokens; at most [`BLOCK_TOKENS`].
+    pub tokens: usize,
+}
+
+/// Consecutive tokens of one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Rows of the batch.
+    pub rows: Range<usize>,
+    /// Position of the first row in its sequence; everything before it is in the cache.
+    pub start: usize,
+    /// Block table: position `i` lives in `blocks[i / BLOCK_TOKENS]`.
+    pub blocks: Vec<BlockId>,
+}
+
+/// One log-probability to return: of `target` after a hidden state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScoreRow {
+    /// The hidden state that predicts the target.
+    pub from: Hidden,
+    /// The token.
+    pub target: u32,
+}
+
+/// Where a hidden state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// A row of this batch.
+    Row(usize),
+    /// Stored with a block by an earlier batch.
+    Block(BlockId),
+}
+
+/// What a backend can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// The longest sequence the model takes, in tokens.
+    pub max_length: usize,
+    /// KV blocks in the cache.
+    pub blocks: usize,
+}
+
+/// A backend could not run a batch.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct BackendError(pub String);
+
+/// A device that runs the model.
+///
+/// The promise every backend keeps: a returned log-probability depends on the tokens before it alone, to the last bit,
+/// not on what else is in the batch, how a sequence was cut into chunks, or which of its blocks were computed earlier.
+pub trait Backend: Send + 'static {
+    /// What fits.
+    fn limits(&self) -> Limits;
+    /// Runs a batch; returns `ln p` in nats for each of `batch.scores`, in order.
+    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<f32>, BackendError>;
+}

@@ -1,0 +1,97 @@
+//! The paged KV cache's memory: keys, values, and one hidden state a block.
+
+use super::matrix::{PANEL, Panels, Row};
+use crate::backend::{BLOCK_TOKENS, BlockCopy, BlockId};
+
+// A block of keys is a packed panel of the product q * K^T, and a block of values one of p * V.
+const _: () = assert!(BLOCK_TOKENS == PANEL);
+
+/// Keys and values of one layer, block by block, head by head.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerKv {
+    /// `[block][kv head][head dim, padded][32 tokens]`
+    keys: Vec<Row>,
+    /// `[block][kv head][head panel][32 tokens][32 columns]`
+    values: Vec<Row>,
+    kv_heads: usize,
+    head_rows: usize,
+}
+
+impl LayerKv {
+    pub(crate) fn new(blocks: usize, kv_heads: usize, head_panels: usize) -> Self {
+        let head_rows = head_panels * PANEL;
+        let rows = blocks * kv_heads * head_rows;
+        Self { keys: vec![[0.0; PANEL]; rows], values: vec![[0.0; PANEL]; rows], kv_heads, head_rows }
+    }
+
+    fn at(&self, block: BlockId, kv_head: usize) -> usize {
+        (block as usize * self.kv_heads + kv_head) * self.head_rows
+    }
+
+    /// One head's keys in a block, ready to multiply: `[head dim][32 tokens]`.
+    pub(crate) fn keys(&self, block: BlockId, kv_head: usize) -> &[Row] {
+        &self.keys[self.at(block, kv_head)..][..self.head_rows]
+    }
+
+    /// One head's values in a block, ready to multiply: for each panel of the head, `[32 tokens][32 columns]`.
+    pub(crate) fn values(&self, block: BlockId, kv_head: usize, panel: usize) -> &[Row] {
+        &self.values[self.at(block, kv_head) + panel * PANEL..][..PANEL]
+    }
+
+    /// Writes one token's key and value of one head, given in panels.
+    pub(crate) fn write(&mut self, block: BlockId, slot: usize, kv_head: usize, key: &[Row], value: &[Row]) {
+        let at = self.at(block, kv_head);
+        for (i, &x) in key.as_flattened().iter().enumerate() {
+            self.keys[at + i][slot] = x;
+        }
+        for (panel, row) in value.iter().enumerate() {
+            self.values[at + panel * PANEL + slot] = *row;
+        }
+    }
+
+    pub(crate) fn copy(&mut self, copy: &BlockCopy) {
+        for kv_head in 0..self.kv_heads {
+            let (from, to) = (self.at(copy.from, kv_head), self.at(copy.to, kv_head));
+            for i in 0..self.head_rows {
+                let source = self.keys[from + i];
+                self.keys[to + i][..copy.tokens].copy_from_slice(&source[..copy.tokens]);
+            }
+            for panel in (0..self.head_rows).step_by(PANEL) {
+                let source = from + panel..from + panel + copy.tokens;
+                self.values.copy_within(source, to + panel);
+            }
+        }
+    }
+}
+
+/// The hidden state (after the last norm) of each block's last token: what predicts the block's successor.
+#[derive(Clone, Debug)]
+pub(crate) struct HiddenStore {
+    panels: usize,
+    rows: Vec<Row>,
+}
+
+impl HiddenStore {
+    pub(crate) fn new(blocks: usize, panels: usize) -> Self {
+        Self { panels, rows: vec![[0.0; PANEL]; blocks * panels] }
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.panels
+    }
+
+    pub(crate) fn put(&mut self, block: BlockId, hidden: &Panels, row: usize) {
+        for panel in 0..self.panels {
+            self.rows[block as usize * self.panels + panel] = *hidden.row(panel, row);
+        }
+    }
+
+    pub(crate) fn copy(&mut self, copy: &BlockCopy) {
+        let from = copy.from as usize * self.panels;
+        self.rows.copy_within(from..from + self.panels, copy.to as usize * self.panels);
+    }
+
+    pub(crate) fn get(&self, block: BlockId, panel: usize) -> &Row {
+        &self.rows[block as usize * self.panels + panel]
+    }
+}

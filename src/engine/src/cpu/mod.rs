@@ -1,0 +1,172 @@
+//! The CPU backend: a Llama in f32 over a paged KV cache.
+
+mod attention;
+mod head;
+mod kv;
+mod llama;
+mod math;
+mod matrix;
+mod rope;
+
+use std::collections::BTreeMap;
+
+use pulp::Arch;
+use surprisal_model::Checkpoint;
+
+use crate::backend::{BLOCK_TOKENS, Backend, BackendError, ForwardBatch, Hidden, Limits};
+use kv::{HiddenStore, LayerKv};
+use llama::Llama;
+use matrix::{PANEL, Panels, panels_for};
+
+/// Changed whenever a change of the code changes bits.
+const NUMERICS: u32 = 1;
+
+/// Choices for the CPU backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuConfig {
+    /// Memory for the KV cache, in bytes.
+    pub cache_bytes: usize,
+    /// Threads that compute; 0 means one a core.
+    pub threads: usize,
+    /// Cap on the model's own longest sequence, in tokens.
+    pub max_length: Option<usize>,
+}
+
+impl Default for CpuConfig {
+    fn default() -> Self {
+        Self { cache_bytes: 1 << 30, threads: 0, max_length: None }
+    }
+}
+
+/// Why a model could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The checkpoint could not be read.
+    #[error(transparent)]
+    Model(#[from] surprisal_model::Error),
+    /// The KV cache would hold nothing.
+    #[error(
+        "the KV cache has {bytes} bytes, but one block of {BLOCK_TOKENS} tokens takes {block}; give it more memory"
+    )]
+    CacheTooSmall {
+        /// Bytes offered.
+        bytes: usize,
+        /// Bytes of one block.
+        block: usize,
+    },
+    /// The threads could not be started.
+    #[error("the compute threads could not be started: {0}")]
+    Threads(String),
+}
+
+/// A Llama on the CPU.
+#[derive(Debug)]
+pub struct CpuBackend {
+    arch: Arch,
+    model: Llama,
+    kv: Vec<LayerKv>,
+    hidden: HiddenStore,
+    limits: Limits,
+    fingerprint: String,
+    pool: rayon::ThreadPool,
+}
+
+impl CpuBackend {
+    /// Loads a checkpoint and allocates its KV cache.
+    pub fn load(checkpoint: &Checkpoint, config: CpuConfig) -> Result<Self, LoadError> {
+        let model_config = checkpoint.config();
+        let block = block_bytes(checkpoint);
+        let blocks = config.cache_bytes / block;
+        if blocks == 0 {
+            return Err(LoadError::CacheTooSmall { bytes: config.cache_bytes, block });
+        }
+        let max_length = model_config.max_positions.min(config.max_length.unwrap_or(usize::MAX));
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.threads)
+            .thread_name(|i| format!("surprisal-cpu-{i}"))
+            .build()
+            .map_err(|error| LoadError::Threads(error.to_string()))?;
+        let model = pool.install(|| Llama::load(checkpoint, max_length))?;
+        let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();
+        Ok(Self {
+            arch: Arch::new(),
+            kv,
+            hidden: HiddenStore::new(blocks, panels_for(model_config.hidden_size)),
+            limits: Limits { vocab_size: model_config.vocab_size, max_length, blocks },
+            fingerprint: format!("{}-f32-cpu-{NUMERICS}", checkpoint.fingerprint()),
+            model,
+            pool,
+        })
+    }
+
+    /// What the numbers depend on: weights hash, dtype, backend, numerics version.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The device in words.
+    pub fn device(&self) -> String {
+        format!("cpu ({} threads, {:?})", self.pool.current_num_threads(), self.arch)
+    }
+}
+
+/// Bytes of one block: keys and values of all layers, and one hidden state.
+fn block_bytes(checkpoint: &Checkpoint) -> usize {
+    let config = checkpoint.config();
+    let head_columns = panels_for(config.head_dim) * PANEL;
+    let kv = 2 * config.layers * config.kv_heads * head_columns * BLOCK_TOKENS;
+    (kv + panels_for(config.hidden_size) * PANEL) * size_of::<f32>()
+}
+
+impl Backend for CpuBackend {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<f32>, BackendError> {
+        let Self { arch, model, kv, hidden, limits, pool, .. } = self;
+        Ok(pool.install(|| {
+            for copy in &batch.copies {
+                kv.iter_mut().for_each(|layer| layer.copy(copy));
+                hidden.copy(copy);
+            }
+            let x = model.forward(batch, kv);
+            let (normed, place) = needed_rows(model, batch, &x);
+            let inputs = head_inputs(batch, hidden, &normed, &place);
+            for &(row, block) in &batch.keep {
+                hidden.put(block, &normed, place[&row]);
+            }
+            let targets: Vec<u32> = batch.scores.iter().map(|score| score.target).collect();
+            head::logprobs(*arch, &inputs, model.head(), limits.vocab_size, &targets)
+        }))
+    }
+}
+
+/// The final hidden states that are scored or kept, and where each row's is.
+fn needed_rows(model: &Llama, batch: &ForwardBatch, x: &Panels) -> (Panels, BTreeMap<usize, usize>) {
+    let kept = batch.keep.iter().map(|&(row, _)| row);
+    let scored = batch.scores.iter().filter_map(|score| match score.from {
+        Hidden::Row(row) => Some(row),
+        Hidden::Block(_) => None,
+    });
+    let mut rows: Vec<usize> = kept.chain(scored).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    let place = rows.iter().enumerate().map(|(at, &row)| (row, at)).collect();
+    (model.last_norm(&x.gather(&rows)), place)
+}
+
+/// One row for each score: from this batch, or from an earlier one's block.
+fn head_inputs(batch: &ForwardBatch, hidden: &HiddenStore, normed: &Panels, place: &BTreeMap<usize, usize>) -> Panels {
+    let panels = hidden.panels();
+    let mut inputs = Panels::zeros(batch.scores.len(), panels);
+    for (at, score) in batch.scores.iter().enumerate() {
+        for panel in 0..panels {
+            *inputs.row_mut(panel, at) = match score.from {
+                Hidden::Row(row) => *normed.row(panel, place[&row]),
+                Hidden::Block(block) => *hidden.get(block, panel),
+            };
+        }
+    }
+    inputs
+}

@@ -1,0 +1,38 @@
+//! Rotary position embedding (Su et al., 2021) in the half-split form of Llama checkpoints.
+
+use super::matrix::{PANEL, Row};
+
+/// Cosines and sines for every position; angles in f64, stored in f32.
+#[derive(Clone, Debug)]
+pub(crate) struct Rope {
+    half: usize,
+    table: Vec<(f32, f32)>,
+}
+
+impl Rope {
+    /// Angles `position * theta^(-2i / head_dim)` for positions below `positions`.
+    pub(crate) fn new(head_dim: usize, theta: f64, positions: usize) -> Self {
+        let half = head_dim / 2;
+        let frequency: Vec<f64> = (0..half).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect();
+        let table = (0..positions)
+            .flat_map(|position| {
+                frequency.iter().map(move |f| {
+                    let (sin, cos) = (position as f64 * f).sin_cos();
+                    (cos as f32, sin as f32)
+                })
+            })
+            .collect();
+        Self { half, table }
+    }
+
+    /// Rotates one head's vector, given and returned in panels: (x_i, x_{i + half}) turns by the angle of i.
+    pub(crate) fn rotate(&self, position: usize, head: &mut [Row]) {
+        let angles = &self.table[position * self.half..][..self.half];
+        for (i, &(cos, sin)) in angles.iter().enumerate() {
+            let j = i + self.half;
+            let (x, y) = (head[i / PANEL][i % PANEL], head[j / PANEL][j % PANEL]);
+            head[i / PANEL][i % PANEL] = x.mul_add(cos, -(y * sin));
+            head[j / PANEL][j % PANEL] = y.mul_add(cos, x * sin);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! `Checkpoint`: memory-mapped safetensors, read tensor by tensor and checked against what is expected.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use serde::Deserialize;
+
+use crate::{Error, LlamaConfig};
+
+/// A checkpoint's configuration and weights.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    config: LlamaConfig,
+    shards: Vec<Shard>,
+    /// Which shard has a tensor.
+    places: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    /// Where the tensors' bytes begin.
+    data: usize,
+}
+
+/// `model.safetensors.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a folder: reads config.json and the headers of `model.safetensors`, or of the shards that
+    /// `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing, truncated or malformed; a configuration that is not supported.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("config.json");
+        let config = LlamaConfig::parse(&std::fs::read_to_string(&path).map_err(Error::io(&path))?)?;
+        let shards = shard_files(dir)?.iter().map(|path| Shard::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut places = HashMap::new();
+        for (index, shard) in shards.iter().enumerate() {
+            places.extend(shard.metadata.tensors().into_keys().map(|name| (name, index)));
+        }
+        Ok(Self { dir: dir.to_owned(), config, shards, places })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What config.json says.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Number of weights in the files.
+    pub fn parameters(&self) -> u64 {
+        let tensors = self.shards.iter().flat_map(|shard| shard.metadata.tensors().into_values());
+        tensors.map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
+    }
+
+    /// A tensor's values in row-major order, converted from f32, f16 or bf16.
+    ///
+    /// # Errors
+    ///
+    /// It is missing, has another shape or type, or holds a value that is not finite.
+    pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        let missing = || Error::MissingTensor { name: name.to_owned() };
+        let shard = &self.shards[*self.places.get(name).ok_or_else(missing)?];
+        let info = shard.metadata.info(name).ok_or_else(missing)?;
+        let wrong = |expected: String, found: String| Error::Tensor { name: name.to_owned(), expected, found };
+        if info.shape != shape {
+            return Err(wrong(format!("shape {shape:?}"), format!("{:?}", info.shape)));
+        }
+        let bytes = &shard.map[shard.data + info.data_offsets.0..shard.data + info.data_offsets.1];
+        let values: Vec<f32> = match info.dtype {
+            Dtype::F32 => bytes.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F16 => bytes.par_chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::BF16 => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            other => return Err(wrong("f32, f16 or bf16".to_owned(), format!("{other:?}"))),
+        };
+        match values.par_iter().position_any(|value| !value.is_finite()) {
+            Some(at) => Err(wrong("finite values".to_owned(), format!("{} at index {at}", values[at]))),
+            None => Ok(values),
+        }
+    }
+
+    /// 16 hex digits that change whenever a weight, a tensor's name or shape, or a relevant field of config.json does.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{:?}", self.config).as_bytes());
+        for shard in &self.shards {
+            hasher.update_rayon(&shard.map);
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
+    }
+}
+
+impl Shard {
+    #[allow(unsafe_code)]
+    fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        // SAFETY: the map is only read. Should another process change the file meanwhile, the values read change;
+        // should it cut the file short, the process is stopped by the system: the usual contract of mapped weights.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| Error::malformed(path, error))?;
+        let data = header + size_of::<u64>();
+        let shard = Self { path: path.to_owned(), map, metadata, data };
+        shard.check()?;
+        Ok(shard)
+    }
+
+    /// Every tensor lies within the file and has the size its shape says.
+    fn check(&self) -> Result<(), Error> {
+        let available = self.map.len() - self.data;
+        for (name, info) in self.metadata.tensors() {
+            let (begin, end) = info.data_offsets;
+            let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |bits, &size| bits.checked_mul(size));
+            if begin > end || end > available || bits != (end - begin).checked_mul(8) {
+                let reason =
+                    format!("tensor {name} has bytes {begin}..{end} of {available} and shape {:?}", info.shape);
+                return Err(Error::malformed(&self.path, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The weight files, sorted.
+fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let single = dir.join("model.safetensors");
+    let index = dir.join("model.safetensors.index.json");
+    if single.exists() || !index.exists() {
+        return Ok(vec![single]);
+    }
+    let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|error| Error::malformed(&index, error))?;
+    let names: BTreeSet<&String> = parsed.weight_map.values().collect();
+    if let Some(name) = names.iter().find(|name| Path::new(name).components().count() != 1 || name.contains("..")) {
+        return Err(Error::malformed(&index, format!("{name:?} is not the name of a file beside it")));
+    }
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use safetensors::tensor::TensorView;
+
+    const CONFIG: &str = r#"{"architectures":["LlamaForCausalLM"],"vocab_size":10,"hidden_size":8,
+        "intermediate_size":8,"num_hidden_layers":1,"num_attention_heads":2}"#;
+
+    fn write(dir: &Path, name: &str, tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) {
+        let views = tensors
+            .iter()
+            .map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+        std::fs::write(dir.join(name), safetensors::serialize(views, None).unwrap()).unwrap();
+        std::fs::write(dir.join("config.json"), CONFIG).unwrap();
+    }
+
+    fn f32s(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn all_three_types_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = [1.5f32, -2.0].iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
+        let h = [0.25f32, 3.0].iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+        let tensors = [
+            ("f", Dtype::F32, vec![1, 2], f32s(&[0.1, 0.2])),
+            ("b", Dtype::BF16, vec![2], b),
+            ("h", Dtype::F16, vec![2], h),
+            ("i", Dtype::I32, vec![1], vec![0; 4]),
+            ("n", Dtype::F32, vec![2], f32s(&[1.0, f32::NAN])),
+        ];
+        write(dir.path(), "model.safetensors", &tensors);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        assert_eq!(checkpoint.tensor_f32("f", &[1, 2]).unwrap(), [0.1, 0.2]);
+        assert_eq!(checkpoint.tensor_f32("b", &[2]).unwrap(), [1.5, -2.0]);
+        assert_eq!(checkpoint.tensor_f32("h", &[2]).unwrap(), [0.25, 3.0]);
+        assert_eq!(checkpoint.parameters(), 9);
+        let message = |name: &str, shape: &[usize]| checkpoint.tensor_f32(name, shape).unwrap_err().to_string();
+        assert_eq!(message("f", &[2, 1]), "tensor f: expected shape [2, 1], found [1, 2]");
+        assert_eq!(message("i", &[1]), "tensor i: expected f32, f16 or bf16, found I32");
+        assert_eq!(message("n", &[2]), "tensor n: expected finite values, found NaN at index 1");
+        assert_eq!(message("g", &[1]), "tensor g is missing from the checkpoint");
+    }
+
+    #[test]
+    fn shards_are_found_by_the_index_and_only_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "a.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[1.0]))]);
+        write(dir.path(), "b.safetensors", &[("y", Dtype::F32, vec![1], f32s(&[2.0]))]);
+        let index = |map: &str| std::fs::write(dir.path().join("model.safetensors.index.json"), map).unwrap();
+        index(r#"{"weight_map":{"x":"a.safetensors","y":"b.safetensors"}}"#);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        assert_eq!(checkpoint.tensor_f32("y", &[1]).unwrap(), [2.0]);
+        for outside in ["../a.safetensors", "/etc/passwd", ""] {
+            index(&format!(r#"{{"weight_map":{{"x":{outside:?}}}}}"#));
+            assert!(Checkpoint::open(dir.path()).unwrap_err().to_string().contains("beside it"), "{outside}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_follow_the_weights() {
+        let print = |value: f32| {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[value]))]);
+            Checkpoint::open(dir.path()).unwrap().fingerprint()
+        };
+        assert_eq!(print(1.0), print(1.0));
+        assert_ne!(print(1.0), print(1.0000001));
+    }
+
+    proptest! {
+        /// Truncated, corrupted and random files are errors, never panics.
+        #[test]
+        fn no_file_panics(cut in 0usize..120, at in 0usize..120, byte in any::<u8>(), noise in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![2, 2], f32s(&[1.0; 4]))]);
+            let path = dir.path().join("model.safetensors");
+            let whole = std::fs::read(&path).unwrap();
+            let mut changed = whole.clone();
+            changed[at % whole.len()] = byte;
+            for contents in [&whole[..cut.min(whole.len() - 1)], &changed, &noise] {
+                std::fs::write(&path, contents).unwrap();
+                if let Ok(checkpoint) = Checkpoint::open(dir.path()) {
+                    let _ = checkpoint.tensor_f32("x", &[2, 2]);
+                }
+            }
+            std::fs::write(&path, &whole[..cut.min(whole.len() - 1)]).unwrap();
+            prop_assert!(Checkpoint::open(dir.path()).is_err());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Why a checkpoint could not be read or written.
+
+use std::path::{Path, PathBuf};
+
+/// A checkpoint, tokenizer or download that did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// config.json has a field that is missing, of the wrong type, or not supported.
+    #[error("config.json: {field} is {found}; {expected}")]
+    Config {
+        /// The field.
+        field: String,
+        /// Its value, or "missing".
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// A tensor is missing.
+    #[error("tensor {name} is missing from the checkpoint")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape or type than the configuration says, or values that are not numbers.
+    #[error("tensor {name}: expected {expected}, found {found}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What the configuration asks for.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+    /// The tokenizer could not be read or refused a text.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// No model of that name.
+    #[error("model {name}: {reason}")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for, and what to do.
+        reason: String,
+    },
+    /// An oracle that cannot be written down.
+    #[error("oracle: {0}")]
+    Oracle(String),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn malformed(path: &Path, reason: impl ToString) -> Self {
+        Self::Malformed { path: path.to_owned(), reason: reason.to_string() }
+    }
+}

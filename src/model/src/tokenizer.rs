@@ -1,0 +1,164 @@
+//! `TextTokenizer`: tokenizer.json, and whether the model's texts begin with BOS.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::{Error, LlamaConfig};
+
+/// A checkpoint's tokenizer. It never truncates and never pads.
+#[derive(Clone, Debug)]
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    adds_bos: bool,
+}
+
+impl TextTokenizer {
+    /// Reads tokenizer.json, and tokenizer_config.json if there is one.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or parsed, or a token id outside the model's vocabulary.
+    pub fn open(dir: &Path, config: &LlamaConfig) -> Result<Self, Error> {
+        let path = dir.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| Error::malformed(&path, error))?;
+        tokenizer.with_truncation(None).map_err(|error| Error::malformed(&path, error))?;
+        tokenizer.with_padding(None);
+        let settings = settings(&dir.join("tokenizer_config.json"))?;
+        let special = |name: &str| special_token(&settings, name).and_then(|token| tokenizer.token_to_id(&token));
+        let bos = special("bos_token").or(config.bos_token_id);
+        let eos = special("eos_token").or(config.eos_token_id);
+        if let Some(id) = bos.filter(|&id| id as usize >= config.vocab_size) {
+            return Err(Error::malformed(
+                &path,
+                format!("BOS has id {id}, but the model has {} ids", config.vocab_size),
+            ));
+        }
+        let adds_bos = adds_bos(&tokenizer, &settings, bos);
+        Ok(Self { tokenizer, bos, eos, adds_bos })
+    }
+
+    /// Token ids of a text, without special tokens added.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer has no token for some word and no "unknown" token either; the first such word is named.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let encode = |text: &str| self.tokenizer.encode_fast(text, false);
+        match encode(text) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => {
+                let refused = text.split_whitespace().find(|word| encode(word).is_err());
+                let at = refused.map_or(String::new(), |word| format!(" at the word {word:?}"));
+                Err(Error::Tokenizer(format!("the text cannot be encoded{at}: {error}")))
+            }
+        }
+    }
+
+    /// The text of token ids, special tokens included.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer's decoder refuses them.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
+        self.tokenizer.decode(tokens, false).map_err(|error| Error::Tokenizer(error.to_string()))
+    }
+
+    /// The token that the model's own rule puts before every text, if it puts one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos.filter(|_| self.adds_bos)
+    }
+
+    /// The beginning-of-sequence token, whether or not the rule adds it.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The end-of-sequence token.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos
+    }
+}
+
+fn settings(path: &Path) -> Result<Value, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).map_err(|error| Error::malformed(path, error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
+
+/// A special token's text: a string, or an object with `content`.
+fn special_token(settings: &Value, name: &str) -> Option<String> {
+    let value = settings.get(name)?;
+    Some(value.as_str().or_else(|| value.get("content")?.as_str())?.to_owned())
+}
+
+/// `add_bos_token` if it is said; else what the tokenizer's own post-processor does; else what the class is known to do.
+fn adds_bos(tokenizer: &Tokenizer, settings: &Value, bos: Option<u32>) -> bool {
+    if let Some(said) = settings.get("add_bos_token").and_then(Value::as_bool) {
+        return said;
+    }
+    let Some(bos) = bos else { return false };
+    if tokenizer.get_post_processor().is_some() {
+        return tokenizer.encode_fast("", true).is_ok_and(|encoding| encoding.get_ids().first() == Some(&bos));
+    }
+    let class = settings.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+    class.starts_with("LlamaTokenizer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn open(post_processor: &Value, settings: &Value) -> TextTokenizer {
+        let dir = tempfile::tempdir().unwrap();
+        let tokenizer = json!({
+            "version": "1.0", "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+            "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": post_processor, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"<s>": 0, "a": 1, "b": 2}, "unk_token": "?"},
+        });
+        std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+        let config = r#"{"model_type":"llama","vocab_size":3,"hidden_size":8,"intermediate_size":8,
+            "num_hidden_layers":1,"num_attention_heads":2,"bos_token_id":0}"#;
+        TextTokenizer::open(dir.path(), &LlamaConfig::parse(config).unwrap()).unwrap()
+    }
+
+    fn template() -> Value {
+        json!({
+            "type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+        })
+    }
+
+    #[test]
+    fn the_rule_for_bos_is_the_models_own() {
+        for (post_processor, settings, bos) in [
+            (Value::Null, json!({}), None),
+            (Value::Null, json!({"tokenizer_class": "LlamaTokenizerFast"}), Some(0)),
+            (Value::Null, json!({"add_bos_token": true, "bos_token": {"content": "a"}}), Some(1)),
+            (template(), json!({}), Some(0)),
+            (template(), json!({"add_bos_token": false}), None),
+        ] {
+            assert_eq!(open(&post_processor, &settings).bos(), bos, "{settings}");
+        }
+    }
+
+    #[test]
+    fn texts_are_never_truncated_and_unknown_words_are_named() {
+        let tokenizer = open(&template(), &json!({}));
+        assert_eq!(tokenizer.encode("a b a b a").unwrap(), [1, 2, 1, 2, 1]);
+        assert_eq!(tokenizer.decode(&[1, 2]).unwrap(), "a b");
+        assert_eq!(tokenizer.encode("").unwrap(), [0u32; 0]);
+        let error = tokenizer.encode("a b zebra").unwrap_err().to_string();
+        assert!(error.contains("\"zebra\""), "{error}");
+    }
+}
