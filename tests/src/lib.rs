@@ -1,1 +1,5 @@
-//! End-to-end tests over a real socket, the f64 reference, and golden fixtures.
+//! What the end-to-end tests share: random checkpoints, an independent float64 Llama, and a server on a free port.
+
+pub mod reference;
+pub mod server;
+pub mod tiny;

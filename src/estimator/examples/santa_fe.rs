@@ -6,8 +6,7 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use surprisal_estimator::{
-    Correction, Error, ExactSource, LogprobSource, NgramEntropy, PAPER_SPLITS, Pairing, Plan,
-    Report, SantaFe, run,
+    Correction, Error, ExactSource, LogprobSource, NgramEntropy, PAPER_SPLITS, Pairing, Plan, Report, SantaFe, run,
 };
 
 #[tokio::main]
@@ -17,9 +16,7 @@ async fn main() -> Result<(), Error> {
     eprint!("{plan}");
 
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let documents: Vec<_> = (0..plan.documents())
-        .map(|_| process.sample(plan.window(), &mut rng))
-        .collect();
+    let documents: Vec<_> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let entropy = NgramEntropy::of_texts(documents.iter().map(Vec::as_slice), 2)?;
 
     let source = ExactSource::new(process.clone());

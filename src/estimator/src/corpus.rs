@@ -42,10 +42,7 @@ impl Corpus {
     /// # Errors
     /// [`Error::File`] if it cannot be read, or is not UTF-8; otherwise what kept the server from tokenising.
     pub async fn read(source: &HttpSource, path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
         Self::from_text(source, &text).await
     }
 
@@ -73,12 +70,7 @@ impl Corpus {
     ///
     /// # Errors
     /// [`Error::Invalid`] if `count` or `length` is 0; [`Error::TooShort`] if the text does not hold so many.
-    pub fn windows(
-        &self,
-        count: usize,
-        length: usize,
-        spacing: Spacing,
-    ) -> Result<Vec<Vec<u32>>, Error> {
+    pub fn windows(&self, count: usize, length: usize, spacing: Spacing) -> Result<Vec<Vec<u32>>, Error> {
         for (field, value) in [("number of windows", count), ("window length", length)] {
             if value == 0 {
                 return Err(Error::invalid(field, value, "at least 1"));
@@ -98,11 +90,7 @@ impl Corpus {
             let start = index * length + gaps;
             self.tokens[start..start + length].to_vec()
         };
-        Ok(gaps(count, slack, spacing)
-            .into_iter()
-            .enumerate()
-            .map(window)
-            .collect())
+        Ok(gaps(count, slack, spacing).into_iter().enumerate().map(window).collect())
     }
 }
 
@@ -110,8 +98,7 @@ impl Corpus {
 fn gaps(count: usize, slack: usize, spacing: Spacing) -> Vec<usize> {
     match spacing {
         Spacing::Even => {
-            let share =
-                |index| (slack as u128 * index as u128 / (count - 1).max(1) as u128) as usize;
+            let share = |index| (slack as u128 * index as u128 / (count - 1).max(1) as u128) as usize;
             (0..count).map(share).collect()
         }
         Spacing::Random { seed } => {
@@ -129,23 +116,15 @@ fn pieces(text: &str, most: usize) -> Vec<&str> {
     let mut rest = text;
     let mut pieces = Vec::new();
     while rest.len() > most {
-        let head = &rest[..(0..=most)
-            .rev()
-            .find(|&at| rest.is_char_boundary(at))
-            .unwrap_or(most)];
+        let head = &rest[..(0..=most).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(most)];
         let breaks = |space: fn(char) -> bool| {
             let fits = |&(at, c): &(usize, char)| {
                 let next = rest[at + c.len_utf8()..].chars().next();
                 space(c) && next.is_none_or(|next| !next.is_whitespace())
             };
-            head.char_indices()
-                .rev()
-                .find(fits)
-                .map(|(at, c)| at + c.len_utf8())
+            head.char_indices().rev().find(fits).map(|(at, c)| at + c.len_utf8())
         };
-        let cut = breaks(|c| c == '\n')
-            .or_else(|| breaks(char::is_whitespace))
-            .unwrap_or(head.len());
+        let cut = breaks(|c| c == '\n').or_else(|| breaks(char::is_whitespace)).unwrap_or(head.len());
         let (piece, tail) = rest.split_at(cut);
         pieces.push(piece);
         rest = tail;
@@ -174,24 +153,15 @@ mod tests {
 
     #[test]
     fn a_short_text_is_told_what_would_fit() {
-        let error = corpus(99)
-            .windows(10, 10, Spacing::Even)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("99 tokens") && error.contains("need 100"),
-            "{error}"
-        );
+        let error = corpus(99).windows(10, 10, Spacing::Even).unwrap_err().to_string();
+        assert!(error.contains("99 tokens") && error.contains("need 100"), "{error}");
         assert!(error.contains("at most 9 windows"), "{error}");
     }
 
     #[test]
     fn pieces_end_where_lines_do() {
         let text = "one two\n\nthree four\n fiv six\nséven";
-        assert_eq!(
-            pieces(text, 16),
-            ["one two\n\n", "three four\n fiv ", "six\nséven"][..].to_vec()
-        );
+        assert_eq!(pieces(text, 16), ["one two\n\n", "three four\n fiv ", "six\nséven"][..].to_vec());
         assert_eq!(pieces("ééééé", 5), ["éé", "éé", "é"]);
         assert!(pieces("", 4).is_empty());
     }

@@ -27,10 +27,7 @@ impl NgramEntropy {
     ///
     /// # Errors
     /// [`Error::Invalid`] if `n` is 0, or no text has `n` tokens.
-    pub fn of_texts<'a>(
-        texts: impl IntoIterator<Item = &'a [u32]>,
-        n: usize,
-    ) -> Result<Self, Error> {
+    pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
         if n == 0 {
             return Err(Error::invalid("n-gram length", n, "at least 1"));
         }
@@ -39,24 +36,14 @@ impl NgramEntropy {
             *counts.entry(ngram).or_default() += 1;
         }
         if counts.is_empty() {
-            return Err(Error::invalid(
-                "n-gram length",
-                n,
-                "at most the length of the longest text",
-            ));
+            return Err(Error::invalid("n-gram length", n, "at most the length of the longest text"));
         }
         let mut counts: Vec<u64> = counts.into_values().collect();
         // A hash map's order is random; a sum's last bits depend on the order.
         counts.sort_unstable();
         let (nats, error) = entropy(&counts);
         let (total, distinct) = (counts.iter().sum(), counts.len() as u64);
-        Ok(Self {
-            n,
-            nats,
-            error,
-            total,
-            distinct,
-        })
+        Ok(Self { n, nats, error, total, distinct })
     }
 }
 
@@ -112,15 +99,10 @@ mod tests {
         let symbols = 4096;
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         // Two draws a symbol: counting frequencies alone would miss the truth by 0.2 nats.
-        let text: Vec<u32> = (0..2 * symbols)
-            .map(|_| rng.random_range(0..symbols))
-            .collect();
+        let text: Vec<u32> = (0..2 * symbols).map(|_| rng.random_range(0..symbols)).collect();
         let entropy = NgramEntropy::of_texts([&text[..]], 1).unwrap();
         let truth = f64::from(symbols).ln();
-        assert!(
-            (entropy.nats - truth).abs() < 3.0 * entropy.error,
-            "{entropy:?}, truth {truth}"
-        );
+        assert!((entropy.nats - truth).abs() < 3.0 * entropy.error, "{entropy:?}, truth {truth}");
         assert!(entropy.error < 0.02, "{entropy:?}");
     }
 

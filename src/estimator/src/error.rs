@@ -58,9 +58,7 @@ pub enum Error {
         limit: usize,
     },
     /// A token id that the source does not know.
-    #[error(
-        "token id {token} at position {position} is out of range; the vocabulary has {limit} ids"
-    )]
+    #[error("token id {token} at position {position} is out of range; the vocabulary has {limit} ids")]
     TokenOutOfRange {
         /// The id.
         token: u32,
@@ -143,16 +141,8 @@ pub enum Error {
 
 impl Error {
     /// An argument outside its limits.
-    pub(crate) fn invalid(
-        field: &'static str,
-        value: impl Display,
-        limit: impl Into<String>,
-    ) -> Self {
-        Self::Invalid {
-            field,
-            value: value.to_string(),
-            limit: limit.into(),
-        }
+    pub(crate) fn invalid(field: &'static str, value: impl Display, limit: impl Into<String>) -> Self {
+        Self::Invalid { field, value: value.to_string(), limit: limit.into() }
     }
 }
 
@@ -164,9 +154,5 @@ fn location(problem: &Problem) -> String {
         problem.limit.as_ref().map(|limit| format!("limit {limit}")),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", parts.join(", "))
-    }
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
 }

@@ -21,21 +21,14 @@ impl Estimate {
         let count = values.len() as f64;
         let value = values.iter().sum::<f64>() / count;
         let squares: f64 = values.iter().map(|v| (v - value) * (v - value)).sum();
-        Self {
-            value,
-            error: (squares / (count - 1.0) / count).sqrt(),
-        }
+        Self { value, error: (squares / (count - 1.0) / count).sqrt() }
     }
 }
 
 /// With as many decimals as give the error two digits: `5.50 ± 0.71`.
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decimals = if self.error > 0.0 {
-            (1.0 - self.error.log10().floor()).clamp(0.0, 4.0) as usize
-        } else {
-            4
-        };
+        let decimals = if self.error > 0.0 { (1.0 - self.error.log10().floor()).clamp(0.0, 4.0) as usize } else { 4 };
         write!(f, "{:.decimals$} ± {:.decimals$}", self.value, self.error)
     }
 }
@@ -59,10 +52,7 @@ impl Correction {
 
     /// With the weight of the paper's scripts.
     pub fn new(entropy: NgramEntropy) -> Self {
-        Self {
-            entropy,
-            weight: Self::PAPER_WEIGHT,
-        }
+        Self { entropy, weight: Self::PAPER_WEIGHT }
     }
 }
 
@@ -116,11 +106,7 @@ impl Estimates {
     /// # Errors
     /// [`Error::Invalid`] if the answers do not fit the plan's steps, a correction's n-gram is longer than the smallest
     /// split or its weight is outside 0..=1; [`Error::NotFinite`] for a log-probability that is not finite.
-    pub fn new(
-        plan: &Plan,
-        logprobs: &[Vec<f32>],
-        correction: Option<Correction>,
-    ) -> Result<Self, Error> {
+    pub fn new(plan: &Plan, logprobs: &[Vec<f32>], correction: Option<Correction>) -> Result<Self, Error> {
         if let Some(correction) = &correction {
             check(correction, plan)?;
         }
@@ -146,13 +132,7 @@ impl Estimates {
             documents: plan.documents(),
             pairing: plan.pairing(),
             correction,
-            splits: plan
-                .splits()
-                .iter()
-                .zip(&terms)
-                .enumerate()
-                .map(estimate)
-                .collect(),
+            splits: plan.splits().iter().zip(&terms).enumerate().map(estimate).collect(),
         })
     }
 }
@@ -169,36 +149,23 @@ impl Terms {
     }
 
     fn corrected(&self, plan: &Plan, correction: &Correction) -> Estimate {
-        let replace = |(marginal, head): (&f64, &f64)| {
-            marginal - correction.weight * (correction.entropy.nats + head)
-        };
+        let replace = |(marginal, head): (&f64, &f64)| marginal - correction.weight * (correction.entropy.nats + head);
         let marginal: Vec<f64> = self.marginal.iter().zip(&self.head).map(replace).collect();
         self.direct(plan, &marginal)
     }
 }
 
 fn differences(left: &[f64], right: &[f64]) -> Vec<f64> {
-    left.iter()
-        .zip(right)
-        .map(|(left, right)| left - right)
-        .collect()
+    left.iter().zip(right).map(|(left, right)| left - right).collect()
 }
 
 fn check(correction: &Correction, plan: &Plan) -> Result<(), Error> {
     let (n, smallest) = (correction.entropy.n, plan.splits()[0]);
     if n > smallest {
-        return Err(Error::invalid(
-            "n-gram length",
-            n,
-            format!("at most the smallest split, {smallest}"),
-        ));
+        return Err(Error::invalid("n-gram length", n, format!("at most the smallest split, {smallest}")));
     }
     if !(0.0..=1.0).contains(&correction.weight) {
-        return Err(Error::invalid(
-            "correction weight",
-            correction.weight,
-            "in 0..=1",
-        ));
+        return Err(Error::invalid("correction weight", correction.weight, "in 0..=1"));
     }
     Ok(())
 }
@@ -210,12 +177,7 @@ fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Result<Vec<Terms
         return Err(Error::invalid("number of answers", logprobs.len(), limit));
     }
     let zeros = || vec![0.0; plan.documents()];
-    let empty = |_| Terms {
-        conditional: zeros(),
-        marginal: zeros(),
-        head: zeros(),
-        crossed: zeros(),
-    };
+    let empty = |_| Terms { conditional: zeros(), marginal: zeros(), head: zeros(), crossed: zeros() };
     let mut terms: Vec<Terms> = plan.splits().iter().map(empty).collect();
     let place = |split| plan.splits().partition_point(|&other| other < split);
     for (step, answer) in plan.steps().iter().zip(logprobs) {
@@ -241,19 +203,11 @@ fn validate(plan: &Plan, step: &Step, answer: &[f32]) -> Result<(), Error> {
     let expected = step.target_length(plan.window());
     if answer.len() != expected {
         let limit = format!("{expected} for {step}");
-        return Err(Error::invalid(
-            "number of log-probabilities",
-            answer.len(),
-            limit,
-        ));
+        return Err(Error::invalid("number of log-probabilities", answer.len(), limit));
     }
     match answer.iter().position(|logprob| !logprob.is_finite()) {
         None => Ok(()),
-        Some(position) => Err(Error::NotFinite {
-            query: step.to_string(),
-            position,
-            value: answer[position],
-        }),
+        Some(position) => Err(Error::NotFinite { query: step.to_string(), position, value: answer[position] }),
     }
 }
 
@@ -282,33 +236,19 @@ mod tests {
     }
 
     fn entropy(n: usize) -> NgramEntropy {
-        NgramEntropy {
-            n,
-            nats: 3.0,
-            error: 0.5,
-            total: 10,
-            distinct: 5,
-        }
+        NgramEntropy { n, nats: 3.0, error: 0.5, total: 10, distinct: 5 }
     }
 
     fn close(estimate: Estimate, value: f64, error: f64) {
-        assert!(
-            (estimate.value - value).abs() < 1e-9,
-            "{estimate:?}, not {value}"
-        );
-        assert!(
-            (estimate.error - error).abs() < 1e-9,
-            "{estimate:?}, not {error}"
-        );
+        assert!((estimate.value - value).abs() < 1e-9, "{estimate:?}, not {value}");
+        assert!((estimate.error - error).abs() < 1e-9, "{estimate:?}, not {error}");
     }
 
     #[test]
     fn estimates_are_the_means_they_say() {
         let (plan, answers) = example();
         let estimates = Estimates::new(&plan, &answers, Some(Correction::new(entropy(1)))).unwrap();
-        let [first, second] = estimates.splits[..] else {
-            panic!()
-        };
+        let [first, second] = estimates.splits[..] else { panic!() };
         assert_eq!((first.length, first.split, second.length), (2, 1, 4));
         let thirds = 3.0_f64.sqrt();
         // Split 1: -d + 10 d + 1 for d = 0, 1, 2.
@@ -316,17 +256,11 @@ mod tests {
         // Split 2: -5 d + 2 (10 d + 1).
         close(second.direct, 17.0, 15.0 / thirds);
         // Each marginal loses 4/5 of (3 + head), head = -10 d - 1: the direct one gains 4/5 (2 - 10 d).
-        close(
-            first.corrected.unwrap(),
-            10.0 + 0.8 * -8.0,
-            (1.0 / thirds).hypot(0.5),
-        );
+        close(first.corrected.unwrap(), 10.0 + 0.8 * -8.0, (1.0 / thirds).hypot(0.5));
         close(second.corrected.unwrap(), 17.0 + 0.8 * -8.0, 7.0 / thirds);
         // Split 1: -d + 5 x + 7 y, whose mean over a permutation is 11.
         let (value, partners) = (11.0, plan.partners());
-        let terms: Vec<f64> = (0..3)
-            .map(|d| 6.0 * d as f64 + 5.0 * partners[d] as f64)
-            .collect();
+        let terms: Vec<f64> = (0..3).map(|d| 6.0 * d as f64 + 5.0 * partners[d] as f64).collect();
         assert_eq!(first.vclub, Estimate::of(&terms));
         close(first.vclub, value, first.vclub.error);
     }
@@ -346,27 +280,17 @@ mod tests {
     #[test]
     fn bad_answers_are_named() {
         let (plan, mut answers) = example();
-        let error = |answers: &[Vec<f32>], correction| {
-            Estimates::new(&plan, answers, correction)
-                .unwrap_err()
-                .to_string()
-        };
+        let error =
+            |answers: &[Vec<f32>], correction| Estimates::new(&plan, answers, correction).unwrap_err().to_string();
         let too_long = error(&answers, Some(Correction::new(entropy(2))));
         assert!(too_long.contains("smallest split, 1"), "{too_long}");
         let missing = error(&answers[1..], None);
-        assert!(
-            missing.contains("is 14") && missing.contains("15 steps"),
-            "{missing}"
-        );
+        assert!(missing.contains("is 14") && missing.contains("15 steps"), "{missing}");
         answers[0][2] = f32::NEG_INFINITY;
         let infinite = error(&answers, None);
         assert!(infinite.contains("-inf at target token 2"), "{infinite}");
         answers[0].pop();
-        assert!(
-            error(&answers, None).contains("4 for document"),
-            "{}",
-            error(&answers, None)
-        );
+        assert!(error(&answers, None).contains("4 for document"), "{}", error(&answers, None));
     }
 
     #[test]

@@ -47,22 +47,14 @@ impl Fit {
         if logs.len() < 2 || spread <= 0.0 {
             return None;
         }
-        let exponent = logs
-            .iter()
-            .map(|(x, y)| (x - mean_x) * (y - mean_y))
-            .sum::<f64>()
-            / spread;
+        let exponent = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>() / spread;
         let intercept = mean_y - exponent * mean_x;
-        let residuals: f64 = logs
-            .iter()
-            .map(|(x, y)| (y - intercept - exponent * x).powi(2))
-            .sum();
+        let residuals: f64 = logs.iter().map(|(x, y)| (y - intercept - exponent * x).powi(2)).sum();
         let variance = (logs.len() > 2).then(|| residuals / (count - 2.0));
         let amplitude = intercept.exp();
         Some(Self {
             amplitude,
-            amplitude_error: variance
-                .map(|v| amplitude * (v * (1.0 / count + mean_x * mean_x / spread)).sqrt()),
+            amplitude_error: variance.map(|v| amplitude * (v * (1.0 / count + mean_x * mean_x / spread)).sqrt()),
             exponent,
             exponent_error: variance.map(|v| (v / spread).sqrt()),
             left_out: rest.iter().map(|(x, _)| *x).collect(),
@@ -99,34 +91,17 @@ mod tests {
         // numpy.linalg.lstsq on the logarithms, errors from the residual variance with two degrees of freedom.
         let points = [(1.0, 1.1), (2.0, 1.9), (4.0, 4.2), (8.0, 7.7)];
         let fit = Fit::of(&points).unwrap();
-        let (exact_slope, slope_error, amplitude, amplitude_error) = (
-            0.956_645_467_6,
-            0.046_292_609_9,
-            1.060_481_517_8,
-            0.063_661_116_9,
-        );
+        let (exact_slope, slope_error, amplitude, amplitude_error) =
+            (0.956_645_467_6, 0.046_292_609_9, 1.060_481_517_8, 0.063_661_116_9);
         assert!((fit.exponent - exact_slope).abs() < 1e-9, "{fit:?}");
-        assert!(
-            (fit.exponent_error.unwrap() - slope_error).abs() < 1e-9,
-            "{fit:?}"
-        );
+        assert!((fit.exponent_error.unwrap() - slope_error).abs() < 1e-9, "{fit:?}");
         assert!((fit.amplitude - amplitude).abs() < 1e-9, "{fit:?}");
-        assert!(
-            (fit.amplitude_error.unwrap() - amplitude_error).abs() < 1e-9,
-            "{fit:?}"
-        );
+        assert!((fit.amplitude_error.unwrap() - amplitude_error).abs() < 1e-9, "{fit:?}");
     }
 
     #[test]
     fn points_that_are_not_positive_are_left_out_and_told() {
-        let fit = Fit::of(&[
-            (2.0, -0.1),
-            (4.0, 2.0),
-            (8.0, 0.0),
-            (16.0, 8.0),
-            (32.0, f64::NAN),
-        ])
-        .unwrap();
+        let fit = Fit::of(&[(2.0, -0.1), (4.0, 2.0), (8.0, 0.0), (16.0, 8.0), (32.0, f64::NAN)]).unwrap();
         assert_eq!(fit.left_out, [2.0, 8.0, 32.0]);
         assert!((fit.exponent - 1.0).abs() < 1e-12 && (fit.at(8.0) - 4.0).abs() < 1e-12);
         assert_eq!((fit.amplitude_error, fit.exponent_error), (None, None));

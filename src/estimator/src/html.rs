@@ -18,13 +18,7 @@ impl Report {
             title = escape(&self.title),
             style = include_str!("report.css"),
             lead = escape(&self.lead()),
-            sections = [
-                self.figure(),
-                self.table_html(),
-                self.fits_html(),
-                self.made()
-            ]
-            .concat(),
+            sections = [self.figure(), self.table_html(), self.fits_html(), self.made()].concat(),
         )
     }
 
@@ -33,10 +27,7 @@ impl Report {
     /// # Errors
     /// [`Error::File`] if it cannot be written.
     pub fn write_html(&self, path: &Path) -> Result<(), Error> {
-        write_atomically(path, &self.html()).map_err(|source| Error::File {
-            path: path.to_owned(),
-            source,
-        })
+        write_atomically(path, &self.html()).map_err(|source| Error::File { path: path.to_owned(), source })
     }
 
     fn lead(&self) -> String {
@@ -59,15 +50,9 @@ impl Report {
 
     fn table_html(&self) -> String {
         let (heads, rows) = self.cells();
-        let heads: String = heads
-            .iter()
-            .map(|head| format!("<th scope=\"col\">{}</th>", escape(head)))
-            .collect();
+        let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{}</th>", escape(head))).collect();
         let row = |cells: &Vec<String>| {
-            let cells: String = cells
-                .iter()
-                .map(|cell| format!("<td>{}</td>", escape(cell)))
-                .collect();
+            let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
             format!("<tr>{cells}</tr>\n")
         };
         format!(
@@ -121,20 +106,14 @@ impl Report {
             let (nats, error) = (entropy.nats, entropy.error);
             facts.push((
                 "n-gram correction",
-                format!(
-                    "n = {n}, H = {nats:.3} ± {error:.3} nats from {total} n-grams, weight {weight}"
-                ),
+                format!("n = {n}, H = {nats:.3} ± {error:.3} nats from {total} n-grams, weight {weight}"),
             ));
         }
-        let fact =
-            |(name, value): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escape(value));
+        let fact = |(name, value): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escape(value));
         let note = |note: &String| format!("<li>{}</li>\n", escape(note));
         let notes = match self.notes[..] {
             [] => String::new(),
-            _ => format!(
-                "<ul class=\"notes\">\n{}</ul>\n",
-                self.notes.iter().map(note).collect::<String>()
-            ),
+            _ => format!("<ul class=\"notes\">\n{}</ul>\n", self.notes.iter().map(note).collect::<String>()),
         };
         format!(
             "<section>\n<h2>How it was made</h2>\n<dl>\n{}</dl>\n{notes}</section>\n",

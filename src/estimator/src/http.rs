@@ -7,8 +7,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, RequestBuilder};
 use serde::de::DeserializeOwned;
 use surprisal_api::{
-    Detail, DetokenizeRequest, DetokenizeResponse, LogprobsRequest, LogprobsResponse, ModelInfo,
-    ModelList, QuerySpec, TokenizeRequest, TokenizeResponse,
+    Detail, DetokenizeRequest, DetokenizeResponse, LogprobsRequest, LogprobsResponse, ModelInfo, ModelList, QuerySpec,
+    TokenizeRequest, TokenizeResponse,
 };
 use tokio::sync::Semaphore;
 
@@ -80,16 +80,11 @@ impl HttpSource {
             .build()
             .map_err(|error| Error::transport(&base, error))?;
         let models_url = format!("{base}/v1/models");
-        let models: ModelList =
-            fetch(&options.retry, &models_url, || client.get(&models_url)).await?;
+        let models: ModelList = fetch(&options.retry, &models_url, || client.get(&models_url)).await?;
         let info = only_model(&models_url, models)?;
         Ok(Self {
             vocabulary: info.vocab_size,
-            model: Model {
-                name: info.id,
-                fingerprint: info.fingerprint,
-                max_length: info.max_model_len,
-            },
+            model: Model { name: info.id, fingerprint: info.fingerprint, max_length: info.max_model_len },
             slots: Semaphore::new(options.concurrency),
             client,
             base,
@@ -107,11 +102,7 @@ impl HttpSource {
     /// # Errors
     /// Whatever kept the server from answering `/tokenize`.
     pub async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let request = TokenizeRequest {
-            model: None,
-            prompt: text.to_owned(),
-            add_special_tokens: false,
-        };
+        let request = TokenizeRequest { model: None, prompt: text.to_owned(), add_special_tokens: false };
         let answer: TokenizeResponse = self.post("/tokenize", &request).await?;
         Ok(answer.tokens)
     }
@@ -121,31 +112,19 @@ impl HttpSource {
     /// # Errors
     /// Whatever kept the server from answering `/detokenize`.
     pub async fn detokenize(&self, tokens: &[u32]) -> Result<String, Error> {
-        let request = DetokenizeRequest {
-            model: None,
-            tokens: tokens.to_vec(),
-        };
+        let request = DetokenizeRequest { model: None, tokens: tokens.to_vec() };
         let answer: DetokenizeResponse = self.post("/detokenize", &request).await?;
         Ok(answer.prompt)
     }
 
-    async fn post<A: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &(impl serde::Serialize + Sync),
-    ) -> Result<A, Error> {
+    async fn post<A: DeserializeOwned>(&self, path: &str, body: &(impl serde::Serialize + Sync)) -> Result<A, Error> {
         let url = format!("{}{path}", self.base);
-        fetch(&self.options.retry, &url, || {
-            self.client.post(&url).json(body)
-        })
-        .await
+        fetch(&self.options.retry, &url, || self.client.post(&url).json(body)).await
     }
 
     /// One request of `/logprobs`, its answer checked.
     async fn request(&self, queries: &[ScoreQuery]) -> Result<Vec<Vec<f32>>, Error> {
-        let spec = |query: &ScoreQuery| {
-            QuerySpec::new(query.context.clone().into(), query.target.clone().into())
-        };
+        let spec = |query: &ScoreQuery| QuerySpec::new(query.context.clone().into(), query.target.clone().into());
         let request = LogprobsRequest {
             queries: Some(queries.iter().map(spec).collect()),
             detail: Detail::Tokens,
@@ -157,20 +136,10 @@ impl HttpSource {
         self.check(queries, answer)
     }
 
-    fn check(
-        &self,
-        queries: &[ScoreQuery],
-        answer: LogprobsResponse,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        let wrong = |reason| Error::Answer {
-            url: format!("{}/logprobs", self.base),
-            reason,
-        };
+    fn check(&self, queries: &[ScoreQuery], answer: LogprobsResponse) -> Result<Vec<Vec<f32>>, Error> {
+        let wrong = |reason| Error::Answer { url: format!("{}/logprobs", self.base), reason };
         if answer.fingerprint != self.model.fingerprint {
-            return Err(Error::ModelChanged {
-                was: self.model.fingerprint.clone(),
-                is: answer.fingerprint,
-            });
+            return Err(Error::ModelChanged { was: self.model.fingerprint.clone(), is: answer.fingerprint });
         }
         if answer.results.len() != queries.len() {
             let (asked, given) = (queries.len(), answer.results.len());
@@ -201,18 +170,10 @@ impl LogprobSource for HttpSource {
     /// their shared prefixes.
     async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
         let lengths = queries.iter().map(ScoreQuery::sequence_length);
-        let ranges = group(
-            lengths,
-            self.options.queries_per_request,
-            self.options.tokens_per_request,
-        );
-        let answers = ranges
-            .into_iter()
-            .map(|range| self.request(&queries[range]));
-        let answers: Vec<_> = stream::iter(answers.collect::<Vec<_>>())
-            .buffered(self.options.concurrency)
-            .try_collect()
-            .await?;
+        let ranges = group(lengths, self.options.queries_per_request, self.options.tokens_per_request);
+        let answers = ranges.into_iter().map(|range| self.request(&queries[range]));
+        let answers: Vec<_> =
+            stream::iter(answers.collect::<Vec<_>>()).buffered(self.options.concurrency).try_collect().await?;
         Ok(answers.into_iter().flatten().collect())
     }
 }
@@ -224,27 +185,22 @@ async fn fetch<A: DeserializeOwned>(
     request: impl Fn() -> RequestBuilder + Send + Sync,
 ) -> Result<A, Error> {
     let body = retry.run(url, request).await?;
-    serde_json::from_slice(&body).map_err(|error| Error::Answer {
-        url: url.to_owned(),
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(&body).map_err(|error| Error::Answer { url: url.to_owned(), reason: error.to_string() })
 }
 
 fn only_model(url: &str, models: ModelList) -> Result<ModelInfo, Error> {
-    models.data.into_iter().next().ok_or_else(|| Error::Answer {
-        url: url.to_owned(),
-        reason: "no model is served".to_owned(),
-    })
+    models
+        .data
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::Answer { url: url.to_owned(), reason: "no model is served".to_owned() })
 }
 
 /// rustls asks for a process-wide provider of cryptography; one that is already there is left alone.
 fn install_tls_provider() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
-        if rustls::crypto::ring::default_provider()
-            .install_default()
-            .is_err()
-        {
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
             tracing::debug!("another TLS provider is installed already");
         }
     });

@@ -59,15 +59,10 @@ impl Step {
     pub fn query(&self, documents: &[Vec<u32>]) -> ScoreQuery {
         let (context, target) = match *self {
             Step::Whole { document } => (&[][..], &documents[document][..]),
-            Step::Crossed { x, y, split } => {
-                (&documents[x][..split], &documents[y][split..2 * split])
-            }
+            Step::Crossed { x, y, split } => (&documents[x][..split], &documents[y][split..2 * split]),
             Step::Marginal { document, split } => (&[][..], &documents[document][split..2 * split]),
         };
-        ScoreQuery {
-            context: context.to_vec(),
-            target: target.to_vec(),
-        }
+        ScoreQuery { context: context.to_vec(), target: target.to_vec() }
     }
 }
 
@@ -95,10 +90,7 @@ impl fmt::Display for Step {
         match self {
             Step::Whole { document } => write!(f, "document {document}, whole"),
             Step::Crossed { x, y, split } => {
-                write!(
-                    f,
-                    "y of document {y} after x of document {x} at split {split}"
-                )
+                write!(f, "y of document {y} after x of document {x} at split {split}")
             }
             Step::Marginal { document, split } => {
                 write!(f, "y of document {document} alone at split {split}")
@@ -131,18 +123,9 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Invalid`] for fewer than 2 documents, and for splits that are none, zero, or not in increasing order.
-    pub fn new(
-        documents: usize,
-        splits: &[usize],
-        pairing: Pairing,
-        seed: u64,
-    ) -> Result<Self, Error> {
+    pub fn new(documents: usize, splits: &[usize], pairing: Pairing, seed: u64) -> Result<Self, Error> {
         if documents < 2 {
-            return Err(Error::invalid(
-                "documents",
-                documents,
-                "at least 2: each needs a partner",
-            ));
+            return Err(Error::invalid("documents", documents, "at least 2: each needs a partner"));
         }
         let increasing = splits.windows(2).all(|pair| pair[0] < pair[1]);
         let bounds = splits.first().zip(splits.last());
@@ -155,12 +138,7 @@ impl Plan {
         for (place, &document) in order.iter().enumerate() {
             partners[document] = order[(place + 1) % documents];
         }
-        Ok(Self {
-            steps: compile(&order, &partners, splits),
-            splits: splits.to_vec(),
-            pairing,
-            partners,
-        })
+        Ok(Self { steps: compile(&order, &partners, splits), splits: splits.to_vec(), pairing, partners })
     }
 
     /// How many documents.
@@ -196,10 +174,7 @@ impl Plan {
     /// What the plan costs.
     pub fn cost(&self) -> Cost {
         let (documents, window) = (self.documents() as u64, self.window() as u64);
-        let (count, total) = (
-            self.splits.len() as u64,
-            self.splits.iter().sum::<usize>() as u64,
-        );
+        let (count, total) = (self.splits.len() as u64, self.splits.iter().sum::<usize>() as u64);
         Cost {
             queries: self.steps.len() as u64,
             scripts: documents * (1 + window + count * 2 * (1 + window) - total),
@@ -234,15 +209,9 @@ fn shuffled(count: usize, seed: u64) -> Vec<usize> {
 fn compile(order: &[usize], partners: &[usize], splits: &[usize]) -> Vec<Step> {
     let steps = |&y: &usize| {
         let x = partners[y];
-        let crossed = splits
-            .iter()
-            .map(move |&split| Step::Crossed { x, y, split });
-        let marginal = splits
-            .iter()
-            .map(move |&split| Step::Marginal { document: y, split });
-        std::iter::once(Step::Whole { document: x })
-            .chain(crossed)
-            .chain(marginal)
+        let crossed = splits.iter().map(move |&split| Step::Crossed { x, y, split });
+        let marginal = splits.iter().map(move |&split| Step::Marginal { document: y, split });
+        std::iter::once(Step::Whole { document: x }).chain(crossed).chain(marginal)
     };
     order.iter().flat_map(steps).collect()
 }
@@ -251,12 +220,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cost = self.cost();
         let splits: Vec<String> = self.splits.iter().map(ToString::to_string).collect();
-        writeln!(
-            f,
-            "{} documents of {} tokens, L/ℓ = 2",
-            self.documents(),
-            self.window()
-        )?;
+        writeln!(f, "{} documents of {} tokens, L/ℓ = 2", self.documents(), self.window())?;
         writeln!(f, "splits ℓ: {}", splits.join(" "))?;
         writeln!(f, "{} queries; token-forwards:", grouped(cost.queries))?;
         for (name, tokens) in [
@@ -294,9 +258,7 @@ mod tests {
 
     fn documents(plan: &Plan) -> Vec<Vec<u32>> {
         let (count, window) = (plan.documents() as u32, plan.window() as u32);
-        (0..count)
-            .map(|d| (0..window).map(|t| d * window + t).collect())
-            .collect()
+        (0..count).map(|d| (0..window).map(|t| d * window + t).collect()).collect()
     }
 
     #[test]
@@ -307,25 +269,9 @@ mod tests {
             let query = step.query(&documents);
             (query.context, query.target)
         };
-        assert_eq!(
-            ask(Step::Whole { document: 1 }),
-            (vec![], vec![10, 11, 12, 13])
-        );
-        assert_eq!(
-            ask(Step::Crossed {
-                x: 0,
-                y: 1,
-                split: 2
-            }),
-            (vec![0, 1], vec![12, 13])
-        );
-        assert_eq!(
-            ask(Step::Marginal {
-                document: 0,
-                split: 1
-            }),
-            (vec![], vec![1])
-        );
+        assert_eq!(ask(Step::Whole { document: 1 }), (vec![], vec![10, 11, 12, 13]));
+        assert_eq!(ask(Step::Crossed { x: 0, y: 1, split: 2 }), (vec![0, 1], vec![12, 13]));
+        assert_eq!(ask(Step::Marginal { document: 0, split: 1 }), (vec![], vec![1]));
         assert_eq!(plan.steps().len(), 2 * 5);
     }
 
@@ -346,18 +292,14 @@ mod tests {
             (2, &[4, 2], "splits"),
             (2, &[2, 2], "splits"),
         ] {
-            let error = Plan::new(documents, splits, Pairing::Same, 0)
-                .unwrap_err()
-                .to_string();
+            let error = Plan::new(documents, splits, Pairing::Same, 0).unwrap_err().to_string();
             assert!(error.starts_with(field), "{error}");
         }
     }
 
     #[test]
     fn the_display_tells_the_saving() {
-        let text = Plan::new(1000, &PAPER_SPLITS, Pairing::Same, 0)
-            .unwrap()
-            .to_string();
+        let text = Plan::new(1000, &PAPER_SPLITS, Pairing::Same, 0).unwrap().to_string();
         assert!(text.contains("1000 documents of 1024 tokens"), "{text}");
         assert!(text.contains("19,000 queries"), "{text}");
         assert!(text.contains("3,078,000"), "{text}");

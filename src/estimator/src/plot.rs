@@ -29,12 +29,7 @@ struct Axis {
 impl Axis {
     /// An axis that holds `low` to `high`, and a margin of `margin` times either end.
     fn new(low: f64, high: f64, margin: f64, from: f64, to: f64) -> Self {
-        Self {
-            low: low / margin,
-            high: high * margin,
-            from,
-            to,
-        }
+        Self { low: low / margin, high: high * margin, from, to }
     }
 
     fn place(&self, value: f64) -> f64 {
@@ -44,23 +39,13 @@ impl Axis {
 
     /// 1, 2 and 5 times the powers of ten, or the powers alone where those are many.
     fn ticks(&self) -> Vec<f64> {
-        let (first, last) = (
-            self.low.log10().floor() as i32,
-            self.high.log10().ceil() as i32,
-        );
+        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let ticks = |factors: &[f64]| -> Vec<f64> {
-            let powers = (first..=last)
-                .flat_map(|power| factors.iter().map(move |f| f * 10_f64.powi(power)));
-            powers
-                .filter(|tick| (self.low..=self.high).contains(tick))
-                .collect()
+            let powers = (first..=last).flat_map(|power| factors.iter().map(move |f| f * 10_f64.powi(power)));
+            powers.filter(|tick| (self.low..=self.high).contains(tick)).collect()
         };
         let fine = ticks(&[1.0, 2.0, 5.0]);
-        if fine.len() <= 12 {
-            fine
-        } else {
-            ticks(&[1.0])
-        }
+        if fine.len() <= 12 { fine } else { ticks(&[1.0]) }
     }
 }
 
@@ -83,10 +68,7 @@ pub(crate) fn svg(report: &Report) -> String {
         }
         None => {
             let (x, y) = (WIDTH / 2.0, HEIGHT / 2.0);
-            let _ = writeln!(
-                svg,
-                "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">No estimate is positive.</text>"
-            );
+            let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">No estimate is positive.</text>");
         }
     }
     svg + "</svg>\n"
@@ -103,10 +85,7 @@ pub(crate) fn legend(report: &Report) -> String {
             label(series),
         )
     };
-    format!(
-        "<ul class=\"legend\">\n{}</ul>\n",
-        report.series().into_iter().map(entry).collect::<String>()
-    )
+    format!("<ul class=\"legend\">\n{}</ul>\n", report.series().into_iter().map(entry).collect::<String>())
 }
 
 fn class(series: Series) -> &'static str {
@@ -132,13 +111,8 @@ fn label(series: Series) -> &'static str {
 /// Axes that hold every positive point; `None` if there is none.
 fn axes(report: &Report) -> Option<(Axis, Axis)> {
     let series = report.series().into_iter();
-    let points: Vec<_> = series
-        .flat_map(|series| report.points(series))
-        .filter(|(_, e)| e.value > 0.0)
-        .collect();
-    let lows = points
-        .iter()
-        .map(|(_, e)| (e.value - e.error).max(e.value * SHOWN_PART));
+    let points: Vec<_> = series.flat_map(|series| report.points(series)).filter(|(_, e)| e.value > 0.0).collect();
+    let lows = points.iter().map(|(_, e)| (e.value - e.error).max(e.value * SHOWN_PART));
     let highs = points.iter().map(|(_, e)| e.value + e.error);
     let (low, high) = (lows.reduce(f64::min)?, highs.reduce(f64::max)?);
     let lengths = || report.rows.iter().map(|row| row.estimates.length as f64);
@@ -156,11 +130,7 @@ fn frame(report: &Report, x: &Axis, y: &Axis) -> String {
         let at = y.place(tick);
         let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/>");
         let (tx, ty) = (LEFT - 8.0, at + 4.5);
-        let _ = writeln!(
-            svg,
-            "<text x=\"{tx}\" y=\"{ty:.1}\" text-anchor=\"end\">{}</text>",
-            short(tick)
-        );
+        let _ = writeln!(svg, "<text x=\"{tx}\" y=\"{ty:.1}\" text-anchor=\"end\">{}</text>", short(tick));
     }
     let every = report.rows.len().div_ceil(MOST_LABELS);
     for row in report.rows.iter().step_by(every) {
@@ -168,17 +138,12 @@ fn frame(report: &Report, x: &Axis, y: &Axis) -> String {
         let (at, ty) = (x.place(length as f64), bottom + 20.0);
         let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom}\"/>");
         let _ = writeln!(svg, "<path class=\"axis\" d=\"M{at:.1} {bottom}v5\"/>");
-        let _ = writeln!(
-            svg,
-            "<text x=\"{at:.1}\" y=\"{ty}\" text-anchor=\"middle\">{length}</text>"
-        );
+        let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{ty}\" text-anchor=\"middle\">{length}</text>");
     }
     let (middle, foot) = (f64::midpoint(LEFT, right), HEIGHT - 8.0);
     let _ = writeln!(svg, "<path class=\"axis\" d=\"M{LEFT} {bottom}H{right}\"/>");
-    let _ = writeln!(
-        svg,
-        "<text x=\"{middle}\" y=\"{foot}\" text-anchor=\"middle\">L, tokens in x and y together</text>"
-    );
+    let _ =
+        writeln!(svg, "<text x=\"{middle}\" y=\"{foot}\" text-anchor=\"middle\">L, tokens in x and y together</text>");
     let _ = writeln!(svg, "<text x=\"4\" y=\"14\">I(x; y) in nats</text>");
     svg
 }
@@ -186,27 +151,14 @@ fn frame(report: &Report, x: &Axis, y: &Axis) -> String {
 /// What is known exactly as a line through its points; an estimate's fit as a line from end to end.
 fn lines(report: &Report, series: Series, x: &Axis, y: &Axis) -> String {
     let exact = matches!(series, Series::Truth | Series::VclubLimit);
-    let fit = report
-        .fits
-        .iter()
-        .find(|fit| fit.series == series)
-        .map(|fit| &fit.fit);
+    let fit = report.fits.iter().find(|fit| fit.series == series).map(|fit| &fit.fit);
     let curve: Vec<(f64, f64)> = match fit {
         Some(fit) if !exact => fit_curve(report, fit, y),
-        _ if exact => report
-            .points(series)
-            .iter()
-            .map(|(length, e)| (*length, e.value))
-            .collect(),
+        _ if exact => report.points(series).iter().map(|(length, e)| (*length, e.value)).collect(),
         _ => return String::new(),
     };
-    let place =
-        |(length, value): &(f64, f64)| format!("{:.1} {:.1}", x.place(*length), y.place(*value));
-    let path: Vec<String> = curve
-        .iter()
-        .filter(|(_, value)| *value > 0.0)
-        .map(place)
-        .collect();
+    let place = |(length, value): &(f64, f64)| format!("{:.1} {:.1}", x.place(*length), y.place(*value));
+    let path: Vec<String> = curve.iter().filter(|(_, value)| *value > 0.0).map(place).collect();
     if path.is_empty() {
         return String::new();
     }
@@ -215,20 +167,14 @@ fn lines(report: &Report, series: Series, x: &Axis, y: &Axis) -> String {
         None => label(series).to_owned(),
     };
     let class = class(series);
-    format!(
-        "<g class=\"{class}\"><title>{title}</title><path class=\"line\" d=\"M{}\"/></g>\n",
-        path.join("L")
-    )
+    format!("<g class=\"{class}\"><title>{title}</title><path class=\"line\" d=\"M{}\"/></g>\n", path.join("L"))
 }
 
 /// The part of the fit between the first and the last length that lies on the page.
 fn fit_curve(report: &Report, fit: &Fit, y: &Axis) -> Vec<(f64, f64)> {
     let at = |length: usize| (length as f64, fit.at(length as f64));
     let lengths = report.rows.iter().map(|row| row.estimates.length);
-    lengths
-        .map(at)
-        .filter(|(_, value)| (y.low..=y.high).contains(value))
-        .collect()
+    lengths.map(at).filter(|(_, value)| (y.low..=y.high).contains(value)).collect()
 }
 
 /// Marks with error bars, a little beside each other so that none hides another.
@@ -255,11 +201,7 @@ fn points(report: &Report, series: Series, x: &Axis, y: &Axis) -> String {
     };
     let shown = report.points(series);
     let shown = shown.iter().filter(|(_, estimate)| estimate.value > 0.0);
-    format!(
-        "<g class=\"{}\">\n{}</g>\n",
-        class(series),
-        shown.map(point).collect::<String>()
-    )
+    format!("<g class=\"{}\">\n{}</g>\n", class(series), shown.map(point).collect::<String>())
 }
 
 /// Each estimator has a shape of its own, so that colour is not needed to tell them apart.
@@ -269,9 +211,7 @@ fn mark(series: Series, x: f64, y: f64) -> String {
         Series::Direct => format!("<circle class=\"mark\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>"),
         Series::Corrected => {
             let (left, top) = (x - 4.0, y - 4.0);
-            format!(
-                "<rect class=\"mark\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"8\" height=\"8\"/>"
-            )
+            format!("<rect class=\"mark\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"8\" height=\"8\"/>")
         }
         Series::Vclub => {
             let top = y - 5.5;

@@ -24,13 +24,7 @@ pub enum Series {
 
 impl Series {
     /// All of them, in the order of columns.
-    pub const ALL: [Series; 5] = [
-        Series::Truth,
-        Series::Direct,
-        Series::Corrected,
-        Series::Vclub,
-        Series::VclubLimit,
-    ];
+    pub const ALL: [Series; 5] = [Series::Truth, Series::Direct, Series::Corrected, Series::Vclub, Series::VclubLimit];
 
     /// In a table's head.
     pub fn name(self) -> &'static str {
@@ -114,11 +108,7 @@ pub struct Report {
 impl Report {
     /// A report of `estimates` by `model`.
     pub fn new(title: impl Into<String>, model: &Model, estimates: &Estimates) -> Self {
-        let row = |&estimates: &SplitEstimate| Row {
-            estimates,
-            truth: None,
-            vclub_limit: None,
-        };
+        let row = |&estimates: &SplitEstimate| Row { estimates, truth: None, vclub_limit: None };
         let mut report = Self {
             title: title.into(),
             model: model.name.clone(),
@@ -140,10 +130,7 @@ impl Report {
     #[must_use]
     pub fn with_truth(mut self, process: &SantaFe) -> Self {
         for row in &mut self.rows {
-            let (m, n) = (
-                row.estimates.split,
-                row.estimates.length - row.estimates.split,
-            );
+            let (m, n) = (row.estimates.split, row.estimates.length - row.estimates.split);
             row.truth = Some(process.mutual_information(m, n));
             row.vclub_limit = Some(process.vclub_limit(m, n));
         }
@@ -172,11 +159,7 @@ impl Report {
 
     fn fit(&mut self) {
         let fit = |series| {
-            let points: Vec<_> = self
-                .points(series)
-                .iter()
-                .map(|(length, e)| (*length, e.value))
-                .collect();
+            let points: Vec<_> = self.points(series).iter().map(|(length, e)| (*length, e.value)).collect();
             Fit::of(&points).map(|fit| SeriesFit { series, fit })
         };
         self.fits = self.series().into_iter().filter_map(fit).collect();
@@ -185,10 +168,7 @@ impl Report {
     /// The column heads, and the cells of each row, as shown in text and HTML.
     pub(crate) fn cells(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
         let series = self.series();
-        let heads = ["L", "ℓ"]
-            .into_iter()
-            .chain(series.iter().map(|series| series.name()))
-            .collect();
+        let heads = ["L", "ℓ"].into_iter().chain(series.iter().map(|series| series.name())).collect();
         let show = |row: &Row, series: &Series| match row.get(*series) {
             None => "–".to_owned(),
             Some(exact) if matches!(series, Series::Truth | Series::VclubLimit) => {
@@ -197,14 +177,8 @@ impl Report {
             Some(estimate) => estimate.to_string(),
         };
         let cells = |row: &Row| {
-            let lengths = [
-                row.estimates.length.to_string(),
-                row.estimates.split.to_string(),
-            ];
-            lengths
-                .into_iter()
-                .chain(series.iter().map(|series| show(row, series)))
-                .collect()
+            let lengths = [row.estimates.length.to_string(), row.estimates.split.to_string()];
+            lengths.into_iter().chain(series.iter().map(|series| show(row, series))).collect()
         };
         (heads, self.rows.iter().map(cells).collect())
     }
@@ -214,17 +188,11 @@ impl Report {
         let (heads, rows) = self.cells();
         let width = |column: usize| {
             let cells = rows.iter().map(|row| row[column].chars().count());
-            cells
-                .chain([heads[column].chars().count()])
-                .max()
-                .unwrap_or(0)
+            cells.chain([heads[column].chars().count()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..heads.len()).map(width).collect();
         let line = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> = cells
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:>width$}"))
-                .collect();
+            let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
             padded.join("   ") + "\n"
         };
         let mut text = line(&mut heads.iter().copied());

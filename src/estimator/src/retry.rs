@@ -26,11 +26,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            first: Duration::from_millis(250),
-            longest: Duration::from_secs(30),
-            patience: Duration::from_secs(300),
-        }
+        Self { first: Duration::from_millis(250), longest: Duration::from_secs(30), patience: Duration::from_secs(300) }
     }
 }
 
@@ -61,10 +57,7 @@ impl Retry {
             if !failure.passing {
                 return Err(failure.error);
             }
-            let wait = failure
-                .wait
-                .unwrap_or_else(|| self.backoff(attempts))
-                .min(self.longest);
+            let wait = failure.wait.unwrap_or_else(|| self.backoff(attempts)).min(self.longest);
             if start.elapsed() + wait > self.patience {
                 return Err(Error::GaveUp {
                     attempts,
@@ -80,10 +73,7 @@ impl Retry {
     /// `first * 2^(failures - 1)`, at most `longest`, of which a random half is left out: clients that failed together do
     /// not come back together.
     fn backoff(&self, failures: u32) -> Duration {
-        let whole = self
-            .first
-            .saturating_mul(1 << (failures - 1).min(20))
-            .min(self.longest);
+        let whole = self.first.saturating_mul(1 << (failures - 1).min(20)).min(self.longest);
         // The standard library's hash keys are its only randomness; a jitter needs no better.
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
         whole.mul_f64(0.5 + 0.5 * random)
@@ -91,17 +81,11 @@ impl Retry {
 }
 
 async fn attempt(url: &str, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
-    let response = request
-        .send()
-        .await
-        .map_err(|error| transport(url, error))?;
+    let response = request.send().await.map_err(|error| transport(url, error))?;
     if !response.status().is_success() {
         return Err(refusal(url, response).await);
     }
-    let body = response
-        .bytes()
-        .await
-        .map_err(|error| transport(url, error))?;
+    let body = response.bytes().await.map_err(|error| transport(url, error))?;
     Ok(body.into())
 }
 
@@ -109,32 +93,18 @@ fn transport(url: &str, error: reqwest::Error) -> Failure {
     // A connection that was refused or broke, also within the answer (which reqwest may call a decoding error). A slow
     // answer would be as slow again.
     let lasting = error.is_timeout() || error.is_builder() || error.is_redirect();
-    Failure {
-        passing: error.is_connect() || !lasting,
-        wait: None,
-        error: Error::transport(url, error),
-    }
+    Failure { passing: error.is_connect() || !lasting, wait: None, error: Error::transport(url, error) }
 }
 
 async fn refusal(url: &str, response: Response) -> Failure {
     let status = response.status();
-    let header = |name| {
-        response
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let wait = header(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
     let is_problem = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(PROBLEM_JSON));
     let body = response.bytes().await.unwrap_or_default();
-    let problem = serde_json::from_slice::<Problem>(&body)
-        .ok()
-        .filter(|_| is_problem);
+    let problem = serde_json::from_slice::<Problem>(&body).ok().filter(|_| is_problem);
     let error = match problem {
-        Some(problem) => Error::Refused {
-            url: url.to_owned(),
-            problem: Box::new(problem),
-        },
+        Some(problem) => Error::Refused { url: url.to_owned(), problem: Box::new(problem) },
         None => Error::Status {
             url: url.to_owned(),
             status: status.as_u16(),
@@ -148,11 +118,7 @@ async fn refusal(url: &str, response: Response) -> Failure {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
     );
-    Failure {
-        error,
-        passing,
-        wait: wait.map(Duration::from_secs),
-    }
+    Failure { error, passing, wait: wait.map(Duration::from_secs) }
 }
 
 impl Error {
@@ -165,10 +131,7 @@ impl Error {
             reason = format!("{reason}: {inner}");
             cause = inner.source();
         }
-        Self::Transport {
-            url: url.to_owned(),
-            reason,
-        }
+        Self::Transport { url: url.to_owned(), reason }
     }
 }
 
@@ -178,11 +141,8 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest_and_vary() {
-        let retry = Retry {
-            first: Duration::from_millis(100),
-            longest: Duration::from_secs(1),
-            patience: Duration::ZERO,
-        };
+        let retry =
+            Retry { first: Duration::from_millis(100), longest: Duration::from_secs(1), patience: Duration::ZERO };
         for (failures, whole) in [(1, 100), (2, 200), (4, 800), (5, 1000), (200, 1000)] {
             let wait = retry.backoff(failures).as_millis();
             assert!((whole / 2..=whole).contains(&wait), "{failures}: {wait} ms");

@@ -52,25 +52,15 @@ async fn score<S: LogprobSource>(
 ) -> Result<Vec<Vec<f32>>, Error> {
     check(source, documents, plan)?;
     let cost = plan.cost();
-    let mut done = Progress {
-        total_queries: cost.queries,
-        total_tokens: cost.apart,
-        ..Progress::default()
-    };
+    let mut done = Progress { total_queries: cost.queries, total_tokens: cost.apart, ..Progress::default() };
     progress(done);
     let ask = async |steps: Range<usize>| {
-        let queries: Vec<_> = plan.steps()[steps.clone()]
-            .iter()
-            .map(|step| step.query(documents))
-            .collect();
+        let queries: Vec<_> = plan.steps()[steps.clone()].iter().map(|step| step.query(documents)).collect();
         let tokens: usize = queries.iter().map(ScoreQuery::sequence_length).sum();
         let answers = source.logprobs(queries).await?;
         Ok::<_, Error>((steps, tokens, answers))
     };
-    let lengths = plan
-        .steps()
-        .iter()
-        .map(|step| step.sequence_length(plan.window()));
+    let lengths = plan.steps().iter().map(|step| step.sequence_length(plan.window()));
     let ranges = group(lengths, plan.steps().len(), BATCH_TOKENS);
     let mut logprobs = vec![Vec::new(); plan.steps().len()];
     let mut batches = stream::iter(ranges).map(ask).buffer_unordered(IN_FLIGHT);
@@ -89,27 +79,15 @@ async fn score<S: LogprobSource>(
 fn check<S: LogprobSource>(source: &S, documents: &[Vec<u32>], plan: &Plan) -> Result<(), Error> {
     if documents.len() != plan.documents() {
         let limit = format!("{}, as in the plan", plan.documents());
-        return Err(Error::invalid(
-            "number of documents",
-            documents.len(),
-            limit,
-        ));
+        return Err(Error::invalid("number of documents", documents.len(), limit));
     }
     let wrong = |(_, tokens): &(usize, &Vec<u32>)| tokens.len() != plan.window();
     if let Some((document, tokens)) = documents.iter().enumerate().find(wrong) {
-        return Err(Error::DocumentLength {
-            document,
-            length: tokens.len(),
-            window: plan.window(),
-        });
+        return Err(Error::DocumentLength { document, length: tokens.len(), window: plan.window() });
     }
     let (needed, model) = (plan.window() + 1, source.model());
     if needed > model.max_length {
-        return Err(Error::TooLong {
-            needed,
-            model: model.name.clone(),
-            limit: model.max_length,
-        });
+        return Err(Error::TooLong { needed, model: model.name.clone(), limit: model.max_length });
     }
     Ok(())
 }

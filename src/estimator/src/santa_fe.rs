@@ -44,25 +44,15 @@ impl SantaFe {
     /// [`Error::Invalid`] unless `symbols` is in 1..=2^30, `exponent` is finite and not negative, and `doubt` is in (0, 1/2).
     pub fn new(symbols: usize, exponent: f64, doubt: f64) -> Result<Self, Error> {
         if !(1..=MOST_SYMBOLS).contains(&symbols) {
-            return Err(Error::invalid(
-                "symbols",
-                symbols,
-                format!("in 1..={MOST_SYMBOLS}"),
-            ));
+            return Err(Error::invalid("symbols", symbols, format!("in 1..={MOST_SYMBOLS}")));
         }
         if !(exponent.is_finite() && exponent >= 0.0) {
-            return Err(Error::invalid(
-                "exponent",
-                exponent,
-                "finite and at least 0",
-            ));
+            return Err(Error::invalid("exponent", exponent, "finite and at least 0"));
         }
         if !(doubt > 0.0 && doubt < 0.5) {
             return Err(Error::invalid("doubt", doubt, "above 0 and below 0.5"));
         }
-        let weights: Vec<f64> = (1..=symbols)
-            .map(|rank| (rank as f64).powf(-exponent))
-            .collect();
+        let weights: Vec<f64> = (1..=symbols).map(|rank| (rank as f64).powf(-exponent)).collect();
         // Smallest first: the tail is not lost in rounding.
         let total: f64 = weights.iter().rev().sum();
         let probabilities: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
@@ -73,11 +63,7 @@ impl SantaFe {
                 Some(*sum)
             })
             .collect();
-        Ok(Self {
-            probabilities,
-            cumulative,
-            doubt,
-        })
+        Ok(Self { probabilities, cumulative, doubt })
     }
 
     /// `p_k`, the most frequent symbol first; they add to 1.
@@ -141,11 +127,7 @@ impl SantaFe {
         if token < self.bos() {
             return Ok(());
         }
-        Err(Error::TokenOutOfRange {
-            token,
-            position,
-            limit: self.bos() as usize,
-        })
+        Err(Error::TokenOutOfRange { token, position, limit: self.bos() as usize })
     }
 
     /// The mutual information of `m` tokens and the `n` that follow, in nats:
@@ -227,9 +209,7 @@ mod tests {
     /// Every sequence of `length` token ids.
     fn sequences(process: &SantaFe, length: usize) -> Vec<Vec<u32>> {
         (0..length).fold(vec![vec![]], |shorter, _| {
-            let grow = |sequence: Vec<u32>| {
-                (0..process.bos()).map(move |token| [&sequence[..], &[token]].concat())
-            };
+            let grow = |sequence: Vec<u32>| (0..process.bos()).map(move |token| [&sequence[..], &[token]].concat());
             shorter.into_iter().flat_map(grow).collect()
         })
     }
@@ -249,15 +229,7 @@ mod tests {
 
     #[test]
     fn closed_forms_equal_enumeration() {
-        for (symbols, m, n) in [
-            (1, 2, 2),
-            (2, 1, 1),
-            (2, 2, 2),
-            (3, 1, 2),
-            (3, 2, 1),
-            (2, 3, 2),
-            (2, 0, 2),
-        ] {
+        for (symbols, m, n) in [(1, 2, 2), (2, 1, 1), (2, 2, 2), (3, 1, 2), (3, 2, 1), (2, 3, 2), (2, 0, 2)] {
             let process = SantaFe::new(symbols, 1.2, 0.05).unwrap();
             let (mut truth, mut direct, mut vclub) = (0.0, 0.0, 0.0);
             for x in sequences(&process, m) {
@@ -299,18 +271,11 @@ mod tests {
             direct.push(conditional - sum(&process, &[], y));
             vclub.push(conditional - sum(&process, &stranger, y));
         }
-        for (values, limit) in [
-            (direct, process.direct_limit(m, n)),
-            (vclub, process.vclub_limit(m, n)),
-        ] {
+        for (values, limit) in [(direct, process.direct_limit(m, n)), (vclub, process.vclub_limit(m, n))] {
             let mean = values.iter().sum::<f64>() / f64::from(pairs);
-            let variance =
-                values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / f64::from(pairs - 1);
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / f64::from(pairs - 1);
             let error = (variance / f64::from(pairs)).sqrt();
-            assert!(
-                (mean - limit).abs() < 3.0 * error,
-                "{mean} ± {error}, but {limit}"
-            );
+            assert!((mean - limit).abs() < 3.0 * error, "{mean} ± {error}, but {limit}");
         }
     }
 
@@ -319,23 +284,11 @@ mod tests {
         let process = SantaFe::new(5, 1.0, 0.1).unwrap();
         let document = process.sample(100_000, &mut ChaCha8Rng::seed_from_u64(1));
         for (symbol, p) in process.probabilities().iter().enumerate() {
-            let count = document
-                .iter()
-                .filter(|&&token| token as usize / 2 == symbol)
-                .count() as f64;
+            let count = document.iter().filter(|&&token| token as usize / 2 == symbol).count() as f64;
             let spread = (1e5 * p * (1.0 - p)).sqrt();
-            assert!(
-                (count - 1e5 * p).abs() < 4.0 * spread,
-                "symbol {symbol}: {count}"
-            );
-            let values = document
-                .iter()
-                .filter(|&&token| token as usize / 2 == symbol);
-            assert_eq!(
-                values.collect::<std::collections::HashSet<_>>().len(),
-                1,
-                "one coin a document"
-            );
+            assert!((count - 1e5 * p).abs() < 4.0 * spread, "symbol {symbol}: {count}");
+            let values = document.iter().filter(|&&token| token as usize / 2 == symbol);
+            assert_eq!(values.collect::<std::collections::HashSet<_>>().len(), 1, "one coin a document");
         }
     }
 
@@ -355,9 +308,7 @@ mod tests {
             (3, 1.0, 0.0, "doubt"),
             (3, 1.0, 0.5, "doubt"),
         ] {
-            let error = SantaFe::new(symbols, exponent, doubt)
-                .unwrap_err()
-                .to_string();
+            let error = SantaFe::new(symbols, exponent, doubt).unwrap_err().to_string();
             assert!(error.starts_with(field), "{error}");
         }
         let process = SantaFe::new(3, 1.0, 0.1).unwrap();

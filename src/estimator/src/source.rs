@@ -43,10 +43,7 @@ pub trait LogprobSource: Sync {
     ///
     /// # Errors
     /// The first failure that trying again does not mend.
-    fn logprobs(
-        &self,
-        queries: Vec<ScoreQuery>,
-    ) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
+    fn logprobs(&self, queries: Vec<ScoreQuery>) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
 }
 
 /// The Santa Fe oracle in closed form, in this process: no server, no model file.
@@ -85,11 +82,7 @@ impl LogprobSource for ExactSource {
 
 /// Consecutive ranges of things with these token counts, each of at most `most` things and, unless it is a single thing, at
 /// most `tokens` tokens.
-pub(crate) fn group(
-    lengths: impl IntoIterator<Item = usize>,
-    most: usize,
-    tokens: usize,
-) -> Vec<Range<usize>> {
+pub(crate) fn group(lengths: impl IntoIterator<Item = usize>, most: usize, tokens: usize) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut sum = 0;
     for (index, length) in lengths.into_iter().enumerate() {

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use surprisal_estimator::{
-    Correction, Error, Estimate, Estimates, ExactSource, LogprobSource, Model, NgramEntropy,
-    Pairing, Plan, Progress, Report, SantaFe, ScoreQuery, Series, run,
+    Correction, Error, Estimate, Estimates, ExactSource, LogprobSource, Model, NgramEntropy, Pairing, Plan, Progress,
+    Report, SantaFe, ScoreQuery, Series, run,
 };
 
 const SPLITS: [usize; 7] = [2, 4, 8, 16, 32, 64, 128];
@@ -18,30 +18,18 @@ fn process() -> SantaFe {
 
 fn documents(process: &SantaFe, plan: &Plan, seed: u64) -> Vec<Vec<u32>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    (0..plan.documents())
-        .map(|_| process.sample(plan.window(), &mut rng))
-        .collect()
+    (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect()
 }
 
-async fn estimate(
-    process: &SantaFe,
-    plan: &Plan,
-    correction: Option<Correction>,
-    seed: u64,
-) -> Estimates {
+async fn estimate(process: &SantaFe, plan: &Plan, correction: Option<Correction>, seed: u64) -> Estimates {
     let source = ExactSource::new(process.clone());
     let documents = documents(process, plan, seed);
-    run(&source, &documents, plan, correction, |_| {})
-        .await
-        .unwrap()
+    run(&source, &documents, plan, correction, |_| {}).await.unwrap()
 }
 
 fn assert_within_3(name: &str, split: usize, estimate: Estimate, expected: f64) {
     let off = (estimate.value - expected) / estimate.error;
-    assert!(
-        off.abs() < 3.0,
-        "{name} at split {split}: {estimate}, but {expected:.4} ({off:.1} standard errors)"
-    );
+    assert!(off.abs() < 3.0, "{name} at split {split}: {estimate}, but {expected:.4} ({off:.1} standard errors)");
 }
 
 #[tokio::test]
@@ -69,30 +57,14 @@ async fn the_direct_estimator_is_unbiased() {
     }
     let count = runs.len() as f64;
     for (index, &split) in SPLITS.iter().enumerate() {
-        let values: Vec<f64> = runs
-            .iter()
-            .map(|run| run.splits[index].direct.value)
-            .collect();
+        let values: Vec<f64> = runs.iter().map(|run| run.splits[index].direct.value).collect();
         let value = values.iter().sum::<f64>() / count;
         let spread = values.iter().map(|v| (v - value).powi(2)).sum::<f64>() / (count - 1.0);
         let error = (spread / count).sqrt();
-        assert_within_3(
-            "mean of direct",
-            split,
-            Estimate { value, error },
-            process.direct_limit(split, split),
-        );
+        assert_within_3("mean of direct", split, Estimate { value, error }, process.direct_limit(split, split));
         // The standard error that a run reports is the spread that runs have.
-        let reported = runs
-            .iter()
-            .map(|run| run.splits[index].direct.error)
-            .sum::<f64>()
-            / count;
-        assert!(
-            (0.6..1.6).contains(&(reported / spread.sqrt())),
-            "split {split}: {reported}, {}",
-            spread.sqrt()
-        );
+        let reported = runs.iter().map(|run| run.splits[index].direct.error).sum::<f64>() / count;
+        assert!((0.6..1.6).contains(&(reported / spread.sqrt())), "split {split}: {reported}, {}", spread.sqrt());
     }
 }
 
@@ -106,12 +78,7 @@ async fn the_correction_changes_nothing_where_the_model_knows_the_marginal() {
     let estimates = estimate(&process, &plan, Some(Correction::new(entropy)), 5).await;
     for split in &estimates.splits {
         let corrected = split.corrected.unwrap();
-        assert_within_3(
-            "corrected",
-            split.split,
-            corrected,
-            process.direct_limit(split.split, split.split),
-        );
+        assert_within_3("corrected", split.split, corrected, process.direct_limit(split.split, split.split));
         assert_ne!(corrected, split.direct);
     }
 }
@@ -123,15 +90,7 @@ async fn the_fits_find_the_process_s_power_law_and_vclub_s_steeper_one() {
     let estimates = estimate(&process, &plan, None, 11).await;
     let source = ExactSource::new(process.clone());
     let report = Report::new("Santa Fe", source.model(), &estimates).with_truth(&process);
-    let exponent = |series| {
-        report
-            .fits
-            .iter()
-            .find(|fit| fit.series == series)
-            .unwrap()
-            .fit
-            .exponent
-    };
+    let exponent = |series| report.fits.iter().find(|fit| fit.series == series).unwrap().fit.exponent;
     assert!((exponent(Series::Direct) - exponent(Series::Truth)).abs() < 0.02);
     assert!((exponent(Series::Vclub) - exponent(Series::VclubLimit)).abs() < 0.05);
     assert!(exponent(Series::VclubLimit) > exponent(Series::Truth) + 0.02);
@@ -157,14 +116,7 @@ impl LogprobSource for Recorder {
 
 fn recorder(process: &SantaFe, max_length: usize) -> Recorder {
     let exact = ExactSource::new(process.clone());
-    Recorder {
-        model: Model {
-            max_length,
-            ..exact.model().clone()
-        },
-        exact,
-        asked: Mutex::default(),
-    }
+    Recorder { model: Model { max_length, ..exact.model().clone() }, exact, asked: Mutex::default() }
 }
 
 #[tokio::test]
@@ -181,19 +133,12 @@ async fn every_query_is_asked_once_and_progress_ends_at_the_total() {
     .unwrap();
 
     let asked = source.asked.into_inner().unwrap();
-    let planned: Vec<ScoreQuery> = plan
-        .steps()
-        .iter()
-        .map(|step| step.query(&documents))
-        .collect();
+    let planned: Vec<ScoreQuery> = plan.steps().iter().map(|step| step.query(&documents)).collect();
     assert_eq!(asked, planned);
     assert_eq!((seen[0].queries, seen[0].tokens), (0, 0));
     assert!(seen.len() > 2 && seen.windows(2).all(|pair| pair[0].tokens < pair[1].tokens));
     let last = seen.last().unwrap();
-    assert_eq!(
-        (last.queries, last.tokens),
-        (last.total_queries, last.total_tokens)
-    );
+    assert_eq!((last.queries, last.tokens), (last.total_queries, last.total_tokens));
     assert_eq!(last.total_queries, plan.cost().queries);
 }
 
@@ -203,24 +148,12 @@ async fn what_does_not_fit_is_refused_before_anything_is_asked() {
     let plan = Plan::new(3, &SPLITS, Pairing::Same, 2).unwrap();
     let mut documents = documents(&process, &plan, 2);
     let source = recorder(&process, 256);
-    let error = run(&source, &documents, &plan, None, |_| {})
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("257") && error.contains("at most 256"),
-        "{error}"
-    );
+    let error = run(&source, &documents, &plan, None, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("257") && error.contains("at most 256"), "{error}");
     documents[1].pop();
-    let error = run(&source, &documents, &plan, None, |_| {})
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = run(&source, &documents, &plan, None, |_| {}).await.unwrap_err().to_string();
     assert!(error.contains("document 1 has 255 tokens"), "{error}");
-    let error = run(&source, &documents[1..], &plan, None, |_| {})
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = run(&source, &documents[1..], &plan, None, |_| {}).await.unwrap_err().to_string();
     assert!(error.contains("number of documents is 2"), "{error}");
     assert!(source.asked.into_inner().unwrap().is_empty());
 }

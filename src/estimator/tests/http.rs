@@ -9,12 +9,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use surprisal_api::{
-    LogprobsRequest, LogprobsResponse, ModelInfo, ModelList, PROBLEM_JSON, Problem, QueryResult,
-    Text, TokenizeRequest, TokenizeResponse, Usage,
+    LogprobsRequest, LogprobsResponse, ModelInfo, ModelList, PROBLEM_JSON, Problem, QueryResult, Text, TokenizeRequest,
+    TokenizeResponse, Usage,
 };
 use surprisal_estimator::{
-    Corpus, ExactSource, HttpOptions, HttpSource, LogprobSource, Pairing, Plan, Retry, SantaFe,
-    ScoreQuery, Spacing, run,
+    Corpus, ExactSource, HttpOptions, HttpSource, LogprobSource, Pairing, Plan, Retry, SantaFe, ScoreQuery, Spacing,
+    run,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,21 +23,11 @@ use tokio::net::{TcpListener, TcpStream};
 struct Reply(u16, &'static str, &'static str, String);
 
 fn json(body: &impl Serialize) -> Reply {
-    Reply(
-        200,
-        "",
-        "application/json",
-        serde_json::to_string(body).unwrap(),
-    )
+    Reply(200, "", "application/json", serde_json::to_string(body).unwrap())
 }
 
 fn problem(status: u16, header: &'static str, problem: &Problem) -> Reply {
-    Reply(
-        status,
-        header,
-        PROBLEM_JSON,
-        serde_json::to_string(problem).unwrap(),
-    )
+    Reply(status, header, PROBLEM_JSON, serde_json::to_string(problem).unwrap())
 }
 
 /// Serves `answer(path, body)` on a free port until the test ends; the URL.
@@ -81,10 +71,7 @@ async fn exchange(stream: TcpStream, answer: &(impl Fn(&str, &str) -> Reply + Sy
         "HTTP/1.1 {status} x\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n{header}\r\n",
         text.len()
     );
-    stream
-        .write_all(format!("{head}{text}").as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("{head}{text}").as_bytes()).await.unwrap();
 }
 
 fn process() -> SantaFe {
@@ -101,10 +88,7 @@ fn models() -> Reply {
         vocab_size: 101,
         fingerprint: "f1".to_owned(),
     };
-    json(&ModelList {
-        object: "list".to_owned(),
-        data: vec![info],
-    })
+    json(&ModelList { object: "list".to_owned(), data: vec![info] })
 }
 
 fn ids(text: &Text) -> &[u32] {
@@ -118,9 +102,7 @@ fn ids(text: &Text) -> &[u32] {
 fn score(body: &str) -> LogprobsResponse {
     let request: LogprobsRequest = serde_json::from_str(body).unwrap();
     let result = |query: &surprisal_api::QuerySpec| {
-        let exact = process()
-            .logprobs(ids(&query.context), ids(&query.target))
-            .unwrap();
+        let exact = process().logprobs(ids(&query.context), ids(&query.target)).unwrap();
         QueryResult {
             id: None,
             pair: None,
@@ -141,11 +123,7 @@ fn score(body: &str) -> LogprobsResponse {
 
 fn options(patience: Duration) -> HttpOptions {
     HttpOptions {
-        retry: Retry {
-            first: Duration::from_millis(1),
-            longest: Duration::from_millis(20),
-            patience,
-        },
+        retry: Retry { first: Duration::from_millis(1), longest: Duration::from_millis(20), patience },
         ..HttpOptions::default()
     }
 }
@@ -153,10 +131,7 @@ fn options(patience: Duration) -> HttpOptions {
 const LONG: Duration = Duration::from_secs(60);
 
 fn query() -> Vec<ScoreQuery> {
-    vec![ScoreQuery {
-        context: vec![1, 2],
-        target: vec![3, 4],
-    }]
+    vec![ScoreQuery { context: vec![1, 2], target: vec![3, 4] }]
 }
 
 #[tokio::test]
@@ -173,36 +148,19 @@ async fn a_served_oracle_gives_the_exact_source_s_estimates() {
         other => panic!("{other}"),
     })
     .await;
-    let limits = HttpOptions {
-        queries_per_request: 5,
-        ..options(LONG)
-    };
+    let limits = HttpOptions { queries_per_request: 5, ..options(LONG) };
     let source = HttpSource::connect(&url, limits).await.unwrap();
-    assert_eq!(
-        (source.model().name.as_str(), source.model().max_length),
-        ("oracle", 512)
-    );
+    assert_eq!((source.model().name.as_str(), source.model().max_length), ("oracle", 512));
     assert_eq!(source.vocabulary(), 101);
 
     let plan = Plan::new(12, &[2, 8, 32], Pairing::Same, 1).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let documents: Vec<_> = (0..12)
-        .map(|_| process().sample(plan.window(), &mut rng))
-        .collect();
+    let documents: Vec<_> = (0..12).map(|_| process().sample(plan.window(), &mut rng)).collect();
     // Spawned: a caller may put an experiment on any thread.
     let (its_plan, its_documents) = (plan.clone(), documents.clone());
-    let served =
-        tokio::spawn(async move { run(&source, &its_documents, &its_plan, None, |_| {}).await });
+    let served = tokio::spawn(async move { run(&source, &its_documents, &its_plan, None, |_| {}).await });
     let served = served.await.unwrap().unwrap();
-    let exact = run(
-        &ExactSource::new(process()),
-        &documents,
-        &plan,
-        None,
-        |_| {},
-    )
-    .await
-    .unwrap();
+    let exact = run(&ExactSource::new(process()), &documents, &plan, None, |_| {}).await.unwrap();
     assert_eq!(served, exact);
     assert!(sizes.lock().unwrap().iter().all(|&size| size <= 5));
 }
@@ -240,12 +198,7 @@ async fn refusals_are_shown_and_not_repeated() {
             return models();
         }
         counted.fetch_add(1, Ordering::SeqCst);
-        let mut refusal = Problem::new(
-            422,
-            "token-out-of-range",
-            "Token out of range",
-            "no such token",
-        );
+        let mut refusal = Problem::new(422, "token-out-of-range", "Token out of range", "no such token");
         refusal.field = Some("queries[0].target[1]".to_owned());
         refusal.value = Some(400.into());
         refusal.limit = Some(101.into());
@@ -254,63 +207,31 @@ async fn refusals_are_shown_and_not_repeated() {
     .await;
     let source = HttpSource::connect(&url, options(LONG)).await.unwrap();
     let error = source.logprobs(query()).await.unwrap_err().to_string();
-    assert!(
-        error.contains("/logprobs refused: Token out of range (422): no such token"),
-        "{error}"
-    );
-    assert!(
-        error.contains("field queries[0].target[1], value 400, limit 101"),
-        "{error}"
-    );
+    assert!(error.contains("/logprobs refused: Token out of range (422): no such token"), "{error}");
+    assert!(error.contains("field queries[0].target[1], value 400, limit 101"), "{error}");
     assert_eq!(attempts.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
 async fn patience_ends() {
-    let url = serve(|_, _| {
-        Reply(
-            503,
-            "retry-after: 3600\r\n",
-            "text/plain",
-            "draining".to_owned(),
-        )
-    })
-    .await;
-    let error = HttpSource::connect(&url, options(Duration::from_millis(100)))
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("gave up after") && error.ends_with("503: draining"),
-        "{error}"
-    );
+    let url = serve(|_, _| Reply(503, "retry-after: 3600\r\n", "text/plain", "draining".to_owned())).await;
+    let error = HttpSource::connect(&url, options(Duration::from_millis(100))).await.unwrap_err().to_string();
+    assert!(error.starts_with("gave up after") && error.ends_with("503: draining"), "{error}");
 
     // Nobody listens there any more.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = HttpSource::connect(&url, options(Duration::from_millis(5)))
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("refused") && error.contains("/v1/models"),
-        "{error}"
-    );
+    let error = HttpSource::connect(&url, options(Duration::from_millis(5))).await.unwrap_err().to_string();
+    assert!(error.contains("refused") && error.contains("/v1/models"), "{error}");
 }
 
 #[tokio::test]
 async fn answers_to_another_question_are_refused() {
     for (change, message) in [
-        (
-            (|a| a.fingerprint = "f2".to_owned()) as fn(&mut LogprobsResponse),
-            "fingerprint f1 became f2",
-        ),
+        ((|a| a.fingerprint = "f2".to_owned()) as fn(&mut LogprobsResponse), "fingerprint f1 became f2"),
         (|a| a.results.clear(), "1 queries, 0 results"),
-        (
-            |a| a.results[0].logprobs = None,
-            "2 target tokens, its result 0",
-        ),
+        (|a| a.results[0].logprobs = None, "2 target tokens, its result 0"),
     ] {
         let url = serve(move |path, body| {
             if path == "/v1/models" {
@@ -335,18 +256,9 @@ async fn a_text_becomes_windows_of_the_server_s_tokens() {
             let request: TokenizeRequest = serde_json::from_str(body).unwrap();
             assert!(!request.add_special_tokens);
             let tokens: Vec<u32> = request.prompt.bytes().map(u32::from).collect();
-            json(&TokenizeResponse {
-                count: tokens.len(),
-                tokens,
-                max_model_len: 512,
-            })
+            json(&TokenizeResponse { count: tokens.len(), tokens, max_model_len: 512 })
         }
-        "/detokenize" => Reply(
-            200,
-            "",
-            "application/json",
-            r#"{"prompt":"back"}"#.to_owned(),
-        ),
+        "/detokenize" => Reply(200, "", "application/json", r#"{"prompt":"back"}"#.to_owned()),
         other => panic!("{other}"),
     })
     .await;
@@ -355,22 +267,13 @@ async fn a_text_becomes_windows_of_the_server_s_tokens() {
     let corpus = Corpus::from_text(&source, &text).await.unwrap();
     assert_eq!(corpus.tokens().len(), text.len());
     let windows = corpus.windows(10, 21, Spacing::Even).unwrap();
-    assert_eq!(
-        windows[0],
-        text.bytes().take(21).map(u32::from).collect::<Vec<_>>()
-    );
+    assert_eq!(windows[0], text.bytes().take(21).map(u32::from).collect::<Vec<_>>());
     assert_eq!(source.detokenize(&[1]).await.unwrap(), "back");
 }
 
 #[tokio::test]
 async fn no_concurrency_is_no_option() {
-    let none = HttpOptions {
-        concurrency: 0,
-        ..options(LONG)
-    };
-    let error = HttpSource::connect("http://127.0.0.1:1", none)
-        .await
-        .unwrap_err()
-        .to_string();
+    let none = HttpOptions { concurrency: 0, ..options(LONG) };
+    let error = HttpSource::connect("http://127.0.0.1:1", none).await.unwrap_err().to_string();
     assert_eq!(error, "concurrency is 0; it must be at least 1");
 }

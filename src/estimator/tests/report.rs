@@ -2,8 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Correction, Estimate, Estimates, Model, NgramEntropy, Pairing, Report, SantaFe, Series,
-    SplitEstimate,
+    Correction, Estimate, Estimates, Model, NgramEntropy, Pairing, Report, SantaFe, Series, SplitEstimate,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {
@@ -19,24 +18,14 @@ fn report(title: &str) -> Report {
         corrected: Some(estimate(direct + 0.3, 0.13)),
         vclub: estimate(2.0 * direct + 1.0, 5.3),
     };
-    let entropy = NgramEntropy {
-        n: 2,
-        nats: 8.25,
-        error: 0.01,
-        total: 5000,
-        distinct: 3000,
-    };
+    let entropy = NgramEntropy { n: 2, nats: 8.25, error: 0.01, total: 5000, distinct: 3000 };
     let estimates = Estimates {
         documents: 40,
         pairing: Pairing::Same,
         correction: Some(Correction::new(entropy)),
         splits: vec![split(2, -0.1), split(4, 1.0), split(8, 2.0)],
     };
-    let model = Model {
-        name: "a<b>&\"c\"".to_owned(),
-        fingerprint: "f00d".to_owned(),
-        max_length: 100,
-    };
+    let model = Model { name: "a<b>&\"c\"".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
     Report::new(title, &model, &estimates)
         .with_truth(&SantaFe::new(100, 1.5, 1e-3).unwrap())
         .with_note("windows <evenly> spaced")
@@ -58,16 +47,8 @@ fn json_holds_everything_and_reads_back() {
 fn the_table_is_aligned_and_says_what_was_left_out() {
     let table = report("Santa Fe").table();
     let lines: Vec<&str> = table.lines().take(4).collect();
-    assert!(
-        lines[0].contains("vCLUB limit") && lines[2].contains("1.00 ± 0.12"),
-        "{table}"
-    );
-    assert!(
-        lines
-            .iter()
-            .all(|line| line.chars().count() == lines[0].chars().count()),
-        "{table}"
-    );
+    assert!(lines[0].contains("vCLUB limit") && lines[2].contains("1.00 ± 0.12"), "{table}");
+    assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{table}");
     assert!(table.contains("without L = 4: not positive"), "{table}");
 }
 
@@ -76,9 +57,7 @@ fn the_page_escapes_what_it_is_given_and_needs_nothing_else() {
     let html = report("</title><script>alert(1)</script>").html();
     assert!(html.contains("&lt;script&gt;alert(1)"));
     assert!(html.contains("a&lt;b&gt;&amp;&quot;c&quot;") && html.contains("&lt;evenly&gt;"));
-    for outside in [
-        "<script", "<b>", "http://", "https://", "src=", "@import", "url(",
-    ] {
+    for outside in ["<script", "<b>", "http://", "https://", "src=", "@import", "url("] {
         assert!(!html.contains(outside), "{outside}");
     }
 }
@@ -91,15 +70,8 @@ fn the_plot_shows_positive_points_within_its_frame() {
     assert_eq!(svg.matches("<g class=\"point\">").count(), 8);
     assert!(svg.contains("direct estimate, L = 8: 1.00 ± 0.12 nats"));
     assert!(!html.contains("NaN"));
-    let heights = svg
-        .split("cy=\"")
-        .skip(1)
-        .map(|rest| rest.split('"').next().unwrap());
-    assert!(
-        heights
-            .map(|y| y.parse::<f64>().unwrap())
-            .all(|y| (0.0..=480.0).contains(&y))
-    );
+    let heights = svg.split("cy=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    assert!(heights.map(|y| y.parse::<f64>().unwrap()).all(|y| (0.0..=480.0).contains(&y)));
 }
 
 #[test]
@@ -130,10 +102,7 @@ fn pages_are_written_whole_or_not_at_all() {
     let taken = directory.join("taken");
     std::fs::create_dir(&taken).unwrap();
     assert!(report.write_html(&taken).is_err());
-    let mut names: Vec<_> = std::fs::read_dir(&directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let mut names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["report.html", "taken"]);
     std::fs::remove_dir_all(&directory).unwrap();

@@ -1,0 +1,140 @@
+//! The engine on random Llamas: right to float64, and the same bits whatever the batch, the chunks and the cache.
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use surprisal_engine::{CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, Scorer, Scores};
+use surprisal_model::Checkpoint;
+use surprisal_tests::reference;
+use surprisal_tests::tiny::{TinyLlama, random_tokens};
+
+fn engine(dir: &std::path::Path, cache_bytes: usize, scheduler: SchedulerConfig) -> Engine {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let backend = CpuBackend::load(&checkpoint, CpuConfig { cache_bytes, ..CpuConfig::default() }).unwrap();
+    let fingerprint = backend.fingerprint().to_owned();
+    Engine::start("tiny".into(), fingerprint, backend.device(), backend, scheduler).unwrap()
+}
+
+#[tokio::main]
+async fn ask(engine: &Engine, queries: &[Query]) -> Vec<Scores> {
+    let answers = join_all(queries.iter().map(|query| engine.score(query.clone()))).await;
+    answers.into_iter().map(Result::unwrap).collect()
+}
+
+fn worst_error(model: &TinyLlama, tokens: usize, seed: u64) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = model.write(dir.path(), seed);
+    let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 100, max_running: 4 });
+    let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(seed), model.vocab, tokens);
+    let want = reference::logprobs(model, &tensors, &tokens);
+    let got = ask(&engine, &[Query { tokens, score_from: 1 }]);
+    assert_eq!(got[0].logprobs.len(), want.len());
+    got[0].logprobs.iter().zip(&want).map(|(&got, want)| (f64::from(got) - want).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn a_random_llama_matches_float64() {
+    let error = worst_error(&TinyLlama::default(), 512, 1);
+    assert!(error < 2e-5, "maximal log-probability error {error:e}");
+}
+
+/// Head sizes that do not fill a panel, grouped heads of every ratio, tied embeddings, odd widths.
+#[test]
+fn every_shape_matches_float64() {
+    let base = TinyLlama { layers: 2, ..TinyLlama::default() };
+    let shapes = [
+        TinyLlama { heads: 3, kv_heads: 3, head_dim: 20, hidden: 60, intermediate: 77, vocab: 100, ..base },
+        TinyLlama { heads: 8, kv_heads: 1, head_dim: 16, hidden: 128, tied: true, ..base },
+        TinyLlama { heads: 2, kv_heads: 1, head_dim: 64, hidden: 96, vocab: 1031, ..base },
+        TinyLlama { heads: 2, kv_heads: 2, head_dim: 128, hidden: 64, tied: true, ..base },
+    ];
+    for (seed, shape) in shapes.iter().enumerate() {
+        let error = worst_error(shape, 150, seed as u64);
+        assert!(error < 2e-5, "{shape:?}: maximal log-probability error {error:e}");
+    }
+}
+
+fn bits(scores: &Scores) -> Vec<u32> {
+    scores.logprobs.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Queries on one small vocabulary whose beginnings are often shared.
+fn random_queries(seed: u64, count: usize) -> Vec<Query> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let texts: Vec<Vec<u32>> = (0..3).map(|_| random_tokens(&mut rng, 300, 200)).collect();
+    (0..count)
+        .map(|_| {
+            let mut tokens = texts[rng.random_range(0..texts.len())][..rng.random_range(2..200)].to_vec();
+            let tail = rng.random_range(0..30);
+            tokens.extend(random_tokens(&mut rng, 300, tail + 1).into_iter().skip(1));
+            let score_from = rng.random_range(1..tokens.len());
+            Query { tokens, score_from }
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The promise: the same query gives the same bits, alone on a cold cache or in any company, cut into any chunks,
+    /// from a warm cache, and from one that was evicted in between.
+    #[test]
+    fn same_query_same_bits(seed in any::<u64>(), count in 2usize..16, token_budget in 1usize..150, blocks in 8usize..40) {
+        let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+        let dir = tempfile::tempdir().unwrap();
+        model.write(dir.path(), seed);
+        let queries = random_queries(seed, count);
+        let alone: Vec<Vec<u32>> = queries
+            .iter()
+            .map(|query| {
+                let cold = engine(dir.path(), 8 << 20, SchedulerConfig { token_budget: 1 << 20, max_running: 1 });
+                bits(&ask(&cold, std::slice::from_ref(query))[0])
+            })
+            .collect();
+        // A small cache: blocks are evicted while others run, and a second round finds it warm in parts.
+        let block = (2 * 2 * 2 * 32 * 32 + 96) * 4;
+        let busy = engine(dir.path(), blocks * block, SchedulerConfig { token_budget, max_running: 5 });
+        for round in 0..2 {
+            for (i, scores) in ask(&busy, &queries).iter().enumerate() {
+                prop_assert_eq!(&bits(scores), &alone[i], "round {}, query {}", round, i);
+            }
+        }
+        for i in (0..queries.len()).rev() {
+            let scores = ask(&busy, &queries[i..=i]);
+            prop_assert_eq!(&bits(&scores[0]), &alone[i], "once more, query {}", i);
+        }
+    }
+}
+
+#[test]
+fn a_second_asking_computes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    TinyLlama { vocab: 300, ..TinyLlama::default() }.write(dir.path(), 3);
+    let engine = engine(dir.path(), 64 << 20, SchedulerConfig::default());
+    let queries = random_queries(3, 40);
+    let first = ask(&engine, &queries);
+    let computed = engine.stats().computed_tokens;
+    let second = ask(&engine, &queries);
+    assert!(computed > 0);
+    assert_eq!(engine.stats().computed_tokens, computed);
+    for (first, second) in first.iter().zip(&second) {
+        assert_eq!(bits(first), bits(second));
+        assert_eq!(second.computed_tokens, 0);
+    }
+}
+
+#[test]
+fn a_dropped_future_cancels_its_query() {
+    let dir = tempfile::tempdir().unwrap();
+    TinyLlama::default().write(dir.path(), 4);
+    let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 8, max_running: 1 });
+    let queries = random_queries(4, 30);
+    for query in &queries {
+        drop(engine.score(query.clone()));
+    }
+    ask(&engine, &queries[..1]);
+    let stats = engine.stats();
+    assert!(stats.cancelled_queries > 0, "{stats:?}");
+    assert_eq!((stats.waiting_queries, stats.running_queries, stats.active_blocks), (0, 0, 0));
+}
