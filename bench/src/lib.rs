@@ -1,1 +1,1 @@
-//! Benchmarks of kernels, of the whole model, and of the server.
+//! Benchmarks; they live in `benches/`, their recorded results in `results/`.

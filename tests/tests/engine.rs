@@ -1,5 +1,7 @@
 //! The engine on random Llamas: right to float64, and the same bits whatever the batch, the chunks and the cache.
 
+#![allow(clippy::unwrap_used)]
+
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};

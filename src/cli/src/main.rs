@@ -1,2 +1,63 @@
-//! stub
-fn main() {}
+//! The `surprisal` command: serve a model, ask it, estimate mutual information from it, or see it all in a demo.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+mod demo;
+mod error;
+mod estimate;
+mod progress;
+mod score;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use error::Error;
+
+/// Log-probabilities from Llama-class models, and mutual information from them.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a model's log-probabilities over HTTP
+    Serve(serve::Args),
+    /// Ask a running server how probable a text is
+    Score(score::Args),
+    /// Estimate how the mutual information between halves of a text grows with its length
+    Estimate(estimate::Args),
+    /// Serve the built-in oracle, measure its mutual information, and show it beside the truth
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("SURPRISAL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Estimate(args) => estimate::run(&args),
+        Command::Demo(args) => demo::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Runs a future on a new tokio runtime.
+fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}

@@ -30,6 +30,16 @@ impl Report {
         write_atomically(path, &self.html()).map_err(|source| Error::File { path: path.to_owned(), source })
     }
 
+    /// Writes the report as JSON to `path`, atomically.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written.
+    pub fn write_json(&self, path: &Path) -> Result<(), Error> {
+        let file = |source| Error::File { path: path.to_owned(), source };
+        let json = serde_json::to_string_pretty(self).map_err(|error| file(error.into()))?;
+        write_atomically(path, &json).map_err(file)
+    }
+
     fn lead(&self) -> String {
         format!(
             "How much the first half of a text of L tokens tells about the second, in nats, according to {}.",

@@ -19,6 +19,9 @@ use crate::{Error, LogprobSource, Model, ScoreQuery};
 /// A server that does not take the connection for this long is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A server that was never there is not waited for as long as one that went away.
+const FIRST_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How a server is asked.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
@@ -80,7 +83,8 @@ impl HttpSource {
             .build()
             .map_err(|error| Error::transport(&base, error))?;
         let models_url = format!("{base}/v1/models");
-        let models: ModelList = fetch(&options.retry, &models_url, || client.get(&models_url)).await?;
+        let first = Retry { patience: options.retry.patience.min(FIRST_PATIENCE), ..options.retry.clone() };
+        let models: ModelList = fetch(&first, &models_url, || client.get(&models_url)).await?;
         let info = only_model(&models_url, models)?;
         Ok(Self {
             vocabulary: info.vocab_size,
@@ -117,6 +121,14 @@ impl HttpSource {
         Ok(answer.prompt)
     }
 
+    /// Sends one request of `/logprobs` as it is, texts and all.
+    ///
+    /// # Errors
+    /// Whatever kept the server from answering it.
+    pub async fn ask(&self, request: &LogprobsRequest) -> Result<LogprobsResponse, Error> {
+        self.post("/logprobs", request).await
+    }
+
     async fn post<A: DeserializeOwned>(&self, path: &str, body: &(impl serde::Serialize + Sync)) -> Result<A, Error> {
         let url = format!("{}{path}", self.base);
         fetch(&self.options.retry, &url, || self.client.post(&url).json(body)).await
@@ -132,7 +144,7 @@ impl HttpSource {
         };
         // The semaphore is never closed, and without a permit the request would only be unbounded.
         let _slot = self.slots.acquire().await.ok();
-        let answer: LogprobsResponse = self.post("/logprobs", &request).await?;
+        let answer = self.ask(&request).await?;
         self.check(queries, answer)
     }
 

@@ -1,0 +1,46 @@
+//! Compiles the kernels as C++ for the CPU shim, and as fatbins where an nvcc is at hand (`NVCC` or `CUDA_HOME`).
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+const KERNELS: [&str; 2] = ["rms_norm", "paged_attention"];
+const ARCHITECTURES: [&str; 3] = ["80", "90a", "100"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for path in ["cpu", "port.cuh", "rms_norm.cu", "paged_attention.cu"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    for variable in ["NVCC", "CUDA_HOME"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    // Fused multiply-adds would make the shim's sums differ from one compiler to the next.
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").file("cpu/all.cpp").opt_level(2).warnings(false);
+    build.flag("-fno-strict-aliasing").flag("-ffp-contract=off").try_compile("surprisal_kernels_cpu")?;
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("fatbins.rs"), fatbins()?)?;
+    Ok(())
+}
+
+/// A table of the kernels' images; empty without nvcc.
+fn fatbins() -> Result<String, Box<dyn Error>> {
+    let home = env::var("CUDA_HOME").map(|home| format!("{home}/bin/nvcc"));
+    let nvcc = env::var("NVCC").or(home).ok().filter(|nvcc| Path::new(nvcc).exists());
+    let mut table = String::from("&[\n");
+    for kernel in KERNELS {
+        let Some(nvcc) = &nvcc else { break };
+        let image = PathBuf::from(env::var("OUT_DIR")?).join(format!("{kernel}.fatbin"));
+        let mut command = Command::new(nvcc);
+        command.args(["-std=c++17", "-O3", "--fatbin", "-Xfatbin", "-compress-all", "-o"]).arg(&image);
+        for arch in ARCHITECTURES {
+            command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
+        }
+        command.args(["-gencode=arch=compute_80,code=compute_80"]).arg(format!("{kernel}.cu"));
+        if !command.status()?.success() {
+            return Err(format!("nvcc failed on {kernel}.cu").into());
+        }
+        table += &format!("    ({kernel:?}, include_bytes!({:?})),\n", image.display().to_string());
+    }
+    Ok(table + "]")
+}

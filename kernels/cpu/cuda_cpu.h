@@ -1,0 +1,203 @@
+// cuda_cpu.h - compile a .cu file as plain C++17 and run it on the CPU, for tests: CUDA's names over fibers.h.
+#pragma once
+#include "fibers.h"
+
+// ------------------------------------------------------------------ CUDA names
+#define threadIdx (cudacpu::T->tid)
+#define blockIdx (cudacpu::T->bid)
+#define blockDim (cudacpu::L->block)
+#define gridDim (cudacpu::L->grid)
+#define CC_LINE int line = __builtin_LINE()
+#define SHARED_ARRAY(T_, name, n)   \
+  static const char name##_key = 0; \
+  auto& name = *(T_(*)[n])cudacpu::shared_alloc(&name##_key, sizeof(T_) * (n))
+#define DYN_SHARED(T_, name) T_* name = (T_*)cudacpu::L->dyn
+inline void __syncthreads(CC_LINE) { cudacpu::sync_threads(line); }
+inline void __syncwarp(unsigned m = ~0u, CC_LINE) { cudacpu::sync_warp(m, line); }
+template <class V>
+V __shfl_sync(unsigned m, V v, int s, int w = 32, CC_LINE) {
+  return cudacpu::shuffle(m, v, line, [=](int l) CC_NOSAN { return (l & ~(w - 1)) | (s & (w - 1)); });
+}
+template <class V>
+V __shfl_xor_sync(unsigned m, V v, int s, int w = 32, CC_LINE) {
+  return cudacpu::shuffle(m, v, line, [=](int l) CC_NOSAN {
+    int t = l ^ s;
+    return (t & ~(w - 1)) > (l & ~(w - 1)) ? l : t;
+  });
+}
+template <class V>
+V __shfl_down_sync(unsigned m, V v, int s, int w = 32, CC_LINE) {
+  return cudacpu::shuffle(m, v, line, [=](int l) CC_NOSAN { return (l & (w - 1)) + s < w ? l + s : l; });
+}
+template <class V>
+V __shfl_up_sync(unsigned m, V v, int s, int w = 32, CC_LINE) {
+  return cudacpu::shuffle(m, v, line, [=](int l) CC_NOSAN { return (l & (w - 1)) >= s ? l - s : l; });
+}
+inline unsigned __ballot_sync(unsigned m, int p, CC_LINE) { return cudacpu::ballot(m, p, line); }
+inline int __any_sync(unsigned m, int p, CC_LINE) { return cudacpu::ballot(m, p, line) != 0; }
+inline int __all_sync(unsigned m, int p, CC_LINE) { return cudacpu::ballot(m, p, line) == m; }
+inline int atomicAdd(int* p, int v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+inline unsigned atomicAdd(unsigned* p, unsigned v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+inline int atomicMax(int* p, int v) {
+  int o = __atomic_load_n(p, __ATOMIC_RELAXED);
+  while (o < v && !__atomic_compare_exchange_n(p, &o, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  return o;
+}
+inline float atomicAdd(float* p, float v) {
+  float o, n;
+  __atomic_load(p, &o, __ATOMIC_RELAXED);
+  do n = o + v;
+  while (!__atomic_compare_exchange(p, &o, &n, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+  return o;
+}
+inline int atomicCAS(int* p, int c, int v) {
+  __atomic_compare_exchange_n(p, &c, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return c;
+}
+inline void __threadfence() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+template <class V>
+V __ldg(const V* p) {
+  return *p;
+}
+template <class V>
+V min(V a, V b) {
+  return b < a ? b : a;
+}
+template <class V>
+V max(V a, V b) {
+  return a < b ? b : a;
+}
+inline float __uint_as_float(unsigned u) {
+  float f;
+  __builtin_memcpy(&f, &u, 4);
+  return f;
+}
+inline unsigned __float_as_uint(float f) {
+  unsigned u;
+  __builtin_memcpy(&u, &f, 4);
+  return u;
+}
+struct __nv_bfloat16 {
+  uint16_t x;
+};
+struct alignas(4) __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+inline float __bfloat162float(__nv_bfloat16 b) { return __uint_as_float((unsigned)b.x << 16); }
+inline __nv_bfloat16 __float2bfloat16(float f) {
+  unsigned u = __float_as_uint(f);
+  if ((u & 0x7fffffff) > 0x7f800000) return {0x7fff};
+  return {(uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
+}
+inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {__float2bfloat16(a), __float2bfloat16(b)}; }
+inline float2 __bfloat1622float2(__nv_bfloat162 v) { return {__bfloat162float(v.x), __bfloat162float(v.y)}; }
+
+// ------------------------------------------------------------------ emulated PTX (the GPU side is in port.cuh)
+CC_RT void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], CC_LINE) {
+  union U {
+    float f[4];
+    uint32_t u[4];
+    U() {}
+  } x;
+  uint32_t in[10] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  for (int i = 0; i < 4; i++) {
+    x.f[i] = d[i];
+    in[6 + i] = x.u[i];
+  }
+  cudacpu::collective(
+      ~0u, line, in, 10, false,
+      [](cudacpu::Coll& c) CC_NOSAN {
+        union W {
+          uint32_t u;
+          float f;
+        };
+        float A[16][16], B[16][8], D[16][8];
+        for (int l = 0; l < 32; l++) {
+          int g = l >> 2, t = (l & 3) * 2;
+          const uint32_t* r = c.in[l];
+          for (int h = 0; h < 2; h++) {
+            W w[6];
+            for (int i = 0; i < 6; i++) w[i].u = h ? r[i] & 0xffff0000u : r[i] << 16;
+            A[g][t + h] = w[0].f;
+            A[g + 8][t + h] = w[1].f;
+            A[g][t + 8 + h] = w[2].f;
+            A[g + 8][t + 8 + h] = w[3].f;
+            B[t + h][g] = w[4].f;
+            B[t + 8 + h][g] = w[5].f;
+          }
+        }
+        for (int m = 0; m < 16; m++) {
+          for (int n = 0; n < 8; n++) D[m][n] = 0;
+          for (int k = 0; k < 16; k++)
+            for (int n = 0; n < 8; n++) D[m][n] += A[m][k] * B[k][n];
+        }
+        for (int l = 0; l < 32; l++)
+          for (int i = 0; i < 4; i++) {
+            W w;
+            w.u = c.in[l][6 + i];
+            w.f += D[(l >> 2) + (i & 2) * 4][(l & 3) * 2 + (i & 1)];
+            c.out[l][i] = w.u;
+          }
+      },
+      [&](cudacpu::Coll& c) CC_NOSAN {
+        for (int i = 0; i < 4; i++) x.u[i] = c.out[cudacpu::T->lane][i];
+      });
+  for (int i = 0; i < 4; i++) d[i] = x.f[i];
+}
+template <int N>
+CC_RT void cc_rows(const uint16_t** rows, const void* row, int line) {
+  union U {
+    uint64_t p;
+    uint32_t w[2];
+  } a;
+  a.p = (uint64_t)row;
+  if (a.p & 15) cudacpu::fail("ldmatrix row not 16-byte aligned", cudacpu::T);
+  cudacpu::collective(
+      ~0u, line, a.w, 2, false, [](cudacpu::Coll&) CC_NOSAN {},
+      [&](cudacpu::Coll& c) CC_NOSAN {
+        for (int j = 0; j < 8 * N; j++) {
+          U b;
+          b.w[0] = c.in[j][0];
+          b.w[1] = c.in[j][1];
+          rows[j] = (const uint16_t*)b.p;
+        }
+      });
+}
+template <int N, bool TR>
+inline void cc_ldmatrix(uint32_t (&r)[N], const void* row, int line) {
+  const uint16_t* rows[8 * N];
+  cc_rows<N>(rows, row, line);
+  int g = cudacpu::T->lane >> 2,
+      t = (cudacpu::T->lane & 3) * 2;  // the reads below are this lane's own: ASan and TSan see them
+  for (int j = 0; j < N; j++)
+    r[j] = TR ? rows[8 * j + t][g] | (uint32_t)rows[8 * j + t + 1][g] << 16
+              : rows[8 * j + g][t] | (uint32_t)rows[8 * j + g][t + 1] << 16;
+}
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, CC_LINE) { cc_ldmatrix<4, false>(r, row, line); }
+inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, CC_LINE) { cc_ldmatrix<2, true>(r, row, line); }
+// cp.async runs only at the wait, so that a forgotten wait reads the 0xff fill (NaN)
+inline void cp_async_16(void* dst, const void* src, bool pred = true) {
+  auto& t = *cudacpu::T;
+  if (((uintptr_t)dst | (uintptr_t)src) & 15) cudacpu::fail("cp.async address not 16-byte aligned", &t);
+  if (t.ncp == 64) abort();
+  t.cp[t.ncp++] = {dst, pred ? src : nullptr};
+}
+inline void cp_async_commit() {
+  auto& t = *cudacpu::T;
+  if (t.ncpg == 8) abort();
+  t.cpg[t.ncpg++] = t.ncp;
+}
+template <int N>
+inline void cp_async_wait() {
+  auto& t = *cudacpu::T;
+  if ((int)t.ncpg <= N) return;
+  unsigned k = t.ncpg - N, n = t.cpg[k - 1];
+  for (unsigned i = 0; i < n; i++) *(uint4*)t.cp[i].dst = t.cp[i].src ? *(const uint4*)t.cp[i].src : uint4{0, 0, 0, 0};
+  for (unsigned i = n; i < t.ncp; i++) t.cp[i - n] = t.cp[i];
+  for (unsigned i = k; i < t.ncpg; i++) t.cpg[i - k] = t.cpg[i] - n;
+  t.ncp -= n;
+  t.ncpg -= k;
+}

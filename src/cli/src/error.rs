@@ -1,0 +1,34 @@
+//! Why a command failed.
+
+use std::path::PathBuf;
+
+/// Everything that can go wrong, said so that one knows what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Options that contradict each other or a file.
+    #[error("{0}")]
+    Usage(String),
+    #[error("{path}: {reason}")]
+    Config { path: PathBuf, reason: String },
+    #[error("cannot listen on {address}: {source}; is another server running there? choose another with --port")]
+    Bind { address: String, source: std::io::Error },
+    #[error(transparent)]
+    Model(#[from] surprisal_model::Error),
+    #[error(transparent)]
+    Load(#[from] surprisal_engine::LoadError),
+    #[error(transparent)]
+    Estimator(#[from] surprisal_estimator::Error),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) | Error::Config { .. } => 2,
+            _ => 1,
+        }
+    }
+}

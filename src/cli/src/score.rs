@@ -1,0 +1,51 @@
+//! `surprisal score`: how probable is a text, given another?
+
+use surprisal_api::{Detail, LogprobsRequest, QueryResult, QuerySpec, Text};
+use surprisal_estimator::{HttpOptions, HttpSource};
+
+use crate::block_on;
+use crate::error::Error;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The text to score
+    text: String,
+    /// What is given; nothing means the beginning of a text
+    #[arg(long, default_value = "")]
+    context: String,
+    /// The server
+    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    url: String,
+    /// Print the server's whole answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    block_on(async {
+        let source = HttpSource::connect(&args.url, HttpOptions::default()).await?;
+        let query = QuerySpec::new(Text::from(args.context.as_str()), Text::from(args.text.as_str()));
+        let request =
+            LogprobsRequest { queries: Some(vec![query]), detail: Detail::Tokens, ..LogprobsRequest::default() };
+        let answer = source.ask(&request).await?;
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&answer)?);
+            return Ok(());
+        }
+        for result in &answer.results {
+            print(&source, result).await?;
+        }
+        Ok(())
+    })
+}
+
+/// One line a token, then the sum.
+async fn print(source: &HttpSource, result: &QueryResult) -> Result<(), Error> {
+    let ids = result.token_ids.iter().flatten();
+    for (&id, logprob) in ids.zip(result.logprobs.iter().flatten()) {
+        println!("{logprob:>12.6}  {:?}", source.detokenize(&[id]).await?);
+    }
+    let perplexity = (-result.sum / result.tokens as f64).exp();
+    println!("{:>12.6}  nats in all, {} tokens, perplexity {perplexity:.3}", result.sum, result.tokens);
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! `surprisal serve`: load a model, start the engine, answer HTTP until told to stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use surprisal_engine::{CpuBackend, Engine, Scorer};
+use surprisal_estimator::SantaFe;
+use surprisal_model::oracle::{self, OracleSpec};
+use surprisal_model::{Checkpoint, TextTokenizer, hub};
+use surprisal_server::{App, ServerConfig, TextCodec};
+use tokio::net::TcpListener;
+
+use crate::block_on;
+use crate::error::Error;
+use crate::settings::Settings;
+
+/// The longest sequence the built-in oracle takes, in tokens.
+const ORACLE_CONTEXT: usize = 2048;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// `oracle` (built in), a folder in the Hugging Face layout, or an id on its hub (owner/name) [default: oracle]
+    #[arg(long)]
+    model: Option<String>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long)]
+    host: Option<String>,
+    /// Port to listen on; 0 takes any free one [default: 8000]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Compute threads; 0 means one a core [default: 0]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Memory for the KV cache, in MiB [default: 1024]
+    #[arg(long)]
+    cache_mib: Option<usize>,
+    /// The longest sequence to accept, in tokens [default: the model's own]
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Tokens that one forward pass computes at most [default: 512]
+    #[arg(long)]
+    token_budget: Option<usize>,
+    /// A TOML file with these settings and the server's; flags override it
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+impl Args {
+    fn settings(&self) -> Result<Settings, Error> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+        let settings = Settings {
+            model: self.model.clone().unwrap_or(file.model),
+            host: self.host.clone().unwrap_or(file.host),
+            port: self.port.unwrap_or(file.port),
+            threads: self.threads.unwrap_or(file.threads),
+            cache_mib: self.cache_mib.unwrap_or(file.cache_mib),
+            max_length: self.max_length.or(file.max_length),
+            token_budget: self.token_budget.unwrap_or(file.token_budget),
+            ..file
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let settings = args.settings()?;
+    block_on(async {
+        let listener = bind(&settings.host, settings.port).await?;
+        let url = url(&listener)?;
+        eprintln!("loading {}", settings.model);
+        let served = Served::load(&settings)?;
+        let card = served.engine.describe().clone();
+        eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
+        eprintln!("try: {}", curl(&url, "", &served.sample));
+        surprisal_server::serve(listener, served.app(settings.server), stop_signal()).await?;
+        eprintln!("stopped");
+        Ok(())
+    })
+}
+
+/// A model that is ready to be served.
+pub(crate) struct Served {
+    pub(crate) engine: Engine,
+    pub(crate) tokenizer: TextTokenizer,
+    /// A text of the model's own language, for the first request to try.
+    sample: String,
+}
+
+impl Served {
+    pub(crate) fn load(settings: &Settings) -> Result<Self, Error> {
+        let is_oracle = settings.model == "oracle";
+        let dir = if is_oracle { oracle::ensure(&oracle_spec(&santa_fe()?))? } else { hub::resolve(&settings.model)? };
+        let checkpoint = Checkpoint::open(&dir)?;
+        let tokenizer = TextTokenizer::open(&dir, checkpoint.config())?;
+        let backend = CpuBackend::load(&checkpoint, settings.cpu())?;
+        let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+        let sample = if is_oracle { tokenizer.decode(&[0, 7])? } else { " a dark night".to_owned() };
+        let engine = Engine::start(settings.model.clone(), fingerprint, device, backend, settings.scheduler())?;
+        Ok(Self { engine, tokenizer, sample })
+    }
+
+    pub(crate) fn app(self, config: ServerConfig) -> App {
+        App::new(Arc::new(self.engine), Arc::new(Codec(self.tokenizer)), config)
+    }
+}
+
+/// The process that the built-in oracle predicts.
+pub(crate) fn santa_fe() -> Result<SantaFe, Error> {
+    Ok(SantaFe::new(128, 1.3, 1e-6)?)
+}
+
+fn oracle_spec(process: &SantaFe) -> OracleSpec {
+    let probabilities = process.probabilities().to_vec();
+    OracleSpec { probabilities, doubt: process.doubt(), context_length: ORACLE_CONTEXT }
+}
+
+/// The model's tokenizer, as the server sees it.
+struct Codec(TextTokenizer);
+
+impl TextCodec for Codec {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        self.0.encode(text).map_err(|error| error.to_string())
+    }
+
+    fn decode(&self, tokens: &[u32]) -> Result<String, String> {
+        self.0.decode(tokens).map_err(|error| error.to_string())
+    }
+
+    fn bos(&self) -> Option<u32> {
+        self.0.bos()
+    }
+}
+
+pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, Error> {
+    let failed = |source| Error::Bind { address: format!("{host}:{port}"), source };
+    TcpListener::bind((host, port)).await.map_err(failed)
+}
+
+pub(crate) fn url(listener: &TcpListener) -> Result<String, Error> {
+    Ok(format!("http://{}", listener.local_addr()?))
+}
+
+/// A request to try first.
+pub(crate) fn curl(url: &str, context: &str, target: &str) -> String {
+    let body = serde_json::json!({"queries": [{"context": context, "target": target}], "detail": "tokens"});
+    format!("curl {url}/logprobs -H 'content-type: application/json' -d '{}'", body.to_string().replace('\'', "'\\''"))
+}
+
+/// Resolves on SIGTERM or Ctrl-C.
+pub(crate) async fn stop_signal() {
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}
