@@ -59,11 +59,12 @@ fn split(x: &Matrix, dim: usize) -> Vec<Matrix> {
     (0..heads).map(|h| x.iter().map(|row| row[h * dim..][..dim].to_vec()).collect()).collect()
 }
 
-/// RoFormer, equation 34, in the half-split order of Llama checkpoints.
+/// RoFormer, equation 34, in the half-split order of Llama checkpoints; the angles in f32, as checkpoints are trained.
 fn rotate(heads: &[Matrix]) -> Vec<Matrix> {
     let turn = |position: usize, x: &[f64]| {
         let half = x.len() / 2;
-        let angle = |i: usize| position as f64 * 10000f64.powf(-((i % half) as f64) / half as f64);
+        let frequency = |i: usize| 1.0 / 10000f32.powf((i % half) as f32 / half as f32);
+        let angle = |i: usize| f64::from(position as f32 * frequency(i));
         let partner = |i: usize| if i < half { -x[i + half] } else { x[i - half] };
         (0..x.len()).map(|i| x[i] * angle(i).cos() + partner(i) * angle(i).sin()).collect()
     };

@@ -37,6 +37,8 @@ pub struct LogprobsRequest {
 }
 
 /// One question: how probable is `target`, given `context`?
+///
+/// Strings are tokenised apart from each other, so that a context is the same tokens whatever target follows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuerySpec {

@@ -22,7 +22,7 @@ const SPLITS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Documents to sample
-    #[arg(long, default_value_t = 48)]
+    #[arg(long, default_value_t = 64)]
     documents: usize,
     /// Seed of the documents and of their pairing
     #[arg(long, default_value_t = 1)]
@@ -89,11 +89,13 @@ async fn measure(args: &Args, url: &str, process: &SantaFe) -> Result<Report, Er
     let correction = Some(Correction::new(entropy));
     let estimates =
         surprisal_estimator::run(&source, &documents, &plan, correction, |progress| bar.update(progress)).await?;
-    Ok(Report::new("The Santa Fe process, measured", source.model(), &estimates).with_truth(process).with_note(format!(
-        "{} documents of {} tokens, {} symbols with Zipf exponent 1.3, seed {}",
-        args.documents,
-        plan.window(),
-        process.probabilities().len(),
-        args.seed
-    )))
+    Ok(Report::new("The Santa Fe process, measured", source.model(), &estimates).with_truth(process).with_note(
+        format!(
+            "{} documents of {} tokens, {} symbols with Zipf exponent 1.3, seed {}",
+            args.documents,
+            plan.window(),
+            process.probabilities().len(),
+            args.seed
+        ),
+    ))
 }

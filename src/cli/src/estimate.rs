@@ -98,7 +98,12 @@ async fn measure(args: &Args, plan: &Plan) -> Result<Report, Error> {
     let tokens: usize = texts.iter().map(|corpus| corpus.tokens().len()).sum();
     Ok(Report::new("Bipartite mutual information", source.model(), &estimates)
         .with_note(format!("Corpus: {} ({tokens} tokens)", names.join(", ")))
-        .with_note(format!("{} windows of {} tokens from each file, pairing seed {}", args.windows, plan.window(), args.seed)))
+        .with_note(format!(
+            "{} windows of {} tokens from each file, pairing seed {}",
+            args.windows,
+            plan.window(),
+            args.seed
+        )))
 }
 
 /// Writes report.html and report.json into a folder.

@@ -7,7 +7,7 @@ use surprisal_engine::{CpuBackend, Engine, Scorer};
 use surprisal_estimator::SantaFe;
 use surprisal_model::oracle::{self, OracleSpec};
 use surprisal_model::{Checkpoint, TextTokenizer, hub};
-use surprisal_server::{App, ServerConfig, TextCodec};
+use surprisal_server::{App, ServerConfig};
 use tokio::net::TcpListener;
 
 use crate::block_on;
@@ -101,7 +101,7 @@ impl Served {
     }
 
     pub(crate) fn app(self, config: ServerConfig) -> App {
-        App::new(Arc::new(self.engine), Arc::new(Codec(self.tokenizer)), config)
+        App::new(Arc::new(self.engine), Arc::new(self.tokenizer), config)
     }
 }
 
@@ -113,23 +113,6 @@ pub(crate) fn santa_fe() -> Result<SantaFe, Error> {
 fn oracle_spec(process: &SantaFe) -> OracleSpec {
     let probabilities = process.probabilities().to_vec();
     OracleSpec { probabilities, doubt: process.doubt(), context_length: ORACLE_CONTEXT }
-}
-
-/// The model's tokenizer, as the server sees it.
-struct Codec(TextTokenizer);
-
-impl TextCodec for Codec {
-    fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        self.0.encode(text).map_err(|error| error.to_string())
-    }
-
-    fn decode(&self, tokens: &[u32]) -> Result<String, String> {
-        self.0.decode(tokens).map_err(|error| error.to_string())
-    }
-
-    fn bos(&self) -> Option<u32> {
-        self.0.bos()
-    }
 }
 
 pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, Error> {

@@ -130,10 +130,9 @@ impl KvCache {
         let wanted = &tokens[..tokens.len().min(BLOCK_TOKENS)];
         let serves =
             |block: BlockId| Some((block, self.blocks[block as usize].entry.as_ref()?.serves(wanted, score_from)));
-        if let Some(found) = self.exact.get(&parent.then(wanted)).and_then(|&block| serves(block)) {
-            if found.1 == wanted.len() {
-                return Some(found);
-            }
+        let exact = self.exact.get(&parent.then(wanted)).and_then(|&block| serves(block));
+        if let Some(found) = exact.filter(|found| found.1 == wanted.len()) {
+            return Some(found);
         }
         let candidates = self.children.get(&(parent, first))?;
         let served = candidates.iter().rev().take(CANDIDATES).filter_map(|&block| serves(block));

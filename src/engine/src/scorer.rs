@@ -119,7 +119,7 @@ pub type ScoreFuture<'a> = Pin<Box<dyn Future<Output = Result<Scores, ScoreError
 
 /// Something that scores token sequences: the native engine, or another behind the same door.
 pub trait Scorer: Send + Sync + 'static {
-    /// Scores one query. Many may be in flight; the answer does not depend on the others.
+    /// Scores one query. The call itself submits it, so many may be in flight; the answer does not depend on the others.
     fn score(&self, query: Query) -> ScoreFuture<'_>;
     /// What is served.
     fn describe(&self) -> &ModelCard;

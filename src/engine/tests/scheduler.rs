@@ -3,6 +3,8 @@
 //! `Glass` reads each token's whole past through the block table, as attention does. Were any block wrong, stale, evicted too
 //! early or copied short, the hash would differ from the one taken directly from the query's tokens.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

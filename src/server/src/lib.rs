@@ -1,1 +1,22 @@
 //! The HTTP server: routes, admission, metrics.
+//!
+//! A request of `POST /logprobs` goes one way: `body` reads and parses it, `prepare` checks it and makes token sequences
+//! of it, `admission` bounds what is in flight, the [`Scorer`](surprisal_engine::Scorer) scores, and the answer stands in
+//! the order asked. Whatever goes wrong is an RFC 9457 problem that names the query, the field, the value and the limit.
+
+mod admission;
+mod app;
+mod body;
+mod config;
+mod drain;
+mod metrics;
+mod observe;
+mod prepare;
+mod problem;
+mod routes;
+mod serve;
+
+pub use app::{App, TextCodec};
+pub use config::ServerConfig;
+pub use routes::router;
+pub use serve::serve;

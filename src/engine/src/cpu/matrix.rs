@@ -19,6 +19,18 @@ const DEPTH_BLOCK: usize = 256;
 /// Rows that one task takes: enough to reuse a weight panel, few enough to share the work.
 const TASK_ROWS: usize = 96;
 
+/// How wide the vectors are that products are computed with.
+pub(crate) struct VectorBits;
+
+impl WithSimd for VectorBits {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES * 32
+    }
+}
+
 /// Panels that hold `columns` columns.
 pub(crate) fn panels_for(columns: usize) -> usize {
     columns.div_ceil(PANEL)
@@ -112,7 +124,7 @@ impl Weights {
     }
 
     pub(crate) fn panels(&self) -> usize {
-        if self.depth == 0 { 0 } else { self.data.len() / self.depth }
+        self.data.len().checked_div(self.depth).unwrap_or(0)
     }
 
     /// Panels of the other side: those of the activations it multiplies.

@@ -106,7 +106,8 @@ impl CpuBackend {
 
     /// The device in words.
     pub fn device(&self) -> String {
-        format!("cpu ({} threads, {:?})", self.pool.current_num_threads(), self.arch)
+        let bits = self.arch.dispatch(matrix::VectorBits);
+        format!("cpu, {} threads, {bits}-bit vectors", self.pool.current_num_threads())
     }
 }
 

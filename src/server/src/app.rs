@@ -1,0 +1,94 @@
+//! `App`: what every route shares.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use surprisal_engine::{ModelCard, Scorer};
+use surprisal_model::TextTokenizer;
+
+use crate::admission::Admission;
+use crate::config::ServerConfig;
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+use crate::problem::{self, Failure};
+
+/// Texts to token ids and back, by the model's own tokenizer.
+pub trait TextCodec: Send + Sync + 'static {
+    /// Token ids of a text, without special tokens.
+    ///
+    /// # Errors
+    /// Why the text cannot be encoded, in words.
+    fn encode(&self, text: &str) -> Result<Vec<u32>, String>;
+
+    /// The text of token ids.
+    ///
+    /// # Errors
+    /// Why they cannot be decoded, in words.
+    fn decode(&self, tokens: &[u32]) -> Result<String, String>;
+
+    /// The token that the model's own rule puts before every text, if it puts one.
+    fn bos(&self) -> Option<u32>;
+}
+
+impl TextCodec for TextTokenizer {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        self.encode(text).map_err(|error| error.to_string())
+    }
+
+    fn decode(&self, tokens: &[u32]) -> Result<String, String> {
+        self.decode(tokens).map_err(|error| error.to_string())
+    }
+
+    fn bos(&self) -> Option<u32> {
+        self.bos()
+    }
+}
+
+/// A served model and the server's state; clones share it.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) scorer: Arc<dyn Scorer>,
+    pub(crate) codec: Arc<dyn TextCodec>,
+    pub(crate) config: ServerConfig,
+    pub(crate) admission: Admission,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) drain: Drain,
+    /// Unix time of the start, seconds.
+    pub(crate) started: u64,
+}
+
+impl App {
+    /// Serves `scorer`, whose texts `codec` tokenises, within the bounds of `config`.
+    pub fn new(scorer: Arc<dyn Scorer>, codec: Arc<dyn TextCodec>, config: ServerConfig) -> Self {
+        let admission = Admission::new(config.max_waiting_tokens);
+        let metrics = Metrics::new(&scorer, &admission).expect("metric names are constants, valid and distinct");
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { scorer, codec, config, admission, metrics: Arc::new(metrics), drain: Drain::default(), started }
+    }
+
+    pub(crate) fn model(&self) -> &ModelCard {
+        self.scorer.describe()
+    }
+
+    /// Refuses a request for a model that is not this one.
+    pub(crate) fn check_model(&self, asked: Option<&str>) -> Result<(), Failure> {
+        let served = &self.model().id;
+        match asked {
+            Some(asked) if asked != served => Err(problem::model_not_found(asked, served)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs CPU-bound work where other requests do not wait for it.
+    pub(crate) async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let app = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&app)).await;
+        done.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request's work was cut off");
+            Err(problem::internal())
+        })
+    }
+}

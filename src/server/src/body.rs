@@ -1,0 +1,76 @@
+//! A request's body: bounded, JSON, every field known.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header;
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use serde_path_to_error::{Path, Segment};
+
+use crate::problem::{self, Failure};
+
+/// A body of which nothing more comes for this long is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The body's bytes, if its type is JSON and its size within the limit.
+pub(crate) async fn read(request: Request, limit: usize) -> Result<Vec<u8>, Failure> {
+    let (parts, body) = request.into_parts();
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(problem::unsupported_media_type(content_type));
+    }
+    let announced = header(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    let waits_for_leave = parts.headers.contains_key(header::EXPECT);
+    if waits_for_leave && announced.is_some_and(|length| length > limit) {
+        return Err(problem::body_too_large(limit));
+    }
+    collect(body, limit).await
+}
+
+/// Reads on for a while past the limit: a client that is still sending would see a reset connection, not the problem.
+async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Failure> {
+    let (mut bytes, mut length) = (Vec::new(), 0_usize);
+    let mut stream = body.into_data_stream();
+    loop {
+        let next = tokio::time::timeout(PATIENCE, stream.next()).await;
+        let Some(chunk) = next.map_err(|_| problem::body_stalled(PATIENCE.as_secs()))? else { break };
+        let chunk = chunk.map_err(|error| problem::body_unreadable(&error.to_string()))?;
+        length = length.saturating_add(chunk.len());
+        if length <= limit {
+            bytes.extend_from_slice(&chunk);
+        } else if length > limit.saturating_mul(2) {
+            break;
+        } else {
+            bytes = Vec::new();
+        }
+    }
+    if length > limit { Err(problem::body_too_large(limit)) } else { Ok(bytes) }
+}
+
+/// Parses JSON; an error says where.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.inner().classify() {
+            Category::Data => problem::invalid_field(&error.path().to_string(), query(error.path()), error.inner()),
+            Category::Io | Category::Syntax | Category::Eof => problem::invalid_json(error.inner()),
+        })?;
+    deserializer.end().map_err(|error| problem::invalid_json(&error))?;
+    Ok(value)
+}
+
+/// The query or pair that a path leads into.
+fn query(path: &Path) -> Option<usize> {
+    let mut segments = path.iter();
+    match (segments.next(), segments.next()) {
+        (Some(Segment::Map { key }), Some(&Segment::Seq { index })) if key == "queries" || key == "pairs" => {
+            Some(index)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,21 @@
+//! What the server is allowed to take on.
+
+use serde::{Deserialize, Serialize};
+
+/// The server's bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Bytes of one request's body.
+    pub max_body_bytes: usize,
+    /// Queries (or pairs) of one request.
+    pub max_queries: usize,
+    /// Tokens (BOS, context and target) of all requests in flight; what does not fit beside them is answered 429.
+    pub max_waiting_tokens: u32,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { max_body_bytes: 64 << 20, max_queries: 1 << 16, max_waiting_tokens: 4 << 20 }
+    }
+}

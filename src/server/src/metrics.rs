@@ -1,0 +1,169 @@
+//! Metrics in the namespace `surprisal_`, named after vLLM's where it has the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, PullingGauge, Registry, TextEncoder,
+};
+use surprisal_engine::{ModelCard, Scorer, Stats};
+
+use crate::admission::Admission;
+
+/// Upper bounds of the latency histogram, in seconds.
+const LATENCIES: [f64; 18] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+/// What the server counts itself, and the registry that knows it all; the engine's numbers are read when they are asked for.
+pub(crate) struct Metrics {
+    registry: Registry,
+    http_requests: IntCounterVec,
+    problems: IntCounterVec,
+    latency: Histogram,
+    successes: IntCounter,
+    prompt_tokens: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new(scorer: &Arc<dyn Scorer>, admission: &Admission) -> prometheus::Result<Self> {
+        let http = counter("http_requests_total", "HTTP requests by route and status; 499: the client went away.");
+        let problem = counter("problems_total", "Requests refused, by the problem's type.");
+        let latency = HistogramOpts::new("e2e_request_latency_seconds", "Time to answer a request of /logprobs.");
+        let latency = latency.namespace("surprisal").buckets(LATENCIES.to_vec());
+        let metrics = Self {
+            registry: Registry::new(),
+            http_requests: IntCounterVec::new(http, &["route", "status"])?,
+            problems: IntCounterVec::new(problem, &["type"])?,
+            latency: Histogram::with_opts(latency)?,
+            successes: IntCounter::with_opts(counter("request_success_total", "Requests of /logprobs answered."))?,
+            prompt_tokens: IntCounter::with_opts(counter(
+                "prompt_tokens_total",
+                "Tokens (BOS, context and target) of the queries answered, computed or cached.",
+            ))?,
+        };
+        let held = admission.clone();
+        let held = PullingGauge::new(
+            "surprisal_admitted_tokens",
+            "Tokens of the requests being scored; max_waiting_tokens bounds it.",
+            Box::new(move || f64::from(held.held())),
+        )?;
+        let collectors: [Box<dyn Collector>; 8] = [
+            Box::new(metrics.http_requests.clone()),
+            Box::new(metrics.problems.clone()),
+            Box::new(metrics.latency.clone()),
+            Box::new(metrics.successes.clone()),
+            Box::new(metrics.prompt_tokens.clone()),
+            Box::new(held),
+            Box::new(model_info(scorer.describe())?),
+            Box::new(EngineStats::new(scorer.clone())?),
+        ];
+        for collector in collectors {
+            metrics.registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    /// Everything, in Prometheus's text format.
+    pub(crate) fn text(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// A request of any route, answered or given up by its client.
+    pub(crate) fn count_http(&self, route: &str, status: u16, problem: Option<&str>) {
+        self.http_requests.with_label_values(&[route, status.to_string().as_str()]).inc();
+        if let Some(problem) = problem {
+            self.problems.with_label_values(&[problem]).inc();
+        }
+    }
+
+    /// A request of `/logprobs` that was answered.
+    pub(crate) fn count_answer(&self, seconds: f64, tokens: u32) {
+        self.latency.observe(seconds);
+        self.successes.inc();
+        self.prompt_tokens.inc_by(u64::from(tokens));
+    }
+}
+
+fn counter(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("surprisal")
+}
+
+fn model_info(card: &ModelCard) -> prometheus::Result<GaugeVec> {
+    let opts = Opts::new("model_info", "1, labelled with what is served.").namespace("surprisal");
+    let info = GaugeVec::new(opts, &["model", "fingerprint", "device"])?;
+    info.with_label_values(&[&card.id, &card.fingerprint, &card.device]).set(1.0);
+    Ok(info)
+}
+
+/// Name, help, kind, and how it is read from the engine's [`Stats`].
+type Row = (&'static str, &'static str, MetricType, fn(&Stats) -> f64);
+
+const ROWS: [Row; 13] = [
+    ("num_requests_running", "Queries being computed.", MetricType::GAUGE, |s| s.running_queries as f64),
+    ("num_requests_waiting", "Queries waiting to be scheduled.", MetricType::GAUGE, |s| s.waiting_queries as f64),
+    ("finished_queries_total", "Queries answered.", MetricType::COUNTER, |s| s.finished_queries as f64),
+    ("cancelled_queries_total", "Queries whose client went away.", MetricType::COUNTER, |s| s.cancelled_queries as f64),
+    ("computed_tokens_total", "Tokens through the model.", MetricType::COUNTER, |s| s.computed_tokens as f64),
+    ("cached_tokens_total", "Tokens found in the cache instead.", MetricType::COUNTER, |s| s.cached_tokens as f64),
+    ("scored_tokens_total", "Log-probabilities answered.", MetricType::COUNTER, |s| s.scored_tokens as f64),
+    ("forward_passes_total", "Forward passes.", MetricType::COUNTER, |s| s.forward_passes as f64),
+    ("prefix_cache_queries_total", "Tokens looked up in the prefix cache.", MetricType::COUNTER, |s| {
+        (s.computed_tokens + s.cached_tokens) as f64
+    }),
+    ("prefix_cache_hits_total", "Tokens found in the prefix cache.", MetricType::COUNTER, |s| s.cached_tokens as f64),
+    ("kv_cache_usage_perc", "Share of the KV blocks held by running queries; 1 is all.", MetricType::GAUGE, |s| {
+        s.active_blocks as f64 / s.total_blocks.max(1) as f64
+    }),
+    ("kv_cache_idle_blocks", "KV blocks with a reusable prefix that no query holds.", MetricType::GAUGE, |s| {
+        s.cached_blocks as f64
+    }),
+    ("kv_cache_evicted_blocks_total", "Cached KV blocks given up for new ones.", MetricType::COUNTER, |s| {
+        s.evicted_blocks as f64
+    }),
+];
+
+/// The engine's numbers, one snapshot a scrape.
+struct EngineStats {
+    scorer: Arc<dyn Scorer>,
+    descs: Vec<Desc>,
+}
+
+impl EngineStats {
+    fn new(scorer: Arc<dyn Scorer>) -> prometheus::Result<Self> {
+        let desc = |&(name, help, ..): &Row| {
+            Desc::new(format!("surprisal_{name}"), help.to_owned(), Vec::new(), HashMap::new())
+        };
+        Ok(Self { scorer, descs: ROWS.iter().map(desc).collect::<Result<_, _>>()? })
+    }
+}
+
+impl Collector for EngineStats {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let stats = self.scorer.stats();
+        let family = |(desc, &(_, _, kind, read)): (&Desc, &Row)| {
+            let mut metric = Metric::default();
+            if kind == MetricType::GAUGE {
+                let mut gauge = Gauge::default();
+                gauge.set_value(read(&stats));
+                metric.set_gauge(gauge);
+            } else {
+                let mut counter = Counter::default();
+                counter.set_value(read(&stats));
+                metric.set_counter(counter);
+            }
+            let mut family = MetricFamily::default();
+            family.set_name(desc.fq_name.clone());
+            family.set_help(desc.help.clone());
+            family.set_field_type(kind);
+            family.set_metric(vec![metric]);
+            family
+        };
+        self.descs.iter().zip(&ROWS).map(family).collect()
+    }
+}

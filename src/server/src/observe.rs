@@ -1,0 +1,67 @@
+//! What surrounds every request: a log line, counts by route and status, and a problem in place of a panic.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::Instrument;
+
+use crate::App;
+use crate::problem::{self, ProblemName};
+
+/// nginx's status for a client that went away before it was answered.
+const CLIENT_GONE: u16 = 499;
+
+/// Runs the rest of the stack.
+pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!("request", %method, path);
+    let watch = Watch { app, method, route, span: span.clone(), start: Instant::now(), answered: false };
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
+    let response = answer.unwrap_or_else(|_| problem::internal().into_response());
+    watch.answered(&response);
+    response
+}
+
+/// Counts a request when it is answered, or when it is dropped before.
+struct Watch {
+    app: App,
+    method: Method,
+    route: String,
+    span: tracing::Span,
+    start: Instant,
+    answered: bool,
+}
+
+impl Watch {
+    fn answered(mut self, response: &Response) {
+        self.answered = true;
+        let problem = response.extensions().get::<ProblemName>().map(|name| name.0);
+        self.finish(response.status().as_u16(), problem);
+    }
+
+    fn finish(&self, status: u16, problem: Option<&'static str>) {
+        self.app.metrics.count_http(&self.route, status, problem);
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.span.in_scope(|| match status {
+            500.. => tracing::warn!(status, problem, seconds, "failed"),
+            CLIENT_GONE => tracing::info!(status, seconds, "the client went away"),
+            // Probes and scrapes come every few seconds.
+            _ if self.method == Method::GET => tracing::debug!(status, problem, seconds, "answered"),
+            _ => tracing::info!(status, problem, seconds, "answered"),
+        });
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.finish(CLIENT_GONE, None);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Every way a request can fail: one function, one stable `type` and one status a cause.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use surprisal_api::{Bos, PROBLEM_JSON, Problem};
+use surprisal_engine::ScoreError;
+
+/// Seconds a client should wait before it tries again.
+const RETRY_AFTER: u64 = 1;
+
+/// The longest string that a problem repeats in its `value`, in characters.
+const SHOWN: usize = 100;
+
+/// A request that is not answered, and why.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    name: &'static str,
+    problem: Box<Problem>,
+    retry: bool,
+}
+
+/// The name of the problem that a response carries, left among its extensions for the metrics.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProblemName(pub(crate) &'static str);
+
+impl Failure {
+    fn new(status: u16, name: &'static str, title: &str, detail: impl Into<String>) -> Self {
+        Self { name, problem: Box::new(Problem::new(status, name, title, detail)), retry: false }
+    }
+
+    fn query(mut self, index: impl Into<Option<usize>>) -> Self {
+        self.problem.query = index.into();
+        self
+    }
+
+    fn field(mut self, path: impl Into<String>) -> Self {
+        self.problem.field = Some(path.into());
+        self
+    }
+
+    fn value(mut self, value: impl Into<Value>) -> Self {
+        self.problem.value = Some(match value.into() {
+            Value::String(text) => text.chars().take(SHOWN).collect::<String>().into(),
+            other => other,
+        });
+        self
+    }
+
+    fn limit(mut self, limit: impl Into<Value>) -> Self {
+        self.problem.limit = Some(limit.into());
+        self
+    }
+
+    /// Invites the client to try again.
+    fn retry(mut self) -> Self {
+        self.retry = true;
+        self
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(self.problem)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if self.retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        }
+        response.extensions_mut().insert(ProblemName(self.name));
+        response
+    }
+}
+
+// The request as HTTP.
+
+pub(crate) fn route_not_found(method: &str, path: &str) -> Failure {
+    Failure::new(404, "route-not-found", "Route not found", format!("{method} {path}: there is no such route"))
+}
+
+pub(crate) fn method_not_allowed(method: &str, path: &str) -> Failure {
+    let detail = format!("{path} does not answer {method}; the Allow header says what it answers");
+    Failure::new(405, "method-not-allowed", "Method not allowed", detail)
+}
+
+pub(crate) fn unsupported_media_type(found: &str) -> Failure {
+    let detail = "the body must be JSON, with the header Content-Type: application/json";
+    let failure = Failure::new(415, "unsupported-media-type", "Unsupported media type", detail);
+    failure.field("Content-Type").value(found)
+}
+
+pub(crate) fn body_too_large(limit: usize) -> Failure {
+    let detail = format!("the body is longer than {limit} bytes; send the queries in several requests");
+    Failure::new(413, "body-too-large", "Body too large", detail).limit(limit)
+}
+
+pub(crate) fn body_stalled(seconds: u64) -> Failure {
+    Failure::new(408, "body-stalled", "Body stalled", format!("no more of the body came for {seconds} s"))
+}
+
+pub(crate) fn body_unreadable(reason: &str) -> Failure {
+    Failure::new(400, "body-unreadable", "Body unreadable", format!("the body could not be read: {reason}"))
+}
+
+// The request as JSON.
+
+pub(crate) fn invalid_json(error: &serde_json::Error) -> Failure {
+    Failure::new(400, "invalid-json", "Invalid JSON", format!("the body is not JSON: {error}"))
+}
+
+pub(crate) fn invalid_field(path: &str, query: Option<usize>, error: &serde_json::Error) -> Failure {
+    let detail = if path == "." { error.to_string() } else { format!("{path}: {error}") };
+    let failure = Failure::new(400, "invalid-field", "Field unknown, missing or of the wrong type", detail);
+    failure.query(query).field(path)
+}
+
+pub(crate) fn model_not_found(asked: &str, served: &str) -> Failure {
+    let detail = format!("the model that is served is {served}; leave `model` out to take it");
+    Failure::new(404, "model-not-found", "Model not found", detail).field("model").value(asked)
+}
+
+// What /logprobs is asked.
+
+pub(crate) fn missing_form() -> Failure {
+    let detail = "there is nothing to score: give `queries`, or `contexts` and `targets`";
+    Failure::new(400, "missing-form", "Neither form given", detail).field("queries")
+}
+
+pub(crate) fn mixed_forms(other: &str) -> Failure {
+    let detail = format!("`queries` and `{other}` belong to two forms of asking: give one of them");
+    Failure::new(400, "mixed-forms", "Both forms given", detail).field(other)
+}
+
+pub(crate) fn incomplete_pairs(given: &str, missing: &str) -> Failure {
+    let detail = format!("`{given}` is given but `{missing}` is not: pairs need both `contexts` and `targets`");
+    Failure::new(400, "incomplete-pairs", "Pairs incomplete", detail).field(missing)
+}
+
+pub(crate) fn no_queries(field: &str) -> Failure {
+    Failure::new(400, "no-queries", "No queries", format!("`{field}` is empty: there is nothing to score")).field(field)
+}
+
+pub(crate) fn too_many_queries(field: &str, count: usize, limit: usize) -> Failure {
+    let detail = format!("{count} queries; one request may have {limit}, send them in several");
+    Failure::new(413, "too-many-queries", "Too many queries", detail).field(field).value(count).limit(limit)
+}
+
+/// `limit` is the list's length: the index must be below it.
+pub(crate) fn pair_out_of_range(pair: usize, part: usize, list: &str, index: usize, length: usize) -> Failure {
+    let detail = format!("pair {pair} names index {index} of `{list}`, which has {length}");
+    let failure = Failure::new(400, "pair-out-of-range", "Pair out of range", detail);
+    failure.query(pair).field(format!("pairs[{pair}][{part}]")).value(index).limit(length)
+}
+
+pub(crate) fn text_not_encodable(field: &str, query: Option<usize>, reason: &str) -> Failure {
+    Failure::new(400, "text-not-encodable", "Text not encodable", reason).query(query).field(field)
+}
+
+pub(crate) fn tokens_not_decodable(field: &str, reason: &str) -> Failure {
+    Failure::new(400, "tokens-not-decodable", "Tokens not decodable", reason).field(field)
+}
+
+/// `limit` is the vocabulary's size: the id must be below it.
+pub(crate) fn token_out_of_range(field: String, query: Option<usize>, token: u32, limit: usize) -> Failure {
+    let detail = format!("token id {token} is out of range: the model has {limit} ids, from 0");
+    let failure = Failure::new(400, "token-out-of-range", "Token out of range", detail);
+    failure.query(query).field(field).value(token).limit(limit)
+}
+
+pub(crate) fn empty_target(field: String, query: Option<usize>) -> Failure {
+    let detail = "a target needs at least one token: there is nothing to score";
+    Failure::new(400, "empty-target", "Empty target", detail).query(query).field(field)
+}
+
+pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {
+    let why = match rule {
+        Bos::Auto => "this model's texts do not begin with BOS",
+        Bos::None => "`bos` is \"none\"",
+    };
+    let detail = format!("nothing stands before the first target token: the context has no tokens, and {why}");
+    Failure::new(400, "nothing-given", "Nothing to condition on", detail).query(query).field(field)
+}
+
+pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limit: usize) -> Failure {
+    let detail = format!("BOS, context and target have {length} tokens; the longest sequence that fits has {limit}");
+    let failure = Failure::new(400, "sequence-too-long", "Sequence too long", detail);
+    failure.query(query).field(field).value(length).limit(limit)
+}
+
+// Whether there is room for it.
+
+pub(crate) fn request_too_large(tokens: usize, limit: u32) -> Failure {
+    let detail = format!(
+        "the sequences have {tokens} tokens together; the server never holds more than {limit}: send the queries in \
+         several requests"
+    );
+    Failure::new(413, "request-too-large", "Request too large", detail).value(tokens).limit(limit)
+}
+
+pub(crate) fn overloaded(tokens: u32, held: u32, limit: u32) -> Failure {
+    let detail = format!("the request has {tokens} tokens, and {held} of {limit} are taken now: try again");
+    Failure::new(429, "overloaded", "Overloaded", detail).value(tokens).limit(limit).retry()
+}
+
+pub(crate) fn shutting_down() -> Failure {
+    Failure::new(503, "shutting-down", "Shutting down", "the server takes no new work: ask another, or later").retry()
+}
+
+// What went wrong inside.
+
+pub(crate) fn not_finite(query: usize, position: usize, logprob: f32) -> Failure {
+    let detail = format!("the log-probability of target token {position} is {logprob}, which JSON cannot say");
+    Failure::new(500, "not-finite", "Log-probability not finite", detail).query(query).value(logprob.to_string())
+}
+
+pub(crate) fn internal() -> Failure {
+    let detail = "a defect of the server, not of the request; its log has more";
+    Failure::new(500, "internal", "Internal error", detail)
+}
+
+/// What the engine failed at. Requests are checked before they reach it, so a query that it refuses is a defect here.
+pub(crate) fn not_scored(query: usize, field: String, error: &ScoreError) -> Failure {
+    let detail = error.to_string();
+    let failure = match error {
+        ScoreError::Backend(_) => Failure::new(500, "backend-failed", "Backend failed", detail),
+        ScoreError::Stopped => Failure::new(503, "engine-stopped", "Engine stopped", detail),
+        &ScoreError::TooLong { len, limit } => return sequence_too_long(query, field, len, limit),
+        ScoreError::NothingGiven(_) | ScoreError::NothingToScore { .. } | ScoreError::TokenOutOfRange { .. } => {
+            Failure::new(500, "query-refused", "Query refused by the engine", detail)
+        }
+    };
+    failure.query(query).field(field)
+}

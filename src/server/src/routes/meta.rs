@@ -1,0 +1,79 @@
+//! The routes beside the question: the model, its tokenizer, health, metrics.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use surprisal_api::{
+    Bos, DetokenizeRequest, DetokenizeResponse, ModelInfo, ModelList, TokenizeRequest, TokenizeResponse,
+};
+
+use crate::prepare::{begin, check_vocabulary};
+use crate::problem::{self, Failure};
+use crate::{App, body};
+
+pub(super) async fn models(State(app): State<App>) -> Json<ModelList> {
+    let card = app.model();
+    let info = ModelInfo {
+        id: card.id.clone(),
+        object: "model".to_owned(),
+        created: app.started,
+        owned_by: "surprisal".to_owned(),
+        max_model_len: card.max_length,
+        vocab_size: card.vocab_size,
+        fingerprint: card.fingerprint.clone(),
+    };
+    Json(ModelList { object: "list".to_owned(), data: vec![info] })
+}
+
+pub(super) async fn tokenize(State(app): State<App>, request: Request) -> Result<Response, Failure> {
+    let bytes = body::read(request, app.config.max_body_bytes).await?;
+    app.offload(move |app| {
+        let TokenizeRequest { model, prompt, add_special_tokens } = body::parse(&bytes)?;
+        app.check_model(model.as_deref())?;
+        let text = app.codec.encode(&prompt).map_err(|reason| problem::text_not_encodable("prompt", None, &reason))?;
+        let tokens = begin(if add_special_tokens { Bos::Auto } else { Bos::None }, app.codec.bos(), text);
+        json(&TokenizeResponse { count: tokens.len(), tokens, max_model_len: app.model().max_length })
+    })
+    .await
+}
+
+pub(super) async fn detokenize(State(app): State<App>, request: Request) -> Result<Response, Failure> {
+    let bytes = body::read(request, app.config.max_body_bytes).await?;
+    app.offload(move |app| {
+        let DetokenizeRequest { model, tokens } = body::parse(&bytes)?;
+        app.check_model(model.as_deref())?;
+        check_vocabulary(&tokens, app.model().vocab_size, "tokens", None)?;
+        let prompt = app.codec.decode(&tokens).map_err(|reason| problem::tokens_not_decodable("tokens", &reason))?;
+        json(&DetokenizeResponse { prompt })
+    })
+    .await
+}
+
+/// An answer that was written where it was made, off the reactor.
+pub(super) fn json(answer: &impl Serialize) -> Result<Response, Failure> {
+    let bytes = serde_json::to_vec(answer).map_err(|error| {
+        tracing::error!(%error, "an answer could not be written");
+        problem::internal()
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+/// The process lives.
+pub(super) async fn health() -> &'static str {
+    "ok\n"
+}
+
+/// New work is taken.
+pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failure> {
+    if app.drain.is_draining() { Err(problem::shutting_down()) } else { Ok("ready\n") }
+}
+
+pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure> {
+    let text = app.metrics.text().map_err(|error| {
+        tracing::error!(%error, "the metrics could not be written");
+        problem::internal()
+    })?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+}

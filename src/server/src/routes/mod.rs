@@ -1,0 +1,48 @@
+//! The routes.
+
+mod logprobs;
+mod meta;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{Method, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use crate::App;
+use crate::observe::observe;
+use crate::problem::{self, Failure};
+
+/// All routes of an app; [`serve`](crate::serve()) listens and shuts down as well.
+pub fn router(app: App) -> Router {
+    let work = Router::new()
+        .route("/logprobs", post(logprobs::logprobs))
+        .route("/tokenize", post(meta::tokenize))
+        .route("/detokenize", post(meta::detokenize))
+        .route_layer(from_fn_with_state(app.clone(), work));
+    Router::new()
+        .merge(work)
+        .route("/v1/models", get(meta::models))
+        .route("/health", get(meta::health))
+        .route("/ready", get(meta::ready))
+        .route("/metrics", get(meta::metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(app.clone(), observe))
+        .with_state(app)
+}
+
+/// Work is refused once shutdown is asked, and finished if it was taken before.
+async fn work(State(app): State<App>, request: Request, next: Next) -> Result<Response, Failure> {
+    let _working = app.drain.enter().ok_or_else(problem::shutting_down)?;
+    Ok(next.run(request).await)
+}
+
+async fn not_found(method: Method, uri: Uri) -> Failure {
+    problem::route_not_found(method.as_str(), uri.path())
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Failure {
+    problem::method_not_allowed(method.as_str(), uri.path())
+}

@@ -1,0 +1,156 @@
+//! A full server, clients that go away, shutting down, and the numbers that show it.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+use surprisal_engine::Scorer;
+use surprisal_server::ServerConfig;
+use tokio::net::TcpStream;
+
+use crate::support::{BOS, Server, until};
+
+/// Room for ten tokens.
+async fn small() -> Server {
+    Server::with(ServerConfig { max_waiting_tokens: 10, ..ServerConfig::default() }, Some(BOS)).await
+}
+
+#[tokio::test]
+async fn a_full_server_says_try_again_and_recovers() {
+    let server = small().await;
+    server.scorer.open(false);
+    let request = json!({"queries": [{"target": "abc"}, {"target": "d"}]});
+    let first = server.ask(&request);
+    server.until_running(2).await;
+    assert_eq!(server.metric("surprisal_admitted_tokens").await, 6.0);
+
+    let refused = server.post("/logprobs", &request).await;
+    assert_eq!(refused.retry_after.as_deref(), Some("1"));
+    let (status, name, problem) = refused.problem();
+    assert_eq!((status, name.as_str()), (429, "overloaded"));
+    assert_eq!((&problem["value"], &problem["limit"]), (&json!(6), &json!(10)));
+
+    // What still fits is taken.
+    let second = server.ask(&json!({"queries": [{"target": "efg"}]}));
+    server.until_running(3).await;
+    server.scorer.open(true);
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(second.await.unwrap().status, 200);
+    assert_eq!(server.post("/logprobs", &request).await.status, 200);
+    assert_eq!(server.metric("surprisal_admitted_tokens").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_frees_its_place() {
+    let server = small().await;
+    server.scorer.open(false);
+    let request = json!({"queries": [{"target": "abcd"}, {"target": "efgh"}]});
+    let gone = server.ask(&request);
+    server.until_running(2).await;
+    gone.abort();
+    server.until_running(0).await;
+    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+    until(async || server.metric("surprisal_admitted_tokens").await == 0.0).await;
+    let counted = r#"surprisal_http_requests_total{route="/logprobs",status="499"}"#;
+    assert_eq!(server.metric(counted).await, 1.0);
+
+    let next = server.ask(&request);
+    server.until_running(2).await;
+    server.scorer.open(true);
+    assert_eq!(next.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn the_first_failure_cancels_the_rest() {
+    let server = small().await;
+    server.scorer.open(false);
+    let failing =
+        server.ask(&json!({"queries": [{"target": [crate::support::FAILS]}, {"target": "a"}, {"target": "b"}]}));
+    server.until_running(3).await;
+    server.scorer.open(true);
+    assert_eq!(failing.await.unwrap().problem().1, "backend-failed");
+    server.until_running(0).await;
+    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+}
+
+#[tokio::test]
+async fn shutting_down_finishes_what_was_begun() {
+    let server = Server::start().await;
+    server.scorer.open(false);
+    let begun = server.ask(&json!({"queries": [{"target": "abc"}]}));
+    server.until_running(1).await;
+    assert_eq!(server.get("/ready").await.status, 200);
+
+    let (scorer, client, url) = (server.scorer.clone(), server.client.clone(), server.url.clone());
+    let address = url.strip_prefix("http://").unwrap().to_owned();
+    let stopped = server.stop();
+    until(async || client.get(format!("{url}/ready")).send().await.unwrap().status() == 503).await;
+    assert_eq!(client.get(format!("{url}/health")).send().await.unwrap().status(), 200);
+    let late =
+        client.post(format!("{url}/logprobs")).json(&json!({"queries": [{"target": "a"}]})).send().await.unwrap();
+    assert_eq!(late.headers()["retry-after"], "1");
+    assert_eq!(late.status(), 503);
+    assert!(late.text().await.unwrap().contains("urn:surprisal:problem:shutting-down"));
+    assert!(!stopped.is_finished());
+
+    scorer.open(true);
+    let answer = begun.await.unwrap();
+    assert_eq!((answer.status, &answer.json()["results"][0]["tokens"]), (200, &json!(3)));
+    stopped.await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_although_connections_are_open() {
+    let server = Server::start().await;
+    let _silent = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
+    assert_eq!(server.get("/health").await.status, 200);
+    let keeps_alive = server.client.clone();
+    server.stop().await.unwrap().unwrap();
+    drop(keeps_alive);
+}
+
+#[tokio::test]
+async fn metrics_are_in_prometheus_text_format() {
+    let server = Server::start().await;
+    let query = json!({"context": "It was", "target": " a dark night"});
+    server.post("/logprobs", &json!({"queries": [query, query]})).await;
+    server.post("/logprobs", &json!({"queries": []})).await;
+    server.get("/no/such/route").await;
+    let reply = server.get("/metrics").await;
+    assert_eq!(reply.content_type, "text/plain; version=0.0.4");
+
+    let mut typed = HashSet::new();
+    for line in reply.text.lines() {
+        if let Some(header) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = header.split_once(' ').unwrap();
+            assert!(name.starts_with("surprisal_") && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert!(typed.insert(name.to_owned()), "{name} comes twice");
+        } else if !line.starts_with('#') {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            value.parse::<f64>().unwrap();
+            let name = series.split('{').next().unwrap();
+            let parts = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+            assert!(typed.contains(name) || parts.is_some_and(|name| typed.contains(name)), "{line}");
+        }
+    }
+    for (series, value) in [
+        ("surprisal_num_requests_running", 0.0),
+        ("surprisal_num_requests_waiting", 0.0),
+        ("surprisal_kv_cache_usage_perc", 0.25),
+        ("surprisal_prompt_tokens_total", 40.0),
+        ("surprisal_prefix_cache_queries_total", 400.0),
+        ("surprisal_prefix_cache_hits_total", 100.0),
+        ("surprisal_computed_tokens_total", 300.0),
+        ("surprisal_cached_tokens_total", 100.0),
+        ("surprisal_scored_tokens_total", 0.0),
+        ("surprisal_request_success_total", 1.0),
+        ("surprisal_e2e_request_latency_seconds_count", 1.0),
+        (r#"surprisal_http_requests_total{route="/logprobs",status="200"}"#, 1.0),
+        (r#"surprisal_http_requests_total{route="/logprobs",status="400"}"#, 1.0),
+        (r#"surprisal_http_requests_total{route="none",status="404"}"#, 1.0),
+        (r#"surprisal_problems_total{type="no-queries"}"#, 1.0),
+        (r#"surprisal_problems_total{type="route-not-found"}"#, 1.0),
+    ] {
+        assert_eq!(server.metric(series).await, value, "{series}");
+    }
+}

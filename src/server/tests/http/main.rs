@@ -1,0 +1,8 @@
+//! The server over a real socket: what it answers, what it refuses, and how it behaves when it is full or told to stop.
+
+#![allow(clippy::unwrap_used)]
+
+mod answers;
+mod load;
+mod problems;
+mod support;

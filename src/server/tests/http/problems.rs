@@ -1,0 +1,230 @@
+//! Whatever is wrong is said: which query, which field, which value, which limit.
+
+use serde_json::{Value, json};
+use surprisal_server::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{BOS, FAILS, INFINITE, MAX_LENGTH, PANICS, STOPS, Server, VOCABULARY};
+
+/// Asserts that a body is refused with this status and type, and exactly these members besides the words.
+async fn refused(server: &Server, path: &str, body: &str, status: u16, name: &str, members: Value) -> Value {
+    let (found, kind, problem) = server.post_as("application/json", path, body).await.problem();
+    assert_eq!((found, kind.as_str()), (status, name), "{body}: {problem}");
+    for member in ["query", "field", "value", "limit"] {
+        assert_eq!(problem.get(member), members.get(member), "{member} of {body}: {problem}");
+    }
+    problem
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_told_where() {
+    let server = Server::start().await;
+    for (body, place) in [
+        ("", "line 1 column 0"),
+        ("{\"queries\":[{\"target\":\n\"a\"}", "line 2 column 4"),
+        ("nonsense", "line 1 column 2"),
+        ("{\"queries\":[{\"target\":\"a\"}]} more", "line 1 column 30"),
+    ] {
+        let problem = refused(&server, "/logprobs", body, 400, "invalid-json", json!({})).await;
+        assert!(problem["detail"].as_str().unwrap().contains(place), "{body}: {problem}");
+    }
+    for path in ["/tokenize", "/detokenize"] {
+        refused(&server, path, "nonsense", 400, "invalid-json", json!({})).await;
+    }
+}
+
+#[tokio::test]
+async fn unknown_fields_and_wrong_types_are_named() {
+    let server = Server::start().await;
+    for (body, members) in [
+        (r#"{"querys":[]}"#, json!({"field": "querys"})),
+        (
+            r#"{"queries":[{"target":"a"},{"target":"b","contxt":""}]}"#,
+            json!({"field": "queries[1].contxt", "query": 1}),
+        ),
+        (r#"{"queries":[{"target":[1,"x"]}]}"#, json!({"field": "queries[0].target[1]", "query": 0})),
+        (r#"{"queries":[{"target":[1,-2]}]}"#, json!({"field": "queries[0].target[1]", "query": 0})),
+        (r#"{"queries":[{"context":"a"}]}"#, json!({"field": "queries[0]", "query": 0})),
+        (r#"{"queries":[],"detail":"all"}"#, json!({"field": "detail"})),
+        (r#"{"contexts":["a"],"targets":["b"],"pairs":"some"}"#, json!({"field": "pairs"})),
+        (r#"{"contexts":["a"],"targets":["b"],"pairs":[[0,0],[0,"b"]]}"#, json!({"field": "pairs[1][1]", "query": 1})),
+        (r#"{"contexts":["a",{}],"targets":["b"]}"#, json!({"field": "contexts[1]"})),
+    ] {
+        refused(&server, "/logprobs", body, 400, "invalid-field", members).await;
+    }
+    refused(&server, "/tokenize", r#"{"prompt":7}"#, 400, "invalid-field", json!({"field": "prompt"})).await;
+    refused(&server, "/detokenize", r#"{"tokens":[1,"b"]}"#, 400, "invalid-field", json!({"field": "tokens[1]"})).await;
+}
+
+#[tokio::test]
+async fn a_request_has_one_form_and_something_in_it() {
+    let server = Server::start().await;
+    let a = json!(["a"]);
+    for (body, name, field) in [
+        (json!({}), "missing-form", "queries"),
+        (json!({"detail": "tokens"}), "missing-form", "queries"),
+        (json!({"queries": [{"target": "a"}], "contexts": a}), "mixed-forms", "contexts"),
+        (json!({"queries": [{"target": "a"}], "targets": a}), "mixed-forms", "targets"),
+        (json!({"queries": [{"target": "a"}], "pairs": "all"}), "mixed-forms", "pairs"),
+        (json!({"pairs": [[0, 0]]}), "incomplete-pairs", "contexts"),
+        (json!({"targets": a, "pairs": "all"}), "incomplete-pairs", "contexts"),
+        (json!({"contexts": a}), "incomplete-pairs", "targets"),
+        (json!({"queries": []}), "no-queries", "queries"),
+        (json!({"contexts": [], "targets": a}), "no-queries", "contexts"),
+        (json!({"contexts": a, "targets": []}), "no-queries", "targets"),
+        (json!({"contexts": a, "targets": a, "pairs": []}), "no-queries", "pairs"),
+    ] {
+        refused(&server, "/logprobs", &body.to_string(), 400, name, json!({"field": field})).await;
+    }
+}
+
+#[tokio::test]
+async fn each_text_is_checked_and_named() {
+    let server = Server::start().await;
+    let query = |target: Value| json!({"queries": [{"target": "a"}, {"target": target}]});
+    let matrix = |targets: Value| json!({"contexts": ["a"], "targets": targets});
+    let wrong = vec![0, 0, 0, 0, 0, 0, 0, VOCABULARY];
+    let ids = |field| json!({"field": field, "value": VOCABULARY, "limit": VOCABULARY});
+    let ids_of = |query, field| json!({"query": query, "field": field, "value": VOCABULARY, "limit": VOCABULARY});
+    for (body, name, members) in [
+        (query(json!("")), "empty-target", json!({"query": 1, "field": "queries[1].target"})),
+        (query(json!([])), "empty-target", json!({"query": 1, "field": "queries[1].target"})),
+        (matrix(json!(["a", ""])), "empty-target", json!({"field": "targets[1]"})),
+        (query(json!("a\0")), "text-not-encodable", json!({"query": 1, "field": "queries[1].target"})),
+        (matrix(json!(["a\0"])), "text-not-encodable", json!({"field": "targets[0]"})),
+        (json!({"contexts": ["a\0"], "targets": ["a"]}), "text-not-encodable", json!({"field": "contexts[0]"})),
+        (query(json!(wrong)), "token-out-of-range", ids_of(1, "queries[1].target[7]")),
+        (
+            json!({"queries": [{"context": wrong, "target": "a"}]}),
+            "token-out-of-range",
+            ids_of(0, "queries[0].context[7]"),
+        ),
+        (matrix(json!(["a", "b", wrong])), "token-out-of-range", ids("targets[2][7]")),
+    ] {
+        refused(&server, "/logprobs", &body.to_string(), 400, name, members).await;
+    }
+    refused(&server, "/tokenize", r#"{"prompt":"\u0000"}"#, 400, "text-not-encodable", json!({"field": "prompt"}))
+        .await;
+    let body = json!({"tokens": [1, VOCABULARY]}).to_string();
+    refused(&server, "/detokenize", &body, 400, "token-out-of-range", ids("tokens[1]")).await;
+    let body = json!({"tokens": [BOS]}).to_string();
+    refused(&server, "/detokenize", &body, 400, "tokens-not-decodable", json!({"field": "tokens"})).await;
+}
+
+#[tokio::test]
+async fn pairs_must_exist() {
+    let server = Server::start().await;
+    for (pair, field, value, limit) in [([2, 0], "pairs[1][0]", 2, 2), ([0, 9], "pairs[1][1]", 9, 1)] {
+        let body = json!({"contexts": ["a", "b"], "targets": ["c"], "pairs": [[1, 0], pair]}).to_string();
+        let members = json!({"query": 1, "field": field, "value": value, "limit": limit});
+        refused(&server, "/logprobs", &body, 400, "pair-out-of-range", members).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sequence_that_does_not_fit_is_not_cut() {
+    let server = Server::start().await;
+    let long = vec![1_u32; MAX_LENGTH - 1];
+    let body = json!({"queries": [{"target": "a"}, {"context": [1], "target": long}]}).to_string();
+    let members = json!({"query": 1, "field": "queries[1]", "value": MAX_LENGTH + 1, "limit": MAX_LENGTH});
+    refused(&server, "/logprobs", &body, 400, "sequence-too-long", members).await;
+    let body = json!({"contexts": ["", "a"], "targets": [long]}).to_string();
+    let members = json!({"query": 1, "field": "pairs[1]", "value": MAX_LENGTH + 1, "limit": MAX_LENGTH});
+    refused(&server, "/logprobs", &body, 400, "sequence-too-long", members).await;
+}
+
+#[tokio::test]
+async fn a_target_needs_something_before_it() {
+    let (with, without) = (Server::start().await, Server::with(ServerConfig::default(), None).await);
+    for (server, bos) in [(&with, "none"), (&without, "auto"), (&without, "none")] {
+        let body = json!({"queries": [{"context": "", "target": "a"}], "bos": bos}).to_string();
+        let members = json!({"query": 0, "field": "queries[0].context"});
+        refused(server, "/logprobs", &body, 400, "nothing-given", members).await;
+        let body = json!({"contexts": ["a", ""], "targets": ["a", "b"], "bos": bos}).to_string();
+        let members = json!({"query": 2, "field": "contexts[1]"});
+        refused(server, "/logprobs", &body, 400, "nothing-given", members).await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_served_model_answers() {
+    let server = Server::start().await;
+    for (path, body) in [
+        ("/logprobs", json!({"model": "other", "queries": [{"target": "a"}]})),
+        ("/tokenize", json!({"model": "other", "prompt": "a"})),
+        ("/detokenize", json!({"model": "other", "tokens": [1]})),
+    ] {
+        let members = json!({"field": "model", "value": "other"});
+        let problem = refused(&server, path, &body.to_string(), 404, "model-not-found", members).await;
+        assert!(problem["detail"].as_str().unwrap().contains("letters"));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_can_never_fit_is_told_the_limit() {
+    let config = ServerConfig { max_body_bytes: 1000, max_queries: 4, max_waiting_tokens: 100 };
+    let server = Server::with(config, Some(BOS)).await;
+    let too_many = |field, value| json!({"field": field, "value": value, "limit": 4});
+    let five = json!({"queries": vec![json!({"target": "a"}); 5]}).to_string();
+    refused(&server, "/logprobs", &five, 413, "too-many-queries", too_many("queries", 5)).await;
+    let six = json!({"contexts": ["a", "b"], "targets": ["c", "d", "e"]}).to_string();
+    refused(&server, "/logprobs", &six, 413, "too-many-queries", too_many("pairs", 6)).await;
+    let tokens = json!({"contexts": ["", "a"], "targets": ["b".repeat(50)]}).to_string();
+    refused(&server, "/logprobs", &tokens, 413, "request-too-large", json!({"value": 103, "limit": 100})).await;
+    for length in [1000, 1500, 5000] {
+        let body = json!({"queries": [{"target": "b".repeat(length)}]}).to_string();
+        refused(&server, "/logprobs", &body, 413, "body-too-large", json!({"limit": 1000})).await;
+    }
+    let fits = json!({"queries": [{"target": "a"}]}).to_string();
+    let padded = format!("{fits}{}", " ".repeat(1000 - fits.len()));
+    assert_eq!(server.post_as("application/json", "/logprobs", padded).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_leave_need_not_send_a_body_that_is_too_large() {
+    let server = Server::with(ServerConfig { max_body_bytes: 10, ..ServerConfig::default() }, Some(BOS)).await;
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\
+                expect: 100-continue\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
+async fn http_itself_is_checked() {
+    let server = Server::start().await;
+    for found in ["text/plain", "application/json5", ""] {
+        let (status, name, problem) = server.post_as(found, "/logprobs", "{}").await.problem();
+        assert_eq!((status, name.as_str()), (415, "unsupported-media-type"));
+        assert_eq!((&problem["field"], &problem["value"]), (&json!("Content-Type"), &json!(found)));
+    }
+    for path in ["/", "/logprob", "/logprobs/", "/v1"] {
+        let (status, name, _) = server.get(path).await.problem();
+        assert_eq!((status, name.as_str()), (404, "route-not-found"), "{path}");
+    }
+    let wrong = server.get("/logprobs").await;
+    assert_eq!(wrong.allow.as_deref(), Some("POST"));
+    let (status, name, _) = wrong.problem();
+    assert_eq!((status, name.as_str()), (405, "method-not-allowed"));
+    let (status, name, _) = server.post("/health", &json!({})).await.problem();
+    assert_eq!((status, name.as_str()), (405, "method-not-allowed"));
+}
+
+#[tokio::test]
+async fn what_goes_wrong_inside_names_the_query() {
+    let server = Server::start().await;
+    let body = |token| json!({"queries": [{"target": "a"}, {"target": [token]}, {"target": [FAILS]}]}).to_string();
+    let at = json!({"query": 1, "field": "queries[1]"});
+    let problem = refused(&server, "/logprobs", &body(FAILS), 500, "backend-failed", at.clone()).await;
+    assert!(problem["detail"].as_str().unwrap().contains("out of memory"));
+    refused(&server, "/logprobs", &body(STOPS), 503, "engine-stopped", at).await;
+    refused(&server, "/logprobs", &body(PANICS), 500, "internal", json!({})).await;
+    let infinite = json!({"queries": [{"target": [1, INFINITE]}]}).to_string();
+    refused(&server, "/logprobs", &infinite, 500, "not-finite", json!({"query": 0, "value": "-inf"})).await;
+    // A panic is one request's misfortune, not the server's.
+    assert_eq!(server.post("/logprobs", &json!({"queries": [{"target": "a"}]})).await.status, 200);
+    assert_eq!(server.metric("surprisal_admitted_tokens").await, 0.0);
+}
