@@ -35,7 +35,7 @@ use crate::words::word;
 use crate::{Checkpoint, Error};
 
 /// Changed whenever the files written for a spec change.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const HEAD_DIM: usize = 64;
 const EPS: f64 = 1e-5;
 /// The dimension that is always this dominates the others, whose squares add up to less than 4 a symbol.
@@ -306,7 +306,12 @@ fn tokenizer(spec: &OracleSpec) -> Value {
     let sequence = json!({"Sequence": {"id": "A", "type_id": 0}});
     let begin = json!({"SpecialToken": {"id": "<s>", "type_id": 0}});
     json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "version": "1.0", "truncation": null, "padding": null,
+        // Words may stand on lines and be indented, as in any text.
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "},
+            {"type": "Strip", "strip_left": true, "strip_right": true},
+        ]},
         "added_tokens": [{
             "id": bos, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true,
@@ -354,6 +359,8 @@ mod tests {
         let text = tokenizer.decode(&[0, 1, 15]).unwrap();
         assert_eq!(tokenizer.encode(&text).unwrap(), [0, 1, 15]);
         assert_eq!(tokenizer.encode("baba- baba+").unwrap(), [0, 1]);
+        assert_eq!(tokenizer.encode("  baba-\n\tbaba+ \n").unwrap(), [0, 1]);
+        assert_eq!(tokenizer.encode(" \n").unwrap(), [0u32; 0]);
         assert!(tokenizer.encode("baba- ducks").unwrap_err().to_string().contains("ducks"));
         assert_eq!(std::fs::read_dir(dir.parent().unwrap()).unwrap().count(), 1, "nothing else is left behind");
     }

@@ -1,0 +1,105 @@
+//! The binary as a person uses it: serve, score, estimate; exit codes, and errors that say what to do.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn surprisal(cache: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_surprisal"));
+    command.env("XDG_CACHE_HOME", cache).env_remove("SURPRISAL_LOG");
+    command
+}
+
+fn run(cache: &Path, args: &[&str]) -> Output {
+    surprisal(cache).args(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// `surprisal serve` on a free port, stopped when dropped.
+struct Serving {
+    child: Child,
+    url: String,
+}
+
+impl Serving {
+    fn start(cache: &Path) -> Self {
+        let mut child = surprisal(cache).args(["serve", "--port", "0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let line = lines.find(|line| line.starts_with("serving")).unwrap();
+        let url = line.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap();
+        let url = format!("http://{}", url.trim_end_matches(','));
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, url }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(dir.path());
+
+    let scored = run(dir.path(), &["score", "--url", &serving.url, "--context", "baba+", "baba+ baba-", "--json"]);
+    assert!(scored.status.success(), "{}", stderr(&scored));
+    let answer: Value = serde_json::from_slice(&scored.stdout).unwrap();
+    let logprobs = answer["results"][0]["logprobs"].as_array().unwrap();
+    // The coin was seen: its own side has the symbol's whole probability, the other one a millionth of it.
+    let gap = logprobs[0].as_f64().unwrap() - logprobs[1].as_f64().unwrap();
+    assert!((gap - 1e6f64.ln()).abs() < 1e-4, "{answer}");
+    let plain = run(dir.path(), &["score", "--url", &serving.url, "baba+ baba-"]);
+    assert!(String::from_utf8_lossy(&plain.stdout).contains("nats in all, 2 tokens"));
+
+    let text = dir.path().join("text.txt");
+    std::fs::write(&text, "baba+ tuve- baba+ baba+ ".repeat(40)).unwrap();
+    let out = dir.path().join("report");
+    let common = ["estimate", text.to_str().unwrap(), "--url", &serving.url, "--windows", "6", "--splits", "2,4,8"];
+    let estimated = run(dir.path(), &[&common[..], &["--out", out.to_str().unwrap(), "--json"]].concat());
+    assert!(estimated.status.success(), "{}", stderr(&estimated));
+    let report: Value = serde_json::from_slice(&estimated.stdout).unwrap();
+    assert_eq!(report["rows"].as_array().unwrap().len(), 3);
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("<svg"));
+    let explained = run(dir.path(), &[&common[..], &["--explain"]].concat());
+    assert!(String::from_utf8_lossy(&explained.stdout).contains("queries"));
+
+    assert!(Command::new("kill").arg(serving.child.id().to_string()).status().unwrap().success());
+    assert!(serving.child.wait().unwrap().success(), "SIGTERM is a clean end");
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.toml");
+    std::fs::write(&bad, "prot = 1").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let closed = "http://127.0.0.1:1";
+    for (args, code, hint) in [
+        (&["serve", "--no-such-flag"][..], 2, "--help"),
+        (&["serve", "--cache-mib", "0", "--port", "0"], 2, "cache_mib"),
+        (&["serve", "--config", bad.to_str().unwrap()], 2, "prot"),
+        (&["serve", "--model", "./no/such/model", "--port", "0"], 1, "no such folder"),
+        (&["serve", "--port", &port], 1, "--port"),
+        (&["score", "text", "--url", closed], 1, closed),
+        (&["estimate", "no-such-file", "--url", closed], 1, closed),
+        (&["estimate", "file", "--windows", "1"], 1, "documents"),
+        (&[], 2, "Usage"),
+    ] {
+        let output = run(dir.path(), args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(hint), "{args:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{args:?}: nothing on stdout");
+    }
+}
