@@ -8,10 +8,12 @@ mod config;
 mod error;
 pub mod hub;
 pub mod oracle;
+mod rope;
 mod tokenizer;
 mod words;
 
 pub use checkpoint::Checkpoint;
-pub use config::LlamaConfig;
+pub use config::{Architecture, LlamaConfig};
 pub use error::Error;
+pub use rope::RopeScaling;
 pub use tokenizer::TextTokenizer;

@@ -3,22 +3,39 @@
 use pulp::Arch;
 use surprisal_model::{Checkpoint, LlamaConfig};
 
-use super::attention::{self, Shape};
+use super::attention::{self, HeadNorms, Inputs, Shape};
 use super::kv::LayerKv;
 use super::math;
 use super::matrix::{PANEL, Panels, Row, Weights, Write, multiply, panels_for};
-use super::rope::Rope;
+use super::rope::{Angles, Rope};
 use crate::backend::ForwardBatch;
 
 /// One decoder layer.
 #[derive(Debug)]
 struct Layer {
     attention_norm: Vec<Row>,
-    qkv: Weights,
-    output: Weights,
+    qkv: Linear,
+    head_norms: Option<HeadNorms>,
+    output: Linear,
     mlp_norm: Vec<Row>,
-    gate_up: Weights,
-    down: Weights,
+    gate_up: Linear,
+    down: Linear,
+}
+
+/// A product and, in some models, a bias.
+#[derive(Debug)]
+struct Linear {
+    weights: Weights,
+    bias: Option<Vec<Row>>,
+}
+
+impl Linear {
+    fn apply(&self, arch: Arch, x: &Panels, out: &mut Panels, write: Write) {
+        multiply(arch, x, &self.weights, out, write);
+        if let Some(bias) = &self.bias {
+            math::add_bias(out, bias);
+        }
+    }
 }
 
 /// The whole model.
@@ -38,27 +55,28 @@ pub(crate) struct Llama {
 }
 
 impl Llama {
-    /// Reads and packs all tensors; positions below `max_length` can be computed.
-    pub(crate) fn load(checkpoint: &Checkpoint, max_length: usize) -> Result<Self, surprisal_model::Error> {
+    /// Reads and packs all tensors.
+    pub(crate) fn load(checkpoint: &Checkpoint) -> Result<Self, surprisal_model::Error> {
         let config = checkpoint.config();
-        let shape = shape(config);
-        let loader = Loader { checkpoint, shape };
-        let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
-        let layers = (0..config.layers).map(|i| loader.layer(i, hidden, mlp)).collect::<Result<_, _>>()?;
+        let loader = Loader { checkpoint, config };
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        // First of all the embedding: a configuration that its tensors do not bear out is refused before memory is taken for it.
+        let embedding = loader.plain("model.embed_tokens.weight", vocab, hidden)?;
+        let layers = (0..config.layers).map(|i| loader.layer(i)).collect::<Result<_, _>>()?;
         let head = match config.tie_word_embeddings {
             true => None,
-            false => Some(loader.plain("lm_head.weight", config.vocab_size, hidden)?),
+            false => Some(loader.plain("lm_head.weight", vocab, hidden)?),
         };
         Ok(Self {
             arch: Arch::new(),
             hidden_size: hidden,
             eps: config.rms_norm_eps,
-            mlp_panels: panels_for(mlp),
-            shape,
-            rope: Rope::new(config.head_dim, config.rope_theta, max_length),
-            embedding: loader.plain("model.embed_tokens.weight", config.vocab_size, hidden)?,
+            mlp_panels: panels_for(config.intermediate_size),
+            shape: shape(config),
+            rope: Rope::new(config),
+            embedding,
             layers,
-            norm: loader.norm("model.norm.weight", hidden)?,
+            norm: loader.vector("model.norm.weight", hidden)?,
             head,
         })
     }
@@ -79,8 +97,9 @@ impl Llama {
     /// Runs the batch's tokens through all layers; returns the residual stream, before the last norm.
     pub(crate) fn forward(&self, batch: &ForwardBatch, kv: &mut [LayerKv]) -> Panels {
         let mut x = self.embed(&batch.tokens);
+        let angles = self.rope.angles(&batch.chunks);
         for (layer, kv) in self.layers.iter().zip(kv) {
-            self.attention(layer, batch, kv, &mut x);
+            self.attention(layer, batch, &angles, kv, &mut x);
             self.mlp(layer, &mut x);
         }
         x
@@ -101,84 +120,123 @@ impl Llama {
         x
     }
 
-    fn attention(&self, layer: &Layer, batch: &ForwardBatch, kv: &mut LayerKv, x: &mut Panels) {
+    fn attention(&self, layer: &Layer, batch: &ForwardBatch, angles: &Angles, kv: &mut LayerKv, x: &mut Panels) {
         let normed = math::rms_norm(self.arch, x, self.hidden_size, self.eps, &layer.attention_norm);
-        let mut qkv = Panels::zeros(x.rows(), layer.qkv.panels());
-        multiply(self.arch, &normed, &layer.qkv, &mut qkv, Write::Set);
-        attention::write_kv(&self.shape, &self.rope, &qkv, &batch.chunks, kv);
-        let attended = attention::attend(self.arch, &self.shape, &self.rope, &qkv, &batch.chunks, kv);
-        multiply(self.arch, &attended, &layer.output, x, Write::Add);
+        let mut qkv = Panels::zeros(x.rows(), layer.qkv.weights.panels());
+        layer.qkv.apply(self.arch, &normed, &mut qkv, Write::Set);
+        let norms = layer.head_norms.as_ref();
+        let inputs = Inputs { shape: &self.shape, norms, angles, qkv: &qkv, chunks: &batch.chunks };
+        attention::write_kv(&inputs, kv);
+        let attended = attention::attend(self.arch, &inputs, kv);
+        layer.output.apply(self.arch, &attended, x, Write::Add);
     }
 
     fn mlp(&self, layer: &Layer, x: &mut Panels) {
         let normed = math::rms_norm(self.arch, x, self.hidden_size, self.eps, &layer.mlp_norm);
-        let mut gate_up = Panels::zeros(x.rows(), layer.gate_up.panels());
-        multiply(self.arch, &normed, &layer.gate_up, &mut gate_up, Write::Set);
+        let mut gate_up = Panels::zeros(x.rows(), layer.gate_up.weights.panels());
+        layer.gate_up.apply(self.arch, &normed, &mut gate_up, Write::Set);
         let (gate, up) = gate_up.split_mut(self.mlp_panels);
         math::silu_mul(self.arch, gate, up);
         gate_up.truncate(self.mlp_panels);
-        multiply(self.arch, &gate_up, &layer.down, x, Write::Add);
+        layer.down.apply(self.arch, &gate_up, x, Write::Add);
     }
 }
 
 /// The attention's shape as a checkpoint's configuration gives it.
-pub(crate) fn shape(config: &LlamaConfig) -> Shape {
+fn shape(config: &LlamaConfig) -> Shape {
     Shape {
         heads: config.heads,
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
         head_panels: panels_for(config.head_dim),
+        window: config.sliding_window.unwrap_or(usize::MAX),
+        eps: config.rms_norm_eps,
     }
 }
 
 /// Reads tensors and packs them, each head padded to whole panels.
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
-    shape: Shape,
+    config: &'a LlamaConfig,
 }
 
 impl Loader<'_> {
-    fn layer(&self, index: usize, hidden: usize, mlp: usize) -> Result<Layer, surprisal_model::Error> {
-        let name = |tensor: &str| format!("model.layers.{index}.{tensor}.weight");
-        let Shape { heads, kv_heads, head_dim, head_panels } = self.shape;
-        let padded = head_panels * PANEL;
+    fn layer(&self, index: usize) -> Result<Layer, surprisal_model::Error> {
+        let config = self.config;
+        let name = |tensor: &str| format!("model.layers.{index}.{tensor}");
+        let (hidden, mlp, head_dim) = (config.hidden_size, config.intermediate_size, config.head_dim);
+        let padded = panels_for(head_dim) * PANEL;
         let pad = move |i: usize| i / head_dim * padded + i % head_dim;
+        let (queries, keys) = (config.heads * head_dim, config.kv_heads * head_dim);
 
-        let mut qkv = Weights::zeros((heads + 2 * kv_heads) * padded, hidden);
-        let mut first = 0;
-        for (tensor, count) in [("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads)] {
-            let rows = self.read(&name(&format!("self_attn.{tensor}")), &[count * head_dim, hidden])?;
-            qkv.set_rows(&rows, hidden, |n| first + pad(n), |k| k);
-            first += count * padded;
-        }
-        let mut output = Weights::zeros(hidden, heads * padded);
-        let rows = self.read(&name("self_attn.o_proj"), &[hidden, heads * head_dim])?;
-        output.set_rows(&rows, heads * head_dim, |n| n, pad);
-
-        let mut gate_up = Weights::zeros(2 * panels_for(mlp) * PANEL, hidden);
-        for (tensor, first) in [("gate_proj", 0), ("up_proj", panels_for(mlp) * PANEL)] {
-            let rows = self.read(&name(&format!("mlp.{tensor}")), &[mlp, hidden])?;
-            gate_up.set_rows(&rows, hidden, |n| first + n, |k| k);
-        }
+        let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
+        let qkv = qkv.map(|(tensor, outputs)| (name(&format!("self_attn.{tensor}")), outputs));
+        let output = self.read(&name("self_attn.o_proj.weight"), &[hidden, queries])?;
+        let mut output_weights = Weights::zeros(hidden, config.heads * padded);
+        output_weights.set_rows(&output, queries, |n| n, pad);
+        let gate_up = ["gate_proj", "up_proj"].map(|tensor| (name(&format!("mlp.{tensor}")), mlp));
+        let bias = |tensor: &str, has: bool| has.then(|| self.vector(&name(tensor), hidden)).transpose();
+        let head_norm = |tensor: &str| self.vector(&name(tensor), head_dim);
+        let head_norms = match config.qk_norm {
+            true => Some(HeadNorms {
+                query: head_norm("self_attn.q_norm.weight")?,
+                key: head_norm("self_attn.k_norm.weight")?,
+            }),
+            false => None,
+        };
         Ok(Layer {
-            attention_norm: self.norm(&name("input_layernorm"), hidden)?,
-            qkv,
-            output,
-            mlp_norm: self.norm(&name("post_attention_layernorm"), hidden)?,
-            gate_up,
-            down: self.plain(&name("mlp.down_proj"), hidden, mlp)?,
+            attention_norm: self.vector(&name("input_layernorm.weight"), hidden)?,
+            qkv: self.fused(&qkv, hidden, config.qkv_bias, pad)?,
+            head_norms,
+            output: Linear { weights: output_weights, bias: bias("self_attn.o_proj.bias", config.output_bias)? },
+            mlp_norm: self.vector(&name("post_attention_layernorm.weight"), hidden)?,
+            gate_up: self.fused(&gate_up, hidden, config.mlp_bias, |n| n)?,
+            down: Linear {
+                weights: self.plain(&name("mlp.down_proj.weight"), hidden, mlp)?,
+                bias: bias("mlp.down_proj.bias", config.mlp_bias)?,
+            },
         })
     }
 
+    /// Several matrices of one input as one product: each from a panel of its own on, its outputs where `place` puts them.
+    fn fused(
+        &self,
+        parts: &[(String, usize)],
+        depth: usize,
+        has_bias: bool,
+        place: impl Fn(usize) -> usize + Copy,
+    ) -> Result<Linear, surprisal_model::Error> {
+        let read = |(name, outputs): &(String, usize)| self.read(&format!("{name}.weight"), &[*outputs, depth]);
+        let matrices = parts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let panels = |outputs: usize| panels_for(place(outputs - 1) + 1);
+        let total: usize = parts.iter().map(|&(_, outputs)| panels(outputs)).sum();
+        let mut weights = Weights::zeros(total * PANEL, depth);
+        let mut bias = vec![[0.0; PANEL]; total];
+        let mut first = 0;
+        for ((name, outputs), matrix) in parts.iter().zip(&matrices) {
+            weights.set_rows(matrix, depth, |n| first + place(n), |k| k);
+            if has_bias {
+                for (n, value) in self.read(&format!("{name}.bias"), &[*outputs])?.into_iter().enumerate() {
+                    bias.as_flattened_mut()[first + place(n)] = value;
+                }
+            }
+            first += panels(*outputs) * PANEL;
+        }
+        Ok(Linear { weights, bias: has_bias.then_some(bias) })
+    }
+
     fn plain(&self, name: &str, outputs: usize, depth: usize) -> Result<Weights, surprisal_model::Error> {
+        let rows = self.read(name, &[outputs, depth])?;
         let mut weights = Weights::zeros(outputs, depth);
-        weights.set_rows(&self.read(name, &[outputs, depth])?, depth, |n| n, |k| k);
+        weights.set_rows(&rows, depth, |n| n, |k| k);
         Ok(weights)
     }
 
-    fn norm(&self, name: &str, hidden: usize) -> Result<Vec<Row>, surprisal_model::Error> {
-        let mut rows = vec![[0.0; PANEL]; panels_for(hidden)];
-        rows.as_flattened_mut()[..hidden].copy_from_slice(&self.read(name, &[hidden])?);
+    /// A vector in panels, padded with zeros.
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<Row>, surprisal_model::Error> {
+        let values = self.read(name, &[len])?;
+        let mut rows = vec![[0.0; PANEL]; panels_for(len)];
+        rows.as_flattened_mut()[..len].copy_from_slice(&values);
         Ok(rows)
     }
 

@@ -80,6 +80,24 @@ pub(crate) fn rms_norm(arch: Arch, x: &Panels, columns: usize, eps: f64, weight:
     out
 }
 
+/// RMSNorm of one head's vector, in place; `columns` of it are real.
+pub(crate) fn head_norm(head: &mut [Row], columns: usize, eps: f64, weight: &[Row]) {
+    let squares: f64 = head.as_flattened().iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    let scale = (1.0 / (squares / columns as f64 + eps).sqrt()) as f32;
+    for (x, weight) in head.as_flattened_mut().iter_mut().zip(weight.as_flattened()) {
+        *x = *x * scale * weight;
+    }
+}
+
+/// Adds a bias to every row.
+pub(crate) fn add_bias(x: &mut Panels, bias: &[Row]) {
+    x.panels_mut().zip(bias).for_each(|(rows, bias)| {
+        for (x, bias) in rows.as_flattened_mut().chunks_exact_mut(bias.len()).flat_map(|row| row.iter_mut().zip(bias)) {
+            *x += bias;
+        }
+    });
+}
+
 struct RmsScale<'a> {
     x: &'a Panels,
     row: usize,

@@ -86,7 +86,7 @@ impl CpuBackend {
             .thread_name(|i| format!("surprisal-cpu-{i}"))
             .build()
             .map_err(|error| LoadError::Threads(error.to_string()))?;
-        let model = pool.install(|| Llama::load(checkpoint, max_length))?;
+        let model = pool.install(|| Llama::load(checkpoint))?;
         let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();
         Ok(Self {
             arch: Arch::new(),
