@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use crate::{Error, LlamaConfig};
+use crate::fp8::e4m3;
+use crate::{Error, LlamaConfig, Quantization};
 
 /// A checkpoint's configuration and weights.
 #[derive(Debug)]
@@ -71,30 +73,68 @@ impl Checkpoint {
         tensors.map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
     }
 
-    /// A tensor's values in row-major order, converted from f32, f16 or bf16.
+    /// A tensor's values in row-major order, converted from f32, f16, bf16 or, with its scales, FP8.
     ///
     /// # Errors
     ///
     /// It is missing, has another shape or type, or holds a value that is not finite.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
-        let missing = || Error::MissingTensor { name: name.to_owned() };
-        let shard = &self.shards[*self.places.get(name).ok_or_else(missing)?];
-        let info = shard.metadata.info(name).ok_or_else(missing)?;
+        let (info, bytes) = self.find(name)?;
         let wrong = |expected: String, found: String| Error::Tensor { name: name.to_owned(), expected, found };
         if info.shape != shape {
             return Err(wrong(format!("shape {shape:?}"), format!("{:?}", info.shape)));
         }
-        let bytes = &shard.map[shard.data + info.data_offsets.0..shard.data + info.data_offsets.1];
-        let values: Vec<f32> = match info.dtype {
-            Dtype::F32 => bytes.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::F16 => bytes.par_chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Dtype::BF16 => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            other => return Err(wrong("f32, f16 or bf16".to_owned(), format!("{other:?}"))),
+        let values: Vec<f32> = match (info.dtype, self.config.quantization) {
+            (Dtype::F32, _) => {
+                bytes.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+            (Dtype::F16, _) => bytes.par_chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            (Dtype::BF16, _) => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            (Dtype::F8_E4M3, Some(quantization)) => self.dequantised(name, shape, bytes, quantization)?,
+            (other, _) => {
+                return Err(wrong(
+                    "f32, f16 or bf16, or FP8 with a quantization_config".to_owned(),
+                    format!("{other:?}"),
+                ));
+            }
         };
         match values.par_iter().position_any(|value| !value.is_finite()) {
             Some(at) => Err(wrong("finite values".to_owned(), format!("{} at index {at}", values[at]))),
             None => Ok(values),
         }
+    }
+
+    /// A tensor's header and bytes.
+    fn find(&self, name: &str) -> Result<(&TensorInfo, &[u8]), Error> {
+        let missing = || Error::MissingTensor { name: name.to_owned() };
+        let shard = &self.shards[*self.places.get(name).ok_or_else(missing)?];
+        let info = shard.metadata.info(name).ok_or_else(missing)?;
+        Ok((info, &shard.map[shard.data + info.data_offsets.0..shard.data + info.data_offsets.1]))
+    }
+
+    /// An FP8 matrix times its scales.
+    fn dequantised(
+        &self,
+        name: &str,
+        shape: &[usize],
+        bytes: &[u8],
+        quantization: Quantization,
+    ) -> Result<Vec<f32>, Error> {
+        let &[rows, columns] = shape else {
+            let expected = "a matrix, as FP8 weights are".to_owned();
+            return Err(Error::Tensor { name: name.to_owned(), expected, found: format!("shape {shape:?}") });
+        };
+        let scale = format!("{name}{}", quantization.suffix());
+        let found = &self.find(&scale)?.0.shape;
+        let allowed = quantization.shapes(rows, columns);
+        if !allowed.contains(found) {
+            let expected = format!("one of the shapes {allowed:?}");
+            return Err(Error::Tensor { name: scale, expected, found: format!("{found:?}") });
+        }
+        let scales = self.tensor_f32(&scale, found)?;
+        let mut values: Vec<f32> = bytes.par_iter().map(|&byte| e4m3(byte)).collect();
+        quantization.scale(&mut values, columns, &scales);
+        Ok(values)
     }
 
     /// 16 hex digits that change whenever a weight, a tensor's name or shape, or a relevant field of config.json does.
@@ -195,7 +235,10 @@ mod tests {
         assert_eq!(checkpoint.parameters(), 9);
         let message = |name: &str, shape: &[usize]| checkpoint.tensor_f32(name, shape).unwrap_err().to_string();
         assert_eq!(message("f", &[2, 1]), "tensor f: expected shape [2, 1], found [1, 2]");
-        assert_eq!(message("i", &[1]), "tensor i: expected f32, f16 or bf16, found I32");
+        assert_eq!(
+            message("i", &[1]),
+            "tensor i: expected f32, f16 or bf16, or FP8 with a quantization_config, found I32"
+        );
         assert_eq!(message("n", &[2]), "tensor n: expected finite values, found NaN at index 1");
         assert_eq!(message("g", &[1]), "tensor g is missing from the checkpoint");
     }

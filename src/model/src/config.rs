@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Error, RopeScaling};
+use crate::{Error, Quantization, RopeScaling};
 
 /// Greatest value a size may have: large enough for every model, small enough that products of three do not overflow.
 const MAX_SIZE: u64 = 1 << 20;
@@ -66,6 +66,8 @@ pub struct LlamaConfig {
     pub mlp_bias: bool,
     /// Whether each head's queries and keys are normed before they are turned.
     pub qk_norm: bool,
+    /// How FP8 weights are scaled, where there are some.
+    pub quantization: Option<Quantization>,
     /// Whether the embedding serves as the head.
     pub tie_word_embeddings: bool,
     /// The beginning-of-sequence token.
@@ -127,6 +129,7 @@ impl LlamaConfig {
             output_bias: attention_bias && architecture != Architecture::Qwen2,
             mlp_bias: fields.flag("mlp_bias")? && architecture == Architecture::Llama,
             qk_norm: architecture == Architecture::Qwen3,
+            quantization: fields.quantization()?,
             tie_word_embeddings: fields.flag("tie_word_embeddings")?,
             bos_token_id: fields.token("bos_token_id")?,
             eos_token_id: fields.token("eos_token_id")?,
@@ -266,6 +269,14 @@ impl Fields<'_> {
         }
     }
 
+    fn quantization(&self) -> Result<Option<Quantization>, Error> {
+        let Some(value) = self.get("quantization_config") else { return Ok(None) };
+        let expected =
+            "fbgemm_fp8, compressed-tensors in float-quantized format, and fp8 with weight_block_size are supported";
+        let known = value.as_object().and_then(Quantization::parse);
+        known.map(Some).ok_or_else(|| refuse("quantization_config", value, expected))
+    }
+
     fn architecture(&self) -> Result<Architecture, Error> {
         let class = self.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
         let model_type = self.get("model_type").and_then(Value::as_str);
@@ -289,9 +300,6 @@ impl Fields<'_> {
         }
         if let Some(value) = self.get("partial_rotary_factor").filter(|value| value.as_f64() != Some(1.0)) {
             return Err(refuse("partial_rotary_factor", value, "1 is supported"));
-        }
-        if let Some(value) = self.get("quantization_config") {
-            return Err(refuse("quantization_config", value, "f32, f16 and bf16 checkpoints are supported"));
         }
         Ok(())
     }
@@ -358,7 +366,7 @@ mod tests {
         for (field, value) in [
             ("architectures", json!(["GPT2LMHeadModel"])),
             ("hidden_act", json!("gelu")),
-            ("quantization_config", json!({"quant_method": "fbgemm_fp8"})),
+            ("quantization_config", json!({"quant_method": "gptq"})),
             ("rope_scaling", json!({"rope_type": "longrope", "factor": 8.0})),
             ("rope_parameters", json!({"rope_type": 5})),
             ("rope_parameters", json!("linear")),

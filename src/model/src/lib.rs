@@ -6,6 +6,7 @@
 mod checkpoint;
 mod config;
 mod error;
+mod fp8;
 pub mod hub;
 pub mod oracle;
 mod rope;
@@ -15,5 +16,6 @@ mod words;
 pub use checkpoint::Checkpoint;
 pub use config::{Architecture, LlamaConfig};
 pub use error::Error;
+pub use fp8::Quantization;
 pub use rope::RopeScaling;
 pub use tokenizer::TextTokenizer;
