@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 mod demo;
+mod doctor;
 mod error;
 mod estimate;
 mod progress;
@@ -36,6 +37,8 @@ enum Command {
     Estimate(estimate::Args),
     /// Serve the built-in oracle, measure its mutual information, and show it beside the truth
     Demo(demo::Args),
+    /// Say what this machine has, and what a model would need
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::Estimate(args) => estimate::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

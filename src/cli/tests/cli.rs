@@ -78,6 +78,28 @@ fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {
     assert!(serving.child.wait().unwrap().success(), "SIGTERM is a clean end");
 }
 
+/// From config.json alone: the 405B model in FP8 needs eight H100.
+#[test]
+fn the_doctor_plans_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.json");
+    let kept: Vec<String> = (0..126).map(|layer| format!("model.layers.{layer}.self_attn")).collect();
+    let json = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "hidden_size": 16384, "intermediate_size": 53248,
+        "num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 8, "torch_dtype": "bfloat16",
+        "max_position_embeddings": 131072,
+        "quantization_config": {"quant_method": "fbgemm_fp8", "modules_to_not_convert": kept},
+    });
+    std::fs::write(&config, json.to_string()).unwrap();
+    let planned = run(dir.path(), &["doctor", "--model", config.to_str().unwrap(), "--json"]);
+    assert!(planned.status.success(), "{}", stderr(&planned));
+    let report: Value = serde_json::from_slice(&planned.stdout).unwrap();
+    let gpus = report["model"]["gpus"].as_array().unwrap();
+    let h100 = gpus.iter().find(|gpu| gpu["kind"] == "H100 80 GB").unwrap();
+    assert_eq!(h100["count"], 8);
+    assert!(run(dir.path(), &["doctor"]).status.success());
+}
+
 #[test]
 fn errors_say_what_to_do() {
     let dir = tempfile::tempdir().unwrap();

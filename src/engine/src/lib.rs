@@ -15,7 +15,7 @@ mod scorer;
 pub use backend::{
     BLOCK_TOKENS, Backend, BackendError, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, Limits, ScoreRow,
 };
-pub use cpu::{CpuBackend, CpuConfig, LoadError};
+pub use cpu::{CpuBackend, CpuConfig, LoadError, vector_bits};
 pub use engine::Engine;
 pub use scheduler::{Finished, QueryId, Scheduler, SchedulerConfig, Step};
 pub use scorer::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use serde_json::Value;
 
 use crate::Error;
@@ -30,6 +30,23 @@ pub fn resolve(model: &str) -> Result<PathBuf, Error> {
     })
 }
 
+/// The config.json of a model, without its weights: in a folder, a file of its own, or on the hub.
+///
+/// # Errors
+///
+/// As [`resolve`].
+pub fn config_json(model: &str) -> Result<PathBuf, Error> {
+    let path = Path::new(model);
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
+    if path.is_dir() || !is_hub_id(model) {
+        return resolve(model).map(|dir| dir.join("config.json"));
+    }
+    let failed = |error: ApiError| Error::NotFound { name: model.to_owned(), reason: format!("config.json: {error}") };
+    api().map_err(failed)?.model(model.to_owned()).get("config.json").map_err(failed)
+}
+
 fn is_hub_id(model: &str) -> bool {
     let word = |part: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -38,12 +55,16 @@ fn is_hub_id(model: &str) -> bool {
     model.split_once('/').is_some_and(|(owner, name)| word(owner) && word(name))
 }
 
-fn download(id: &str) -> Result<PathBuf, String> {
-    let mut builder = ApiBuilder::from_env().with_progress(true);
-    if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
-        builder = builder.with_token(Some(token));
+fn api() -> Result<Api, ApiError> {
+    let builder = ApiBuilder::from_env().with_progress(true);
+    match std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
+        Some(token) => builder.with_token(Some(token)).build(),
+        None => builder.build(),
     }
-    let repo = builder.build().map_err(|error| error.to_string())?.model(id.to_owned());
+}
+
+fn download(id: &str) -> Result<PathBuf, String> {
+    let repo = api().map_err(|error| error.to_string())?.model(id.to_owned());
     let get = |file: &str| repo.get(file).map_err(|error| format!("{file}: {error}"));
     let config = get("config.json")?;
     get("tokenizer.json")?;

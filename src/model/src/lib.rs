@@ -6,6 +6,7 @@
 mod checkpoint;
 mod config;
 mod error;
+mod footprint;
 mod fp8;
 pub mod hub;
 pub mod oracle;
@@ -16,6 +17,7 @@ mod words;
 pub use checkpoint::Checkpoint;
 pub use config::{Architecture, LlamaConfig};
 pub use error::Error;
+pub use footprint::Footprint;
 pub use fp8::Quantization;
 pub use rope::RopeScaling;
 pub use tokenizer::TextTokenizer;

@@ -106,9 +106,13 @@ impl CpuBackend {
 
     /// The device in words.
     pub fn device(&self) -> String {
-        let bits = self.arch.dispatch(matrix::VectorBits);
-        format!("cpu, {} threads, {bits}-bit vectors", self.pool.current_num_threads())
+        format!("cpu, {} threads, {}-bit vectors", self.pool.current_num_threads(), vector_bits())
     }
+}
+
+/// How wide the vectors are that this machine's products are computed with.
+pub fn vector_bits() -> usize {
+    Arch::new().dispatch(matrix::VectorBits)
 }
 
 /// Bytes of one block: keys and values of all layers, and one hidden state.

@@ -1,0 +1,170 @@
+//! What a model takes, from its config.json alone: parameters, bytes, memory of the KV cache.
+
+use serde_json::Value;
+
+use crate::{Error, LlamaConfig, Quantization};
+
+/// A model's size before anything of it is downloaded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Footprint {
+    /// What config.json says.
+    pub config: LlamaConfig,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Bytes of the weights as the checkpoint stores them, scales included.
+    pub weight_bytes: u64,
+    /// Numbers that the keys and values of one token are.
+    kv_numbers: u64,
+}
+
+impl Footprint {
+    /// Reads config.json.
+    ///
+    /// # Errors
+    ///
+    /// As [`LlamaConfig::parse`].
+    pub fn parse(json: &str) -> Result<Self, Error> {
+        let config = LlamaConfig::parse(json)?;
+        let value: Value = serde_json::from_str(json).unwrap_or_default();
+        let stored = bytes_of(value.get("dtype").or_else(|| value.get("torch_dtype")).and_then(Value::as_str));
+        let kept = kept(&value);
+        let (mut parameters, mut weight_bytes) = (0, 0);
+        let mut add = |name: &str, rows: usize, columns: usize, is_linear: bool| {
+            let count = rows as u64 * columns as u64;
+            parameters += count;
+            let quantization =
+                config.quantization.filter(|_| is_linear && !kept.iter().any(|kept| name_is_in(name, kept)));
+            weight_bytes += match quantization {
+                None => count * stored,
+                Some(Quantization::Rows) => count + 4 * rows as u64,
+                Some(Quantization::Blocks { rows: r, columns: c }) => {
+                    count + 4 * (rows.div_ceil(r) * columns.div_ceil(c)) as u64
+                }
+            };
+        };
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        add("model.embed_tokens", vocab, hidden, false);
+        if !config.tie_word_embeddings {
+            add("lm_head", vocab, hidden, true);
+        }
+        add("model.norm", hidden, 1, false);
+        for layer in 0..config.layers {
+            for (name, rows, columns, is_linear) in layer_tensors(&config) {
+                add(&format!("model.layers.{layer}.{name}"), rows, columns, is_linear);
+            }
+        }
+        let kv_numbers = 2 * (config.layers * config.kv_heads * config.head_dim) as u64;
+        Ok(Self { config, parameters, weight_bytes, kv_numbers })
+    }
+
+    /// Bytes of keys and values a token takes in a cache of `bytes` a number: 4 for f32, 2 for bf16, 1 for FP8.
+    pub fn kv_bytes_per_token(&self, bytes: u64) -> u64 {
+        self.kv_numbers * bytes
+    }
+
+    /// How many tokens of cache fit beside the weights into `devices` devices of `memory` bytes each; `None` if the weights
+    /// themselves do not. A tenth of each device is left for activations and the driver.
+    pub fn tokens_that_fit(&self, devices: u64, memory: u64, kv_bytes: u64) -> Option<u64> {
+        let room = (devices * (memory - memory / 10)).checked_sub(self.weight_bytes)?;
+        Some(room / self.kv_bytes_per_token(kv_bytes).max(1))
+    }
+
+    /// The least power of two of such devices that hold the weights and a cache for one sequence of `tokens`.
+    pub fn devices_needed(&self, memory: u64, kv_bytes: u64, tokens: u64) -> u64 {
+        let fits = |devices: &u64| self.tokens_that_fit(*devices, memory, kv_bytes).is_some_and(|room| room >= tokens);
+        (0..20).map(|power| 1 << power).find(fits).unwrap_or(1 << 20)
+    }
+}
+
+/// Name, rows, columns, and whether it is a linear layer's matrix.
+fn layer_tensors(config: &LlamaConfig) -> Vec<(&'static str, usize, usize, bool)> {
+    let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
+    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let mut tensors = vec![
+        ("input_layernorm", hidden, 1, false),
+        ("post_attention_layernorm", hidden, 1, false),
+        ("self_attn.q_proj", queries, hidden, true),
+        ("self_attn.k_proj", keys, hidden, true),
+        ("self_attn.v_proj", keys, hidden, true),
+        ("self_attn.o_proj", hidden, queries, true),
+        ("mlp.gate_proj", mlp, hidden, true),
+        ("mlp.up_proj", mlp, hidden, true),
+        ("mlp.down_proj", hidden, mlp, true),
+    ];
+    if config.qkv_bias {
+        tensors.push(("self_attn.bias", queries + 2 * keys, 1, false));
+    }
+    if config.output_bias {
+        tensors.push(("self_attn.o_proj.bias", hidden, 1, false));
+    }
+    if config.mlp_bias {
+        tensors.push(("mlp.bias", 2 * mlp + hidden, 1, false));
+    }
+    if config.qk_norm {
+        tensors.push(("self_attn.norms", 2 * config.head_dim, 1, false));
+    }
+    tensors
+}
+
+fn bytes_of(dtype: Option<&str>) -> u64 {
+    match dtype {
+        Some("bfloat16" | "float16") => 2,
+        _ => 4,
+    }
+}
+
+/// Modules that a quantised checkpoint leaves as they were.
+fn kept(config: &Value) -> Vec<String> {
+    let quantization = config.get("quantization_config");
+    let list = |field: &str| quantization.and_then(|q| q.get(field)).and_then(Value::as_array);
+    let names = ["modules_to_not_convert", "ignore"].into_iter().filter_map(list).flatten();
+    names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+/// Whether a module is named, or lies in one that is.
+fn name_is_in(name: &str, module: &str) -> bool {
+    name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const GB: u64 = 1_000_000_000;
+
+    fn llama(hidden: usize, mlp: usize, layers: usize, heads: usize) -> Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "hidden_size": hidden, "intermediate_size": mlp,
+            "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": 8,
+            "max_position_embeddings": 131072, "torch_dtype": "bfloat16",
+        })
+    }
+
+    #[test]
+    fn published_sizes_are_found() {
+        let size = |config: Value| Footprint::parse(&config.to_string()).unwrap();
+        let small = size(llama(4096, 14336, 32, 32));
+        assert_eq!((small.parameters, small.weight_bytes), (8_030_261_248, 16_060_522_496));
+        assert_eq!(small.kv_bytes_per_token(2), 131_072);
+        assert_eq!(small.devices_needed(80 * GB, 2, 131_072), 1);
+        assert_eq!(size(llama(8192, 28672, 80, 64)).parameters, 70_553_706_496);
+        assert_eq!(size(llama(16384, 53248, 126, 128)).parameters, 405_853_388_800);
+    }
+
+    /// The paper's density estimator: 405B in FP8, attention left in bf16, on 8 x H100 80 GB.
+    #[test]
+    fn the_largest_llama_in_fp8_takes_eight_h100() {
+        let kept: Vec<String> =
+            (0..126).map(|layer| format!("model.layers.{layer}.self_attn")).chain(["lm_head".into()]).collect();
+        let mut config = llama(16384, 53248, 126, 128);
+        config["quantization_config"] = json!({"quant_method": "fbgemm_fp8", "modules_to_not_convert": kept});
+        let footprint = Footprint::parse(&config.to_string()).unwrap();
+        let mlp: u64 = 126 * 3 * 16384 * 53248;
+        let scales: u64 = 126 * (2 * 53248 + 16384) * 4;
+        assert_eq!(footprint.weight_bytes, mlp + scales + 2 * (405_853_388_800 - mlp));
+        assert_eq!(footprint.devices_needed(80 * GB, 2, 2049), 8);
+        assert_eq!(footprint.devices_needed(141 * GB, 2, 2049), 4);
+        assert_eq!(footprint.tokens_that_fit(4, 80 * GB, 2), None);
+    }
+}
