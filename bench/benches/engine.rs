@@ -1,6 +1,6 @@
 //! The engine on a random Llama: documents, contexts x targets with and without sharing, and a warm cache.
 //!
-//! The model is the small one of the CPU comparisons: hidden 768, 12 layers, 12 heads over 4, MLP 2048, vocabulary 32000.
+//! The model is the small one of the CPU comparisons, 137 million parameters.
 
 use std::hint::black_box;
 
@@ -8,21 +8,10 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use futures_util::future::join_all;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use surprisal_bench::MODEL;
 use surprisal_engine::{CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, Scorer};
 use surprisal_model::Checkpoint;
-use surprisal_tests::tiny::{TinyLlama, random_tokens};
-
-const MODEL: TinyLlama = TinyLlama {
-    vocab: 32000,
-    hidden: 768,
-    intermediate: 2048,
-    layers: 12,
-    heads: 12,
-    kv_heads: 4,
-    head_dim: 64,
-    tied: false,
-    max_positions: 4096,
-};
+use surprisal_tests::tiny::random_tokens;
 
 fn engine(checkpoint: &Checkpoint) -> Engine {
     let backend = CpuBackend::load(checkpoint, CpuConfig::default()).expect("the model loads");

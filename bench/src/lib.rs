@@ -1,1 +1,16 @@
-//! Benchmarks; they live in `benches/`, their recorded results in `results/`.
+//! Benchmarks; they live in `benches/` and `peers/`, their recorded results in `results/`.
+
+use surprisal_tests::tiny::TinyLlama;
+
+/// The small model of the CPU comparisons: 137 million parameters.
+pub const MODEL: TinyLlama = TinyLlama {
+    vocab: 32000,
+    hidden: 768,
+    intermediate: 2048,
+    layers: 12,
+    heads: 12,
+    kv_heads: 4,
+    head_dim: 64,
+    tied: false,
+    max_positions: 8192,
+};
