@@ -4,8 +4,11 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Quantization, RopeScaling};
 
-/// Greatest value a size may have: large enough for every model, small enough that products of three do not overflow.
+/// Greatest value a size may have: large enough for every model, small enough that no product of them overflows.
 const MAX_SIZE: u64 = 1 << 20;
+
+/// The same for the number of layers and of heads, of which there are fewer.
+const MAX_COUNT: u64 = 1 << 12;
 
 /// The families of decoders that share Llama's forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,14 +93,14 @@ impl LlamaConfig {
         fields.check_supported()?;
 
         let hidden_size = fields.size("hidden_size", None)?;
-        let heads = fields.size("num_attention_heads", None)?;
+        let heads = fields.count("num_attention_heads", None)?;
         let (usual_kv_heads, usual_head_dim, usual_positions) = match architecture {
             Architecture::Llama => (heads, hidden_size / heads, 2048),
             Architecture::Mistral => (8, hidden_size / heads, 4096 * 32),
             Architecture::Qwen2 => (32, hidden_size / heads, 32768),
             Architecture::Qwen3 => (32, 128, 32768),
         };
-        let kv_heads = fields.size("num_key_value_heads", Some(usual_kv_heads))?;
+        let kv_heads = fields.count("num_key_value_heads", Some(usual_kv_heads))?;
         if heads % kv_heads != 0 {
             return Err(refuse(
                 "num_key_value_heads",
@@ -116,7 +119,7 @@ impl LlamaConfig {
             vocab_size: fields.size("vocab_size", None)?,
             hidden_size,
             intermediate_size: fields.size("intermediate_size", None)?,
-            layers: fields.size("num_hidden_layers", None)?,
+            layers: fields.count("num_hidden_layers", None)?,
             heads,
             kv_heads,
             head_dim,
@@ -146,12 +149,20 @@ impl Fields<'_> {
     }
 
     fn size(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {
-        let expected = || format!("it must be a whole number from 1 to {MAX_SIZE}");
+        self.whole(field, default, MAX_SIZE)
+    }
+
+    fn count(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {
+        self.whole(field, default, MAX_COUNT)
+    }
+
+    fn whole(&self, field: &str, default: Option<usize>, limit: u64) -> Result<usize, Error> {
+        let expected = || format!("it must be a whole number from 1 to {limit}");
         match (self.get(field), default) {
             (None, Some(default)) => Ok(default),
             (None, None) => Err(refuse(field, "missing", &expected())),
             (Some(value), _) => match value.as_u64() {
-                Some(size) if (1..=MAX_SIZE).contains(&size) => Ok(size as usize),
+                Some(size) if (1..=limit).contains(&size) => Ok(size as usize),
                 _ => Err(refuse(field, value, &expected())),
             },
         }
@@ -376,6 +387,7 @@ mod tests {
             ("head_dim", json!(15)),
             ("hidden_size", json!(-1)),
             ("hidden_size", json!(1u64 << 40)),
+            ("num_hidden_layers", json!(1 << 20)),
             ("vocab_size", json!("many")),
             ("rms_norm_eps", json!(0)),
             ("bos_token_id", json!(-5)),
@@ -387,7 +399,7 @@ mod tests {
         let mut config = small();
         config.as_object_mut().unwrap().remove("num_hidden_layers");
         let error = LlamaConfig::parse(&config.to_string()).unwrap_err().to_string();
-        assert_eq!(error, "config.json: num_hidden_layers is missing; it must be a whole number from 1 to 1048576");
+        assert_eq!(error, "config.json: num_hidden_layers is missing; it must be a whole number from 1 to 4096");
     }
 
     #[test]

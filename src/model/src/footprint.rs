@@ -152,6 +152,18 @@ mod tests {
         assert_eq!(size(llama(16384, 53248, 126, 128)).parameters, 405_853_388_800);
     }
 
+    #[test]
+    fn the_greatest_sizes_do_not_overflow() {
+        let greatest = json!({
+            "architectures": ["LlamaForCausalLM"], "vocab_size": 1 << 20, "hidden_size": 1 << 20,
+            "intermediate_size": 1 << 20, "num_hidden_layers": 1 << 12, "num_attention_heads": 1 << 12,
+            "head_dim": 1024, "max_position_embeddings": 1 << 20,
+        });
+        let footprint = Footprint::parse(&greatest.to_string()).unwrap();
+        assert!(footprint.parameters > 1 << 54);
+        assert_eq!(footprint.devices_needed(80 * GB, 4, 1 << 20), 1 << 20);
+    }
+
     /// The paper's density estimator: 405B in FP8, attention left in bf16, on 8 x H100 80 GB.
     #[test]
     fn the_largest_llama_in_fp8_takes_eight_h100() {
