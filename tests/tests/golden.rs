@@ -1,0 +1,78 @@
+//! Tiny checkpoints of every architecture and option, against transformers in float64; see `golden/README.md`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use surprisal_engine::{CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, Scorer};
+use surprisal_model::Checkpoint;
+
+fn fixtures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let entries = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let mut fixtures: Vec<_> = entries.filter(|path| path.join("expected.json").exists()).collect();
+    fixtures.sort();
+    fixtures
+}
+
+fn engine(dir: &Path, scheduler: SchedulerConfig) -> Engine {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let backend = CpuBackend::load(&checkpoint, CpuConfig { cache_bytes: 64 << 20, ..CpuConfig::default() }).unwrap();
+    Engine::start("golden".into(), backend.fingerprint().to_owned(), backend.device(), backend, scheduler).unwrap()
+}
+
+#[tokio::main]
+async fn ask(engine: &Engine, queries: &[Query]) -> Vec<Vec<f32>> {
+    let answers = join_all(queries.iter().map(|query| engine.score(query.clone()))).await;
+    answers.into_iter().map(|answer| answer.unwrap().logprobs).collect()
+}
+
+fn cases(dir: &Path) -> Vec<(Query, Vec<f64>)> {
+    let expected: Value = serde_json::from_str(&std::fs::read_to_string(dir.join("expected.json")).unwrap()).unwrap();
+    let case = |case: &Value| {
+        let tokens = case["tokens"].as_array().unwrap().iter().map(|token| token.as_u64().unwrap() as u32).collect();
+        let logprobs = case["logprobs"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        (Query { tokens, score_from: 1 }, logprobs)
+    };
+    expected["cases"].as_array().unwrap().iter().map(case).collect()
+}
+
+/// Below 2e-5 up to 512 tokens, below 1e-4 up to 2048.
+#[test]
+fn every_fixture_matches_transformers() {
+    let fixtures = fixtures();
+    assert!(fixtures.len() >= 15, "{} fixtures", fixtures.len());
+    for dir in fixtures {
+        let engine = engine(&dir, SchedulerConfig::default());
+        for (query, want) in cases(&dir) {
+            let got = &ask(&engine, std::slice::from_ref(&query))[0];
+            assert_eq!(got.len(), want.len());
+            let worst = got.iter().zip(&want).map(|(&got, want)| (f64::from(got) - want).abs()).fold(0.0, f64::max);
+            let limit = if query.tokens.len() <= 512 { 2e-5 } else { 1e-4 };
+            let name = dir.file_name().unwrap().display();
+            println!("{name:<28} {:>5} tokens, maximal error {worst:.2e}", query.tokens.len());
+            assert!(worst < limit, "{name}, {} tokens: maximal error {worst:e}", query.tokens.len());
+        }
+    }
+}
+
+/// The promise of equal bits holds for every option: whole or in odd chunks, alone or in company, cold or warm.
+#[test]
+fn every_fixture_gives_the_same_bits_however_it_is_cut() {
+    for dir in fixtures() {
+        let whole = engine(&dir, SchedulerConfig { token_budget: 1 << 20, max_running: 1 });
+        let odd = engine(&dir, SchedulerConfig { token_budget: 77, max_running: 3 });
+        let (query, _) = &cases(&dir)[0];
+        let later = Query { score_from: query.tokens.len() * 3 / 4, ..query.clone() };
+        let shorter = Query { tokens: query.tokens[..query.tokens.len() / 2].to_vec(), score_from: 5 };
+        let queries = [shorter, later, query.clone()];
+        let bits = |answers: &[Vec<f32>]| -> Vec<Vec<u32>> {
+            answers.iter().map(|answer| answer.iter().map(|x| x.to_bits()).collect()).collect()
+        };
+        let apart: Vec<_> = queries.iter().map(|query| ask(&whole, std::slice::from_ref(query)).remove(0)).collect();
+        assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{}", dir.display());
+        assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{}, warm", dir.display());
+    }
+}
