@@ -9,6 +9,7 @@ mod cache;
 mod chain;
 mod cpu;
 mod engine;
+mod running;
 mod scheduler;
 mod scorer;
 

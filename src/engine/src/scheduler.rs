@@ -6,9 +6,9 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::backend::{BLOCK_TOKENS, BackendError, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, Limits, ScoreRow};
+use crate::backend::{BLOCK_TOKENS, BackendError, BlockId, ForwardBatch, Limits};
 use crate::cache::{CacheUse, KvCache, Prefix};
-use crate::chain::Chain;
+use crate::running::{Part, Running};
 use crate::scorer::{Query, ScoreError, Scores};
 
 /// How far the scheduler looks past waiting queries that it defers.
@@ -44,14 +44,6 @@ pub struct Step {
     finished: Vec<Finished>,
 }
 
-/// What a step does for one running query.
-#[derive(Debug)]
-struct Part {
-    id: QueryId,
-    rows: usize,
-    scores: usize,
-}
-
 /// A query that waits, maybe for another one.
 #[derive(Debug)]
 struct Waiting {
@@ -65,46 +57,6 @@ struct Waiting {
 struct Leader {
     id: QueryId,
     tokens: usize,
-}
-
-/// A query that holds its blocks.
-#[derive(Debug)]
-struct Running {
-    id: QueryId,
-    query: Query,
-    /// Block table for all tokens but the last.
-    blocks: Vec<BlockId>,
-    /// Tokens found in the cache.
-    cached: usize,
-    /// Tokens with keys and values, those found and those computed.
-    computed: usize,
-    /// Blocks that can be found by others, and the chain to their end.
-    published: usize,
-    chain: Chain,
-    /// Known log-probabilities of `tokens[score_from..]`.
-    logprobs: Vec<f32>,
-    /// For the first chunk: a block to copy from and one whose hidden state is read; both held until it is done.
-    copy: Option<BlockCopy>,
-    hidden: Option<BlockId>,
-    borrowed: Option<BlockId>,
-}
-
-impl Running {
-    /// Tokens that run through the model in all: every one but the last.
-    fn target(&self) -> usize {
-        self.query.tokens.len() - 1
-    }
-
-    /// Index of the first scored token whose log-probability is unknown.
-    fn next_score(&self) -> usize {
-        self.query.score_from + self.logprobs.len()
-    }
-
-    /// The known log-probabilities of `tokens[from..to]`.
-    fn known(&self, from: usize, to: usize) -> Vec<Option<f32>> {
-        let score = |i: usize| i.checked_sub(self.query.score_from).and_then(|i| self.logprobs.get(i).copied());
-        (from..to).map(score).collect()
-    }
 }
 
 /// Queries in, forward passes out, results in, answers out.
@@ -145,7 +97,7 @@ impl Scheduler {
         self.running = running;
         let cancelled: Vec<Running> = cancelled;
         for running in &cancelled {
-            self.release(running);
+            running.release(&mut self.cache);
         }
         before - self.waiting.len() - self.running.len()
     }
@@ -167,20 +119,21 @@ impl Scheduler {
     /// The next forward pass. Its results must be given to [`Scheduler::complete`].
     pub fn next_batch(&mut self) -> Step {
         let mut step = Step::default();
+        let budget = self.config.token_budget;
         for running in &mut self.running {
-            add_chunk(running, &mut step, self.config.token_budget);
+            step.parts.extend(running.add_chunk(&mut step.batch, budget));
         }
         let mut at = 0;
         while at < self.waiting.len().min(LOOKAHEAD)
             && self.running.len() < self.config.max_running
-            && step.batch.tokens.len() < self.config.token_budget
+            && step.batch.tokens.len() < budget
         {
             match self.admit(at) {
                 Admission::Deferred => at += 1,
                 Admission::NoRoom => break,
                 Admission::Answered(finished) => step.finished.push(finished),
                 Admission::Running(mut running) => {
-                    add_chunk(&mut running, &mut step, self.config.token_budget);
+                    step.parts.extend(running.add_chunk(&mut step.batch, budget));
                     self.running.push(*running);
                 }
             }
@@ -206,7 +159,7 @@ impl Scheduler {
             at += part.scores;
             if let Some(outcome) = outcome {
                 let running = self.running.remove(index);
-                self.release(&running);
+                running.release(&mut self.cache);
                 finished.push((part.id, outcome));
             }
         }
@@ -223,14 +176,7 @@ impl Scheduler {
                 logprobs[at]
             ))));
         }
-        running.logprobs.extend_from_slice(logprobs);
-        running.computed += part.rows;
-        running.copy = None;
-        running.hidden = None;
-        if let Some(block) = running.borrowed.take() {
-            self.cache.release(block);
-        }
-        publish(&mut self.cache, running);
+        running.advance(part.rows, logprobs, &mut self.cache);
         (running.computed == running.target()).then(|| {
             Ok(Scores {
                 cached_tokens: running.cached,
@@ -240,17 +186,10 @@ impl Scheduler {
         })
     }
 
-    /// Gives back all blocks, the last first, so that the beginning of a prefix outlives its end.
-    fn release(&mut self, running: &Running) {
-        for &block in running.borrowed.iter().chain(running.blocks.iter().rev()) {
-            self.cache.release(block);
-        }
-    }
-
     /// Tries to start the waiting query at `at`.
     fn admit(&mut self, at: usize) -> Admission {
         if let Some(leader) = self.waiting[at].behind {
-            let waits = |running: &Running| running.id == leader.id && running.published * BLOCK_TOKENS < leader.tokens;
+            let waits = |running: &Running| running.id == leader.id && running.published() < leader.tokens;
             if self.running.iter().any(waits) {
                 return Admission::Deferred;
             }
@@ -269,7 +208,7 @@ impl Scheduler {
             return Admission::Deferred;
         }
         let Some((prefix, blocks)) = self.reserve(at, prefix) else { return Admission::NoRoom };
-        self.take(at, |id, query| Admission::Running(Box::new(start(id, query, prefix, blocks))))
+        self.take(at, |id, query| Admission::Running(Box::new(Running::new(id, query, prefix, blocks))))
     }
 
     fn take(&mut self, at: usize, then: impl FnOnce(QueryId, Query) -> Admission) -> Admission {
@@ -313,7 +252,7 @@ impl Scheduler {
             let tokens = common.min(running.target());
             let gain = tokens.saturating_sub(prefix.computed);
             let worth = gain >= BLOCK_TOKENS || (gain > 0 && gain * 4 >= rest);
-            (worth && running.published * BLOCK_TOKENS < tokens).then_some(Leader { id: running.id, tokens })
+            (worth && running.published() < tokens).then_some(Leader { id: running.id, tokens })
         })
     }
 }
@@ -340,85 +279,5 @@ fn check(query: &Query, limits: &Limits) -> Result<(), ScoreError> {
     match query.tokens.iter().position(|&token| token as usize >= vocab) {
         Some(position) => Err(ScoreError::TokenOutOfRange { token: query.tokens[position], position, limit: vocab }),
         None => Ok(()),
-    }
-}
-
-/// A query with its blocks: it starts where the prefix ends, or one token earlier if that token's hidden state is needed and not kept.
-fn start(id: QueryId, query: Query, prefix: Prefix, blocks: Vec<BlockId>) -> Running {
-    let needs_hidden = prefix.computed > 0 && query.score_from + prefix.logprobs.len() == prefix.computed;
-    let hidden = prefix.hidden.filter(|_| needs_hidden);
-    let computed = prefix.computed - usize::from(needs_hidden && hidden.is_none());
-    let own = prefix.blocks.len();
-    let copy = prefix.partial.filter(|&(_, tokens)| tokens > 0 && own < blocks.len()).map(|(from, tokens)| BlockCopy {
-        from,
-        to: blocks[own],
-        tokens,
-    });
-    Running {
-        id,
-        query,
-        blocks,
-        cached: computed,
-        computed,
-        published: own,
-        chain: prefix.chain,
-        logprobs: prefix.logprobs,
-        copy,
-        hidden,
-        borrowed: prefix.partial.map(|(block, _)| block),
-    }
-}
-
-/// Adds a running query's next tokens to the step, as many as the budget leaves.
-fn add_chunk(running: &mut Running, step: &mut Step, budget: usize) {
-    let batch = &mut step.batch;
-    let base = batch.tokens.len();
-    let rows = (running.target() - running.computed).min(budget.saturating_sub(base));
-    let end = running.computed + rows;
-    let scored = batch.scores.len();
-    for i in running.next_score()..running.query.tokens.len().min(end + 1) {
-        let from = match ((i - 1).checked_sub(running.computed), running.hidden) {
-            (Some(row), _) => Hidden::Row(base + row),
-            (None, Some(block)) => Hidden::Block(block),
-            (None, None) => break,
-        };
-        batch.scores.push(ScoreRow { from, target: running.query.tokens[i] });
-    }
-    let scores = batch.scores.len() - scored;
-    if rows + scores == 0 {
-        return;
-    }
-    for position in running.computed..end {
-        if (position + 1) % BLOCK_TOKENS == 0 || position + 1 == running.target() {
-            batch.keep.push((base + position - running.computed, running.blocks[position / BLOCK_TOKENS]));
-        }
-    }
-    batch.copies.extend(running.copy.take());
-    if rows > 0 {
-        batch.tokens.extend_from_slice(&running.query.tokens[running.computed..end]);
-        let blocks = running.blocks[..end.div_ceil(BLOCK_TOKENS)].to_vec();
-        batch.chunks.push(Chunk { rows: base..base + rows, start: running.computed, blocks });
-    }
-    step.parts.push(Part { id: running.id, rows, scores });
-}
-
-/// Makes a running query's finished blocks findable, and the unfinished last one when it is done.
-fn publish(cache: &mut KvCache, running: &mut Running) {
-    let (len, target) = (running.query.tokens.len(), running.target());
-    loop {
-        let from = running.published * BLOCK_TOKENS;
-        let full = from + BLOCK_TOKENS <= running.computed;
-        let last = running.computed == target && target > from;
-        let (to, computed) = match (full, last) {
-            (true, _) => (from + BLOCK_TOKENS, BLOCK_TOKENS),
-            (false, true) => (len, target - from),
-            (false, false) => return,
-        };
-        let logprobs = running.known(from, to);
-        let block = &mut running.blocks[running.published];
-        let (chain, kept) = cache.publish(*block, running.chain, &running.query.tokens[from..to], computed, logprobs);
-        *block = kept;
-        running.chain = chain;
-        running.published += 1;
     }
 }

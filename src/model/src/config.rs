@@ -1,14 +1,9 @@
 //! `LlamaConfig`: config.json, in its older and newer forms, and what of it is not supported.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::fields::{Fields, kind, refuse};
 use crate::{Error, Quantization, RopeScaling};
-
-/// Greatest value a size may have: large enough for every model, small enough that no product of them overflows.
-const MAX_SIZE: u64 = 1 << 20;
-
-/// The same for the number of layers and of heads, of which there are fewer.
-const MAX_COUNT: u64 = 1 << 12;
 
 /// The families of decoders that share Llama's forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,57 +135,7 @@ impl LlamaConfig {
     }
 }
 
-struct Fields<'a>(&'a Map<String, Value>);
-
 impl Fields<'_> {
-    /// The field, unless it is absent or null.
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.0.get(field).filter(|value| !value.is_null())
-    }
-
-    fn size(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {
-        self.whole(field, default, MAX_SIZE)
-    }
-
-    fn count(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {
-        self.whole(field, default, MAX_COUNT)
-    }
-
-    fn whole(&self, field: &str, default: Option<usize>, limit: u64) -> Result<usize, Error> {
-        let expected = || format!("it must be a whole number from 1 to {limit}");
-        match (self.get(field), default) {
-            (None, Some(default)) => Ok(default),
-            (None, None) => Err(refuse(field, "missing", &expected())),
-            (Some(value), _) => match value.as_u64() {
-                Some(size) if (1..=limit).contains(&size) => Ok(size as usize),
-                _ => Err(refuse(field, value, &expected())),
-            },
-        }
-    }
-
-    fn positive(&self, field: &str, default: f64) -> Result<f64, Error> {
-        let Some(value) = self.get(field) else { return Ok(default) };
-        match value.as_f64() {
-            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
-            _ => Err(refuse(field, value, "it must be a positive number")),
-        }
-    }
-
-    fn flag(&self, field: &str) -> Result<bool, Error> {
-        let Some(value) = self.get(field) else { return Ok(false) };
-        value.as_bool().ok_or_else(|| refuse(field, value, "it must be true or false"))
-    }
-
-    /// A token id, or the first of a list of them.
-    fn token(&self, field: &str) -> Result<Option<u32>, Error> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        let first = value.as_array().and_then(|ids| ids.first()).unwrap_or(value);
-        match first.as_u64().and_then(|id| u32::try_from(id).ok()) {
-            Some(id) => Ok(Some(id)),
-            None => Err(refuse(field, value, "it must be a token id or a list of them")),
-        }
-    }
-
     /// The newer `rope_parameters.rope_theta`, or the older `rope_theta`.
     fn rope_theta(&self) -> Result<f64, Error> {
         match self.get("rope_parameters").and_then(Value::as_object) {
@@ -258,13 +203,6 @@ impl Fields<'_> {
         self.positive("attention_factor", usual)
     }
 
-    fn required(&self, field: &str) -> Result<f64, Error> {
-        match self.get(field) {
-            Some(_) => self.positive(field, 1.0),
-            None => Err(refuse(field, "missing", "it must be a positive number")),
-        }
-    }
-
     /// Mistral's window is 4096 unless it says otherwise; Qwen's is off, and supported only so.
     fn sliding_window(&self, architecture: Architecture) -> Result<Option<usize>, Error> {
         match architecture {
@@ -313,26 +251,6 @@ impl Fields<'_> {
             return Err(refuse("partial_rotary_factor", value, "1 is supported"));
         }
         Ok(())
-    }
-}
-
-fn refuse(field: &str, found: impl ToString, expected: &str) -> Error {
-    let mut found = found.to_string();
-    if let Some((cut, _)) = found.char_indices().nth(200) {
-        found.truncate(cut);
-        found.push_str("...");
-    }
-    Error::Config { field: field.to_owned(), found, expected: expected.to_owned() }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }
 

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod config;
 mod error;
+mod fields;
 mod footprint;
 mod fp8;
 pub mod hub;
