@@ -85,7 +85,7 @@ async fn measure(args: &Args, url: &str, process: &SantaFe) -> Result<Report, Er
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let entropy = NgramEntropy::of_texts(documents.iter().map(Vec::as_slice), 2)?;
-    let bar = TokenBar::new("scoring");
+    let mut bar = TokenBar::new("scoring");
     let correction = Some(Correction::new(entropy));
     let estimates =
         surprisal_estimator::run(&source, &documents, &plan, correction, |progress| bar.update(progress)).await?;

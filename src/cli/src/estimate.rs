@@ -90,7 +90,7 @@ async fn measure(args: &Args, plan: &Plan) -> Result<Report, Error> {
         texts.push(corpus);
     }
     let entropy = NgramEntropy::of_texts(texts.iter().map(Corpus::tokens), args.ngram)?;
-    let bar = TokenBar::new("scoring");
+    let mut bar = TokenBar::new("scoring");
     let correction = Some(Correction::new(entropy));
     let estimates =
         surprisal_estimator::run(&source, &documents, plan, correction, |progress| bar.update(progress)).await?;
