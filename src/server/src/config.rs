@@ -16,6 +16,6 @@ pub struct ServerConfig {
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { max_body_bytes: 64 << 20, max_queries: 1 << 16, max_waiting_tokens: 4 << 20 }
+        Self { max_body_bytes: 64 << 20, max_queries: 1 << 16, max_waiting_tokens: 16 << 20 }
     }
 }
