@@ -31,12 +31,12 @@ const LOGPROBS: [f64; 46] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn log_probabilities_equal_those_of_transformers() {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/books/books-llama");
+    let model = Path::new("../../shared/data/books/books-llama");
     if !model.exists() {
         eprintln!("skipped: {} is not there", model.display());
         return;
     }
-    let server = TestServer::start(&model, SchedulerConfig::default(), ServerConfig::default()).await;
+    let server = TestServer::start(model, SchedulerConfig::default(), ServerConfig::default()).await;
     let answer = server.logprobs(&json!({"queries": [{"target": TEXT}], "detail": "tokens"})).await;
     let result = &answer["results"][0];
     assert_eq!(result["token_ids"], json!(TOKENS.to_vec()));

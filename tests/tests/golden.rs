@@ -10,8 +10,7 @@ use surprisal_engine::{CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, Sc
 use surprisal_model::Checkpoint;
 
 fn fixtures() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let entries = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir("golden").unwrap().map(|entry| entry.unwrap().path());
     let mut fixtures: Vec<_> = entries.filter(|path| path.join("expected.json").exists()).collect();
     fixtures.sort();
     fixtures
