@@ -43,5 +43,8 @@ async fn log_probabilities_equal_those_of_transformers() {
     for (i, (got, want)) in bits(result).into_iter().map(f32::from_bits).zip(LOGPROBS).enumerate() {
         assert!((f64::from(got) - want).abs() < 1e-5, "token {i}: {got} {want}");
     }
+    let accented = server.logprobs(&json!({"queries": [{"target": "a truth — née"}], "detail": "tokens"})).await;
+    let offsets = json!([[0, 1], [1, 4], [4, 6], [6, 7], [7, 8], [8, 11], [11, 13], [13, 15], [15, 16]]);
+    assert_eq!(accented["results"][0]["offsets"], offsets);
     server.stop().await;
 }

@@ -25,6 +25,6 @@ pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
 pub use response::{
     DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, QueryResult, TokenizeRequest,
-    TokenizeResponse, Usage,
+    TokenizeResponse, TokenizerInfo, Usage,
 };
 pub use text::Text;

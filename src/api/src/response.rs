@@ -36,6 +36,10 @@ pub struct QueryResult {
     /// The target's token ids (`detail: "tokens"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
+    /// Each target token's bytes in the target's text, `[from, to)`, as the tokenizer gives them (`detail: "tokens"`, where the
+    /// target is a string). Tokens that share a character share its bytes; a tokenizer may leave bytes out, as spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<Vec<[usize; 2]>>,
 }
 
 /// Token counts of one request.
@@ -122,4 +126,25 @@ pub struct DetokenizeRequest {
 pub struct DetokenizeResponse {
     /// The text.
     pub prompt: String,
+}
+
+/// `GET /tokenizer_info`: what a client has to know to tokenise as the server does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizerInfo {
+    /// The class that tokenizer_config.json names.
+    pub tokenizer_class: Option<String>,
+    /// Beginning of a sequence, as text.
+    pub bos_token: Option<String>,
+    /// Beginning of a sequence.
+    pub bos_token_id: Option<u32>,
+    /// End of a sequence, as text.
+    pub eos_token: Option<String>,
+    /// End of a sequence.
+    pub eos_token_id: Option<u32>,
+    /// Whether the model's own rule puts BOS before every text.
+    pub add_bos_token: bool,
+    /// Number of token ids the model has.
+    pub vocab_size: usize,
+    /// The longest sequence that is scored, in tokens.
+    pub model_max_length: usize,
 }

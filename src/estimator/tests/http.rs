@@ -111,6 +111,7 @@ fn score(body: &str) -> LogprobsResponse {
             cached_tokens: 0,
             logprobs: Some(exact.iter().map(|&logprob| logprob as f32).collect()),
             token_ids: None,
+            offsets: None,
         }
     };
     LogprobsResponse {

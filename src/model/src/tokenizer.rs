@@ -14,6 +14,7 @@ pub struct TextTokenizer {
     bos: Option<u32>,
     eos: Option<u32>,
     adds_bos: bool,
+    class: Option<String>,
 }
 
 impl TextTokenizer {
@@ -39,7 +40,8 @@ impl TextTokenizer {
             ));
         }
         let adds_bos = adds_bos(&tokenizer, &settings, bos);
-        Ok(Self { tokenizer, bos, eos, adds_bos })
+        let class = settings.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned);
+        Ok(Self { tokenizer, bos, eos, adds_bos, class })
     }
 
     /// Token ids of a text, without special tokens added.
@@ -48,15 +50,27 @@ impl TextTokenizer {
     ///
     /// The tokenizer has no token for some word and no "unknown" token either; the first such word is named.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encode = |text: &str| self.tokenizer.encode_fast(text, false);
-        match encode(text) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => {
-                let refused = text.split_whitespace().find(|word| encode(word).is_err());
-                let at = refused.map_or(String::new(), |word| format!(" at the word {word:?}"));
-                Err(Error::Tokenizer(format!("the text cannot be encoded{at}: {error}")))
-            }
-        }
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| self.refused(text, &error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// As [`encode`](Self::encode), and each token's bytes in the text, `[from, to)`.
+    ///
+    /// Tokens that share a character (byte-level BPE cuts some) share its bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), Error> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|error| self.refused(text, &error))?;
+        let offsets = encoding.get_offsets().iter().map(|&(from, to)| [from, to]).collect();
+        Ok((encoding.get_ids().to_vec(), offsets))
+    }
+
+    fn refused(&self, text: &str, error: &tokenizers::Error) -> Error {
+        let refused = text.split_whitespace().find(|word| self.tokenizer.encode_fast(*word, false).is_err());
+        let at = refused.map_or(String::new(), |word| format!(" at the word {word:?}"));
+        Error::Tokenizer(format!("the text cannot be encoded{at}: {error}"))
     }
 
     /// The text of token ids, special tokens included.
@@ -81,6 +95,16 @@ impl TextTokenizer {
     /// The end-of-sequence token.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos
+    }
+
+    /// How tokenizer.json writes a token.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// The class that tokenizer_config.json names.
+    pub fn class(&self) -> Option<&str> {
+        self.class.as_deref()
     }
 }
 
@@ -156,6 +180,7 @@ mod tests {
     fn texts_are_never_truncated_and_unknown_words_are_named() {
         let tokenizer = open(&template(), &json!({}));
         assert_eq!(tokenizer.encode("a b a b a").unwrap(), [1, 2, 1, 2, 1]);
+        assert_eq!(tokenizer.encode_with_offsets(" a  b").unwrap(), (vec![1, 2], vec![[1, 2], [4, 5]]));
         assert_eq!(tokenizer.decode(&[1, 2]).unwrap(), "a b");
         assert_eq!(tokenizer.encode("").unwrap(), [0u32; 0]);
         let error = tokenizer.encode("a b zebra").unwrap_err().to_string();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use surprisal_api::TokenizerInfo;
 use surprisal_engine::{ModelCard, Scorer};
 use surprisal_model::TextTokenizer;
 
@@ -20,6 +21,12 @@ pub trait TextCodec: Send + Sync + 'static {
     /// Why the text cannot be encoded, in words.
     fn encode(&self, text: &str) -> Result<Vec<u32>, String>;
 
+    /// As [`encode`](Self::encode), and each token's bytes in the text, `[from, to)`.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String>;
+
     /// The text of token ids.
     ///
     /// # Errors
@@ -28,11 +35,18 @@ pub trait TextCodec: Send + Sync + 'static {
 
     /// The token that the model's own rule puts before every text, if it puts one.
     fn bos(&self) -> Option<u32>;
+
+    /// What `/tokenizer_info` tells of the tokenizer; the model's own numbers are left to the server.
+    fn info(&self) -> TokenizerInfo;
 }
 
 impl TextCodec for TextTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
         self.encode(text).map_err(|error| error.to_string())
+    }
+
+    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String> {
+        self.encode_with_offsets(text).map_err(|error| error.to_string())
     }
 
     fn decode(&self, tokens: &[u32]) -> Result<String, String> {
@@ -41,6 +55,18 @@ impl TextCodec for TextTokenizer {
 
     fn bos(&self) -> Option<u32> {
         self.bos()
+    }
+
+    fn info(&self) -> TokenizerInfo {
+        TokenizerInfo {
+            tokenizer_class: self.class().map(str::to_owned),
+            bos_token: self.bos_id().and_then(|id| self.token(id)),
+            bos_token_id: self.bos_id(),
+            eos_token: self.eos_id().and_then(|id| self.token(id)),
+            eos_token_id: self.eos_id(),
+            add_bos_token: self.bos().is_some(),
+            ..TokenizerInfo::default()
+        }
     }
 }
 

@@ -24,8 +24,16 @@ pub(crate) struct Prepared {
 pub(crate) struct Label {
     pub(crate) id: Option<String>,
     pub(crate) pair: Option<[usize; 2]>,
-    /// The target's, where each token's log-probability is asked for.
-    pub(crate) token_ids: Option<Vec<u32>>,
+    /// Where each token's log-probability is asked for.
+    pub(crate) target: Option<Encoded>,
+}
+
+/// A text's tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoded {
+    pub(crate) tokens: Vec<u32>,
+    /// Each token's bytes in a text that was a string, where they are asked for.
+    pub(crate) offsets: Option<Vec<[usize; 2]>>,
 }
 
 /// Which of the two forms a request has.
@@ -54,26 +62,26 @@ pub(crate) fn prepare(app: &App, request: LogprobsRequest) -> Result<Prepared, F
     let (rule, detail) = (request.bos, request.detail);
     let Asked { form, ids, contexts, targets, pairs } = asked(request, app.config.max_queries)?;
     let context = |(index, text)| {
-        let tokens = encode(app, text, &form.context_field(index), form.query_of_text(index))?;
-        Ok(begin(rule, app.codec.bos(), tokens))
+        let encoded = encode(app, text, Detail::Sum, &form.context_field(index), form.query_of_text(index))?;
+        Ok(begin(rule, app.codec.bos(), encoded.tokens))
     };
     let contexts: Vec<_> = contexts.into_iter().enumerate().map(context).collect::<Result<_, _>>()?;
     let target = |(index, text)| {
         let (field, query) = (form.target_field(index), form.query_of_text(index));
-        let tokens = encode(app, text, &field, query)?;
-        if tokens.is_empty() { Err(problem::empty_target(field, query)) } else { Ok(tokens) }
+        let encoded = encode(app, text, detail, &field, query)?;
+        if encoded.tokens.is_empty() { Err(problem::empty_target(field, query)) } else { Ok(encoded) }
     };
     let targets: Vec<_> = targets.into_iter().enumerate().map(target).collect::<Result<_, _>>()?;
     let tokens = check_lengths(app, form, &contexts, &targets, &pairs, rule)?;
     let query = |&[context, target]: &[usize; 2]| {
         let context = &contexts[context];
-        Query { tokens: [context.as_slice(), &targets[target]].concat(), score_from: context.len() }
+        Query { tokens: [context.as_slice(), &targets[target].tokens].concat(), score_from: context.len() }
     };
     let mut ids = ids.into_iter();
     let label = |&pair: &[usize; 2]| Label {
         id: ids.next().flatten(),
         pair: (form == Form::Pairs).then_some(pair),
-        token_ids: (detail == Detail::Tokens).then(|| targets[pair[1]].clone()),
+        target: (detail == Detail::Tokens).then(|| targets[pair[1]].clone()),
     };
     Ok(Prepared { form, queries: pairs.iter().map(query).collect(), labels: pairs.iter().map(label).collect(), tokens })
 }
@@ -175,17 +183,20 @@ pub(crate) fn begin(rule: Bos, bos: Option<u32>, mut tokens: Vec<u32>) -> Vec<u3
     tokens
 }
 
-fn encode(app: &App, text: Text, field: &str, query: Option<usize>) -> Result<Vec<u32>, Failure> {
-    let tokens = match text {
-        Text::String(text) if text.is_empty() => Vec::new(),
+fn encode(app: &App, text: Text, detail: Detail, field: &str, query: Option<usize>) -> Result<Encoded, Failure> {
+    let (tokens, offsets) = match text {
+        Text::Tokens(tokens) => (tokens, None),
+        Text::String(text) if text.is_empty() => (Vec::new(), Some(Vec::new())),
         Text::String(text) => {
-            let encoded = app.codec.encode(&text);
+            let encoded = match detail {
+                Detail::Sum => app.codec.encode(&text).map(|tokens| (tokens, None)),
+                Detail::Tokens => app.codec.encode_with_offsets(&text).map(|(tokens, at)| (tokens, Some(at))),
+            };
             encoded.map_err(|reason| problem::text_not_encodable(field, query, &reason))?
         }
-        Text::Tokens(tokens) => tokens,
     };
     check_vocabulary(&tokens, app.model().vocab_size, field, query)?;
-    Ok(tokens)
+    Ok(Encoded { tokens, offsets })
 }
 
 /// Refuses ids that the model does not have.
@@ -201,7 +212,7 @@ fn check_lengths(
     app: &App,
     form: Form,
     contexts: &[Vec<u32>],
-    targets: &[Vec<u32>],
+    targets: &[Encoded],
     pairs: &[[usize; 2]],
     rule: Bos,
 ) -> Result<u32, Failure> {
@@ -211,7 +222,7 @@ fn check_lengths(
         if contexts[context].is_empty() {
             return Err(problem::nothing_given(query, form.context_field(context), rule));
         }
-        let length = contexts[context].len().saturating_add(targets[target].len());
+        let length = contexts[context].len().saturating_add(targets[target].tokens.len());
         if length > limit {
             return Err(problem::sequence_too_long(query, form.query_field(query), length, limit));
         }

@@ -51,8 +51,9 @@ fn answer(card: &ModelCard, labels: Vec<Label>, scores: Vec<Scores>) -> Result<L
             sum: scores.sum(),
             tokens: scores.logprobs.len(),
             cached_tokens: scores.cached_tokens,
-            logprobs: label.token_ids.is_some().then_some(scores.logprobs),
-            token_ids: label.token_ids,
+            logprobs: label.target.is_some().then_some(scores.logprobs),
+            offsets: label.target.as_ref().and_then(|target| target.offsets.clone()),
+            token_ids: label.target.map(|target| target.tokens),
         });
     }
     Ok(LogprobsResponse { model: card.id.clone(), fingerprint: card.fingerprint.clone(), results, usage })

@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use surprisal_api::{
-    Bos, DetokenizeRequest, DetokenizeResponse, ModelInfo, ModelList, TokenizeRequest, TokenizeResponse,
+    Bos, DetokenizeRequest, DetokenizeResponse, ModelInfo, ModelList, TokenizeRequest, TokenizeResponse, TokenizerInfo,
 };
 
 use crate::prepare::{begin, check_vocabulary};
@@ -25,6 +25,11 @@ pub(super) async fn models(State(app): State<App>) -> Json<ModelList> {
         fingerprint: card.fingerprint.clone(),
     };
     Json(ModelList { object: "list".to_owned(), data: vec![info] })
+}
+
+pub(super) async fn tokenizer_info(State(app): State<App>) -> Json<TokenizerInfo> {
+    let card = app.model();
+    Json(TokenizerInfo { vocab_size: card.vocab_size, model_max_length: card.max_length, ..app.codec.info() })
 }
 
 pub(super) async fn tokenize(State(app): State<App>, request: Request) -> Result<Response, Failure> {

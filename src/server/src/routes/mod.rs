@@ -24,6 +24,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(work)
         .route("/v1/models", get(meta::models))
+        .route("/tokenizer_info", get(meta::tokenizer_info))
         .route("/health", get(meta::health))
         .route("/ready", get(meta::ready))
         .route("/metrics", get(meta::metrics))

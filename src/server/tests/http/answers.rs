@@ -41,6 +41,8 @@ async fn queries_are_answered_in_the_order_asked() {
         assert_eq!(result.sum, expected.iter().map(|&logprob| f64::from(logprob)).sum::<f64>());
         assert_eq!(result.logprobs.as_ref(), Some(&expected));
         assert_eq!(result.token_ids.as_ref(), Some(&target));
+        let offsets: Vec<_> = (0..target.len()).map(|at| [at, at + 1]).collect();
+        assert_eq!(result.offsets, Some(offsets));
     }
 }
 
@@ -50,7 +52,8 @@ async fn a_sum_needs_no_tokens_in_the_answer() {
     let query = json!({"context": "It was", "target": " a dark night"});
     let sum = ask(&server, json!({"queries": [query]})).await;
     let tokens = ask(&server, json!({"queries": [query], "detail": "tokens"})).await;
-    assert_eq!((&sum.results[0].logprobs, &sum.results[0].token_ids), (&None, &None));
+    let sums = &sum.results[0];
+    assert_eq!((&sums.logprobs, &sums.token_ids, &sums.offsets), (&None, &None, &None));
     assert_eq!(sum.results[0].sum, tokens.results[0].sum);
     assert_eq!(sum.results[0].tokens, 13);
     assert_eq!(sum.usage, tokens.usage);
@@ -111,6 +114,7 @@ async fn the_longest_sequence_is_answered_whole() {
     let target = vec![3_u32; MAX_LENGTH - 1];
     let answer = ask(&server, json!({"queries": [{"target": target}], "detail": "tokens"})).await;
     assert_eq!(answer.results[0].token_ids.as_ref(), Some(&target));
+    assert_eq!(answer.results[0].offsets, None, "token ids have no text");
 }
 
 #[tokio::test]
@@ -139,6 +143,13 @@ async fn the_model_and_its_tokenizer_are_described() {
     assert_eq!(tokens(json!({"prompt": "hi", "add_special_tokens": false})).await["tokens"], json!([104, 105]));
     let text = server.post("/detokenize", &json!({"tokens": [104, 105]})).await;
     assert_eq!(text.json(), json!({"prompt": "hi"}));
+
+    let info = server.get("/tokenizer_info").await.json();
+    assert_eq!(
+        (&info["bos_token"], &info["bos_token_id"], &info["eos_token"]),
+        (&json!("<s>"), &json!(BOS), &Value::Null)
+    );
+    assert_eq!((&info["vocab_size"], &info["model_max_length"]), (&json!(VOCABULARY), &json!(MAX_LENGTH)));
 
     for path in ["/health", "/ready"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Response};
 use serde_json::Value;
+use surprisal_api::TokenizerInfo;
 use surprisal_engine::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
 use surprisal_server::{App, ServerConfig, TextCodec, serve};
 use tokio::net::TcpListener;
@@ -129,6 +130,10 @@ impl TextCodec for Bytes {
         Ok(text.bytes().map(u32::from).collect())
     }
 
+    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String> {
+        Ok((self.encode(text)?, (0..text.len()).map(|at| [at, at + 1]).collect()))
+    }
+
     fn decode(&self, tokens: &[u32]) -> Result<String, String> {
         let byte = |&token: &u32| u8::try_from(token).map_err(|_| format!("{token} is not a byte"));
         let bytes = tokens.iter().map(byte).collect::<Result<_, _>>()?;
@@ -137,6 +142,11 @@ impl TextCodec for Bytes {
 
     fn bos(&self) -> Option<u32> {
         self.0
+    }
+
+    fn info(&self) -> TokenizerInfo {
+        let bos_token = self.0.map(|_| "<s>".to_owned());
+        TokenizerInfo { bos_token, bos_token_id: self.0, add_bos_token: self.0.is_some(), ..TokenizerInfo::default() }
     }
 }
 
