@@ -1,6 +1,6 @@
 //! `Checkpoint`: memory-mapped safetensors, read tensor by tensor and checked against what is expected.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::fp8::e4m3;
+use crate::tensors::{TensorSpec, is_companion, tensors};
 use crate::{Error, LlamaConfig, Quantization};
 
 /// A checkpoint's configuration and weights.
@@ -73,34 +74,72 @@ impl Checkpoint {
         tensors.map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
     }
 
+    /// Whether the files have the tensors that config.json implies, each of its shape and of a known type, and no others.
+    ///
+    /// # Errors
+    ///
+    /// The first tensor that is missing, misshapen or extra.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut expected = HashSet::new();
+        for TensorSpec { name, shape, .. } in tensors(&self.config) {
+            self.check_tensor(&name, &shape)?;
+            expected.insert(name);
+        }
+        let extra = |name: &&String| !expected.contains(*name) && !is_companion(name, &self.config);
+        match self.places.keys().filter(extra).min() {
+            Some(name) => Err(Error::ExtraTensor { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_tensor(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
+        let info = self.find(name)?.0;
+        let wrong =
+            |name: &str, expected: String, found: String| Err(Error::Tensor { name: name.to_owned(), expected, found });
+        if info.shape != shape {
+            return wrong(name, format!("shape {shape:?}"), format!("{:?}", info.shape));
+        }
+        match (info.dtype, self.config.quantization, shape) {
+            (Dtype::F32 | Dtype::F16 | Dtype::BF16, ..) => Ok(()),
+            (Dtype::F8_E4M3, Some(quantization), &[rows, columns]) => {
+                let scale = format!("{name}{}", quantization.suffix());
+                let (found, allowed) = (&self.find(&scale)?.0.shape, quantization.shapes(rows, columns));
+                match allowed.contains(found) {
+                    true => Ok(()),
+                    false => wrong(&scale, format!("one of the shapes {allowed:?}"), format!("{found:?}")),
+                }
+            }
+            (other, ..) => {
+                wrong(name, "f32, f16 or bf16, or FP8 with a quantization_config".to_owned(), format!("{other:?}"))
+            }
+        }
+    }
+
     /// A tensor's values in row-major order, converted from f32, f16, bf16 or, with its scales, FP8.
     ///
     /// # Errors
     ///
     /// It is missing, has another shape or type, or holds a value that is not finite.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        self.check_tensor(name, shape)?;
         let (info, bytes) = self.find(name)?;
-        let wrong = |expected: String, found: String| Error::Tensor { name: name.to_owned(), expected, found };
-        if info.shape != shape {
-            return Err(wrong(format!("shape {shape:?}"), format!("{:?}", info.shape)));
-        }
         let values: Vec<f32> = match (info.dtype, self.config.quantization) {
             (Dtype::F32, _) => {
                 bytes.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
             }
             (Dtype::F16, _) => bytes.par_chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            (Dtype::BF16, _) => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            (Dtype::F8_E4M3, Some(quantization)) => self.dequantised(name, shape, bytes, quantization)?,
-            (other, _) => {
-                return Err(wrong(
-                    "f32, f16 or bf16, or FP8 with a quantization_config".to_owned(),
-                    format!("{other:?}"),
-                ));
+            (_, Some(quantization)) if info.dtype == Dtype::F8_E4M3 => {
+                self.dequantised(name, shape, bytes, quantization)?
             }
+            _ => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         };
         match values.par_iter().position_any(|value| !value.is_finite()) {
-            Some(at) => Err(wrong("finite values".to_owned(), format!("{} at index {at}", values[at]))),
             None => Ok(values),
+            Some(at) => Err(Error::Tensor {
+                name: name.to_owned(),
+                expected: "finite values".to_owned(),
+                found: format!("{} at index {at}", values[at]),
+            }),
         }
     }
 
@@ -120,20 +159,11 @@ impl Checkpoint {
         bytes: &[u8],
         quantization: Quantization,
     ) -> Result<Vec<f32>, Error> {
-        let &[rows, columns] = shape else {
-            let expected = "a matrix, as FP8 weights are".to_owned();
-            return Err(Error::Tensor { name: name.to_owned(), expected, found: format!("shape {shape:?}") });
-        };
         let scale = format!("{name}{}", quantization.suffix());
         let found = &self.find(&scale)?.0.shape;
-        let allowed = quantization.shapes(rows, columns);
-        if !allowed.contains(found) {
-            let expected = format!("one of the shapes {allowed:?}");
-            return Err(Error::Tensor { name: scale, expected, found: format!("{found:?}") });
-        }
         let scales = self.tensor_f32(&scale, found)?;
         let mut values: Vec<f32> = bytes.par_iter().map(|&byte| e4m3(byte)).collect();
-        quantization.scale(&mut values, columns, &scales);
+        quantization.scale(&mut values, shape[shape.len() - 1], &scales);
         Ok(values)
     }
 
@@ -255,6 +285,39 @@ mod tests {
         for outside in ["../a.safetensors", "/etc/passwd", ""] {
             index(&format!(r#"{{"weight_map":{{"x":{outside:?}}}}}"#));
             assert!(Checkpoint::open(dir.path()).unwrap_err().to_string().contains("beside it"), "{outside}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_misshapen_or_extra_is_named() {
+        let specs: Vec<_> = tensors(&LlamaConfig::parse(CONFIG).unwrap()).collect();
+        let verdict = |change: &dyn Fn(&mut Vec<(String, Vec<usize>)>)| {
+            let mut list: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect();
+            change(&mut list);
+            let dir = tempfile::tempdir().unwrap();
+            let tensor = |(name, shape): &(String, Vec<usize>)| {
+                (name.clone(), Dtype::F32, shape.clone(), vec![0; 4 * shape.iter().product::<usize>()])
+            };
+            let owned: Vec<_> = list.iter().map(tensor).collect();
+            let named: Vec<_> = owned
+                .iter()
+                .map(|(name, dtype, shape, data)| (name.as_str(), *dtype, shape.clone(), data.clone()))
+                .collect();
+            write(dir.path(), "model.safetensors", &named);
+            Checkpoint::open(dir.path()).unwrap().check().map_err(|error| error.to_string())
+        };
+        assert_eq!(verdict(&|_| {}), Ok(()));
+        assert_eq!(
+            verdict(&|list| list.push(("model.layers.0.self_attn.rotary_emb.inv_freq".into(), vec![2]))),
+            Ok(())
+        );
+        let missing = verdict(&|list| list.retain(|(name, _)| name != "lm_head.weight"));
+        assert_eq!(missing.unwrap_err(), "tensor lm_head.weight is missing from the checkpoint");
+        let misshapen = verdict(&|list| list[0].1 = vec![8, 10]);
+        assert_eq!(misshapen.unwrap_err(), "tensor model.embed_tokens.weight: expected shape [10, 8], found [8, 10]");
+        for extra in ["model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.up_proj.weight", "visual.patch"] {
+            let error = verdict(&|list| list.push((extra.into(), vec![8]))).unwrap_err();
+            assert!(error.starts_with(&format!("tensor {extra} is in the checkpoint, but")), "{error}");
         }
     }
 

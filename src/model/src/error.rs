@@ -37,6 +37,12 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
+    /// A tensor that config.json has no use for.
+    #[error("tensor {name} is in the checkpoint, but a model as config.json describes it has no such tensor")]
+    ExtraTensor {
+        /// The tensor.
+        name: String,
+    },
     /// A tensor has another shape or type than the configuration says, or values that are not numbers.
     #[error("tensor {name}: expected {expected}, found {found}")]
     Tensor {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::tensors::{TensorSpec, tensors};
 use crate::{Error, LlamaConfig, Quantization};
 
 /// A model's size before anything of it is downloaded.
@@ -29,29 +30,18 @@ impl Footprint {
         let stored = bytes_of(value.get("dtype").or_else(|| value.get("torch_dtype")).and_then(Value::as_str));
         let kept = kept(&value);
         let (mut parameters, mut weight_bytes) = (0, 0);
-        let mut add = |name: &str, rows: usize, columns: usize, is_linear: bool| {
+        for TensorSpec { name, shape, is_linear } in tensors(&config) {
+            let [rows, columns] = [shape[0], shape.get(1).copied().unwrap_or(1)];
             let count = rows as u64 * columns as u64;
             parameters += count;
-            let quantization =
-                config.quantization.filter(|_| is_linear && !kept.iter().any(|kept| name_is_in(name, kept)));
-            weight_bytes += match quantization {
+            let is_kept = || kept.iter().any(|module| name_is_in(&name, module));
+            weight_bytes += match config.quantization.filter(|_| is_linear && !is_kept()) {
                 None => count * stored,
                 Some(Quantization::Rows) => count + 4 * rows as u64,
                 Some(Quantization::Blocks { rows: r, columns: c }) => {
                     count + 4 * (rows.div_ceil(r) * columns.div_ceil(c)) as u64
                 }
             };
-        };
-        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        add("model.embed_tokens", vocab, hidden, false);
-        if !config.tie_word_embeddings {
-            add("lm_head", vocab, hidden, true);
-        }
-        add("model.norm", hidden, 1, false);
-        for layer in 0..config.layers {
-            for (name, rows, columns, is_linear) in layer_tensors(&config) {
-                add(&format!("model.layers.{layer}.{name}"), rows, columns, is_linear);
-            }
         }
         let kv_numbers = 2 * (config.layers * config.kv_heads * config.head_dim) as u64;
         Ok(Self { config, parameters, weight_bytes, kv_numbers })
@@ -74,36 +64,6 @@ impl Footprint {
         let fits = |devices: &u64| self.tokens_that_fit(*devices, memory, kv_bytes).is_some_and(|room| room >= tokens);
         (0..20).map(|power| 1 << power).find(fits).unwrap_or(1 << 20)
     }
-}
-
-/// Name, rows, columns, and whether it is a linear layer's matrix.
-fn layer_tensors(config: &LlamaConfig) -> Vec<(&'static str, usize, usize, bool)> {
-    let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
-    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let mut tensors = vec![
-        ("input_layernorm", hidden, 1, false),
-        ("post_attention_layernorm", hidden, 1, false),
-        ("self_attn.q_proj", queries, hidden, true),
-        ("self_attn.k_proj", keys, hidden, true),
-        ("self_attn.v_proj", keys, hidden, true),
-        ("self_attn.o_proj", hidden, queries, true),
-        ("mlp.gate_proj", mlp, hidden, true),
-        ("mlp.up_proj", mlp, hidden, true),
-        ("mlp.down_proj", hidden, mlp, true),
-    ];
-    if config.qkv_bias {
-        tensors.push(("self_attn.bias", queries + 2 * keys, 1, false));
-    }
-    if config.output_bias {
-        tensors.push(("self_attn.o_proj.bias", hidden, 1, false));
-    }
-    if config.mlp_bias {
-        tensors.push(("mlp.bias", 2 * mlp + hidden, 1, false));
-    }
-    if config.qk_norm {
-        tensors.push(("self_attn.norms", 2 * config.head_dim, 1, false));
-    }
-    tensors
 }
 
 fn bytes_of(dtype: Option<&str>) -> u64 {

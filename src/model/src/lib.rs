@@ -12,6 +12,7 @@ mod fp8;
 pub mod hub;
 pub mod oracle;
 mod rope;
+mod tensors;
 mod tokenizer;
 mod words;
 

@@ -58,9 +58,10 @@ impl Llama {
     /// Reads and packs all tensors.
     pub(crate) fn load(checkpoint: &Checkpoint) -> Result<Self, surprisal_model::Error> {
         let config = checkpoint.config();
+        // Before memory is taken for a configuration that its tensors do not bear out.
+        checkpoint.check()?;
         let loader = Loader { checkpoint, config };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        // First of all the embedding: a configuration that its tensors do not bear out is refused before memory is taken for it.
         let embedding = loader.plain("model.embed_tokens.weight", vocab, hidden)?;
         let layers = (0..config.layers).map(|i| loader.layer(i)).collect::<Result<_, _>>()?;
         let head = match config.tie_word_embeddings {

@@ -1,0 +1,69 @@
+//! The tensors that config.json implies: names, shapes, and which are the matrices of linear layers.
+
+use crate::LlamaConfig;
+
+/// A tensor that a checkpoint must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TensorSpec {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    /// Whether it is a linear layer's matrix: in FP8 checkpoints, these are FP8.
+    pub(crate) is_linear: bool,
+}
+
+/// All tensors of a model, in the Hugging Face layout.
+pub(crate) fn tensors(config: &LlamaConfig) -> impl Iterator<Item = TensorSpec> {
+    let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+    let mut outer = vec![spec("model.embed_tokens.weight", &[vocab, hidden]), spec("model.norm.weight", &[hidden])];
+    if !config.tie_word_embeddings {
+        outer.push(TensorSpec { is_linear: true, ..spec("lm_head.weight", &[vocab, hidden]) });
+    }
+    let layer = layer_tensors(config);
+    let in_layer = move |index: usize| {
+        let named = |tensor: &TensorSpec| TensorSpec {
+            name: format!("model.layers.{index}.{}", tensor.name),
+            ..tensor.clone()
+        };
+        layer.iter().map(named).collect::<Vec<_>>()
+    };
+    outer.into_iter().chain((0..config.layers).flat_map(in_layer))
+}
+
+/// Whether a tensor that no model needs is a known companion of those it does: frequencies that are computed, a head
+/// beside the embedding that serves as one, scales of activations and of cached keys and values.
+pub(crate) fn is_companion(name: &str, config: &LlamaConfig) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
+        || (config.tie_word_embeddings && name == "lm_head.weight")
+        || (config.quantization.is_some()
+            && ["_scale", "_scale_inv", "_scale_ub"].iter().any(|suffix| name.ends_with(suffix)))
+}
+
+fn spec(name: &str, shape: &[usize]) -> TensorSpec {
+    TensorSpec { name: name.to_owned(), shape: shape.to_vec(), is_linear: false }
+}
+
+fn layer_tensors(config: &LlamaConfig) -> Vec<TensorSpec> {
+    let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
+    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let mut tensors =
+        vec![spec("input_layernorm.weight", &[hidden]), spec("post_attention_layernorm.weight", &[hidden])];
+    for (module, outputs, inputs, has_bias) in [
+        ("self_attn.q_proj", queries, hidden, config.qkv_bias),
+        ("self_attn.k_proj", keys, hidden, config.qkv_bias),
+        ("self_attn.v_proj", keys, hidden, config.qkv_bias),
+        ("self_attn.o_proj", hidden, queries, config.output_bias),
+        ("mlp.gate_proj", mlp, hidden, config.mlp_bias),
+        ("mlp.up_proj", mlp, hidden, config.mlp_bias),
+        ("mlp.down_proj", hidden, mlp, config.mlp_bias),
+    ] {
+        tensors.push(TensorSpec { is_linear: true, ..spec(&format!("{module}.weight"), &[outputs, inputs]) });
+        if has_bias {
+            tensors.push(spec(&format!("{module}.bias"), &[outputs]));
+        }
+    }
+    if config.qk_norm {
+        let norm = |module: &str| spec(&format!("self_attn.{module}.weight"), &[config.head_dim]);
+        tensors.extend([norm("q_norm"), norm("k_norm")]);
+    }
+    tensors
+}
