@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::Error;
 
+/// How often a download that was cut is taken up again.
+const RETRIES: usize = 5;
+
 /// The folder of a model: `model` itself if it is one, else the hub's `owner/name`, downloaded unless it is cached.
 ///
 /// `HF_HOME` says where the cache is, `HF_ENDPOINT` where the hub is, `HF_TOKEN` who asks.
@@ -56,7 +59,7 @@ fn is_hub_id(model: &str) -> bool {
 }
 
 fn api() -> Result<Api, ApiError> {
-    let builder = ApiBuilder::from_env().with_progress(true);
+    let builder = ApiBuilder::from_env().with_progress(true).with_retries(RETRIES);
     match std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
         Some(token) => builder.with_token(Some(token)).build(),
         None => builder.build(),

@@ -1,0 +1,175 @@
+//! Models by their id on the hub: downloaded, resumed, gated, and served from the cache when there is no hub.
+//! The hub is a small one of the test's own, which speaks as much of its protocol as a download needs.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path as UrlPath, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream;
+use surprisal_tests::tiny::TinyLlama;
+
+/// A hub that has one model, whatever its id, in a folder.
+#[derive(Clone)]
+struct Hub {
+    files: PathBuf,
+    token: Option<&'static str>,
+    /// How many downloads of weights are still to be cut in the middle.
+    cuts: Arc<AtomicUsize>,
+    /// File and first byte of each download.
+    downloads: Arc<Mutex<Vec<(String, usize)>>>,
+}
+
+impl Hub {
+    fn new(files: &Path) -> Self {
+        Self { files: files.to_owned(), token: None, cuts: Arc::default(), downloads: Arc::default() }
+    }
+
+    /// Listens on a free port for as long as the runtime lives.
+    fn start(&self) -> (tokio::runtime::Runtime, String) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().route("/{owner}/{name}/resolve/main/{file}", get(file)).with_state(self.clone());
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        (runtime, url)
+    }
+}
+
+async fn file(
+    State(hub): State<Hub>,
+    UrlPath((_, _, file)): UrlPath<(String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+    if hub.token.is_some_and(|token| header("authorization") != Some(&format!("Bearer {token}"))) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let Ok(bytes) = std::fs::read(hub.files.join(&file)) else { return StatusCode::NOT_FOUND.into_response() };
+    let range = header("range").unwrap().strip_prefix("bytes=").unwrap();
+    let (from, to) = range.split_once('-').unwrap();
+    let from: usize = from.parse().unwrap();
+    let end = to.parse().map_or(bytes.len(), |to: usize| to + 1);
+    let mut parts = vec![Ok(Bytes::copy_from_slice(&bytes[from..end]))];
+    if to.is_empty() {
+        let is_cut = file.ends_with(".safetensors")
+            && hub.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if is_cut {
+            let half = Bytes::copy_from_slice(&bytes[from..from + (end - from) / 2]);
+            parts = vec![Ok(half), Err(io::Error::other("cut"))];
+        }
+        hub.downloads.lock().unwrap().push((file.clone(), from));
+    }
+    let headers = [
+        ("etag", format!("\"{file}\"")),
+        ("x-repo-commit", "0123456789abcdef".to_owned()),
+        ("content-range", format!("bytes {from}-{}/{}", end - 1, bytes.len())),
+    ];
+    (StatusCode::PARTIAL_CONTENT, headers, Body::from_stream(stream::iter(parts))).into_response()
+}
+
+/// Runs `surprisal serve` until it serves or fails; what it said, and whether it serves.
+fn serve(home: &Path, endpoint: &str, token: Option<&str>) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_surprisal"));
+    command.args(["serve", "--model", "owner/tiny", "--port", "0", "--cache-mib", "64"]);
+    command.env("HF_HOME", home).env("HF_ENDPOINT", endpoint).env("HF_TOKEN", token.unwrap_or_default());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut serves = false;
+    for line in lines {
+        said += &line;
+        said.push('\n');
+        serves = line.starts_with("serving");
+        if serves {
+            break;
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    (serves, said)
+}
+
+/// A tiny Llama in two shards.
+fn sharded(dir: &Path) {
+    TinyLlama::default().write(dir, 1);
+    let whole = std::fs::read(dir.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&whole).unwrap();
+    let mut map = serde_json::Map::new();
+    for (shard, take_norms) in [("model-1.safetensors", true), ("model-2.safetensors", false)] {
+        let part: Vec<_> =
+            tensors.tensors().into_iter().filter(|(name, _)| name.contains("norm") == take_norms).collect();
+        map.extend(part.iter().map(|(name, _)| (name.clone(), shard.into())));
+        std::fs::write(dir.join(shard), safetensors::serialize(part, None).unwrap()).unwrap();
+    }
+    let index = serde_json::json!({ "weight_map": map });
+    std::fs::write(dir.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    std::fs::remove_file(dir.join("model.safetensors")).unwrap();
+}
+
+#[test]
+fn a_model_is_downloaded_once_and_then_needs_no_hub() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    sharded(files.path());
+    let hub = Hub::new(files.path());
+    let (runtime, url) = hub.start();
+    let (serves, said) = serve(home.path(), &url, None);
+    assert!(serves, "{said}");
+    let mut files: Vec<String> = hub.downloads.lock().unwrap().iter().map(|(file, _)| file.clone()).collect();
+    files.sort();
+    let expected = [
+        "config.json",
+        "model-1.safetensors",
+        "model-2.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(files, expected);
+    runtime.shutdown_background();
+    let (serves, said) = serve(home.path(), "http://127.0.0.1:1", None);
+    assert!(serves, "without a hub: {said}");
+}
+
+#[test]
+fn a_cut_download_is_resumed_where_it_was_cut() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    TinyLlama::default().write(files.path(), 1);
+    let size = std::fs::metadata(files.path().join("model.safetensors")).unwrap().len() as usize;
+    let hub = Hub::new(files.path());
+    hub.cuts.store(1, Ordering::SeqCst);
+    let (_runtime, url) = hub.start();
+    let (serves, said) = serve(home.path(), &url, None);
+    assert!(serves, "{said}");
+    let downloads = hub.downloads.lock().unwrap();
+    let starts: Vec<usize> =
+        downloads.iter().filter(|(file, _)| file == "model.safetensors").map(|&(_, from)| from).collect();
+    assert_eq!(starts, [0, size / 2]);
+}
+
+#[test]
+fn a_gated_model_asks_for_a_token_and_a_missing_one_is_named() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    TinyLlama::default().write(files.path(), 1);
+    let hub = Hub { token: Some("secret"), ..Hub::new(files.path()) };
+    let (_runtime, url) = hub.start();
+    for token in [None, Some("wrong")] {
+        let (serves, said) = serve(home.path(), &url, token);
+        assert!(!serves && said.contains("owner/tiny") && said.contains("HF_TOKEN"), "{said}");
+    }
+    std::fs::rename(files.path().join("model.safetensors"), files.path().join("weights.bin")).unwrap();
+    let (serves, said) = serve(home.path(), &url, Some("secret"));
+    assert!(!serves && said.contains("model.safetensors"), "{said}");
+    std::fs::rename(files.path().join("weights.bin"), files.path().join("model.safetensors")).unwrap();
+    let (serves, said) = serve(home.path(), &url, Some("secret"));
+    assert!(serves, "{said}");
+}
