@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 use serde_json::Value;
-use surprisal_engine::{CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, Scorer};
+use surprisal_engine::{Activations, CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, Scorer, WeightType};
 use surprisal_model::Checkpoint;
 
 fn fixtures() -> Vec<PathBuf> {
@@ -16,9 +16,10 @@ fn fixtures() -> Vec<PathBuf> {
     fixtures
 }
 
-fn engine(dir: &Path, scheduler: SchedulerConfig) -> Engine {
+fn engine(dir: &Path, scheduler: SchedulerConfig, weights: Option<WeightType>, activations: Activations) -> Engine {
     let checkpoint = Checkpoint::open(dir).unwrap();
-    let backend = CpuBackend::load(&checkpoint, CpuConfig { cache_bytes: 64 << 20, ..CpuConfig::default() }).unwrap();
+    let config = CpuConfig { weights, activations, cache_bytes: 64 << 20, ..CpuConfig::default() };
+    let backend = CpuBackend::load(&checkpoint, config).unwrap();
     Engine::start("golden".into(), backend.fingerprint().to_owned(), backend.device(), backend, scheduler).unwrap()
 }
 
@@ -44,7 +45,7 @@ fn every_fixture_matches_transformers() {
     let fixtures = fixtures();
     assert!(fixtures.len() >= 15, "{} fixtures", fixtures.len());
     for dir in fixtures {
-        let engine = engine(&dir, SchedulerConfig::default());
+        let engine = engine(&dir, SchedulerConfig::default(), None, Activations::F32);
         for (query, want) in cases(&dir) {
             let got = &ask(&engine, std::slice::from_ref(&query))[0];
             assert_eq!(got.len(), want.len());
@@ -57,12 +58,16 @@ fn every_fixture_matches_transformers() {
     }
 }
 
-/// The promise of equal bits holds for every option: whole or in odd chunks, alone or in company, cold or warm.
+/// The promise of equal bits holds for every option and type: whole or in odd chunks, alone or in company, cold or warm.
 #[test]
 fn every_fixture_gives_the_same_bits_however_it_is_cut() {
-    for dir in fixtures() {
-        let whole = engine(&dir, SchedulerConfig { token_budget: 1 << 20, max_running: 1 });
-        let odd = engine(&dir, SchedulerConfig { token_budget: 77, max_running: 3 });
+    let types = [WeightType::F32, WeightType::Bf16, WeightType::Int8]
+        .into_iter()
+        .flat_map(|weights| [Activations::F32, Activations::Bf16].map(|activations| (weights, activations)));
+    for (dir, (weights, activations)) in types.flat_map(|types| fixtures().into_iter().map(move |dir| (dir, types))) {
+        let start = |scheduler| engine(&dir, scheduler, Some(weights), activations);
+        let whole = start(SchedulerConfig { token_budget: 1 << 20, max_running: 1 });
+        let odd = start(SchedulerConfig { token_budget: 77, max_running: 3 });
         let (query, _) = &cases(&dir)[0];
         let later = Query { score_from: query.tokens.len() * 3 / 4, ..query.clone() };
         let shorter = Query { tokens: query.tokens[..query.tokens.len() / 2].to_vec(), score_from: 5 };
@@ -71,7 +76,7 @@ fn every_fixture_gives_the_same_bits_however_it_is_cut() {
             answers.iter().map(|answer| answer.iter().map(|x| x.to_bits()).collect()).collect()
         };
         let apart: Vec<_> = queries.iter().map(|query| ask(&whole, std::slice::from_ref(query)).remove(0)).collect();
-        assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{}", dir.display());
-        assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{}, warm", dir.display());
+        assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{} {weights:?} {activations:?}", dir.display());
+        assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{} {weights:?} {activations:?}, warm", dir.display());
     }
 }

@@ -76,7 +76,7 @@ impl Settings {
 
     pub(crate) fn cpu(&self) -> CpuConfig {
         let cache_bytes = self.cache_mib.saturating_mul(1 << 20);
-        CpuConfig { cache_bytes, threads: self.threads, max_length: self.max_length }
+        CpuConfig { cache_bytes, threads: self.threads, max_length: self.max_length, ..CpuConfig::default() }
     }
 }
 

@@ -74,6 +74,12 @@ impl Checkpoint {
         tensors.map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
     }
 
+    /// Whether every matrix is stored in bf16.
+    pub fn is_bf16(&self) -> bool {
+        let mut matrices = tensors(&self.config).filter(|tensor| tensor.shape.len() == 2);
+        matrices.all(|tensor| self.find(&tensor.name).is_ok_and(|(info, _)| info.dtype == Dtype::BF16))
+    }
+
     /// Whether the files have the tensors that config.json implies, each of its shape and of a known type, and no others.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     }
     if let Ok(checkpoint) = Checkpoint::open(&DIR) {
         let _ = (checkpoint.parameters(), checkpoint.fingerprint());
-        let config = CpuConfig { cache_bytes: 1 << 20, threads: 1, max_length: None };
+        let config = CpuConfig { cache_bytes: 1 << 20, threads: 1, ..CpuConfig::default() };
         if let Err(error) = CpuBackend::load(&checkpoint, config) {
             assert!(!error.to_string().is_empty());
         }

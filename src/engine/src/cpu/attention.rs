@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::kv::LayerKv;
 use super::math;
-use super::matrix::{PANEL, Panels, Row, Write, product_rows};
+use super::matrix::{Write, product_rows};
+use super::panels::{PANEL, Panels, Row};
 use super::rope::Angles;
 use crate::backend::{BLOCK_TOKENS, Chunk};
 

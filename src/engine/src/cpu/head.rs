@@ -1,10 +1,12 @@
 //! Log-probabilities of given tokens: the head in tiles, with an online log-sum-exp. The logits never exist as a whole.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::math;
-use super::matrix::{PANEL, Panels, Product, Weights, Write};
+use super::matrix::{Compute, Left, Product, Write};
+use super::panels::{PANEL, Panels};
+use super::weights::Weights;
 
 /// Vocabulary panels whose sums are kept together; fixed, so that the order of summation is.
 const CHUNK_PANELS: usize = 32;
@@ -13,7 +15,14 @@ const CHUNK_PANELS: usize = 32;
 const TASK_ROWS: usize = 48;
 
 /// `logit[target] - ln sum_v e^logit[v]` for each row of `hidden` and its target, in nats.
-pub(crate) fn logprobs(arch: Arch, hidden: &Panels, head: &Weights, vocab_size: usize, targets: &[u32]) -> Vec<f32> {
+pub(crate) fn logprobs(
+    compute: Compute,
+    hidden: &Panels,
+    head: &Weights,
+    vocab_size: usize,
+    targets: &[u32],
+) -> Vec<f32> {
+    let hidden = &Left::new(compute, hidden);
     let chunks = head.panels().div_ceil(CHUNK_PANELS);
     let blocks = targets.len().div_ceil(TASK_ROWS);
     let partials: Vec<Vec<Partial>> = (0..blocks * chunks)
@@ -22,7 +31,7 @@ pub(crate) fn logprobs(arch: Arch, hidden: &Panels, head: &Weights, vocab_size: 
             let (block, chunk) = (task / chunks, task % chunks);
             let first = block * TASK_ROWS;
             let targets = &targets[first..targets.len().min(first + TASK_ROWS)];
-            arch.dispatch(Task { hidden, head, vocab_size, first, targets, chunk })
+            compute.arch.dispatch(Task { hidden, head, vocab_size, first, targets, chunk })
         })
         .collect();
     partials.chunks(chunks.max(1)).flat_map(combine).collect()
@@ -51,7 +60,7 @@ fn combine(chunks: &[Vec<Partial>]) -> Vec<f32> {
 }
 
 struct Task<'a> {
-    hidden: &'a Panels,
+    hidden: &'a Left<'a>,
     head: &'a Weights,
     vocab_size: usize,
     first: usize,
@@ -69,8 +78,9 @@ impl WithSimd for Task<'_> {
         let tile = &mut tile[..self.targets.len()];
         let first_panel = self.chunk * CHUNK_PANELS;
         for panel in first_panel..self.head.panels().min(first_panel + CHUNK_PANELS) {
-            let w = self.head.panel(panel);
-            Product { a: self.hidden, first: self.first, w, out: tile, write: Write::Set }.with_simd(simd);
+            let product =
+                Product { a: self.hidden, first: self.first, w: self.head, panel, out: tile, write: Write::Set };
+            product.with_simd(simd);
             let real = (self.vocab_size - panel * PANEL).min(PANEL);
             for ((logits, partial), &target) in tile.iter_mut().zip(&mut partials).zip(self.targets) {
                 logits[real..].fill(f32::NEG_INFINITY);
@@ -104,6 +114,10 @@ impl Partial {
 
 #[cfg(test)]
 mod tests {
+    use pulp::Arch;
+
+    use super::super::matrix::ActivationType;
+    use super::super::weights::WeightType;
     use super::*;
 
     #[test]
@@ -117,10 +131,11 @@ mod tests {
             }
         }
         let weights: Vec<f32> = (0..vocab * depth).map(|i| value(i + 5)).collect();
-        let mut head = Weights::zeros(vocab, depth);
+        let mut head = Weights::zeros(WeightType::F32, vocab, depth);
         head.set_rows(&weights, depth, |n| n, |k| k);
+        let compute = Compute { arch: Arch::new(), activations: ActivationType::F32 };
         let targets: Vec<u32> = (0..rows as u32).map(|m| m * 41 % 2100).collect();
-        let got = logprobs(Arch::new(), &hidden, &head, vocab, &targets);
+        let got = logprobs(compute, &hidden, &head, vocab, &targets);
         for (m, (&got, &target)) in got.iter().zip(&targets).enumerate() {
             let logits: Vec<f64> = weights
                 .chunks(depth)

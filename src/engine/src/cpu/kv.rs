@@ -1,6 +1,6 @@
 //! The paged KV cache's memory: keys, values, and one hidden state a block.
 
-use super::matrix::{PANEL, Panels, Row};
+use super::panels::{PANEL, Panels, Row};
 use crate::backend::{BLOCK_TOKENS, BlockCopy, BlockId};
 
 // A block of keys is a packed panel of the product q * K^T, and a block of values one of p * V.

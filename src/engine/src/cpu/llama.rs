@@ -1,13 +1,14 @@
 //! A Llama's weights, packed for the CPU's products, and its forward pass.
 
-use pulp::Arch;
 use surprisal_model::{Checkpoint, LlamaConfig};
 
 use super::attention::{self, HeadNorms, Inputs, Shape};
 use super::kv::LayerKv;
 use super::math;
-use super::matrix::{PANEL, Panels, Row, Weights, Write, multiply, panels_for};
+use super::matrix::{Compute, Write, multiply};
+use super::panels::{PANEL, Panels, Row, panels_for};
 use super::rope::{Angles, Rope};
+use super::weights::{WeightType, Weights};
 use crate::backend::ForwardBatch;
 
 /// One decoder layer.
@@ -30,8 +31,8 @@ struct Linear {
 }
 
 impl Linear {
-    fn apply(&self, arch: Arch, x: &Panels, out: &mut Panels, write: Write) {
-        multiply(arch, x, &self.weights, out, write);
+    fn apply(&self, compute: Compute, x: &Panels, out: &mut Panels, write: Write) {
+        multiply(compute, x, &self.weights, out, write);
         if let Some(bias) = &self.bias {
             math::add_bias(out, bias);
         }
@@ -41,7 +42,7 @@ impl Linear {
 /// The whole model.
 #[derive(Debug)]
 pub(crate) struct Llama {
-    arch: Arch,
+    compute: Compute,
     hidden_size: usize,
     eps: f64,
     mlp_panels: usize,
@@ -56,11 +57,15 @@ pub(crate) struct Llama {
 
 impl Llama {
     /// Reads and packs all tensors.
-    pub(crate) fn load(checkpoint: &Checkpoint) -> Result<Self, surprisal_model::Error> {
+    pub(crate) fn load(
+        checkpoint: &Checkpoint,
+        kind: WeightType,
+        compute: Compute,
+    ) -> Result<Self, surprisal_model::Error> {
         let config = checkpoint.config();
         // Before memory is taken for a configuration that its tensors do not bear out.
         checkpoint.check()?;
-        let loader = Loader { checkpoint, config };
+        let loader = Loader { checkpoint, config, kind };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let embedding = loader.plain("model.embed_tokens.weight", vocab, hidden)?;
         let layers = (0..config.layers).map(|i| loader.layer(i)).collect::<Result<_, _>>()?;
@@ -69,7 +74,7 @@ impl Llama {
             false => Some(loader.plain("lm_head.weight", vocab, hidden)?),
         };
         Ok(Self {
-            arch: Arch::new(),
+            compute,
             hidden_size: hidden,
             eps: config.rms_norm_eps,
             mlp_panels: panels_for(config.intermediate_size),
@@ -108,7 +113,7 @@ impl Llama {
 
     /// The last norm: from the residual stream to what the head reads.
     pub(crate) fn last_norm(&self, x: &Panels) -> Panels {
-        math::rms_norm(self.arch, x, self.hidden_size, self.eps, &self.norm)
+        math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, &self.norm)
     }
 
     fn embed(&self, tokens: &[u32]) -> Panels {
@@ -122,24 +127,24 @@ impl Llama {
     }
 
     fn attention(&self, layer: &Layer, batch: &ForwardBatch, angles: &Angles, kv: &mut LayerKv, x: &mut Panels) {
-        let normed = math::rms_norm(self.arch, x, self.hidden_size, self.eps, &layer.attention_norm);
+        let normed = math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, &layer.attention_norm);
         let mut qkv = Panels::zeros(x.rows(), layer.qkv.weights.panels());
-        layer.qkv.apply(self.arch, &normed, &mut qkv, Write::Set);
+        layer.qkv.apply(self.compute, &normed, &mut qkv, Write::Set);
         let norms = layer.head_norms.as_ref();
         let inputs = Inputs { shape: &self.shape, norms, angles, qkv: &qkv, chunks: &batch.chunks };
         attention::write_kv(&inputs, kv);
-        let attended = attention::attend(self.arch, &inputs, kv);
-        layer.output.apply(self.arch, &attended, x, Write::Add);
+        let attended = attention::attend(self.compute.arch, &inputs, kv);
+        layer.output.apply(self.compute, &attended, x, Write::Add);
     }
 
     fn mlp(&self, layer: &Layer, x: &mut Panels) {
-        let normed = math::rms_norm(self.arch, x, self.hidden_size, self.eps, &layer.mlp_norm);
+        let normed = math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, &layer.mlp_norm);
         let mut gate_up = Panels::zeros(x.rows(), layer.gate_up.weights.panels());
-        layer.gate_up.apply(self.arch, &normed, &mut gate_up, Write::Set);
+        layer.gate_up.apply(self.compute, &normed, &mut gate_up, Write::Set);
         let (gate, up) = gate_up.split_mut(self.mlp_panels);
-        math::silu_mul(self.arch, gate, up);
+        math::silu_mul(self.compute.arch, gate, up);
         gate_up.truncate(self.mlp_panels);
-        layer.down.apply(self.arch, &gate_up, x, Write::Add);
+        layer.down.apply(self.compute, &gate_up, x, Write::Add);
     }
 }
 
@@ -159,6 +164,7 @@ fn shape(config: &LlamaConfig) -> Shape {
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a LlamaConfig,
+    kind: WeightType,
 }
 
 impl Loader<'_> {
@@ -173,7 +179,7 @@ impl Loader<'_> {
         let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
         let qkv = qkv.map(|(tensor, outputs)| (name(&format!("self_attn.{tensor}")), outputs));
         let output = self.read(&name("self_attn.o_proj.weight"), &[hidden, queries])?;
-        let mut output_weights = Weights::zeros(hidden, config.heads * padded);
+        let mut output_weights = Weights::zeros(self.kind, hidden, config.heads * padded);
         output_weights.set_rows(&output, queries, |n| n, pad);
         let gate_up = ["gate_proj", "up_proj"].map(|tensor| (name(&format!("mlp.{tensor}")), mlp));
         let bias = |tensor: &str, has: bool| has.then(|| self.vector(&name(tensor), hidden)).transpose();
@@ -211,7 +217,7 @@ impl Loader<'_> {
         let matrices = parts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let panels = |outputs: usize| panels_for(place(outputs - 1) + 1);
         let total: usize = parts.iter().map(|&(_, outputs)| panels(outputs)).sum();
-        let mut weights = Weights::zeros(total * PANEL, depth);
+        let mut weights = Weights::zeros(self.kind, total * PANEL, depth);
         let mut bias = vec![[0.0; PANEL]; total];
         let mut first = 0;
         for ((name, outputs), matrix) in parts.iter().zip(&matrices) {
@@ -228,7 +234,7 @@ impl Loader<'_> {
 
     fn plain(&self, name: &str, outputs: usize, depth: usize) -> Result<Weights, surprisal_model::Error> {
         let rows = self.read(name, &[outputs, depth])?;
-        let mut weights = Weights::zeros(outputs, depth);
+        let mut weights = Weights::zeros(self.kind, outputs, depth);
         weights.set_rows(&rows, depth, |n| n, |k| k);
         Ok(weights)
     }

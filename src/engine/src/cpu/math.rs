@@ -3,7 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::matrix::{Panels, Row};
+use super::panels::{Panels, Row};
 
 /// `e^x` for x in -87..88 (clamped to it), relative error below 2e-7. NaN stays NaN.
 ///

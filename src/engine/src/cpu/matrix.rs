@@ -1,20 +1,24 @@
-//! Matrices in panels of 32 columns, and their product with a fixed order of reduction.
+//! Products with a fixed order of reduction.
 //!
 //! `out[m][n] = sum_k a[m][k] * w[n][k]` is computed as a chain of fused multiply-adds over k within blocks of
 //! [`DEPTH_BLOCK`], the blocks' sums added in order. No element's value depends on how many rows there are, on the
-//! register tile it falls into, on the vector width or on the number of threads.
+//! register tile it falls into, on the vector width or on the number of threads. Weights in bf16 or int8 are read as the
+//! f32 values they stand for, a block at a time.
+//!
+//! With activations in bf16 the same holds, but for the instruction that sums pairs (see [`super::bf16`]), where the machine has it:
+//! then the bits are those of that instruction.
+
+use std::borrow::Cow;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Columns of a panel.
-pub(crate) const PANEL: usize = 32;
-
-/// One row of a panel.
-pub(crate) type Row = [f32; PANEL];
+use super::bf16::{self, PairPanels};
+use super::panels::{PANEL, Panels, Row};
+use super::weights::{Slice, Weights};
 
 /// How many values of k are summed in registers before they are added to the result.
-const DEPTH_BLOCK: usize = 256;
+pub(crate) const DEPTH_BLOCK: usize = 256;
 
 /// Rows that one task takes: enough to reuse a weight panel, few enough to share the work.
 const TASK_ROWS: usize = 96;
@@ -31,116 +35,47 @@ impl WithSimd for VectorBits {
     }
 }
 
-/// Panels that hold `columns` columns.
-pub(crate) fn panels_for(columns: usize) -> usize {
-    columns.div_ceil(PANEL)
+/// What products are computed with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compute {
+    pub(crate) arch: Arch,
+    pub(crate) activations: ActivationType,
 }
 
-/// Activations: `rows` x (panels * 32) values, panel by panel, so that tasks write disjoint contiguous parts.
-#[derive(Clone, Debug)]
-pub(crate) struct Panels {
-    rows: usize,
-    panels: usize,
-    data: Vec<Row>,
+/// How products read activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActivationType {
+    F32,
+    /// Rounded to bf16, products by vectors of f32.
+    RoundedBf16,
+    /// Rounded to bf16, products by an instruction of the machine's.
+    Bf16,
 }
 
-impl Panels {
-    pub(crate) fn zeros(rows: usize, panels: usize) -> Self {
-        Self { rows, panels, data: vec![[0.0; PANEL]; rows * panels] }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn panels(&self) -> usize {
-        self.panels
-    }
-
-    /// All rows of one panel.
-    pub(crate) fn panel(&self, panel: usize) -> &[Row] {
-        &self.data[panel * self.rows..][..self.rows]
-    }
-
-    /// The first panels, apart from the rest.
-    pub(crate) fn split_mut(&mut self, panels: usize) -> (&mut [Row], &mut [Row]) {
-        self.data.split_at_mut(panels * self.rows)
-    }
-
-    pub(crate) fn panels_mut(&mut self) -> rayon::slice::ChunksMut<'_, Row> {
-        self.data.par_chunks_mut(self.rows.max(1))
-    }
-
-    pub(crate) fn row(&self, panel: usize, row: usize) -> &Row {
-        &self.data[panel * self.rows + row]
-    }
-
-    pub(crate) fn row_mut(&mut self, panel: usize, row: usize) -> &mut Row {
-        &mut self.data[panel * self.rows + row]
-    }
-
-    /// Keeps the first `panels` panels.
-    pub(crate) fn truncate(&mut self, panels: usize) {
-        self.panels = panels;
-        self.data.truncate(panels * self.rows);
-    }
-
-    /// The given rows, in the given order.
-    pub(crate) fn gather(&self, rows: &[usize]) -> Self {
-        let data = (0..self.panels()).flat_map(|p| rows.iter().map(move |&row| *self.row(p, row))).collect();
-        Self { rows: rows.len(), panels: self.panels, data }
-    }
-}
-
-/// A weight matrix `[n][k]`, packed: for each panel of 32 outputs, k rows of 32 values. Padded with zeros.
-#[derive(Clone, Debug)]
-pub(crate) struct Weights {
-    depth: usize,
-    data: Vec<Row>,
-}
-
-impl Weights {
-    /// `outputs` x `depth` zeros (each rounded up to whole panels), to be filled by [`Weights::set_rows`].
-    pub(crate) fn zeros(outputs: usize, depth: usize) -> Self {
-        let depth = panels_for(depth) * PANEL;
-        Self { depth, data: vec![[0.0; PANEL]; panels_for(outputs) * depth] }
-    }
-
-    /// Packs a row-major `[n][k]` matrix: source row `i` becomes output `output(i)`, source column `j` depth `input(j)`.
-    pub(crate) fn set_rows(
-        &mut self,
-        source: &[f32],
-        columns: usize,
-        output: impl Fn(usize) -> usize,
-        input: impl Fn(usize) -> usize,
-    ) {
-        for (i, row) in source.chunks_exact(columns).enumerate() {
-            let n = output(i);
-            let panel = &mut self.data[n / PANEL * self.depth..][..self.depth];
-            for (j, &value) in row.iter().enumerate() {
-                panel[input(j)][n % PANEL] = value;
-            }
+impl ActivationType {
+    /// What fingerprints call it: each kind has bits of its own.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            ActivationType::F32 => "",
+            ActivationType::RoundedBf16 => "-a16",
+            ActivationType::Bf16 => "-a16-avx512bf16",
         }
     }
+}
 
-    pub(crate) fn panels(&self) -> usize {
-        self.data.len().checked_div(self.depth).unwrap_or(0)
-    }
+/// Activations as a product reads them.
+pub(crate) enum Left<'a> {
+    F32(Cow<'a, Panels>),
+    Bf16(PairPanels),
+}
 
-    /// Panels of the other side: those of the activations it multiplies.
-    pub(crate) fn depth_panels(&self) -> usize {
-        self.depth / PANEL
-    }
-
-    /// The packed rows of one panel of outputs.
-    pub(crate) fn panel(&self, panel: usize) -> &[Row] {
-        &self.data[panel * self.depth..][..self.depth]
-    }
-
-    /// The weights of output `n`, in panels of depth: an embedding's row.
-    pub(crate) fn output_row(&self, n: usize) -> impl Iterator<Item = Row> + '_ {
-        let lane = n % PANEL;
-        self.panel(n / PANEL).chunks_exact(PANEL).map(move |rows| std::array::from_fn(|k| rows[k][lane]))
+impl<'a> Left<'a> {
+    pub(crate) fn new(compute: Compute, a: &'a Panels) -> Self {
+        match compute.activations {
+            ActivationType::F32 => Left::F32(Cow::Borrowed(a)),
+            ActivationType::RoundedBf16 => Left::F32(Cow::Owned(bf16::rounded(compute.arch, a))),
+            ActivationType::Bf16 => Left::Bf16(PairPanels::new(compute.arch, a)),
+        }
     }
 }
 
@@ -154,25 +89,23 @@ pub(crate) enum Write {
 }
 
 /// `out (+)= a * w^T`.
-pub(crate) fn multiply(arch: Arch, a: &Panels, w: &Weights, out: &mut Panels, write: Write) {
-    debug_assert_eq!(a.panels(), w.depth_panels());
-    debug_assert_eq!(out.panels(), w.panels());
-    let rows = a.rows();
+pub(crate) fn multiply(compute: Compute, a: &Panels, w: &Weights, out: &mut Panels, write: Write) {
+    debug_assert_eq!((a.panels(), out.panels(), out.rows()), (w.depth_panels(), w.panels(), a.rows()));
+    let a = &Left::new(compute, a);
     out.panels_mut()
         .enumerate()
-        .flat_map(|(n, panel)| panel.par_chunks_mut(TASK_ROWS).enumerate().map(move |(block, out)| (n, block, out)))
-        .for_each(|(n, block, out)| {
-            let first = block * TASK_ROWS;
-            arch.dispatch(Product { a, first, w: w.panel(n), out, write });
+        .flat_map(|(panel, out)| out.par_chunks_mut(TASK_ROWS).enumerate().map(move |(block, out)| (panel, block, out)))
+        .for_each(|(panel, block, out)| {
+            compute.arch.dispatch(Product { a, first: block * TASK_ROWS, w, panel, out, write });
         });
-    debug_assert_eq!(out.rows(), rows);
 }
 
 /// One panel of outputs for the rows from `first` on.
 pub(crate) struct Product<'a> {
-    pub(crate) a: &'a Panels,
+    pub(crate) a: &'a Left<'a>,
     pub(crate) first: usize,
-    pub(crate) w: &'a [Row],
+    pub(crate) w: &'a Weights,
+    pub(crate) panel: usize,
     pub(crate) out: &'a mut [Row],
     pub(crate) write: Write,
 }
@@ -182,10 +115,34 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        for (block, w) in self.w.chunks(DEPTH_BLOCK).enumerate() {
-            let write = if block == 0 { self.write } else { Write::Add };
-            let panel = |p: usize| &self.a.panel(block * (DEPTH_BLOCK / PANEL) + p)[self.first..];
-            product_rows(simd, panel, w, self.out, write);
+        let depth = self.w.depth_panels() * PANEL;
+        for k in (0..depth).step_by(DEPTH_BLOCK) {
+            let write = if k == 0 { self.write } else { Write::Add };
+            let slice = self.w.slice(self.panel, k, DEPTH_BLOCK);
+            match self.a {
+                Left::F32(a) => {
+                    let mut buffer;
+                    let w = match slice {
+                        Slice::F32(rows) => rows,
+                        packed => {
+                            buffer = [[0.0; PANEL]; DEPTH_BLOCK];
+                            packed.rows(&mut buffer)
+                        }
+                    };
+                    product_rows(simd, |p| &a.panel(k / PANEL + p)[self.first..], w, self.out, write);
+                }
+                Left::Bf16(a) => {
+                    let mut buffer;
+                    let (w, scales) = match slice {
+                        Slice::Bf16(pairs) => (pairs, None),
+                        other => {
+                            buffer = [[0; PANEL]; DEPTH_BLOCK / 2];
+                            other.pairs(&mut buffer)
+                        }
+                    };
+                    bf16::product_rows(a, k / PANEL, self.first, w, scales, self.out, write);
+                }
+            }
         }
     }
 }
@@ -269,6 +226,8 @@ fn tile<'a, S: Simd, const MR: usize, const NV: usize>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::panels::panels_for;
+    use super::super::weights::WeightType;
     use super::*;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -287,27 +246,57 @@ mod tests {
         out
     }
 
-    fn packed(values: &[f32], outputs: usize, depth: usize) -> Weights {
-        let mut weights = Weights::zeros(outputs, depth);
+    fn packed(kind: WeightType, values: &[f32], outputs: usize, depth: usize) -> Weights {
+        let mut weights = Weights::zeros(kind, outputs, depth);
         weights.set_rows(values, depth, |n| n, |k| k);
         weights
     }
 
+    /// All that this machine can do; what it lacks is named.
+    fn computes() -> Vec<Compute> {
+        let mut all = vec![];
+        for arch in [Arch::new(), Arch::Scalar] {
+            for activations in [ActivationType::F32, ActivationType::RoundedBf16, ActivationType::Bf16] {
+                if activations == ActivationType::Bf16 && !bf16::is_available() {
+                    eprintln!("skipped: products of pairs, for which this machine has no AVX512-BF16");
+                } else {
+                    all.push(Compute { arch, activations });
+                }
+            }
+        }
+        all
+    }
+
+    const KINDS: [WeightType; 3] = [WeightType::F32, WeightType::Bf16, WeightType::Int8];
+
+    fn rounded(values: &[f32]) -> Vec<f32> {
+        values.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect()
+    }
+
+    /// Against the product of the values as they are stored and read, so that only the sums' rounding is left.
     #[test]
     fn products_match_float64() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for (rows, depth, outputs) in [(1, 32, 32), (5, 70, 33), (13, 600, 64), (205, 300, 96)] {
             let (a, w) = (random(&mut rng, rows * depth), random(&mut rng, outputs * depth));
-            let mut out = Panels::zeros(rows, panels_for(outputs));
-            let (left, right) = (panels(&a, rows, depth), packed(&w, outputs, depth));
-            multiply(Arch::new(), &left, &right, &mut out, Write::Set);
-            multiply(Arch::new(), &left, &right, &mut out, Write::Add);
-            for m in 0..rows {
+            for (compute, kind) in computes().into_iter().flat_map(|compute| KINDS.map(|kind| (compute, kind))) {
+                let (left, right) = (panels(&a, rows, depth), packed(kind, &w, outputs, depth));
+                let mut out = Panels::zeros(rows, panels_for(outputs));
+                multiply(compute, &left, &right, &mut out, Write::Set);
+                multiply(compute, &left, &right, &mut out, Write::Add);
+                let is_f32 = compute.activations == ActivationType::F32;
+                let a = if is_f32 { a.clone() } else { rounded(&a) };
                 for n in 0..outputs {
-                    let terms = (0..depth).map(|k| f64::from(a[m * depth + k]) * f64::from(w[n * depth + k]));
-                    let (want, size) = terms.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
-                    let got = f64::from(out.row(n / PANEL, m)[n % PANEL]);
-                    assert!((got - 2.0 * want).abs() < 5e-7 * size, "{rows}x{depth}x{outputs}: {got} {want}");
+                    let w: Vec<f32> = right.output_row(n).flatten().take(depth).collect();
+                    let is_paired = compute.activations == ActivationType::Bf16 && kind == WeightType::F32;
+                    let w = if is_paired { rounded(&w) } else { w };
+                    for m in 0..rows {
+                        let terms = (0..depth).map(|k| f64::from(a[m * depth + k]) * f64::from(w[k]));
+                        let (want, size) = terms.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
+                        let got = f64::from(out.row(n / PANEL, m)[n % PANEL]);
+                        let close = (got - 2.0 * want).abs() < 5e-7 * size;
+                        assert!(close, "{compute:?} {kind:?} {rows}x{depth}x{outputs}: {got} {}", 2.0 * want);
+                    }
                 }
             }
         }
@@ -319,15 +308,18 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         let (rows, depth, outputs) = (131, 320, 64);
         let (a, w) = (random(&mut rng, rows * depth), random(&mut rng, outputs * depth));
-        let (left, right) = (panels(&a, rows, depth), packed(&w, outputs, depth));
-        let mut all = Panels::zeros(rows, panels_for(outputs));
-        multiply(Arch::new(), &left, &right, &mut all, Write::Set);
-        for m in [0, 1, 50, 95, 96, 130] {
-            for arch in [Arch::new(), Arch::Scalar] {
-                let mut alone = Panels::zeros(1, panels_for(outputs));
-                multiply(arch, &left.gather(&[m]), &right, &mut alone, Write::Set);
-                for n in 0..panels_for(outputs) {
-                    assert_eq!(alone.row(n, 0).map(f32::to_bits), all.row(n, m).map(f32::to_bits));
+        let left = panels(&a, rows, depth);
+        for kind in KINDS {
+            let right = packed(kind, &w, outputs, depth);
+            for compute in computes() {
+                let mut all = Panels::zeros(rows, panels_for(outputs));
+                multiply(Compute { arch: Arch::new(), ..compute }, &left, &right, &mut all, Write::Set);
+                for m in [0, 1, 50, 95, 96, 130] {
+                    let mut alone = Panels::zeros(1, panels_for(outputs));
+                    multiply(compute, &left.gather(&[m]), &right, &mut alone, Write::Set);
+                    for n in 0..panels_for(outputs) {
+                        assert_eq!(alone.row(n, 0).map(f32::to_bits), all.row(n, m).map(f32::to_bits), "{compute:?}");
+                    }
                 }
             }
         }

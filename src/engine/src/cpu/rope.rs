@@ -5,7 +5,7 @@
 
 use surprisal_model::LlamaConfig;
 
-use super::matrix::{PANEL, Row};
+use super::panels::{PANEL, Row};
 use crate::backend::Chunk;
 
 /// How fast each pair of a head's dimensions turns.

@@ -1,0 +1,75 @@
+//! Activations in panels of 32 columns, so that tasks write disjoint contiguous parts.
+
+use rayon::prelude::*;
+
+/// Columns of a panel.
+pub(crate) const PANEL: usize = 32;
+
+/// One row of a panel.
+pub(crate) type Row = [f32; PANEL];
+
+/// Panels that hold `columns` columns.
+pub(crate) fn panels_for(columns: usize) -> usize {
+    columns.div_ceil(PANEL)
+}
+
+/// `rows` x (panels * 32) values, panel by panel.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels {
+    rows: usize,
+    panels: usize,
+    data: Vec<Row>,
+}
+
+impl Panels {
+    pub(crate) fn zeros(rows: usize, panels: usize) -> Self {
+        Self { rows, panels, data: vec![[0.0; PANEL]; rows * panels] }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.panels
+    }
+
+    /// All rows of one panel.
+    pub(crate) fn panel(&self, panel: usize) -> &[Row] {
+        &self.data[panel * self.rows..][..self.rows]
+    }
+
+    /// All rows of all panels.
+    pub(crate) fn all(&self) -> &[Row] {
+        &self.data
+    }
+
+    /// The first panels, apart from the rest.
+    pub(crate) fn split_mut(&mut self, panels: usize) -> (&mut [Row], &mut [Row]) {
+        self.data.split_at_mut(panels * self.rows)
+    }
+
+    pub(crate) fn panels_mut(&mut self) -> rayon::slice::ChunksMut<'_, Row> {
+        self.data.par_chunks_mut(self.rows.max(1))
+    }
+
+    pub(crate) fn row(&self, panel: usize, row: usize) -> &Row {
+        &self.data[panel * self.rows + row]
+    }
+
+    pub(crate) fn row_mut(&mut self, panel: usize, row: usize) -> &mut Row {
+        &mut self.data[panel * self.rows + row]
+    }
+
+    /// Keeps the first `panels` panels.
+    pub(crate) fn truncate(&mut self, panels: usize) {
+        self.panels = panels;
+        self.data.truncate(panels * self.rows);
+    }
+
+    /// The given rows, in the given order.
+    pub(crate) fn gather(&self, rows: &[usize]) -> Self {
+        let data = (0..self.panels()).flat_map(|p| rows.iter().map(move |&row| *self.row(p, row))).collect();
+        Self { rows: rows.len(), panels: self.panels, data }
+    }
+}

@@ -1,0 +1,257 @@
+//! Weight matrices in f32, bf16 or int8, packed for products: for each panel of 32 outputs, its values of one k after the other.
+//!
+//! bf16 and int8 stand in pairs: the values of k (even) and k + 1 side by side for each output, as dot products of pairs
+//! read them.
+
+use super::panels::{PANEL, Row, panels_for};
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightType {
+    /// As computed with.
+    F32,
+    /// Rounded to nearest, ties to even; exact for a bf16 checkpoint.
+    Bf16,
+    /// 127 steps to either side of zero, times a scale for each output: its greatest magnitude / 127.
+    Int8,
+}
+
+impl WeightType {
+    /// What the command line and fingerprints call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightType::F32 => "f32",
+            WeightType::Bf16 => "bf16",
+            WeightType::Int8 => "int8",
+        }
+    }
+}
+
+/// Two bf16 values of each of 32 outputs: k in the lower half, k + 1 in the upper.
+pub(crate) type PairRow = [u32; PANEL];
+
+/// Two int8 values of each of 32 outputs: k in the lower byte, k + 1 in the upper.
+type BytePairRow = [i16; PANEL];
+
+/// A weight matrix `[n][k]`, padded with zeros to whole panels of both.
+#[derive(Clone, Debug)]
+pub(crate) struct Weights {
+    depth: usize,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    F32(Vec<Row>),
+    Bf16(Vec<PairRow>),
+    Int8 { values: Vec<BytePairRow>, scales: Vec<Row> },
+}
+
+/// A few successive k of one panel, as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Slice<'a> {
+    F32(&'a [Row]),
+    Bf16(&'a [PairRow]),
+    Int8 { values: &'a [BytePairRow], scales: &'a Row },
+}
+
+impl Weights {
+    /// `outputs` x `depth` zeros (each rounded up to whole panels), to be filled by [`Weights::set_rows`].
+    pub(crate) fn zeros(kind: WeightType, outputs: usize, depth: usize) -> Self {
+        let depth = panels_for(depth) * PANEL;
+        let panels = panels_for(outputs);
+        let data = match kind {
+            WeightType::F32 => Data::F32(vec![[0.0; PANEL]; panels * depth]),
+            WeightType::Bf16 => Data::Bf16(vec![[0; PANEL]; panels * depth / 2]),
+            WeightType::Int8 => {
+                Data::Int8 { values: vec![[0; PANEL]; panels * depth / 2], scales: vec![[0.0; PANEL]; panels] }
+            }
+        };
+        Self { depth, data }
+    }
+
+    /// Packs a row-major `[n][k]` matrix: source row `i` becomes output `output(i)`, source column `j` depth `input(j)`.
+    pub(crate) fn set_rows(
+        &mut self,
+        source: &[f32],
+        columns: usize,
+        output: impl Fn(usize) -> usize,
+        input: impl Fn(usize) -> usize,
+    ) {
+        for (i, row) in source.chunks_exact(columns).enumerate() {
+            let n = output(i);
+            let (panel, lane) = (n / PANEL, n % PANEL);
+            let first = panel * self.depth;
+            match &mut self.data {
+                Data::F32(data) => {
+                    for (j, &value) in row.iter().enumerate() {
+                        data[first + input(j)][lane] = value;
+                    }
+                }
+                Data::Bf16(data) => {
+                    for (j, &value) in row.iter().enumerate() {
+                        let k = first + input(j);
+                        data[k / 2][lane] |= bf16_bits(value) << (16 * (k % 2));
+                    }
+                }
+                Data::Int8 { values, scales } => {
+                    let scale = row.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
+                    scales[panel][lane] = scale;
+                    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                    for (j, &value) in row.iter().enumerate() {
+                        let k = first + input(j);
+                        let byte = (value * inverse).round_ties_even() as i8;
+                        values[k / 2][lane] |= i16::from(byte as u8) << (8 * (k % 2));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Panels of outputs.
+    pub(crate) fn panels(&self) -> usize {
+        let rows = match &self.data {
+            Data::F32(data) => data.len(),
+            Data::Bf16(data) => data.len() * 2,
+            Data::Int8 { values, .. } => values.len() * 2,
+        };
+        rows.checked_div(self.depth).unwrap_or(0)
+    }
+
+    /// Panels of the other side: those of the activations it multiplies.
+    pub(crate) fn depth_panels(&self) -> usize {
+        self.depth / PANEL
+    }
+
+    /// One panel of outputs for `depth` successive k from `k` on, both even; fewer where the matrix ends.
+    pub(crate) fn slice(&self, panel: usize, k: usize, depth: usize) -> Slice<'_> {
+        let first = panel * self.depth + k;
+        let end = first + depth.min(self.depth - k);
+        match &self.data {
+            Data::F32(data) => Slice::F32(&data[first..end]),
+            Data::Bf16(data) => Slice::Bf16(&data[first / 2..end / 2]),
+            Data::Int8 { values, scales } => {
+                Slice::Int8 { values: &values[first / 2..end / 2], scales: &scales[panel] }
+            }
+        }
+    }
+
+    /// The weights of output `n`, in panels of depth: an embedding's row.
+    pub(crate) fn output_row(&self, n: usize) -> impl Iterator<Item = Row> + '_ {
+        let lane = n % PANEL;
+        (0..self.depth_panels()).map(move |panel| {
+            let mut rows = [[0.0; PANEL]; PANEL];
+            let rows = self.slice(n / PANEL, panel * PANEL, PANEL).rows(&mut rows);
+            std::array::from_fn(|k| rows[k][lane])
+        })
+    }
+}
+
+impl<'a> Slice<'a> {
+    /// The values in f32, in `buffer` unless they are stored so.
+    #[inline(always)]
+    pub(crate) fn rows(self, buffer: &'a mut [Row]) -> &'a [Row] {
+        match self {
+            Slice::F32(rows) => rows,
+            Slice::Bf16(pairs) => {
+                for (rows, pairs) in buffer.chunks_exact_mut(2).zip(pairs) {
+                    for (lane, &pair) in pairs.iter().enumerate() {
+                        rows[0][lane] = f32::from_bits(pair << 16);
+                        rows[1][lane] = f32::from_bits(pair & 0xffff_0000);
+                    }
+                }
+                &buffer[..2 * pairs.len()]
+            }
+            Slice::Int8 { values, scales } => {
+                for (rows, pairs) in buffer.chunks_exact_mut(2).zip(values) {
+                    for lane in 0..PANEL {
+                        let [low, high] = bytes(pairs[lane]);
+                        rows[0][lane] = low as f32 * scales[lane];
+                        rows[1][lane] = high as f32 * scales[lane];
+                    }
+                }
+                &buffer[..2 * values.len()]
+            }
+        }
+    }
+
+    /// The values in pairs of bf16, in `buffer` unless they are stored so, and what the sums over them are to be multiplied by.
+    /// Exact for bf16 and int8; f32 is rounded.
+    #[inline(always)]
+    pub(crate) fn pairs(self, buffer: &'a mut [PairRow]) -> (&'a [PairRow], Option<&'a Row>) {
+        match self {
+            Slice::Bf16(pairs) => (pairs, None),
+            Slice::F32(rows) => {
+                for (pairs, rows) in buffer.iter_mut().zip(rows.chunks_exact(2)) {
+                    for (lane, pair) in pairs.iter_mut().enumerate() {
+                        *pair = bf16_bits(rows[0][lane]) | bf16_bits(rows[1][lane]) << 16;
+                    }
+                }
+                (&buffer[..rows.len() / 2], None)
+            }
+            Slice::Int8 { values, scales } => {
+                for (pairs, values) in buffer.iter_mut().zip(values) {
+                    for (pair, &value) in pairs.iter_mut().zip(values) {
+                        let [low, high] = bytes(value);
+                        // Up to 127, the integers are exact in bf16: the lower half of their f32 is zero.
+                        *pair = (low as f32).to_bits() >> 16 | (high as f32).to_bits();
+                    }
+                }
+                (&buffer[..values.len()], Some(scales))
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn bytes(pair: i16) -> [i32; 2] {
+    let pair = i32::from(pair);
+    [pair << 24 >> 24, pair >> 8]
+}
+
+/// The upper half of the f32 nearest in bf16, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn bf16_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { bits >> 16 | 0x40 } else { rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rounding_to_bf16_is_that_of_the_standard(bits in any::<u32>()) {
+            let value = f32::from_bits(bits);
+            prop_assert_eq!(bf16_bits(value), u32::from(bf16::from_f32(value).to_bits()));
+        }
+
+        /// Whatever the storage, both ways of reading it give the matrix back, as near as its type allows.
+        #[test]
+        fn every_type_gives_its_values_back(values in proptest::collection::vec(-2.0f32..2.0, 40 * 36)) {
+            for (kind, step) in [(WeightType::F32, 0.0), (WeightType::Bf16, 1.0 / 256.0), (WeightType::Int8, 1.01 / 254.0)] {
+                let mut weights = Weights::zeros(kind, 40, 36);
+                weights.set_rows(&values, 36, |n| n, |k| k);
+                for n in 0..40 {
+                    let largest = values[n * 36..][..36].iter().fold(0.0f32, |max, x| max.max(x.abs()));
+                    let row: Vec<f32> = weights.output_row(n).flatten().collect();
+                    let mut buffer = [[0; PANEL]; 32];
+                    let (pairs, scales) = weights.slice(n / PANEL, 0, 64).pairs(&mut buffer);
+                    for (k, &got) in row.iter().enumerate() {
+                        let want = if k < 36 { values[n * 36 + k] } else { 0.0 };
+                        let error = if kind == WeightType::Int8 { step * largest } else { step * want.abs() };
+                        prop_assert!((got - want).abs() <= error, "{:?} {} {}", kind, got, want);
+                        let half = pairs[k / 2][n % PANEL] >> (16 * (k % 2)) << 16;
+                        let paired = f32::from_bits(half) * scales.map_or(1.0, |scales| scales[n % PANEL]);
+                        let rounded = if kind == WeightType::F32 { f32::from_bits(bf16_bits(got) << 16) } else { got };
+                        prop_assert_eq!(paired, rounded);
+                    }
+                }
+            }
+        }
+    }
+}
