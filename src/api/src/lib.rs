@@ -24,7 +24,7 @@ mod text;
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
 pub use response::{
-    DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, QueryResult, TokenizeRequest,
-    TokenizeResponse, Usage,
+    DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, NDJSON, QueryResult, StreamLine,
+    TokenizeRequest, TokenizeResponse, Usage,
 };
 pub use text::Text;

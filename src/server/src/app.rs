@@ -1,7 +1,7 @@
 //! `App`: what every route shares.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use surprisal_engine::{ModelCard, Scorer};
 use surprisal_model::TextTokenizer;
@@ -77,6 +77,13 @@ impl App {
             Some(asked) if asked != served => Err(problem::model_not_found(asked, served)),
             _ => Ok(()),
         }
+    }
+
+    /// Gives up work that takes longer than a request may; dropping it cancels its queries.
+    pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let seconds = self.config.max_request_seconds;
+        let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
+        done.map_err(|_| problem::deadline_exceeded(seconds))
     }
 
     /// Runs CPU-bound work where other requests do not wait for it.

@@ -52,6 +52,16 @@ impl Failure {
         self
     }
 
+    /// The name that completes the type.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What goes on the wire, where the status is sent already.
+    pub(crate) fn into_problem(self) -> Problem {
+        *self.problem
+    }
+
     /// Invites the client to try again.
     fn retry(mut self) -> Self {
         self.retry = true;
@@ -87,6 +97,12 @@ pub(crate) fn unsupported_media_type(found: &str) -> Failure {
     let detail = "the body must be JSON, with the header Content-Type: application/json";
     let failure = Failure::new(415, "unsupported-media-type", "Unsupported media type", detail);
     failure.field("Content-Type").value(found)
+}
+
+pub(crate) fn unsupported_encoding(found: &str) -> Failure {
+    let detail = "the body may be encoded with gzip or zstd, or not at all";
+    let failure = Failure::new(415, "unsupported-encoding", "Unsupported content encoding", detail);
+    failure.field("Content-Encoding").value(found)
 }
 
 pub(crate) fn body_too_large(limit: usize) -> Failure {
@@ -200,6 +216,11 @@ pub(crate) fn request_too_large(tokens: usize, limit: u32) -> Failure {
 pub(crate) fn overloaded(tokens: u32, held: u32, limit: u32) -> Failure {
     let detail = format!("the request has {tokens} tokens, and {held} of {limit} are taken now: try again");
     Failure::new(429, "overloaded", "Overloaded", detail).value(tokens).limit(limit).retry()
+}
+
+pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
+    let detail = format!("the request was not answered within {seconds} s: send its queries in several requests");
+    Failure::new(504, "deadline-exceeded", "Deadline exceeded", detail).limit(seconds)
 }
 
 pub(crate) fn shutting_down() -> Failure {

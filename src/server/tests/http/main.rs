@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod bulk;
 mod load;
 mod problems;
 mod support;
