@@ -16,11 +16,15 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod completions;
 mod problem;
 mod request;
 mod response;
 mod text;
 
+pub use completions::{
+    Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, Prompts,
+};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
 pub use response::{

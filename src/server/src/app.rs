@@ -7,6 +7,7 @@ use surprisal_engine::{ModelCard, Scorer};
 use surprisal_model::TextTokenizer;
 
 use crate::admission::Admission;
+use crate::auth::ApiKeys;
 use crate::config::ServerConfig;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -50,6 +51,7 @@ pub struct App {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) codec: Arc<dyn TextCodec>,
     pub(crate) config: ServerConfig,
+    pub(crate) keys: Arc<ApiKeys>,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
@@ -63,7 +65,23 @@ impl App {
         let admission = Admission::new(config.max_waiting_tokens);
         let metrics = Metrics::new(&scorer, &admission).expect("metric names are constants, valid and distinct");
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { scorer, codec, config, admission, metrics: Arc::new(metrics), drain: Drain::default(), started }
+        Self {
+            scorer,
+            codec,
+            config,
+            keys: Arc::default(),
+            admission,
+            metrics: Arc::new(metrics),
+            drain: Drain::default(),
+            started,
+        }
+    }
+
+    /// Does work only for those who send one of these keys; the model, health and metrics stay open to all.
+    #[must_use]
+    pub fn with_api_keys(mut self, keys: ApiKeys) -> Self {
+        self.keys = Arc::new(keys);
+        self
     }
 
     pub(crate) fn model(&self) -> &ModelCard {

@@ -6,6 +6,7 @@
 
 mod admission;
 mod app;
+mod auth;
 mod body;
 mod config;
 mod drain;
@@ -17,6 +18,7 @@ mod routes;
 mod serve;
 
 pub use app::{App, TextCodec};
+pub use auth::ApiKeys;
 pub use config::ServerConfig;
 pub use routes::router;
 pub use serve::serve;

@@ -130,7 +130,7 @@ fn from_pairs(contexts: Vec<Text>, targets: Vec<Text>, pairs: Pairs, max_queries
     Ok(Asked { form: Form::Pairs, ids: Vec::new(), contexts, targets, pairs })
 }
 
-fn check_count(field: &str, count: usize, limit: usize) -> Result<(), Failure> {
+pub(crate) fn check_count(field: &str, count: usize, limit: usize) -> Result<(), Failure> {
     match count {
         0 => Err(problem::no_queries(field)),
         count if count > limit => Err(problem::too_many_queries(field, count, limit)),
@@ -175,7 +175,8 @@ pub(crate) fn begin(rule: Bos, bos: Option<u32>, mut tokens: Vec<u32>) -> Vec<u3
     tokens
 }
 
-fn encode(app: &App, text: Text, field: &str, query: Option<usize>) -> Result<Vec<u32>, Failure> {
+/// Token ids of a text, all of them in the vocabulary.
+pub(crate) fn encode(app: &App, text: Text, field: &str, query: Option<usize>) -> Result<Vec<u32>, Failure> {
     let tokens = match text {
         Text::String(text) if text.is_empty() => Vec::new(),
         Text::String(text) => {

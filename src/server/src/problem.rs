@@ -77,6 +77,9 @@ impl IntoResponse for Failure {
         if self.retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
         }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response.extensions_mut().insert(ProblemName(self.name));
         response
     }
@@ -91,6 +94,10 @@ pub(crate) fn route_not_found(method: &str, path: &str) -> Failure {
 pub(crate) fn method_not_allowed(method: &str, path: &str) -> Failure {
     let detail = format!("{path} does not answer {method}; the Allow header says what it answers");
     Failure::new(405, "method-not-allowed", "Method not allowed", detail)
+}
+
+pub(crate) fn unauthorized(detail: &str) -> Failure {
+    Failure::new(401, "unauthorized", "Unauthorized", detail).field("Authorization")
 }
 
 pub(crate) fn unsupported_media_type(found: &str) -> Failure {
@@ -186,6 +193,22 @@ pub(crate) fn token_out_of_range(field: String, query: Option<usize>, token: u32
 pub(crate) fn empty_target(field: String, query: Option<usize>) -> Failure {
     let detail = "a target needs at least one token: there is nothing to score";
     Failure::new(400, "empty-target", "Empty target", detail).query(query).field(field)
+}
+
+pub(crate) fn empty_prompt(query: usize, field: String) -> Failure {
+    let detail = "a prompt needs at least one token";
+    Failure::new(400, "empty-prompt", "Empty prompt", detail).query(query).field(field)
+}
+
+/// A part of another server's protocol that is not offered here.
+pub(crate) fn not_offered(field: &str, value: u32, limit: u32) -> Failure {
+    let detail = match field {
+        "max_tokens" | "sampling_params.max_new_tokens" => "this server scores and does not generate: say 0",
+        "logprobs" | "prompt_logprobs" => "a token's own log-probability is offered, alternatives are not: say 0",
+        _ => "more than the limit is not offered",
+    };
+    let detail = format!("`{field}` is {value}, and {limit} is the most: {detail}");
+    Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value).limit(limit)
 }
 
 pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {

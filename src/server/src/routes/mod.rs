@@ -1,5 +1,6 @@
 //! The routes.
 
+mod completions;
 mod logprobs;
 mod meta;
 mod stream;
@@ -23,6 +24,7 @@ use crate::problem::{self, Failure};
 pub fn router(app: App) -> Router {
     let work = Router::new()
         .route("/logprobs", post(logprobs::logprobs))
+        .route("/v1/completions", post(completions::completions))
         .route("/tokenize", post(meta::tokenize))
         .route("/detokenize", post(meta::detokenize))
         // What it cannot decode is refused by `body`, as a problem.
@@ -41,8 +43,9 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Work is refused once shutdown is asked, and finished if it was taken before.
+/// Work is done for those who may ask for it, refused once shutdown is asked, and finished if it was taken before.
 async fn work(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Failure> {
+    app.keys.check(request.headers())?;
     let working = Arc::new(app.drain.enter().ok_or_else(problem::shutting_down)?);
     request.extensions_mut().insert(Arc::clone(&working));
     app.within_deadline(next.run(request)).await

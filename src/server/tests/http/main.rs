@@ -4,6 +4,7 @@
 
 mod answers;
 mod bulk;
+mod completions;
 mod load;
 mod problems;
 mod support;
