@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod auth;
 mod bulk;
 mod completions;
 mod load;
