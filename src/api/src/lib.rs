@@ -17,6 +17,7 @@
 //! ```
 
 mod completions;
+mod generate;
 mod problem;
 mod request;
 mod response;
@@ -25,6 +26,7 @@ mod text;
 pub use completions::{
     Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, Prompts,
 };
+pub use generate::{FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, SamplingParams};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
 pub use response::{

@@ -200,11 +200,18 @@ pub(crate) fn empty_prompt(query: usize, field: String) -> Failure {
     Failure::new(400, "empty-prompt", "Empty prompt", detail).query(query).field(field)
 }
 
+pub(crate) fn text_or_ids() -> Failure {
+    let detail = "give either `text` or `input_ids`";
+    Failure::new(400, "text-or-ids", "Text or token ids", detail).field("input_ids")
+}
+
 /// A part of another server's protocol that is not offered here.
 pub(crate) fn not_offered(field: &str, value: u32, limit: u32) -> Failure {
     let detail = match field {
         "max_tokens" | "sampling_params.max_new_tokens" => "this server scores and does not generate: say 0",
-        "logprobs" | "prompt_logprobs" => "a token's own log-probability is offered, alternatives are not: say 0",
+        "logprobs" | "prompt_logprobs" | "top_logprobs_num" => {
+            "a token's own log-probability is offered, alternatives are not: say 0"
+        }
         _ => "more than the limit is not offered",
     };
     let detail = format!("`{field}` is {value}, and {limit} is the most: {detail}");

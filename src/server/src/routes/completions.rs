@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use surprisal_api::{
     Bos, Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, Prompts,
+    Text,
 };
 use surprisal_engine::{Query, Scores};
 
@@ -17,7 +18,7 @@ use crate::problem::{self, Failure};
 use crate::{App, body};
 
 /// vLLM's stand-in for minus infinity, which JSON cannot say.
-const LOWEST: f32 = -9999.0;
+pub(super) const LOWEST: f32 = -9999.0;
 
 /// OpenAI's default of `max_tokens`.
 const DEFAULT_MAX_TOKENS: u32 = 16;
@@ -66,31 +67,42 @@ fn field(prompt: usize) -> String {
 fn prepare(app: &App, request: CompletionsRequest) -> Result<Asked, Failure> {
     app.check_model(request.model.as_deref())?;
     check_offered(&request)?;
-    let prompts = match request.prompt {
+    let (prompts, tokens) = tokenise(app, request.prompt, "prompt", request.add_special_tokens)?;
+    Ok(Asked {
+        prompts,
+        echo: request.echo,
+        logprobs: request.logprobs.is_some(),
+        prompt_logprobs: request.prompt_logprobs.is_some(),
+        tokens,
+    })
+}
+
+/// The tokens of prompts that fit, and how many there are in all; BOS goes before strings alone, if `special`.
+pub(super) fn tokenise(
+    app: &App,
+    prompts: Prompts,
+    name: &str,
+    special: bool,
+) -> Result<(Vec<Vec<u32>>, u32), Failure> {
+    let prompts = match prompts {
         Prompts::One(prompt) => vec![prompt],
         Prompts::Many(prompts) => prompts,
     };
-    check_count("prompt", prompts.len(), app.config.max_queries)?;
+    check_count(name, prompts.len(), app.config.max_queries)?;
     let mut tokenised = Vec::with_capacity(prompts.len());
     let (mut total, limit) = (0_usize, app.model().max_length);
     for (index, prompt) in prompts.into_iter().enumerate() {
-        let is_text = matches!(prompt, surprisal_api::Text::String(_)) && request.add_special_tokens;
-        let tokens = encode(app, prompt, &field(index), Some(index))?;
-        let tokens = begin(if is_text { Bos::Auto } else { Bos::None }, app.codec.bos(), tokens);
+        let field = format!("{name}[{index}]");
+        let rule = if special && matches!(prompt, Text::String(_)) { Bos::Auto } else { Bos::None };
+        let tokens = begin(rule, app.codec.bos(), encode(app, prompt, &field, Some(index))?);
         match tokens.len() {
-            0 => return Err(problem::empty_prompt(index, field(index))),
-            length if length > limit => return Err(problem::sequence_too_long(index, field(index), length, limit)),
+            0 => return Err(problem::empty_prompt(index, field)),
+            length if length > limit => return Err(problem::sequence_too_long(index, field, length, limit)),
             length => total = total.saturating_add(length),
         }
         tokenised.push(tokens);
     }
-    Ok(Asked {
-        prompts: tokenised,
-        echo: request.echo,
-        logprobs: request.logprobs.is_some(),
-        prompt_logprobs: request.prompt_logprobs.is_some(),
-        tokens: app.admission.check(total)?,
-    })
+    Ok((tokenised, app.admission.check(total)?))
 }
 
 /// Refuses what the engine does not offer, so that no part of a request is silently dropped.

@@ -1,6 +1,7 @@
 //! The routes.
 
 mod completions;
+mod generate;
 mod logprobs;
 mod meta;
 mod stream;
@@ -25,6 +26,7 @@ pub fn router(app: App) -> Router {
     let work = Router::new()
         .route("/logprobs", post(logprobs::logprobs))
         .route("/v1/completions", post(completions::completions))
+        .route("/generate", post(generate::generate))
         .route("/tokenize", post(meta::tokenize))
         .route("/detokenize", post(meta::detokenize))
         // What it cannot decode is refused by `body`, as a problem.

@@ -6,6 +6,7 @@ mod answers;
 mod auth;
 mod bulk;
 mod completions;
+mod generate;
 mod load;
 mod problems;
 mod support;
