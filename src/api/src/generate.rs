@@ -75,6 +75,9 @@ pub struct GenerateResponse {
     pub meta_info: GenerateMeta,
 }
 
+/// A token's log-probability in nats, its id, and its text if that was asked for.
+pub type TokenLogprob = (Option<f32>, u32, Option<String>);
+
 /// Counts and log-probabilities of one prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerateMeta {
@@ -86,13 +89,13 @@ pub struct GenerateMeta {
     pub completion_tokens: usize,
     /// Tokens of the prompt found in the cache.
     pub cached_tokens: usize,
-    /// Log-probability in nats, id and text of each prompt token from `logprob_start_len` on. Only the prompt's first
+    /// Each prompt token from `logprob_start_len` on. Only the prompt's first
     /// token, before which nothing stands, has null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub input_token_logprobs: Option<Vec<(Option<f32>, u32, Option<String>)>>,
+    pub input_token_logprobs: Option<Vec<TokenLogprob>>,
     /// The same of what was generated: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output_token_logprobs: Option<Vec<(Option<f32>, u32, Option<String>)>>,
+    pub output_token_logprobs: Option<Vec<TokenLogprob>>,
 }
 
 /// Why generation ended.

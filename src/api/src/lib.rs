@@ -26,7 +26,9 @@ mod text;
 pub use completions::{
     Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, Prompts,
 };
-pub use generate::{FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, SamplingParams};
+pub use generate::{
+    FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, SamplingParams, TokenLogprob,
+};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
 pub use response::{
