@@ -16,15 +16,23 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod completions;
+mod generate;
 mod problem;
 mod request;
 mod response;
 mod text;
 
+pub use completions::{
+    Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, Prompts,
+};
+pub use generate::{
+    FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, SamplingParams, TokenLogprob,
+};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
 pub use response::{
-    DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, QueryResult, TokenizeRequest,
-    TokenizeResponse, TokenizerInfo, Usage,
+    DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, NDJSON, QueryResult, StreamLine,
+    TokenizeRequest, TokenizeResponse, TokenizerInfo, Usage,
 };
 pub use text::Text;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Problem;
+
 /// The answer of `POST /logprobs`; results stand in the order asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogprobsResponse {
@@ -40,6 +42,36 @@ pub struct QueryResult {
     /// target is a string). Tokens that share a character share its bytes; a tokenizer may leave bytes out, as spaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offsets: Option<Vec<[usize; 2]>>,
+}
+
+/// The media type of an answer as [`StreamLine`]s.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// One line of an NDJSON answer of `POST /logprobs`: results in the order they finish, then `end`, or a `problem`.
+///
+/// An answer whose last line is neither was cut off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamLine {
+    /// One query's score.
+    Result {
+        /// The query's (or pair's) index in the request.
+        index: usize,
+        /// Its score.
+        #[serde(flatten)]
+        result: QueryResult,
+    },
+    /// Every result has been sent.
+    End {
+        /// The model's name.
+        model: String,
+        /// What the numbers depend on; see [`LogprobsResponse::fingerprint`].
+        fingerprint: String,
+        /// What the request cost.
+        usage: Usage,
+    },
+    /// What went wrong after the first byte; no more follows.
+    Problem(Problem),
 }
 
 /// Token counts of one request.

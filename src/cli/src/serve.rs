@@ -20,29 +20,35 @@ const ORACLE_CONTEXT: usize = 2048;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// `oracle` (built in), a folder in the Hugging Face layout, or an id on its hub (owner/name) [default: oracle]
-    #[arg(long)]
+    #[arg(long, env = "SURPRISAL_MODEL")]
     model: Option<String>,
     /// Address to listen on [default: 127.0.0.1]
-    #[arg(long)]
+    #[arg(long, env = "SURPRISAL_HOST")]
     host: Option<String>,
     /// Port to listen on; 0 takes any free one [default: 8000]
-    #[arg(long)]
+    #[arg(long, env = "SURPRISAL_PORT")]
     port: Option<u16>,
     /// Compute threads; 0 means one a core [default: 0]
-    #[arg(long)]
+    #[arg(long, env = "SURPRISAL_THREADS")]
     threads: Option<usize>,
     /// Memory for the KV cache, in MiB [default: 1024]
-    #[arg(long)]
+    #[arg(long, env = "SURPRISAL_CACHE_MIB")]
     cache_mib: Option<usize>,
     /// The longest sequence to accept, in tokens [default: the model's own]
-    #[arg(long)]
+    #[arg(long, env = "SURPRISAL_MAX_LENGTH")]
     max_length: Option<usize>,
     /// Tokens that one forward pass computes at most [default: 512]
-    #[arg(long)]
+    #[arg(long, env = "SURPRISAL_TOKEN_BUDGET")]
     token_budget: Option<usize>,
-    /// A TOML file with these settings and the server's; flags override it
-    #[arg(long)]
+    /// A TOML file with these settings and the server's; environment variables override it, and flags override both
+    #[arg(long, env = "SURPRISAL_CONFIG")]
     config: Option<PathBuf>,
+    /// A file of API keys, one a line; with it (or SURPRISAL_API_KEYS) only those who send one are served
+    #[arg(long, env = "SURPRISAL_API_KEY_FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Print the settings that file, environment and flags come to, as a TOML file, and stop
+    #[arg(long)]
+    print_config: bool,
 }
 
 impl Args {
@@ -56,6 +62,7 @@ impl Args {
             cache_mib: self.cache_mib.unwrap_or(file.cache_mib),
             max_length: self.max_length.or(file.max_length),
             token_budget: self.token_budget.unwrap_or(file.token_budget),
+            api_key_file: self.api_key_file.clone().or(file.api_key_file),
             ..file
         };
         settings.check()?;
@@ -65,6 +72,11 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let settings = args.settings()?;
+    if args.print_config {
+        print!("{}", settings.to_toml()?);
+        return Ok(());
+    }
+    let keys = settings.api_keys(std::env::var("SURPRISAL_API_KEYS").ok().as_deref())?;
     block_on(async {
         let listener = bind(&settings.host, settings.port).await?;
         let url = url(&listener)?;
@@ -73,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let card = served.engine.describe().clone();
         eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
         eprintln!("try: {}", curl(&url, "", &served.sample));
-        surprisal_server::serve(listener, served.app(settings.server), stop_signal()).await?;
+        surprisal_server::serve(listener, served.app(settings.server).with_api_keys(keys), stop_signal()).await?;
         eprintln!("stopped");
         Ok(())
     })

@@ -1,15 +1,15 @@
-//! What `surprisal serve` runs with: a TOML file, overridden by flags.
+//! What `surprisal serve` runs with: a TOML file, overridden by the environment, overridden by flags.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use surprisal_engine::{CpuConfig, SchedulerConfig};
-use surprisal_server::ServerConfig;
+use surprisal_server::{ApiKeys, ServerConfig};
 
 use crate::error::Error;
 
 /// Everything a server can be told. Each field has a default; a file may set any of them.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
     /// `oracle`, a folder, or an id on the Hugging Face hub.
@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) token_budget: usize,
     /// Queries computed at a time at most.
     pub(crate) max_running: usize,
+    /// One API key a line.
+    pub(crate) api_key_file: Option<PathBuf>,
     /// Bounds of the HTTP server.
     pub(crate) server: ServerConfig,
 }
@@ -43,6 +45,7 @@ impl Default for Settings {
             max_length: None,
             token_budget: scheduler.token_budget,
             max_running: scheduler.max_running,
+            api_key_file: None,
             server: ServerConfig::default(),
         }
     }
@@ -55,12 +58,40 @@ impl Settings {
         toml::from_str(&text).map_err(|error| failed(error.to_string()))
     }
 
+    /// A file that reads as these settings.
+    pub(crate) fn to_toml(&self) -> Result<String, Error> {
+        toml::to_string(self).map_err(|error| Error::Usage(format!("the settings cannot be written as TOML: {error}")))
+    }
+
+    /// The keys of the file and of the environment together. Either, where it is given, must have one: a server that was
+    /// to be closed is not left open.
+    pub(crate) fn api_keys(&self, environment: Option<&str>) -> Result<ApiKeys, Error> {
+        let mut keys = String::new();
+        if let Some(path) = &self.api_key_file {
+            let failed = |reason: String| Error::Config { path: path.clone(), reason };
+            let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+            if ApiKeys::parse(&text).is_empty() {
+                return Err(failed("it has no API key".to_owned()));
+            }
+            keys.push_str(&text);
+        }
+        if let Some(text) = environment {
+            if ApiKeys::parse(text).is_empty() {
+                return Err(Error::Usage("SURPRISAL_API_KEYS is set and has no API key".to_owned()));
+            }
+            keys.push('\n');
+            keys.push_str(text);
+        }
+        Ok(ApiKeys::parse(&keys))
+    }
+
     /// Refuses what would leave the engine without work or memory.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for (name, value) in [
             ("cache_mib", self.cache_mib),
             ("token_budget", self.token_budget),
             ("max_running", self.max_running),
+            ("server.max_request_seconds", usize::try_from(self.server.max_request_seconds).unwrap_or(usize::MAX)),
             ("max_length", self.max_length.unwrap_or(1)),
         ] {
             if value == 0 {
@@ -91,6 +122,30 @@ mod tests {
         for file in files {
             Settings::read(&file).unwrap().check().unwrap();
         }
+    }
+
+    #[test]
+    fn settings_read_back_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("written.toml");
+        let settings =
+            Settings { port: 7, api_key_file: Some("keys".into()), max_length: Some(9), ..Settings::default() };
+        std::fs::write(&path, settings.to_toml().unwrap()).unwrap();
+        assert_eq!(Settings::read(&path).unwrap(), settings);
+    }
+
+    #[test]
+    fn keys_come_from_file_and_environment_and_are_never_none_by_mistake() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        let settings = Settings { api_key_file: Some(path.clone()), ..Settings::default() };
+        assert!(settings.api_keys(None).is_err());
+        std::fs::write(&path, "# none yet\n").unwrap();
+        assert!(settings.api_keys(None).unwrap_err().to_string().contains("no API key"));
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(settings.api_keys(Some("two\nthree")).unwrap().len(), 3);
+        assert!(settings.api_keys(Some(" ")).is_err());
+        assert!(Settings::default().api_keys(None).unwrap().is_empty());
     }
 
     #[test]

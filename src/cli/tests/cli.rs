@@ -79,6 +79,25 @@ fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {
 }
 
 /// From config.json alone: the 405B model in FP8 needs eight H100.
+/// Flags before environment, environment before file, file before defaults.
+#[test]
+fn settings_have_one_precedence_and_are_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("surprisal.toml");
+    std::fs::write(&file, "port = 1\nthreads = 1\ncache_mib = 1\n[server]\nmax_queries = 1\n").unwrap();
+    let printed = surprisal(dir.path())
+        .args(["serve", "--print-config", "--config", file.to_str().unwrap(), "--port", "3"])
+        .envs([("SURPRISAL_PORT", "2"), ("SURPRISAL_THREADS", "2"), ("SURPRISAL_API_KEYS", "secret")])
+        .output()
+        .unwrap();
+    assert!(printed.status.success(), "{}", stderr(&printed));
+    let text = String::from_utf8(printed.stdout).unwrap();
+    for line in ["port = 3", "threads = 2", "cache_mib = 1", "max_queries = 1", "token_budget = 512"] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+    assert!(!text.contains("secret"));
+}
+
 #[test]
 fn the_doctor_plans_a_model() {
     let dir = tempfile::tempdir().unwrap();

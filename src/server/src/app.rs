@@ -1,13 +1,14 @@
 //! `App`: what every route shares.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use surprisal_api::TokenizerInfo;
 use surprisal_engine::{ModelCard, Scorer};
 use surprisal_model::TextTokenizer;
 
 use crate::admission::Admission;
+use crate::auth::ApiKeys;
 use crate::config::ServerConfig;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -76,6 +77,7 @@ pub struct App {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) codec: Arc<dyn TextCodec>,
     pub(crate) config: ServerConfig,
+    pub(crate) keys: Arc<ApiKeys>,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
@@ -89,7 +91,23 @@ impl App {
         let admission = Admission::new(config.max_waiting_tokens);
         let metrics = Metrics::new(&scorer, &admission).expect("metric names are constants, valid and distinct");
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { scorer, codec, config, admission, metrics: Arc::new(metrics), drain: Drain::default(), started }
+        Self {
+            scorer,
+            codec,
+            config,
+            keys: Arc::default(),
+            admission,
+            metrics: Arc::new(metrics),
+            drain: Drain::default(),
+            started,
+        }
+    }
+
+    /// Does work only for those who send one of these keys; the model, health and metrics stay open to all.
+    #[must_use]
+    pub fn with_api_keys(mut self, keys: ApiKeys) -> Self {
+        self.keys = Arc::new(keys);
+        self
     }
 
     pub(crate) fn model(&self) -> &ModelCard {
@@ -103,6 +121,13 @@ impl App {
             Some(asked) if asked != served => Err(problem::model_not_found(asked, served)),
             _ => Ok(()),
         }
+    }
+
+    /// Gives up work that takes longer than a request may; dropping it cancels its queries.
+    pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let seconds = self.config.max_request_seconds;
+        let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
+        done.map_err(|_| problem::deadline_exceeded(seconds))
     }
 
     /// Runs CPU-bound work where other requests do not wait for it.

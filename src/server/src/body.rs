@@ -24,6 +24,10 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<Vec<u8>, Fail
     if !essence.eq_ignore_ascii_case("application/json") {
         return Err(problem::unsupported_media_type(content_type));
     }
+    let encoding = header(header::CONTENT_ENCODING).unwrap_or_default().trim();
+    if !(encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")) {
+        return Err(problem::unsupported_encoding(encoding));
+    }
     let announced = header(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     let waits_for_leave = parts.headers.contains_key(header::EXPECT);
     if waits_for_leave && announced.is_some_and(|length| length > limit) {

@@ -12,10 +12,12 @@ pub struct ServerConfig {
     pub max_queries: usize,
     /// Tokens (BOS, context and target) of all requests in flight; what does not fit beside them is answered 429.
     pub max_waiting_tokens: u32,
+    /// Seconds a request may take, from its first byte; then it is given up and answered 504.
+    pub max_request_seconds: u64,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { max_body_bytes: 64 << 20, max_queries: 1 << 16, max_waiting_tokens: 16 << 20 }
+        Self { max_body_bytes: 64 << 20, max_queries: 1 << 16, max_waiting_tokens: 16 << 20, max_request_seconds: 3600 }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! A request of `POST /logprobs` goes one way: `body` reads and parses it, `prepare` checks it and makes token sequences
 //! of it, `admission` bounds what is in flight, the [`Scorer`](surprisal_engine::Scorer) scores, and the answer stands in
-//! the order asked. Whatever goes wrong is an RFC 9457 problem that names the query, the field, the value and the limit.
+//! the order asked, or as NDJSON in the order they finish. `/v1/completions` and `/generate` put the same question in other
+//! servers' shapes. [`ApiKeys`] says who may ask. Whatever goes wrong is an RFC 9457 problem that names the query, the field, the value and the limit.
 
 mod admission;
 mod app;
+mod auth;
 mod body;
 mod config;
 mod drain;
@@ -17,6 +19,7 @@ mod routes;
 mod serve;
 
 pub use app::{App, TextCodec};
+pub use auth::ApiKeys;
 pub use config::ServerConfig;
 pub use routes::router;
 pub use serve::serve;

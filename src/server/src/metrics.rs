@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     latency: Histogram,
     successes: IntCounter,
     prompt_tokens: IntCounter,
+    abandoned: IntCounter,
 }
 
 impl Metrics {
@@ -42,6 +43,10 @@ impl Metrics {
                 "prompt_tokens_total",
                 "Tokens (BOS, context and target) of the queries answered, computed or cached.",
             ))?,
+            abandoned: IntCounter::with_opts(counter(
+                "streams_abandoned_total",
+                "NDJSON answers not read to the end.",
+            ))?,
         };
         let held = admission.clone();
         let held = PullingGauge::new(
@@ -49,12 +54,13 @@ impl Metrics {
             "Tokens of the requests being scored; max_waiting_tokens bounds it.",
             Box::new(move || f64::from(held.held())),
         )?;
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(metrics.http_requests.clone()),
             Box::new(metrics.problems.clone()),
             Box::new(metrics.latency.clone()),
             Box::new(metrics.successes.clone()),
             Box::new(metrics.prompt_tokens.clone()),
+            Box::new(metrics.abandoned.clone()),
             Box::new(held),
             Box::new(model_info(scorer.describe())?),
             Box::new(EngineStats::new(scorer.clone())?),
@@ -76,6 +82,16 @@ impl Metrics {
         if let Some(problem) = problem {
             self.problems.with_label_values(&[problem]).inc();
         }
+    }
+
+    /// A problem at the end of a stream, whose status was sent before.
+    pub(crate) fn count_problem(&self, problem: &str) {
+        self.problems.with_label_values(&[problem]).inc();
+    }
+
+    /// A stream whose client went away before its end.
+    pub(crate) fn count_abandoned(&self) {
+        self.abandoned.inc();
     }
 
     /// A request of `/logprobs` that was answered.

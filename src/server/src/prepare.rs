@@ -138,7 +138,7 @@ fn from_pairs(contexts: Vec<Text>, targets: Vec<Text>, pairs: Pairs, max_queries
     Ok(Asked { form: Form::Pairs, ids: Vec::new(), contexts, targets, pairs })
 }
 
-fn check_count(field: &str, count: usize, limit: usize) -> Result<(), Failure> {
+pub(crate) fn check_count(field: &str, count: usize, limit: usize) -> Result<(), Failure> {
     match count {
         0 => Err(problem::no_queries(field)),
         count if count > limit => Err(problem::too_many_queries(field, count, limit)),
@@ -183,7 +183,14 @@ pub(crate) fn begin(rule: Bos, bos: Option<u32>, mut tokens: Vec<u32>) -> Vec<u3
     tokens
 }
 
-fn encode(app: &App, text: Text, detail: Detail, field: &str, query: Option<usize>) -> Result<Encoded, Failure> {
+/// Token ids of a text, all of them in the vocabulary; with their offsets where tokens are asked for.
+pub(crate) fn encode(
+    app: &App,
+    text: Text,
+    detail: Detail,
+    field: &str,
+    query: Option<usize>,
+) -> Result<Encoded, Failure> {
     let (tokens, offsets) = match text {
         Text::Tokens(tokens) => (tokens, None),
         Text::String(text) if text.is_empty() => (Vec::new(), Some(Vec::new())),

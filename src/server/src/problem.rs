@@ -52,6 +52,16 @@ impl Failure {
         self
     }
 
+    /// The name that completes the type.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What goes on the wire, where the status is sent already.
+    pub(crate) fn into_problem(self) -> Problem {
+        *self.problem
+    }
+
     /// Invites the client to try again.
     fn retry(mut self) -> Self {
         self.retry = true;
@@ -66,6 +76,9 @@ impl IntoResponse for Failure {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if self.retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response.extensions_mut().insert(ProblemName(self.name));
         response
@@ -83,10 +96,20 @@ pub(crate) fn method_not_allowed(method: &str, path: &str) -> Failure {
     Failure::new(405, "method-not-allowed", "Method not allowed", detail)
 }
 
+pub(crate) fn unauthorized(detail: &str) -> Failure {
+    Failure::new(401, "unauthorized", "Unauthorized", detail).field("Authorization")
+}
+
 pub(crate) fn unsupported_media_type(found: &str) -> Failure {
     let detail = "the body must be JSON, with the header Content-Type: application/json";
     let failure = Failure::new(415, "unsupported-media-type", "Unsupported media type", detail);
     failure.field("Content-Type").value(found)
+}
+
+pub(crate) fn unsupported_encoding(found: &str) -> Failure {
+    let detail = "the body may be encoded with gzip or zstd, or not at all";
+    let failure = Failure::new(415, "unsupported-encoding", "Unsupported content encoding", detail);
+    failure.field("Content-Encoding").value(found)
 }
 
 pub(crate) fn body_too_large(limit: usize) -> Failure {
@@ -172,6 +195,29 @@ pub(crate) fn empty_target(field: String, query: Option<usize>) -> Failure {
     Failure::new(400, "empty-target", "Empty target", detail).query(query).field(field)
 }
 
+pub(crate) fn empty_prompt(query: usize, field: String) -> Failure {
+    let detail = "a prompt needs at least one token";
+    Failure::new(400, "empty-prompt", "Empty prompt", detail).query(query).field(field)
+}
+
+pub(crate) fn text_or_ids() -> Failure {
+    let detail = "give either `text` or `input_ids`";
+    Failure::new(400, "text-or-ids", "Text or token ids", detail).field("input_ids")
+}
+
+/// A part of another server's protocol that is not offered here.
+pub(crate) fn not_offered(field: &str, value: u32, limit: u32) -> Failure {
+    let detail = match field {
+        "max_tokens" | "sampling_params.max_new_tokens" => "this server scores and does not generate: say 0",
+        "logprobs" | "prompt_logprobs" | "top_logprobs_num" => {
+            "a token's own log-probability is offered, alternatives are not: say 0"
+        }
+        _ => "more than the limit is not offered",
+    };
+    let detail = format!("`{field}` is {value}, and {limit} is the most: {detail}");
+    Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value).limit(limit)
+}
+
 pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {
     let why = match rule {
         Bos::Auto => "this model's texts do not begin with BOS",
@@ -200,6 +246,11 @@ pub(crate) fn request_too_large(tokens: usize, limit: u32) -> Failure {
 pub(crate) fn overloaded(tokens: u32, held: u32, limit: u32) -> Failure {
     let detail = format!("the request has {tokens} tokens, and {held} of {limit} are taken now: try again");
     Failure::new(429, "overloaded", "Overloaded", detail).value(tokens).limit(limit).retry()
+}
+
+pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
+    let detail = format!("the request was not answered within {seconds} s: send its queries in several requests");
+    Failure::new(504, "deadline-exceeded", "Deadline exceeded", detail).limit(seconds)
 }
 
 pub(crate) fn shutting_down() -> Failure {

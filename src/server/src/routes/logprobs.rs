@@ -1,36 +1,53 @@
 //! `POST /logprobs`: read, parse, tokenise, admit, score, answer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use surprisal_api::{LogprobsRequest, LogprobsResponse, QueryResult, Usage};
 use surprisal_engine::{ModelCard, Query, Scores};
 
 use super::meta::json;
-use crate::prepare::{Form, Label, Prepared, prepare};
+use super::stream;
+use crate::drain::Working;
+use crate::prepare::{Label, Prepared, prepare};
 use crate::problem::{self, Failure};
 use crate::{App, body};
 
 /// Dropping this future, as happens when the client goes away, drops the queries and the permit.
-pub(super) async fn logprobs(State(app): State<App>, request: Request) -> Result<Response, Failure> {
+pub(super) async fn logprobs(
+    State(app): State<App>,
+    working: Option<Extension<Arc<Working>>>,
+    request: Request,
+) -> Result<Response, Failure> {
     let start = Instant::now();
+    let streamed = stream::wanted(request.headers());
     let bytes = body::read(request, app.config.max_body_bytes).await?;
     let prepared = app.offload(move |app| prepare(app, body::parse::<LogprobsRequest>(&bytes)?)).await?;
+    let permit = app.admission.admit(prepared.tokens)?;
+    if streamed {
+        let working = working.map(|Extension(working)| working);
+        return Ok(stream::respond(app, prepared, stream::Held { permit, working, start }));
+    }
     let Prepared { form, queries, labels, tokens } = prepared;
-    let _permit = app.admission.admit(tokens)?;
-    let scores = score(&app, form, queries).await?;
+    let scores = score(&app, queries, |index| form.query_field(index)).await?;
     let response = app.offload(move |app| json(&answer(app.model(), labels, scores)?)).await?;
     app.metrics.count_answer(start.elapsed().as_secs_f64(), tokens);
     Ok(response)
 }
 
 /// Asks everything at once, so that the engine can batch it and share prefixes; the first failure drops the rest.
-async fn score(app: &App, form: Form, queries: Vec<Query>) -> Result<Vec<Scores>, Failure> {
+pub(super) async fn score(
+    app: &App,
+    queries: Vec<Query>,
+    field: impl Fn(usize) -> String,
+) -> Result<Vec<Scores>, Failure> {
     let asked: Vec<_> = queries.into_iter().map(|query| app.scorer.score(query)).collect();
     let mut scores = Vec::with_capacity(asked.len());
     for (index, answer) in asked.into_iter().enumerate() {
-        scores.push(answer.await.map_err(|error| problem::not_scored(index, form.query_field(index), &error))?);
+        scores.push(answer.await.map_err(|error| problem::not_scored(index, field(index), &error))?);
     }
     Ok(scores)
 }
@@ -38,23 +55,28 @@ async fn score(app: &App, form: Form, queries: Vec<Query>) -> Result<Vec<Scores>
 fn answer(card: &ModelCard, labels: Vec<Label>, scores: Vec<Scores>) -> Result<LogprobsResponse, Failure> {
     let mut usage = Usage::default();
     let mut results = Vec::with_capacity(scores.len());
-    for (query, (label, scores)) in labels.into_iter().zip(scores).enumerate() {
-        if let Some(position) = scores.logprobs.iter().position(|logprob| !logprob.is_finite()) {
-            return Err(problem::not_finite(query, position, scores.logprobs[position]));
-        }
-        usage.computed_tokens += scores.computed_tokens as u64;
-        usage.cached_tokens += scores.cached_tokens as u64;
-        usage.scored_tokens += scores.logprobs.len() as u64;
-        results.push(QueryResult {
-            id: label.id,
-            pair: label.pair,
-            sum: scores.sum(),
-            tokens: scores.logprobs.len(),
-            cached_tokens: scores.cached_tokens,
-            logprobs: label.target.is_some().then_some(scores.logprobs),
-            offsets: label.target.as_ref().and_then(|target| target.offsets.clone()),
-            token_ids: label.target.map(|target| target.tokens),
-        });
+    for (index, (label, scores)) in labels.into_iter().zip(scores).enumerate() {
+        results.push(result(index, label, scores, &mut usage)?);
     }
     Ok(LogprobsResponse { model: card.id.clone(), fingerprint: card.fingerprint.clone(), results, usage })
+}
+
+/// One query's result; what it cost is added to `usage`.
+pub(super) fn result(index: usize, label: Label, scores: Scores, usage: &mut Usage) -> Result<QueryResult, Failure> {
+    if let Some(position) = scores.logprobs.iter().position(|logprob| !logprob.is_finite()) {
+        return Err(problem::not_finite(index, position, scores.logprobs[position]));
+    }
+    usage.computed_tokens += scores.computed_tokens as u64;
+    usage.cached_tokens += scores.cached_tokens as u64;
+    usage.scored_tokens += scores.logprobs.len() as u64;
+    Ok(QueryResult {
+        id: label.id,
+        pair: label.pair,
+        sum: scores.sum(),
+        tokens: scores.logprobs.len(),
+        cached_tokens: scores.cached_tokens,
+        logprobs: label.target.is_some().then_some(scores.logprobs),
+        offsets: label.target.as_ref().and_then(|target| target.offsets.clone()),
+        token_ids: label.target.map(|target| target.tokens),
+    })
 }

@@ -1,7 +1,12 @@
 //! The routes.
 
+mod completions;
+mod generate;
 mod logprobs;
 mod meta;
+mod stream;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -9,6 +14,8 @@ use axum::http::{Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tower_http::compression::CompressionLayer;
+use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::App;
 use crate::observe::observe;
@@ -18,8 +25,12 @@ use crate::problem::{self, Failure};
 pub fn router(app: App) -> Router {
     let work = Router::new()
         .route("/logprobs", post(logprobs::logprobs))
+        .route("/v1/completions", post(completions::completions))
+        .route("/generate", post(generate::generate))
         .route("/tokenize", post(meta::tokenize))
         .route("/detokenize", post(meta::detokenize))
+        // What it cannot decode is refused by `body`, as a problem.
+        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .route_layer(from_fn_with_state(app.clone(), work));
     Router::new()
         .merge(work)
@@ -30,14 +41,17 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(meta::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
+        .layer(CompressionLayer::new())
         .layer(from_fn_with_state(app.clone(), observe))
         .with_state(app)
 }
 
-/// Work is refused once shutdown is asked, and finished if it was taken before.
-async fn work(State(app): State<App>, request: Request, next: Next) -> Result<Response, Failure> {
-    let _working = app.drain.enter().ok_or_else(problem::shutting_down)?;
-    Ok(next.run(request).await)
+/// Work is done for those who may ask for it, refused once shutdown is asked, and finished if it was taken before.
+async fn work(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Failure> {
+    app.keys.check(request.headers())?;
+    let working = Arc::new(app.drain.enter().ok_or_else(problem::shutting_down)?);
+    request.extensions_mut().insert(Arc::clone(&working));
+    app.within_deadline(next.run(request)).await
 }
 
 async fn not_found(method: Method, uri: Uri) -> Failure {

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod auth;
+mod bulk;
+mod completions;
+mod generate;
 mod load;
 mod problems;
 mod support;

@@ -163,7 +163,8 @@ async fn only_the_served_model_answers() {
 
 #[tokio::test]
 async fn a_request_that_can_never_fit_is_told_the_limit() {
-    let config = ServerConfig { max_body_bytes: 1000, max_queries: 4, max_waiting_tokens: 100 };
+    let config =
+        ServerConfig { max_body_bytes: 1000, max_queries: 4, max_waiting_tokens: 100, ..ServerConfig::default() };
     let server = Server::with(config, Some(BOS)).await;
     let too_many = |field, value| json!({"field": field, "value": value, "limit": 4});
     let five = json!({"queries": vec![json!({"target": "a"}); 5]}).to_string();

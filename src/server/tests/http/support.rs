@@ -10,7 +10,7 @@ use reqwest::{Client, Response};
 use serde_json::Value;
 use surprisal_api::TokenizerInfo;
 use surprisal_engine::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
-use surprisal_server::{App, ServerConfig, TextCodec, serve};
+use surprisal_server::{ApiKeys, App, ServerConfig, TextCodec, serve};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -204,6 +204,14 @@ impl Server {
     }
 
     pub(crate) async fn with(config: ServerConfig, bos: Option<u32>) -> Self {
+        Self::run(config, bos, ApiKeys::default()).await
+    }
+
+    pub(crate) async fn with_keys(keys: ApiKeys) -> Self {
+        Self::run(ServerConfig::default(), Some(BOS), keys).await
+    }
+
+    async fn run(config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
         let card = ModelCard {
             id: "letters".to_owned(),
             fingerprint: "letters-1".to_owned(),
@@ -212,7 +220,7 @@ impl Server {
             device: "test".to_owned(),
         };
         let scorer = Arc::new(Letters { card, gate: watch::Sender::new(true), counts: Arc::default() });
-        let app = App::new(scorer.clone(), Arc::new(Bytes(bos)), config);
+        let app = App::new(scorer.clone(), Arc::new(Bytes(bos)), config).with_api_keys(keys);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();

@@ -1,0 +1,58 @@
+//! API keys: who may ask for work. Only hashes are kept, and compared in constant time.
+
+use std::fmt;
+
+use axum::http::{HeaderMap, header};
+
+use crate::problem::{self, Failure};
+
+/// The hashes of the keys that are accepted; with none, everybody is let in.
+#[derive(Clone, Default)]
+pub struct ApiKeys(Vec<blake3::Hash>);
+
+impl ApiKeys {
+    /// One key a line, as in a file or an environment variable; blank lines and those that begin with `#` are skipped.
+    ///
+    /// ```
+    /// use surprisal_server::ApiKeys;
+    ///
+    /// assert_eq!(ApiKeys::parse("# alice\nkey-1\n\nkey-2").len(), 2);
+    /// ```
+    pub fn parse(lines: &str) -> Self {
+        let keys = lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Self(keys.map(|key| blake3::hash(key.as_bytes())).collect())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Lets in whoever sends `Authorization: Bearer KEY` with one of the keys.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let given = headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
+        let key = match given.split_at_checked(7) {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
+            _ => return Err(problem::unauthorized("the header Authorization: Bearer KEY is missing")),
+        };
+        let hash = blake3::hash(key);
+        // Equality of hashes takes the same time whatever they are, and every one is compared.
+        let known = self.0.iter().fold(false, |known, key| known | (*key == hash));
+        if known { Ok(()) } else { Err(problem::unauthorized("the key is not one of this server's")) }
+    }
+}
+
+/// Hashes are of no use to a reader, and of some to a thief.
+impl fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKeys({})", self.0.len())
+    }
+}

@@ -1,0 +1,37 @@
+//! API keys: who is let in, and what stays open.
+
+use serde_json::json;
+use surprisal_server::ApiKeys;
+
+use crate::support::Server;
+
+#[tokio::test]
+async fn work_needs_a_key_and_probes_do_not() {
+    let server = Server::with_keys(ApiKeys::parse("# people\nfirst\n\n  second \n")).await;
+    let body = json!({"queries": [{"target": "a"}], "prompt": "a"});
+    for path in ["/logprobs", "/v1/completions", "/tokenize", "/detokenize"] {
+        for header in [None, Some("Bearer third"), Some("Bearer "), Some("Bearer"), Some("Basic first"), Some("first")]
+        {
+            let request = server.client.post(format!("{}{path}", server.url)).json(&body);
+            let request = header.into_iter().fold(request, |request, value| request.header("authorization", value));
+            let response = request.send().await.unwrap();
+            assert_eq!((response.status().as_u16(), &response.headers()["www-authenticate"] == "Bearer"), (401, true));
+            let text = response.text().await.unwrap();
+            assert!(text.contains("urn:surprisal:problem:unauthorized"), "{text}");
+            assert!(!text.contains("third"), "a key is not repeated: {text}");
+        }
+    }
+    for header in ["Bearer first", "Bearer second", "bearer second"] {
+        let request = server.client.post(format!("{}/logprobs", server.url)).header("authorization", header);
+        let status = request.json(&json!({"queries": [{"target": "a"}]})).send().await.unwrap().status();
+        assert_eq!(status, 200, "{header}");
+    }
+    for path in ["/health", "/ready", "/metrics", "/v1/models"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[test]
+fn keys_are_not_printed() {
+    assert_eq!(format!("{:?}", ApiKeys::parse("first\nsecond")), "ApiKeys(2)");
+}

@@ -1,0 +1,105 @@
+//! Bulk answers: NDJSON as results finish, bodies compressed both ways.
+
+use serde_json::{Value, json};
+use surprisal_api::{LogprobsResponse, StreamLine};
+use surprisal_engine::Scorer;
+use surprisal_server::ServerConfig;
+
+use crate::support::{BOS, FAILS, Reply, Server, until};
+
+async fn lines(server: &Server, body: &Value) -> Vec<StreamLine> {
+    let request = server.client.post(format!("{}/logprobs", server.url)).json(body);
+    let reply = Reply::read(request.header("accept", "application/x-ndjson").send().await.unwrap()).await;
+    assert_eq!((reply.status, reply.content_type.as_str()), (200, "application/x-ndjson"), "{reply:?}");
+    assert!(reply.text.ends_with('\n'));
+    reply.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_stream_says_what_the_whole_answer_says() {
+    let server = Server::start().await;
+    let body = json!({"contexts": ["ab", "c"], "targets": ["x", "yz", [1, 2]], "detail": "tokens"});
+    let whole: LogprobsResponse = serde_json::from_str(&server.post("/logprobs", &body).await.text).unwrap();
+    let mut lines = lines(&server, &body).await;
+    let LogprobsResponse { model, fingerprint, results, usage } = whole;
+    assert_eq!(lines.pop(), Some(StreamLine::End { model, fingerprint, usage }));
+    lines.sort_by_key(|line| if let StreamLine::Result { index, .. } = line { *index } else { usize::MAX });
+    let expected: Vec<_> =
+        results.into_iter().enumerate().map(|(index, result)| StreamLine::Result { index, result }).collect();
+    assert_eq!(lines, expected);
+    assert_eq!(server.metric("surprisal_request_success_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn what_fails_after_the_first_byte_is_the_last_line() {
+    let server = Server::start().await;
+    let lines = lines(&server, &json!({"queries": [{"target": [FAILS]}]})).await;
+    let [StreamLine::Problem(problem)] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!((problem.status, problem.kind.as_str()), (500, "urn:surprisal:problem:backend-failed"));
+    assert_eq!(server.metric(r#"surprisal_problems_total{type="backend-failed"}"#).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_frees_its_place() {
+    let server = Server::start().await;
+    server.scorer.open(false);
+    let request = server.client.post(format!("{}/logprobs", server.url)).header("accept", "application/x-ndjson");
+    let reading = request.json(&json!({"queries": [{"target": "a"}, {"target": "b"}]})).send().await.unwrap();
+    server.until_running(2).await;
+    drop(reading);
+    server.until_running(0).await;
+    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+    until(async || server.metric("surprisal_admitted_tokens").await == 0.0).await;
+    assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_request_past_its_deadline_is_given_up() {
+    let config = ServerConfig { max_request_seconds: 1, ..ServerConfig::default() };
+    let server = Server::with(config, Some(BOS)).await;
+    server.scorer.open(false);
+    let (status, name, problem) = server.post("/logprobs", &json!({"queries": [{"target": "a"}]})).await.problem();
+    assert_eq!((status, name.as_str(), &problem["limit"]), (504, "deadline-exceeded", &json!(1)));
+    server.until_running(0).await;
+    let late = lines(&server, &json!({"queries": [{"target": "a"}]})).await;
+    assert!(matches!(late.as_slice(), [StreamLine::Problem(problem)] if problem.status == 504), "{late:?}");
+    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+}
+
+#[tokio::test]
+async fn bodies_may_be_compressed_both_ways() {
+    let server = Server::start().await;
+    let body = json!({"queries": [{"context": "It was", "target": " a dark night"}]}).to_string();
+    let plain = server.post_as("application/json", "/logprobs", body.as_str()).await.text;
+    let send = async |name: &str, bytes: Vec<u8>| {
+        let request = server.client.post(format!("{}/logprobs", server.url)).header("content-type", "application/json");
+        request.header("content-encoding", name).body(bytes).send().await.unwrap()
+    };
+    let gzip = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    assert_eq!(Reply::read(send("gzip", gzip(&body)).await).await.text, plain);
+    assert_eq!(Reply::read(send("zstd", zstd::encode_all(body.as_bytes(), 1).unwrap()).await).await.text, plain);
+    let reply = Reply::read(send("br", body.clone().into_bytes()).await).await;
+    assert_eq!(reply.problem().1, "unsupported-encoding");
+    assert_eq!(Reply::read(send("gzip", body.clone().into_bytes()).await).await.problem().1, "body-unreadable");
+
+    let request = server.client.post(format!("{}/logprobs", server.url)).header("content-type", "application/json");
+    let reply = request.header("accept-encoding", "zstd").body(body).send().await.unwrap();
+    assert_eq!(reply.headers()["content-encoding"], "zstd");
+    assert_eq!(zstd::decode_all(&*reply.bytes().await.unwrap()).unwrap(), plain.as_bytes());
+}
+
+/// A small body may not become a large one.
+#[tokio::test]
+async fn what_a_body_decodes_to_is_bounded() {
+    let config = ServerConfig { max_body_bytes: 1000, ..ServerConfig::default() };
+    let server = Server::with(config, Some(BOS)).await;
+    let bytes = zstd::encode_all(vec![b' '; 10_000_000].as_slice(), 1).unwrap();
+    assert!(bytes.len() < 1000 * 2);
+    let request = server.client.post(format!("{}/logprobs", server.url)).header("content-type", "application/json");
+    let reply = request.header("content-encoding", "zstd").body(bytes).send().await.unwrap();
+    assert_eq!(Reply::read(reply).await.problem().1, "body-too-large");
+}

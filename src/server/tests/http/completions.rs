@@ -1,0 +1,98 @@
+//! `/v1/completions`, as clients of OpenAI and vLLM use it to score.
+
+use serde_json::{Value, json};
+
+use crate::support::{BOS, FAILS, INFINITE, MAX_LENGTH, Server, logprob};
+
+async fn ask(server: &Server, body: Value) -> Value {
+    let reply = server.post("/v1/completions", &body).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.json()
+}
+
+/// A number as the f32 that was written: the shortest decimal of an f32 is not that of its f64.
+fn f32_of(number: &Value) -> f32 {
+    serde_json::from_value(number.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn echo_lists_every_token_of_the_prompt() {
+    let server = Server::start().await;
+    let answer = ask(&server, json!({"prompt": "aé", "max_tokens": 0, "echo": true, "logprobs": 0})).await;
+    assert_eq!((&answer["object"], &answer["model"]), (&json!("text_completion"), &json!("letters")));
+    assert_eq!(answer["usage"], json!({"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}));
+    let ids = [BOS, 97, 0xc3, 0xa9];
+    let texts = ["token_id:256", "a", "token_id:195", "token_id:169"];
+    let values: Vec<f32> = ids.windows(2).map(|pair| logprob(pair[0], pair[1])).collect();
+    let logprobs = &answer["choices"][0]["logprobs"];
+    assert_eq!(logprobs["tokens"], json!(texts));
+    assert_eq!((&logprobs["token_logprobs"][0], &logprobs["top_logprobs"][0]), (&Value::Null, &Value::Null));
+    for at in 1..4 {
+        let value = &logprobs["token_logprobs"][at];
+        assert_eq!(f32_of(value), values[at - 1]);
+        assert_eq!(logprobs["top_logprobs"][at], json!({texts[at]: value}));
+    }
+    assert_eq!(logprobs["text_offset"], json!([0, 12, 13, 25]));
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+}
+
+#[tokio::test]
+async fn prompts_are_strings_token_ids_or_lists_of_either() {
+    let server = Server::start().await;
+    for (prompt, expected) in [
+        (json!("ab"), vec![vec![BOS, 97, 98]]),
+        (json!([97, 98]), vec![vec![97, 98]]),
+        (json!(["ab", "c"]), vec![vec![BOS, 97, 98], vec![BOS, 99]]),
+        (json!([[97, 98], [99], [100, 101, 102]]), vec![vec![97, 98], vec![99], vec![100, 101, 102]]),
+    ] {
+        let answer = ask(&server, json!({"prompt": prompt, "max_tokens": 0, "prompt_logprobs": 0})).await;
+        let choices = answer["choices"].as_array().unwrap();
+        assert_eq!(choices.len(), expected.len());
+        for (index, (choice, ids)) in choices.iter().zip(expected).enumerate() {
+            assert_eq!((&choice["index"], &choice["text"]), (&json!(index), &json!("")));
+            let list = choice["prompt_logprobs"].as_array().unwrap();
+            assert_eq!((list.len(), &list[0]), (ids.len(), &Value::Null));
+            for (at, pair) in ids.windows(2).enumerate() {
+                let entry = &list[at + 1][pair[1].to_string()];
+                assert_eq!(f32_of(&entry["logprob"]), logprob(pair[0], pair[1]));
+                assert_eq!(entry["decoded_token"], json!(char::from(u8::try_from(pair[1]).unwrap()).to_string()));
+            }
+        }
+    }
+    let plain = ask(&server, json!({"prompt": "ab", "max_tokens": 0, "add_special_tokens": false, "echo": true})).await;
+    assert_eq!((&plain["choices"][0]["text"], &plain["usage"]["prompt_tokens"]), (&json!("ab"), &json!(2)));
+    assert_eq!(plain["choices"][0]["logprobs"], Value::Null);
+}
+
+#[tokio::test]
+async fn minus_infinity_is_said_as_vllm_says_it() {
+    let server = Server::start().await;
+    let answer = ask(&server, json!({"prompt": [1, INFINITE], "max_tokens": 0, "echo": true, "logprobs": 0})).await;
+    assert_eq!(answer["choices"][0]["logprobs"]["token_logprobs"], json!([null, -9999.0]));
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_refused_by_name() {
+    let server = Server::start().await;
+    let long = vec![1; MAX_LENGTH + 1];
+    for (body, name, field, limit) in [
+        (json!({"prompt": "a"}), "not-offered", "max_tokens", json!(0)),
+        (json!({"prompt": "a", "max_tokens": 1}), "not-offered", "max_tokens", json!(0)),
+        (json!({"prompt": "a", "max_tokens": 0, "logprobs": 1}), "not-offered", "logprobs", json!(0)),
+        (json!({"prompt": "a", "max_tokens": 0, "prompt_logprobs": 2}), "not-offered", "prompt_logprobs", json!(0)),
+        (json!({"prompt": "a", "max_tokens": 0, "n": 2}), "not-offered", "n", json!(1)),
+        (json!({"prompt": "a", "max_tokens": 0, "stream": true}), "not-offered", "stream", json!(0)),
+        (json!({"prompt": "a", "max_tokens": 0, "best_off": 2}), "invalid-field", "best_off", Value::Null),
+        (json!({"prompt": [], "max_tokens": 0}), "no-queries", "prompt", Value::Null),
+        (json!({"prompt": ["a", []], "max_tokens": 0}), "empty-prompt", "prompt[1]", Value::Null),
+        (json!({"prompt": ["a", [260]], "max_tokens": 0}), "token-out-of-range", "prompt[1][0]", json!(260)),
+        (json!({"prompt": long, "max_tokens": 0}), "sequence-too-long", "prompt[0]", json!(MAX_LENGTH)),
+    ] {
+        let (status, found, problem) = server.post("/v1/completions", &body).await.problem();
+        assert_eq!((status, found.as_str()), (400, name), "{body}: {problem}");
+        assert_eq!((&problem["field"], &problem["limit"]), (&json!(field), &limit), "{body}: {problem}");
+    }
+    let failing = json!({"prompt": ["a", [1], [1, FAILS]], "max_tokens": 0, "echo": true, "logprobs": 0});
+    let (status, name, problem) = server.post("/v1/completions", &failing).await.problem();
+    assert_eq!((status, name.as_str(), &problem["field"]), (500, "backend-failed", &json!("prompt[2]")));
+}

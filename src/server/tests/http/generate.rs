@@ -1,0 +1,64 @@
+//! `/generate`, as clients of SGLang use it to score.
+
+use serde_json::{Value, json};
+
+use crate::support::{BOS, Server, logprob};
+
+#[tokio::test]
+async fn prompt_tokens_are_scored_from_where_it_is_asked() {
+    let server = Server::start().await;
+    let ids = [7, 8, 97];
+    let ask = async |start: Value| {
+        let request = json!({"input_ids": ids, "sampling_params": {"max_new_tokens": 0, "temperature": 0},
+            "return_logprob": true, "logprob_start_len": start, "return_text_in_logprobs": true});
+        let reply = server.post("/generate", &request).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()["meta_info"]["input_token_logprobs"].clone()
+    };
+    type Entries = Vec<(Option<f32>, u32, Option<String>)>;
+    let entry = |at: usize| {
+        let before = at.checked_sub(1).map(|before| logprob(ids[before], ids[at]));
+        (before, ids[at], Some(String::from_utf8(vec![u8::try_from(ids[at]).unwrap()]).unwrap()))
+    };
+    for start in 0..5 {
+        let entries: Entries = serde_json::from_value(ask(json!(start)).await).unwrap();
+        assert_eq!(entries, (start..3).map(entry).collect::<Entries>(), "from {start}");
+    }
+    for none in [json!(-1), Value::Null] {
+        assert_eq!(ask(none).await, json!([]));
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_answered_with_a_list() {
+    let server = Server::start().await;
+    let request = json!({"text": ["ab", "c"], "sampling_params": {"max_new_tokens": 0}, "return_logprob": true,
+        "logprob_start_len": 0});
+    let answer = server.post("/generate", &request).await.json();
+    assert_eq!(answer.as_array().unwrap().len(), 2);
+    assert_eq!(answer[0]["meta_info"]["prompt_tokens"], 3);
+    assert_eq!(answer[1]["meta_info"]["input_token_logprobs"][0], json!([null, BOS, null]));
+    assert_eq!(answer[1]["meta_info"]["input_token_logprobs"][1][1], 99);
+    let plain = json!({"text": "ab", "sampling_params": {"max_new_tokens": 0}});
+    let plain = server.post("/generate", &plain).await.json();
+    assert_eq!(plain["meta_info"].get("input_token_logprobs"), None);
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_refused_by_name() {
+    let server = Server::start().await;
+    for (body, name, field) in [
+        (json!({"text": "a"}), "not-offered", "sampling_params.max_new_tokens"),
+        (
+            json!({"text": "a", "sampling_params": {"max_new_tokens": 0}, "top_logprobs_num": 2}),
+            "not-offered",
+            "top_logprobs_num",
+        ),
+        (json!({"text": "a", "sampling_params": {"max_new_tokens": 0}, "stream": true}), "not-offered", "stream"),
+        (json!({"sampling_params": {"max_new_tokens": 0}}), "text-or-ids", "input_ids"),
+        (json!({"text": "a", "sampling_params": {"min_p": 0}}), "invalid-field", "sampling_params.min_p"),
+    ] {
+        let (status, found, problem) = server.post("/generate", &body).await.problem();
+        assert_eq!((status, found.as_str(), &problem["field"]), (400, name, &json!(field)), "{body}: {problem}");
+    }
+}
