@@ -1,4 +1,6 @@
 // port.cuh - the only header kernels include. GPU side here (nvcc, NVRTC); CPU side in cpu/cuda_cpu.h.
+//
+// No toolkit header is needed, so NVRTC compiles the kernels on a machine that has the driver alone.
 #pragma once
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #ifdef __CUDACC_RTC__
@@ -14,42 +16,36 @@ typedef unsigned long long uint64_t;
 #else
 #include <stdint.h>
 #endif
-#if defined(PORT_NO_CUDA_HEADERS)  // NVRTC without any toolkit header
-struct __nv_bfloat16 {
-  uint16_t x;
-};
-struct __align__(4) __nv_bfloat162 {
-  __nv_bfloat16 x, y;
-};
-__device__ __forceinline__ float __bfloat162float(__nv_bfloat16 b) { return __uint_as_float((uint32_t)b.x << 16); }
-__device__ __forceinline__ __nv_bfloat16 __float2bfloat16(float f) {
-  __nv_bfloat16 r;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.x) : "f"(f));
-  return r;
-}
-__device__ __forceinline__ __nv_bfloat162 __floats2bfloat162_rn(float a, float b) {
-  union {
-    uint32_t u;
-    __nv_bfloat162 v;
-  } r;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r.u) : "f"(b), "f"(a));
-  return r.v;
-}
-#else
-#include <cuda_bf16.h>
-#endif
 #define SHARED_ARRAY(T, name, n) __shared__ __align__(128) T name[n]
 #define DYN_SHARED(T, name)                                      \
   extern __shared__ __align__(128) unsigned char dyn_smem_raw[]; \
   T* name = reinterpret_cast<T*>(dyn_smem_raw)
 #define CUDACPU_KERNEL(k)
-#define PORT_GPU 1
+struct bf16 {
+  uint16_t x;
+};
+__device__ __forceinline__ bf16 to_bf16(float f) {
+  bf16 r;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.x) : "f"(f));
+  return r;
+}
+__device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
+  uint32_t u;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(hi), "f"(lo));
+  return u;
+}
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+// ------------------------------------------------------------------ tensor cores and asynchronous copies
 __device__ __forceinline__ uint32_t smem_addr(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+__device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3},[%4];\n"
@@ -57,14 +53,14 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* p) {
                : "r"(smem_addr(p))
                : "memory");
 }
-__device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void* p) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1},[%2];\n"
-               : "=r"(r[0]), "=r"(r[1])
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3},[%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(smem_addr(p))
                : "memory");
 }
-__device__ __forceinline__ void cp_async_16(void* dst, const void* src, bool pred = true) {
-  int n = pred ? 16 : 0;
+__device__ __forceinline__ void cp_async_16(void* dst, const void* src, bool real = true) {  // zeros if not real
+  int n = real ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;\n" ::"r"(smem_addr(dst)), "l"(src), "r"(n) : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
@@ -75,13 +71,32 @@ __device__ __forceinline__ void cp_async_wait() {
 #else
 #include "cpu/cuda_cpu.h"
 #endif
-typedef __nv_bfloat16 bf16;
-__device__ __forceinline__ uint32_t pack_bf16(float a, float b) {
-  union {
-    __nv_bfloat162 v;
-    uint32_t u;
-  } x = {__floats2bfloat162_rn(a, b)};
-  return x.u;
-}
 __device__ __forceinline__ float bf_lo(uint32_t u) { return __uint_as_float(u << 16); }
 __device__ __forceinline__ float bf_hi(uint32_t u) { return __uint_as_float(u & 0xffff0000u); }
+
+// ------------------------------------------------------------------ reductions, each a fixed tree, known to all
+// threads
+__device__ __forceinline__ float warp_sum(float v) {
+#pragma unroll
+  for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(~0u, v, d);
+  return v;
+}
+__device__ __forceinline__ float warp_max(float v) {
+#pragma unroll
+  for (int d = 16; d > 0; d >>= 1) v = fmaxf(v, __shfl_xor_sync(~0u, v, d));
+  return v;
+}
+// `part`: 32 floats of shared memory. The block is whole warps.
+__device__ __forceinline__ float block_part(float v, float* part, float empty) {
+  const int lane = threadIdx.x & 31;
+  __syncthreads();  // the last reduction has been read
+  if (lane == 0) part[threadIdx.x >> 5] = v;
+  __syncthreads();  // every warp's part is there
+  return lane < (int)(blockDim.x >> 5) ? part[lane] : empty;
+}
+__device__ __forceinline__ float block_sum(float v, float* part) {
+  return warp_sum(block_part(warp_sum(v), part, 0.f));
+}
+__device__ __forceinline__ float block_max(float v, float* part) {
+  return warp_max(block_part(warp_max(v), part, -INFINITY));
+}
