@@ -49,7 +49,8 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
 
   // This warp's rows are at positions p to p + 15; the thread's two at p + g and p + g + 8. It walks [first, last].
   const int p = tile + (threadIdx.x >> 5) * 16, p0 = p + g, p1 = p0 + 8;
-  const bool real0 = p0 >= past && p0 < len, real1 = p1 >= past && p1<len, busy = p + 16> past && p < len;
+  const bool real0 = p0 >= past && p0 < len, real1 = p1 >= past && p1 < len;
+  const bool busy = p + 16 > past && p < len;
   const int first = a.window ? max(0, p - a.window + 1) / TK * TK : 0, last = p / TK * TK;
   const int block_p = max(tile, past & ~15);  // the first busy warp's
   const int begin = a.window ? max(0, block_p - a.window + 1) / TK * TK : 0, end = min(tile + ROWS, len);
