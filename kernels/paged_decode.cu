@@ -35,7 +35,9 @@ __device__ __forceinline__ int decode_first(int p, int window, int tile) {
 template <int D>
 __device__ __forceinline__ void paged_decode(const DecodeArgs& a) {
   constexpr int TK = decode_tile(D), LD = D + 8, CHUNKS = D / 8;
-  DYN_SHARED(bf16, tiles);  // [2 stages][keys, values][TK][LD]
+  constexpr bool FAR = D > 128;    // queries stay in shared memory: registers do not hold them
+  DYN_SHARED(bf16, tiles);         // [2 stages][keys, values][TK][LD]
+  bf16* sq = tiles + 4 * TK * LD;  // [16][LD], if FAR
   const int split = blockIdx.x, kvh = blockIdx.y, seq = blockIdx.z, lane = threadIdx.x, g = lane >> 2, tg = lane & 3;
   const int group = a.heads / a.kv_heads, p = a.contexts[seq] - 1;
   const int begin = max(decode_first(p, a.window, TK), split * DECODE_SPLIT),
@@ -46,8 +48,13 @@ __device__ __forceinline__ void paged_decode(const DecodeArgs& a) {
   const float scale = __fmul_rn(a.scale, DECODE_LOG2_E);
   const size_t row0 = (size_t)seq * a.heads + kvh * group + g, row1 = row0 + 8;
   const bool real0 = g < group, real1 = g + 8 < group;
-  uint32_t qf[D / 16][4];
-  {
+  uint32_t qf[FAR ? 1 : D / 16][4];
+  if constexpr (FAR) {  // together with the first tile
+    for (int i = lane; i < 16 * CHUNKS; i += 32) {
+      const int at = i / CHUNKS, c = i % CHUNKS;
+      cp_async_16(&sq[at * LD + c * 8], a.q + (row0 - g + (at < group ? at : 0)) * D + c * 8, at < group);
+    }
+  } else {
     const uint32_t* q0 = reinterpret_cast<const uint32_t*>(a.q + row0 * D) + tg;
     const uint32_t* q1 = reinterpret_cast<const uint32_t*>(a.q + row1 * D) + tg;
 #pragma unroll
@@ -83,14 +90,22 @@ __device__ __forceinline__ void paged_decode(const DecodeArgs& a) {
 #pragma unroll
     for (int n = 0; n < TK / 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
 #pragma unroll
-    for (int k = 0; k < D / 32; k++)
+    for (int k = 0; k < D / 32; k++) {
+      uint32_t q[2][4];
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        if constexpr (FAR) ldmatrix_x4(q[i], &sq[(lane & 15) * LD + k * 32 + i * 16 + (lane >> 4) * 8]);
+        else
+          for (int j = 0; j < 4; j++) q[i][j] = qf[2 * k + i][j];
+      }
 #pragma unroll
       for (int n = 0; n < TK / 8; n++) {
         uint32_t b[4];
         ldmatrix_x4(b, &sk[(n * 8 + (lane & 7)) * LD + k * 32 + (lane >> 3) * 8]);
-        mma_m16n8k16_bf16(s[n], qf[2 * k], b[0], b[1]);
-        mma_m16n8k16_bf16(s[n], qf[2 * k + 1], b[2], b[3]);
+        mma_m16n8k16_bf16(s[n], q[0], b[0], b[1]);
+        mma_m16n8k16_bf16(s[n], q[1], b[2], b[3]);
       }
+    }
     if (t0 + TK > p || (a.window && t0 <= p - a.window)) {
 #pragma unroll
       for (int n = 0; n < TK / 8; n++)

@@ -264,7 +264,7 @@ static void check_decode_of(int d, void (*kernel)(DecodeArgs), int window) {
     auto q = values(sequences * heads * d, 2), out = nans(sequences * heads * d);
     Buf<float> parts(sequences * heads * splits * (d + 2));
     for (size_t i = 0; i < parts.n; i++) parts[i] = NAN;
-    r.run(kernel, dim3(splits, kv_heads, sequences), 32, 4 * decode_tile(d) * (d + 8) * 2,
+    r.run(kernel, dim3(splits, kv_heads, sequences), 32, (4 * decode_tile(d) + (d > 128 ? 16 : 0)) * (d + 8) * 2,
           DecodeArgs{parts, q, kv.keys, kv.cached, kv.table, kv.contexts, kv.width, kv.block, heads, kv_heads, window,
                      splits, 0.125f});
     r.run(paged_decode_combine, dim3(heads, sequences), d, 0,

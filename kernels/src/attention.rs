@@ -20,6 +20,11 @@ fn stages(head_size: u32) -> u32 {
     4 * tile_keys(head_size) * (head_size + 8) * 2
 }
 
+/// Bytes of rows of queries that registers do not hold.
+fn far_queries(head_size: u32, rows: u32) -> u32 {
+    if head_size > 128 { rows * (head_size + 8) * 2 } else { 0 }
+}
+
 fn check_heads(kernel: &'static str, heads: u32, kv_heads: u32, block_size: u32) -> Result<(), Error> {
     check(kv_heads > 0, kernel, "kv_heads", kv_heads, "at least 1")?;
     check(heads > 0 && heads.is_multiple_of(kv_heads), kernel, "heads", heads, "a multiple of kv_heads")?;
@@ -74,8 +79,7 @@ impl PagedAttention {
         check_rows(kernel, "tiles x heads", tiles.saturating_mul(self.heads))?;
         let rows = tile_rows(head_size);
         let sums = head_size / 8 * rows * 2 * 16;
-        let queries = if head_size > 128 { rows * (head_size + 8) * 2 } else { 0 };
-        let shared = stages(head_size) + sums + queries;
+        let shared = stages(head_size) + sums + far_queries(head_size, rows);
         Ok(Launch { kernel, grid: [tiles * self.heads, 1, 1], block: rows * 2, shared, args: self })
     }
 }
@@ -151,7 +155,8 @@ impl PagedDecode {
         check(self.kv_heads <= 65_535, kernel, "kv_heads", self.kv_heads, "at most 65535")?;
         check_rows(kernel, "splits", self.splits)?;
         let grid = [self.splits, self.kv_heads, sequences];
-        Ok(Launch { kernel, grid, block: 32, shared: stages(head_size), args: self })
+        let shared = stages(head_size) + far_queries(head_size, LARGEST_GROUP);
+        Ok(Launch { kernel, grid, block: 32, shared, args: self })
     }
 
     /// The second half: adds the splits up in order, into `out`, `[sequences][heads][head_size]` bf16.
