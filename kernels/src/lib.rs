@@ -11,10 +11,14 @@
 
 pub mod attention;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 mod device;
 mod error;
 pub mod logprobs;
+#[cfg(feature = "cuda")]
+pub mod nvrtc;
 
 pub mod rows;
 
@@ -24,16 +28,46 @@ pub use error::Error;
 /// What every kernel includes.
 pub const HEADER: (&str, &str) = ("port.cuh", include_str!("../port.cuh"));
 
-/// The kernels' sources by file: what NVRTC compiles where no image fits.
-pub const SOURCES: [(&str, &str); 8] = [
-    ("embedding", include_str!("../embedding.cu")),
-    ("fp8", include_str!("../fp8.cu")),
-    ("kv_cache", include_str!("../kv_cache.cu")),
-    ("logprobs", include_str!("../logprobs.cu")),
-    ("paged_attention", include_str!("../paged_attention.cu")),
-    ("paged_decode", include_str!("../paged_decode.cu")),
-    ("rms_norm", include_str!("../rms_norm.cu")),
-    ("silu_mul", include_str!("../silu_mul.cu")),
+/// A file of kernels.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Its name, without the ending.
+    pub file: &'static str,
+    /// CUDA C++ that includes [`HEADER`].
+    pub text: &'static str,
+    /// The kernels in it.
+    pub kernels: &'static [&'static str],
+}
+
+macro_rules! source {
+    ($file:literal, $($kernel:literal),+) => {
+        Source { file: $file, text: include_str!(concat!("../", $file, ".cu")), kernels: &[$($kernel),+] }
+    };
+}
+
+/// Every kernel's source: what NVRTC compiles where no image fits.
+pub const SOURCES: [Source; 8] = [
+    source!("embedding", "embedding"),
+    source!("fp8", "fp8_quantize"),
+    source!("kv_cache", "kv_cache_d64", "kv_cache_d96", "kv_cache_d128", "kv_cache_d256"),
+    source!("logprobs", "logprobs_tile", "logprobs_combine"),
+    source!(
+        "paged_attention",
+        "paged_attention_d64",
+        "paged_attention_d96",
+        "paged_attention_d128",
+        "paged_attention_d256"
+    ),
+    source!(
+        "paged_decode",
+        "paged_decode_d64",
+        "paged_decode_d96",
+        "paged_decode_d128",
+        "paged_decode_d256",
+        "paged_decode_combine"
+    ),
+    source!("rms_norm", "rms_norm"),
+    source!("silu_mul", "silu_mul"),
 ];
 
 /// The kernels' images by file, for sm_80, sm_90a and sm_100; empty if there was no nvcc when this was built.

@@ -8,9 +8,9 @@ use half::bf16;
 use proptest::prelude::*;
 use rand::RngExt;
 use support::{Buffer, ORDERS, ULP, bits, random, refused, rng, run, worst};
-use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::rows::{Embedding, Fp8Quantize, HEAD_SIZES, KvCache, RmsNorm, SiluMul};
+use surprisal_kernels::{Address, Launch, SOURCES};
 
 /// Out, and the residual if there is one.
 fn rms_norm(order: Order, x: &[bf16], residual: Option<&[bf16]>, weight: &[bf16]) -> (Vec<bf16>, Vec<bf16>) {
@@ -317,4 +317,12 @@ fn what_does_not_fit_is_an_error() {
     assert_eq!(refused(&launch), "no_such_kernel: no kernel named no_such_kernel");
     launch.kernel = "rms_norm";
     assert_eq!(refused(&launch), "rms_norm: kernel argument 0 has the wrong size");
+}
+
+#[test]
+fn every_kernel_listed_is_there() {
+    for kernel in SOURCES.iter().flat_map(|source| source.kernels) {
+        let launch = Launch { kernel, grid: [1; 3], block: 32, shared: 0, args: 0u8 };
+        assert_eq!(refused(&launch), format!("{kernel}: kernel argument 0 has the wrong size"));
+    }
 }
