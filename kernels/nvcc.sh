@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Compiles every kernel for sm_80, sm_90a and sm_100, and fails if attention spills registers. Needs no GPU and no
 # toolkit: nvcc comes from PyPI into a cache outside the checkout (or say NVCC=/path/to/nvcc). Prints a table.
+# Then runs its arguments as a command, if there are any, with that nvcc as NVCC and its NVRTC in reach.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "$0")"
 # The parts do not pin each other, and releases do not mix.
 wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96
@@ -19,6 +21,7 @@ if [ -z "${NVCC:-}" ]; then
         touch "$venv/complete"
     fi
     NVCC=$(echo "$venv"/lib/python3*/site-packages/nvidia/cu13/bin/nvcc)
+    libraries=$(dirname "$(dirname "$NVCC")")/lib
 fi
 
 work=$(mktemp -d)
@@ -56,3 +59,7 @@ if grep -E '^paged_(attention|decode)' "$work/table" | awk '$4 > 0 { bad = 1; pr
     exit 1
 fi
 echo "$(wc -l <"$work/table") kernels, no spills in attention"
+if [ $# -gt 0 ]; then
+    cd "$here"
+    NVCC=$NVCC LD_LIBRARY_PATH=${libraries:+$libraries:}${LD_LIBRARY_PATH:-} "$@"
+fi

@@ -13,13 +13,11 @@ pub mod attention;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
-
 mod device;
 mod error;
 pub mod logprobs;
 #[cfg(feature = "cuda")]
 pub mod nvrtc;
-
 pub mod rows;
 
 pub use device::{Address, Device, Launch};

@@ -3,7 +3,7 @@
 #![cfg(feature = "cuda")]
 #![allow(unsafe_code, clippy::unwrap_used)]
 
-use surprisal_kernels::{Error, SOURCES, cuda, nvrtc};
+use surprisal_kernels::{Error, FATBINS, SOURCES, cuda, nvrtc};
 
 #[test]
 fn without_a_driver_the_error_says_so() {
@@ -13,6 +13,15 @@ fn without_a_driver_the_error_says_so() {
     }
     let error = cuda::context(0).unwrap_err();
     assert_eq!(error.to_string(), "no CUDA device 0: there is no CUDA driver (libcuda) on this machine");
+}
+
+#[test]
+fn with_nvcc_every_file_has_its_image() {
+    let home = std::env::var("CUDA_HOME").map(|home| format!("{home}/bin/nvcc"));
+    let at_hand = std::env::var("NVCC").or(home).is_ok_and(|nvcc| std::path::Path::new(&nvcc).exists());
+    assert_eq!(FATBINS.len(), if at_hand { SOURCES.len() } else { 0 });
+    assert!(FATBINS.iter().zip(&SOURCES).all(|((file, _), source)| *file == source.file));
+    assert!(FATBINS.iter().all(|(_, image)| image.starts_with(&0xba55_ed50u32.to_le_bytes())));
 }
 
 #[test]
