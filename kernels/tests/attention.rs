@@ -227,7 +227,7 @@ fn all_bits(outs: &[Vec<bf16>]) -> Vec<Vec<u16>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 16, ..ProptestConfig::with_cases(24) })]
+    #![proptest_config(support::cases(24))]
 
     #[test]
     fn prefill_matches_float64(world in worlds(), texts in texts()) {

@@ -55,7 +55,7 @@ fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targ
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 32, ..ProptestConfig::with_cases(24) })]
+    #![proptest_config(support::cases(24))]
 
     #[test]
     fn logprobs_match_float64(

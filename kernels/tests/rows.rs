@@ -62,7 +62,7 @@ fn e4m3(byte: u8) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(support::cases(16))]
 
     #[test]
     fn rms_norm_matches_float64(rows in 1usize..4, vectors in 1usize..700, fused in any::<bool>(), seed in any::<u64>()) {

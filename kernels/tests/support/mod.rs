@@ -3,6 +3,7 @@
 #![allow(unsafe_code, clippy::unwrap_used, dead_code, unreachable_pub)]
 
 use half::bf16;
+use proptest::test_runner::{Config, RngSeed};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_kernels::cpu::{Cpu, Order};
@@ -10,6 +11,12 @@ use surprisal_kernels::{Address, Device, Error, Launch};
 
 /// Bits must not depend on these.
 pub const ORDERS: [Order; 3] = [Order::Forward, Order::Reverse, Order::Random(7)];
+
+/// The same random cases every time.
+pub fn cases(count: u32) -> Config {
+    let seed = RngSeed::Fixed(1);
+    Config { cases: count, rng_seed: seed, max_shrink_iters: 32, failure_persistence: None, ..Config::default() }
+}
 
 pub fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
