@@ -95,7 +95,7 @@ proptest! {
             let entropy: f64 = x.iter().map(|x| -(x - lse).exp() * (x - lse)).sum();
             prop_assert!((f64::from(out.entropies[row]) - entropy).abs() < 3e-6 * (1.0 + entropy), "{} {}", out.entropies[row], entropy);
             let mut order: Vec<usize> = (0..vocabulary).collect();
-            order.sort_by(|&a, &b| x[b].total_cmp(&x[a]).then(a.cmp(&b)));
+            order.sort_by(|&a, &b| x[b].partial_cmp(&x[a]).unwrap().then(a.cmp(&b)));
             for k in 0..top {
                 let (id, logprob) = (out.top_ids[row * top + k], out.top_logprobs[row * top + k]);
                 match order.get(k) {
