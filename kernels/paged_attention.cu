@@ -5,6 +5,9 @@
 // [sequences + 1], first query row of each; its last query sees all its keys, and with a window only the last `window`.
 // tiles: [][2], sequence and position / rows a tile of each block's work, made by the host.
 //
+// An FP8 cache (kv_cache.cu) has bytes of e4m3, and a scale for each head of each slot, a power of two. Tiles are
+// widened to bf16 in shared memory, exactly, and go the same way from there.
+//
 // A thread block takes one head and a tile of queries at consecutive positions from a multiple of the tile's rows; a
 // warp takes 16 of them. Keys go by in tiles, loaded one ahead, with an online softmax (FlashAttention-2) on mma.sync.
 //
@@ -16,8 +19,10 @@
 struct AttentionArgs {
   bf16* out;
   const bf16* q;
-  const bf16* keys;
-  const bf16* values;
+  const void* keys;  // bf16, or bytes of e4m3
+  const void* values;
+  const float* key_scales;  // FP8 only
+  const float* value_scales;
   const int* table;
   const int* contexts;
   const int* starts;
@@ -29,15 +34,18 @@ struct AttentionArgs {
 constexpr int SPLIT = 512;  // keys with a softmax of their own
 constexpr float LOG2_E = 1.4426950408889634f;
 
-template <int D>
+template <int D, bool FP8>
 __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
   constexpr int WARPS = D > 128 ? 4 : 8, THREADS = WARPS * 32, ROWS = WARPS * 16;
   constexpr int TK = D > 128 ? 32 : 64, LD = D + 8, CHUNKS = D / 8;  // keys a tile; padded row; 16-byte chunks a row
   static_assert(SPLIT % TK == 0 && TK % 16 == 0, "a warp's 16 rows end in one tile, and a tile lies in one split");
   constexpr bool FAR = D > 128;  // queries stay in shared memory: registers do not hold them
-  DYN_SHARED(bf16, tiles);       // [2 stages][keys, values][TK][LD]
-  float4* sum = reinterpret_cast<float4*>(tiles + 4 * TK * LD) + threadIdx.x;  // [CHUNKS][THREADS], each thread's own
-  bf16* sq = reinterpret_cast<bf16*>(sum - threadIdx.x + CHUNKS * THREADS);    // [ROWS][LD], if FAR
+  constexpr int STAGES = FP8 ? 1 : 2;
+  DYN_SHARED(bf16, tiles);  // [STAGES][keys, values][TK][LD]
+  float4* sum = reinterpret_cast<float4*>(tiles + STAGES * 2 * TK * LD) + threadIdx.x;  // [CHUNKS][THREADS], one's own
+  bf16* sq = reinterpret_cast<bf16*>(sum - threadIdx.x + CHUNKS * THREADS);             // [ROWS][LD], if FAR
+  char* packed = reinterpret_cast<char*>(sq + (FAR ? ROWS * LD : 0));                   // [keys, values][TK][D], if FP8
+  float* shared_scales = reinterpret_cast<float*>(packed + 2 * TK * D);                 // [keys, values][TK], if FP8
 
   const int h = blockIdx.x % a.heads, kvh = h / (a.heads / a.kv_heads);
   const int seq = a.tiles[blockIdx.x / a.heads * 2], tile = a.tiles[blockIdx.x / a.heads * 2 + 1] * ROWS;
@@ -74,19 +82,44 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
       qf[k][3] = real1 ? q1[k * 8 + 4] : 0u;
     }
   }
+  auto slot_of = [&](int t) {  // which cached head is the key at t
+    return (((long long)table[t >> shift] << shift) + (t & (a.block_size - 1))) * a.kv_heads + kvh;
+  };
+  constexpr int SCALES = (2 * TK + THREADS - 1) / THREADS;
+  float scales[SCALES];  // FP8: those this thread hands to the others
   auto load = [&](int t0, int stage) {
-    bf16* to = tiles + stage * 2 * TK * LD;
-    for (int i = threadIdx.x; i < TK * CHUNKS; i += THREADS) {
-      const int t = t0 + i / CHUNKS, c = i % CHUNKS;
+    constexpr int BYTES = FP8 ? D : 2 * D;  // of a key; copied 16 at a time; values follow the keys
+    for (int i = threadIdx.x; i < 2 * TK * BYTES / 16; i += THREADS) {
+      const int at = i / (BYTES / 16), c = i % (BYTES / 16) * 16, t = t0 + at % TK;
       const bool real = t < len;
-      const long long slot = real ? ((long long)table[t >> shift] << shift) + (t & (a.block_size - 1)) : 0;
-      const long long from = (slot * a.kv_heads + kvh) * D + c * 8;
-      cp_async_16(&to[i / CHUNKS * LD + c * 8], a.keys + from, real);
-      cp_async_16(&to[(TK + i / CHUNKS) * LD + c * 8], a.values + from, real);
+      const void* from = at < TK ? a.keys : a.values;
+      char* to = FP8 ? packed + i * 16 : reinterpret_cast<char*>(tiles + (stage * 2 * TK + at) * LD) + c;
+      cp_async_16(to, static_cast<const char*>(from) + (real ? slot_of(t) * BYTES + c : 0), real);
     }
+    if constexpr (FP8)
+      for (int e = 0; e < SCALES; e++) {
+        const int i = threadIdx.x + e * THREADS, t = t0 + i % TK;
+        if (i < 2 * TK) scales[e] = t < len ? (i < TK ? a.key_scales : a.value_scales)[slot_of(t)] : 0.f;
+      }
     cp_async_commit();
   };
-
+  auto widen = [&]() {  // FP8: the bytes this thread copied, to bf16; exact, as scales are powers of two
+    for (int i = threadIdx.x; i < 2 * TK * D / 16; i += THREADS) {
+      const uint4 v = reinterpret_cast<const uint4*>(packed)[i];
+      const uint32_t u[4] = {v.x, v.y, v.z, v.w};
+      const int t = i / (D / 16);
+      const float scale = shared_scales[t];
+      uint32_t y[8];
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        const uint32_t pair = u[k / 2] >> k % 2 * 16;
+        y[k] = pack_bf16(from_e4m3(pair) * scale, from_e4m3(pair >> 8) * scale);
+      }
+      uint4* to = reinterpret_cast<uint4*>(tiles + t * LD + i % (D / 16) * 16);
+      to[0] = make_uint4(y[0], y[1], y[2], y[3]);
+      to[1] = make_uint4(y[4], y[5], y[6], y[7]);
+    }
+  };
   float o[D / 8][4], m[2] = {-INFINITY, -INFINITY}, l[2] = {0.f, 0.f};  // of this split: largest score, sums
   float all_m[2] = {-INFINITY, -INFINITY}, all_l[2] = {0.f, 0.f};       // of the splits before
 #pragma unroll
@@ -97,10 +130,15 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
   load(begin, 0);
   for (int t0 = begin, stage = 0; t0 < end; t0 += TK, stage ^= 1) {
     cp_async_wait<0>();
-    __syncthreads();  // this tile is there, and nobody reads the one before it any more
+    if constexpr (FP8)
+      for (int e = 0; e < SCALES; e++)
+        if (threadIdx.x + e * THREADS < 2 * TK) shared_scales[threadIdx.x + e * THREADS] = scales[e];
+    __syncthreads();  // this tile is there, and no one reads the one before it any more
+    if constexpr (FP8) widen();
     if (t0 + TK < end) load(t0 + TK, stage ^ 1);
+    if constexpr (FP8) __syncthreads();  // this tile is widened
     if (!busy || t0 < first || t0 > last) continue;
-    const bf16 *sk = tiles + stage * 2 * TK * LD, *sv = sk + TK * LD;
+    const bf16 *sk = tiles + (FP8 ? 0 : stage * 2 * TK * LD), *sv = sk + TK * LD;
 
     float s[TK / 8][4];  // scores: queries x keys
 #pragma unroll
@@ -202,12 +240,16 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
     if (real1) out1[n * 4] = pack_bf16(__fmul_rn(v.z, inv1), __fmul_rn(v.w, inv1));
   }
 }
-#define PAGED_ATTENTION(D)                                                                                           \
-  extern "C" __global__ void __launch_bounds__(D > 128 ? 128 : 256, 1) paged_attention_d##D(const AttentionArgs a) { \
-    paged_attention<D>(a);                                                                                           \
-  }                                                                                                                  \
-  CUDACPU_KERNEL(paged_attention_d##D);
-PAGED_ATTENTION(64)
-PAGED_ATTENTION(96)
-PAGED_ATTENTION(128)
-PAGED_ATTENTION(256)
+#define PAGED_ATTENTION(D, NAME, FP8)                                                                       \
+  extern "C" __global__ void __launch_bounds__(D > 128 ? 128 : 256, 1) NAME##_d##D(const AttentionArgs a) { \
+    paged_attention<D, FP8>(a);                                                                             \
+  }                                                                                                         \
+  CUDACPU_KERNEL(NAME##_d##D);
+PAGED_ATTENTION(64, paged_attention, false)
+PAGED_ATTENTION(96, paged_attention, false)
+PAGED_ATTENTION(128, paged_attention, false)
+PAGED_ATTENTION(256, paged_attention, false)
+PAGED_ATTENTION(64, paged_attention_fp8, true)
+PAGED_ATTENTION(96, paged_attention_fp8, true)
+PAGED_ATTENTION(128, paged_attention_fp8, true)
+PAGED_ATTENTION(256, paged_attention_fp8, true)

@@ -10,8 +10,10 @@
 struct DecodeArgs {
   float* parts;
   const bf16* q;
-  const bf16* keys;
-  const bf16* values;
+  const void* keys;  // bf16, or bytes of e4m3
+  const void* values;
+  const float* key_scales;  // FP8 only
+  const float* value_scales;
   const int* table;
   const int* contexts;
   int table_width, block_size, heads, kv_heads, window, splits;
@@ -32,12 +34,15 @@ __device__ __forceinline__ int decode_first(int p, int window, int tile) {
   return window ? max(0, (p & ~15) - window + 1) / tile * tile : 0;
 }
 
-template <int D>
+template <int D, bool FP8>
 __device__ __forceinline__ void paged_decode(const DecodeArgs& a) {
   constexpr int TK = decode_tile(D), LD = D + 8, CHUNKS = D / 8;
-  constexpr bool FAR = D > 128;    // queries stay in shared memory: registers do not hold them
-  DYN_SHARED(bf16, tiles);         // [2 stages][keys, values][TK][LD]
-  bf16* sq = tiles + 4 * TK * LD;  // [16][LD], if FAR
+  constexpr bool FAR = D > 128;  // queries stay in shared memory: registers do not hold them
+  constexpr int STAGES = FP8 ? 1 : 2;
+  DYN_SHARED(bf16, tiles);                                               // [STAGES][keys, values][TK][LD]
+  bf16* sq = tiles + STAGES * 2 * TK * LD;                               // [16][LD], if FAR
+  char* packed = reinterpret_cast<char*>(sq + (FAR ? 16 * LD : 0));      // [keys, values][TK][D], if FP8
+  float* shared_scales = reinterpret_cast<float*>(packed + 2 * TK * D);  // [keys, values][TK], if FP8
   const int split = blockIdx.x, kvh = blockIdx.y, seq = blockIdx.z, lane = threadIdx.x, g = lane >> 2, tg = lane & 3;
   const int group = a.heads / a.kv_heads, p = a.contexts[seq] - 1;
   const int begin = max(decode_first(p, a.window, TK), split * DECODE_SPLIT),
@@ -65,17 +70,43 @@ __device__ __forceinline__ void paged_decode(const DecodeArgs& a) {
       qf[k][3] = real1 ? q1[k * 8 + 4] : 0u;
     }
   }
+  auto slot_of = [&](int t) {  // which cached head is the key at t
+    return (((long long)table[t >> shift] << shift) + (t & (a.block_size - 1))) * a.kv_heads + kvh;
+  };
+  constexpr int SCALES = (2 * TK + 32 - 1) / 32;
+  float scales[SCALES];  // FP8: those this thread hands to the others
   auto load = [&](int t0, int stage) {
-    bf16* to = tiles + stage * 2 * TK * LD;
-    for (int i = lane; i < TK * CHUNKS; i += 32) {
-      const int t = t0 + i / CHUNKS, c = i % CHUNKS;
+    constexpr int BYTES = FP8 ? D : 2 * D;  // of a key; copied 16 at a time; values follow the keys
+    for (int i = lane; i < 2 * TK * BYTES / 16; i += 32) {
+      const int at = i / (BYTES / 16), c = i % (BYTES / 16) * 16, t = t0 + at % TK;
       const bool real = t <= p;
-      const long long slot = real ? ((long long)table[t >> shift] << shift) + (t & (a.block_size - 1)) : 0;
-      const long long from = (slot * a.kv_heads + kvh) * D + c * 8;
-      cp_async_16(&to[i / CHUNKS * LD + c * 8], a.keys + from, real);
-      cp_async_16(&to[(TK + i / CHUNKS) * LD + c * 8], a.values + from, real);
+      const void* from = at < TK ? a.keys : a.values;
+      char* to = FP8 ? packed + i * 16 : reinterpret_cast<char*>(tiles + (stage * 2 * TK + at) * LD) + c;
+      cp_async_16(to, static_cast<const char*>(from) + (real ? slot_of(t) * BYTES + c : 0), real);
     }
+    if constexpr (FP8)
+      for (int e = 0; e < SCALES; e++) {
+        const int i = lane + e * 32, t = t0 + i % TK;
+        if (i < 2 * TK) scales[e] = t <= p ? (i < TK ? a.key_scales : a.value_scales)[slot_of(t)] : 0.f;
+      }
     cp_async_commit();
+  };
+  auto widen = [&]() {  // FP8: the bytes this thread copied, to bf16; exact, as scales are powers of two
+    for (int i = lane; i < 2 * TK * D / 16; i += 32) {
+      const uint4 v = reinterpret_cast<const uint4*>(packed)[i];
+      const uint32_t u[4] = {v.x, v.y, v.z, v.w};
+      const int t = i / (D / 16);
+      const float scale = shared_scales[t];
+      uint32_t y[8];
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        const uint32_t pair = u[k / 2] >> k % 2 * 16;
+        y[k] = pack_bf16(from_e4m3(pair) * scale, from_e4m3(pair >> 8) * scale);
+      }
+      uint4* to = reinterpret_cast<uint4*>(tiles + t * LD + i % (D / 16) * 16);
+      to[0] = make_uint4(y[0], y[1], y[2], y[3]);
+      to[1] = make_uint4(y[4], y[5], y[6], y[7]);
+    }
   };
   float o[D / 8][4], m[2] = {-INFINITY, -INFINITY}, l[2] = {0.f, 0.f};
 #pragma unroll
@@ -83,9 +114,14 @@ __device__ __forceinline__ void paged_decode(const DecodeArgs& a) {
   load(begin, 0);
   for (int t0 = begin, stage = 0; t0 < end; t0 += TK, stage ^= 1) {
     cp_async_wait<0>();
+    if constexpr (FP8)
+      for (int e = 0; e < SCALES; e++)
+        if (lane + e * 32 < 2 * TK) shared_scales[lane + e * 32] = scales[e];
     __syncthreads();  // this tile is there, and no lane reads the one before it any more
+    if constexpr (FP8) widen();
     if (t0 + TK < end) load(t0 + TK, stage ^ 1);
-    const bf16 *sk = tiles + stage * 2 * TK * LD, *sv = sk + TK * LD;
+    if constexpr (FP8) __syncthreads();  // this tile is widened
+    const bf16 *sk = tiles + (FP8 ? 0 : stage * 2 * TK * LD), *sv = sk + TK * LD;
     float s[TK / 8][4];
 #pragma unroll
     for (int n = 0; n < TK / 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
@@ -166,13 +202,17 @@ __device__ __forceinline__ void paged_decode(const DecodeArgs& a) {
       *reinterpret_cast<float2*>(&part[2 + n * 8 + tg * 2]) = make_float2(o[n][2 * r], o[n][2 * r + 1]);
   }
 }
-#define PAGED_DECODE(D)                                                                                          \
-  extern "C" __global__ void __launch_bounds__(32) paged_decode_d##D(const DecodeArgs a) { paged_decode<D>(a); } \
-  CUDACPU_KERNEL(paged_decode_d##D);
-PAGED_DECODE(64)
-PAGED_DECODE(96)
-PAGED_DECODE(128)
-PAGED_DECODE(256)
+#define PAGED_DECODE(D, NAME, FP8)                                                                              \
+  extern "C" __global__ void __launch_bounds__(32) NAME##_d##D(const DecodeArgs a) { paged_decode<D, FP8>(a); } \
+  CUDACPU_KERNEL(NAME##_d##D);
+PAGED_DECODE(64, paged_decode, false)
+PAGED_DECODE(96, paged_decode, false)
+PAGED_DECODE(128, paged_decode, false)
+PAGED_DECODE(256, paged_decode, false)
+PAGED_DECODE(64, paged_decode_fp8, true)
+PAGED_DECODE(96, paged_decode_fp8, true)
+PAGED_DECODE(128, paged_decode_fp8, true)
+PAGED_DECODE(256, paged_decode_fp8, true)
 
 // Grid (heads, sequences), a thread an element of the head.
 extern "C" __global__ void __launch_bounds__(256) paged_decode_combine(const DecodeCombineArgs a) {

@@ -74,6 +74,29 @@ __device__ __forceinline__ void cp_async_wait() {
 __device__ __forceinline__ float bf_lo(uint32_t u) { return __uint_as_float(u << 16); }
 __device__ __forceinline__ float bf_hi(uint32_t u) { return __uint_as_float(u & 0xffff0000u); }
 
+// ------------------------------------------------------------------ FP8 (e4m3), rounded to nearest even; beyond 448:
+// 448. In integers where the hardware has no conversion (before sm_89, and on the CPU), so that all give the same
+// bytes.
+__device__ __forceinline__ uint32_t e4m3(float f) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.f), "f"(f));
+  return pair;
+#else
+  const uint32_t bits = __float_as_uint(f), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return 0x7f;          // NaN
+  if (magnitude >= 0x43e00000u) return sign | 0x7e;  // 448 and above
+  if (magnitude < 0x3c800000u)                       // below 2^-6, steps of 2^-9: let an addition round
+    return sign | (__float_as_uint(__uint_as_float(magnitude) + 16384.f) - 0x46800000u);
+  const uint32_t rounded = magnitude + 0x7ffffu + (magnitude >> 20 & 1);  // 3 of 23 mantissa bits stay
+  const uint32_t byte = (rounded >> 20) - (120u << 3);                    // the exponent's bias goes from 127 to 7
+  return sign | min(byte, 0x7eu);
+#endif
+}
+__device__ __forceinline__ float from_e4m3(uint32_t byte) {  // never NaN: 0x7f is 480
+  return __uint_as_float((byte & 0x80u) << 24 | (byte & 0x7fu) << 20) * 1.329227995784916e36f;  // 2^120
+}
+
 // ------------------------------------------------------------------ reductions, each a fixed tree, known to all
 // threads
 __device__ __forceinline__ float warp_sum(float v) {

@@ -69,10 +69,12 @@ plant "a round that overtakes another" logprobs threads logprobs.cu "/the last r
 plant "a column too many" logprobs address logprobs.cu 's|column + e \* THREADS < a.vocabulary|column + e * THREADS <= a.vocabulary|'
 plant "a value head in a slot of keys" kv_cache address kv_cache.cu 's|(head - a.heads) % a.kv_heads|(head - a.heads)|'
 plant "padding that is written" kv_cache address kv_cache.cu 's|if (!query \&\& slot < 0) continue;||'
+plant "bytes in the place of pairs" kv_cache address kv_cache.cu 's|uint16_t\* to = reinterpret_cast<uint16_t\*>|uint32_t* to = reinterpret_cast<uint32_t*>|'
 plant "lanes that miss a sum" kv_cache threads kv_cache.cu 's|norm ? rsqrtf|norm \&\& lane < 31 ? rsqrtf|'
 for kernel in paged_attention paged_decode; do
     plant "a forgotten wait for a copy" $kernel address $kernel.cu 's|cp_async_wait<0>();||'
     plant "a missing barrier" $kernel threads $kernel.cu '/this tile is there/d'
+    plant "a tile used before it is widened" $kernel threads $kernel.cu '/this tile is widened/d'
     plant "a tile overwritten too early" $kernel threads $kernel.cu 's|load(t0 + TK, stage ^ 1)|load(t0 + TK, stage)|'
 done
 plant "a key too many" paged_attention address paged_attention.cu 's|real = t < len;|real = t < len + 1;|'

@@ -138,22 +138,25 @@ static void check_fp8() {
 #endif
 #ifdef CHECK_kv_cache
 #include "../kv_cache.cu"
-static void check_kv_cache_of(int d, void (*kernel)(KvCacheArgs)) {
-  check("kv_cache " + std::to_string(d), [=](Result& r) {
+static void check_kv_cache_of(int d, void (*kernel)(KvCacheArgs), bool fp8 = false) {
+  check("kv_cache " + std::to_string(d) + (fp8 ? " fp8" : ""), [=](Result& r) {
     const int tokens = 3, heads = 7, kv_heads = 2, positions = 9;
     auto qkv = values(tokens * (heads + 2 * kv_heads) * d, 2), norm = values(d, 1);
     auto queries = nans(tokens * heads * d);
-    Buf<bf16> keys(tokens * kv_heads * d), cached(tokens * kv_heads * d);
-    Buf<float> cos_sin(positions * d);
+    Buf<uint8_t> keys(tokens * kv_heads * d * (fp8 ? 1 : 2)), cached(keys.n);
+    Buf<float> cos_sin(positions * d), key_scales(tokens * kv_heads), value_scales(tokens * kv_heads);
     for (size_t i = 0; i < cos_sin.n; i++) cos_sin[i] = rnd();
     Buf<int> at(tokens), slots(tokens);
     at[0] = 8, at[1] = 0, at[2] = 5;
     slots[0] = 2, slots[1] = -1, slots[2] = 0;
     r.run(kernel, tokens, 256, 0,
-          KvCacheArgs{queries, keys, cached, qkv, cos_sin, at, slots, norm, norm, heads, kv_heads, 1e-6f});
+          KvCacheArgs{queries, keys, cached, key_scales, value_scales, qkv, cos_sin, at, slots, norm, norm, heads,
+                      kv_heads, 1e-6f});
     r.out(queries);
     r.out(keys);
     r.out(cached);
+    r.out(key_scales);
+    r.out(value_scales);
   });
 }
 static void check_kv_cache() {
@@ -161,6 +164,9 @@ static void check_kv_cache() {
   check_kv_cache_of(96, kv_cache_d96);
   check_kv_cache_of(128, kv_cache_d128);
   check_kv_cache_of(256, kv_cache_d256);
+  check_kv_cache_of(64, kv_cache_fp8_d64, true);
+  check_kv_cache_of(96, kv_cache_fp8_d96, true);
+  check_kv_cache_of(256, kv_cache_fp8_d256, true);
 }
 #endif
 #ifdef CHECK_logprobs
@@ -194,8 +200,10 @@ static void check_logprobs() {
 struct Paged {
   int kv_heads, d, width = 0, block = 16;
   Buf<bf16> keys{0}, cached{0};
+  Buf<float> key_scales{0}, value_scales{0};
   Buf<int> table{0}, contexts{0};
-  Paged(const vector<int>& lengths, int kv_heads, int d) : kv_heads(kv_heads), d(d), contexts(lengths.size()) {
+  Paged(const vector<int>& lengths, int kv_heads, int d, bool fp8)
+      : kv_heads(kv_heads), d(d), contexts(lengths.size()) {
     int blocks = 1;
     for (int len : lengths) {
       width = std::max(width, (len + block - 1) / block);
@@ -204,8 +212,11 @@ struct Paged {
     vector<int> free(blocks);
     std::iota(free.begin(), free.end(), 0);
     for (int i = blocks - 1; i > 0; i--) std::swap(free[i], free[(unsigned)(rnd() * 1e6 + 2e6) % (i + 1)]);
-    keys = nans((size_t)blocks * block * kv_heads * d);
+    const size_t heads = (size_t)blocks * block * kv_heads;
+    keys = nans(heads * d / (fp8 ? 2 : 1));  // FP8: two bytes in each
     cached = nans(keys.n);
+    key_scales = Buf<float>(heads), value_scales = Buf<float>(heads);
+    for (size_t i = 0; i < heads; i++) key_scales[i] = value_scales[i] = NAN;
     table = Buf<int>(lengths.size() * width);
     for (size_t i = 0; i < table.n; i++) table[i] = 1 << 28;
     for (size_t s = 0; s < lengths.size(); s++) {
@@ -216,36 +227,43 @@ struct Paged {
           at = free.back();
           free.pop_back();
         }
-        for (int j = 0; j < kv_heads * d; j++) {
-          const size_t i = ((size_t)at * block + t % block) * kv_heads * d + j;
+        const size_t slot = (size_t)at * block + t % block, each = keys.n / (blocks * block);
+        for (size_t i = slot * each; i < (slot + 1) * each; i++)
           keys[i] = to_bf16(rnd() * 2), cached[i] = to_bf16(rnd());
-        }
+        for (size_t i = slot * kv_heads; i < (slot + 1) * kv_heads; i++) key_scales[i] = value_scales[i] = 1 / 64.f;
       }
     }
   }
 };
+static size_t tile_bytes(int keys, int d, bool fp8) {
+  return fp8 ? 2 * keys * (2 * (d + 8) + d + 4) : 4 * keys * (d + 8) * 2;
+}
 #ifdef CHECK_paged_attention
 #include "../paged_attention.cu"
-static void check_prefill_of(int d, void (*kernel)(AttentionArgs), int window) {
-  check("paged_attention " + std::to_string(d) + (window ? " windowed" : ""), [=](Result& r) {
-    const int heads = 2, kv_heads = 1, rows = d > 128 ? 64 : 128;
-    Paged kv({37, 150, 1}, kv_heads, d);
-    const int lengths[] = {37, 150, 1}, queries[] = {37, 100, 1};
-    Buf<int> starts(4), tiles(d > 128 ? 10 : 8);
-    int n = 0;
-    for (int i = 0; i < 3; i++) {
-      starts[i + 1] = starts[i] + queries[i];
-      for (int tile = (lengths[i] - queries[i]) / rows; tile <= (lengths[i] - 1) / rows; tile++, n++)
-        tiles[2 * n] = i, tiles[2 * n + 1] = tile;
-    }
-    auto q = values(starts[3] * heads * d, 2), out = nans(starts[3] * heads * d);
-    const int threads = rows * 2, tk = d > 128 ? 32 : 64;
-    const size_t shared = 4 * tk * (d + 8) * 2 + d / 8 * threads * 16 + (d > 128 ? rows * (d + 8) * 2 : 0);
-    r.run(kernel, n * heads, threads, shared,
-          AttentionArgs{out, q, kv.keys, kv.cached, kv.table, kv.contexts, starts, tiles, kv.width, kv.block, heads,
-                        kv_heads, window, 0.125f});
-    r.out(out);
-  });
+static void check_prefill_of(int d, void (*kernel)(AttentionArgs), int window, bool fp8 = false) {
+  check("paged_attention " + std::to_string(d) +
+            (fp8      ? " fp8"
+             : window ? " windowed"
+                      : ""),
+        [=](Result& r) {
+          const int heads = 2, kv_heads = 1, rows = d > 128 ? 64 : 128;
+          Paged kv({37, 150, 1}, kv_heads, d, fp8);
+          const int lengths[] = {37, 150, 1}, queries[] = {37, 100, 1};
+          Buf<int> starts(4), tiles(d > 128 ? 10 : 8);
+          int n = 0;
+          for (int i = 0; i < 3; i++) {
+            starts[i + 1] = starts[i] + queries[i];
+            for (int tile = (lengths[i] - queries[i]) / rows; tile <= (lengths[i] - 1) / rows; tile++, n++)
+              tiles[2 * n] = i, tiles[2 * n + 1] = tile;
+          }
+          auto q = values(starts[3] * heads * d, 2), out = nans(starts[3] * heads * d);
+          const int threads = rows * 2, tk = d > 128 ? 32 : 64;
+          const size_t shared = tile_bytes(tk, d, fp8) + d / 8 * threads * 16 + (d > 128 ? rows * (d + 8) * 2 : 0);
+          r.run(kernel, n * heads, threads, shared,
+                AttentionArgs{out, q, kv.keys, kv.cached, kv.key_scales, kv.value_scales, kv.table, kv.contexts, starts,
+                              tiles, kv.width, kv.block, heads, kv_heads, window, 0.125f});
+          r.out(out);
+        });
 }
 static void check_paged_attention() {
   check_prefill_of(64, paged_attention_d64, 0);
@@ -253,24 +271,32 @@ static void check_paged_attention() {
   check_prefill_of(96, paged_attention_d96, 0);
   check_prefill_of(128, paged_attention_d128, 0);
   check_prefill_of(256, paged_attention_d256, 0);
+  check_prefill_of(64, paged_attention_fp8_d64, 0, true);
+  check_prefill_of(96, paged_attention_fp8_d96, 0, true);
+  check_prefill_of(256, paged_attention_fp8_d256, 0, true);
 }
 #endif
 #ifdef CHECK_paged_decode
 #include "../paged_decode.cu"
-static void check_decode_of(int d, void (*kernel)(DecodeArgs), int window) {
-  check("paged_decode " + std::to_string(d) + (window ? " windowed" : ""), [=](Result& r) {
-    const int heads = 6, kv_heads = 2, sequences = 3, splits = 2;
-    Paged kv({37, 530, 1}, kv_heads, d);
-    auto q = values(sequences * heads * d, 2), out = nans(sequences * heads * d);
-    Buf<float> parts(sequences * heads * splits * (d + 2));
-    for (size_t i = 0; i < parts.n; i++) parts[i] = NAN;
-    r.run(kernel, dim3(splits, kv_heads, sequences), 32, (4 * decode_tile(d) + (d > 128 ? 16 : 0)) * (d + 8) * 2,
-          DecodeArgs{parts, q, kv.keys, kv.cached, kv.table, kv.contexts, kv.width, kv.block, heads, kv_heads, window,
-                     splits, 0.125f});
-    r.run(paged_decode_combine, dim3(heads, sequences), d, 0,
-          DecodeCombineArgs{out, parts, kv.contexts, heads, window, splits, d, 0.125f});
-    r.out(out);
-  });
+static void check_decode_of(int d, void (*kernel)(DecodeArgs), int window, bool fp8 = false) {
+  check("paged_decode " + std::to_string(d) +
+            (fp8      ? " fp8"
+             : window ? " windowed"
+                      : ""),
+        [=](Result& r) {
+          const int heads = 6, kv_heads = 2, sequences = 3, splits = 2;
+          Paged kv({37, 530, 1}, kv_heads, d, fp8);
+          auto q = values(sequences * heads * d, 2), out = nans(sequences * heads * d);
+          Buf<float> parts(sequences * heads * splits * (d + 2));
+          for (size_t i = 0; i < parts.n; i++) parts[i] = NAN;
+          r.run(kernel, dim3(splits, kv_heads, sequences), 32,
+                tile_bytes(decode_tile(d), d, fp8) + (d > 128 ? 16 : 0) * (d + 8) * 2,
+                DecodeArgs{parts, q, kv.keys, kv.cached, kv.key_scales, kv.value_scales, kv.table, kv.contexts,
+                           kv.width, kv.block, heads, kv_heads, window, splits, 0.125f});
+          r.run(paged_decode_combine, dim3(heads, sequences), d, 0,
+                DecodeCombineArgs{out, parts, kv.contexts, heads, window, splits, d, 0.125f});
+          r.out(out);
+        });
 }
 static void check_paged_decode() {
   check_decode_of(64, paged_decode_d64, 0);
@@ -278,6 +304,9 @@ static void check_paged_decode() {
   check_decode_of(96, paged_decode_d96, 0);
   check_decode_of(128, paged_decode_d128, 0);
   check_decode_of(256, paged_decode_d256, 0);
+  check_decode_of(64, paged_decode_fp8_d64, 0, true);
+  check_decode_of(96, paged_decode_fp8_d96, 0, true);
+  check_decode_of(256, paged_decode_fp8_d256, 0, true);
 }
 #endif
 

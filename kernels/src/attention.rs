@@ -1,7 +1,7 @@
 //! Attention over the paged cache: prefill of any mix of chunks, and decode of one token a sequence.
 
 use crate::error::check;
-use crate::rows::{by_head_size, check_rows};
+use crate::rows::{by_head_size, check_rows, check_scales};
 use crate::{Address, Error, Launch};
 
 /// Keys with a softmax of their own; splits lie at multiples of it.
@@ -15,9 +15,11 @@ fn tile_keys(head_size: u32) -> u32 {
     if head_size > 128 { 32 } else { 64 }
 }
 
-/// Bytes of two stages of a tile of keys and a tile of values, rows padded by 16 bytes.
-fn stages(head_size: u32) -> u32 {
-    4 * tile_keys(head_size) * (head_size + 8) * 2
+/// Bytes for tiles of keys and of values, rows padded by 16 bytes: two stages of bf16, or one, and what it is widened from
+/// with its scales.
+fn tile_bytes(head_size: u32, fp8: bool) -> u32 {
+    let (keys, padded) = (tile_keys(head_size), 2 * (head_size + 8));
+    if fp8 { 2 * keys * (padded + head_size + 4) } else { 4 * keys * padded }
 }
 
 /// Bytes of rows of queries that registers do not hold.
@@ -40,10 +42,14 @@ pub struct PagedAttention {
     pub out: Address,
     /// `[tokens][heads][head_size]` bf16.
     pub q: Address,
-    /// `[blocks][block_size][kv_heads][head_size]` bf16.
+    /// `[blocks][block_size][kv_heads][head_size]`: bf16, or with scales bytes of e4m3.
     pub keys: Address,
     /// As `keys`.
     pub values: Address,
+    /// `[blocks][block_size][kv_heads]` f32, powers of two; [`Address::NULL`] for a cache of bf16.
+    pub key_scales: Address,
+    /// As `key_scales`.
+    pub value_scales: Address,
     /// `[sequences][table_width]` i32 blocks.
     pub table: Address,
     /// `[sequences]` i32: keys each has, its queries' included.
@@ -71,15 +77,23 @@ impl PagedAttention {
     ///
     /// A shape the kernel does not take.
     pub fn launch(self, head_size: u32, tiles: u32) -> Result<Launch<Self>, Error> {
-        const NAMES: [&str; 4] =
+        const BF16: [&str; 4] =
             ["paged_attention_d64", "paged_attention_d96", "paged_attention_d128", "paged_attention_d256"];
-        let kernel = by_head_size(NAMES, head_size)?;
+        const FP8: [&str; 4] = [
+            "paged_attention_fp8_d64",
+            "paged_attention_fp8_d96",
+            "paged_attention_fp8_d128",
+            "paged_attention_fp8_d256",
+        ];
+        let fp8 = self.key_scales != Address::NULL;
+        let kernel = by_head_size(if fp8 { FP8 } else { BF16 }, head_size)?;
+        check_scales(kernel, fp8, self.value_scales)?;
         check_heads(kernel, self.heads, self.kv_heads, self.block_size)?;
         check_rows(kernel, "tiles", tiles)?;
         check_rows(kernel, "tiles x heads", tiles.saturating_mul(self.heads))?;
         let rows = tile_rows(head_size);
         let sums = head_size / 8 * rows * 2 * 16;
-        let shared = stages(head_size) + sums + far_queries(head_size, rows);
+        let shared = tile_bytes(head_size, fp8) + sums + far_queries(head_size, rows);
         Ok(Launch { kernel, grid: [tiles * self.heads, 1, 1], block: rows * 2, shared, args: self })
     }
 }
@@ -121,6 +135,10 @@ pub struct PagedDecode {
     pub keys: Address,
     /// As `keys`.
     pub values: Address,
+    /// As of [`PagedAttention`].
+    pub key_scales: Address,
+    /// As `key_scales`.
+    pub value_scales: Address,
     /// `[sequences][table_width]` i32 blocks.
     pub table: Address,
     /// `[sequences]` i32: keys each has, its query's included.
@@ -146,8 +164,12 @@ impl PagedDecode {
     ///
     /// A shape the kernel does not take.
     pub fn launch(self, head_size: u32, sequences: u32) -> Result<Launch<Self>, Error> {
-        const NAMES: [&str; 4] = ["paged_decode_d64", "paged_decode_d96", "paged_decode_d128", "paged_decode_d256"];
-        let kernel = by_head_size(NAMES, head_size)?;
+        const BF16: [&str; 4] = ["paged_decode_d64", "paged_decode_d96", "paged_decode_d128", "paged_decode_d256"];
+        const FP8: [&str; 4] =
+            ["paged_decode_fp8_d64", "paged_decode_fp8_d96", "paged_decode_fp8_d128", "paged_decode_fp8_d256"];
+        let fp8 = self.key_scales != Address::NULL;
+        let kernel = by_head_size(if fp8 { FP8 } else { BF16 }, head_size)?;
+        check_scales(kernel, fp8, self.value_scales)?;
         check_heads(kernel, self.heads, self.kv_heads, self.block_size)?;
         let group = self.heads / self.kv_heads;
         check(group <= LARGEST_GROUP, kernel, "heads / kv_heads", group, "at most 16")?;
@@ -155,7 +177,7 @@ impl PagedDecode {
         check(self.kv_heads <= 65_535, kernel, "kv_heads", self.kv_heads, "at most 65535")?;
         check_rows(kernel, "splits", self.splits)?;
         let grid = [self.splits, self.kv_heads, sequences];
-        let shared = stages(head_size) + far_queries(head_size, LARGEST_GROUP);
+        let shared = tile_bytes(head_size, fp8) + far_queries(head_size, LARGEST_GROUP);
         Ok(Launch { kernel, grid, block: 32, shared, args: self })
     }
 

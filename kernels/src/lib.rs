@@ -47,14 +47,28 @@ macro_rules! source {
 pub const SOURCES: [Source; 8] = [
     source!("embedding", "embedding"),
     source!("fp8", "fp8_quantize"),
-    source!("kv_cache", "kv_cache_d64", "kv_cache_d96", "kv_cache_d128", "kv_cache_d256"),
+    source!(
+        "kv_cache",
+        "kv_cache_d64",
+        "kv_cache_d96",
+        "kv_cache_d128",
+        "kv_cache_d256",
+        "kv_cache_fp8_d64",
+        "kv_cache_fp8_d96",
+        "kv_cache_fp8_d128",
+        "kv_cache_fp8_d256"
+    ),
     source!("logprobs", "logprobs_tile", "logprobs_combine"),
     source!(
         "paged_attention",
         "paged_attention_d64",
         "paged_attention_d96",
         "paged_attention_d128",
-        "paged_attention_d256"
+        "paged_attention_d256",
+        "paged_attention_fp8_d64",
+        "paged_attention_fp8_d96",
+        "paged_attention_fp8_d128",
+        "paged_attention_fp8_d256"
     ),
     source!(
         "paged_decode",
@@ -62,6 +76,10 @@ pub const SOURCES: [Source; 8] = [
         "paged_decode_d96",
         "paged_decode_d128",
         "paged_decode_d256",
+        "paged_decode_fp8_d64",
+        "paged_decode_fp8_d96",
+        "paged_decode_fp8_d128",
+        "paged_decode_fp8_d256",
         "paged_decode_combine"
     ),
     source!("rms_norm", "rms_norm"),

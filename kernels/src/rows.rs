@@ -32,6 +32,12 @@ pub(crate) fn check_rows(kernel: &'static str, field: &'static str, rows: u32) -
     check(rows > 0 && rows <= i32::MAX as u32, kernel, field, rows, "from 1 to 2147483647")
 }
 
+/// Keys and values are both of FP8, or neither is.
+pub(crate) fn check_scales(kernel: &'static str, fp8: bool, value_scales: Address) -> Result<(), Error> {
+    let given = value_scales != Address::NULL;
+    check(given == fp8, kernel, "value_scales", given.into(), "given with key_scales, and only with them")
+}
+
 /// Token embeddings: `out[row] = table[ids[row]]`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -134,10 +140,14 @@ impl Fp8Quantize {
 pub struct KvCache {
     /// `[tokens][heads][head_size]` bf16.
     pub queries: Address,
-    /// `[slots][kv_heads][head_size]` bf16: the cache's keys.
+    /// `[slots][kv_heads][head_size]`, the cache's keys: bf16, or with scales bytes of e4m3.
     pub keys: Address,
     /// As `keys`.
     pub values: Address,
+    /// `[slots][kv_heads]` f32, powers of two; [`Address::NULL`] for a cache of bf16.
+    pub key_scales: Address,
+    /// As `key_scales`.
+    pub value_scales: Address,
     /// `[tokens][heads + 2 kv_heads][head_size]` bf16: queries, keys, values.
     pub qkv: Address,
     /// `[positions][head_size]` f32: half cosines, half sines.
@@ -163,7 +173,11 @@ impl KvCache {
     ///
     /// A head size the kernel does not take.
     pub fn launch(self, tokens: u32, head_size: u32) -> Result<Launch<Self>, Error> {
-        let kernel = by_head_size(["kv_cache_d64", "kv_cache_d96", "kv_cache_d128", "kv_cache_d256"], head_size)?;
+        const BF16: [&str; 4] = ["kv_cache_d64", "kv_cache_d96", "kv_cache_d128", "kv_cache_d256"];
+        const FP8: [&str; 4] = ["kv_cache_fp8_d64", "kv_cache_fp8_d96", "kv_cache_fp8_d128", "kv_cache_fp8_d256"];
+        let fp8 = self.key_scales != Address::NULL;
+        let kernel = by_head_size(if fp8 { FP8 } else { BF16 }, head_size)?;
+        check_scales(kernel, fp8, self.value_scales)?;
         check_rows(kernel, "tokens", tokens)?;
         check(self.heads > 0, kernel, "heads", self.heads, "at least 1")?;
         check(self.kv_heads > 0, kernel, "kv_heads", self.kv_heads, "at least 1")?;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use half::bf16;
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
-use support::{Buffer, ORDERS, ULP, bits, random, rng, run, worst};
+use support::{Buffer, ORDERS, ULP, bits, e4m3, random, rng, run, worst};
 use surprisal_kernels::Address;
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace, query_tiles};
 use surprisal_kernels::cpu::Order;
@@ -27,6 +27,10 @@ struct World {
     /// If not 0: all weights are equal, and large values cancel within so many positions, so that a result is what
     /// roundings left, and any other order of summation gives other bits.
     cancel: usize,
+    /// Keys and values are e4m3 values times powers of two, so that FP8 holds them exactly.
+    coarse: bool,
+    /// The cache is of FP8.
+    fp8: bool,
     seed: u64,
 }
 
@@ -42,6 +46,12 @@ impl World {
         let mut rows = from(text);
         let shared = self.shared.min(len) * width;
         rows[..shared].copy_from_slice(&from(0)[..shared]);
+        if self.coarse && kind > 0 {
+            for (i, value) in rows.iter_mut().enumerate() {
+                let exact = e4m3((value.to_bits() >> 3) as u8 & 0xbf) * 2f64.powi((i / self.head_size % 5) as i32 - 2);
+                *value = bf16::from_f64(exact);
+            }
+        }
         if self.cancel > 0 && kind == 0 {
             rows.fill(bf16::ZERO);
         }
@@ -58,9 +68,30 @@ impl World {
         rows
     }
 
+    /// A cache as the kernels take it: bf16, or bytes with the least scale of each head of each slot that holds it.
+    fn stored(&self, cache: &[bf16]) -> (Buffer, Vec<f32>) {
+        if !self.fp8 {
+            return (Buffer::of(cache), Vec::new());
+        }
+        let sizes: Vec<f64> = (0..0x7f).map(e4m3).collect();
+        let (mut bytes, mut scales) = (Vec::new(), Vec::new());
+        for head in cache.chunks(self.head_size) {
+            let largest = head.iter().map(|x| x.to_f32().abs()).fold(0.0, f32::max);
+            let scale = (-30..30).map(|e| 2f32.powi(e)).find(|scale| largest <= 448.0 * scale).unwrap();
+            scales.push(if head[0].is_nan() { f32::NAN } else { scale });
+            for x in head {
+                let size = x.to_f64().abs() / f64::from(scale);
+                let byte = sizes.partition_point(|&s| s < size) as u8;
+                assert!(x.is_nan() || e4m3(byte) == size, "{x} is no e4m3 of scale {scale}");
+                bytes.push(byte | if x.is_sign_negative() { 0x80 } else { 0 });
+            }
+        }
+        (Buffer::of_bytes(&bytes), scales)
+    }
+
     /// The caches of keys and values, and each chunk's row of blocks. Blocks lie in random order; whole blocks of the shared
     /// positions are the same; unused slots are NaN, unused table entries point nowhere.
-    fn paged(&self, chunks: &[Chunk]) -> ([Buffer; 2], Vec<i32>, usize) {
+    fn paged(&self, chunks: &[Chunk]) -> ([(Buffer, Vec<f32>); 2], Vec<i32>, usize) {
         let row = self.kv_heads * self.head_size;
         let needed = |chunk: &Chunk| chunk.1.end.div_ceil(self.block);
         let width = chunks.iter().map(needed).max().unwrap();
@@ -82,7 +113,7 @@ impl World {
                 }
             }
         }
-        (caches.map(|cache| Buffer::of(&cache)), table, width)
+        (caches.map(|cache| self.stored(&cache)), table, width)
     }
 
     fn queries(&self, chunks: &[Chunk]) -> Vec<bf16> {
@@ -110,8 +141,10 @@ impl World {
         let args = PagedAttention {
             out: out.address_mut(),
             q: q.address(),
-            keys: keys.address(),
-            values: values.address(),
+            keys: keys.0.address(),
+            values: values.0.address(),
+            key_scales: if self.fp8 { Address::of(&keys.1) } else { Address::NULL },
+            value_scales: if self.fp8 { Address::of(&values.1) } else { Address::NULL },
             table: Address::of(&table),
             contexts: Address::of(&contexts),
             starts: Address::of(&starts),
@@ -140,8 +173,10 @@ impl World {
         let args = PagedDecode {
             parts: Address::of_mut(&mut parts),
             q: q.address(),
-            keys: keys.address(),
-            values: values.address(),
+            keys: keys.0.address(),
+            values: values.0.address(),
+            key_scales: if self.fp8 { Address::of(&keys.1) } else { Address::NULL },
+            value_scales: if self.fp8 { Address::of(&values.1) } else { Address::NULL },
             table: Address::of(&table),
             contexts: Address::of(&contexts),
             table_width: width as u32,
@@ -198,6 +233,8 @@ fn worlds() -> impl Strategy<Value = World> {
             window,
             shared,
             cancel: 0,
+            coarse: false,
+            fp8: false,
             seed,
         },
     )
@@ -256,6 +293,22 @@ proptest! {
     }
 
     #[test]
+    fn an_fp8_cache_has_the_bits_of_what_it_holds(world in worlds(), texts in texts()) {
+        let world = World { heads: world.heads / world.kv_heads * world.kv_heads.min(2), kv_heads: world.kv_heads.min(2), coarse: true, ..world };
+        let packed = World { fp8: true, ..world.clone() };
+        let chunks = tails(&texts);
+        let want = world.prefill(&chunks, Order::Forward);
+        for order in ORDERS {
+            prop_assert!(all_bits(&packed.prefill(&chunks, order)) == all_bits(&want), "prefill {:?}", order);
+        }
+        let last: Vec<Chunk> = texts.iter().enumerate().map(|(i, text)| (i, text.0 - 1..text.0)).collect();
+        let want = world.decode(&last, Order::Forward);
+        for order in ORDERS {
+            prop_assert!(all_bits(&packed.decode(&last, order)) == all_bits(&want), "decode {:?}", order);
+        }
+    }
+
+    #[test]
     fn bits_depend_on_the_text_alone(world in worlds(), texts in texts(), block in 4u32..9, fragile in any::<bool>()) {
         let cancel = if fragile { 32 } else { 0 };
         let world = World { heads: world.heads / world.kv_heads, kv_heads: 1, cancel, ..world };
@@ -283,7 +336,18 @@ proptest! {
 fn keys_of_many_splits() {
     // 3 splits, the tile of the last one partial; the window begins inside a split.
     for (head_size, window) in [(64, 0), (96, 700), (128, 600), (256, 0)] {
-        let world = World { head_size, heads: 2, kv_heads: 1, block: 32, window, shared: 0, cancel: 0, seed: 3 };
+        let world = World {
+            head_size,
+            heads: 2,
+            kv_heads: 1,
+            block: 32,
+            window,
+            shared: 0,
+            cancel: 0,
+            coarse: false,
+            fp8: false,
+            seed: 3,
+        };
         let (chunk, last) = ((0, 1200..1205), (0, 1204..1205));
         let out = world.prefill(&[(1, 0..20), chunk.clone()], Order::Forward).remove(1);
         let error = world.worst_error(&chunk, &out);
@@ -291,7 +355,18 @@ fn keys_of_many_splits() {
         let decoded = world.decode(&[last, (1, 19..20)], Order::Forward).remove(0);
         assert_eq!(bits(&decoded), bits(&out[4 * world.heads * head_size..]));
     }
-    let world = World { head_size: 64, heads: 2, kv_heads: 1, block: 256, window: 0, shared: 0, cancel: 2048, seed: 4 };
+    let world = World {
+        head_size: 64,
+        heads: 2,
+        kv_heads: 1,
+        block: 256,
+        window: 0,
+        shared: 0,
+        cancel: 2048,
+        coarse: false,
+        fp8: false,
+        seed: 4,
+    };
     let last = (0, 2047..2048);
     let out = world.prefill(&[(0, 2040..2048)], Order::Forward).remove(0);
     assert_eq!(bits(&world.decode(&[last], Order::Forward)[0]), bits(&out[7 * 128..]));
@@ -305,6 +380,8 @@ fn what_does_not_fit_is_an_error() {
         q: null,
         keys: null,
         values: null,
+        key_scales: null,
+        value_scales: null,
         table: null,
         contexts: null,
         starts: null,

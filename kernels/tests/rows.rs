@@ -7,7 +7,7 @@ mod support;
 use half::bf16;
 use proptest::prelude::*;
 use rand::RngExt;
-use support::{Buffer, ORDERS, ULP, bits, random, refused, rng, run, worst};
+use support::{Buffer, ORDERS, ULP, bits, e4m3, random, refused, rng, run, worst};
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::rows::{Embedding, Fp8Quantize, HEAD_SIZES, KvCache, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Launch, SOURCES};
@@ -48,17 +48,6 @@ fn fp8(order: Order, x: &[bf16], n: usize) -> (Vec<u8>, Vec<f32>) {
     };
     run(order, args.launch(rows as u32));
     (out.into_iter().flat_map(u64::to_le_bytes).collect(), scales)
-}
-
-/// A byte of e4m3 by its definition: bias 7, no infinities, 0x7f is NaN.
-fn e4m3(byte: u8) -> f64 {
-    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f64::from(byte & 7));
-    let size = match (exponent, byte & 7) {
-        (15, 7) => f64::NAN,
-        (0, _) => mantissa / 8.0 * 2f64.powi(-6),
-        _ => (1.0 + mantissa / 8.0) * 2f64.powi(exponent - 7),
-    };
-    if byte & 0x80 == 0 { size } else { -size }
 }
 
 proptest! {
@@ -137,9 +126,9 @@ proptest! {
 
     #[test]
     fn kv_cache_matches_float64(
-        size in 0usize..4, heads in 1usize..9, kv_heads in 1usize..4, tokens in 1usize..6, normed in any::<bool>(), seed in any::<u64>(),
+        size in 0usize..4, heads in 1usize..9, kv_heads in 1usize..4, tokens in 1usize..6, normed in any::<bool>(), fp8 in any::<bool>(), seed in any::<u64>(),
     ) {
-        let case = Cache { size: HEAD_SIZES[size] as usize, heads, kv_heads, tokens, normed, seed };
+        let case = Cache { size: HEAD_SIZES[size] as usize, heads, kv_heads, tokens, normed, fp8, seed };
         let got = case.run(Order::Forward, 0..tokens);
         for order in ORDERS {
             let again = case.run(order, 0..tokens);
@@ -162,6 +151,7 @@ struct Cache {
     kv_heads: usize,
     tokens: usize,
     normed: bool,
+    fp8: bool,
     seed: u64,
 }
 
@@ -203,12 +193,16 @@ impl Cache {
         let (positions, slots, cos_sin) = (self.positions(), self.slots(), self.cos_sin());
         let norms = self.norms().map(|norm| Buffer::of(&norm));
         let mut queries = Buffer::nan(tokens.len() * self.heads * self.size);
-        let (mut keys, mut values) = (Buffer::nan(2 * self.tokens * row), Buffer::nan(2 * self.tokens * row));
+        let len = 2 * self.tokens * row / if self.fp8 { 2 } else { 1 };
+        let (mut keys, mut values) = (Buffer::nan(len), Buffer::nan(len));
+        let mut scales = [(); 2].map(|()| vec![f32::NAN; 2 * self.tokens * self.kv_heads]);
         let norm = |index: usize| if self.normed { norms[index].address() } else { Address::NULL };
         let args = KvCache {
             queries: queries.address_mut(),
             keys: keys.address_mut(),
             values: values.address_mut(),
+            key_scales: if self.fp8 { Address::of_mut(&mut scales[0]) } else { Address::NULL },
+            value_scales: if self.fp8 { Address::of_mut(&mut scales[1]) } else { Address::NULL },
             qkv: qkv.address(),
             cos_sin: Address::of(&cos_sin),
             positions: Address::of(&positions[tokens.clone()]),
@@ -220,7 +214,15 @@ impl Cache {
             epsilon: 1e-6,
         };
         run(order, args.launch(tokens.len() as u32, self.size as u32));
-        (queries.values(), keys.values(), values.values())
+        // A byte times its power of two is a bf16, exactly.
+        let held = |cache: &Buffer, scales: &[f32]| -> Vec<bf16> {
+            if !self.fp8 {
+                return cache.values();
+            }
+            let scaled = |(i, byte): (usize, u8)| bf16::from_f64(e4m3(byte) * f64::from(scales[i / self.size]));
+            cache.bytes().into_iter().enumerate().map(scaled).collect()
+        };
+        (queries.values(), held(&keys, &scales[0]), held(&values, &scales[1]))
     }
 
     fn worst_error(&self, (queries, keys, values): &(Vec<bf16>, Vec<bf16>, Vec<bf16>)) -> f64 {
@@ -242,13 +244,20 @@ impl Cache {
             let scale = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / self.size as f64 + 1e-6).sqrt();
             let normed = |i: usize| if self.normed && kind < 2 { x[i] * scale * norms[kind][i].to_f64() } else { x[i] };
             let angles = &table[positions[token] as usize * self.size..];
-            for i in 0..self.size {
+            let rotated = |i: usize| {
                 let (cos, sin) = (f64::from(angles[i % half]), f64::from(angles[half + i % half]));
                 let other = if i < half { -normed(i + half) } else { normed(i - half) };
-                let (direct, turned) = if kind == 2 { (x[i], 0.0) } else { (normed(i) * cos, other * sin) };
+                if kind == 2 { (x[i], 0.0) } else { (normed(i) * cos, other * sin) }
+            };
+            let largest = (0..self.size).map(|i| rotated(i).0 + rotated(i).1).fold(0.0, |a, x| x.abs().max(a));
+            let step = 2f64.powf((largest / 448.0).log2().ceil()) * 2f64.powi(-9);
+            for (i, got) in got.iter().enumerate().take(self.size) {
+                let (direct, turned) = rotated(i);
                 let want = direct + turned;
+                let rounding =
+                    if self.fp8 && kind > 0 { (16.0 * ULP * want.abs()).max(step / 2.0) } else { ULP * want.abs() };
                 // What cancels leaves f32's error of what there was.
-                errors.push((got[i].to_f64(), want, ULP * want.abs() + 1e-6 * (direct.abs() + turned.abs()) + 1e-30));
+                errors.push((got.to_f64(), want, rounding + 1e-6 * (direct.abs() + turned.abs()) + 1e-30));
             }
         }
         let row = self.kv_heads * self.size;

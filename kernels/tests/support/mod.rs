@@ -41,6 +41,14 @@ impl Buffer {
         Self(values.chunks(8).map(|chunk| Lane(std::array::from_fn(|i| chunk[i]))).collect())
     }
 
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self::of(&bytes.chunks(2).map(|b| bf16::from_bits(u16::from_le_bytes([b[0], b[1]]))).collect::<Vec<_>>())
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.values().iter().flat_map(|pair| pair.to_bits().to_le_bytes()).collect()
+    }
+
     pub fn nan(len: usize) -> Self {
         Self::of(&vec![bf16::NAN; len])
     }
@@ -82,3 +90,14 @@ pub fn worst(errors: impl IntoIterator<Item = (f64, f64, f64)>) -> f64 {
 
 /// Half a unit in the last place of a bf16, relative.
 pub const ULP: f64 = 1.0 / 256.0;
+
+/// A byte of e4m3 by its definition: bias 7, no infinities, 0x7f is NaN.
+pub fn e4m3(byte: u8) -> f64 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f64::from(byte & 7));
+    let size = match (exponent, byte & 7) {
+        (15, 7) => f64::NAN,
+        (0, _) => mantissa / 8.0 * 2f64.powi(-6),
+        _ => (1.0 + mantissa / 8.0) * 2f64.powi(exponent - 7),
+    };
+    if byte & 0x80 == 0 { size } else { -size }
+}
