@@ -69,7 +69,6 @@ struct Result {
     for (size_t i = 0; i < b.n; i++) add((uint32_t)b[i]);
   }
 };
-static int bad = 0;
 static void check(const std::string& name, std::function<void(Result&)> work) {
   uint64_t first = 0;
   for (int order : {cudacpu::FORWARD, cudacpu::REVERSE, cudacpu::RANDOM}) {
@@ -79,8 +78,10 @@ static void check(const std::string& name, std::function<void(Result&)> work) {
     work(r);
     if (order == cudacpu::FORWARD) first = r.digest;
     const char* verdict = !r.error.empty() ? r.error.c_str() : r.nan ? "NaN" : r.digest != first ? "other bits" : "";
-    if (*verdict) bad = 1;
-    if (*verdict) printf("FAIL  %s order=%d %s\n", name.c_str(), order, verdict);
+    if (*verdict) {
+      printf("FAIL  %s order=%d %s\n", name.c_str(), order, verdict);
+      exit(1);
+    }
   }
   printf("done  %s\n", name.c_str());
 }
@@ -335,5 +336,4 @@ int main() {
 #ifdef CHECK_silu_mul
   check_silu_mul();
 #endif
-  return bad;
 }

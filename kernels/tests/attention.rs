@@ -37,6 +37,9 @@ struct World {
 /// Of a text, the queries at these positions, with all keys up to the last.
 type Chunk = (usize, Range<usize>);
 
+/// Of a cache, what the kernels read, and the scales of FP8.
+type Stored = (Buffer, Vec<f32>);
+
 impl World {
     /// Queries, keys or values (0, 1, 2) of a text's first positions.
     fn rows(&self, text: usize, kind: usize, len: usize) -> Vec<bf16> {
@@ -69,7 +72,7 @@ impl World {
     }
 
     /// A cache as the kernels take it: bf16, or bytes with the least scale of each head of each slot that holds it.
-    fn stored(&self, cache: &[bf16]) -> (Buffer, Vec<f32>) {
+    fn stored(&self, cache: &[bf16]) -> Stored {
         if !self.fp8 {
             return (Buffer::of(cache), Vec::new());
         }
@@ -91,7 +94,7 @@ impl World {
 
     /// The caches of keys and values, and each chunk's row of blocks. Blocks lie in random order; whole blocks of the shared
     /// positions are the same; unused slots are NaN, unused table entries point nowhere.
-    fn paged(&self, chunks: &[Chunk]) -> ([(Buffer, Vec<f32>); 2], Vec<i32>, usize) {
+    fn paged(&self, chunks: &[Chunk]) -> ([Stored; 2], Vec<i32>, usize) {
         let row = self.kv_heads * self.head_size;
         let needed = |chunk: &Chunk| chunk.1.end.div_ceil(self.block);
         let width = chunks.iter().map(needed).max().unwrap();
