@@ -36,11 +36,11 @@ compile() { # file, architecture: a row of the table for each kernel
         /Compiling entry function/ { match($0, /\047[^\047]*\047/); kernel = substr($0, RSTART + 1, RLENGTH - 2) }
         /bytes spill stores/ { for (i = 1; i < NF; i++) if ($(i + 1) == "bytes" && $(i + 2) == "spill") spilled += $i }
         /Used .* registers/ { for (i = 1; i < NF; i++) if ($(i + 1) ~ /^registers/) registers = $i
-            printf "%-24s %-7s %9d %8d\n", kernel, arch, registers, spilled; spilled = 0 }
+            printf "%-28s %-7s %9d %8d\n", kernel, arch, registers, spilled; spilled = 0 }
     ' "$work/$1.$2.log"
 }
 
-printf "%-24s %-7s %9s %8s\n" kernel arch registers spilled
+printf "%-28s %-7s %9s %8s\n" kernel arch registers spilled
 failed=0
 for file in *.cu; do
     pids=()

@@ -34,10 +34,12 @@ struct AttentionArgs {
 constexpr int SPLIT = 512;  // keys with a softmax of their own
 constexpr float LOG2_E = 1.4426950408889634f;
 
-template <int D, bool FP8>
+template <int D, bool FP8, bool WGMMA>
 __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
   constexpr int WARPS = D > 128 ? 4 : 8, THREADS = WARPS * 32, ROWS = WARPS * 16;
-  constexpr int TK = D > 128 ? 32 : 64, LD = D + 8, CHUNKS = D / 8;  // keys a tile; padded row; 16-byte chunks a row
+  constexpr int TK = D > 128 ? 32 : 64, CHUNKS = D / 8;  // keys a tile; 16-byte chunks a row
+  constexpr int LD = WGMMA ? D : D + 8;                  // padded, or swizzled in slabs of 64 columns
+  static_assert(!WGMMA || (!FP8 && D % 64 == 0 && D <= 128), "");
   static_assert(SPLIT % TK == 0 && TK % 16 == 0, "a warp's 16 rows end in one tile, and a tile lies in one split");
   constexpr bool FAR = D > 128;  // queries stay in shared memory: registers do not hold them
   constexpr int STAGES = FP8 ? 1 : 2;
@@ -55,12 +57,14 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
   const int shift = __ffs(a.block_size) - 1;
   const float scale = __fmul_rn(a.scale, LOG2_E);
 
-  // This warp's rows are at positions p to p + 15; the thread's two at p + g and p + g + 8. It walks [first, last].
-  const int p = tile + (threadIdx.x >> 5) * 16, p0 = p + g, p1 = p0 + 8;
+  // This warp's rows are at positions p to p + 15; the thread's two at p + g and p + g + 8. Warps that work together,
+  // alone or four, walk [first, last].
+  constexpr int TOGETHER = WGMMA ? 64 : 16;
+  const int p = tile + (threadIdx.x >> 5) * 16, p0 = p + g, p1 = p0 + 8, lead = p & ~(TOGETHER - 1);
   const bool real0 = p0 >= past && p0 < len, real1 = p1 >= past && p1 < len;
-  const bool busy = p + 16 > past && p < len;
-  const int first = a.window ? max(0, p - a.window + 1) / TK * TK : 0, last = p / TK * TK;
-  const int block_p = max(tile, past & ~15);  // the first busy warp's
+  const bool busy = lead + TOGETHER > past && lead < len;
+  const int first = a.window ? max(0, lead - a.window + 1) / TK * TK : 0, last = p / TK * TK;
+  const int block_p = max(tile, past & ~(TOGETHER - 1));  // the first busy warp's
   const int begin = a.window ? max(0, block_p - a.window + 1) / TK * TK : 0, end = min(tile + ROWS, len);
 
   const long long row = a.starts[seq] - past;  // of position 0, were it there
@@ -93,7 +97,10 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
       const int at = i / (BYTES / 16), c = i % (BYTES / 16) * 16, t = t0 + at % TK;
       const bool real = t < len;
       const void* from = at < TK ? a.keys : a.values;
-      char* to = FP8 ? packed + i * 16 : reinterpret_cast<char*>(tiles + (stage * 2 * TK + at) * LD) + c;
+      bf16* wide = tiles + stage * 2 * TK * LD;
+      if constexpr (WGMMA) wide += at / TK * TK * LD + c / 128 * TK * 64 + at % TK * 64 + (c / 16 % 8 ^ at % 8) * 8;
+      else wide += at * LD + c / 2;
+      char* to = FP8 ? packed + i * 16 : reinterpret_cast<char*>(wide);
       cp_async_16(to, static_cast<const char*>(from) + (real ? slot_of(t) * BYTES + c : 0), real);
     }
     if constexpr (FP8)
@@ -130,6 +137,7 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
   load(begin, 0);
   for (int t0 = begin, stage = 0; t0 < end; t0 += TK, stage ^= 1) {
     cp_async_wait<0>();
+    if constexpr (WGMMA) wgmma_shared_written();
     if constexpr (FP8)
       for (int e = 0; e < SCALES; e++)
         if (threadIdx.x + e * THREADS < 2 * TK) shared_scales[threadIdx.x + e * THREADS] = scales[e];
@@ -143,8 +151,18 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
     float s[TK / 8][4];  // scores: queries x keys
 #pragma unroll
     for (int n = 0; n < TK / 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
+    if constexpr (WGMMA) {
+      wgmma_settle(qf);
+      wgmma_settle(s);
+      wgmma_begin();
 #pragma unroll
-    for (int k = 0; k < D / 32; k++) {
+      for (int k = 0; k < D / 16; k++)
+        wgmma_k16<false>(s, qf[k], wgmma_tile_at(sk + k / 4 * TK * 64 + k % 4 * 16, 0, 1024));
+      wgmma_end();
+      wgmma_settle(s);
+    }
+#pragma unroll
+    for (int k = 0; k < (WGMMA ? 0 : D / 32); k++) {
       uint32_t q[2][4];
 #pragma unroll
       for (int i = 0; i < 2; i++) {
@@ -192,16 +210,28 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
         o[n][2 * r + 1] = __fmul_rn(o[n][2 * r + 1], c);
       }
     }
+    uint32_t w[TK / 16][4];  // weights, as a left operand
 #pragma unroll
-    for (int k = 0; k < TK / 16; k++) {
-      const uint32_t w[4] = {pack_bf16(s[2 * k][0], s[2 * k][1]), pack_bf16(s[2 * k][2], s[2 * k][3]),
-                             pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]), pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3])};
+    for (int k = 0; k < TK / 16; k++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) w[k][j] = pack_bf16(s[2 * k + j / 2][j % 2 * 2], s[2 * k + j / 2][j % 2 * 2 + 1]);
+    if constexpr (WGMMA) {
+      wgmma_settle(w);
+      wgmma_settle(o);
+      wgmma_begin();
+#pragma unroll
+      for (int k = 0; k < TK / 16; k++) wgmma_k16<true>(o, w[k], wgmma_tile_at(sv + k * 16 * 64, TK * 128, 1024));
+      wgmma_end();
+      wgmma_settle(o);
+    }
+#pragma unroll
+    for (int k = 0; k < (WGMMA ? 0 : TK / 16); k++) {
 #pragma unroll
       for (int n = 0; n < D / 16; n++) {
         uint32_t b[4];
         ldmatrix_x4_trans(b, &sv[(k * 16 + (lane & 15)) * LD + n * 16 + (lane >> 4) * 8]);
-        mma_m16n8k16_bf16(o[2 * n], w, b[0], b[1]);
-        mma_m16n8k16_bf16(o[2 * n + 1], w, b[2], b[3]);
+        mma_m16n8k16_bf16(o[2 * n], w[k], b[0], b[1]);
+        mma_m16n8k16_bf16(o[2 * n + 1], w[k], b[2], b[3]);
       }
     }
 
@@ -240,16 +270,18 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
     if (real1) out1[n * 4] = pack_bf16(__fmul_rn(v.z, inv1), __fmul_rn(v.w, inv1));
   }
 }
-#define PAGED_ATTENTION(D, NAME, FP8)                                                                       \
+#define PAGED_ATTENTION(D, NAME, ...)                                                                       \
   extern "C" __global__ void __launch_bounds__(D > 128 ? 128 : 256, 1) NAME##_d##D(const AttentionArgs a) { \
-    paged_attention<D, FP8>(a);                                                                             \
+    paged_attention<D, __VA_ARGS__>(a);                                                                     \
   }                                                                                                         \
   CUDACPU_KERNEL(NAME##_d##D);
-PAGED_ATTENTION(64, paged_attention, false)
-PAGED_ATTENTION(96, paged_attention, false)
-PAGED_ATTENTION(128, paged_attention, false)
-PAGED_ATTENTION(256, paged_attention, false)
-PAGED_ATTENTION(64, paged_attention_fp8, true)
-PAGED_ATTENTION(96, paged_attention_fp8, true)
-PAGED_ATTENTION(128, paged_attention_fp8, true)
-PAGED_ATTENTION(256, paged_attention_fp8, true)
+PAGED_ATTENTION(64, paged_attention, false, false)
+PAGED_ATTENTION(96, paged_attention, false, false)
+PAGED_ATTENTION(128, paged_attention, false, false)
+PAGED_ATTENTION(256, paged_attention, false, false)
+PAGED_ATTENTION(64, paged_attention_fp8, true, false)
+PAGED_ATTENTION(96, paged_attention_fp8, true, false)
+PAGED_ATTENTION(128, paged_attention_fp8, true, false)
+PAGED_ATTENTION(256, paged_attention_fp8, true, false)
+PAGED_ATTENTION(64, paged_attention_wgmma, false, true)
+PAGED_ATTENTION(128, paged_attention_wgmma, false, true)

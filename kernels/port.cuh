@@ -17,8 +17,8 @@ typedef unsigned long long uint64_t;
 #include <stdint.h>
 #endif
 #define SHARED_ARRAY(T, name, n) __shared__ __align__(128) T name[n]
-#define DYN_SHARED(T, name)                                      \
-  extern __shared__ __align__(128) unsigned char dyn_smem_raw[]; \
+#define DYN_SHARED(T, name)                                       \
+  extern __shared__ __align__(1024) unsigned char dyn_smem_raw[]; \
   T* name = reinterpret_cast<T*>(dyn_smem_raw)
 #define CUDACPU_KERNEL(k)
 struct bf16 {
@@ -67,6 +67,69 @@ __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commi
 template <int N>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
+}
+// ------------------------------------------------------------------ Hopper's tensor cores: four warps, tiles in shared
+// memory Elsewhere than on sm_90a they trap.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define WGMMA_ASM(...) asm volatile(__VA_ARGS__)
+#else
+#define WGMMA_ASM(...) asm volatile("trap;")
+#endif
+// Rows of 128 bytes swizzled by 16, from a multiple of 1024; groups of 8 rows lie `rows` bytes apart, slabs of 64
+// columns `columns` bytes.
+typedef uint64_t wgmma_tile;
+__device__ __forceinline__ wgmma_tile wgmma_tile_at(const void* p, uint32_t columns, uint32_t rows) {
+  return (uint64_t)((smem_addr(p) & 0x3ffffu) >> 4) | (uint64_t)(columns >> 4) << 16 | (uint64_t)(rows >> 4) << 32 |
+         1ull << 62;
+}
+__device__ __forceinline__ void wgmma_shared_written() { WGMMA_ASM("fence.proxy.async.shared::cta;\n" ::: "memory"); }
+// No compiler moves what makes or uses these registers across: before wgmma_begin and after wgmma_end.
+template <int N>
+__device__ __forceinline__ void wgmma_settle(float (&d)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
+}
+template <int N>
+__device__ __forceinline__ void wgmma_settle(uint32_t (&a)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
+}
+__device__ __forceinline__ void wgmma_begin() { WGMMA_ASM("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+__device__ __forceinline__ void wgmma_end() {
+  WGMMA_ASM("wgmma.commit_group.sync.aligned;\n wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+}
+// d += a b: this warp's 16 rows in the layout of m16n8k16, 16 deep; b [columns of d][16], or transposed [16][columns].
+template <bool TRANSPOSED>
+__device__ __forceinline__ void wgmma_k16(float (&d)[8][4], const uint32_t (&a)[4], wgmma_tile b) {
+  WGMMA_ASM(
+      "{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%"
+      "30,%31},{%32,%33,%34,%35},%36,p,1,1,%37;}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
+        "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
+        "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]),
+        "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED ? 1 : 0));
+}
+template <bool TRANSPOSED>
+__device__ __forceinline__ void wgmma_k16(float (&d)[16][4], const uint32_t (&a)[4], wgmma_tile b) {
+  WGMMA_ASM(
+      "{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%"
+      "30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%"
+      "58,%59,%60,%61,%62,%63},{%64,%65,%66,%67},%68,p,1,1,%69;}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
+        "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
+        "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]),
+        "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]), "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]),
+        "+f"(d[8][3]), "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]), "+f"(d[10][0]), "+f"(d[10][1]),
+        "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3]), "+f"(d[12][0]),
+        "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]), "+f"(d[13][0]), "+f"(d[13][1]), "+f"(d[13][2]), "+f"(d[13][3]),
+        "+f"(d[14][0]), "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]), "+f"(d[15][0]), "+f"(d[15][1]), "+f"(d[15][2]),
+        "+f"(d[15][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED ? 1 : 0));
 }
 #else
 #include "cpu/cuda_cpu.h"

@@ -275,6 +275,8 @@ static void check_paged_attention() {
   check_prefill_of(64, paged_attention_fp8_d64, 0, true);
   check_prefill_of(96, paged_attention_fp8_d96, 0, true);
   check_prefill_of(256, paged_attention_fp8_d256, 0, true);
+  check_prefill_of(64, paged_attention_wgmma_d64, 0);
+  check_prefill_of(128, paged_attention_wgmma_d128, 70);
 }
 #endif
 #ifdef CHECK_paged_decode

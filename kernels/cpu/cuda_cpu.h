@@ -178,6 +178,33 @@ inline void cc_ldmatrix(uint32_t (&r)[N], const void* row, int line) {
 }
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, CC_LINE) { cc_ldmatrix<4, false>(r, row, line); }
 inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, CC_LINE) { cc_ldmatrix<4, true>(r, row, line); }
+// wgmma: each of the four warps has its own 16 rows, so a warp alone does what it would
+struct wgmma_tile {
+  uintptr_t p;
+  uint32_t columns, rows;
+};
+inline wgmma_tile wgmma_tile_at(const void* p, uint32_t columns, uint32_t rows) {
+  return {(uintptr_t)p, columns, rows};
+}
+inline void wgmma_shared_written() {}
+template <class V, int N>
+void wgmma_settle(V (&)[N][4]) {}
+inline void wgmma_begin() {}
+inline void wgmma_end() {}
+template <bool TRANSPOSED, int N>
+inline void wgmma_k16(float (&d)[N][4], const uint32_t (&a)[4], wgmma_tile b, CC_LINE) {
+  const int g = cudacpu::T->lane >> 2, tg = cudacpu::T->lane & 3;
+  auto at = [&](int n, int k) -> uint32_t {
+    const int row = TRANSPOSED ? k : n, column = TRANSPOSED ? n : k;
+    const uintptr_t u = b.p + row / 8 * b.rows + row % 8 * 128 + column / 64 * b.columns + column % 64 * 2;
+    return *(const uint16_t*)(u ^ (u >> 7 & 7) << 4);
+  };
+  for (int n = 0; n < N; n++) {
+    const uint32_t b0 = at(n * 8 + g, tg * 2) | at(n * 8 + g, tg * 2 + 1) << 16;
+    const uint32_t b1 = at(n * 8 + g, tg * 2 + 8) | at(n * 8 + g, tg * 2 + 9) << 16;
+    mma_m16n8k16_bf16(d[n], a, b0, b1, line);
+  }
+}
 // cp.async runs only at the wait, so that a forgotten wait reads the 0xff fill (NaN)
 inline void cp_async_16(void* dst, const void* src, bool pred = true) {
   auto& t = *cudacpu::T;

@@ -265,7 +265,7 @@ CC_RT unsigned ballot(unsigned mask, int p, int line) {
 // fresh per block
 CC_RT void* fresh(size_t n) {
   void* p = nullptr;
-  if (posix_memalign(&p, 128, n)) abort();
+  if (posix_memalign(&p, 1024, n)) abort();
   for (size_t i = 0; i < n; i++) ((volatile unsigned char*)p)[i] = 0xff;
   return p;
 }

@@ -22,6 +22,11 @@ fn tile_bytes(head_size: u32, fp8: bool) -> u32 {
     if fp8 { 2 * keys * (padded + head_size + 4) } else { 4 * keys * padded }
 }
 
+/// Bytes of what a tile of queries has summed: 16 for 4 values.
+fn sums(head_size: u32) -> u32 {
+    tile_rows(head_size) * head_size * 4
+}
+
 /// Bytes of rows of queries that registers do not hold.
 fn far_queries(head_size: u32, rows: u32) -> u32 {
     if head_size > 128 { rows * (head_size + 8) * 2 } else { 0 }
@@ -92,9 +97,24 @@ impl PagedAttention {
         check_rows(kernel, "tiles", tiles)?;
         check_rows(kernel, "tiles x heads", tiles.saturating_mul(self.heads))?;
         let rows = tile_rows(head_size);
-        let sums = head_size / 8 * rows * 2 * 16;
-        let shared = tile_bytes(head_size, fp8) + sums + far_queries(head_size, rows);
+        let shared = tile_bytes(head_size, fp8) + sums(head_size) + far_queries(head_size, rows);
         Ok(Launch { kernel, grid: [tiles * self.heads, 1, 1], block: rows * 2, shared, args: self })
+    }
+
+    /// The same on Hopper's own tensor cores (wgmma): a cache of bf16, heads of 64 or 128, an image for sm_90a. Whether its
+    /// sums have the bits of the other kernels' is the hardware's to say, so it is chosen for all of a model or not at all.
+    ///
+    /// # Errors
+    ///
+    /// A shape the kernel does not take.
+    pub fn launch_wgmma(self, head_size: u32, tiles: u32) -> Result<Launch<Self>, Error> {
+        let Launch { grid, block, args, .. } = self.launch(head_size, tiles)?;
+        let kernel = if head_size == 64 { "paged_attention_wgmma_d64" } else { "paged_attention_wgmma_d128" };
+        check(matches!(head_size, 64 | 128), kernel, "head_size", head_size, "64 or 128")?;
+        let fp8 = self.key_scales != Address::NULL;
+        check(!fp8, kernel, "key_scales", fp8.into(), "null: the cache is of bf16")?;
+        let shared = 4 * tile_keys(head_size) * head_size * 2 + sums(head_size);
+        Ok(Launch { kernel, grid, block, shared, args })
     }
 }
 

@@ -31,6 +31,7 @@ pub fn context(index: usize) -> Result<Arc<CudaContext>, Error> {
 #[derive(Debug)]
 pub struct Module {
     stream: Arc<CudaStream>,
+    arch: String,
     functions: HashMap<&'static str, CudaFunction>,
 }
 
@@ -41,8 +42,8 @@ impl Module {
     ///
     /// A kernel has no image and none can be made.
     pub fn load(stream: Arc<CudaStream>, cache: Option<&Path>) -> Result<Self, Error> {
-        let context = stream.context();
-        let arch = architecture(context).map_err(|error| Error::NoDevice {
+        let context = stream.context().clone();
+        let arch = architecture(&context).map_err(|error| Error::NoDevice {
             index: context.ordinal(),
             reason: format!("its compute capability is unknown: {error:?}"),
         })?;
@@ -53,14 +54,14 @@ impl Module {
                 arch: arch.clone(),
                 reason: format!("{error:?}"),
             };
-            let module = module(context, source, &arch, cache)?;
+            let module = module(&context, source, &arch, cache)?;
             for &kernel in source.kernels {
                 let function = module.load_function(kernel).map_err(failed)?;
-                allow_shared_memory(context, &function).map_err(failed)?;
+                allow_shared_memory(&context, &function).map_err(failed)?;
                 functions.insert(kernel, function);
             }
         }
-        Ok(Self { stream, functions })
+        Ok(Self { stream, arch, functions })
     }
 
     /// Where launches queue.
@@ -74,6 +75,9 @@ impl Device for Module {
     unsafe fn launch<A: Copy>(&self, launch: &Launch<A>) -> Result<(), Error> {
         let failed = |reason: String| Error::Launch { kernel: launch.kernel.to_owned(), reason };
         let function = self.functions.get(launch.kernel).ok_or_else(|| failed("there is no such kernel".to_owned()))?;
+        if launch.kernel.contains("wgmma") && self.arch != "sm_90a" {
+            return Err(failed(format!("wgmma is of sm_90a, and this GPU is {}", self.arch)));
+        }
         self.stream.context().bind_to_thread().map_err(|error| failed(format!("{error:?}")))?;
         let ([x, y, z], mut args) = (launch.grid, [std::ptr::from_ref(&launch.args).cast_mut().cast::<c_void>()]);
         // SAFETY: the function's module lives in it, the driver copies the one argument before it returns, and what the

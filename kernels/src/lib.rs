@@ -68,7 +68,9 @@ pub const SOURCES: [Source; 8] = [
         "paged_attention_fp8_d64",
         "paged_attention_fp8_d96",
         "paged_attention_fp8_d128",
-        "paged_attention_fp8_d256"
+        "paged_attention_fp8_d256",
+        "paged_attention_wgmma_d64",
+        "paged_attention_wgmma_d128"
     ),
     source!(
         "paged_decode",

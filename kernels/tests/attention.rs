@@ -11,9 +11,9 @@ use half::bf16;
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
 use support::{Buffer, ORDERS, ULP, bits, e4m3, random, rng, run, worst};
-use surprisal_kernels::Address;
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace, query_tiles};
 use surprisal_kernels::cpu::Order;
+use surprisal_kernels::{Address, Error, Launch};
 
 /// A model's attention, and endless random texts to run it on; texts agree with text 0 on the first `shared` positions.
 #[derive(Clone, Debug)]
@@ -36,6 +36,9 @@ struct World {
 
 /// Of a text, the queries at these positions, with all keys up to the last.
 type Chunk = (usize, Range<usize>);
+
+/// Which of the prefill kernels.
+type Launcher = fn(PagedAttention, u32, u32) -> Result<Launch<PagedAttention>, Error>;
 
 /// Of a cache, what the kernels read, and the scales of FP8.
 type Stored = (Buffer, Vec<f32>);
@@ -131,6 +134,10 @@ impl World {
 
     /// Each chunk's output: `[positions][heads][head_size]`.
     fn prefill(&self, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
+        self.prefill_by(PagedAttention::launch, chunks, order)
+    }
+
+    fn prefill_by(&self, launch: Launcher, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
         let ([keys, values], table, width) = self.paged(chunks);
         let q = Buffer::of(&self.queries(chunks));
         let mut out = Buffer::nan(q.values().len());
@@ -159,7 +166,7 @@ impl World {
             window: self.window as u32,
             scale: self.scale(),
         };
-        run(order, args.launch(self.head_size as u32, tiles.len() as u32));
+        run(order, launch(args, self.head_size as u32, tiles.len() as u32));
         let (out, row) = (out.values(), self.heads * self.head_size);
         starts.windows(2).map(|w| out[w[0] as usize * row..w[1] as usize * row].to_vec()).collect()
     }
@@ -312,6 +319,18 @@ proptest! {
     }
 
     #[test]
+    fn wgmma_has_the_bits_of_mma(world in worlds(), texts in texts(), fragile in any::<bool>()) {
+        let cancel = if fragile { 32 } else { 0 };
+        let world = World { head_size: if world.head_size < 128 { 64 } else { 128 }, cancel, ..world };
+        let chunks = tails(&texts);
+        let want = world.prefill(&chunks, Order::Forward);
+        for order in ORDERS {
+            let out = world.prefill_by(PagedAttention::launch_wgmma, &chunks, order);
+            prop_assert!(all_bits(&out) == all_bits(&want), "{:?}", order);
+        }
+    }
+
+    #[test]
     fn bits_depend_on_the_text_alone(world in worlds(), texts in texts(), block in 4u32..9, fragile in any::<bool>()) {
         let cancel = if fragile { 32 } else { 0 };
         let world = World { heads: world.heads / world.kv_heads, kv_heads: 1, cancel, ..world };
@@ -400,5 +419,7 @@ fn what_does_not_fit_is_an_error() {
     assert_eq!(refused(args, 80), "paged_attention: head_size is 80, but must be 64, 96, 128 or 256");
     assert_eq!(refused(args, 64), "paged_attention_d64: heads is 6, but must be a multiple of kv_heads");
     let args = PagedAttention { heads: 8, ..args };
+    let wgmma = PagedAttention { block_size: 16, ..args }.launch_wgmma(96, 1).unwrap_err().to_string();
+    assert_eq!(wgmma, "paged_attention_wgmma_d128: head_size is 96, but must be 64 or 128");
     assert_eq!(refused(args, 64), "paged_attention_d64: block_size is 48, but must be 16, 32, 64, 128 or 256");
 }
