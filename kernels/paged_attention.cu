@@ -157,7 +157,7 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
       wgmma_begin();
 #pragma unroll
       for (int k = 0; k < D / 16; k++)
-        wgmma_k16<false>(s, qf[k], wgmma_tile_at(sk + k / 4 * TK * 64 + k % 4 * 16, 0, 1024));
+        wgmma_k16<false>(s, qf[k], wgmma_tile_at(sk + k / 4 * TK * 64 + k % 4 * 16, 16, 1024));
       wgmma_end();
       wgmma_settle(s);
     }
