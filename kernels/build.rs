@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const KERNELS: [&str; 2] = ["rms_norm", "paged_attention"];
+const KERNELS: [&str; 8] =
+    ["embedding", "fp8", "kv_cache", "logprobs", "paged_attention", "paged_decode", "rms_norm", "silu_mul"];
 const ARCHITECTURES: [&str; 3] = ["80", "90a", "100"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for path in ["cpu", "port.cuh", "rms_norm.cu", "paged_attention.cu"] {
+    for path in ["cpu", "port.cuh"] {
         println!("cargo:rerun-if-changed={path}");
+    }
+    for kernel in KERNELS {
+        println!("cargo:rerun-if-changed={kernel}.cu");
     }
     for variable in ["NVCC", "CUDA_HOME"] {
         println!("cargo:rerun-if-env-changed={variable}");

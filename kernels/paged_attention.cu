@@ -1,176 +1,287 @@
-// Attention over a paged KV cache: decode (one query a sequence) and causal prefill, online softmax (FlashAttention).
+// Causal attention over a paged KV cache, for any mix of whole prompts, chunks and short suffixes of long prefixes.
 //
-// q, out: [tokens][H][D] bf16. kc, vc: [blocks][16][KVH][D] bf16. bt: block table [sequences][max_blocks]. ctx: keys
-// each sequence has. qstart: [sequences + 1], first query row of each sequence; its last query sees all its keys. Every
-// query walks its keys in tiles at absolute positions, so its bits do not depend on the batch or on how a prompt was
-// cut.
+// q, out: [tokens][heads][D] bf16. keys, values: [blocks][block size][kv_heads][D] bf16, block_size a power of two.
+// table: [sequences][table_width] blocks; sequences may share some. contexts: keys each sequence has. starts:
+// [sequences + 1], first query row of each; its last query sees all its keys, and with a window only the last `window`.
+// tiles: [][2], sequence and position / rows a tile of each block's work, made by the host.
+//
+// An FP8 cache (kv_cache.cu) has bytes of e4m3, and a scale for each head of each slot, a power of two. Tiles are
+// widened to bf16 in shared memory, exactly, and go the same way from there.
+//
+// A thread block takes one head and a tile of queries at consecutive positions from a multiple of the tile's rows; a
+// warp takes 16 of them. Keys go by in tiles, loaded one ahead, with an online softmax (FlashAttention-2) on mma.sync.
+//
+// Bits. Queries and keys lie in tiles at absolute positions, so the row of position P walks the same tiles in the same
+// company, whatever else is in the batch and however its prompt was cut. Each 512 keys have a softmax of their own;
+// these are added up in order. That is what paged_decode.cu does too, so a token decoded has the bits of one prefilled;
+// the arithmetic both share is written in intrinsics, which no compiler contracts differently in the two.
 #include "port.cuh"
-constexpr int BS = 16;
+struct AttentionArgs {
+  bf16* out;
+  const bf16* q;
+  const void* keys;  // bf16, or bytes of e4m3
+  const void* values;
+  const float* key_scales;  // FP8 only
+  const float* value_scales;
+  const int* table;
+  const int* contexts;
+  const int* starts;
+  const int* tiles;
+  int table_width, block_size, heads, kv_heads;
+  int window;   // 0: none
+  float scale;  // of the scores
+};
+constexpr int SPLIT = 512;  // keys with a softmax of their own
+constexpr float LOG2_E = 1.4426950408889634f;
 
-// ---- decode: one query token per sequence. grid (H, seqs), block 128: 4 warps take tokens in turn, then merge.
-template <int D>
-__device__ void decode_body(bf16* out, const bf16* q, const bf16* kc, const bf16* vc, const int* bt, const int* ctx,
-                            int max_blocks, int H, int KVH, float scale) {
-  constexpr int E = D / 32;  // dims per lane
-  SHARED_ARRAY(float, sm, 4);
-  SHARED_ARRAY(float, sl, 4);
-  SHARED_ARRAY(float, so, 4 * D);
-  const int h = blockIdx.x, seq = blockIdx.y, kvh = h / (H / KVH), lane = threadIdx.x & 31, warp = threadIdx.x >> 5,
-            len = ctx[seq];
-  float qv[E], o[E], m = -INFINITY, l = 0.f;
-#pragma unroll
-  for (int e = 0; e < E; e++) {
-    qv[e] = __bfloat162float(q[((size_t)seq * H + h) * D + lane * E + e]) * scale;
-    o[e] = 0.f;
-  }
-  for (int t = warp; t < len; t += 4) {
-    const size_t base = (((size_t)bt[seq * max_blocks + t / BS] * BS + t % BS) * KVH + kvh) * D + lane * E;
-    float s = 0.f;
-#pragma unroll
-    for (int e = 0; e < E; e++) s += qv[e] * __bfloat162float(kc[base + e]);
-#pragma unroll
-    for (int d = 16; d > 0; d >>= 1) s += __shfl_xor_sync(0xffffffffu, s, d);
-    const float mn = fmaxf(m, s), c = __expf(m - mn), p = __expf(s - mn);
-    l = l * c + p;
-    m = mn;
-#pragma unroll
-    for (int e = 0; e < E; e++) o[e] = o[e] * c + p * __bfloat162float(vc[base + e]);
-  }
-  if (lane == 0) {
-    sm[warp] = m;
-    sl[warp] = l;
-  }
-#pragma unroll
-  for (int e = 0; e < E; e++) so[warp * D + lane * E + e] = o[e];
-  __syncthreads();
-  for (int d = threadIdx.x; d < D; d += 128) {
-    float M = fmaxf(fmaxf(sm[0], sm[1]), fmaxf(sm[2], sm[3])), den = 0.f, num = 0.f;
-    for (int w = 0; w < 4; w++) {
-      const float c = sm[w] == -INFINITY ? 0.f : __expf(sm[w] - M);
-      den += sl[w] * c;
-      num += so[w * D + d] * c;
-    }
-    out[((size_t)seq * H + h) * D + d] = __float2bfloat16(den > 0.f ? num / den : 0.f);
-  }
-}
-extern "C" __global__ void __launch_bounds__(128)
-    paged_decode_d64(bf16* out, const bf16* q, const bf16* kc, const bf16* vc, const int* bt, const int* ctx,
-                     int max_blocks, int H, int KVH, float scale) {
-  decode_body<64>(out, q, kc, vc, bt, ctx, max_blocks, H, KVH, scale);
-}
-CUDACPU_KERNEL(paged_decode_d64);
+template <int D, bool FP8, bool WGMMA>
+__device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
+  constexpr int WARPS = D > 128 ? 4 : 8, THREADS = WARPS * 32, ROWS = WARPS * 16;
+  constexpr int TK = D > 128 ? 32 : 64, CHUNKS = D / 8;  // keys a tile; 16-byte chunks a row
+  constexpr int LD = WGMMA ? D : D + 8;                  // padded, or swizzled in slabs of 64 columns
+  static_assert(!WGMMA || (!FP8 && D % 64 == 0 && D <= 128), "");
+  static_assert(SPLIT % TK == 0 && TK % 16 == 0, "a warp's 16 rows end in one tile, and a tile lies in one split");
+  constexpr bool FAR = D > 128;  // queries stay in shared memory: registers do not hold them
+  constexpr int STAGES = FP8 ? 1 : 2;
+  DYN_SHARED(bf16, tiles);  // [STAGES][keys, values][TK][LD]
+  float4* sum = reinterpret_cast<float4*>(tiles + STAGES * 2 * TK * LD) + threadIdx.x;  // [CHUNKS][THREADS], one's own
+  bf16* sq = reinterpret_cast<bf16*>(sum - threadIdx.x + CHUNKS * THREADS);             // [ROWS][LD], if FAR
+  char* packed = reinterpret_cast<char*>(sq + (FAR ? ROWS * LD : 0));                   // [keys, values][TK][D], if FP8
+  float* shared_scales = reinterpret_cast<float*>(packed + 2 * TK * D);                 // [keys, values][TK], if FP8
 
-// ---- prefill: causal, mma.sync tensor cores. grid (ceil(max_q/64), H, seqs), block 128: 16 query rows per warp.
-template <int D>
-__device__ void prefill_body(bf16* out, const bf16* q, const bf16* kc, const bf16* vc, const int* bt, const int* ctx,
-                             const int* qstart, int max_blocks, int H, int KVH, float scale_log2) {
-  constexpr int TK = 32, LD = D + 8, V8 = D / 8;
-  SHARED_ARRAY(bf16, sK, TK * LD);
-  SHARED_ARRAY(bf16, sV, TK * LD);
-  const int h = blockIdx.y, seq = blockIdx.z, kvh = h / (H / KVH), lane = threadIdx.x & 31, warp = threadIdx.x >> 5,
-            g = lane >> 2, tg = lane & 3;
-  const int q0 = qstart[seq], nq = qstart[seq + 1] - q0, len = ctx[seq], past = len - nq, tile = blockIdx.x * 64;
-  if (tile >= nq) return;  // whole block leaves
-  const int r0 = tile + warp * 16 + g, r1 = r0 + 8;
-  uint32_t qf[D / 16][4];
-#pragma unroll
-  for (int k = 0; k < D / 16; k++) {
-    const uint32_t* p0 = reinterpret_cast<const uint32_t*>(q + ((size_t)(q0 + r0) * H + h) * D + k * 16) + tg;
-    const uint32_t* p1 = reinterpret_cast<const uint32_t*>(q + ((size_t)(q0 + r1) * H + h) * D + k * 16) + tg;
-    qf[k][0] = r0 < nq ? p0[0] : 0u;
-    qf[k][1] = r1 < nq ? p1[0] : 0u;
-    qf[k][2] = r0 < nq ? p0[4] : 0u;
-    qf[k][3] = r1 < nq ? p1[4] : 0u;
-  }
-  float o[D / 8][4], m0 = -INFINITY, m1 = -INFINITY, l0 = 0.f, l1 = 0.f;
-#pragma unroll
-  for (int n = 0; n < D / 8; n++) { o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0.f; }
-  const int last = min(past + tile + 64, len);
-  for (int t0 = 0; t0 < last; t0 += TK) {
-    __syncthreads();  // everyone is done with the previous tile
-    for (int i = threadIdx.x; i < TK * V8; i += 128) {
-      const int t = t0 + i / V8, c = i % V8;
-      const bool ok = t < len;
-      const size_t src = ok ? (((size_t)bt[seq * max_blocks + t / BS] * BS + t % BS) * KVH + kvh) * D + c * 8 : 0;
-      cp_async_16(&sK[(i / V8) * LD + c * 8], kc + src, ok);
-      cp_async_16(&sV[(i / V8) * LD + c * 8], vc + src, ok);
+  const int h = blockIdx.x % a.heads, kvh = h / (a.heads / a.kv_heads);
+  const int seq = a.tiles[blockIdx.x / a.heads * 2], tile = a.tiles[blockIdx.x / a.heads * 2 + 1] * ROWS;
+  const int lane = threadIdx.x & 31, g = lane >> 2, tg = lane & 3;
+  const int len = a.contexts[seq], past = len - (a.starts[seq + 1] - a.starts[seq]);
+  const int* table = a.table + (size_t)seq * a.table_width;
+  const int shift = __ffs(a.block_size) - 1;
+  const float scale = __fmul_rn(a.scale, LOG2_E);
+
+  // This warp's rows are at positions p to p + 15; the thread's two at p + g and p + g + 8. Warps that work together,
+  // alone or four, walk [first, last].
+  constexpr int TOGETHER = WGMMA ? 64 : 16;
+  const int p = tile + (threadIdx.x >> 5) * 16, p0 = p + g, p1 = p0 + 8, lead = p & ~(TOGETHER - 1);
+  const bool real0 = p0 >= past && p0 < len, real1 = p1 >= past && p1 < len;
+  const bool busy = lead + TOGETHER > past && lead < len;
+  const int first = a.window ? max(0, lead - a.window + 1) / TK * TK : 0, last = p / TK * TK;
+  const int block_p = max(tile, past & ~(TOGETHER - 1));  // the first busy warp's
+  const int begin = a.window ? max(0, block_p - a.window + 1) / TK * TK : 0, end = min(tile + ROWS, len);
+
+  const long long row = a.starts[seq] - past;  // of position 0, were it there
+  uint32_t qf[FAR ? 1 : D / 16][4];
+  if constexpr (FAR) {  // a warp copies its own rows, together with the first tile
+    for (int i = lane; i < 16 * CHUNKS; i += 32) {
+      const int at = p + i / CHUNKS, c = i % CHUNKS;
+      const bool real = at >= past && at < len;
+      cp_async_16(&sq[(at - tile) * LD + c * 8], a.q + (real ? ((row + at) * a.heads + h) * D + c * 8 : 0), real);
     }
+  } else {
+    const uint32_t* q0 = reinterpret_cast<const uint32_t*>(a.q + ((row + p0) * a.heads + h) * D) + tg;
+    const uint32_t* q1 = reinterpret_cast<const uint32_t*>(a.q + ((row + p1) * a.heads + h) * D) + tg;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+      qf[k][0] = real0 ? q0[k * 8] : 0u;
+      qf[k][1] = real1 ? q1[k * 8] : 0u;
+      qf[k][2] = real0 ? q0[k * 8 + 4] : 0u;
+      qf[k][3] = real1 ? q1[k * 8 + 4] : 0u;
+    }
+  }
+  auto slot_of = [&](int t) {  // which cached head is the key at t
+    return (((long long)table[t >> shift] << shift) + (t & (a.block_size - 1))) * a.kv_heads + kvh;
+  };
+  constexpr int SCALES = (2 * TK + THREADS - 1) / THREADS;
+  float scales[SCALES];  // FP8: those this thread hands to the others
+  auto load = [&](int t0, int stage) {
+    constexpr int BYTES = FP8 ? D : 2 * D;  // of a key; copied 16 at a time; values follow the keys
+    for (int i = threadIdx.x; i < 2 * TK * BYTES / 16; i += THREADS) {
+      const int at = i / (BYTES / 16), c = i % (BYTES / 16) * 16, t = t0 + at % TK;
+      const bool real = t < len;
+      const void* from = at < TK ? a.keys : a.values;
+      bf16* wide = tiles + stage * 2 * TK * LD;
+      if constexpr (WGMMA) wide += at / TK * TK * LD + c / 128 * TK * 64 + at % TK * 64 + (c / 16 % 8 ^ at % 8) * 8;
+      else wide += at * LD + c / 2;
+      char* to = FP8 ? packed + i * 16 : reinterpret_cast<char*>(wide);
+      cp_async_16(to, static_cast<const char*>(from) + (real ? slot_of(t) * BYTES + c : 0), real);
+    }
+    if constexpr (FP8)
+      for (int e = 0; e < SCALES; e++) {
+        const int i = threadIdx.x + e * THREADS, t = t0 + i % TK;
+        if (i < 2 * TK) scales[e] = t < len ? (i < TK ? a.key_scales : a.value_scales)[slot_of(t)] : 0.f;
+      }
     cp_async_commit();
+  };
+  auto widen = [&]() {  // FP8: the bytes this thread copied, to bf16; exact, as scales are powers of two
+    for (int i = threadIdx.x; i < 2 * TK * D / 16; i += THREADS) {
+      const uint4 v = reinterpret_cast<const uint4*>(packed)[i];
+      const uint32_t u[4] = {v.x, v.y, v.z, v.w};
+      const int t = i / (D / 16);
+      const float scale = shared_scales[t];
+      uint32_t y[8];
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        const uint32_t pair = u[k / 2] >> k % 2 * 16;
+        y[k] = pack_bf16(from_e4m3(pair) * scale, from_e4m3(pair >> 8) * scale);
+      }
+      uint4* to = reinterpret_cast<uint4*>(tiles + t * LD + i % (D / 16) * 16);
+      to[0] = make_uint4(y[0], y[1], y[2], y[3]);
+      to[1] = make_uint4(y[4], y[5], y[6], y[7]);
+    }
+  };
+  float o[D / 8][4], m[2] = {-INFINITY, -INFINITY}, l[2] = {0.f, 0.f};  // of this split: largest score, sums
+  float all_m[2] = {-INFINITY, -INFINITY}, all_l[2] = {0.f, 0.f};       // of the splits before
+#pragma unroll
+  for (int n = 0; n < D / 8; n++) {
+    o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0.f;
+    sum[n * THREADS] = make_float4(0.f, 0.f, 0.f, 0.f);
+  }
+  load(begin, 0);
+  for (int t0 = begin, stage = 0; t0 < end; t0 += TK, stage ^= 1) {
     cp_async_wait<0>();
-    __syncthreads();
-    float s[TK / 8][4];
+    if constexpr (WGMMA) wgmma_shared_written();
+    if constexpr (FP8)
+      for (int e = 0; e < SCALES; e++)
+        if (threadIdx.x + e * THREADS < 2 * TK) shared_scales[threadIdx.x + e * THREADS] = scales[e];
+    __syncthreads();  // this tile is there, and no one reads the one before it any more
+    if constexpr (FP8) widen();
+    if (t0 + TK < end) load(t0 + TK, stage ^ 1);
+    if constexpr (FP8) __syncthreads();  // this tile is widened
+    if (!busy || t0 < first || t0 > last) continue;
+    const bf16 *sk = tiles + (FP8 ? 0 : stage * 2 * TK * LD), *sv = sk + TK * LD;
+
+    float s[TK / 8][4];  // scores: queries x keys
 #pragma unroll
-    for (int n = 0; n < TK / 8; n++) {
-      s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
+    for (int n = 0; n < TK / 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
+    if constexpr (WGMMA) {
+      wgmma_settle(qf);
+      wgmma_settle(s);
+      wgmma_begin();
 #pragma unroll
-      for (int k = 0; k < D / 16; k++) {
-        const uint32_t* p = reinterpret_cast<const uint32_t*>(&sK[(n * 8 + g) * LD + k * 16]) + tg;
-        const uint32_t b[2] = {p[0], p[4]};
-        mma_m16n8k16_bf16(s[n], qf[k], b);
+      for (int k = 0; k < D / 16; k++)
+        wgmma_k16<false>(s, qf[k], wgmma_tile_at(sk + k / 4 * TK * 64 + k % 4 * 16, 16, 1024));
+      wgmma_end();
+      wgmma_settle(s);
+    }
+#pragma unroll
+    for (int k = 0; k < (WGMMA ? 0 : D / 32); k++) {
+      uint32_t q[2][4];
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        if constexpr (FAR) ldmatrix_x4(q[i], &sq[(p - tile + (lane & 15)) * LD + k * 32 + i * 16 + (lane >> 4) * 8]);
+        else
+          for (int j = 0; j < 4; j++) q[i][j] = qf[2 * k + i][j];
+      }
+#pragma unroll
+      for (int n = 0; n < TK / 8; n++) {
+        uint32_t b[4];
+        ldmatrix_x4(b, &sk[(n * 8 + (lane & 7)) * LD + k * 32 + (lane >> 3) * 8]);
+        mma_m16n8k16_bf16(s[n], q[0], b[0], b[1]);
+        mma_m16n8k16_bf16(s[n], q[1], b[2], b[3]);
       }
     }
-    float x0 = m0, x1 = m1;
+    if (t0 == last || (a.window && t0 <= p + 15 - a.window)) {
 #pragma unroll
-    for (int n = 0; n < TK / 8; n++)
+      for (int n = 0; n < TK / 8; n++)
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const int t = t0 + n * 8 + tg * 2 + (j & 1), r = j < 2 ? r0 : r1;
-        s[n][j] = t <= past + r ? s[n][j] * scale_log2 : -INFINITY;
-        if (j < 2) x0 = fmaxf(x0, s[n][j]);
-        else x1 = fmaxf(x1, s[n][j]);
+        for (int j = 0; j < 4; j++) {
+          const int t = t0 + n * 8 + tg * 2 + (j & 1), at = j < 2 ? p0 : p1;
+          if (t > at || (a.window && t <= at - a.window)) s[n][j] = -INFINITY;
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {  // the rows of p0 and p1
+      float x = m[r];
+#pragma unroll
+      for (int n = 0; n < TK / 8; n++) x = fmaxf(x, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
+      x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+      x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+      const float base = x == -INFINITY ? 0.f : __fmul_rn(x, scale);
+      const float c = fast_exp2(fmaf(m[r], scale, -base));
+      m[r] = x;
+      l[r] = __fmul_rn(l[r], c);
+#pragma unroll
+      for (int n = 0; n < TK / 8; n++) {
+        s[n][2 * r] = fast_exp2(fmaf(s[n][2 * r], scale, -base));
+        s[n][2 * r + 1] = fast_exp2(fmaf(s[n][2 * r + 1], scale, -base));
+        l[r] = __fadd_rn(l[r], __fadd_rn(s[n][2 * r], s[n][2 * r + 1]));
       }
-    x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, 1));
-    x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, 2));
-    x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, 1));
-    x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, 2));
-    const float c0 = exp2f(m0 - x0), c1 = exp2f(m1 - x1);
-    m0 = x0;
-    m1 = x1;
-    l0 *= c0;
-    l1 *= c1;
 #pragma unroll
-    for (int n = 0; n < TK / 8; n++) {
-      s[n][0] = exp2f(s[n][0] - m0);
-      s[n][1] = exp2f(s[n][1] - m0);
-      s[n][2] = exp2f(s[n][2] - m1);
-      s[n][3] = exp2f(s[n][3] - m1);
-      l0 += s[n][0] + s[n][1];
-      l1 += s[n][2] + s[n][3];
+      for (int n = 0; n < D / 8; n++) {
+        o[n][2 * r] = __fmul_rn(o[n][2 * r], c);
+        o[n][2 * r + 1] = __fmul_rn(o[n][2 * r + 1], c);
+      }
+    }
+    uint32_t w[TK / 16][4];  // weights, as a left operand
+#pragma unroll
+    for (int k = 0; k < TK / 16; k++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) w[k][j] = pack_bf16(s[2 * k + j / 2][j % 2 * 2], s[2 * k + j / 2][j % 2 * 2 + 1]);
+    if constexpr (WGMMA) {
+      wgmma_settle(w);
+      wgmma_settle(o);
+      wgmma_begin();
+#pragma unroll
+      for (int k = 0; k < TK / 16; k++) wgmma_k16<true>(o, w[k], wgmma_tile_at(sv + k * 16 * 64, TK * 128, 1024));
+      wgmma_end();
+      wgmma_settle(o);
+    }
+#pragma unroll
+    for (int k = 0; k < (WGMMA ? 0 : TK / 16); k++) {
+#pragma unroll
+      for (int n = 0; n < D / 16; n++) {
+        uint32_t b[4];
+        ldmatrix_x4_trans(b, &sv[(k * 16 + (lane & 15)) * LD + n * 16 + (lane >> 4) * 8]);
+        mma_m16n8k16_bf16(o[2 * n], w[k], b[0], b[1]);
+        mma_m16n8k16_bf16(o[2 * n + 1], w[k], b[2], b[3]);
+      }
+    }
+
+    if (t0 != last && (t0 + TK) % SPLIT) continue;
+    float was[2], is[2];  // what the sums so far and this split's are worth
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      l[r] = __fadd_rn(l[r], __shfl_xor_sync(~0u, l[r], 1));
+      l[r] = __fadd_rn(l[r], __shfl_xor_sync(~0u, l[r], 2));
+      const float x = fmaxf(all_m[r], m[r]), base = x == -INFINITY ? 0.f : __fmul_rn(x, scale);
+      was[r] = fast_exp2(fmaf(all_m[r], scale, -base));
+      is[r] = fast_exp2(fmaf(m[r], scale, -base));
+      all_m[r] = x;
+      all_l[r] = fmaf(all_l[r], was[r], __fmul_rn(l[r], is[r]));
+      m[r] = -INFINITY;
+      l[r] = 0.f;
     }
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
-      o[n][0] *= c0;
-      o[n][1] *= c0;
-      o[n][2] *= c1;
-      o[n][3] *= c1;
-    }
-#pragma unroll
-    for (int k = 0; k < TK / 16; k++) {
-      const uint32_t p[4] = {pack_bf16(s[2 * k][0], s[2 * k][1]), pack_bf16(s[2 * k][2], s[2 * k][3]),
-                             pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]), pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3])};
-#pragma unroll
-      for (int n = 0; n < D / 8; n++) {
-        uint32_t b[2];
-        ldmatrix_x2_trans(b, &sV[(k * 16 + (lane & 15)) * LD + n * 8]);
-        mma_m16n8k16_bf16(o[n], p, b);
-      }
+      float4 v = sum[n * THREADS];
+      v.x = fmaf(v.x, was[0], __fmul_rn(o[n][0], is[0]));
+      v.y = fmaf(v.y, was[0], __fmul_rn(o[n][1], is[0]));
+      v.z = fmaf(v.z, was[1], __fmul_rn(o[n][2], is[1]));
+      v.w = fmaf(v.w, was[1], __fmul_rn(o[n][3], is[1]));
+      sum[n * THREADS] = v;
+      o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0.f;
     }
   }
-  l0 += __shfl_xor_sync(~0u, l0, 1);
-  l0 += __shfl_xor_sync(~0u, l0, 2);
-  l1 += __shfl_xor_sync(~0u, l1, 1);
-  l1 += __shfl_xor_sync(~0u, l1, 2);
+  const float inv0 = 1.f / all_l[0], inv1 = 1.f / all_l[1];
+  uint32_t* out0 = reinterpret_cast<uint32_t*>(a.out + ((row + p0) * a.heads + h) * D) + tg;
+  uint32_t* out1 = reinterpret_cast<uint32_t*>(a.out + ((row + p1) * a.heads + h) * D) + tg;
 #pragma unroll
   for (int n = 0; n < D / 8; n++) {
-    uint32_t* p0 = reinterpret_cast<uint32_t*>(out + ((size_t)(q0 + r0) * H + h) * D + n * 8) + tg;
-    uint32_t* p1 = reinterpret_cast<uint32_t*>(out + ((size_t)(q0 + r1) * H + h) * D + n * 8) + tg;
-    if (r0 < nq) *p0 = pack_bf16(o[n][0] / l0, o[n][1] / l0);
-    if (r1 < nq) *p1 = pack_bf16(o[n][2] / l1, o[n][3] / l1);
+    const float4 v = sum[n * THREADS];
+    if (real0) out0[n * 4] = pack_bf16(__fmul_rn(v.x, inv0), __fmul_rn(v.y, inv0));
+    if (real1) out1[n * 4] = pack_bf16(__fmul_rn(v.z, inv1), __fmul_rn(v.w, inv1));
   }
 }
-extern "C" __global__ void __launch_bounds__(128)
-    paged_prefill_d64(bf16* out, const bf16* q, const bf16* kc, const bf16* vc, const int* bt, const int* ctx,
-                      const int* qstart, int max_blocks, int H, int KVH, float scale_log2) {
-  prefill_body<64>(out, q, kc, vc, bt, ctx, qstart, max_blocks, H, KVH, scale_log2);
-}
-CUDACPU_KERNEL(paged_prefill_d64);
+#define PAGED_ATTENTION(D, NAME, ...)                                                                       \
+  extern "C" __global__ void __launch_bounds__(D > 128 ? 128 : 256, 1) NAME##_d##D(const AttentionArgs a) { \
+    paged_attention<D, __VA_ARGS__>(a);                                                                     \
+  }                                                                                                         \
+  CUDACPU_KERNEL(NAME##_d##D);
+PAGED_ATTENTION(64, paged_attention, false, false)
+PAGED_ATTENTION(96, paged_attention, false, false)
+PAGED_ATTENTION(128, paged_attention, false, false)
+PAGED_ATTENTION(256, paged_attention, false, false)
+PAGED_ATTENTION(64, paged_attention_fp8, true, false)
+PAGED_ATTENTION(96, paged_attention_fp8, true, false)
+PAGED_ATTENTION(128, paged_attention_fp8, true, false)
+PAGED_ATTENTION(256, paged_attention_fp8, true, false)
+PAGED_ATTENTION(64, paged_attention_wgmma, false, true)
+PAGED_ATTENTION(128, paged_attention_wgmma, false, true)

@@ -1,4 +1,6 @@
 // port.cuh - the only header kernels include. GPU side here (nvcc, NVRTC); CPU side in cpu/cuda_cpu.h.
+//
+// No toolkit header is needed, so NVRTC compiles the kernels on a machine that has the driver alone.
 #pragma once
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #ifdef __CUDACC_RTC__
@@ -14,42 +16,36 @@ typedef unsigned long long uint64_t;
 #else
 #include <stdint.h>
 #endif
-#if defined(PORT_NO_CUDA_HEADERS)  // NVRTC without any toolkit header
-struct __nv_bfloat16 {
+#define SHARED_ARRAY(T, name, n) __shared__ __align__(128) T name[n]
+#define DYN_SHARED(T, name)                                       \
+  extern __shared__ __align__(1024) unsigned char dyn_smem_raw[]; \
+  T* name = reinterpret_cast<T*>(dyn_smem_raw)
+#define CUDACPU_KERNEL(k)
+struct bf16 {
   uint16_t x;
 };
-struct __align__(4) __nv_bfloat162 {
-  __nv_bfloat16 x, y;
-};
-__device__ __forceinline__ float __bfloat162float(__nv_bfloat16 b) { return __uint_as_float((uint32_t)b.x << 16); }
-__device__ __forceinline__ __nv_bfloat16 __float2bfloat16(float f) {
-  __nv_bfloat16 r;
+__device__ __forceinline__ bf16 to_bf16(float f) {
+  bf16 r;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.x) : "f"(f));
   return r;
 }
-__device__ __forceinline__ __nv_bfloat162 __floats2bfloat162_rn(float a, float b) {
-  union {
-    uint32_t u;
-    __nv_bfloat162 v;
-  } r;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r.u) : "f"(b), "f"(a));
-  return r.v;
+__device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
+  uint32_t u;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(hi), "f"(lo));
+  return u;
 }
-#else
-#include <cuda_bf16.h>
-#endif
-#define SHARED_ARRAY(T, name, n) __shared__ __align__(128) T name[n]
-#define DYN_SHARED(T, name)                                      \
-  extern __shared__ __align__(128) unsigned char dyn_smem_raw[]; \
-  T* name = reinterpret_cast<T*>(dyn_smem_raw)
-#define CUDACPU_KERNEL(k)
-#define PORT_GPU 1
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+// ------------------------------------------------------------------ tensor cores and asynchronous copies
 __device__ __forceinline__ uint32_t smem_addr(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+__device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3},[%4];\n"
@@ -57,14 +53,14 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* p) {
                : "r"(smem_addr(p))
                : "memory");
 }
-__device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void* p) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1},[%2];\n"
-               : "=r"(r[0]), "=r"(r[1])
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3},[%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(smem_addr(p))
                : "memory");
 }
-__device__ __forceinline__ void cp_async_16(void* dst, const void* src, bool pred = true) {
-  int n = pred ? 16 : 0;
+__device__ __forceinline__ void cp_async_16(void* dst, const void* src, bool real = true) {  // zeros if not real
+  int n = real ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;\n" ::"r"(smem_addr(dst)), "l"(src), "r"(n) : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
@@ -72,16 +68,121 @@ template <int N>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
 }
+// ------------------------------------------------------------------ Hopper's tensor cores: four warps, tiles in shared
+// memory Elsewhere than on sm_90a they trap.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define WGMMA_ASM(...) asm volatile(__VA_ARGS__)
+#else
+#define WGMMA_ASM(...) asm volatile("trap;")
+#endif
+// Rows of 128 bytes swizzled by 16, from a multiple of 1024; groups of 8 rows lie `rows` bytes apart, slabs of 64
+// columns `columns` bytes.
+typedef uint64_t wgmma_tile;
+__device__ __forceinline__ wgmma_tile wgmma_tile_at(const void* p, uint32_t columns, uint32_t rows) {
+  return (uint64_t)((smem_addr(p) & 0x3ffffu) >> 4) | (uint64_t)(columns >> 4) << 16 | (uint64_t)(rows >> 4) << 32 |
+         1ull << 62;
+}
+__device__ __forceinline__ void wgmma_shared_written() { WGMMA_ASM("fence.proxy.async.shared::cta;\n" ::: "memory"); }
+// No compiler moves what makes or uses these registers across: before wgmma_begin and after wgmma_end.
+template <int N>
+__device__ __forceinline__ void wgmma_settle(float (&d)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
+}
+template <int N>
+__device__ __forceinline__ void wgmma_settle(uint32_t (&a)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
+}
+__device__ __forceinline__ void wgmma_begin() { WGMMA_ASM("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+__device__ __forceinline__ void wgmma_end() {
+  WGMMA_ASM("wgmma.commit_group.sync.aligned;\n wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+}
+// d += a b: this warp's 16 rows in the layout of m16n8k16, 16 deep; b [columns of d][16], or transposed [16][columns].
+template <bool TRANSPOSED>
+__device__ __forceinline__ void wgmma_k16(float (&d)[8][4], const uint32_t (&a)[4], wgmma_tile b) {
+  WGMMA_ASM(
+      "{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%"
+      "30,%31},{%32,%33,%34,%35},%36,p,1,1,%37;}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
+        "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
+        "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]),
+        "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED ? 1 : 0));
+}
+template <bool TRANSPOSED>
+__device__ __forceinline__ void wgmma_k16(float (&d)[16][4], const uint32_t (&a)[4], wgmma_tile b) {
+  WGMMA_ASM(
+      "{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%"
+      "30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%"
+      "58,%59,%60,%61,%62,%63},{%64,%65,%66,%67},%68,p,1,1,%69;}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
+        "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
+        "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]),
+        "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]), "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]),
+        "+f"(d[8][3]), "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]), "+f"(d[10][0]), "+f"(d[10][1]),
+        "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3]), "+f"(d[12][0]),
+        "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]), "+f"(d[13][0]), "+f"(d[13][1]), "+f"(d[13][2]), "+f"(d[13][3]),
+        "+f"(d[14][0]), "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]), "+f"(d[15][0]), "+f"(d[15][1]), "+f"(d[15][2]),
+        "+f"(d[15][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED ? 1 : 0));
+}
 #else
 #include "cpu/cuda_cpu.h"
 #endif
-typedef __nv_bfloat16 bf16;
-__device__ __forceinline__ uint32_t pack_bf16(float a, float b) {
-  union {
-    __nv_bfloat162 v;
-    uint32_t u;
-  } x = {__floats2bfloat162_rn(a, b)};
-  return x.u;
-}
 __device__ __forceinline__ float bf_lo(uint32_t u) { return __uint_as_float(u << 16); }
 __device__ __forceinline__ float bf_hi(uint32_t u) { return __uint_as_float(u & 0xffff0000u); }
+
+// ------------------------------------------------------------------ FP8 (e4m3), rounded to nearest even; beyond 448:
+// 448. In integers where the hardware has no conversion (before sm_89, and on the CPU), so that all give the same
+// bytes.
+__device__ __forceinline__ uint32_t e4m3(float f) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.f), "f"(f));
+  return pair;
+#else
+  const uint32_t bits = __float_as_uint(f), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return 0x7f;          // NaN
+  if (magnitude >= 0x43e00000u) return sign | 0x7e;  // 448 and above
+  if (magnitude < 0x3c800000u)                       // below 2^-6, steps of 2^-9: let an addition round
+    return sign | (__float_as_uint(__uint_as_float(magnitude) + 16384.f) - 0x46800000u);
+  const uint32_t rounded = magnitude + 0x7ffffu + (magnitude >> 20 & 1);  // 3 of 23 mantissa bits stay
+  const uint32_t byte = (rounded >> 20) - (120u << 3);                    // the exponent's bias goes from 127 to 7
+  return sign | min(byte, 0x7eu);
+#endif
+}
+__device__ __forceinline__ float from_e4m3(uint32_t byte) {  // never NaN: 0x7f is 480
+  return __uint_as_float((byte & 0x80u) << 24 | (byte & 0x7fu) << 20) * 1.329227995784916e36f;  // 2^120
+}
+
+// ------------------------------------------------------------------ reductions, each a fixed tree, known to all
+// threads
+__device__ __forceinline__ float warp_sum(float v) {
+#pragma unroll
+  for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(~0u, v, d);
+  return v;
+}
+__device__ __forceinline__ float warp_max(float v) {
+#pragma unroll
+  for (int d = 16; d > 0; d >>= 1) v = fmaxf(v, __shfl_xor_sync(~0u, v, d));
+  return v;
+}
+// `part`: 32 floats of shared memory. The block is whole warps.
+__device__ __forceinline__ float block_part(float v, float* part, float empty) {
+  const int lane = threadIdx.x & 31;
+  __syncthreads();  // the last reduction has been read
+  if (lane == 0) part[threadIdx.x >> 5] = v;
+  __syncthreads();  // every warp's part is there
+  return lane < (int)(blockDim.x >> 5) ? part[lane] : empty;
+}
+__device__ __forceinline__ float block_sum(float v, float* part) {
+  return warp_sum(block_part(warp_sum(v), part, 0.f));
+}
+__device__ __forceinline__ float block_max(float v, float* part) {
+  return warp_max(block_part(warp_max(v), part, -INFINITY));
+}

@@ -1,45 +1,50 @@
-// RMSNorm (Zhang and Sennrich, 2019): out = x / sqrt(mean(x^2) + eps) * w, in bf16 with f32 sums.
+// RMSNorm (Zhang and Sennrich, 2019), with the residual sum in the same pass: out = x / sqrt(mean(x^2) + eps) * w.
 //
-// x, out: [rows][n] bf16; w: [n] bf16; n % 8 == 0; rows 16-byte aligned. Grid (rows), any block up to 1024 threads.
-// A row is one block's: each thread sums its strided vectors in order, then lanes and warps add up as a fixed tree. So
-// a row's bits depend on its values and the block size alone.
+// x, out, residual: [rows][n] bf16; weight: [n] bf16; n % 8 == 0; rows 16-byte aligned. Grid (rows). With a residual,
+// residual += x comes first, and the sum, rounded to bf16, is what is normed. A row is one block's, and the block's
+// size follows from n: each thread sums its vectors in order, then lanes and warps add up as a fixed tree.
 #include "port.cuh"
-extern "C" __global__ void rms_norm_bf16(bf16* out, const bf16* x, const bf16* w, int n, float eps) {
+struct RmsNormArgs {
+  bf16* out;
+  const bf16* x;
+  bf16* residual;  // may be null
+  const bf16* weight;
+  int n;
+  float epsilon;
+};
+extern "C" __global__ void __launch_bounds__(512) rms_norm(const RmsNormArgs a) {
   SHARED_ARRAY(float, part, 32);
-  const int row = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, nwarp = (blockDim.x + 31) >> 5;
-  const uint4* xr = reinterpret_cast<const uint4*>(x + (size_t)row * n);
-  const uint4* wr = reinterpret_cast<const uint4*>(w);
-  uint4* o = reinterpret_cast<uint4*>(out + (size_t)row * n);
-  const int nv = n / 8;
+  const size_t row = (size_t)blockIdx.x * a.n;
+  const uint4* x = reinterpret_cast<const uint4*>(a.x + row);
+  uint4* residual = a.residual ? reinterpret_cast<uint4*>(a.residual + row) : nullptr;
+  const uint4* weight = reinterpret_cast<const uint4*>(a.weight);
+  uint4* out = reinterpret_cast<uint4*>(a.out + row);
+  const int vectors = a.n / 8;
   float s = 0.f;
-  for (int i = threadIdx.x; i < nv; i += blockDim.x) {
-    uint4 v = xr[i];
-    const uint32_t u[4] = {v.x, v.y, v.z, v.w};
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x) {
+    const uint4 v = x[i];
+    uint32_t u[4] = {v.x, v.y, v.z, v.w};
+    if (residual) {
+      const uint4 old = residual[i];
+      const uint32_t r[4] = {old.x, old.y, old.z, old.w};
+#pragma unroll
+      for (int k = 0; k < 4; k++) u[k] = pack_bf16(bf_lo(r[k]) + bf_lo(u[k]), bf_hi(r[k]) + bf_hi(u[k]));
+      residual[i] = make_uint4(u[0], u[1], u[2], u[3]);
+    }
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-      float a = bf_lo(u[k]), b = bf_hi(u[k]);
-      s += a * a + b * b;
+      s = fmaf(bf_lo(u[k]), bf_lo(u[k]), s);
+      s = fmaf(bf_hi(u[k]), bf_hi(u[k]), s);
     }
   }
+  const float r = rsqrtf(block_sum(s, part) / a.n + a.epsilon);
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x) {  // the same vectors, so each thread reads its own sums
+    const uint4 v = residual ? residual[i] : x[i], w = weight[i];
+    const uint32_t u[4] = {v.x, v.y, v.z, v.w}, g[4] = {w.x, w.y, w.z, w.w};
+    uint32_t y[4];
 #pragma unroll
-  for (int d = 16; d > 0; d >>= 1) s += __shfl_xor_sync(0xffffffffu, s, d);
-  if (lane == 0) part[warp] = s;
-  __syncthreads();
-  if (warp == 0) {
-    s = lane < nwarp ? part[lane] : 0.f;
-#pragma unroll
-    for (int d = 16; d > 0; d >>= 1) s += __shfl_xor_sync(0xffffffffu, s, d);
-    if (lane == 0) part[0] = s;
-  }
-  __syncthreads();
-  const float r = rsqrtf(part[0] / n + eps);
-  for (int i = threadIdx.x; i < n / 8; i += blockDim.x) {
-    uint4 v = xr[i], g = wr[i];
-    uint32_t u[4] = {v.x, v.y, v.z, v.w};
-    const uint32_t q[4] = {g.x, g.y, g.z, g.w};
-#pragma unroll
-    for (int k = 0; k < 4; k++) u[k] = pack_bf16(bf_lo(u[k]) * r * bf_lo(q[k]), bf_hi(u[k]) * r * bf_hi(q[k]));
-    o[i] = make_uint4(u[0], u[1], u[2], u[3]);
+    for (int k = 0; k < 4; k++) y[k] = pack_bf16(bf_lo(u[k]) * r * bf_lo(g[k]), bf_hi(u[k]) * r * bf_hi(g[k]));
+    out[i] = make_uint4(y[0], y[1], y[2], y[3]);
   }
 }
-CUDACPU_KERNEL(rms_norm_bf16);
+CUDACPU_KERNEL(rms_norm);

@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cxx=${CXX:-g++}
-common=(-std=c++17 -fno-strict-aliasing -w -g1 -O1)
+common=(-std=c++17 -fno-strict-aliasing -w -g1)
 asan=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
 tsan=(-fsanitize=thread)
 # ThreadSanitizer needs a predictable address space.
@@ -33,35 +33,54 @@ check() { # name, expected, folder with the sources, flags...
         verdict "$name does not compile" clean 1
         return
     }
-    "${calm[@]}" env TSAN_OPTIONS=halt_on_error=1 "$work/check" 1 >"$work/log" 2>&1
+    "${calm[@]}" env TSAN_OPTIONS=halt_on_error=1 "$work/check" >"$work/log" 2>&1
     verdict "$name" "$expected" $?
 }
 
-plant() { # file, what to change, in a copy of the sources; fails if nothing changed
+plant() { # what, kernel to run, sanitizer, file to change, how; the kernel's check must fail
     rm -rf "$work/planted"
     mkdir "$work/planted"
     cp -r ./*.cu port.cuh cpu "$work/planted/"
-    sed -i "$2" "$work/planted/$1"
-    if cmp -s "$1" "$work/planted/$1"; then
-        verdict "the planted bug '$2' does not apply to $1" clean 1
+    sed -i "$5" "$work/planted/$4"
+    if cmp -s "$4" "$work/planted/$4"; then
+        verdict "the planted bug '$5' does not apply to $4" clean 1
+        return
     fi
+    local flags=("${asan[@]}")
+    if [ "$3" = threads ]; then flags=("${tsan[@]}"); fi
+    check "planted in $2: $1" found "$work/planted" "${flags[@]}" -DONLY "-DCHECK_$2"
 }
 
-check "kernels, address and undefined behaviour" clean . "${asan[@]}"
-check "kernels, threads" clean . "${tsan[@]}"
+check "kernels, address and undefined behaviour" clean . -O1 "${asan[@]}"
+check "kernels, threads" clean . -O1 "${tsan[@]}"
 
-plant rms_norm.cu 's|const int nv = n / 8;|const int nv = n / 8 + 1;|'
-check "planted: a read past the end" found "$work/planted" "${asan[@]}"
-plant rms_norm.cu 's|part\[warp\] = s;|part[warp + 32] = s;|'
-check "planted: a shared array overrun" found "$work/planted" "${asan[@]}"
-plant rms_norm.cu '0,/^  __syncthreads();/{/^  __syncthreads();/d}'
-check "planted: a missing barrier" found "$work/planted" "${tsan[@]}"
-plant rms_norm.cu '0,/^  __syncthreads();/s|^  __syncthreads();|  if (warp == 0) __syncthreads();|'
-check "planted: a divergent barrier" found "$work/planted" "${tsan[@]}"
-plant paged_attention.cu 's|cp_async_wait<0>();||'
-check "planted: a forgotten wait for a copy" found "$work/planted" "${asan[@]}"
-plant paged_attention.cu 's|__syncthreads();.*everyone is done.*||'
-check "planted: a tile overwritten too early" found "$work/planted" "${tsan[@]}"
+past='s|i < a.n / 8|i <= a.n / 8|'
+plant "a row too long" embedding address embedding.cu "$past"
+plant "a row too long" silu_mul address silu_mul.cu "$past"
+plant "the next row's half" silu_mul address silu_mul.cu 's|row \* 2 + 1|row * 2 + 2|'
+plant "a row too long" fp8 address fp8.cu "$past"
+plant "a scale written by every warp" fp8 threads fp8.cu 's|threadIdx.x == 0|threadIdx.x % 32 == 0|'
+plant "a row too long" rms_norm address rms_norm.cu 's|a.n / 8;|a.n / 8 + 1;|'
+plant "a shared array overrun" rms_norm address port.cuh 's|part\[threadIdx.x >> 5\] = v|part[(threadIdx.x >> 5) + 32] = v|'
+plant "a missing barrier" rms_norm threads port.cuh '/every warp.s part is there/d'
+plant "a divergent barrier" rms_norm threads port.cuh 's|__syncthreads();  // every|if (threadIdx.x < 32) __syncthreads();  // every|'
+plant "a reduction that overtakes another" logprobs threads port.cuh '/the last reduction has been read/d'
+plant "a round that overtakes another" logprobs threads logprobs.cu "/the last round's have been read/d"
+plant "a column too many" logprobs address logprobs.cu 's|column + e \* THREADS < a.vocabulary|column + e * THREADS <= a.vocabulary|'
+plant "a value head in a slot of keys" kv_cache address kv_cache.cu 's|(head - a.heads) % a.kv_heads|(head - a.heads)|'
+plant "padding that is written" kv_cache address kv_cache.cu 's|if (!query \&\& slot < 0) continue;||'
+plant "bytes in the place of pairs" kv_cache address kv_cache.cu 's|uint16_t\* to = reinterpret_cast<uint16_t\*>|uint32_t* to = reinterpret_cast<uint32_t*>|'
+plant "lanes that miss a sum" kv_cache threads kv_cache.cu 's|norm ? rsqrtf|norm \&\& lane < 31 ? rsqrtf|'
+for kernel in paged_attention paged_decode; do
+    plant "a forgotten wait for a copy" $kernel address $kernel.cu 's|cp_async_wait<0>();||'
+    plant "a missing barrier" $kernel threads $kernel.cu '/this tile is there/d'
+    plant "a tile used before it is widened" $kernel threads $kernel.cu '/this tile is widened/d'
+    plant "a tile overwritten too early" $kernel threads $kernel.cu 's|load(t0 + TK, stage ^ 1)|load(t0 + TK, stage)|'
+done
+plant "a key too many" paged_attention address paged_attention.cu 's|real = t < len;|real = t < len + 1;|'
+plant "a query too many" paged_attention address paged_attention.cu 's|real1 = p1 >= past \&\& p1 < len|real1 = true|'
+plant "a key too many" paged_decode address paged_decode.cu 's|real = t <= p;|real = t <= p + 1;|'
+plant "a split too many" paged_decode address paged_decode.cu 's|split <= p / DECODE_SPLIT|split <= p / DECODE_SPLIT + 1|'
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -1,6 +1,12 @@
 // The one C++ unit of the CPU build: every kernel, plus the C entry the Rust tests call.
-#include "../rms_norm.cu"
+#include "../embedding.cu"
+#include "../fp8.cu"
+#include "../kv_cache.cu"
+#include "../logprobs.cu"
 #include "../paged_attention.cu"
+#include "../paged_decode.cu"
+#include "../rms_norm.cu"
+#include "../silu_mul.cu"
 #include <cstring>
 extern "C" int cudacpu_launch(const char* name, const unsigned* grid, const unsigned* block, size_t smem, void** args,
                               const size_t* sizes, size_t nargs, int order, uint64_t seed, char* err, size_t err_len) {

@@ -55,6 +55,7 @@ inline int atomicCAS(int* p, int c, int v) {
   return c;
 }
 inline void __threadfence() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __fdividef(float a, float b) { return a / b; }
@@ -80,29 +81,28 @@ inline unsigned __float_as_uint(float f) {
   __builtin_memcpy(&u, &f, 4);
   return u;
 }
-struct __nv_bfloat16 {
+struct bf16 {
   uint16_t x;
 };
-struct alignas(4) __nv_bfloat162 {
-  __nv_bfloat16 x, y;
-};
-inline float __bfloat162float(__nv_bfloat16 b) { return __uint_as_float((unsigned)b.x << 16); }
-inline __nv_bfloat16 __float2bfloat16(float f) {
+inline float to_float(bf16 b) { return __uint_as_float((unsigned)b.x << 16); }
+inline bf16 to_bf16(float f) {
   unsigned u = __float_as_uint(f);
   if ((u & 0x7fffffff) > 0x7f800000) return {0x7fff};
   return {(uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
 }
-inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {__float2bfloat16(a), __float2bfloat16(b)}; }
-inline float2 __bfloat1622float2(__nv_bfloat162 v) { return {__bfloat162float(v.x), __bfloat162float(v.y)}; }
+inline uint32_t pack_bf16(float lo, float hi) { return to_bf16(lo).x | (uint32_t)to_bf16(hi).x << 16; }
+inline float fast_exp2(float x) { return std::exp2(x); }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
 
 // ------------------------------------------------------------------ emulated PTX (the GPU side is in port.cuh)
-CC_RT void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], CC_LINE) {
+CC_RT void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, CC_LINE) {
   union U {
     float f[4];
     uint32_t u[4];
     U() {}
   } x;
-  uint32_t in[10] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  uint32_t in[10] = {a[0], a[1], a[2], a[3], b0, b1};
   for (int i = 0; i < 4; i++) {
     x.f[i] = d[i];
     in[6 + i] = x.u[i];
@@ -177,12 +177,39 @@ inline void cc_ldmatrix(uint32_t (&r)[N], const void* row, int line) {
               : rows[8 * j + g][t] | (uint32_t)rows[8 * j + g][t + 1] << 16;
 }
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, CC_LINE) { cc_ldmatrix<4, false>(r, row, line); }
-inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, CC_LINE) { cc_ldmatrix<2, true>(r, row, line); }
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, CC_LINE) { cc_ldmatrix<4, true>(r, row, line); }
+// wgmma: each of the four warps has its own 16 rows, so a warp alone does what it would
+struct wgmma_tile {
+  uintptr_t p;
+  uint32_t columns, rows;
+};
+inline wgmma_tile wgmma_tile_at(const void* p, uint32_t columns, uint32_t rows) {
+  return {(uintptr_t)p, columns, rows};
+}
+inline void wgmma_shared_written() {}
+template <class V, int N>
+void wgmma_settle(V (&)[N][4]) {}
+inline void wgmma_begin() {}
+inline void wgmma_end() {}
+template <bool TRANSPOSED, int N>
+inline void wgmma_k16(float (&d)[N][4], const uint32_t (&a)[4], wgmma_tile b, CC_LINE) {
+  const int g = cudacpu::T->lane >> 2, tg = cudacpu::T->lane & 3;
+  auto at = [&](int n, int k) -> uint32_t {
+    const int row = TRANSPOSED ? k : n, column = TRANSPOSED ? n : k;
+    const uintptr_t u = b.p + row / 8 * b.rows + row % 8 * 128 + column / 64 * b.columns + column % 64 * 2;
+    return *(const uint16_t*)(u ^ (u >> 7 & 7) << 4);
+  };
+  for (int n = 0; n < N; n++) {
+    const uint32_t b0 = at(n * 8 + g, tg * 2) | at(n * 8 + g, tg * 2 + 1) << 16;
+    const uint32_t b1 = at(n * 8 + g, tg * 2 + 8) | at(n * 8 + g, tg * 2 + 9) << 16;
+    mma_m16n8k16_bf16(d[n], a, b0, b1, line);
+  }
+}
 // cp.async runs only at the wait, so that a forgotten wait reads the 0xff fill (NaN)
 inline void cp_async_16(void* dst, const void* src, bool pred = true) {
   auto& t = *cudacpu::T;
   if (((uintptr_t)dst | (uintptr_t)src) & 15) cudacpu::fail("cp.async address not 16-byte aligned", &t);
-  if (t.ncp == 64) abort();
+  if (t.ncp == sizeof t.cp / sizeof *t.cp) abort();
   t.cp[t.ncp++] = {dst, pred ? src : nullptr};
 }
 inline void cp_async_commit() {

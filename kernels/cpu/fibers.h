@@ -70,6 +70,7 @@ struct alignas(16) uint4 {
 };
 inline float2 make_float2(float a, float b) { return {a, b}; }
 inline float4 make_float4(float a, float b, float c, float d) { return {a, b, c, d}; }
+inline uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }
 inline uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) { return {a, b, c, d}; }
 
 namespace cudacpu {
@@ -102,7 +103,7 @@ struct Thread {
   Coll* coll;
   void *sp, *fake, *tsan;
   char* stack;
-  Copy cp[64];
+  Copy cp[256];
   unsigned ncp, cpg[8], ncpg;
 };
 constexpr int NCOLL = 34, NSH = 32;
@@ -264,7 +265,7 @@ CC_RT unsigned ballot(unsigned mask, int p, int line) {
 // fresh per block
 CC_RT void* fresh(size_t n) {
   void* p = nullptr;
-  if (posix_memalign(&p, 128, n)) abort();
+  if (posix_memalign(&p, 1024, n)) abort();
   for (size_t i = 0; i < n; i++) ((volatile unsigned char*)p)[i] = 0xff;
   return p;
 }

@@ -1,0 +1,151 @@
+// Log-probabilities from logits: target, rank, entropy, most probable tokens. Natural logarithms.
+//
+// logits: [rows][stride] f32, one row tile of the head's product; vocabulary columns of them are real. A thread block
+// takes one row and 4096 columns, so a row's sums are fixed trees over columns at absolute positions; a second kernel
+// adds the tiles up in order, in f64. (Milakov and Gimelshein, 2018, is the online softmax; here tiles are its steps.)
+//
+// parts: workspace, [rows][tiles] of {max, sum e^(x - max), sum e^(x - max) (x - max), number of x above the target's};
+// top_logits, top_ids: [rows][tiles][top], each tile's best in order, ties by the smaller id.
+#include "port.cuh"
+constexpr int COLUMNS = 4096;  // a tile's
+struct LogprobPart {
+  float max, sum, weighted;
+  int above;
+};
+struct LogprobTileArgs {
+  LogprobPart* parts;
+  float* top_logits;
+  int* top_ids;
+  const float* logits;
+  const int* targets;
+  long long stride;
+  int vocabulary, top;
+};
+struct LogprobCombineArgs {
+  float* logprobs;      // [rows], of the targets
+  int* ranks;           // [rows], 1 + number of tokens more probable than the target
+  float* entropies;     // [rows], nats
+  float* top_logprobs;  // [rows][top]
+  int* top_out;         // [rows][top], -1 beyond the vocabulary
+  const LogprobPart* parts;
+  const float* top_logits;
+  const int* top_ids;
+  const float* logits;
+  const int* targets;
+  long long stride;
+  int tiles, top;
+};
+struct Ranked {
+  float logit;
+  int id;  // -1: none
+};
+// Whether a comes before b among the most probable. NaN comes nowhere.
+__device__ __forceinline__ bool before(Ranked a, Ranked b) {
+  if (a.id < 0 || b.id < 0) return a.id >= 0;
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+__device__ __forceinline__ Ranked warp_first(Ranked a) {
+#pragma unroll
+  for (int d = 16; d > 0; d >>= 1) {
+    const Ranked b = {__shfl_xor_sync(~0u, a.logit, d), __shfl_xor_sync(~0u, a.id, d)};
+    if (before(b, a)) a = b;
+  }
+  return a;
+}
+
+// Grid (tiles, rows), block 256.
+extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTileArgs a) {
+  constexpr int THREADS = 256, EACH = COLUMNS / THREADS, WARPS = THREADS / 32;
+  SHARED_ARRAY(float, part, 32);
+  SHARED_ARRAY(Ranked, firsts, WARPS);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const float* row = a.logits + blockIdx.y * a.stride;
+  const int column = blockIdx.x * COLUMNS + threadIdx.x;
+  const float target = row[a.targets[blockIdx.y]];
+  float x[EACH], largest = -INFINITY, above = 0.f;
+#pragma unroll
+  for (int e = 0; e < EACH; e++) {
+    x[e] = column + e * THREADS < a.vocabulary ? row[column + e * THREADS] : -INFINITY;
+    largest = fmaxf(largest, x[e]);
+    above += x[e] > target ? 1.f : 0.f;  // at most 4096 in a tile: exact
+  }
+  largest = block_max(largest, part);
+  const float base = largest == -INFINITY ? 0.f : largest;
+  float sum = 0.f, weighted = 0.f;
+#pragma unroll
+  for (int e = 0; e < EACH; e++) {
+    const float shifted = x[e] - base, weight = expf(shifted);
+    sum += weight;
+    weighted += weight == 0.f ? 0.f : weight * shifted;
+  }
+  sum = block_sum(sum, part);
+  weighted = block_sum(weighted, part);
+  above = block_sum(above, part);
+  const size_t at = (size_t)blockIdx.y * gridDim.x + blockIdx.x;
+  if (threadIdx.x == 0) a.parts[at] = {largest, sum, weighted, (int)above};
+
+  Ranked last = {INFINITY, -1};  // each round finds the first of those after the last
+  for (int k = 0; k < a.top; k++) {
+    Ranked best = {0.f, -1};
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+      const int id = column + e * THREADS;
+      const Ranked here = {x[e], id < a.vocabulary && x[e] == x[e] ? id : -1};
+      if ((last.id < 0 || before(last, here)) && before(here, best)) best = here;
+    }
+    best = warp_first(best);
+    __syncthreads();  // the last round's have been read
+    if (lane == 0) firsts[warp] = best;
+    __syncthreads();
+    best = firsts[lane & (WARPS - 1)];
+    best = warp_first(best);
+    if (threadIdx.x == 0) {
+      a.top_logits[at * a.top + k] = best.logit;
+      a.top_ids[at * a.top + k] = best.id;
+    }
+    if (best.id < 0) best = {-INFINITY, 0x7fffffff};  // nothing comes after the end
+    last = best;
+  }
+}
+CUDACPU_KERNEL(logprobs_tile);
+
+// Grid (rows), block 32. Every lane adds up all tiles; together they look through the tiles' best.
+extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobCombineArgs a) {
+  const int row = blockIdx.x, lane = threadIdx.x;
+  const LogprobPart* parts = a.parts + (size_t)row * a.tiles;
+  float largest = -INFINITY;
+  for (int t = 0; t < a.tiles; t++) largest = fmaxf(largest, parts[t].max);
+  double sum = 0., weighted = 0.;
+  int above = 0;
+  for (int t = 0; t < a.tiles; t++) {
+    const LogprobPart p = parts[t];
+    above += p.above;
+    if (p.max == -INFINITY && p.sum == 0.f) continue;
+    const double shift = (double)p.max - largest, scale = exp(shift);
+    sum += scale * p.sum;
+    weighted += scale * (p.weighted + shift * p.sum);
+  }
+  const double lse = largest + log(sum);
+  if (lane == 0) {
+    a.logprobs[row] = (float)(a.logits[row * a.stride + a.targets[row]] - lse);
+    a.ranks[row] = above + 1;
+    a.entropies[row] = (float)(log(sum) - weighted / sum);
+  }
+  const size_t from = (size_t)row * a.tiles * a.top;
+  Ranked last = {INFINITY, -1};
+  for (int k = 0; k < a.top; k++) {
+    Ranked best = {0.f, -1};
+    for (int i = lane; i < a.tiles * a.top; i += 32) {
+      const Ranked here = {a.top_logits[from + i], a.top_ids[from + i]};
+      if ((last.id < 0 || before(last, here)) && before(here, best)) best = here;
+    }
+    best = warp_first(best);
+    if (lane == 0) {
+      a.top_logprobs[(size_t)row * a.top + k] = best.id < 0 ? -INFINITY : (float)(best.logit - lse);
+      a.top_out[(size_t)row * a.top + k] = best.id;
+    }
+    if (best.id < 0) best = {-INFINITY, 0x7fffffff};
+    last = best;
+  }
+}
+CUDACPU_KERNEL(logprobs_combine);

@@ -1,0 +1,128 @@
+//! A GPU as a device: its context, and every kernel loaded for it.
+
+// The boundary to the driver: function handles, and launches that trust their addresses.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::path::Path;
+use std::sync::Arc;
+
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
+use cudarc::nvrtc::Ptx;
+
+use crate::{Device, Error, FATBINS, Launch, SOURCES, Source, nvrtc};
+
+/// The GPU of this index.
+///
+/// # Errors
+///
+/// There is no driver, or no such GPU.
+pub fn context(index: usize) -> Result<Arc<CudaContext>, Error> {
+    // SAFETY: it looks for a library and runs its initialisers, which the driver's survive.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::NoDevice { index, reason: "there is no CUDA driver (libcuda) on this machine".to_owned() });
+    }
+    CudaContext::new(index).map_err(|error| Error::NoDevice { index, reason: format!("{error:?}") })
+}
+
+/// Every kernel, loaded on a GPU, launched in the order of one stream.
+#[derive(Debug)]
+pub struct Module {
+    stream: Arc<CudaStream>,
+    arch: String,
+    functions: HashMap<&'static str, CudaFunction>,
+}
+
+impl Module {
+    /// Loads the images that were built in; what has none that fits is compiled by NVRTC, once for each `cache`, a folder.
+    ///
+    /// # Errors
+    ///
+    /// A kernel has no image and none can be made.
+    pub fn load(stream: Arc<CudaStream>, cache: Option<&Path>) -> Result<Self, Error> {
+        let context = stream.context().clone();
+        let arch = architecture(&context).map_err(|error| Error::NoDevice {
+            index: context.ordinal(),
+            reason: format!("its compute capability is unknown: {error:?}"),
+        })?;
+        let mut functions = HashMap::new();
+        for source in &SOURCES {
+            let failed = |error: DriverError| Error::Compile {
+                file: source.file,
+                arch: arch.clone(),
+                reason: format!("{error:?}"),
+            };
+            let module = module(&context, source, &arch, cache)?;
+            for &kernel in source.kernels {
+                let function = module.load_function(kernel).map_err(failed)?;
+                allow_shared_memory(&context, &function).map_err(failed)?;
+                functions.insert(kernel, function);
+            }
+        }
+        Ok(Self { stream, arch, functions })
+    }
+
+    /// Where launches queue.
+    #[must_use]
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+}
+
+impl Device for Module {
+    unsafe fn launch<A: Copy>(&self, launch: &Launch<A>) -> Result<(), Error> {
+        let failed = |reason: String| Error::Launch { kernel: launch.kernel.to_owned(), reason };
+        let function = self.functions.get(launch.kernel).ok_or_else(|| failed("there is no such kernel".to_owned()))?;
+        if launch.kernel.contains("wgmma") && self.arch != "sm_90a" {
+            return Err(failed(format!("wgmma is of sm_90a, and this GPU is {}", self.arch)));
+        }
+        self.stream.context().bind_to_thread().map_err(|error| failed(format!("{error:?}")))?;
+        let ([x, y, z], mut args) = (launch.grid, [std::ptr::from_ref(&launch.args).cast_mut().cast::<c_void>()]);
+        // SAFETY: the function's module lives in it, the driver copies the one argument before it returns, and what the
+        // kernel's addresses need is the caller's promise.
+        let launched = unsafe {
+            let (block, shared) = ((launch.block, 1, 1), launch.shared);
+            result::launch_kernel(function.cu_function(), (x, y, z), block, shared, self.stream.cu_stream(), &mut args)
+        };
+        launched.map_err(|error| failed(format!("{error:?}")))
+    }
+}
+
+/// The architecture that has all of a GPU's instructions.
+fn architecture(context: &CudaContext) -> Result<String, DriverError> {
+    let (major, minor) = context.compute_capability()?;
+    let all = if (major, minor) == (9, 0) { "a" } else { "" };
+    Ok(format!("sm_{major}{minor}{all}"))
+}
+
+fn module(
+    context: &Arc<CudaContext>,
+    source: &Source,
+    arch: &str,
+    cache: Option<&Path>,
+) -> Result<Arc<CudaModule>, Error> {
+    let built_in = FATBINS.iter().find(|(file, _)| *file == source.file);
+    if let Some(module) = built_in.and_then(|(_, image)| context.load_module(Ptx::from_binary(image.to_vec())).ok()) {
+        return Ok(module);
+    }
+    let image = nvrtc::cubin(source, arch, cache)?;
+    context.load_module(Ptx::from_binary(image)).map_err(|error| Error::Compile {
+        file: source.file,
+        arch: arch.to_owned(),
+        reason: format!("{error:?}"),
+    })
+}
+
+/// Lets a kernel use all the shared memory that a block of this GPU may ask for.
+fn allow_shared_memory(context: &CudaContext, function: &CudaFunction) -> Result<(), DriverError> {
+    let most = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+    // SAFETY: the function is loaded.
+    unsafe {
+        let own = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        let fixed = result::function::get_function_attribute(function.cu_function(), own)?;
+        let dynamic = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        result::function::set_function_attribute(function.cu_function(), dynamic, most - fixed)
+    }
+}

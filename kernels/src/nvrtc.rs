@@ -1,0 +1,93 @@
+//! Compiling a kernel where it runs: NVRTC to a cubin, kept on disk.
+
+// The boundary to C: NVRTC's handles and buffers.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use cudarc::nvrtc::{result, sys};
+
+use crate::{Error, HEADER, Source};
+
+/// An image of a file's kernels for an architecture such as `sm_90a`: from the cache if it is there, else compiled and put
+/// there. Needs no GPU.
+///
+/// # Errors
+///
+/// There is no libnvrtc, or it refuses the source or the architecture. A cache that cannot be written is no error.
+pub fn cubin(source: &Source, arch: &str, cache: Option<&Path>) -> Result<Vec<u8>, Error> {
+    let failed = |reason: String| Error::Compile { file: source.file, arch: arch.to_owned(), reason };
+    // SAFETY: it looks for a library and runs its initialisers, which libnvrtc's survive.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(failed("no image was built in, and there is no libnvrtc to make one".to_owned()));
+    }
+    let path = cache.map(|folder| folder.join(format!("{}-{arch}-{}.cubin", source.file, key(source, arch))));
+    if let Some(image) = path.as_ref().and_then(|path| read(path)) {
+        return Ok(image);
+    }
+    let image = compile(source, arch).map_err(failed)?;
+    if let Some(path) = path {
+        // Next time it is compiled again; the image at hand is good.
+        _ = write(&path, &image);
+    }
+    Ok(image)
+}
+
+fn options(arch: &str) -> [String; 2] {
+    [format!("--gpu-architecture={arch}"), "--std=c++17".to_owned()]
+}
+
+/// All that an image follows from.
+fn key(source: &Source, arch: &str) -> String {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: the library is there; it writes two integers.
+    unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    let mut hasher = blake3::Hasher::new();
+    for part in [HEADER.1, source.text, &options(arch).join(" "), &format!("{major}.{minor}")] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+/// A whole image: its own hash comes first.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let mut file = std::fs::read(path).ok()?;
+    let image = file.split_off(blake3::OUT_LEN.min(file.len()));
+    (blake3::hash(&image).as_bytes()[..] == file[..]).then_some(image)
+}
+
+fn write(path: &Path, image: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    std::fs::create_dir_all(&folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(blake3::hash(image).as_bytes())?;
+    file.write_all(image)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn compile(source: &Source, arch: &str) -> Result<Vec<u8>, String> {
+    let text = source.text.replace("#include \"port.cuh\"", HEADER.1);
+    let text = CString::new(text).map_err(|error| error.to_string())?;
+    let name = CString::new(format!("{}.cu", source.file)).map_err(|error| error.to_string())?;
+    let program = result::create_program(&text, Some(&name)).map_err(|error| format!("{error:?}"))?;
+    // SAFETY: the program is live until the end of this function, as are its text and name; each buffer has the size that
+    // NVRTC asked for.
+    unsafe {
+        let image = result::compile_program(program, &options(arch)).and_then(|()| {
+            let mut size = 0;
+            sys::nvrtcGetCUBINSize(program, &raw mut size).result()?;
+            let mut image = vec![0u8; size];
+            sys::nvrtcGetCUBIN(program, image.as_mut_ptr().cast()).result()?;
+            Ok(image)
+        });
+        let image = image.map_err(|error| match result::get_program_log(program) {
+            Ok(log) => format!("{error:?}\n{}", CStr::from_ptr(log.as_ptr()).to_string_lossy()),
+            Err(_) => format!("{error:?}"),
+        });
+        result::destroy_program(program).map_err(|error| format!("{error:?}"))?;
+        image
+    }
+}

@@ -1,0 +1,186 @@
+//! Kernels that take rows one by one: embeddings, norms, the MLP's gate, FP8, keys and values into the cache.
+//!
+//! Rows are bf16, 16-byte aligned, and a multiple of 8 long.
+
+use crate::error::check;
+use crate::{Address, Error, Launch};
+
+/// Head sizes the kernels are made for.
+pub const HEAD_SIZES: [u32; 4] = [64, 96, 128, 256];
+
+/// The kernel for a head size.
+pub(crate) fn by_head_size(names: [&'static str; 4], head_size: u32) -> Result<&'static str, Error> {
+    let at = HEAD_SIZES.iter().position(|&size| size == head_size);
+    at.and_then(|at| names.get(at).copied()).ok_or(Error::Shape {
+        kernel: names[0].trim_end_matches("_d64"),
+        field: "head_size",
+        value: head_size.into(),
+        limit: "64, 96, 128 or 256",
+    })
+}
+
+/// A block a row, of whole warps, its size by the row's length alone.
+fn by_row<A>(kernel: &'static str, rows: u32, n: u32, args: A) -> Result<Launch<A>, Error> {
+    check(n > 0 && n.is_multiple_of(8) && n <= 1 << 20, kernel, "n", n, "a multiple of 8 from 8 to 1048576")?;
+    check_rows(kernel, "rows", rows)?;
+    let block = n.div_ceil(8).next_multiple_of(32).min(512);
+    Ok(Launch { kernel, grid: [rows, 1, 1], block, shared: 0, args })
+}
+
+/// CUDA's limit of the grid's first dimension; no rows are no launch.
+pub(crate) fn check_rows(kernel: &'static str, field: &'static str, rows: u32) -> Result<(), Error> {
+    check(rows > 0 && rows <= i32::MAX as u32, kernel, field, rows, "from 1 to 2147483647")
+}
+
+/// Keys and values are both of FP8, or neither is.
+pub(crate) fn check_scales(kernel: &'static str, fp8: bool, value_scales: Address) -> Result<(), Error> {
+    let given = value_scales != Address::NULL;
+    check(given == fp8, kernel, "value_scales", given.into(), "given with key_scales, and only with them")
+}
+
+/// Token embeddings: `out[row] = table[ids[row]]`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Embedding {
+    /// `[rows][n]` bf16.
+    pub out: Address,
+    /// `[vocabulary][n]` bf16.
+    pub table: Address,
+    /// `[rows]` i32.
+    pub ids: Address,
+    /// The length of a row.
+    pub n: u32,
+    /// Ids beyond it give NaN.
+    pub vocabulary: u32,
+}
+
+impl Embedding {
+    /// # Errors
+    ///
+    /// A length the kernel does not take.
+    pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
+        by_row("embedding", rows, self.n, self)
+    }
+}
+
+/// RMSNorm, and before it, if there is a residual, `residual += x`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct RmsNorm {
+    /// `[rows][n]` bf16.
+    pub out: Address,
+    /// `[rows][n]` bf16.
+    pub x: Address,
+    /// `[rows][n]` bf16, or [`Address::NULL`] to norm `x` itself.
+    pub residual: Address,
+    /// `[n]` bf16.
+    pub weight: Address,
+    /// The length of a row.
+    pub n: u32,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+impl RmsNorm {
+    /// # Errors
+    ///
+    /// A length the kernel does not take.
+    pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
+        by_row("rms_norm", rows, self.n, self)
+    }
+}
+
+/// The gate of a Llama MLP: `silu(gate) * up`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SiluMul {
+    /// `[rows][n]` bf16.
+    pub out: Address,
+    /// `[rows][2][n]` bf16, gate before up.
+    pub gate_up: Address,
+    /// The length of a row.
+    pub n: u32,
+}
+
+impl SiluMul {
+    /// # Errors
+    ///
+    /// A length the kernel does not take.
+    pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
+        by_row("silu_mul", rows, self.n, self)
+    }
+}
+
+/// Per-token quantisation to FP8 (e4m3): `out = e4m3(x / scale)`, `scale = max |x| / 448`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Fp8Quantize {
+    /// `[rows][n]` bytes.
+    pub out: Address,
+    /// `[rows]` f32.
+    pub scales: Address,
+    /// `[rows][n]` bf16.
+    pub x: Address,
+    /// The length of a row.
+    pub n: u32,
+}
+
+impl Fp8Quantize {
+    /// # Errors
+    ///
+    /// A length the kernel does not take.
+    pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
+        by_row("fp8_quantize", rows, self.n, self)
+    }
+}
+
+/// Rotary embedding of queries and keys, their heads normed first if there are norms; keys and values into the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct KvCache {
+    /// `[tokens][heads][head_size]` bf16.
+    pub queries: Address,
+    /// `[slots][kv_heads][head_size]`, the cache's keys: bf16, or with scales bytes of e4m3.
+    pub keys: Address,
+    /// As `keys`.
+    pub values: Address,
+    /// `[slots][kv_heads]` f32, powers of two; [`Address::NULL`] for a cache of bf16.
+    pub key_scales: Address,
+    /// As `key_scales`.
+    pub value_scales: Address,
+    /// `[tokens][heads + 2 kv_heads][head_size]` bf16: queries, keys, values.
+    pub qkv: Address,
+    /// `[positions][head_size]` f32: half cosines, half sines.
+    pub cos_sin: Address,
+    /// `[tokens]` i32.
+    pub positions: Address,
+    /// `[tokens]` i32: block x block size + offset, or -1 to write nothing.
+    pub slots: Address,
+    /// `[head_size]` bf16, or [`Address::NULL`].
+    pub query_norm: Address,
+    /// `[head_size]` bf16, or [`Address::NULL`].
+    pub key_norm: Address,
+    /// Query heads.
+    pub heads: u32,
+    /// Key heads, and value heads.
+    pub kv_heads: u32,
+    /// Of the heads' norms.
+    pub epsilon: f32,
+}
+
+impl KvCache {
+    /// # Errors
+    ///
+    /// A head size the kernel does not take.
+    pub fn launch(self, tokens: u32, head_size: u32) -> Result<Launch<Self>, Error> {
+        const BF16: [&str; 4] = ["kv_cache_d64", "kv_cache_d96", "kv_cache_d128", "kv_cache_d256"];
+        const FP8: [&str; 4] = ["kv_cache_fp8_d64", "kv_cache_fp8_d96", "kv_cache_fp8_d128", "kv_cache_fp8_d256"];
+        let fp8 = self.key_scales != Address::NULL;
+        let kernel = by_head_size(if fp8 { FP8 } else { BF16 }, head_size)?;
+        check_scales(kernel, fp8, self.value_scales)?;
+        check_rows(kernel, "tokens", tokens)?;
+        check(self.heads > 0, kernel, "heads", self.heads, "at least 1")?;
+        check(self.kv_heads > 0, kernel, "kv_heads", self.kv_heads, "at least 1")?;
+        Ok(Launch { kernel, grid: [tokens, 1, 1], block: 256, shared: 0, args: self })
+    }
+}
