@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::block_on;
 use crate::error::Error;
-use crate::settings::Settings;
+use crate::settings::{ActivationType, Dtype, Settings};
 
 /// The longest sequence the built-in oracle takes, in tokens.
 const ORACLE_CONTEXT: usize = 2048;
@@ -28,6 +28,12 @@ pub(crate) struct Args {
     /// Port to listen on; 0 takes any free one [default: 8000]
     #[arg(long, env = "SURPRISAL_PORT")]
     port: Option<u16>,
+    /// How weights are stored [default: auto]
+    #[arg(long, env = "SURPRISAL_DTYPE")]
+    dtype: Option<Dtype>,
+    /// How products read activations [default: f32]
+    #[arg(long, env = "SURPRISAL_ACTIVATIONS")]
+    activations: Option<ActivationType>,
     /// Compute threads; 0 means one a core [default: 0]
     #[arg(long, env = "SURPRISAL_THREADS")]
     threads: Option<usize>,
@@ -58,6 +64,8 @@ impl Args {
             model: self.model.clone().unwrap_or(file.model),
             host: self.host.clone().unwrap_or(file.host),
             port: self.port.unwrap_or(file.port),
+            dtype: self.dtype.unwrap_or(file.dtype),
+            activations: self.activations.unwrap_or(file.activations),
             threads: self.threads.unwrap_or(file.threads),
             cache_mib: self.cache_mib.unwrap_or(file.cache_mib),
             max_length: self.max_length.or(file.max_length),

@@ -3,10 +3,31 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use surprisal_engine::{CpuConfig, SchedulerConfig};
+use surprisal_engine::{Activations, CpuConfig, SchedulerConfig, WeightType};
 use surprisal_server::{ApiKeys, ServerConfig};
 
 use crate::error::Error;
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Dtype {
+    /// bf16 where the checkpoint is, with the bits of f32; f32 otherwise
+    Auto,
+    F32,
+    Bf16,
+    /// 8 bits and a scale for each output
+    Int8,
+}
+
+/// How products read activations.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ActivationType {
+    F32,
+    /// Rounded: less exact, and about twice as fast where the machine multiplies bf16
+    Bf16,
+}
 
 /// Everything a server can be told. Each field has a default; a file may set any of them.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -17,6 +38,9 @@ pub(crate) struct Settings {
     pub(crate) host: String,
     /// 0 means any free port.
     pub(crate) port: u16,
+    /// How weights are stored and products read activations.
+    pub(crate) dtype: Dtype,
+    pub(crate) activations: ActivationType,
     /// Compute threads; 0 means one a core.
     pub(crate) threads: usize,
     /// Memory for the KV cache, in MiB.
@@ -40,6 +64,8 @@ impl Default for Settings {
             model: "oracle".to_owned(),
             host: "127.0.0.1".to_owned(),
             port: 8000,
+            dtype: Dtype::Auto,
+            activations: ActivationType::F32,
             threads: 0,
             cache_mib: 1024,
             max_length: None,
@@ -107,7 +133,17 @@ impl Settings {
 
     pub(crate) fn cpu(&self) -> CpuConfig {
         let cache_bytes = self.cache_mib.saturating_mul(1 << 20);
-        CpuConfig { cache_bytes, threads: self.threads, max_length: self.max_length, ..CpuConfig::default() }
+        let weights = match self.dtype {
+            Dtype::Auto => None,
+            Dtype::F32 => Some(WeightType::F32),
+            Dtype::Bf16 => Some(WeightType::Bf16),
+            Dtype::Int8 => Some(WeightType::Int8),
+        };
+        let activations = match self.activations {
+            ActivationType::F32 => Activations::F32,
+            ActivationType::Bf16 => Activations::Bf16,
+        };
+        CpuConfig { weights, activations, cache_bytes, threads: self.threads, max_length: self.max_length }
     }
 }
 

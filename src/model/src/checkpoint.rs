@@ -297,7 +297,8 @@ mod tests {
     #[test]
     fn what_is_missing_misshapen_or_extra_is_named() {
         let specs: Vec<_> = tensors(&LlamaConfig::parse(CONFIG).unwrap()).collect();
-        let verdict = |change: &dyn Fn(&mut Vec<(String, Vec<usize>)>)| {
+        type Listed = Vec<(String, Vec<usize>)>;
+        let verdict = |change: &dyn Fn(&mut Listed)| {
             let mut list: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect();
             change(&mut list);
             let dir = tempfile::tempdir().unwrap();
