@@ -129,6 +129,19 @@ impl TinyLlama {
     }
 }
 
+/// Gives a folder's tokenizer a decoder of bytes: mistralrs refuses one without.
+///
+/// # Panics
+///
+/// If the folder has no tokenizer.json or cannot be written.
+pub fn decode_bytes(dir: &Path) {
+    let path = dir.join("tokenizer.json");
+    let text = std::fs::read_to_string(&path).expect("there is a tokenizer");
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    tokenizer["decoder"] = json!({"type": "ByteFallback"});
+    std::fs::write(&path, tokenizer.to_string()).expect("the folder is writable");
+}
+
 /// Random token ids that begin with BOS.
 pub fn random_tokens(rng: &mut impl rand::Rng, vocab: usize, len: usize) -> Vec<u32> {
     std::iter::once(0).chain((1..len).map(|_| rng.random_range(0..vocab as u32))).collect()

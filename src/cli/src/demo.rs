@@ -13,7 +13,8 @@ use surprisal_estimator::{
 
 use crate::error::Error;
 use crate::progress::TokenBar;
-use crate::serve::{Served, bind, curl, santa_fe, stop_signal, url};
+use crate::serve::{bind, curl, stop_signal, url};
+use crate::served::{Served, santa_fe};
 use crate::settings::Settings;
 use crate::{block_on, estimate};
 
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     block_on(async {
         let listener = bind(&settings.host, settings.port).await?;
         let url = url(&listener)?;
-        let served = Served::load(&settings)?;
+        let served = Served::load(&settings).await?;
         let tokenizer = served.tokenizer.clone();
         eprintln!("serving the oracle on {url}");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -16,6 +16,14 @@ pub(crate) enum Error {
     Model(#[from] surprisal_model::Error),
     #[error(transparent)]
     Load(#[from] surprisal_engine::LoadError),
+    #[cfg(feature = "mistralrs")]
+    #[error(transparent)]
+    Mistralrs(#[from] surprisal_mistral::LoadError),
+    #[error(
+        "GGUF files, --isq and --engine mistralrs need mistralrs, which this program was built without; build it with \
+         `cargo build --release --features mistralrs`"
+    )]
+    NoMistralrs,
     #[error(transparent)]
     Estimator(#[from] surprisal_estimator::Error),
     #[error("{0}")]
@@ -27,7 +35,7 @@ pub(crate) enum Error {
 impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Config { .. } => 2,
+            Error::Usage(_) | Error::Config { .. } | Error::NoMistralrs => 2,
             _ => 1,
         }
     }

@@ -9,6 +9,7 @@ mod estimate;
 mod progress;
 mod score;
 mod serve;
+mod served;
 mod settings;
 
 use std::io::IsTerminal;

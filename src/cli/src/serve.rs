@@ -1,25 +1,17 @@
 //! `surprisal serve`: load a model, start the engine, answer HTTP until told to stop.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use surprisal_engine::{CpuBackend, Engine, Scorer};
-use surprisal_estimator::SantaFe;
-use surprisal_model::oracle::{self, OracleSpec};
-use surprisal_model::{Checkpoint, TextTokenizer, hub};
-use surprisal_server::{App, ServerConfig};
 use tokio::net::TcpListener;
 
 use crate::block_on;
 use crate::error::Error;
-use crate::settings::{ActivationType, Dtype, Settings};
-
-/// The longest sequence the built-in oracle takes, in tokens.
-const ORACLE_CONTEXT: usize = 2048;
+use crate::served::Served;
+use crate::settings::{ActivationType, Dtype, EngineChoice, Settings};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// `oracle` (built in), a folder in the Hugging Face layout, or an id on its hub (owner/name) [default: oracle]
+    /// `oracle` (built in), a folder in the Hugging Face layout, an id on its hub (owner/name), or a GGUF file [default: oracle]
     #[arg(long, env = "SURPRISAL_MODEL")]
     model: Option<String>,
     /// Address to listen on [default: 127.0.0.1]
@@ -28,6 +20,12 @@ pub(crate) struct Args {
     /// Port to listen on; 0 takes any free one [default: 8000]
     #[arg(long, env = "SURPRISAL_PORT")]
     port: Option<u16>,
+    /// Which engine computes [default: auto]
+    #[arg(long, env = "SURPRISAL_ENGINE")]
+    engine: Option<EngineChoice>,
+    /// Quantise on load, as mistralrs names it: q8_0, q4k, ... [default: not at all]
+    #[arg(long, env = "SURPRISAL_ISQ")]
+    isq: Option<String>,
     /// How weights are stored [default: auto]
     #[arg(long, env = "SURPRISAL_DTYPE")]
     dtype: Option<Dtype>,
@@ -64,6 +62,8 @@ impl Args {
             model: self.model.clone().unwrap_or(file.model),
             host: self.host.clone().unwrap_or(file.host),
             port: self.port.unwrap_or(file.port),
+            engine: self.engine.unwrap_or(file.engine),
+            isq: self.isq.clone().or(file.isq),
             dtype: self.dtype.unwrap_or(file.dtype),
             activations: self.activations.unwrap_or(file.activations),
             threads: self.threads.unwrap_or(file.threads),
@@ -89,50 +89,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let listener = bind(&settings.host, settings.port).await?;
         let url = url(&listener)?;
         eprintln!("loading {}", settings.model);
-        let served = Served::load(&settings)?;
-        let card = served.engine.describe().clone();
+        let served = Served::load(&settings).await?;
+        let card = served.scorer.describe().clone();
         eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
         eprintln!("try: {}", curl(&url, "", &served.sample));
         surprisal_server::serve(listener, served.app(settings.server).with_api_keys(keys), stop_signal()).await?;
         eprintln!("stopped");
         Ok(())
     })
-}
-
-/// A model that is ready to be served.
-pub(crate) struct Served {
-    pub(crate) engine: Engine,
-    pub(crate) tokenizer: TextTokenizer,
-    /// A text of the model's own language, for the first request to try.
-    sample: String,
-}
-
-impl Served {
-    pub(crate) fn load(settings: &Settings) -> Result<Self, Error> {
-        let is_oracle = settings.model == "oracle";
-        let dir = if is_oracle { oracle::ensure(&oracle_spec(&santa_fe()?))? } else { hub::resolve(&settings.model)? };
-        let checkpoint = Checkpoint::open(&dir)?;
-        let tokenizer = TextTokenizer::open(&dir, checkpoint.config())?;
-        let backend = CpuBackend::load(&checkpoint, settings.cpu())?;
-        let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
-        let sample = if is_oracle { tokenizer.decode(&[0, 7])? } else { " a dark night".to_owned() };
-        let engine = Engine::start(settings.model.clone(), fingerprint, device, backend, settings.scheduler())?;
-        Ok(Self { engine, tokenizer, sample })
-    }
-
-    pub(crate) fn app(self, config: ServerConfig) -> App {
-        App::new(Arc::new(self.engine), Arc::new(self.tokenizer), config)
-    }
-}
-
-/// The process that the built-in oracle predicts.
-pub(crate) fn santa_fe() -> Result<SantaFe, Error> {
-    Ok(SantaFe::new(128, 1.3, 1e-6)?)
-}
-
-fn oracle_spec(process: &SantaFe) -> OracleSpec {
-    let probabilities = process.probabilities().to_vec();
-    OracleSpec { probabilities, doubt: process.doubt(), context_length: ORACLE_CONTEXT }
 }
 
 pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, Error> {

@@ -8,6 +8,17 @@ use surprisal_server::{ApiKeys, ServerConfig};
 
 use crate::error::Error;
 
+/// Which engine computes.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EngineChoice {
+    /// mistralrs for GGUF files, --isq and what the native engine does not know; else the native one
+    Auto,
+    Native,
+    /// For programs that were built with it
+    Mistralrs,
+}
+
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -33,12 +44,15 @@ pub(crate) enum ActivationType {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// `oracle`, a folder, or an id on the Hugging Face hub.
+    /// `oracle`, a folder, an id on the Hugging Face hub, or a GGUF file.
     pub(crate) model: String,
     pub(crate) host: String,
     /// 0 means any free port.
     pub(crate) port: u16,
-    /// How weights are stored and products read activations.
+    pub(crate) engine: EngineChoice,
+    /// mistralrs' in-situ quantisation.
+    pub(crate) isq: Option<String>,
+    /// For the native engine: how weights are stored and products read activations.
     pub(crate) dtype: Dtype,
     pub(crate) activations: ActivationType,
     /// Compute threads; 0 means one a core.
@@ -64,6 +78,8 @@ impl Default for Settings {
             model: "oracle".to_owned(),
             host: "127.0.0.1".to_owned(),
             port: 8000,
+            engine: EngineChoice::Auto,
+            isq: None,
             dtype: Dtype::Auto,
             activations: ActivationType::F32,
             threads: 0,
@@ -111,8 +127,13 @@ impl Settings {
         Ok(ApiKeys::parse(&keys))
     }
 
-    /// Refuses what would leave the engine without work or memory.
+    /// Refuses what would leave the engine without work or memory, and what the native engine would not heed.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.engine == EngineChoice::Native && self.isq.is_some() {
+            return Err(Error::Usage(
+                "isq is set, but only mistralrs quantises so; the native engine has dtype".to_owned(),
+            ));
+        }
         for (name, value) in [
             ("cache_mib", self.cache_mib),
             ("token_budget", self.token_budget),
@@ -125,6 +146,17 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// Refuses what mistralrs would not heed.
+    pub(crate) fn check_for_mistralrs(&self) -> Result<(), Error> {
+        if self.dtype == Dtype::Auto && self.activations == ActivationType::F32 {
+            return Ok(());
+        }
+        Err(Error::Usage(
+            "dtype and activations are for the native engine, and mistralrs is to serve this model; it has isq"
+                .to_owned(),
+        ))
     }
 
     pub(crate) fn scheduler(&self) -> SchedulerConfig {

@@ -78,7 +78,6 @@ fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {
     assert!(serving.child.wait().unwrap().success(), "SIGTERM is a clean end");
 }
 
-/// From config.json alone: the 405B model in FP8 needs eight H100.
 /// Flags before environment, environment before file, file before defaults.
 #[test]
 fn settings_have_one_precedence_and_are_printed() {
@@ -98,6 +97,7 @@ fn settings_have_one_precedence_and_are_printed() {
     assert!(!text.contains("secret"));
 }
 
+/// From config.json alone: the 405B model in FP8 needs eight H100.
 #[test]
 fn the_doctor_plans_a_model() {
     let dir = tempfile::tempdir().unwrap();

@@ -22,4 +22,4 @@ pub use error::Error;
 pub use footprint::Footprint;
 pub use fp8::Quantization;
 pub use rope::RopeScaling;
-pub use tokenizer::TextTokenizer;
+pub use tokenizer::{TextTokenizer, Vocabulary};

@@ -17,13 +17,47 @@ pub struct TextTokenizer {
     class: Option<String>,
 }
 
+/// What a tokenizer must know of its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    /// Token ids are below it.
+    pub size: usize,
+    /// The beginning-of-sequence token, unless tokenizer_config.json says another.
+    pub bos: Option<u32>,
+    /// The end-of-sequence token, unless tokenizer_config.json says another.
+    pub eos: Option<u32>,
+}
+
+impl Vocabulary {
+    /// Of a model of any architecture: `size` is its own; BOS and EOS are config.json's, if there is one and it says.
+    ///
+    /// # Errors
+    ///
+    /// A config.json that cannot be read, or is not JSON.
+    pub fn read(dir: &Path, size: usize) -> Result<Self, Error> {
+        let config = settings(&dir.join("config.json"))?;
+        let id = |name: &str| {
+            let value = config.get(name)?;
+            value.as_u64().or_else(|| value.get(0)?.as_u64()).and_then(|id| u32::try_from(id).ok())
+        };
+        Ok(Self { size, bos: id("bos_token_id"), eos: id("eos_token_id") })
+    }
+}
+
+impl From<&LlamaConfig> for Vocabulary {
+    fn from(config: &LlamaConfig) -> Self {
+        Self { size: config.vocab_size, bos: config.bos_token_id, eos: config.eos_token_id }
+    }
+}
+
 impl TextTokenizer {
     /// Reads tokenizer.json, and tokenizer_config.json if there is one.
     ///
     /// # Errors
     ///
     /// A file that cannot be read or parsed, or a token id outside the model's vocabulary.
-    pub fn open(dir: &Path, config: &LlamaConfig) -> Result<Self, Error> {
+    pub fn open(dir: &Path, vocabulary: impl Into<Vocabulary>) -> Result<Self, Error> {
+        let vocabulary = vocabulary.into();
         let path = dir.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| Error::malformed(&path, error))?;
@@ -31,13 +65,10 @@ impl TextTokenizer {
         tokenizer.with_padding(None);
         let settings = settings(&dir.join("tokenizer_config.json"))?;
         let special = |name: &str| special_token(&settings, name).and_then(|token| tokenizer.token_to_id(&token));
-        let bos = special("bos_token").or(config.bos_token_id);
-        let eos = special("eos_token").or(config.eos_token_id);
-        if let Some(id) = bos.filter(|&id| id as usize >= config.vocab_size) {
-            return Err(Error::malformed(
-                &path,
-                format!("BOS has id {id}, but the model has {} ids", config.vocab_size),
-            ));
+        let bos = special("bos_token").or(vocabulary.bos);
+        let eos = special("eos_token").or(vocabulary.eos);
+        if let Some(id) = bos.filter(|&id| id as usize >= vocabulary.size) {
+            return Err(Error::malformed(&path, format!("BOS has id {id}, but the model has {} ids", vocabulary.size)));
         }
         let adds_bos = adds_bos(&tokenizer, &settings, bos);
         let class = settings.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned);
@@ -174,6 +205,17 @@ mod tests {
         ] {
             assert_eq!(open(&post_processor, &settings).bos(), bos, "{settings}");
         }
+    }
+
+    #[test]
+    fn ids_of_special_tokens_are_read_from_any_config() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Vocabulary::read(dir.path(), 9).unwrap(), Vocabulary { size: 9, bos: None, eos: None });
+        let config = json!({"model_type": "phi3", "bos_token_id": 1, "eos_token_id": [2, 7]});
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        assert_eq!(Vocabulary::read(dir.path(), 9).unwrap(), Vocabulary { size: 9, bos: Some(1), eos: Some(2) });
+        std::fs::write(dir.path().join("config.json"), "{").unwrap();
+        assert!(Vocabulary::read(dir.path(), 9).unwrap_err().to_string().contains("config.json"));
     }
 
     #[test]

@@ -1,0 +1,115 @@
+//! Which model is served, and by which engine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use surprisal_engine::{CpuBackend, Engine, Scorer};
+use surprisal_estimator::SantaFe;
+use surprisal_model::oracle::{self, OracleSpec};
+use surprisal_model::{Checkpoint, TextTokenizer, hub};
+use surprisal_server::{App, ServerConfig};
+
+use crate::error::Error;
+use crate::settings::{EngineChoice, Settings};
+
+/// The model that is built in.
+const ORACLE: &str = "oracle";
+
+/// The longest sequence the built-in oracle takes, in tokens.
+const ORACLE_CONTEXT: usize = 2048;
+
+/// A model that is ready to be served.
+pub(crate) struct Served {
+    pub(crate) scorer: Arc<dyn Scorer>,
+    pub(crate) tokenizer: TextTokenizer,
+    /// A text of the model's own language, for the first request to try.
+    pub(crate) sample: String,
+}
+
+impl Served {
+    pub(crate) async fn load(settings: &Settings) -> Result<Self, Error> {
+        let path = path(&settings.model)?;
+        if settings.engine == EngineChoice::Mistralrs || settings.isq.is_some() || is_gguf(&path) {
+            settings.check_for_mistralrs()?;
+            return mistralrs(path, settings).await;
+        }
+        match Checkpoint::open(&path) {
+            Ok(checkpoint) => native(&checkpoint, &path, settings),
+            Err(error @ surprisal_model::Error::Config { .. })
+                if settings.engine == EngineChoice::Auto && cfg!(feature = "mistralrs") =>
+            {
+                tracing::warn!(%error, "not a model of the native engine; mistralrs may know it");
+                settings.check_for_mistralrs()?;
+                mistralrs(path, settings).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn new(scorer: Arc<dyn Scorer>, tokenizer: TextTokenizer) -> Result<Self, Error> {
+        let sample = match scorer.describe().id.as_str() {
+            ORACLE => tokenizer.decode(&[0, 7])?,
+            _ => " a dark night".to_owned(),
+        };
+        Ok(Self { scorer, tokenizer, sample })
+    }
+
+    pub(crate) fn app(self, config: ServerConfig) -> App {
+        App::new(self.scorer, Arc::new(self.tokenizer), config)
+    }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// A GGUF file, or a model's folder, written or downloaded unless it is cached.
+fn path(model: &str) -> Result<PathBuf, Error> {
+    if model == ORACLE {
+        return Ok(oracle::ensure(&oracle_spec(&santa_fe()?))?);
+    }
+    let path = Path::new(model);
+    if !is_gguf(path) {
+        return Ok(hub::resolve(model)?);
+    }
+    if !path.is_file() {
+        let reason = "there is no such GGUF file".to_owned();
+        return Err(surprisal_model::Error::NotFound { name: model.to_owned(), reason }.into());
+    }
+    Ok(path.to_owned())
+}
+
+fn native(checkpoint: &Checkpoint, dir: &Path, settings: &Settings) -> Result<Served, Error> {
+    let tokenizer = TextTokenizer::open(dir, checkpoint.config())?;
+    let backend = CpuBackend::load(checkpoint, settings.cpu())?;
+    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+    let engine = Engine::start(settings.model.clone(), fingerprint, device, backend, settings.scheduler())?;
+    Served::new(Arc::new(engine), tokenizer)
+}
+
+#[cfg(feature = "mistralrs")]
+async fn mistralrs(path: PathBuf, settings: &Settings) -> Result<Served, Error> {
+    use surprisal_mistral::{MistralScorer, Source};
+    use surprisal_model::Vocabulary;
+
+    let source = Source { path, isq: settings.isq.clone() };
+    let scorer = MistralScorer::load(settings.model.clone(), &source, settings.max_length).await?;
+    let vocabulary = Vocabulary::read(source.dir(), scorer.describe().vocab_size)?;
+    let tokenizer = TextTokenizer::open(source.dir(), vocabulary)?;
+    Served::new(Arc::new(scorer), tokenizer)
+}
+
+#[cfg(not(feature = "mistralrs"))]
+async fn mistralrs(_: PathBuf, _: &Settings) -> Result<Served, Error> {
+    Err(Error::NoMistralrs)
+}
+
+/// The process that the built-in oracle predicts.
+pub(crate) fn santa_fe() -> Result<SantaFe, Error> {
+    Ok(SantaFe::new(128, 1.3, 1e-6)?)
+}
+
+fn oracle_spec(process: &SantaFe) -> OracleSpec {
+    let probabilities = process.probabilities().to_vec();
+    OracleSpec { probabilities, doubt: process.doubt(), context_length: ORACLE_CONTEXT }
+}

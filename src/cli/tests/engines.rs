@@ -1,0 +1,86 @@
+//! Choosing an engine on the command line.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, Output};
+
+fn serve(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_surprisal")).args(["serve", "--port", "0"]).args(args).output().unwrap()
+}
+
+fn refused(args: &[&str], code: i32, hint: &str) {
+    let output = serve(args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    assert!(said.contains(hint), "{args:?}: {said}");
+}
+
+#[test]
+fn what_the_chosen_engine_would_not_heed_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (none, gguf) = (dir.path().join("none.gguf"), dir.path().join("a.gguf"));
+    std::fs::write(&gguf, b"GGUF").unwrap();
+    refused(&["--engine", "native", "--isq", "q8_0"], 2, "isq is set");
+    refused(&["--model", none.to_str().unwrap()], 1, "no such GGUF file");
+    refused(&["--model", gguf.to_str().unwrap(), "--dtype", "int8"], 2, "dtype and activations");
+    let config = r#"{"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}"#;
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    refused(&["--model", dir.path().to_str().unwrap(), "--engine", "native"], 1, "Phi3ForCausalLM");
+}
+
+#[cfg(not(feature = "mistralrs"))]
+#[test]
+fn a_program_without_mistralrs_says_how_to_get_it() {
+    refused(&["--engine", "mistralrs"], 2, "--features mistralrs");
+    refused(&["--isq", "q8_0"], 2, "--features mistralrs");
+}
+
+#[cfg(feature = "mistralrs")]
+mod with_mistralrs {
+    use std::io::{BufRead, BufReader};
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
+    use serde_json::Value;
+    use surprisal_tests::tiny::{TinyLlama, decode_bytes};
+
+    /// The sum of a text's log-probabilities, and the fingerprint, by a server with these flags.
+    fn score(dir: &Path, flags: &[&str]) -> (f64, String) {
+        let binary = env!("CARGO_BIN_EXE_surprisal");
+        let model = dir.to_str().unwrap();
+        let mut server = Command::new(binary)
+            .args(["serve", "--port", "0", "--model", model])
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let line = lines.find(|line| line.starts_with("serving")).unwrap();
+        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().trim_end_matches(',');
+        let drain = std::thread::spawn(move || lines.for_each(drop));
+        let scored = Command::new(binary)
+            .args(["score", "--url", url, "--context", "t5 t9", "t7 t3 t3 t8", "--json"])
+            .output()
+            .unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        drain.join().unwrap();
+        assert!(scored.status.success(), "{}", String::from_utf8_lossy(&scored.stderr));
+        let answer: Value = serde_json::from_slice(&scored.stdout).unwrap();
+        (answer["results"][0]["sum"].as_f64().unwrap(), answer["fingerprint"].as_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn both_engines_serve_one_model() {
+        let dir = tempfile::tempdir().unwrap();
+        TinyLlama { vocab: 512, hidden: 128, intermediate: 256, ..TinyLlama::default() }.write(dir.path(), 1);
+        decode_bytes(dir.path());
+        let (native, by_native) = score(dir.path(), &[]);
+        let (mistral, by_mistral) = score(dir.path(), &["--engine", "mistralrs"]);
+        let (quantised, by_quantised) = score(dir.path(), &["--isq", "q8_0"]);
+        assert!(by_native.contains("-cpu-") && by_mistral.contains("-f32-mistralrs-"), "{by_native} {by_mistral}");
+        assert!(by_quantised.contains("-q8_0-mistralrs-"), "{by_quantised}");
+        assert!((native - mistral).abs() < 1e-3, "{native} {mistral}");
+        assert!((native - quantised).abs() < 1.0 && quantised != mistral, "{native} {quantised}");
+    }
+}

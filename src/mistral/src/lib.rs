@@ -1,0 +1,12 @@
+//! Scores through mistralrs: GGUF, in-situ quantisation, and architectures that the native engine lacks.
+//!
+//! The crate is empty without its feature `mistralrs`.
+
+#![cfg(feature = "mistralrs")]
+
+mod load;
+mod logprobs;
+mod scorer;
+
+pub use load::{LoadError, Source};
+pub use scorer::MistralScorer;

@@ -1,0 +1,145 @@
+//! From a model's files to a mistralrs pipeline.
+
+use std::fmt::Display;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use mistralrs::core::{GGUFLoaderBuilder, GGUFSpecificConfig, MistralRsBuilder};
+use mistralrs::{
+    AutoDeviceMapParams, DefaultSchedulerMethod, Device, DeviceMapSetting, Model, ModelDType, SchedulerConfig,
+    TextModelBuilder, TokenSource, parse_isq_value,
+};
+use serde_json::Value;
+
+/// What to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// A folder in the Hugging Face layout, or a GGUF file with a tokenizer.json beside it.
+    pub path: PathBuf,
+    /// In-situ quantisation, as mistralrs names it (`q8_0`, `q4k`, ...); for folders.
+    pub isq: Option<String>,
+}
+
+/// Why a model could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The quantisation has no such name, or the model is quantised already.
+    #[error("isq is {0:?}; {1}")]
+    Isq(String, String),
+    /// mistralrs refused the model.
+    #[error("mistralrs cannot load {path}: {reason}")]
+    Refused {
+        /// The folder or file.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl Source {
+    /// Whether it is a GGUF file.
+    pub fn is_gguf(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    }
+
+    /// The folder with tokenizer.json.
+    pub fn dir(&self) -> &Path {
+        if self.is_gguf() { self.path.parent().unwrap_or(Path::new("")) } else { &self.path }
+    }
+
+    /// The first line of a reason: the others are a backtrace, where the environment asks for one.
+    pub(crate) fn refused(&self, reason: impl Display) -> LoadError {
+        let reason = reason.to_string().lines().next().unwrap_or_default().to_owned();
+        LoadError::Refused { path: self.path.clone(), reason }
+    }
+
+    /// Beyond the sliding window of config.json mistralrs' numbers are wrong (by nats, on the CPU), so no sequence may be longer.
+    pub(crate) fn window(&self) -> Result<Option<usize>, LoadError> {
+        if self.is_gguf() {
+            return Ok(None);
+        }
+        let path = self.path.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(|source| LoadError::Io { path, source })?;
+        let config: Value = serde_json::from_str(&text).map_err(|error| self.refused(error))?;
+        let off = config.get("use_sliding_window") == Some(&Value::Bool(false));
+        let window = config.get("sliding_window").and_then(Value::as_u64).filter(|_| !off);
+        Ok(window.and_then(|window| usize::try_from(window).ok()))
+    }
+
+    /// A pipeline on the CPU that computes in f32.
+    pub(crate) async fn load(&self) -> Result<Model, LoadError> {
+        match (self.is_gguf(), &self.isq) {
+            (true, Some(isq)) => Err(LoadError::Isq(isq.clone(), "a GGUF file is quantised already".to_owned())),
+            (true, None) => self.load_gguf().await,
+            (false, _) => self.builder()?.build().await.map_err(|error| self.refused(error)),
+        }
+    }
+
+    /// Without the prefix cache: with it, rows of logits are missing.
+    fn builder(&self) -> Result<TextModelBuilder, LoadError> {
+        let builder = TextModelBuilder::new(self.path.display())
+            .with_force_cpu()
+            .with_dtype(ModelDType::F32)
+            .with_prefix_cache_n(None);
+        let Some(isq) = &self.isq else { return Ok(builder) };
+        let parsed = parse_isq_value(isq, None).map_err(|error| LoadError::Isq(isq.clone(), error))?;
+        Ok(builder.with_isq(parsed))
+    }
+
+    /// As mistralrs' own builder for GGUF files does, which cannot be told to compute in f32.
+    async fn load_gguf(&self) -> Result<Model, LoadError> {
+        let dir = self.dir().display().to_string();
+        let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let config = GGUFSpecificConfig::default();
+        let loader = GGUFLoaderBuilder::new(None, Some(dir.clone()), dir, vec![file], config, false, None).build();
+        let pipeline = loader
+            .load_model_from_hf(
+                None,
+                TokenSource::None,
+                &ModelDType::F32,
+                &Device::Cpu,
+                true,
+                DeviceMapSetting::Auto(AutoDeviceMapParams::default_text()),
+                None,
+                None,
+            )
+            .map_err(|error| self.refused(error))?;
+        let one = SchedulerConfig::DefaultScheduler { method: DefaultSchedulerMethod::Fixed(NonZeroUsize::MIN) };
+        let engine = MistralRsBuilder::new(pipeline, one, false, None).with_no_prefix_cache(true).build().await;
+        Ok(Model::new(engine))
+    }
+
+    /// 16 hex digits that change whenever a weight or the configuration does.
+    pub(crate) fn hash(&self) -> Result<String, LoadError> {
+        let mut hasher = blake3::Hasher::new();
+        for path in self.files()? {
+            hasher.update_mmap_rayon(&path).map_err(|source| LoadError::Io { path, source })?;
+        }
+        Ok(hasher.finalize().to_hex()[..16].to_owned())
+    }
+
+    /// The files that the numbers depend on, sorted.
+    fn files(&self) -> Result<Vec<PathBuf>, LoadError> {
+        if self.is_gguf() {
+            return Ok(vec![self.path.clone()]);
+        }
+        let failed = |source| LoadError::Io { path: self.path.clone(), source };
+        let mut files = vec![self.path.join("config.json")];
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "safetensors") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}

@@ -1,0 +1,210 @@
+//! `MistralScorer`: the one safe way to get prompt logits out of mistralrs.
+//!
+//! Raw logits come for one sequence at a time, so a semaphore admits one; the channel is drained until it closes, because the
+//! engine counts a request as running until then; and the rows are counted, because a shared prefix would leave some out.
+//! A request that was sent is seen through even if nobody waits for it any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mistralrs::{Constraint, Model, NormalRequest, Request, RequestMessage, ResponseOk, SamplingParams, Tensor};
+use surprisal_engine::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::load::{LoadError, Source};
+use crate::logprobs::logprobs;
+
+/// A model served by mistralrs.
+pub struct MistralScorer {
+    engine: Arc<Engine>,
+    card: ModelCard,
+}
+
+struct Engine {
+    model: Model,
+    one: Semaphore,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    waiting: AtomicU64,
+    running: AtomicU64,
+    finished: AtomicU64,
+    cancelled: AtomicU64,
+    computed: AtomicU64,
+    scored: AtomicU64,
+}
+
+impl MistralScorer {
+    /// Loads a model and asks it a first query, which tells the vocabulary's size. `max_length` caps the model's own
+    /// longest sequence, in tokens; so does a sliding window.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, a quantisation that does not exist, or what mistralrs says.
+    pub async fn load(id: String, source: &Source, max_length: Option<usize>) -> Result<Self, LoadError> {
+        let kind = match (&source.isq, source.is_gguf()) {
+            (Some(isq), _) => isq.clone(),
+            (None, true) => "gguf".to_owned(),
+            (None, false) => "f32".to_owned(),
+        };
+        let window = source.window()?;
+        let engine = Engine { model: source.load().await?, one: Semaphore::new(1), counts: Counts::default() };
+        let (vocab_size, own_length) = engine.shape().await.map_err(|reason| source.refused(reason))?;
+        let card = ModelCard {
+            id,
+            fingerprint: format!("{}-{kind}-mistralrs-0.8.1", source.hash()?),
+            vocab_size,
+            max_length: [max_length, window].into_iter().flatten().fold(own_length, usize::min),
+            device: "cpu, mistralrs".to_owned(),
+        };
+        Ok(Self { engine: Arc::new(engine), card })
+    }
+
+    fn check(&self, query: &Query) -> Result<(), ScoreError> {
+        let (len, limit) = (query.tokens.len(), self.card.max_length);
+        if query.score_from == 0 {
+            return Err(ScoreError::NothingGiven(0));
+        }
+        if query.score_from >= len {
+            return Err(ScoreError::NothingToScore { score_from: query.score_from, len });
+        }
+        if len > limit {
+            return Err(ScoreError::TooLong { len, limit });
+        }
+        match query.tokens.iter().position(|&token| token as usize >= self.card.vocab_size) {
+            Some(position) => Err(ScoreError::TokenOutOfRange {
+                token: query.tokens[position],
+                position,
+                limit: self.card.vocab_size,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Counts a query that nobody waits for any more.
+struct Waiting(Arc<Engine>, bool);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.1 {
+            self.0.counts.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Scorer for MistralScorer {
+    fn score(&self, query: Query) -> ScoreFuture<'_> {
+        Box::pin(async move {
+            self.check(&query)?;
+            let engine = self.engine.clone();
+            engine.counts.waiting.fetch_add(1, Ordering::Relaxed);
+            let mut waiting = Waiting(engine.clone(), false);
+            let permit = engine.one.acquire().await.map_err(|_| ScoreError::Stopped)?;
+            // Seen through to its end even if this future is dropped: the permit goes back when the engine is free again.
+            permit.forget();
+            waiting.1 = true;
+            drop(waiting);
+            let task = tokio::spawn(async move {
+                engine.counts.running.fetch_add(1, Ordering::Relaxed);
+                let answer = engine.answer(&query).await;
+                engine.counts.running.fetch_sub(1, Ordering::Relaxed);
+                engine.one.add_permits(1);
+                answer
+            });
+            task.await.unwrap_or_else(|error| Err(ScoreError::Backend(error.to_string())))
+        })
+    }
+
+    fn describe(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn stats(&self) -> Stats {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = &self.engine.counts;
+        Stats {
+            waiting_queries: read(&counts.waiting),
+            running_queries: read(&counts.running),
+            finished_queries: read(&counts.finished),
+            cancelled_queries: read(&counts.cancelled),
+            computed_tokens: read(&counts.computed),
+            scored_tokens: read(&counts.scored),
+            forward_passes: read(&counts.finished),
+            ..Stats::default()
+        }
+    }
+}
+
+impl Engine {
+    /// The vocabulary's size and the longest sequence, in tokens.
+    async fn shape(&self) -> Result<(usize, usize), String> {
+        let logits = self.logits(&[0, 0]).await?;
+        let vocab_size = logits.dim(1).map_err(|error| error.to_string())?;
+        let max_length = self.model.max_sequence_length().map_err(|error| error.to_string())?;
+        Ok((vocab_size, max_length.ok_or("it does not say how long its sequences may be")?))
+    }
+
+    async fn answer(&self, query: &Query) -> Result<Scores, ScoreError> {
+        let logits = match self.logits(&query.tokens).await {
+            Ok(logits) => logits,
+            // An engine that died is restarted by the next request that asks for it.
+            Err(reason) => {
+                tracing::warn!(%reason, "mistralrs lost a request; asking once more");
+                self.logits(&query.tokens).await.map_err(ScoreError::Backend)?
+            }
+        };
+        let (tokens, score_from) = (query.tokens.clone(), query.score_from);
+        let scored = tokio::task::spawn_blocking(move || logprobs(&logits, &tokens, score_from)).await;
+        let logprobs = scored.map_err(|error| error.to_string()).flatten().map_err(ScoreError::Backend)?;
+        self.counts.finished.fetch_add(1, Ordering::Relaxed);
+        self.counts.computed.fetch_add(query.tokens.len() as u64, Ordering::Relaxed);
+        self.counts.scored.fetch_add(logprobs.len() as u64, Ordering::Relaxed);
+        Ok(Scores { logprobs, cached_tokens: 0, computed_tokens: query.tokens.len() })
+    }
+
+    async fn logits(&self, tokens: &[u32]) -> Result<Tensor, String> {
+        let (to, mut from) = mpsc::channel(4);
+        let sender = self.model.inner().get_sender(None).map_err(|error| error.to_string())?;
+        sender.send(request(tokens.to_vec(), to)).await.map_err(|error| format!("it takes no requests: {error}"))?;
+        let first = from.recv().await.ok_or("it ended without an answer")?;
+        while from.recv().await.is_some() {}
+        match first.as_result() {
+            Ok(ResponseOk::Raw { logits_chunks, .. }) => {
+                let logits = logits_chunks.into_iter().next().ok_or("it answered no logits")?;
+                match logits.dim(0) {
+                    Ok(rows) if rows == tokens.len() => Ok(logits),
+                    Ok(rows) => Err(format!("it answered {rows} rows of logits for {} tokens", tokens.len())),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            Ok(_) => Err("it answered something else than logits".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// A prompt whose logits are wanted, and nothing generated.
+fn request(tokens: Vec<u32>, response: mpsc::Sender<mistralrs::Response>) -> Request {
+    let sampling_params = SamplingParams { max_len: Some(0), ..SamplingParams::deterministic() };
+    Request::Normal(Box::new(NormalRequest {
+        messages: RequestMessage::CompletionTokens(tokens),
+        sampling_params,
+        response,
+        return_logprobs: false,
+        is_streaming: false,
+        id: 0,
+        constraint: Constraint::None,
+        suffix: None,
+        tools: None,
+        tool_choice: None,
+        logits_processors: None,
+        return_raw_logits: true,
+        web_search_options: None,
+        model_id: None,
+        truncate_sequence: false,
+    }))
+}
