@@ -19,6 +19,7 @@ pub(crate) enum Error {
     #[cfg(feature = "mistralrs")]
     #[error(transparent)]
     Mistralrs(#[from] surprisal_mistral::LoadError),
+    #[cfg(not(feature = "mistralrs"))]
     #[error(
         "GGUF files, --isq and --engine mistralrs need mistralrs, which this program was built without; build it with \
          `cargo build --release --features mistralrs`"
@@ -35,7 +36,9 @@ pub(crate) enum Error {
 impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Config { .. } | Error::NoMistralrs => 2,
+            Error::Usage(_) | Error::Config { .. } => 2,
+            #[cfg(not(feature = "mistralrs"))]
+            Error::NoMistralrs => 2,
             _ => 1,
         }
     }

@@ -3,6 +3,10 @@
 //! Each query row walks its sequence's blocks in order of position, one block a step, whatever the chunk it belongs to:
 //! so its bits depend on its past alone. Partly visible blocks, at the end of its past and at the edge of a sliding window,
 //! are read from the first token it sees to its own and no further.
+//!
+//! A task's tile holds rows of several chunks if they are short, and reads a block that they share once for all of them.
+
+use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -12,7 +16,7 @@ use super::math;
 use super::matrix::{Write, product_rows};
 use super::panels::{PANEL, Panels, Row};
 use super::rope::Angles;
-use crate::backend::{BLOCK_TOKENS, Chunk};
+use crate::backend::{BLOCK_TOKENS, BlockId, Chunk};
 
 /// Query rows of one task.
 const TILE: usize = 24;
@@ -93,79 +97,151 @@ pub(crate) fn write_kv(inputs: &Inputs<'_>, kv: &mut LayerKv) {
 /// Attention of all rows; keys and values of the same rows are in the cache already.
 pub(crate) fn attend(arch: Arch, inputs: &Inputs<'_>, kv: &LayerKv) -> Panels {
     let shape = inputs.shape;
-    let tasks: Vec<(usize, &Chunk, usize)> = inputs
-        .chunks
-        .iter()
-        .flat_map(|chunk| (0..chunk.rows.len()).step_by(TILE).map(move |offset| (chunk, offset)))
-        .flat_map(|(chunk, offset)| (0..shape.kv_heads).map(move |kv_head| (kv_head, chunk, offset)))
-        .collect();
-    let tiles: Vec<Tile> = tasks
-        .par_iter()
-        .map(|&(kv_head, chunk, offset)| arch.dispatch(Task { inputs, chunk, offset, kv, kv_head }))
+    let tiles = tiles(inputs.chunks);
+    // Head by head, so that a prefix that many chunks share stays in the core's cache.
+    let outputs: Vec<Vec<Row>> = (0..shape.kv_heads * tiles.len())
+        .into_par_iter()
+        .map(|task| {
+            let (kv_head, spans) = (task / tiles.len(), &tiles[task % tiles.len()]);
+            arch.dispatch(Task { inputs, spans, kv, kv_head })
+        })
         .collect();
     let mut out = Panels::zeros(inputs.qkv.rows(), shape.heads * shape.head_panels);
-    for (&(kv_head, chunk, offset), tile) in tasks.iter().zip(&tiles) {
-        let first = shape.query_panel(kv_head * shape.group());
-        for (panel, rows) in tile.out.chunks_exact(tile.rows).enumerate() {
-            for (row, values) in rows.iter().enumerate() {
-                *out.row_mut(first + panel, chunk.rows.start + offset + row) = *values;
+    out.panels_mut().enumerate().for_each(|(panel, out)| {
+        let group_panels = shape.group() * shape.head_panels;
+        let outputs = &outputs[panel / group_panels * tiles.len()..][..tiles.len()];
+        for (spans, values) in tiles.iter().zip(outputs) {
+            let rows = tile_rows(spans);
+            let values = &values[panel % group_panels * rows..][..rows];
+            for span in spans {
+                out[span.batch_rows()].copy_from_slice(&values[span.rows.clone()]);
             }
         }
-    }
+    });
     out
 }
 
-/// One task's result: for each panel of the group's heads, `rows` rows.
-struct Tile {
-    rows: usize,
-    out: Vec<Row>,
+/// Consecutive rows of one chunk in a tile.
+#[derive(Clone, Debug)]
+struct Span<'a> {
+    chunk: &'a Chunk,
+    /// The first of them in the chunk.
+    offset: usize,
+    /// Where they are in the tile.
+    rows: Range<usize>,
 }
 
-/// Up to [`TILE`] query rows of one chunk, for all query heads that share a key-value head.
+/// All rows of a batch, in tiles of at most [`TILE`].
+fn tiles(chunks: &[Chunk]) -> Vec<Vec<Span<'_>>> {
+    let mut tiles: Vec<Vec<Span<'_>>> = Vec::new();
+    let mut used = TILE;
+    for chunk in chunks {
+        let mut offset = 0;
+        while offset < chunk.rows.len() {
+            if used == TILE {
+                tiles.push(Vec::new());
+                used = 0;
+            }
+            let rows = used..TILE.min(used + chunk.rows.len() - offset);
+            let span = Span { chunk, offset, rows };
+            (used, offset) = (span.rows.end, offset + span.rows.len());
+            tiles.last_mut().into_iter().for_each(|tile| tile.push(span.clone()));
+        }
+    }
+    tiles
+}
+
+fn tile_rows(spans: &[Span<'_>]) -> usize {
+    spans.last().map_or(0, |span| span.rows.end)
+}
+
+impl Span<'_> {
+    fn batch_rows(&self) -> Range<usize> {
+        let first = self.chunk.rows.start + self.offset;
+        first..first + self.rows.len()
+    }
+
+    /// The sequence's positions of the first and the last row.
+    fn positions(&self) -> (usize, usize) {
+        let first = self.chunk.start + self.offset;
+        (first, first + self.rows.len() - 1)
+    }
+
+    /// The block of the sequence's `index`-th [`BLOCK_TOKENS`] tokens, if any row sees some of them.
+    fn block(&self, index: usize, window: usize) -> Option<BlockId> {
+        let (first, last) = self.positions();
+        let seen = (first + 1).saturating_sub(window) / BLOCK_TOKENS..=last / BLOCK_TOKENS;
+        seen.contains(&index).then(|| self.chunk.blocks[index])
+    }
+}
+
+/// One tile, for all query heads that share a key-value head. Its result: for each panel of those heads, the tile's rows.
 struct Task<'a> {
     inputs: &'a Inputs<'a>,
-    chunk: &'a Chunk,
-    offset: usize,
+    spans: &'a [Span<'a>],
     kv: &'a LayerKv,
     kv_head: usize,
 }
 
+/// What a task has so far, all of it `[head][panel][row]`.
+struct State {
+    rows: usize,
+    head_rows: usize,
+    queries: Vec<Row>,
+    heads: Vec<Online>,
+    out: Vec<Row>,
+}
+
 impl WithSimd for Task<'_> {
-    type Output = Tile;
+    type Output = Vec<Row>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Tile {
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<Row> {
         let shape = self.inputs.shape;
-        let rows = TILE.min(self.chunk.rows.len() - self.offset);
-        let first = self.chunk.start + self.offset;
-        let head_rows = shape.head_panels * rows;
+        let rows = tile_rows(self.spans);
         let queries = self.queries(rows);
-        let mut heads: Vec<Online> = vec![Online::new(); shape.group()];
-        let mut out = vec![[0.0; PANEL]; queries.len()];
-        let first_block = (first + 1).saturating_sub(shape.window) / BLOCK_TOKENS;
-        let last_block = (first + rows - 1) / BLOCK_TOKENS;
-        for index in first_block..=last_block {
-            let block = self.chunk.blocks[index];
-            let keys = self.kv.keys(block, self.kv_head);
-            let mut seen = [(0, 0); TILE];
-            for (row, seen) in seen.iter_mut().enumerate() {
-                *seen = visible(first + row, index * BLOCK_TOKENS, shape.window);
-            }
-            let seen = &seen[..rows];
-            for (head, state) in heads.iter_mut().enumerate() {
-                let query = &queries[head * head_rows..][..head_rows];
-                let out = &mut out[head * head_rows..][..head_rows];
-                let mut scores = [[0.0; PANEL]; TILE];
-                product_rows(simd, |p| &query[p * rows..], keys, &mut scores[..rows], Write::Set);
-                state.step(&mut scores[..rows], out, seen);
-                let values = |panel| self.kv.values(block, self.kv_head, panel);
-                accumulate(simd, &scores[..rows], out, seen, values);
+        let out = vec![[0.0; PANEL]; queries.len()];
+        let heads = vec![Online::new(); shape.group()];
+        let mut state = State { rows, head_rows: shape.head_panels * rows, queries, heads, out };
+        let last = self.spans.iter().map(|span| span.positions().1 / BLOCK_TOKENS).max().unwrap_or(0);
+        for index in 0..=last {
+            let block = |span: &Span<'_>| span.block(index, shape.window);
+            for spans in self.spans.chunk_by(|one, next| block(one) == block(next)) {
+                if let Some(block) = block(&spans[0]) {
+                    self.step(simd, &mut state, spans, index, block);
+                }
             }
         }
-        for (head, state) in heads.iter().enumerate() {
-            state.finish(&mut out[head * head_rows..][..head_rows], rows);
+        for (head, online) in state.heads.iter().enumerate() {
+            online.finish(&mut state.out[head * state.head_rows..][..state.head_rows], rows);
         }
-        Tile { rows, out }
+        state.out
+    }
+}
+
+impl Task<'_> {
+    /// Takes in one block, which all of `spans` have as their `index`-th.
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, state: &mut State, spans: &[Span<'_>], index: usize, block: BlockId) {
+        let keys = self.kv.keys(block, self.kv_head);
+        let values = |panel| self.kv.values(block, self.kv_head, panel);
+        let range = spans[0].rows.start..tile_rows(spans);
+        let mut seen = [(0, 0); TILE];
+        for span in spans {
+            for (position, row) in (span.positions().0..).zip(span.rows.clone()) {
+                seen[row] = visible(position, index * BLOCK_TOKENS, self.inputs.shape.window);
+            }
+        }
+        let rows = state.rows;
+        for (head, online) in state.heads.iter_mut().enumerate() {
+            let query = &state.queries[head * state.head_rows..][..state.head_rows];
+            let out = &mut state.out[head * state.head_rows..][..state.head_rows];
+            let mut scores = [[0.0; PANEL]; TILE];
+            let query = |p| &query[p * rows..][range.clone()];
+            product_rows(simd, query, keys, &mut scores[range.clone()], Write::Set);
+            online.step(&mut scores, out, rows, &seen, range.clone());
+            accumulate(simd, &scores, out, rows, &seen, range.clone(), values);
+        }
     }
 }
 
@@ -187,8 +263,8 @@ impl Task<'_> {
         let mut query = vec![[0.0; PANEL]; panels];
         for head in 0..shape.group() {
             let source = shape.query_panel(self.kv_head * shape.group() + head);
-            for row in 0..rows {
-                let batch_row = self.chunk.rows.start + self.offset + row;
+            let batch_rows = self.spans.iter().flat_map(Span::batch_rows);
+            for (row, batch_row) in batch_rows.enumerate() {
                 for (panel, query) in query.iter_mut().enumerate() {
                     *query = *qkv.row(source + panel, batch_row);
                 }
@@ -205,6 +281,10 @@ impl Task<'_> {
     }
 }
 
+/// Of each of a tile's rows: what it makes of a block's tokens, and from which to which it sees them.
+type Scores = [Row; TILE];
+type Seen = [(usize, usize); TILE];
+
 /// The running maximum and sum of each row's softmax.
 #[derive(Clone)]
 struct Online {
@@ -217,11 +297,12 @@ impl Online {
         Self { max: [f32::NEG_INFINITY; TILE], sum: [0.0; TILE] }
     }
 
-    /// Turns scores into weights relative to the new maximum, and rescales what was summed before.
+    /// Turns the scores of some of the tile's rows into weights relative to the new maximum, and rescales what was summed
+    /// before.
     #[inline(always)]
-    fn step(&mut self, scores: &mut [Row], out: &mut [Row], seen: &[(usize, usize)]) {
-        let rows = scores.len();
-        for (row, (scores, &(from, to))) in scores.iter_mut().zip(seen).enumerate() {
+    fn step(&mut self, scores: &mut Scores, out: &mut [Row], rows: usize, seen: &Seen, range: Range<usize>) {
+        for row in range {
+            let (scores, (from, to)) = (&mut scores[row], seen[row]);
             if from == to {
                 continue;
             }
@@ -264,19 +345,20 @@ impl Online {
 #[inline(always)]
 fn accumulate<'a, S: Simd>(
     simd: S,
-    weights: &[Row],
+    weights: &Scores,
     out: &mut [Row],
-    seen: &[(usize, usize)],
+    rows: usize,
+    seen: &Seen,
+    range: Range<usize>,
     values: impl Fn(usize) -> &'a [Row],
 ) {
-    let rows = weights.len();
-    let whole = |&(from, to): &(usize, usize)| to - from == BLOCK_TOKENS;
-    let first = seen.iter().position(whole).unwrap_or(rows);
-    let last = first + seen[first..].iter().take_while(|seen| whole(seen)).count();
+    let whole = |row: &usize| seen[*row].1 - seen[*row].0 == BLOCK_TOKENS;
+    let first = range.clone().find(whole).unwrap_or(range.end);
+    let last = (first..range.end).find(|row| !whole(row)).unwrap_or(range.end);
     for (panel, out) in out.chunks_exact_mut(rows).enumerate() {
         let values = values(panel);
         product_rows(simd, |_| &weights[first..], values, &mut out[first..last], Write::Add);
-        for row in (0..first).chain(last..rows) {
+        for row in (range.start..first).chain(last..range.end) {
             let (from, to) = seen[row];
             if from < to {
                 let shifted = [std::array::from_fn(|k| weights[row].get(from + k).copied().unwrap_or(0.0))];

@@ -25,25 +25,31 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
 }
 
-/// The sum of 32 values, as a fixed tree.
+/// The sum of 32 values.
 #[inline(always)]
 pub(crate) fn sum(row: &Row) -> f32 {
-    let mut partial = *row;
-    let mut half = partial.len() / 2;
-    while half > 0 {
-        let (low, high) = partial.split_at_mut(half);
-        for (low, high) in low.iter_mut().zip(high) {
-            *low += *high;
-        }
-        half /= 2;
-    }
-    partial[0]
+    reduce(row, |a, b| a + b)
 }
 
 /// The greatest of 32 values.
 #[inline(always)]
 pub(crate) fn max(row: &Row) -> f32 {
-    row.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+    reduce(row, |a, b| if a > b { a } else { b })
+}
+
+/// Halves put together until one value is left: a fixed tree, and vector code but for its last steps.
+#[inline(always)]
+fn reduce(row: &Row, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut partial = *row;
+    let mut half = partial.len() / 2;
+    while half > 0 {
+        let (low, high) = partial.split_at_mut(half);
+        for (low, high) in low.iter_mut().zip(high) {
+            *low = join(*low, *high);
+        }
+        half /= 2;
+    }
+    partial[0]
 }
 
 /// `gate = silu(gate) * up`, elementwise; `silu(x) = x / (1 + e^-x)`.
