@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use rayon::prelude::*;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
@@ -13,7 +15,13 @@ use serde::Deserialize;
 
 use crate::fp8::e4m3;
 use crate::tensors::{TensorSpec, is_companion, tensors};
-use crate::{Error, LlamaConfig, Quantization};
+use crate::{Error, LlamaConfig};
+
+/// Values that are converted to f32 at a time, in whole rows.
+const SLAB_VALUES: usize = 1 << 22;
+
+/// Bytes that are hashed at a time.
+const HASHED_BYTES: usize = 1 << 26;
 
 /// A checkpoint's configuration and weights.
 #[derive(Debug)]
@@ -127,50 +135,55 @@ impl Checkpoint {
     ///
     /// It is missing, has another shape or type, or holds a value that is not finite.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
-        self.check_tensor(name, shape)?;
-        let (info, bytes) = self.find(name)?;
-        let values: Vec<f32> = match (info.dtype, self.config.quantization) {
-            (Dtype::F32, _) => {
-                bytes.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
-            (Dtype::F16, _) => bytes.par_chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            (_, Some(quantization)) if info.dtype == Dtype::F8_E4M3 => {
-                self.dequantised(name, shape, bytes, quantization)?
-            }
-            _ => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        };
-        match values.par_iter().position_any(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(at) => Err(Error::Tensor {
-                name: name.to_owned(),
-                expected: "finite values".to_owned(),
-                found: format!("{} at index {at}", values[at]),
-            }),
-        }
+        let mut values = Vec::new();
+        self.read_slabs(name, shape, |_, slab| values.extend_from_slice(slab))?;
+        Ok(values)
     }
 
-    /// A tensor's header and bytes.
-    fn find(&self, name: &str) -> Result<(&TensorInfo, &[u8]), Error> {
+    /// As [`tensor_f32`](Self::tensor_f32), a few rows at a time: `each` gets the first one's index, and their values. What was
+    /// read leaves the memory again, so that a tensor need not fit in it twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`tensor_f32`](Self::tensor_f32).
+    pub fn read_slabs(&self, name: &str, shape: &[usize], mut each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+        self.check_tensor(name, shape)?;
+        let (info, shard) = self.find(name)?;
+        let scales = match self.config.quantization {
+            Some(quantization) if info.dtype == Dtype::F8_E4M3 => {
+                let scale = format!("{name}{}", quantization.suffix());
+                let found = &self.find(&scale)?.0.shape;
+                Some((quantization, self.tensor_f32(&scale, found)?))
+            }
+            _ => None,
+        };
+        let columns = shape.last().map_or(1, |&columns| columns.max(1));
+        let rows = (SLAB_VALUES / columns).max(1);
+        let bytes_per_row = columns.saturating_mul(info.dtype.bitsize()) / 8;
+        let bytes = shard.bytes(info);
+        for (slab, bytes) in bytes.chunks(rows.saturating_mul(bytes_per_row).max(1)).enumerate() {
+            let mut values = converted(info.dtype, bytes);
+            if let Some((quantization, scales)) = &scales {
+                quantization.scale(&mut values, columns, slab * rows, scales);
+            }
+            if let Some(at) = values.par_iter().position_any(|value| !value.is_finite()) {
+                return Err(Error::Tensor {
+                    name: name.to_owned(),
+                    expected: "finite values".to_owned(),
+                    found: format!("{} at index {}", values[at], slab * rows * columns + at),
+                });
+            }
+            each(slab * rows, &values);
+            shard.release(bytes);
+        }
+        Ok(())
+    }
+
+    /// A tensor's header, and the file that has it.
+    fn find(&self, name: &str) -> Result<(&TensorInfo, &Shard), Error> {
         let missing = || Error::MissingTensor { name: name.to_owned() };
         let shard = &self.shards[*self.places.get(name).ok_or_else(missing)?];
-        let info = shard.metadata.info(name).ok_or_else(missing)?;
-        Ok((info, &shard.map[shard.data + info.data_offsets.0..shard.data + info.data_offsets.1]))
-    }
-
-    /// An FP8 matrix times its scales.
-    fn dequantised(
-        &self,
-        name: &str,
-        shape: &[usize],
-        bytes: &[u8],
-        quantization: Quantization,
-    ) -> Result<Vec<f32>, Error> {
-        let scale = format!("{name}{}", quantization.suffix());
-        let found = &self.find(&scale)?.0.shape;
-        let scales = self.tensor_f32(&scale, found)?;
-        let mut values: Vec<f32> = bytes.par_iter().map(|&byte| e4m3(byte)).collect();
-        quantization.scale(&mut values, shape[shape.len() - 1], &scales);
-        Ok(values)
+        Ok((shard.metadata.info(name).ok_or_else(missing)?, shard))
     }
 
     /// 16 hex digits that change whenever a weight, a tensor's name or shape, or a relevant field of config.json does.
@@ -178,7 +191,10 @@ impl Checkpoint {
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{:?}", self.config).as_bytes());
         for shard in &self.shards {
-            hasher.update_rayon(&shard.map);
+            for bytes in shard.map.chunks(HASHED_BYTES) {
+                hasher.update_rayon(bytes);
+                shard.release(bytes);
+            }
         }
         hasher.finalize().to_hex()[..16].to_owned()
     }
@@ -198,6 +214,22 @@ impl Shard {
         Ok(shard)
     }
 
+    /// A tensor's bytes.
+    fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        &self.map[self.data + info.data_offsets.0..self.data + info.data_offsets.1]
+    }
+
+    /// Tells the system that a part of the map is not needed for now; a hint, so its failing does not matter.
+    #[allow(unsafe_code)]
+    fn release(&self, part: &[u8]) {
+        #[cfg(unix)]
+        {
+            let offset = part.as_ptr().addr() - self.map.as_ptr().addr();
+            // SAFETY: a page of a file's read-only map that is dropped is read from the file again when it is asked for.
+            let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, part.len()) };
+        }
+    }
+
     /// Every tensor lies within the file and has the size its shape says.
     fn check(&self) -> Result<(), Error> {
         let available = self.map.len() - self.data;
@@ -211,6 +243,16 @@ impl Shard {
             }
         }
         Ok(())
+    }
+}
+
+/// Values of a type in f32, little endian.
+fn converted(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::F32 => bytes.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F16 => bytes.par_chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        Dtype::F8_E4M3 => bytes.par_iter().map(|&byte| e4m3(byte)).collect(),
+        _ => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
     }
 }
 
@@ -249,6 +291,26 @@ mod tests {
 
     fn f32s(values: &[f32]) -> Vec<u8> {
         values.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn large_tensors_are_read_in_slabs_of_whole_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let (rows, columns) = (SLAB_VALUES / 1000 + 5, 1000);
+        let mut values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+        let shape = vec![rows, columns];
+        write(dir.path(), "model.safetensors", &[("x", Dtype::F32, shape.clone(), f32s(&values))]);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let mut firsts = Vec::new();
+        checkpoint.read_slabs("x", &shape, |first, slab| firsts.push((first, slab.len()))).unwrap();
+        assert_eq!(firsts, [(0, (rows - 5) * columns), (rows - 5, 5 * columns)]);
+        assert!(checkpoint.tensor_f32("x", &shape).unwrap() == values);
+
+        let last = rows * columns - 1;
+        values[last] = f32::NAN;
+        write(dir.path(), "model.safetensors", &[("x", Dtype::F32, shape.clone(), f32s(&values))]);
+        let error = Checkpoint::open(dir.path()).unwrap().tensor_f32("x", &shape).unwrap_err().to_string();
+        assert!(error.contains(&format!("NaN at index {last}")), "{error}");
     }
 
     #[test]

@@ -57,8 +57,9 @@ impl Quantization {
     }
 
     /// Multiplies a row-major matrix by its scales, whose shape is one of [`Quantization::shapes`].
-    pub(crate) fn scale(self, values: &mut [f32], columns: usize, scales: &[f32]) {
-        values.par_chunks_exact_mut(columns.max(1)).enumerate().for_each(|(row, values)| match self {
+    pub(crate) fn scale(self, values: &mut [f32], columns: usize, first_row: usize, scales: &[f32]) {
+        let rows = values.par_chunks_exact_mut(columns.max(1)).enumerate();
+        rows.map(|(row, values)| (first_row + row, values)).for_each(|(row, values)| match self {
             Self::Rows => {
                 let scale = scales[if scales.len() == 1 { 0 } else { row }];
                 values.iter_mut().for_each(|value| *value *= scale);
@@ -102,13 +103,16 @@ mod tests {
     #[test]
     fn scales_go_by_row_or_by_block() {
         let mut values = [1.0; 6];
-        Quantization::Rows.scale(&mut values, 3, &[2.0, 3.0]);
+        Quantization::Rows.scale(&mut values, 3, 0, &[2.0, 3.0]);
         assert_eq!(values, [2.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
-        Quantization::Rows.scale(&mut values, 3, &[0.5]);
+        Quantization::Rows.scale(&mut values, 3, 0, &[0.5]);
         assert_eq!(values, [1.0, 1.0, 1.0, 1.5, 1.5, 1.5]);
         let mut values = [1.0; 9];
-        Quantization::Blocks { rows: 2, columns: 2 }.scale(&mut values, 3, &[1.0, 2.0, 3.0, 4.0]);
+        Quantization::Blocks { rows: 2, columns: 2 }.scale(&mut values, 3, 0, &[1.0, 2.0, 3.0, 4.0]);
         assert_eq!(values, [1.0, 1.0, 2.0, 1.0, 1.0, 2.0, 3.0, 3.0, 4.0]);
+        let mut last = [1.0; 3];
+        Quantization::Blocks { rows: 2, columns: 2 }.scale(&mut last, 3, 2, &[1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(last, [3.0, 3.0, 4.0]);
     }
 
     #[test]

@@ -178,9 +178,8 @@ impl Loader<'_> {
 
         let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
         let qkv = qkv.map(|(tensor, outputs)| (name(&format!("self_attn.{tensor}")), outputs));
-        let output = self.read(&name("self_attn.o_proj.weight"), &[hidden, queries])?;
-        let mut output_weights = Weights::zeros(self.kind, hidden, config.heads * padded);
-        output_weights.set_rows(&output, queries, |n| n, pad);
+        let mut output = Weights::zeros(self.kind, hidden, config.heads * padded);
+        self.pack(&name("self_attn.o_proj.weight"), hidden, queries, &mut output, |n| n, pad)?;
         let gate_up = ["gate_proj", "up_proj"].map(|tensor| (name(&format!("mlp.{tensor}")), mlp));
         let bias = |tensor: &str, has: bool| has.then(|| self.vector(&name(tensor), hidden)).transpose();
         let head_norm = |tensor: &str| self.vector(&name(tensor), head_dim);
@@ -195,7 +194,7 @@ impl Loader<'_> {
             attention_norm: self.vector(&name("input_layernorm.weight"), hidden)?,
             qkv: self.fused(&qkv, hidden, config.qkv_bias, pad)?,
             head_norms,
-            output: Linear { weights: output_weights, bias: bias("self_attn.o_proj.bias", config.output_bias)? },
+            output: Linear { weights: output, bias: bias("self_attn.o_proj.bias", config.output_bias)? },
             mlp_norm: self.vector(&name("post_attention_layernorm.weight"), hidden)?,
             gate_up: self.fused(&gate_up, hidden, config.mlp_bias, |n| n)?,
             down: Linear {
@@ -213,15 +212,13 @@ impl Loader<'_> {
         has_bias: bool,
         place: impl Fn(usize) -> usize + Copy,
     ) -> Result<Linear, surprisal_model::Error> {
-        let read = |(name, outputs): &(String, usize)| self.read(&format!("{name}.weight"), &[*outputs, depth]);
-        let matrices = parts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let panels = |outputs: usize| panels_for(place(outputs - 1) + 1);
         let total: usize = parts.iter().map(|&(_, outputs)| panels(outputs)).sum();
         let mut weights = Weights::zeros(self.kind, total * PANEL, depth);
         let mut bias = vec![[0.0; PANEL]; total];
         let mut first = 0;
-        for ((name, outputs), matrix) in parts.iter().zip(&matrices) {
-            weights.set_rows(matrix, depth, |n| first + place(n), |k| k);
+        for (name, outputs) in parts {
+            self.pack(&format!("{name}.weight"), *outputs, depth, &mut weights, |n| first + place(n), |k| k)?;
             if has_bias {
                 for (n, value) in self.read(&format!("{name}.bias"), &[*outputs])?.into_iter().enumerate() {
                     bias.as_flattened_mut()[first + place(n)] = value;
@@ -233,10 +230,24 @@ impl Loader<'_> {
     }
 
     fn plain(&self, name: &str, outputs: usize, depth: usize) -> Result<Weights, surprisal_model::Error> {
-        let rows = self.read(name, &[outputs, depth])?;
         let mut weights = Weights::zeros(self.kind, outputs, depth);
-        weights.set_rows(&rows, depth, |n| n, |k| k);
+        self.pack(name, outputs, depth, &mut weights, |n| n, |k| k)?;
         Ok(weights)
+    }
+
+    /// Packs a matrix as it is read: its row `i` becomes output `output(i)`, its column `j` depth `input(j)`.
+    fn pack(
+        &self,
+        name: &str,
+        outputs: usize,
+        depth: usize,
+        weights: &mut Weights,
+        output: impl Fn(usize) -> usize,
+        input: impl Fn(usize) -> usize + Copy,
+    ) -> Result<(), surprisal_model::Error> {
+        self.checkpoint.read_slabs(name, &[outputs, depth], |first, rows| {
+            weights.set_rows(rows, depth, |n| output(first + n), input);
+        })
     }
 
     /// A vector in panels, padded with zeros.
