@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 use serde_json::Value;
-use surprisal_engine::{Activations, CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, Scorer, WeightType};
+use surprisal_engine::{
+    Activations, CpuBackend, CpuConfig, Engine, Instructions, LoadError, Query, SchedulerConfig, Scorer, WeightType,
+};
 use surprisal_model::Checkpoint;
 
 fn fixtures() -> Vec<PathBuf> {
@@ -16,11 +18,11 @@ fn fixtures() -> Vec<PathBuf> {
     fixtures
 }
 
-fn engine(dir: &Path, scheduler: SchedulerConfig, weights: Option<WeightType>, activations: Activations) -> Engine {
-    let checkpoint = Checkpoint::open(dir).unwrap();
-    let config = CpuConfig { weights, activations, cache_bytes: 64 << 20, ..CpuConfig::default() };
-    let backend = CpuBackend::load(&checkpoint, config).unwrap();
-    Engine::start("golden".into(), backend.fingerprint().to_owned(), backend.device(), backend, scheduler).unwrap()
+fn engine(dir: &Path, scheduler: SchedulerConfig, config: CpuConfig) -> Result<Engine, LoadError> {
+    let config = CpuConfig { cache_bytes: 64 << 20, ..config };
+    let backend = CpuBackend::load(&Checkpoint::open(dir).unwrap(), config)?;
+    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+    Ok(Engine::start("golden".into(), fingerprint, device, backend, scheduler).unwrap())
 }
 
 #[tokio::main]
@@ -45,7 +47,7 @@ fn every_fixture_matches_transformers() {
     let fixtures = fixtures();
     assert!(fixtures.len() >= 15, "{} fixtures", fixtures.len());
     for dir in fixtures {
-        let engine = engine(&dir, SchedulerConfig::default(), None, Activations::F32);
+        let engine = engine(&dir, SchedulerConfig::default(), CpuConfig::default()).unwrap();
         for (query, want) in cases(&dir) {
             let got = &ask(&engine, std::slice::from_ref(&query))[0];
             assert_eq!(got.len(), want.len());
@@ -58,25 +60,67 @@ fn every_fixture_matches_transformers() {
     }
 }
 
-/// The promise of equal bits holds for every option and type: whole or in odd chunks, alone or in company, cold or warm.
+/// The promise of equal bits holds for every option, type and instruction set: whole or in odd chunks, alone or in company,
+/// cold or warm.
 #[test]
 fn every_fixture_gives_the_same_bits_however_it_is_cut() {
-    let types = [WeightType::F32, WeightType::Bf16, WeightType::Int8]
-        .into_iter()
-        .flat_map(|weights| [Activations::F32, Activations::Bf16].map(|activations| (weights, activations)));
-    for (dir, (weights, activations)) in types.flat_map(|types| fixtures().into_iter().map(move |dir| (dir, types))) {
-        let start = |scheduler| engine(&dir, scheduler, Some(weights), activations);
-        let whole = start(SchedulerConfig { token_budget: 1 << 20, max_running: 1 });
-        let odd = start(SchedulerConfig { token_budget: 77, max_running: 3 });
-        let (query, _) = &cases(&dir)[0];
-        let later = Query { score_from: query.tokens.len() * 3 / 4, ..query.clone() };
-        let shorter = Query { tokens: query.tokens[..query.tokens.len() / 2].to_vec(), score_from: 5 };
-        let queries = [shorter, later, query.clone()];
-        let bits = |answers: &[Vec<f32>]| -> Vec<Vec<u32>> {
-            answers.iter().map(|answer| answer.iter().map(|x| x.to_bits()).collect()).collect()
+    for dir in fixtures() {
+        for instructions in Instructions::ALL {
+            // The others by one fixture: their products are the same code.
+            if instructions != Instructions::Best && !dir.ends_with("llama-default") {
+                continue;
+            }
+            for weights in [WeightType::F32, WeightType::Bf16, WeightType::Int8] {
+                for activations in [Activations::F32, Activations::Bf16] {
+                    let weights = Some(weights);
+                    check_bits(&dir, CpuConfig { weights, activations, instructions, ..CpuConfig::default() });
+                }
+            }
+        }
+    }
+}
+
+fn check_bits(dir: &Path, config: CpuConfig) {
+    let start = |scheduler| engine(dir, scheduler, config);
+    let whole = match start(SchedulerConfig { token_budget: 1 << 20, max_running: 1 }) {
+        Err(LoadError::Instructions(instructions)) => {
+            return eprintln!("skipped: this machine has no {instructions:?}");
+        }
+        loaded => loaded.unwrap(),
+    };
+    let odd = start(SchedulerConfig { token_budget: 77, max_running: 3 }).unwrap();
+    let (query, _) = &cases(dir)[0];
+    let later = Query { score_from: query.tokens.len() * 3 / 4, ..query.clone() };
+    let shorter = Query { tokens: query.tokens[..query.tokens.len() / 2].to_vec(), score_from: 5 };
+    let queries = [shorter, later, query.clone()];
+    let apart: Vec<_> = queries.iter().map(|query| ask(&whole, std::slice::from_ref(query)).remove(0)).collect();
+    assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{} {config:?}", dir.display());
+    assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{} {config:?}, warm", dir.display());
+}
+
+fn bits(answers: &[Vec<f32>]) -> Vec<Vec<u32>> {
+    answers.iter().map(|answer| answer.iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+/// With activations in f32 it does not matter which machine computes.
+#[test]
+fn every_instruction_set_gives_the_same_bits_in_f32() {
+    let dir = Path::new("golden/llama-default");
+    let queries = [cases(dir).remove(0).0];
+    for weights in [WeightType::F32, WeightType::Bf16, WeightType::Int8] {
+        let answer = |instructions| {
+            let config = CpuConfig { weights: Some(weights), instructions, ..CpuConfig::default() };
+            match engine(dir, SchedulerConfig::default(), config) {
+                Err(LoadError::Instructions(_)) => None,
+                loaded => Some(bits(&ask(&loaded.unwrap(), &queries))),
+            }
         };
-        let apart: Vec<_> = queries.iter().map(|query| ask(&whole, std::slice::from_ref(query)).remove(0)).collect();
-        assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{} {weights:?} {activations:?}", dir.display());
-        assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{} {weights:?} {activations:?}, warm", dir.display());
+        let best = answer(Instructions::Best);
+        for instructions in Instructions::ALL {
+            match answer(instructions) {
+                Some(got) => assert_eq!(Some(got), best, "{weights:?} {instructions:?}"),
+                None => eprintln!("skipped: this machine has no {instructions:?}"),
+            }
+        }
     }
 }

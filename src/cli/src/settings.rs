@@ -175,7 +175,14 @@ impl Settings {
             ActivationType::F32 => Activations::F32,
             ActivationType::Bf16 => Activations::Bf16,
         };
-        CpuConfig { weights, activations, cache_bytes, threads: self.threads, max_length: self.max_length }
+        CpuConfig {
+            weights,
+            activations,
+            cache_bytes,
+            threads: self.threads,
+            max_length: self.max_length,
+            ..CpuConfig::default()
+        }
     }
 }
 

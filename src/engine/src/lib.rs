@@ -16,7 +16,7 @@ mod scorer;
 pub use backend::{
     BLOCK_TOKENS, Backend, BackendError, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, Limits, ScoreRow,
 };
-pub use cpu::{Activations, CpuBackend, CpuConfig, LoadError, WeightType, vector_bits};
+pub use cpu::{Activations, CpuBackend, CpuConfig, Instructions, LoadError, Probe, WeightType, vector_bits};
 pub use engine::Engine;
 pub use scheduler::{Finished, QueryId, Scheduler, SchedulerConfig, Step};
 pub use scorer::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};

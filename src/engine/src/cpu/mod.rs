@@ -3,11 +3,13 @@
 mod attention;
 mod bf16;
 mod head;
+mod instructions;
 mod kv;
 mod llama;
 mod math;
 mod matrix;
 mod panels;
+mod probe;
 mod rope;
 mod weights;
 
@@ -17,10 +19,12 @@ use pulp::Arch;
 use surprisal_model::Checkpoint;
 
 use crate::backend::{BLOCK_TOKENS, Backend, BackendError, ForwardBatch, Hidden, Limits};
+pub use instructions::Instructions;
 use kv::{HiddenStore, LayerKv};
 use llama::Llama;
-use matrix::{ActivationType, Compute};
+use matrix::Compute;
 use panels::{PANEL, Panels, panels_for};
+pub use probe::Probe;
 pub use weights::WeightType;
 
 /// Changed whenever a change of the code changes bits.
@@ -43,6 +47,8 @@ pub struct CpuConfig {
     pub weights: Option<WeightType>,
     /// How products read activations.
     pub activations: Activations,
+    /// What computes; for comparisons, as the default is the fastest.
+    pub instructions: Instructions,
     /// Memory for the KV cache, in bytes.
     pub cache_bytes: usize,
     /// Threads that compute; 0 means one a core.
@@ -53,7 +59,14 @@ pub struct CpuConfig {
 
 impl Default for CpuConfig {
     fn default() -> Self {
-        Self { weights: None, activations: Activations::F32, cache_bytes: 1 << 30, threads: 0, max_length: None }
+        Self {
+            weights: None,
+            activations: Activations::F32,
+            instructions: Instructions::Best,
+            cache_bytes: 1 << 30,
+            threads: 0,
+            max_length: None,
+        }
     }
 }
 
@@ -73,6 +86,9 @@ pub enum LoadError {
         /// Bytes of one block.
         block: usize,
     },
+    /// The machine lacks them.
+    #[error("the instructions {0:?} were asked for, which this machine does not have")]
+    Instructions(Instructions),
     /// The threads could not be started.
     #[error("the compute threads could not be started: {0}")]
     Threads(String),
@@ -105,7 +121,8 @@ impl CpuBackend {
             .thread_name(|i| format!("surprisal-cpu-{i}"))
             .build()
             .map_err(|error| LoadError::Threads(error.to_string()))?;
-        let compute = compute(config.activations);
+        let lacking = || LoadError::Instructions(config.instructions);
+        let compute = config.instructions.compute(config.activations).ok_or_else(lacking)?;
         let stored = if checkpoint.is_bf16() { WeightType::Bf16 } else { WeightType::F32 };
         let weights = config.weights.unwrap_or(stored);
         let model = pool.install(|| Llama::load(checkpoint, weights, compute))?;
@@ -129,18 +146,9 @@ impl CpuBackend {
 
     /// The device in words.
     pub fn device(&self) -> String {
-        format!("cpu, {} threads, {}-bit vectors", self.pool.current_num_threads(), vector_bits())
+        let bits = self.compute.arch.dispatch(matrix::VectorBits);
+        format!("cpu, {} threads, {bits}-bit vectors", self.pool.current_num_threads())
     }
-}
-
-/// What this machine computes products with.
-fn compute(activations: Activations) -> Compute {
-    let activations = match activations {
-        Activations::F32 => ActivationType::F32,
-        Activations::Bf16 if bf16::is_available() => ActivationType::Bf16,
-        Activations::Bf16 => ActivationType::RoundedBf16,
-    };
-    Compute { arch: Arch::new(), activations }
 }
 
 /// How wide the vectors are that this machine's products are computed with.

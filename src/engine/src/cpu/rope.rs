@@ -42,6 +42,11 @@ impl Rope {
 }
 
 impl Angles {
+    /// Of `rows` rows that are not turned.
+    pub(super) fn still(rows: usize, head_dim: usize) -> Self {
+        Self { half: head_dim / 2, table: vec![(1.0, 0.0); rows * head_dim / 2] }
+    }
+
     /// Rotates one head's vector, given and returned in panels: (x_i, x_{i + half}) turns by the row's angle of i.
     pub(crate) fn rotate(&self, row: usize, head: &mut [Row]) {
         let angles = &self.table[row * self.half..][..self.half];

@@ -1,0 +1,297 @@
+#!/usr/bin/env python3
+"""Times surprisal beside transformers and llama.cpp on one random Llama, alternately in one run, on this machine's CPU.
+
+    cargo build --release -p surprisal && cargo run --release -p surprisal-bench --bin random_llama -- /tmp/random-llama
+    python3 bench/peers/cpu.py target/release/surprisal /tmp/random-llama --out /tmp/peers
+
+Makes a virtual environment in --out and installs torch, transformers, llama-cpp-python, gguf and matplotlib there (--here takes this
+Python's own instead). The checkpoint is exported to each engine in each weight type; before anything is timed, all of a type must
+agree. Every round scores fresh random tokens with each engine in turn, so no cache helps and no engine has a quieter machine.
+Peers get what is best for them: SDPA or flash attention, all cores, log-probabilities without a copy of the logits kept.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+import venv
+from pathlib import Path
+
+PACKAGES = ["torch", "transformers", "llama-cpp-python", "gguf", "matplotlib", "safetensors", "numpy"]
+# Largest difference of a log-probability from the f32 engine that a type may have: rounded activations, rounded weights.
+TOLERANCE = {"f32": 2e-3, "bf16": 0.5, "int8": 1.5}
+
+
+class Surprisal:
+    """A server of ours, asked over HTTP."""
+
+    name = "surprisal"
+    FLAGS = {"f32": ["--dtype", "f32"], "bf16": ["--dtype", "bf16", "--activations", "bf16"],
+             "int8": ["--dtype", "int8", "--activations", "bf16"]}
+
+    def __init__(self, binary: str, folder: Path, kind: str, _out: Path):
+        serve = [binary, "serve", "--model", str(folder), "--port", "0", "--cache-mib", "4096", *self.FLAGS[kind]]
+        self.process = subprocess.Popen(serve, stderr=subprocess.PIPE, text=True)
+        self.url = next(found[0] for line in self.process.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
+
+    def score(self, batch):
+        queries = [{"context": row[:1], "target": row[1:]} for row in batch]
+        body = json.dumps({"queries": queries, "detail": "tokens", "bos": "none"}).encode()
+        request = urllib.request.Request(self.url + "/logprobs", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request) as response:
+            return [result["logprobs"] for result in json.load(response)["results"]]
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Transformers:
+    """PyTorch's model, a batch at a time; logits become log-probabilities a row at a time."""
+
+    name = "transformers"
+
+    def __init__(self, _binary: str, folder: Path, kind: str, _out: Path):
+        import torch
+        from transformers import AutoModelForCausalLM
+        if kind == "int8":
+            raise LookupError("no int8 on the CPU")
+        dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[kind]
+        self.torch = torch
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+
+    def score(self, batch):
+        torch = self.torch
+        with torch.inference_mode():
+            ids = torch.tensor(batch)
+            out = []
+            for logits, row in zip(self.model(ids).logits, ids):
+                for first in range(0, len(row) - 1, 512):
+                    part = logits[first:min(first + 512, len(row) - 1)].float()
+                    targets = row[first + 1:first + 1 + len(part), None]
+                    out.append(part.gather(-1, targets)[:, 0] - part.logsumexp(-1))
+            return torch.cat(out).view(len(batch), -1).tolist()
+
+    def close(self):
+        del self.model
+
+
+class LlamaCpp:
+    """llama.cpp through its C interface; the logits of a micro-batch become log-probabilities in PyTorch."""
+
+    name = "llama.cpp"
+    MICRO_BATCH = 512
+
+    def __init__(self, _binary: str, folder: Path, kind: str, out: Path):
+        import llama_cpp
+        import torch
+        self.api, self.torch = llama_cpp, torch
+        path = out / f"{kind}.gguf"
+        if not path.exists():
+            write_gguf(folder, path, kind)
+        llama_cpp.llama_log_set(QUIET, ctypes.c_void_p())
+        llama_cpp.llama_backend_init()
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        self.vocab = json.loads((folder / "config.json").read_text())["vocab_size"]
+        self.context, self.size = None, 0
+
+    def prepare(self, tokens: int, sequences: int):
+        """A context for so many tokens; made anew only when another size is asked for."""
+        if self.size == (tokens, sequences):
+            return
+        if self.context:
+            self.api.llama_free(self.context)
+        params = self.api.llama_context_default_params()
+        params.n_ctx, params.n_seq_max = tokens, sequences
+        params.n_batch = params.n_ubatch = self.MICRO_BATCH
+        params.n_threads = params.n_threads_batch = os.cpu_count()
+        params.kv_unified = True
+        self.context = self.api.llama_init_from_model(self.model, params)
+        self.size = (tokens, sequences)
+
+    def score(self, batch):
+        import numpy as np
+        torch, api = self.torch, self.api
+        length = len(batch[0])
+        self.prepare(length * len(batch), len(batch))
+        api.llama_memory_clear(api.llama_get_memory(self.context), True)
+        tokens = np.array(batch, dtype=np.int32).reshape(-1)
+        positions = np.tile(np.arange(length, dtype=np.int32), len(batch))
+        sequences = np.repeat(np.arange(len(batch), dtype=np.int32), length)
+        targets = torch.tensor(batch).reshape(-1).roll(-1)
+        out = torch.empty(len(tokens))
+        for first in range(0, len(tokens), self.MICRO_BATCH):
+            last = min(first + self.MICRO_BATCH, len(tokens))
+            part = api.llama_batch_init(last - first, 0, 1)
+            for i in range(last - first):
+                part.token[i], part.pos[i], part.logits[i] = tokens[first + i], positions[first + i], 1
+                part.n_seq_id[i], part.seq_id[i][0] = 1, sequences[first + i]
+            part.n_tokens = last - first
+            if api.llama_decode(self.context, part) != 0:
+                raise RuntimeError("llama_decode failed")
+            pointer = ctypes.cast(api.llama_get_logits(self.context), ctypes.POINTER(ctypes.c_float))
+            logits = torch.from_numpy(np.ctypeslib.as_array(pointer, (last - first, self.vocab)))
+            out[first:last] = logits.gather(-1, targets[first:last, None])[:, 0] - logits.logsumexp(-1)
+            api.llama_batch_free(part)
+        return out.view(len(batch), length)[:, :-1].tolist()
+
+    def close(self):
+        if self.context:
+            self.api.llama_free(self.context)
+        self.api.llama_model_free(self.model)
+
+
+def quiet():
+    import llama_cpp
+    return llama_cpp.llama_log_callback(lambda *_: None)
+
+
+def write_gguf(folder: Path, path: Path, kind: str) -> None:
+    """The checkpoint as llama.cpp reads it: rotated heads interleaved, matrices in the type, no vocabulary."""
+    import gguf
+    import torch
+    from safetensors.torch import load_file
+    config = json.loads((folder / "config.json").read_text())
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("none")
+    matrix = {"f32": gguf.GGMLQuantizationType.F32, "bf16": gguf.GGMLQuantizationType.BF16,
+              "int8": gguf.GGMLQuantizationType.Q8_0}[kind]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        tensor = tensor.to(torch.float32)
+        for part, count in (("q_proj", heads), ("k_proj", kv_heads)):
+            if part in name:
+                tensor = tensor.view(count, 2, -1, tensor.shape[-1]).transpose(1, 2).reshape(tensor.shape)
+        data, as_type = tensor.numpy(), gguf.GGMLQuantizationType.F32
+        if tensor.dim() == 2:
+            data, as_type = gguf.quants.quantize(data, matrix), matrix
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)) + ".weight", data, raw_dtype=as_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def tokens(vocab: int, rows: int, length: int) -> list[list[int]]:
+    import torch
+    batch = torch.randint(3, vocab, (rows, length))
+    batch[:, 0] = 0
+    return batch.tolist()
+
+
+def difference(one, other) -> float:
+    import torch
+    return (torch.tensor(one) - torch.tensor(other)).abs().max().item()
+
+
+def compare(engines: list, vocab: int, kind: str, shapes: list, rounds: int) -> list[dict]:
+    """Checks that the engines agree, then times them in turn."""
+    rows = []
+    for length, size in shapes:
+        batch = tokens(vocab, size, length)
+        answers = [engine.score(batch) for engine in engines]
+        worst = max(difference(answers[0], answer) for answer in answers)
+        if worst > TOLERANCE[kind]:
+            raise SystemExit(f"{kind}, T = {length}: the engines differ by {worst:.2g} nats")
+        rates = [[] for _ in engines]
+        for _ in range(rounds):
+            batch = tokens(vocab, size, length)
+            for engine, rate in zip(engines, rates):
+                start = time.perf_counter()
+                engine.score(batch)
+                rate.append(length * size / (time.perf_counter() - start))
+        row = {"kind": kind, "length": length, "batch": size, "difference": worst,
+               "rates": {engine.name: statistics.median(rate) for engine, rate in zip(engines, rates)}}
+        row["ratios"] = {engine.name: sorted(ours / theirs for ours, theirs in zip(rates[0], rate))
+                         for engine, rate in zip(engines[1:], rates[1:])}
+        rows.append(row)
+        cells = [f"{kind:<5}{length:>6}{size:>4}   ours {row['rates']['surprisal']:>6.0f}"]
+        for name, ratios in row["ratios"].items():
+            cells.append(f"{name} {row['rates'][name]:>6.0f}, ratio {statistics.median(ratios):.2f} "
+                         f"({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        print(" | ".join(cells) + f" | differ by {worst:.1e}", flush=True)
+    return rows
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    import matplotlib
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+    kinds = sorted({row["kind"] for row in rows}, key=["f32", "bf16", "int8"].index)
+    figure, axes = pyplot.subplots(1, len(kinds), figsize=(4.5 * len(kinds), 3.5), sharey=True, squeeze=False)
+    for axis, kind in zip(axes[0], kinds):
+        chosen = [row for row in rows if row["kind"] == kind and row["batch"] == 1]
+        for name in dict.fromkeys(name for row in chosen for name in row["rates"]):
+            axis.plot([row["length"] for row in chosen], [row["rates"][name] for row in chosen], "o-", label=name)
+        axis.set(title=kind, xlabel="tokens a text", xscale="log")
+        axis.set_xticks([row["length"] for row in chosen], [str(row["length"]) for row in chosen])
+        axis.grid(alpha=0.3)
+    axes[0][0].set(ylabel="tokens scored a second", ylim=(0, None))
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("peers"))
+    parser.add_argument("--here", action="store_true", help="use this Python's packages")
+    parser.add_argument("--types", default="f32,bf16,int8")
+    parser.add_argument("--lengths", default="128,512,2048,8192")
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--most", type=int, default=16384, help="tokens of one request at most; larger shapes are left out")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not args.here:
+        python = args.out / "venv" / "bin" / "python"
+        if not python.exists():
+            venv.create(args.out / "venv", with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+        os.execv(python, [str(python), __file__, *sys.argv[1:], "--here"])
+
+    import torch
+    from importlib.metadata import version
+    global QUIET
+    QUIET = quiet()
+    vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
+    shapes = [(length, size) for length in map(int, args.lengths.split(",")) for size in map(int, args.batches.split(","))]
+    shapes = [(length, size) for length, size in shapes if length * size <= args.most]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "llama-cpp-python"))
+    print(f"{versions}; {torch.get_num_threads()} threads; {args.rounds} rounds; tokens a second, medians; ratios with their range")
+    rows = []
+    for kind in args.types.split(","):
+        engines = []
+        for make in (Surprisal, Transformers, LlamaCpp):
+            try:
+                engines.append(make(args.binary, args.model, kind, args.out))
+            except LookupError as error:
+                print(f"{kind}: {make.name} has {error}")
+        rows += compare(engines, vocab, kind, shapes, args.rounds)
+        for engine in engines:
+            engine.close()
+    (args.out / "peers.json").write_text(json.dumps(rows, indent=1))
+    plot(rows, args.out / "peers.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+//! Which of the machine's vector instructions the CPU backend computes with.
+
+use pulp::Arch;
+
+use super::matrix::{ActivationType, Compute};
+use super::{Activations, bf16};
+
+/// A choice of vector instructions. Products of f32 have the same bits in each of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Instructions {
+    /// The widest that the machine has.
+    #[default]
+    Best,
+    /// AVX-512, and its dot products of bf16 pairs where the machine has them.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// NEON.
+    Neon,
+    /// None that other machines of the family lack.
+    Portable,
+}
+
+impl Instructions {
+    /// All of them, for tests to go through.
+    pub const ALL: [Self; 5] = [Self::Best, Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
+
+    /// What products are computed with; `None` if the machine lacks the instructions.
+    pub(crate) fn compute(self, activations: Activations) -> Option<Compute> {
+        let has_pairs = matches!(self, Self::Best | Self::Avx512) && bf16::is_available();
+        let activations = match activations {
+            Activations::F32 => ActivationType::F32,
+            Activations::Bf16 if has_pairs => ActivationType::Bf16,
+            Activations::Bf16 => ActivationType::RoundedBf16,
+        };
+        Some(Compute { arch: self.arch()?, activations })
+    }
+
+    fn arch(self) -> Option<Arch> {
+        match self {
+            Self::Best => Some(Arch::new()),
+            Self::Portable => Some(Arch::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => pulp::x86::V4::try_new().map(Arch::V4),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => pulp::x86::V3::try_new().map(Arch::V3),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => pulp::aarch64::Neon::try_new().map(Arch::Neon),
+            _ => None,
+        }
+    }
+}
