@@ -239,7 +239,7 @@ impl Task<'_> {
             let mut scores = [[0.0; PANEL]; TILE];
             let query = |p| &query[p * rows..][range.clone()];
             product_rows(simd, query, keys, &mut scores[range.clone()], Write::Set);
-            online.step(&mut scores, out, rows, &seen, range.clone());
+            online.step(simd, &mut scores, out, rows, &seen, range.clone());
             accumulate(simd, &scores, out, rows, &seen, range.clone(), values);
         }
     }
@@ -300,7 +300,15 @@ impl Online {
     /// Turns the scores of some of the tile's rows into weights relative to the new maximum, and rescales what was summed
     /// before.
     #[inline(always)]
-    fn step(&mut self, scores: &mut Scores, out: &mut [Row], rows: usize, seen: &Seen, range: Range<usize>) {
+    fn step<S: Simd>(
+        &mut self,
+        simd: S,
+        scores: &mut Scores,
+        out: &mut [Row],
+        rows: usize,
+        seen: &Seen,
+        range: Range<usize>,
+    ) {
         for row in range {
             let (scores, (from, to)) = (&mut scores[row], seen[row]);
             if from == to {
@@ -308,13 +316,14 @@ impl Online {
             }
             scores[..from].fill(f32::NEG_INFINITY);
             scores[to..].fill(f32::NEG_INFINITY);
-            let block_max = math::max(scores);
+            let block_max = math::max(simd, scores);
             let max = if block_max > self.max[row] { block_max } else { self.max[row] };
-            for score in scores.iter_mut() {
-                *score = math::exp(*score - max);
+            let mut sum = math::exp_row(simd, scores, max);
+            if to - from < PANEL {
+                scores[..from].fill(0.0);
+                scores[to..].fill(0.0);
+                sum = math::sum(simd, scores);
             }
-            scores[..from].fill(0.0);
-            scores[to..].fill(0.0);
             if max > self.max[row] {
                 let shrink = if self.sum[row] == 0.0 { 0.0 } else { math::exp(self.max[row] - max) };
                 self.sum[row] *= shrink;
@@ -325,7 +334,7 @@ impl Online {
                 }
                 self.max[row] = max;
             }
-            self.sum[row] += math::sum(scores);
+            self.sum[row] += sum;
         }
     }
 

@@ -87,7 +87,7 @@ impl WithSimd for Task<'_> {
                 if target as usize / PANEL == panel {
                     partial.target = Some(logits[target as usize % PANEL]);
                 }
-                partial.add(logits, real);
+                partial.add(simd, logits, real);
             }
         }
         partials
@@ -97,19 +97,21 @@ impl WithSimd for Task<'_> {
 impl Partial {
     /// Takes in one panel of logits, of which the first `real` are of the vocabulary.
     #[inline(always)]
-    fn add(&mut self, logits: &mut [f32; PANEL], real: usize) {
-        let panel_max = math::max(logits);
+    fn add<S: Simd>(&mut self, simd: S, logits: &mut [f32; PANEL], real: usize) {
+        let panel_max = math::max(simd, logits);
         if panel_max > self.max {
             let shrink = if self.sum == 0.0 { 0.0 } else { math::exp(self.max - panel_max) };
             self.sum *= shrink;
             self.max = panel_max;
         }
-        for logit in logits.iter_mut() {
-            *logit = math::exp(*logit - self.max);
-        }
-        logits[real..].fill(0.0);
-        self.sum += math::sum(logits);
+        let sum = math::exp_row(simd, logits, self.max);
+        // What lies beyond the vocabulary was -inf, whose exponential is not quite zero.
+        self.sum += if real == PANEL { sum } else { math::sum(simd, &zeros_from(logits, real)) };
     }
+}
+
+fn zeros_from(row: &[f32; PANEL], real: usize) -> [f32; PANEL] {
+    std::array::from_fn(|i| if i < real { row[i] } else { 0.0 })
 }
 
 #[cfg(test)]

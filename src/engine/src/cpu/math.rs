@@ -1,55 +1,102 @@
-//! Elementwise functions, written so that the compiler turns them into vector code.
+//! Elementwise functions and reductions over a row, in vectors; each has the same bits whatever the vectors' width.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panels::{Panels, Row};
+use super::panels::{PANEL, Panels, Row};
+
+/// 1.5 * 2^23: adding it leaves the nearest integer in the low bits.
+const ROUND: f32 = 12_582_912.0;
+const LN_2_HIGH: f32 = 0.693_359_4;
+const LN_2_LOW: f32 = -2.121_944_4e-4;
+const TAYLOR: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+const LEAST: f32 = -87.0;
+const MOST: f32 = 88.0;
 
 /// `e^x` for x in -87..88 (clamped to it), relative error below 2e-7. NaN stays NaN.
 ///
 /// `x = n ln 2 + r`, `|r| <= ln 2 / 2`; `e^r` by its Taylor polynomial of degree 7; `2^n` by the exponent bits.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let x = if x < -87.0 { -87.0 } else { x };
-    let x = if x > 88.0 { 88.0 } else { x };
+    let x = if x < LEAST { LEAST } else { x };
+    let x = if x > MOST { MOST } else { x };
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
-    let mut p = 1.0 / 5040.0;
-    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = r.mul_add(p, c);
-    }
+    let p = TAYLOR[1..].iter().fold(TAYLOR[0], |p, &c| r.mul_add(p, c));
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
+}
+
+/// [`exp`] of each lane, with its bits.
+#[inline(always)]
+pub(crate) fn exp_lanes<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let splat = |value: f32| simd.splat_f32s(value);
+    let (least, most) = (splat(LEAST), splat(MOST));
+    let x = simd.select_f32s(simd.less_than_f32s(x, least), least, x);
+    let x = simd.select_f32s(simd.greater_than_f32s(x, most), most, x);
+    let shifted = simd.mul_add_f32s(x, splat(std::f32::consts::LOG2_E), splat(ROUND));
+    let n = simd.sub_f32s(shifted, splat(ROUND));
+    let r = simd.mul_add_f32s(n, splat(-LN_2_LOW), simd.mul_add_f32s(n, splat(-LN_2_HIGH), x));
+    let mut p = splat(TAYLOR[0]);
+    for &c in &TAYLOR[1..] {
+        p = simd.mul_add_f32s(r, p, splat(c));
+    }
+    let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    let power = simd.add_u32s(exponent, simd.splat_u32s(1.0f32.to_bits()));
+    simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
+}
+
+/// `e^(x - shift)` of each value of a row, in place; returns their sum.
+#[inline(always)]
+pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut Row, shift: f32) -> f32 {
+    let shift = simd.splat_f32s(shift);
+    for x in S::as_mut_simd_f32s(row).0 {
+        *x = exp_lanes(simd, simd.sub_f32s(*x, shift));
+    }
+    sum(simd, row)
 }
 
 /// The sum of 32 values.
 #[inline(always)]
-pub(crate) fn sum(row: &Row) -> f32 {
-    reduce(row, |a, b| a + b)
+pub(crate) fn sum<S: Simd>(simd: S, row: &Row) -> f32 {
+    reduce(simd, row, |a, b| simd.add_f32s(a, b), |a, b| a + b)
 }
 
 /// The greatest of 32 values.
 #[inline(always)]
-pub(crate) fn max(row: &Row) -> f32 {
-    reduce(row, |a, b| if a > b { a } else { b })
+pub(crate) fn max<S: Simd>(simd: S, row: &Row) -> f32 {
+    let greater = |a, b| simd.select_f32s(simd.greater_than_f32s(a, b), a, b);
+    reduce(simd, row, greater, |a, b| if a > b { a } else { b })
 }
 
-/// Halves put together until one value is left: a fixed tree, and vector code but for its last steps.
+/// Halves put together until one value is left: a fixed tree, in vectors until one of them is left.
 #[inline(always)]
-fn reduce(row: &Row, join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut partial = *row;
-    let mut half = partial.len() / 2;
+fn reduce<S: Simd>(
+    simd: S,
+    row: &Row,
+    join: impl Fn(S::f32s, S::f32s) -> S::f32s,
+    join_one: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let vectors = S::as_simd_f32s(row).0;
+    let mut partial = [simd.splat_f32s(0.0); PANEL];
+    partial[..vectors.len()].copy_from_slice(vectors);
+    let mut half = vectors.len() / 2;
     while half > 0 {
-        let (low, high) = partial.split_at_mut(half);
-        for (low, high) in low.iter_mut().zip(high) {
-            *low = join(*low, *high);
+        for i in 0..half {
+            partial[i] = join(partial[i], partial[i + half]);
         }
         half /= 2;
     }
-    partial[0]
+    let mut lanes = [0.0; PANEL];
+    S::as_mut_simd_f32s(&mut lanes).0[0] = partial[0];
+    let mut half = S::F32_LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = join_one(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// `gate = silu(gate) * up`, elementwise; `silu(x) = x / (1 + e^-x)`.
@@ -60,11 +107,12 @@ pub(crate) fn silu_mul(arch: Arch, gate: &mut [Row], up: &[Row]) {
         type Output = ();
 
         #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) {
-            for (gate, up) in self.0.iter_mut().zip(self.1) {
-                for (gate, up) in gate.iter_mut().zip(up) {
-                    *gate = *gate / (1.0 + exp(-*gate)) * up;
-                }
+        fn with_simd<S: Simd>(self, simd: S) {
+            let (gates, ups) =
+                (S::as_mut_simd_f32s(self.0.as_flattened_mut()).0, S::as_simd_f32s(self.1.as_flattened()).0);
+            for (gate, &up) in gates.iter_mut().zip(ups) {
+                let below = simd.add_f32s(simd.splat_f32s(1.0), exp_lanes(simd, simd.neg_f32s(*gate)));
+                *gate = simd.mul_f32s(simd.div_f32s(*gate, below), up);
             }
         }
     }
@@ -163,6 +211,38 @@ mod tests {
         }
         assert!(exp(f32::NAN).is_nan());
         assert!(exp(f32::NEG_INFINITY) < 2e-38);
+    }
+
+    /// Vectors of every width agree with single values.
+    #[test]
+    fn rows_have_the_bits_of_their_values() {
+        struct Check;
+        impl WithSimd for Check {
+            type Output = ();
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, simd: S) {
+                for seed in 0..200 {
+                    let mut row: Row = std::array::from_fn(|i| ((i * 37 + seed * 101) % 997) as f32 * 0.2 - 100.0);
+                    row[seed % 32] = [f32::NEG_INFINITY, 3.0, -0.0][seed % 3];
+                    let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    assert_eq!(max(simd, &row), greatest);
+                    let want = row.map(|x| exp(x - greatest));
+                    let total = exp_row(simd, &mut row, greatest);
+                    assert_eq!(row.map(f32::to_bits), want.map(f32::to_bits));
+                    let mut tree = want.to_vec();
+                    while tree.len() > 1 {
+                        let high = tree.split_off(tree.len() / 2);
+                        tree.iter_mut().zip(high).for_each(|(low, high)| *low += high);
+                    }
+                    assert_eq!(total.to_bits(), tree[0].to_bits());
+                }
+            }
+        }
+        Arch::new().dispatch(Check);
+        Arch::Scalar.dispatch(Check);
+        #[cfg(target_arch = "x86_64")]
+        pulp::x86::V3::try_new().into_iter().for_each(|simd| Arch::V3(simd).dispatch(Check));
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl WithSimd for Product<'_> {
                         Slice::F32(rows) => rows,
                         packed => {
                             buffer = [[0.0; PANEL]; DEPTH_BLOCK];
-                            packed.rows(&mut buffer)
+                            packed.rows(simd, &mut buffer)
                         }
                     };
                     product_rows(simd, |p| &a.panel(k / PANEL + p)[self.first..], w, self.out, write);

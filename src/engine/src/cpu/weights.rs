@@ -3,6 +3,8 @@
 //! bf16 and int8 stand in pairs: the values of k (even) and k + 1 side by side for each output, as dot products of pairs
 //! read them.
 
+use pulp::Simd;
+
 use super::panels::{PANEL, Row, panels_for};
 
 /// How weights are stored.
@@ -140,24 +142,33 @@ impl Weights {
     pub(crate) fn output_row(&self, n: usize) -> impl Iterator<Item = Row> + '_ {
         let lane = n % PANEL;
         (0..self.depth_panels()).map(move |panel| {
-            let mut rows = [[0.0; PANEL]; PANEL];
-            let rows = self.slice(n / PANEL, panel * PANEL, PANEL).rows(&mut rows);
-            std::array::from_fn(|k| rows[k][lane])
+            let slice = self.slice(n / PANEL, panel * PANEL, PANEL);
+            std::array::from_fn(|k| slice.value(k, lane))
         })
     }
 }
 
 impl<'a> Slice<'a> {
+    fn value(self, k: usize, lane: usize) -> f32 {
+        match self {
+            Slice::F32(rows) => rows[k][lane],
+            Slice::Bf16(pairs) => f32::from_bits(pairs[k / 2][lane] >> (16 * (k % 2)) << 16),
+            Slice::Int8 { values, scales } => bytes(values[k / 2][lane])[k % 2] as f32 * scales[lane],
+        }
+    }
+
     /// The values in f32, in `buffer` unless they are stored so.
     #[inline(always)]
-    pub(crate) fn rows(self, buffer: &'a mut [Row]) -> &'a [Row] {
+    pub(crate) fn rows<S: Simd>(self, simd: S, buffer: &'a mut [Row]) -> &'a [Row] {
         match self {
             Slice::F32(rows) => rows,
             Slice::Bf16(pairs) => {
-                for (rows, pairs) in buffer.chunks_exact_mut(2).zip(pairs) {
-                    for (lane, &pair) in pairs.iter().enumerate() {
-                        rows[0][lane] = f32::from_bits(pair << 16);
-                        rows[1][lane] = f32::from_bits(pair & 0xffff_0000);
+                let (half, mask) = (simd.splat_u32s(16), simd.splat_u32s(0xffff_0000));
+                for (rows, pairs) in buffer.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+                    let [low, high] = rows.each_mut().map(|row| S::as_mut_simd_f32s(row).0);
+                    for ((low, high), &pair) in low.iter_mut().zip(high).zip(S::as_simd_u32s(pairs).0) {
+                        *low = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(pair, half));
+                        *high = simd.transmute_f32s_u32s(simd.and_u32s(pair, mask));
                     }
                 }
                 &buffer[..2 * pairs.len()]
