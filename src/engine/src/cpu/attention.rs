@@ -11,7 +11,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::kv::LayerKv;
+use super::kv::{BlockMut, LayerKv};
 use super::math;
 use super::matrix::{Write, product_rows};
 use super::panels::{PANEL, Panels, Row};
@@ -72,13 +72,45 @@ impl Shape {
 }
 
 /// Norms (if need be) and turns the new keys, and writes them and the values to the cache.
-pub(crate) fn write_kv(inputs: &Inputs<'_>, kv: &mut LayerKv) {
-    let Inputs { shape, norms, angles, qkv, chunks } = inputs;
-    let mut key = vec![[0.0; PANEL]; shape.head_panels];
-    let mut value = key.clone();
-    for chunk in *chunks {
-        for (position, row) in (chunk.start..).zip(chunk.rows.clone()) {
-            let block = chunk.blocks[position / BLOCK_TOKENS];
+pub(crate) fn write_kv(arch: Arch, inputs: &Inputs<'_>, kv: &mut LayerKv) {
+    let mut writes: Vec<(BlockId, usize, Range<usize>)> = inputs.chunks.iter().flat_map(block_rows).collect();
+    writes.sort_unstable_by_key(|&(block, ..)| block);
+    let ids: Vec<BlockId> = writes.iter().map(|&(block, ..)| block).collect();
+    let blocks = kv.blocks_mut(&ids);
+    blocks.into_par_iter().zip(&writes).for_each(|(block, (_, slot, rows))| {
+        arch.dispatch(WriteBlock { inputs, block, slot: *slot, rows: rows.clone() });
+    });
+}
+
+/// Which of a chunk's rows go to which block, from which slot on.
+fn block_rows(chunk: &Chunk) -> impl Iterator<Item = (BlockId, usize, Range<usize>)> + '_ {
+    let mut row = chunk.rows.start;
+    std::iter::from_fn(move || {
+        let position = chunk.start + row - chunk.rows.start;
+        let slot = position % BLOCK_TOKENS;
+        let rows = row..chunk.rows.end.min(row + BLOCK_TOKENS - slot);
+        row = rows.end;
+        (!rows.is_empty()).then(|| (chunk.blocks[position / BLOCK_TOKENS], slot, rows))
+    })
+}
+
+/// The rows of a batch that go to one block, from `slot` on.
+struct WriteBlock<'a> {
+    inputs: &'a Inputs<'a>,
+    block: BlockMut<'a>,
+    slot: usize,
+    rows: Range<usize>,
+}
+
+impl WithSimd for WriteBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) {
+        let Inputs { shape, norms, angles, qkv, .. } = self.inputs;
+        let mut key = vec![[0.0; PANEL]; shape.head_panels];
+        let mut value = key.clone();
+        for (slot, row) in (self.slot..).zip(self.rows) {
             for kv_head in 0..shape.kv_heads {
                 for panel in 0..shape.head_panels {
                     key[panel] = *qkv.row(shape.key_panel(kv_head) + panel, row);
@@ -88,7 +120,7 @@ pub(crate) fn write_kv(inputs: &Inputs<'_>, kv: &mut LayerKv) {
                     math::head_norm(&mut key, shape.head_dim, shape.eps, &norms.key);
                 }
                 angles.rotate(row, &mut key);
-                kv.write(block, position % BLOCK_TOKENS, kv_head, &key, &value);
+                self.block.write(slot, kv_head, &key, &value);
             }
         }
     }
@@ -255,6 +287,7 @@ fn visible(position: usize, start: usize, window: usize) -> (usize, usize) {
 
 impl Task<'_> {
     /// The group's queries, normed (if need be), turned, and scaled by 1/sqrt(head dim): `[head][panel][row]`.
+    #[inline(always)]
     fn queries(&self, rows: usize) -> Vec<Row> {
         let Inputs { shape, norms, angles, qkv, .. } = self.inputs;
         let panels = shape.head_panels;

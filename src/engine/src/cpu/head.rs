@@ -11,8 +11,11 @@ use super::weights::Weights;
 /// Vocabulary panels whose sums are kept together; fixed, so that the order of summation is.
 const CHUNK_PANELS: usize = 32;
 
-/// Rows of one task.
-const TASK_ROWS: usize = 48;
+/// Rows of one task: enough to reuse a panel of weights while it is in the core's cache.
+const TASK_ROWS: usize = 192;
+
+/// Rows whose logits of one panel exist at a time.
+const TILE_ROWS: usize = 48;
 
 /// `logit[target] - ln sum_v e^logit[v]` for each row of `hidden` and its target, in nats.
 pub(crate) fn logprobs(
@@ -74,20 +77,21 @@ impl WithSimd for Task<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<Partial> {
         let mut partials = vec![Partial { max: f32::NEG_INFINITY, sum: 0.0, target: None }; self.targets.len()];
-        let mut tile = [[0.0; PANEL]; TASK_ROWS];
-        let tile = &mut tile[..self.targets.len()];
+        let mut tile = [[0.0; PANEL]; TILE_ROWS];
         let first_panel = self.chunk * CHUNK_PANELS;
         for panel in first_panel..self.head.panels().min(first_panel + CHUNK_PANELS) {
-            let product =
-                Product { a: self.hidden, first: self.first, w: self.head, panel, out: tile, write: Write::Set };
-            product.with_simd(simd);
             let real = (self.vocab_size - panel * PANEL).min(PANEL);
-            for ((logits, partial), &target) in tile.iter_mut().zip(&mut partials).zip(self.targets) {
-                logits[real..].fill(f32::NEG_INFINITY);
-                if target as usize / PANEL == panel {
-                    partial.target = Some(logits[target as usize % PANEL]);
+            let blocks = partials.chunks_mut(TILE_ROWS).zip(self.targets.chunks(TILE_ROWS));
+            for (first, (partials, targets)) in (self.first..).step_by(TILE_ROWS).zip(blocks) {
+                let out = &mut tile[..targets.len()];
+                Product { a: self.hidden, first, w: self.head, panel, out, write: Write::Set }.with_simd(simd);
+                for ((logits, partial), &target) in tile.iter_mut().zip(partials).zip(targets) {
+                    logits[real..].fill(f32::NEG_INFINITY);
+                    if target as usize / PANEL == panel {
+                        partial.target = Some(logits[target as usize % PANEL]);
+                    }
+                    partial.add(simd, logits, real);
                 }
-                partial.add(simd, logits, real);
             }
         }
         partials

@@ -38,15 +38,13 @@ impl LayerKv {
         &self.values[self.at(block, kv_head) + panel * PANEL..][..PANEL]
     }
 
-    /// Writes one token's key and value of one head, given in panels.
-    pub(crate) fn write(&mut self, block: BlockId, slot: usize, kv_head: usize, key: &[Row], value: &[Row]) {
-        let at = self.at(block, kv_head);
-        for (i, &x) in key.as_flattened().iter().enumerate() {
-            self.keys[at + i][slot] = x;
-        }
-        for (panel, row) in value.iter().enumerate() {
-            self.values[at + panel * PANEL + slot] = *row;
-        }
+    /// Some blocks to be written apart from each other, by ascending ids.
+    pub(crate) fn blocks_mut(&mut self, ids: &[BlockId]) -> Vec<BlockMut<'_>> {
+        let (rows, head_rows) = (self.kv_heads * self.head_rows, self.head_rows);
+        let mut wanted = ids.iter().copied().peekable();
+        let blocks = self.keys.chunks_exact_mut(rows).zip(self.values.chunks_exact_mut(rows)).enumerate();
+        let chosen = blocks.filter(|&(id, _)| wanted.next_if_eq(&(id as BlockId)).is_some());
+        chosen.map(|(_, (keys, values))| BlockMut { keys, values, head_rows }).collect()
     }
 
     pub(crate) fn copy(&mut self, copy: &BlockCopy) {
@@ -60,6 +58,27 @@ impl LayerKv {
                 let source = from + panel..from + panel + copy.tokens;
                 self.values.copy_within(source, to + panel);
             }
+        }
+    }
+}
+
+/// One block's keys and values, as [`LayerKv`] lays them out.
+pub(crate) struct BlockMut<'a> {
+    keys: &'a mut [Row],
+    values: &'a mut [Row],
+    head_rows: usize,
+}
+
+impl BlockMut<'_> {
+    /// Writes one token's key and value of one head, given in panels.
+    #[inline(always)]
+    pub(crate) fn write(&mut self, slot: usize, kv_head: usize, key: &[Row], value: &[Row]) {
+        let at = kv_head * self.head_rows;
+        for (row, &x) in self.keys[at..].iter_mut().zip(key.as_flattened()) {
+            row[slot] = x;
+        }
+        for (panel, row) in value.iter().enumerate() {
+            self.values[at + panel * PANEL + slot] = *row;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A Llama's weights, packed for the CPU's products, and its forward pass.
 
+use rayon::prelude::*;
 use surprisal_model::{Checkpoint, LlamaConfig};
 
 use super::attention::{self, HeadNorms, Inputs, Shape};
@@ -118,11 +119,11 @@ impl Llama {
 
     fn embed(&self, tokens: &[u32]) -> Panels {
         let mut x = Panels::zeros(tokens.len(), self.embedding.depth_panels());
-        for (row, &token) in tokens.iter().enumerate() {
-            for (panel, values) in self.embedding.output_row(token as usize).enumerate() {
-                *x.row_mut(panel, row) = values;
+        x.panels_mut().enumerate().for_each(|(panel, rows)| {
+            for (row, &token) in rows.iter_mut().zip(tokens) {
+                *row = self.embedding.output_panel(token as usize, panel);
             }
-        }
+        });
         x
     }
 
@@ -132,7 +133,7 @@ impl Llama {
         layer.qkv.apply(self.compute, &normed, &mut qkv, Write::Set);
         let norms = layer.head_norms.as_ref();
         let inputs = Inputs { shape: &self.shape, norms, angles, qkv: &qkv, chunks: &batch.chunks };
-        attention::write_kv(&inputs, kv);
+        attention::write_kv(self.compute.arch, &inputs, kv);
         let attended = attention::attend(self.compute.arch, &inputs, kv);
         layer.output.apply(self.compute, &attended, x, Write::Add);
     }

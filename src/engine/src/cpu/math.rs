@@ -135,6 +135,7 @@ pub(crate) fn rms_norm(arch: Arch, x: &Panels, columns: usize, eps: f64, weight:
 }
 
 /// RMSNorm of one head's vector, in place; `columns` of it are real.
+#[inline(always)]
 pub(crate) fn head_norm(head: &mut [Row], columns: usize, eps: f64, weight: &[Row]) {
     let squares: f64 = head.as_flattened().iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let scale = (1.0 / (squares / columns as f64 + eps).sqrt()) as f32;

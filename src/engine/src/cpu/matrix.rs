@@ -287,7 +287,8 @@ mod tests {
                 let is_f32 = compute.activations == ActivationType::F32;
                 let a = if is_f32 { a.clone() } else { rounded(&a) };
                 for n in 0..outputs {
-                    let w: Vec<f32> = right.output_row(n).flatten().take(depth).collect();
+                    let w: Vec<f32> =
+                        (0..right.depth_panels()).flat_map(|p| right.output_panel(n, p)).take(depth).collect();
                     let is_paired = compute.activations == ActivationType::Bf16 && kind == WeightType::F32;
                     let w = if is_paired { rounded(&w) } else { w };
                     for m in 0..rows {

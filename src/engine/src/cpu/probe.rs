@@ -7,7 +7,7 @@ use super::panels::{PANEL, Panels, panels_for};
 use super::rope::Angles;
 use super::weights::{WeightType, Weights};
 use super::{Activations, Instructions, LoadError, head, math};
-use crate::backend::{BLOCK_TOKENS, Chunk};
+use crate::backend::{BLOCK_TOKENS, BlockId, Chunk};
 
 /// One kernel and its operands.
 pub struct Probe {
@@ -69,12 +69,13 @@ impl Probe {
         let blocks = length.div_ceil(BLOCK_TOKENS);
         let mut kv = LayerKv::new(blocks, kv_heads, head_panels);
         let values: Vec<_> = filled(1, head_dim).all().to_vec();
-        for position in 0..length {
-            for head in 0..kv_heads {
-                kv.write((position / BLOCK_TOKENS) as u32, position % BLOCK_TOKENS, head, &values, &values);
+        let ids: Vec<BlockId> = (0..blocks as BlockId).collect();
+        for mut block in kv.blocks_mut(&ids) {
+            for (slot, head) in (0..BLOCK_TOKENS).flat_map(|slot| (0..kv_heads).map(move |head| (slot, head))) {
+                block.write(slot, head, &values, &values);
             }
         }
-        let chunk = Chunk { rows: 0..rows, start: length - rows, blocks: (0..blocks as u32).collect() };
+        let chunk = Chunk { rows: 0..rows, start: length - rows, blocks: ids };
         let angles = Angles::still(rows, head_dim);
         let qkv = filled(rows, (heads + 2 * kv_heads) * head_panels * PANEL);
         let pairs = rows * (length - rows) + rows * (rows + 1) / 2;

@@ -5,7 +5,7 @@
 
 use surprisal_model::LlamaConfig;
 
-use super::panels::{PANEL, Row};
+use super::panels::Row;
 use crate::backend::Chunk;
 
 /// How fast each pair of a head's dimensions turns.
@@ -15,11 +15,12 @@ pub(crate) struct Rope {
     scale: f64,
 }
 
-/// Cosines and sines for every row of a batch, shared by all layers and heads.
+/// Cosines and sines for every row of a batch, shared by all layers and heads: `[row][half]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Angles {
     half: usize,
-    table: Vec<(f32, f32)>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
 }
 
 impl Rope {
@@ -37,24 +38,24 @@ impl Rope {
                 ((cos * self.scale) as f32, (sin * self.scale) as f32)
             })
         };
-        Angles { half: self.frequencies.len(), table: positions.flat_map(turn).collect() }
+        let (cos, sin) = positions.flat_map(turn).unzip();
+        Angles { half: self.frequencies.len(), cos, sin }
     }
 }
 
 impl Angles {
     /// Of `rows` rows that are not turned.
     pub(super) fn still(rows: usize, head_dim: usize) -> Self {
-        Self { half: head_dim / 2, table: vec![(1.0, 0.0); rows * head_dim / 2] }
+        Self { half: head_dim / 2, cos: vec![1.0; rows * head_dim / 2], sin: vec![0.0; rows * head_dim / 2] }
     }
 
     /// Rotates one head's vector, given and returned in panels: (x_i, x_{i + half}) turns by the row's angle of i.
+    #[inline(always)]
     pub(crate) fn rotate(&self, row: usize, head: &mut [Row]) {
-        let angles = &self.table[row * self.half..][..self.half];
-        for (i, &(cos, sin)) in angles.iter().enumerate() {
-            let j = i + self.half;
-            let (x, y) = (head[i / PANEL][i % PANEL], head[j / PANEL][j % PANEL]);
-            head[i / PANEL][i % PANEL] = x.mul_add(cos, -(y * sin));
-            head[j / PANEL][j % PANEL] = y.mul_add(cos, x * sin);
+        let at = row * self.half..(row + 1) * self.half;
+        let (low, high) = head.as_flattened_mut().split_at_mut(self.half);
+        for (((x, y), &cos), &sin) in low.iter_mut().zip(high).zip(&self.cos[at.clone()]).zip(&self.sin[at]) {
+            (*x, *y) = (x.mul_add(cos, -(*y * sin)), y.mul_add(cos, *x * sin));
         }
     }
 }

@@ -138,13 +138,10 @@ impl Weights {
         }
     }
 
-    /// The weights of output `n`, in panels of depth: an embedding's row.
-    pub(crate) fn output_row(&self, n: usize) -> impl Iterator<Item = Row> + '_ {
-        let lane = n % PANEL;
-        (0..self.depth_panels()).map(move |panel| {
-            let slice = self.slice(n / PANEL, panel * PANEL, PANEL);
-            std::array::from_fn(|k| slice.value(k, lane))
-        })
+    /// The weights of output `n` for one panel of depth: a part of an embedding's row.
+    pub(crate) fn output_panel(&self, n: usize, panel: usize) -> Row {
+        let slice = self.slice(n / PANEL, panel * PANEL, PANEL);
+        std::array::from_fn(|k| slice.value(k, n % PANEL))
     }
 }
 
@@ -249,7 +246,7 @@ mod tests {
                 weights.set_rows(&values, 36, |n| n, |k| k);
                 for n in 0..40 {
                     let largest = values[n * 36..][..36].iter().fold(0.0f32, |max, x| max.max(x.abs()));
-                    let row: Vec<f32> = weights.output_row(n).flatten().collect();
+                    let row: Vec<f32> = (0..2).flat_map(|panel| weights.output_panel(n, panel)).collect();
                     let mut buffer = [[0; PANEL]; 32];
                     let (pairs, scales) = weights.slice(n / PANEL, 0, 64).pairs(&mut buffer);
                     for (k, &got) in row.iter().enumerate() {
