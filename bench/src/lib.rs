@@ -12,5 +12,5 @@ pub const MODEL: TinyLlama = TinyLlama {
     kv_heads: 4,
     head_dim: 64,
     tied: false,
-    max_positions: 8192,
+    max_positions: 32768,
 };

@@ -1,18 +1,22 @@
-//! Writes the random Llama of the CPU comparisons into a folder: hidden 768, 12 layers, 12 heads over 4, MLP 2048, vocabulary 32000.
+//! Writes the random Llama of the CPU comparisons into a folder: hidden 768, 12 layers, 12 heads over 4, MLP 2048, vocabulary 32000
+//! or another one.
 
 use std::process::ExitCode;
 
 use surprisal_bench::MODEL;
+use surprisal_tests::tiny::TinyLlama;
 
 fn main() -> ExitCode {
-    let Some(dir) = std::env::args_os().nth(1) else {
-        eprintln!("usage: random_llama DIR");
+    let mut args = std::env::args_os().skip(1);
+    let vocab = args.nth(1).map_or(Some(MODEL.vocab), |vocab| vocab.to_str()?.parse().ok());
+    let (Some(dir), Some(vocab)) = (std::env::args_os().nth(1), vocab) else {
+        eprintln!("usage: random_llama DIR [VOCABULARY]");
         return ExitCode::from(2);
     };
     if let Err(error) = std::fs::create_dir_all(&dir) {
         eprintln!("error: {}: {error}", dir.display());
         return ExitCode::FAILURE;
     }
-    MODEL.write(dir.as_ref(), 1);
+    TinyLlama { vocab, ..MODEL }.write(dir.as_ref(), 1);
     ExitCode::SUCCESS
 }
