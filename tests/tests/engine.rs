@@ -30,7 +30,7 @@ fn worst_error(model: &TinyLlama, tokens: usize, seed: u64) -> f64 {
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 100, max_running: 4 });
     let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(seed), model.vocab, tokens);
     let want = reference::logprobs(model, &tensors, &tokens);
-    let got = ask(&engine, &[Query { tokens, score_from: 1 }]);
+    let got = ask(&engine, &[Query::new(tokens, 1)]);
     assert_eq!(got[0].logprobs.len(), want.len());
     got[0].logprobs.iter().zip(&want).map(|(&got, want)| (f64::from(got) - want).abs()).fold(0.0, f64::max)
 }
@@ -71,7 +71,7 @@ fn random_queries(seed: u64, count: usize) -> Vec<Query> {
             let tail = rng.random_range(0..30);
             tokens.extend(random_tokens(&mut rng, 300, tail + 1).into_iter().skip(1));
             let score_from = rng.random_range(1..tokens.len());
-            Query { tokens, score_from }
+            Query::new(tokens, score_from)
         })
         .collect()
 }
