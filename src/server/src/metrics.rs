@@ -116,7 +116,7 @@ fn model_info(card: &ModelCard) -> prometheus::Result<GaugeVec> {
 /// Name, help, kind, and how it is read from the engine's [`Stats`].
 type Row = (&'static str, &'static str, MetricType, fn(&Stats) -> f64);
 
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 15] = [
     ("num_requests_running", "Queries being computed.", MetricType::GAUGE, |s| s.running_queries as f64),
     ("num_requests_waiting", "Queries waiting to be scheduled.", MetricType::GAUGE, |s| s.waiting_queries as f64),
     ("finished_queries_total", "Queries answered.", MetricType::COUNTER, |s| s.finished_queries as f64),
@@ -124,6 +124,8 @@ const ROWS: [Row; 13] = [
     ("computed_tokens_total", "Tokens through the model.", MetricType::COUNTER, |s| s.computed_tokens as f64),
     ("cached_tokens_total", "Tokens found in the cache instead.", MetricType::COUNTER, |s| s.cached_tokens as f64),
     ("scored_tokens_total", "Log-probabilities answered.", MetricType::COUNTER, |s| s.scored_tokens as f64),
+    ("generation_tokens_total", "Tokens drawn.", MetricType::COUNTER, |s| s.generated_tokens as f64),
+    ("engine_restarts_total", "How often the engine died and came back.", MetricType::COUNTER, |s| s.restarts as f64),
     ("forward_passes_total", "Forward passes.", MetricType::COUNTER, |s| s.forward_passes as f64),
     ("prefix_cache_queries_total", "Tokens looked up in the prefix cache.", MetricType::COUNTER, |s| {
         (s.computed_tokens + s.cached_tokens) as f64

@@ -65,14 +65,22 @@ pub(super) fn json(answer: &impl Serialize) -> Result<Response, Failure> {
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }
 
-/// The process lives.
-pub(super) async fn health() -> &'static str {
-    "ok\n"
+/// The process lives, and its engine.
+pub(super) async fn health(State(app): State<App>) -> Result<&'static str, Failure> {
+    if app.scorer.is_alive() {
+        Ok("ok\n")
+    } else {
+        Err(problem::engine_stopped("the engine died; it is being started again"))
+    }
 }
 
 /// New work is taken.
 pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failure> {
-    if app.drain.is_draining() { Err(problem::shutting_down()) } else { Ok("ready\n") }
+    if app.drain.is_draining() {
+        Err(problem::shutting_down())
+    } else {
+        Ok(health(State(app)).await.map(|_| "ready\n")?)
+    }
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure> {

@@ -1,10 +1,14 @@
 //! The routes.
 
+mod choice;
 mod completions;
+mod continuation;
 mod generate;
 mod logprobs;
 mod meta;
+mod sse;
 mod stream;
+mod work;
 
 use std::sync::Arc;
 
