@@ -1,9 +1,9 @@
 //! `surprisal serve`: load a model, start the engine, answer HTTP until told to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use surprisal_engine::{CpuBackend, Engine, Scorer};
+use surprisal_engine::{BackendError, CpuBackend, CpuConfig, Engine, Rebuild, Scorer};
 use surprisal_estimator::SantaFe;
 use surprisal_model::oracle::{self, OracleSpec};
 use surprisal_model::{Checkpoint, TextTokenizer, hub};
@@ -116,13 +116,29 @@ impl Served {
         let backend = CpuBackend::load(&checkpoint, settings.cpu())?;
         let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
         let sample = if is_oracle { tokenizer.decode(&[0, 7])? } else { " a dark night".to_owned() };
-        let engine = Engine::start(settings.model.clone(), fingerprint, device, backend, settings.scheduler())?;
+        let rebuild = rebuild(&dir, settings.cpu(), fingerprint.clone());
+        let name = settings.model.clone();
+        let engine = Engine::start_lasting(name, fingerprint, device, backend, settings.scheduler(), Some(rebuild))?;
         Ok(Self { engine, tokenizer, sample })
     }
 
     pub(crate) fn app(self, config: ServerConfig) -> App {
         App::new(Arc::new(self.engine), Arc::new(self.tokenizer), config)
     }
+}
+
+/// Loads the model anew, should the engine die; a folder that has another model by now is refused.
+fn rebuild(dir: &Path, config: CpuConfig, fingerprint: String) -> Rebuild<CpuBackend> {
+    let dir = dir.to_owned();
+    let failed = |error: &dyn std::fmt::Display| BackendError(error.to_string());
+    Box::new(move || {
+        let checkpoint = Checkpoint::open(&dir).map_err(|error| failed(&error))?;
+        let backend = CpuBackend::load(&checkpoint, config).map_err(|error| failed(&error))?;
+        match backend.fingerprint() {
+            same if same == fingerprint => Ok(backend),
+            other => Err(BackendError(format!("the model is another one now: {other}, not {fingerprint}"))),
+        }
+    })
 }
 
 /// The process that the built-in oracle predicts.
