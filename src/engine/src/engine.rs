@@ -136,13 +136,15 @@ impl<B: Backend> Life<B> {
         while let Some(backend) = next.take() {
             self.shared.alive.store(true, Ordering::SeqCst);
             let scheduler = Scheduler::new(limits, self.config);
-            let worker = Worker::new(scheduler, backend, self.receiver.clone(), Arc::clone(&self.shared));
+            let mut worker = Worker::new(scheduler, backend, self.receiver.clone(), Arc::clone(&self.shared));
             match catch_unwind(AssertUnwindSafe(|| worker.run())) {
                 Ok(End::NobodyAsks) => return,
                 Ok(End::Unusable) => tracing::error!("the engine died: its backend is of no more use"),
                 Err(_) => tracing::error!("the engine died: its thread panicked"),
             }
             self.bury();
+            // Only now do those who wait for it see that it is gone.
+            drop(worker);
             next = self.rebuilt(limits);
         }
     }

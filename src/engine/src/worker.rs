@@ -79,7 +79,7 @@ impl<B: Backend> Worker<B> {
         Self { scheduler, backend, receiver, answers: HashMap::new(), next_id: 0, shared }
     }
 
-    pub(crate) fn run(mut self) -> End {
+    pub(crate) fn run(&mut self) -> End {
         while self.receive() {
             self.drop_cancelled();
             let step = self.scheduler.next_batch();
