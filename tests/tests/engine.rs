@@ -146,7 +146,8 @@ fn what_else_is_told_of_a_place_is_right() {
     assert_eq!(bits(&cold), bits(&plain));
     assert_eq!((plain.computed_tokens, plain.positions.len()), (0, 0));
     // What stands before the boundary is found, and what the cache cannot tell is computed again.
-    assert_eq!((warm.cached_tokens, warm.computed_tokens), (99, 50));
+    assert_eq!((warm.cached_tokens, warm.computed_tokens, warm.recomputed_tokens), (99, 50, 50));
+    assert_eq!((cold.recomputed_tokens, engine.stats().recomputed_tokens), (0, 50));
     let want = reference::distributions(&model, &tensors, &tokens);
     for ((position, want), &token) in cold.positions.iter().zip(&want[99..]).zip(&tokens[100..]) {
         let mut order: Vec<usize> = (0..model.vocab).collect();
@@ -222,4 +223,20 @@ fn a_dropped_future_cancels_its_query() {
     let stats = engine.stats();
     assert!(stats.cancelled_queries > 0, "{stats:?}");
     assert_eq!((stats.waiting_queries, stats.running_queries, stats.active_blocks), (0, 0, 0));
+}
+
+/// Each query waits once and is computed once; each pass is counted with what it held.
+#[test]
+fn histograms_count_queries_and_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    TinyLlama { vocab: 300, ..TinyLlama::default() }.write(dir.path(), 8);
+    let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 64, max_running: 4 });
+    ask(&engine, &random_queries(8, 30));
+    let stats = engine.stats();
+    assert_eq!((stats.queue_seconds.count(), stats.prefill_seconds.count()), (30, 30));
+    assert_eq!((stats.pass_tokens.count(), stats.pass_queries.count()), (stats.forward_passes, stats.forward_passes));
+    assert_eq!(stats.pass_tokens.sum(), stats.computed_tokens as f64);
+    assert_eq!(stats.pass_seconds.count(), stats.forward_passes);
+    let (_, at_most_64) = stats.pass_tokens.cumulative().find(|bucket| bucket.0 == 64.0).unwrap();
+    assert_eq!(at_most_64, stats.forward_passes);
 }

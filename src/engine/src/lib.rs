@@ -10,6 +10,7 @@ mod chain;
 mod cpu;
 mod draw;
 mod engine;
+mod histogram;
 mod running;
 mod scheduler;
 mod scorer;
@@ -22,6 +23,7 @@ pub use backend::{
 pub use cpu::{Activations, CpuBackend, CpuConfig, LoadError, WeightType, vector_bits};
 pub use draw::{Draw, Sampling};
 pub use engine::{Engine, Rebuild};
+pub use histogram::Histogram;
 pub use scheduler::{Progress, QueryId, Scheduler, SchedulerConfig, Step};
 pub use scorer::{
     Event, Events, Extras, Finish, Generation, MAX_TOP, ModelCard, Position, Query, ScoreError, ScoreFuture, Scorer,

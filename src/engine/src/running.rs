@@ -22,6 +22,8 @@ pub(crate) struct Running {
     pub(crate) blocks: Vec<BlockId>,
     /// Tokens found in the cache.
     pub(crate) cached: usize,
+    /// Tokens that the cache has keys and values of, used or not.
+    held: usize,
     /// Tokens with keys and values, those found and those computed.
     pub(crate) computed: usize,
     /// Known log-probabilities of `tokens[score_from..]`.
@@ -72,7 +74,7 @@ pub(crate) struct Part {
 impl Running {
     /// A query with its blocks. It starts where the prefix ends, or one token earlier if that token's hidden state is
     /// needed and not kept.
-    pub(crate) fn new(job: Job, prefix: Prefix, blocks: Vec<BlockId>) -> Self {
+    pub(crate) fn new(job: Job, prefix: Prefix, blocks: Vec<BlockId>, held: usize) -> Self {
         let Job { id, query, generation } = job;
         let needs_hidden = prefix.computed > 0 && query.score_from + prefix.logprobs.len() == prefix.computed;
         let hidden = prefix.hidden.filter(|_| needs_hidden);
@@ -87,6 +89,7 @@ impl Running {
             alone: false,
             positions: Vec::new(),
             cached: computed,
+            held,
             computed,
             published: own,
             chain: prefix.chain,
@@ -208,6 +211,7 @@ impl Running {
                 positions: std::mem::take(&mut self.positions),
                 cached_tokens: self.cached,
                 computed_tokens: self.target() - self.cached,
+                recomputed_tokens: self.held.min(self.target()).saturating_sub(self.cached),
             }));
         }
         events.extend(token.map(|token| Event::Token(self.draw(token))));

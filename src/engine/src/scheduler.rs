@@ -45,6 +45,20 @@ pub struct Step {
     pub batch: ForwardBatch,
     parts: Vec<Part>,
     known: Vec<Progress>,
+    /// Queries that left the queue.
+    started: Vec<QueryId>,
+}
+
+impl Step {
+    /// Queries that this pass computes.
+    pub(crate) fn queries(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Queries that waited until now: those that run for the first time, and those that the cache answers.
+    pub(crate) fn started(&self) -> &[QueryId] {
+        &self.started
+    }
 }
 
 /// A query that waits, maybe for another one.
@@ -147,8 +161,12 @@ impl Scheduler {
             match self.admit(at) {
                 Admission::Deferred => at += 1,
                 Admission::NoRoom => break,
-                Admission::Answered(scores) => step.known.push(scores),
+                Admission::Answered(scores) => {
+                    step.started.push(scores.0);
+                    step.known.push(scores);
+                }
                 Admission::Running(running) => {
+                    step.started.push(running.id);
                     step.parts.extend(running.add_chunk(&mut step.batch, budget));
                     self.running.push(*running);
                 }
@@ -161,7 +179,7 @@ impl Scheduler {
     ///
     /// When a pass of several queries fails, each is tried alone, so that only those that cannot be computed fail.
     pub fn complete(&mut self, step: Step, result: Result<Vec<TokenScore>, BackendError>) -> Vec<Progress> {
-        let Step { batch, parts, mut known } = step;
+        let Step { batch, parts, mut known, .. } = step;
         let scores = match result {
             Ok(scores) if scores.len() == batch.scores.len() => Ok(scores),
             Ok(short) => Err(format!("{} scores came back for {}", short.len(), batch.scores.len())),
@@ -224,7 +242,7 @@ impl Scheduler {
         if job.generation.is_none() && prefix.logprobs.len() == len - score_from {
             self.give_back(&prefix);
             let Prefix { logprobs, .. } = prefix;
-            let scores = Scores { logprobs, positions: Vec::new(), cached_tokens: len, computed_tokens: 0 };
+            let scores = Scores { logprobs, cached_tokens: len, ..Scores::default() };
             return self.take(at, |job| Admission::Answered((job.id, Ok(Event::Scores(scores)))));
         }
         if let Some(leader) = self.leader(&self.waiting[at].job, &prefix) {
@@ -233,7 +251,8 @@ impl Scheduler {
             return Admission::Deferred;
         }
         let Some((prefix, blocks)) = self.reserve(at, prefix) else { return Admission::NoRoom };
-        self.take(at, |job| Admission::Running(Box::new(Running::new(job, prefix, blocks))))
+        let held = self.cache.held(&self.waiting[at].job.query.tokens);
+        self.take(at, |job| Admission::Running(Box::new(Running::new(job, prefix, blocks, held))))
     }
 
     fn take(&mut self, at: usize, then: impl FnOnce(Job) -> Admission) -> Admission {

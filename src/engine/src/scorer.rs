@@ -6,6 +6,7 @@ use std::pin::Pin;
 use tokio::sync::mpsc;
 
 use crate::draw::Sampling;
+use crate::histogram::Histogram;
 
 /// The most alternatives that are listed at a position.
 pub const MAX_TOP: u16 = 64;
@@ -134,6 +135,8 @@ pub struct Scores {
     pub cached_tokens: usize,
     /// Tokens of the sequence that went through the model.
     pub computed_tokens: usize,
+    /// Those of them whose keys and values were in the cache, while what was asked of them was not.
+    pub recomputed_tokens: usize,
 }
 
 impl Scores {
@@ -217,7 +220,7 @@ pub struct ModelCard {
 }
 
 /// A snapshot of the engine's counters and gauges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stats {
     /// Queries accepted and not yet scheduled.
     pub waiting_queries: u64,
@@ -229,6 +232,8 @@ pub struct Stats {
     pub cancelled_queries: u64,
     /// Tokens that went through the model, ever.
     pub computed_tokens: u64,
+    /// Those of them whose keys and values were in the cache, while what was asked of them was not, ever.
+    pub recomputed_tokens: u64,
     /// Tokens found in the cache instead, ever.
     pub cached_tokens: u64,
     /// Log-probabilities answered, ever.
@@ -247,6 +252,43 @@ pub struct Stats {
     pub evicted_blocks: u64,
     /// How often the engine died and was started again.
     pub restarts: u64,
+    /// Seconds from a query's arrival to its first chunk, or to its answer if the cache had it.
+    pub queue_seconds: Histogram,
+    /// Seconds from a query's first chunk to its scores.
+    pub prefill_seconds: Histogram,
+    /// Tokens of a forward pass.
+    pub pass_tokens: Histogram,
+    /// Queries of a forward pass.
+    pub pass_queries: Histogram,
+    /// Seconds of a forward pass.
+    pub pass_seconds: Histogram,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            waiting_queries: 0,
+            running_queries: 0,
+            finished_queries: 0,
+            cancelled_queries: 0,
+            computed_tokens: 0,
+            recomputed_tokens: 0,
+            cached_tokens: 0,
+            scored_tokens: 0,
+            generated_tokens: 0,
+            forward_passes: 0,
+            total_blocks: 0,
+            active_blocks: 0,
+            cached_blocks: 0,
+            evicted_blocks: 0,
+            restarts: 0,
+            queue_seconds: Histogram::SECONDS,
+            prefill_seconds: Histogram::SECONDS,
+            pass_tokens: Histogram::SIZES,
+            pass_queries: Histogram::SIZES,
+            pass_seconds: Histogram::SECONDS,
+        }
+    }
 }
 
 /// The future of an answer; dropping it cancels the query.

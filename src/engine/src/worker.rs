@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, BackendError, ForwardBatch, TokenScore};
-use crate::scheduler::{Progress, QueryId, Scheduler};
+use crate::scheduler::{Progress, QueryId, Scheduler, Step};
 use crate::scorer::{Event, Generation, Query, ScoreError, Scores, Stats};
 
 /// What the engine's thread tells others.
@@ -70,22 +71,28 @@ pub(crate) struct Worker<B> {
     backend: B,
     receiver: flume::Receiver<Asked>,
     answers: HashMap<QueryId, Answer>,
+    /// When each query arrived, and then when it began to be computed.
+    since: HashMap<QueryId, Instant>,
     next_id: QueryId,
     shared: Arc<Shared>,
 }
 
 impl<B: Backend> Worker<B> {
     pub(crate) fn new(scheduler: Scheduler, backend: B, receiver: flume::Receiver<Asked>, shared: Arc<Shared>) -> Self {
-        Self { scheduler, backend, receiver, answers: HashMap::new(), next_id: 0, shared }
+        Self { scheduler, backend, receiver, answers: HashMap::new(), since: HashMap::new(), next_id: 0, shared }
     }
 
     pub(crate) fn run(&mut self) -> End {
         while self.receive() {
             self.drop_cancelled();
             let step = self.scheduler.next_batch();
-            let computed = step.batch.tokens.len() as u64;
+            self.note_started(&step);
             let empty = step.batch.scores.is_empty() && step.batch.tokens.is_empty();
+            let (begun, queries, computed) = (Instant::now(), step.queries(), step.batch.tokens.len());
             let result = if empty { Ok(Vec::new()) } else { self.forward(&step.batch) };
+            if !empty {
+                self.note_pass(queries, computed, begun);
+            }
             if let Err(error) = &result {
                 tracing::error!(%error, "a forward pass failed");
                 if !self.backend.is_usable() {
@@ -93,7 +100,7 @@ impl<B: Backend> Worker<B> {
                 }
             }
             let known = self.scheduler.complete(step, result);
-            self.update_stats(computed, u64::from(!empty), &known);
+            self.update_stats(&known);
             for (id, event) in known {
                 self.tell(id, event);
             }
@@ -129,7 +136,10 @@ impl<B: Backend> Worker<B> {
             Answer::Events(_, generation) => self.scheduler.submit_generation(id, query, generation.clone()),
         };
         match submitted {
-            Ok(()) => drop(self.answers.insert(id, answer)),
+            Ok(()) => {
+                self.answers.insert(id, answer);
+                self.since.insert(id, Instant::now());
+            }
             Err(error) => answer.refuse(error),
         }
     }
@@ -163,23 +173,46 @@ impl<B: Backend> Worker<B> {
         }
         for id in &gone {
             self.answers.remove(id);
+            self.since.remove(id);
         }
         let cancelled = self.scheduler.cancel(&gone);
         self.shared.stats().cancelled_queries += cancelled as u64;
     }
 
-    fn update_stats(&self, computed: u64, passes: u64, known: &[Progress]) {
+    /// Those that waited until now wait no longer.
+    fn note_started(&mut self, step: &Step) {
         let mut stats = self.shared.stats();
-        stats.computed_tokens += computed;
-        stats.forward_passes += passes;
-        for event in known.iter().filter_map(|(_, event)| event.as_ref().ok()) {
+        for id in step.started() {
+            if let Some(since) = self.since.get_mut(id) {
+                stats.queue_seconds.add(since.elapsed().as_secs_f64());
+                *since = Instant::now();
+            }
+        }
+    }
+
+    fn note_pass(&self, queries: usize, tokens: usize, begun: Instant) {
+        let mut stats = self.shared.stats();
+        stats.forward_passes += 1;
+        stats.computed_tokens += tokens as u64;
+        stats.pass_queries.add(queries as f64);
+        stats.pass_tokens.add(tokens as f64);
+        stats.pass_seconds.add(begun.elapsed().as_secs_f64());
+    }
+
+    fn update_stats(&mut self, known: &[Progress]) {
+        let mut stats = self.shared.stats();
+        for (id, event) in known {
+            let since = self.since.remove(id);
             match event {
-                Event::Scores(scores) => {
+                Ok(Event::Scores(scores)) => {
+                    since.inspect(|since| stats.prefill_seconds.add(since.elapsed().as_secs_f64()));
+                    stats.recomputed_tokens += scores.recomputed_tokens as u64;
                     stats.finished_queries += 1;
                     stats.cached_tokens += scores.cached_tokens as u64;
                     stats.scored_tokens += scores.logprobs.len() as u64;
                 }
-                Event::Token(_) => stats.generated_tokens += 1,
+                Ok(Event::Token(_)) => stats.generated_tokens += 1,
+                Err(_) => {}
             }
         }
         let (waiting, running) = self.scheduler.queue();

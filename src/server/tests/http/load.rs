@@ -154,3 +154,16 @@ async fn metrics_are_in_prometheus_text_format() {
         assert_eq!(server.metric(series).await, value, "{series}");
     }
 }
+
+#[tokio::test]
+async fn histograms_are_written_as_prometheus_reads_them() {
+    let server = Server::start().await;
+    for name in
+        ["request_queue_time_seconds", "request_prefill_time_seconds", "iteration_tokens_total", "iteration_queries"]
+    {
+        assert_eq!(server.metric(&format!("surprisal_{name}_bucket{{le=\"+Inf\"}}")).await, 0.0);
+        assert_eq!(server.metric(&format!("surprisal_{name}_count")).await, 0.0);
+    }
+    server.post("/v1/completions", &json!({"prompt": "a", "max_tokens": 2})).await;
+    assert_eq!(server.metric("surprisal_e2e_request_latency_seconds_count").await, 1.0);
+}

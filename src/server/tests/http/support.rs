@@ -110,7 +110,8 @@ fn answer(Query { tokens, score_from, extras }: &Query) -> Result<Scores, ScoreE
     let positions = (*score_from..tokens.len()).filter(|_| !extras.is_empty());
     let positions = positions.map(|at| position(tokens[at - 1], tokens[at], *extras)).collect();
     let logprobs = (*score_from..tokens.len()).map(one).collect();
-    Ok(Scores { logprobs, positions, cached_tokens, computed_tokens: tokens.len() - cached_tokens })
+    let computed_tokens = tokens.len() - cached_tokens;
+    Ok(Scores { logprobs, positions, cached_tokens, computed_tokens, ..Scores::default() })
 }
 
 /// Tells of a query and its continuation as they become known.
