@@ -83,6 +83,14 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failur
     }
 }
 
+/// The live page: one file, which reads `/metrics` and nothing else.
+pub(super) async fn page() -> impl IntoResponse {
+    const POLICY: &str =
+        "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    (headers, include_str!("page.html"))
+}
+
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure> {
     let text = app.metrics.text().map_err(|error| {
         tracing::error!(%error, "the metrics could not be written");
