@@ -40,7 +40,7 @@ fn benches(criterion: &mut Criterion) {
     for length in [128, 512, 2048] {
         group.throughput(Throughput::Elements(length as u64 - 1));
         group.bench_function(format!("document/{length}"), |bencher| {
-            let new = || vec![Query { tokens: random_tokens(&mut rng, MODEL.vocab, length), score_from: 1 }];
+            let new = || vec![Query::new(random_tokens(&mut rng, MODEL.vocab, length), 1)];
             bencher.iter_batched(new, |queries| ask(&runtime, &engine, &queries), BatchSize::PerIteration);
         });
     }
@@ -51,13 +51,13 @@ fn benches(criterion: &mut Criterion) {
             let shared = random_tokens(&mut rng, MODEL.vocab, context);
             let tails = (0..targets).map(|_| random_tokens(&mut rng, MODEL.vocab, target as usize + 1));
             let tokens = tails.map(|tail| shared.iter().chain(&tail[1..]).copied().collect());
-            tokens.map(|tokens| Query { tokens, score_from: context }).collect::<Vec<_>>()
+            tokens.map(|tokens| Query::new(tokens, context)).collect::<Vec<_>>()
         };
         bencher.iter_batched(new, |queries| ask(&runtime, &engine, &queries), BatchSize::PerIteration);
     });
     group.throughput(Throughput::Elements(511));
     group.bench_function("document/512, asked before", |bencher| {
-        let queries = [Query { tokens: random_tokens(&mut rng, MODEL.vocab, 512), score_from: 1 }];
+        let queries = [Query::new(random_tokens(&mut rng, MODEL.vocab, 512), 1)];
         ask(&runtime, &engine, &queries);
         bencher.iter(|| ask(&runtime, &engine, &queries));
     });

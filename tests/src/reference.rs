@@ -6,6 +6,12 @@ type Matrix = Vec<Vec<f64>>;
 
 /// `ln p(tokens[i] | tokens[..i])` for i in 1.., in nats.
 pub fn logprobs(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
+    let all = distributions(model, tensors, tokens);
+    all.iter().zip(&tokens[1..]).map(|(row, &target)| row[target as usize]).collect()
+}
+
+/// `ln p(v | tokens[..i])` for each v of the vocabulary and i in 1.., in nats.
+pub fn distributions(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
     let get = |name: &str| matrix(tensors, name);
     let embedding = get("model.embed_tokens.weight");
     let head = if model.tied { embedding.clone() } else { get("lm_head.weight") };
@@ -26,7 +32,11 @@ pub fn logprobs(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<f64
         add(&mut x, &product(&inner, &weight("mlp.down_proj")));
     }
     let logits = product(&norm(&x, &get("model.norm.weight")[0]), &head);
-    logits.iter().zip(&tokens[1..]).map(|(row, &target)| row[target as usize] - log_sum_exp(row)).collect()
+    let distribution = |row: &Vec<f64>| {
+        let total = log_sum_exp(row);
+        row.iter().map(|logit| logit - total).collect()
+    };
+    logits[..tokens.len() - 1].iter().map(distribution).collect()
 }
 
 /// A tensor's rows; a vector is one row.

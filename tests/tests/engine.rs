@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use surprisal_engine::{CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, Scorer, Scores};
+use surprisal_engine::{
+    CpuBackend, CpuConfig, Engine, Event, Extras, Generation, Query, Sampling, SchedulerConfig, Scorer, Scores, Token,
+};
 use surprisal_model::Checkpoint;
 use surprisal_tests::reference;
 use surprisal_tests::tiny::{TinyLlama, random_tokens};
@@ -30,7 +32,7 @@ fn worst_error(model: &TinyLlama, tokens: usize, seed: u64) -> f64 {
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 100, max_running: 4 });
     let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(seed), model.vocab, tokens);
     let want = reference::logprobs(model, &tensors, &tokens);
-    let got = ask(&engine, &[Query { tokens, score_from: 1 }]);
+    let got = ask(&engine, &[Query::new(tokens, 1)]);
     assert_eq!(got[0].logprobs.len(), want.len());
     got[0].logprobs.iter().zip(&want).map(|(&got, want)| (f64::from(got) - want).abs()).fold(0.0, f64::max)
 }
@@ -71,7 +73,7 @@ fn random_queries(seed: u64, count: usize) -> Vec<Query> {
             let tail = rng.random_range(0..30);
             tokens.extend(random_tokens(&mut rng, 300, tail + 1).into_iter().skip(1));
             let score_from = rng.random_range(1..tokens.len());
-            Query { tokens, score_from }
+            Query::new(tokens, score_from)
         })
         .collect()
 }
@@ -126,6 +128,88 @@ fn a_second_asking_computes_nothing() {
     }
 }
 
+/// Alternatives, ranks and entropies are those of float64, and the log-probabilities beside them have the bits they have
+/// without, cold, and warm where only the context is reused.
+#[test]
+fn what_else_is_told_of_a_place_is_right() {
+    let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = model.write(dir.path(), 5);
+    let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 50, max_running: 4 });
+    let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(5), model.vocab, 150);
+    let extras = Extras { top: 3, rank: true, entropy: true };
+    let query = Query { extras, ..Query::new(tokens.clone(), 100) };
+    let cold = ask(&engine, std::slice::from_ref(&query)).remove(0);
+    let plain = ask(&engine, &[Query::new(tokens.clone(), 100)]).remove(0);
+    let warm = ask(&engine, std::slice::from_ref(&query)).remove(0);
+    assert_eq!((bits(&cold), &cold.positions), (bits(&warm), &warm.positions));
+    assert_eq!(bits(&cold), bits(&plain));
+    assert_eq!((plain.computed_tokens, plain.positions.len()), (0, 0));
+    // What stands before the boundary is found, and what the cache cannot tell is computed again.
+    assert_eq!((warm.cached_tokens, warm.computed_tokens, warm.recomputed_tokens), (99, 50, 50));
+    assert_eq!((cold.recomputed_tokens, engine.stats().recomputed_tokens), (0, 50));
+    let want = reference::distributions(&model, &tensors, &tokens);
+    for ((position, want), &token) in cold.positions.iter().zip(&want[99..]).zip(&tokens[100..]) {
+        let mut order: Vec<usize> = (0..model.vocab).collect();
+        order.sort_by(|&a, &b| want[b].total_cmp(&want[a]));
+        let rank = 1 + order.iter().position(|&id| id == token as usize).unwrap();
+        assert_eq!(position.rank, Some(rank as u32));
+        let entropy: f64 = -want.iter().map(|l| l.exp() * l).sum::<f64>();
+        assert!((f64::from(position.entropy.unwrap()) - entropy).abs() < 2e-5);
+        for (&(id, logprob), &best) in position.top.iter().zip(&order) {
+            assert_eq!(id as usize, best);
+            assert!((f64::from(logprob) - want[best]).abs() < 2e-5);
+        }
+    }
+}
+
+#[tokio::main]
+async fn write(engine: &Engine, query: &Query, generation: &Generation) -> (Scores, Vec<Token>) {
+    let mut events = engine.generate(query.clone(), generation.clone());
+    let (mut scores, mut tokens) = (Scores::default(), Vec::new());
+    while let Some(event) = events.recv().await {
+        match event.unwrap() {
+            Event::Scores(known) => scores = known,
+            Event::Token(token) => tokens.push(token),
+        }
+    }
+    (scores, tokens)
+}
+
+/// Greedy continuation is float64's, each drawn token has the bits it has when it is scored, and seeds repeat.
+#[test]
+fn what_is_written_is_what_would_be_scored() {
+    let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = model.write(dir.path(), 6);
+    let prompt = random_tokens(&mut ChaCha8Rng::seed_from_u64(6), model.vocab, 40);
+    let sampled = Sampling { temperature: 1.0, top_p: 0.9, top_k: 0, seed: 3 };
+    for (sampling, chunks) in [(Sampling::GREEDY, 512), (sampled, 7)] {
+        let scheduler = SchedulerConfig { token_budget: chunks, max_running: 4 };
+        let fresh = || engine(dir.path(), 64 << 20, scheduler);
+        let extras = Extras { top: 1, ..Extras::default() };
+        let generation = Generation { max_tokens: 60, sampling, stop: Vec::new(), extras };
+        let (first, query) = (fresh(), Query::new(prompt.clone(), 1));
+        let (scores, tokens) = write(&first, &query, &generation);
+        assert_eq!((scores.logprobs.len(), tokens.len()), (39, 60));
+        assert_eq!(write(&first, &query, &generation).1, tokens, "from a warm cache");
+        let whole: Vec<u32> = prompt.iter().copied().chain(tokens.iter().map(|token| token.id)).collect();
+        let scored = ask(&fresh(), &[Query::new(whole.clone(), 1)]).remove(0);
+        let written: Vec<u32> =
+            scores.logprobs.iter().copied().chain(tokens.iter().map(|token| token.logprob)).map(f32::to_bits).collect();
+        assert_eq!(bits(&scored), written);
+        if sampling == Sampling::GREEDY {
+            for (want, token) in reference::distributions(&model, &tensors, &whole)[39..].iter().zip(&tokens) {
+                let best = (0..model.vocab).max_by(|&a, &b| want[a].total_cmp(&want[b])).unwrap();
+                assert_eq!((token.id as usize, token.position.top[0].0 as usize), (best, best));
+            }
+        } else {
+            let other = Generation { sampling: Sampling { seed: 4, ..sampling }, ..generation };
+            assert_ne!(write(&first, &query, &other).1, tokens);
+        }
+    }
+}
+
 #[test]
 fn a_dropped_future_cancels_its_query() {
     let dir = tempfile::tempdir().unwrap();
@@ -139,4 +223,20 @@ fn a_dropped_future_cancels_its_query() {
     let stats = engine.stats();
     assert!(stats.cancelled_queries > 0, "{stats:?}");
     assert_eq!((stats.waiting_queries, stats.running_queries, stats.active_blocks), (0, 0, 0));
+}
+
+/// Each query waits once and is computed once; each pass is counted with what it held.
+#[test]
+fn histograms_count_queries_and_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    TinyLlama { vocab: 300, ..TinyLlama::default() }.write(dir.path(), 8);
+    let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 64, max_running: 4 });
+    ask(&engine, &random_queries(8, 30));
+    let stats = engine.stats();
+    assert_eq!((stats.queue_seconds.count(), stats.prefill_seconds.count()), (30, 30));
+    assert_eq!((stats.pass_tokens.count(), stats.pass_queries.count()), (stats.forward_passes, stats.forward_passes));
+    assert_eq!(stats.pass_tokens.sum(), stats.computed_tokens as f64);
+    assert_eq!(stats.pass_seconds.count(), stats.forward_passes);
+    let (_, at_most_64) = stats.pass_tokens.cumulative().find(|bucket| bucket.0 == 64.0).unwrap();
+    assert_eq!(at_most_64, stats.forward_passes);
 }

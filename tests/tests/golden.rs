@@ -36,7 +36,7 @@ fn cases(dir: &Path) -> Vec<(Query, Vec<f64>)> {
     let case = |case: &Value| {
         let tokens = case["tokens"].as_array().unwrap().iter().map(|token| token.as_u64().unwrap() as u32).collect();
         let logprobs = case["logprobs"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
-        (Query { tokens, score_from: 1 }, logprobs)
+        (Query::new(tokens, 1), logprobs)
     };
     expected["cases"].as_array().unwrap().iter().map(case).collect()
 }
@@ -91,7 +91,7 @@ fn check_bits(dir: &Path, config: CpuConfig) {
     let odd = start(SchedulerConfig { token_budget: 77, max_running: 3 }).unwrap();
     let (query, _) = &cases(dir)[0];
     let later = Query { score_from: query.tokens.len() * 3 / 4, ..query.clone() };
-    let shorter = Query { tokens: query.tokens[..query.tokens.len() / 2].to_vec(), score_from: 5 };
+    let shorter = Query::new(query.tokens[..query.tokens.len() / 2].to_vec(), 5);
     let queries = [shorter, later, query.clone()];
     let apart: Vec<_> = queries.iter().map(|query| ask(&whole, std::slice::from_ref(query)).remove(0)).collect();
     assert_eq!(bits(&ask(&odd, &queries)), bits(&apart), "{} {config:?}", dir.display());

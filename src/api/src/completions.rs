@@ -1,4 +1,4 @@
-//! `POST /v1/completions`, as OpenAI and vLLM have it, and `POST /generate`, as SGLang has it: what scoring needs of them.
+//! `POST /v1/completions`, as OpenAI and vLLM have it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -69,9 +69,9 @@ pub struct CompletionsRequest {
     /// The model asked for; if given, it must be the one that is served.
     #[serde(default)]
     pub model: Option<String>,
-    /// What is scored.
+    /// What is scored or continued.
     pub prompt: Prompts,
-    /// Tokens to generate; 16 when absent, as OpenAI has it.
+    /// Tokens to generate; 16 when absent, as OpenAI has it, or as many as there is room for. 0 scores alone.
     #[serde(default)]
     pub max_tokens: Option<u32>,
     /// Whether the answer begins with the prompt.
@@ -79,41 +79,90 @@ pub struct CompletionsRequest {
     pub echo: bool,
     /// Log-probabilities of the answer's tokens, and of so many alternatives beside each.
     #[serde(default)]
-    pub logprobs: Option<u32>,
+    pub logprobs: Option<u16>,
     /// vLLM's: log-probabilities of the prompt's tokens, and of so many alternatives beside each.
     #[serde(default)]
-    pub prompt_logprobs: Option<u32>,
+    pub prompt_logprobs: Option<u16>,
     /// vLLM's: whether BOS goes before a string prompt by the model's own rule. Token ids are taken as they are.
     #[serde(default = "yes")]
     pub add_special_tokens: bool,
-    /// Completions of each prompt.
+    /// Completions of each prompt; the seed of each is one more than that of the one before.
     #[serde(default)]
     pub n: Option<u32>,
-    /// Whether the answer comes in pieces.
+    /// Whether the answer comes in pieces, as server-sent events.
     #[serde(default)]
     pub stream: bool,
-    /// Without effect where nothing is generated.
+    /// What the pieces say.
     #[serde(default)]
-    pub temperature: Option<f64>,
-    /// Without effect where nothing is generated.
+    pub stream_options: Option<StreamOptions>,
+    /// Logits are divided by it; 1 when absent, 0 is greedy.
     #[serde(default)]
-    pub top_p: Option<f64>,
-    /// Without effect where nothing is generated.
+    pub temperature: Option<f32>,
+    /// The share of probability that is drawn from; all of it when absent.
+    #[serde(default)]
+    pub top_p: Option<f32>,
+    /// vLLM's: how many of the most probable tokens are drawn from; any number when absent, 0 or -1.
+    #[serde(default)]
+    pub top_k: Option<i64>,
+    /// Equal seeds draw equal tokens; by chance when absent.
     #[serde(default)]
     pub seed: Option<i64>,
-    /// Without effect where nothing is generated.
+    /// Texts that end the completion; they are not part of it.
     #[serde(default)]
-    pub stop: Option<Prompts>,
+    pub stop: Option<Stops>,
+    /// vLLM's: tokens that end the completion, beside the model's own.
+    #[serde(default)]
+    pub stop_token_ids: Option<Vec<u32>>,
+    /// vLLM's: whether the model's own end is passed over.
+    #[serde(default)]
+    pub ignore_eos: bool,
+    /// Only 1: as many as `n`.
+    #[serde(default)]
+    pub best_of: Option<u32>,
+    /// Only 0: logits are the model's own.
+    #[serde(default)]
+    pub presence_penalty: Option<f32>,
+    /// Only 0: logits are the model's own.
+    #[serde(default)]
+    pub frequency_penalty: Option<f32>,
     /// Without effect.
     #[serde(default)]
     pub user: Option<String>,
+}
+
+/// One text or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Stops {
+    /// A text.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl From<Stops> for Vec<String> {
+    fn from(stops: Stops) -> Self {
+        match stops {
+            Stops::One(stop) => vec![stop],
+            Stops::Many(stops) => stops,
+        }
+    }
+}
+
+/// What the pieces of a stream say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamOptions {
+    /// Whether a last piece, without choices, has the token counts.
+    #[serde(default)]
+    pub include_usage: bool,
 }
 
 fn yes() -> bool {
     true
 }
 
-/// The answer of `POST /v1/completions`.
+/// The answer of `POST /v1/completions`, or a piece of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompletionsResponse {
     /// A name of this answer.
@@ -124,24 +173,26 @@ pub struct CompletionsResponse {
     pub created: u64,
     /// The model's name.
     pub model: String,
-    /// One a prompt, in the order asked.
+    /// `n` a prompt, in the order asked.
     pub choices: Vec<Choice>,
-    /// Token counts.
-    pub usage: CompletionsUsage,
+    /// Token counts; in a stream, of its last piece alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<CompletionsUsage>,
 }
 
-/// One prompt's answer.
+/// One completion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
-    /// The prompt's index.
+    /// Its index: the prompt's times `n`, and which of the prompt's it is.
     pub index: usize,
-    /// The prompt, if it was to be echoed.
+    /// The prompt, if it was to be echoed, and what was generated.
     pub text: String,
     /// Log-probabilities of `text`'s tokens, if asked for.
     pub logprobs: Option<ChoiceLogprobs>,
-    /// Always `"length"`.
-    pub finish_reason: String,
-    /// vLLM's: each token's log-probability by its id; null for the first, before which nothing stands.
+    /// `"stop"` at a text or token that ends it, `"length"` at `max_tokens`; null in a stream before the last piece.
+    pub finish_reason: Option<String>,
+    /// vLLM's: log-probabilities by id, the most probable tokens' and the token's own; null for the first, before which
+    /// nothing stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_logprobs: Option<Vec<Option<BTreeMap<u32, PromptLogprob>>>>,
 }
@@ -155,7 +206,7 @@ pub struct ChoiceLogprobs {
     pub token_logprobs: Vec<Option<f32>>,
     /// The tokens' texts.
     pub tokens: Vec<String>,
-    /// Log-probabilities by text: the token's own.
+    /// Log-probabilities by text: the most probable tokens' and the token's own; of two with the same text, the greater.
     pub top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
 }
 

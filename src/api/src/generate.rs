@@ -1,8 +1,8 @@
-//! `POST /generate`, as SGLang has it: what scoring needs of it.
+//! `POST /generate`, as SGLang has it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::Prompts;
+use crate::{Prompts, Stops};
 
 /// The body of `POST /generate`: `text` or `input_ids`, one prompt or several.
 ///
@@ -27,31 +27,43 @@ pub struct GenerateRequest {
     pub logprob_start_len: Option<i64>,
     /// Alternatives beside each token.
     #[serde(default)]
-    pub top_logprobs_num: Option<u32>,
+    pub top_logprobs_num: Option<u16>,
     /// Whether each log-probability comes with its token's text.
     #[serde(default)]
     pub return_text_in_logprobs: bool,
-    /// Whether the answer comes in pieces.
+    /// Only false.
     #[serde(default)]
     pub stream: bool,
 }
 
-/// How to generate; all but the number of tokens is without effect where nothing is generated.
+/// How to generate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingParams {
-    /// Tokens to generate; 128 when absent, as SGLang has it.
+    /// Tokens to generate; 128 when absent, as SGLang has it, or as many as there is room for.
     #[serde(default)]
     pub max_new_tokens: Option<u32>,
-    /// Without effect.
+    /// Logits are divided by it; 1 when absent, 0 is greedy.
     #[serde(default)]
-    pub temperature: Option<f64>,
-    /// Without effect.
+    pub temperature: Option<f32>,
+    /// The share of probability that is drawn from; all of it when absent.
     #[serde(default)]
-    pub top_p: Option<f64>,
-    /// Without effect.
+    pub top_p: Option<f32>,
+    /// How many of the most probable tokens are drawn from; any number when absent, 0 or -1.
     #[serde(default)]
     pub top_k: Option<i64>,
+    /// Equal seeds draw equal tokens; by chance when absent.
+    #[serde(default)]
+    pub sampling_seed: Option<i64>,
+    /// Texts that end the text; they are not part of it.
+    #[serde(default)]
+    pub stop: Option<Stops>,
+    /// Tokens that end the text, beside the model's own.
+    #[serde(default)]
+    pub stop_token_ids: Option<Vec<u32>>,
+    /// Whether the model's own end is passed over.
+    #[serde(default)]
+    pub ignore_eos: bool,
 }
 
 /// The answer of `POST /generate`: an object for one prompt, an array for a list.
@@ -67,9 +79,9 @@ pub enum GenerateResponses {
 /// One prompt's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerateResponse {
-    /// What was generated: nothing.
+    /// What was generated.
     pub text: String,
-    /// Its token ids: none.
+    /// Its token ids.
     pub output_ids: Vec<u32>,
     /// Counts and log-probabilities.
     pub meta_info: GenerateMeta,
@@ -93,17 +105,37 @@ pub struct GenerateMeta {
     /// token, before which nothing stands, has null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_token_logprobs: Option<Vec<TokenLogprob>>,
-    /// The same of what was generated: nothing.
+    /// The same of what was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_token_logprobs: Option<Vec<TokenLogprob>>,
+    /// The most probable tokens at each place of `input_token_logprobs` (`top_logprobs_num`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_top_logprobs: Option<Vec<Option<Vec<TokenLogprob>>>>,
+    /// The most probable tokens at each place of `output_token_logprobs` (`top_logprobs_num`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_top_logprobs: Option<Vec<Vec<TokenLogprob>>>,
 }
 
 /// Why generation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishReason {
-    /// Always `"length"`.
+    /// `"length"` or `"stop"`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Tokens generated.
-    pub length: usize,
+    /// Tokens generated, where that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
+    /// The text or token that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<Matched>,
+}
+
+/// What ended a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Matched {
+    /// A token.
+    Token(u32),
+    /// A text.
+    Text(String),
 }

@@ -24,10 +24,12 @@ mod response;
 mod text;
 
 pub use completions::{
-    Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, Prompts,
+    Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, Prompts, Stops,
+    StreamOptions,
 };
 pub use generate::{
-    FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, SamplingParams, TokenLogprob,
+    FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, Matched, SamplingParams,
+    TokenLogprob,
 };
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};

@@ -34,6 +34,23 @@ pub struct LogprobsRequest {
     /// Whether a beginning-of-sequence token goes before the context.
     #[serde(default)]
     pub bos: Bos,
+    /// So many of the most probable tokens at each target token's place, at most 64 (with `detail: "tokens"`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub top: u16,
+    /// Each target token's rank among the vocabulary (with `detail: "tokens"`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rank: bool,
+    /// The entropy of the distribution that predicts each target token (with `detail: "tokens"`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub entropy: bool,
+}
+
+fn is_zero(number: &u16) -> bool {
+    *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// One question: how probable is `target`, given `context`?

@@ -18,7 +18,7 @@ pub struct LogprobsResponse {
 }
 
 /// One query's score.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct QueryResult {
     /// The query's id, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +42,16 @@ pub struct QueryResult {
     /// target is a string). Tokens that share a character share its bytes; a tokenizer may leave bytes out, as spaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offsets: Option<Vec<[usize; 2]>>,
+    /// The most probable tokens at each target token's place, `[id, log-probability in nats]`, the greatest first, ties by the
+    /// smaller id (`top`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<Vec<(u32, f32)>>>,
+    /// 1 + how many tokens are more probable than the target's, at each place (`rank`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<Vec<u32>>,
+    /// Entropy in nats of the distribution that predicts each target token (`entropy`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropies: Option<Vec<f32>>,
 }
 
 /// The media type of an answer as [`StreamLine`]s.

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use crate::draw::Draw;
+use crate::scorer::{Extras, Position};
+
 /// Tokens a KV block holds, on every backend: prefixes are shared, and attention is split, at multiples of it.
 pub const BLOCK_TOKENS: usize = 32;
 
@@ -9,7 +12,7 @@ pub const BLOCK_TOKENS: usize = 32;
 pub type BlockId = u32;
 
 /// One forward pass: some tokens of some sequences, and which log-probabilities to return.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ForwardBatch {
     /// Done first: keys and values copied between blocks.
     pub copies: Vec<BlockCopy>,
@@ -19,7 +22,7 @@ pub struct ForwardBatch {
     pub chunks: Vec<Chunk>,
     /// Rows whose final hidden state (after the last norm) is stored with a block.
     pub keep: Vec<(usize, BlockId)>,
-    /// The log-probabilities to return.
+    /// The log-probabilities to return, and the tokens to draw.
     pub scores: Vec<ScoreRow>,
 }
 
@@ -45,13 +48,35 @@ pub struct Chunk {
     pub blocks: Vec<BlockId>,
 }
 
-/// One log-probability to return: of `target` after a hidden state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One log-probability to return: of a token after a hidden state.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoreRow {
-    /// The hidden state that predicts the target.
+    /// The hidden state that predicts the token.
     pub from: Hidden,
-    /// The token.
-    pub target: u32,
+    /// Which token.
+    pub choice: Choice,
+    /// What else to return.
+    pub extras: Extras,
+}
+
+/// The token that a [`ScoreRow`] is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice {
+    /// This one.
+    Given(u32),
+    /// One drawn from the row's distribution.
+    Drawn(Draw),
+}
+
+/// What a backend returns for a [`ScoreRow`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenScore {
+    /// The token: the one given, or the one drawn.
+    pub token: u32,
+    /// Its log-probability in nats.
+    pub logprob: f32,
+    /// What [`ScoreRow::extras`] asked for; `None` where it is empty.
+    pub position: Option<Box<Position>>,
 }
 
 /// Where a hidden state is.
@@ -81,11 +106,16 @@ pub struct BackendError(pub String);
 
 /// A device that runs the model.
 ///
-/// The promise every backend keeps: a returned log-probability depends on the tokens before it alone, to the last bit,
-/// not on what else is in the batch, how a sequence was cut into chunks, or which of its blocks were computed earlier.
+/// The promise every backend keeps: what is returned depends on the tokens before it alone (and, if it is drawn, on its
+/// [`Draw`]), to the last bit, not on what else is in the batch, how a sequence was cut into chunks, or which of its blocks
+/// were computed earlier. A log-probability is the same whether or not its token was drawn or more was asked.
 pub trait Backend: Send + 'static {
     /// What fits.
     fn limits(&self) -> Limits;
-    /// Runs a batch; returns `ln p` in nats for each of `batch.scores`, in order.
-    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<f32>, BackendError>;
+    /// Runs a batch; returns one score for each of `batch.scores`, in order.
+    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError>;
+    /// Whether another batch can succeed, asked after one failed or panicked. If not, the engine makes the backend anew.
+    fn is_usable(&self) -> bool {
+        true
+    }
 }

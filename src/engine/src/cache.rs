@@ -124,6 +124,20 @@ impl KvCache {
         prefix
     }
 
+    /// How many tokens from the beginning of `tokens` have keys and values in published blocks, whatever else is known of them.
+    pub(crate) fn held(&self, tokens: &[u32]) -> usize {
+        let (mut chain, mut held) = (Chain::ROOT, 0);
+        while let Some((block, same)) = self.best_child(chain, &tokens[held..], usize::MAX) {
+            let Some(entry) = &self.blocks[block as usize].entry else { break };
+            held += same.min(entry.computed);
+            chain = entry.chain;
+            if same.min(entry.computed) < BLOCK_TOKENS {
+                break;
+            }
+        }
+        held
+    }
+
     /// The published block after `parent` that serves most of `tokens`, and how many tokens that is.
     fn best_child(&self, parent: Chain, tokens: &[u32], score_from: usize) -> Option<(BlockId, usize)> {
         let first = *tokens.first()?;

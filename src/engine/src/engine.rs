@@ -1,17 +1,23 @@
-//! The engine's own thread: queries arrive by channel, the scheduler and the backend answer them.
+//! `Engine`: a thread of its own for scheduler and backend, and another one should it die.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::Backend;
-use crate::scheduler::{Finished, QueryId, Scheduler, SchedulerConfig};
-use crate::scorer::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
+use crate::backend::{Backend, BackendError, Limits};
+use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::scorer::{Events, Generation, ModelCard, Query, ScoreError, ScoreFuture, Scorer, Stats};
+use crate::worker::{Answer, Asked, End, Shared, Worker};
 
-type Answer = oneshot::Sender<Result<Scores, ScoreError>>;
+/// How long the engine waits before it tries again to make a backend.
+const REBUILD_AFTER: Duration = Duration::from_secs(5);
+
+/// Makes a backend anew, with the same limits and the same numbers, after the engine's thread died.
+pub type Rebuild<B> = Box<dyn FnMut() -> Result<B, BackendError> + Send>;
 
 /// A backend behind a scheduler, on a thread of its own.
 ///
@@ -19,15 +25,18 @@ type Answer = oneshot::Sender<Result<Scores, ScoreError>>;
 #[derive(Debug)]
 pub struct Engine {
     card: ModelCard,
-    stats: Arc<Mutex<Stats>>,
-    sender: Option<flume::Sender<(Query, Answer)>>,
+    shared: Arc<Shared>,
+    sender: Option<flume::Sender<Asked>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Starts the engine's thread.
+    /// Starts the engine's thread. Should it die, the engine stays dead and says so.
     ///
     /// `id` is the model's name and `fingerprint` what its numbers depend on; `device` is for people to read.
+    ///
+    /// # Errors
+    /// The thread could not be started.
     pub fn start(
         id: String,
         fingerprint: String,
@@ -35,29 +44,42 @@ impl Engine {
         backend: impl Backend,
         config: SchedulerConfig,
     ) -> std::io::Result<Self> {
+        Self::start_lasting(id, fingerprint, device, backend, config, None)
+    }
+
+    /// As [`start`](Self::start); should the thread die, `rebuild` makes a backend for another one.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start_lasting<B: Backend>(
+        id: String,
+        fingerprint: String,
+        device: String,
+        backend: B,
+        config: SchedulerConfig,
+        rebuild: Option<Rebuild<B>>,
+    ) -> std::io::Result<Self> {
         let limits = backend.limits();
         let max_length = Scheduler::max_length(&limits);
         let card = ModelCard { id, fingerprint, vocab_size: limits.vocab_size, max_length, device };
-        let stats = Arc::new(Mutex::new(Stats::default()));
+        let shared = Arc::new(Shared::default());
+        shared.alive.store(true, Ordering::SeqCst);
         let (sender, receiver) = flume::unbounded();
-        let scheduler = Scheduler::new(limits, config);
-        let queue = receiver.clone();
-        let worker =
-            Worker { scheduler, backend, receiver, answers: HashMap::new(), next_id: 0, stats: Arc::clone(&stats) };
-        let thread = std::thread::Builder::new().name("surprisal-engine".to_owned()).spawn(move || {
-            if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
-                tracing::error!("the engine stopped: its thread panicked");
-                refuse(&queue);
-            }
-        })?;
-        Ok(Self { card, stats, sender: Some(sender), thread: Some(thread) })
+        let life = Life { config, receiver, shared: Arc::clone(&shared), rebuild };
+        let thread =
+            std::thread::Builder::new().name("surprisal-engine".to_owned()).spawn(move || life.run(backend))?;
+        Ok(Self { card, shared, sender: Some(sender), thread: Some(thread) })
+    }
+
+    fn ask(&self, asked: Asked) -> bool {
+        self.is_alive() && self.sender.as_ref().is_some_and(|sender| sender.send(asked).is_ok())
     }
 }
 
 impl Scorer for Engine {
     fn score(&self, query: Query) -> ScoreFuture<'_> {
         let (answer, receiver) = oneshot::channel();
-        let sent = self.sender.as_ref().is_some_and(|sender| sender.send((query, answer)).is_ok());
+        let sent = self.ask(Asked { query, answer: Answer::Scores(answer) });
         Box::pin(async move {
             if !sent {
                 return Err(ScoreError::Stopped);
@@ -66,12 +88,27 @@ impl Scorer for Engine {
         })
     }
 
+    fn generate(&self, query: Query, generation: Generation) -> Events {
+        // The scores, the tokens, and an error.
+        let longest = self.card.max_length.min(generation.max_tokens);
+        let (answer, receiver) = mpsc::channel(longest.saturating_add(2));
+        let refusal = answer.clone();
+        if !self.ask(Asked { query, answer: Answer::Events(answer, generation) }) {
+            let _ = refusal.try_send(Err(ScoreError::Stopped));
+        }
+        receiver
+    }
+
     fn describe(&self) -> &ModelCard {
         &self.card
     }
 
     fn stats(&self) -> Stats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.shared.stats()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.shared.alive.load(Ordering::SeqCst)
     }
 }
 
@@ -84,100 +121,68 @@ impl Drop for Engine {
     }
 }
 
-/// Answers whatever still comes, so that nobody waits for an engine that is gone.
-fn refuse(queue: &flume::Receiver<(Query, Answer)>) {
-    while let Ok((_, answer)) = queue.recv() {
-        let _ = answer.send(Err(ScoreError::Stopped));
-    }
+/// The engine's thread, through the lives of its workers.
+struct Life<B> {
+    config: SchedulerConfig,
+    receiver: flume::Receiver<Asked>,
+    shared: Arc<Shared>,
+    rebuild: Option<Rebuild<B>>,
 }
 
-/// What lives on the engine's thread.
-struct Worker<B> {
-    scheduler: Scheduler,
-    backend: B,
-    receiver: flume::Receiver<(Query, Answer)>,
-    answers: HashMap<QueryId, Answer>,
-    next_id: QueryId,
-    stats: Arc<Mutex<Stats>>,
-}
-
-impl<B: Backend> Worker<B> {
-    fn run(mut self) {
-        while self.receive() {
-            self.drop_cancelled();
-            let step = self.scheduler.next_batch();
-            let computed = step.batch.tokens.len() as u64;
-            let empty = step.batch.scores.is_empty() && step.batch.tokens.is_empty();
-            let result = if empty { Ok(Vec::new()) } else { self.backend.forward(&step.batch) };
-            if let Err(error) = &result {
-                tracing::error!(%error, "a forward pass failed");
+impl<B: Backend> Life<B> {
+    fn run(mut self, backend: B) {
+        let limits = backend.limits();
+        let mut next = Some(backend);
+        while let Some(backend) = next.take() {
+            self.shared.alive.store(true, Ordering::SeqCst);
+            let scheduler = Scheduler::new(limits, self.config);
+            let mut worker = Worker::new(scheduler, backend, self.receiver.clone(), Arc::clone(&self.shared));
+            match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+                Ok(End::NobodyAsks) => return,
+                Ok(End::Unusable) => tracing::error!("the engine died: its backend is of no more use"),
+                Err(_) => tracing::error!("the engine died: its thread panicked"),
             }
-            let finished = self.scheduler.complete(step, result);
-            self.update_stats(computed, u64::from(!empty), &finished);
-            for (id, outcome) in finished {
-                self.answer(id, outcome);
-            }
+            self.bury();
+            // Only now do those who wait for it see that it is gone.
+            drop(worker);
+            next = self.rebuilt(limits);
         }
     }
 
-    /// Takes in what has arrived, waiting if there is nothing to do; false when it is time to stop.
-    fn receive(&mut self) -> bool {
-        if self.scheduler.is_idle() {
-            match self.receiver.recv() {
-                Ok(asked) => self.submit(asked),
-                Err(flume::RecvError::Disconnected) => return false,
-            }
-        }
+    /// Whoever waits is told.
+    fn bury(&self) {
+        self.shared.alive.store(false, Ordering::SeqCst);
+        let mut stats = self.shared.stats();
+        (stats.waiting_queries, stats.running_queries, stats.active_blocks, stats.cached_blocks) = (0, 0, 0, 0);
+        drop(stats);
         while let Ok(asked) = self.receiver.try_recv() {
-            self.submit(asked);
-        }
-        true
-    }
-
-    fn submit(&mut self, (query, answer): (Query, Answer)) {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.answers.insert(id, answer);
-        if let Err(error) = self.scheduler.submit(id, query) {
-            self.answer(id, Err(error));
+            asked.answer.refuse(ScoreError::Stopped);
         }
     }
 
-    /// The receiver may be gone by now; then nobody is waiting for the answer.
-    fn answer(&mut self, id: QueryId, outcome: Result<Scores, ScoreError>) {
-        if let Some(answer) = self.answers.remove(&id) {
-            let _ = answer.send(outcome);
+    /// Another backend, however long it takes; none once nobody can ask, or if there is no way to make one.
+    fn rebuilt(&mut self, limits: Limits) -> Option<B> {
+        loop {
+            if let Some(rebuild) = &mut self.rebuild {
+                match catch_unwind(AssertUnwindSafe(rebuild)) {
+                    Ok(Ok(backend)) if backend.limits() == limits => {
+                        tracing::warn!("the engine starts again");
+                        self.shared.stats().restarts += 1;
+                        return Some(backend);
+                    }
+                    Ok(Ok(_)) => tracing::error!("the engine stays dead: the new backend has other limits"),
+                    Ok(Err(error)) => tracing::error!(%error, "the engine stays dead"),
+                    Err(_) => tracing::error!("the engine stays dead: making a backend panicked"),
+                }
+            }
+            let again = Instant::now() + REBUILD_AFTER;
+            loop {
+                match self.receiver.recv_deadline(again) {
+                    Ok(asked) => asked.answer.refuse(ScoreError::Stopped),
+                    Err(flume::RecvTimeoutError::Timeout) => break,
+                    Err(flume::RecvTimeoutError::Disconnected) => return None,
+                }
+            }
         }
-    }
-
-    fn drop_cancelled(&mut self) {
-        let gone: Vec<QueryId> =
-            self.answers.iter().filter(|(_, answer)| answer.is_closed()).map(|(&id, _)| id).collect();
-        if gone.is_empty() {
-            return;
-        }
-        for id in &gone {
-            self.answers.remove(id);
-        }
-        let cancelled = self.scheduler.cancel(&gone);
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner).cancelled_queries += cancelled as u64;
-    }
-
-    fn update_stats(&self, computed: u64, passes: u64, finished: &[Finished]) {
-        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.computed_tokens += computed;
-        stats.forward_passes += passes;
-        for scores in finished.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()) {
-            stats.finished_queries += 1;
-            stats.cached_tokens += scores.cached_tokens as u64;
-            stats.scored_tokens += scores.logprobs.len() as u64;
-        }
-        let (waiting, running) = self.scheduler.queue();
-        (stats.waiting_queries, stats.running_queries) = (waiting as u64, running as u64);
-        let cache = self.scheduler.cache_use();
-        stats.total_blocks = cache.total as u64;
-        stats.active_blocks = cache.held as u64;
-        stats.cached_blocks = cache.idle as u64;
-        stats.evicted_blocks = cache.evicted;
     }
 }

@@ -8,15 +8,24 @@ mod backend;
 mod cache;
 mod chain;
 mod cpu;
+mod draw;
 mod engine;
+mod histogram;
 mod running;
 mod scheduler;
 mod scorer;
+mod worker;
 
 pub use backend::{
-    BLOCK_TOKENS, Backend, BackendError, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, Limits, ScoreRow,
+    BLOCK_TOKENS, Backend, BackendError, BlockCopy, BlockId, Choice, Chunk, ForwardBatch, Hidden, Limits, ScoreRow,
+    TokenScore,
 };
 pub use cpu::{Activations, CpuBackend, CpuConfig, Instructions, LoadError, Probe, WeightType, vector_bits};
-pub use engine::Engine;
-pub use scheduler::{Finished, QueryId, Scheduler, SchedulerConfig, Step};
-pub use scorer::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
+pub use draw::{Draw, Sampling};
+pub use engine::{Engine, Rebuild};
+pub use histogram::Histogram;
+pub use scheduler::{Progress, QueryId, Scheduler, SchedulerConfig, Step};
+pub use scorer::{
+    Event, Events, Extras, Finish, Generation, MAX_TOP, ModelCard, Position, Query, ScoreError, ScoreFuture, Scorer,
+    Scores, Stats, Token,
+};

@@ -1,24 +1,35 @@
 //! A running query: its blocks, what is known of it, its next chunk, and what of it others may find.
 
-use crate::backend::{BLOCK_TOKENS, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, ScoreRow};
+use crate::backend::{BLOCK_TOKENS, BlockCopy, BlockId, Choice, Chunk, ForwardBatch, Hidden, ScoreRow, TokenScore};
 use crate::cache::{KvCache, Prefix};
 use crate::chain::Chain;
 use crate::scheduler::QueryId;
-use crate::scorer::Query;
+use crate::scorer::{Event, Finish, Generation, Position, Query, Scores, Token};
 
 /// A query that holds its blocks.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) id: QueryId,
+    /// What was asked; tokens that are drawn are added to it.
     pub(crate) query: Query,
-    /// Block table for all tokens but the last.
+    /// How tokens are drawn, while there are more to draw.
+    generation: Option<Generation>,
+    /// Tokens that were drawn.
+    drawn: usize,
+    /// True after a forward pass with others failed: the next one is its own.
+    pub(crate) alone: bool,
+    /// Block table for all tokens, those to be drawn among them, but the last.
     pub(crate) blocks: Vec<BlockId>,
     /// Tokens found in the cache.
     pub(crate) cached: usize,
+    /// Tokens that the cache has keys and values of, used or not.
+    held: usize,
     /// Tokens with keys and values, those found and those computed.
     pub(crate) computed: usize,
     /// Known log-probabilities of `tokens[score_from..]`.
-    pub(crate) logprobs: Vec<f32>,
+    logprobs: Vec<f32>,
+    /// The same of what else was asked.
+    positions: Vec<Position>,
     /// A block that the first chunk reads, held until it is done.
     pub(crate) borrowed: Option<BlockId>,
     /// For the first chunk: what to copy, and the block whose hidden state predicts the first token.
@@ -29,18 +40,42 @@ pub(crate) struct Running {
     chain: Chain,
 }
 
+/// A query, and how it goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) id: QueryId,
+    pub(crate) query: Query,
+    pub(crate) generation: Option<Generation>,
+}
+
+impl Job {
+    /// The most tokens it can come to.
+    pub(crate) fn longest(&self) -> usize {
+        self.query.tokens.len().saturating_add(self.generation.as_ref().map_or(0, |generation| generation.max_tokens))
+    }
+
+    /// Tokens whose work may be found in the cache: it knows nothing of extras.
+    pub(crate) fn reusable(&self) -> &[u32] {
+        let Query { tokens, score_from, extras } = &self.query;
+        if extras.is_empty() { tokens } else { &tokens[..*score_from] }
+    }
+}
+
 /// What one forward pass does for a running query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) id: QueryId,
     pub(crate) rows: usize,
     pub(crate) scores: usize,
+    /// Whether the last score is of a token that is drawn.
+    pub(crate) draws: bool,
 }
 
 impl Running {
     /// A query with its blocks. It starts where the prefix ends, or one token earlier if that token's hidden state is
     /// needed and not kept.
-    pub(crate) fn new(id: QueryId, query: Query, prefix: Prefix, blocks: Vec<BlockId>) -> Self {
+    pub(crate) fn new(job: Job, prefix: Prefix, blocks: Vec<BlockId>, held: usize) -> Self {
+        let Job { id, query, generation } = job;
         let needs_hidden = prefix.computed > 0 && query.score_from + prefix.logprobs.len() == prefix.computed;
         let hidden = prefix.hidden.filter(|_| needs_hidden);
         let computed = prefix.computed - usize::from(needs_hidden && hidden.is_none());
@@ -49,7 +84,12 @@ impl Running {
         Self {
             id,
             query,
+            generation,
+            drawn: 0,
+            alone: false,
+            positions: Vec::new(),
             cached: computed,
+            held,
             computed,
             published: own,
             chain: prefix.chain,
@@ -61,14 +101,32 @@ impl Running {
         }
     }
 
-    /// Tokens that run through the model in all: every one but the last.
+    /// Tokens that run through the model, as far as is known: every one but the last, unless one is to be drawn after it.
     pub(crate) fn target(&self) -> usize {
-        self.query.tokens.len() - 1
+        self.query.tokens.len() - usize::from(self.generation.is_none())
+    }
+
+    /// True when everything is known.
+    pub(crate) fn is_done(&self) -> bool {
+        self.generation.is_none() && self.computed == self.target()
+    }
+
+    /// True while one token a pass is all there is to compute.
+    pub(crate) fn is_drawing(&self) -> bool {
+        self.drawn > 0
     }
 
     /// Tokens that others can find in the cache.
     pub(crate) fn published(&self) -> usize {
         self.published * BLOCK_TOKENS
+    }
+
+    /// Tokens that others can find soon: a block that is not full is published only when there is nothing more to draw.
+    pub(crate) fn promised(&self) -> usize {
+        match self.generation {
+            Some(_) => self.target() / BLOCK_TOKENS * BLOCK_TOKENS,
+            None => self.target(),
+        }
     }
 
     /// Index of the first scored token whose log-probability is unknown.
@@ -83,11 +141,14 @@ impl Running {
     }
 
     /// Adds the next tokens to a batch, as many as the budget leaves; nothing if it leaves none.
-    pub(crate) fn add_chunk(&mut self, batch: &mut ForwardBatch, budget: usize) -> Option<Part> {
+    pub(crate) fn add_chunk(&self, batch: &mut ForwardBatch, budget: usize) -> Option<Part> {
         let base = batch.tokens.len();
         let rows = (self.target() - self.computed).min(budget.saturating_sub(base));
         let end = self.computed + rows;
-        let scores = self.add_scores(batch, base, end);
+        let before = batch.scores.len();
+        self.add_scores(batch, base, end);
+        let draws = self.add_draw(batch, base, end);
+        let scores = batch.scores.len() - before;
         if rows + scores == 0 {
             return None;
         }
@@ -96,39 +157,82 @@ impl Running {
                 batch.keep.push((base + position - self.computed, self.blocks[position / BLOCK_TOKENS]));
             }
         }
-        batch.copies.extend(self.copy.take());
+        batch.copies.extend(self.copy);
         if rows > 0 {
             batch.tokens.extend_from_slice(&self.query.tokens[self.computed..end]);
             let blocks = self.blocks[..end.div_ceil(BLOCK_TOKENS)].to_vec();
             batch.chunks.push(Chunk { rows: base..base + rows, start: self.computed, blocks });
         }
-        Some(Part { id: self.id, rows, scores })
+        Some(Part { id: self.id, rows, scores, draws })
     }
 
-    /// Adds the scores that the tokens before `end` predict; returns how many.
-    fn add_scores(&self, batch: &mut ForwardBatch, base: usize, end: usize) -> usize {
-        let before = batch.scores.len();
-        for i in self.next_score()..self.query.tokens.len().min(end + 1) {
-            let from = match ((i - 1).checked_sub(self.computed), self.hidden) {
-                (Some(row), _) => Hidden::Row(base + row),
-                (None, Some(block)) => Hidden::Block(block),
-                (None, None) => break,
-            };
-            batch.scores.push(ScoreRow { from, target: self.query.tokens[i] });
+    /// Where the hidden state that predicts token `i` is, if it is known once the batch has run.
+    fn hidden(&self, base: usize, i: usize) -> Option<Hidden> {
+        match (i - 1).checked_sub(self.computed) {
+            Some(row) => Some(Hidden::Row(base + row)),
+            None => self.hidden.map(Hidden::Block),
         }
-        batch.scores.len() - before
+    }
+
+    /// Adds the scores that the tokens before `end` predict.
+    fn add_scores(&self, batch: &mut ForwardBatch, base: usize, end: usize) {
+        for i in self.next_score()..self.query.tokens.len().min(end + 1) {
+            let Some(from) = self.hidden(base, i) else { return };
+            let choice = Choice::Given(self.query.tokens[i]);
+            batch.scores.push(ScoreRow { from, choice, extras: self.query.extras });
+        }
+    }
+
+    /// Adds the next token to draw, if the one before it is computed by then; returns whether it did.
+    fn add_draw(&self, batch: &mut ForwardBatch, base: usize, end: usize) -> bool {
+        let Some(generation) = self.generation.as_ref().filter(|_| end == self.target()) else { return false };
+        let Some(from) = self.hidden(base, end) else { return false };
+        let choice = Choice::Drawn(generation.sampling.at(end));
+        batch.scores.push(ScoreRow { from, choice, extras: generation.extras });
+        true
     }
 
     /// Notes what a forward pass computed, gives back what it borrowed, and publishes what is finished.
-    pub(crate) fn advance(&mut self, rows: usize, logprobs: &[f32], cache: &mut KvCache) {
-        self.logprobs.extend_from_slice(logprobs);
-        self.computed += rows;
+    pub(crate) fn advance(&mut self, part: &Part, mut scores: Vec<TokenScore>, cache: &mut KvCache) -> Vec<Event> {
+        let token = if part.draws { scores.pop() } else { None };
+        self.logprobs.extend(scores.iter().map(|score| score.logprob));
+        self.positions.extend(scores.into_iter().filter_map(|score| Some(*score.position?)));
+        self.computed += part.rows;
+        self.alone = false;
         self.copy = None;
         self.hidden = None;
         if let Some(block) = self.borrowed.take() {
             cache.release(block);
         }
+        let mut events = Vec::new();
+        if self.drawn == 0 && self.computed == self.target() {
+            events.push(Event::Scores(Scores {
+                logprobs: self.logprobs.clone(),
+                positions: std::mem::take(&mut self.positions),
+                cached_tokens: self.cached,
+                computed_tokens: self.target() - self.cached,
+                recomputed_tokens: self.held.min(self.target()).saturating_sub(self.cached),
+            }));
+        }
+        events.extend(token.map(|token| Event::Token(self.draw(token))));
         self.publish(cache);
+        events
+    }
+
+    /// Adds a token that was drawn.
+    fn draw(&mut self, TokenScore { token: id, logprob, position }: TokenScore) -> Token {
+        self.query.tokens.push(id);
+        self.logprobs.push(logprob);
+        self.drawn += 1;
+        let finish = match &self.generation {
+            Some(generation) if generation.stop.contains(&id) => Some(Finish::Stop),
+            Some(generation) if self.drawn < generation.max_tokens => None,
+            _ => Some(Finish::Length),
+        };
+        if finish.is_some() {
+            self.generation = None;
+        }
+        Token { id, logprob, position: position.map(|position| *position).unwrap_or_default(), finish }
     }
 
     /// Makes finished blocks findable, and the unfinished last one when the query is done.

@@ -3,13 +3,16 @@
 //! A query is admitted when the cache has a block for each of its tokens, so nothing ever has to be preempted. Long ones
 //! are cut into chunks by the token budget. A query whose beginning is being computed by another waits for it and then
 //! reads it from the cache. The last token of a query is scored but never runs through the model.
+//!
+//! A query that generates has a block for each token that it may come to. Once its own tokens are computed it adds one token
+//! to each pass, before the chunks of others, so that a long text does not hold up those that are being written.
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::backend::{BLOCK_TOKENS, BackendError, BlockId, ForwardBatch, Limits};
+use crate::backend::{BLOCK_TOKENS, BackendError, BlockId, ForwardBatch, Limits, TokenScore};
 use crate::cache::{CacheUse, KvCache, Prefix};
-use crate::running::{Part, Running};
-use crate::scorer::{Query, ScoreError, Scores};
+use crate::running::{Job, Part, Running};
+use crate::scorer::{Event, Generation, MAX_TOP, Query, ScoreError, Scores};
 
 /// How far the scheduler looks past waiting queries that it defers.
 const LOOKAHEAD: usize = 512;
@@ -32,8 +35,8 @@ impl Default for SchedulerConfig {
 /// The caller's name for a query.
 pub type QueryId = u64;
 
-/// An answer, or why there is none.
-pub type Finished = (QueryId, Result<Scores, ScoreError>);
+/// What became known of a query, or why no more will. A query that does not generate ends with its scores.
+pub type Progress = (QueryId, Result<Event, ScoreError>);
 
 /// One forward pass and what is to become of its results.
 #[derive(Debug, Default)]
@@ -41,14 +44,27 @@ pub struct Step {
     /// What the backend runs; it may be empty.
     pub batch: ForwardBatch,
     parts: Vec<Part>,
-    finished: Vec<Finished>,
+    known: Vec<Progress>,
+    /// Queries that left the queue.
+    started: Vec<QueryId>,
+}
+
+impl Step {
+    /// Queries that this pass computes.
+    pub(crate) fn queries(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Queries that waited until now: those that run for the first time, and those that the cache answers.
+    pub(crate) fn started(&self) -> &[QueryId] {
+        &self.started
+    }
 }
 
 /// A query that waits, maybe for another one.
 #[derive(Debug)]
 struct Waiting {
-    id: QueryId,
-    query: Query,
+    job: Job,
     behind: Option<Leader>,
 }
 
@@ -83,8 +99,17 @@ impl Scheduler {
 
     /// Accepts a query, or says what is wrong with it.
     pub fn submit(&mut self, id: QueryId, query: Query) -> Result<(), ScoreError> {
-        check(&query, &self.limits)?;
-        self.waiting.push_back(Waiting { id, query, behind: None });
+        self.enqueue(Job { id, query, generation: None })
+    }
+
+    /// Accepts a query that is to be continued, or says what is wrong with it.
+    pub fn submit_generation(&mut self, id: QueryId, query: Query, generation: Generation) -> Result<(), ScoreError> {
+        self.enqueue(Job { id, query, generation: Some(generation) })
+    }
+
+    fn enqueue(&mut self, job: Job) -> Result<(), ScoreError> {
+        check(&job, &self.limits)?;
+        self.waiting.push_back(Waiting { job, behind: None });
         Ok(())
     }
 
@@ -92,7 +117,7 @@ impl Scheduler {
     pub fn cancel(&mut self, ids: &[QueryId]) -> usize {
         let before = self.waiting.len() + self.running.len();
         let gone: HashSet<QueryId> = ids.iter().copied().collect();
-        self.waiting.retain(|waiting| !gone.contains(&waiting.id));
+        self.waiting.retain(|waiting| !gone.contains(&waiting.job.id));
         let (cancelled, running) = std::mem::take(&mut self.running).into_iter().partition(|r| gone.contains(&r.id));
         self.running = running;
         let cancelled: Vec<Running> = cancelled;
@@ -120,7 +145,12 @@ impl Scheduler {
     pub fn next_batch(&mut self) -> Step {
         let mut step = Step::default();
         let budget = self.config.token_budget;
-        for running in &mut self.running {
+        if let Some(suspect) = self.running.iter().find(|running| running.alone) {
+            step.parts.extend(suspect.add_chunk(&mut step.batch, budget));
+            return step;
+        }
+        let (drawing, reading): (Vec<_>, Vec<_>) = self.running.iter().partition(|running| running.is_drawing());
+        for running in drawing.into_iter().chain(reading) {
             step.parts.extend(running.add_chunk(&mut step.batch, budget));
         }
         let mut at = 0;
@@ -131,8 +161,12 @@ impl Scheduler {
             match self.admit(at) {
                 Admission::Deferred => at += 1,
                 Admission::NoRoom => break,
-                Admission::Answered(finished) => step.finished.push(finished),
-                Admission::Running(mut running) => {
+                Admission::Answered(scores) => {
+                    step.started.push(scores.0);
+                    step.known.push(scores);
+                }
+                Admission::Running(running) => {
+                    step.started.push(running.id);
                     step.parts.extend(running.add_chunk(&mut step.batch, budget));
                     self.running.push(*running);
                 }
@@ -141,49 +175,57 @@ impl Scheduler {
         step
     }
 
-    /// Takes the results of a step; returns the queries it finished.
-    pub fn complete(&mut self, step: Step, result: Result<Vec<f32>, BackendError>) -> Vec<Finished> {
-        let mut finished = step.finished;
-        let logprobs = match result {
-            Ok(logprobs) if logprobs.len() == step.batch.scores.len() => Ok(logprobs),
-            Ok(short) => Err(format!("{} log-probabilities came back for {}", short.len(), step.batch.scores.len())),
+    /// Takes the results of a step; returns what became known, in order.
+    ///
+    /// When a pass of several queries fails, each is tried alone, so that only those that cannot be computed fail.
+    pub fn complete(&mut self, step: Step, result: Result<Vec<TokenScore>, BackendError>) -> Vec<Progress> {
+        let Step { batch, parts, mut known, .. } = step;
+        let scores = match result {
+            Ok(scores) if scores.len() == batch.scores.len() => Ok(scores),
+            Ok(short) => Err(format!("{} scores came back for {}", short.len(), batch.scores.len())),
             Err(error) => Err(error.to_string()),
         };
-        let mut at = 0;
-        for part in &step.parts {
-            let Some(index) = self.running.iter().position(|running| running.id == part.id) else { continue };
-            let outcome = match &logprobs {
-                Ok(logprobs) => self.advance(index, part, &logprobs[at..at + part.scores]),
-                Err(error) => Some(Err(ScoreError::Backend(error.clone()))),
-            };
-            at += part.scores;
-            if let Some(outcome) = outcome {
-                let running = self.running.remove(index);
-                running.release(&mut self.cache);
-                finished.push((part.id, outcome));
+        match scores {
+            Ok(scores) => {
+                let mut scores = scores.into_iter();
+                for part in parts {
+                    let own = scores.by_ref().take(part.scores).collect();
+                    self.advance(&part, own, &mut known);
+                }
             }
+            Err(error) => match parts.as_slice() {
+                [part] => known.extend(self.end(part.id).map(|id| (id, Err(ScoreError::Backend(error))))),
+                parts => {
+                    let failed: HashSet<QueryId> = parts.iter().map(|part| part.id).collect();
+                    self.running.iter_mut().for_each(|running| running.alone |= failed.contains(&running.id));
+                }
+            },
         }
-        finished
+        known
     }
 
-    /// Notes what a step computed for a running query; its outcome, if that ends it.
-    fn advance(&mut self, index: usize, part: &Part, logprobs: &[f32]) -> Option<Result<Scores, ScoreError>> {
-        let running = &mut self.running[index];
-        if let Some(at) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
-            let position = running.next_score() + at;
-            return Some(Err(ScoreError::Backend(format!(
-                "the log-probability of token {position} is {}",
-                logprobs[at]
-            ))));
+    /// Notes what a step computed for a running query.
+    fn advance(&mut self, part: &Part, scores: Vec<TokenScore>, known: &mut Vec<Progress>) {
+        let Some(running) = self.running.iter_mut().find(|running| running.id == part.id) else { return };
+        if let Some(at) = scores.iter().position(|score| !score.logprob.is_finite()) {
+            let (position, logprob) = (running.next_score() + at, scores[at].logprob);
+            let error = format!("the log-probability of token {position} is {logprob}");
+            self.end(part.id);
+            known.push((part.id, Err(ScoreError::Backend(error))));
+            return;
         }
-        running.advance(part.rows, logprobs, &mut self.cache);
-        (running.computed == running.target()).then(|| {
-            Ok(Scores {
-                cached_tokens: running.cached,
-                computed_tokens: running.target() - running.cached,
-                logprobs: std::mem::take(&mut running.logprobs),
-            })
-        })
+        let events = running.advance(part, scores, &mut self.cache);
+        known.extend(events.into_iter().map(|event| (part.id, Ok(event))));
+        if running.is_done() {
+            self.end(part.id);
+        }
+    }
+
+    /// Takes a query out of those that run, and its blocks back.
+    fn end(&mut self, id: QueryId) -> Option<QueryId> {
+        let index = self.running.iter().position(|running| running.id == id)?;
+        self.running.remove(index).release(&mut self.cache);
+        Some(id)
     }
 
     /// Tries to start the waiting query at `at`.
@@ -194,26 +236,28 @@ impl Scheduler {
                 return Admission::Deferred;
             }
         }
-        let query = &self.waiting[at].query;
-        let prefix = self.cache.acquire(&query.tokens, query.score_from);
-        let len = query.tokens.len();
-        if prefix.logprobs.len() == len - query.score_from {
+        let job = &self.waiting[at].job;
+        let (len, score_from) = (job.query.tokens.len(), job.query.score_from);
+        let prefix = self.cache.acquire(job.reusable(), score_from);
+        if job.generation.is_none() && prefix.logprobs.len() == len - score_from {
             self.give_back(&prefix);
-            let scores = Scores { cached_tokens: len, computed_tokens: 0, logprobs: prefix.logprobs };
-            return self.take(at, |id, _| Admission::Answered((id, Ok(scores))));
+            let Prefix { logprobs, .. } = prefix;
+            let scores = Scores { logprobs, cached_tokens: len, ..Scores::default() };
+            return self.take(at, |job| Admission::Answered((job.id, Ok(Event::Scores(scores)))));
         }
-        if let Some(leader) = self.leader(&self.waiting[at].query, &prefix) {
+        if let Some(leader) = self.leader(&self.waiting[at].job, &prefix) {
             self.give_back(&prefix);
             self.waiting[at].behind = Some(leader);
             return Admission::Deferred;
         }
         let Some((prefix, blocks)) = self.reserve(at, prefix) else { return Admission::NoRoom };
-        self.take(at, |id, query| Admission::Running(Box::new(Running::new(id, query, prefix, blocks))))
+        let held = self.cache.held(&self.waiting[at].job.query.tokens);
+        self.take(at, |job| Admission::Running(Box::new(Running::new(job, prefix, blocks, held))))
     }
 
-    fn take(&mut self, at: usize, then: impl FnOnce(QueryId, Query) -> Admission) -> Admission {
+    fn take(&mut self, at: usize, then: impl FnOnce(Job) -> Admission) -> Admission {
         match self.waiting.remove(at) {
-            Some(waiting) => then(waiting.id, waiting.query),
+            Some(waiting) => then(waiting.job),
             None => Admission::NoRoom,
         }
     }
@@ -228,7 +272,7 @@ impl Scheduler {
     ///
     /// A query that would have the cache for itself gives up its prefix if the rest does not fit beside it.
     fn reserve(&mut self, at: usize, prefix: Prefix) -> Option<(Prefix, Vec<BlockId>)> {
-        let total = (self.waiting[at].query.tokens.len() - 1).div_ceil(BLOCK_TOKENS);
+        let total = (self.waiting[at].job.longest() - 1).div_ceil(BLOCK_TOKENS);
         let mut prefix = prefix;
         if total - prefix.blocks.len() > self.cache.available() {
             self.give_back(&prefix);
@@ -245,11 +289,12 @@ impl Scheduler {
     }
 
     /// A running query that is about to compute much of what this one needs.
-    fn leader(&self, query: &Query, prefix: &Prefix) -> Option<Leader> {
-        let rest = query.tokens.len() - 1 - prefix.computed.min(query.tokens.len() - 1);
+    fn leader(&self, job: &Job, prefix: &Prefix) -> Option<Leader> {
+        let query = job.reusable();
+        let rest = job.query.tokens.len() - 1 - prefix.computed.min(job.query.tokens.len() - 1);
         self.running.iter().find_map(|running| {
-            let common = query.tokens.iter().zip(&running.query.tokens).take_while(|(a, b)| a == b).count();
-            let tokens = common.min(running.target());
+            let common = query.iter().zip(&running.query.tokens).take_while(|(a, b)| a == b).count();
+            let tokens = common.min(running.promised());
             let gain = tokens.saturating_sub(prefix.computed);
             let worth = gain >= BLOCK_TOKENS || (gain > 0 && gain * 4 >= rest);
             (worth && running.published() < tokens).then_some(Leader { id: running.id, tokens })
@@ -260,21 +305,27 @@ impl Scheduler {
 enum Admission {
     Deferred,
     NoRoom,
-    Answered(Finished),
+    Answered(Progress),
     Running(Box<Running>),
 }
 
-fn check(query: &Query, limits: &Limits) -> Result<(), ScoreError> {
+fn check(job: &Job, limits: &Limits) -> Result<(), ScoreError> {
+    let Job { query, generation, .. } = job;
     let (len, limit) = (query.tokens.len(), Scheduler::max_length(limits));
     if query.score_from == 0 {
         return Err(ScoreError::NothingGiven(0));
     }
-    if query.score_from >= len {
+    if query.score_from + usize::from(generation.is_none()) > len {
         return Err(ScoreError::NothingToScore { score_from: query.score_from, len });
     }
-    if len > limit {
-        return Err(ScoreError::TooLong { len, limit });
+    if job.longest() > limit {
+        return Err(ScoreError::TooLong { len: job.longest(), limit });
     }
+    let top = query.extras.top.max(generation.as_ref().map_or(0, |generation| generation.extras.top));
+    if top > MAX_TOP {
+        return Err(ScoreError::TooManyAlternatives { top, limit: MAX_TOP });
+    }
+    generation.as_ref().map_or(Ok(()), Generation::check)?;
     let vocab = limits.vocab_size;
     match query.tokens.iter().position(|&token| token as usize >= vocab) {
         Some(position) => Err(ScoreError::TokenOutOfRange { token: query.tokens[position], position, limit: vocab }),

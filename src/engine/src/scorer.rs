@@ -1,15 +1,127 @@
-//! The `Scorer` trait: the one question a server asks of an engine.
+//! The `Scorer` trait: the questions a server asks of an engine.
 
 use std::future::Future;
 use std::pin::Pin;
 
+use tokio::sync::mpsc;
+
+use crate::draw::Sampling;
+use crate::histogram::Histogram;
+
+/// The most alternatives that are listed at a position.
+pub const MAX_TOP: u16 = 64;
+
 /// Score `tokens[score_from..]`, each given everything before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// The whole sequence: BOS if any, context, target. Ids below [`ModelCard::vocab_size`].
     pub tokens: Vec<u32>,
     /// Index of the first scored token; at least 1, below `tokens.len()`.
     pub score_from: usize,
+    /// What is told of each scored position beside the log-probability. The cache keeps log-probabilities alone, so with
+    /// any of this the tokens from `score_from - 1` on are computed anew; those before are found in the cache as ever.
+    pub extras: Extras,
+}
+
+impl Query {
+    /// Asks for log-probabilities alone.
+    pub fn new(tokens: Vec<u32>, score_from: usize) -> Self {
+        Self { tokens, score_from, extras: Extras::default() }
+    }
+}
+
+/// What is told of a position's predictive distribution beside one token's log-probability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// So many of the most probable tokens; at most [`MAX_TOP`].
+    pub top: u16,
+    /// The token's rank.
+    pub rank: bool,
+    /// The distribution's entropy.
+    pub entropy: bool,
+}
+
+impl Extras {
+    /// True if a log-probability is all that is asked.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A position's predictive distribution, as far as [`Extras`] asked for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Position {
+    /// 1 + how many tokens are more probable than the position's own.
+    pub rank: Option<u32>,
+    /// `-sum_v p_v ln p_v` in nats.
+    pub entropy: Option<f32>,
+    /// The most probable tokens and their log-probabilities in nats, the greatest first; ties by the smaller id.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Continue a sequence: after a query's tokens, at most `max_tokens` more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// The most tokens to draw; at least 1.
+    pub max_tokens: usize,
+    /// How each is drawn.
+    pub sampling: Sampling,
+    /// Tokens that end the sequence; the one drawn is the last [`Token`].
+    pub stop: Vec<u32>,
+    /// What is told of each position that is drawn.
+    pub extras: Extras,
+}
+
+impl Generation {
+    /// Refuses numbers that say nothing.
+    ///
+    /// # Errors
+    /// [`ScoreError::Sampling`] names the field, its value and what it may be.
+    pub fn check(&self) -> Result<(), ScoreError> {
+        let Sampling { temperature, top_p, .. } = self.sampling;
+        let refuse = |field, value: String, rule| Err(ScoreError::Sampling { field, value, rule });
+        if self.max_tokens == 0 {
+            return refuse("max_tokens", "0".to_owned(), "at least 1");
+        }
+        if !(0.0..=100.0).contains(&temperature) {
+            return refuse("temperature", temperature.to_string(), "from 0 to 100");
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return refuse("top_p", top_p.to_string(), "above 0 and at most 1");
+        }
+        Ok(())
+    }
+}
+
+/// A token that was drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// The token.
+    pub id: u32,
+    /// Its log-probability in nats, given everything before it, of the model's own distribution: as if it were scored.
+    pub logprob: f32,
+    /// What [`Generation::extras`] asked for.
+    pub position: Position,
+    /// Set on the last one.
+    pub finish: Option<Finish>,
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// [`Generation::max_tokens`] were drawn.
+    Length,
+    /// One of [`Generation::stop`] was drawn.
+    Stop,
+}
+
+/// What becomes known of a query, in order: the scores of its own tokens, then each token that is drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The scores of the query's tokens; once.
+    Scores(Scores),
+    /// The next token.
+    Token(Token),
 }
 
 /// The answer to a [`Query`].
@@ -17,10 +129,14 @@ pub struct Query {
 pub struct Scores {
     /// `ln p(tokens[i] | tokens[..i])` for `i` in `score_from..`, in nats.
     pub logprobs: Vec<f32>,
+    /// One a log-probability where [`Query::extras`] asked for something; else none.
+    pub positions: Vec<Position>,
     /// Tokens of the sequence whose work was found in the cache.
     pub cached_tokens: usize,
     /// Tokens of the sequence that went through the model.
     pub computed_tokens: usize,
+    /// Those of them whose keys and values were in the cache, while what was asked of them was not.
+    pub recomputed_tokens: usize,
 }
 
 impl Scores {
@@ -44,6 +160,24 @@ pub enum ScoreError {
         /// The sequence's length.
         len: usize,
     },
+    /// More alternatives than are listed.
+    #[error("{top} alternatives are asked for; the most that are listed is {limit}")]
+    TooManyAlternatives {
+        /// Asked for.
+        top: u16,
+        /// [`MAX_TOP`].
+        limit: u16,
+    },
+    /// A temperature, share or count that says nothing.
+    #[error("{field} is {value}; it must be {rule}")]
+    Sampling {
+        /// The field of [`Sampling`] or [`Generation`].
+        field: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        rule: &'static str,
+    },
     /// Longer than the model or the cache can hold.
     #[error("the sequence has {len} tokens; the longest that fits is {limit}")]
     TooLong {
@@ -62,7 +196,10 @@ pub enum ScoreError {
         /// The vocabulary's size.
         limit: usize,
     },
-    /// The backend failed on the batch that held this query.
+    /// It was asked for something that this engine lacks.
+    #[error("this engine does not {0}; the native one does")]
+    Unsupported(&'static str),
+    /// The backend could not compute it.
     #[error("the backend failed: {0}")]
     Backend(String),
     /// The engine has stopped.
@@ -86,7 +223,7 @@ pub struct ModelCard {
 }
 
 /// A snapshot of the engine's counters and gauges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stats {
     /// Queries accepted and not yet scheduled.
     pub waiting_queries: u64,
@@ -98,10 +235,14 @@ pub struct Stats {
     pub cancelled_queries: u64,
     /// Tokens that went through the model, ever.
     pub computed_tokens: u64,
+    /// Those of them whose keys and values were in the cache, while what was asked of them was not, ever.
+    pub recomputed_tokens: u64,
     /// Tokens found in the cache instead, ever.
     pub cached_tokens: u64,
     /// Log-probabilities answered, ever.
     pub scored_tokens: u64,
+    /// Tokens drawn, ever.
+    pub generated_tokens: u64,
     /// Forward passes, ever.
     pub forward_passes: u64,
     /// KV blocks there are.
@@ -110,19 +251,68 @@ pub struct Stats {
     pub active_blocks: u64,
     /// KV blocks that hold a reusable prefix and nobody uses now.
     pub cached_blocks: u64,
-    /// Cached blocks given up for new ones, ever.
+    /// Cached blocks given up for new ones, since the engine last started.
     pub evicted_blocks: u64,
+    /// How often the engine died and was started again.
+    pub restarts: u64,
+    /// Seconds from a query's arrival to its first chunk, or to its answer if the cache had it.
+    pub queue_seconds: Histogram,
+    /// Seconds from a query's first chunk to its scores.
+    pub prefill_seconds: Histogram,
+    /// Tokens of a forward pass.
+    pub pass_tokens: Histogram,
+    /// Queries of a forward pass.
+    pub pass_queries: Histogram,
+    /// Seconds of a forward pass.
+    pub pass_seconds: Histogram,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            waiting_queries: 0,
+            running_queries: 0,
+            finished_queries: 0,
+            cancelled_queries: 0,
+            computed_tokens: 0,
+            recomputed_tokens: 0,
+            cached_tokens: 0,
+            scored_tokens: 0,
+            generated_tokens: 0,
+            forward_passes: 0,
+            total_blocks: 0,
+            active_blocks: 0,
+            cached_blocks: 0,
+            evicted_blocks: 0,
+            restarts: 0,
+            queue_seconds: Histogram::SECONDS,
+            prefill_seconds: Histogram::SECONDS,
+            pass_tokens: Histogram::SIZES,
+            pass_queries: Histogram::SIZES,
+            pass_seconds: Histogram::SECONDS,
+        }
+    }
 }
 
 /// The future of an answer; dropping it cancels the query.
 pub type ScoreFuture<'a> = Pin<Box<dyn Future<Output = Result<Scores, ScoreError>> + Send + 'a>>;
 
+/// What becomes known of a query that generates, as it becomes known. It ends after the first error, or after the token
+/// that has a [`Finish`]; dropping it cancels the query.
+pub type Events = mpsc::Receiver<Result<Event, ScoreError>>;
+
 /// Something that scores token sequences: the native engine, or another behind the same door.
 pub trait Scorer: Send + Sync + 'static {
     /// Scores one query. The call itself submits it, so many may be in flight; the answer does not depend on the others.
     fn score(&self, query: Query) -> ScoreFuture<'_>;
+    /// Scores a query, of which nothing need be scored (`score_from` may be the length), and continues it.
+    fn generate(&self, query: Query, generation: Generation) -> Events;
     /// What is served.
     fn describe(&self) -> &ModelCard;
     /// Counters and gauges, now.
     fn stats(&self) -> Stats;
+    /// False while it can answer nothing: queries are refused with [`ScoreError::Stopped`].
+    fn is_alive(&self) -> bool {
+        true
+    }
 }

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use surprisal_engine::{
-    BLOCK_TOKENS, Backend, BackendError, ForwardBatch, Hidden, Limits, Query, QueryId, Scheduler, SchedulerConfig,
-    Scores,
+    BLOCK_TOKENS, Backend, BackendError, Choice, Event, Extras, Finish, ForwardBatch, Generation, Hidden, Limits,
+    Position, Query, QueryId, Sampling, Scheduler, SchedulerConfig, ScoreError, Scores, Token, TokenScore,
 };
 
 const NOTHING: u32 = u32::MAX;
@@ -35,6 +35,36 @@ fn logprob(hidden: u64, target: u32) -> f32 {
     -((mixed >> 41) as f32) / 1024.0
 }
 
+/// What is drawn after a past: by the noise alone, and so that the noise matters.
+fn drawn(hidden: u64, uniform: f64) -> u32 {
+    ((hidden >> 7) % 8) as u32 ^ u32::from(uniform > 0.5)
+}
+
+/// What else is told of a position.
+fn position(hidden: u64, target: u32, extras: Extras) -> Position {
+    let top = (0..extras.top.into()).map(|id| (id, logprob(hidden, id))).collect();
+    let rank = extras.rank.then(|| (hidden % 8) as u32 + target);
+    Position { rank, entropy: extras.entropy.then(|| logprob(hidden, 100)), top }
+}
+
+/// The tokens that must be drawn after a query's, with their log-probabilities.
+fn continuation(query: &Query, generation: &Generation) -> Vec<Token> {
+    let (mut tokens, mut drawn_tokens) = (query.tokens.clone(), Vec::new());
+    for left in (0..generation.max_tokens).rev() {
+        let past = hash(tokens.iter().copied());
+        let id = drawn(past, generation.sampling.at(tokens.len()).uniform);
+        let finish =
+            if generation.stop.contains(&id) { Some(Finish::Stop) } else { (left == 0).then_some(Finish::Length) };
+        let position = position(past, id, generation.extras);
+        drawn_tokens.push(Token { id, logprob: logprob(past, id), position, finish });
+        tokens.push(id);
+        if finish.is_some() {
+            break;
+        }
+    }
+    drawn_tokens
+}
+
 fn expected(query: &Query) -> Vec<f32> {
     (query.score_from..query.tokens.len())
         .map(|i| logprob(hash(query.tokens[..i].iter().copied()), query.tokens[i]))
@@ -53,7 +83,7 @@ impl Backend for Glass {
         self.limits
     }
 
-    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<f32>, BackendError> {
+    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
         for copy in &batch.copies {
             let source = self.slots[copy.from as usize];
             self.slots[copy.to as usize] = [NOTHING; BLOCK_TOKENS];
@@ -72,32 +102,52 @@ impl Backend for Glass {
             }
         }
         self.computed += batch.tokens.len();
-        let logprobs = batch.scores.iter().map(|score| match score.from {
-            Hidden::Row(row) => logprob(rows[row], score.target),
-            Hidden::Block(block) => logprob(self.hidden[block as usize], score.target),
+        let scores = batch.scores.iter().map(|score| {
+            let past = match score.from {
+                Hidden::Row(row) => rows[row],
+                Hidden::Block(block) => self.hidden[block as usize],
+            };
+            let token = match score.choice {
+                Choice::Given(token) => token,
+                Choice::Drawn(draw) => drawn(past, draw.uniform),
+            };
+            let position = (!score.extras.is_empty()).then(|| Box::new(position(past, token, score.extras)));
+            TokenScore { token, logprob: logprob(past, token), position }
         });
-        let logprobs = logprobs.collect();
+        let scores = scores.collect();
         for &(row, block) in &batch.keep {
             self.hidden[block as usize] = rows[row];
         }
-        Ok(logprobs)
+        Ok(scores)
     }
 }
 
+/// Everything that became known of each query, in order.
+type Told = HashMap<QueryId, (Scores, Vec<Token>)>;
+
 /// Runs until nothing is left; every query must be answered exactly once.
-fn drain(scheduler: &mut Scheduler, backend: &mut Glass) -> HashMap<QueryId, Scores> {
-    let mut answers = HashMap::new();
+fn drain_all(scheduler: &mut Scheduler, backend: &mut Glass) -> Told {
+    let mut told = Told::new();
     while !scheduler.is_idle() {
         let step = scheduler.next_batch();
-        let before = answers.len();
         let progress = !step.batch.scores.is_empty() || !step.batch.tokens.is_empty();
         let result = backend.forward(&step.batch);
-        for (id, outcome) in scheduler.complete(step, result) {
-            assert!(answers.insert(id, outcome.unwrap()).is_none(), "query {id} was answered twice");
+        let known = scheduler.complete(step, result);
+        assert!(progress || !known.is_empty(), "the scheduler is stuck");
+        for (id, event) in known {
+            match event.unwrap() {
+                Event::Scores(scores) => {
+                    assert!(told.insert(id, (scores, Vec::new())).is_none(), "query {id} was answered twice");
+                }
+                Event::Token(token) => told.get_mut(&id).expect("the scores come first").1.push(token),
+            }
         }
-        assert!(progress || answers.len() > before, "the scheduler is stuck");
     }
-    answers
+    told
+}
+
+fn drain(scheduler: &mut Scheduler, backend: &mut Glass) -> HashMap<QueryId, Scores> {
+    drain_all(scheduler, backend).into_iter().map(|(id, (scores, _))| (id, scores)).collect()
 }
 
 fn ask(scheduler: &mut Scheduler, backend: &mut Glass, queries: &[Query]) -> Vec<Scores> {
@@ -116,7 +166,7 @@ fn queries() -> impl Strategy<Value = Vec<Query>> {
         let mut tokens: Vec<u32> = text.chain(tail).collect();
         tokens.resize(tokens.len().max(2), 1);
         let score_from = 1 + ((tokens.len() - 1) as f64 * from) as usize;
-        Query { tokens, score_from }
+        Query::new(tokens, score_from)
     });
     proptest::collection::vec(query, 1..30)
 }
@@ -174,28 +224,161 @@ proptest! {
         let ids: Vec<QueryId> = (0..queries.len() as QueryId).collect();
         prop_assert_eq!(scheduler.cancel(&ids), queries.len() - finished);
         prop_assert!(scheduler.is_idle());
-        let whole = Query { tokens: (0..=(blocks * BLOCK_TOKENS) as u32).map(|i| i % 5).collect(), score_from: 1 };
+        let whole = Query::new((0..=(blocks * BLOCK_TOKENS) as u32).map(|i| i % 5).collect(), 1);
         let answers = ask(&mut scheduler, &mut backend, std::slice::from_ref(&whole));
         prop_assert_eq!(&answers[0].logprobs, &expected(&whole));
     }
 
-    /// A failed forward pass fails its queries and harms nobody after them.
+    /// A pass that fails takes only what cannot be computed with it: here the queries that have a token 7.
     #[test]
-    fn a_failed_pass_leaves_no_trace(queries in queries()) {
+    fn a_failed_pass_fails_its_culprits_alone(queries in queries(), token_budget in 8usize..200) {
         let mut backend = Glass::new(40);
-        let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig { token_budget: 64, max_running: 4 });
+        let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig { token_budget, max_running: 4 });
         for (id, query) in queries.iter().enumerate() {
             scheduler.submit(id as QueryId, query.clone()).unwrap();
         }
-        let step = scheduler.next_batch();
-        let failed = scheduler.complete(step, Err(BackendError("out of order".into())));
-        prop_assert!(failed.iter().all(|(_, outcome)| outcome.is_err()));
-        let answers = drain(&mut scheduler, &mut backend);
-        prop_assert_eq!(answers.len() + failed.len(), queries.len());
-        for (id, scores) in answers {
-            prop_assert_eq!(scores.logprobs, expected(&queries[id as usize]));
+        let mut outcomes = HashMap::new();
+        while !scheduler.is_idle() {
+            let step = scheduler.next_batch();
+            let result = match step.batch.tokens.contains(&7) {
+                true => Err(BackendError("a 7".into())),
+                false => backend.forward(&step.batch),
+            };
+            for (id, outcome) in scheduler.complete(step, result) {
+                prop_assert!(outcomes.insert(id, outcome).is_none());
+            }
+        }
+        for (id, query) in queries.iter().enumerate() {
+            let outcome = outcomes.remove(&(id as QueryId)).unwrap();
+            // The last token never runs through the model.
+            if query.tokens[..query.tokens.len() - 1].contains(&7) {
+                prop_assert_eq!(outcome, Err(ScoreError::Backend("a 7".into())));
+            } else {
+                let Ok(Event::Scores(scores)) = outcome else { panic!("{outcome:?}") };
+                prop_assert_eq!(scores.logprobs, expected(query));
+            }
         }
     }
+
+    /// Texts are continued in any company as they are alone: same tokens, same log-probabilities, then found in the cache.
+    #[test]
+    fn what_is_drawn_depends_on_the_query_alone(
+        rounds in proptest::collection::vec(generations(), 1..4),
+        blocks in 10usize..40,
+        token_budget in 1usize..100,
+        max_running in 1usize..12,
+    ) {
+        let mut backend = Glass::new(blocks);
+        let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig { token_budget, max_running });
+        for asked in rounds {
+            for (id, (query, generation)) in asked.iter().enumerate() {
+                match generation {
+                    Some(generation) => scheduler.submit_generation(id as QueryId, query.clone(), generation.clone()),
+                    None => scheduler.submit(id as QueryId, query.clone()),
+                }.unwrap();
+            }
+            let told = drain_all(&mut scheduler, &mut backend);
+            prop_assert_eq!(told.len(), asked.len());
+            for (id, (query, generation)) in asked.iter().enumerate() {
+                let (scores, tokens) = &told[&(id as QueryId)];
+                prop_assert_eq!(&scores.logprobs, &expected(query));
+                let want = generation.as_ref().map_or(Vec::new(), |generation| continuation(query, generation));
+                prop_assert_eq!(tokens, &want);
+                let extras = query.extras;
+                let position = |i: usize| position(hash(query.tokens[..i].iter().copied()), query.tokens[i], extras);
+                let positions: Vec<_> =
+                    (query.score_from..query.tokens.len()).filter(|_| !extras.is_empty()).map(position).collect();
+                prop_assert_eq!(&scores.positions, &positions);
+            }
+        }
+    }
+
+    /// What was written is scored from the cache, but for its last token, which never ran through the model.
+    #[test]
+    fn a_text_that_was_written_is_in_the_cache(query in queries().prop_map(|mut queries| queries.remove(0)), max_tokens in 1usize..90) {
+        let mut backend = Glass::new(400);
+        let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig::default());
+        let generation = generation(max_tokens, 5, Extras::default(), Vec::new());
+        scheduler.submit_generation(0, query.clone(), generation).unwrap();
+        let (_, written) = drain_all(&mut scheduler, &mut backend).remove(&0).unwrap();
+        let computed = backend.computed;
+        let tokens: Vec<u32> = query.tokens.iter().copied().chain(written.iter().map(|token| token.id)).collect();
+        let whole = Query::new(tokens, query.score_from);
+        let scores = ask(&mut scheduler, &mut backend, std::slice::from_ref(&whole)).remove(0);
+        prop_assert_eq!(scores.logprobs, expected(&whole));
+        prop_assert_eq!(backend.computed, computed);
+    }
+}
+
+fn generation(max_tokens: usize, seed: u64, extras: Extras, stop: Vec<u32>) -> Generation {
+    let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
+    Generation { max_tokens, sampling, stop, extras }
+}
+
+type Own = (Extras, Extras, usize, u64, Vec<u32>, bool);
+
+/// Queries that share beginnings, some to be continued, some with more asked than a log-probability.
+fn generations() -> impl Strategy<Value = Vec<(Query, Option<Generation>)>> {
+    let extras = (0u16..3, any::<bool>(), any::<bool>()).prop_map(|(top, rank, entropy)| Extras { top, rank, entropy });
+    let extras = prop_oneof![Just(Extras::default()), extras];
+    let own = (extras.clone(), extras, 0usize..80, 0u64..3, proptest::collection::vec(0u32..8, 0..2), any::<bool>());
+    let own = proptest::collection::vec(own, 30);
+    (queries(), own).prop_map(|(queries, own)| {
+        let one = |(mut query, (extras, drawn, max_tokens, seed, stop, all)): (Query, Own)| {
+            query.extras = extras;
+            let generation = (max_tokens > 0).then(|| generation(max_tokens, seed, drawn, stop));
+            if generation.is_some() && all {
+                query.score_from = query.tokens.len();
+            }
+            (query, generation)
+        };
+        queries.into_iter().zip(own).map(one).collect()
+    })
+}
+
+/// A long text does not hold up one that is being written.
+#[test]
+fn a_token_is_drawn_in_each_pass() {
+    let mut backend = Glass::new(100);
+    let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig { token_budget: 16, max_running: 8 });
+    scheduler
+        .submit_generation(0, Query::new(vec![1, 2, 3], 3), generation(10, 1, Extras::default(), Vec::new()))
+        .unwrap();
+    let first = scheduler.next_batch();
+    let result = backend.forward(&first.batch);
+    assert_eq!(scheduler.complete(first, result).len(), 2);
+    scheduler.submit(1, Query::new(vec![4; 900], 1)).unwrap();
+    scheduler.submit(2, Query::new(vec![5; 900], 1)).unwrap();
+    for pass in 0..9 {
+        let step = scheduler.next_batch();
+        assert_eq!(step.batch.tokens.len(), 16, "pass {pass} is full");
+        let result = backend.forward(&step.batch);
+        let known = scheduler.complete(step, result);
+        assert!(matches!(known.as_slice(), [(0, Ok(Event::Token(_)))]), "pass {pass}: {known:?}");
+    }
+}
+
+#[test]
+fn what_says_nothing_is_refused_by_name() {
+    let mut scheduler = Scheduler::new(Glass::new(4).limits, SchedulerConfig::default());
+    let good = generation(1, 1, Extras::default(), Vec::new());
+    let query = Query::new(vec![1, 2], 2);
+    for (field, generation) in [
+        ("max_tokens", Generation { max_tokens: 0, ..good.clone() }),
+        ("temperature", Generation { sampling: Sampling { temperature: f32::NAN, ..good.sampling }, ..good.clone() }),
+        ("temperature", Generation { sampling: Sampling { temperature: -1.0, ..good.sampling }, ..good.clone() }),
+        ("top_p", Generation { sampling: Sampling { top_p: 0.0, ..good.sampling }, ..good.clone() }),
+    ] {
+        let error = scheduler.submit_generation(0, query.clone(), generation).unwrap_err();
+        assert!(matches!(error, ScoreError::Sampling { field: found, .. } if found == field), "{error}");
+    }
+    let long = Generation { max_tokens: 128, ..good.clone() };
+    let error = scheduler.submit_generation(0, query.clone(), long).unwrap_err();
+    assert_eq!(error, ScoreError::TooLong { len: 130, limit: 129 });
+    let extras = Extras { top: 65, ..Extras::default() };
+    let error = scheduler.submit(0, Query { extras, ..Query::new(vec![1, 2], 1) }).unwrap_err();
+    assert_eq!(error, ScoreError::TooManyAlternatives { top: 65, limit: 64 });
+    assert!(scheduler.is_idle());
 }
 
 /// contexts x targets: each context is computed once, and read by all its targets.
@@ -207,7 +390,7 @@ fn a_shared_context_is_computed_once() {
             let (context, target) = (i / targets, i % targets);
             let context = (0..100u32).map(|p| if p == 0 { 0 } else { (p * (context + 3) + p / 5) % 8 });
             let target = (0..6u32).map(|p| (target >> p) % 2 + p % 3);
-            Query { tokens: context.chain(target).collect(), score_from: 100 }
+            Query::new(context.chain(target).collect(), 100)
         })
         .collect();
     let mut backend = Glass::new(400);

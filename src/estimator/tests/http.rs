@@ -104,14 +104,10 @@ fn score(body: &str) -> LogprobsResponse {
     let result = |query: &surprisal_api::QuerySpec| {
         let exact = process().logprobs(ids(&query.context), ids(&query.target)).unwrap();
         QueryResult {
-            id: None,
-            pair: None,
             sum: exact.iter().sum(),
             tokens: exact.len(),
-            cached_tokens: 0,
             logprobs: Some(exact.iter().map(|&logprob| logprob as f32).collect()),
-            token_ids: None,
-            offsets: None,
+            ..QueryResult::default()
         }
     };
     LogprobsResponse {

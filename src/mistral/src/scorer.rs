@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mistralrs::{Constraint, Model, NormalRequest, Request, RequestMessage, ResponseOk, SamplingParams, Tensor};
-use surprisal_engine::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
+use surprisal_engine::{Events, Generation, ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::load::{LoadError, Source};
@@ -73,6 +73,9 @@ impl MistralScorer {
         if len > limit {
             return Err(ScoreError::TooLong { len, limit });
         }
+        if !query.extras.is_empty() {
+            return Err(ScoreError::Unsupported("list alternatives, ranks or entropies"));
+        }
         match query.tokens.iter().position(|&token| token as usize >= self.card.vocab_size) {
             Some(position) => Err(ScoreError::TokenOutOfRange {
                 token: query.tokens[position],
@@ -119,6 +122,13 @@ impl Scorer for MistralScorer {
         })
     }
 
+    fn generate(&self, _: Query, _: Generation) -> Events {
+        let (answer, events) = mpsc::channel(1);
+        // The channel is new and has room.
+        let _ = answer.try_send(Err(ScoreError::Unsupported("write texts")));
+        events
+    }
+
     fn describe(&self) -> &ModelCard {
         &self.card
     }
@@ -163,7 +173,7 @@ impl Engine {
         self.counts.finished.fetch_add(1, Ordering::Relaxed);
         self.counts.computed.fetch_add(query.tokens.len() as u64, Ordering::Relaxed);
         self.counts.scored.fetch_add(logprobs.len() as u64, Ordering::Relaxed);
-        Ok(Scores { logprobs, cached_tokens: 0, computed_tokens: query.tokens.len() })
+        Ok(Scores { logprobs, computed_tokens: query.tokens.len(), ..Scores::default() })
     }
 
     async fn logits(&self, tokens: &[u32]) -> Result<Tensor, String> {

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use surprisal_engine::{CpuBackend, CpuConfig, Engine, Query, SchedulerConfig, ScoreError, Scorer};
+use surprisal_engine::{CpuBackend, CpuConfig, Engine, Extras, Query, SchedulerConfig, ScoreError, Scorer};
 use surprisal_mistral::{LoadError, MistralScorer, Source};
 use surprisal_model::Checkpoint;
 use surprisal_tests::tiny::{TinyLlama, decode_bytes, random_tokens};
@@ -139,7 +139,7 @@ async fn golden_checkpoints_match_transformers_or_are_refused_for_a_known_reason
             let tokens: Vec<u32> = tokens.take(scorer.describe().max_length).collect();
             let want: Vec<f64> = case["logprobs"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
             let length = tokens.len();
-            let got = scorer.score(Query { tokens, score_from: 1 }).await.unwrap();
+            let got = scorer.score(Query::new(tokens, 1)).await.unwrap();
             let error = largest_difference(&got.logprobs, &want[..length - 1]);
             println!("{name:<16} {length:>5} tokens, maximal error {error:.1e}");
             assert!(error < BOUND, "{name}: {error:e}");
@@ -162,7 +162,7 @@ async fn llamas_of_every_rope_type_it_knows_match_the_native_engine() {
         let (scorer, native) = (scorer(dir.path(), None).await.unwrap(), native(dir.path()));
         for length in [512, 2048] {
             let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(4), VOCABULARY, length);
-            let query = Query { tokens, score_from: 1 };
+            let query = Query::new(tokens, 1);
             let want = native.score(query.clone()).await.unwrap();
             let want: Vec<f64> = want.logprobs.iter().map(|&x| f64::from(x)).collect();
             let error = largest_difference(&scorer.score(query).await.unwrap().logprobs, &want);
@@ -177,7 +177,7 @@ async fn llamas_of_every_rope_type_it_knows_match_the_native_engine() {
 async fn no_sequence_is_longer_than_a_sliding_window() {
     let dir = prepared(Path::new("../../tests/golden/mistral-window"));
     let scorer = scorer(dir.path(), None).await.unwrap();
-    let query = Query { tokens: vec![0; 97], score_from: 1 };
+    let query = Query::new(vec![0; 97], 1);
     assert_eq!(scorer.score(query).await, Err(ScoreError::TooLong { len: 97, limit: 96 }));
 }
 
@@ -191,7 +191,7 @@ async fn no_call_is_lost_and_all_agree_with_the_native_engine() {
         .map(|call| {
             let length = if call % 100 == 99 { 2048 } else { rng.random_range(2..120) };
             let tokens = random_tokens(&mut rng, VOCABULARY, length);
-            Query { score_from: rng.random_range(1..length), tokens }
+            Query::new(tokens, rng.random_range(1..length))
         })
         .collect();
     let got = join_all(queries.iter().map(|query| scorer.score(query.clone()))).await;
@@ -212,8 +212,7 @@ async fn no_call_is_lost_and_all_agree_with_the_native_engine() {
 async fn a_caller_that_goes_away_harms_nobody_and_bad_queries_are_named() {
     let dir = llama(LLAMA, json!({}));
     let scorer = scorer(dir.path(), None).await.unwrap();
-    let query =
-        |length| Query { tokens: random_tokens(&mut ChaCha8Rng::seed_from_u64(7), VOCABULARY, length), score_from: 1 };
+    let query = |length| Query::new(random_tokens(&mut ChaCha8Rng::seed_from_u64(7), VOCABULARY, length), 1);
     let want = scorer.score(query(40)).await.unwrap();
     for wait in [0, 1, 5, 20] {
         let gone = join_all((0..3).map(|_| scorer.score(query(700))));
@@ -223,13 +222,14 @@ async fn a_caller_that_goes_away_harms_nobody_and_bad_queries_are_named() {
     let stats = scorer.stats();
     assert_eq!((stats.waiting_queries, stats.running_queries), (0, 0));
     for (query, error) in [
-        (Query { tokens: vec![1, 2], score_from: 0 }, ScoreError::NothingGiven(0)),
-        (Query { tokens: vec![1, 2], score_from: 2 }, ScoreError::NothingToScore { score_from: 2, len: 2 }),
-        (query(5000), ScoreError::TooLong { len: 5000, limit: 4096 }),
+        (Query::new(vec![1, 2], 0), ScoreError::NothingGiven(0)),
+        (Query::new(vec![1, 2], 2), ScoreError::NothingToScore { score_from: 2, len: 2 }),
         (
-            Query { tokens: vec![1, 128], score_from: 1 },
-            ScoreError::TokenOutOfRange { token: 128, position: 1, limit: 128 },
+            Query { extras: Extras { rank: true, ..Extras::default() }, ..query(9) },
+            ScoreError::Unsupported("list alternatives, ranks or entropies"),
         ),
+        (query(5000), ScoreError::TooLong { len: 5000, limit: 4096 }),
+        (Query::new(vec![1, 128], 1), ScoreError::TokenOutOfRange { token: 128, position: 1, limit: 128 }),
     ] {
         assert_eq!(scorer.score(query).await, Err(error));
     }
@@ -239,7 +239,7 @@ async fn a_caller_that_goes_away_harms_nobody_and_bad_queries_are_named() {
 async fn weights_are_quantised_on_load() {
     let model = TinyLlama { vocab: 512, hidden: 128, intermediate: 256, head_dim: 32, ..LLAMA };
     let dir = llama(model, json!({}));
-    let query = Query { tokens: random_tokens(&mut ChaCha8Rng::seed_from_u64(2), 512, 200), score_from: 1 };
+    let query = Query::new(random_tokens(&mut ChaCha8Rng::seed_from_u64(2), 512, 200), 1);
     let want: Vec<f64> =
         native(dir.path()).score(query.clone()).await.unwrap().logprobs.iter().map(|&x| f64::from(x)).collect();
     let exact = scorer(dir.path(), None).await.unwrap();

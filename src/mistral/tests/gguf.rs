@@ -127,7 +127,7 @@ async fn a_gguf_file_scores_as_the_native_engine_does() {
     let native =
         Engine::start("native".into(), String::new(), String::new(), backend, SchedulerConfig::default()).unwrap();
     let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(6), model.vocab, 700);
-    let query = Query { tokens, score_from: 1 };
+    let query = Query::new(tokens, 1);
     let (got, want) = (scorer.score(query.clone()).await.unwrap(), native.score(query).await.unwrap());
     let worst = got.logprobs.iter().zip(&want.logprobs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     println!("GGUF in f32, 700 tokens: maximal difference {worst:.1e}");

@@ -113,6 +113,15 @@ impl TextTokenizer {
         self.tokenizer.decode(tokens, false).map_err(|error| Error::Tokenizer(error.to_string()))
     }
 
+    /// The text of token ids, special tokens left out.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer's decoder refuses them.
+    pub fn text(&self, tokens: &[u32]) -> Result<String, Error> {
+        self.tokenizer.decode(tokens, true).map_err(|error| Error::Tokenizer(error.to_string()))
+    }
+
     /// The token that the model's own rule puts before every text, if it puts one.
     pub fn bos(&self) -> Option<u32> {
         self.bos.filter(|_| self.adds_bos)

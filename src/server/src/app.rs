@@ -34,6 +34,14 @@ pub trait TextCodec: Send + Sync + 'static {
     /// Why they cannot be decoded, in words.
     fn decode(&self, tokens: &[u32]) -> Result<String, String>;
 
+    /// The text of token ids that were drawn: special tokens have none.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    fn text(&self, tokens: &[u32]) -> Result<String, String> {
+        self.decode(tokens)
+    }
+
     /// The token that the model's own rule puts before every text, if it puts one.
     fn bos(&self) -> Option<u32>;
 
@@ -52,6 +60,10 @@ impl TextCodec for TextTokenizer {
 
     fn decode(&self, tokens: &[u32]) -> Result<String, String> {
         self.decode(tokens).map_err(|error| error.to_string())
+    }
+
+    fn text(&self, tokens: &[u32]) -> Result<String, String> {
+        self.text(tokens).map_err(|error| error.to_string())
     }
 
     fn bos(&self) -> Option<u32> {

@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
-use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, PullingGauge, Registry, TextEncoder,
-};
-use surprisal_engine::{ModelCard, Scorer, Stats};
+use prometheus::proto::{Bucket, Counter, Gauge, Metric, MetricFamily, MetricType};
+use prometheus::{GaugeVec, HistogramOpts, IntCounter, IntCounterVec, Opts, PullingGauge, Registry, TextEncoder};
+use surprisal_engine::{Histogram, ModelCard, Scorer, Stats};
 
 use crate::admission::Admission;
 
@@ -21,7 +19,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     http_requests: IntCounterVec,
     problems: IntCounterVec,
-    latency: Histogram,
+    latency: prometheus::Histogram,
     successes: IntCounter,
     prompt_tokens: IntCounter,
     abandoned: IntCounter,
@@ -31,14 +29,18 @@ impl Metrics {
     pub(crate) fn new(scorer: &Arc<dyn Scorer>, admission: &Admission) -> prometheus::Result<Self> {
         let http = counter("http_requests_total", "HTTP requests by route and status; 499: the client went away.");
         let problem = counter("problems_total", "Requests refused, by the problem's type.");
-        let latency = HistogramOpts::new("e2e_request_latency_seconds", "Time to answer a request of /logprobs.");
+        let latency =
+            HistogramOpts::new("e2e_request_latency_seconds", "Time to answer a request for scores or texts.");
         let latency = latency.namespace("surprisal").buckets(LATENCIES.to_vec());
         let metrics = Self {
             registry: Registry::new(),
             http_requests: IntCounterVec::new(http, &["route", "status"])?,
             problems: IntCounterVec::new(problem, &["type"])?,
-            latency: Histogram::with_opts(latency)?,
-            successes: IntCounter::with_opts(counter("request_success_total", "Requests of /logprobs answered."))?,
+            latency: prometheus::Histogram::with_opts(latency)?,
+            successes: IntCounter::with_opts(counter(
+                "request_success_total",
+                "Requests for scores or texts answered.",
+            ))?,
             prompt_tokens: IntCounter::with_opts(counter(
                 "prompt_tokens_total",
                 "Tokens (BOS, context and target) of the queries answered, computed or cached.",
@@ -116,14 +118,24 @@ fn model_info(card: &ModelCard) -> prometheus::Result<GaugeVec> {
 /// Name, help, kind, and how it is read from the engine's [`Stats`].
 type Row = (&'static str, &'static str, MetricType, fn(&Stats) -> f64);
 
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 16] = [
     ("num_requests_running", "Queries being computed.", MetricType::GAUGE, |s| s.running_queries as f64),
     ("num_requests_waiting", "Queries waiting to be scheduled.", MetricType::GAUGE, |s| s.waiting_queries as f64),
     ("finished_queries_total", "Queries answered.", MetricType::COUNTER, |s| s.finished_queries as f64),
     ("cancelled_queries_total", "Queries whose client went away.", MetricType::COUNTER, |s| s.cancelled_queries as f64),
     ("computed_tokens_total", "Tokens through the model.", MetricType::COUNTER, |s| s.computed_tokens as f64),
-    ("cached_tokens_total", "Tokens found in the cache instead.", MetricType::COUNTER, |s| s.cached_tokens as f64),
+    ("cached_tokens_total", "Tokens found in the cache instead: what it saved.", MetricType::COUNTER, |s| {
+        s.cached_tokens as f64
+    }),
     ("scored_tokens_total", "Log-probabilities answered.", MetricType::COUNTER, |s| s.scored_tokens as f64),
+    (
+        "recomputed_tokens_total",
+        "Tokens computed although the cache had their keys and values.",
+        MetricType::COUNTER,
+        |s| s.recomputed_tokens as f64,
+    ),
+    ("generation_tokens_total", "Tokens drawn.", MetricType::COUNTER, |s| s.generated_tokens as f64),
+    ("engine_restarts_total", "How often the engine died and came back.", MetricType::COUNTER, |s| s.restarts as f64),
     ("forward_passes_total", "Forward passes.", MetricType::COUNTER, |s| s.forward_passes as f64),
     ("prefix_cache_queries_total", "Tokens looked up in the prefix cache.", MetricType::COUNTER, |s| {
         (s.computed_tokens + s.cached_tokens) as f64
@@ -140,6 +152,17 @@ const ROWS: [Row; 13] = [
     }),
 ];
 
+/// Name, help, and how it is read from the engine's [`Stats`].
+type HistogramRow = (&'static str, &'static str, fn(&Stats) -> Histogram);
+
+const HISTOGRAMS: [HistogramRow; 5] = [
+    ("request_queue_time_seconds", "A query's time from its arrival to its first chunk.", |s| s.queue_seconds),
+    ("request_prefill_time_seconds", "A query's time from its first chunk to its scores.", |s| s.prefill_seconds),
+    ("iteration_tokens_total", "Tokens of a forward pass.", |s| s.pass_tokens),
+    ("iteration_queries", "Queries of a forward pass.", |s| s.pass_queries),
+    ("iteration_seconds", "Time of a forward pass.", |s| s.pass_seconds),
+];
+
 /// The engine's numbers, one snapshot a scrape.
 struct EngineStats {
     scorer: Arc<dyn Scorer>,
@@ -148,10 +171,11 @@ struct EngineStats {
 
 impl EngineStats {
     fn new(scorer: Arc<dyn Scorer>) -> prometheus::Result<Self> {
-        let desc = |&(name, help, ..): &Row| {
+        let names = ROWS.iter().map(|row| (row.0, row.1)).chain(HISTOGRAMS.iter().map(|row| (row.0, row.1)));
+        let desc = |(name, help): (&str, &str)| {
             Desc::new(format!("surprisal_{name}"), help.to_owned(), Vec::new(), HashMap::new())
         };
-        Ok(Self { scorer, descs: ROWS.iter().map(desc).collect::<Result<_, _>>()? })
+        Ok(Self { scorer, descs: names.map(desc).collect::<Result<_, _>>()? })
     }
 }
 
@@ -162,7 +186,7 @@ impl Collector for EngineStats {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let stats = self.scorer.stats();
-        let family = |(desc, &(_, _, kind, read)): (&Desc, &Row)| {
+        let number = |(desc, &(_, _, kind, read)): (&Desc, &Row)| {
             let mut metric = Metric::default();
             if kind == MetricType::GAUGE {
                 let mut gauge = Gauge::default();
@@ -173,13 +197,37 @@ impl Collector for EngineStats {
                 counter.set_value(read(&stats));
                 metric.set_counter(counter);
             }
-            let mut family = MetricFamily::default();
-            family.set_name(desc.fq_name.clone());
-            family.set_help(desc.help.clone());
-            family.set_field_type(kind);
-            family.set_metric(vec![metric]);
-            family
+            family(desc, kind, metric)
         };
-        self.descs.iter().zip(&ROWS).map(family).collect()
+        let histogram = |(desc, &(_, _, read)): (&Desc, &HistogramRow)| {
+            let mut metric = Metric::default();
+            metric.set_histogram(histogram(&read(&stats)));
+            family(desc, MetricType::HISTOGRAM, metric)
+        };
+        let (numbers, histograms) = self.descs.split_at(ROWS.len());
+        numbers.iter().zip(&ROWS).map(number).chain(histograms.iter().zip(&HISTOGRAMS).map(histogram)).collect()
     }
+}
+
+fn histogram(histogram: &Histogram) -> prometheus::proto::Histogram {
+    let bucket = |(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut proto = prometheus::proto::Histogram::default();
+    proto.set_bucket(histogram.cumulative().map(bucket).collect());
+    proto.set_sample_count(histogram.count());
+    proto.set_sample_sum(histogram.sum());
+    proto
+}
+
+fn family(desc: &Desc, kind: MetricType, metric: Metric) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(desc.fq_name.clone());
+    family.set_help(desc.help.clone());
+    family.set_field_type(kind);
+    family.set_metric(vec![metric]);
+    family
 }

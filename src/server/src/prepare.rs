@@ -2,7 +2,7 @@
 //! Everything is checked before a sequence is built.
 
 use surprisal_api::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec, Text};
-use surprisal_engine::Query;
+use surprisal_engine::{Extras, MAX_TOP, Query};
 
 use crate::App;
 use crate::problem::{self, Failure};
@@ -26,6 +26,8 @@ pub(crate) struct Label {
     pub(crate) pair: Option<[usize; 2]>,
     /// Where each token's log-probability is asked for.
     pub(crate) target: Option<Encoded>,
+    /// What else is asked of each token.
+    pub(crate) extras: Extras,
 }
 
 /// A text's tokens.
@@ -59,7 +61,7 @@ struct Asked {
 /// Each context and each target is tokenised once, apart from the other: a context is the same tokens whatever follows.
 pub(crate) fn prepare(app: &App, request: LogprobsRequest) -> Result<Prepared, Failure> {
     app.check_model(request.model.as_deref())?;
-    let (rule, detail) = (request.bos, request.detail);
+    let (rule, detail, extras) = (request.bos, request.detail, extras(&request)?);
     let Asked { form, ids, contexts, targets, pairs } = asked(request, app.config.max_queries)?;
     let context = |(index, text)| {
         let encoded = encode(app, text, Detail::Sum, &form.context_field(index), form.query_of_text(index))?;
@@ -72,18 +74,37 @@ pub(crate) fn prepare(app: &App, request: LogprobsRequest) -> Result<Prepared, F
         if encoded.tokens.is_empty() { Err(problem::empty_target(field, query)) } else { Ok(encoded) }
     };
     let targets: Vec<_> = targets.into_iter().enumerate().map(target).collect::<Result<_, _>>()?;
-    let tokens = check_lengths(app, form, &contexts, &targets, &pairs, rule)?;
+    let tokens = check_lengths(app, form, &contexts, &targets, &pairs, rule, extras.top)?;
     let query = |&[context, target]: &[usize; 2]| {
         let context = &contexts[context];
-        Query { tokens: [context.as_slice(), &targets[target].tokens].concat(), score_from: context.len() }
+        let tokens = [context.as_slice(), &targets[target].tokens].concat();
+        Query { tokens, score_from: context.len(), extras }
     };
     let mut ids = ids.into_iter();
     let label = |&pair: &[usize; 2]| Label {
         id: ids.next().flatten(),
         pair: (form == Form::Pairs).then_some(pair),
         target: (detail == Detail::Tokens).then(|| targets[pair[1]].clone()),
+        extras,
     };
     Ok(Prepared { form, queries: pairs.iter().map(query).collect(), labels: pairs.iter().map(label).collect(), tokens })
+}
+
+/// What is asked of each token beside its log-probability.
+fn extras(request: &LogprobsRequest) -> Result<Extras, Failure> {
+    let &LogprobsRequest { top, rank, entropy, detail, .. } = request;
+    for (field, asked) in [("top", top > 0), ("rank", rank), ("entropy", entropy)] {
+        if asked && detail == Detail::Sum {
+            return Err(problem::needs_tokens(field));
+        }
+    }
+    check_top("top", top)?;
+    Ok(Extras { top, rank, entropy })
+}
+
+/// Refuses more alternatives than are listed.
+pub(crate) fn check_top(field: &str, top: u16) -> Result<(), Failure> {
+    if top > MAX_TOP { Err(problem::not_offered(field, top.into(), MAX_TOP.into())) } else { Ok(()) }
 }
 
 fn asked(request: LogprobsRequest, max_queries: usize) -> Result<Asked, Failure> {
@@ -214,7 +235,8 @@ pub(crate) fn check_vocabulary(tokens: &[u32], size: usize, field: &str, query: 
     }
 }
 
-/// The tokens of all sequences, if each has something to condition on and fits, and all together can ever be admitted.
+/// The tokens of all sequences, if each has something to condition on and fits, and all together can ever be admitted. An
+/// alternative counts as a token: it takes as much room.
 fn check_lengths(
     app: &App,
     form: Form,
@@ -222,6 +244,7 @@ fn check_lengths(
     targets: &[Encoded],
     pairs: &[[usize; 2]],
     rule: Bos,
+    top: u16,
 ) -> Result<u32, Failure> {
     let limit = app.model().max_length;
     let mut total = 0_usize;
@@ -233,7 +256,8 @@ fn check_lengths(
         if length > limit {
             return Err(problem::sequence_too_long(query, form.query_field(query), length, limit));
         }
-        total = total.saturating_add(length);
+        let alternatives = targets[target].tokens.len().saturating_mul(top.into());
+        total = total.saturating_add(length).saturating_add(alternatives);
     }
     app.admission.check(total)
 }

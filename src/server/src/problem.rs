@@ -205,17 +205,32 @@ pub(crate) fn text_or_ids() -> Failure {
     Failure::new(400, "text-or-ids", "Text or token ids", detail).field("input_ids")
 }
 
-/// A part of another server's protocol that is not offered here.
+/// More than is offered here.
 pub(crate) fn not_offered(field: &str, value: u32, limit: u32) -> Failure {
-    let detail = match field {
-        "max_tokens" | "sampling_params.max_new_tokens" => "this server scores and does not generate: say 0",
-        "logprobs" | "prompt_logprobs" | "top_logprobs_num" => {
-            "a token's own log-probability is offered, alternatives are not: say 0"
-        }
-        _ => "more than the limit is not offered",
-    };
-    let detail = format!("`{field}` is {value}, and {limit} is the most: {detail}");
+    let detail = format!("`{field}` is {value}, and {limit} is the most that is offered");
     Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value).limit(limit)
+}
+
+/// A part of another server's protocol that may be said, but only as nothing.
+pub(crate) fn no_effect(field: &str, value: impl Into<Value>, only: &str) -> Failure {
+    let detail = format!("`{field}` is offered as {only} alone");
+    Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value)
+}
+
+/// A number outside its range.
+pub(crate) fn out_of_range(field: &str, value: &str, rule: &str) -> Failure {
+    let detail = format!("`{field}` is {value}; it must be {rule}");
+    Failure::new(400, "out-of-range", "Number out of range", detail).field(field).value(value)
+}
+
+pub(crate) fn needs_tokens(field: &str) -> Failure {
+    let detail = format!("`{field}` is told of each token: say \"detail\": \"tokens\" as well");
+    Failure::new(400, "needs-tokens", "Needs tokens", detail).field(field)
+}
+
+pub(crate) fn empty_stop(field: String) -> Failure {
+    let detail = "an empty text would end every completion at once";
+    Failure::new(400, "empty-stop", "Empty stop", detail).field(field)
 }
 
 pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {
@@ -228,7 +243,7 @@ pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {
 }
 
 pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limit: usize) -> Failure {
-    let detail = format!("BOS, context and target have {length} tokens; the longest sequence that fits has {limit}");
+    let detail = format!("the sequence comes to {length} tokens; the longest sequence that fits has {limit}");
     let failure = Failure::new(400, "sequence-too-long", "Sequence too long", detail);
     failure.query(query).field(field).value(length).limit(limit)
 }
@@ -269,16 +284,24 @@ pub(crate) fn internal() -> Failure {
     Failure::new(500, "internal", "Internal error", detail)
 }
 
+/// The engine died, and may be on its way back.
+pub(crate) fn engine_stopped(detail: &str) -> Failure {
+    Failure::new(503, "engine-stopped", "Engine stopped", detail).retry()
+}
+
 /// What the engine failed at. Requests are checked before they reach it, so a query that it refuses is a defect here.
 pub(crate) fn not_scored(query: usize, field: String, error: &ScoreError) -> Failure {
     let detail = error.to_string();
     let failure = match error {
         ScoreError::Backend(_) => Failure::new(500, "backend-failed", "Backend failed", detail),
-        ScoreError::Stopped => Failure::new(503, "engine-stopped", "Engine stopped", detail),
+        ScoreError::Unsupported(_) => Failure::new(400, "not-offered", "Not offered by this engine", detail),
+        ScoreError::Stopped => engine_stopped(&detail),
         &ScoreError::TooLong { len, limit } => return sequence_too_long(query, field, len, limit),
-        ScoreError::NothingGiven(_) | ScoreError::NothingToScore { .. } | ScoreError::TokenOutOfRange { .. } => {
-            Failure::new(500, "query-refused", "Query refused by the engine", detail)
-        }
+        ScoreError::NothingGiven(_)
+        | ScoreError::NothingToScore { .. }
+        | ScoreError::TokenOutOfRange { .. }
+        | ScoreError::TooManyAlternatives { .. }
+        | ScoreError::Sampling { .. } => Failure::new(500, "query-refused", "Query refused by the engine", detail),
     };
     failure.query(query).field(field)
 }

@@ -1,12 +1,16 @@
-//! Log-probabilities of given tokens: the head in tiles, with an online log-sum-exp. The logits never exist as a whole.
+//! Log-probabilities of given and of drawn tokens: the head in tiles, with an online log-sum-exp. The logits never exist as
+//! a whole, but for a few rows at a time where tokens are drawn.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::math;
 use super::matrix::{Compute, Left, Product, Write};
-use super::panels::{PANEL, Panels};
+use super::panels::{PANEL, Panels, Row};
+use super::sums::{Partial, Want};
 use super::weights::Weights;
+use crate::backend::{Choice, ScoreRow, TokenScore};
+use crate::draw::Draw;
+use crate::scorer::Extras;
 
 /// Vocabulary panels whose sums are kept together; fixed, so that the order of summation is.
 const CHUNK_PANELS: usize = 32;
@@ -17,57 +21,120 @@ const TASK_ROWS: usize = 192;
 /// Rows whose logits of one panel exist at a time.
 const TILE_ROWS: usize = 48;
 
-/// `logit[target] - ln sum_v e^logit[v]` for each row of `hidden` and its target, in nats.
-pub(crate) fn logprobs(
-    compute: Compute,
-    hidden: &Panels,
-    head: &Weights,
-    vocab_size: usize,
-    targets: &[u32],
-) -> Vec<f32> {
-    let hidden = &Left::new(compute, hidden);
-    let chunks = head.panels().div_ceil(CHUNK_PANELS);
-    let blocks = targets.len().div_ceil(TASK_ROWS);
-    let partials: Vec<Vec<Partial>> = (0..blocks * chunks)
-        .into_par_iter()
-        .map(|task| {
-            let (block, chunk) = (task / chunks, task % chunks);
-            let first = block * TASK_ROWS;
-            let targets = &targets[first..targets.len().min(first + TASK_ROWS)];
-            compute.arch.dispatch(Task { hidden, head, vocab_size, first, targets, chunk })
-        })
-        .collect();
-    partials.chunks(chunks.max(1)).flat_map(combine).collect()
+/// Rows whose logits exist at a time, where tokens are drawn.
+const DRAWN_ROWS: usize = 8;
+
+/// The output matrix, and how products with it are computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub(crate) compute: Compute,
+    pub(crate) weights: &'a Weights,
+    pub(crate) vocab_size: usize,
 }
 
-/// A row's log-sum-exp over one chunk of the vocabulary, and its target's logit if it is there.
-#[derive(Clone, Copy, Debug)]
-struct Partial {
-    max: f32,
-    sum: f32,
-    target: Option<f32>,
+impl Head<'_> {
+    /// `logit[target] - ln sum_v e^logit[v]` in nats for each row of `hidden`, of the token given or drawn there.
+    pub(crate) fn scores(self, hidden: &Panels, rows: &[ScoreRow]) -> Vec<TokenScore> {
+        let mut scores: Vec<Option<TokenScore>> = vec![None; rows.len()];
+        let (mut given, mut wants, mut drawn) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, row) in rows.iter().enumerate() {
+            match row.choice {
+                Choice::Given(target) => {
+                    given.push(at);
+                    wants.push(Want { target, logit: 0.0, extras: row.extras });
+                }
+                Choice::Drawn(draw) => drawn.push((at, draw, row.extras)),
+            }
+        }
+        let known =
+            if drawn.is_empty() { self.given(hidden, wants) } else { self.given(&hidden.gather(&given), wants) };
+        for (at, score) in given.into_iter().zip(known) {
+            scores[at] = Some(score);
+        }
+        for some in drawn.chunks(DRAWN_ROWS) {
+            let hidden = hidden.gather(&some.iter().map(|row| row.0).collect::<Vec<_>>());
+            let draws: Vec<_> = some.iter().map(|&(_, draw, extras)| (draw, extras)).collect();
+            for (&(at, ..), score) in some.iter().zip(self.drawn(&hidden, &draws)) {
+                scores[at] = Some(score);
+            }
+        }
+        scores.into_iter().flatten().collect()
+    }
+
+    fn chunks(self) -> usize {
+        self.weights.panels().div_ceil(CHUNK_PANELS)
+    }
+
+    /// Panels of the vocabulary of one chunk.
+    fn panels(self, chunk: usize) -> std::ops::Range<usize> {
+        let first = chunk * CHUNK_PANELS;
+        first..self.weights.panels().min(first + CHUNK_PANELS)
+    }
+
+    fn given(self, hidden: &Panels, mut wants: Vec<Want>) -> Vec<TokenScore> {
+        let hidden = &Left::new(self.compute, hidden);
+        wants.par_iter_mut().enumerate().filter(|(_, want)| want.extras.rank).for_each(|(first, want)| {
+            let (panel, mut out) = (want.target as usize / PANEL, [[0.0; PANEL]]);
+            let w = self.weights;
+            self.compute.arch.dispatch(Product { a: hidden, first, w, panel, out: &mut out, write: Write::Set });
+            want.logit = out[0][want.target as usize % PANEL];
+        });
+        let (chunks, blocks) = (self.chunks(), wants.len().div_ceil(TASK_ROWS));
+        let partials: Vec<Vec<Partial>> = (0..blocks * chunks)
+            .into_par_iter()
+            .map(|task| {
+                let (block, chunk) = (task / chunks, task % chunks);
+                let first = block * TASK_ROWS;
+                let wants = &wants[first..wants.len().min(first + TASK_ROWS)];
+                self.compute.arch.dispatch(Task { head: self, hidden, first, wants, chunk })
+            })
+            .collect();
+        let blocks = partials.chunks(chunks.max(1)).zip(wants.chunks(TASK_ROWS));
+        let row = |(chunks, wants): (&[Vec<Partial>], &[Want])| -> Vec<TokenScore> {
+            let one =
+                |(row, want): (usize, &Want)| want.combine(&chunks.iter().map(|chunk| &chunk[row]).collect::<Vec<_>>());
+            wants.iter().enumerate().map(one).collect()
+        };
+        blocks.flat_map(row).collect()
+    }
+
+    /// Draws a token for each row, and scores it as if it were given: the same sums in the same order.
+    fn drawn(self, hidden: &Panels, draws: &[(Draw, Extras)]) -> Vec<TokenScore> {
+        let rows = hidden.rows();
+        let hidden = &Left::new(self.compute, hidden);
+        // `[panel][row]`
+        let mut logits = vec![[0.0; PANEL]; rows * self.weights.panels()];
+        logits.par_chunks_mut(rows.max(1)).enumerate().for_each(|(panel, out)| {
+            let w = self.weights;
+            self.compute.arch.dispatch(Product { a: hidden, first: 0, w, panel, out, write: Write::Set });
+        });
+        let score = |(row, &(draw, extras)): (usize, &(Draw, Extras))| {
+            let own: Vec<Row> = logits.iter().skip(row).step_by(rows).copied().collect();
+            let real = &own.as_flattened()[..self.vocab_size];
+            let target = draw.pick(real);
+            let want = Want { target, logit: real[target as usize], extras };
+            let partial = |chunk: usize| {
+                let fold = Fold {
+                    vocab_size: self.vocab_size,
+                    want,
+                    first: chunk * CHUNK_PANELS,
+                    logits: &own[self.panels(chunk)],
+                };
+                self.compute.arch.dispatch(fold)
+            };
+            let partials: Vec<Partial> = (0..self.chunks()).map(partial).collect();
+            want.combine(&partials.iter().collect::<Vec<_>>())
+        };
+        draws.par_iter().enumerate().map(score).collect()
+    }
 }
 
-/// Puts the chunks of a block of rows together, in order, in f64.
-fn combine(chunks: &[Vec<Partial>]) -> Vec<f32> {
-    let rows = chunks.first().map_or(0, Vec::len);
-    (0..rows)
-        .map(|row| {
-            let parts = chunks.iter().map(|chunk| chunk[row]);
-            let max = parts.clone().map(|part| part.max).fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = parts.clone().map(|p| f64::from(p.sum) * f64::from(p.max - max).exp()).sum();
-            let target = parts.filter_map(|part| part.target).fold(f32::NAN, |_, logit| logit);
-            (f64::from(target) - f64::from(max) - sum.ln()) as f32
-        })
-        .collect()
-}
-
+/// Some rows and one chunk.
 struct Task<'a> {
+    head: Head<'a>,
     hidden: &'a Left<'a>,
-    head: &'a Weights,
-    vocab_size: usize,
     first: usize,
-    targets: &'a [u32],
+    wants: &'a [Want],
     chunk: usize,
 }
 
@@ -76,21 +143,15 @@ impl WithSimd for Task<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<Partial> {
-        let mut partials = vec![Partial { max: f32::NEG_INFINITY, sum: 0.0, target: None }; self.targets.len()];
+        let mut partials: Vec<Partial> = self.wants.iter().map(Partial::new).collect();
         let mut tile = [[0.0; PANEL]; TILE_ROWS];
-        let first_panel = self.chunk * CHUNK_PANELS;
-        for panel in first_panel..self.head.panels().min(first_panel + CHUNK_PANELS) {
-            let real = (self.vocab_size - panel * PANEL).min(PANEL);
-            let blocks = partials.chunks_mut(TILE_ROWS).zip(self.targets.chunks(TILE_ROWS));
-            for (first, (partials, targets)) in (self.first..).step_by(TILE_ROWS).zip(blocks) {
-                let out = &mut tile[..targets.len()];
-                Product { a: self.hidden, first, w: self.head, panel, out, write: Write::Set }.with_simd(simd);
-                for ((logits, partial), &target) in tile.iter_mut().zip(partials).zip(targets) {
-                    logits[real..].fill(f32::NEG_INFINITY);
-                    if target as usize / PANEL == panel {
-                        partial.target = Some(logits[target as usize % PANEL]);
-                    }
-                    partial.add(simd, logits, real);
+        for panel in self.head.panels(self.chunk) {
+            let blocks = partials.chunks_mut(TILE_ROWS).zip(self.wants.chunks(TILE_ROWS));
+            for (first, (partials, wants)) in (self.first..).step_by(TILE_ROWS).zip(blocks) {
+                let (w, out) = (self.head.weights, &mut tile[..wants.len()]);
+                Product { a: self.hidden, first, w, panel, out, write: Write::Set }.with_simd(simd);
+                for ((logits, partial), want) in tile.iter_mut().zip(partials).zip(wants) {
+                    partial.add(simd, want, panel, logits, self.head.vocab_size);
                 }
             }
         }
@@ -98,24 +159,25 @@ impl WithSimd for Task<'_> {
     }
 }
 
-impl Partial {
-    /// Takes in one panel of logits, of which the first `real` are of the vocabulary.
-    #[inline(always)]
-    fn add<S: Simd>(&mut self, simd: S, logits: &mut [f32; PANEL], real: usize) {
-        let panel_max = math::max(simd, logits);
-        if panel_max > self.max {
-            let shrink = if self.sum == 0.0 { 0.0 } else { math::exp(self.max - panel_max) };
-            self.sum *= shrink;
-            self.max = panel_max;
-        }
-        let sum = math::exp_row(simd, logits, self.max);
-        // What lies beyond the vocabulary was -inf, whose exponential is not quite zero.
-        self.sum += if real == PANEL { sum } else { math::sum(simd, &zeros_from(logits, real)) };
-    }
+/// One row and one chunk whose logits are there.
+struct Fold<'a> {
+    vocab_size: usize,
+    want: Want,
+    first: usize,
+    logits: &'a [Row],
 }
 
-fn zeros_from(row: &[f32; PANEL], real: usize) -> [f32; PANEL] {
-    std::array::from_fn(|i| if i < real { row[i] } else { 0.0 })
+impl WithSimd for Fold<'_> {
+    type Output = Partial;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Partial {
+        let mut partial = Partial::new(&self.want);
+        for (panel, logits) in (self.first..).zip(self.logits) {
+            partial.add(simd, &self.want, panel, &mut logits.clone(), self.vocab_size);
+        }
+        partial
+    }
 }
 
 #[cfg(test)]
@@ -125,36 +187,116 @@ mod tests {
     use super::super::matrix::ActivationType;
     use super::super::weights::WeightType;
     use super::*;
+    use crate::backend::Hidden;
+    use crate::draw::Sampling;
 
-    #[test]
-    fn matches_float64_also_with_a_dominating_logit() {
-        let (rows, depth, vocab) = (50, 40, 2100);
-        let value = |i: usize| ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 0.9;
-        let mut hidden = Panels::zeros(rows, 2);
-        for m in 0..rows {
-            for k in 0..depth {
-                hidden.row_mut(k / PANEL, m)[k % PANEL] = value(m * depth + k) * if m == 3 { 40.0 } else { 1.0 };
+    const ROWS: usize = 50;
+    const DEPTH: usize = 40;
+    const VOCAB: usize = 2100;
+    const ALL: Extras = Extras { top: 5, rank: true, entropy: true };
+
+    fn value(i: usize) -> f32 {
+        ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 0.9
+    }
+
+    /// Hidden states, one of them with a dominating logit, and the output matrix.
+    fn inputs() -> (Panels, Vec<f32>) {
+        let mut hidden = Panels::zeros(ROWS, 2);
+        for m in 0..ROWS {
+            for k in 0..DEPTH {
+                hidden.row_mut(k / PANEL, m)[k % PANEL] = value(m * DEPTH + k) * if m == 3 { 40.0 } else { 1.0 };
             }
         }
-        let weights: Vec<f32> = (0..vocab * depth).map(|i| value(i + 5)).collect();
-        let mut head = Weights::zeros(WeightType::F32, vocab, depth);
-        head.set_rows(&weights, depth, |n| n, |k| k);
+        (hidden, (0..VOCAB * DEPTH).map(|i| value(i + 5)).collect())
+    }
+
+    fn scores(hidden: &Panels, weights: &[f32], choice: impl Fn(u32) -> Choice, extras: Extras) -> Vec<TokenScore> {
+        let mut packed = Weights::zeros(WeightType::F32, VOCAB, DEPTH);
+        packed.set_rows(weights, DEPTH, |n| n, |k| k);
         let compute = Compute { arch: Arch::new(), activations: ActivationType::F32 };
-        let targets: Vec<u32> = (0..rows as u32).map(|m| m * 41 % 2100).collect();
-        let got = logprobs(compute, &hidden, &head, vocab, &targets);
-        for (m, (&got, &target)) in got.iter().zip(&targets).enumerate() {
-            let logits: Vec<f64> = weights
-                .chunks(depth)
-                .map(|w| {
-                    w.iter()
-                        .enumerate()
-                        .map(|(k, &w)| f64::from(w) * f64::from(hidden.row(k / PANEL, m)[k % PANEL]))
-                        .sum()
-                })
-                .collect();
-            let max = logits.iter().copied().fold(f64::MIN, f64::max);
-            let want = logits[target as usize] - max - logits.iter().map(|l| (l - max).exp()).sum::<f64>().ln();
-            assert!((f64::from(got) - want).abs() < 2e-6 * (1.0 + want.abs()), "row {m}: {got} {want}");
+        let head = Head { compute, weights: &packed, vocab_size: VOCAB };
+        let row = |at: usize| ScoreRow { from: Hidden::Row(at), choice: choice(target(at)), extras };
+        head.scores(hidden, &(0..ROWS).map(row).collect::<Vec<_>>())
+    }
+
+    fn target(row: usize) -> u32 {
+        row as u32 * 41 % VOCAB as u32
+    }
+
+    /// Log-probabilities of a row in float64.
+    fn logprobs(hidden: &Panels, weights: &[f32], m: usize) -> Vec<f64> {
+        let dot = |w: &[f32]| -> f64 {
+            let terms = w.iter().enumerate();
+            terms.map(|(k, &w)| f64::from(w) * f64::from(hidden.row(k / PANEL, m)[k % PANEL])).sum()
+        };
+        let logits: Vec<f64> = weights.chunks(DEPTH).map(dot).collect();
+        let max = logits.iter().copied().fold(f64::MIN, f64::max);
+        let total = max + logits.iter().map(|l| (l - max).exp()).sum::<f64>().ln();
+        logits.iter().map(|l| l - total).collect()
+    }
+
+    #[test]
+    fn everything_matches_float64_also_with_a_dominating_logit() {
+        let (hidden, weights) = inputs();
+        let got = scores(&hidden, &weights, Choice::Given, ALL);
+        for (m, got) in got.iter().enumerate() {
+            let want = logprobs(&hidden, &weights, m);
+            let scale = if m == 3 { 200.0 } else { 1.0 };
+            let near = |got: f32, want: f64, what: &str| {
+                assert!((f64::from(got) - want).abs() < 2e-6 * (scale + want.abs()), "row {m}, {what}: {got} {want}");
+            };
+            near(got.logprob, want[target(m) as usize], "log-probability");
+            let position = got.position.as_ref().unwrap();
+            near(position.entropy.unwrap(), -want.iter().map(|l| l.exp() * l).sum::<f64>(), "entropy");
+            let above = want.iter().filter(|&&l| l > want[target(m) as usize] + 1e-6).count() as u32;
+            let rank = position.rank.unwrap();
+            let equals = want.iter().filter(|&&l| (l - want[target(m) as usize]).abs() <= 1e-6).count() as u32;
+            assert!((above + 1..=above + equals).contains(&rank), "row {m}: rank {rank}, {above} above");
+            let mut sorted = want.clone();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            assert_eq!(position.top.len(), 5);
+            for (&(id, logprob), &best) in position.top.iter().zip(&sorted) {
+                near(logprob, want[id as usize], "alternative");
+                near(logprob, best, "order of alternatives");
+            }
+        }
+    }
+
+    /// Ids whose logits are the same: the smaller first, and none of them above another.
+    #[test]
+    fn equal_logits_are_listed_by_id_and_share_a_rank() {
+        let (hidden, mut weights) = inputs();
+        for copy in [70, 1500, 2099] {
+            weights.copy_within(3 * DEPTH..4 * DEPTH, copy * DEPTH);
+        }
+        let all = scores(&hidden, &weights, |_| Choice::Given(1500), Extras { top: 64, ..ALL });
+        let first = scores(&hidden, &weights, |_| Choice::Given(3), ALL);
+        for (score, first) in all.iter().zip(&first) {
+            let (position, first) = (score.position.as_ref().unwrap(), first.position.as_ref().unwrap());
+            assert_eq!(position.rank, first.rank);
+            let same: Vec<u32> = position.top.iter().filter(|one| one.1 == score.logprob).map(|one| one.0).collect();
+            assert!(same.is_empty() || same == [3, 70, 1500, 2099], "{same:?}");
+        }
+    }
+
+    /// A log-probability has the same bits alone, with everything else asked, and where its token was drawn.
+    #[test]
+    fn more_asked_and_tokens_drawn_change_no_bits() {
+        let (hidden, weights) = inputs();
+        let plain = scores(&hidden, &weights, Choice::Given, Extras::default());
+        let asked = scores(&hidden, &weights, Choice::Given, ALL);
+        assert!(plain.iter().zip(&asked).all(|(a, b)| a.logprob.to_bits() == b.logprob.to_bits()));
+        let greedy = scores(&hidden, &weights, |_| Choice::Drawn(Sampling::GREEDY.at(0)), ALL);
+        let sampling = Sampling { temperature: 2.0, top_p: 0.9, ..Sampling::GREEDY };
+        let sampled = scores(&hidden, &weights, |row| Choice::Drawn(sampling.at(row as usize)), ALL);
+        for (m, score) in greedy.iter().enumerate() {
+            let position = score.position.as_ref().unwrap();
+            assert_eq!((position.top[0], position.rank), ((score.token, score.logprob), Some(1)), "row {m}");
+        }
+        assert!(sampled.iter().zip(&greedy).any(|(a, b)| a.token != b.token));
+        for drawn in [greedy, sampled] {
+            let again = |row: u32| Choice::Given(drawn[(0..ROWS).find(|&m| target(m) == row).unwrap()].token);
+            assert_eq!(scores(&hidden, &weights, again, ALL), drawn);
         }
     }
 }

@@ -11,6 +11,7 @@ mod matrix;
 mod panels;
 mod probe;
 mod rope;
+mod sums;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,8 @@ use std::collections::BTreeMap;
 use pulp::Arch;
 use surprisal_model::Checkpoint;
 
-use crate::backend::{BLOCK_TOKENS, Backend, BackendError, ForwardBatch, Hidden, Limits};
+use crate::backend::{BLOCK_TOKENS, Backend, BackendError, ForwardBatch, Hidden, Limits, TokenScore};
+use head::Head;
 pub use instructions::Instructions;
 use kv::{HiddenStore, LayerKv};
 use llama::Llama;
@@ -169,7 +171,7 @@ impl Backend for CpuBackend {
         self.limits
     }
 
-    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<f32>, BackendError> {
+    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
         let Self { compute, model, kv, hidden, limits, pool, .. } = self;
         Ok(pool.install(|| {
             for copy in &batch.copies {
@@ -182,8 +184,8 @@ impl Backend for CpuBackend {
             for &(row, block) in &batch.keep {
                 hidden.put(block, &normed, place[&row]);
             }
-            let targets: Vec<u32> = batch.scores.iter().map(|score| score.target).collect();
-            head::logprobs(*compute, &inputs, model.head(), limits.vocab_size, &targets)
+            Head { compute: *compute, weights: model.head(), vocab_size: limits.vocab_size }
+                .scores(&inputs, &batch.scores)
         }))
     }
 }

@@ -1,13 +1,15 @@
 //! The CPU's kernels alone, on made-up operands, for benchmarks to time.
 
 use super::attention::{self, Inputs, Shape};
+use super::head::Head;
 use super::kv::LayerKv;
 use super::matrix::{Compute, Write, multiply};
 use super::panels::{PANEL, Panels, panels_for};
 use super::rope::Angles;
 use super::weights::{WeightType, Weights};
-use super::{Activations, Instructions, LoadError, head, math};
-use crate::backend::{BLOCK_TOKENS, BlockId, Chunk};
+use super::{Activations, Instructions, LoadError, math};
+use crate::backend::{BLOCK_TOKENS, BlockId, Choice, Chunk, Hidden, ScoreRow};
+use crate::scorer::Extras;
 
 /// One kernel and its operands.
 pub struct Probe {
@@ -100,9 +102,14 @@ impl Probe {
     ) -> Result<Self, LoadError> {
         let compute = best(activations)?;
         let (hidden, weights) = (filled(rows, depth), packed(vocabulary, depth, weights));
-        let targets: Vec<u32> = (0..rows as u32).map(|row| row % vocabulary as u32).collect();
+        let score = |row: usize| ScoreRow {
+            from: Hidden::Row(row),
+            choice: Choice::Given((row % vocabulary) as u32),
+            extras: Extras::default(),
+        };
+        let targets: Vec<ScoreRow> = (0..rows).map(score).collect();
         Self::new(2 * rows * depth * vocabulary, move || {
-            head::logprobs(compute, &hidden, &weights, vocabulary, &targets);
+            Head { compute, weights: &weights, vocab_size: vocabulary }.scores(&hidden, &targets);
         })
     }
 

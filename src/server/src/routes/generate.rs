@@ -1,17 +1,19 @@
-//! `POST /generate` as SGLang answers it: prompts scored from `logprob_start_len` on, nothing generated.
+//! `POST /generate` as SGLang answers it: prompts scored from `logprob_start_len` on, and continued.
 
 use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use surprisal_api::{
-    FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, Prompts, SamplingParams,
+    FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, Matched, Prompts, TokenLogprob,
 };
-use surprisal_engine::{Query, Scores};
+use surprisal_engine::{Extras, Position};
 
-use super::completions::{LOWEST, text, tokenise};
-use super::logprobs::score;
+use super::choice::LOWEST;
+use super::continuation::{End, Written, token_text};
 use super::meta::json;
+use super::work::{Wish, Work, tokenise};
+use crate::prepare::check_top;
 use crate::problem::{self, Failure};
 use crate::{App, body};
 
@@ -20,11 +22,11 @@ const DEFAULT_MAX_NEW_TOKENS: u32 = 128;
 
 /// A request whose prompts are tokens.
 struct Asked {
-    prompts: Vec<Vec<u32>>,
-    /// Whether `prompts` was a list.
+    work: Work,
+    /// Whether the prompts were a list.
     many: bool,
-    /// Index of the first token whose log-probability is asked for, if any is.
-    from: Option<usize>,
+    /// Whether log-probabilities are answered.
+    logprobs: bool,
     texts: bool,
     tokens: u32,
 }
@@ -35,48 +37,56 @@ pub(super) async fn generate(State(app): State<App>, request: Request) -> Result
     let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?)).await?;
     let tokens = asked.tokens;
     let _permit = app.admission.admit(tokens)?;
-    // Nothing stands before the first token: it is not scored.
-    let from = asked.from.map_or(usize::MAX, |from| from.max(1));
-    let scored: Vec<usize> = (0..asked.prompts.len()).filter(|&at| from < asked.prompts[at].len()).collect();
-    let query = |&at: &usize| Query { tokens: asked.prompts[at].clone(), score_from: from };
-    let queries = scored.iter().map(query).collect();
-    let scores = score(&app, queries, |at| format!("prompt[{}]", scored[at])).await?;
-    let mut all = vec![Scores::default(); asked.prompts.len()];
-    for (at, scores) in scored.into_iter().zip(scores) {
-        all[at] = scores;
-    }
-    let response = app.offload(move |app| json(&answer(app, &asked, &all))).await?;
+    let written = asked.work.run(&app).await?;
+    let response = app.offload(move |app| json(&answer(app, &asked, &written))).await?;
     app.metrics.count_answer(start.elapsed().as_secs_f64(), tokens);
     Ok(response)
 }
 
 fn prepare(app: &App, request: GenerateRequest) -> Result<Asked, Failure> {
-    let SamplingParams { max_new_tokens, .. } = request.sampling_params.unwrap_or_default();
-    for (field, value) in [
-        ("sampling_params.max_new_tokens", max_new_tokens.unwrap_or(DEFAULT_MAX_NEW_TOKENS)),
-        ("top_logprobs_num", request.top_logprobs_num.unwrap_or(0)),
-        ("stream", u32::from(request.stream)),
-    ] {
-        if value > 0 {
-            return Err(problem::not_offered(field, value, 0));
-        }
+    if request.stream {
+        return Err(problem::no_effect("stream", true, "false"));
     }
+    let top = request.top_logprobs_num.filter(|_| request.return_logprob).unwrap_or(0);
+    check_top("top_logprobs_num", top)?;
+    let params = request.sampling_params.unwrap_or_default();
+    let wish = Wish {
+        prefix: "sampling_params.",
+        length: params.max_new_tokens,
+        default_length: DEFAULT_MAX_NEW_TOKENS,
+        temperature: params.temperature,
+        top_p: params.top_p,
+        top_k: params.top_k,
+        seed: params.sampling_seed,
+        stop: params.stop,
+        stop_token_ids: params.stop_token_ids,
+        ignore_eos: params.ignore_eos,
+        top,
+    };
+    let writing = wish.writing(app)?;
     let (prompts, name) = match (request.text, request.input_ids) {
         (Some(prompts), None) => (prompts, "text"),
         (None, Some(prompts)) => (prompts, "input_ids"),
         _ => return Err(problem::text_or_ids()),
     };
     let many = matches!(prompts, Prompts::Many(_));
-    let (prompts, tokens) = tokenise(app, prompts, name, true)?;
     // -1, SGLang's default, begins where the prompt ends.
-    let start = request.logprob_start_len.unwrap_or(-1);
-    let from = request.return_logprob.then(|| usize::try_from(start).unwrap_or(usize::MAX));
-    Ok(Asked { prompts, many, from, texts: request.return_text_in_logprobs, tokens })
+    let from = usize::try_from(request.logprob_start_len.unwrap_or(-1)).unwrap_or(usize::MAX);
+    let work = Work {
+        name,
+        prompts: tokenise(app, prompts, name, true)?,
+        each: 1,
+        score_from: request.return_logprob.then_some(from),
+        extras: Extras { top, ..Extras::default() },
+        writing,
+    };
+    let tokens = work.check(app)?;
+    Ok(Asked { work, many, logprobs: request.return_logprob, texts: request.return_text_in_logprobs, tokens })
 }
 
-fn answer(app: &App, asked: &Asked, scores: &[Scores]) -> GenerateResponses {
-    let one = |(prompt, scores): (&Vec<u32>, &Scores)| response(app, asked, prompt, scores);
-    let mut answers: Vec<_> = asked.prompts.iter().zip(scores).map(one).collect();
+fn answer(app: &App, asked: &Asked, written: &[Written]) -> GenerateResponses {
+    let one = |(prompt, written): (&Vec<u32>, &Written)| response(app, asked, prompt, written);
+    let mut answers: Vec<_> = asked.work.prompts.iter().zip(written).map(one).collect();
     match answers.pop() {
         Some(answer) if !asked.many => GenerateResponses::One(Box::new(answer)),
         last => {
@@ -86,24 +96,46 @@ fn answer(app: &App, asked: &Asked, scores: &[Scores]) -> GenerateResponses {
     }
 }
 
-fn response(app: &App, asked: &Asked, prompt: &[u32], scores: &Scores) -> GenerateResponse {
-    let name = |token| asked.texts.then(|| text(app, token));
-    let input = asked.from.map(|from| {
-        let unknown = prompt.first().filter(|_| from == 0).map(|&token| (None, token, name(token)));
+fn response(app: &App, asked: &Asked, prompt: &[u32], written: &Written) -> GenerateResponse {
+    let name = |token| asked.texts.then(|| token_text(app, token));
+    let entry = |token, logprob: f32| (Some(logprob.max(LOWEST)), token, name(token));
+    let listed = |position: &Position| -> Vec<TokenLogprob> {
+        position.top.iter().map(|&(token, logprob)| entry(token, logprob)).collect()
+    };
+    let (scores, tokens) = (&written.scores, &written.tokens);
+    let from = asked.work.score_from.unwrap_or(usize::MAX);
+    // Nothing stands before a prompt's first token.
+    let unknown = prompt.first().filter(|_| from == 0);
+    let input = || {
         let known = prompt.iter().skip(from.max(1)).zip(&scores.logprobs);
-        let known = known.map(|(&token, &logprob)| (Some(logprob.max(LOWEST)), token, name(token)));
-        unknown.into_iter().chain(known).collect()
-    });
+        let known = known.map(|(&token, &logprob)| entry(token, logprob));
+        unknown.map(|&token| (None, token, name(token))).into_iter().chain(known).collect()
+    };
+    let input_top = || unknown.map(|_| None).into_iter().chain(scores.positions.iter().map(|at| Some(listed(at))));
+    let tops = asked.work.extras.top > 0;
     GenerateResponse {
-        text: String::new(),
-        output_ids: Vec::new(),
+        text: written.text.clone(),
+        output_ids: tokens.iter().map(|token| token.id).collect(),
         meta_info: GenerateMeta {
-            finish_reason: FinishReason { kind: "length".to_owned(), length: 0 },
+            finish_reason: finish(written),
             prompt_tokens: prompt.len(),
-            completion_tokens: 0,
+            completion_tokens: tokens.len(),
             cached_tokens: scores.cached_tokens,
-            output_token_logprobs: input.is_some().then(Vec::new),
-            input_token_logprobs: input,
+            input_token_logprobs: asked.logprobs.then(input),
+            output_token_logprobs: asked
+                .logprobs
+                .then(|| tokens.iter().map(|token| entry(token.id, token.logprob)).collect()),
+            input_top_logprobs: tops.then(|| input_top().collect()),
+            output_top_logprobs: tops.then(|| tokens.iter().map(|token| listed(&token.position)).collect()),
         },
     }
+}
+
+fn finish(written: &Written) -> FinishReason {
+    let (kind, length, matched) = match &written.end {
+        None | Some(End::Length) => ("length", Some(written.tokens.len()), None),
+        Some(End::Token(token)) => ("stop", None, Some(Matched::Token(*token))),
+        Some(End::Text(text)) => ("stop", None, Some(Matched::Text(text.clone()))),
+    };
+    FinishReason { kind: kind.to_owned(), length, matched }
 }

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use surprisal_api::{LogprobsRequest, LogprobsResponse, QueryResult, Usage};
-use surprisal_engine::{ModelCard, Query, Scores};
+use surprisal_engine::{Extras, ModelCard, Query, Scores};
 
 use super::meta::json;
 use super::stream;
@@ -39,11 +39,7 @@ pub(super) async fn logprobs(
 }
 
 /// Asks everything at once, so that the engine can batch it and share prefixes; the first failure drops the rest.
-pub(super) async fn score(
-    app: &App,
-    queries: Vec<Query>,
-    field: impl Fn(usize) -> String,
-) -> Result<Vec<Scores>, Failure> {
+async fn score(app: &App, queries: Vec<Query>, field: impl Fn(usize) -> String) -> Result<Vec<Scores>, Failure> {
     let asked: Vec<_> = queries.into_iter().map(|query| app.scorer.score(query)).collect();
     let mut scores = Vec::with_capacity(asked.len());
     for (index, answer) in asked.into_iter().enumerate() {
@@ -66,15 +62,21 @@ pub(super) fn result(index: usize, label: Label, scores: Scores, usage: &mut Usa
     if let Some(position) = scores.logprobs.iter().position(|logprob| !logprob.is_finite()) {
         return Err(problem::not_finite(index, position, scores.logprobs[position]));
     }
+    let Extras { top, rank, entropy } = label.extras;
+    let sum = scores.sum();
+    let positions = scores.positions;
     usage.computed_tokens += scores.computed_tokens as u64;
     usage.cached_tokens += scores.cached_tokens as u64;
     usage.scored_tokens += scores.logprobs.len() as u64;
     Ok(QueryResult {
         id: label.id,
         pair: label.pair,
-        sum: scores.sum(),
+        sum,
         tokens: scores.logprobs.len(),
         cached_tokens: scores.cached_tokens,
+        ranks: rank.then(|| positions.iter().filter_map(|position| position.rank).collect()),
+        entropies: entropy.then(|| positions.iter().filter_map(|position| position.entropy).collect()),
+        top: (top > 0).then(|| positions.into_iter().map(|position| position.top).collect()),
         logprobs: label.target.is_some().then_some(scores.logprobs),
         offsets: label.target.as_ref().and_then(|target| target.offsets.clone()),
         token_ids: label.target.map(|target| target.tokens),

@@ -65,14 +65,30 @@ pub(super) fn json(answer: &impl Serialize) -> Result<Response, Failure> {
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }
 
-/// The process lives.
-pub(super) async fn health() -> &'static str {
-    "ok\n"
+/// The process lives, and its engine.
+pub(super) async fn health(State(app): State<App>) -> Result<&'static str, Failure> {
+    if app.scorer.is_alive() {
+        Ok("ok\n")
+    } else {
+        Err(problem::engine_stopped("the engine died; it is being started again"))
+    }
 }
 
 /// New work is taken.
 pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failure> {
-    if app.drain.is_draining() { Err(problem::shutting_down()) } else { Ok("ready\n") }
+    if app.drain.is_draining() {
+        Err(problem::shutting_down())
+    } else {
+        Ok(health(State(app)).await.map(|_| "ready\n")?)
+    }
+}
+
+/// The live page: one file, which reads `/metrics` and nothing else.
+pub(super) async fn page() -> impl IntoResponse {
+    const POLICY: &str =
+        "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    (headers, include_str!("page.html"))
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure> {

@@ -1,10 +1,14 @@
 //! The routes.
 
+mod choice;
 mod completions;
+mod continuation;
 mod generate;
 mod logprobs;
 mod meta;
+mod sse;
 mod stream;
+mod work;
 
 use std::sync::Arc;
 
@@ -39,6 +43,7 @@ pub fn router(app: App) -> Router {
         .route("/health", get(meta::health))
         .route("/ready", get(meta::ready))
         .route("/metrics", get(meta::metrics))
+        .route("/", get(meta::page))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(CompressionLayer::new())

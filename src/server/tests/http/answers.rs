@@ -47,6 +47,58 @@ async fn queries_are_answered_in_the_order_asked() {
 }
 
 #[tokio::test]
+async fn more_of_each_place_is_told_when_it_is_asked() {
+    let server = Server::start().await;
+    let query = json!({"context": [7], "target": [8, 9], "id": "q"});
+    let plain = ask(&server, json!({"queries": [query], "detail": "tokens"})).await.results.remove(0);
+    assert_eq!((&plain.top, &plain.ranks, &plain.entropies), (&None, &None, &None));
+    let all = json!({"queries": [query], "detail": "tokens", "top": 2, "rank": true, "entropy": true});
+    let all = ask(&server, all).await.results.remove(0);
+    let top = |before| vec![(0, logprob(before, 0)), (1, logprob(before, 1))];
+    assert_eq!(all.top, Some(vec![top(7), top(8)]));
+    assert_eq!(all.ranks, Some(vec![9, 10]));
+    assert_eq!(all.entropies, Some(vec![15.0 / 256.0, 17.0 / 256.0]));
+    assert_eq!((all.logprobs, all.sum), (plain.logprobs, plain.sum));
+    let ranks = ask(&server, json!({"queries": [query], "detail": "tokens", "rank": true})).await.results.remove(0);
+    assert_eq!((ranks.top, ranks.ranks, ranks.entropies), (None, Some(vec![9, 10]), None));
+    for (more, name, field) in [
+        (json!({"top": 1}), "needs-tokens", "top"),
+        (json!({"rank": true}), "needs-tokens", "rank"),
+        (json!({"entropy": true}), "needs-tokens", "entropy"),
+        (json!({"top": 65, "detail": "tokens"}), "not-offered", "top"),
+    ] {
+        let mut body = json!({"queries": [query]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, found, problem) = server.post("/logprobs", &body).await.problem();
+        assert_eq!((status, found.as_str(), &problem["field"]), (400, name, &json!(field)));
+    }
+}
+
+/// Alternatives take room as tokens do.
+#[tokio::test]
+async fn alternatives_count_against_the_bound() {
+    let config = ServerConfig { max_waiting_tokens: 20, ..ServerConfig::default() };
+    let server = Server::with(config, Some(BOS)).await;
+    let body = |top: u16| json!({"queries": [{"target": "abc"}], "detail": "tokens", "top": top});
+    assert_eq!(server.post("/logprobs", &body(5)).await.status, 200);
+    let (status, name, problem) = server.post("/logprobs", &body(6)).await.problem();
+    assert_eq!((status, name.as_str(), &problem["value"]), (413, "request-too-large", &json!(22)));
+    let written = |max: u32| json!({"prompt": "abc", "max_tokens": max, "logprobs": 1, "n": 2});
+    assert_eq!(server.post("/v1/completions", &written(3)).await.status, 200);
+    assert_eq!(server.post("/v1/completions", &written(4)).await.problem().1, "request-too-large");
+}
+
+#[tokio::test]
+async fn a_dead_engine_is_told_by_health_and_readiness() {
+    let server = Server::start().await;
+    server.scorer.alive.store(false, std::sync::atomic::Ordering::SeqCst);
+    for path in ["/health", "/ready"] {
+        let reply = server.get(path).await;
+        assert_eq!((reply.problem().1.as_str(), reply.retry_after.as_deref()), ("engine-stopped", Some("1")), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_sum_needs_no_tokens_in_the_answer() {
     let server = Server::start().await;
     let query = json!({"context": "It was", "target": " a dark night"});

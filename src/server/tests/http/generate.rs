@@ -48,13 +48,11 @@ async fn a_list_is_answered_with_a_list() {
 async fn what_is_not_offered_is_refused_by_name() {
     let server = Server::start().await;
     for (body, name, field) in [
-        (json!({"text": "a"}), "not-offered", "sampling_params.max_new_tokens"),
-        (
-            json!({"text": "a", "sampling_params": {"max_new_tokens": 0}, "top_logprobs_num": 2}),
-            "not-offered",
-            "top_logprobs_num",
-        ),
-        (json!({"text": "a", "sampling_params": {"max_new_tokens": 0}, "stream": true}), "not-offered", "stream"),
+        (json!({"text": "a", "stream": true}), "not-offered", "stream"),
+        (json!({"text": "a", "return_logprob": true, "top_logprobs_num": 65}), "not-offered", "top_logprobs_num"),
+        (json!({"text": "a", "sampling_params": {"temperature": -1}}), "out-of-range", "sampling_params.temperature"),
+        (json!({"text": "a", "sampling_params": {"stop": ""}}), "empty-stop", "sampling_params.stop[0]"),
+        (json!({"text": "a", "sampling_params": {"max_new_tokens": 63}}), "sequence-too-long", "text[0]"),
         (json!({"sampling_params": {"max_new_tokens": 0}}), "text-or-ids", "input_ids"),
         (json!({"text": "a", "sampling_params": {"min_p": 0}}), "invalid-field", "sampling_params.min_p"),
     ] {

@@ -154,3 +154,36 @@ async fn metrics_are_in_prometheus_text_format() {
         assert_eq!(server.metric(series).await, value, "{series}");
     }
 }
+
+#[tokio::test]
+async fn histograms_are_written_as_prometheus_reads_them() {
+    let server = Server::start().await;
+    for name in
+        ["request_queue_time_seconds", "request_prefill_time_seconds", "iteration_tokens_total", "iteration_queries"]
+    {
+        assert_eq!(server.metric(&format!("surprisal_{name}_bucket{{le=\"+Inf\"}}")).await, 0.0);
+        assert_eq!(server.metric(&format!("surprisal_{name}_count")).await, 0.0);
+    }
+    server.post("/v1/completions", &json!({"prompt": "a", "max_tokens": 2})).await;
+    assert_eq!(server.metric("surprisal_e2e_request_latency_seconds_count").await, 1.0);
+}
+
+/// Every number that the live page reads is one of the metrics, and it needs nothing from elsewhere.
+#[tokio::test]
+async fn the_live_page_reads_metrics_that_are_there() {
+    let server = Server::start().await;
+    let page = server.get("/").await;
+    assert_eq!((page.status, page.content_type.as_str()), (200, "text/html; charset=utf-8"));
+    let metrics = server.get("/metrics").await.text;
+    let quoted = page.text.split('"').filter(|word| word.ends_with("_total") || word.ends_with("_seconds"));
+    let direct = page.text.split("now.").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap();
+        &rest[..end]
+    });
+    let names: HashSet<&str> = quoted.chain(direct.filter(|name| !["at", "model"].contains(name))).collect();
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        assert!(metrics.contains(&format!("# HELP surprisal_{name} ")), "{name}");
+    }
+    assert!(!page.text.replace("http://www.w3.org/2000/svg", "").contains("http"), "no asset from elsewhere");
+}

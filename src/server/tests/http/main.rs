@@ -10,3 +10,4 @@ mod generate;
 mod load;
 mod problems;
 mod support;
+mod writing;

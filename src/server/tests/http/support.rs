@@ -3,16 +3,19 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::{Client, Response};
 use serde_json::Value;
 use surprisal_api::TokenizerInfo;
-use surprisal_engine::{ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
+use surprisal_engine::{
+    Event, Events, Extras, Finish, Generation, ModelCard, Position, Query, ScoreError, ScoreFuture, Scorer, Scores,
+    Stats, Token,
+};
 use surprisal_server::{ApiKeys, App, ServerConfig, TextCodec, serve};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub(crate) const BOS: u32 = 256;
@@ -30,10 +33,30 @@ pub(crate) fn logprob(before: u32, token: u32) -> f32 {
     -((before + 2 * token + 1) as f32) / 1024.0
 }
 
+/// What the scorer draws after a token: the next letter, and after Z an é, which is two tokens.
+pub(crate) fn next(before: u32) -> u32 {
+    match before {
+        90 => 0xc3,
+        0xc3 => 0xa9,
+        0xa9 => 97,
+        _ => before + 1,
+    }
+}
+
+/// What else it says of a token's place: the smaller a token, the more probable.
+pub(crate) fn position(before: u32, token: u32, extras: Extras) -> Position {
+    Position {
+        rank: extras.rank.then_some(token + 1),
+        entropy: extras.entropy.then(|| (before + token) as f32 / 256.0),
+        top: (0..extras.top.into()).map(|token| (token, logprob(before, token))).collect(),
+    }
+}
+
 /// Answers while its gate is open.
 pub(crate) struct Letters {
     card: ModelCard,
     gate: watch::Sender<bool>,
+    pub(crate) alive: AtomicBool,
     counts: Arc<Counts>,
 }
 
@@ -70,7 +93,7 @@ impl Letters {
     }
 }
 
-fn answer(Query { tokens, score_from }: &Query) -> Result<Scores, ScoreError> {
+fn answer(Query { tokens, score_from, extras }: &Query) -> Result<Scores, ScoreError> {
     for token in &tokens[*score_from..] {
         match *token {
             FAILS => return Err(ScoreError::Backend("out of memory".to_owned())),
@@ -84,11 +107,56 @@ fn answer(Query { tokens, score_from }: &Query) -> Result<Scores, ScoreError> {
         token => logprob(tokens[at - 1], token),
     };
     let cached_tokens = score_from - 1;
+    let positions = (*score_from..tokens.len()).filter(|_| !extras.is_empty());
+    let positions = positions.map(|at| position(tokens[at - 1], tokens[at], *extras)).collect();
     let logprobs = (*score_from..tokens.len()).map(one).collect();
-    Ok(Scores { logprobs, cached_tokens, computed_tokens: tokens.len() - cached_tokens })
+    let computed_tokens = tokens.len() - cached_tokens;
+    Ok(Scores { logprobs, positions, cached_tokens, computed_tokens, ..Scores::default() })
+}
+
+/// Tells of a query and its continuation as they become known.
+async fn write(query: Query, generation: Generation, told: &mpsc::Sender<Result<Event, ScoreError>>) {
+    let scores = answer(&query);
+    let failed = scores.is_err();
+    let _ = told.send(scores.map(Event::Scores)).await;
+    let mut before = *query.tokens.last().unwrap();
+    for left in (0..generation.max_tokens).rev().filter(|_| !failed) {
+        let id = next(before);
+        let finish =
+            if generation.stop.contains(&id) { Some(Finish::Stop) } else { (left == 0).then_some(Finish::Length) };
+        let position = position(before, id, generation.extras);
+        let token = Token { id, logprob: logprob(before, id), position, finish };
+        if told.send(Ok(Event::Token(token))).await.is_err() || finish.is_some() {
+            return;
+        }
+        before = id;
+        tokio::task::yield_now().await;
+    }
 }
 
 impl Scorer for Letters {
+    fn generate(&self, query: Query, generation: Generation) -> Events {
+        self.counts.running.fetch_add(1, Ordering::SeqCst);
+        let ticket = Ticket { counts: self.counts.clone(), finished: false };
+        let mut gate = self.gate.subscribe();
+        let (told, events) = mpsc::channel(1);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = told.closed() => return,
+                _ = gate.wait_for(|&open| open) => {}
+            }
+            write(query, generation, &told).await;
+            if !told.is_closed() {
+                ticket.finish();
+            }
+        });
+        events
+    }
+
+    fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::SeqCst)
+    }
+
     fn score(&self, query: Query) -> ScoreFuture<'_> {
         self.counts.running.fetch_add(1, Ordering::SeqCst);
         let ticket = Ticket { counts: self.counts.clone(), finished: false };
@@ -138,6 +206,11 @@ impl TextCodec for Bytes {
         let byte = |&token: &u32| u8::try_from(token).map_err(|_| format!("{token} is not a byte"));
         let bytes = tokens.iter().map(byte).collect::<Result<_, _>>()?;
         String::from_utf8(bytes).map_err(|error| error.to_string())
+    }
+
+    fn text(&self, tokens: &[u32]) -> Result<String, String> {
+        let bytes: Vec<u8> = tokens.iter().filter_map(|&token| u8::try_from(token).ok()).collect();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn bos(&self) -> Option<u32> {
@@ -219,7 +292,8 @@ impl Server {
             max_length: MAX_LENGTH,
             device: "test".to_owned(),
         };
-        let scorer = Arc::new(Letters { card, gate: watch::Sender::new(true), counts: Arc::default() });
+        let scorer =
+            Arc::new(Letters { card, gate: watch::Sender::new(true), alive: true.into(), counts: Arc::default() });
         let app = App::new(scorer.clone(), Arc::new(Bytes(bos)), config).with_api_keys(keys);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

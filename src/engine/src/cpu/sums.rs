@@ -1,0 +1,129 @@
+//! What the head adds up of a row's logits, a chunk of the vocabulary at a time: log-sum-exp, entropy, rank, the greatest.
+
+use std::cmp::Ordering;
+
+use pulp::Simd;
+
+use super::math;
+use super::panels::{PANEL, Row};
+use crate::backend::TokenScore;
+use crate::scorer::{Extras, Position};
+
+/// A token whose log-probability is wanted, and what else is.
+#[derive(Clone, Copy)]
+pub(crate) struct Want {
+    pub(crate) target: u32,
+    /// The target's logit, where its rank is wanted.
+    pub(crate) logit: f32,
+    pub(crate) extras: Extras,
+}
+
+/// A row's log-sum-exp over one chunk of the vocabulary, and its target's logit if it is there.
+#[derive(Clone, Debug)]
+pub(crate) struct Partial {
+    max: f32,
+    sum: f32,
+    target: Option<f32>,
+    extra: Option<Box<Extra>>,
+}
+
+/// What [`Extras`] need of a chunk.
+#[derive(Clone, Debug, Default)]
+struct Extra {
+    /// `sum_v e^(logit[v] - max) (logit[v] - max)`
+    weighted: f64,
+    /// How many logits are greater than the target's.
+    greater: u32,
+    /// The greatest logits, in order; of equal ones the smaller id first.
+    top: Vec<(u32, f32)>,
+}
+
+impl Want {
+    /// Puts a row's chunks together, in order, in f64.
+    pub(crate) fn combine(&self, chunks: &[&Partial]) -> TokenScore {
+        let max = chunks.iter().map(|part| part.max).fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = chunks.iter().map(|p| f64::from(p.sum) * f64::from(p.max - max).exp()).sum();
+        let target = chunks.iter().filter_map(|part| part.target).fold(f32::NAN, |_, logit| logit);
+        let logprob = |logit: f32| (f64::from(logit) - f64::from(max) - sum.ln()) as f32;
+        let position = (!self.extras.is_empty()).then(|| {
+            let extras = || chunks.iter().filter_map(|part| Some((part, part.extra.as_ref()?)));
+            // H = ln sum - E[logit - max], each chunk's own maximum replaced by the row's.
+            let weighted = extras().map(|(part, extra)| {
+                let shift = f64::from(part.max - max);
+                shift.exp() * (extra.weighted + f64::from(part.sum) * shift)
+            });
+            let mut top: Vec<(u32, f32)> = extras().flat_map(|(_, extra)| extra.top.iter().copied()).collect();
+            top.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+            Box::new(Position {
+                rank: self.extras.rank.then(|| 1 + extras().map(|(_, extra)| extra.greater).sum::<u32>()),
+                entropy: self.extras.entropy.then(|| (sum.ln() - weighted.sum::<f64>() / sum) as f32),
+                top: top.into_iter().take(self.extras.top.into()).map(|(id, logit)| (id, logprob(logit))).collect(),
+            })
+        });
+        TokenScore { token: self.target, logprob: logprob(target), position }
+    }
+}
+
+impl Partial {
+    pub(crate) fn new(want: &Want) -> Self {
+        let extra = (!want.extras.is_empty()).then(Box::default);
+        Self { max: f32::NEG_INFINITY, sum: 0.0, target: None, extra }
+    }
+
+    /// Takes in one panel of logits; the panel is used up.
+    #[inline(always)]
+    pub(crate) fn add<S: Simd>(&mut self, simd: S, want: &Want, panel: usize, logits: &mut Row, vocab_size: usize) {
+        let real = (vocab_size - panel * PANEL).min(PANEL);
+        logits[real..].fill(f32::NEG_INFINITY);
+        if want.target as usize / PANEL == panel {
+            self.target = Some(logits[want.target as usize % PANEL]);
+        }
+        let raw = *logits;
+        let (former, panel_max) = (self.max, math::max(simd, logits));
+        let former_sum = self.sum;
+        if panel_max > self.max {
+            let shrink = if self.sum == 0.0 { 0.0 } else { math::exp(self.max - panel_max) };
+            self.sum *= shrink;
+            self.max = panel_max;
+        }
+        let mut sum = math::exp_row(simd, logits, self.max);
+        if real < PANEL {
+            logits[real..].fill(0.0);
+            sum = math::sum(simd, logits);
+        }
+        self.sum += sum;
+        if let Some(extra) = &mut self.extra {
+            extra.shift(former, former_sum, self.max);
+            extra.add(want, (panel * PANEL) as u32, &raw[..real], logits, self.max);
+        }
+    }
+}
+
+impl Extra {
+    /// Makes the weighted sum one of a greater maximum.
+    fn shift(&mut self, former: f32, former_sum: f32, max: f32) {
+        if max > former && former_sum > 0.0 {
+            let shift = f64::from(former) - f64::from(max);
+            self.weighted = shift.exp() * (self.weighted + f64::from(former_sum) * shift);
+        }
+    }
+
+    /// Takes in one panel: its logits, and their exponentials over `max`.
+    fn add(&mut self, want: &Want, first: u32, logits: &[f32], exponentials: &Row, max: f32) {
+        if want.extras.entropy {
+            let terms = logits.iter().zip(exponentials).map(|(&logit, &e)| f64::from(e) * f64::from(logit - max));
+            self.weighted += terms.sum::<f64>();
+        }
+        if want.extras.rank {
+            self.greater += logits.iter().filter(|&&logit| logit > want.logit).count() as u32;
+        }
+        let most = usize::from(want.extras.top);
+        for (id, &logit) in (first..).zip(logits) {
+            if self.top.len() < most || self.top.last().is_some_and(|last| logit > last.1) {
+                let at = self.top.partition_point(|other| other.1 >= logit);
+                self.top.insert(at, (id, logit));
+                self.top.truncate(most);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Drawing a token from a row of logits: greedy, or by temperature, top-k and top-p, the same for the same seed.
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the most probable token (the smaller id of two).
+    pub temperature: f32,
+    /// The smallest set of most probable tokens whose probabilities reach this is drawn from (nucleus sampling, Holtzman
+    /// et al., 2020); 1 is all.
+    pub top_p: f32,
+    /// At most so many of the most probable tokens are drawn from; 0 is all.
+    pub top_k: u32,
+    /// Equal seeds draw equal tokens after equal tokens.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The most probable token, every time.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
+
+    /// How the token at a position of its sequence is drawn.
+    pub fn at(&self, position: usize) -> Draw {
+        let noise = mix(self.seed ^ mix(position as u64));
+        // 53 bits: each value is one that an f64 has.
+        Draw { sampling: *self, uniform: (noise >> 11) as f64 / (1_u64 << 53) as f64 }
+    }
+}
+
+/// One token to draw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// How.
+    pub sampling: Sampling,
+    /// Where in the cumulative distribution, in [0, 1).
+    pub uniform: f64,
+}
+
+/// How many candidates are looked at first; more follow if the nucleus has more.
+const FIRST_CANDIDATES: usize = 64;
+
+impl Draw {
+    /// The token drawn from these logits: the first whose cumulative probability exceeds `uniform`, tokens in the order of
+    /// their probabilities (ties by the smaller id) where only some are drawn from, else in the order of their ids.
+    pub fn pick(&self, logits: &[f32]) -> u32 {
+        let Sampling { temperature, top_p, top_k, .. } = self.sampling;
+        let best = greatest(logits);
+        if temperature <= 0.0 {
+            return best;
+        }
+        let max = logits.get(best as usize).copied().unwrap_or_default();
+        let weight = |id: u32| (f64::from(logits[id as usize] - max) / f64::from(temperature)).exp();
+        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+        let all: f64 = ids.iter().map(|&id| weight(id)).sum();
+        if top_p < 1.0 || top_k > 0 {
+            ids = nucleus(ids, logits, f64::from(top_p.min(1.0)), top_k as usize, all, weight);
+        }
+        let total: f64 = ids.iter().map(|&id| weight(id)).sum();
+        let mut left = self.uniform * total;
+        let drawn = ids.iter().find(|&&id| {
+            left -= weight(id);
+            left < 0.0
+        });
+        // Rounding may leave a little of the last one.
+        drawn.copied().unwrap_or(best)
+    }
+}
+
+/// The most probable tokens, in order: at most `top_k` (0: any number), as few as have `top_p` of the `top_k`'s weight.
+fn nucleus(
+    mut ids: Vec<u32>,
+    logits: &[f32],
+    top_p: f64,
+    top_k: usize,
+    all: f64,
+    weight: impl Fn(u32) -> f64,
+) -> Vec<u32> {
+    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let most = if top_k == 0 { ids.len() } else { top_k.min(ids.len()) };
+    let mut look = if top_k == 0 { FIRST_CANDIDATES.min(most) } else { most };
+    loop {
+        if look < ids.len() {
+            ids.select_nth_unstable_by(look, order);
+        }
+        let mut candidates = ids[..look].to_vec();
+        candidates.sort_unstable_by(order);
+        let total = if top_k == 0 { all } else { candidates.iter().map(|&id| weight(id)).sum() };
+        let mut reached = 0.0;
+        let enough = candidates.iter().position(|&id| {
+            reached += weight(id);
+            reached >= top_p * total
+        });
+        match enough {
+            Some(last) => candidates.truncate(last + 1),
+            None if look < most => {
+                look = look.saturating_mul(8).min(most);
+                continue;
+            }
+            None => {}
+        }
+        return candidates;
+    }
+}
+
+/// The most probable token; the smaller id of two.
+fn greatest(logits: &[f32]) -> u32 {
+    let better = |best: (u32, f32), (id, &logit): (usize, &f32)| if logit > best.1 { (id as u32, logit) } else { best };
+    logits.iter().enumerate().fold((0, f32::NEG_INFINITY), better).0
+}
+
+/// SplitMix64's finaliser (Steele, Lea and Flood, 2014).
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logits() -> Vec<f32> {
+        (0..300).map(|i: u32| (f64::from(i * 7919 % 300 + 1) / 60.0).sin() as f32 * 4.0).collect()
+    }
+
+    /// Softmax at a temperature, its most probable first.
+    fn softmax(logits: &[f32], temperature: f64) -> Vec<(u32, f64)> {
+        let weights: Vec<f64> = logits.iter().map(|&l| (f64::from(l) / temperature).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut all: Vec<_> = (0..).zip(weights.iter().map(|w| w / total)).collect();
+        all.sort_by(|a: &(u32, f64), b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all
+    }
+
+    fn draws(logits: &[f32], sampling: Sampling, count: usize) -> Vec<u32> {
+        (0..count).map(|position| sampling.at(position).pick(logits)).collect()
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_greatest() {
+        assert_eq!(Sampling::GREEDY.at(3).pick(&[1.0, 5.0, 5.0, -1.0]), 1);
+        assert_eq!(Sampling { temperature: 1.0, top_k: 1, ..Sampling::GREEDY }.at(9).pick(&[1.0, 5.0, 5.0, -1.0]), 1);
+        assert_eq!(Sampling { temperature: 1.0, top_p: 1e-6, ..Sampling::GREEDY }.at(9).pick(&[1.0, 5.0, 4.0]), 1);
+    }
+
+    #[test]
+    fn equal_seeds_draw_equal_tokens_and_others_do_not() {
+        let sampling = Sampling { temperature: 1.0, seed: 7, ..Sampling::GREEDY };
+        assert_eq!(draws(&logits(), sampling, 50), draws(&logits(), sampling, 50));
+        assert_ne!(draws(&logits(), sampling, 50), draws(&logits(), Sampling { seed: 8, ..sampling }, 50));
+    }
+
+    /// Frequencies of 40,000 draws lie within five standard deviations of the probabilities.
+    #[test]
+    fn tokens_are_drawn_as_often_as_they_are_probable() {
+        let (logits, count) = (logits(), 40_000);
+        for (temperature, top_p, top_k) in
+            [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.0, 0.7, 0), (2.0, 0.95, 0), (1.0, 1.0, 10), (1.0, 0.5, 20)]
+        {
+            let mut kept = softmax(&logits, f64::from(temperature));
+            kept.truncate(if top_k == 0 { kept.len() } else { top_k as usize });
+            let total: f64 = kept.iter().map(|one| one.1).sum();
+            let mut reached = 0.0;
+            let last = kept.iter().position(|one| {
+                reached += one.1 / total;
+                reached >= f64::from(top_p)
+            });
+            kept.truncate(last.map_or(kept.len(), |last| last + 1));
+            let total: f64 = kept.iter().map(|one| one.1).sum();
+            let sampling = Sampling { temperature, top_p, top_k, seed: 1 };
+            let mut found = vec![0_u32; logits.len()];
+            for token in draws(&logits, sampling, count) {
+                found[token as usize] += 1;
+            }
+            for &(token, probability) in &kept {
+                let expected = probability / total * count as f64;
+                let error = (f64::from(found[token as usize]) - expected).abs();
+                assert!(error < 5.0 * expected.sqrt().max(1.0), "{sampling:?}: token {token}: {error} of {expected}");
+                found[token as usize] = 0;
+            }
+            assert_eq!(found.iter().sum::<u32>(), 0, "{sampling:?}: what is cut off is never drawn");
+        }
+    }
+}

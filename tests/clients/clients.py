@@ -1,0 +1,145 @@
+"""What lm-evaluation-harness and the openai client get from the server, beside what transformers computes itself.
+
+Run by `run`, which makes the environment: clients.py BINARY FOLDER
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import checkpoint
+import tasks
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+from openai import BadRequestError, OpenAI
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+TOLERANCE = 1e-3
+
+
+class Server:
+    """The server on a free port, while the block runs."""
+
+    def __init__(self, binary, model):
+        command = [binary, "serve", "--model", model, "--port", "0", "--cache-mib", "64"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        for line in self.process.stderr:
+            if found := re.search(r"serving .* on (http://\S+),", line):
+                return found[1]
+        raise RuntimeError("the server did not start")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        log = self.process.stderr.read()
+        if self.process.wait(timeout=60) != 0:
+            raise RuntimeError(f"the server failed:\n{log}")
+
+
+def evaluate(model, arguments, names, manager):
+    """Each task's responses, in the order of its documents."""
+    results = simple_evaluate(
+        model=model, model_args=arguments, tasks=names, task_manager=manager, bootstrap_iters=0, log_samples=True
+    )
+    samples = {name: sorted(results["samples"][name], key=lambda sample: sample["doc_id"]) for name in names}
+    return {name: [sample["resps"] for sample in samples[name]] for name in names}
+
+
+def flat(responses):
+    """Numbers, flags and texts of nested responses."""
+    if isinstance(responses, (list, tuple)):
+        return [leaf for part in responses for leaf in flat(part)]
+    return [responses]
+
+
+def compare(name, found, expected):
+    """Numbers to the tolerance, everything else exactly; the worst difference."""
+    found, expected = flat(found), flat(expected)
+    assert len(found) == len(expected) > 0, (name, found, expected)
+    worst = 0.0
+    for ours, theirs in zip(found, expected):
+        if isinstance(theirs, float):
+            worst = max(worst, abs(ours - theirs))
+        else:
+            assert ours == theirs, (name, ours, theirs)
+    assert worst < TOLERANCE, (name, worst)
+    return len(found), worst
+
+
+def harness(url, model, folder):
+    names = tasks.write(folder)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    expected = evaluate("hf", {"pretrained": model, "dtype": "float32", "device": "cpu"}, names, manager)
+    ways = {
+        "token ids, remote tokenizer": {"num_concurrent": 4},
+        "batches": {"batch_size": 4, "tokenizer_backend": "huggingface"},
+    }
+    for way, more in ways.items():
+        arguments = {"model": model, "base_url": f"{url}/v1/completions", "max_length": 512, **more}
+        found = evaluate("local-completions", arguments, names, manager)
+        for name in names:
+            count, worst = compare(name, found[name], expected[name])
+            print(f"{name}, {way}: {count} values equal those of hf, the worst to {worst:.1e}")
+
+
+def openai_client(url, model):
+    client = OpenAI(base_url=f"{url}/v1", api_key="none")
+    assert [served.id for served in client.models.list()] == [model]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    prompt = tasks.SENTENCES[0]
+    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    with torch.no_grad():
+        written = reference.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+        whole = torch.cat([ids[0], written])
+        logprobs = torch.log_softmax(reference(whole[None]).logits[0].double(), -1)
+    greedy = {"model": model, "prompt": ids[0].tolist(), "max_tokens": 20, "temperature": 0}
+
+    answer = client.completions.create(**greedy, echo=True, logprobs=3)
+    choice = answer.choices[0]
+    assert choice.text == tokenizer.decode(whole, skip_special_tokens=True), choice.text
+    assert answer.usage.completion_tokens == len(written)
+    lists = choice.logprobs
+    assert lists.token_logprobs[0] is None and len(lists.token_logprobs) == len(whole)
+    worst = 0.0
+    for at in range(1, len(whole)):
+        worst = max(worst, abs(lists.token_logprobs[at] - logprobs[at - 1, whole[at]].item()))
+        best = logprobs[at - 1].max().item()
+        worst = max(worst, abs(max(lists.top_logprobs[at].values()) - best))
+    assert worst < TOLERANCE, worst
+    print(f"openai: {len(whole)} log-probabilities and alternatives equal those of transformers to {worst:.1e}")
+
+    pieces = list(client.completions.create(**greedy, stream=True, stream_options={"include_usage": True}))
+    text = "".join(piece.choices[0].text for piece in pieces if piece.choices)
+    assert text == tokenizer.decode(written, skip_special_tokens=True), text
+    assert pieces[-1].usage.completion_tokens == len(written)
+    stop = text[5:8]
+    assert client.completions.create(**greedy, stop=stop).choices[0].text == text[: text.index(stop)]
+
+    drawn = {"model": model, "prompt": prompt, "max_tokens": 12, "temperature": 1, "top_p": 0.95}
+    draw = lambda seed: [choice.text for choice in client.completions.create(**drawn, seed=seed, n=3).choices]
+    assert draw(1) == draw(1) and draw(1) != draw(9) and len(set(draw(1))) > 1
+    assert draw(1)[1] == draw(2)[0], "each of n has a seed of its own"
+    try:
+        client.completions.create(**{**greedy, "max_tokens": 1000})
+    except BadRequestError as error:
+        assert error.response.json()["field"] == "prompt[0]", error
+    else:
+        raise AssertionError("a completion that does not fit was not refused")
+    print("openai: streams, stops, seeds and refusals are as the client expects them")
+
+
+def main():
+    binary, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    model = str(folder / "tiny")
+    checkpoint.write(model)
+    with Server(binary, model) as url:
+        openai_client(url, model)
+        (folder / "tasks").mkdir()
+        harness(url, model, folder / "tasks")
+
+
+main()
