@@ -4,7 +4,7 @@
 //! server over HTTP, or the built-in exact one) answers; [`run`] makes [`Estimates`] of the answers; a [`Report`] shows
 //! them with their [`Fit`]s. All information is in nats.
 //!
-//! The [`SantaFe`] process has a mutual information known in closed form, so the whole way can be checked without a model:
+//! A [`Process`] ([`SantaFe`], [`Gaussian`]) has a mutual information known in closed form, so the whole way can be checked without a model:
 //!
 //! ```
 //! use rand::SeedableRng;
@@ -34,10 +34,12 @@ mod entropy;
 mod error;
 mod estimate;
 mod fit;
+mod gaussian;
 mod html;
 mod http;
 mod plan;
 mod plot;
+mod process;
 mod report;
 mod retry;
 mod run;
@@ -49,10 +51,12 @@ pub use entropy::NgramEntropy;
 pub use error::Error;
 pub use estimate::{Correction, Estimate, Estimates, SplitEstimate};
 pub use fit::Fit;
+pub use gaussian::Gaussian;
 pub use http::{HttpOptions, HttpSource};
 pub use plan::{Cost, PAPER_SPLITS, Pairing, Plan, Step};
+pub use process::{ExactSource, Process};
 pub use report::{Report, Row, Series, SeriesFit};
 pub use retry::Retry;
 pub use run::{Progress, run};
 pub use santa_fe::SantaFe;
-pub use source::{ExactSource, LogprobSource, Model, ScoreQuery};
+pub use source::{LogprobSource, Model, ScoreQuery};

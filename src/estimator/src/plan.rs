@@ -56,7 +56,7 @@ impl Step {
     ///
     /// # Panics
     /// If the documents are not those of the plan: fewer, or shorter than its window.
-    pub fn query(&self, documents: &[Vec<u32>]) -> ScoreQuery {
+    pub fn query<T: Clone>(&self, documents: &[Vec<T>]) -> ScoreQuery<T> {
         let (context, target) = match *self {
             Step::Whole { document } => (&[][..], &documents[document][..]),
             Step::Crossed { x, y, split } => (&documents[x][..split], &documents[y][split..2 * split]),

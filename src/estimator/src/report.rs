@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Estimate, Estimates, Fit, Model, NgramEntropy, Pairing, SantaFe, SplitEstimate};
+use crate::{Estimate, Estimates, Fit, Model, NgramEntropy, Pairing, Process, SplitEstimate};
 
 /// What a column, a curve or a fit shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ impl Report {
 
     /// Puts the process's truth, and what vCLUB converges to on its oracle, beside the estimates.
     #[must_use]
-    pub fn with_truth(mut self, process: &SantaFe) -> Self {
+    pub fn with_truth(mut self, process: &impl Process) -> Self {
         for row in &mut self.rows {
             let (m, n) = (row.estimates.split, row.estimates.length - row.estimates.split);
             row.truth = Some(process.mutual_information(m, n));

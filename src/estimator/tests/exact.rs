@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use surprisal_estimator::{
-    Correction, Error, Estimate, Estimates, ExactSource, LogprobSource, Model, NgramEntropy, Pairing, Plan, Progress,
-    Report, SantaFe, ScoreQuery, Series, run,
+    Correction, Error, Estimate, Estimates, ExactSource, Gaussian, LogprobSource, Model, NgramEntropy, Pairing, Plan,
+    Process, Progress, Report, SantaFe, ScoreQuery, Series, run,
 };
 
 const SPLITS: [usize; 7] = [2, 4, 8, 16, 32, 64, 128];
@@ -156,4 +156,32 @@ async fn what_does_not_fit_is_refused_before_anything_is_asked() {
     let error = run(&source, &documents[1..], &plan, None, |_| {}).await.unwrap_err().to_string();
     assert!(error.contains("number of documents is 2"), "{error}");
     assert!(source.asked.into_inner().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn gaussian_estimates_lie_within_3_errors_of_the_closed_forms() {
+    let process = Gaussian::new(128, 0.6, 0.2).unwrap();
+    let source = ExactSource::new(process.clone());
+    let splits = [2, 4, 8, 16, 32, 64];
+    let mut rng = ChaCha8Rng::seed_from_u64(21);
+    let plan = Plan::new(600, &splits, Pairing::Same, 21).unwrap();
+    let documents: Vec<Vec<f64>> = (0..600).map(|_| process.sample(plan.window(), &mut rng)).collect();
+    let estimates = run(&source, &documents, &plan, None, |_| {}).await.unwrap();
+    for split in &estimates.splits {
+        let s = split.split;
+        assert_within_3("direct", s, split.direct, process.mutual_information(s, s));
+        assert_within_3("vCLUB", s, split.vclub, process.vclub_limit(s, s));
+    }
+    let report = Report::new("Gaussian", LogprobSource::<f64>::model(&source), &estimates).with_truth(&process);
+    let exponent = |series| report.fits.iter().find(|fit| fit.series == series).unwrap().fit.exponent;
+    assert!((exponent(Series::Direct) - exponent(Series::Truth)).abs() < 0.05);
+}
+
+#[tokio::test]
+async fn a_gaussian_sequence_that_is_too_long_is_refused() {
+    let process = Gaussian::new(100, 0.6, 0.2).unwrap();
+    let plan = Plan::new(2, &[64], Pairing::Same, 1).unwrap();
+    let documents = vec![vec![0.0; 128]; 2];
+    let error = run(&ExactSource::new(process), &documents, &plan, None, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("129") && error.contains("at most 101"), "{error}");
 }
