@@ -5,7 +5,7 @@ use std::ops::Range;
 use futures_util::{StreamExt, stream};
 
 use crate::source::group;
-use crate::{Correction, Error, Estimates, LogprobSource, Plan, ScoreQuery};
+use crate::{Correction, Error, Estimates, LogprobSource, Plan, ScoreQuery, Step};
 
 /// Tokens given to a source in one call, unless one query has more.
 const BATCH_TOKENS: usize = 8 * 1024;
@@ -60,7 +60,7 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
         let answers = source.logprobs(queries).await?;
         Ok::<_, Error>((steps, tokens, answers))
     };
-    let lengths = plan.steps().iter().map(|step| step.sequence_length(plan.window()));
+    let lengths = plan.steps().iter().map(Step::sequence_length);
     let ranges = group(lengths, plan.steps().len(), BATCH_TOKENS);
     let mut logprobs = vec![Vec::new(); plan.steps().len()];
     let mut batches = stream::iter(ranges).map(ask).buffer_unordered(IN_FLIGHT);
