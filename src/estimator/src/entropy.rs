@@ -1,17 +1,133 @@
-//! The entropy of a text's n-grams by Grassberger's estimator, and its error.
+//! Entropies of counted things by four estimators, and their errors.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use statrs::function::gamma::digamma;
 
-use crate::Error;
+use crate::count::{MEMORY, ngrams, pairs};
+use crate::{Error, Estimate};
+
+/// How an entropy is estimated from counts `c_i` that add to `N`.
+///
+/// All but one have the form `H = Σ_i (c_i/N) s(c_i)`, a mean of "surprises", and so the error
+/// `sqrt(Σ_i (c_i/N) s(c_i)² - H²) / sqrt(N)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntropyMethod {
+    /// `s = ln N - ln c`: the entropy of the frequencies, too small by about `(S-1)/2N` for `S` different things.
+    PlugIn,
+    /// The plug-in entropy and `(S-1)/2N` (Miller, *Note on the bias of information estimates*, 1955). The plug-in's error.
+    MillerMadow,
+    /// `s = ln N - G(c)`, `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))` (Grassberger, *Entropy Estimates from Insufficient
+    /// Samplings*, 2003, equations 27 to 30), as in the paper's scripts.
+    #[default]
+    Grassberger,
+    /// `s = -C ln p / (1 - (1-p)^N)` with `p = C c/N` and the coverage `C = 1 - f/N`, `f` the number of things seen once (Chao and
+    /// Shen, *Nonparametric estimation of Shannon's index of diversity when there are unseen species in sample*, 2003).
+    ChaoShen,
+}
+
+impl EntropyMethod {
+    /// All of them.
+    pub const ALL: [EntropyMethod; 4] =
+        [EntropyMethod::PlugIn, EntropyMethod::MillerMadow, EntropyMethod::Grassberger, EntropyMethod::ChaoShen];
+
+    /// The entropy in nats and its standard error, as if things were drawn independently.
+    ///
+    /// ```
+    /// use surprisal_estimator::{EntropyMethod, Spectrum};
+    ///
+    /// let spectrum: Spectrum = [3, 3, 3, 3].into_iter().collect();
+    /// let plug_in = EntropyMethod::PlugIn.of(&spectrum);
+    /// assert!((plug_in.value - 4_f64.ln()).abs() < 1e-12 && plug_in.error < 1e-7);
+    /// assert!((EntropyMethod::MillerMadow.of(&spectrum).value - plug_in.value - 3.0 / 24.0).abs() < 1e-12);
+    /// ```
+    pub fn of(self, spectrum: &Spectrum) -> Estimate {
+        let total = spectrum.total() as f64;
+        let coverage = spectrum.coverage();
+        let surprise = |count: u64| match self {
+            Self::PlugIn | Self::MillerMadow => total.ln() - (count as f64).ln(),
+            Self::Grassberger => total.ln() - g(count),
+            Self::ChaoShen => {
+                let p = coverage * count as f64 / total;
+                -coverage * p.ln() / -(total * (-p).ln_1p()).exp_m1()
+            }
+        };
+        let (mut mean, mut square) = (0.0, 0.0);
+        for (count, things) in spectrum.iter() {
+            let (share, s) = (things as f64 * count as f64 / total, surprise(count));
+            mean += share * s;
+            square += share * s * s;
+        }
+        let error = (square - mean * mean).max(0.0).sqrt() / total.sqrt();
+        let extra = match self {
+            Self::MillerMadow => (spectrum.distinct() as f64 - 1.0) / (2.0 * total),
+            _ => 0.0,
+        };
+        Estimate::new(mean + extra, error)
+    }
+}
+
+/// How many things have each count: all that an entropy needs of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spectrum(BTreeMap<u64, u64>);
+
+impl Spectrum {
+    /// Adds one thing that was counted `count` times.
+    pub(crate) fn add(&mut self, count: u64) {
+        if count > 0 {
+            *self.0.entry(count).or_default() += 1;
+        }
+    }
+
+    /// `(count, things with that count)`, by count.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.0.iter().map(|(&count, &things)| (count, things))
+    }
+
+    /// `N`: the sum of all counts.
+    pub fn total(&self) -> u64 {
+        self.iter().map(|(count, things)| count * things).sum()
+    }
+
+    /// `S`: how many different things.
+    pub fn distinct(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Good and Turing's: the chance that the next thing is one of those seen. Where all were seen once it would be 0; then one
+    /// of them counts as seen twice.
+    fn coverage(&self) -> f64 {
+        let (total, once) = (self.total(), self.0.get(&1).copied().unwrap_or(0));
+        1.0 - once.min(total - 1) as f64 / total as f64
+    }
+}
+
+/// From the count of each thing; zeros are nothing.
+impl FromIterator<u64> for Spectrum {
+    fn from_iter<I: IntoIterator<Item = u64>>(counts: I) -> Self {
+        let mut spectrum = Self::default();
+        counts.into_iter().for_each(|count| spectrum.add(count));
+        spectrum
+    }
+}
+
+/// `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))`.
+fn g(count: u64) -> f64 {
+    let c = count as f64;
+    let sign = if count.is_multiple_of(2) { 0.5 } else { -0.5 };
+    digamma(c) + sign * (digamma((c + 1.0) / 2.0) - digamma(c / 2.0))
+}
 
 /// The entropy of the n-grams of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NgramEntropy {
     /// Tokens in an n-gram.
     pub n: usize,
+    /// How it was estimated.
+    #[serde(default)]
+    pub method: EntropyMethod,
     /// `H_n` in nats.
     pub nats: f64,
     /// Its standard error in nats, as if n-grams were drawn independently.
@@ -23,52 +139,33 @@ pub struct NgramEntropy {
 }
 
 impl NgramEntropy {
-    /// The entropy of all overlapping n-grams of `texts`; none spans two texts.
+    /// Grassberger's entropy of all overlapping n-grams of `texts`; none spans two texts.
+    ///
+    /// # Errors
+    /// As [`by`](Self::by).
+    pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
+        Self::by(EntropyMethod::Grassberger, texts, n)
+    }
+
+    /// The entropy by `method` of all overlapping n-grams of `texts`; none spans two texts.
     ///
     /// # Errors
     /// [`Error::Invalid`] if `n` is 0, or no text has `n` tokens.
-    pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
+    pub fn by<'a>(method: EntropyMethod, texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
         if n == 0 {
             return Err(Error::invalid("n-gram length", n, "at least 1"));
         }
-        let mut counts: HashMap<&[u32], u64> = HashMap::new();
-        for ngram in texts.into_iter().flat_map(|text| text.windows(n)) {
-            *counts.entry(ngram).or_default() += 1;
-        }
-        if counts.is_empty() {
+        let texts: Vec<&[u32]> = texts.into_iter().collect();
+        let spectrum = match n {
+            1 | 2 => pairs(&texts, n - 1, MEMORY),
+            _ => ngrams(&texts, n),
+        };
+        if spectrum.distinct() == 0 {
             return Err(Error::invalid("n-gram length", n, "at most the length of the longest text"));
         }
-        let mut counts: Vec<u64> = counts.into_values().collect();
-        // A hash map's order is random; a sum's last bits depend on the order.
-        counts.sort_unstable();
-        let (nats, error) = entropy(&counts);
-        let (total, distinct) = (counts.iter().sum(), counts.len() as u64);
-        Ok(Self { n, nats, error, total, distinct })
+        let Estimate { value, error, .. } = method.of(&spectrum);
+        Ok(Self { n, method, nats: value, error, total: spectrum.total(), distinct: spectrum.distinct() })
     }
-}
-
-/// Grassberger's entropy of counts, and its standard error, in nats:
-/// `H = ln N - (1/N) Σ_i c_i G(c_i)`, error `sqrt(Σ_i (c_i/N) (G(c_i) - ln N)^2 - H^2) / sqrt(N)`.
-///
-/// Grassberger, *Entropy Estimates from Insufficient Samplings* (2003), equations 27 to 30. Counts are positive, and there
-/// is at least one.
-fn entropy(counts: &[u64]) -> (f64, f64) {
-    let total = counts.iter().sum::<u64>() as f64;
-    // Equal counts stand together: one G for all of them.
-    let moments = counts.chunk_by(|a, b| a == b).map(|equal| {
-        let share = equal.len() as f64 * equal[0] as f64 / total;
-        let surprise = total.ln() - g(equal[0]);
-        (share * surprise, share * surprise * surprise)
-    });
-    let (mean, square) = moments.fold((0.0, 0.0), |sum, term| (sum.0 + term.0, sum.1 + term.1));
-    (mean, (square - mean * mean).max(0.0).sqrt() / total.sqrt())
-}
-
-/// `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))`.
-fn g(count: u64) -> f64 {
-    let c = count as f64;
-    let sign = if count.is_multiple_of(2) { 0.5 } else { -0.5 };
-    digamma(c) + sign * (digamma((c + 1.0) / 2.0) - digamma(c / 2.0))
 }
 
 #[cfg(test)]
@@ -100,16 +197,34 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         // Two draws a symbol: counting frequencies alone would miss the truth by 0.2 nats.
         let text: Vec<u32> = (0..2 * symbols).map(|_| rng.random_range(0..symbols)).collect();
-        let entropy = NgramEntropy::of_texts([&text[..]], 1).unwrap();
         let truth = f64::from(symbols).ln();
+        let entropy = NgramEntropy::of_texts([&text[..]], 1).unwrap();
         assert!((entropy.nats - truth).abs() < 3.0 * entropy.error, "{entropy:?}, truth {truth}");
         assert!(entropy.error < 0.02, "{entropy:?}");
+        let by = |method| NgramEntropy::by(method, [&text[..]], 1).unwrap().nats;
+        let [plug_in, miller, chao] =
+            [EntropyMethod::PlugIn, EntropyMethod::MillerMadow, EntropyMethod::ChaoShen].map(by);
+        assert!(plug_in < truth - 0.15 && plug_in < miller && miller < truth, "{plug_in}, {miller}");
+        assert!(chao - miller > 0.1 && (chao - truth).abs() < 0.2, "{chao}");
+    }
+
+    #[test]
+    fn what_was_seen_once_alone_still_has_an_entropy() {
+        let spectrum: Spectrum = [1, 1, 1].into_iter().collect();
+        for method in EntropyMethod::ALL {
+            let entropy = method.of(&spectrum);
+            assert!(entropy.value.is_finite() && entropy.value >= 3_f64.ln() - 1e-12, "{method:?}: {entropy:?}");
+        }
+        let one: Spectrum = [7, 0].into_iter().collect();
+        assert_eq!(EntropyMethod::PlugIn.of(&one), Estimate::new(0.0, 0.0));
     }
 
     #[test]
     fn ngrams_overlap_and_stay_within_a_text() {
-        let entropy = NgramEntropy::of_texts([&[1, 2, 3][..], &[1, 2], &[9]], 2).unwrap();
-        assert_eq!((entropy.total, entropy.distinct), (3, 2));
+        for (n, total, distinct) in [(1, 6, 4), (2, 3, 2), (3, 1, 1)] {
+            let entropy = NgramEntropy::of_texts([&[1, 2, 3][..], &[1, 2], &[9]], n).unwrap();
+            assert_eq!((entropy.total, entropy.distinct), (total, distinct), "{n}");
+        }
         assert!(NgramEntropy::of_texts([&[1][..]], 2).is_err());
         assert!(NgramEntropy::of_texts([&[1][..]], 0).is_err());
     }

@@ -1,10 +1,14 @@
-//! The estimators: from a plan's log-probabilities to mutual information at each split, in nats.
+//! The estimators: from a plan's log-probabilities to mutual information at each point, in nats.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, NgramEntropy, Pairing, Plan, Step};
+use crate::terms::{Terms, collect};
+use crate::{Bootstrap, Error, Method, NgramEntropy, Pairing, Plan, Point, Series, Step};
+
+/// The level of the intervals.
+pub(crate) const LEVEL: f64 = 0.95;
 
 /// A mean and its standard error (sample standard deviation with ddof 1, over `sqrt(N)`), in nats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,15 +17,34 @@ pub struct Estimate {
     pub value: f64,
     /// The standard error.
     pub error: f64,
+    /// The 95 % interval: BCa, over documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
 }
 
 impl Estimate {
-    /// Of at least two values.
-    fn of(values: &[f64]) -> Self {
+    /// A value with its standard error, and no interval.
+    pub fn new(value: f64, error: f64) -> Self {
+        Self { value, error, interval: None }
+    }
+
+    /// The mean of at least two values.
+    pub(crate) fn of(values: &[f64]) -> Self {
         let count = values.len() as f64;
         let value = values.iter().sum::<f64>() / count;
         let squares: f64 = values.iter().map(|v| (v - value) * (v - value)).sum();
-        Self { value, error: (squares / (count - 1.0) / count).sqrt() }
+        Self::new(value, (squares / (count - 1.0) / count).sqrt())
+    }
+
+    /// Adds an independent error in quadrature: to the standard error, and, times the normal quantile, to either side of the
+    /// interval.
+    fn widened(mut self, error: f64) -> Self {
+        const NORMAL_975: f64 = 1.959_963_984_540_054;
+        let (value, side) = (self.value, NORMAL_975 * error);
+        self.error = self.error.hypot(error);
+        self.interval =
+            self.interval.map(|[low, high]| [value - (value - low).hypot(side), value + (high - value).hypot(side)]);
+        self
     }
 }
 
@@ -56,20 +79,47 @@ impl Correction {
     }
 }
 
-/// The estimates at one split.
+/// The estimates at one point.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SplitEstimate {
+pub struct PointEstimate {
+    /// `L/ℓ`.
+    pub ratio: usize,
     /// `L`: tokens in `x` and `y` together.
     pub length: usize,
     /// `ℓ`: tokens in `x`.
     pub split: usize,
-    /// `mean[ln q(y|x) - ln q(y)]`.
+    /// `mean[ln q(y|x) - ln q(y)]`, with the marginal term that the plan's [`Pairing`] says.
     pub direct: Estimate,
-    /// The same with the n-gram [`Correction`], where one was given.
+    /// The direct estimate's standard error with either marginal term. The means are one and the same.
+    pub pairing_errors: PairingErrors,
+    /// The direct estimate with the n-gram [`Correction`], where one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Estimate>,
-    /// `mean[ln q(y_i|x_i) - ln q(y_i|x_j)]`, `j` the partner of `i`.
+    /// `mean[ln q(y_i|x_i) - mean_j ln q(y_i|x_j)]`, over the contexts `j` of document `i`.
     pub vclub: Estimate,
+}
+
+/// Standard errors of one mean, in nats.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairingErrors {
+    /// With the same `y` in both terms ([`Pairing::Same`]).
+    pub same: f64,
+    /// With the partner's `y` in the marginal term ([`Pairing::Crossed`]). It counts as if the terms were independent, so it
+    /// overstates how far the mean, which is that of the same `y`, may be off.
+    pub crossed: f64,
+}
+
+/// The 95 % interval of a fit's exponent: BCa, over documents.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExponentInterval {
+    /// `L/ℓ`.
+    pub ratio: usize,
+    /// Through what.
+    pub series: Series,
+    /// How it was fitted.
+    pub method: Method,
+    /// The interval.
+    pub interval: [f64; 2],
 }
 
 /// The estimates of an experiment.
@@ -81,21 +131,16 @@ pub struct Estimates {
     pub pairing: Pairing,
     /// The correction, if there was one.
     pub correction: Option<Correction>,
-    /// One for each split, shortest first.
-    pub splits: Vec<SplitEstimate>,
+    /// One for each of the plan's points: by ratio, then shortest first.
+    pub points: Vec<PointEstimate>,
+    /// Those of the fits that have one.
+    pub exponents: Vec<ExponentInterval>,
+    /// `nll[t]`: the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
+    pub nll: Vec<Estimate>,
 }
 
-/// The sums of log-probabilities at one split, one entry a document, in nats.
-struct Terms {
-    /// `ln q(y_i | x_i)`.
-    conditional: Vec<f64>,
-    /// `ln q(y_i)`.
-    marginal: Vec<f64>,
-    /// The part of the first n tokens in that.
-    head: Vec<f64>,
-    /// `ln q(y_i | x_j)`.
-    crossed: Vec<f64>,
-}
+/// The estimators that a document contributes one value to.
+const ESTIMATORS: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
 
 impl Estimates {
     /// Estimates from `logprobs`, the target tokens' log-probabilities in nats of each of the plan's steps.
@@ -105,53 +150,99 @@ impl Estimates {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the answers do not fit the plan's steps, a correction's n-gram is longer than the smallest
-    /// split or its weight is outside 0..=1; [`Error::NotFinite`] for a log-probability that is not finite.
+    /// `y` or its weight is outside 0..=1; [`Error::NotFinite`] for a log-probability that is not finite.
     pub fn new(plan: &Plan, logprobs: &[Vec<f32>], correction: Option<Correction>) -> Result<Self, Error> {
         if let Some(correction) = &correction {
             check(correction, plan)?;
         }
         let ngram = correction.map_or(0, |correction| correction.entropy.n);
         let terms = collect(plan, logprobs, ngram)?;
-        let estimate = |(index, (&split, terms)): (usize, (&usize, &Terms))| {
-            let corrected = correction.map(|correction| {
-                let mut estimate = terms.corrected(plan, &correction);
-                if index == 0 {
-                    estimate.error = estimate.error.hypot(correction.entropy.error);
-                }
-                estimate
-            });
-            SplitEstimate {
-                length: 2 * split,
-                split,
-                direct: terms.direct(plan, &terms.marginal),
+        let values: Vec<Values> = terms.iter().map(|terms| terms.values(plan, correction)).collect();
+        let rows = rows(&values, plan.documents());
+        let bootstrap = Bootstrap::new(&rows, plan.design().resamples, plan.design().seed);
+        let estimate = |index: usize| {
+            let (point, values) = (plan.points()[index], &values[index]);
+            let interval = |estimator: usize| bootstrap.interval(LEVEL, |means| Some(means[3 * index + estimator]));
+            let mut corrected = values.corrected().map(|v| Estimate { interval: interval(1), ..Estimate::of(v) });
+            if point.split == plan.splits()[0] {
+                let error = correction.map_or(0.0, |correction| correction.entropy.error);
+                corrected = corrected.map(|estimate| estimate.widened(error));
+            }
+            PointEstimate {
+                ratio: point.ratio,
+                length: point.length(),
+                split: point.split,
+                direct: Estimate { interval: interval(0), ..Estimate::of(&values.direct) },
+                pairing_errors: terms[index].pairing_errors(plan),
                 corrected,
-                vclub: Estimate::of(&differences(&terms.conditional, &terms.crossed)),
+                vclub: Estimate { interval: interval(2), ..Estimate::of(&values.vclub) },
             }
         };
+        let points: Vec<PointEstimate> = (0..terms.len()).map(estimate).collect();
         Ok(Self {
             documents: plan.documents(),
             pairing: plan.pairing(),
             correction,
-            splits: plan.splits().iter().zip(&terms).enumerate().map(estimate).collect(),
+            exponents: exponents(plan.points(), &points, &bootstrap),
+            points,
+            nll: nll(plan, logprobs),
         })
     }
 }
 
+impl PointEstimate {
+    /// The value of an estimator; `None` where it was not asked for, or is known rather than estimated.
+    pub fn get(&self, series: Series) -> Option<Estimate> {
+        match series {
+            Series::Direct => Some(self.direct),
+            Series::Corrected => self.corrected,
+            Series::Vclub => Some(self.vclub),
+            Series::Truth | Series::VclubLimit => None,
+        }
+    }
+}
+
+/// What each document contributes to the estimators at one point.
+struct Values {
+    direct: Vec<f64>,
+    corrected: Option<Vec<f64>>,
+    vclub: Vec<f64>,
+}
+
+impl Values {
+    fn corrected(&self) -> Option<&Vec<f64>> {
+        self.corrected.as_ref()
+    }
+}
+
 impl Terms {
-    fn direct(&self, plan: &Plan, marginal: &[f64]) -> Estimate {
-        match plan.pairing() {
-            Pairing::Same => Estimate::of(&differences(&self.conditional, marginal)),
+    fn values(&self, plan: &Plan, correction: Option<Correction>) -> Values {
+        Values {
+            direct: self.direct(plan, plan.pairing(), &self.marginal),
+            corrected: correction.map(|correction| self.direct(plan, plan.pairing(), &self.corrected(&correction))),
+            vclub: differences(&self.conditional, &self.crossed),
+        }
+    }
+
+    fn direct(&self, plan: &Plan, pairing: Pairing, marginal: &[f64]) -> Vec<f64> {
+        match pairing {
+            Pairing::Same => differences(&self.conditional, marginal),
             Pairing::Crossed => {
                 let partners: Vec<f64> = plan.partners().iter().map(|&j| marginal[j]).collect();
-                Estimate::of(&differences(&self.conditional, &partners))
+                differences(&self.conditional, &partners)
             }
         }
     }
 
-    fn corrected(&self, plan: &Plan, correction: &Correction) -> Estimate {
+    fn pairing_errors(&self, plan: &Plan) -> PairingErrors {
+        let error = |pairing| Estimate::of(&self.direct(plan, pairing, &self.marginal)).error;
+        PairingErrors { same: error(Pairing::Same), crossed: error(Pairing::Crossed) }
+    }
+
+    /// The marginal terms after the correction.
+    fn corrected(&self, correction: &Correction) -> Vec<f64> {
         let replace = |(marginal, head): (&f64, &f64)| marginal - correction.weight * (correction.entropy.nats + head);
-        let marginal: Vec<f64> = self.marginal.iter().zip(&self.head).map(replace).collect();
-        self.direct(plan, &marginal)
+        self.marginal.iter().zip(&self.head).map(replace).collect()
     }
 }
 
@@ -159,10 +250,62 @@ fn differences(left: &[f64], right: &[f64]) -> Vec<f64> {
     left.iter().zip(right).map(|(left, right)| left - right).collect()
 }
 
+/// One row a document; at `3 * point + estimator` what it contributes there, 0 without a correction.
+fn rows(values: &[Values], documents: usize) -> Vec<Vec<f64>> {
+    let cells = |document: usize| {
+        let corrected = |values: &Values| values.corrected().map_or(0.0, |corrected| corrected[document]);
+        let cell = |values: &Values| [values.direct[document], corrected(values), values.vclub[document]];
+        values.iter().flat_map(cell).collect()
+    };
+    (0..documents).map(cells).collect()
+}
+
+/// The intervals of all exponents: each resample is fitted as the estimates are, with their standard errors.
+fn exponents(points: &[Point], estimates: &[PointEstimate], bootstrap: &Bootstrap<'_>) -> Vec<ExponentInterval> {
+    let mut ratios: Vec<usize> = points.iter().map(|point| point.ratio).collect();
+    ratios.dedup();
+    let mut exponents = Vec::new();
+    for ratio in ratios {
+        let of_ratio: Vec<usize> = (0..points.len()).filter(|&index| points[index].ratio == ratio).collect();
+        for (place, series) in ESTIMATORS.into_iter().enumerate() {
+            for method in Method::ALL {
+                let exponent = |means: &[f64]| {
+                    let point = |&index: &usize| {
+                        let estimate = estimates[index].get(series)?;
+                        let length = points[index].length() as f64;
+                        Some((length, Estimate::new(means[3 * index + place], estimate.error)))
+                    };
+                    let resampled: Option<Vec<(f64, Estimate)>> = of_ratio.iter().map(point).collect();
+                    Some(method.fit(&resampled?)?.exponent)
+                };
+                let interval = bootstrap.interval(LEVEL, exponent);
+                exponents.extend(interval.map(|interval| ExponentInterval { ratio, series, method, interval }));
+            }
+        }
+    }
+    exponents
+}
+
+/// The negative log-likelihood at each position of the window.
+fn nll(plan: &Plan, logprobs: &[Vec<f32>]) -> Vec<Estimate> {
+    let mut whole: Vec<&[f32]> = vec![&[]; plan.documents()];
+    for (step, answer) in plan.steps().iter().zip(logprobs) {
+        if let Step::Whole { document, .. } = *step {
+            whole[document] = answer;
+        }
+    }
+    let at = |position: usize| {
+        let values: Vec<f64> = whole.iter().map(|answer| -f64::from(answer[position])).collect();
+        Estimate::of(&values)
+    };
+    (0..plan.window()).map(at).collect()
+}
+
 fn check(correction: &Correction, plan: &Plan) -> Result<(), Error> {
-    let (n, smallest) = (correction.entropy.n, plan.splits()[0]);
+    let smallest = plan.points().iter().map(|point| point.length() - point.split).min().unwrap_or_default();
+    let n = correction.entropy.n;
     if n > smallest {
-        return Err(Error::invalid("n-gram length", n, format!("at most the smallest split, {smallest}")));
+        return Err(Error::invalid("n-gram length", n, format!("at most the length of the smallest y, {smallest}")));
     }
     if !(0.0..=1.0).contains(&correction.weight) {
         return Err(Error::invalid("correction weight", correction.weight, "in 0..=1"));
@@ -170,73 +313,28 @@ fn check(correction: &Correction, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sorts the answers into terms by split and document.
-fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Result<Vec<Terms>, Error> {
-    if logprobs.len() != plan.steps().len() {
-        let limit = format!("one for each of the plan's {} steps", plan.steps().len());
-        return Err(Error::invalid("number of answers", logprobs.len(), limit));
-    }
-    let zeros = || vec![0.0; plan.documents()];
-    let empty = |_| Terms { conditional: zeros(), marginal: zeros(), head: zeros(), crossed: zeros() };
-    let mut terms: Vec<Terms> = plan.splits().iter().map(empty).collect();
-    let place = |split| plan.splits().partition_point(|&other| other < split);
-    for (step, answer) in plan.steps().iter().zip(logprobs) {
-        validate(plan, step, answer)?;
-        match *step {
-            Step::Whole { document } => {
-                for (terms, &split) in terms.iter_mut().zip(plan.splits()) {
-                    terms.conditional[document] = sum(&answer[split..2 * split]);
-                }
-            }
-            Step::Marginal { document, split } => {
-                let terms = &mut terms[place(split)];
-                terms.marginal[document] = sum(answer);
-                terms.head[document] = sum(&answer[..ngram]);
-            }
-            Step::Crossed { y, split, .. } => terms[place(split)].crossed[y] = sum(answer),
-        }
-    }
-    Ok(terms)
-}
-
-fn validate(plan: &Plan, step: &Step, answer: &[f32]) -> Result<(), Error> {
-    let expected = step.target_length(plan.window());
-    if answer.len() != expected {
-        let limit = format!("{expected} for {step}");
-        return Err(Error::invalid("number of log-probabilities", answer.len(), limit));
-    }
-    match answer.iter().position(|logprob| !logprob.is_finite()) {
-        None => Ok(()),
-        Some(position) => Err(Error::NotFinite { query: step.to_string(), position, value: answer[position] }),
-    }
-}
-
-/// f32 values added in f64, in order.
-fn sum(logprobs: &[f32]) -> f64 {
-    logprobs.iter().map(|&logprob| f64::from(logprob)).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Design, EntropyMethod};
 
     /// Three documents at splits 1 and 2, each answer made of a number of its own.
     fn example() -> (Plan, Vec<Vec<f32>>) {
         let plan = Plan::new(3, &[1, 2], Pairing::Same, 0).unwrap();
         let answer = |step: &Step| match *step {
-            Step::Whole { document } => {
+            Step::Whole { document, .. } => {
                 let d = document as f32;
                 vec![-100.0, -d, -2.0 * d, -3.0 * d]
             }
-            Step::Marginal { document, split } => vec![-10.0 * document as f32 - 1.0; split],
-            Step::Crossed { x, y, split } => vec![-((5 * x + 7 * y) as f32); split],
+            Step::Marginal { document, split, .. } => vec![-10.0 * document as f32 - 1.0; split],
+            Step::Crossed { x, y, split, .. } => vec![-((5 * x + 7 * y) as f32); split],
         };
         let answers = plan.steps().iter().map(answer).collect();
         (plan, answers)
     }
 
     fn entropy(n: usize) -> NgramEntropy {
-        NgramEntropy { n, nats: 3.0, error: 0.5, total: 10, distinct: 5 }
+        NgramEntropy { n, method: EntropyMethod::Grassberger, nats: 3.0, error: 0.5, total: 10, distinct: 5 }
     }
 
     fn close(estimate: Estimate, value: f64, error: f64) {
@@ -248,7 +346,7 @@ mod tests {
     fn estimates_are_the_means_they_say() {
         let (plan, answers) = example();
         let estimates = Estimates::new(&plan, &answers, Some(Correction::new(entropy(1)))).unwrap();
-        let [first, second] = estimates.splits[..] else { panic!() };
+        let [first, second] = estimates.points[..] else { panic!() };
         assert_eq!((first.length, first.split, second.length), (2, 1, 4));
         let thirds = 3.0_f64.sqrt();
         // Split 1: -d + 10 d + 1 for d = 0, 1, 2.
@@ -261,20 +359,53 @@ mod tests {
         // Split 1: -d + 5 x + 7 y, whose mean over a permutation is 11.
         let (value, partners) = (11.0, plan.partners());
         let terms: Vec<f64> = (0..3).map(|d| 6.0 * d as f64 + 5.0 * partners[d] as f64).collect();
-        assert_eq!(first.vclub, Estimate::of(&terms));
-        close(first.vclub, value, first.vclub.error);
+        close(first.vclub, value, Estimate::of(&terms).error);
+        // -ln q at position 2: 2 d.
+        close(estimates.nll[2], 2.0, 2.0 / thirds);
+        assert_eq!(estimates.nll.len(), 4);
     }
 
     #[test]
-    fn crossed_pairing_moves_no_mean() {
+    fn several_negatives_are_averaged_and_ratios_read_more_of_y() {
+        let design = Design { splits: vec![1], ratios: vec![2, 3], window: 3, negatives: 2, ..Design::default() };
+        let plan = Plan::of(3, design).unwrap();
+        let answer = |step: &Step| match *step {
+            Step::Whole { .. } => vec![-100.0, -1.0, -2.0],
+            Step::Marginal { .. } => vec![-4.0, -8.0],
+            Step::Crossed { x, .. } => vec![-(x as f32), -16.0],
+        };
+        let answers: Vec<Vec<f32>> = plan.steps().iter().map(answer).collect();
+        let estimates = Estimates::new(&plan, &answers, None).unwrap();
+        let [two, three] = estimates.points[..] else { panic!() };
+        close(two.direct, 3.0, 0.0);
+        close(three.direct, 9.0, 0.0);
+        // Of y's two contexts the mean: 1.5, 1 or 0.5.
+        close(two.vclub, 1.0 - 1.0, 0.5 / 3.0_f64.sqrt());
+        close(three.vclub, 17.0 - 3.0, 0.5 / 3.0_f64.sqrt());
+    }
+
+    #[test]
+    fn crossed_pairing_moves_no_mean_and_both_errors_are_told() {
         let (plan, answers) = example();
         let crossed = Plan::new(3, &[1, 2], Pairing::Crossed, 0).unwrap();
-        let same = Estimates::new(&plan, &answers, None).unwrap().splits[1];
-        let other = Estimates::new(&crossed, &answers, None).unwrap().splits[1];
+        let same = Estimates::new(&plan, &answers, None).unwrap().points[1];
+        let other = Estimates::new(&crossed, &answers, None).unwrap().points[1];
         assert!((same.direct.value - other.direct.value).abs() < 1e-9);
         assert!((same.direct.error - other.direct.error).abs() > 1e-3);
-        assert_eq!(same.vclub, other.vclub);
+        assert_eq!(same.pairing_errors, PairingErrors { same: same.direct.error, crossed: other.direct.error });
+        assert_eq!((same.vclub, same.pairing_errors), (other.vclub, other.pairing_errors));
         assert_eq!(same.corrected, None);
+    }
+
+    #[test]
+    fn intervals_hold_their_value_and_an_entropy_s_error_widens_them() {
+        let (plan, answers) = example();
+        let plain = Estimates::new(&plan, &answers, Some(Correction::new(NgramEntropy { error: 0.0, ..entropy(1) })));
+        let wide = Estimates::new(&plan, &answers, Some(Correction::new(entropy(1)))).unwrap();
+        let (plain, wide) = (plain.unwrap().points[0].corrected.unwrap(), wide.points[0].corrected.unwrap());
+        let ([low, high], [lower, higher]) = (plain.interval.unwrap(), wide.interval.unwrap());
+        assert!(lower < low && low <= plain.value && plain.value <= high && high < higher);
+        assert!(wide.value - lower > 1.95 * 0.5);
     }
 
     #[test]
@@ -283,7 +414,7 @@ mod tests {
         let error =
             |answers: &[Vec<f32>], correction| Estimates::new(&plan, answers, correction).unwrap_err().to_string();
         let too_long = error(&answers, Some(Correction::new(entropy(2))));
-        assert!(too_long.contains("smallest split, 1"), "{too_long}");
+        assert!(too_long.contains("smallest y, 1"), "{too_long}");
         let missing = error(&answers[1..], None);
         assert!(missing.contains("is 14") && missing.contains("15 steps"), "{missing}");
         answers[0][2] = f32::NEG_INFINITY;
@@ -295,7 +426,7 @@ mod tests {
 
     #[test]
     fn errors_show_two_digits() {
-        let show = |value, error| Estimate { value, error }.to_string();
+        let show = |value, error| Estimate::new(value, error).to_string();
         assert_eq!(show(5.4987, 0.7123), "5.50 ± 0.71");
         assert_eq!(show(15.23, 10.7), "15 ± 11");
         assert_eq!(show(1.0, 0.0), "1.0000 ± 0.0000");

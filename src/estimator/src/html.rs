@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::plot::Chart;
 use crate::report::left_out;
-use crate::{Error, Pairing, Report, SeriesFit, plot};
+use crate::{Error, Pairing, Report, SeriesFit};
 
 impl Report {
     /// One self-contained page: the plot, the table, the fits, and how it was made. No scripts, no other files.
@@ -18,7 +19,7 @@ impl Report {
             title = escape(&self.title),
             style = include_str!("report.css"),
             lead = escape(&self.lead()),
-            sections = [self.figure(), self.table_html(), self.fits_html(), self.made()].concat(),
+            sections = [self.figures(), self.table_html(), self.fits_html(), self.made()].concat(),
         )
     }
 
@@ -40,22 +41,40 @@ impl Report {
         write_atomically(path, &json).map_err(file)
     }
 
+    /// Writes each chart as an SVG file of its own, and the numbers as CSV, into a folder; each atomically.
+    ///
+    /// # Errors
+    /// [`Error::File`] if one cannot be written.
+    pub fn write_files(&self, folder: &Path) -> Result<(), Error> {
+        let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone()));
+        for (name, text) in charts.chain(self.tables()) {
+            let path = folder.join(name);
+            write_atomically(&path, &text).map_err(|source| Error::File { path, source })?;
+        }
+        Ok(())
+    }
+
     fn lead(&self) -> String {
         format!(
-            "How much the first half of a text of L tokens tells about the second, in nats, according to {}.",
-            self.model
+            "How much the beginning of a text of L tokens tells about the rest, in {}, according to {}.",
+            self.unit.name(),
+            self.model,
         )
     }
 
-    fn figure(&self) -> String {
-        format!(
-            "<section>\n<h2>Mutual information against length</h2>\n{}\
-             <div class=\"scroll\">\n{}</div>\n\
-             <p class=\"small\">Bars are one standard error; thin lines are the fits below. Both axes are logarithmic, so a \
-             power law is a straight line.</p>\n</section>\n",
-            plot::legend(self),
-            plot::svg(self),
-        )
+    fn figures(&self) -> String {
+        let figure = |(_, chart): (String, Chart)| {
+            format!(
+                "<section>\n<h2>{}</h2>\n{}<div class=\"scroll\">\n{}</div>\n</section>\n",
+                escape(&chart.title),
+                chart.legend(),
+                chart.svg(),
+            )
+        };
+        let figures: String = self.charts().into_iter().map(figure).collect();
+        figures
+            + "<p class=\"small\">Bars are 95 % intervals over documents, or one standard error where there are none; thin lines \
+               are fits. Both axes are logarithmic, so a power law is a straight line.</p>\n"
     }
 
     fn table_html(&self) -> String {
@@ -68,8 +87,9 @@ impl Report {
         format!(
             "<section>\n<h2>Estimates</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n\
              <tbody>\n{}</tbody>\n</table></div>\n\
-             <p class=\"small\">L tokens in all, ℓ of them in x; nats, mean ± standard error.</p>\n</section>\n",
+             <p class=\"small\">L tokens in all, ℓ of them in x; {}, mean ± standard error.</p>\n</section>\n",
             rows.iter().map(row).collect::<String>(),
+            self.unit.name(),
         )
     }
 
@@ -81,21 +101,27 @@ impl Report {
             Some(error) => format!("{value:.3} ± {error:.3}"),
             None => format!("{value:.3}"),
         };
-        let row = |SeriesFit { series, fit }: &SeriesFit| {
+        let row = |SeriesFit { ratio, series, fit }: &SeriesFit| {
+            let interval = fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}"));
             format!(
-                "<tr><td>{}{}</td><td>{}</td><td>{}</td></tr>\n",
+                "<tr><td>{}{}</td><td>{ratio}</td><td>{}</td><td>{}</td><td>{}</td><td>{interval}</td><td>{}</td></tr>\n",
                 series.name(),
                 escape(&left_out(fit)),
+                fit.method.name(),
                 with_error(fit.amplitude, fit.amplitude_error),
                 with_error(fit.exponent, fit.exponent_error),
+                fit.bias.map_or(String::new(), |bias| format!("{bias:.3}")),
             )
         };
+        let heads = ["series", "L/ℓ", "fit", &format!("A ({})", self.unit.name()), "β", "β, 95 %", "c"];
+        let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
         format!(
-            "<section>\n<h2>Power laws, I = A·L<sup>β</sup></h2>\n<div class=\"scroll\"><table class=\"names\">\n\
-             <thead><tr><th scope=\"col\">series</th><th scope=\"col\">A (nats)</th><th scope=\"col\">β</th></tr></thead>\n\
-             <tbody>\n{}</tbody>\n</table></div>\n\
-             <p class=\"small\">Least squares of ln I on ln L.</p>\n</section>\n",
+            "<section>\n<h2>Power laws, I = A·L<sup>β</sup> + c</h2>\n<div class=\"scroll\"><table class=\"names\">\n\
+             <thead><tr>{heads}</tr></thead>\n<tbody>\n{}</tbody>\n</table></div>\n\
+             <p class=\"small\">Least squares of ln I on ln L, plain and weighted by inverse variance; with a bias c, of the \
+             relative error. {}</p>\n</section>\n",
             self.fits.iter().map(row).collect::<String>(),
+            escape(&self.reading().unwrap_or_default()),
         )
     }
 
@@ -116,7 +142,20 @@ impl Report {
             let (nats, error) = (entropy.nats, entropy.error);
             facts.push((
                 "n-gram correction",
-                format!("n = {n}, H = {nats:.3} ± {error:.3} nats from {total} n-grams, weight {weight}"),
+                format!(
+                    "n = {n}, H = {nats:.3} ± {error:.3} {} from {total} n-grams, weight {weight}",
+                    self.unit.name()
+                ),
+            ));
+        }
+        if let Some(cost) = self.cost {
+            let times = cost.scripts as f64 / cost.shared as f64;
+            facts.push((
+                "Cost",
+                format!(
+                    "{} queries, {} token-forwards with shared prefixes once; the paper's scripts: {} ({times:.1}x)",
+                    cost.queries, cost.shared, cost.scripts
+                ),
             ));
         }
         let fact = |(name, value): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escape(value));

@@ -2,9 +2,9 @@
 //!
 //! Data flows one way: a [`Corpus`] gives documents; a [`Plan`] says what to ask about them; a [`LogprobSource`] (a
 //! server over HTTP, or the built-in exact one) answers; [`run`] makes [`Estimates`] of the answers; a [`Report`] shows
-//! them with their [`Fit`]s. All information is in nats.
+//! them with their [`Fit`]s. All information is in nats, until a report is asked for bits.
 //!
-//! The [`SantaFe`] process has a mutual information known in closed form, so the whole way can be checked without a model:
+//! A [`Process`] ([`SantaFe`], [`Gaussian`]) has a mutual information known in closed form, so the whole way can be checked without a model:
 //!
 //! ```
 //! use rand::SeedableRng;
@@ -29,30 +29,49 @@
 //! # Ok::<(), surprisal_estimator::Error>(())
 //! ```
 
+mod additive;
+mod bootstrap;
 mod corpus;
+mod cost;
+mod count;
+mod csv;
 mod entropy;
 mod error;
 mod estimate;
+mod figures;
 mod fit;
+mod gaussian;
 mod html;
 mod http;
 mod plan;
 mod plot;
+mod process;
 mod report;
 mod retry;
 mod run;
 mod santa_fe;
 mod source;
+mod step;
+mod terms;
+mod two_point;
+mod unit;
 
+pub use bootstrap::Bootstrap;
 pub use corpus::{Corpus, Spacing};
-pub use entropy::NgramEntropy;
+pub use cost::Cost;
+pub use entropy::{EntropyMethod, NgramEntropy, Spectrum};
 pub use error::Error;
-pub use estimate::{Correction, Estimate, Estimates, SplitEstimate};
-pub use fit::Fit;
+pub use estimate::{Correction, Estimate, Estimates, ExponentInterval, PairingErrors, PointEstimate};
+pub use fit::{Fit, Method};
+pub use gaussian::Gaussian;
 pub use http::{HttpOptions, HttpSource};
-pub use plan::{Cost, PAPER_SPLITS, Pairing, Plan, Step};
+pub use plan::{Design, PAPER_SPLITS, Pairing, Plan, Point};
+pub use process::{ExactSource, Process};
 pub use report::{Report, Row, Series, SeriesFit};
 pub use retry::Retry;
 pub use run::{Progress, run};
 pub use santa_fe::SantaFe;
-pub use source::{ExactSource, LogprobSource, Model, ScoreQuery};
+pub use source::{LogprobSource, Model, ScoreQuery};
+pub use step::Step;
+pub use two_point::{TwoPoint, TwoPointEstimate};
+pub use unit::Unit;

@@ -1,21 +1,20 @@
-//! The plan: an experiment over documents and splits, compiled to the least set of queries, and what they cost.
-
-use std::fmt;
+//! The plan: an experiment over documents, splits and ratios, compiled to the least set of queries.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
-use crate::{Error, ScoreQuery};
+use crate::{Error, Step};
 
 /// The splits of the paper for a ratio `L/ℓ` of 2: 2, 4, ..., 512.
 pub const PAPER_SPLITS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
 
 /// Longer windows than this are surely a mistake.
-const LONGEST_SPLIT: usize = 1 << 24;
+const LONGEST_WINDOW: usize = 1 << 25;
 
 /// Which marginal term stands beside a conditional one. It changes no query and no mean, only the variance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pairing {
     /// Of the same `y`: `ln q(y_i|x_i) - ln q(y_i)`. How hard `y_i` is to predict cancels.
@@ -25,176 +24,164 @@ pub enum Pairing {
     Crossed,
 }
 
-/// One query of a plan. At split `s`, `x` is a document's first `s` tokens and `y` the `s` that follow.
+/// What is measured, whatever the documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Design {
+    /// `ℓ`: tokens of `x`, in increasing order.
+    pub splits: Vec<usize>,
+    /// `L/ℓ`, in increasing order, each at least 2: `y` has `(ratio - 1) ℓ` tokens.
+    pub ratios: Vec<usize>,
+    /// Tokens there are of a document. A point whose `L` is longer is left out.
+    pub window: usize,
+    /// Contexts of other documents before each `y`, for vCLUB.
+    pub negatives: usize,
+    /// Which marginal term the direct estimate takes.
+    pub pairing: Pairing,
+    /// Seed of the pairing and of the bootstrap.
+    pub seed: u64,
+    /// Resamples of the documents for intervals; 0 for none.
+    pub resamples: usize,
+}
+
+impl Default for Design {
+    /// The paper's splits at `L/ℓ = 2`, one negative, 1000 resamples.
+    fn default() -> Self {
+        Self {
+            splits: PAPER_SPLITS.to_vec(),
+            ratios: vec![2],
+            window: LONGEST_WINDOW,
+            negatives: 1,
+            pairing: Pairing::Same,
+            seed: 0,
+            resamples: 1000,
+        }
+    }
+}
+
+/// One place where mutual information is estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The whole window after BOS: holds the conditional term of every split.
-    Whole {
-        /// The document.
-        document: usize,
-    },
-    /// `y` of one document after `x` of another.
-    Crossed {
-        /// The document of `x`.
-        x: usize,
-        /// The document of `y`.
-        y: usize,
-        /// The split.
-        split: usize,
-    },
-    /// `y` after BOS alone.
-    Marginal {
-        /// The document.
-        document: usize,
-        /// The split.
-        split: usize,
-    },
+pub struct Point {
+    /// `L/ℓ`.
+    pub ratio: usize,
+    /// `ℓ`: tokens of `x`.
+    pub split: usize,
 }
 
-impl Step {
-    /// The query that this step asks of the documents' windows.
-    ///
-    /// # Panics
-    /// If the documents are not those of the plan: fewer, or shorter than its window.
-    pub fn query(&self, documents: &[Vec<u32>]) -> ScoreQuery {
-        let (context, target) = match *self {
-            Step::Whole { document } => (&[][..], &documents[document][..]),
-            Step::Crossed { x, y, split } => (&documents[x][..split], &documents[y][split..2 * split]),
-            Step::Marginal { document, split } => (&[][..], &documents[document][split..2 * split]),
-        };
-        ScoreQuery { context: context.to_vec(), target: target.to_vec() }
+impl Point {
+    /// `L`: tokens of `x` and `y` together.
+    pub fn length(&self) -> usize {
+        self.ratio * self.split
     }
 }
 
-impl Step {
-    /// Tokens that are scored, in a plan with windows of `window` tokens.
-    pub fn target_length(&self, window: usize) -> usize {
-        match *self {
-            Step::Whole { .. } => window,
-            Step::Crossed { split, .. } | Step::Marginal { split, .. } => split,
-        }
-    }
-
-    /// Tokens of the whole sequence, BOS included.
-    pub fn sequence_length(&self, window: usize) -> usize {
-        let context = match *self {
-            Step::Crossed { split, .. } => split,
-            Step::Whole { .. } | Step::Marginal { .. } => 0,
-        };
-        1 + context + self.target_length(window)
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Step::Whole { document } => write!(f, "document {document}, whole"),
-            Step::Crossed { x, y, split } => {
-                write!(f, "y of document {y} after x of document {x} at split {split}")
-            }
-            Step::Marginal { document, split } => {
-                write!(f, "y of document {document} alone at split {split}")
-            }
-        }
-    }
-}
-
-/// An experiment over `N` documents (windows of `T` tokens) and splits, with `L/ℓ = 2`.
+/// An experiment over `N` documents.
 ///
 /// ```
-/// use surprisal_estimator::{PAPER_SPLITS, Pairing, Plan};
+/// use surprisal_estimator::{Design, Plan};
 ///
-/// let plan = Plan::new(100, &PAPER_SPLITS, Pairing::Same, 0)?;
-/// assert_eq!(plan.window(), 1024);
-/// assert_eq!(plan.steps().len(), 100 * 19);
+/// let splits = vec![2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+/// let plan = Plan::of(100, Design { splits, ratios: vec![2, 3, 4], window: 2048, ..Design::default() })?;
+/// assert_eq!(plan.points().len(), 10 + 9 + 9);
+/// assert!(plan.cost().shared < 100 * 10_300);
 /// println!("{plan}");
 /// # Ok::<(), surprisal_estimator::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
-    splits: Vec<usize>,
-    pairing: Pairing,
-    partners: Vec<usize>,
+    design: Design,
+    points: Vec<Point>,
+    /// `partners[k][i]`: the k-th document whose `x` is put before `y` of document `i`.
+    partners: Vec<Vec<usize>>,
     steps: Vec<Step>,
 }
 
 impl Plan {
-    /// A plan over `documents` documents at `splits`, each document's partner drawn with `seed`.
+    /// A plan over `documents` documents at `splits` for `L/ℓ = 2`, each document's partner drawn with `seed`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for fewer than 2 documents, and for splits that are none, zero, or not in increasing order.
+    /// As [`of`](Self::of).
     pub fn new(documents: usize, splits: &[usize], pairing: Pairing, seed: u64) -> Result<Self, Error> {
+        Self::of(documents, Design { splits: splits.to_vec(), pairing, seed, ..Design::default() })
+    }
+
+    /// A plan of `design` over `documents` documents.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for fewer than 2 documents; splits or ratios that are none, too small or not in increasing order; a
+    /// split for which no ratio fits into the window; fewer documents than a `y` and its negatives need.
+    pub fn of(documents: usize, design: Design) -> Result<Self, Error> {
         if documents < 2 {
             return Err(Error::invalid("documents", documents, "at least 2: each needs a partner"));
         }
-        let increasing = splits.windows(2).all(|pair| pair[0] < pair[1]);
-        let bounds = splits.first().zip(splits.last());
-        if !increasing || bounds.is_none_or(|(&first, &last)| first == 0 || last > LONGEST_SPLIT) {
-            let limit = format!("at least one number in 1..={LONGEST_SPLIT}, in increasing order");
-            return Err(Error::invalid("splits", format!("{splits:?}"), limit));
+        increasing("splits", &design.splits, 1)?;
+        increasing("ratios", &design.ratios, 2)?;
+        let (smallest, longest) = (design.ratios[0], design.window.min(LONGEST_WINDOW));
+        if let Some(split) = design.splits.iter().find(|&&split| split.saturating_mul(smallest) > longest) {
+            let limit = format!("at most {}, so that L/ℓ = {smallest} fits into {longest} tokens", longest / smallest);
+            return Err(Error::invalid("splits", split, limit));
         }
-        let order = shuffled(documents, seed);
-        let mut partners = vec![0; documents];
-        for (place, &document) in order.iter().enumerate() {
-            partners[document] = order[(place + 1) % documents];
+        if !(1..documents).contains(&design.negatives) {
+            let limit = format!("in 1..={}, for {documents} documents", documents - 1);
+            return Err(Error::invalid("negatives", design.negatives, limit));
         }
-        Ok(Self { steps: compile(&order, &partners, splits), splits: splits.to_vec(), pairing, partners })
+        let fits = |point: &Point| point.split.saturating_mul(point.ratio) <= longest;
+        let points: Vec<Point> = (design.ratios.iter())
+            .flat_map(|&ratio| design.splits.iter().map(move |&split| Point { ratio, split }))
+            .filter(fits)
+            .collect();
+        let order = shuffled(documents, design.seed);
+        let partners = (1..=design.negatives).map(|k| partners(&order, k)).collect();
+        Ok(Self { steps: compile(&order, &design, &points), design, points, partners })
+    }
+
+    /// What is measured.
+    pub fn design(&self) -> &Design {
+        &self.design
     }
 
     /// How many documents.
     pub fn documents(&self) -> usize {
-        self.partners.len()
+        self.partners[0].len()
     }
 
-    /// The splits, increasing: the lengths of `x`, and of `y`.
+    /// The splits, increasing: the lengths of `x`.
     pub fn splits(&self) -> &[usize] {
-        &self.splits
+        &self.design.splits
     }
 
-    /// Tokens in each document's window: twice the largest split.
+    /// Where mutual information is estimated: by ratio, then by split.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// Tokens in each document's window: the longest `L`.
     pub fn window(&self) -> usize {
-        2 * self.splits.last().copied().unwrap_or_default()
+        self.points.iter().map(Point::length).max().unwrap_or_default()
     }
 
     /// Which marginal term stands beside a conditional one.
     pub fn pairing(&self) -> Pairing {
-        self.pairing
+        self.design.pairing
     }
 
     /// `partners()[i]`: the other document, whose `x` is put before `y` of document `i`. A permutation without fixed point.
     pub fn partners(&self) -> &[usize] {
-        &self.partners
+        &self.partners[0]
     }
 
     /// The queries. Those that share a prefix (a whole document, and what is crossed with its `x`) are neighbours.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
-
-    /// What the plan costs.
-    pub fn cost(&self) -> Cost {
-        let (documents, window) = (self.documents() as u64, self.window() as u64);
-        let (count, total) = (self.splits.len() as u64, self.splits.iter().sum::<usize>() as u64);
-        Cost {
-            queries: self.steps.len() as u64,
-            scripts: documents * (1 + window + count * 2 * (1 + window) - total),
-            apart: documents * (1 + window + (count + 2 * total) + (count + total)),
-            shared: documents * (1 + window + total + (count + total)),
-        }
-    }
 }
 
-/// Token-forwards of a plan: how many tokens, BOS included, go through the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cost {
-    /// Queries asked.
-    pub queries: u64,
-    /// With the queries of the paper's scripts, where every sequence runs to the window's end.
-    pub scripts: u64,
-    /// With these queries, each computed from its beginning.
-    pub apart: u64,
-    /// With these queries, each shared prefix computed once. A server that caches whole blocks of tokens comes close.
-    pub shared: u64,
+fn increasing(field: &'static str, numbers: &[usize], least: usize) -> Result<(), Error> {
+    let increasing = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    if increasing && numbers.first().is_some_and(|&first| first >= least) {
+        return Ok(());
+    }
+    let limit = format!("one or more numbers, at least {least}, in increasing order");
+    Err(Error::invalid(field, format!("{numbers:?}"), limit))
 }
 
 /// A seeded permutation of `0..count`.
@@ -204,48 +191,33 @@ fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-/// For each `y` along the cycle: its partner whole, `y` after the partner's `x` (a prefix of that), and `y` alone. Partners
-/// are a permutation, so every document is scored whole once.
-fn compile(order: &[usize], partners: &[usize], splits: &[usize]) -> Vec<Step> {
-    let steps = |&y: &usize| {
-        let x = partners[y];
-        let crossed = splits.iter().map(move |&split| Step::Crossed { x, y, split });
-        let marginal = splits.iter().map(move |&split| Step::Marginal { document: y, split });
-        std::iter::once(Step::Whole { document: x }).chain(crossed).chain(marginal)
-    };
-    order.iter().flat_map(steps).collect()
+/// Each document's partner: the one `distance` places on along the cycle `order`.
+fn partners(order: &[usize], distance: usize) -> Vec<usize> {
+    let mut partners = vec![0; order.len()];
+    for (place, &document) in order.iter().enumerate() {
+        partners[document] = order[(place + distance) % order.len()];
+    }
+    partners
 }
 
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cost = self.cost();
-        let splits: Vec<String> = self.splits.iter().map(ToString::to_string).collect();
-        writeln!(f, "{} documents of {} tokens, L/ℓ = 2", self.documents(), self.window())?;
-        writeln!(f, "splits ℓ: {}", splits.join(" "))?;
-        writeln!(f, "{} queries; token-forwards:", grouped(cost.queries))?;
-        for (name, tokens) in [
-            ("the paper's scripts", cost.scripts),
-            ("this plan, every query alone", cost.apart),
-            ("this plan, shared prefixes once", cost.shared),
-        ] {
-            let saving = cost.scripts as f64 / tokens as f64;
-            writeln!(f, "  {name:<32}{:>15}{saving:>7.1}x", grouped(tokens))?;
+/// For each `x` along the cycle: it whole, the `y` of those before it after its beginning, and one of those `y` alone.
+fn compile(order: &[usize], design: &Design, points: &[Point]) -> Vec<Step> {
+    let end =
+        |split: usize| points.iter().filter(|point| point.split == split).map(Point::length).max().unwrap_or(split);
+    let ends: Vec<(usize, usize)> = design.splits.iter().map(|&split| (split, end(split))).collect();
+    let window = ends.iter().map(|&(_, end)| end).max().unwrap_or_default();
+    let before = |place: usize, distance: usize| order[(place + order.len() - distance) % order.len()];
+    let mut steps = Vec::new();
+    for (place, &x) in order.iter().enumerate() {
+        steps.push(Step::Whole { document: x, end: window });
+        for distance in 1..=design.negatives {
+            let y = before(place, distance);
+            steps.extend(ends.iter().map(|&(split, end)| Step::Crossed { x, y, split, end }));
         }
-        Ok(())
+        let document = before(place, 1);
+        steps.extend(ends.iter().map(|&(split, end)| Step::Marginal { document, split, end }));
     }
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    steps
 }
 
 #[cfg(test)]
@@ -255,6 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ScoreQuery;
 
     fn documents(plan: &Plan) -> Vec<Vec<u32>> {
         let (count, window) = (plan.documents() as u32, plan.window() as u32);
@@ -263,68 +236,88 @@ mod tests {
 
     #[test]
     fn each_step_asks_what_it_says() {
-        let plan = Plan::new(2, &[1, 2], Pairing::Same, 0).unwrap();
         let documents = vec![vec![0, 1, 2, 3], vec![10, 11, 12, 13]];
         let ask = |step: Step| {
             let query = step.query(&documents);
             (query.context, query.target)
         };
-        assert_eq!(ask(Step::Whole { document: 1 }), (vec![], vec![10, 11, 12, 13]));
-        assert_eq!(ask(Step::Crossed { x: 0, y: 1, split: 2 }), (vec![0, 1], vec![12, 13]));
-        assert_eq!(ask(Step::Marginal { document: 0, split: 1 }), (vec![], vec![1]));
-        assert_eq!(plan.steps().len(), 2 * 5);
+        assert_eq!(ask(Step::Whole { document: 1, end: 3 }), (vec![], vec![10, 11, 12]));
+        assert_eq!(ask(Step::Crossed { x: 0, y: 1, split: 2, end: 4 }), (vec![0, 1], vec![12, 13]));
+        assert_eq!(ask(Step::Marginal { document: 0, split: 1, end: 2 }), (vec![], vec![1]));
+        assert_eq!(Plan::new(2, &[1, 2], Pairing::Same, 0).unwrap().steps().len(), 2 * 5);
     }
 
     #[test]
-    fn the_paper_s_cost_is_the_published_one() {
-        // 2049 tokens a sample, splits 2 to 1024: about 41,000 token-forwards a pair in the published scripts.
-        let splits: Vec<usize> = (1..=10).map(|power| 1 << power).collect();
-        let cost = Plan::new(2, &splits, Pairing::Same, 0).unwrap().cost();
-        assert_eq!(cost.scripts / 2, 40_983);
+    fn points_that_do_not_fit_are_left_out_and_one_y_serves_all_ratios() {
+        let design = Design { splits: vec![2, 5], ratios: vec![2, 3], window: 14, ..Design::default() };
+        let plan = Plan::of(3, design).unwrap();
+        let points: Vec<_> = plan.points().iter().map(|point| (point.ratio, point.split)).collect();
+        assert_eq!(points, [(2, 2), (2, 5), (3, 2)]);
+        assert_eq!((plan.window(), plan.steps().len()), (10, 3 * 5));
+        let ends: BTreeSet<_> = plan
+            .steps()
+            .iter()
+            .filter_map(|step| match step {
+                Step::Crossed { split, end, .. } | Step::Marginal { split, end, .. } => Some((*split, *end)),
+                Step::Whole { .. } => None,
+            })
+            .collect();
+        assert_eq!(ends, BTreeSet::from([(2, 6), (5, 10)]));
     }
 
     #[test]
     fn bad_arguments_are_named() {
-        for (documents, splits, field) in [
-            (1, &[2_usize][..], "documents"),
-            (2, &[], "splits"),
-            (2, &[0, 2], "splits"),
-            (2, &[4, 2], "splits"),
-            (2, &[2, 2], "splits"),
+        let design = |splits: &[usize]| Design { splits: splits.to_vec(), window: 100, ..Design::default() };
+        for (documents, design, field) in [
+            (1, design(&[2]), "documents"),
+            (2, design(&[]), "splits"),
+            (2, design(&[0, 2]), "splits"),
+            (2, design(&[4, 2]), "splits"),
+            (2, design(&[2, 2]), "splits"),
+            (2, design(&[51]), "splits is 51; it must be at most 50"),
+            (2, Design { ratios: vec![1], ..design(&[2]) }, "ratios"),
+            (2, Design { negatives: 0, ..design(&[2]) }, "negatives"),
+            (2, Design { negatives: 2, ..design(&[2]) }, "negatives"),
         ] {
-            let error = Plan::new(documents, splits, Pairing::Same, 0).unwrap_err().to_string();
+            let error = Plan::of(documents, design).unwrap_err().to_string();
             assert!(error.starts_with(field), "{error}");
         }
     }
 
-    #[test]
-    fn the_display_tells_the_saving() {
-        let text = Plan::new(1000, &PAPER_SPLITS, Pairing::Same, 0).unwrap().to_string();
-        assert!(text.contains("1000 documents of 1024 tokens"), "{text}");
-        assert!(text.contains("19,000 queries"), "{text}");
-        assert!(text.contains("3,078,000"), "{text}");
-    }
-
     proptest! {
         #[test]
-        fn partners_are_a_permutation_without_fixed_point(count in 2_usize..60, seed: u64) {
-            let plan = Plan::new(count, &[2], Pairing::Same, seed).unwrap();
-            prop_assert!(plan.partners().iter().enumerate().all(|(i, &j)| i != j));
-            prop_assert_eq!(plan.partners().iter().collect::<HashSet<_>>().len(), count);
+        fn partners_are_permutations_without_fixed_point(count in 2_usize..60, seed: u64, negatives in 1_usize..5) {
+            let negatives = negatives.min(count - 1);
+            let plan = Plan::of(count, Design { seed, negatives, ..Design::default() }).unwrap();
+            for partners in &plan.partners {
+                prop_assert!(partners.iter().enumerate().all(|(i, &j)| i != j));
+                prop_assert_eq!(partners.iter().collect::<HashSet<_>>().len(), count);
+            }
+            // Each y stands after as many different x as there are negatives, the first of them its partner.
+            let crossed: Vec<(usize, usize)> = plan.steps().iter().filter_map(|step| match *step {
+                Step::Crossed { x, y, split: 2, .. } => Some((y, x)),
+                _ => None,
+            }).collect();
+            prop_assert_eq!(crossed.iter().collect::<HashSet<_>>().len(), count * negatives);
+            prop_assert!(plan.partners().iter().enumerate().all(|pair| crossed.contains(&(pair.0, *pair.1))));
         }
 
         #[test]
         fn costs_are_those_of_the_queries(
-            count in 2_usize..8, seed: u64, splits in prop::collection::btree_set(1_usize..20, 1..5),
+            count in 4_usize..8, seed: u64, negatives in 1_usize..4, window in 40_usize..90,
+            splits in prop::collection::btree_set(1_usize..20, 1..5), ratios in prop::collection::btree_set(2_usize..5, 1..3),
         ) {
-            let splits: Vec<usize> = BTreeSet::into_iter(splits).collect();
-            let plan = Plan::new(count, &splits, Pairing::Same, seed).unwrap();
+            let ratios: Vec<usize> = BTreeSet::into_iter(ratios).collect();
+            let splits: Vec<usize> = splits.into_iter().filter(|split| split * ratios[0] <= window).collect();
+            prop_assume!(!splits.is_empty());
+            let plan = Plan::of(count, Design { splits, ratios, window, negatives, seed, ..Design::default() }).unwrap();
+            prop_assert!(plan.window() <= window);
             let documents = documents(&plan);
             let queries: Vec<ScoreQuery> = plan.steps().iter().map(|step| step.query(&documents)).collect();
             let distinct: HashSet<_> = queries.iter().map(|q| (&q.context, &q.target)).collect();
             prop_assert_eq!(distinct.len(), queries.len());
             for (step, query) in plan.steps().iter().zip(&queries) {
-                prop_assert_eq!(step.sequence_length(plan.window()), query.sequence_length());
+                prop_assert_eq!(step.sequence_length(), query.sequence_length());
             }
             let apart: usize = queries.iter().map(ScoreQuery::sequence_length).sum();
             prop_assert_eq!(plan.cost().apart, apart as u64);

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Estimate, Estimates, Fit, Model, NgramEntropy, Pairing, SantaFe, SplitEstimate};
+use crate::{
+    Cost, Estimate, Estimates, Fit, Method, Model, NgramEntropy, Pairing, PointEstimate, Process, TwoPoint, Unit,
+};
 
 /// What a column, a curve or a fit shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Series {
     /// The process's mutual information.
@@ -38,12 +40,12 @@ impl Series {
     }
 }
 
-/// One split of the report; all values in nats.
+/// One point of the report; all values in the report's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The lengths, and the estimates.
     #[serde(flatten)]
-    pub estimates: SplitEstimate,
+    pub estimates: PointEstimate,
     /// The process's mutual information, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truth: Option<f64>,
@@ -55,13 +57,11 @@ pub struct Row {
 impl Row {
     /// The value of a series in this row; what is known exactly has error 0.
     pub fn get(&self, series: Series) -> Option<Estimate> {
-        let exact = |value| Estimate { value, error: 0.0 };
+        let exact = |value| Estimate::new(value, 0.0);
         match series {
             Series::Truth => self.truth.map(exact),
-            Series::Direct => Some(self.estimates.direct),
-            Series::Corrected => self.estimates.corrected,
-            Series::Vclub => Some(self.estimates.vclub),
             Series::VclubLimit => self.vclub_limit.map(exact),
+            Series::Direct | Series::Corrected | Series::Vclub => self.estimates.get(series),
         }
     }
 }
@@ -69,6 +69,8 @@ impl Row {
 /// A power law through one series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeriesFit {
+    /// `L/ℓ`.
+    pub ratio: usize,
     /// Through what.
     pub series: Series,
     /// The power law of `L`.
@@ -87,6 +89,9 @@ pub struct Report {
     pub fingerprint: String,
     /// The version of this crate.
     pub version: String,
+    /// What information is given in.
+    #[serde(default)]
+    pub unit: Unit,
     /// How many documents.
     pub documents: usize,
     /// Which marginal stood beside which conditional term.
@@ -97,44 +102,83 @@ pub struct Report {
     /// The weight of that entropy in the correction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ngram_weight: Option<f64>,
-    /// One for each split, shortest first.
+    /// One for each point: by ratio, then shortest first.
     pub rows: Vec<Row>,
-    /// One for each series that has at least two positive points.
+    /// By ratio and method, one for each series that has enough positive points.
     pub fits: Vec<SeriesFit>,
+    /// `nll[t]`: the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nll: Vec<Estimate>,
+    /// The corpus's two-point mutual information, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub two_point: Option<TwoPoint>,
+    /// What was asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// How it was made: corpus, seeds, command.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// A report of `estimates` by `model`.
+    /// A report of `estimates` by `model`, in nats.
     pub fn new(title: impl Into<String>, model: &Model, estimates: &Estimates) -> Self {
-        let row = |&estimates: &SplitEstimate| Row { estimates, truth: None, vclub_limit: None };
+        let row = |&estimates: &PointEstimate| Row { estimates, truth: None, vclub_limit: None };
         let mut report = Self {
             title: title.into(),
             model: model.name.clone(),
             fingerprint: model.fingerprint.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            unit: Unit::Nats,
             documents: estimates.documents,
             pairing: estimates.pairing,
             ngram_entropy: estimates.correction.map(|correction| correction.entropy),
             ngram_weight: estimates.correction.map(|correction| correction.weight),
-            rows: estimates.splits.iter().map(row).collect(),
+            rows: estimates.points.iter().map(row).collect(),
             fits: Vec::new(),
+            nll: estimates.nll.clone(),
+            two_point: None,
+            cost: None,
             notes: Vec::new(),
         };
-        report.fit();
+        report.fit(&[Series::Direct, Series::Corrected, Series::Vclub], &Method::ALL);
+        for SeriesFit { ratio, series, fit } in &mut report.fits {
+            let same =
+                estimates.exponents.iter().find(|e| (e.ratio, e.series, e.method) == (*ratio, *series, fit.method));
+            fit.exponent_interval = same.map(|exponent| exponent.interval);
+        }
         report
     }
 
     /// Puts the process's truth, and what vCLUB converges to on its oracle, beside the estimates.
+    ///
+    /// # Panics
+    /// If the process does not reach as far as the estimates.
     #[must_use]
-    pub fn with_truth(mut self, process: &SantaFe) -> Self {
+    pub fn with_truth(mut self, process: &impl Process) -> Self {
+        let nats = self.unit;
+        self = self.in_unit(Unit::Nats);
         for row in &mut self.rows {
             let (m, n) = (row.estimates.split, row.estimates.length - row.estimates.split);
             row.truth = Some(process.mutual_information(m, n));
             row.vclub_limit = Some(process.vclub_limit(m, n));
         }
-        self.fit();
+        self.fit(&[Series::Truth, Series::VclubLimit], &[Method::LeastSquares]);
+        self.in_unit(nats)
+    }
+
+    /// Puts the corpus's two-point information beside the estimates; in nats.
+    #[must_use]
+    pub fn with_two_point(mut self, two_point: TwoPoint) -> Self {
+        let unit = self.unit;
+        self = self.in_unit(Unit::Nats);
+        self.two_point = Some(two_point);
+        self.in_unit(unit)
+    }
+
+    /// Says what was asked.
+    #[must_use]
+    pub fn with_cost(mut self, cost: Cost) -> Self {
+        self.cost = Some(cost);
         self
     }
 
@@ -151,24 +195,46 @@ impl Report {
         Series::ALL.into_iter().filter(present).collect()
     }
 
-    /// The points `(L, estimate)` of a series.
-    pub fn points(&self, series: Series) -> Vec<(f64, Estimate)> {
-        let point = |row: &Row| Some((row.estimates.length as f64, row.get(series)?));
-        self.rows.iter().filter_map(point).collect()
+    /// The ratios `L/ℓ` of this report, increasing.
+    pub fn ratios(&self) -> Vec<usize> {
+        let mut ratios: Vec<usize> = self.rows.iter().map(|row| row.estimates.ratio).collect();
+        ratios.sort_unstable();
+        ratios.dedup();
+        ratios
     }
 
-    fn fit(&mut self) {
-        let fit = |series| {
-            let points: Vec<_> = self.points(series).iter().map(|(length, e)| (*length, e.value)).collect();
-            Fit::of(&points).map(|fit| SeriesFit { series, fit })
-        };
-        self.fits = self.series().into_iter().filter_map(fit).collect();
+    /// The points `(L, estimate)` of a series at one ratio.
+    pub fn points(&self, ratio: usize, series: Series) -> Vec<(f64, Estimate)> {
+        let of_ratio = self.rows.iter().filter(|row| row.estimates.ratio == ratio);
+        of_ratio.filter_map(|row| Some((row.estimates.length as f64, row.get(series)?))).collect()
+    }
+
+    /// The fit of a series at one ratio, if there is one.
+    pub fn fit_of(&self, ratio: usize, series: Series, method: Method) -> Option<&Fit> {
+        let same = |fit: &&SeriesFit| (fit.ratio, fit.series, fit.fit.method) == (ratio, series, method);
+        self.fits.iter().find(same).map(|fit| &fit.fit)
+    }
+
+    /// Adds the fits of these series, and keeps all in order.
+    fn fit(&mut self, series: &[Series], methods: &[Method]) {
+        self.fits.retain(|fit| !series.contains(&fit.series));
+        for ratio in self.ratios() {
+            for &method in methods {
+                let fit = |&series: &Series| {
+                    let fit = method.fit(&self.points(ratio, series))?;
+                    Some(SeriesFit { ratio, series, fit })
+                };
+                let fits: Vec<SeriesFit> = series.iter().filter_map(fit).collect();
+                self.fits.extend(fits);
+            }
+        }
+        self.fits.sort_by_key(|fit| (fit.ratio, fit.fit.method, fit.series));
     }
 
     /// The column heads, and the cells of each row, as shown in text and HTML.
     pub(crate) fn cells(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
         let series = self.series();
-        let heads = ["L", "ℓ"].into_iter().chain(series.iter().map(|series| series.name())).collect();
+        let heads = ["L/ℓ", "L", "ℓ"].into_iter().chain(series.iter().map(|series| series.name())).collect();
         let show = |row: &Row, series: &Series| match row.get(*series) {
             None => "–".to_owned(),
             Some(exact) if matches!(series, Series::Truth | Series::VclubLimit) => {
@@ -177,7 +243,8 @@ impl Report {
             Some(estimate) => estimate.to_string(),
         };
         let cells = |row: &Row| {
-            let lengths = [row.estimates.length.to_string(), row.estimates.split.to_string()];
+            let PointEstimate { ratio, length, split, .. } = row.estimates;
+            let lengths = [ratio, length, split].map(|number| number.to_string());
             lengths.into_iter().chain(series.iter().map(|series| show(row, series))).collect()
         };
         (heads, self.rows.iter().map(cells).collect())
@@ -199,12 +266,35 @@ impl Report {
         for row in &rows {
             text += &line(&mut row.iter().map(String::as_str));
         }
-        text += "\nmutual information in nats; fits of ln I on ln L:\n";
-        for SeriesFit { series, fit } in &self.fits {
+        let unit = self.unit.name();
+        text += &format!("\nmutual information in {unit}, mean ± standard error; fits of ln I on ln L:\n");
+        for SeriesFit { ratio, series, fit } in &self.fits {
+            let (series, method, rest) = (series.name(), fit.method.name(), left_out(fit));
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{:>12}   {fit}{}", series.name(), left_out(fit));
+            let _ = writeln!(text, "{series:>12}   L/ℓ = {ratio}, {method:<13}   {fit}{rest}");
+        }
+        text += &self.two_point_text();
+        text + &self.reading().map_or_else(String::new, |reading| format!("\n{reading}\n"))
+    }
+
+    fn two_point_text(&self) -> String {
+        let Some(two_point) = &self.two_point else { return String::new() };
+        let mut text = format!("\ntwo-point mutual information in {}:\n", self.unit.name());
+        for point in &two_point.points {
+            let _ = writeln!(text, "{:>12}   {}", format!("d = {}", point.distance), point.estimate);
+        }
+        for fit in two_point.fit.iter().chain(&two_point.additive) {
+            let _ =
+                writeln!(text, "{:>12}   {}{}", fit.method.name(), fit.to_string().replace('L', "d"), left_out(fit));
         }
         text
+    }
+
+    /// What the exponent of the best estimate at the smallest ratio means.
+    pub fn reading(&self) -> Option<String> {
+        let ratio = *self.ratios().first()?;
+        let fit = |series| self.fit_of(ratio, series, Method::LeastSquares);
+        Some(fit(Series::Corrected).or_else(|| fit(Series::Direct))?.l2m_reading())
     }
 }
 

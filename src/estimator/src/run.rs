@@ -5,7 +5,7 @@ use std::ops::Range;
 use futures_util::{StreamExt, stream};
 
 use crate::source::group;
-use crate::{Correction, Error, Estimates, LogprobSource, Plan, ScoreQuery};
+use crate::{Correction, Error, Estimates, LogprobSource, Plan, ScoreQuery, Step};
 
 /// Tokens given to a source in one call, unless one query has more.
 const BATCH_TOKENS: usize = 8 * 1024;
@@ -32,9 +32,9 @@ pub struct Progress {
 ///
 /// # Errors
 /// Documents or a model that do not fit the plan; whatever the source fails with; and what [`Estimates::new`] refuses.
-pub async fn run<S: LogprobSource>(
+pub async fn run<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
-    documents: &[Vec<u32>],
+    documents: &[Vec<T>],
     plan: &Plan,
     correction: Option<Correction>,
     progress: impl FnMut(Progress) + Send,
@@ -44,9 +44,9 @@ pub async fn run<S: LogprobSource>(
 }
 
 /// The answers to all steps of the plan, in its order.
-async fn score<S: LogprobSource>(
+async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
-    documents: &[Vec<u32>],
+    documents: &[Vec<T>],
     plan: &Plan,
     mut progress: impl FnMut(Progress) + Send,
 ) -> Result<Vec<Vec<f32>>, Error> {
@@ -60,7 +60,7 @@ async fn score<S: LogprobSource>(
         let answers = source.logprobs(queries).await?;
         Ok::<_, Error>((steps, tokens, answers))
     };
-    let lengths = plan.steps().iter().map(|step| step.sequence_length(plan.window()));
+    let lengths = plan.steps().iter().map(Step::sequence_length);
     let ranges = group(lengths, plan.steps().len(), BATCH_TOKENS);
     let mut logprobs = vec![Vec::new(); plan.steps().len()];
     let mut batches = stream::iter(ranges).map(ask).buffer_unordered(IN_FLIGHT);
@@ -76,12 +76,12 @@ async fn score<S: LogprobSource>(
     Ok(logprobs)
 }
 
-fn check<S: LogprobSource>(source: &S, documents: &[Vec<u32>], plan: &Plan) -> Result<(), Error> {
+fn check<T, S: LogprobSource<T>>(source: &S, documents: &[Vec<T>], plan: &Plan) -> Result<(), Error> {
     if documents.len() != plan.documents() {
         let limit = format!("{}, as in the plan", plan.documents());
         return Err(Error::invalid("number of documents", documents.len(), limit));
     }
-    let wrong = |(_, tokens): &(usize, &Vec<u32>)| tokens.len() != plan.window();
+    let wrong = |(_, tokens): &(usize, &Vec<T>)| tokens.len() != plan.window();
     if let Some((document, tokens)) = documents.iter().enumerate().find(wrong) {
         return Err(Error::DocumentLength { document, length: tokens.len(), window: plan.window() });
     }

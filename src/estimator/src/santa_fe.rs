@@ -34,6 +34,7 @@ pub struct SantaFe {
     probabilities: Vec<f64>,
     /// `cumulative[k]` = p_0 + ... + p_k, for sampling.
     cumulative: Vec<f64>,
+    exponent: f64,
     doubt: f64,
 }
 
@@ -63,7 +64,7 @@ impl SantaFe {
                 Some(*sum)
             })
             .collect();
-        Ok(Self { probabilities, cumulative, doubt })
+        Ok(Self { probabilities, cumulative, exponent, doubt })
     }
 
     /// `p_k`, the most frequent symbol first; they add to 1.
@@ -74,6 +75,11 @@ impl SantaFe {
     /// The token that begins a document: `2K`, the last id of the vocabulary.
     pub fn bos(&self) -> u32 {
         2 * self.probabilities.len() as u32
+    }
+
+    /// The Zipf exponent `a`.
+    pub fn exponent(&self) -> f64 {
+        self.exponent
     }
 
     /// The oracle's doubt `δ`.
@@ -180,6 +186,19 @@ impl SantaFe {
         0.5 * self.probabilities.iter().rev().map(term).sum::<f64>()
     }
 
+    /// The two-point mutual information, in nats, at any distance: `ln 2 · Σ_k p_k²`, the chance that both tokens are of one
+    /// symbol, whose coin they share.
+    pub fn two_point(&self) -> f64 {
+        std::f64::consts::LN_2 * self.probabilities.iter().rev().map(|p| p * p).sum::<f64>()
+    }
+
+    /// `KL(process || oracle)` over `n` tokens from the beginning, in nats:
+    /// `-ln(1-δ) · (n - Σ_k (1 - (1-p_k)^n))`. The oracle loses only where it doubts a coin that was seen.
+    pub fn divergence(&self, n: usize) -> f64 {
+        let fresh: f64 = self.probabilities.iter().rev().map(|&p| appears(p, n)).sum();
+        -(-self.doubt).ln_1p() * (n as f64 - fresh)
+    }
+
     /// `ln(2(1-δ))`: what knowing a coin is worth to the oracle, in nats.
     fn right(&self) -> f64 {
         std::f64::consts::LN_2 + (-self.doubt).ln_1p()
@@ -254,6 +273,29 @@ mod tests {
                     "{name} for K={symbols}, m={m}, n={n}: {enumerated} enumerated, {closed} closed"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn two_point_information_and_divergence_equal_enumeration() {
+        let process = SantaFe::new(3, 1.2, 0.05).unwrap();
+        let all = sequences(&process, 2);
+        let mut two_point = 0.0;
+        for pair in &all {
+            let (joint, left, right) =
+                (probability(&process, pair), probability(&process, &pair[..1]), probability(&process, &pair[1..]));
+            if joint > 0.0 {
+                two_point += joint * (joint / (left * right)).ln();
+            }
+        }
+        assert!((two_point - process.two_point()).abs() < 1e-12);
+        for n in [1, 2, 4] {
+            let term = |tokens: &Vec<u32>| match probability(&process, tokens) {
+                0.0 => 0.0,
+                p => p * (p.ln() - sum(&process, &[], tokens)),
+            };
+            let divergence: f64 = sequences(&process, n).iter().map(term).sum();
+            assert!((divergence - process.divergence(n)).abs() < 1e-12, "{n}");
         }
     }
 

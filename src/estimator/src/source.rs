@@ -1,20 +1,22 @@
-//! Where log-probabilities come from: the `LogprobSource` trait, and the exact one for the Santa Fe process.
+//! Where log-probabilities come from: the `LogprobSource` trait, and what is asked of it.
 
 use std::future::Future;
 use std::ops::Range;
 
-use crate::{Error, SantaFe};
+use crate::Error;
 
 /// How probable is `target`, given `context`?
+///
+/// Symbols `T` are token ids; an exact source of a [`Process`](crate::Process) may take others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScoreQuery {
+pub struct ScoreQuery<T = u32> {
     /// Token ids that are given, without BOS: the source adds it by the model's own rule. Empty: the beginning of a text.
-    pub context: Vec<u32>,
+    pub context: Vec<T>,
     /// Token ids to score; at least one.
-    pub target: Vec<u32>,
+    pub target: Vec<T>,
 }
 
-impl ScoreQuery {
+impl<T> ScoreQuery<T> {
     /// Length of the whole sequence in tokens, BOS included.
     pub fn sequence_length(&self) -> usize {
         1 + self.context.len() + self.target.len()
@@ -33,7 +35,7 @@ pub struct Model {
 }
 
 /// Anything that scores token sequences: a server, a stored run, a closed form.
-pub trait LogprobSource: Sync {
+pub trait LogprobSource<T = u32>: Sync {
     /// What answers.
     fn model(&self) -> &Model;
 
@@ -43,41 +45,7 @@ pub trait LogprobSource: Sync {
     ///
     /// # Errors
     /// The first failure that trying again does not mend.
-    fn logprobs(&self, queries: Vec<ScoreQuery>) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
-}
-
-/// The Santa Fe oracle in closed form, in this process: no server, no model file.
-#[derive(Clone, Debug)]
-pub struct ExactSource {
-    process: SantaFe,
-    model: Model,
-}
-
-impl ExactSource {
-    /// Answers with the oracle of `process`.
-    pub fn new(process: SantaFe) -> Self {
-        let symbols = process.probabilities().len();
-        let model = Model {
-            name: format!("Santa Fe oracle, {symbols} symbols"),
-            fingerprint: format!("closed form, f64, doubt {}", process.doubt()),
-            max_length: usize::MAX,
-        };
-        Self { process, model }
-    }
-}
-
-impl LogprobSource for ExactSource {
-    fn model(&self) -> &Model {
-        &self.model
-    }
-
-    async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
-        let score = |query: &ScoreQuery| {
-            let exact = self.process.logprobs(&query.context, &query.target)?;
-            Ok(exact.into_iter().map(|logprob| logprob as f32).collect())
-        };
-        queries.iter().map(score).collect()
-    }
+    fn logprobs(&self, queries: Vec<ScoreQuery<T>>) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
 }
 
 /// Consecutive ranges of things with these token counts, each of at most `most` things and, unless it is a single thing, at

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use surprisal_estimator::{
-    Correction, Error, Estimate, Estimates, ExactSource, LogprobSource, Model, NgramEntropy, Pairing, Plan, Progress,
-    Report, SantaFe, ScoreQuery, Series, run,
+    Correction, Design, Error, Estimate, Estimates, ExactSource, Gaussian, LogprobSource, Model, NgramEntropy, Pairing,
+    Plan, Process, Progress, Report, SantaFe, ScoreQuery, Series, run,
 };
 
 const SPLITS: [usize; 7] = [2, 4, 8, 16, 32, 64, 128];
@@ -38,8 +38,8 @@ async fn estimates_lie_within_3_errors_of_the_closed_forms() {
     for (pairing, seed) in [(Pairing::Same, 11), (Pairing::Crossed, 12)] {
         let plan = Plan::new(500, &SPLITS, pairing, seed).unwrap();
         let estimates = estimate(&process, &plan, None, seed).await;
-        assert_eq!(estimates.splits.len(), SPLITS.len());
-        for split in &estimates.splits {
+        assert_eq!(estimates.points.len(), SPLITS.len());
+        for split in &estimates.points {
             let s = split.split;
             assert_within_3("direct", s, split.direct, process.direct_limit(s, s));
             assert_within_3("vCLUB", s, split.vclub, process.vclub_limit(s, s));
@@ -57,13 +57,13 @@ async fn the_direct_estimator_is_unbiased() {
     }
     let count = runs.len() as f64;
     for (index, &split) in SPLITS.iter().enumerate() {
-        let values: Vec<f64> = runs.iter().map(|run| run.splits[index].direct.value).collect();
+        let values: Vec<f64> = runs.iter().map(|run| run.points[index].direct.value).collect();
         let value = values.iter().sum::<f64>() / count;
         let spread = values.iter().map(|v| (v - value).powi(2)).sum::<f64>() / (count - 1.0);
         let error = (spread / count).sqrt();
-        assert_within_3("mean of direct", split, Estimate { value, error }, process.direct_limit(split, split));
+        assert_within_3("mean of direct", split, Estimate::new(value, error), process.direct_limit(split, split));
         // The standard error that a run reports is the spread that runs have.
-        let reported = runs.iter().map(|run| run.splits[index].direct.error).sum::<f64>() / count;
+        let reported = runs.iter().map(|run| run.points[index].direct.error).sum::<f64>() / count;
         assert!((0.6..1.6).contains(&(reported / spread.sqrt())), "split {split}: {reported}, {}", spread.sqrt());
     }
 }
@@ -76,7 +76,7 @@ async fn the_correction_changes_nothing_where_the_model_knows_the_marginal() {
     let entropy = NgramEntropy::of_texts(pairs.iter().map(Vec::as_slice), 2).unwrap();
     let plan = Plan::new(400, &[2, 8, 32], Pairing::Same, 5).unwrap();
     let estimates = estimate(&process, &plan, Some(Correction::new(entropy)), 5).await;
-    for split in &estimates.splits {
+    for split in &estimates.points {
         let corrected = split.corrected.unwrap();
         assert_within_3("corrected", split.split, corrected, process.direct_limit(split.split, split.split));
         assert_ne!(corrected, split.direct);
@@ -156,4 +156,59 @@ async fn what_does_not_fit_is_refused_before_anything_is_asked() {
     let error = run(&source, &documents[1..], &plan, None, |_| {}).await.unwrap_err().to_string();
     assert!(error.contains("number of documents is 2"), "{error}");
     assert!(source.asked.into_inner().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn gaussian_estimates_lie_within_3_errors_of_the_closed_forms() {
+    let process = Gaussian::new(128, 0.6, 0.2).unwrap();
+    let source = ExactSource::new(process.clone());
+    let splits = [2, 4, 8, 16, 32, 64];
+    let mut rng = ChaCha8Rng::seed_from_u64(21);
+    let plan = Plan::new(600, &splits, Pairing::Same, 21).unwrap();
+    let documents: Vec<Vec<f64>> = (0..600).map(|_| process.sample(plan.window(), &mut rng)).collect();
+    let estimates = run(&source, &documents, &plan, None, |_| {}).await.unwrap();
+    for split in &estimates.points {
+        let s = split.split;
+        assert_within_3("direct", s, split.direct, process.mutual_information(s, s));
+        assert_within_3("vCLUB", s, split.vclub, process.vclub_limit(s, s));
+    }
+    let report = Report::new("Gaussian", LogprobSource::<f64>::model(&source), &estimates).with_truth(&process);
+    let exponent = |series| report.fits.iter().find(|fit| fit.series == series).unwrap().fit.exponent;
+    assert!((exponent(Series::Direct) - exponent(Series::Truth)).abs() < 0.05);
+}
+
+#[tokio::test]
+async fn every_ratio_and_several_negatives_find_the_closed_forms() {
+    async fn check<P: Process + Clone>(process: P, seed: u64) {
+        let design = Design { splits: vec![2, 4, 8, 16], ratios: vec![2, 3, 4], window: 64, seed, ..Design::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let documents: Vec<_> = (0..400).map(|_| process.sample(64, &mut rng)).collect();
+        let mut errors = Vec::new();
+        for negatives in [1, 8] {
+            let plan = Plan::of(400, Design { negatives, ..design.clone() }).unwrap();
+            let source = ExactSource::new(process.clone());
+            let estimates = run(&source, &documents, &plan, None, |_| {}).await.unwrap();
+            assert_eq!(estimates.points.len(), 12);
+            for point in &estimates.points {
+                let (m, n) = (point.split, point.length - point.split);
+                assert_within_3("direct", m, point.direct, process.direct_limit(m, n));
+                assert_within_3("vCLUB", m, point.vclub, process.vclub_limit(m, n));
+                let [low, high] = point.direct.interval.unwrap();
+                assert!(low < point.direct.value && point.direct.value < high);
+            }
+            errors.push(estimates.points.iter().map(|point| point.vclub.error).sum::<f64>());
+        }
+        assert!(errors[1] < 0.9 * errors[0], "more negatives, less error: {errors:?}");
+    }
+    check(process(), 31).await;
+    check(Gaussian::new(64, 0.6, 0.2).unwrap(), 31).await;
+}
+
+#[tokio::test]
+async fn a_gaussian_sequence_that_is_too_long_is_refused() {
+    let process = Gaussian::new(100, 0.6, 0.2).unwrap();
+    let plan = Plan::new(2, &[64], Pairing::Same, 1).unwrap();
+    let documents = vec![vec![0.0; 128]; 2];
+    let error = run(&ExactSource::new(process), &documents, &plan, None, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("129") && error.contains("at most 101"), "{error}");
 }

@@ -2,28 +2,39 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Correction, Estimate, Estimates, Model, NgramEntropy, Pairing, Report, SantaFe, Series, SplitEstimate,
+    Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, Method, Model, NgramEntropy, Pairing,
+    PairingErrors, PointEstimate, Report, SantaFe, Series, Unit,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {
-    Estimate { value, error }
+    Estimate::new(value, error)
 }
 
 /// Three splits; the first direct estimate is not positive.
 fn report(title: &str) -> Report {
-    let split = |split: usize, direct: f64| SplitEstimate {
+    let split = |split: usize, direct: f64| PointEstimate {
+        ratio: 2,
         length: 2 * split,
         split,
         direct: estimate(direct, 0.12),
+        pairing_errors: PairingErrors { same: 0.12, crossed: 0.3 },
         corrected: Some(estimate(direct + 0.3, 0.13)),
         vclub: estimate(2.0 * direct + 1.0, 5.3),
     };
-    let entropy = NgramEntropy { n: 2, nats: 8.25, error: 0.01, total: 5000, distinct: 3000 };
+    let entropy =
+        NgramEntropy { n: 2, method: EntropyMethod::Grassberger, nats: 8.25, error: 0.01, total: 5000, distinct: 3000 };
     let estimates = Estimates {
         documents: 40,
         pairing: Pairing::Same,
         correction: Some(Correction::new(entropy)),
-        splits: vec![split(2, -0.1), split(4, 1.0), split(8, 2.0)],
+        points: vec![split(2, -0.1), split(4, 1.0), split(8, 2.0)],
+        exponents: vec![ExponentInterval {
+            ratio: 2,
+            series: Series::Direct,
+            method: Method::LeastSquares,
+            interval: [0.5, 1.5],
+        }],
+        nll: vec![estimate(3.0, 0.1); 16],
     };
     let model = Model { name: "a<b>&\"c\"".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
     Report::new(title, &model, &estimates)
@@ -41,6 +52,8 @@ fn json_holds_everything_and_reads_back() {
     assert_eq!(value["rows"][1]["direct"]["value"], 1.0);
     assert_eq!(value["fits"][1]["series"], "direct");
     assert_eq!(value["fits"][1]["left_out"][0], 4.0);
+    assert_eq!(value["fits"][1]["exponent_interval"][1], 1.5);
+    assert_eq!(value["nll"].as_array().unwrap().len(), 16);
 }
 
 #[test]
@@ -50,6 +63,21 @@ fn the_table_is_aligned_and_says_what_was_left_out() {
     assert!(lines[0].contains("vCLUB limit") && lines[2].contains("1.00 ± 0.12"), "{table}");
     assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{table}");
     assert!(table.contains("without L = 4: not positive"), "{table}");
+}
+
+#[test]
+fn in_bits_every_information_is_larger_and_no_exponent_changes() {
+    let nats = report("Santa Fe");
+    let bits = nats.clone().in_unit(Unit::Bits);
+    let factor = std::f64::consts::LOG2_E;
+    let close = |bits: f64, nats: f64| assert!((bits - factor * nats).abs() < 1e-12, "{bits}, {nats}");
+    close(bits.rows[1].estimates.vclub.error, nats.rows[1].estimates.vclub.error);
+    close(bits.rows[1].truth.unwrap(), nats.rows[1].truth.unwrap());
+    close(bits.nll[0].value, 3.0);
+    close(bits.fits[1].fit.amplitude, nats.fits[1].fit.amplitude);
+    assert_eq!(bits.fits[1].fit.exponent, nats.fits[1].fit.exponent);
+    assert!(bits.table().contains("in bits") && bits.html().contains("in bits"));
+    assert!((bits.in_unit(Unit::Nats).rows[1].estimates.direct.value - 1.0).abs() < 1e-12);
 }
 
 #[test]
@@ -65,10 +93,10 @@ fn the_page_escapes_what_it_is_given_and_needs_nothing_else() {
 #[test]
 fn the_plot_shows_positive_points_within_its_frame() {
     let html = report("Santa Fe").html();
-    let svg = &html[html.find("<svg class=\"plot\"").unwrap()..];
+    let svg = html.split("<svg class=\"plot\"").nth(1).unwrap();
     // Two direct, three corrected, three vCLUB.
     assert_eq!(svg.matches("<g class=\"point\">").count(), 8);
-    assert!(svg.contains("direct estimate, L = 8: 1.00 ± 0.12 nats"));
+    assert!(svg.contains("direct estimate, 8: 1.00 ± 0.12 nats"));
     assert!(!html.contains("NaN"));
     let heights = svg.split("cy=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
     assert!(heights.map(|y| y.parse::<f64>().unwrap()).all(|y| (0.0..=480.0).contains(&y)));
@@ -84,6 +112,26 @@ fn a_report_without_a_positive_estimate_still_is_a_page() {
     }
     assert!(report.html().contains("No estimate is positive"));
     assert_eq!(report.series(), [Series::Direct, Series::Vclub]);
+}
+
+#[test]
+fn charts_and_tables_are_files_of_their_own() {
+    let directory = std::env::temp_dir().join(format!("surprisal-files-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    report("Santa Fe").write_files(&directory).unwrap();
+    let read = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
+    let csv = read("bipartite.csv");
+    assert_eq!(csv.lines().next().unwrap(), "ratio,length,split,series,value,error,low,high,unit");
+    assert!(csv.contains("\n2,8,4,direct,1,0.12,,,nats\n"), "{csv}");
+    // Truth, three estimators and the limit, at three splits.
+    assert_eq!(csv.lines().count(), 1 + 3 * 5);
+    assert!(read("fits.csv").contains("2,direct,least squares,"));
+    assert_eq!(read("nll.csv").lines().nth(1).unwrap(), "1,3,0.1,,,nats");
+    for name in ["bipartite-2.svg", "nll.svg"] {
+        let svg = read(name);
+        assert!(svg.starts_with("<svg") && svg.contains("xmlns=") && svg.contains("<style>"), "{name}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! Confidence intervals by resampling documents: bias-corrected and accelerated (BCa).
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use statrs::distribution::{ContinuousCDF, Normal};
+
+/// Of the resamples, the part that must have a value of the statistic.
+const NEEDED: f64 = 0.9;
+
+/// Resampled means of several quantities that each document has one value of.
+///
+/// Every statistic of the means shares the resamples, so that an exponent's interval knows how its points move together.
+///
+/// ```
+/// use surprisal_estimator::Bootstrap;
+///
+/// let rows: Vec<Vec<f64>> = (0..100).map(|i| vec![f64::from(i % 10)]).collect();
+/// let bootstrap = Bootstrap::new(&rows, 2000, 1);
+/// let [low, high] = bootstrap.interval(0.95, |means| Some(means[0])).unwrap();
+/// assert!(low < 4.5 && 4.5 < high && high - low < 1.3);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bootstrap<'a> {
+    rows: &'a [Vec<f64>],
+    means: Vec<f64>,
+    resampled: Vec<Vec<f64>>,
+}
+
+impl<'a> Bootstrap<'a> {
+    /// Draws `resamples` times as many of `rows` (one a document, equally long) as there are, with replacement.
+    pub fn new(rows: &'a [Vec<f64>], resamples: usize, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // Not the numbers that pair the documents under the same seed.
+        rng.set_stream(1);
+        let resample = |_| {
+            let mut counts = vec![0_u32; rows.len()];
+            for _ in rows {
+                counts[rng.random_range(0..rows.len())] += 1;
+            }
+            mean(rows, |row| f64::from(counts[row]), rows.len() as f64)
+        };
+        let resampled = (0..resamples).map(resample).collect();
+        Self { rows, means: mean(rows, |_| 1.0, rows.len() as f64), resampled }
+    }
+
+    /// The means of all documents.
+    pub fn means(&self) -> &[f64] {
+        &self.means
+    }
+
+    /// The means of each resample.
+    pub fn resampled(&self) -> &[Vec<f64>] {
+        &self.resampled
+    }
+
+    /// The BCa interval at `level` of a statistic of the means; `None` without resamples, or where the statistic has no value
+    /// for all documents, for all but one of them, or for a tenth of the resamples.
+    ///
+    /// Efron, *Better Bootstrap Confidence Intervals* (1987): the quantiles `Φ(z0 + (z0 + z) / (1 - a (z0 + z)))` of the resampled
+    /// statistic, `z0` from the part of it that lies below the statistic (ties count half), `a` from the skewness of the
+    /// leave-one-out values. Quantiles between two values are interpolated linearly.
+    pub fn interval(&self, level: f64, statistic: impl Fn(&[f64]) -> Option<f64>) -> Option<[f64; 2]> {
+        let value = statistic(&self.means)?;
+        let mut values: Vec<f64> = self.resampled.iter().filter_map(|means| statistic(means)).collect();
+        if values.is_empty() || (values.len() as f64) < NEEDED * self.resampled.len() as f64 {
+            return None;
+        }
+        values.sort_unstable_by(f64::total_cmp);
+        let left_out: Option<Vec<f64>> = (0..self.rows.len()).map(|row| statistic(&self.without(row))).collect();
+        let acceleration = acceleration(&left_out?);
+        let normal = Normal::standard();
+        let below = values.partition_point(|v| *v < value) as f64;
+        let ties = values.partition_point(|v| *v <= value) as f64 - below;
+        let count = values.len() as f64;
+        // All on one side: as far as the number of resamples can tell.
+        let part = ((below + 0.5 * ties) / count).clamp(0.5 / count, 1.0 - 0.5 / count);
+        let bias = normal.inverse_cdf(part);
+        let end = |tail: f64| {
+            let z = bias + normal.inverse_cdf(tail);
+            quantile(&values, normal.cdf(bias + z / (1.0 - acceleration * z)))
+        };
+        Some([end(0.5 - 0.5 * level), end(0.5 + 0.5 * level)])
+    }
+
+    /// The means of all documents but one.
+    fn without(&self, row: usize) -> Vec<f64> {
+        let count = self.rows.len() as f64;
+        let pairs = self.means.iter().zip(&self.rows[row]);
+        pairs.map(|(mean, value)| (mean * count - value) / (count - 1.0)).collect()
+    }
+}
+
+fn mean(rows: &[Vec<f64>], weight: impl Fn(usize) -> f64, total: f64) -> Vec<f64> {
+    let mut sums = vec![0.0; rows.first().map_or(0, Vec::len)];
+    for (index, row) in rows.iter().enumerate() {
+        let weight = weight(index);
+        if weight > 0.0 {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += weight * value;
+            }
+        }
+    }
+    sums.iter().map(|sum| sum / total).collect()
+}
+
+/// A sixth of the skewness of leave-one-out values, seen from their mean.
+fn acceleration(left_out: &[f64]) -> f64 {
+    let mean = left_out.iter().sum::<f64>() / left_out.len() as f64;
+    let power = |n: i32| left_out.iter().map(|value| (mean - value).powi(n)).sum::<f64>();
+    let spread = power(2).powf(1.5);
+    if spread > 0.0 { power(3) / (6.0 * spread) } else { 0.0 }
+}
+
+/// The quantile of increasing values: at `part` of the way from the first to the last.
+fn quantile(values: &[f64], part: f64) -> f64 {
+    let place = part.clamp(0.0, 1.0) * (values.len() - 1) as f64;
+    let (low, share) = (place.floor() as usize, place.fract());
+    let high = (low + 1).min(values.len() - 1);
+    values[low] + share * (values[high] - values[low])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_of_a_normal_mean_is_the_textbook_s() {
+        let rows: Vec<Vec<f64>> = (0..400).map(|i| vec![(f64::from(i) - 199.5) / 100.0]).collect();
+        let [low, high] = Bootstrap::new(&rows, 20_000, 3).interval(0.95, |means| Some(means[0])).unwrap();
+        let deviation = (rows.iter().map(|row| row[0] * row[0]).sum::<f64>() / 400.0 / 400.0).sqrt();
+        assert!((low + 1.96 * deviation).abs() < 0.05 * deviation, "{low}, {deviation}");
+        assert!((high - 1.96 * deviation).abs() < 0.05 * deviation, "{high}, {deviation}");
+    }
+
+    #[test]
+    fn a_skewed_mean_has_a_skewed_interval() {
+        let rows: Vec<Vec<f64>> = (0..50).map(|i| vec![(f64::from(i) / 8.0).exp()]).collect();
+        let bootstrap = Bootstrap::new(&rows, 4000, 3);
+        let mean = bootstrap.means()[0];
+        let [low, high] = bootstrap.interval(0.95, |means| Some(means[0])).unwrap();
+        assert!(high - mean > 1.3 * (mean - low), "{low} {mean} {high}");
+        // BCa is transformation-respecting: the logarithm's interval is the interval's logarithm.
+        let logs = bootstrap.interval(0.95, |means| Some(means[0].ln())).unwrap();
+        assert!((logs[0] - low.ln()).abs() < 0.02 && (logs[1] - high.ln()).abs() < 0.02);
+    }
+
+    #[test]
+    fn without_values_there_is_no_interval() {
+        let rows = vec![vec![1.0], vec![2.0], vec![4.0]];
+        assert_eq!(Bootstrap::new(&rows, 0, 1).interval(0.95, |means| Some(means[0])), None);
+        let bootstrap = Bootstrap::new(&rows, 100, 1);
+        assert_eq!(bootstrap.interval(0.95, |_| None), None);
+        assert_eq!(bootstrap.interval(0.95, |means| (means[0] > 2.0).then_some(1.0)), None);
+        assert_eq!(bootstrap.interval(0.95, |_| Some(3.0)), Some([3.0, 3.0]));
+    }
+}
