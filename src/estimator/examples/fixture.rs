@@ -1,0 +1,97 @@
+//! A small recorded experiment as JSON: documents, answers, counts, and all that the estimators make of them. An independent
+//! transcription of the formulas in NumPy and SciPy reads it (`tests/estimator/check.py`).
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use surprisal_estimator::{
+    Bootstrap, Correction, Design, EntropyMethod, Error, Estimates, ExactSource, Gaussian, LogprobSource, NgramEntropy,
+    Pairing, Plan, Process, Report, SantaFe, Step, TwoPoint,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let mut experiments = Vec::new();
+    for (pairing, negatives, method, n, weight) in
+        [(Pairing::Same, 1, EntropyMethod::Grassberger, 2, 0.8), (Pairing::Crossed, 3, EntropyMethod::ChaoShen, 1, 0.5)]
+    {
+        let (splits, ratios) = (vec![2, 4, 8, 16, 32], vec![2, 3, 4]);
+        let design = Design { splits, ratios, window: 128, negatives, pairing, seed: 4, ..Design::default() };
+        experiments.push(experiment(design, method, n, weight).await?);
+    }
+    println!("{}", json!({ "experiments": experiments, "bootstrap": bootstrap(), "gaussian": gaussian()? }));
+    Ok(())
+}
+
+async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64) -> Result<Value, Error> {
+    let process = SantaFe::new(60, 1.4, 1e-3)?;
+    let plan = Plan::of(40, design)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(17);
+    let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
+    let texts = || documents.iter().map(Vec::as_slice);
+    let source = ExactSource::new(process);
+    let queries = plan.steps().iter().map(|step| step.query(&documents)).collect();
+    let answers = source.logprobs(queries).await?;
+    let correction = Correction { entropy: NgramEntropy::by(method, texts(), n)?, weight };
+    let estimates = Estimates::new(&plan, &answers, Some(correction))?;
+    let report = Report::new("fixture", source.model(), &estimates);
+
+    let step = |(step, logprobs): (&Step, &Vec<f32>)| {
+        let (kind, x, y, split, end) = match *step {
+            Step::Whole { document, end } => ("whole", document, document, 0, end),
+            Step::Crossed { x, y, split, end } => ("crossed", x, y, split, end),
+            Step::Marginal { document, split, end } => ("marginal", document, document, split, end),
+        };
+        json!({ "kind": kind, "x": x, "y": y, "split": split, "end": end, "logprobs": logprobs })
+    };
+    let mut entropies = Vec::new();
+    for method in EntropyMethod::ALL {
+        for n in 1..=3 {
+            entropies.push(NgramEntropy::by(method, texts(), n)?);
+        }
+    }
+    Ok(json!({
+        "documents": documents,
+        "partners": plan.partners(),
+        "pairing": plan.pairing(),
+        "correction": { "n": n, "weight": weight, "method": method },
+        "steps": plan.steps().iter().zip(&answers).map(step).collect::<Vec<_>>(),
+        "rows": report.rows,
+        "fits": report.fits,
+        "nll": report.nll,
+        "entropies": entropies,
+        "two_point": TwoPoint::of_texts(texts(), &[1, 2, 4, 8, 16, 32], method)?,
+    }))
+}
+
+fn bootstrap() -> Value {
+    let row = |i: u32| vec![(f64::from(i) * 0.7).sin().exp(), 2.0 + (f64::from(i) * 1.3).cos()];
+    let rows: Vec<Vec<f64>> = (0..50).map(row).collect();
+    let bootstrap = Bootstrap::new(&rows, 999, 5);
+    json!({
+        "rows": rows,
+        "resampled": bootstrap.resampled(),
+        "mean": bootstrap.interval(0.95, |means| Some(means[0])),
+        "quotient": bootstrap.interval(0.9, |means| Some(means[0] / means[1])),
+    })
+}
+
+fn gaussian() -> Result<Value, Error> {
+    let (length, exponent, strength) = (48, 0.6, 0.2);
+    let process = Gaussian::new(length, exponent, strength)?;
+    let values = process.sample(length, &mut ChaCha8Rng::seed_from_u64(9));
+    let pairs = [(1, 1), (8, 8), (8, 16), (12, 36)];
+    let known = |(m, n): (usize, usize)| {
+        let marginal: f64 = process.logprobs(&[], &values[m..m + n])?.iter().sum();
+        let conditional: f64 = process.logprobs(&values[..m], &values[m..m + n])?.iter().sum();
+        let (truth, vclub) = (process.mutual_information(m, n), process.vclub_limit(m, n));
+        Ok(json!({ "m": m, "n": n, "truth": truth, "vclub": vclub, "marginal": marginal, "conditional": conditional }))
+    };
+    Ok(json!({
+        "exponent": exponent,
+        "strength": strength,
+        "values": values,
+        "known": pairs.into_iter().map(known).collect::<Result<Vec<_>, Error>>()?,
+        "two_point": (1..length).map(|d| process.two_point(d)).collect::<Vec<_>>(),
+    }))
+}

@@ -1,0 +1,252 @@
+"""The estimators' formulas once more, in NumPy and SciPy, against what the Rust crate made of the same recorded answers.
+
+Reads the fixture (`cargo run -p surprisal-estimator --example fixture`) from standard input; fails at the first number that
+differs by more than 1e-9, absolutely or, for large ones, relatively.
+"""
+
+import json
+import sys
+from collections import Counter
+
+import numpy as np
+from scipy import linalg, optimize, special, stats
+
+compared = 0
+
+
+def same(name, ours, theirs, tolerance=1e-9):
+    global compared
+    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+    assert ours.shape == theirs.shape, f"{name}: {ours.shape} and {theirs.shape}"
+    error = np.max(np.abs(ours - theirs) / np.maximum(1.0, np.abs(ours)), initial=0.0)
+    assert error <= tolerance, f"{name}: {ours} here, {theirs} there"
+    compared += ours.size
+
+
+def mean_and_error(values):
+    return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
+
+
+def entropy(counts, method):
+    """Entropy and error of counts, in nats."""
+    c = np.array(counts, float)
+    total = c.sum()
+    if method == "grassberger":
+        g = special.psi(c) + (-1.0) ** c / 2 * (special.psi((c + 1) / 2) - special.psi(c / 2))
+        value = np.log(total) - (c * g).sum() / total
+        square = (c / total * (g - np.log(total)) ** 2).sum()
+        return value, np.sqrt(max(square - value**2, 0)) / np.sqrt(total)
+    p = c / total
+    plug_in = -(p * np.log(p)).sum()
+    error = np.sqrt(max((p * np.log(p) ** 2).sum() - plug_in**2, 0)) / np.sqrt(total)
+    if method == "plug-in":
+        return plug_in, error
+    if method == "miller-madow":
+        return plug_in + (len(c) - 1) / (2 * total), error
+    assert method == "chao-shen"
+    q = (1 - min((c == 1).sum(), total - 1) / total) * p
+    terms = -q * np.log(q) / (1 - (1 - q) ** total)
+    value = terms.sum()
+    return value, np.sqrt(max((terms**2 / p).sum() - value**2, 0)) / np.sqrt(total)
+
+
+def ngrams(documents, n):
+    return Counter(tuple(d[i : i + n]) for d in documents for i in range(len(d) - n + 1))
+
+
+def check_entropies(experiment):
+    for e in experiment["entropies"]:
+        counts = list(ngrams(experiment["documents"], e["n"]).values())
+        same(f"entropy {e['method']} {e['n']}", entropy(counts, e["method"]), (e["nats"], e["error"]))
+        assert (e["total"], e["distinct"]) == (sum(counts), len(counts))
+
+
+def check_two_point(experiment):
+    documents, two_point = experiment["documents"], experiment["two_point"]
+    method = two_point["method"]
+    single = entropy(list(ngrams(documents, 1).values()), method)
+    values = []
+    for point in two_point["points"]:
+        d = point["distance"]
+        pairs = Counter((text[i], text[i + d]) for text in documents for i in range(len(text) - d))
+        joint = entropy(list(pairs.values()), method)
+        values.append(2 * single[0] - joint[0])
+        error = np.sqrt((2 * single[1]) ** 2 + joint[1] ** 2)
+        same(f"two-point at {d}", (values[-1], error), (point["value"], point["error"]))
+    distances = [point["distance"] for point in two_point["points"]]
+    if "fit" in two_point:
+        check_fit("two-point", distances, values, None, two_point["fit"])
+    if "additive" in two_point:
+        check_fit("two-point", distances, values, None, two_point["additive"], lowest=0.0)
+
+
+def check_fit(name, x, y, errors, fit, lowest=None):
+    x, y = np.array(x, float), np.array(y, float)
+    kept = y > 0
+    assert [int(v) for v in fit.get("left_out", [])] == [int(v) for v in x[~kept]], name
+    x, y = x[kept], y[kept]
+    name = f"{name}, {fit['method']}"
+    if fit["method"] == "least_squares":
+        line = stats.linregress(np.log(x), np.log(y))
+        amplitude = np.exp(line.intercept)
+        ours = (amplitude, line.slope, amplitude * line.intercept_stderr, line.stderr)
+    elif fit["method"] == "weighted":
+        weights = y / np.array(errors)[kept]
+        (slope, intercept), covariance = np.polyfit(np.log(x), np.log(y), 1, w=weights, cov="unscaled")
+        amplitude = np.exp(intercept)
+        ours = (amplitude, slope, amplitude * np.sqrt(covariance[1, 1]), np.sqrt(covariance[0, 0]))
+    else:
+        lowest = -y.max() if lowest is None else lowest
+        best = additive(x, y, lowest)
+        if best is None:
+            # At a bound: there the crate tells no errors, and ours is a bounded problem of two unknowns.
+            assert "exponent_error" not in fit, name
+            at_low = abs(fit["bias"] - lowest) < 1e-12
+            assert at_low or abs(fit["bias"] - y.min()) < 1e-5 * y.min(), (name, fit, lowest, y.min())
+            return
+        (amplitude, slope, bias), covariance = best
+        same(f"{name}, bias", bias, fit["bias"])
+        ours = (amplitude, slope, np.sqrt(covariance[0, 0]), np.sqrt(covariance[1, 1]))
+    same(name, ours, [fit[key] for key in ("amplitude", "exponent", "amplitude_error", "exponent_error")])
+
+
+def additive(x, y, lowest):
+    """Least squares of (A x^b + c) / y - 1, or None where its minimum lies outside the bounds of c."""
+    centre = np.exp(np.mean(np.log(x)))
+    u = x / centre
+
+    def residuals(p):
+        return (p[0] * u ** p[1] + p[2]) / y - 1
+
+    def jacobian(p):
+        power = u ** p[1]
+        return np.stack([power / y, p[0] * np.log(u) * power / y, 1 / y], axis=1)
+
+    best = None
+    for exponent in (-1.5, -0.5, 0.3, 0.8, 1.5):
+        for bias in (0.0, 0.5 * y.min()):
+            start = [np.median(y) - bias, exponent, bias]
+            bounds = ([0, -4, lowest], [np.inf, 4, y.min() * (1 - 1e-6)])
+            found = optimize.least_squares(residuals, start, jacobian, bounds=bounds, xtol=1e-15, ftol=1e-15, gtol=1e-15)
+            if best is None or found.cost < best.cost:
+                best = found
+    if best.x[2] - lowest < 1e-4 or y.min() - best.x[2] < 1e-4 * y.min():
+        return None
+    p = best.x
+    for _ in range(20):
+        j = jacobian(p)
+        p = p - np.linalg.solve(j.T @ j, j.T @ residuals(p))
+    j = jacobian(p)
+    variance = (residuals(p) ** 2).sum() / (len(x) - 3)
+    # Back to lengths in tokens: A = A' / centre^b.
+    scale = centre ** -p[1]
+    change = np.array([[scale, -np.log(centre) * p[0] * scale, 0], [0, 1, 0], [0, 0, 1]])
+    covariance = change @ np.linalg.inv(j.T @ j) @ change.T * variance
+    return (p[0] * scale, p[1], p[2]), covariance
+
+
+def check_estimates(experiment):
+    count = len(experiment["documents"])
+    whole, marginal, crossed = {}, {}, {}
+    for step in experiment["steps"]:
+        logprobs = np.array(step["logprobs"])
+        if step["kind"] == "whole":
+            whole[step["x"]] = logprobs
+        elif step["kind"] == "marginal":
+            marginal[step["split"], step["y"]] = logprobs
+        else:
+            crossed.setdefault((step["split"], step["y"]), []).append(logprobs)
+    n, weight = experiment["correction"]["n"], experiment["correction"]["weight"]
+    h, h_error = entropy(list(ngrams(experiment["documents"], n).values()), experiment["correction"]["method"])
+    partners = experiment["partners"]
+    for row in experiment["rows"]:
+        split, length = row["split"], row["length"]
+        assert length == row["ratio"] * split
+        own = np.array([whole[i][split:length].sum() for i in range(count)])
+        alone = np.array([marginal[split, i][: length - split].sum() for i in range(count)])
+        head = np.array([marginal[split, i][:n].sum() for i in range(count)])
+        others = np.array([np.mean([c[: length - split].sum() for c in crossed[split, i]]) for i in range(count)])
+        paired, unpaired = mean_and_error(own - alone), mean_and_error(own - alone[partners])
+        replaced = alone - head + weight * -h + (1 - weight) * head
+        name = f"ratio {row['ratio']}, split {split}"
+        is_same = experiment["pairing"] == "same"
+        corrected = mean_and_error(own - (replaced if is_same else replaced[partners]))
+        if split == min(r["split"] for r in experiment["rows"]):
+            corrected = corrected[0], np.hypot(corrected[1], h_error)
+        for key, ours in (
+            ("direct", paired if is_same else unpaired),
+            ("corrected", corrected),
+            ("vclub", mean_and_error(own - others)),
+        ):
+            same(f"{key}, {name}", ours, (row[key]["value"], row[key]["error"]))
+        errors = row["pairing_errors"]
+        same(f"pairing, {name}", (paired[1], unpaired[1]), (errors["same"], errors["crossed"]))
+    positions = np.array([whole[i] for i in range(count)])
+    for t, there in enumerate(experiment["nll"]):
+        same(f"NLL at {t}", mean_and_error(-positions[:, t]), (there["value"], there["error"]))
+    for fit in experiment["fits"]:
+        rows = [row for row in experiment["rows"] if row["ratio"] == fit["ratio"]]
+        values, errors = zip(*((row[fit["series"]]["value"], row[fit["series"]]["error"]) for row in rows))
+        check_fit(f"{fit['series']}, ratio {fit['ratio']}", [row["length"] for row in rows], values, errors, fit)
+    kinds = {(fit["ratio"], fit["series"], fit["method"]) for fit in experiment["fits"]}
+    assert len(kinds) == len(experiment["fits"]) == 27, kinds
+
+
+def bca(value, resampled, left_out, level):
+    resampled = np.sort(resampled)
+    z0 = stats.norm.ppf(((resampled < value).sum() + (resampled <= value).sum()) / 2 / len(resampled))
+    d = left_out.mean() - left_out
+    a = (d**3).sum() / (6 * (d**2).sum() ** 1.5)
+    z = z0 + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    return np.quantile(resampled, stats.norm.cdf(z0 + z / (1 - a * z)))
+
+
+def check_bootstrap(fixture):
+    rows, resampled = np.array(fixture["rows"]), np.array(fixture["resampled"])
+    left_out = np.array([np.delete(rows, i, axis=0).mean(axis=0) for i in range(len(rows))])
+    same("BCa of a mean", bca(rows.mean(axis=0)[0], resampled[:, 0], left_out[:, 0], 0.95), fixture["mean"])
+    quotient = lambda means: means[..., 0] / means[..., 1]
+    ours = bca(quotient(rows.mean(axis=0)), quotient(resampled), quotient(left_out), 0.9)
+    same("BCa of a quotient", ours, fixture["quotient"])
+    # SciPy's own, which draws other resamples.
+    theirs = stats.bootstrap((rows[:, 0],), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+    same("BCa of SciPy", theirs, fixture["mean"], tolerance=0.05)
+
+
+def check_gaussian(fixture):
+    values = np.array(fixture["values"])
+    n = len(values)
+    k = np.arange(1, n)
+    partial = np.sqrt(1 - np.exp(-2 * fixture["strength"] * k ** (fixture["exponent"] - 2)))
+    # The covariance with these partial autocorrelations: each new correlation is the one that a normal prediction from the
+    # values between leaves, plus the partial one.
+    r = [1.0, partial[0]]
+    for t in range(2, n):
+        inner = linalg.toeplitz(r[: t - 1])
+        forward = np.array(r[1:t])
+        solved = linalg.solve(inner, forward[::-1], assume_a="pos")
+        rest = 1 - forward[::-1] @ solved
+        r.append(forward @ solved + partial[t - 1] * rest)
+    covariance = linalg.toeplitz(r)
+    density = lambda a, b: stats.multivariate_normal(np.zeros(b - a), covariance[a:b, a:b]).logpdf(values[a:b])
+    for known in fixture["known"]:
+        m, size = known["m"], known["m"] + known["n"]
+        x, y, both = covariance[:m, :m], covariance[m:size, m:size], covariance[:size, :size]
+        ln_det = lambda matrix: np.linalg.slogdet(matrix)[1]
+        truth = (ln_det(x) + ln_det(y) - ln_det(both)) / 2
+        given = y - both[m:, :m] @ linalg.solve(x, both[:m, m:])
+        vclub = np.trace(linalg.solve(given, y)) - known["n"]
+        marginal, conditional = density(m, size), density(0, size) - density(0, m)
+        theirs = [known[key] for key in ("truth", "vclub", "marginal", "conditional")]
+        same(f"Gaussian {m}, {size}", (truth, vclub, marginal, conditional), theirs)
+    same("Gaussian two-point", -0.5 * np.log(1 - np.array(r[1:]) ** 2), fixture["two_point"])
+
+
+fixture = json.load(sys.stdin)
+for experiment in fixture["experiments"]:
+    check_entropies(experiment)
+    check_two_point(experiment)
+    check_estimates(experiment)
+check_bootstrap(fixture["bootstrap"])
+check_gaussian(fixture["gaussian"])
+print(f"{compared} numbers agree to 1e-9")
