@@ -8,6 +8,8 @@ mod backend;
 mod cache;
 mod chain;
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "shim"))]
+pub mod cuda;
 mod engine;
 mod running;
 mod scheduler;
