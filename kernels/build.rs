@@ -19,12 +19,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     for variable in ["NVCC", "CUDA_HOME"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
+    #[cfg(feature = "shim")]
+    shim()?;
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("fatbins.rs"), fatbins()?)?;
+    Ok(())
+}
+
+#[cfg(feature = "shim")]
+fn shim() -> Result<(), cc::Error> {
     // Fused multiply-adds would make the shim's sums differ from one compiler to the next.
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").file("cpu/all.cpp").opt_level(2).warnings(false);
-    build.flag("-fno-strict-aliasing").flag("-ffp-contract=off").try_compile("surprisal_kernels_cpu")?;
-    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("fatbins.rs"), fatbins()?)?;
-    Ok(())
+    build.flag("-fno-strict-aliasing").flag("-ffp-contract=off").try_compile("surprisal_kernels_cpu")
 }
 
 /// A table of the kernels' images; empty without nvcc.

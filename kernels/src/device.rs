@@ -20,6 +20,12 @@ impl Address {
         Self(address)
     }
 
+    /// As the driver counts it.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
     /// Where the CPU shim reads these values.
     #[must_use]
     pub fn of<T>(values: &[T]) -> Self {

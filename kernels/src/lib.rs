@@ -4,12 +4,13 @@
 //! as C++: one CUDA thread is one fiber, and a launch checks what a GPU would leave unchecked.
 //!
 //! Each kernel has one struct, laid out as its parameter, whose `launch` checks the shape and computes grid, block and
-//! shared memory. A [`Launch`] runs on any [`Device`]: [`cpu::Cpu`] here, `cuda::Module` where there is a GPU (feature
+//! shared memory. A [`Launch`] runs on any [`Device`]: `cpu::Cpu` here (feature `shim`), `cuda::Module` where there is a GPU (feature
 //! `cuda`, which needs no toolkit to build and no driver to start).
 //!
 //! No sum depends on the batch: a row's bits follow from its values, and a query's from its position and its keys.
 
 pub mod attention;
+#[cfg(feature = "shim")]
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

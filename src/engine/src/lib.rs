@@ -8,6 +8,8 @@ mod backend;
 mod cache;
 mod chain;
 mod cpu;
+#[cfg(feature = "shim")]
+pub mod cuda;
 mod draw;
 mod engine;
 mod histogram;

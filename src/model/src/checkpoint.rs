@@ -1,5 +1,6 @@
 //! `Checkpoint`: memory-mapped safetensors, read tensor by tensor and checked against what is expected.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -179,6 +180,31 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// A tensor's values as little-endian bf16 in row-major order: as stored where they are bf16, else rounded to nearest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::tensor_f32`].
+    pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
+        let (info, shard) = self.find(name)?;
+        if info.dtype != Dtype::BF16 {
+            let mut bytes = Vec::new();
+            let round = |value: &f32| bf16::from_f32(*value).to_le_bytes();
+            self.read_slabs(name, shape, |_, slab| bytes.extend(slab.iter().flat_map(round)))?;
+            return Ok(Cow::Owned(bytes));
+        }
+        self.check_tensor(name, shape)?;
+        let (bytes, value) = (shard.bytes(info), |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]));
+        match bytes.par_chunks_exact(2).position_any(|pair| !value(pair).is_finite()) {
+            None => Ok(Cow::Borrowed(bytes)),
+            Some(at) => Err(Error::Tensor {
+                name: name.to_owned(),
+                expected: "finite values".to_owned(),
+                found: format!("{} at index {at}", value(&bytes[2 * at..])),
+            }),
+        }
+    }
+
     /// A tensor's header, and the file that has it.
     fn find(&self, name: &str) -> Result<(&TensorInfo, &Shard), Error> {
         let missing = || Error::MissingTensor { name: name.to_owned() };
@@ -330,6 +356,12 @@ mod tests {
         assert_eq!(checkpoint.tensor_f32("f", &[1, 2]).unwrap(), [0.1, 0.2]);
         assert_eq!(checkpoint.tensor_f32("b", &[2]).unwrap(), [1.5, -2.0]);
         assert_eq!(checkpoint.tensor_f32("h", &[2]).unwrap(), [0.25, 3.0]);
+        for (name, shape, values) in
+            [("b", &[2][..], [1.5, -2.0]), ("h", &[2], [0.25, 3.0]), ("f", &[1, 2], [0.100_097_656, 0.200_195_31])]
+        {
+            let bytes: Vec<u8> = values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
+            assert_eq!(checkpoint.tensor_bf16(name, shape).unwrap(), bytes, "{name}");
+        }
         assert_eq!(checkpoint.parameters(), 9);
         let message = |name: &str, shape: &[usize]| checkpoint.tensor_f32(name, shape).unwrap_err().to_string();
         assert_eq!(message("f", &[2, 1]), "tensor f: expected shape [2, 1], found [1, 2]");

@@ -91,6 +91,32 @@ pub enum LoadError {
     /// The machine lacks them.
     #[error("the instructions {0:?} were asked for, which this machine does not have")]
     Instructions(Instructions),
+    /// The device's kernels do not take the model.
+    #[error("{field} is {value}, but on this device it must be {limit}")]
+    Unsupported {
+        /// The field of config.json.
+        field: &'static str,
+        /// What it is.
+        value: usize,
+        /// What it may be.
+        limit: &'static str,
+    },
+    /// The device's memory does not hold the model.
+    #[error(
+        "the model takes {needed} bytes of the device's memory ({weights} of weights), but {free} are free; \
+         lower the longest sequence or the token budget, or take a larger device"
+    )]
+    DeviceMemory {
+        /// Bytes of all but the KV cache, and of the cache's least.
+        needed: usize,
+        /// Bytes of weights among them.
+        weights: usize,
+        /// Bytes to be had.
+        free: usize,
+    },
+    /// The device failed, or there is none.
+    #[error(transparent)]
+    Device(#[from] BackendError),
     /// The threads could not be started.
     #[error("the compute threads could not be started: {0}")]
     Threads(String),

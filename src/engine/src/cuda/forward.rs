@@ -1,0 +1,257 @@
+//! A Llama's forward pass as launches and products in one queue; nothing waits until the answers are read.
+
+// Launches trust their addresses: each is of a region that holds what its shape says, and indices were checked by the plan.
+#![allow(unsafe_code)]
+
+use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace};
+use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles};
+use surprisal_kernels::rows::{Embedding, KvCache, RmsNorm, SiluMul};
+use surprisal_kernels::{Address, Error, Launch};
+
+use super::accelerator::{Accelerator, Product, Region};
+use super::plan::{Group, Plan, Room};
+use super::shape::Shape;
+use super::weights::{Layer, Linear, Weights, int_bytes, ints};
+use super::workspace::{Cache, SCORE_ROWS, Workspace};
+use crate::backend::{BLOCK_TOKENS, BackendError};
+
+type Done = Result<(), BackendError>;
+
+/// Everything a pass reads and writes.
+pub(super) struct Pass<'a, A> {
+    pub(super) device: &'a mut A,
+    pub(super) shape: &'a Shape,
+    pub(super) room: &'a Room,
+    pub(super) weights: &'a Weights,
+    pub(super) work: &'a Workspace,
+    pub(super) cache: &'a Cache,
+    pub(super) plan: &'a Plan,
+}
+
+impl<A: Accelerator> Pass<'_, A> {
+    /// Runs the plan's tokens, keeps hidden states, and returns the log-probabilities asked for.
+    pub(super) fn run(&mut self) -> Result<Vec<f32>, BackendError> {
+        self.device.write(self.work.ints, &int_bytes(&self.plan.ints))?;
+        let rows = self.plan.tokens.len();
+        if rows > 0 {
+            let tokens = self.ints(&self.plan.tokens)?;
+            self.gather(self.work.residual, self.weights.embedding, self.shape.vocab, tokens, rows)?;
+            self.layers(rows)?;
+        }
+        // What is kept is kept after what was kept before is read.
+        self.score()?;
+        let row = self.shape.hidden * 2;
+        for &(from, block) in &self.plan.keep {
+            let from = self.cache.hidden.part((self.room.blocks + from) * row, row)?;
+            self.device.copy(from, self.cache.hidden.part(block * row, row)?)?;
+        }
+        let mut bytes = vec![0; self.plan.scored.len() * 4];
+        self.device.read(self.work.logprobs, &mut bytes)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    /// From embeddings in `residual` to normed hidden states in the hidden store's last rows.
+    fn layers(&mut self, rows: usize) -> Done {
+        let work = self.work;
+        let normed = self.batch_states()?;
+        for (index, layer) in self.weights.layers.iter().enumerate() {
+            self.norm(layer.attention_norm, if index == 0 { None } else { Some(work.delta) }, normed, rows)?;
+            self.product(work.qkv, normed, &layer.qkv, rows)?;
+            self.write_kv(layer, index, rows)?;
+            self.prefill(index)?;
+            self.decode(index)?;
+            self.product(work.delta, work.attended, &layer.output, rows)?;
+            self.norm(layer.mlp_norm, Some(work.delta), normed, rows)?;
+            self.product(work.gate_up, normed, &layer.gate_up, rows)?;
+            self.silu_mul(rows)?;
+            self.product(work.delta, work.inner, &layer.down, rows)?;
+        }
+        self.norm(self.weights.norm, Some(work.delta), normed, rows)
+    }
+
+    /// The head, tile by tile of scored rows.
+    fn score(&mut self) -> Done {
+        let (work, shape) = (self.work, self.shape);
+        let states = self.room.blocks + self.room.rows;
+        let all = self.plan.scored.len();
+        for first in (0..all).step_by(SCORE_ROWS) {
+            let rows = (all - first).min(SCORE_ROWS);
+            let at = |range: &std::ops::Range<usize>| range.start + first..range.start + first + rows;
+            let ids = self.ints(&at(&self.plan.scored))?;
+            self.gather(work.scored, self.cache.hidden, states, ids, rows)?;
+            let Linear { weights, bias, n, k } = self.weights.head;
+            let product = Product { out: work.logits, x: work.scored, weights, bias, rows, n, k, wide: true };
+            self.device.multiply(&product)?;
+            let args = LogprobTiles {
+                parts: work.logprob_parts.holding(rows * tiles(shape.vocab as u32) as usize * PART_BYTES)?,
+                top_logits: Address::NULL,
+                top_ids: Address::NULL,
+                logits: work.logits.holding(rows * n * 4)?,
+                targets: self.ints(&at(&self.plan.targets))?,
+                stride: n as u64,
+                vocabulary: shape.vocab as u32,
+                top: 0,
+            };
+            let out = LogprobOut {
+                logprobs: work.logprobs.part(first * 4, rows * 4)?.holding(rows * 4)?,
+                ranks: work.ranks.holding(rows * 4)?,
+                entropies: work.entropies.holding(rows * 4)?,
+                top_logprobs: Address::NULL,
+                top_ids: Address::NULL,
+            };
+            self.launch(args.launch(rows as u32))?;
+            self.launch(args.combine(out, rows as u32))?;
+        }
+        Ok(())
+    }
+
+    /// The part of the hidden store that is of this batch's rows.
+    fn batch_states(&self) -> Result<Region, BackendError> {
+        let row = self.shape.hidden * 2;
+        let first = self.room.blocks * row;
+        self.cache.hidden.part(first, self.cache.hidden.bytes() - first)
+    }
+
+    fn ints(&self, range: &std::ops::Range<usize>) -> Result<Address, BackendError> {
+        ints(self.work.ints, range.start, range.len())?.holding(range.len() * 4)
+    }
+
+    fn launch<T: Copy>(&mut self, launch: Result<Launch<T>, Error>) -> Done {
+        // SAFETY: the addresses in every launch of this file are of regions that hold what the launch's shape reads and
+        // writes, regions live as long as the device, and ids, slots, tables and positions come from a checked plan.
+        unsafe { self.device.launch(&launch?) }
+    }
+
+    /// Rows of a matrix as wide as the residual stream, by their indices.
+    fn gather(&mut self, out: Region, table: Region, table_rows: usize, ids: Address, rows: usize) -> Done {
+        let row = self.shape.hidden * 2;
+        let args = Embedding {
+            out: out.holding(rows * row)?,
+            table: table.holding(table_rows * row)?,
+            ids,
+            n: self.shape.hidden as u32,
+            vocabulary: table_rows as u32,
+        };
+        self.launch(args.launch(rows as u32))
+    }
+
+    /// The residual stream's norm, after `added` was added to it.
+    fn norm(&mut self, weight: Region, added: Option<Region>, out: Region, rows: usize) -> Done {
+        let bytes = rows * self.shape.hidden * 2;
+        let residual = self.work.residual.holding(bytes)?;
+        let args = RmsNorm {
+            out: out.holding(bytes)?,
+            x: added.map_or(Ok(residual), |added| added.holding(bytes))?,
+            residual: if added.is_some() { residual } else { Address::NULL },
+            weight: weight.holding(self.shape.hidden * 2)?,
+            n: self.shape.hidden as u32,
+            epsilon: self.shape.eps,
+        };
+        self.launch(args.launch(rows as u32))
+    }
+
+    fn product(&mut self, out: Region, x: Region, linear: &Linear, rows: usize) -> Done {
+        let &Linear { weights, bias, n, k } = linear;
+        self.device.multiply(&Product { out, x, weights, bias, rows, n, k, wide: false })
+    }
+
+    fn write_kv(&mut self, layer: &Layer, index: usize, rows: usize) -> Done {
+        let (shape, work) = (self.shape, self.work);
+        let (keys, values) = self.cache.layers[index];
+        let cached = self.room.blocks * BLOCK_TOKENS * shape.slot_bytes();
+        let norm = |norm: Option<Region>| norm.map_or(Ok(Address::NULL), |norm| norm.holding(shape.head * 2));
+        let args = KvCache {
+            queries: work.queries.holding(rows * shape.queries() * 2)?,
+            keys: keys.holding(cached)?,
+            values: values.holding(cached)?,
+            key_scales: Address::NULL,
+            value_scales: Address::NULL,
+            qkv: work.qkv.holding(rows * shape.qkv() * 2)?,
+            cos_sin: self.weights.cos_sin.holding(shape.max_length * shape.head * 4)?,
+            positions: self.ints(&self.plan.positions)?,
+            slots: self.ints(&self.plan.slots)?,
+            query_norm: norm(layer.head_norms.map(|norms| norms.0))?,
+            key_norm: norm(layer.head_norms.map(|norms| norms.1))?,
+            heads: shape.heads as u32,
+            kv_heads: shape.kv_heads as u32,
+            epsilon: shape.eps * shape.filled(),
+        };
+        self.launch(args.launch(rows as u32, shape.head as u32))
+    }
+
+    fn prefill(&mut self, index: usize) -> Done {
+        let (shape, work) = (self.shape, self.work);
+        let Group { rows, sequences, table, table_width, contexts, starts, tiles, .. } = &self.plan.prefill;
+        if *sequences == 0 {
+            return Ok(());
+        }
+        let (keys, values) = self.cache.layers[index];
+        let cached = self.room.blocks * BLOCK_TOKENS * shape.slot_bytes();
+        let args = PagedAttention {
+            out: work.attended.holding(rows.end * shape.queries() * 2)?,
+            q: work.queries.holding(rows.end * shape.queries() * 2)?,
+            keys: keys.holding(cached)?,
+            values: values.holding(cached)?,
+            key_scales: Address::NULL,
+            value_scales: Address::NULL,
+            table: self.ints(table)?,
+            contexts: self.ints(contexts)?,
+            starts: self.ints(starts)?,
+            tiles: self.ints(tiles)?,
+            table_width: *table_width as u32,
+            block_size: BLOCK_TOKENS as u32,
+            heads: shape.heads as u32,
+            kv_heads: shape.kv_heads as u32,
+            window: shape.window,
+            scale: self.scale(),
+        };
+        self.launch(args.launch(shape.head as u32, tiles.len() as u32 / 2))
+    }
+
+    fn decode(&mut self, index: usize) -> Done {
+        let (shape, work) = (self.shape, self.work);
+        let Group { rows, sequences, table, table_width, contexts, longest, .. } = &self.plan.decode;
+        if *sequences == 0 {
+            return Ok(());
+        }
+        let (keys, values) = self.cache.layers[index];
+        let cached = self.room.blocks * BLOCK_TOKENS * shape.slot_bytes();
+        let row = shape.queries() * 2;
+        let here = |region: Region| region.part(rows.start * row, rows.len() * row)?.holding(rows.len() * row);
+        let splits = decode_splits(*longest as u32);
+        let parts = decode_workspace(shape.head as u32, shape.heads as u32, *sequences as u32, splits);
+        let args = PagedDecode {
+            parts: work.parts.holding(parts * 4)?,
+            q: here(work.queries)?,
+            keys: keys.holding(cached)?,
+            values: values.holding(cached)?,
+            key_scales: Address::NULL,
+            value_scales: Address::NULL,
+            table: self.ints(table)?,
+            contexts: self.ints(contexts)?,
+            table_width: *table_width as u32,
+            block_size: BLOCK_TOKENS as u32,
+            heads: shape.heads as u32,
+            kv_heads: shape.kv_heads as u32,
+            window: shape.window,
+            splits,
+            scale: self.scale(),
+        };
+        self.launch(args.launch(shape.head as u32, *sequences as u32))?;
+        self.launch(args.combine(here(work.attended)?, shape.head as u32, *sequences as u32))
+    }
+
+    fn silu_mul(&mut self, rows: usize) -> Done {
+        let mlp = self.shape.mlp;
+        let args = SiluMul {
+            out: self.work.inner.holding(rows * mlp * 2)?,
+            gate_up: self.work.gate_up.holding(rows * 2 * mlp * 2)?,
+            n: mlp as u32,
+        };
+        self.launch(args.launch(rows as u32))
+    }
+
+    fn scale(&self) -> f32 {
+        (1.0 / (self.shape.head_dim as f64).sqrt()) as f32
+    }
+}

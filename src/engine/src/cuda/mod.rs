@@ -1,0 +1,142 @@
+//! The CUDA backend: a Llama over a paged KV cache, in bf16, on any [`Accelerator`].
+//!
+//! `Shim` (feature `shim`) runs its passes on a CPU, for tests; no accelerator is a GPU yet.
+
+mod accelerator;
+mod forward;
+mod plan;
+mod shape;
+mod shim;
+mod weights;
+mod workspace;
+
+use surprisal_model::Checkpoint;
+
+use accelerator::Arena;
+pub use accelerator::{Accelerator, Product, ROW_TILE, Region};
+use forward::Pass;
+use plan::{Plan, Room};
+use shape::Shape;
+pub use shim::Shim;
+use weights::Weights;
+use workspace::{Cache, Workspace};
+
+use crate::backend::{BLOCK_TOKENS, Backend, BackendError, BlockCopy, ForwardBatch, Limits, TokenScore};
+use crate::cpu::LoadError;
+
+/// Changed whenever a change of the code changes bits.
+const NUMERICS: u32 = 1;
+
+/// Of the free memory, a part that is left to the driver and to others: one in so many.
+const LEFT_FREE: usize = 32;
+
+/// Choices for the CUDA backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CudaConfig {
+    /// Memory for the KV cache, in bytes; `None` is all that is left.
+    pub cache_bytes: Option<usize>,
+    /// Cap on the model's own longest sequence, in tokens.
+    pub max_length: Option<usize>,
+    /// The most tokens of one batch: the scheduler's budget.
+    pub batch_tokens: usize,
+    /// The most sequences of one batch: the scheduler's queries that run at a time.
+    pub batch_sequences: usize,
+}
+
+/// A Llama on an accelerator.
+#[derive(Debug)]
+pub struct CudaBackend<A> {
+    device: A,
+    shape: Shape,
+    room: Room,
+    weights: Weights,
+    work: Workspace,
+    cache: Cache,
+    fingerprint: String,
+}
+
+impl<A: Accelerator> CudaBackend<A> {
+    /// Loads a checkpoint, its matrices as bf16, and allocates all memory that will ever be used.
+    ///
+    /// # Errors
+    ///
+    /// The checkpoint is malformed, the kernels do not take it, or the memory does not hold it: that is known before any
+    /// is taken.
+    pub fn load(mut device: A, checkpoint: &Checkpoint, config: CudaConfig) -> Result<Self, LoadError> {
+        checkpoint.check()?;
+        let shape = Shape::new(checkpoint.config(), config.max_length)?;
+        let lay_out = |arena: &mut Arena| Weights::lay_out(arena, &shape, checkpoint.config());
+        let weight_bytes = Arena::measure(lay_out);
+        let room = room(&device, &shape, weight_bytes, config)?;
+
+        let mut arena = |bytes: usize| device.allocate(bytes).map(Arena::over);
+        let weights = lay_out(&mut arena(weight_bytes)?);
+        let work = |arena: &mut Arena| Workspace::lay_out(arena, &shape, &room);
+        let work = work(&mut arena(Arena::measure(work))?);
+        let cache = |arena: &mut Arena| Cache::lay_out(arena, &shape, &room);
+        let cache = cache(&mut arena(Arena::measure(cache))?);
+        weights.load(&mut device, checkpoint, &shape)?;
+        let fingerprint = format!("{}-bf16-{}-{NUMERICS}", checkpoint.fingerprint(), device.numerics());
+        Ok(Self { device, shape, room, weights, work, cache, fingerprint })
+    }
+
+    /// What the numbers depend on: weights hash, dtype, device and its libraries, numerics version.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The device in words.
+    pub fn device(&self) -> String {
+        self.device.name()
+    }
+
+    /// A block's beginning, of all layers, and its hidden state, into another block.
+    fn copy(&mut self, copy: &BlockCopy) -> Result<(), BackendError> {
+        let (slot, row) = (self.shape.slot_bytes(), self.shape.hidden * 2);
+        let (from, to) = (copy.from as usize, copy.to as usize);
+        for half in self.cache.layers.iter().flat_map(|&(keys, values)| [keys, values]) {
+            let part = |block: usize| half.part(block * BLOCK_TOKENS * slot, copy.tokens * slot);
+            self.device.copy(part(from)?, part(to)?)?;
+        }
+        let state = |block: usize| self.cache.hidden.part(block * row, row);
+        self.device.copy(state(from)?, state(to)?)
+    }
+}
+
+/// How many blocks fit beside weights and workspace.
+fn room<A: Accelerator>(device: &A, shape: &Shape, weights: usize, config: CudaConfig) -> Result<Room, LoadError> {
+    let CudaConfig { batch_tokens, batch_sequences, cache_bytes, .. } = config;
+    let room = |blocks| Room { rows: batch_tokens.max(1), chunks: batch_sequences.max(1), blocks };
+    let others = Arena::measure(|arena| {
+        Workspace::lay_out(arena, shape, &room(0));
+        // Without blocks it has what else its regions take: the batch's rows, and rounding.
+        Cache::lay_out(arena, shape, &room(1));
+    });
+    let (block, free) = (Cache::block_bytes(shape), device.free_memory()?);
+    let usable = free - free / LEFT_FREE;
+    let needed = weights + others;
+    let left = usable.checked_sub(needed);
+    let left = left.ok_or(LoadError::DeviceMemory { needed, weights, free: usable })?;
+    let offered = cache_bytes.unwrap_or(left).min(left);
+    match offered / block {
+        0 => Err(LoadError::CacheTooSmall { bytes: offered, block }),
+        blocks => Ok(room(blocks.min(i32::MAX as usize / BLOCK_TOKENS))),
+    }
+}
+
+impl<A: Accelerator> Backend for CudaBackend<A> {
+    fn limits(&self) -> Limits {
+        Limits { vocab_size: self.shape.vocab, max_length: self.shape.max_length, blocks: self.room.blocks }
+    }
+
+    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
+        let plan = Plan::new(batch, &self.shape, &self.room)?;
+        for copy in &batch.copies {
+            self.copy(copy)?;
+        }
+        let Self { device, shape, room, weights, work, cache, .. } = self;
+        let logprobs = Pass { device, shape, room, weights, work, cache, plan: &plan }.run()?;
+        let scores = logprobs.into_iter().zip(plan::given(batch)?);
+        Ok(scores.map(|(logprob, token)| TokenScore { token, logprob, position: None }).collect())
+    }
+}

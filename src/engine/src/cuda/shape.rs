@@ -1,0 +1,94 @@
+//! The model's sizes as the kernels see them, and what of a configuration they do not take.
+
+use surprisal_kernels::{attention, rows};
+use surprisal_model::LlamaConfig;
+
+use crate::cpu::LoadError;
+
+/// Sizes of a Llama; heads and vocabulary padded to what kernels and products take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shape {
+    pub(super) hidden: usize,
+    pub(super) mlp: usize,
+    pub(super) layers: usize,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    /// A head as the checkpoint has it.
+    pub(super) head_dim: usize,
+    /// A head as the kernels have it: zeros fill the rest of each half.
+    pub(super) head: usize,
+    pub(super) vocab: usize,
+    /// Rows of the head's product.
+    pub(super) vocab_rows: usize,
+    pub(super) eps: f32,
+    /// 0: none.
+    pub(super) window: u32,
+    pub(super) max_length: usize,
+}
+
+impl Shape {
+    /// # Errors
+    ///
+    /// A size that the kernels do not take.
+    pub(super) fn new(config: &LlamaConfig, max_length: Option<usize>) -> Result<Self, LoadError> {
+        let unsupported = |field, value, limit| Err(LoadError::Unsupported { field, value, limit });
+        for (field, value) in [("hidden_size", config.hidden_size), ("intermediate_size", config.intermediate_size)] {
+            if value == 0 || value % 8 != 0 || value > 1 << 20 {
+                return unsupported(field, value, "a multiple of 8 up to 1048576");
+            }
+        }
+        let Some(head) = rows::HEAD_SIZES.into_iter().find(|&size| size as usize >= config.head_dim) else {
+            return unsupported("head_dim", config.head_dim, "at most 256");
+        };
+        if config.kv_heads > 65_535 {
+            return unsupported("num_key_value_heads", config.kv_heads, "at most 65535");
+        }
+        let max_length = config.max_positions.min(max_length.unwrap_or(usize::MAX));
+        Ok(Self {
+            hidden: config.hidden_size,
+            mlp: config.intermediate_size,
+            layers: config.layers,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            head: head as usize,
+            vocab: config.vocab_size,
+            vocab_rows: config.vocab_size.next_multiple_of(8),
+            eps: config.rms_norm_eps as f32,
+            // A window as long as the longest sequence is none.
+            window: config.sliding_window.filter(|&window| window < max_length).map_or(0, |window| window as u32),
+            max_length,
+        })
+    }
+
+    /// Columns of the product that makes queries, keys and values.
+    pub(super) fn qkv(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head
+    }
+
+    /// Columns of all queries.
+    pub(super) fn queries(&self) -> usize {
+        self.heads * self.head
+    }
+
+    /// Bytes of a slot of one layer's keys, or values.
+    pub(super) fn slot_bytes(&self) -> usize {
+        self.kv_heads * self.head * 2
+    }
+
+    /// Whether the kernel for single tokens takes the model.
+    pub(super) fn decodes(&self) -> bool {
+        self.heads / self.kv_heads <= attention::LARGEST_GROUP as usize
+    }
+
+    /// Where a dimension of a head lies among the padded: rotary halves stay halves.
+    pub(super) fn place(&self, dimension: usize) -> usize {
+        let half = self.head_dim / 2;
+        if dimension < half { dimension } else { self.head / 2 + dimension - half }
+    }
+
+    /// By how much the mean over a padded head is smaller than over its real part.
+    pub(super) fn filled(&self) -> f32 {
+        self.head_dim as f32 / self.head as f32
+    }
+}

@@ -1,0 +1,137 @@
+//! The CPU shim as an accelerator: the kernels as they are, fiber by fiber, and products as a reference computes them.
+
+// Regions are addresses of this process; see each block.
+#![allow(unsafe_code)]
+
+use surprisal_kernels::cpu::{Cpu, Order};
+use surprisal_kernels::{Device, Launch};
+
+use super::accelerator::{Accelerator, Product, Region};
+use crate::backend::BackendError;
+
+/// Parallel sums of a product's chain over k: a fixed order that vector units can follow.
+const LANES: usize = 16;
+
+/// This process's memory, every kernel through the CPU shim.
+#[derive(Debug)]
+pub struct Shim {
+    order: Order,
+    memory: Vec<Box<[Line]>>,
+    capacity: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(256))]
+struct Line(#[expect(dead_code, reason = "read and written through pointers")] [u8; 256]);
+
+impl Shim {
+    /// A device of so many bytes, whose threads take turns in this order.
+    #[must_use]
+    pub fn new(capacity: usize, order: Order) -> Self {
+        Self { order, memory: Vec::new(), capacity }
+    }
+
+    fn used(&self) -> usize {
+        self.memory.iter().map(|lines| size_of_val(&**lines)).sum()
+    }
+}
+
+/// The bytes of a region. Callers keep the two rules of Rust's references: no slice outlives its call, and of those that
+/// are live together none overlaps a mutable one.
+fn pointer<T>(region: Region, bytes: usize) -> Result<*mut T, BackendError> {
+    Ok(std::ptr::with_exposed_provenance_mut(region.holding(bytes)?.get() as usize))
+}
+
+fn values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
+    let pointer = pointer::<u16>(region, count * 2)?;
+    // SAFETY: regions lie in memory of the shim that owns them, which is initialised; nothing writes to it meanwhile.
+    let bits = unsafe { std::slice::from_raw_parts(pointer, count) };
+    Ok(bits.iter().map(|&bits| f32::from_bits(u32::from(bits) << 16)).collect())
+}
+
+fn dot(x: &[f32], w: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    for (x, w) in x.chunks(LANES).zip(w.chunks(LANES)) {
+        for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
+            *sum += x * w;
+        }
+    }
+    sums.iter().sum()
+}
+
+/// Rounded to nearest, ties to even.
+fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() { 0x7fff } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+}
+
+impl Accelerator for Shim {
+    fn name(&self) -> String {
+        "cpu shim".to_owned()
+    }
+
+    fn numerics(&self) -> String {
+        "shim".to_owned()
+    }
+
+    fn free_memory(&self) -> Result<usize, BackendError> {
+        Ok(self.capacity - self.used())
+    }
+
+    /// All bytes 0xff: a NaN in every type, so that what is read before it is written shows.
+    fn allocate(&mut self, bytes: usize) -> Result<Region, BackendError> {
+        let free = self.free_memory()?;
+        if bytes > free {
+            return Err(BackendError(format!("{bytes} bytes were asked for, {free} are free")));
+        }
+        let mut lines = vec![Line([0xff; 256]); bytes.div_ceil(256)].into_boxed_slice();
+        let region = Region::new(lines.as_mut_ptr().expose_provenance() as u64, bytes);
+        self.memory.push(lines);
+        Ok(region)
+    }
+
+    fn write(&mut self, to: Region, bytes: &[u8]) -> Result<(), BackendError> {
+        let to = pointer::<u8>(to, bytes.len())?;
+        // SAFETY: regions lie in this shim's memory, which `bytes` cannot.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError> {
+        let from = pointer::<u8>(from, bytes.len())?;
+        // SAFETY: as for `write`.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn copy(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
+        let bytes = to.bytes();
+        let (from, to) = (pointer::<u8>(from, bytes)?, pointer::<u8>(to, bytes)?);
+        // SAFETY: both lie in this shim's memory.
+        unsafe { std::ptr::copy(from, to, bytes) };
+        Ok(())
+    }
+
+    fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
+        let &Product { out, x, weights, bias, rows, n, k, wide } = product;
+        product.check()?;
+        let (x, weights) = (values(x, rows * k)?, values(weights, n * k)?);
+        let bias = bias.map_or_else(|| Ok(vec![0.0; n]), |bias| values(bias, n))?;
+        let sums = x.chunks(k).flat_map(|x| weights.chunks(k).zip(&bias).map(move |(w, bias)| dot(x, w) + bias));
+        if wide {
+            let out = pointer::<f32>(out, rows * n * 4)?;
+            // SAFETY: `out` holds so many values, and `x` and `weights` are copies.
+            sums.enumerate().for_each(|(i, sum)| unsafe { out.add(i).write(sum) });
+        } else {
+            let out = pointer::<u16>(out, rows * n * 2)?;
+            // SAFETY: as above.
+            sums.enumerate().for_each(|(i, sum)| unsafe { out.add(i).write(bf16_bits(sum)) });
+        }
+        Ok(())
+    }
+
+    unsafe fn launch<A: Copy>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { Cpu { order: self.order }.launch(launch) }?)
+    }
+}

@@ -1,0 +1,101 @@
+//! Memory beside the weights: what a forward pass works in, and the KV cache; how much of each is known before any is taken.
+
+use surprisal_kernels::{attention, logprobs};
+
+use super::accelerator::{Arena, ROW_TILE, Region};
+use super::plan::Room;
+use super::shape::Shape;
+use crate::backend::BLOCK_TOKENS;
+
+/// Scored rows whose logits exist at a time.
+pub(super) const SCORE_ROWS: usize = 512;
+
+/// What a forward pass works in. `[rows]` are a batch's tokens, rounded up to whole tiles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Workspace {
+    /// The plan's integers.
+    pub(super) ints: Region,
+    /// `[rows][hidden]` bf16, the stream that layers add to.
+    pub(super) residual: Region,
+    /// `[rows][hidden]` bf16, what a layer adds.
+    pub(super) delta: Region,
+    /// `[rows][heads + 2 kv_heads][head]` bf16.
+    pub(super) qkv: Region,
+    /// `[rows][heads][head]` bf16.
+    pub(super) queries: Region,
+    /// As `queries`.
+    pub(super) attended: Region,
+    /// `[rows][2][mlp]` bf16.
+    pub(super) gate_up: Region,
+    /// `[rows][mlp]` bf16.
+    pub(super) inner: Region,
+    /// Decode's splits.
+    pub(super) parts: Region,
+    /// `[SCORE_ROWS][hidden]` bf16.
+    pub(super) scored: Region,
+    /// `[SCORE_ROWS][vocab_rows]` f32.
+    pub(super) logits: Region,
+    /// Of the vocabulary's tiles.
+    pub(super) logprob_parts: Region,
+    /// `[scores]` f32.
+    pub(super) logprobs: Region,
+    /// `[SCORE_ROWS]` i32 and f32, which nobody reads.
+    pub(super) ranks: Region,
+    pub(super) entropies: Region,
+}
+
+impl Workspace {
+    pub(super) fn lay_out(arena: &mut Arena, shape: &Shape, room: &Room) -> Self {
+        let rows = room.rows.next_multiple_of(ROW_TILE);
+        let mut matrix = |columns: usize| arena.take(rows * columns * 2);
+        let (residual, delta) = (matrix(shape.hidden), matrix(shape.hidden));
+        let (qkv, queries, attended) = (matrix(shape.qkv()), matrix(shape.queries()), matrix(shape.queries()));
+        let (gate_up, inner) = (matrix(2 * shape.mlp), matrix(shape.mlp));
+        let splits = attention::decode_splits(shape.max_length as u32);
+        let decodes = if shape.decodes() { room.chunks as u32 } else { 0 };
+        let parts = attention::decode_workspace(shape.head as u32, shape.heads as u32, decodes, splits);
+        let tiles = logprobs::tiles(shape.vocab as u32) as usize;
+        Self {
+            ints: arena.take(room.ints(shape) * 4),
+            residual,
+            delta,
+            qkv,
+            queries,
+            attended,
+            gate_up,
+            inner,
+            parts: arena.take(parts * 4),
+            scored: arena.take(SCORE_ROWS * shape.hidden * 2),
+            logits: arena.take(SCORE_ROWS * shape.vocab_rows * 4),
+            logprob_parts: arena.take(SCORE_ROWS * tiles * logprobs::PART_BYTES),
+            logprobs: arena.take(room.scores() * 4),
+            ranks: arena.take(SCORE_ROWS * 4),
+            entropies: arena.take(SCORE_ROWS * 4),
+        }
+    }
+}
+
+/// Keys and values of all layers, and hidden states.
+#[derive(Clone, Debug)]
+pub(super) struct Cache {
+    /// A layer's keys and values, each `[blocks][BLOCK_TOKENS][kv_heads][head]` bf16.
+    pub(super) layers: Vec<(Region, Region)>,
+    /// `[blocks + rows][hidden]` bf16: the states after each block's last token, then those of the batch at hand.
+    pub(super) hidden: Region,
+}
+
+impl Cache {
+    pub(super) fn lay_out(arena: &mut Arena, shape: &Shape, room: &Room) -> Self {
+        let half = room.blocks * BLOCK_TOKENS * shape.slot_bytes();
+        let rows = room.blocks + room.rows.next_multiple_of(ROW_TILE);
+        Self {
+            layers: (0..shape.layers).map(|_| (arena.take(half), arena.take(half))).collect(),
+            hidden: arena.take(rows * shape.hidden * 2),
+        }
+    }
+
+    /// Bytes of one block, of all layers.
+    pub(super) fn block_bytes(shape: &Shape) -> usize {
+        2 * shape.layers * BLOCK_TOKENS * shape.slot_bytes() + shape.hidden * 2
+    }
+}

@@ -1,0 +1,197 @@
+//! The CUDA backend on the CPU shim: right to float64, and the same bits whatever the batch, the chunks and the cache.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use surprisal_engine::cuda::{CudaBackend, CudaConfig, Shim};
+use surprisal_engine::{Engine, LoadError, Query, SchedulerConfig, Scorer, Scores};
+use surprisal_kernels::cpu::Order;
+use surprisal_model::Checkpoint;
+use surprisal_tests::reference;
+use surprisal_tests::tiny::{Tensors, TinyLlama, random_tokens};
+
+const MEMORY: usize = 256 << 20;
+
+fn load(
+    dir: &Path,
+    order: Order,
+    cache_bytes: usize,
+    scheduler: SchedulerConfig,
+) -> Result<CudaBackend<Shim>, LoadError> {
+    let config = CudaConfig {
+        cache_bytes: Some(cache_bytes),
+        max_length: Some(1024),
+        batch_tokens: scheduler.token_budget,
+        batch_sequences: scheduler.max_running,
+    };
+    CudaBackend::load(Shim::new(MEMORY, order), &Checkpoint::open(dir).unwrap(), config)
+}
+
+fn engine(dir: &Path, order: Order, cache_bytes: usize, scheduler: SchedulerConfig) -> Engine {
+    let backend = load(dir, order, cache_bytes, scheduler).unwrap();
+    Engine::start("tiny".into(), backend.fingerprint().to_owned(), backend.device(), backend, scheduler).unwrap()
+}
+
+#[tokio::main]
+async fn ask(engine: &Engine, queries: &[Query]) -> Vec<Scores> {
+    let answers = join_all(queries.iter().map(|query| engine.score(query.clone()))).await;
+    answers.into_iter().map(Result::unwrap).collect()
+}
+
+fn bits(scores: &Scores) -> Vec<u32> {
+    scores.logprobs.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The values that bf16 weights have.
+fn rounded(mut tensors: Tensors) -> Tensors {
+    for value in tensors.values_mut().flat_map(|(_, values)| values) {
+        let bits = value.to_bits();
+        *value = f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000);
+    }
+    tensors
+}
+
+/// The mean and the largest error of log-probabilities.
+fn errors(got: &[f32], want: &[f64]) -> (f64, f64) {
+    assert_eq!(got.len(), want.len());
+    let errors: Vec<f64> = got.iter().zip(want).map(|(&got, want)| (f64::from(got) - want).abs()).collect();
+    assert!(errors.iter().all(|error| error.is_finite()));
+    (errors.iter().sum::<f64>() / errors.len() as f64, errors.into_iter().fold(0.0, f64::max))
+}
+
+/// Every head size of the kernels and padded ones, groups of every kind, tied embeddings; against float64 on the same
+/// bf16 weights, so what is left is the rounding of activations.
+#[test]
+fn every_shape_matches_float64() {
+    let base = TinyLlama { layers: 2, intermediate: 200, ..TinyLlama::default() };
+    let shapes = [
+        TinyLlama { heads: 4, kv_heads: 2, head_dim: 64, ..base },
+        TinyLlama { heads: 3, kv_heads: 3, head_dim: 20, hidden: 64, vocab: 101, ..base },
+        TinyLlama { heads: 2, kv_heads: 1, head_dim: 96, tied: true, ..base },
+        TinyLlama { heads: 2, kv_heads: 2, head_dim: 128, vocab: 5000, ..base },
+        TinyLlama { heads: 1, kv_heads: 1, head_dim: 256, ..base },
+        TinyLlama { heads: 34, kv_heads: 2, head_dim: 16, ..base },
+    ];
+    for (seed, model) in shapes.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let tensors = rounded(model.write(dir.path(), seed as u64));
+        let scheduler = SchedulerConfig { token_budget: 100, max_running: 4 };
+        let engine = engine(dir.path(), Order::Forward, 16 << 20, scheduler);
+        let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(seed as u64), model.vocab, 140);
+        let want = reference::logprobs(model, &tensors, &tokens);
+        let (mean, worst) = errors(&ask(&engine, &[Query::new(tokens, 1)])[0].logprobs, &want);
+        println!("{model:?}: mean error {mean:.1e}, maximal {worst:.1e}");
+        assert!(mean < 0.02 && worst < 0.1, "{model:?}: mean error {mean:e}, maximal {worst:e}");
+    }
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("golden").unwrap().map(|entry| entry.unwrap().path());
+    let mut fixtures: Vec<_> = entries.filter(|path| path.join("expected.json").exists()).collect();
+    fixtures.sort();
+    fixtures
+}
+
+/// Tokens and log-probabilities of a fixture's first case: 512 tokens, by transformers in float64.
+fn golden(dir: &Path) -> (Vec<u32>, Vec<f64>) {
+    let expected: Value = serde_json::from_str(&std::fs::read_to_string(dir.join("expected.json")).unwrap()).unwrap();
+    let case = &expected["cases"][0];
+    let numbers = |field: &str| case[field].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
+    (numbers("tokens").into_iter().map(|token| token as u32).collect(), numbers("logprobs"))
+}
+
+/// Every architecture and option: as near to transformers as bf16 is, and the same bits whole or in odd chunks, alone or
+/// in company, cold or warm, whatever the order of a GPU's threads.
+#[test]
+fn every_fixture_matches_transformers_however_it_is_cut() {
+    let fixtures = fixtures();
+    assert!(fixtures.len() >= 15, "{} fixtures", fixtures.len());
+    for dir in fixtures {
+        let (tokens, want) = golden(&dir);
+        let whole = SchedulerConfig { token_budget: 1 << 10, max_running: 1 };
+        let odd = SchedulerConfig { token_budget: 77, max_running: 3 };
+        let query = Query::new(tokens, 1);
+        let alone = &ask(&engine(&dir, Order::Forward, 16 << 20, whole), std::slice::from_ref(&query))[0];
+        let (mean, worst) = errors(&alone.logprobs, &want);
+        println!("{:<28} mean error {mean:.1e}, maximal {worst:.1e}", dir.file_name().unwrap().display());
+        assert!(mean < 0.03 && worst < 0.2, "{}: mean error {mean:e}, maximal {worst:e}", dir.display());
+        let shorter = Query::new(query.tokens[..200].to_vec(), 5);
+        let later = Query { score_from: 384, ..query.clone() };
+        let busy = engine(&dir, Order::Random(3), 16 << 20, odd);
+        for state in ["cold", "warm"] {
+            let answers = ask(&busy, &[shorter.clone(), later.clone(), query.clone()]);
+            let alone = bits(alone);
+            assert_eq!(bits(&answers[0]), alone[4..199], "{}, {state}", dir.display());
+            assert_eq!(bits(&answers[1]), alone[383..], "{}, {state}", dir.display());
+            assert_eq!(bits(&answers[2]), alone, "{}, {state}", dir.display());
+        }
+    }
+}
+
+/// Queries on one small vocabulary whose beginnings are often shared.
+fn random_queries(seed: u64, count: usize) -> Vec<Query> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let texts: Vec<Vec<u32>> = (0..3).map(|_| random_tokens(&mut rng, 300, 150)).collect();
+    (0..count)
+        .map(|_| {
+            let mut tokens = texts[rng.random_range(0..texts.len())][..rng.random_range(2..150)].to_vec();
+            let tail = rng.random_range(0..30);
+            tokens.extend(random_tokens(&mut rng, 300, tail + 1).into_iter().skip(1));
+            let score_from = rng.random_range(1..tokens.len());
+            Query::new(tokens, score_from)
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The promise, on a cache so small that blocks are evicted while others run; batches of one token take the kernel for
+    /// single tokens.
+    #[test]
+    fn same_query_same_bits(seed in any::<u64>(), count in 2usize..7, token_budget in 1usize..150, blocks in 7usize..20) {
+        let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+        let dir = tempfile::tempdir().unwrap();
+        model.write(dir.path(), seed);
+        let queries = random_queries(seed, count);
+        let alone: Vec<Vec<u32>> = queries
+            .iter()
+            .map(|query| {
+                let whole = SchedulerConfig { token_budget: 1 << 10, max_running: 1 };
+                bits(&ask(&engine(dir.path(), Order::Forward, 16 << 20, whole), std::slice::from_ref(query))[0])
+            })
+            .collect();
+        let block = 2 * 2 * 32 * 2 * 64 * 2 + 96 * 2;
+        let busy = engine(dir.path(), Order::Reverse, blocks * block, SchedulerConfig { token_budget, max_running: 5 });
+        for round in 0..2 {
+            for (i, scores) in ask(&busy, &queries).iter().enumerate() {
+                prop_assert_eq!(&bits(scores), &alone[i], "round {}, query {}", round, i);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_memory_is_taken() {
+    let refused = |model: TinyLlama, cache_bytes: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        model.write(dir.path(), 1);
+        let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
+        load(dir.path(), Order::Forward, cache_bytes, scheduler).unwrap_err().to_string()
+    };
+    let base = TinyLlama { layers: 1, ..TinyLlama::default() };
+    let error = refused(TinyLlama { hidden: 60, ..base }, 1 << 20);
+    assert_eq!(error, "hidden_size is 60, but on this device it must be a multiple of 8 up to 1048576");
+    let error = refused(TinyLlama { head_dim: 258, ..base }, 1 << 20);
+    assert_eq!(error, "head_dim is 258, but on this device it must be at most 256");
+    assert!(refused(base, 1000).contains("the KV cache has 1000 bytes"));
+    let error = refused(TinyLlama { vocab: 1_000_000, ..base }, 1 << 20);
+    assert!(error.contains("bytes of the device's memory") && error.contains("are free"), "{error}");
+}
