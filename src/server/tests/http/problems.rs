@@ -202,7 +202,7 @@ async fn http_itself_is_checked() {
         assert_eq!((status, name.as_str()), (415, "unsupported-media-type"));
         assert_eq!((&problem["field"], &problem["value"]), (&json!("Content-Type"), &json!(found)));
     }
-    for path in ["/", "/logprob", "/logprobs/", "/v1"] {
+    for path in ["/nothing", "/logprob", "/logprobs/", "/v1"] {
         let (status, name, _) = server.get(path).await.problem();
         assert_eq!((status, name.as_str()), (404, "route-not-found"), "{path}");
     }
