@@ -37,6 +37,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::Config { .. } => 2,
+            Error::Estimator(surprisal_estimator::Error::Experiment { .. }) => 2,
             #[cfg(not(feature = "mistralrs"))]
             Error::NoMistralrs => 2,
             _ => 1,

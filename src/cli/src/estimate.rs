@@ -1,43 +1,25 @@
-//! `surprisal estimate`: bipartite mutual information of text files under a running server's model.
+//! `surprisal estimate`: an experiment file, or text files under a running server's model.
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-use surprisal_estimator::{
-    Corpus, Correction, HttpOptions, HttpSource, LogprobSource, NgramEntropy, Plan, Report, Spacing,
-};
+use surprisal_estimator::{Experiment, Report};
 
 use crate::block_on;
 use crate::error::Error;
+use crate::experiment::Flags;
 use crate::progress::TokenBar;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Text files (UTF-8)
+    /// One experiment file (.toml), or text files (UTF-8)
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// The server
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
-    url: String,
-    /// Windows taken from each file, spread evenly, none overlapping
-    #[arg(long, default_value_t = 40)]
-    windows: usize,
-    /// Tokens of the first half, for each point; the second half is as long (L = 2 l)
-    #[arg(long, value_delimiter = ',', default_values_t = [2, 4, 8, 16, 32, 64, 128, 256, 512])]
-    splits: Vec<usize>,
-    /// Which second half stands in the marginal term
-    #[arg(long, value_enum, default_value_t = Pairing::Same)]
-    pairing: Pairing,
-    /// n of the n-gram correction of the direct estimator
-    #[arg(long, default_value_t = 2)]
-    ngram: usize,
-    /// Seed of the random pairing
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    #[command(flatten)]
+    flags: Flags,
     /// Print what would be asked and what that saves, and stop
     #[arg(long)]
     explain: bool,
-    /// Folder for report.html and report.json
+    /// Folder for the report: HTML, JSON, and each chart as SVG and CSV
     #[arg(long, default_value = "surprisal-report")]
     out: PathBuf,
     /// Print the report as JSON
@@ -45,32 +27,17 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// See [`surprisal_estimator::Pairing`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Pairing {
-    /// The same one as in the conditional term: the least variance
-    Same,
-    /// Another document's, as in the L2M paper's scripts
-    Crossed,
-}
-
-impl From<Pairing> for surprisal_estimator::Pairing {
-    fn from(pairing: Pairing) -> Self {
-        match pairing {
-            Pairing::Same => Self::Same,
-            Pairing::Crossed => Self::Crossed,
-        }
-    }
-}
-
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
-    let documents = args.windows.saturating_mul(args.files.len());
-    let plan = Plan::new(documents, &args.splits, args.pairing.into(), args.seed)?;
+    let experiment = experiment(args)?;
+    // Checked for files too, before a server is asked.
+    let plan = experiment.plan(experiment.documents()?)?;
     if args.explain {
         println!("{plan}");
         return Ok(());
     }
-    let report = block_on(measure(args, &plan))?;
+    let mut bar = TokenBar::new("scoring");
+    let report = block_on(async { Ok(experiment.conduct(|progress| bar.update(progress)).await?) })?;
+    drop(bar);
     write(&report, &args.out)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -80,37 +47,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-async fn measure(args: &Args, plan: &Plan) -> Result<Report, Error> {
-    let source = HttpSource::connect(&args.url, HttpOptions::default()).await?;
-    let mut documents = Vec::new();
-    let mut texts = Vec::new();
-    for file in &args.files {
-        let corpus = Corpus::read(&source, file).await?;
-        documents.extend(corpus.windows(args.windows, plan.window(), Spacing::Even)?);
-        texts.push(corpus);
+fn experiment(args: &Args) -> Result<Experiment, Error> {
+    let is_experiment = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "toml");
+    match &args.files[..] {
+        [file] if is_experiment(file) && args.flags == Flags::default() => Ok(Experiment::read(file)?),
+        files if files.iter().any(is_experiment) => Err(Error::Usage(
+            "an experiment file stands alone: what it measures is in it, not in flags or other files".to_owned(),
+        )),
+        files => Ok(args.flags.experiment(files)),
     }
-    let entropy = NgramEntropy::of_texts(texts.iter().map(Corpus::tokens), args.ngram)?;
-    let mut bar = TokenBar::new("scoring");
-    let correction = Some(Correction::new(entropy));
-    let estimates =
-        surprisal_estimator::run(&source, &documents, plan, correction, |progress| bar.update(progress)).await?;
-    let names: Vec<String> = args.files.iter().map(|file| file.display().to_string()).collect();
-    let tokens: usize = texts.iter().map(|corpus| corpus.tokens().len()).sum();
-    Ok(Report::new("Bipartite mutual information", source.model(), &estimates)
-        .with_note(format!("Corpus: {} ({tokens} tokens)", names.join(", ")))
-        .with_note(format!(
-            "{} windows of {} tokens from each file, pairing seed {}",
-            args.windows,
-            plan.window(),
-            args.seed
-        )))
 }
 
-/// Writes report.html and report.json into a folder.
+/// Writes report.html, report.json, and charts as SVG and CSV into a folder.
 pub(crate) fn write(report: &Report, out: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(out)?;
     report.write_html(&out.join("report.html"))?;
     report.write_json(&out.join("report.json"))?;
+    report.write_files(out)?;
     eprintln!("wrote {}", out.join("report.html").display());
     Ok(())
 }

@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod error;
 mod estimate;
+mod experiment;
 mod progress;
 mod score;
 mod serve;

@@ -74,8 +74,31 @@ fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {
     let explained = run(dir.path(), &[&common[..], &["--explain"]].concat());
     assert!(String::from_utf8_lossy(&explained.stdout).contains("queries"));
 
+    let ratios = run(
+        dir.path(),
+        &[&common[..], &["--ratios", "2,3", "--bits", "--json", "--out"], &[out.to_str().unwrap()]].concat(),
+    );
+    let report: Value = serde_json::from_slice(&ratios.stdout).unwrap();
+    assert_eq!((report["rows"].as_array().unwrap().len(), &report["unit"]), (6, &"bits".into()));
+    assert!(out.join("bipartite-3.svg").is_file() && out.join("bipartite.csv").is_file());
+
     assert!(Command::new("kill").arg(serving.child.id().to_string()).status().unwrap().success());
     assert!(serving.child.wait().unwrap().success(), "SIGTERM is a clean end");
+}
+
+#[test]
+fn an_experiment_file_is_explained_and_run_without_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let preset = "../../configs/experiments/oracle.toml";
+    let explained = run(dir.path(), &["estimate", preset, "--explain"]);
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.contains("queries") && text.contains("the paper's scripts"), "{text}");
+    let out = dir.path().join("report");
+    let estimated = run(dir.path(), &["estimate", preset, "--json", "--out", out.to_str().unwrap()]);
+    assert!(estimated.status.success(), "{}", stderr(&estimated));
+    let report: Value = serde_json::from_slice(&estimated.stdout).unwrap();
+    assert!(report["rows"][0]["truth"].is_number());
+    assert!(["report.html", "bipartite-4.svg", "bipartite.csv"].iter().all(|name| out.join(name).is_file()));
 }
 
 /// Flags before environment, environment before file, file before defaults.
@@ -136,6 +159,8 @@ fn errors_say_what_to_do() {
         (&["score", "text", "--url", closed], 1, closed),
         (&["estimate", "no-such-file", "--url", closed], 1, closed),
         (&["estimate", "file", "--windows", "1"], 1, "documents"),
+        (&["estimate", bad.to_str().unwrap()], 2, "prot"),
+        (&["estimate", "../../configs/experiments/oracle.toml", "--windows", "3"], 2, "stands alone"),
         (&[], 2, "Usage"),
     ] {
         let output = run(dir.path(), args);

@@ -13,7 +13,7 @@ const PIECE: usize = 256 * 1024;
 
 /// Where in the text the windows lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Spacing {
     /// From the first token to the last, the gaps equal.
     #[default]

@@ -18,6 +18,14 @@ pub enum Error {
         /// What it may be.
         limit: String,
     },
+    /// An experiment file that cannot be read as one.
+    #[error("{}: {reason}", path.display())]
+    Experiment {
+        /// Which file.
+        path: PathBuf,
+        /// The line, the key and what is wrong with it.
+        reason: String,
+    },
     /// A text with too few tokens for the experiment.
     #[error(
         "the text has {tokens} tokens, but {windows} windows of {length} need {needed}: \

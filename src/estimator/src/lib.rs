@@ -31,6 +31,7 @@
 
 mod additive;
 mod bootstrap;
+mod conduct;
 mod corpus;
 mod cost;
 mod count;
@@ -38,6 +39,7 @@ mod csv;
 mod entropy;
 mod error;
 mod estimate;
+mod experiment;
 mod figures;
 mod fit;
 mod gaussian;
@@ -62,6 +64,7 @@ pub use cost::Cost;
 pub use entropy::{EntropyMethod, NgramEntropy, Spectrum};
 pub use error::Error;
 pub use estimate::{Correction, Estimate, Estimates, ExponentInterval, PairingErrors, PointEstimate};
+pub use experiment::{CorpusSpec, Experiment, Measure, ModelSpec};
 pub use fit::{Fit, Method};
 pub use gaussian::Gaussian;
 pub use http::{HttpOptions, HttpSource};

@@ -1,0 +1,81 @@
+//! An experiment on text files from flags alone.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use surprisal_estimator::{CorpusSpec, Experiment, Measure, ModelSpec, Spacing, Unit};
+
+/// What an experiment file says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct Flags {
+    /// The server [default: http://127.0.0.1:8000]
+    #[arg(long)]
+    url: Option<String>,
+    /// Windows taken from each file, spread evenly, none overlapping [default: 40]
+    #[arg(long)]
+    windows: Option<usize>,
+    /// Tokens of the first part, for each point [default: 2,4,...,512]
+    #[arg(long, value_delimiter = ',')]
+    splits: Vec<usize>,
+    /// L/l: how much longer both parts are than the first [default: 2]
+    #[arg(long, value_delimiter = ',')]
+    ratios: Vec<usize>,
+    /// Which second part stands in the marginal term [default: same]
+    #[arg(long, value_enum)]
+    pairing: Option<Pairing>,
+    /// n of the n-gram correction of the direct estimator; 0 for none [default: 2]
+    #[arg(long)]
+    ngram: Option<usize>,
+    /// Seed of the random pairing [default: 1]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Report in bits, not nats
+    #[arg(long)]
+    bits: bool,
+}
+
+/// See [`surprisal_estimator::Pairing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Pairing {
+    /// The same one as in the conditional term: the least variance
+    Same,
+    /// Another document's, as in the L2M paper's scripts
+    Crossed,
+}
+
+impl From<Pairing> for surprisal_estimator::Pairing {
+    fn from(pairing: Pairing) -> Self {
+        match pairing {
+            Pairing::Same => Self::Same,
+            Pairing::Crossed => Self::Crossed,
+        }
+    }
+}
+
+impl Flags {
+    /// The experiment on these files.
+    pub(crate) fn experiment(&self, files: &[PathBuf]) -> Experiment {
+        let default = Measure::default();
+        let or = |given: &[usize], default| if given.is_empty() { default } else { given.to_vec() };
+        let url = self.url.clone().unwrap_or_else(|| "http://127.0.0.1:8000".to_owned());
+        Experiment {
+            title: "Bipartite mutual information".to_owned(),
+            seed: self.seed.unwrap_or(1),
+            unit: if self.bits { Unit::Bits } else { Unit::Nats },
+            model: Some(ModelSpec { url }),
+            corpus: CorpusSpec::Text {
+                files: files.to_vec(),
+                windows: self.windows.unwrap_or(40),
+                spacing: Spacing::Even,
+                skip_short: false,
+            },
+            measure: Measure {
+                splits: or(&self.splits, default.splits),
+                ratios: or(&self.ratios, default.ratios),
+                pairing: self.pairing.map_or(default.pairing, Into::into),
+                ngram: self.ngram.unwrap_or(default.ngram),
+                ..Measure::default()
+            },
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! An experiment conducted: documents from its corpus, answers from its model, a report.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    Corpus, CorpusSpec, Correction, Error, ExactSource, Experiment, Gaussian, HttpOptions, HttpSource, LogprobSource,
+    NgramEntropy, Process, Progress, Report, SantaFe, Spacing, TwoPoint, run,
+};
+
+/// Documents of one window each, the texts they are from, and a note on both.
+struct Documents {
+    windows: Vec<Vec<u32>>,
+    texts: Vec<Vec<u32>>,
+    note: String,
+}
+
+impl Experiment {
+    /// Conducts the experiment.
+    ///
+    /// `progress` is called once before the first answer and after every batch of answers.
+    ///
+    /// # Errors
+    /// What [`check`](Self::check) refuses; a corpus that cannot be read or is too short; what the model's server fails with.
+    pub async fn conduct(&self, progress: impl FnMut(Progress) + Send) -> Result<Report, Error> {
+        self.check()?;
+        match &self.corpus {
+            CorpusSpec::Text { windows, spacing, skip_short, .. } => {
+                let source = self.connect().await?;
+                let documents = self.read_texts(&source, *windows, *spacing, *skip_short).await?;
+                self.measure(&source, documents, progress).await
+            }
+            &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
+                let process = SantaFe::new(symbols, exponent, doubt)?;
+                let windows = self.sample(&process, documents)?;
+                let note = format!("{documents} samples of the {}, exponent {exponent}", process.name());
+                let documents = Documents { texts: windows.clone(), windows, note };
+                let report = match &self.model {
+                    Some(_) => self.measure(&self.connect().await?, documents, progress).await?,
+                    None => self.measure(&ExactSource::new(process.clone()), documents, progress).await?,
+                };
+                Ok(report.with_truth(&process))
+            }
+            &CorpusSpec::Gaussian { documents, length, exponent, strength } => {
+                let process = Gaussian::new(length, exponent, strength)?;
+                let windows = self.sample(&process, documents)?;
+                let plan = self.plan(documents)?;
+                let source = ExactSource::new(process.clone());
+                let estimates = run(&source, &windows, &plan, None, progress).await?;
+                let model = LogprobSource::<f64>::model(&source);
+                let report = Report::new(&self.title, model, &estimates).with_cost(plan.cost()).with_truth(&process);
+                Ok(self.finish(report, format!("{documents} samples of the {}", process.name())))
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<HttpSource, Error> {
+        let url = self.model.as_ref().map_or("", |model| &model.url);
+        HttpSource::connect(url, HttpOptions::default()).await
+    }
+
+    fn sample<P: Process>(&self, process: &P, documents: usize) -> Result<Vec<Vec<P::Symbol>>, Error> {
+        let window = self.plan(documents)?.window();
+        if window > process.longest() {
+            let limit = process.longest() + 1;
+            return Err(Error::TooLong { needed: window + 1, model: process.name(), limit });
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        Ok((0..documents).map(|_| process.sample(window, &mut rng)).collect())
+    }
+
+    async fn read_texts(
+        &self,
+        source: &HttpSource,
+        count: usize,
+        spacing: Spacing,
+        skip_short: bool,
+    ) -> Result<Documents, Error> {
+        let files = self.files()?;
+        let length = self.plan(self.documents()?)?.window();
+        let (mut windows, mut texts, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        for file in &files {
+            let corpus = Corpus::read(source, file).await?;
+            match corpus.windows(count, length, spacing) {
+                Err(Error::TooShort { .. }) if skip_short => continue,
+                found => windows.extend(found?),
+            }
+            texts.push(corpus.tokens().to_vec());
+            names.push(file.display().to_string());
+        }
+        let (tokens, left_out) = (texts.iter().map(Vec::len).sum::<usize>(), files.len() - texts.len());
+        names.truncate(8);
+        let more = if texts.len() > 8 { ", ..." } else { "" };
+        let note = format!(
+            "{} texts of {tokens} tokens ({}{more}), {left_out} too short and left out; {count} windows of {length} tokens \
+             from each",
+            texts.len(),
+            names.join(", ")
+        );
+        Ok(Documents { windows, texts, note })
+    }
+
+    async fn measure<S: LogprobSource>(
+        &self,
+        source: &S,
+        documents: Documents,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<Report, Error> {
+        let measure = &self.measure;
+        let Documents { windows, texts, note } = documents;
+        let texts = || texts.iter().map(Vec::as_slice);
+        let correction = match measure.ngram {
+            0 => None,
+            n => {
+                let entropy = NgramEntropy::by(measure.entropy, texts(), n)?;
+                Some(Correction { entropy, weight: measure.ngram_weight })
+            }
+        };
+        let plan = self.plan(windows.len())?;
+        let estimates = run(source, &windows, &plan, correction, progress).await?;
+        let mut report = Report::new(&self.title, source.model(), &estimates).with_cost(plan.cost());
+        if !measure.two_point.is_empty() {
+            report = report.with_two_point(TwoPoint::of_texts(texts(), &measure.two_point, measure.entropy)?);
+        }
+        Ok(self.finish(report, note))
+    }
+
+    fn finish(&self, report: Report, corpus: String) -> Report {
+        report.with_note(format!("Corpus: {corpus}")).with_note(format!("seed {}", self.seed)).in_unit(self.unit)
+    }
+}

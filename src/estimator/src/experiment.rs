@@ -1,0 +1,275 @@
+//! The experiment file: corpus, model and measure in TOML, every key checked before anything is asked.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Correction, Design, EntropyMethod, Error, PAPER_SPLITS, Pairing, Plan, Spacing, Unit};
+
+/// A whole experiment. Everything but the corpus has a default.
+///
+/// ```
+/// use std::path::Path;
+/// use surprisal_estimator::Experiment;
+///
+/// let text = r#"
+///     seed = 1
+///     [corpus]
+///     kind = "santa-fe"
+///     documents = 10
+///     symbols = 64
+///     exponent = 1.3
+///     doubt = 1e-6
+///     [measure]
+///     splits = [2, 4, 8]
+///     ratios = [2, 3]
+/// "#;
+/// let experiment = Experiment::parse(text, Path::new("experiment.toml"))?;
+/// assert_eq!(experiment.plan(experiment.documents()?)?.points().len(), 6);
+/// # Ok::<(), surprisal_estimator::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// The report's heading.
+    #[serde(default = "title")]
+    pub title: String,
+    /// Seed of sampled documents, of the pairing and of the bootstrap.
+    #[serde(default)]
+    pub seed: u64,
+    /// What the report gives information in.
+    #[serde(default)]
+    pub unit: Unit,
+    /// Who answers. None: the process of the corpus, exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelSpec>,
+    /// Where documents come from.
+    pub corpus: CorpusSpec,
+    /// What is measured.
+    #[serde(default)]
+    pub measure: Measure,
+}
+
+fn title() -> String {
+    "Bipartite mutual information".to_owned()
+}
+
+/// Who answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// A surprisal server: `http://host:port`.
+    pub url: String,
+}
+
+/// Where documents come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum CorpusSpec {
+    /// UTF-8 text files, tokenised by the model's server.
+    Text {
+        /// Files, or folders that stand for the `.txt` files in them; relative to the experiment file's folder.
+        files: Vec<PathBuf>,
+        /// Windows taken from each file, none overlapping.
+        #[serde(default = "windows")]
+        windows: usize,
+        /// Where in the file they lie.
+        #[serde(default)]
+        spacing: Spacing,
+        /// Leave out files too short for their windows, rather than fail.
+        #[serde(default)]
+        skip_short: bool,
+    },
+    /// Samples of the [`SantaFe`](crate::SantaFe) process.
+    SantaFe {
+        /// How many.
+        documents: usize,
+        /// Symbols; twice as many token ids, and BOS.
+        symbols: usize,
+        /// Of Zipf's law.
+        exponent: f64,
+        /// The probability of a coin's other side.
+        doubt: f64,
+    },
+    /// Samples of a [`Gaussian`](crate::Gaussian) process.
+    Gaussian {
+        /// How many.
+        documents: usize,
+        /// The longest sequence.
+        length: usize,
+        /// How information grows.
+        exponent: f64,
+        /// How much there is.
+        strength: f64,
+    },
+}
+
+fn windows() -> usize {
+    40
+}
+
+/// What is measured; the defaults are the paper's, at `L/ℓ = 2` and with the same `y` in both terms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Measure {
+    /// `ℓ`: tokens of `x`, increasing.
+    pub splits: Vec<usize>,
+    /// `L/ℓ`, increasing.
+    pub ratios: Vec<usize>,
+    /// Tokens there are of a document; points with a longer `L` are left out. None: as many as the points need.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    /// Contexts of other documents before each `y`, for vCLUB.
+    pub negatives: usize,
+    /// Which `y` stands in the direct estimate's marginal term.
+    pub pairing: Pairing,
+    /// Resamples of the documents for intervals; 0 for none.
+    pub resamples: usize,
+    /// n of the n-gram correction; 0 for none.
+    pub ngram: usize,
+    /// How far the n-gram entropy is trusted, 0 to 1.
+    pub ngram_weight: f64,
+    /// How entropies are estimated.
+    pub entropy: EntropyMethod,
+    /// Distances of the corpus's two-point information; none, no such information.
+    pub two_point: Vec<usize>,
+}
+
+impl Default for Measure {
+    fn default() -> Self {
+        let design = Design::default();
+        Self {
+            splits: PAPER_SPLITS.to_vec(),
+            ratios: design.ratios,
+            window: None,
+            negatives: design.negatives,
+            pairing: design.pairing,
+            resamples: design.resamples,
+            ngram: 2,
+            ngram_weight: Correction::PAPER_WEIGHT,
+            entropy: EntropyMethod::default(),
+            two_point: Vec::new(),
+        }
+    }
+}
+
+impl Experiment {
+    /// Reads an experiment file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read; otherwise as [`parse`](Self::parse).
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads an experiment from TOML; `path` is named in errors, and the corpus's files are relative to its folder.
+    ///
+    /// # Errors
+    /// [`Error::Experiment`] for unknown, missing and mistyped keys; as [`check`](Self::check) for values.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::Experiment { path: path.to_owned(), reason: reason.trim_end().to_owned() };
+        let mut experiment: Self = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        if let (CorpusSpec::Text { files, .. }, Some(folder)) = (&mut experiment.corpus, path.parent()) {
+            files.iter_mut().for_each(|file| *file = folder.join(&*file));
+        }
+        experiment.check().map_err(|error| wrong(error.to_string()))?;
+        Ok(experiment)
+    }
+
+    /// Whether the values can be measured together, as far as that can be told without files and model.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the key, its value and its limit.
+    pub fn check(&self) -> Result<(), Error> {
+        let measure = &self.measure;
+        match &self.corpus {
+            CorpusSpec::Text { files, .. } if files.is_empty() => {
+                return Err(Error::invalid("corpus.files", "empty", "at least one file or folder"));
+            }
+            CorpusSpec::Text { windows: 0, .. } => return Err(Error::invalid("corpus.windows", 0, "at least 1")),
+            CorpusSpec::Text { .. } if self.model.is_none() => {
+                return Err(Error::invalid("model", "missing", "given for a corpus of texts"));
+            }
+            CorpusSpec::Gaussian { .. } if self.model.is_some() => {
+                return Err(Error::invalid("model", "given", "absent for Gaussian documents, which have no tokens"));
+            }
+            CorpusSpec::Gaussian { .. } if measure.ngram > 0 => {
+                return Err(Error::invalid("measure.ngram", measure.ngram, "0 for Gaussian documents"));
+            }
+            CorpusSpec::Gaussian { .. } if !measure.two_point.is_empty() => {
+                return Err(Error::invalid("measure.two_point", "given", "absent for Gaussian documents"));
+            }
+            _ => {}
+        }
+        if !(0.0..=1.0).contains(&measure.ngram_weight) {
+            return Err(Error::invalid("measure.ngram_weight", measure.ngram_weight, "in 0..=1"));
+        }
+        let enough = measure.negatives.saturating_add(1).max(2);
+        let plan = self.plan(self.fixed_documents().unwrap_or(enough))?;
+        let smallest = plan.points().iter().map(|point| point.length() - point.split).min().unwrap_or_default();
+        if measure.ngram > smallest {
+            let limit = format!("at most {smallest}, the length of the smallest y");
+            return Err(Error::invalid("measure.ngram", measure.ngram, limit));
+        }
+        if let Some(distance) = measure.two_point.iter().find(|&&distance| distance == 0) {
+            return Err(Error::invalid("measure.two_point", distance, "at least 1"));
+        }
+        Ok(())
+    }
+
+    /// How many documents there are, or, where short files are left out, at most.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a folder that cannot be listed.
+    pub fn documents(&self) -> Result<usize, Error> {
+        match &self.corpus {
+            CorpusSpec::Text { windows, .. } => Ok(windows.saturating_mul(self.files()?.len())),
+            CorpusSpec::SantaFe { documents, .. } | CorpusSpec::Gaussian { documents, .. } => Ok(*documents),
+        }
+    }
+
+    fn fixed_documents(&self) -> Option<usize> {
+        match &self.corpus {
+            CorpusSpec::Text { .. } => None,
+            CorpusSpec::SantaFe { documents, .. } | CorpusSpec::Gaussian { documents, .. } => Some(*documents),
+        }
+    }
+
+    /// The plan over so many documents.
+    ///
+    /// # Errors
+    /// As [`Plan::of`].
+    pub fn plan(&self, documents: usize) -> Result<Plan, Error> {
+        let measure = &self.measure;
+        let design = Design {
+            splits: measure.splits.clone(),
+            ratios: measure.ratios.clone(),
+            window: measure.window.unwrap_or(Design::default().window),
+            negatives: measure.negatives,
+            pairing: measure.pairing,
+            seed: self.seed,
+            resamples: measure.resamples,
+        };
+        Plan::of(documents, design)
+    }
+
+    /// The corpus's text files, those of a folder by name.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Error> {
+        let CorpusSpec::Text { files, .. } = &self.corpus else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for path in files {
+            if path.is_dir() {
+                let failed = |source| Error::File { path: path.clone(), source };
+                let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(failed)?.collect();
+                let mut texts: Vec<PathBuf> = entries.map_err(failed)?.iter().map(std::fs::DirEntry::path).collect();
+                texts.retain(|file| file.extension().is_some_and(|extension| extension == "txt"));
+                texts.sort_unstable();
+                found.append(&mut texts);
+            } else {
+                found.push(path.clone());
+            }
+        }
+        Ok(found)
+    }
+}

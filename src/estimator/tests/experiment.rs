@@ -1,0 +1,119 @@
+//! Experiment files: the presets, what is refused and in which words, and one conducted from file to report.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use surprisal_estimator::{Experiment, Pairing, Series, Unit};
+
+fn preset(name: &str) -> Experiment {
+    Experiment::read(&Path::new("../../configs/experiments").join(name)).unwrap()
+}
+
+const SMALL: &str = r#"
+    seed = 3
+    unit = "bits"
+    [corpus]
+    kind = "santa-fe"
+    documents = 40
+    symbols = 32
+    exponent = 1.3
+    doubt = 1e-6
+    [measure]
+    splits = [2, 4, 8]
+    ratios = [2, 3]
+    resamples = 50
+    two_point = [1, 2]
+"#;
+
+#[test]
+fn every_preset_loads() {
+    let files = std::fs::read_dir("../../configs/experiments").unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
+    assert!(files.len() >= 3);
+    for file in files {
+        Experiment::read(&file).unwrap();
+    }
+}
+
+#[test]
+fn the_papers_protocol_takes_a_quarter_of_its_scripts_forwards() {
+    for name in ["pg19.toml", "wikipedia.toml"] {
+        let experiment = preset(name);
+        assert_eq!(experiment.measure.pairing, Pairing::Crossed);
+        let plan = experiment.plan(10).unwrap();
+        assert_eq!((plan.window(), plan.points().len()), (2048, 28));
+        assert_eq!(plan.cost().scripts, 10 * 40_983);
+        assert!(plan.cost().shared <= 10 * 10_300);
+    }
+}
+
+#[tokio::test]
+async fn the_oracle_s_preset_runs_offline_and_finds_the_truth() {
+    let report = preset("oracle.toml").conduct(|_| {}).await.unwrap();
+    assert_eq!(report.ratios(), [2, 3, 4]);
+    let cost = report.cost.unwrap();
+    assert_eq!(cost, preset("oracle.toml").plan(64).unwrap().cost());
+    for row in &report.rows {
+        let direct = row.get(Series::Direct).unwrap();
+        assert!((direct.value - row.truth.unwrap()).abs() < 4.0 * direct.error, "{row:?}");
+    }
+    assert_eq!(report.two_point.unwrap().points.len(), 4);
+}
+
+#[tokio::test]
+async fn the_unit_is_the_report_s_and_the_seed_its_numbers() {
+    let path = Path::new("small.toml");
+    let bits = Experiment::parse(SMALL, path).unwrap();
+    let nats = Experiment { unit: Unit::Nats, ..bits.clone() };
+    let other = Experiment { seed: 4, ..nats.clone() };
+    let (bits, nats, other) = (
+        bits.conduct(|_| {}).await.unwrap(),
+        nats.conduct(|_| {}).await.unwrap(),
+        other.conduct(|_| {}).await.unwrap(),
+    );
+    let direct = |report: &surprisal_estimator::Report| report.rows[2].estimates.direct.value;
+    assert!((direct(&bits) * 2_f64.ln() - direct(&nats)).abs() < 1e-12);
+    assert!((direct(&other) - direct(&nats)).abs() > 1e-6);
+}
+
+#[tokio::test]
+async fn gaussian_documents_are_measured_without_a_server() {
+    let text = "[corpus]\nkind = \"gaussian\"\ndocuments = 30\nlength = 32\nexponent = 0.6\nstrength = 0.2\n\
+                [measure]\nsplits = [2, 4, 8]\nngram = 0\n";
+    let experiment = Experiment::parse(text, Path::new("g.toml")).unwrap();
+    let report = experiment.conduct(|_| {}).await.unwrap();
+    assert!(report.rows.iter().all(|row| row.truth.is_some() && row.estimates.corrected.is_none()));
+    let long = Experiment::parse(&text.replace("[2, 4, 8]", "[32]"), Path::new("g.toml")).unwrap();
+    let error = long.conduct(|_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("65 tokens") && error.contains("at most 33"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let refused = |from: &str, to: &str| {
+        assert!(SMALL.contains(from));
+        Experiment::parse(&SMALL.replace(from, to), Path::new("folder/wrong.toml")).unwrap_err().to_string()
+    };
+    for (from, to, hints) in [
+        ("seed = 3", "sead = 3", ["sead", "line 2"]),
+        ("symbols = 32", "symbols = 32\nsymbol = 1", ["symbol", "unknown field"]),
+        ("[2, 3]", "[2, 3]\nsplit = 4", ["split", "unknown field"]),
+        ("doubt = 1e-6", "", ["doubt", "missing"]),
+        ("santa-fe", "santa", ["santa", "gaussian"]),
+        ("\"bits\"", "\"dits\"", ["dits", "nats"]),
+        ("[2, 4, 8]", "[2, 2]", ["splits is [2, 2]", "increasing"]),
+        ("[2, 3]", "[1]", ["ratios is [1]", "at least 2"]),
+        ("documents = 40", "documents = 1", ["documents is 1", "at least 2"]),
+        ("resamples = 50", "ngram = 3", ["measure.ngram is 3", "at most 2"]),
+        ("resamples = 50", "ngram_weight = 1.5", ["measure.ngram_weight is 1.5", "0..=1"]),
+        ("resamples = 50", "negatives = 40", ["negatives is 40", "1..=39"]),
+        ("[1, 2]", "[0]", ["measure.two_point is 0", "at least 1"]),
+    ] {
+        let error = refused(from, to);
+        assert!(error.starts_with("folder/wrong.toml: "), "{error}");
+        assert!(hints.iter().all(|hint| error.contains(hint)), "{to}: {error}");
+    }
+    let texts = "[corpus]\nkind = \"text\"\nfiles = [\"a.txt\"]\n";
+    let error = Experiment::parse(texts, Path::new("t.toml")).unwrap_err().to_string();
+    assert!(error.contains("model is missing"), "{error}");
+}
