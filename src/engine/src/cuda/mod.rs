@@ -9,6 +9,7 @@ mod gpu;
 mod plan;
 #[cfg(feature = "cuda")]
 mod products;
+mod score;
 mod shape;
 #[cfg(feature = "shim")]
 mod shim;
@@ -143,8 +144,6 @@ impl<A: Accelerator> Backend for CudaBackend<A> {
             self.copy(copy)?;
         }
         let Self { device, shape, room, weights, work, cache, .. } = self;
-        let logprobs = Pass { device, shape, room, weights, work, cache, plan: &plan }.run()?;
-        let scores = logprobs.into_iter().zip(plan::given(batch)?);
-        Ok(scores.map(|(logprob, token)| TokenScore { token, logprob, position: None }).collect())
+        Pass { device, shape, room, weights, work, cache, plan: &plan }.run()
     }
 }
