@@ -1,4 +1,6 @@
 //! The CUDA backend on the CPU shim: right to float64, and the same bits whatever the batch, the chunks and the cache.
+//!
+//! With `SURPRISAL_TEST_GPU=N` its engines run on that GPU instead, all tests as they are.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +12,7 @@ use proptest::test_runner::RngSeed;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use surprisal_engine::cuda::{CudaBackend, CudaConfig, Shim};
+use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Gpu, Shim};
 use surprisal_engine::{
     Engine, Event, Extras, Generation, LoadError, Query, Sampling, SchedulerConfig, Scorer, Scores, Token,
 };
@@ -21,23 +23,37 @@ use surprisal_tests::tiny::{Tensors, TinyLlama, random_tokens};
 
 const MEMORY: usize = 256 << 20;
 
+fn config(cache_bytes: usize, scheduler: SchedulerConfig) -> CudaConfig {
+    CudaConfig {
+        cache_bytes: Some(cache_bytes),
+        max_length: Some(1024),
+        batch_tokens: scheduler.token_budget,
+        batch_sequences: scheduler.max_running,
+    }
+}
+
 fn load(
     dir: &Path,
     order: Order,
     cache_bytes: usize,
     scheduler: SchedulerConfig,
 ) -> Result<CudaBackend<Shim>, LoadError> {
-    let config = CudaConfig {
-        cache_bytes: Some(cache_bytes),
-        max_length: Some(1024),
-        batch_tokens: scheduler.token_budget,
-        batch_sequences: scheduler.max_running,
-    };
-    CudaBackend::load(Shim::new(MEMORY, order), &Checkpoint::open(dir).unwrap(), config)
+    CudaBackend::load(Shim::new(MEMORY, order), &Checkpoint::open(dir).unwrap(), config(cache_bytes, scheduler))
 }
 
 fn engine(dir: &Path, order: Order, cache_bytes: usize, scheduler: SchedulerConfig) -> Engine {
-    let backend = load(dir, order, cache_bytes, scheduler).unwrap();
+    match std::env::var("SURPRISAL_TEST_GPU") {
+        Ok(index) => {
+            let kernels = std::env::temp_dir().join("surprisal-test-kernels");
+            let gpu = Gpu::open(index.parse().unwrap(), Some(&kernels)).unwrap();
+            let checkpoint = Checkpoint::open(dir).unwrap();
+            start(CudaBackend::load(gpu, &checkpoint, config(cache_bytes, scheduler)).unwrap(), scheduler)
+        }
+        Err(_) => start(load(dir, order, cache_bytes, scheduler).unwrap(), scheduler),
+    }
+}
+
+fn start<A: Accelerator>(backend: CudaBackend<A>, scheduler: SchedulerConfig) -> Engine {
     Engine::start("tiny".into(), backend.fingerprint().to_owned(), backend.device(), backend, scheduler).unwrap()
 }
 
