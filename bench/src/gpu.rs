@@ -202,24 +202,28 @@ pub fn timings<A: Accelerator>(
     let operations: usize = shapes.iter().map(|(_, n, k)| 2 * tokens * n * k * layers).sum();
     let name = format!("products of {layers} layers, T = {tokens}");
     timings.push(Timing { name, milliseconds: all, teraflops: 1e-9 * operations as f64 / all });
-    for wgmma in [false, true] {
-        match attention(device, sizes.heads, tokens, repeats, wgmma) {
-            Ok(timing) => timings.push(timing),
-            Err(error) if !wgmma => return Err(error),
-            // Only Hopper has these.
-            Err(error) => eprintln!("attention with wgmma is skipped: {error}"),
+    let (timing, bits) = attention(device, sizes.heads, tokens, repeats, false)?;
+    timings.push(timing);
+    match attention(device, sizes.heads, tokens, repeats, true) {
+        Ok((mut timing, own)) => {
+            let differ = own.chunks(2).zip(bits.chunks(2)).filter(|(own, bits)| own != bits).count();
+            timing.name += &format!(" ({differ} of {} values have other bits than mma.sync's)", bits.len() / 2);
+            timings.push(timing);
         }
+        // Only Hopper has these.
+        Err(error) => eprintln!("attention by wgmma is skipped: {error}"),
     }
     Ok(timings)
 }
 
+/// Causal attention of one sequence, how long it takes and what comes out.
 fn attention<A: Accelerator>(
     device: &mut A,
     (heads, kv_heads): (u32, u32),
     tokens: usize,
     repeats: u32,
     wgmma: bool,
-) -> Result<Timing, BackendError> {
+) -> Result<(Timing, Vec<u8>), BackendError> {
     let blocks = tokens.div_ceil(BLOCK as usize);
     let (width, cached) = (tokens * heads as usize * 128, blocks * BLOCK as usize * kv_heads as usize * 128);
     let integers = |device: &mut A, values: Vec<i32>| {
@@ -256,5 +260,7 @@ fn attention<A: Accelerator>(
     // Two products of half a square, since it is causal.
     let operations = 2.0 * 128.0 * f64::from(heads) * (tokens as f64).powi(2);
     let name = format!("attention by {}, T = {tokens}, head 128", if wgmma { "wgmma" } else { "mma.sync" });
-    Ok(Timing { name, milliseconds, teraflops: 1e-9 * operations / milliseconds })
+    let mut bits = vec![0; width * 2];
+    device.read(out, &mut bits)?;
+    Ok((Timing { name, milliseconds, teraflops: 1e-9 * operations / milliseconds }, bits))
 }
