@@ -1,5 +1,7 @@
 //! Benchmarks; they live in `benches/` and `peers/`, their recorded results in `results/`.
 
+pub mod gpu;
+
 use surprisal_tests::tiny::TinyLlama;
 
 /// The small model of the CPU comparisons: 137 million parameters.

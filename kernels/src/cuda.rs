@@ -14,17 +14,45 @@ use cudarc::nvrtc::Ptx;
 
 use crate::{Device, Error, FATBINS, Launch, SOURCES, Source, nvrtc};
 
+/// The oldest driver that is asked for anything, as it counts versions: CUDA 12.0.
+const OLDEST_DRIVER: i32 = 12_000;
+
+/// The version of CUDA that the driver is for, as in `13000`.
+///
+/// # Errors
+///
+/// There is no driver to ask for the GPU of this index, or it does not answer.
+pub fn driver_version(index: usize) -> Result<i32, Error> {
+    let none = |reason: String| Error::NoDevice { index, reason };
+    // SAFETY: it looks for a library and runs its initialisers, which the driver's survive.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(none("there is no CUDA driver (libcuda) on this machine".to_owned()));
+    }
+    let mut version = 0;
+    // SAFETY: the library is there; it writes one integer, and needs no initialisation before.
+    let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    status.result().map_err(|error| none(format!("the driver does not say its version: {error:?}")))?;
+    Ok(version)
+}
+
 /// The GPU of this index.
 ///
 /// # Errors
 ///
-/// There is no driver, or no such GPU.
+/// There is no driver, it is too old, or there is no such GPU.
 pub fn context(index: usize) -> Result<Arc<CudaContext>, Error> {
-    // SAFETY: it looks for a library and runs its initialisers, which the driver's survive.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(Error::NoDevice { index, reason: "there is no CUDA driver (libcuda) on this machine".to_owned() });
+    let none = |reason: String| Error::NoDevice { index, reason };
+    let words = |error: DriverError| none(format!("{error:?}"));
+    let version = driver_version(index)?;
+    if version < OLDEST_DRIVER {
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        return Err(none(format!("the driver is for CUDA {major}.{minor}; 12.0 is the oldest that will do")));
     }
-    CudaContext::new(index).map_err(|error| Error::NoDevice { index, reason: format!("{error:?}") })
+    let count = CudaContext::device_count().map_err(words)?;
+    if usize::try_from(count).is_ok_and(|count| index >= count) {
+        return Err(none(format!("this machine has {count}, counted from 0")));
+    }
+    CudaContext::new(index).map_err(words)
 }
 
 /// Every kernel, loaded on a GPU, launched in the order of one stream.
@@ -62,6 +90,12 @@ impl Module {
             }
         }
         Ok(Self { stream, arch, functions })
+    }
+
+    /// What its kernels were made for, as in `sm_90a`.
+    #[must_use]
+    pub fn arch(&self) -> &str {
+        &self.arch
     }
 
     /// Where launches queue.

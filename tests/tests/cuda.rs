@@ -1,4 +1,6 @@
 //! The CUDA backend on the CPU shim: right to float64, and the same bits whatever the batch, the chunks and the cache.
+//!
+//! With `SURPRISAL_TEST_GPU=N` its engines run on that GPU instead, all tests as they are.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,8 +12,10 @@ use proptest::test_runner::RngSeed;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use surprisal_engine::cuda::{CudaBackend, CudaConfig, Shim};
-use surprisal_engine::{Engine, LoadError, Query, SchedulerConfig, Scorer, Scores};
+use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Gpu, Shim};
+use surprisal_engine::{
+    Engine, Event, Extras, Generation, LoadError, Query, Sampling, SchedulerConfig, Scorer, Scores, Token,
+};
 use surprisal_kernels::cpu::Order;
 use surprisal_model::Checkpoint;
 use surprisal_tests::reference;
@@ -19,23 +23,37 @@ use surprisal_tests::tiny::{Tensors, TinyLlama, random_tokens};
 
 const MEMORY: usize = 256 << 20;
 
+fn config(cache_bytes: usize, scheduler: SchedulerConfig) -> CudaConfig {
+    CudaConfig {
+        cache_bytes: Some(cache_bytes),
+        max_length: Some(1024),
+        batch_tokens: scheduler.token_budget,
+        batch_sequences: scheduler.max_running,
+    }
+}
+
 fn load(
     dir: &Path,
     order: Order,
     cache_bytes: usize,
     scheduler: SchedulerConfig,
 ) -> Result<CudaBackend<Shim>, LoadError> {
-    let config = CudaConfig {
-        cache_bytes: Some(cache_bytes),
-        max_length: Some(1024),
-        batch_tokens: scheduler.token_budget,
-        batch_sequences: scheduler.max_running,
-    };
-    CudaBackend::load(Shim::new(MEMORY, order), &Checkpoint::open(dir).unwrap(), config)
+    CudaBackend::load(Shim::new(MEMORY, order), &Checkpoint::open(dir).unwrap(), config(cache_bytes, scheduler))
 }
 
 fn engine(dir: &Path, order: Order, cache_bytes: usize, scheduler: SchedulerConfig) -> Engine {
-    let backend = load(dir, order, cache_bytes, scheduler).unwrap();
+    match std::env::var("SURPRISAL_TEST_GPU") {
+        Ok(index) => {
+            let kernels = std::env::temp_dir().join("surprisal-test-kernels");
+            let gpu = Gpu::open(index.parse().unwrap(), Some(&kernels)).unwrap();
+            let checkpoint = Checkpoint::open(dir).unwrap();
+            start(CudaBackend::load(gpu, &checkpoint, config(cache_bytes, scheduler)).unwrap(), scheduler)
+        }
+        Err(_) => start(load(dir, order, cache_bytes, scheduler).unwrap(), scheduler),
+    }
+}
+
+fn start<A: Accelerator>(backend: CudaBackend<A>, scheduler: SchedulerConfig) -> Engine {
     Engine::start("tiny".into(), backend.fingerprint().to_owned(), backend.device(), backend, scheduler).unwrap()
 }
 
@@ -174,6 +192,79 @@ proptest! {
             for (i, scores) in ask(&busy, &queries).iter().enumerate() {
                 prop_assert_eq!(&bits(scores), &alone[i], "round {}, query {}", round, i);
             }
+        }
+    }
+}
+
+#[tokio::main]
+async fn write(engine: &Engine, query: &Query, generation: &Generation) -> Vec<Token> {
+    let mut events = engine.generate(query.clone(), generation.clone());
+    let mut tokens = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let Event::Token(token) = event.unwrap() {
+            tokens.push(token);
+        }
+    }
+    tokens
+}
+
+/// Ranks, entropies and lists are those of float64, as near as bf16 is, and asking for them changes no bit.
+#[test]
+fn more_of_each_position_is_right_and_changes_no_bits() {
+    let model = TinyLlama { vocab: 5000, layers: 2, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = rounded(model.write(dir.path(), 5));
+    let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(5), model.vocab, 40);
+    let fresh = || engine(dir.path(), Order::Forward, 16 << 20, SchedulerConfig { token_budget: 64, max_running: 2 });
+    let plain = Query::new(tokens.clone(), 1);
+    let more = Query { extras: Extras { top: 7, rank: true, entropy: true }, ..plain.clone() };
+    let (plain, more) = (ask(&fresh(), &[plain]).remove(0), ask(&fresh(), &[more]).remove(0));
+    assert_eq!(bits(&more), bits(&plain));
+    assert!(plain.positions.is_empty() && more.positions.len() == 39);
+    let distributions = reference::distributions(&model, &tensors, &tokens);
+    for (row, (position, want)) in more.positions.iter().zip(&distributions).enumerate() {
+        let entropy: f64 = want.iter().map(|logprob| -logprob * logprob.exp()).sum();
+        assert!((f64::from(position.entropy.unwrap()) - entropy).abs() < 0.05, "row {row}");
+        assert_eq!(position.top.len(), 7);
+        assert!(position.top.is_sorted_by(|a, b| a.1 >= b.1), "row {row}: {:?}", position.top);
+        for &(token, logprob) in &position.top {
+            assert!((f64::from(logprob) - want[token as usize]).abs() < 0.1, "row {row}, token {token}");
+        }
+        // Its own logarithm is as far down the list as its rank says.
+        let rank = position.rank.unwrap() as usize;
+        if rank <= 7 {
+            assert_eq!(position.top[rank - 1].1.to_bits(), more.logprobs[row].to_bits(), "row {row}");
+        } else {
+            assert!(more.logprobs[row] <= position.top[6].1, "row {row}");
+        }
+    }
+}
+
+/// Each drawn token has the bits it has when it is scored, from a cold cache or a warm one, and seeds differ.
+#[test]
+fn what_is_written_is_what_would_be_scored() {
+    let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    model.write(dir.path(), 6);
+    let prompt = random_tokens(&mut ChaCha8Rng::seed_from_u64(6), model.vocab, 40);
+    let sampled = Sampling { temperature: 1.0, top_p: 0.9, top_k: 0, seed: 3 };
+    for (sampling, token_budget) in [(Sampling::GREEDY, 512), (sampled, 7)] {
+        let fresh = || engine(dir.path(), Order::Forward, 16 << 20, SchedulerConfig { token_budget, max_running: 4 });
+        let extras = Extras { top: 1, rank: true, ..Extras::default() };
+        let generation = Generation { max_tokens: 30, sampling, stop: Vec::new(), extras };
+        let (first, query) = (fresh(), Query::new(prompt.clone(), 1));
+        let tokens = write(&first, &query, &generation);
+        assert_eq!(tokens.len(), 30);
+        assert_eq!(write(&first, &query, &generation), tokens, "from a warm cache");
+        let whole = prompt.iter().copied().chain(tokens.iter().map(|token| token.id)).collect();
+        let scored = ask(&fresh(), &[Query::new(whole, 40)]).remove(0);
+        assert_eq!(bits(&scored), tokens.iter().map(|token| token.logprob.to_bits()).collect::<Vec<_>>());
+        if sampling == Sampling::GREEDY {
+            let best = |token: &Token| token.position.rank == Some(1) && token.position.top[0].0 == token.id;
+            assert!(tokens.iter().all(best));
+        } else {
+            let other = Generation { sampling: Sampling { seed: 4, ..sampling }, ..generation };
+            assert_ne!(write(&first, &query, &other), tokens);
         }
     }
 }

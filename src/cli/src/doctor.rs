@@ -127,7 +127,7 @@ fn print(report: &Report) {
         "memory    {}",
         memory_bytes.map_or("unknown".to_owned(), |bytes| format!("{} available", HumanBytes(bytes)))
     );
-    println!("gpu       {}", nvidia_driver.as_deref().unwrap_or("no NVIDIA driver; models run on the CPU"));
+    println!("gpu       {}", nvidia_driver.as_deref().unwrap_or("no NVIDIA driver; --device auto computes on the CPU"));
     let Some(model) = &report.model else { return };
     println!();
     println!("weights   {} parameters, {} as stored", HumanCount(model.parameters), HumanBytes(model.weight_bytes));

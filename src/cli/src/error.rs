@@ -25,6 +25,9 @@ pub(crate) enum Error {
          `cargo build --release --features mistralrs`"
     )]
     NoMistralrs,
+    #[cfg(not(feature = "cuda"))]
+    #[error("the device is a GPU, but this program was built without the feature cuda")]
+    NoCuda,
     #[error(transparent)]
     Estimator(#[from] surprisal_estimator::Error),
     #[error("{0}")]
@@ -40,6 +43,8 @@ impl Error {
             Error::Estimator(surprisal_estimator::Error::Experiment { .. }) => 2,
             #[cfg(not(feature = "mistralrs"))]
             Error::NoMistralrs => 2,
+            #[cfg(not(feature = "cuda"))]
+            Error::NoCuda => 2,
             _ => 1,
         }
     }

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 mod demo;
+mod device;
 mod doctor;
 mod error;
 mod estimate;

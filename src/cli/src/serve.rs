@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::block_on;
 use crate::error::Error;
 use crate::served::Served;
-use crate::settings::{ActivationType, Dtype, EngineChoice, Settings};
+use crate::settings::{ActivationType, DeviceChoice, Dtype, EngineChoice, Settings};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Which engine computes [default: auto]
     #[arg(long, env = "SURPRISAL_ENGINE")]
     engine: Option<EngineChoice>,
+    /// Where the native engine computes: auto (the first GPU, if there is one), cpu, cuda or cuda:N [default: auto]
+    #[arg(long, env = "SURPRISAL_DEVICE")]
+    device: Option<DeviceChoice>,
     /// Quantise on load, as mistralrs names it: q8_0, q4k, ... [default: not at all]
     #[arg(long, env = "SURPRISAL_ISQ")]
     isq: Option<String>,
@@ -35,7 +38,7 @@ pub(crate) struct Args {
     /// Compute threads; 0 means one a core [default: 0]
     #[arg(long, env = "SURPRISAL_THREADS")]
     threads: Option<usize>,
-    /// Memory for the KV cache, in MiB [default: 1024]
+    /// Memory for the KV cache, in MiB [default: 1024; on a GPU all that is left]
     #[arg(long, env = "SURPRISAL_CACHE_MIB")]
     cache_mib: Option<usize>,
     /// The longest sequence to accept, in tokens [default: the model's own]
@@ -63,11 +66,12 @@ impl Args {
             host: self.host.clone().unwrap_or(file.host),
             port: self.port.unwrap_or(file.port),
             engine: self.engine.unwrap_or(file.engine),
+            device: self.device.unwrap_or(file.device),
             isq: self.isq.clone().or(file.isq),
             dtype: self.dtype.unwrap_or(file.dtype),
             activations: self.activations.unwrap_or(file.activations),
             threads: self.threads.unwrap_or(file.threads),
-            cache_mib: self.cache_mib.unwrap_or(file.cache_mib),
+            cache_mib: self.cache_mib.or(file.cache_mib),
             max_length: self.max_length.or(file.max_length),
             token_budget: self.token_budget.unwrap_or(file.token_budget),
             api_key_file: self.api_key_file.clone().or(file.api_key_file),

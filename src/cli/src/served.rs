@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use surprisal_engine::{BackendError, CpuBackend, CpuConfig, Engine, Rebuild, Scorer};
+use surprisal_engine::Scorer;
 use surprisal_estimator::SantaFe;
 use surprisal_model::oracle::{self, OracleSpec};
 use surprisal_model::{Checkpoint, TextTokenizer, hub};
 use surprisal_server::{App, ServerConfig};
 
+use crate::device;
 use crate::error::Error;
 use crate::settings::{EngineChoice, Settings};
 
@@ -81,26 +82,9 @@ fn path(model: &str) -> Result<PathBuf, Error> {
 
 fn native(checkpoint: &Checkpoint, dir: &Path, settings: &Settings) -> Result<Served, Error> {
     let tokenizer = TextTokenizer::open(dir, checkpoint.config())?;
-    let backend = CpuBackend::load(checkpoint, settings.cpu())?;
-    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
-    let rebuild = rebuild(dir, settings.cpu(), fingerprint.clone());
-    let (name, scheduler) = (settings.model.clone(), settings.scheduler());
-    let engine = Engine::start_lasting(name, fingerprint, device, backend, scheduler, Some(rebuild))?;
-    Served::new(Arc::new(engine), tokenizer)
-}
-
-/// Loads the model anew, should the engine die; a folder that has another model by now is refused.
-fn rebuild(dir: &Path, config: CpuConfig, fingerprint: String) -> Rebuild<CpuBackend> {
     let dir = dir.to_owned();
-    let failed = |error: &dyn std::fmt::Display| BackendError(error.to_string());
-    Box::new(move || {
-        let checkpoint = Checkpoint::open(&dir).map_err(|error| failed(&error))?;
-        let backend = CpuBackend::load(&checkpoint, config).map_err(|error| failed(&error))?;
-        match backend.fingerprint() {
-            same if same == fingerprint => Ok(backend),
-            other => Err(BackendError(format!("the model is another one now: {other}, not {fingerprint}"))),
-        }
-    })
+    let engine = device::start(checkpoint, settings, move || Checkpoint::open(&dir))?;
+    Served::new(Arc::new(engine), tokenizer)
 }
 
 #[cfg(feature = "mistralrs")]

@@ -8,6 +8,9 @@ use surprisal_server::{ApiKeys, ServerConfig};
 
 use crate::error::Error;
 
+/// The KV cache on a CPU if none is said, in MiB.
+const CPU_CACHE_MIB: usize = 1024;
+
 /// Which engine computes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -17,6 +20,50 @@ pub(crate) enum EngineChoice {
     Native,
     /// For programs that were built with it
     Mistralrs,
+}
+
+/// Where the native engine computes: `auto`, `cpu`, `cuda` or `cuda:N`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) enum DeviceChoice {
+    /// The first GPU if there is one, else the CPU.
+    Auto,
+    Cpu,
+    /// The GPU of this index.
+    Cuda(usize),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let index = |index: &str| index.parse().ok().map(Self::Cuda);
+        let choice = match text {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => text.strip_prefix("cuda:").and_then(index),
+        };
+        choice.ok_or_else(|| format!("the device is {text:?}, but must be auto, cpu, cuda or cuda:N"))
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(choice: DeviceChoice) -> Self {
+        match choice {
+            DeviceChoice::Auto => "auto".to_owned(),
+            DeviceChoice::Cpu => "cpu".to_owned(),
+            DeviceChoice::Cuda(index) => format!("cuda:{index}"),
+        }
+    }
 }
 
 /// How weights are stored.
@@ -50,6 +97,8 @@ pub(crate) struct Settings {
     /// 0 means any free port.
     pub(crate) port: u16,
     pub(crate) engine: EngineChoice,
+    /// For the native engine: `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub(crate) device: DeviceChoice,
     /// mistralrs' in-situ quantisation.
     pub(crate) isq: Option<String>,
     /// For the native engine: how weights are stored and products read activations.
@@ -57,8 +106,8 @@ pub(crate) struct Settings {
     pub(crate) activations: ActivationType,
     /// Compute threads; 0 means one a core.
     pub(crate) threads: usize,
-    /// Memory for the KV cache, in MiB.
-    pub(crate) cache_mib: usize,
+    /// Memory for the KV cache, in MiB; if none is said, 1024 on a CPU, and all that is left on a GPU.
+    pub(crate) cache_mib: Option<usize>,
     /// Cap on the model's own longest sequence, in tokens.
     pub(crate) max_length: Option<usize>,
     /// Tokens a forward pass computes at most.
@@ -79,11 +128,12 @@ impl Default for Settings {
             host: "127.0.0.1".to_owned(),
             port: 8000,
             engine: EngineChoice::Auto,
+            device: DeviceChoice::Auto,
             isq: None,
             dtype: Dtype::Auto,
             activations: ActivationType::F32,
             threads: 0,
-            cache_mib: 1024,
+            cache_mib: None,
             max_length: None,
             token_budget: scheduler.token_budget,
             max_running: scheduler.max_running,
@@ -134,8 +184,9 @@ impl Settings {
                 "isq is set, but only mistralrs quantises so; the native engine has dtype".to_owned(),
             ));
         }
+        self.check_for_gpu()?;
         for (name, value) in [
-            ("cache_mib", self.cache_mib),
+            ("cache_mib", self.cache_mib.unwrap_or(1)),
             ("token_budget", self.token_budget),
             ("max_running", self.max_running),
             ("server.max_request_seconds", usize::try_from(self.server.max_request_seconds).unwrap_or(usize::MAX)),
@@ -146,6 +197,21 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// Refuses what a GPU would not heed.
+    fn check_for_gpu(&self) -> Result<(), Error> {
+        if !matches!(self.device, DeviceChoice::Cuda(_)) || self.is_for_gpu() {
+            return Ok(());
+        }
+        Err(Error::Usage(
+            "dtype and activations are set, but a GPU computes in bf16: leave them, or set dtype to bf16".to_owned(),
+        ))
+    }
+
+    /// Whether the numbers asked for are those of a GPU.
+    pub(crate) fn is_for_gpu(&self) -> bool {
+        matches!(self.dtype, Dtype::Auto | Dtype::Bf16) && self.activations == ActivationType::F32
     }
 
     /// Refuses what mistralrs would not heed.
@@ -164,7 +230,7 @@ impl Settings {
     }
 
     pub(crate) fn cpu(&self) -> CpuConfig {
-        let cache_bytes = self.cache_mib.saturating_mul(1 << 20);
+        let cache_bytes = self.cache_mib.unwrap_or(CPU_CACHE_MIB).saturating_mul(1 << 20);
         let weights = match self.dtype {
             Dtype::Auto => None,
             Dtype::F32 => Some(WeightType::F32),
@@ -225,13 +291,31 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_read_and_a_gpu_refuses_other_numbers() {
+        for (text, choice) in
+            [("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), ("cuda:3", DeviceChoice::Cuda(3))]
+        {
+            assert_eq!((text.parse(), String::from(choice).as_str()), (Ok(choice), text));
+        }
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        for text in ["gpu", "cuda:", "cuda:-1", "cuda:x", ""] {
+            let error = text.parse::<DeviceChoice>().unwrap_err();
+            assert_eq!(error, format!("the device is {text:?}, but must be auto, cpu, cuda or cuda:N"));
+        }
+        let settings = Settings { device: DeviceChoice::Cuda(0), ..Settings::default() };
+        assert!(settings.check().is_ok());
+        let error = Settings { dtype: Dtype::Int8, ..settings }.check().unwrap_err();
+        assert!(error.to_string().contains("a GPU computes in bf16"), "{error}");
+    }
+
+    #[test]
     fn unknown_and_empty_settings_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bad.toml");
         std::fs::write(&path, "modle = \"oracle\"").unwrap();
         assert!(Settings::read(&path).unwrap_err().to_string().contains("modle"));
         assert!(Settings::read(&dir.path().join("none.toml")).is_err());
-        let error = Settings { cache_mib: 0, ..Settings::default() }.check().unwrap_err();
+        let error = Settings { cache_mib: Some(0), ..Settings::default() }.check().unwrap_err();
         assert_eq!((error.to_string().as_str(), error.exit_code()), ("cache_mib is 0; it must be at least 1", 2));
     }
 }

@@ -8,7 +8,7 @@ mod backend;
 mod cache;
 mod chain;
 mod cpu;
-#[cfg(feature = "shim")]
+#[cfg(any(feature = "cuda", feature = "shim"))]
 pub mod cuda;
 mod draw;
 mod engine;

@@ -4,7 +4,6 @@
 #![allow(unsafe_code)]
 
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace};
-use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles};
 use surprisal_kernels::rows::{Embedding, KvCache, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Error, Launch};
 
@@ -12,10 +11,10 @@ use super::accelerator::{Accelerator, Product, Region};
 use super::plan::{Group, Plan, Room};
 use super::shape::Shape;
 use super::weights::{Layer, Linear, Weights, int_bytes, ints};
-use super::workspace::{Cache, SCORE_ROWS, Workspace};
-use crate::backend::{BLOCK_TOKENS, BackendError};
+use super::workspace::{Cache, Workspace};
+use crate::backend::{BLOCK_TOKENS, BackendError, TokenScore};
 
-type Done = Result<(), BackendError>;
+pub(super) type Done = Result<(), BackendError>;
 
 /// Everything a pass reads and writes.
 pub(super) struct Pass<'a, A> {
@@ -29,8 +28,8 @@ pub(super) struct Pass<'a, A> {
 }
 
 impl<A: Accelerator> Pass<'_, A> {
-    /// Runs the plan's tokens, keeps hidden states, and returns the log-probabilities asked for.
-    pub(super) fn run(&mut self) -> Result<Vec<f32>, BackendError> {
+    /// Runs the plan's tokens, keeps hidden states, and returns what was asked for.
+    pub(super) fn run(&mut self) -> Result<Vec<TokenScore>, BackendError> {
         self.device.write(self.work.ints, &int_bytes(&self.plan.ints))?;
         let rows = self.plan.tokens.len();
         if rows > 0 {
@@ -39,15 +38,13 @@ impl<A: Accelerator> Pass<'_, A> {
             self.layers(rows)?;
         }
         // What is kept is kept after what was kept before is read.
-        self.score()?;
+        let tokens = self.score()?;
         let row = self.shape.hidden * 2;
         for &(from, block) in &self.plan.keep {
             let from = self.cache.hidden.part((self.room.blocks + from) * row, row)?;
             self.device.copy(from, self.cache.hidden.part(block * row, row)?)?;
         }
-        let mut bytes = vec![0; self.plan.scored.len() * 4];
-        self.device.read(self.work.logprobs, &mut bytes)?;
-        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        self.answers(tokens)
     }
 
     /// From embeddings in `residual` to normed hidden states in the hidden store's last rows.
@@ -69,42 +66,6 @@ impl<A: Accelerator> Pass<'_, A> {
         self.norm(self.weights.norm, Some(work.delta), normed, rows)
     }
 
-    /// The head, tile by tile of scored rows.
-    fn score(&mut self) -> Done {
-        let (work, shape) = (self.work, self.shape);
-        let states = self.room.blocks + self.room.rows;
-        let all = self.plan.scored.len();
-        for first in (0..all).step_by(SCORE_ROWS) {
-            let rows = (all - first).min(SCORE_ROWS);
-            let at = |range: &std::ops::Range<usize>| range.start + first..range.start + first + rows;
-            let ids = self.ints(&at(&self.plan.scored))?;
-            self.gather(work.scored, self.cache.hidden, states, ids, rows)?;
-            let Linear { weights, bias, n, k } = self.weights.head;
-            let product = Product { out: work.logits, x: work.scored, weights, bias, rows, n, k, wide: true };
-            self.device.multiply(&product)?;
-            let args = LogprobTiles {
-                parts: work.logprob_parts.holding(rows * tiles(shape.vocab as u32) as usize * PART_BYTES)?,
-                top_logits: Address::NULL,
-                top_ids: Address::NULL,
-                logits: work.logits.holding(rows * n * 4)?,
-                targets: self.ints(&at(&self.plan.targets))?,
-                stride: n as u64,
-                vocabulary: shape.vocab as u32,
-                top: 0,
-            };
-            let out = LogprobOut {
-                logprobs: work.logprobs.part(first * 4, rows * 4)?.holding(rows * 4)?,
-                ranks: work.ranks.holding(rows * 4)?,
-                entropies: work.entropies.holding(rows * 4)?,
-                top_logprobs: Address::NULL,
-                top_ids: Address::NULL,
-            };
-            self.launch(args.launch(rows as u32))?;
-            self.launch(args.combine(out, rows as u32))?;
-        }
-        Ok(())
-    }
-
     /// The part of the hidden store that is of this batch's rows.
     fn batch_states(&self) -> Result<Region, BackendError> {
         let row = self.shape.hidden * 2;
@@ -112,18 +73,18 @@ impl<A: Accelerator> Pass<'_, A> {
         self.cache.hidden.part(first, self.cache.hidden.bytes() - first)
     }
 
-    fn ints(&self, range: &std::ops::Range<usize>) -> Result<Address, BackendError> {
+    pub(super) fn ints(&self, range: &std::ops::Range<usize>) -> Result<Address, BackendError> {
         ints(self.work.ints, range.start, range.len())?.holding(range.len() * 4)
     }
 
-    fn launch<T: Copy>(&mut self, launch: Result<Launch<T>, Error>) -> Done {
+    pub(super) fn launch<T: Copy>(&mut self, launch: Result<Launch<T>, Error>) -> Done {
         // SAFETY: the addresses in every launch of this file are of regions that hold what the launch's shape reads and
         // writes, regions live as long as the device, and ids, slots, tables and positions come from a checked plan.
         unsafe { self.device.launch(&launch?) }
     }
 
     /// Rows of a matrix as wide as the residual stream, by their indices.
-    fn gather(&mut self, out: Region, table: Region, table_rows: usize, ids: Address, rows: usize) -> Done {
+    pub(super) fn gather(&mut self, out: Region, table: Region, table_rows: usize, ids: Address, rows: usize) -> Done {
         let row = self.shape.hidden * 2;
         let args = Embedding {
             out: out.holding(rows * row)?,

@@ -1,11 +1,17 @@
 //! The CUDA backend: a Llama over a paged KV cache, in bf16, on any [`Accelerator`].
 //!
-//! `Shim` (feature `shim`) runs its passes on a CPU, for tests; no accelerator is a GPU yet.
+//! `Gpu` (feature `cuda`) is a GPU; `Shim` (feature `shim`) runs the same passes on a CPU, for tests.
 
 mod accelerator;
 mod forward;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod plan;
+#[cfg(feature = "cuda")]
+mod products;
+mod score;
 mod shape;
+#[cfg(feature = "shim")]
 mod shim;
 mod weights;
 mod workspace;
@@ -15,8 +21,11 @@ use surprisal_model::Checkpoint;
 use accelerator::Arena;
 pub use accelerator::{Accelerator, Product, ROW_TILE, Region};
 use forward::Pass;
+#[cfg(feature = "cuda")]
+pub use gpu::Gpu;
 use plan::{Plan, Room};
 use shape::Shape;
+#[cfg(feature = "shim")]
 pub use shim::Shim;
 use weights::Weights;
 use workspace::{Cache, Workspace};
@@ -135,8 +144,6 @@ impl<A: Accelerator> Backend for CudaBackend<A> {
             self.copy(copy)?;
         }
         let Self { device, shape, room, weights, work, cache, .. } = self;
-        let logprobs = Pass { device, shape, room, weights, work, cache, plan: &plan }.run()?;
-        let scores = logprobs.into_iter().zip(plan::given(batch)?);
-        Ok(scores.map(|(logprob, token)| TokenScore { token, logprob, position: None }).collect())
+        Pass { device, shape, room, weights, work, cache, plan: &plan }.run()
     }
 }

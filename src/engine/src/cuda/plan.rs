@@ -3,9 +3,12 @@
 use std::ops::Range;
 
 use surprisal_kernels::attention::query_tiles;
+use surprisal_kernels::logprobs::LARGEST_TOP;
 
 use super::shape::Shape;
-use crate::backend::{BLOCK_TOKENS, BackendError, Choice, Chunk, ForwardBatch, Hidden, ScoreRow};
+use crate::backend::{BLOCK_TOKENS, BackendError, Choice, Chunk, ForwardBatch, Hidden};
+use crate::draw::Draw;
+use crate::scorer::Extras;
 
 /// The most that one batch holds; memory is taken for it when the model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub(super) struct Group {
 }
 
 /// A batch as the device runs it: chunks of several tokens first, then those of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Plan {
     pub(super) ints: Vec<i32>,
     pub(super) tokens: Range<usize>,
@@ -58,7 +61,14 @@ pub(super) struct Plan {
     pub(super) decode: Group,
     /// What is scored: rows of the hidden store, where the batch's rows follow the blocks.
     pub(super) scored: Range<usize>,
+    /// Their tokens; those yet to be drawn are 0.
     pub(super) targets: Range<usize>,
+    /// Which scores draw their token, and how.
+    pub(super) drawn: Vec<(usize, Draw)>,
+    /// What else is asked of each score.
+    pub(super) extras: Vec<Extras>,
+    /// The longest list of most probable tokens among them.
+    pub(super) top: usize,
     /// Rows of the device's order whose hidden state is kept, and where.
     pub(super) keep: Vec<(usize, usize)>,
 }
@@ -95,7 +105,17 @@ impl Plan {
             Hidden::Block(block) => block as i32,
         });
         plan.scored = plan.put(scored);
-        plan.targets = plan.put(given(batch)?.into_iter().map(|target| target as i32));
+        plan.targets = plan.put(batch.scores.iter().map(|score| match score.choice {
+            Choice::Given(token) => token as i32,
+            Choice::Drawn(_) => 0,
+        }));
+        let drawn = batch.scores.iter().enumerate().filter_map(|(at, score)| match score.choice {
+            Choice::Given(_) => None,
+            Choice::Drawn(draw) => Some((at, draw)),
+        });
+        plan.drawn = drawn.collect();
+        plan.extras = batch.scores.iter().map(|score| score.extras).collect();
+        plan.top = plan.extras.iter().map(|extras| extras.top.into()).max().unwrap_or(0);
         plan.keep = batch.keep.iter().map(|&(row, block)| (place[row], block as usize)).collect();
         Ok(plan)
     }
@@ -139,15 +159,6 @@ impl Plan {
     }
 }
 
-/// The tokens whose log-probabilities are asked for; this backend neither draws tokens nor says more of a position.
-pub(super) fn given(batch: &ForwardBatch) -> Result<Vec<u32>, BackendError> {
-    let target = |score: &ScoreRow| match score.choice {
-        Choice::Given(target) if score.extras.is_empty() => Ok(target),
-        _ => Err(BackendError("this device scores given tokens; it does not draw or list any".to_owned())),
-    };
-    batch.scores.iter().map(target).collect()
-}
-
 /// Whether every index of a batch lies in what it indexes.
 fn check(batch: &ForwardBatch, shape: &Shape, room: &Room) -> Result<(), BackendError> {
     let within = |what: &str, value: usize, limit: usize| match value < limit {
@@ -175,8 +186,11 @@ fn check(batch: &ForwardBatch, shape: &Shape, room: &Room) -> Result<(), Backend
         return Err(BackendError(format!("chunks have {row} rows, but there are {} tokens", batch.tokens.len())));
     }
     batch.tokens.iter().try_for_each(|&token| within("a token", token as usize, shape.vocab))?;
-    given(batch)?.into_iter().try_for_each(|target| within("a target", target as usize, shape.vocab))?;
     for score in &batch.scores {
+        if let Choice::Given(target) = score.choice {
+            within("a target", target as usize, shape.vocab)?;
+        }
+        within("the number of most probable tokens", score.extras.top.into(), LARGEST_TOP as usize + 1)?;
         match score.from {
             Hidden::Row(from) => within("a scored row", from, row)?,
             Hidden::Block(block) => within("a scored block", block as usize, room.blocks)?,

@@ -39,9 +39,29 @@ pub(super) struct Workspace {
     pub(super) logprob_parts: Region,
     /// `[scores]` f32.
     pub(super) logprobs: Region,
-    /// `[SCORE_ROWS]` i32 and f32, which nobody reads.
+    /// `[scores]` i32 and f32.
     pub(super) ranks: Region,
     pub(super) entropies: Region,
+    pub(super) listed: Listed,
+}
+
+/// The most probable tokens of scored rows, up to [`LARGEST_TOP`](logprobs::LARGEST_TOP) of each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listed {
+    /// `[SCORE_ROWS][tiles][top]` f32 and i32.
+    pub(super) tile_logits: Region,
+    pub(super) tile_ids: Region,
+    /// `[scores][top]` f32 and i32.
+    pub(super) logprobs: Region,
+    pub(super) ids: Region,
+}
+
+impl Listed {
+    fn lay_out(arena: &mut Arena, tiles: usize, scores: usize) -> Self {
+        let mut list = |rows: usize| arena.take(rows * logprobs::LARGEST_TOP as usize * 4);
+        let (tile_logits, tile_ids) = (list(SCORE_ROWS * tiles), list(SCORE_ROWS * tiles));
+        Self { tile_logits, tile_ids, logprobs: list(scores), ids: list(scores) }
+    }
 }
 
 impl Workspace {
@@ -69,8 +89,9 @@ impl Workspace {
             logits: arena.take(SCORE_ROWS * shape.vocab_rows * 4),
             logprob_parts: arena.take(SCORE_ROWS * tiles * logprobs::PART_BYTES),
             logprobs: arena.take(room.scores() * 4),
-            ranks: arena.take(SCORE_ROWS * 4),
-            entropies: arena.take(SCORE_ROWS * 4),
+            ranks: arena.take(room.scores() * 4),
+            entropies: arena.take(room.scores() * 4),
+            listed: Listed::lay_out(arena, tiles, room.scores()),
         }
     }
 }

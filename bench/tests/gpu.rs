@@ -1,0 +1,28 @@
+//! The program for a GPU, run on the CPU shim: all but the hardware is tried here.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn the_program_for_a_gpu_runs_on_the_shim() {
+    let out = tempfile::tempdir().unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_gpu")).args(["--device", "shim", "--out"]).arg(out.path()).output();
+    let run = run.unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let report: Value = serde_json::from_slice(&std::fs::read(out.path().join("gpu.json")).unwrap()).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 13);
+    assert!(checks.iter().all(|check| check["failure"].is_null()), "{checks:?}");
+    assert!(report["timings"].as_array().unwrap().iter().all(|timing| timing["teraflops"].as_f64().unwrap() > 0.0));
+    assert_eq!(std::fs::read(out.path().join("gpu.md")).unwrap(), run.stdout);
+}
+
+#[test]
+fn other_devices_are_refused() {
+    let run = Command::new(env!("CARGO_BIN_EXE_gpu")).args(["--device", "abacus", "--out", "x"]).output().unwrap();
+    assert!(!run.status.success());
+    assert!(String::from_utf8_lossy(&run.stderr).contains("usage: gpu --device shim|cuda:N"));
+}

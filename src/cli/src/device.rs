@@ -1,0 +1,113 @@
+//! Where the native engine computes: a GPU if one was asked for, or found, and the CPU otherwise.
+
+use surprisal_engine::{BackendError, CpuBackend, Engine, LoadError};
+use surprisal_model::Checkpoint;
+
+use crate::error::Error;
+use crate::settings::{DeviceChoice, Settings};
+
+/// Loads a model where the settings say, and starts its engine; `open` opens the checkpoint anew, should the engine die.
+pub(crate) fn start(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    open: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
+) -> Result<Engine, Error> {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = gpu::find(settings)? {
+        return gpu::start(gpu, checkpoint, settings, open);
+    }
+    #[cfg(not(feature = "cuda"))]
+    if matches!(settings.device, DeviceChoice::Cuda(_)) {
+        return Err(Error::NoCuda);
+    }
+    let config = settings.cpu();
+    let backend = CpuBackend::load(checkpoint, config)?;
+    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+    let rebuild = anew(open, fingerprint.clone(), move |checkpoint| {
+        let backend = CpuBackend::load(checkpoint, config)?;
+        Ok((backend.fingerprint().to_owned(), backend))
+    });
+    let (name, scheduler) = (settings.model.clone(), settings.scheduler());
+    Ok(Engine::start_lasting(name, fingerprint, device, backend, scheduler, Some(Box::new(rebuild)))?)
+}
+
+/// Loads the model anew; a folder that has another model by now is refused.
+fn anew<B>(
+    open: impl Fn() -> Result<Checkpoint, surprisal_model::Error>,
+    fingerprint: String,
+    load: impl Fn(&Checkpoint) -> Result<(String, B), LoadError>,
+) -> impl FnMut() -> Result<B, BackendError> {
+    move || {
+        let checkpoint = open().map_err(|error| BackendError(error.to_string()))?;
+        match load(&checkpoint).map_err(|error| BackendError(error.to_string()))? {
+            (same, backend) if same == fingerprint => Ok(backend),
+            (other, _) => Err(BackendError(format!("the model is another one now: {other}, not {fingerprint}"))),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    //! The GPU's part, of programs that were built with it.
+
+    use std::path::PathBuf;
+
+    use etcetera::BaseStrategy;
+    use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu};
+
+    use super::*;
+
+    /// A GPU that is ready, and its index.
+    pub(super) struct Found {
+        index: usize,
+        gpu: Gpu,
+    }
+
+    /// None if the CPU is to compute. That there is no GPU is an error only if one was asked for.
+    pub(super) fn find(settings: &Settings) -> Result<Option<Found>, Error> {
+        match settings.device {
+            DeviceChoice::Cuda(index) => Ok(Some(Found { index, gpu: open(index).map_err(LoadError::from)? })),
+            DeviceChoice::Auto if settings.is_for_gpu() => match open(0) {
+                Ok(gpu) => Ok(Some(Found { index: 0, gpu })),
+                Err(error) => {
+                    eprintln!("computing on the CPU: {error}");
+                    Ok(None)
+                }
+            },
+            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(None),
+        }
+    }
+
+    pub(super) fn start(
+        found: Found,
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        reopen: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
+    ) -> Result<Engine, Error> {
+        let (config, Found { index, gpu }) = (config(settings), found);
+        let backend = CudaBackend::load(gpu, checkpoint, config)?;
+        let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+        let rebuild = anew(reopen, fingerprint.clone(), move |checkpoint| {
+            let backend = CudaBackend::load(open(index)?, checkpoint, config)?;
+            Ok((backend.fingerprint().to_owned(), backend))
+        });
+        let (name, scheduler) = (settings.model.clone(), settings.scheduler());
+        Ok(Engine::start_lasting(name, fingerprint, device, backend, scheduler, Some(Box::new(rebuild)))?)
+    }
+
+    fn config(settings: &Settings) -> CudaConfig {
+        CudaConfig {
+            cache_bytes: settings.cache_mib.map(|mib| mib.saturating_mul(1 << 20)),
+            max_length: settings.max_length,
+            batch_tokens: settings.token_budget,
+            batch_sequences: settings.max_running,
+        }
+    }
+
+    /// Kernels that are compiled here are kept in the user's cache folder, if there is one.
+    fn open(index: usize) -> Result<Gpu, BackendError> {
+        let cache: Option<PathBuf> =
+            etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("surprisal").join("kernels"));
+        Gpu::open(index, cache.as_deref())
+    }
+}

@@ -1,0 +1,197 @@
+//! A GPU as an accelerator: the driver's memory, copies through pinned buffers, cuBLASLt, and one stream for all of it.
+
+// The boundary to the driver: device memory, pinned memory, and launches that trust their addresses.
+#![allow(unsafe_code)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUevent, CUevent_flags};
+use cudarc::driver::{CudaContext, DriverError, result};
+use surprisal_kernels::cuda::{Module, context, driver_version};
+use surprisal_kernels::{Device, Launch};
+
+use super::accelerator::{Accelerator, Product, Region};
+use super::products::Products;
+use crate::backend::BackendError;
+
+/// Bytes of each of the two buffers that copies to the device go through.
+const STAGE: usize = 16 << 20;
+
+/// One GPU.
+#[derive(Debug)]
+pub struct Gpu {
+    // Before what it is a view of: it is dropped first.
+    products: Products,
+    module: Module,
+    stages: [Stage; 2],
+    /// Which of them is next.
+    turn: usize,
+    memory: Vec<Region>,
+    context: Arc<CudaContext>,
+    numerics: String,
+}
+
+/// Pinned memory, and when the last copy from it is done.
+#[derive(Debug)]
+struct Stage {
+    memory: *mut u8,
+    done: CUevent,
+}
+
+// SAFETY: pinned memory and events are of the context, which every method binds to its thread; `&mut` keeps threads apart.
+unsafe impl Send for Stage {}
+
+fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
+    move |error| BackendError(format!("the GPU failed {what}: {error}"))
+}
+
+impl Stage {
+    fn new() -> Result<Self, DriverError> {
+        let done = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+        // SAFETY: nothing reads what is there before it was written.
+        match unsafe { result::malloc_host(STAGE, 0) } {
+            Ok(memory) => Ok(Self { memory: memory.cast(), done }),
+            Err(error) => {
+                // SAFETY: it was made above and nobody has it.
+                unsafe { result::event::destroy(done) }?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Gpu {
+    /// The GPU of this index, every kernel loaded. Kernels compiled on the way are kept in `cache`, a folder.
+    ///
+    /// # Errors
+    ///
+    /// There is no driver, no such GPU, no cuBLASLt, or a kernel that cannot be had for it.
+    pub fn open(index: usize, cache: Option<&Path>) -> Result<Self, BackendError> {
+        let context = context(index)?;
+        let stream = context.new_stream().map_err(failed("to make a stream"))?;
+        let module = Module::load(stream, cache)?;
+        context.bind_to_thread().map_err(failed("to bind its context"))?;
+        let products = Products::new()?;
+        let stage = || Stage::new().map_err(failed("to pin memory"));
+        let stages = [stage()?, stage()?];
+        let (driver, library) = (driver_version(index)?, Products::version());
+        let numerics = format!("cuda-{}-{driver}-{library}", module.arch());
+        Ok(Self { products, module, stages, turn: 0, memory: Vec::new(), context, numerics })
+    }
+
+    fn bind(&self) -> Result<(), BackendError> {
+        self.context.bind_to_thread().map_err(failed("to bind its context"))
+    }
+
+    fn stream(&self) -> sys::CUstream {
+        self.module.stream().cu_stream()
+    }
+
+    fn synchronize(&self) -> Result<(), BackendError> {
+        self.module.stream().synchronize().map_err(failed("in what was queued"))
+    }
+}
+
+impl Accelerator for Gpu {
+    fn name(&self) -> String {
+        let name = self.context.name().unwrap_or_else(|error| format!("a GPU whose name is unknown: {error}"));
+        format!("{name} (cuda:{})", self.context.ordinal())
+    }
+
+    fn numerics(&self) -> String {
+        self.numerics.clone()
+    }
+
+    fn free_memory(&self) -> Result<usize, BackendError> {
+        self.context.mem_get_info().map(|(free, _)| free).map_err(failed("to say what memory is free"))
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<Region, BackendError> {
+        self.bind()?;
+        // SAFETY: what is in it is undefined, as promised; it is freed once, when this is dropped.
+        let address = unsafe { result::malloc_sync(bytes.max(1)) };
+        let address = address.map_err(|error| BackendError(format!("{bytes} bytes of GPU memory: {error}")))?;
+        let region = Region::new(address, bytes);
+        self.memory.push(region);
+        Ok(region)
+    }
+
+    fn write(&mut self, to: Region, bytes: &[u8]) -> Result<(), BackendError> {
+        self.bind()?;
+        let (address, stream) = (to.holding(bytes.len())?.get(), self.stream());
+        for (index, part) in bytes.chunks(STAGE).enumerate() {
+            let Stage { memory, done } = self.stages[self.turn];
+            self.turn = 1 - self.turn;
+            let at = address + (index * STAGE) as u64;
+            // SAFETY: the buffer holds STAGE bytes, `part` has no more, and the wait ends the last copy that reads it; the
+            // region holds all bytes, and the buffer stays as it is until `done`.
+            let copied = unsafe {
+                result::event::synchronize(done).and_then(|()| {
+                    std::ptr::copy_nonoverlapping(part.as_ptr(), memory, part.len());
+                    let staged = std::slice::from_raw_parts(memory, part.len());
+                    result::memcpy_htod_async(at, staged, stream)?;
+                    result::event::record(done, stream)
+                })
+            };
+            copied.map_err(failed("to copy to its memory"))?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError> {
+        self.bind()?;
+        let address = from.holding(bytes.len())?.get();
+        if !bytes.is_empty() {
+            // SAFETY: both sides hold so many bytes, and this does not return before the copy is done.
+            let queued = unsafe { result::memcpy_dtoh_async(bytes, address, self.stream()) };
+            queued.map_err(failed("to copy from its memory"))?;
+        }
+        self.synchronize()
+    }
+
+    fn copy(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
+        self.bind()?;
+        let (bytes, to) = (to.bytes(), to.holding(to.bytes())?.get());
+        let from = from.holding(bytes)?.get();
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: both regions hold so many bytes of this GPU's memory.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }.map_err(failed("to copy"))
+    }
+
+    fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
+        product.check()?;
+        if product.rows == 0 {
+            return Ok(());
+        }
+        self.bind()?;
+        let stream = self.stream().cast();
+        self.products.multiply(product, stream)
+    }
+
+    unsafe fn launch<A: Copy>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
+        // SAFETY: the caller's promise; the module queues on the stream that everything else is in.
+        Ok(unsafe { self.module.launch(launch) }?)
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // What is queued ends first. If the context is lost, its memory is too, and nothing is left to do about it.
+        if self.bind().and_then(|()| self.synchronize()).is_err() {
+            return;
+        }
+        // SAFETY: nothing that is queued uses them any more, and each is freed once.
+        unsafe {
+            for region in &self.memory {
+                _ = region.holding(0).map(|address| result::free_sync(address.get()));
+            }
+            for stage in &self.stages {
+                _ = result::free_host(stage.memory.cast());
+                _ = result::event::destroy(stage.done);
+            }
+        }
+    }
+}
