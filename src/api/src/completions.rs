@@ -125,6 +125,9 @@ pub struct CompletionsRequest {
     /// Only 0: logits are the model's own.
     #[serde(default)]
     pub frequency_penalty: Option<f32>,
+    /// vLLM's: the smaller, the sooner; 0 when absent. Of one priority, clients take turns.
+    #[serde(default)]
+    pub priority: i32,
     /// Without effect.
     #[serde(default)]
     pub user: Option<String>,

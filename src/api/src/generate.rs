@@ -31,6 +31,9 @@ pub struct GenerateRequest {
     /// Whether each log-probability comes with its token's text.
     #[serde(default)]
     pub return_text_in_logprobs: bool,
+    /// The greater, the sooner, as SGLang has it; 0 when absent. Of one priority, clients take turns.
+    #[serde(default)]
+    pub priority: i32,
     /// Only false.
     #[serde(default)]
     pub stream: bool,

@@ -43,10 +43,13 @@ pub struct LogprobsRequest {
     /// The entropy of the distribution that predicts each target token (with `detail: "tokens"`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub entropy: bool,
+    /// The smaller, the sooner, as vLLM has it; 0 when absent. Of one priority, clients take turns.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
 }
 
-fn is_zero(number: &u16) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 fn is_false(flag: &bool) -> bool {

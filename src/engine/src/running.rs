@@ -56,7 +56,7 @@ impl Job {
 
     /// Tokens whose work may be found in the cache: it knows nothing of extras.
     pub(crate) fn reusable(&self) -> &[u32] {
-        let Query { tokens, score_from, extras } = &self.query;
+        let Query { tokens, score_from, extras, .. } = &self.query;
         if extras.is_empty() { tokens } else { &tokens[..*score_from] }
     }
 }

@@ -21,13 +21,24 @@ pub struct Query {
     /// What is told of each scored position beside the log-probability. The cache keeps log-probabilities alone, so with
     /// any of this the tokens from `score_from - 1` on are computed anew; those before are found in the cache as ever.
     pub extras: Extras,
+    /// When its turn comes; the answer does not depend on it.
+    pub turn: Turn,
 }
 
 impl Query {
     /// Asks for log-probabilities alone.
     pub fn new(tokens: Vec<u32>, score_from: usize) -> Self {
-        Self { tokens, score_from, extras: Extras::default() }
+        Self { tokens, score_from, ..Self::default() }
     }
+}
+
+/// When a query's turn comes, among those that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The smaller, the sooner.
+    pub priority: i32,
+    /// Who asks: within a priority, clients take turns by tokens.
+    pub client: u64,
 }
 
 /// What is told of a position's predictive distribution beside one token's log-probability.

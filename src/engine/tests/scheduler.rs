@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use surprisal_engine::{
     BLOCK_TOKENS, Backend, BackendError, Choice, Event, Extras, Finish, ForwardBatch, Generation, Hidden, Limits,
-    Position, Query, QueryId, Sampling, Scheduler, SchedulerConfig, ScoreError, Scores, Token, TokenScore,
+    Position, Query, QueryId, Sampling, Scheduler, SchedulerConfig, ScoreError, Scores, Token, TokenScore, Turn,
 };
 
 const NOTHING: u32 = u32::MAX;
@@ -158,15 +158,16 @@ fn ask(scheduler: &mut Scheduler, backend: &mut Glass, queries: &[Query]) -> Vec
     (0..queries.len()).map(|id| answers.remove(&(id as QueryId)).unwrap()).collect()
 }
 
-/// Queries that share beginnings: a cut of one of three base texts, and a tail of its own.
+/// Queries that share beginnings: a cut of one of three base texts, and a tail of its own. Some are more urgent than others.
 fn queries() -> impl Strategy<Value = Vec<Query>> {
-    let query = (0u32..3, 1usize..150, proptest::collection::vec(0u32..8, 0..40), 0.0..1.0f64);
-    let query = query.prop_map(|(base, cut, tail, from)| {
+    let turn = (-2i32..3, 0u64..3).prop_map(|(priority, client)| Turn { priority, client });
+    let query = (0u32..3, 1usize..150, proptest::collection::vec(0u32..8, 0..40), 0.0..1.0f64, turn);
+    let query = query.prop_map(|(base, cut, tail, from, turn)| {
         let text = (0..cut as u32).map(|i| if i == 0 { 0 } else { (i * (base + 2) + i / 7) % 8 });
         let mut tokens: Vec<u32> = text.chain(tail).collect();
         tokens.resize(tokens.len().max(2), 1);
         let score_from = 1 + ((tokens.len() - 1) as f64 * from) as usize;
-        Query::new(tokens, score_from)
+        Query { turn, ..Query::new(tokens, score_from) }
     });
     proptest::collection::vec(query, 1..30)
 }

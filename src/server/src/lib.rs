@@ -9,6 +9,7 @@ mod admission;
 mod app;
 mod auth;
 mod body;
+mod client;
 mod config;
 mod drain;
 mod metrics;

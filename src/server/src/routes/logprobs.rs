@@ -11,6 +11,7 @@ use surprisal_engine::{Extras, ModelCard, Query, Scores};
 
 use super::meta::json;
 use super::stream;
+use crate::client::Client;
 use crate::drain::Working;
 use crate::prepare::{Label, Prepared, prepare};
 use crate::problem::{self, Failure};
@@ -19,13 +20,14 @@ use crate::{App, body};
 /// Dropping this future, as happens when the client goes away, drops the queries and the permit.
 pub(super) async fn logprobs(
     State(app): State<App>,
+    Extension(client): Extension<Client>,
     working: Option<Extension<Arc<Working>>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
     let streamed = stream::wanted(request.headers());
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    let prepared = app.offload(move |app| prepare(app, body::parse::<LogprobsRequest>(&bytes)?)).await?;
+    let prepared = app.offload(move |app| prepare(app, body::parse::<LogprobsRequest>(&bytes)?, client)).await?;
     let permit = app.admission.admit(prepared.tokens)?;
     if streamed {
         let working = working.map(|Extension(working)| working);

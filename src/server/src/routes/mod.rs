@@ -22,6 +22,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::App;
+use crate::client::Client;
 use crate::observe::observe;
 use crate::problem::{self, Failure};
 
@@ -53,7 +54,8 @@ pub fn router(app: App) -> Router {
 
 /// Work is done for those who may ask for it, refused once shutdown is asked, and finished if it was taken before.
 async fn work(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Failure> {
-    app.keys.check(request.headers())?;
+    let client = Client::of(app.keys.check(request.headers())?, request.headers());
+    request.extensions_mut().insert(client);
     let working = Arc::new(app.drain.enter().ok_or_else(problem::shutting_down)?);
     request.extensions_mut().insert(Arc::clone(&working));
     app.within_deadline(next.run(request)).await

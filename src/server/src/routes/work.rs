@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use surprisal_api::{Bos, Detail, Prompts, Stops, Text};
-use surprisal_engine::{Extras, Generation, Query, Sampling, ScoreError};
+use surprisal_engine::{Extras, Generation, Query, Sampling, ScoreError, Turn};
 
 use super::continuation::{Continuation, Written};
 use crate::App;
@@ -23,6 +23,7 @@ pub(super) struct Work {
     pub(super) score_from: Option<usize>,
     pub(super) extras: Extras,
     pub(super) writing: Option<Writing>,
+    pub(super) turn: Turn,
 }
 
 /// How prompts are continued.
@@ -130,7 +131,7 @@ impl Work {
         let prompt = self.prompt(index);
         let len = prompt.len();
         let score_from = self.score_from.map_or(len, |from| from.max(1).min(len));
-        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras };
+        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras, turn: self.turn };
         match &self.writing {
             Some(writing) => {
                 let mut generation = writing.generation.clone();

@@ -10,4 +10,5 @@ mod generate;
 mod load;
 mod problems;
 mod support;
+mod turns;
 mod writing;

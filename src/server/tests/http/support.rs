@@ -93,7 +93,7 @@ impl Letters {
     }
 }
 
-fn answer(Query { tokens, score_from, extras }: &Query) -> Result<Scores, ScoreError> {
+fn answer(Query { tokens, score_from, extras, .. }: &Query) -> Result<Scores, ScoreError> {
     for token in &tokens[*score_from..] {
         match *token {
             FAILS => return Err(ScoreError::Backend("out of memory".to_owned())),
@@ -224,10 +224,10 @@ impl TextCodec for Bytes {
 }
 
 /// A running server.
-pub(crate) struct Server {
+pub(crate) struct Server<S = Letters> {
     pub(crate) url: String,
     pub(crate) client: Client,
-    pub(crate) scorer: Arc<Letters>,
+    pub(crate) scorer: Arc<S>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<io::Result<()>>,
 }
@@ -294,6 +294,13 @@ impl Server {
         };
         let scorer =
             Arc::new(Letters { card, gate: watch::Sender::new(true), alive: true.into(), counts: Arc::default() });
+        Self::serve(scorer, config, bos, keys).await
+    }
+}
+
+impl<S: Scorer> Server<S> {
+    /// Serves any scorer; a byte is a token.
+    pub(crate) async fn serve(scorer: Arc<S>, config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
         let app = App::new(scorer.clone(), Arc::new(Bytes(bos)), config).with_api_keys(keys);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
