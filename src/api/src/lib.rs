@@ -21,6 +21,8 @@ mod generate;
 mod problem;
 mod request;
 mod response;
+#[cfg(feature = "schemas")]
+mod schemas;
 mod text;
 
 pub use completions::{

@@ -14,6 +14,7 @@ mod config;
 mod drain;
 mod metrics;
 mod observe;
+mod openapi;
 mod prepare;
 mod problem;
 mod routes;

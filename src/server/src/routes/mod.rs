@@ -44,6 +44,7 @@ pub fn router(app: App) -> Router {
         .route("/health", get(meta::health))
         .route("/ready", get(meta::ready))
         .route("/metrics", get(meta::metrics))
+        .route("/openapi.json", get(meta::openapi))
         .route("/", get(meta::page))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)

@@ -8,6 +8,7 @@ mod bulk;
 mod completions;
 mod generate;
 mod load;
+mod openapi;
 mod problems;
 mod support;
 mod turns;
