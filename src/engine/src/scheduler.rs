@@ -250,12 +250,13 @@ impl Scheduler {
             }
         }
         let job = &waiting.job;
-        let (len, score_from, longest) = (job.query.tokens.len(), job.query.score_from, job.longest());
-        let prefix = self.cache.acquire(job.reusable(), score_from);
-        if job.generation.is_none() && prefix.logprobs.len() == len - score_from {
+        let (len, wanted, longest) = (job.query.tokens.len(), job.wanted(), job.longest());
+        let prefix = self.cache.acquire(job.reusable(), wanted);
+        if job.generation.is_none() && prefix.known.len() == len - wanted.from {
+            let logprobs = prefix.known.iter().map(|known| known.logprob).collect();
+            let positions = job.positions(&prefix.known);
             self.give_back(&prefix);
-            let Prefix { logprobs, .. } = prefix;
-            let scores = Scores { logprobs, cached_tokens: len, ..Scores::default() };
+            let scores = Scores { logprobs, positions, cached_tokens: len, ..Scores::default() };
             return self.take(place, |job| Admission::Answered((job.id, Ok(Event::Scores(scores)))));
         }
         if let Some(leader) = self.leader(job, &prefix) {

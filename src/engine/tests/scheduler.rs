@@ -208,6 +208,33 @@ proptest! {
         }
     }
 
+    /// The most probable token is kept beside the log-probability, and is not mistaken for a longer list.
+    #[test]
+    fn a_second_asking_for_the_best_computes_nothing(queries in queries(), plain_first in any::<bool>(), token_budget in 1usize..300) {
+        let mut backend = Glass::new(400);
+        let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig { token_budget, max_running: 64 });
+        let asking = |top| queries.iter().map(|query| Query { extras: Extras { top, ..Extras::default() }, ..query.clone() }).collect::<Vec<_>>();
+        if plain_first {
+            ask(&mut scheduler, &mut backend, &queries);
+        }
+        let first = ask(&mut scheduler, &mut backend, &asking(1));
+        let computed = backend.computed;
+        let again = ask(&mut scheduler, &mut backend, &asking(1));
+        prop_assert_eq!(backend.computed, computed);
+        ask(&mut scheduler, &mut backend, &queries);
+        prop_assert_eq!(backend.computed, computed);
+        let listed = ask(&mut scheduler, &mut backend, &asking(2));
+        for (query, ((first, again), listed)) in queries.iter().zip(first.iter().zip(&again).zip(&listed)) {
+            let tops = |top| (query.score_from..query.tokens.len())
+                .map(|i| position(hash(query.tokens[..i].iter().copied()), 0, Extras { top, ..Extras::default() }).top)
+                .collect::<Vec<_>>();
+            for (scores, top) in [(first, 1), (again, 1), (listed, 2)] {
+                prop_assert_eq!(&scores.logprobs, &expected(query));
+                prop_assert_eq!(scores.positions.iter().map(|position| position.top.clone()).collect::<Vec<_>>(), tops(top));
+            }
+        }
+    }
+
     /// Cancelled queries give back their blocks: a query that needs the whole cache still runs.
     #[test]
     fn cancelled_queries_free_their_blocks(queries in queries(), steps in 0usize..6, blocks in 6usize..20) {

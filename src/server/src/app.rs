@@ -45,6 +45,11 @@ pub trait TextCodec: Send + Sync + 'static {
     /// The token that the model's own rule puts before every text, if it puts one.
     fn bos(&self) -> Option<u32>;
 
+    /// The tokens that end a text.
+    fn ends(&self) -> Vec<u32> {
+        self.info().eos_token_id.into_iter().collect()
+    }
+
     /// What `/tokenizer_info` tells of the tokenizer; the model's own numbers are left to the server.
     fn info(&self) -> TokenizerInfo;
 }
@@ -68,6 +73,10 @@ impl TextCodec for TextTokenizer {
 
     fn bos(&self) -> Option<u32> {
         self.bos()
+    }
+
+    fn ends(&self) -> Vec<u32> {
+        self.ends().to_vec()
     }
 
     fn info(&self) -> TokenizerInfo {

@@ -62,7 +62,9 @@ impl Wish {
         }
         let mut stop = self.stop_token_ids.unwrap_or_default();
         check_vocabulary(&stop, app.model().vocab_size, &name("stop_token_ids"), None)?;
-        stop.extend(app.codec.info().eos_token_id.filter(|_| !self.ignore_eos));
+        if !self.ignore_eos {
+            stop.extend(app.codec.ends());
+        }
         let top_k = match self.top_k.unwrap_or(0) {
             -1 => 0,
             top_k => u32::try_from(top_k)
