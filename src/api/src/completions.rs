@@ -204,6 +204,7 @@ pub struct Choice {
     /// vLLM's: log-probabilities by id, the most probable tokens' and the token's own; null for the first, before which
     /// nothing stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<BTreeMap<String, PromptLogprob>>>>))]
     pub prompt_logprobs: Option<Vec<Option<BTreeMap<u32, PromptLogprob>>>>,
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Error {
     )]
     NoMistralrs,
     #[error(transparent)]
+    Tls(#[from] surprisal_server::TlsError),
+    #[error(transparent)]
     Estimator(#[from] surprisal_estimator::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -36,7 +38,7 @@ pub(crate) enum Error {
 impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Config { .. } => 2,
+            Error::Usage(_) | Error::Config { .. } | Error::Tls(_) => 2,
             #[cfg(not(feature = "mistralrs"))]
             Error::NoMistralrs => 2,
             _ => 1,

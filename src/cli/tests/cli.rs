@@ -130,6 +130,8 @@ fn errors_say_what_to_do() {
     for (args, code, hint) in [
         (&["serve", "--no-such-flag"][..], 2, "--help"),
         (&["serve", "--cache-mib", "0", "--port", "0"], 2, "cache_mib"),
+        (&["serve", "--tls-cert", "cert.pem", "--port", "0"], 2, "tls_key"),
+        (&["serve", "--tls-cert", "no.pem", "--tls-key", "no.key", "--port", "0"], 2, "no.pem"),
         (&["serve", "--config", bad.to_str().unwrap()], 2, "prot"),
         (&["serve", "--model", "./no/such/model", "--port", "0"], 1, "no such folder"),
         (&["serve", "--port", &port], 1, "--port"),

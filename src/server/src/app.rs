@@ -97,7 +97,7 @@ impl TextCodec for TextTokenizer {
 pub struct App {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) codec: Arc<dyn TextCodec>,
-    pub(crate) config: ServerConfig,
+    pub(crate) config: Arc<ServerConfig>,
     pub(crate) keys: Arc<ApiKeys>,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
@@ -115,7 +115,7 @@ impl App {
         Self {
             scorer,
             codec,
-            config,
+            config: Arc::new(config),
             keys: Arc::default(),
             admission,
             metrics: Arc::new(metrics),

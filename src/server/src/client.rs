@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use surprisal_engine::Turn;
 
 /// The header by which those who have no key may say that their requests are one client's.
-const CLIENT_ID: &str = "x-client-id";
+pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 
 /// A client, by a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

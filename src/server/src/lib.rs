@@ -19,9 +19,12 @@ mod prepare;
 mod problem;
 mod routes;
 mod serve;
+mod tls;
+mod trace;
 
 pub use app::{App, TextCodec};
 pub use auth::ApiKeys;
 pub use config::ServerConfig;
 pub use routes::router;
-pub use serve::serve;
+pub use serve::{serve, serve_tls};
+pub use tls::{Tls, TlsError};

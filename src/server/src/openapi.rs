@@ -51,6 +51,7 @@ pub(crate) fn document(app: &App) -> Value {
         schemas["LogprobsRequest"]["properties"][list]["minItems"] = 1.into();
     }
     schemas["LogprobsRequest"]["properties"]["queries"]["maxItems"] = config.max_queries.into();
+    schemas["CompletionsRequest"]["properties"]["n"]["maximum"] = config.max_queries.into();
     schemas["Text"]["oneOf"][1]["items"]["maximum"] = (card.vocab_size - 1).into();
     json!({
         "openapi": "3.1.0",
@@ -108,12 +109,13 @@ fn problem((status, description): (u16, &str)) -> (String, Value) {
 fn paths(closed: bool) -> Value {
     let post = |summary, request, answers: &[(&str, Value)]| json!({"post": work(closed, summary, request, answers)});
     let get = |summary, media, schema: Value, problems: &[u16]| json!({"get": operation(summary, &[(media, schema)], problems)});
+    let event = json!({"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]});
     let (json, plain) = ("application/json", json!({"type": "string"}));
     json!({
         "/logprobs": post("Score texts: how probable is each target, given its context?", "LogprobsRequest", &[
             (json, reference("LogprobsResponse")), (NDJSON, plain.clone())]),
         "/v1/completions": post("Score prompts, continue them, or both, as OpenAI and vLLM have it.", "CompletionsRequest", &[
-            (json, reference("CompletionsResponse")), ("text/event-stream", plain.clone())]),
+            (json, reference("CompletionsResponse")), ("text/event-stream", event)]),
         "/generate": post("Score prompts, continue them, or both, as SGLang has it.", "GenerateRequest", &[
             (json, reference("GenerateResponses"))]),
         "/tokenize": post("A text's token ids.", "TokenizeRequest", &[(json, reference("TokenizeResponse"))]),

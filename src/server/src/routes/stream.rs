@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{FuturesUnordered, unfold};
 use surprisal_api::{NDJSON, StreamLine, Usage};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::logprobs::result;
 use crate::App;
@@ -41,13 +42,14 @@ pub(super) struct Held {
 /// Answers at once; the lines follow from a task of their own, which ends when the client goes away.
 pub(super) fn respond(app: App, prepared: Prepared, held: Held) -> Response {
     let (lines, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(async move {
+    let work = async move {
         // Dropping the work drops its queries, which frees their blocks.
         tokio::select! {
             () = lines.closed() => app.metrics.count_abandoned(),
             () = write(&app, prepared, held, &lines) => {}
         }
-    });
+    };
+    tokio::spawn(work.in_current_span());
     let lines = unfold(receiver, |mut lines| async move { Some((Ok::<_, Infallible>(lines.recv().await?), lines)) });
     ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response()
 }

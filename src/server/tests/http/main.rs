@@ -9,6 +9,7 @@ mod completions;
 mod generate;
 mod load;
 mod openapi;
+mod outside;
 mod problems;
 mod support;
 mod turns;

@@ -88,6 +88,17 @@ impl Drop for Ticket {
 }
 
 impl Letters {
+    pub(crate) fn new() -> Self {
+        let card = ModelCard {
+            id: "letters".to_owned(),
+            fingerprint: "letters-1".to_owned(),
+            vocab_size: VOCABULARY,
+            max_length: MAX_LENGTH,
+            device: "test".to_owned(),
+        };
+        Self { card, gate: watch::Sender::new(true), alive: true.into(), counts: Arc::default() }
+    }
+
     pub(crate) fn open(&self, open: bool) {
         self.gate.send_replace(open);
     }
@@ -188,7 +199,7 @@ impl Scorer for Letters {
 }
 
 /// A byte is a token; NUL has no encoding.
-struct Bytes(Option<u32>);
+pub(crate) struct Bytes(pub(crate) Option<u32>);
 
 impl TextCodec for Bytes {
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
@@ -285,16 +296,7 @@ impl Server {
     }
 
     async fn run(config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
-        let card = ModelCard {
-            id: "letters".to_owned(),
-            fingerprint: "letters-1".to_owned(),
-            vocab_size: VOCABULARY,
-            max_length: MAX_LENGTH,
-            device: "test".to_owned(),
-        };
-        let scorer =
-            Arc::new(Letters { card, gate: watch::Sender::new(true), alive: true.into(), counts: Arc::default() });
-        Self::serve(scorer, config, bos, keys).await
+        Self::serve(Arc::new(Letters::new()), config, bos, keys).await
     }
 }
 
