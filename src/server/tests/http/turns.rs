@@ -1,55 +1,20 @@
 //! The real engine behind the real server: who is served first while a large request is being worked on.
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::Arc;
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use surprisal_engine::{
-    Backend, BackendError, Choice, Engine, ForwardBatch, Limits, SchedulerConfig, Scorer, TokenScore,
-};
+use surprisal_engine::Scorer;
 use surprisal_server::{ApiKeys, ServerConfig};
 
-use crate::support::{BOS, Reply, Server, VOCABULARY, until};
+use crate::stepped::{LENGTH, engine};
+use crate::support::{BOS, Reply, Server, until};
 
-/// Queries of the large request, and the tokens of each.
+/// Queries of the large request, each of [`LENGTH`] tokens.
 const BACKLOG: usize = 300;
-const LENGTH: usize = 32;
 
 /// The small request's target, which has no token of the large one's.
 const SMALL: &str = "~~~~";
-
-/// The tokens of each pass.
-type Passes = Arc<Mutex<Vec<Vec<u32>>>>;
-
-/// Runs a pass each time it is told to, and every one once nobody is there to tell it.
-struct Stepped {
-    steps: mpsc::Receiver<()>,
-    passes: Passes,
-}
-
-impl Backend for Stepped {
-    fn limits(&self) -> Limits {
-        Limits { vocab_size: VOCABULARY, max_length: 64, blocks: 2 * BACKLOG }
-    }
-
-    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
-        let _ = self.steps.recv();
-        self.passes.lock().unwrap().push(batch.tokens.clone());
-        let given = |choice| if let Choice::Given(token) = choice { token } else { 0 };
-        let score = |token: u32| TokenScore { token, logprob: -(token as f32) / 256.0, position: None };
-        Ok(batch.scores.iter().map(|row| score(given(row.choice))).collect())
-    }
-}
-
-/// A pass holds two queries of the large request.
-fn engine() -> (Engine, mpsc::Sender<()>, Passes) {
-    let (step, steps) = mpsc::channel();
-    let passes = Passes::default();
-    let backend = Stepped { steps, passes: Arc::clone(&passes) };
-    let config = SchedulerConfig { token_budget: 2 * LENGTH, max_running: 8 };
-    let words = || "stepped".to_owned();
-    (Engine::start(words(), words(), words(), backend, config).unwrap(), step, passes)
-}
 
 fn backlog() -> Value {
     let target =
