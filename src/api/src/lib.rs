@@ -36,7 +36,7 @@ pub use generate::{
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
 pub use response::{
-    DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, NDJSON, QueryResult, StreamLine,
-    TokenizeRequest, TokenizeResponse, TokenizerInfo, Usage,
+    ARROW_STREAM, DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, NDJSON, QueryResult,
+    StreamLine, TokenizeRequest, TokenizeResponse, TokenizerInfo, Usage,
 };
 pub use text::Text;

@@ -60,6 +60,9 @@ pub struct QueryResult {
 /// The media type of an answer as [`StreamLine`]s.
 pub const NDJSON: &str = "application/x-ndjson";
 
+/// The media type of an answer as an Arrow IPC stream.
+pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+
 /// One line of an NDJSON answer of `POST /logprobs`: results in the order they finish, then `end`, or a `problem`.
 ///
 /// An answer whose last line is neither was cut off.

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 use surprisal_api::{
-    CompletionsRequest, CompletionsResponse, DetokenizeRequest, DetokenizeResponse, GenerateRequest, GenerateResponses,
-    LogprobsRequest, LogprobsResponse, ModelList, NDJSON, PROBLEM_JSON, Problem, StreamLine, TokenizeRequest,
-    TokenizeResponse, TokenizerInfo,
+    ARROW_STREAM, CompletionsRequest, CompletionsResponse, DetokenizeRequest, DetokenizeResponse, GenerateRequest,
+    GenerateResponses, LogprobsRequest, LogprobsResponse, ModelList, NDJSON, PROBLEM_JSON, Problem, StreamLine,
+    TokenizeRequest, TokenizeResponse, TokenizerInfo,
 };
 use surprisal_engine::MAX_TOP;
 use utoipa::ToSchema;
@@ -111,9 +111,12 @@ fn paths(closed: bool) -> Value {
     let get = |summary, media, schema: Value, problems: &[u16]| json!({"get": operation(summary, &[(media, schema)], problems)});
     let event = json!({"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]});
     let (json, plain) = ("application/json", json!({"type": "string"}));
+    let mut logprobs = vec![(json, reference("LogprobsResponse")), (NDJSON, plain.clone())];
+    if cfg!(feature = "arrow") {
+        logprobs.push((ARROW_STREAM, json!({"type": "string", "format": "binary"})));
+    }
     json!({
-        "/logprobs": post("Score texts: how probable is each target, given its context?", "LogprobsRequest", &[
-            (json, reference("LogprobsResponse")), (NDJSON, plain.clone())]),
+        "/logprobs": post("Score texts: how probable is each target, given its context?", "LogprobsRequest", &logprobs),
         "/v1/completions": post("Score prompts, continue them, or both, as OpenAI and vLLM have it.", "CompletionsRequest", &[
             (json, reference("CompletionsResponse")), ("text/event-stream", event)]),
         "/generate": post("Score prompts, continue them, or both, as SGLang has it.", "GenerateRequest", &[

@@ -1,5 +1,7 @@
 //! The routes.
 
+#[cfg(feature = "arrow")]
+mod arrow;
 mod choice;
 mod completions;
 mod continuation;

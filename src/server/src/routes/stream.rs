@@ -23,12 +23,12 @@ use crate::problem::{self, Failure};
 /// Lines that may wait for a client that reads slowly.
 const AHEAD: usize = 256;
 
-/// True if the client names NDJSON among what it accepts.
-pub(super) fn wanted(headers: &HeaderMap) -> bool {
+/// True if the client names this media type among what it accepts.
+pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {
         let essence = range.split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case(NDJSON)
+        essence.trim().eq_ignore_ascii_case(media)
     })
 }
 

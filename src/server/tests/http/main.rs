@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+#[cfg(feature = "arrow")]
+mod arrow;
 mod auth;
 mod bulk;
 mod completions;
