@@ -64,6 +64,7 @@ impl<'de> Deserialize<'de> for Prompts {
 ///
 /// Fields not named here are refused rather than ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CompletionsRequest {
     /// The model asked for; if given, it must be the one that is served.
@@ -79,9 +80,11 @@ pub struct CompletionsRequest {
     pub echo: bool,
     /// Log-probabilities of the answer's tokens, and of so many alternatives beside each.
     #[serde(default)]
+    #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub logprobs: Option<u16>,
     /// vLLM's: log-probabilities of the prompt's tokens, and of so many alternatives beside each.
     #[serde(default)]
+    #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub prompt_logprobs: Option<u16>,
     /// vLLM's: whether BOS goes before a string prompt by the model's own rule. Token ids are taken as they are.
     #[serde(default = "yes")]
@@ -125,6 +128,9 @@ pub struct CompletionsRequest {
     /// Only 0: logits are the model's own.
     #[serde(default)]
     pub frequency_penalty: Option<f32>,
+    /// vLLM's: the smaller, the sooner; 0 when absent. Of one priority, clients take turns.
+    #[serde(default)]
+    pub priority: i32,
     /// Without effect.
     #[serde(default)]
     pub user: Option<String>,
@@ -132,6 +138,7 @@ pub struct CompletionsRequest {
 
 /// One text or several.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Stops {
     /// A text.
@@ -151,6 +158,7 @@ impl From<Stops> for Vec<String> {
 
 /// What the pieces of a stream say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StreamOptions {
     /// Whether a last piece, without choices, has the token counts.
@@ -164,6 +172,7 @@ fn yes() -> bool {
 
 /// The answer of `POST /v1/completions`, or a piece of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct CompletionsResponse {
     /// A name of this answer.
     pub id: String,
@@ -182,6 +191,7 @@ pub struct CompletionsResponse {
 
 /// One completion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct Choice {
     /// Its index: the prompt's times `n`, and which of the prompt's it is.
     pub index: usize,
@@ -194,11 +204,13 @@ pub struct Choice {
     /// vLLM's: log-probabilities by id, the most probable tokens' and the token's own; null for the first, before which
     /// nothing stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<BTreeMap<String, PromptLogprob>>>>))]
     pub prompt_logprobs: Option<Vec<Option<BTreeMap<u32, PromptLogprob>>>>,
 }
 
 /// Log-probabilities of a text's tokens; the first prompt token, before which nothing stands, has null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct ChoiceLogprobs {
     /// Where each token's text begins, in characters.
     pub text_offset: Vec<usize>,
@@ -212,6 +224,7 @@ pub struct ChoiceLogprobs {
 
 /// One token's log-probability, as vLLM has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct PromptLogprob {
     /// In nats.
     pub logprob: f32,
@@ -223,6 +236,7 @@ pub struct PromptLogprob {
 
 /// Token counts, as OpenAI has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct CompletionsUsage {
     /// Tokens of all prompts.
     pub prompt_tokens: usize,

@@ -8,6 +8,7 @@ use crate::{Prompts, Stops};
 ///
 /// Fields not named here are refused rather than ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GenerateRequest {
     /// Prompts for the server's tokenizer; BOS goes before each by the model's own rule.
@@ -27,10 +28,14 @@ pub struct GenerateRequest {
     pub logprob_start_len: Option<i64>,
     /// Alternatives beside each token.
     #[serde(default)]
+    #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub top_logprobs_num: Option<u16>,
     /// Whether each log-probability comes with its token's text.
     #[serde(default)]
     pub return_text_in_logprobs: bool,
+    /// The greater, the sooner, as SGLang has it; 0 when absent. Of one priority, clients take turns.
+    #[serde(default)]
+    pub priority: i32,
     /// Only false.
     #[serde(default)]
     pub stream: bool,
@@ -38,6 +43,7 @@ pub struct GenerateRequest {
 
 /// How to generate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SamplingParams {
     /// Tokens to generate; 128 when absent, as SGLang has it, or as many as there is room for.
@@ -68,6 +74,7 @@ pub struct SamplingParams {
 
 /// The answer of `POST /generate`: an object for one prompt, an array for a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum GenerateResponses {
     /// One prompt's.
@@ -78,6 +85,7 @@ pub enum GenerateResponses {
 
 /// One prompt's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct GenerateResponse {
     /// What was generated.
     pub text: String,
@@ -92,6 +100,7 @@ pub type TokenLogprob = (Option<f32>, u32, Option<String>);
 
 /// Counts and log-probabilities of one prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct GenerateMeta {
     /// Why it ended.
     pub finish_reason: FinishReason,
@@ -104,20 +113,25 @@ pub struct GenerateMeta {
     /// Each prompt token from `logprob_start_len` on. Only the prompt's first
     /// token, before which nothing stands, has null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<crate::schemas::TokenLogprob>>))]
     pub input_token_logprobs: Option<Vec<TokenLogprob>>,
     /// The same of what was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<crate::schemas::TokenLogprob>>))]
     pub output_token_logprobs: Option<Vec<TokenLogprob>>,
     /// The most probable tokens at each place of `input_token_logprobs` (`top_logprobs_num`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<Vec<crate::schemas::TokenLogprob>>>>))]
     pub input_top_logprobs: Option<Vec<Option<Vec<TokenLogprob>>>>,
     /// The most probable tokens at each place of `output_token_logprobs` (`top_logprobs_num`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Vec<crate::schemas::TokenLogprob>>>))]
     pub output_top_logprobs: Option<Vec<Vec<TokenLogprob>>>,
 }
 
 /// Why generation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct FinishReason {
     /// `"length"` or `"stop"`.
     #[serde(rename = "type")]
@@ -132,6 +146,7 @@ pub struct FinishReason {
 
 /// What ended a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Matched {
     /// A token.

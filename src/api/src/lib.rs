@@ -21,6 +21,8 @@ mod generate;
 mod problem;
 mod request;
 mod response;
+#[cfg(feature = "schemas")]
+mod schemas;
 mod text;
 
 pub use completions::{
@@ -34,7 +36,7 @@ pub use generate::{
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
 pub use response::{
-    DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, NDJSON, QueryResult, StreamLine,
-    TokenizeRequest, TokenizeResponse, TokenizerInfo, Usage,
+    ARROW_STREAM, DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, NDJSON, QueryResult,
+    StreamLine, TokenizeRequest, TokenizeResponse, TokenizerInfo, Usage,
 };
 pub use text::Text;

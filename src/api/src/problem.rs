@@ -10,6 +10,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// An RFC 9457 problem: one stable `type` a cause, and which query, field, value and limit it is about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// A stable name of the cause, `urn:surprisal:problem:...`.
     #[serde(rename = "type")]

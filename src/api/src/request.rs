@@ -11,6 +11,7 @@ use crate::Text;
 ///
 /// Fields not named here are refused rather than ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LogprobsRequest {
     /// The model asked for; if given, it must be the one that is served.
@@ -36,6 +37,7 @@ pub struct LogprobsRequest {
     pub bos: Bos,
     /// So many of the most probable tokens at each target token's place, at most 64 (with `detail: "tokens"`).
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub top: u16,
     /// Each target token's rank among the vocabulary (with `detail: "tokens"`).
     #[serde(default, skip_serializing_if = "is_false")]
@@ -43,10 +45,13 @@ pub struct LogprobsRequest {
     /// The entropy of the distribution that predicts each target token (with `detail: "tokens"`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub entropy: bool,
+    /// The smaller, the sooner, as vLLM has it; 0 when absent. Of one priority, clients take turns.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
 }
 
-fn is_zero(number: &u16) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -57,6 +62,7 @@ fn is_false(flag: &bool) -> bool {
 ///
 /// Strings are tokenised apart from each other, so that a context is the same tokens whatever target follows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct QuerySpec {
     /// Returned unchanged with the answer.
@@ -78,6 +84,7 @@ impl QuerySpec {
 
 /// How much an answer tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Detail {
     /// The sum over the target's tokens.
@@ -89,6 +96,7 @@ pub enum Detail {
 
 /// The beginning-of-sequence rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Bos {
     /// The model's own rule: a model that starts its texts with BOS gets one before the context, unless the context starts with it.

@@ -6,6 +6,7 @@ use crate::Problem;
 
 /// The answer of `POST /logprobs`; results stand in the order asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct LogprobsResponse {
     /// The model's name.
     pub model: String,
@@ -19,6 +20,7 @@ pub struct LogprobsResponse {
 
 /// One query's score.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct QueryResult {
     /// The query's id, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,6 +47,7 @@ pub struct QueryResult {
     /// The most probable tokens at each target token's place, `[id, log-probability in nats]`, the greatest first, ties by the
     /// smaller id (`top`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Vec<crate::schemas::Alternative>>>))]
     pub top: Option<Vec<Vec<(u32, f32)>>>,
     /// 1 + how many tokens are more probable than the target's, at each place (`rank`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,10 +60,14 @@ pub struct QueryResult {
 /// The media type of an answer as [`StreamLine`]s.
 pub const NDJSON: &str = "application/x-ndjson";
 
+/// The media type of an answer as an Arrow IPC stream.
+pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+
 /// One line of an NDJSON answer of `POST /logprobs`: results in the order they finish, then `end`, or a `problem`.
 ///
 /// An answer whose last line is neither was cut off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StreamLine {
     /// One query's score.
@@ -86,6 +93,7 @@ pub enum StreamLine {
 
 /// Token counts of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// Tokens that went through the model.
     pub computed_tokens: u64,
@@ -97,6 +105,7 @@ pub struct Usage {
 
 /// `GET /v1/models`, as OpenAI's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct ModelList {
     /// Always `"list"`.
     pub object: String,
@@ -106,6 +115,7 @@ pub struct ModelList {
 
 /// One served model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct ModelInfo {
     /// The model's name.
     pub id: String,
@@ -125,6 +135,7 @@ pub struct ModelInfo {
 
 /// `POST /tokenize`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenizeRequest {
     /// The model asked for; if given, it must be the one that is served.
@@ -143,6 +154,7 @@ fn yes() -> bool {
 
 /// The answer of `POST /tokenize`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct TokenizeResponse {
     /// Token ids.
     pub tokens: Vec<u32>,
@@ -154,6 +166,7 @@ pub struct TokenizeResponse {
 
 /// `POST /detokenize`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DetokenizeRequest {
     /// The model asked for; if given, it must be the one that is served.
@@ -165,6 +178,7 @@ pub struct DetokenizeRequest {
 
 /// The answer of `POST /detokenize`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct DetokenizeResponse {
     /// The text.
     pub prompt: String,
@@ -172,6 +186,7 @@ pub struct DetokenizeResponse {
 
 /// `GET /tokenizer_info`: what a client has to know to tokenise as the server does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct TokenizerInfo {
     /// The class that tokenizer_config.json names.
     pub tokenizer_class: Option<String>,

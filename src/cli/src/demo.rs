@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let process = santa_fe()?;
     block_on(async {
         let listener = bind(&settings.host, settings.port).await?;
-        let url = url(&listener)?;
+        let url = url("http", &listener)?;
         let served = Served::load(&settings).await?;
         let tokenizer = served.tokenizer.clone();
         eprintln!("serving the oracle on {url}");

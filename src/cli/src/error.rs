@@ -29,6 +29,8 @@ pub(crate) enum Error {
     #[error("the device is a GPU, but this program was built without the feature cuda")]
     NoCuda,
     #[error(transparent)]
+    Tls(#[from] surprisal_server::TlsError),
+    #[error(transparent)]
     Estimator(#[from] surprisal_estimator::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -39,7 +41,7 @@ pub(crate) enum Error {
 impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Config { .. } => 2,
+            Error::Usage(_) | Error::Config { .. } | Error::Tls(_) => 2,
             Error::Estimator(surprisal_estimator::Error::Experiment { .. }) => 2,
             #[cfg(not(feature = "mistralrs"))]
             Error::NoMistralrs => 2,

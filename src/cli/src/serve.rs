@@ -53,6 +53,12 @@ pub(crate) struct Args {
     /// A file of API keys, one a line; with it (or SURPRISAL_API_KEYS) only those who send one are served
     #[arg(long, env = "SURPRISAL_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
+    /// A chain of certificates in PEM; with it and --tls-key, HTTPS alone is spoken
+    #[arg(long, env = "SURPRISAL_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(long, env = "SURPRISAL_TLS_KEY")]
+    tls_key: Option<PathBuf>,
     /// Print the settings that file, environment and flags come to, as a TOML file, and stop
     #[arg(long)]
     print_config: bool,
@@ -75,6 +81,8 @@ impl Args {
             max_length: self.max_length.or(file.max_length),
             token_budget: self.token_budget.unwrap_or(file.token_budget),
             api_key_file: self.api_key_file.clone().or(file.api_key_file),
+            tls_cert: self.tls_cert.clone().or(file.tls_cert),
+            tls_key: self.tls_key.clone().or(file.tls_key),
             ..file
         };
         settings.check()?;
@@ -89,15 +97,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         return Ok(());
     }
     let keys = settings.api_keys(std::env::var("SURPRISAL_API_KEYS").ok().as_deref())?;
+    let tls = settings.tls()?;
     block_on(async {
         let listener = bind(&settings.host, settings.port).await?;
-        let url = url(&listener)?;
+        let url = url(if tls.is_some() { "https" } else { "http" }, &listener)?;
         eprintln!("loading {}", settings.model);
         let served = Served::load(&settings).await?;
         let card = served.scorer.describe().clone();
         eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
         eprintln!("try: {}", curl(&url, "", &served.sample));
-        surprisal_server::serve(listener, served.app(settings.server).with_api_keys(keys), stop_signal()).await?;
+        let app = served.app(settings.server).with_api_keys(keys);
+        match tls {
+            Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop_signal()).await?,
+            None => surprisal_server::serve(listener, app, stop_signal()).await?,
+        }
         eprintln!("stopped");
         Ok(())
     })
@@ -108,8 +121,8 @@ pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, Error> {
     TcpListener::bind((host, port)).await.map_err(failed)
 }
 
-pub(crate) fn url(listener: &TcpListener) -> Result<String, Error> {
-    Ok(format!("http://{}", listener.local_addr()?))
+pub(crate) fn url(scheme: &str, listener: &TcpListener) -> Result<String, Error> {
+    Ok(format!("{scheme}://{}", listener.local_addr()?))
 }
 
 /// A request to try first.

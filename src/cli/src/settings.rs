@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use surprisal_engine::{Activations, CpuConfig, SchedulerConfig, WeightType};
-use surprisal_server::{ApiKeys, ServerConfig};
+use surprisal_server::{ApiKeys, ServerConfig, Tls};
 
 use crate::error::Error;
 
@@ -116,6 +116,9 @@ pub(crate) struct Settings {
     pub(crate) max_running: usize,
     /// One API key a line.
     pub(crate) api_key_file: Option<PathBuf>,
+    /// A chain of certificates and its private key, in PEM; with both, HTTPS alone is spoken.
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     /// Bounds of the HTTP server.
     pub(crate) server: ServerConfig,
 }
@@ -138,6 +141,8 @@ impl Default for Settings {
             token_budget: scheduler.token_budget,
             max_running: scheduler.max_running,
             api_key_file: None,
+            tls_cert: None,
+            tls_key: None,
             server: ServerConfig::default(),
         }
     }
@@ -177,6 +182,14 @@ impl Settings {
         Ok(ApiKeys::parse(&keys))
     }
 
+    /// The certificate to serve with, if there is one.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>, Error> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificates), Some(key)) => Ok(Some(Tls::from_pem_files(certificates, key)?)),
+            _ => Ok(None),
+        }
+    }
+
     /// Refuses what would leave the engine without work or memory, and what the native engine would not heed.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.engine == EngineChoice::Native && self.isq.is_some() {
@@ -185,6 +198,14 @@ impl Settings {
             ));
         }
         self.check_for_gpu()?;
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return Err(Error::Usage("tls_cert and tls_key belong together: give both, or neither".to_owned()));
+        }
+        if let Some(origin) = self.server.wrong_origin() {
+            return Err(Error::Usage(format!(
+                "server.cors_origins has {origin:?}; an origin is a scheme and a host, as in https://example.org, or *"
+            )));
+        }
         for (name, value) in [
             ("cache_mib", self.cache_mib.unwrap_or(1)),
             ("token_budget", self.token_budget),

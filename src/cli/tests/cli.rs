@@ -155,6 +155,8 @@ fn errors_say_what_to_do() {
         (&["serve", "--cache-mib", "0", "--port", "0"], 2, "cache_mib"),
         (&["serve", "--device", "gpu", "--port", "0"], 2, "must be auto, cpu, cuda or cuda:N"),
         (&["serve", "--device", "cuda:99", "--port", "0"], 1, "no CUDA device 99"),
+        (&["serve", "--tls-cert", "cert.pem", "--port", "0"], 2, "tls_key"),
+        (&["serve", "--tls-cert", "no.pem", "--tls-key", "no.key", "--port", "0"], 2, "no.pem"),
         (&["serve", "--config", bad.to_str().unwrap()], 2, "prot"),
         (&["serve", "--model", "./no/such/model", "--port", "0"], 1, "no such folder"),
         (&["serve", "--port", &port], 1, "--port"),

@@ -34,7 +34,35 @@ struct Entry {
     /// Tokens that have keys and values: all, or all but the last of a sequence.
     computed: usize,
     /// One a token; `None` where it was never asked for.
-    logprobs: Vec<Option<f32>>,
+    known: Vec<Option<Known>>,
+}
+
+/// What is known of a token after those before it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Known {
+    /// Its log-probability.
+    pub(crate) logprob: f32,
+    /// The most probable token of its place and that one's log-probability, if it was asked for.
+    pub(crate) best: Option<(u32, f32)>,
+}
+
+/// What is asked of `tokens[from..]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) from: usize,
+    /// [`Known::best`] beside the log-probability.
+    pub(crate) best: bool,
+}
+
+impl Wanted {
+    /// The same, of `tokens[at..]`.
+    fn after(self, at: usize) -> Self {
+        Self { from: self.from.saturating_sub(at), ..self }
+    }
+
+    fn is_met(self, known: Option<Known>) -> bool {
+        known.is_some_and(|known| !self.best || known.best.is_some())
+    }
 }
 
 /// How much of a sequence is in the cache. The blocks named here are held and must be released.
@@ -48,8 +76,8 @@ pub(crate) struct Prefix {
     pub(crate) computed: usize,
     /// The block that keeps the hidden state of token `computed - 1`, if one does.
     pub(crate) hidden: Option<BlockId>,
-    /// Log-probabilities of `tokens[score_from..]`, as far as they are known.
-    pub(crate) logprobs: Vec<f32>,
+    /// What is asked of `tokens[wanted.from..]`, as far as it is known.
+    pub(crate) known: Vec<Known>,
     /// The chain up to the end of `blocks`.
     pub(crate) chain: Chain,
 }
@@ -93,15 +121,14 @@ impl KvCache {
         CacheUse { total, held: total - idle - self.free.len(), idle, evicted: self.evicted }
     }
 
-    /// The longest usable beginning of `tokens`, of which `tokens[score_from..]` must be scored; its blocks are held.
+    /// The longest usable beginning of `tokens`, of which `wanted` must be known; its blocks are held.
     ///
-    /// A token that must be scored ends the prefix if its log-probability is unknown.
-    pub(crate) fn acquire(&mut self, tokens: &[u32], score_from: usize) -> Prefix {
+    /// A token of which that is unknown ends the prefix.
+    pub(crate) fn acquire(&mut self, tokens: &[u32], wanted: Wanted) -> Prefix {
         let mut prefix = Prefix { chain: Chain::ROOT, ..Prefix::default() };
         loop {
             let at = prefix.blocks.len() * BLOCK_TOKENS;
-            let Some((block, known)) = self.best_child(prefix.chain, &tokens[at..], score_from.saturating_sub(at))
-            else {
+            let Some((block, known)) = self.best_child(prefix.chain, &tokens[at..], wanted.after(at)) else {
                 break;
             };
             let Some(entry) = &self.blocks[block as usize].entry else { break };
@@ -111,8 +138,8 @@ impl KvCache {
                 0 => prefix.hidden,
                 _ => (usable == entry.computed).then_some(block),
             };
-            let scored = score_from.clamp(at, at + known) - at;
-            prefix.logprobs.extend(entry.logprobs[scored..known].iter().flatten());
+            let scored = wanted.from.clamp(at, at + known) - at;
+            prefix.known.extend(entry.known[scored..known].iter().flatten());
             self.hold(block);
             if usable < BLOCK_TOKENS {
                 prefix.partial = Some((block, usable));
@@ -127,7 +154,9 @@ impl KvCache {
     /// How many tokens from the beginning of `tokens` have keys and values in published blocks, whatever else is known of them.
     pub(crate) fn held(&self, tokens: &[u32]) -> usize {
         let (mut chain, mut held) = (Chain::ROOT, 0);
-        while let Some((block, same)) = self.best_child(chain, &tokens[held..], usize::MAX) {
+        while let Some((block, same)) =
+            self.best_child(chain, &tokens[held..], Wanted { from: usize::MAX, best: false })
+        {
             let Some(entry) = &self.blocks[block as usize].entry else { break };
             held += same.min(entry.computed);
             chain = entry.chain;
@@ -139,13 +168,12 @@ impl KvCache {
     }
 
     /// The published block after `parent` that serves most of `tokens`, and how many tokens that is.
-    fn best_child(&self, parent: Chain, tokens: &[u32], score_from: usize) -> Option<(BlockId, usize)> {
+    fn best_child(&self, parent: Chain, tokens: &[u32], wanted: Wanted) -> Option<(BlockId, usize)> {
         let first = *tokens.first()?;
-        let wanted = &tokens[..tokens.len().min(BLOCK_TOKENS)];
-        let serves =
-            |block: BlockId| Some((block, self.blocks[block as usize].entry.as_ref()?.serves(wanted, score_from)));
-        let exact = self.exact.get(&parent.then(wanted)).and_then(|&block| serves(block));
-        if let Some(found) = exact.filter(|found| found.1 == wanted.len()) {
+        let own = &tokens[..tokens.len().min(BLOCK_TOKENS)];
+        let serves = |block: BlockId| Some((block, self.blocks[block as usize].entry.as_ref()?.serves(own, wanted)));
+        let exact = self.exact.get(&parent.then(own)).and_then(|&block| serves(block));
+        if let Some(found) = exact.filter(|found| found.1 == own.len()) {
             return Some(found);
         }
         let candidates = self.children.get(&(parent, first))?;
@@ -229,21 +257,21 @@ impl KvCache {
         parent: Chain,
         tokens: &[u32],
         computed: usize,
-        logprobs: Vec<Option<f32>>,
+        known: Vec<Option<Known>>,
     ) -> (Chain, BlockId) {
         let chain = parent.then(tokens);
-        let mut entry = Entry { parent, chain, tokens: tokens.to_vec(), computed, logprobs };
-        if let Some(&known) = self.exact.get(&chain).filter(|&&known| known != block) {
-            if let Some(former) = &mut self.blocks[known as usize].entry {
+        let mut entry = Entry { parent, chain, tokens: tokens.to_vec(), computed, known };
+        if let Some(&other) = self.exact.get(&chain).filter(|&&other| other != block) {
+            if let Some(former) = &mut self.blocks[other as usize].entry {
                 if former.computed >= computed {
-                    former.learn(&entry.logprobs);
-                    self.hold(known);
+                    former.learn(&entry.known);
+                    self.hold(other);
                     self.release(block);
-                    return (chain, known);
+                    return (chain, other);
                 }
-                entry.learn(&former.logprobs);
+                entry.learn(&former.known);
             }
-            self.replace(known);
+            self.replace(other);
         }
         self.children.entry((parent, tokens[0])).or_default().push(block);
         self.exact.insert(chain, block);
@@ -254,15 +282,18 @@ impl KvCache {
 
 impl Entry {
     /// How many of the wanted tokens this block begins with and can answer for.
-    fn serves(&self, wanted: &[u32], score_from: usize) -> usize {
-        let common = self.tokens.iter().zip(wanted).take_while(|(a, b)| a == b).count();
-        let unknown = |i: &usize| *i >= score_from && self.logprobs[*i].is_none();
+    fn serves(&self, tokens: &[u32], wanted: Wanted) -> usize {
+        let common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let unknown = |i: &usize| *i >= wanted.from && !wanted.is_met(self.known[*i]);
         (0..common).find(unknown).unwrap_or(common)
     }
 
-    fn learn(&mut self, logprobs: &[Option<f32>]) {
-        for (known, &new) in self.logprobs.iter_mut().zip(logprobs) {
-            *known = known.or(new);
+    fn learn(&mut self, known: &[Option<Known>]) {
+        for (known, &new) in self.known.iter_mut().zip(known) {
+            match (known.as_mut(), new) {
+                (Some(known), Some(new)) => known.best = known.best.or(new.best),
+                _ => *known = known.or(new),
+            }
         }
     }
 }

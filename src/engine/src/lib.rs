@@ -13,6 +13,7 @@ pub mod cuda;
 mod draw;
 mod engine;
 mod histogram;
+mod queue;
 mod running;
 mod scheduler;
 mod scorer;
@@ -29,5 +30,5 @@ pub use histogram::Histogram;
 pub use scheduler::{Progress, QueryId, Scheduler, SchedulerConfig, Step};
 pub use scorer::{
     Event, Events, Extras, Finish, Generation, MAX_TOP, ModelCard, Position, Query, ScoreError, ScoreFuture, Scorer,
-    Scores, Stats, Token,
+    Scores, Stats, Token, Turn,
 };

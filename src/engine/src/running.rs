@@ -1,10 +1,10 @@
 //! A running query: its blocks, what is known of it, its next chunk, and what of it others may find.
 
 use crate::backend::{BLOCK_TOKENS, BlockCopy, BlockId, Choice, Chunk, ForwardBatch, Hidden, ScoreRow, TokenScore};
-use crate::cache::{KvCache, Prefix};
+use crate::cache::{Known, KvCache, Prefix, Wanted};
 use crate::chain::Chain;
 use crate::scheduler::QueryId;
-use crate::scorer::{Event, Finish, Generation, Position, Query, Scores, Token};
+use crate::scorer::{Event, Extras, Finish, Generation, Position, Query, Scores, Token};
 
 /// A query that holds its blocks.
 #[derive(Debug)]
@@ -26,9 +26,9 @@ pub(crate) struct Running {
     held: usize,
     /// Tokens with keys and values, those found and those computed.
     pub(crate) computed: usize,
-    /// Known log-probabilities of `tokens[score_from..]`.
-    logprobs: Vec<f32>,
-    /// The same of what else was asked.
+    /// What is known of `tokens[score_from..]`.
+    known: Vec<Known>,
+    /// All that was asked of the same tokens, beside their log-probabilities.
     positions: Vec<Position>,
     /// A block that the first chunk reads, held until it is done.
     pub(crate) borrowed: Option<BlockId>,
@@ -54,10 +54,34 @@ impl Job {
         self.query.tokens.len().saturating_add(self.generation.as_ref().map_or(0, |generation| generation.max_tokens))
     }
 
-    /// Tokens whose work may be found in the cache: it knows nothing of extras.
+    /// Tokens whose work may be found in the cache: of extras it knows the most probable token alone.
     pub(crate) fn reusable(&self) -> &[u32] {
-        let Query { tokens, score_from, extras } = &self.query;
-        if extras.is_empty() { tokens } else { &tokens[..*score_from] }
+        let Query { tokens, score_from, extras, .. } = &self.query;
+        if extras.is_empty() || self.asks_best() { tokens } else { &tokens[..*score_from] }
+    }
+
+    /// What must be known of them.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted { from: self.query.score_from, best: self.asks_best() }
+    }
+
+    fn asks_best(&self) -> bool {
+        self.query.extras == Extras { top: 1, ..Extras::default() }
+    }
+
+    /// The positions of tokens that were found in the cache.
+    pub(crate) fn positions(&self, known: &[Known]) -> Vec<Position> {
+        let best = known.iter().filter(|_| self.asks_best()).map(|known| known.best);
+        best.map(|best| Position { top: best.into_iter().collect(), ..Position::default() }).collect()
+    }
+}
+
+impl From<&TokenScore> for Known {
+    fn from(score: &TokenScore) -> Self {
+        Self {
+            logprob: score.logprob,
+            best: score.position.as_ref().and_then(|position| position.top.first().copied()),
+        }
     }
 }
 
@@ -75,8 +99,9 @@ impl Running {
     /// A query with its blocks. It starts where the prefix ends, or one token earlier if that token's hidden state is
     /// needed and not kept.
     pub(crate) fn new(job: Job, prefix: Prefix, blocks: Vec<BlockId>, held: usize) -> Self {
+        let positions = job.positions(&prefix.known);
         let Job { id, query, generation } = job;
-        let needs_hidden = prefix.computed > 0 && query.score_from + prefix.logprobs.len() == prefix.computed;
+        let needs_hidden = prefix.computed > 0 && query.score_from + prefix.known.len() == prefix.computed;
         let hidden = prefix.hidden.filter(|_| needs_hidden);
         let computed = prefix.computed - usize::from(needs_hidden && hidden.is_none());
         let own = prefix.blocks.len();
@@ -87,13 +112,13 @@ impl Running {
             generation,
             drawn: 0,
             alone: false,
-            positions: Vec::new(),
+            positions,
             cached: computed,
             held,
             computed,
             published: own,
             chain: prefix.chain,
-            logprobs: prefix.logprobs,
+            known: prefix.known,
             copy: partial.map(|(from, tokens)| BlockCopy { from, to: blocks[own], tokens }),
             hidden,
             borrowed: prefix.partial.map(|(block, _)| block),
@@ -131,13 +156,13 @@ impl Running {
 
     /// Index of the first scored token whose log-probability is unknown.
     pub(crate) fn next_score(&self) -> usize {
-        self.query.score_from + self.logprobs.len()
+        self.query.score_from + self.known.len()
     }
 
-    /// The known log-probabilities of `tokens[from..to]`.
-    fn known(&self, from: usize, to: usize) -> Vec<Option<f32>> {
-        let score = |i: usize| i.checked_sub(self.query.score_from).and_then(|i| self.logprobs.get(i).copied());
-        (from..to).map(score).collect()
+    /// What is known of `tokens[from..to]`.
+    fn known(&self, from: usize, to: usize) -> Vec<Option<Known>> {
+        let known = |i: usize| i.checked_sub(self.query.score_from).and_then(|i| self.known.get(i).copied());
+        (from..to).map(known).collect()
     }
 
     /// Adds the next tokens to a batch, as many as the budget leaves; nothing if it leaves none.
@@ -195,7 +220,7 @@ impl Running {
     /// Notes what a forward pass computed, gives back what it borrowed, and publishes what is finished.
     pub(crate) fn advance(&mut self, part: &Part, mut scores: Vec<TokenScore>, cache: &mut KvCache) -> Vec<Event> {
         let token = if part.draws { scores.pop() } else { None };
-        self.logprobs.extend(scores.iter().map(|score| score.logprob));
+        self.known.extend(scores.iter().map(Known::from));
         self.positions.extend(scores.into_iter().filter_map(|score| Some(*score.position?)));
         self.computed += part.rows;
         self.alone = false;
@@ -207,7 +232,7 @@ impl Running {
         let mut events = Vec::new();
         if self.drawn == 0 && self.computed == self.target() {
             events.push(Event::Scores(Scores {
-                logprobs: self.logprobs.clone(),
+                logprobs: self.known.iter().map(|known| known.logprob).collect(),
                 positions: std::mem::take(&mut self.positions),
                 cached_tokens: self.cached,
                 computed_tokens: self.target() - self.cached,
@@ -220,9 +245,10 @@ impl Running {
     }
 
     /// Adds a token that was drawn.
-    fn draw(&mut self, TokenScore { token: id, logprob, position }: TokenScore) -> Token {
+    fn draw(&mut self, score: TokenScore) -> Token {
+        self.known.push(Known::from(&score));
+        let TokenScore { token: id, logprob, position } = score;
         self.query.tokens.push(id);
-        self.logprobs.push(logprob);
         self.drawn += 1;
         let finish = match &self.generation {
             Some(generation) if generation.stop.contains(&id) => Some(Finish::Stop),
@@ -247,9 +273,9 @@ impl Running {
                 (false, true) => (len, target - from),
                 (false, false) => return,
             };
-            let logprobs = self.known(from, to);
+            let known = self.known(from, to);
             let block = self.blocks[self.published];
-            let (chain, kept) = cache.publish(block, self.chain, &self.query.tokens[from..to], computed, logprobs);
+            let (chain, kept) = cache.publish(block, self.chain, &self.query.tokens[from..to], computed, known);
             self.blocks[self.published] = kept;
             self.chain = chain;
             self.published += 1;

@@ -4,18 +4,24 @@
 //! are cut into chunks by the token budget. A query whose beginning is being computed by another waits for it and then
 //! reads it from the cache. The last token of a query is scored but never runs through the model.
 //!
+//! Who is next is the queue's to say (`queue.rs`): by priority, then by turns.
+//!
 //! A query that generates has a block for each token that it may come to. Once its own tokens are computed it adds one token
 //! to each pass, before the chunks of others, so that a long text does not hold up those that are being written.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 use crate::backend::{BLOCK_TOKENS, BackendError, BlockId, ForwardBatch, Limits, TokenScore};
 use crate::cache::{CacheUse, KvCache, Prefix};
+use crate::queue::{Leader, Passed, Place, Queue};
 use crate::running::{Job, Part, Running};
 use crate::scorer::{Event, Generation, MAX_TOP, Query, ScoreError, Scores};
 
 /// How far the scheduler looks past waiting queries that it defers.
 const LOOKAHEAD: usize = 512;
+
+/// The longest running query's part of a pass that more urgent ones would fill.
+const SHARE: usize = 4;
 
 /// Bounds of one forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,27 +67,13 @@ impl Step {
     }
 }
 
-/// A query that waits, maybe for another one.
-#[derive(Debug)]
-struct Waiting {
-    job: Job,
-    behind: Option<Leader>,
-}
-
-/// The query that computes what another needs, until it has published that many tokens.
-#[derive(Clone, Copy, Debug)]
-struct Leader {
-    id: QueryId,
-    tokens: usize,
-}
-
 /// Queries in, forward passes out, results in, answers out.
 #[derive(Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
     limits: Limits,
     cache: KvCache,
-    waiting: VecDeque<Waiting>,
+    waiting: Queue,
     running: Vec<Running>,
 }
 
@@ -89,7 +81,7 @@ impl Scheduler {
     /// A scheduler for a backend with these limits.
     pub fn new(limits: Limits, config: SchedulerConfig) -> Self {
         let cache = KvCache::new(limits.blocks);
-        Self { config, limits, cache, waiting: VecDeque::new(), running: Vec::new() }
+        Self { config, limits, cache, waiting: Queue::default(), running: Vec::new() }
     }
 
     /// The longest query that fits, in tokens: what the model takes, or what the cache holds (and the last, which needs no room).
@@ -109,7 +101,7 @@ impl Scheduler {
 
     fn enqueue(&mut self, job: Job) -> Result<(), ScoreError> {
         check(&job, &self.limits)?;
-        self.waiting.push_back(Waiting { job, behind: None });
+        self.waiting.push(job);
         Ok(())
     }
 
@@ -117,7 +109,7 @@ impl Scheduler {
     pub fn cancel(&mut self, ids: &[QueryId]) -> usize {
         let before = self.waiting.len() + self.running.len();
         let gone: HashSet<QueryId> = ids.iter().copied().collect();
-        self.waiting.retain(|waiting| !gone.contains(&waiting.job.id));
+        self.waiting.cancel(&gone);
         let (cancelled, running) = std::mem::take(&mut self.running).into_iter().partition(|r| gone.contains(&r.id));
         self.running = running;
         let cancelled: Vec<Running> = cancelled;
@@ -149,17 +141,15 @@ impl Scheduler {
             step.parts.extend(suspect.add_chunk(&mut step.batch, budget));
             return step;
         }
-        let (drawing, reading): (Vec<_>, Vec<_>) = self.running.iter().partition(|running| running.is_drawing());
-        for running in drawing.into_iter().chain(reading) {
-            step.parts.extend(running.add_chunk(&mut step.batch, budget));
-        }
-        let mut at = 0;
-        while at < self.waiting.len().min(LOOKAHEAD)
+        self.add_running(&mut step);
+        let mut passed = Passed::default();
+        while passed.count < LOOKAHEAD
             && self.running.len() < self.config.max_running
             && step.batch.tokens.len() < budget
         {
-            match self.admit(at) {
-                Admission::Deferred => at += 1,
+            let Some(place) = self.waiting.next(&passed) else { break };
+            match self.admit(place) {
+                Admission::Deferred => self.waiting.pass(place, &mut passed),
                 Admission::NoRoom => break,
                 Admission::Answered(scores) => {
                     step.started.push(scores.0);
@@ -173,6 +163,28 @@ impl Scheduler {
             }
         }
         step
+    }
+
+    /// Adds the next chunks of running queries: first of those that draw, then by priority. While a more urgent query waits
+    /// or runs, the longest running one is left a share of the pass, so that neither holds up the other.
+    fn add_running(&self, step: &mut Step) {
+        let budget = self.config.token_budget;
+        let (drawing, mut reading): (Vec<_>, Vec<_>) = self.running.iter().partition(|running| running.is_drawing());
+        for running in drawing {
+            step.parts.extend(running.add_chunk(&mut step.batch, budget));
+        }
+        let priority = |running: &&Running| running.query.turn.priority;
+        let most_urgent = reading.iter().map(priority).chain(self.waiting.most_urgent()).min();
+        if let Some(oldest) = reading.first().copied().filter(|oldest| most_urgent < Some(priority(oldest))) {
+            reading.remove(0);
+            let left = budget.saturating_sub(step.batch.tokens.len());
+            let share = step.batch.tokens.len() + left.div_ceil(SHARE);
+            step.parts.extend(oldest.add_chunk(&mut step.batch, share));
+        }
+        reading.sort_by_key(priority);
+        for running in reading {
+            step.parts.extend(running.add_chunk(&mut step.batch, budget));
+        }
     }
 
     /// Takes the results of a step; returns what became known, in order.
@@ -228,38 +240,37 @@ impl Scheduler {
         Some(id)
     }
 
-    /// Tries to start the waiting query at `at`.
-    fn admit(&mut self, at: usize) -> Admission {
-        if let Some(leader) = self.waiting[at].behind {
+    /// Tries to start the query at this place of the queue.
+    fn admit(&mut self, place: Place) -> Admission {
+        let Some(waiting) = self.waiting.get(place) else { return Admission::NoRoom };
+        if let Some(leader) = waiting.behind {
             let waits = |running: &Running| running.id == leader.id && running.published() < leader.tokens;
             if self.running.iter().any(waits) {
                 return Admission::Deferred;
             }
         }
-        let job = &self.waiting[at].job;
-        let (len, score_from) = (job.query.tokens.len(), job.query.score_from);
-        let prefix = self.cache.acquire(job.reusable(), score_from);
-        if job.generation.is_none() && prefix.logprobs.len() == len - score_from {
+        let job = &waiting.job;
+        let (len, wanted, longest) = (job.query.tokens.len(), job.wanted(), job.longest());
+        let prefix = self.cache.acquire(job.reusable(), wanted);
+        if job.generation.is_none() && prefix.known.len() == len - wanted.from {
+            let logprobs = prefix.known.iter().map(|known| known.logprob).collect();
+            let positions = job.positions(&prefix.known);
             self.give_back(&prefix);
-            let Prefix { logprobs, .. } = prefix;
-            let scores = Scores { logprobs, cached_tokens: len, ..Scores::default() };
-            return self.take(at, |job| Admission::Answered((job.id, Ok(Event::Scores(scores)))));
+            let scores = Scores { logprobs, positions, cached_tokens: len, ..Scores::default() };
+            return self.take(place, |job| Admission::Answered((job.id, Ok(Event::Scores(scores)))));
         }
-        if let Some(leader) = self.leader(&self.waiting[at].job, &prefix) {
+        if let Some(leader) = self.leader(job, &prefix) {
             self.give_back(&prefix);
-            self.waiting[at].behind = Some(leader);
+            self.waiting.defer(place, leader);
             return Admission::Deferred;
         }
-        let Some((prefix, blocks)) = self.reserve(at, prefix) else { return Admission::NoRoom };
-        let held = self.cache.held(&self.waiting[at].job.query.tokens);
-        self.take(at, |job| Admission::Running(Box::new(Running::new(job, prefix, blocks, held))))
+        let held = self.cache.held(&job.query.tokens);
+        let Some((prefix, blocks)) = self.reserve(longest, prefix) else { return Admission::NoRoom };
+        self.take(place, |job| Admission::Running(Box::new(Running::new(job, prefix, blocks, held))))
     }
 
-    fn take(&mut self, at: usize, then: impl FnOnce(Job) -> Admission) -> Admission {
-        match self.waiting.remove(at) {
-            Some(waiting) => then(waiting.job),
-            None => Admission::NoRoom,
-        }
+    fn take(&mut self, place: Place, then: impl FnOnce(Job) -> Admission) -> Admission {
+        self.waiting.take(place).map_or(Admission::NoRoom, then)
     }
 
     fn give_back(&mut self, prefix: &Prefix) {
@@ -271,8 +282,8 @@ impl Scheduler {
     /// Allocates the blocks that a query needs beyond its prefix; or nothing, and the prefix is given back.
     ///
     /// A query that would have the cache for itself gives up its prefix if the rest does not fit beside it.
-    fn reserve(&mut self, at: usize, prefix: Prefix) -> Option<(Prefix, Vec<BlockId>)> {
-        let total = (self.waiting[at].job.longest() - 1).div_ceil(BLOCK_TOKENS);
+    fn reserve(&mut self, longest: usize, prefix: Prefix) -> Option<(Prefix, Vec<BlockId>)> {
+        let total = (longest - 1).div_ceil(BLOCK_TOKENS);
         let mut prefix = prefix;
         if total - prefix.blocks.len() > self.cache.available() {
             self.give_back(&prefix);

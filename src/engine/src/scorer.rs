@@ -18,16 +18,28 @@ pub struct Query {
     pub tokens: Vec<u32>,
     /// Index of the first scored token; at least 1, below `tokens.len()`.
     pub score_from: usize,
-    /// What is told of each scored position beside the log-probability. The cache keeps log-probabilities alone, so with
-    /// any of this the tokens from `score_from - 1` on are computed anew; those before are found in the cache as ever.
+    /// What is told of each scored position beside the log-probability. The cache keeps log-probabilities and,
+    /// where it was asked for, the most probable token (`top: 1`). With more than that the tokens from `score_from - 1` on
+    /// are computed anew; those before are found in the cache as ever.
     pub extras: Extras,
+    /// When its turn comes; the answer does not depend on it.
+    pub turn: Turn,
 }
 
 impl Query {
     /// Asks for log-probabilities alone.
     pub fn new(tokens: Vec<u32>, score_from: usize) -> Self {
-        Self { tokens, score_from, extras: Extras::default() }
+        Self { tokens, score_from, ..Self::default() }
     }
+}
+
+/// When a query's turn comes, among those that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The smaller, the sooner.
+    pub priority: i32,
+    /// Who asks: within a priority, clients take turns by tokens.
+    pub client: u64,
 }
 
 /// What is told of a position's predictive distribution beside one token's log-probability.
@@ -251,7 +263,7 @@ pub struct Stats {
     pub active_blocks: u64,
     /// KV blocks that hold a reusable prefix and nobody uses now.
     pub cached_blocks: u64,
-    /// Cached blocks given up for new ones, since the engine last started.
+    /// Cached blocks given up for new ones, ever.
     pub evicted_blocks: u64,
     /// How often the engine died and was started again.
     pub restarts: u64,

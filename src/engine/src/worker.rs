@@ -74,12 +74,16 @@ pub(crate) struct Worker<B> {
     /// When each query arrived, and then when it began to be computed.
     since: HashMap<QueryId, Instant>,
     next_id: QueryId,
+    /// Blocks that the workers before this one evicted.
+    evicted_before: u64,
     shared: Arc<Shared>,
 }
 
 impl<B: Backend> Worker<B> {
     pub(crate) fn new(scheduler: Scheduler, backend: B, receiver: flume::Receiver<Asked>, shared: Arc<Shared>) -> Self {
-        Self { scheduler, backend, receiver, answers: HashMap::new(), since: HashMap::new(), next_id: 0, shared }
+        let evicted_before = shared.stats().evicted_blocks;
+        let (answers, since) = (HashMap::new(), HashMap::new());
+        Self { scheduler, backend, receiver, answers, since, next_id: 0, evicted_before, shared }
     }
 
     pub(crate) fn run(&mut self) -> End {
@@ -221,6 +225,6 @@ impl<B: Backend> Worker<B> {
         stats.total_blocks = cache.total as u64;
         stats.active_blocks = cache.held as u64;
         stats.cached_blocks = cache.idle as u64;
-        stats.evicted_blocks = cache.evicted;
+        stats.evicted_blocks = self.evicted_before + cache.evicted;
     }
 }

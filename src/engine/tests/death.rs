@@ -94,8 +94,14 @@ async fn a_dead_engine_says_so_and_comes_back() {
             Ok(Fragile { last: 0 })
         });
         let engine = engine(Some(rebuild));
+        // More texts than the cache has room for.
+        for n in 0..40 {
+            engine.score(Query::new((0..66).map(|i| (n * i) % 7).collect(), 1)).await.unwrap();
+        }
         assert_eq!(engine.score(query(2)).await.unwrap().logprobs.len(), 3);
         assert!(engine.is_alive());
+        let evicted = engine.stats().evicted_blocks;
+        assert!(evicted > 0);
         // A query in flight, and one that is being written, are told when the engine dies.
         let mut written = engine.generate(Query::new(vec![fault, 1], 2), write_forever());
         let scored = engine.score(query(fault));
@@ -116,6 +122,7 @@ async fn a_dead_engine_says_so_and_comes_back() {
         tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
         assert_eq!(engine.score(query(2)).await.unwrap().logprobs, [-1.0; 3]);
         assert_eq!((built.load(Ordering::SeqCst), engine.stats().restarts), (1, 1));
+        assert_eq!(engine.stats().evicted_blocks, evicted, "what was evicted stays evicted");
     }
 }
 

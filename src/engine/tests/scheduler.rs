@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use surprisal_engine::{
     BLOCK_TOKENS, Backend, BackendError, Choice, Event, Extras, Finish, ForwardBatch, Generation, Hidden, Limits,
-    Position, Query, QueryId, Sampling, Scheduler, SchedulerConfig, ScoreError, Scores, Token, TokenScore,
+    Position, Query, QueryId, Sampling, Scheduler, SchedulerConfig, ScoreError, Scores, Token, TokenScore, Turn,
 };
 
 const NOTHING: u32 = u32::MAX;
@@ -158,15 +158,16 @@ fn ask(scheduler: &mut Scheduler, backend: &mut Glass, queries: &[Query]) -> Vec
     (0..queries.len()).map(|id| answers.remove(&(id as QueryId)).unwrap()).collect()
 }
 
-/// Queries that share beginnings: a cut of one of three base texts, and a tail of its own.
+/// Queries that share beginnings: a cut of one of three base texts, and a tail of its own. Some are more urgent than others.
 fn queries() -> impl Strategy<Value = Vec<Query>> {
-    let query = (0u32..3, 1usize..150, proptest::collection::vec(0u32..8, 0..40), 0.0..1.0f64);
-    let query = query.prop_map(|(base, cut, tail, from)| {
+    let turn = (-2i32..3, 0u64..3).prop_map(|(priority, client)| Turn { priority, client });
+    let query = (0u32..3, 1usize..150, proptest::collection::vec(0u32..8, 0..40), 0.0..1.0f64, turn);
+    let query = query.prop_map(|(base, cut, tail, from, turn)| {
         let text = (0..cut as u32).map(|i| if i == 0 { 0 } else { (i * (base + 2) + i / 7) % 8 });
         let mut tokens: Vec<u32> = text.chain(tail).collect();
         tokens.resize(tokens.len().max(2), 1);
         let score_from = 1 + ((tokens.len() - 1) as f64 * from) as usize;
-        Query::new(tokens, score_from)
+        Query { turn, ..Query::new(tokens, score_from) }
     });
     proptest::collection::vec(query, 1..30)
 }
@@ -204,6 +205,33 @@ proptest! {
         for (query, scores) in queries.iter().zip(&again) {
             prop_assert_eq!(&scores.logprobs, &expected(query));
             prop_assert_eq!(scores.computed_tokens, 0);
+        }
+    }
+
+    /// The most probable token is kept beside the log-probability, and is not mistaken for a longer list.
+    #[test]
+    fn a_second_asking_for_the_best_computes_nothing(queries in queries(), plain_first in any::<bool>(), token_budget in 1usize..300) {
+        let mut backend = Glass::new(400);
+        let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig { token_budget, max_running: 64 });
+        let asking = |top| queries.iter().map(|query| Query { extras: Extras { top, ..Extras::default() }, ..query.clone() }).collect::<Vec<_>>();
+        if plain_first {
+            ask(&mut scheduler, &mut backend, &queries);
+        }
+        let first = ask(&mut scheduler, &mut backend, &asking(1));
+        let computed = backend.computed;
+        let again = ask(&mut scheduler, &mut backend, &asking(1));
+        prop_assert_eq!(backend.computed, computed);
+        ask(&mut scheduler, &mut backend, &queries);
+        prop_assert_eq!(backend.computed, computed);
+        let listed = ask(&mut scheduler, &mut backend, &asking(2));
+        for (query, ((first, again), listed)) in queries.iter().zip(first.iter().zip(&again).zip(&listed)) {
+            let tops = |top| (query.score_from..query.tokens.len())
+                .map(|i| position(hash(query.tokens[..i].iter().copied()), 0, Extras { top, ..Extras::default() }).top)
+                .collect::<Vec<_>>();
+            for (scores, top) in [(first, 1), (again, 1), (listed, 2)] {
+                prop_assert_eq!(&scores.logprobs, &expected(query));
+                prop_assert_eq!(scores.positions.iter().map(|position| position.top.clone()).collect::<Vec<_>>(), tops(top));
+            }
         }
     }
 

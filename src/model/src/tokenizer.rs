@@ -13,6 +13,7 @@ pub struct TextTokenizer {
     tokenizer: Tokenizer,
     bos: Option<u32>,
     eos: Option<u32>,
+    ends: Vec<u32>,
     adds_bos: bool,
     class: Option<String>,
 }
@@ -71,8 +72,9 @@ impl TextTokenizer {
             return Err(Error::malformed(&path, format!("BOS has id {id}, but the model has {} ids", vocabulary.size)));
         }
         let adds_bos = adds_bos(&tokenizer, &settings, bos);
+        let ends = ends(dir, eos, vocabulary.size)?;
         let class = settings.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned);
-        Ok(Self { tokenizer, bos, eos, adds_bos, class })
+        Ok(Self { tokenizer, bos, eos, ends, adds_bos, class })
     }
 
     /// Token ids of a text, without special tokens added.
@@ -137,6 +139,11 @@ impl TextTokenizer {
         self.eos
     }
 
+    /// Every token that ends a text: the tokenizer's end of sequence, and those that config.json and generation_config.json name.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// How tokenizer.json writes a token.
     pub fn token(&self, id: u32) -> Option<String> {
         self.tokenizer.id_to_token(id)
@@ -154,6 +161,21 @@ fn settings(path: &Path) -> Result<Value, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
         Err(error) => Err(Error::io(path)(error)),
     }
+}
+
+/// The end of sequence and each `eos_token_id`, one or a list, that the model has.
+fn ends(dir: &Path, eos: Option<u32>, size: usize) -> Result<Vec<u32>, Error> {
+    let mut ends = Vec::from_iter(eos);
+    for file in ["config.json", "generation_config.json"] {
+        let settings = settings(&dir.join(file))?;
+        let Some(said) = settings.get("eos_token_id") else { continue };
+        let listed = said.as_array().map_or(std::slice::from_ref(said), Vec::as_slice);
+        ends.extend(listed.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()));
+    }
+    ends.sort_unstable();
+    ends.dedup();
+    ends.retain(|&id| (id as usize) < size);
+    Ok(ends)
 }
 
 /// A special token's text: a string, or an object with `content`.
@@ -225,6 +247,25 @@ mod tests {
         assert_eq!(Vocabulary::read(dir.path(), 9).unwrap(), Vocabulary { size: 9, bos: Some(1), eos: Some(2) });
         std::fs::write(dir.path().join("config.json"), "{").unwrap();
         assert!(Vocabulary::read(dir.path(), 9).unwrap_err().to_string().contains("config.json"));
+    }
+
+    #[test]
+    fn every_end_that_a_model_names_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |file: &str, json: &Value| std::fs::write(dir.path().join(file), json.to_string()).unwrap();
+        let vocab = json!({"a": 0, "b": 1, "c": 2, "d": 3, "</s>": 4});
+        write(
+            "tokenizer.json",
+            &json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "a"}}),
+        );
+        let ends =
+            || TextTokenizer::open(dir.path(), Vocabulary { size: 5, bos: None, eos: None }).unwrap().ends().to_vec();
+        assert_eq!(ends(), [0u32; 0]);
+        write("tokenizer_config.json", &json!({"eos_token": "</s>"}));
+        assert_eq!(ends(), [4]);
+        write("config.json", &json!({"eos_token_id": 1}));
+        write("generation_config.json", &json!({"eos_token_id": [3, 1, 99]}));
+        assert_eq!(ends(), [1, 3, 4]);
     }
 
     #[test]

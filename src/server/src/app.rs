@@ -45,6 +45,11 @@ pub trait TextCodec: Send + Sync + 'static {
     /// The token that the model's own rule puts before every text, if it puts one.
     fn bos(&self) -> Option<u32>;
 
+    /// The tokens that end a text.
+    fn ends(&self) -> Vec<u32> {
+        self.info().eos_token_id.into_iter().collect()
+    }
+
     /// What `/tokenizer_info` tells of the tokenizer; the model's own numbers are left to the server.
     fn info(&self) -> TokenizerInfo;
 }
@@ -70,6 +75,10 @@ impl TextCodec for TextTokenizer {
         self.bos()
     }
 
+    fn ends(&self) -> Vec<u32> {
+        self.ends().to_vec()
+    }
+
     fn info(&self) -> TokenizerInfo {
         TokenizerInfo {
             tokenizer_class: self.class().map(str::to_owned),
@@ -88,7 +97,7 @@ impl TextCodec for TextTokenizer {
 pub struct App {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) codec: Arc<dyn TextCodec>,
-    pub(crate) config: ServerConfig,
+    pub(crate) config: Arc<ServerConfig>,
     pub(crate) keys: Arc<ApiKeys>,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
@@ -106,7 +115,7 @@ impl App {
         Self {
             scorer,
             codec,
-            config,
+            config: Arc::new(config),
             keys: Arc::default(),
             admission,
             metrics: Arc::new(metrics),

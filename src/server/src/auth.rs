@@ -33,10 +33,10 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
-    /// Lets in whoever sends `Authorization: Bearer KEY` with one of the keys.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
+    /// Lets in whoever sends `Authorization: Bearer KEY` with one of the keys; returns which, if there are any.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Option<&blake3::Hash>, Failure> {
         if self.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let given = headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
         let key = match given.split_at_checked(7) {
@@ -45,8 +45,8 @@ impl ApiKeys {
         };
         let hash = blake3::hash(key);
         // Equality of hashes takes the same time whatever they are, and every one is compared.
-        let known = self.0.iter().fold(false, |known, key| known | (*key == hash));
-        if known { Ok(()) } else { Err(problem::unauthorized("the key is not one of this server's")) }
+        let known = self.0.iter().fold(None, |known, key| if *key == hash { Some(key) } else { known });
+        if known.is_some() { Ok(known) } else { Err(problem::unauthorized("the key is not one of this server's")) }
     }
 }
 

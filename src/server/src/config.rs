@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The server's bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Bytes of one request's body.
@@ -14,10 +14,32 @@ pub struct ServerConfig {
     pub max_waiting_tokens: u32,
     /// Seconds a request may take, from its first byte; then it is given up and answered 504.
     pub max_request_seconds: u64,
+    /// Origins (`https://example.org`) whose pages may ask from a browser, or `*` for all; none unless told.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { max_body_bytes: 64 << 20, max_queries: 1 << 16, max_waiting_tokens: 16 << 20, max_request_seconds: 3600 }
+        Self {
+            max_body_bytes: 64 << 20,
+            max_queries: 1 << 16,
+            max_waiting_tokens: 16 << 20,
+            max_request_seconds: 3600,
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// The first of [`cors_origins`](Self::cors_origins) that no browser would send.
+    pub fn wrong_origin(&self) -> Option<&str> {
+        let is_origin = |origin: &str| {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            host.is_some_and(|host| {
+                !host.is_empty()
+                    && host.bytes().all(|c| c.is_ascii_graphic() && !matches!(c, b'/' | b'?' | b'#' | b'@'))
+            })
+        };
+        self.cors_origins.iter().map(String::as_str).find(|&origin| origin != "*" && !is_origin(origin))
     }
 }

@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use crate::App;
 use crate::problem::{self, ProblemName};
+use crate::trace::{TRACEPARENT, Trace};
 
 /// nginx's status for a client that went away before it was answered.
 const CLIENT_GONE: u16 = 499;
@@ -20,10 +21,12 @@ const CLIENT_GONE: u16 = 499;
 pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!("request", %method, path);
+    let trace = Trace::begin(request.headers());
+    let span = tracing::info_span!("request", %method, path, trace = format_args!("{:032x}", trace.trace));
     let watch = Watch { app, method, route, span: span.clone(), start: Instant::now(), answered: false };
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
-    let response = answer.unwrap_or_else(|_| problem::internal().into_response());
+    let mut response = answer.unwrap_or_else(|_| problem::internal().into_response());
+    response.headers_mut().extend(trace.header().map(|value| (TRACEPARENT, value)));
     watch.answered(&response);
     response
 }

@@ -5,6 +5,7 @@ use surprisal_api::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec, Text};
 use surprisal_engine::{Extras, MAX_TOP, Query};
 
 use crate::App;
+use crate::client::Client;
 use crate::problem::{self, Failure};
 
 /// A request that the engine can answer.
@@ -59,9 +60,9 @@ struct Asked {
 /// Checks a request and makes token sequences of it.
 ///
 /// Each context and each target is tokenised once, apart from the other: a context is the same tokens whatever follows.
-pub(crate) fn prepare(app: &App, request: LogprobsRequest) -> Result<Prepared, Failure> {
+pub(crate) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Result<Prepared, Failure> {
     app.check_model(request.model.as_deref())?;
-    let (rule, detail, extras) = (request.bos, request.detail, extras(&request)?);
+    let (rule, detail, extras, turn) = (request.bos, request.detail, extras(&request)?, client.turn(request.priority));
     let Asked { form, ids, contexts, targets, pairs } = asked(request, app.config.max_queries)?;
     let context = |(index, text)| {
         let encoded = encode(app, text, Detail::Sum, &form.context_field(index), form.query_of_text(index))?;
@@ -78,7 +79,7 @@ pub(crate) fn prepare(app: &App, request: LogprobsRequest) -> Result<Prepared, F
     let query = |&[context, target]: &[usize; 2]| {
         let context = &contexts[context];
         let tokens = [context.as_slice(), &targets[target].tokens].concat();
-        Query { tokens, score_from: context.len(), extras }
+        Query { tokens, score_from: context.len(), extras, turn }
     };
     let mut ids = ids.into_iter();
     let label = |&pair: &[usize; 2]| Label {

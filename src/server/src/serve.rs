@@ -1,13 +1,14 @@
 //! `serve`: listens until it is told to stop, then finishes what it has begun.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use tokio::net::TcpListener;
 
-use crate::{App, router};
+use crate::{App, Tls, router};
 
 /// How long connections may stay open when all work is done: time to read the last answer.
 const LINGER: Duration = Duration::from_secs(30);
@@ -32,12 +33,33 @@ pub async fn serve(
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    tracing::info!(address = %listener.local_addr()?, model = app.model().id, "listening");
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "small answers may be late: no TCP_NODELAY");
         }
     });
+    run(listener, app, shutdown).await
+}
+
+/// As [`serve`], with every connection encrypted.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: Tls,
+    app: App,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    run(tls.listen(listener), app, shutdown).await
+}
+
+async fn run<L>(listener: L, app: App, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: Debug,
+{
+    tracing::info!(address = ?listener.local_addr()?, model = app.model().id, "listening");
     let drain = app.drain.clone();
     let drained = {
         let drain = drain.clone();

@@ -15,6 +15,7 @@ use super::meta::json;
 use super::sse;
 use super::stream::Held;
 use super::work::{Wish, Work, tokenise};
+use crate::client::Client;
 use crate::drain::Working;
 use crate::prepare::check_top;
 use crate::problem::{self, Failure};
@@ -36,12 +37,13 @@ pub(super) struct Asked {
 
 pub(super) async fn completions(
     State(app): State<App>,
+    Extension(client): Extension<Client>,
     working: Option<Extension<Arc<Working>>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?)).await?;
+    let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;
     let permit = app.admission.admit(tokens)?;
     if asked.stream {
@@ -54,7 +56,7 @@ pub(super) async fn completions(
     Ok(response)
 }
 
-fn prepare(app: &App, request: CompletionsRequest) -> Result<Asked, Failure> {
+fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<Asked, Failure> {
     app.check_model(request.model.as_deref())?;
     check_offered(&request)?;
     let form = Form { echo: request.echo, logprobs: request.logprobs, prompt_logprobs: request.prompt_logprobs };
@@ -83,6 +85,7 @@ fn prepare(app: &App, request: CompletionsRequest) -> Result<Asked, Failure> {
         score_from: top.map(|_| 1),
         extras: Extras { top: top.unwrap_or(0), rank, entropy: false },
         writing,
+        turn: client.turn(request.priority),
     };
     let tokens = work.check(app)?;
     let usage = request.stream_options.is_some_and(|options| options.include_usage);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use surprisal_api::{
@@ -13,6 +14,7 @@ use super::choice::LOWEST;
 use super::continuation::{End, Written, token_text};
 use super::meta::json;
 use super::work::{Wish, Work, tokenise};
+use crate::client::Client;
 use crate::prepare::check_top;
 use crate::problem::{self, Failure};
 use crate::{App, body};
@@ -31,10 +33,14 @@ struct Asked {
     tokens: u32,
 }
 
-pub(super) async fn generate(State(app): State<App>, request: Request) -> Result<Response, Failure> {
+pub(super) async fn generate(
+    State(app): State<App>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Result<Response, Failure> {
     let start = Instant::now();
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?)).await?;
+    let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;
     let _permit = app.admission.admit(tokens)?;
     let written = asked.work.run(&app).await?;
@@ -43,7 +49,7 @@ pub(super) async fn generate(State(app): State<App>, request: Request) -> Result
     Ok(response)
 }
 
-fn prepare(app: &App, request: GenerateRequest) -> Result<Asked, Failure> {
+fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<Asked, Failure> {
     if request.stream {
         return Err(problem::no_effect("stream", true, "false"));
     }
@@ -79,6 +85,8 @@ fn prepare(app: &App, request: GenerateRequest) -> Result<Asked, Failure> {
         score_from: request.return_logprob.then_some(from),
         extras: Extras { top, ..Extras::default() },
         writing,
+        // SGLang's are the other way round.
+        turn: client.turn(request.priority.saturating_neg()),
     };
     let tokens = work.check(app)?;
     Ok(Asked { work, many, logprobs: request.return_logprob, texts: request.return_text_in_logprobs, tokens })

@@ -6,11 +6,12 @@ use std::time::Instant;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use surprisal_api::{LogprobsRequest, LogprobsResponse, QueryResult, Usage};
+use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, LogprobsResponse, NDJSON, QueryResult, Usage};
 use surprisal_engine::{Extras, ModelCard, Query, Scores};
 
 use super::meta::json;
 use super::stream;
+use crate::client::Client;
 use crate::drain::Working;
 use crate::prepare::{Label, Prepared, prepare};
 use crate::problem::{self, Failure};
@@ -19,13 +20,20 @@ use crate::{App, body};
 /// Dropping this future, as happens when the client goes away, drops the queries and the permit.
 pub(super) async fn logprobs(
     State(app): State<App>,
+    Extension(client): Extension<Client>,
     working: Option<Extension<Arc<Working>>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
-    let streamed = stream::wanted(request.headers());
+    let streamed = stream::accepts(request.headers(), NDJSON);
+    let arrow = !streamed && cfg!(feature = "arrow") && stream::accepts(request.headers(), ARROW_STREAM);
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    let prepared = app.offload(move |app| prepare(app, body::parse::<LogprobsRequest>(&bytes)?)).await?;
+    let prepared = app
+        .offload(move |app| {
+            let request = body::parse(&bytes)?;
+            prepare(app, if arrow { in_columns(request)? } else { request }, client)
+        })
+        .await?;
     let permit = app.admission.admit(prepared.tokens)?;
     if streamed {
         let working = working.map(|Extension(working)| working);
@@ -33,9 +41,26 @@ pub(super) async fn logprobs(
     }
     let Prepared { form, queries, labels, tokens } = prepared;
     let scores = score(&app, queries, |index| form.query_field(index)).await?;
-    let response = app.offload(move |app| json(&answer(app.model(), labels, scores)?)).await?;
+    let response = app
+        .offload(move |app| {
+            let answer = answer(app.model(), labels, scores)?;
+            #[cfg(feature = "arrow")]
+            if arrow {
+                return super::arrow::answer(&answer);
+            }
+            json(&answer)
+        })
+        .await?;
     app.metrics.count_answer(start.elapsed().as_secs_f64(), tokens);
     Ok(response)
+}
+
+/// A request whose answer is columns: a row a token, and no lists within.
+fn in_columns(request: LogprobsRequest) -> Result<LogprobsRequest, Failure> {
+    if request.top > 0 {
+        return Err(problem::no_effect("top", request.top, "0 in an answer of columns"));
+    }
+    Ok(LogprobsRequest { detail: Detail::Tokens, ..request })
 }
 
 /// Asks everything at once, so that the engine can batch it and share prefixes; the first failure drops the rest.

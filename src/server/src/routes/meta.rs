@@ -11,7 +11,7 @@ use surprisal_api::{
 
 use crate::prepare::{begin, check_vocabulary};
 use crate::problem::{self, Failure};
-use crate::{App, body};
+use crate::{App, body, openapi};
 
 pub(super) async fn models(State(app): State<App>) -> Json<ModelList> {
     let card = app.model();
@@ -81,6 +81,11 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failur
     } else {
         Ok(health(State(app)).await.map(|_| "ready\n")?)
     }
+}
+
+/// What can be asked, for programs and their makers.
+pub(super) async fn openapi(State(app): State<App>) -> Json<serde_json::Value> {
+    Json(openapi::document(&app))
 }
 
 /// The live page: one file, which reads `/metrics` and nothing else.

@@ -10,6 +10,7 @@ use futures_util::stream::unfold;
 use serde::Serialize;
 use surprisal_api::{Choice, CompletionsResponse};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::choice::end_offset;
 use super::completions::{Asked, head, usage};
@@ -27,13 +28,14 @@ type Lines = mpsc::Sender<Vec<u8>>;
 /// Answers at once; the events follow from a task of their own, which ends when the client goes away.
 pub(super) fn respond(app: App, asked: Asked, held: Held) -> Response {
     let (lines, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(async move {
+    let work = async move {
         // Dropping the work drops its queries, which frees their blocks.
         tokio::select! {
             () = lines.closed() => app.metrics.count_abandoned(),
             () = write(&app, asked, held, &lines) => {}
         }
-    });
+    };
+    tokio::spawn(work.in_current_span());
     let lines = unfold(receiver, |mut lines| async move { Some((Ok::<_, Infallible>(lines.recv().await?), lines)) });
     ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], Body::from_stream(lines))
         .into_response()

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{FuturesUnordered, unfold};
 use surprisal_api::{NDJSON, StreamLine, Usage};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::logprobs::result;
 use crate::App;
@@ -22,12 +23,12 @@ use crate::problem::{self, Failure};
 /// Lines that may wait for a client that reads slowly.
 const AHEAD: usize = 256;
 
-/// True if the client names NDJSON among what it accepts.
-pub(super) fn wanted(headers: &HeaderMap) -> bool {
+/// True if the client names this media type among what it accepts.
+pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {
         let essence = range.split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case(NDJSON)
+        essence.trim().eq_ignore_ascii_case(media)
     })
 }
 
@@ -41,13 +42,14 @@ pub(super) struct Held {
 /// Answers at once; the lines follow from a task of their own, which ends when the client goes away.
 pub(super) fn respond(app: App, prepared: Prepared, held: Held) -> Response {
     let (lines, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(async move {
+    let work = async move {
         // Dropping the work drops its queries, which frees their blocks.
         tokio::select! {
             () = lines.closed() => app.metrics.count_abandoned(),
             () = write(&app, prepared, held, &lines) => {}
         }
-    });
+    };
+    tokio::spawn(work.in_current_span());
     let lines = unfold(receiver, |mut lines| async move { Some((Ok::<_, Infallible>(lines.recv().await?), lines)) });
     ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response()
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use surprisal_api::{Bos, Detail, Prompts, Stops, Text};
-use surprisal_engine::{Extras, Generation, Query, Sampling, ScoreError};
+use surprisal_engine::{Extras, Generation, Query, Sampling, ScoreError, Turn};
 
 use super::continuation::{Continuation, Written};
 use crate::App;
@@ -23,6 +23,7 @@ pub(super) struct Work {
     pub(super) score_from: Option<usize>,
     pub(super) extras: Extras,
     pub(super) writing: Option<Writing>,
+    pub(super) turn: Turn,
 }
 
 /// How prompts are continued.
@@ -61,7 +62,9 @@ impl Wish {
         }
         let mut stop = self.stop_token_ids.unwrap_or_default();
         check_vocabulary(&stop, app.model().vocab_size, &name("stop_token_ids"), None)?;
-        stop.extend(app.codec.info().eos_token_id.filter(|_| !self.ignore_eos));
+        if !self.ignore_eos {
+            stop.extend(app.codec.ends());
+        }
         let top_k = match self.top_k.unwrap_or(0) {
             -1 => 0,
             top_k => u32::try_from(top_k)
@@ -130,7 +133,7 @@ impl Work {
         let prompt = self.prompt(index);
         let len = prompt.len();
         let score_from = self.score_from.map_or(len, |from| from.max(1).min(len));
-        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras };
+        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras, turn: self.turn };
         match &self.writing {
             Some(writing) => {
                 let mut generation = writing.generation.clone();

@@ -3,11 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+#[cfg(feature = "arrow")]
+mod arrow;
 mod auth;
 mod bulk;
 mod completions;
 mod generate;
+mod killed;
 mod load;
+mod openapi;
+mod outside;
 mod problems;
+mod stepped;
 mod support;
+mod turns;
 mod writing;

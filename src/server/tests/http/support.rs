@@ -88,12 +88,23 @@ impl Drop for Ticket {
 }
 
 impl Letters {
+    pub(crate) fn new() -> Self {
+        let card = ModelCard {
+            id: "letters".to_owned(),
+            fingerprint: "letters-1".to_owned(),
+            vocab_size: VOCABULARY,
+            max_length: MAX_LENGTH,
+            device: "test".to_owned(),
+        };
+        Self { card, gate: watch::Sender::new(true), alive: true.into(), counts: Arc::default() }
+    }
+
     pub(crate) fn open(&self, open: bool) {
         self.gate.send_replace(open);
     }
 }
 
-fn answer(Query { tokens, score_from, extras }: &Query) -> Result<Scores, ScoreError> {
+fn answer(Query { tokens, score_from, extras, .. }: &Query) -> Result<Scores, ScoreError> {
     for token in &tokens[*score_from..] {
         match *token {
             FAILS => return Err(ScoreError::Backend("out of memory".to_owned())),
@@ -188,7 +199,7 @@ impl Scorer for Letters {
 }
 
 /// A byte is a token; NUL has no encoding.
-struct Bytes(Option<u32>);
+pub(crate) struct Bytes(pub(crate) Option<u32>);
 
 impl TextCodec for Bytes {
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
@@ -224,10 +235,10 @@ impl TextCodec for Bytes {
 }
 
 /// A running server.
-pub(crate) struct Server {
+pub(crate) struct Server<S = Letters> {
     pub(crate) url: String,
     pub(crate) client: Client,
-    pub(crate) scorer: Arc<Letters>,
+    pub(crate) scorer: Arc<S>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<io::Result<()>>,
 }
@@ -285,15 +296,13 @@ impl Server {
     }
 
     async fn run(config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
-        let card = ModelCard {
-            id: "letters".to_owned(),
-            fingerprint: "letters-1".to_owned(),
-            vocab_size: VOCABULARY,
-            max_length: MAX_LENGTH,
-            device: "test".to_owned(),
-        };
-        let scorer =
-            Arc::new(Letters { card, gate: watch::Sender::new(true), alive: true.into(), counts: Arc::default() });
+        Self::serve(Arc::new(Letters::new()), config, bos, keys).await
+    }
+}
+
+impl<S: Scorer> Server<S> {
+    /// Serves any scorer; a byte is a token.
+    pub(crate) async fn serve(scorer: Arc<S>, config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
         let app = App::new(scorer.clone(), Arc::new(Bytes(bos)), config).with_api_keys(keys);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,0 +1,153 @@
+//! The queue: whose query is next.
+//!
+//! The smaller a priority, the sooner. Within a priority, clients take turns by tokens: a query's turn comes as if each
+//! client's queries were served at the same rate (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996). So that
+//! nothing waits for ever, the query that has waited longest is tried first whenever [`PATIENCE`] others have been taken
+//! before it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
+
+use crate::running::Job;
+use crate::scheduler::QueryId;
+
+/// How many queries are taken before the one that has waited longest.
+const PATIENCE: usize = 16;
+
+/// A place in the queue: priority, the client's virtual time at which the query starts, and arrival.
+pub(crate) type Place = (i32, u64, u64);
+
+/// A query that waits, maybe for another one.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) job: Job,
+    pub(crate) behind: Option<Leader>,
+}
+
+/// The query that computes what another needs, until it has published that many tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leader {
+    pub(crate) id: QueryId,
+    pub(crate) tokens: usize,
+}
+
+/// Queries that were tried for a forward pass and must wait for another one.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    last: Option<Place>,
+    /// The one that has waited longest, tried before the others.
+    oldest: Option<Place>,
+    pub(crate) count: usize,
+}
+
+/// Clients that wait in one priority.
+#[derive(Debug, Default)]
+struct Class {
+    /// The virtual time of the query that was taken last.
+    clock: u64,
+    /// When each client's last query ends, in virtual time; those that end before `clock` are as good as new.
+    ends: HashMap<u64, u64>,
+    waiting: usize,
+}
+
+/// Queries that wait, in the order of their turns.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: BTreeMap<Place, Waiting>,
+    /// Places by arrival.
+    arrivals: BTreeMap<u64, Place>,
+    classes: HashMap<i32, Class>,
+    arrived: u64,
+    /// Queries taken before the one that has waited longest.
+    overtook: usize,
+}
+
+impl Queue {
+    pub(crate) fn push(&mut self, job: Job) {
+        let turn = job.query.turn;
+        let class = self.classes.entry(turn.priority).or_default();
+        let end = class.ends.entry(turn.client).or_default();
+        let start = class.clock.max(*end);
+        *end = start.saturating_add(job.longest() as u64);
+        class.waiting += 1;
+        let place = (turn.priority, start, self.arrived);
+        self.arrivals.insert(self.arrived, place);
+        self.waiting.insert(place, Waiting { job, behind: None });
+        self.arrived += 1;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The smallest priority that waits.
+    pub(crate) fn most_urgent(&self) -> Option<i32> {
+        self.waiting.first_key_value().map(|(place, _)| place.0)
+    }
+
+    /// The query whose turn it is, but for those passed over.
+    pub(crate) fn next(&self, passed: &Passed) -> Option<Place> {
+        let oldest = self.arrivals.first_key_value().map(|(_, &place)| place);
+        let overdue = oldest.filter(|_| self.overtook >= PATIENCE && oldest != passed.oldest);
+        let from = passed.last.map_or(Bound::Unbounded, Bound::Excluded);
+        overdue.or_else(|| self.waiting.range((from, Bound::Unbounded)).next().map(|(&place, _)| place))
+    }
+
+    /// Passes over a query until the next forward pass.
+    pub(crate) fn pass(&self, place: Place, passed: &mut Passed) {
+        passed.count += 1;
+        if self.overtook >= PATIENCE && passed.oldest.is_none() {
+            passed.oldest = Some(place);
+        } else {
+            passed.last = Some(place);
+        }
+    }
+
+    pub(crate) fn get(&self, place: Place) -> Option<&Waiting> {
+        self.waiting.get(&place)
+    }
+
+    /// A query that waits until another one has computed what they share.
+    pub(crate) fn defer(&mut self, place: Place, leader: Leader) {
+        if let Some(waiting) = self.waiting.get_mut(&place) {
+            waiting.behind = Some(leader);
+        }
+    }
+
+    /// Takes a query whose turn it is.
+    pub(crate) fn take(&mut self, place: Place) -> Option<Job> {
+        let longest = self.arrivals.first_key_value().is_some_and(|(_, oldest)| *oldest == place);
+        self.overtook = if longest { 0 } else { self.overtook + 1 };
+        if let Some(class) = self.classes.get_mut(&place.0) {
+            class.clock = class.clock.max(place.1);
+        }
+        self.remove(place)
+    }
+
+    /// Takes out these queries.
+    pub(crate) fn cancel(&mut self, gone: &HashSet<QueryId>) {
+        let places = self.waiting.iter().filter(|(_, waiting)| gone.contains(&waiting.job.id));
+        for place in places.map(|(&place, _)| place).collect::<Vec<_>>() {
+            self.remove(place);
+        }
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Job> {
+        let job = self.waiting.remove(&place)?.job;
+        self.arrivals.remove(&place.2);
+        if let Some(class) = self.classes.get_mut(&place.0) {
+            class.waiting -= 1;
+            let clock = class.clock;
+            if class.waiting == 0 {
+                self.classes.remove(&place.0);
+            } else if class.ends.len() > 2 * class.waiting {
+                class.ends.retain(|_, end| *end > clock);
+            }
+        }
+        Some(job)
+    }
+}

@@ -1,0 +1,119 @@
+//! Whose turn it is: priorities, clients, and that nothing waits for ever. That turns change no answer is tested with all
+//! else that must not, in `scheduler.rs`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use surprisal_engine::{Choice, Limits, Query, QueryId, Scheduler, SchedulerConfig, TokenScore, Turn};
+
+/// Tokens of each query, but for those that are long.
+const LENGTH: usize = 16;
+
+fn scheduler(token_budget: usize, max_running: usize) -> Scheduler {
+    let limits = Limits { vocab_size: 1 << 30, max_length: 4096, blocks: 1000 };
+    Scheduler::new(limits, SchedulerConfig { token_budget, max_running })
+}
+
+/// A query that shares nothing with another one.
+fn query(id: QueryId, length: usize, priority: i32, client: u64) -> Query {
+    let tokens = (0..length as u32).map(|i| id as u32 * 4096 + i).collect();
+    Query { turn: Turn { priority, client }, ..Query::new(tokens, length - 1) }
+}
+
+/// One forward pass; returns who was answered.
+fn pass(scheduler: &mut Scheduler) -> Vec<QueryId> {
+    let step = scheduler.next_batch();
+    let scores = step.batch.scores.iter().map(|score| match score.choice {
+        Choice::Given(token) => TokenScore { token, logprob: -1.0, position: None },
+        Choice::Drawn(_) => panic!("nothing is to be drawn"),
+    });
+    let scores = scores.collect();
+    scheduler.complete(step, Ok(scores)).into_iter().map(|(id, event)| (event.unwrap(), id).1).collect()
+}
+
+/// The order in which queries are answered that are asked at once.
+fn order(turns: &[(i32, u64)]) -> Vec<QueryId> {
+    let mut scheduler = scheduler(LENGTH, 1);
+    for (id, &(priority, client)) in (0..).zip(turns) {
+        scheduler.submit(id, query(id, LENGTH, priority, client)).unwrap();
+    }
+    let mut answered = Vec::new();
+    while !scheduler.is_idle() {
+        answered.extend(pass(&mut scheduler));
+    }
+    answered
+}
+
+proptest! {
+    /// A client's queries of one priority are answered in the order asked, and each query once.
+    #[test]
+    fn a_client_keeps_its_order(turns in proptest::collection::vec((-2i32..3, 0u64..4), 1..80)) {
+        let answered = order(&turns);
+        let mut sorted = answered.clone();
+        sorted.sort_unstable();
+        prop_assert_eq!(sorted, (0..turns.len() as QueryId).collect::<Vec<_>>());
+        let mut last = HashMap::new();
+        for id in answered {
+            if let Some(before) = last.insert(turns[id as usize], id) {
+                prop_assert!(before < id, "{before} before {id}");
+            }
+        }
+    }
+
+    /// The smaller a priority, the sooner, whoever asks.
+    #[test]
+    fn the_more_urgent_go_first(turns in proptest::collection::vec((any::<i32>(), 0u64..4), 1..16)) {
+        let answered = order(&turns);
+        let priorities: Vec<i32> = answered.iter().map(|&id| turns[id as usize].0).collect();
+        prop_assert!(priorities.is_sorted(), "{priorities:?}");
+    }
+
+    /// However many more urgent queries arrive, of ever new clients: those that came before are answered.
+    #[test]
+    fn nothing_waits_for_ever(before in 0usize..20, priority in 0i32..=i32::MAX, newcomers in 1usize..4) {
+        let mut scheduler = scheduler(LENGTH, 4);
+        let (mut id, mut passes, mut left) = (0, 0, before + 1);
+        for _ in 0..=before {
+            scheduler.submit(id, query(id, LENGTH, priority, 0)).unwrap();
+            id += 1;
+        }
+        while left > 0 {
+            for _ in 0..newcomers {
+                scheduler.submit(id, query(id, LENGTH, -1, id)).unwrap();
+                id += 1;
+            }
+            left -= pass(&mut scheduler).iter().filter(|&&id| id <= before as QueryId).count();
+            passes += 1;
+            prop_assert!(passes <= 40 * (before + 1), "{left} of {} still wait after {passes} passes", before + 1);
+        }
+    }
+}
+
+#[test]
+fn clients_take_turns() {
+    let mut turns = vec![(0, 1); 200];
+    turns.extend([(0, 2); 20]);
+    let answered = order(&turns);
+    for (nth, id) in (200..220).enumerate() {
+        let at = answered.iter().position(|&answered| answered == id).unwrap();
+        assert!(at <= 2 * nth + 3, "the {nth}th query of the second client is answered as the {at}th of all");
+    }
+}
+
+#[test]
+fn a_long_query_and_urgent_ones_hold_up_neither() {
+    let mut scheduler = scheduler(LENGTH, 8);
+    scheduler.submit(0, query(0, 900, 0, 0)).unwrap();
+    pass(&mut scheduler);
+    scheduler.submit(1, query(1, 8, -1, 1)).unwrap();
+    assert_eq!(pass(&mut scheduler), [1], "it is answered in the next pass");
+    let mut passes = 0;
+    let done = |answered: Vec<QueryId>| answered.contains(&0);
+    while !done(pass(&mut scheduler)) {
+        passes += 1;
+        scheduler.submit(1 + passes, query(1 + passes, LENGTH, -1, passes)).unwrap();
+        assert!(passes <= 300, "the long query gets its share of each pass");
+    }
+}

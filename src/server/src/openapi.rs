@@ -1,0 +1,161 @@
+//! `/openapi.json`: the document, from the types of `surprisal-api` and the limits that this server keeps.
+
+use serde_json::{Map, Value, json};
+use surprisal_api::{
+    ARROW_STREAM, CompletionsRequest, CompletionsResponse, DetokenizeRequest, DetokenizeResponse, GenerateRequest,
+    GenerateResponses, LogprobsRequest, LogprobsResponse, ModelList, NDJSON, PROBLEM_JSON, Problem, StreamLine,
+    TokenizeRequest, TokenizeResponse, TokenizerInfo,
+};
+use surprisal_engine::MAX_TOP;
+use utoipa::ToSchema;
+
+use crate::App;
+
+const DESCRIPTION: &str = "Log-probabilities of texts under a Llama-class model, in nats. The same query gives the same \
+    bits, whatever the batch, the chunking and the state of the cache. Every error is an RFC 9457 problem that names the \
+    query, the field, the value and the limit.";
+
+/// What a route may answer beside what is asked of it.
+const PROBLEMS: [(u16, &str); 10] = [
+    (400, "Something in the request is wrong; the problem says what and where."),
+    (401, "An API key is asked for: `Authorization: Bearer KEY`."),
+    (404, "Another model is asked for than the one that is served."),
+    (408, "The body stalled."),
+    (413, "The body or the request is larger than this server takes."),
+    (415, "The body is not JSON, or encoded in another way than gzip or zstd."),
+    (429, "The server is full: try again after `Retry-After` seconds."),
+    (500, "A defect of the server."),
+    (503, "The engine is being started again, or the server is shutting down."),
+    (504, "The deadline passed."),
+];
+
+/// The document of this server.
+pub(crate) fn document(app: &App) -> Value {
+    let mut schemas = Map::new();
+    add::<LogprobsRequest>(&mut schemas);
+    add::<LogprobsResponse>(&mut schemas);
+    add::<StreamLine>(&mut schemas);
+    add::<CompletionsRequest>(&mut schemas);
+    add::<CompletionsResponse>(&mut schemas);
+    add::<GenerateRequest>(&mut schemas);
+    add::<GenerateResponses>(&mut schemas);
+    add::<TokenizeRequest>(&mut schemas);
+    add::<TokenizeResponse>(&mut schemas);
+    add::<DetokenizeRequest>(&mut schemas);
+    add::<DetokenizeResponse>(&mut schemas);
+    add::<ModelList>(&mut schemas);
+    add::<TokenizerInfo>(&mut schemas);
+    add::<Problem>(&mut schemas);
+    let (card, config) = (app.model(), &app.config);
+    for list in ["queries", "contexts", "targets"] {
+        schemas["LogprobsRequest"]["properties"][list]["minItems"] = 1.into();
+    }
+    schemas["LogprobsRequest"]["properties"]["queries"]["maxItems"] = config.max_queries.into();
+    schemas["CompletionsRequest"]["properties"]["n"]["maximum"] = config.max_queries.into();
+    schemas["Text"]["oneOf"][1]["items"]["maximum"] = (card.vocab_size - 1).into();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "surprisal",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": DESCRIPTION,
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "x-limits": {
+            "max_body_bytes": config.max_body_bytes,
+            "max_queries": config.max_queries,
+            "max_waiting_tokens": config.max_waiting_tokens,
+            "max_request_seconds": config.max_request_seconds,
+            "max_model_len": card.max_length,
+            "vocab_size": card.vocab_size,
+            "max_top": MAX_TOP,
+        },
+        "paths": paths(!app.keys.is_empty()),
+        "components": {
+            "schemas": schemas,
+            "responses": Map::from_iter(PROBLEMS.map(problem)),
+            "parameters": {"client": header("X-Client-Id", "Requests with the same name are one client's, among whom \
+                turns are fair, where API keys do not say it."),
+                "traceparent": header("traceparent", "W3C trace context, returned with the answer and written to the log.")},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    })
+}
+
+/// Adds a type and those that it is made of.
+fn add<T: ToSchema>(schemas: &mut Map<String, Value>) {
+    let mut found = Vec::new();
+    T::schemas(&mut found);
+    found.push((T::name().into_owned(), T::schema()));
+    for (name, schema) in found {
+        // A schema is plain data, which JSON can always say.
+        schemas.insert(name, serde_json::to_value(schema).unwrap_or_default());
+    }
+}
+
+fn header(name: &str, description: &str) -> Value {
+    json!({"name": name, "in": "header", "description": description, "schema": {"type": "string"}})
+}
+
+fn problem((status, description): (u16, &str)) -> (String, Value) {
+    let schema = json!({"$ref": "#/components/schemas/Problem"});
+    let mut response = json!({"description": description, "content": {PROBLEM_JSON: {"schema": schema}}});
+    if [429, 503].contains(&status) {
+        response["headers"] = json!({"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}});
+    }
+    (status.to_string(), response)
+}
+
+fn paths(closed: bool) -> Value {
+    let post = |summary, request, answers: &[(&str, Value)]| json!({"post": work(closed, summary, request, answers)});
+    let get = |summary, media, schema: Value, problems: &[u16]| json!({"get": operation(summary, &[(media, schema)], problems)});
+    let event = json!({"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]});
+    let (json, plain) = ("application/json", json!({"type": "string"}));
+    let mut logprobs = vec![(json, reference("LogprobsResponse")), (NDJSON, plain.clone())];
+    if cfg!(feature = "arrow") {
+        logprobs.push((ARROW_STREAM, json!({"type": "string", "format": "binary"})));
+    }
+    json!({
+        "/logprobs": post("Score texts: how probable is each target, given its context?", "LogprobsRequest", &logprobs),
+        "/v1/completions": post("Score prompts, continue them, or both, as OpenAI and vLLM have it.", "CompletionsRequest", &[
+            (json, reference("CompletionsResponse")), ("text/event-stream", event)]),
+        "/generate": post("Score prompts, continue them, or both, as SGLang has it.", "GenerateRequest", &[
+            (json, reference("GenerateResponses"))]),
+        "/tokenize": post("A text's token ids.", "TokenizeRequest", &[(json, reference("TokenizeResponse"))]),
+        "/detokenize": post("The text of token ids.", "DetokenizeRequest", &[(json, reference("DetokenizeResponse"))]),
+        "/v1/models": get("The model that is served.", json, reference("ModelList"), &[]),
+        "/tokenizer_info": get("What a client has to know to tokenise alike.", json, reference("TokenizerInfo"), &[]),
+        "/health": get("Whether the engine lives.", "text/plain", plain.clone(), &[503]),
+        "/ready": get("Whether new work is taken.", "text/plain", plain.clone(), &[503]),
+        "/metrics": get("Metrics in Prometheus's text format.", "text/plain", plain.clone(), &[500]),
+        "/openapi.json": get("This document.", json, json!({"type": "object"}), &[]),
+        "/": get("The live page.", "text/html", plain, &[]),
+    })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+/// A route that does work: who may ask it, and everything that may be wrong.
+fn work(closed: bool, summary: &str, request: &str, answers: &[(&str, Value)]) -> Value {
+    let mut operation = operation(summary, answers, &[400, 401, 404, 408, 413, 415, 429, 500, 503, 504]);
+    operation["parameters"] =
+        json!([{"$ref": "#/components/parameters/client"}, {"$ref": "#/components/parameters/traceparent"}]);
+    operation["requestBody"] =
+        json!({"required": true, "content": {"application/json": {"schema": reference(request)}}});
+    if closed {
+        operation["security"] = json!([{"key": []}]);
+    }
+    operation
+}
+
+fn operation(summary: &str, answers: &[(&str, Value)], problems: &[u16]) -> Value {
+    let content: Map<_, _> =
+        answers.iter().map(|(media, schema)| (media.to_string(), json!({"schema": schema}))).collect();
+    let mut responses = Map::from_iter([("200".to_owned(), json!({"description": "The answer.", "content": content}))]);
+    for status in problems {
+        responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
+    }
+    json!({"summary": summary, "responses": responses})
+}
