@@ -27,6 +27,8 @@ pub(crate) enum Error {
     NoMistralrs,
     #[error(transparent)]
     Estimator(#[from] surprisal_estimator::Error),
+    #[error(transparent)]
+    Bench(#[from] surprisal_load::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -36,7 +38,7 @@ pub(crate) enum Error {
 impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Config { .. } => 2,
+            Error::Usage(_) | Error::Config { .. } | Error::Bench(surprisal_load::Error::Invalid { .. }) => 2,
             #[cfg(not(feature = "mistralrs"))]
             Error::NoMistralrs => 2,
             _ => 1,
