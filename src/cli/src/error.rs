@@ -32,6 +32,8 @@ pub(crate) enum Error {
     Tls(#[from] surprisal_server::TlsError),
     #[error(transparent)]
     Estimator(#[from] surprisal_estimator::Error),
+    #[error(transparent)]
+    Bench(#[from] surprisal_load::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -43,6 +45,7 @@ impl Error {
         match self {
             Error::Usage(_) | Error::Config { .. } | Error::Tls(_) => 2,
             Error::Estimator(surprisal_estimator::Error::Experiment { .. }) => 2,
+            Error::Bench(surprisal_load::Error::Invalid { .. }) => 2,
             #[cfg(not(feature = "mistralrs"))]
             Error::NoMistralrs => 2,
             #[cfg(not(feature = "cuda"))]

@@ -2,6 +2,7 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod bench;
 mod demo;
 mod device;
 mod doctor;
@@ -13,18 +14,19 @@ mod score;
 mod serve;
 mod served;
 mod settings;
+mod shell;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use error::Error;
 
 /// Log-probabilities from Llama-class models, and mutual information from them.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, propagate_version = true)]
+#[command(version, long_version = env!("SURPRISAL_VERSION"), arg_required_else_help = true, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -40,8 +42,14 @@ enum Command {
     Estimate(estimate::Args),
     /// Serve the built-in oracle, measure its mutual information, and show it beside the truth
     Demo(demo::Args),
+    /// Put a load on a server, or on two in turns, and measure what it takes
+    Bench(bench::Args),
     /// Say what this machine has, and what a model would need
     Doctor(doctor::Args),
+    /// Print what a shell needs to complete this command
+    Completions(shell::CompletionsArgs),
+    /// Print the manual, or write a page a command
+    Man(shell::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -55,7 +63,10 @@ fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::Estimate(args) => estimate::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,10 @@
 //! Progress: a bar on a terminal, log lines elsewhere.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use surprisal_estimator::Progress;
+use surprisal_load::Outcome;
 
 /// Which log lines are shown unless `SURPRISAL_LOG` says otherwise: warnings, and how far long work is.
 pub(crate) const LOG_LEVEL: &str = "warn,surprisal::progress=info";
@@ -34,6 +37,55 @@ impl TokenBar {
 }
 
 impl Drop for TokenBar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// How a load is going.
+pub(crate) struct LoadBar {
+    bar: ProgressBar,
+    load: String,
+}
+
+impl LoadBar {
+    pub(crate) fn new(load: &str, duration: Duration) -> Self {
+        let bar = ProgressBar::new(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(load.to_owned());
+        Self { bar, load: load.to_owned() }
+    }
+
+    pub(crate) fn update(&self, progress: &surprisal_load::Progress) {
+        self.bar.set_position(u64::try_from(progress.elapsed.as_millis()).unwrap_or(u64::MAX));
+        let mut message = match progress.median {
+            Some(median) if !progress.warming_up => format!(
+                "{:.0} requests/s, {:.0} tokens/s, median {:.1} ms",
+                progress.requests_per_second,
+                progress.scored_tokens_per_second,
+                median.as_secs_f64() * 1e3
+            ),
+            _ => "warming up".to_owned(),
+        };
+        for (count, name) in [(progress.refused, "refused"), (progress.failed, "failed")] {
+            if count > 0 {
+                message += &format!(", {count} {name}");
+            }
+        }
+        self.bar.set_message(message);
+    }
+
+    pub(crate) fn done(&self, outcome: &Outcome) {
+        if self.bar.is_hidden() {
+            let (rate, failed) = (outcome.scored_tokens_per_second as u64, outcome.failed());
+            tracing::info!(tokens_per_second = rate, failed, "{}", self.load);
+        }
+    }
+}
+
+impl Drop for LoadBar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

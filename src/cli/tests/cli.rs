@@ -101,6 +101,48 @@ fn an_experiment_file_is_explained_and_run_without_a_server() {
     assert!(["report.html", "bipartite-4.svg", "bipartite.csv"].iter().all(|name| out.join(name).is_file()));
 }
 
+/// A load leaves results that can be compared, and curves; two servers are measured in turns.
+#[test]
+fn a_server_is_put_under_load_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path());
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (a, b) = (out("a"), out("b"));
+    let shape =
+        ["--context-length", "6", "--target-length", "2", "--targets", "2", "--prefixes", "3", "--warm-up", "0"];
+    let common = [&["bench", "--requests", "12", "--clients", "1,2"][..], &shape].concat();
+    let measured = run(dir.path(), &[&common[..], &["--url", &serving.url, "--out", &a, "--json"]].concat());
+    assert!(measured.status.success(), "{}", stderr(&measured));
+    let report: Value = serde_json::from_slice(&measured.stdout).unwrap();
+    let outcomes = report["outcomes"].as_array().unwrap();
+    assert_eq!(outcomes.iter().map(|one| one["scored_tokens"].as_u64().unwrap()).collect::<Vec<_>>(), [48, 48]);
+    assert_eq!(outcomes[0]["repeats"]["asked"], outcomes[0]["repeats"]["same"]);
+
+    let peer = format!("vllm+{}", serving.url);
+    let compared = run(dir.path(), &[&common[..], &["--compare", &serving.url, &peer, "--out", &b]].concat());
+    assert!(compared.status.success(), "{}", stderr(&compared));
+    let table = String::from_utf8(compared.stdout).unwrap();
+    assert!(table.contains("2 clients") && table.contains("first/second"), "{table}");
+    let (first, second) = (format!("{b}/first.json"), format!("{b}/second.json"));
+    let again = run(dir.path(), &["bench", "--compare", &first, &second]);
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), table, "what was written says the same");
+    for name in ["a/result.json", "a/curves.html", "b/curves.svg"] {
+        assert!(dir.path().join(name).is_file(), "{name}");
+    }
+    let other = run(dir.path(), &["bench", "--compare", &format!("{a}/result.json"), "/no/such.json"]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(stderr(&other).contains("/no/such.json"));
+
+    let swept = ["bench", "--url", &serving.url, "--sweep", "--duration", "0.3", "--json"];
+    let swept = run(dir.path(), &[&swept[..], &shape].concat());
+    assert!(swept.status.success(), "{}", stderr(&swept));
+    let report: Value = serde_json::from_slice(&swept.stdout).unwrap();
+    let rates: Vec<f64> =
+        report["outcomes"].as_array().unwrap().iter().map(|one| one["load"]["rate"].as_f64().unwrap()).collect();
+    assert_eq!(rates.len(), 6);
+    assert!((rates[5] / rates[0] - 8.0).abs() < 1e-9, "{rates:?}");
+}
+
 /// Flags before environment, environment before file, file before defaults.
 #[test]
 fn settings_have_one_precedence_and_are_printed() {
@@ -142,6 +184,23 @@ fn the_doctor_plans_a_model() {
     assert!(run(dir.path(), &["doctor"]).status.success());
 }
 
+/// What is installed beside the program names every command.
+#[test]
+fn the_program_says_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |args: &[&str]| String::from_utf8(run(dir.path(), args).stdout).unwrap();
+    let version = text(&["--version"]);
+    assert!(version.starts_with("surprisal 0.") && version.contains("commit") && version.contains("features"));
+    assert_eq!(text(&["-V"]).trim(), format!("surprisal {}", env!("CARGO_PKG_VERSION")));
+    let (bash, man) = (text(&["completions", "bash"]), text(&["man"]));
+    for command in ["serve", "score", "estimate", "demo", "bench", "doctor"] {
+        assert!(bash.contains(command) && man.contains(command), "{command}");
+    }
+    let pages = dir.path().join("man");
+    assert!(run(dir.path(), &["man", "--out", pages.to_str().unwrap()]).status.success());
+    assert!(std::fs::read_to_string(pages.join("surprisal-bench.1")).unwrap().contains("Poisson"));
+}
+
 #[test]
 fn errors_say_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
@@ -165,6 +224,10 @@ fn errors_say_what_to_do() {
         (&["estimate", "file", "--windows", "1"], 1, "documents"),
         (&["estimate", bad.to_str().unwrap()], 2, "prot"),
         (&["estimate", "../../configs/experiments/oracle.toml", "--windows", "3"], 2, "stands alone"),
+        (&["bench", "--url", closed], 1, "is a server running there?"),
+        (&["bench", "--url", "https://host"], 2, "http://HOST"),
+        (&["bench", "--url", closed, "--workload", "pears"], 2, "documents, pairs"),
+        (&["bench", "--rate", "1", "--clients", "1"], 2, "--rate"),
         (&[], 2, "Usage"),
     ] {
         let output = run(dir.path(), args);

@@ -1,0 +1,182 @@
+//! What README and CONTRIBUTING tell people to type is typed, in the order it stands there.
+//!
+//! Every line of a code block that is a command is listed below with what becomes of it, so a new one fails until it is, too.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use surprisal_tests::tiny::TinyLlama;
+
+/// How a documented command begins, and what becomes of it.
+const COMMANDS: &[(&str, Way)] = &[
+    ("cargo ", Way::Ci),
+    ("surprisal serve --model owner/name", Way::Elsewhere("tests/hub.rs")),
+    ("surprisal serve --model path/to/model.gguf", Way::Elsewhere("tests/engines.rs")),
+    ("surprisal serve", Way::Serve),
+    ("surprisal doctor --model owner/name", Way::Elsewhere("tests/hub.rs")),
+    ("surprisal bench --sweep", Way::Elsewhere("tests/cli.rs")),
+    ("surprisal bench --compare", Way::Elsewhere("tests/cli.rs")),
+    ("surprisal ", Way::Run),
+    ("curl ", Way::Run),
+    ("lm_eval ", Way::Elsewhere("../../tests/clients/run")),
+    (".ci/run", Way::Elsewhere("../../.ci/run")),
+];
+
+/// What a test does with a command.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// It must succeed, against a server on the port the documents name.
+    Run,
+    /// It must come to serve.
+    Serve,
+    /// `.ci/run` runs it.
+    Ci,
+    /// It needs what is not here; that test does the same.
+    Elsewhere(&'static str),
+}
+
+/// The code blocks of a document: what is indented by four.
+fn blocks(text: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.strip_prefix("    ") {
+            Some(code) if inside => *blocks.last_mut().unwrap() += &format!("{code}\n"),
+            Some(code) => {
+                blocks.push(format!("{code}\n"));
+                inside = true;
+            }
+            None => inside = false,
+        }
+    }
+    blocks
+}
+
+/// A block's commands; a quote that is open goes on with the next line.
+fn commands(block: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    for line in block.lines() {
+        match commands.last_mut() {
+            Some(last) if last.matches('\'').count() % 2 == 1 || last.ends_with("\\\n") => *last += line,
+            _ => commands.push(line.to_owned()),
+        }
+        *commands.last_mut().unwrap() += "\n";
+    }
+    commands
+}
+
+fn way(command: &str) -> Option<Way> {
+    COMMANDS.iter().find(|(beginning, _)| command.starts_with(beginning)).map(|&(_, way)| way)
+}
+
+/// A folder with what the documents speak of: a model, and a novel in its words.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("path/to/llama");
+    std::fs::create_dir_all(&model).unwrap();
+    TinyLlama { layers: 1, max_positions: 2048, ..TinyLlama::default() }.write(&model, 1);
+    let novel: String = (0..42_000).map(|i| format!("t{} ", 3 + (i * i / 7) % 500)).collect();
+    std::fs::write(dir.path().join("novel.txt"), novel).unwrap();
+    dir
+}
+
+/// A shell in the folder, with our program before all others.
+fn shell(dir: &Path, command: &str) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_surprisal")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir(dir).env("PATH", path).env("HOME", dir).env("XDG_CACHE_HOME", dir);
+    shell
+}
+
+/// Serves as a command says, on a free port; what `then` does with its address.
+fn serve(dir: &Path, command: &str, then: impl FnOnce(&str)) {
+    let mut child = Serving(shell(dir, &format!("exec {command} --port 0")).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.starts_with("serving")).expect(command);
+    let url = line.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap().trim_end_matches(',');
+    let url = format!("http://{url}");
+    std::thread::spawn(move || lines.for_each(drop));
+    then(&url);
+}
+
+/// A server that is stopped when dropped, whatever became of the test.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a command says on stdout; it must succeed.
+fn run(dir: &Path, command: &str, url: &str) -> String {
+    let mut here = command.replace("http://127.0.0.1:8000", url);
+    if command.starts_with("surprisal ") && !command.contains("http://") && !command.contains(".json") {
+        here = match command.split(' ').nth(1) {
+            Some("score" | "estimate" | "bench") => format!("{here} --url {url}"),
+            _ => here,
+        };
+    }
+    let output = shell(dir, &here).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{here}\n{told}{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Posts a documented request, and checks that a documented answer has no field that the real one lacks.
+fn examples(dir: &Path, url: &str, blocks: &[String], answer: &str) {
+    let is = |beginning: &'static str| blocks.iter().filter(move |block| block.starts_with(beginning));
+    let requests: Vec<&String> = is("{\"contexts\"").chain(is("{\"queries\"")).collect();
+    assert!(!requests.is_empty());
+    for request in requests {
+        serde_json::from_str::<Value>(request).unwrap();
+        let post = format!("curl -s {url}/logprobs -H 'content-type: application/json' -d '{}'", request.trim_end());
+        assert!(run(dir, &post, url).contains("\"results\""), "{request}");
+    }
+    let fields =
+        is("{\"model\"").flat_map(|block| block.split('"').skip(1).step_by(2)).filter(|word| !word.contains('.'));
+    let fields: Vec<&str> = fields.collect();
+    assert!(fields.contains(&"cached_tokens"));
+    for field in fields {
+        assert!(answer.contains(&format!("\"{field}\"")), "{field}: {answer}");
+    }
+}
+
+#[test]
+fn every_documented_command_works_in_order() {
+    let dir = folder();
+    let read = |name: &str| std::fs::read_to_string(Path::new("../..").join(name)).unwrap();
+    let ci = read(".ci/run");
+    let blocks = [blocks(&read("README.md")), blocks(&read("CONTRIBUTING.md"))].concat();
+    let (mut ran, mut served, mut answer) = (0, 0, String::new());
+    serve(dir.path(), "surprisal serve --model path/to/llama", |url| {
+        for command in blocks.iter().flat_map(|block| commands(block)) {
+            let bare = command.split(" # ").next().unwrap().trim_end();
+            match way(&command) {
+                Some(Way::Run) => {
+                    let said = run(dir.path(), bare, url);
+                    assert!(!said.contains("urn:surprisal:problem"), "{command}\n{said}");
+                    ran += 1;
+                    if bare.contains("/logprobs") && answer.is_empty() {
+                        answer = said;
+                    }
+                }
+                Some(Way::Serve) => serve(dir.path(), bare, |_| served += 1),
+                Some(Way::Ci) => assert!(ci.contains(bare), "{bare}"),
+                Some(Way::Elsewhere(test)) => assert!(Path::new(test).exists(), "{test}"),
+                None => assert!(
+                    !command.starts_with(|c: char| c.is_ascii_lowercase() || c == '.'),
+                    "no test runs {command}"
+                ),
+            }
+        }
+        examples(dir.path(), url, &blocks, &answer);
+    });
+    assert!(ran >= 4 && served >= 2, "{ran} commands ran, {served} served");
+}

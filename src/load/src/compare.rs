@@ -1,0 +1,175 @@
+//! Two reports of the same load on two servers, as ratios.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{Class, Error, Load, Outcome, Report};
+
+/// Ratios of the first report's numbers to the second's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The first server and its model.
+    pub first: String,
+    /// The second server and its model.
+    pub second: String,
+    /// One a load and number.
+    pub ratios: Vec<Ratio>,
+}
+
+/// One number of both at one load.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ratio {
+    /// The load.
+    pub load: Load,
+    /// Which number.
+    pub number: String,
+    /// The first server's median over the rounds.
+    pub first: f64,
+    /// The second server's.
+    pub second: f64,
+    /// The rounds' ratios, ascending; their median is the ratio.
+    pub rounds: Vec<f64>,
+}
+
+impl Comparison {
+    /// Compares outcomes of the same loads, round by round.
+    ///
+    /// # Errors
+    /// [`Error::Different`] if workload, seed, vocabulary, loads or rounds are not the same.
+    pub fn new(first: &Report, second: &Report) -> Result<Self, Error> {
+        same("the workload", &first.workload, &second.workload)?;
+        same("the seed", &first.seed, &second.seed)?;
+        same("the vocabulary", &first.vocabulary, &second.vocabulary)?;
+        let loads = |report: &Report| report.outcomes.iter().map(|outcome| outcome.load).collect::<Vec<_>>();
+        same("the loads", &loads(first), &loads(second))?;
+        let mut distinct: Vec<Load> = Vec::new();
+        for load in loads(first) {
+            if !distinct.contains(&load) {
+                distinct.push(load);
+            }
+        }
+        let ratios = distinct.into_iter().flat_map(|load| of_load(load, first, second)).collect();
+        let name = |report: &Report| format!("{} at {}", report.model, report.server);
+        Ok(Self { first: name(first), second: name(second), ratios })
+    }
+}
+
+fn same<T: PartialEq + Serialize>(field: &'static str, first: &T, second: &T) -> Result<(), Error> {
+    if first == second {
+        return Ok(());
+    }
+    let told = |value: &T| serde_json::to_string(value).unwrap_or_default();
+    Err(Error::Different { field, first: told(first), second: told(second) })
+}
+
+fn of_load(load: Load, first: &Report, second: &Report) -> Vec<Ratio> {
+    let rounds = |report: &Report, name: &str| -> Option<Vec<f64>> {
+        let outcomes = report.outcomes.iter().filter(|outcome| outcome.load == load);
+        outcomes.map(|outcome| numbers(outcome).find(|(one, _)| *one == name).map(|(_, value)| value)).collect()
+    };
+    let ratio = |name: &str| {
+        let (mut first, mut second) = (rounds(first, name)?, rounds(second, name)?);
+        let mut rounds: Vec<f64> = first.iter().zip(&second).map(|(first, second)| first / second).collect();
+        rounds.sort_unstable_by(f64::total_cmp);
+        Some(Ratio { load, number: name.to_owned(), first: median(&mut first), second: median(&mut second), rounds })
+    };
+    let outcome = first.outcomes.iter().find(|outcome| outcome.load == load);
+    outcome.into_iter().flat_map(numbers).filter_map(|(name, _)| ratio(name)).collect()
+}
+
+/// The numbers of an outcome that are compared.
+fn numbers(outcome: &Outcome) -> impl Iterator<Item = (&'static str, f64)> {
+    let latency = |class, p50, p99| {
+        let latency = outcome.latency.get(&class);
+        latency.map(|latency| [(p50, latency.p50), (p99, latency.p99)]).into_iter().flatten()
+    };
+    [("requests/s", outcome.requests_per_second), ("tokens scored/s", outcome.scored_tokens_per_second)]
+        .into_iter()
+        .chain(latency(Class::Bulk, "latency p50, ms", "latency p99, ms"))
+        .chain(latency(Class::Interactive, "waited for p50, ms", "waited for p99, ms"))
+}
+
+/// The middle value, or the mean of the two in the middle.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        count => f64::midpoint(values[(count - 1) / 2], values[count / 2]),
+    }
+}
+
+impl Ratio {
+    /// The median of the rounds' ratios.
+    pub fn median(&self) -> f64 {
+        median(&mut self.rounds.clone())
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "first:  {}\nsecond: {}", self.first, self.second)?;
+        writeln!(f, "{:<26} {:<18} {:>10} {:>10}  first/second", "load", "", "first", "second")?;
+        for ratio in &self.ratios {
+            let (load, number) = (ratio.load.to_string(), &ratio.number);
+            write!(f, "{load:<26} {number:<18} {:>10.1} {:>10.1}  {:.2}", ratio.first, ratio.second, ratio.median())?;
+            match ratio.rounds[..] {
+                [low, .., high] => writeln!(f, " ({low:.2} to {high:.2})")?,
+                _ => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, Target, Workload};
+
+    fn report(server: &str, rates: &[f64]) -> Report {
+        let target = Target {
+            endpoint: server.parse().unwrap(),
+            key: None,
+            model: "m".into(),
+            fingerprint: None,
+            vocabulary: 9,
+            longest: None,
+        };
+        let mut report = Report::new(&target, &Workload::Documents { length: 4 }, &Options::default());
+        report.outcomes = rates.iter().map(|&rate| outcome(2, rate)).collect();
+        report
+    }
+
+    fn outcome(clients: usize, rate: f64) -> Outcome {
+        let record = crate::record::Record::new(0);
+        let mut outcome = Outcome::new(Load::Closed { clients }, std::time::Duration::from_secs(1), &record);
+        outcome.requests_per_second = rate;
+        outcome.scored_tokens_per_second = 3.0 * rate;
+        outcome
+    }
+
+    #[test]
+    fn ratios_are_of_rounds_and_have_their_spread() {
+        let (a, b) = (report("http://a", &[10.0, 30.0, 20.0]), report("vllm+http://b", &[10.0, 10.0, 10.0]));
+        let comparison = Comparison::new(&a, &b).unwrap();
+        let ratio = &comparison.ratios[0];
+        assert_eq!((ratio.first, ratio.second, ratio.median()), (20.0, 10.0, 2.0));
+        assert_eq!(ratio.rounds, [1.0, 2.0, 3.0]);
+        let text = comparison.to_string();
+        assert!(text.contains("2.00 (1.00 to 3.00)") && text.contains("m at vllm+http://b"), "{text}");
+    }
+
+    #[test]
+    fn different_measurements_are_not_compared() {
+        let a = report("http://a", &[1.0]);
+        let told = |b: &Report| Comparison::new(&a, b).unwrap_err().to_string();
+        let mut b = report("http://b", &[1.0]);
+        b.workload = Workload::Documents { length: 5 };
+        assert!(told(&b).contains("the workload") && told(&b).contains('5'), "{}", told(&b));
+        b = Report { seed: 2, ..report("http://b", &[1.0]) };
+        assert!(told(&b).contains("the seed is 1 in one and 2"), "{}", told(&b));
+        b = report("http://b", &[1.0, 1.0]);
+        assert!(told(&b).contains("the loads"));
+    }
+}

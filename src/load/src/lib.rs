@@ -1,0 +1,47 @@
+//! Load on servers of log-probabilities, and what it measures.
+//!
+//! A [`Workload`] is a stream of requests in which each is a function of the seed and of its index alone, so two runs ask the
+//! same. A [`Load`] says when they are sent: each client after its last answer (closed loop), or at times that do not wait for
+//! answers (open loop), where latency counts from the time a request was *meant* to be sent, so that a server which stalls
+//! cannot hide it. [`measure`] sends them to a [`Target`] (this project's server, or another in its own dialect) and gives an
+//! [`Outcome`]; outcomes make a [`Report`], and two reports a [`Comparison`].
+//!
+//! ```no_run
+//! use surprisal_load::{Api, Load, Options, Target, Workload, measure};
+//!
+//! # async fn example() -> Result<(), surprisal_load::Error> {
+//! let target = Target::discover("http://127.0.0.1:8000".parse()?, None, None).await?;
+//! let workload = Workload::Documents { length: 512 };
+//! let outcome = measure(&target, &workload, Load::Closed { clients: 8 }, &Options::default(), &|_| {}).await?;
+//! println!("{:.0} tokens scored a second", outcome.scored_tokens_per_second);
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod api;
+mod compare;
+mod connection;
+mod counters;
+mod error;
+mod html;
+mod load;
+mod outcome;
+mod plot;
+mod record;
+mod report;
+mod run;
+mod target;
+mod workload;
+
+pub use api::Api;
+pub use compare::{Comparison, Ratio};
+pub use connection::Endpoint;
+pub use counters::Counters;
+pub use error::Error;
+pub use load::Load;
+pub use outcome::{Latency, Outcome, Repeats};
+pub use report::Report;
+pub use run::{Options, Progress, measure};
+pub use target::Target;
+pub use workload::{Ask, Class, Trace, TraceLine, Workload};

@@ -1,0 +1,254 @@
+//! Loads on real servers: what is asked is answered, and what goes wrong is counted.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use surprisal_engine::SchedulerConfig;
+use surprisal_load::{Api, Class, Endpoint, Error, Load, Options, Outcome, Report, Target, Workload, measure};
+use surprisal_server::ServerConfig;
+use surprisal_tests::server::TestServer;
+use surprisal_tests::tiny::TinyLlama;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const PAIRS: Workload = Workload::Pairs { contexts: 2, context_length: 40, targets: 3, target_length: 4, prefixes: 4 };
+
+async fn serve(config: ServerConfig) -> TestServer {
+    let dir = tempfile::tempdir().unwrap();
+    TinyLlama::default().write(dir.path(), 1);
+    TestServer::start(dir.path(), SchedulerConfig::default(), config).await
+}
+
+async fn discover(url: &str) -> Target {
+    Target::discover(url.parse().unwrap(), None, None).await.unwrap()
+}
+
+/// So many requests, without a warm-up.
+fn exactly(requests: u64) -> Options {
+    Options { warm_up: Duration::ZERO, requests: Some(requests), ..Options::default() }
+}
+
+async fn load(target: &Target, workload: &Workload, load: Load, options: &Options) -> Outcome {
+    measure(target, workload, load, options, &|_| {}).await.unwrap()
+}
+
+fn failures(outcome: &Outcome) -> Vec<(&str, u64)> {
+    outcome.failures.iter().map(|(kind, failures)| (kind.as_str(), failures.count)).collect()
+}
+
+/// Client and server count the same work, and answers have the same bits when they are asked for again.
+#[tokio::test]
+async fn a_closed_loop_asks_exactly_what_it_says() {
+    let server = serve(ServerConfig::default()).await;
+    let target = discover(&server.url).await;
+    assert_eq!((target.vocabulary, target.longest, target.model.as_str()), (515, Some(1024), "test"));
+    let outcome = load(&target, &PAIRS, Load::Closed { clients: 3 }, &exactly(20)).await;
+    assert_eq!(failures(&outcome), []);
+    assert_eq!((outcome.requests, outcome.queries, outcome.scored_tokens), (20, 120, 480));
+    assert_eq!(outcome.latency[&Class::Bulk].count, 20);
+    let counters = &outcome.counters.as_ref().unwrap().0;
+    assert_eq!(counters["scored_tokens_total"], 480.0);
+    let (computed, cached) = (outcome.computed_tokens.unwrap(), outcome.cached_tokens.unwrap());
+    assert_eq!((counters["computed_tokens_total"], counters["cached_tokens_total"]), (computed as f64, cached as f64));
+    // Of 6 queries of 44 tokens, at most two contexts are computed.
+    assert!(outcome.hit_rate().unwrap() > 0.6, "{outcome}");
+    let repeats = outcome.repeats.unwrap();
+    assert_eq!((repeats.asked, repeats.same, repeats.largest_difference), (5, 5, 0.0));
+}
+
+/// The same server in all its dialects gives the same log-probabilities.
+#[tokio::test]
+async fn every_dialect_the_server_knows_is_asked() {
+    let server = serve(ServerConfig::default()).await;
+    for api in [Api::Vllm, Api::OpenAi, Api::Sglang] {
+        let target = discover(&format!("{}+{}", api.name(), server.url)).await;
+        let before = server.metric("surprisal_scored_tokens_total").await;
+        let outcome = load(&target, &PAIRS, Load::Closed { clients: 2 }, &exactly(4)).await;
+        assert_eq!((failures(&outcome), outcome.scored_tokens), (vec![], 96), "{api:?}");
+        let repeats = outcome.repeats.unwrap();
+        assert_eq!(repeats.asked, repeats.same);
+        assert!(server.metric("surprisal_scored_tokens_total").await - before >= 96.0, "{api:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_open_loop_offers_its_rate_for_its_time() {
+    let server = serve(ServerConfig::default()).await;
+    let target = discover(&server.url).await;
+    let mixed = Workload::Mixed { length: 32, interactive: 0.5, context_length: 8, target_length: 1, prefixes: 2 };
+    let options = Options {
+        warm_up: Duration::from_millis(200),
+        duration: Duration::from_secs(1),
+        connections: 64,
+        ..Options::default()
+    };
+    let told = Mutex::new(Vec::new());
+    let note = |progress: &_| told.lock().unwrap().push(*progress);
+    let outcome = measure(&target, &mixed, Load::Constant { rate: 40.0 }, &options, &note).await.unwrap();
+    let counted: u64 = outcome.latency.values().map(|latency| latency.count).sum();
+    assert_eq!(counted, 40, "every request that was due is counted, whatever became of it");
+    assert!(outcome.latency.contains_key(&Class::Interactive) && outcome.latency.contains_key(&Class::Bulk));
+    assert_eq!(outcome.seconds, 1.0);
+    assert!(told.lock().unwrap()[0].warming_up);
+}
+
+/// Room for one request of two: refused ones wait as long as they are told, and are answered in the end.
+#[tokio::test]
+async fn a_full_server_is_asked_again_when_it_says_so() {
+    let server = serve(ServerConfig { max_waiting_tokens: 130, ..ServerConfig::default() }).await;
+    let target = discover(&server.url).await;
+    let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &exactly(8)).await;
+    assert_eq!((failures(&outcome), outcome.requests), (vec![], 8));
+    assert!(outcome.refused > 0, "{outcome}");
+    assert!(outcome.latency[&Class::Bulk].max >= 1000.0, "Retry-After was one second: {outcome}");
+
+    let hasty = Options { timeout: Duration::from_millis(500), ..exactly(8) };
+    let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &hasty).await;
+    assert!(outcome.failures.contains_key("status 429 to the end"), "{outcome}");
+    assert_eq!(outcome.requests + outcome.failed(), 8);
+}
+
+/// A server that stalls once: an open loop's latencies include the wait of everything that was due meanwhile.
+#[tokio::test]
+async fn a_stall_is_not_hidden() {
+    let url = stub(|request| match request {
+        10 => (Duration::from_millis(600), "200 OK", answer("-1")),
+        _ => (Duration::ZERO, "200 OK", answer("-1")),
+    })
+    .await;
+    let target = discover(&url).await;
+    let options = Options {
+        warm_up: Duration::ZERO,
+        duration: Duration::from_secs(1),
+        connections: 1,
+        repeats: 0,
+        ..Options::default()
+    };
+    let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Constant { rate: 100.0 }, &options).await;
+    let latency = outcome.latency[&Class::Bulk];
+    assert_eq!(latency.count, 100);
+    // 60 requests were due in the stall and waited 300 ms on average; without correction one in a hundred would be slow.
+    assert!(latency.p50 > 20.0 && latency.max >= 590.0, "{outcome}");
+}
+
+/// Every kind of trouble has a name; a different answer to the same question is seen.
+#[tokio::test]
+async fn trouble_is_counted_by_kind() {
+    let url = stub(|request| match request {
+        1 => (Duration::ZERO, "500 Internal Server Error", "it hurts".into()),
+        2 => (Duration::ZERO, "200 OK", answer("-1, -2")),
+        3 => (Duration::ZERO, "", String::new()),
+        4 => (Duration::from_secs(2), "200 OK", answer("-1")),
+        request if request < 10 => (Duration::ZERO, "200 OK", answer("-1")),
+        _ => (Duration::ZERO, "200 OK", answer("-1.5")),
+    })
+    .await;
+    let target = discover(&url).await;
+    let options = Options { timeout: Duration::from_secs(1), repeats: 100, ..exactly(9) };
+    let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Closed { clients: 1 }, &options).await;
+    assert_eq!(failures(&outcome), [("bad answer", 1), ("broken connection", 1), ("status 500", 1), ("timeout", 1)]);
+    assert!(outcome.failures["status 500"].example.contains("it hurts"));
+    assert!(outcome.failures["bad answer"].example.contains("2 log-probabilities, not 1"));
+    let repeats = outcome.repeats.unwrap();
+    assert_eq!((repeats.asked, repeats.same, repeats.largest_difference), (5, 0, 0.5), "{outcome}");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_measured_is_an_error() {
+    let gone = Target::discover("http://127.0.0.1:1".parse().unwrap(), None, None).await.unwrap_err();
+    assert!(gone.to_string().contains("is a server running there?"), "{gone}");
+    let server = serve(ServerConfig::default()).await;
+    let target = discover(&server.url).await;
+    let refused = |workload, load, options| {
+        let target = &target;
+        async move { measure(target, &workload, load, &options, &|_| {}).await.unwrap_err().to_string() }
+    };
+    let one = Load::Closed { clients: 1 };
+    let long = refused(Workload::Documents { length: 2000 }, one, exactly(1)).await;
+    assert!(long.contains("2000") && long.contains("1024"), "{long}");
+    assert!(refused(PAIRS, Load::Closed { clients: 0 }, exactly(1)).await.contains("clients"));
+    assert!(refused(PAIRS, one, Options { duration: Duration::ZERO, ..Options::default() }).await.contains("duration"));
+    let wrong = Target { vocabulary: 9000, ..target.clone() };
+    let outcome = measure(&wrong, &PAIRS, one, &exactly(1), &|_| {}).await.unwrap_err();
+    assert!(matches!(outcome, Error::Status { status: 400..=422, .. }), "{outcome}");
+}
+
+#[test]
+fn addresses_that_are_none_are_refused() {
+    for wrong in ["localhost:8000", "https://a", "ftp://a", "tgi+http://a", "http://", "http://a b", "http://me@a"] {
+        let told = wrong.parse::<Endpoint>().unwrap_err().to_string();
+        assert!(told.contains("http://HOST"), "{told}");
+    }
+    assert_eq!("sglang+http://a:1/base/".parse::<Endpoint>().unwrap().to_string(), "sglang+http://a:1/base");
+}
+
+/// A report is the same after it was written and read, and its page has its curves.
+#[tokio::test]
+async fn reports_are_kept_and_shown() {
+    let server = serve(ServerConfig::default()).await;
+    let target = discover(&server.url).await;
+    let mut report = Report::new(&target, &PAIRS, &Options::default());
+    for clients in [1, 2] {
+        report.outcomes.push(load(&target, &PAIRS, Load::Closed { clients }, &exactly(4)).await);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("report.json");
+    report.write(&path).unwrap();
+    assert_eq!(Report::read(&path).unwrap(), report);
+    assert!(Report::read(dir.path()).is_err());
+    Report::write_curves(&[report.clone()], &dir.path().join("curves.html")).unwrap();
+    let page = std::fs::read_to_string(dir.path().join("curves.html")).unwrap();
+    assert_eq!((page.matches("<svg").count(), page.matches("<circle").count()), (2, 6));
+    Report::write_curves(&[report.clone(), report], &dir.path().join("curves.svg")).unwrap();
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 3, "nothing else is left: {names:?}");
+}
+
+/// An answer to a query of one token.
+fn answer(logprobs: &str) -> String {
+    format!(
+        r#"{{"model":"m","fingerprint":"f","results":[{{"sum":-1,"tokens":1,"cached_tokens":0,"logprobs":[{logprobs}]}}],
+        "usage":{{"computed_tokens":1,"cached_tokens":0,"scored_tokens":1}}}}"#
+    )
+}
+
+/// A server that misbehaves as a script says, given how many requests there were before: how long it waits, its status
+/// (none: it hangs up) and body. The first request of a measurement has number 0.
+async fn stub(script: fn(usize) -> (Duration, &'static str, String)) -> String {
+    const MODELS: &str = r#"{"data":[{"id":"m","vocab_size":100}]}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let count = count.clone();
+            tokio::spawn(async move {
+                let mut read = Vec::new();
+                while stream.read_buf(&mut read).await.is_ok_and(|bytes| bytes > 0) {
+                    let text = String::from_utf8_lossy(&read).into_owned();
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                    if body.len() < length.map_or(0, |length| length.parse().unwrap()) {
+                        continue;
+                    }
+                    read.clear();
+                    let (wait, status, body) = match head.split(' ').nth(1) {
+                        Some("/v1/models") => (Duration::ZERO, "200 OK", MODELS.to_owned()),
+                        Some("/logprobs") => script(count.fetch_add(1, std::sync::atomic::Ordering::SeqCst)),
+                        _ => (Duration::ZERO, "404 Not Found", String::new()),
+                    };
+                    tokio::time::sleep(wait).await;
+                    if status.is_empty() {
+                        return;
+                    }
+                    let reply = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                    stream.write_all(reply.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    url
+}
