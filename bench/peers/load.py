@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Load curves of ours beside llama.cpp's server, on one random Llama in f32, in turns: a quarter to twice of what ours takes.
+"""Load on ours beside llama.cpp's server, on one random Llama in f32, in turns: what each takes, then load
+curves at a quarter to twice of what ours takes.
 
     cargo build --release -p surprisal && cargo run --release -p surprisal-bench --bin random_llama -- /tmp/random-llama
     python3 bench/peers/load.py target/release/surprisal /tmp/random-llama PATH/TO/llama-server --out /tmp/load
@@ -9,6 +10,8 @@ the same texts, runs them through the model, and makes logits of each text's las
 """
 
 import argparse
+import json
+import statistics
 import subprocess
 import time
 import urllib.error
@@ -40,6 +43,7 @@ def main() -> None:
     parser.add_argument("llama_server")
     parser.add_argument("--out", type=Path, default=Path("load"))
     parser.add_argument("--duration", default="8")
+    parser.add_argument("--rounds", default="2")
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -52,10 +56,18 @@ def main() -> None:
         try:
             peer = f"http://127.0.0.1:{PORT}"
             wait(peer + "/health")
+            bench = [args.binary, "bench", "--compare", ours.url, "llamacpp+" + peer, "--repeats", "4"]
+            taken = {}
             for name in args.workloads.split(","):
-                subprocess.run([args.binary, "bench", "--compare", ours.url, "llamacpp+" + peer, "--workload", name,
-                                *WORKLOADS[name], "--sweep", "--connections", "8", "--duration", args.duration,
-                                "--out", str(args.out / name)], check=True)
+                closed = ["--clients", "8", "--requests", "24", "--rounds", args.rounds, "--warm-up", "0"]
+                out = args.out / name / "closed"
+                subprocess.run([*bench, "--workload", name, *WORKLOADS[name], *closed, "--out", str(out)], check=True)
+                outcomes = json.loads((out / "first.json").read_text())["outcomes"]
+                taken[name] = statistics.median(outcome["requests_per_second"] for outcome in outcomes)
+            for name, most in taken.items():
+                rates = ",".join(f"{part * most:.3f}" for part in (0.25, 0.5, 1, 1.5, 2))
+                swept = ["--rate", rates, "--connections", "8", "--duration", args.duration, "--seed", "2"]
+                subprocess.run([*bench, "--workload", name, *WORKLOADS[name], *swept, "--out", str(args.out / name)], check=True)
         finally:
             theirs.terminate()
             ours.close()
