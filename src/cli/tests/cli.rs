@@ -30,12 +30,12 @@ struct Serving {
 
 impl Serving {
     fn start(cache: &Path) -> Self {
-        Self::with_keys(cache, "")
+        Self::with(cache, &[])
     }
 
-    fn with_keys(cache: &Path, keys: &str) -> Self {
+    fn with(cache: &Path, environment: &[(&str, &str)]) -> Self {
         let mut command = surprisal(cache);
-        command.args(["serve", "--port", "0"]).env("SURPRISAL_API_KEYS", keys);
+        command.args(["serve", "--port", "0"]).envs(environment.iter().copied());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let line = lines.find(|line| line.starts_with("serving")).unwrap();
@@ -129,7 +129,7 @@ fn a_server_is_put_under_load_and_compared() {
 #[test]
 fn a_load_has_the_servers_key_or_says_how_to_give_it() {
     let dir = tempfile::tempdir().unwrap();
-    let serving = Serving::with_keys(dir.path(), "secret");
+    let serving = Serving::with(dir.path(), &[("SURPRISAL_API_KEYS", "secret")]);
     let bench = ["bench", "--url", &serving.url, "--requests", "2", "--warm-up", "0", "--workload", "documents"];
     for (key, code) in [(&[][..], 1), (&["--api-key", "wrong"], 1), (&["--api-key", "secret"], 0)] {
         let output = run(dir.path(), &[&bench[..], &["--length", "8"], key].concat());
