@@ -158,8 +158,8 @@ def quiet():
     return llama_cpp.llama_log_callback(lambda *_: None)
 
 
-def write_gguf(folder: Path, path: Path, kind: str) -> None:
-    """The checkpoint as llama.cpp reads it: rotated heads interleaved, matrices in the type, no vocabulary."""
+def write_gguf(folder: Path, path: Path, kind: str, vocabulary: bool = False) -> None:
+    """The checkpoint as llama.cpp reads it: rotated heads interleaved, matrices in the type, its words only if asked for."""
     import gguf
     import torch
     from safetensors.torch import load_file
@@ -176,7 +176,11 @@ def write_gguf(folder: Path, path: Path, kind: str) -> None:
     writer.add_rope_dimension_count(config["head_dim"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
+    writer.add_tokenizer_model("rwkv" if vocabulary else "none")
+    if vocabulary:
+        writer.add_token_list([f"t{i} " for i in range(config["vocab_size"])])
+        writer.add_token_types([gguf.TokenType.NORMAL] * config["vocab_size"])
+        writer.add_eos_token_id(1)
     matrix = {"f32": gguf.GGMLQuantizationType.F32, "bf16": gguf.GGMLQuantizationType.BF16,
               "int8": gguf.GGMLQuantizationType.Q8_0}[kind]
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])

@@ -66,7 +66,7 @@ struct Shape {
     /// The part of requests that are short, and waited for (mixed)
     #[arg(long, default_value_t = 0.5)]
     interactive: f64,
-    /// Decides every request and when it is sent
+    /// Decides every request and when it is sent; what a server was asked before with the same seed may be in its cache
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -136,6 +136,7 @@ impl Pace {
     fn options(&self, seed: u64) -> Options {
         Options {
             seed,
+            stream: 0,
             warm_up: Duration::from_secs_f64(self.warm_up),
             duration: Duration::from_secs_f64(self.duration),
             requests: self.requests,
@@ -208,8 +209,11 @@ impl Args {
         }
         let mut reports: Vec<Report> = targets.iter().map(|target| Report::new(target, &workload, &options)).collect();
         let loads = self.loads(&targets, &workload, &options).await?;
+        let mut options = options;
         for load in loads {
             for _ in 0..self.pace.rounds {
+                // New requests for every measurement, the same for each server.
+                options.stream += 1;
                 for (target, report) in targets.iter().zip(&mut reports) {
                     report.outcomes.push(one(target, &workload, load, &options).await?);
                 }

@@ -30,7 +30,13 @@ struct Serving {
 
 impl Serving {
     fn start(cache: &Path) -> Self {
-        let mut child = surprisal(cache).args(["serve", "--port", "0"]).stderr(Stdio::piped()).spawn().unwrap();
+        Self::with(cache, &[])
+    }
+
+    fn with(cache: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut command = surprisal(cache);
+        command.args(["serve", "--port", "0"]).envs(environment.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let line = lines.find(|line| line.starts_with("serving")).unwrap();
         let url = line.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap();
@@ -141,6 +147,18 @@ fn a_server_is_put_under_load_and_compared() {
         report["outcomes"].as_array().unwrap().iter().map(|one| one["load"]["rate"].as_f64().unwrap()).collect();
     assert_eq!(rates.len(), 6);
     assert!((rates[5] / rates[0] - 8.0).abs() < 1e-9, "{rates:?}");
+}
+
+#[test]
+fn a_load_has_the_servers_key_or_says_how_to_give_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::with(dir.path(), &[("SURPRISAL_API_KEYS", "secret")]);
+    let bench = ["bench", "--url", &serving.url, "--requests", "2", "--warm-up", "0", "--workload", "documents"];
+    for (key, code) in [(&[][..], 1), (&["--api-key", "wrong"], 1), (&["--api-key", "secret"], 0)] {
+        let output = run(dir.path(), &[&bench[..], &["--length", "8"], key].concat());
+        assert_eq!(output.status.code(), Some(code), "{key:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output).contains("SURPRISAL_API_KEY"), code == 1, "{}", stderr(&output));
+    }
 }
 
 /// Flags before environment, environment before file, file before defaults.

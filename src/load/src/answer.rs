@@ -42,7 +42,7 @@ fn ours(body: &[u8]) -> Result<Answer, String> {
     let LogprobsResponse { results, usage, .. } = parse(body)?;
     let logprobs = results.into_iter().flat_map(|result| result.logprobs.unwrap_or_default());
     Ok(Answer {
-        // By the shortest decimal, so that equal bits stay equal.
+        // Every f32 is an f64, so equal bits stay equal, and others apart.
         logprobs: Some(logprobs.map(f64::from).collect()),
         computed_tokens: Some(usage.computed_tokens),
         cached_tokens: Some(usage.cached_tokens),

@@ -86,10 +86,10 @@ fn request(ask: &Ask) -> LogprobsRequest {
 /// Where answers are to begin: at each context's last token, since SGLang has none for the first it is asked for. One number if one
 /// does, as not every server takes a list.
 fn starts(ask: &Ask) -> Value {
-    let mut starts: Vec<usize> = ask.texts().map(|(context, _)| context.len() - 1).collect();
+    let starts: Vec<usize> = ask.texts().map(|(context, _)| context.len() - 1).collect();
     match starts.first() {
         Some(&first) if starts.iter().all(|&start| start == first) => json!(first),
-        _ => json!(std::mem::take(&mut starts)),
+        _ => json!(starts),
     }
 }
 

@@ -72,6 +72,10 @@ fn of_load(load: Load, first: &Report, second: &Report) -> Vec<Ratio> {
         let (mut first, mut second) = (rounds(first, name)?, rounds(second, name)?);
         let mut rounds: Vec<f64> = first.iter().zip(&second).map(|(first, second)| first / second).collect();
         rounds.sort_unstable_by(f64::total_cmp);
+        // Nothing was answered: there is no ratio to it.
+        if !rounds.iter().all(|ratio| ratio.is_finite()) {
+            return None;
+        }
         Some(Ratio { load, number: name.to_owned(), first: median(&mut first), second: median(&mut second), rounds })
     };
     let outcome = first.outcomes.iter().find(|outcome| outcome.load == load);
@@ -169,6 +173,7 @@ mod tests {
         assert!(told(&b).contains("the workload") && told(&b).contains('5'), "{}", told(&b));
         b = Report { seed: 2, ..report("http://b", &[1.0]) };
         assert!(told(&b).contains("the seed is 1 in one and 2"), "{}", told(&b));
+        assert!(Comparison::new(&a, &report("http://b", &[0.0])).unwrap().ratios.is_empty(), "no ratio to nothing");
         b = report("http://b", &[1.0, 1.0]);
         assert!(told(&b).contains("the loads"));
     }

@@ -24,7 +24,7 @@ pub enum Error {
         reason: String,
     },
     /// The server refused what a measurement begins with.
-    #[error("{url} answered {status}: {body}")]
+    #[error("{url} answered {status}: {body}{}", hint(*status))]
     Status {
         /// What was asked.
         url: String,
@@ -64,5 +64,14 @@ pub enum Error {
 impl Error {
     pub(crate) fn invalid(field: &'static str, value: impl ToString, limit: impl Into<String>) -> Self {
         Self::Invalid { field, value: value.to_string(), limit: limit.into() }
+    }
+}
+
+/// What to do about a status.
+fn hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "; the key is given with --api-key or SURPRISAL_API_KEY",
+        404 => "; is it a server of another API? see --url",
+        _ => "",
     }
 }

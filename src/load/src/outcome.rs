@@ -140,7 +140,7 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { load, seconds, requests_per_second, scored_tokens_per_second, .. } = self;
-        writeln!(f, "{load}, {seconds:.1} s")?;
+        writeln!(f, "{load}, {} s", crate::plot::short(*seconds))?;
         write!(f, "  answered   {requests_per_second:.1} requests/s, {scored_tokens_per_second:.0} tokens scored/s")?;
         if let Some(computed) = self.computed_tokens {
             write!(f, ", {:.0} computed/s", computed as f64 / seconds)?;

@@ -32,7 +32,7 @@ pub(crate) struct Chart {
 }
 
 impl Chart {
-    /// An `<svg>` of its own height, `top` below the page's beginning; it inherits colour and font.
+    /// An `<svg>` element, readable on light and on dark.
     pub(crate) fn svg(&self) -> String {
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{y} against \

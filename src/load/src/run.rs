@@ -12,6 +12,7 @@ use crate::answer::{self, Answer};
 use crate::connection::{Connection, Reply, Trouble};
 use crate::record::Record;
 use crate::target::expect_success;
+use crate::workload::STREAM;
 use crate::{Ask, Counters, Error, Load, Outcome, Repeats, Target, Workload};
 
 /// Requests of the warm-up have indices from here on, so that what is measured is the same however long it is.
@@ -26,8 +27,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How a load is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Decides every request and every time of sending.
+    /// Decides every request and every time of sending. A server that was asked with it before may have answers in its cache.
     pub seed: u64,
+    /// Which of the seed's streams is asked, below a million: each has requests of its own, of one pool of contexts.
+    pub stream: u64,
     /// Load before the measurement.
     pub warm_up: Duration,
     /// The measurement.
@@ -46,6 +49,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             seed: 1,
+            stream: 0,
             warm_up: Duration::from_secs(2),
             duration: Duration::from_secs(10),
             requests: None,
@@ -105,6 +109,9 @@ pub async fn measure(
     if options.requests.is_none() && options.duration.is_zero() {
         return Err(Error::invalid("duration", 0, "more than 0 seconds"));
     }
+    if options.stream >= 1_000_000 {
+        return Err(Error::invalid("stream", options.stream, "below a million"));
+    }
     first(target, workload, options).await?;
     let run = Arc::new(Run::new(target.clone(), workload.clone(), options.clone()));
     let mut clients = spawn(&run, load);
@@ -126,7 +133,7 @@ pub async fn measure(
 
 /// Asks one request of the warm-up, to find out whether the server answers as it should.
 async fn first(target: &Target, workload: &Workload, options: &Options) -> Result<(), Error> {
-    let ask = workload.ask(options.seed, WARM_UP - 1, target.vocabulary);
+    let ask = workload.ask(options.seed, (options.stream + 1) * STREAM - 1, target.vocabulary);
     ask_alone(target, &mut target.connect(options.timeout), &ask).await.map(drop)
 }
 
@@ -201,7 +208,8 @@ impl Run {
         let warm = start + options.warm_up;
         let end = options.requests.is_none().then(|| warm + options.duration);
         let record = Mutex::new(Record::new(options.repeats));
-        let next = [AtomicU64::new(WARM_UP), AtomicU64::new(0)];
+        let first = options.stream * STREAM;
+        let next = [AtomicU64::new(WARM_UP + first), AtomicU64::new(first)];
         Self { target, workload, options, start, warm, end, record, next }
     }
 
@@ -214,7 +222,7 @@ impl Run {
     fn turn(&self, due: Instant) -> Option<Turn> {
         let measured = due >= self.warm;
         let index = self.next[usize::from(measured)].fetch_add(1, Ordering::Relaxed);
-        let limit = if measured { self.options.requests } else { None };
+        let limit = self.options.requests.filter(|_| measured).map(|count| self.options.stream * STREAM + count);
         let over = self.end.is_some_and(|end| due >= end) || limit.is_some_and(|limit| index >= limit);
         (!over).then_some(Turn { index, due })
     }
@@ -263,7 +271,7 @@ fn spawn(run: &Arc<Run>, load: Load) -> JoinSet<()> {
 
 /// Sends each turn when it is due.
 fn tick(run: &Run, load: Load, sender: &UnboundedSender<Turn>) {
-    for at in load.arrivals(run.options.seed) {
+    for at in load.arrivals(run.options.seed.wrapping_add(run.options.stream)) {
         let Some(turn) = run.start.checked_add(at).and_then(|due| run.turn(due)) else { return };
         std::thread::sleep(turn.due.saturating_duration_since(Instant::now()));
         if sender.send(turn).is_err() {

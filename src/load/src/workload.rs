@@ -14,6 +14,9 @@ const SPECIAL: u32 = 3;
 /// Every text begins with this id, so that servers without a beginning-of-text rule are asked the same.
 const START: u32 = 0;
 
+/// So many indices has each stream of requests; what two streams ask is different.
+pub(crate) const STREAM: u64 = 1 << 40;
+
 /// Streams of random numbers that must not meet.
 const FRESH: u64 = 0;
 const PREFIX: u64 = 1;
@@ -23,7 +26,7 @@ const CHOICE: u64 = 2;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Workload {
-    /// One new text a request, of `length` tokens, all but the first scored. Nothing is ever in a cache.
+    /// One new text a request, of `length` tokens, all but the first scored. Nothing is in a cache, unless it was asked before.
     Documents {
         /// Tokens of a text, at least 2.
         length: usize,
@@ -248,7 +251,7 @@ impl Workload {
                 Ask::all(vec![context], vec![target], Class::Interactive)
             }
             Self::Trace(ref trace) => {
-                let place = index as usize % trace.lines.len().max(1);
+                let place = (index % STREAM) as usize % trace.lines.len().max(1);
                 trace.lines.get(place).cloned().unwrap_or_default()
             }
         }
@@ -386,6 +389,7 @@ mod tests {
         let first = trace.ask(1, 0, 50);
         assert_eq!((first.texts().collect::<Vec<_>>(), first.class), (vec![(&[0][..], &[9][..])], Class::Interactive));
         assert_eq!(trace.ask(1, 2, 50), first, "it begins anew");
+        assert_eq!(trace.ask(1, 3 * STREAM, 50), first, "every stream has it from its beginning");
         assert_eq!(trace.ask(1, 1, 50).scored_tokens(), 2);
         assert!(trace.check(9, None).unwrap_err().to_string().contains("token id is 9"));
         assert!(trace.check(10, None).is_ok());

@@ -58,6 +58,21 @@ async fn a_closed_loop_asks_exactly_what_it_says() {
     assert_eq!((repeats.asked, repeats.same, repeats.largest_difference), (5, 5, 0.0));
 }
 
+/// What a stream asks, no other has asked: a document is never found in the cache. The same stream is, as a whole.
+#[tokio::test]
+async fn streams_ask_different_things() {
+    let server = serve(ServerConfig::default()).await;
+    let target = discover(&server.url).await;
+    let documents = Workload::Documents { length: 64 };
+    let mut computed = Vec::new();
+    for stream in [0, 1, 1] {
+        let options = Options { stream, ..exactly(6) };
+        let outcome = load(&target, &documents, Load::Closed { clients: 2 }, &options).await;
+        computed.push(outcome.computed_tokens.unwrap());
+    }
+    assert_eq!(computed, [6 * 63, 6 * 63, 0]);
+}
+
 /// The same server in all its dialects gives the same log-probabilities.
 #[tokio::test]
 async fn every_dialect_the_server_knows_is_asked() {

@@ -13,6 +13,7 @@ mod killed;
 mod load;
 mod openapi;
 mod outside;
+mod page;
 mod problems;
 mod stepped;
 mod support;
