@@ -19,7 +19,8 @@ pub(crate) struct Args {
     /// Print what would be asked and what that saves, and stop
     #[arg(long)]
     explain: bool,
-    /// Folder for the report: HTML, JSON, and each chart as SVG and CSV
+    /// Folder for the report (HTML, JSON, and each chart as SVG and CSV), and for the model's answers as they come: started again,
+    /// it goes on where it was
     #[arg(long, default_value = "surprisal-report")]
     out: PathBuf,
     /// Print the report as JSON
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         return Ok(());
     }
     let mut bar = TokenBar::new("scoring");
-    let report = block_on(async { Ok(experiment.conduct(|progress| bar.update(progress)).await?) })?;
+    let report = block_on(async { Ok(experiment.conduct(Some(&args.out), |progress| bar.update(progress)).await?) })?;
     drop(bar);
     write(&report, &args.out)?;
     if args.json {

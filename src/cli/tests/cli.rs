@@ -2,56 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
-fn surprisal(cache: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_surprisal"));
-    command.env("XDG_CACHE_HOME", cache).env_remove("SURPRISAL_LOG");
-    command
-}
+mod support;
 
-fn run(cache: &Path, args: &[&str]) -> Output {
-    surprisal(cache).args(args).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// `surprisal serve` on a free port, stopped when dropped.
-struct Serving {
-    child: Child,
-    url: String,
-}
-
-impl Serving {
-    fn start(cache: &Path) -> Self {
-        Self::with(cache, &[])
-    }
-
-    fn with(cache: &Path, environment: &[(&str, &str)]) -> Self {
-        let mut command = surprisal(cache);
-        command.args(["serve", "--port", "0"]).envs(environment.iter().copied());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let line = lines.find(|line| line.starts_with("serving")).unwrap();
-        let url = line.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap();
-        let url = format!("http://{}", url.trim_end_matches(','));
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Serving, run, stderr, surprisal};
 
 #[test]
 fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {

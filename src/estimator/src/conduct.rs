@@ -1,11 +1,13 @@
 //! An experiment conducted: documents from its corpus, answers from its model, a report.
 
+use std::path::Path;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    Corpus, CorpusSpec, Correction, Error, ExactSource, Experiment, Gaussian, HttpOptions, HttpSource, LogprobSource,
-    NgramEntropy, Process, Progress, Report, SantaFe, Spacing, TwoPoint, run,
+    Answers, Corpus, CorpusSpec, Correction, Error, ExactSource, Experiment, Gaussian, HttpOptions, HttpSource,
+    LogprobSource, NgramEntropy, Process, Progress, Report, SantaFe, Spacing, TwoPoint, run, run_kept,
 };
 
 /// Documents of one window each, the texts they are from, and a note on both.
@@ -16,19 +18,20 @@ struct Documents {
 }
 
 impl Experiment {
-    /// Conducts the experiment.
+    /// Conducts the experiment. With a folder, a model's answers are kept in it as they come ([`Answers`]), and none that is there
+    /// is asked for again.
     ///
     /// `progress` is called once before the first answer and after every batch of answers.
     ///
     /// # Errors
     /// What [`check`](Self::check) refuses; a corpus that cannot be read or is too short; what the model's server fails with.
-    pub async fn conduct(&self, progress: impl FnMut(Progress) + Send) -> Result<Report, Error> {
+    pub async fn conduct(&self, folder: Option<&Path>, progress: impl FnMut(Progress) + Send) -> Result<Report, Error> {
         self.check()?;
         match &self.corpus {
             CorpusSpec::Text { windows, spacing, skip_short, .. } => {
                 let source = self.connect().await?;
                 let documents = self.read_texts(&source, *windows, *spacing, *skip_short).await?;
-                self.measure(&source, documents, progress).await
+                self.measure(&source, documents, folder, progress).await
             }
             &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
                 let process = SantaFe::new(symbols, exponent, doubt)?;
@@ -36,8 +39,8 @@ impl Experiment {
                 let note = format!("{documents} samples of the {}, exponent {exponent}", process.name());
                 let documents = Documents { texts: windows.clone(), windows, note };
                 let report = match &self.model {
-                    Some(_) => self.measure(&self.connect().await?, documents, progress).await?,
-                    None => self.measure(&ExactSource::new(process.clone()), documents, progress).await?,
+                    Some(_) => self.measure(&self.connect().await?, documents, folder, progress).await?,
+                    None => self.measure(&ExactSource::new(process.clone()), documents, None, progress).await?,
                 };
                 Ok(report.with_truth(&process))
             }
@@ -104,6 +107,7 @@ impl Experiment {
         &self,
         source: &S,
         documents: Documents,
+        folder: Option<&Path>,
         progress: impl FnMut(Progress) + Send,
     ) -> Result<Report, Error> {
         let measure = &self.measure;
@@ -117,7 +121,13 @@ impl Experiment {
             }
         };
         let plan = self.plan(windows.len())?;
-        let estimates = run(source, &windows, &plan, correction, progress).await?;
+        let estimates = match folder {
+            Some(folder) => {
+                let answers = Answers::open(folder, source.model(), &windows, &plan, self)?;
+                run_kept(source, &windows, &plan, correction, &answers, progress).await?
+            }
+            None => run(source, &windows, &plan, correction, progress).await?,
+        };
         let mut report = Report::new(&self.title, source.model(), &estimates).with_cost(plan.cost());
         if !measure.two_point.is_empty() {
             report = report.with_two_point(TwoPoint::of_texts(texts(), &measure.two_point, measure.entropy)?);

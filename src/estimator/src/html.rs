@@ -1,9 +1,8 @@
 //! The report as one HTML page that needs nothing else, and writing it so that a reader never meets half of it.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 
+use crate::files::write_atomically;
 use crate::plot::Chart;
 use crate::report::left_out;
 use crate::{Error, Pairing, Report, SeriesFit};
@@ -28,7 +27,7 @@ impl Report {
     /// # Errors
     /// [`Error::File`] if it cannot be written.
     pub fn write_html(&self, path: &Path) -> Result<(), Error> {
-        write_atomically(path, &self.html()).map_err(|source| Error::File { path: path.to_owned(), source })
+        write_atomically(path, self.html().as_bytes())
     }
 
     /// Writes the report as JSON to `path`, atomically.
@@ -36,9 +35,9 @@ impl Report {
     /// # Errors
     /// [`Error::File`] if it cannot be written.
     pub fn write_json(&self, path: &Path) -> Result<(), Error> {
-        let file = |source| Error::File { path: path.to_owned(), source };
-        let json = serde_json::to_string_pretty(self).map_err(|error| file(error.into()))?;
-        write_atomically(path, &json).map_err(file)
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::File { path: path.to_owned(), source: error.into() })?;
+        write_atomically(path, json.as_bytes())
     }
 
     /// Writes each chart as an SVG file of its own, and the numbers as CSV, into a folder; each atomically.
@@ -48,8 +47,7 @@ impl Report {
     pub fn write_files(&self, folder: &Path) -> Result<(), Error> {
         let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone()));
         for (name, text) in charts.chain(self.tables()) {
-            let path = folder.join(name);
-            write_atomically(&path, &text).map_err(|source| Error::File { path, source })?;
+            write_atomically(&folder.join(name), text.as_bytes())?;
         }
         Ok(())
     }
@@ -185,21 +183,4 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// Writes beside `path`, to disk, and then renames.
-fn write_atomically(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().inspect_err(|_| {
-        // The first error is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
-    })
 }

@@ -30,6 +30,7 @@
 //! ```
 
 mod additive;
+mod answers;
 mod bootstrap;
 mod conduct;
 mod corpus;
@@ -41,6 +42,7 @@ mod error;
 mod estimate;
 mod experiment;
 mod figures;
+mod files;
 mod fit;
 mod gaussian;
 mod html;
@@ -52,12 +54,14 @@ mod report;
 mod retry;
 mod run;
 mod santa_fe;
+mod shard;
 mod source;
 mod step;
 mod terms;
 mod two_point;
 mod unit;
 
+pub use answers::Answers;
 pub use bootstrap::Bootstrap;
 pub use corpus::{Corpus, Spacing};
 pub use cost::Cost;
@@ -72,7 +76,7 @@ pub use plan::{Design, PAPER_SPLITS, Pairing, Plan, Point};
 pub use process::{ExactSource, Process};
 pub use report::{Report, Row, Series, SeriesFit};
 pub use retry::Retry;
-pub use run::{Progress, run};
+pub use run::{Progress, run, run_kept};
 pub use santa_fe::SantaFe;
 pub use source::{LogprobSource, Model, ScoreQuery};
 pub use step::Step;

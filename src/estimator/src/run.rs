@@ -5,7 +5,7 @@ use std::ops::Range;
 use futures_util::{StreamExt, stream};
 
 use crate::source::group;
-use crate::{Correction, Error, Estimates, LogprobSource, Plan, ScoreQuery, Step};
+use crate::{Answers, Correction, Error, Estimates, LogprobSource, Plan, ScoreQuery, Step};
 
 /// Tokens given to a source in one call, unless one query has more.
 const BATCH_TOKENS: usize = 8 * 1024;
@@ -39,7 +39,23 @@ pub async fn run<T: Clone + Send + Sync, S: LogprobSource<T>>(
     correction: Option<Correction>,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Estimates, Error> {
-    let logprobs = score(source, documents, plan, progress).await?;
+    let logprobs = score(source, documents, plan, None, progress).await?;
+    Estimates::new(plan, &logprobs, correction)
+}
+
+/// As [`run`], with every answer kept in `answers`, and those asked for that it has not: the same bits, however often the process dies.
+///
+/// # Errors
+/// As [`run`], and [`Error::File`] for what cannot be read or written.
+pub async fn run_kept<T: Clone + Send + Sync, S: LogprobSource<T>>(
+    source: &S,
+    documents: &[Vec<T>],
+    plan: &Plan,
+    correction: Option<Correction>,
+    answers: &Answers,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<Estimates, Error> {
+    let logprobs = score(source, documents, plan, Some(answers), progress).await?;
     Estimates::new(plan, &logprobs, correction)
 }
 
@@ -48,11 +64,25 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
     plan: &Plan,
+    kept: Option<&Answers>,
     mut progress: impl FnMut(Progress) + Send,
 ) -> Result<Vec<Vec<f32>>, Error> {
     check(source, documents, plan)?;
     let cost = plan.cost();
     let mut done = Progress { total_queries: cost.queries, total_tokens: cost.apart, ..Progress::default() };
+    let mut logprobs = match kept {
+        Some(kept) => kept.read(plan.steps())?,
+        None => vec![None; plan.steps().len()],
+    };
+    let lengths = plan.steps().iter().map(Step::sequence_length);
+    let mut ranges = group(lengths, plan.steps().len(), BATCH_TOKENS);
+    ranges.retain(|range| logprobs[range.clone()].iter().any(Option::is_none));
+    // A range is asked whole: only a program that cuts ranges otherwise leaves part of one.
+    ranges.iter().for_each(|range| logprobs[range.clone()].fill(None));
+    for (step, _) in plan.steps().iter().zip(&logprobs).filter(|(_, answer)| answer.is_some()) {
+        done.queries += 1;
+        done.tokens += step.sequence_length() as u64;
+    }
     progress(done);
     let ask = async |steps: Range<usize>| {
         let queries: Vec<_> = plan.steps()[steps.clone()].iter().map(|step| step.query(documents)).collect();
@@ -60,20 +90,20 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
         let answers = source.logprobs(queries).await?;
         Ok::<_, Error>((steps, tokens, answers))
     };
-    let lengths = plan.steps().iter().map(Step::sequence_length);
-    let ranges = group(lengths, plan.steps().len(), BATCH_TOKENS);
-    let mut logprobs = vec![Vec::new(); plan.steps().len()];
     let mut batches = stream::iter(ranges).map(ask).buffer_unordered(IN_FLIGHT);
     while let Some(batch) = batches.next().await {
-        let (steps, tokens, answers) = batch?;
+        let (steps, tokens, mut answers) = batch?;
+        if let Some(kept) = kept {
+            answers = kept.keep(plan.steps(), steps.clone(), answers)?;
+        }
         done.queries += steps.len() as u64;
         done.tokens += tokens as u64;
         for (place, answer) in logprobs[steps].iter_mut().zip(answers) {
-            *place = answer;
+            *place = Some(answer);
         }
         progress(done);
     }
-    Ok(logprobs)
+    Ok(logprobs.into_iter().flatten().collect())
 }
 
 fn check<T, S: LogprobSource<T>>(source: &S, documents: &[Vec<T>], plan: &Plan) -> Result<(), Error> {

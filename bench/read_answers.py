@@ -1,0 +1,30 @@
+#!/usr/bin/env python3
+"""Reads what `surprisal estimate` kept of a model's answers: surprisal by position, in nats, of whole documents.
+
+    pip install pyarrow numpy
+    bench/read_answers.py surprisal-report/answers-*
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+
+# %% One row a target token: step, kind (whole, crossed, marginal), x, y, split, position, logprob.
+folder = Path(sys.argv[1])
+# Files are named by their first step, the one after their last, and their checksum.
+table = parquet.read_table(sorted(folder.glob("*.parquet")))
+whole = table.filter(parquet.filters_to_expression([("kind", "=", "whole")]))
+
+# %% Each document has one row a position.
+positions = whole["position"].to_numpy()
+surprisals = -whole["logprob"].to_numpy().astype(float)
+documents = np.bincount(positions)
+means = np.bincount(positions, surprisals) / documents
+squares = np.bincount(positions, surprisals**2) / documents
+errors = np.sqrt(np.maximum(squares - means**2, 0) / np.maximum(documents - 1, 1))
+
+print(f"{table.num_rows} log-probabilities; surprisal of {documents[0]} whole documents, in nats:")
+for position in sorted({0, *np.unique(np.logspace(0, np.log10(len(means)), 12).astype(int) - 1)}):
+    print(f"position {position:6}: {means[position]:8.4f} +- {errors[position]:.4f}")

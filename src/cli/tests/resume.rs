@@ -1,0 +1,141 @@
+//! An estimation that is killed goes on where it was, and ends in the same bits.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use support::{Serving, run, stderr, surprisal};
+use surprisal_estimator::{Experiment, Plan, Step};
+
+/// 40 documents of a process, under the served model.
+fn experiment(folder: &Path, url: &str) -> (String, Plan) {
+    let file = folder.join("experiment.toml");
+    let text = format!(
+        "seed = 3\n[model]\nurl = \"{url}\"\n\
+         [corpus]\nkind = \"santa-fe\"\ndocuments = 60\nsymbols = 128\nexponent = 1.3\ndoubt = 1e-6\n\
+         [measure]\nsplits = [2, 4, 8, 16, 32, 64, 128, 256]\nratios = [2, 3, 4]\nwindow = 512\nresamples = 10\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let experiment = Experiment::read(&file).unwrap();
+    let plan = experiment.plan(experiment.documents().unwrap()).unwrap();
+    (file.to_str().unwrap().to_owned(), plan)
+}
+
+/// Tokens scored by the server, once it has done nothing for a while: what a killed client sent may
+/// still wait to be read.
+fn scored(url: &str) -> u64 {
+    let mut last = None;
+    loop {
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap().parse::<f64>().unwrap() as u64
+        };
+        let names = ["num_requests_running", "num_requests_waiting", "admitted_tokens"];
+        let idle = names.iter().all(|name| value(&format!("surprisal_{name}")) == 0);
+        let scored = value("surprisal_scored_tokens_total");
+        if idle && last.replace(scored) == Some(scored) {
+            return scored;
+        }
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// Shards below a folder, each with its bytes; names hold the range of steps.
+fn shards(out: &Path) -> BTreeMap<String, Vec<u8>> {
+    let folders = std::fs::read_dir(out).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let files = folders.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
+    files
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
+        .collect()
+}
+
+/// Tokens whose log-probabilities these shards have.
+fn kept(plan: &Plan, shards: &BTreeMap<String, Vec<u8>>) -> u64 {
+    let range = |name: &str| {
+        let mut ends = name.split('-').take(2).map(|end| end.parse::<usize>().unwrap());
+        ends.next().unwrap()..ends.next().unwrap()
+    };
+    shards.keys().flat_map(|name| &plan.steps()[range(name)]).map(|step| step.target_length() as u64).sum()
+}
+
+fn start(folder: &Path, file: &str, out: &Path) -> Child {
+    let mut command = surprisal(folder);
+    command.args(["estimate", file, "--out", out.to_str().unwrap(), "--json"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn a_run_killed_at_twenty_moments_has_the_bits_of_one_undisturbed() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path());
+    let (file, plan) = experiment(dir.path(), &serving.url);
+    let estimate = |out: &Path| {
+        let output = run(dir.path(), &["estimate", &file, "--out", out.to_str().unwrap(), "--json"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let (calm, killed) = (dir.path().join("calm"), dir.path().join("killed"));
+    let total: u64 = plan.steps().iter().map(|step: &Step| step.target_length() as u64).sum();
+    let want = estimate(&calm);
+    let all = shards(&calm);
+    assert!(scored(&serving.url) == total && all.len() >= 20, "{} shards", all.len());
+
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut moments: Vec<usize> = (0..20).map(|_| rng.random_range(0..all.len())).collect();
+    moments.sort_unstable();
+    for moment in moments {
+        let had = kept(&plan, &shards(&killed));
+        let before = scored(&serving.url);
+        let mut child = start(dir.path(), &file, &killed);
+        while shards(&killed).len() < moment && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_micros(200));
+        }
+        sleep(Duration::from_micros(rng.random_range(0..20_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(scored(&serving.url) - before <= total - had, "what was kept is not asked again");
+    }
+    let (had, before) = (kept(&plan, &shards(&killed)), scored(&serving.url));
+    assert_eq!(estimate(&killed), want);
+    assert_eq!(scored(&serving.url) - before, total - had, "what is asked is what was not kept");
+    assert!(shards(&killed) == all, "the same shards to the bit");
+}
+
+#[test]
+fn a_damaged_shard_is_asked_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path());
+    let (file, _) = experiment(dir.path(), &serving.url);
+    let out = dir.path().join("out");
+    let args = ["estimate", &file, "--out", out.to_str().unwrap(), "--json"];
+    let want = run(dir.path(), &args);
+    let all = shards(&out);
+    let folders = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
+    let folder = folders.into_iter().find(|path| path.is_dir()).unwrap();
+    let (name, bytes) = all.iter().nth(7).unwrap();
+    let mut damaged = bytes.clone();
+    damaged[bytes.len() / 2] ^= 4;
+    std::fs::write(folder.join(name), damaged).unwrap();
+    let before = scored(&serving.url);
+    let again = run(dir.path(), &args);
+    assert_eq!(again.stdout, want.stdout);
+    assert!(stderr(&again).contains(name), "{}", stderr(&again));
+    assert!(scored(&serving.url) > before && shards(&out) == all);
+}

@@ -1,0 +1,25 @@
+//! Files that are whole or not there.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use crate::Error;
+
+/// Writes beside `path`, to disk, and then renames.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|source| {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&temporary);
+        Error::File { path: path.to_owned(), source }
+    })
+}
