@@ -10,7 +10,8 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// Queries (or pairs) of one request.
     pub max_queries: usize,
-    /// Tokens (BOS, context and target) of all requests in flight; what does not fit beside them is answered 429.
+    /// Tokens (BOS, context and target) of all requests in flight; what does not fit beside them is answered 429,
+    /// and so is what would leave too little to other clients.
     pub max_waiting_tokens: u32,
     /// Seconds a request may take, from its first byte; then it is given up and answered 504.
     pub max_request_seconds: u64,

@@ -263,6 +263,14 @@ pub(crate) fn overloaded(tokens: u32, held: u32, limit: u32) -> Failure {
     Failure::new(429, "overloaded", "Overloaded", detail).value(tokens).limit(limit).retry()
 }
 
+pub(crate) fn over_share(tokens: u32, own: u32, limit: u32) -> Failure {
+    let detail = format!(
+        "the request has {tokens} tokens, and {own} are taken by others of the same client: the rest of {limit} is for \
+         other clients, try again"
+    );
+    Failure::new(429, "overloaded", "Overloaded", detail).value(tokens).limit(limit).retry()
+}
+
 pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
     let detail = format!("the request was not answered within {seconds} s: send its queries in several requests");
     Failure::new(504, "deadline-exceeded", "Deadline exceeded", detail).limit(seconds)

@@ -45,7 +45,7 @@ pub(super) async fn completions(
     let bytes = body::read(request, app.config.max_body_bytes).await?;
     let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;
-    let permit = app.admission.admit(tokens)?;
+    let permit = app.admission.admit(client.account(), tokens)?;
     if asked.stream {
         let working = working.map(|Extension(working)| working);
         return Ok(sse::respond(app, asked, Held { permit, working, start }));

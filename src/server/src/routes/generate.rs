@@ -42,7 +42,7 @@ pub(super) async fn generate(
     let bytes = body::read(request, app.config.max_body_bytes).await?;
     let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;
-    let _permit = app.admission.admit(tokens)?;
+    let _permit = app.admission.admit(client.account(), tokens)?;
     let written = asked.work.run(&app).await?;
     let response = app.offload(move |app| json(&answer(app, &asked, &written))).await?;
     app.metrics.count_answer(start.elapsed().as_secs_f64(), tokens);

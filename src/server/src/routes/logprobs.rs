@@ -34,7 +34,7 @@ pub(super) async fn logprobs(
             prepare(app, if arrow { in_columns(request)? } else { request }, client)
         })
         .await?;
-    let permit = app.admission.admit(prepared.tokens)?;
+    let permit = app.admission.admit(client.account(), prepared.tokens)?;
     if streamed {
         let working = working.map(|Extension(working)| working);
         return Ok(stream::respond(app, prepared, stream::Held { permit, working, start }));

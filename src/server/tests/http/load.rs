@@ -7,7 +7,7 @@ use surprisal_engine::Scorer;
 use surprisal_server::ServerConfig;
 use tokio::net::TcpStream;
 
-use crate::support::{BOS, Server, until};
+use crate::support::{BOS, Reply, Server, until};
 
 /// Room for ten tokens.
 async fn small() -> Server {
@@ -29,8 +29,12 @@ async fn a_full_server_says_try_again_and_recovers() {
     assert_eq!((status, name.as_str()), (429, "overloaded"));
     assert_eq!((&problem["value"], &problem["limit"]), (&json!(6), &json!(10)));
 
-    // What still fits is taken.
-    let second = server.ask(&json!({"queries": [{"target": "efg"}]}));
+    // What still fits is taken, but not from the one who has most of the room.
+    let small = json!({"queries": [{"target": "efg"}]});
+    let refused = server.post("/logprobs", &small).await;
+    assert!(refused.problem().2["detail"].as_str().unwrap().contains("for other clients"), "{refused:?}");
+    let other = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other").json(&small);
+    let second = tokio::spawn(async move { Reply::read(other.send().await.unwrap()).await });
     server.until_running(3).await;
     server.scorer.open(true);
     assert_eq!(first.await.unwrap().status, 200);
