@@ -30,6 +30,9 @@ pub(crate) enum Error {
     NoCuda,
     #[error(transparent)]
     Tls(#[from] surprisal_server::TlsError),
+    #[cfg(feature = "otlp")]
+    #[error(transparent)]
+    Export(#[from] surprisal_server::ExportError),
     #[error(transparent)]
     Estimator(#[from] surprisal_estimator::Error),
     #[error(transparent)]

@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let card = served.scorer.describe().clone();
         eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
         eprintln!("try: {}", curl(&url, "", &served.sample));
-        let app = served.app(settings.server).with_api_keys(keys);
+        let app = traced(served.app(settings.server).with_api_keys(keys))?;
         match tls {
             Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop_signal()).await?,
             None => surprisal_server::serve(listener, app, stop_signal()).await?,
@@ -114,6 +114,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         eprintln!("stopped");
         Ok(())
     })
+}
+
+/// Sends spans to the collector that the environment names.
+#[cfg(feature = "otlp")]
+fn traced(app: surprisal_server::App) -> Result<surprisal_server::App, Error> {
+    Ok(match surprisal_server::SpanExport::from_env()? {
+        Some(spans) => app.with_span_export(spans),
+        None => app,
+    })
+}
+
+#[cfg(not(feature = "otlp"))]
+fn traced(app: surprisal_server::App) -> Result<surprisal_server::App, Error> {
+    if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
+        tracing::warn!("no spans go to OTEL_EXPORTER_OTLP_ENDPOINT: this program was built without the feature otlp");
+    }
+    Ok(app)
 }
 
 pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, Error> {

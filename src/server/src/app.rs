@@ -102,6 +102,8 @@ pub struct App {
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
+    #[cfg(feature = "otlp")]
+    pub(crate) spans: Option<Arc<crate::SpanExport>>,
     /// Unix time of the start, seconds.
     pub(crate) started: u64,
 }
@@ -120,6 +122,8 @@ impl App {
             admission,
             metrics: Arc::new(metrics),
             drain: Drain::default(),
+            #[cfg(feature = "otlp")]
+            spans: None,
             started,
         }
     }
@@ -129,6 +133,22 @@ impl App {
     pub fn with_api_keys(mut self, keys: ApiKeys) -> Self {
         self.keys = Arc::new(keys);
         self
+    }
+
+    /// Sends each request's span to a collector.
+    #[cfg(feature = "otlp")]
+    #[must_use]
+    pub fn with_span_export(mut self, spans: crate::SpanExport) -> Self {
+        self.spans = Some(Arc::new(spans));
+        self
+    }
+
+    /// Whether spans are sent anywhere.
+    pub(crate) fn records(&self) -> bool {
+        #[cfg(feature = "otlp")]
+        return self.spans.is_some();
+        #[cfg(not(feature = "otlp"))]
+        false
     }
 
     pub(crate) fn model(&self) -> &ModelCard {

@@ -12,6 +12,8 @@ mod body;
 mod client;
 mod config;
 mod drain;
+#[cfg(feature = "otlp")]
+mod export;
 mod metrics;
 mod observe;
 mod openapi;
@@ -25,6 +27,8 @@ mod trace;
 pub use app::{App, TextCodec};
 pub use auth::ApiKeys;
 pub use config::ServerConfig;
+#[cfg(feature = "otlp")]
+pub use export::{ExportError, SpanExport};
 pub use routes::router;
 pub use serve::{serve, serve_tls};
 pub use tls::{Tls, TlsError};

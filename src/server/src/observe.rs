@@ -21,9 +21,18 @@ const CLIENT_GONE: u16 = 499;
 pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let trace = Trace::begin(request.headers());
+    let trace = Trace::begin(request.headers(), app.records());
     let span = tracing::info_span!("request", %method, path, trace = format_args!("{:032x}", trace.trace));
-    let watch = Watch { app, method, route, span: span.clone(), start: Instant::now(), answered: false };
+    let watch = Watch {
+        app,
+        method,
+        route,
+        #[cfg(feature = "otlp")]
+        trace,
+        span: span.clone(),
+        start: Instant::now(),
+        answered: false,
+    };
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
     let mut response = answer.unwrap_or_else(|_| problem::internal().into_response());
     response.headers_mut().extend(trace.header().map(|value| (TRACEPARENT, value)));
@@ -36,6 +45,8 @@ struct Watch {
     app: App,
     method: Method,
     route: String,
+    #[cfg(feature = "otlp")]
+    trace: Trace,
     span: tracing::Span,
     start: Instant,
     answered: bool,
@@ -58,6 +69,17 @@ impl Watch {
             _ if self.method == Method::GET => tracing::debug!(status, problem, seconds, "answered"),
             _ => tracing::info!(status, problem, seconds, "answered"),
         });
+        #[cfg(feature = "otlp")]
+        if let Some(spans) = &self.app.spans {
+            spans.end(&crate::export::RequestSpan {
+                trace: self.trace,
+                method: self.method.as_str(),
+                route: &self.route,
+                status,
+                problem,
+                elapsed: self.start.elapsed(),
+            });
+        }
     }
 }
 

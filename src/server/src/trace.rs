@@ -16,15 +16,31 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 pub(crate) struct Trace {
     pub(crate) trace: u128,
     pub(crate) span: u64,
+    /// The caller's span.
+    pub(crate) parent: Option<u64>,
     flags: u8,
 }
 
+/// The flag of a trace that is recorded.
+const SAMPLED: u8 = 1;
+
 impl Trace {
-    /// The server's span of a request with these headers.
-    pub(crate) fn begin(headers: &HeaderMap) -> Self {
+    /// The server's span of a request with these headers. A trace that begins here is recorded if spans are; one that began
+    /// elsewhere is if its caller says so.
+    pub(crate) fn begin(headers: &HeaderMap, record: bool) -> Self {
         let given = headers.get(TRACEPARENT).and_then(|value| Self::parse(value.to_str().ok()?));
         let trace = given.map_or_else(|| u128::from(random()) << 64 | u128::from(random()), |given| given.trace);
-        Self { trace, span: random(), flags: given.map_or(0, |given| given.flags) }
+        Self {
+            trace,
+            span: random(),
+            parent: given.map(|given| given.span),
+            flags: given.map_or(u8::from(record) * SAMPLED, |given| given.flags),
+        }
+    }
+
+    #[cfg(feature = "otlp")]
+    pub(crate) fn is_sampled(self) -> bool {
+        self.flags & SAMPLED != 0
     }
 
     /// `version-trace-span-flags` in lower-case hexadecimal. What later versions append is passed over.
@@ -40,6 +56,7 @@ impl Trace {
         let parsed = Self {
             trace: u128::from_str_radix(trace, 16).ok()?,
             span: u64::from_str_radix(span, 16).ok()?,
+            parent: None,
             flags: u8::from_str_radix(flags, 16).ok()?,
         };
         let known = version != "ff" && !(version == "00" && more);
@@ -87,9 +104,9 @@ mod tests {
             assert_eq!(Trace::parse(broken), None, "{broken}");
         }
         let headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(text))]);
-        let (one, other) = (Trace::begin(&headers), Trace::begin(&headers));
+        let (one, other) = (Trace::begin(&headers, true), Trace::begin(&headers, true));
         assert_eq!((one.trace, one.flags, other.trace), (parsed.trace, 1, parsed.trace));
         assert!(one.span != parsed.span && one.span != other.span);
-        assert_ne!(Trace::begin(&HeaderMap::new()).trace, Trace::begin(&HeaderMap::new()).trace);
+        assert_ne!(Trace::begin(&HeaderMap::new(), false).trace, Trace::begin(&HeaderMap::new(), false).trace);
     }
 }

@@ -15,6 +15,8 @@ mod openapi;
 mod outside;
 mod page;
 mod problems;
+#[cfg(feature = "otlp")]
+mod spans;
 mod stepped;
 mod support;
 mod turns;
