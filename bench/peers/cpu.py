@@ -11,6 +11,7 @@ Peers get what is best for them: SDPA or flash attention, all cores, log-probabi
 """
 
 import argparse
+import collections
 import ctypes
 import json
 import os
@@ -18,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import venv
@@ -40,6 +42,8 @@ class Surprisal:
         serve = [binary, "serve", "--model", str(folder), "--port", "0", *self.FLAGS[kind], *more]
         self.process = subprocess.Popen(serve, stderr=subprocess.PIPE, text=True)
         self.url = next(found[0] for line in self.process.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
+        # What it says later must go somewhere.
+        threading.Thread(target=collections.deque, args=(self.process.stderr, 0), daemon=True).start()
 
     def score(self, batch):
         queries = [{"context": row[:1], "target": row[1:]} for row in batch]

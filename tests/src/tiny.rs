@@ -90,17 +90,9 @@ impl TinyLlama {
     /// If the folder cannot be written: a test has nothing better to do.
     pub fn write(&self, dir: &Path, seed: u64) -> Tensors {
         let tensors = self.tensors(seed);
-        let bytes: BTreeMap<&String, Vec<u8>> = tensors
-            .iter()
-            .map(|(name, (_, values))| (name, values.iter().flat_map(|x| x.to_le_bytes()).collect()))
-            .collect();
-        let views = tensors.iter().map(|(name, (shape, _))| {
-            (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), &bytes[name]).expect("shapes and values agree"))
-        });
-        let file = safetensors::serialize(views, None).expect("the tensors serialise");
+        write_tensors(dir, &tensors);
         let write =
             |name: &str, contents: &[u8]| std::fs::write(dir.join(name), contents).expect("the folder is writable");
-        write("model.safetensors", &file);
         write("config.json", self.config().to_string().as_bytes());
         write("tokenizer.json", self.tokenizer().to_string().as_bytes());
         write("tokenizer_config.json", json!({"bos_token": "t0", "add_bos_token": true}).to_string().as_bytes());
@@ -118,6 +110,15 @@ impl TinyLlama {
         })
     }
 
+    /// config.json with some fields more, or others.
+    pub(crate) fn config_with(&self, more: serde_json::Value) -> serde_json::Value {
+        let mut config = self.config();
+        for (field, value) in more.as_object().into_iter().flatten() {
+            config[field] = value.clone();
+        }
+        config
+    }
+
     fn tokenizer(&self) -> serde_json::Value {
         let vocab: serde_json::Map<String, serde_json::Value> =
             (0..self.vocab).map(|id| (format!("t{id}"), json!(id))).collect();
@@ -127,6 +128,23 @@ impl TinyLlama {
             "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t2"},
         })
     }
+}
+
+/// Writes model.safetensors, in f32.
+///
+/// # Panics
+///
+/// If the folder cannot be written.
+pub fn write_tensors(dir: &Path, tensors: &Tensors) {
+    let bytes: BTreeMap<&String, Vec<u8>> = tensors
+        .iter()
+        .map(|(name, (_, values))| (name, values.iter().flat_map(|x| x.to_le_bytes()).collect()))
+        .collect();
+    let views = tensors.iter().map(|(name, (shape, _))| {
+        (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), &bytes[name]).expect("shapes and values agree"))
+    });
+    let file = safetensors::serialize(views, None).expect("the tensors serialise");
+    std::fs::write(dir.join("model.safetensors"), file).expect("the folder is writable");
 }
 
 /// Gives a folder's tokenizer a decoder of bytes: mistralrs refuses one without.

@@ -57,7 +57,9 @@ fn main() -> ExitCode {
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { progress::LOG_LEVEL };
     let filter = EnvFilter::try_from_env("SURPRISAL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    // A thread of its own writes, so that whoever does not read the log holds up no request.
+    let (log, _written_at_the_end) = tracing_appender::non_blocking(std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(log).with_ansi(colours).init();
     let done = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Score(args) => score::run(&args),

@@ -137,14 +137,18 @@ impl<B: Backend> Life<B> {
             self.shared.alive.store(true, Ordering::SeqCst);
             let scheduler = Scheduler::new(limits, self.config);
             let mut worker = Worker::new(scheduler, backend, self.receiver.clone(), Arc::clone(&self.shared));
-            match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+            let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
+            match &ended {
                 Ok(End::NobodyAsks) => return,
-                Ok(End::Unusable) => tracing::error!("the engine died: its backend is of no more use"),
+                Ok(End::Unusable(_)) => tracing::error!("the engine died: its backend is of no more use"),
                 Err(_) => tracing::error!("the engine died: its thread panicked"),
             }
             self.bury();
             // Only now do those who wait for it see that it is gone.
-            drop(worker);
+            match ended {
+                Ok(End::Unusable(error)) => worker.lose(&error),
+                _ => drop(worker),
+            }
             next = self.rebuilt(limits);
         }
     }

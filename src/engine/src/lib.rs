@@ -7,6 +7,7 @@
 mod backend;
 mod cache;
 mod chain;
+mod communicator;
 mod cpu;
 #[cfg(any(feature = "cuda", feature = "shim"))]
 pub mod cuda;
@@ -23,7 +24,8 @@ pub use backend::{
     BLOCK_TOKENS, Backend, BackendError, BlockCopy, BlockId, Choice, Chunk, ForwardBatch, Hidden, Limits, ScoreRow,
     TokenScore,
 };
-pub use cpu::{Activations, CpuBackend, CpuConfig, Instructions, LoadError, Probe, WeightType, vector_bits};
+pub use communicator::{Communicator, RankLost, ThreadCommunicator};
+pub use cpu::{Activations, CpuBackend, CpuConfig, CpuGroup, Instructions, LoadError, Probe, WeightType, vector_bits};
 pub use draw::{Draw, Sampling};
 pub use engine::{Engine, Rebuild};
 pub use histogram::Histogram;

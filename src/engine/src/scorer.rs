@@ -214,6 +214,9 @@ pub enum ScoreError {
     /// The backend could not compute it.
     #[error("the backend failed: {0}")]
     Backend(String),
+    /// The backend is of no more use, whoever asks; a new one is being made.
+    #[error("the backend was lost: {0}")]
+    Lost(String),
     /// The engine has stopped.
     #[error("the engine is shutting down")]
     Stopped,

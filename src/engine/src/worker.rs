@@ -62,7 +62,7 @@ pub(crate) enum End {
     /// The engine was dropped, and everything is answered.
     NobodyAsks,
     /// The backend says that it cannot go on.
-    Unusable,
+    Unusable(BackendError),
 }
 
 /// What lives on the engine's thread.
@@ -100,7 +100,7 @@ impl<B: Backend> Worker<B> {
             if let Err(error) = &result {
                 tracing::error!(%error, "a forward pass failed");
                 if !self.backend.is_usable() {
-                    return End::Unusable;
+                    return End::Unusable(error.clone());
                 }
             }
             let known = self.scheduler.complete(step, result);
@@ -110,6 +110,11 @@ impl<B: Backend> Worker<B> {
             }
         }
         End::NobodyAsks
+    }
+
+    /// Tells all who wait that the backend is gone.
+    pub(crate) fn lose(mut self, error: &BackendError) {
+        self.answers.drain().for_each(|(_, answer)| answer.refuse(ScoreError::Lost(error.0.clone())));
     }
 
     /// A panic is a failure of this pass.

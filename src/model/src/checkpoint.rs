@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -147,8 +148,45 @@ impl Checkpoint {
     /// # Errors
     ///
     /// As [`tensor_f32`](Self::tensor_f32).
-    pub fn read_slabs(&self, name: &str, shape: &[usize], mut each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+    pub fn read_slabs(&self, name: &str, shape: &[usize], each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+        let columns = shape.last().copied().unwrap_or(1);
+        let rows = shape.iter().rev().skip(1).product();
         self.check_tensor(name, shape)?;
+        self.read(name, columns, [0..rows, 0..columns], each)
+    }
+
+    /// As [`read_slabs`](Self::read_slabs), but only these rows and columns of a matrix; the first row of them has index 0.
+    /// Nothing else of it is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`tensor_f32`](Self::tensor_f32), but for values that are not read.
+    ///
+    /// # Panics
+    ///
+    /// Rows or columns beyond the matrix.
+    pub fn read_part(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        own: [Range<usize>; 2],
+        each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), Error> {
+        assert!(own[0].end <= shape[0] && own[1].end <= shape[1], "{own:?} is no part of {shape:?}");
+        self.check_tensor(name, &shape)?;
+        self.read(name, shape[1], own, each)
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        columns: usize,
+        [rows, own]: [Range<usize>; 2],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), Error> {
+        if own.is_empty() {
+            return Ok(());
+        }
         let (info, shard) = self.find(name)?;
         let scales = match self.config.quantization {
             Some(quantization) if info.dtype == Dtype::F8_E4M3 => {
@@ -158,24 +196,31 @@ impl Checkpoint {
             }
             _ => None,
         };
-        let columns = shape.last().map_or(1, |&columns| columns.max(1));
-        let rows = (SLAB_VALUES / columns).max(1);
-        let bytes_per_row = columns.saturating_mul(info.dtype.bitsize()) / 8;
+        let bytes_of = |values: usize| values.saturating_mul(info.dtype.bitsize()) / 8;
         let bytes = shard.bytes(info);
-        for (slab, bytes) in bytes.chunks(rows.saturating_mul(bytes_per_row).max(1)).enumerate() {
-            let mut values = converted(info.dtype, bytes);
+        let step = (SLAB_VALUES / own.len().max(1)).max(1);
+        for first in rows.clone().step_by(step) {
+            let slab = first..rows.end.min(first + step);
+            let span = &bytes[bytes_of(slab.start * columns)..bytes_of(slab.end * columns)];
+            let mut values = if own.len() == columns {
+                converted(info.dtype, span)
+            } else {
+                let part = |row: &[u8]| row[bytes_of(own.start)..bytes_of(own.end)].to_vec();
+                converted(info.dtype, &span.chunks_exact(bytes_of(columns)).flat_map(part).collect::<Vec<_>>())
+            };
             if let Some((quantization, scales)) = &scales {
-                quantization.scale(&mut values, columns, slab * rows, scales);
+                quantization.scale(&mut values, columns, first, &own, scales);
             }
             if let Some(at) = values.par_iter().position_any(|value| !value.is_finite()) {
+                let index = (first + at / own.len()) * columns + own.start + at % own.len();
                 return Err(Error::Tensor {
                     name: name.to_owned(),
                     expected: "finite values".to_owned(),
-                    found: format!("{} at index {}", values[at], slab * rows * columns + at),
+                    found: format!("{} at index {index}", values[at]),
                 });
             }
-            each(slab * rows, &values);
-            shard.release(bytes);
+            each(first - rows.start, &values);
+            shard.release(span);
         }
         Ok(())
     }

@@ -5,6 +5,8 @@
 //!
 //! In all of them a weight is its e4m3 value times its scale.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
@@ -56,9 +58,17 @@ impl Quantization {
         }
     }
 
-    /// Multiplies a row-major matrix by its scales, whose shape is one of [`Quantization::shapes`].
-    pub(crate) fn scale(self, values: &mut [f32], columns: usize, first_row: usize, scales: &[f32]) {
-        let rows = values.par_chunks_exact_mut(columns.max(1)).enumerate();
+    /// Multiplies some rows (from `first_row` on) and columns of a matrix, row-major, by its scales, whose shape is one of
+    /// [`Quantization::shapes`].
+    pub(crate) fn scale(
+        self,
+        values: &mut [f32],
+        columns: usize,
+        first_row: usize,
+        own: &Range<usize>,
+        scales: &[f32],
+    ) {
+        let rows = values.par_chunks_exact_mut(own.len().max(1)).enumerate();
         rows.map(|(row, values)| (first_row + row, values)).for_each(|(row, values)| match self {
             Self::Rows => {
                 let scale = scales[if scales.len() == 1 { 0 } else { row }];
@@ -66,7 +76,9 @@ impl Quantization {
             }
             Self::Blocks { rows: r, columns: c } => {
                 let scales = &scales[row / r * columns.div_ceil(c)..];
-                for (values, scale) in values.chunks_mut(c).zip(scales) {
+                let (first, rest) = values.split_at_mut((c - own.start % c).min(own.len()));
+                let blocks = std::iter::once(first).chain(rest.chunks_mut(c));
+                for (values, scale) in blocks.zip(&scales[own.start / c..]) {
                     values.iter_mut().for_each(|value| *value *= scale);
                 }
             }
@@ -103,16 +115,19 @@ mod tests {
     #[test]
     fn scales_go_by_row_or_by_block() {
         let mut values = [1.0; 6];
-        Quantization::Rows.scale(&mut values, 3, 0, &[2.0, 3.0]);
+        Quantization::Rows.scale(&mut values, 3, 0, &(0..3), &[2.0, 3.0]);
         assert_eq!(values, [2.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
-        Quantization::Rows.scale(&mut values, 3, 0, &[0.5]);
+        Quantization::Rows.scale(&mut values, 3, 0, &(0..3), &[0.5]);
         assert_eq!(values, [1.0, 1.0, 1.0, 1.5, 1.5, 1.5]);
         let mut values = [1.0; 9];
-        Quantization::Blocks { rows: 2, columns: 2 }.scale(&mut values, 3, 0, &[1.0, 2.0, 3.0, 4.0]);
+        Quantization::Blocks { rows: 2, columns: 2 }.scale(&mut values, 3, 0, &(0..3), &[1.0, 2.0, 3.0, 4.0]);
         assert_eq!(values, [1.0, 1.0, 2.0, 1.0, 1.0, 2.0, 3.0, 3.0, 4.0]);
         let mut last = [1.0; 3];
-        Quantization::Blocks { rows: 2, columns: 2 }.scale(&mut last, 3, 2, &[1.0, 2.0, 3.0, 4.0]);
+        Quantization::Blocks { rows: 2, columns: 2 }.scale(&mut last, 3, 2, &(0..3), &[1.0, 2.0, 3.0, 4.0]);
         assert_eq!(last, [3.0, 3.0, 4.0]);
+        let mut part = [1.0; 4];
+        Quantization::Blocks { rows: 2, columns: 2 }.scale(&mut part, 3, 1, &(1..3), &[1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(part, [1.0, 2.0, 3.0, 4.0]);
     }
 
     #[test]

@@ -4,11 +4,13 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::llama::Ranks;
 use super::matrix::{Compute, Left, Product, Write};
 use super::panels::{PANEL, Panels, Row};
-use super::sums::{Partial, Want};
+use super::sums::{Partial, Total, Want};
 use super::weights::Weights;
 use crate::backend::{Choice, ScoreRow, TokenScore};
+use crate::communicator::RankLost;
 use crate::draw::Draw;
 use crate::scorer::Extras;
 
@@ -24,17 +26,25 @@ const TILE_ROWS: usize = 48;
 /// Rows whose logits exist at a time, where tokens are drawn.
 const DRAWN_ROWS: usize = 8;
 
-/// The output matrix, and how products with it are computed.
+/// The output matrix, or a rank's rows of it, and how products with it are computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Head<'a> {
     pub(crate) compute: Compute,
     pub(crate) weights: &'a Weights,
+    /// The vocabulary's panel that the matrix begins with.
+    pub(crate) first_panel: usize,
+    /// Of the whole vocabulary.
     pub(crate) vocab_size: usize,
 }
 
 impl Head<'_> {
     /// `logit[target] - ln sum_v e^logit[v]` in nats for each row of `hidden`, of the token given or drawn there.
-    pub(crate) fn scores(self, hidden: &Panels, rows: &[ScoreRow]) -> Vec<TokenScore> {
+    pub(crate) fn scores(
+        self,
+        hidden: &Panels,
+        rows: &[ScoreRow],
+        ranks: &mut Ranks,
+    ) -> Result<Vec<TokenScore>, RankLost> {
         let mut scores: Vec<Option<TokenScore>> = vec![None; rows.len()];
         let (mut given, mut wants, mut drawn) = (Vec::new(), Vec::new(), Vec::new());
         for (at, row) in rows.iter().enumerate() {
@@ -46,19 +56,22 @@ impl Head<'_> {
                 Choice::Drawn(draw) => drawn.push((at, draw, row.extras)),
             }
         }
-        let known =
-            if drawn.is_empty() { self.given(hidden, wants) } else { self.given(&hidden.gather(&given), wants) };
+        let known = if drawn.is_empty() {
+            self.given(hidden, wants, ranks)?
+        } else {
+            self.given(&hidden.gather(&given), wants, ranks)?
+        };
         for (at, score) in given.into_iter().zip(known) {
             scores[at] = Some(score);
         }
         for some in drawn.chunks(DRAWN_ROWS) {
             let hidden = hidden.gather(&some.iter().map(|row| row.0).collect::<Vec<_>>());
             let draws: Vec<_> = some.iter().map(|&(_, draw, extras)| (draw, extras)).collect();
-            for (&(at, ..), score) in some.iter().zip(self.drawn(&hidden, &draws)) {
+            for (&(at, ..), score) in some.iter().zip(self.drawn(&hidden, &draws, ranks)?) {
                 scores[at] = Some(score);
             }
         }
-        scores.into_iter().flatten().collect()
+        Ok(scores.into_iter().flatten().collect())
     }
 
     fn chunks(self) -> usize {
@@ -71,14 +84,9 @@ impl Head<'_> {
         first..self.weights.panels().min(first + CHUNK_PANELS)
     }
 
-    fn given(self, hidden: &Panels, mut wants: Vec<Want>) -> Vec<TokenScore> {
+    fn given(self, hidden: &Panels, mut wants: Vec<Want>, ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
         let hidden = &Left::new(self.compute, hidden);
-        wants.par_iter_mut().enumerate().filter(|(_, want)| want.extras.rank).for_each(|(first, want)| {
-            let (panel, mut out) = (want.target as usize / PANEL, [[0.0; PANEL]]);
-            let w = self.weights;
-            self.compute.arch.dispatch(Product { a: hidden, first, w, panel, out: &mut out, write: Write::Set });
-            want.logit = out[0][want.target as usize % PANEL];
-        });
+        self.ranked(hidden, &mut wants, ranks)?;
         let (chunks, blocks) = (self.chunks(), wants.len().div_ceil(TASK_ROWS));
         let partials: Vec<Vec<Partial>> = (0..blocks * chunks)
             .into_par_iter()
@@ -90,16 +98,37 @@ impl Head<'_> {
             })
             .collect();
         let blocks = partials.chunks(chunks.max(1)).zip(wants.chunks(TASK_ROWS));
-        let row = |(chunks, wants): (&[Vec<Partial>], &[Want])| -> Vec<TokenScore> {
-            let one =
-                |(row, want): (usize, &Want)| want.combine(&chunks.iter().map(|chunk| &chunk[row]).collect::<Vec<_>>());
-            wants.iter().enumerate().map(one).collect()
+        let row = |(chunks, wants): (&[Vec<Partial>], &[Want])| -> Vec<Total> {
+            (0..wants.len()).map(|row| Total::of(chunks.iter().map(|chunk| &chunk[row]))).collect()
         };
-        blocks.flat_map(row).collect()
+        // Without a row of the matrix there is no chunk, and no block of chunks.
+        let totals = if chunks == 0 { vec![Total::of([]); wants.len()] } else { blocks.flat_map(row).collect() };
+        finish(&wants, totals, ranks)
+    }
+
+    /// Computes the targets' own logits where their ranks are wanted.
+    fn ranked(self, hidden: &Left<'_>, wants: &mut [Want], ranks: &mut Ranks) -> Result<(), RankLost> {
+        if !wants.iter().any(|want| want.extras.rank) {
+            return Ok(());
+        }
+        wants.par_iter_mut().enumerate().filter(|(_, want)| want.extras.rank).for_each(|(first, want)| {
+            let (panel, w, mut out) = (want.target as usize / PANEL, self.weights, [[0.0; PANEL]]);
+            let Some(panel) = panel.checked_sub(self.first_panel).filter(|&panel| panel < w.panels()) else {
+                return;
+            };
+            self.compute.arch.dispatch(Product { a: hidden, first, w, panel, out: &mut out, write: Write::Set });
+            want.logit = out[0][want.target as usize % PANEL];
+        });
+        if let Some(others) = ranks {
+            let mut logits: Vec<f32> = wants.iter().map(|want| want.logit).collect();
+            others.all_reduce(&mut logits)?;
+            wants.iter_mut().zip(logits).for_each(|(want, logit)| want.logit = logit);
+        }
+        Ok(())
     }
 
     /// Draws a token for each row, and scores it as if it were given: the same sums in the same order.
-    fn drawn(self, hidden: &Panels, draws: &[(Draw, Extras)]) -> Vec<TokenScore> {
+    fn drawn(self, hidden: &Panels, draws: &[(Draw, Extras)], ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
         let rows = hidden.rows();
         let hidden = &Left::new(self.compute, hidden);
         // `[panel][row]`
@@ -108,25 +137,61 @@ impl Head<'_> {
             let w = self.weights;
             self.compute.arch.dispatch(Product { a: hidden, first: 0, w, panel, out, write: Write::Set });
         });
-        let score = |(row, &(draw, extras)): (usize, &(Draw, Extras))| {
-            let own: Vec<Row> = logits.iter().skip(row).step_by(rows).copied().collect();
-            let real = &own.as_flattened()[..self.vocab_size];
-            let target = draw.pick(real);
-            let want = Want { target, logit: real[target as usize], extras };
+        let own: Vec<Vec<Row>> =
+            (0..rows).map(|row| logits.iter().skip(row).step_by(rows).copied().collect()).collect();
+        let all = self.whole(&own, ranks)?;
+        let want = |(logits, &(draw, extras)): (&Vec<f32>, &(Draw, Extras))| {
+            let target = draw.pick(logits);
+            Want { target, logit: logits[target as usize], extras }
+        };
+        let wants: Vec<Want> = all.par_iter().zip(draws).map(want).collect();
+        let total = |(own, &want): (&Vec<Row>, &Want)| {
             let partial = |chunk: usize| {
-                let fold = Fold {
-                    vocab_size: self.vocab_size,
-                    want,
-                    first: chunk * CHUNK_PANELS,
-                    logits: &own[self.panels(chunk)],
-                };
+                let panels = self.panels(chunk);
+                let first = self.first_panel + panels.start;
+                let fold = Fold { vocab_size: self.vocab_size, want, first, logits: &own[panels] };
                 self.compute.arch.dispatch(fold)
             };
             let partials: Vec<Partial> = (0..self.chunks()).map(partial).collect();
-            want.combine(&partials.iter().collect::<Vec<_>>())
+            Total::of(&partials)
         };
-        draws.par_iter().enumerate().map(score).collect()
+        let totals = own.par_iter().zip(&wants).map(total).collect();
+        finish(&wants, totals, ranks)
     }
+
+    /// Each row's logits of the whole vocabulary.
+    fn whole(self, own: &[Vec<Row>], ranks: &mut Ranks) -> Result<Vec<Vec<f32>>, RankLost> {
+        let real = self.vocab_size.saturating_sub(self.first_panel * PANEL).min(self.weights.panels() * PANEL);
+        let own = own.iter().map(|row| row.as_flattened()[..real].to_vec());
+        let Some(others) = ranks else {
+            return Ok(own.collect());
+        };
+        let rows = own.len();
+        let parts = others.all_gather(own.flatten().map(f64::from).collect())?;
+        let row = |row: usize| {
+            let of_rank = |part: &Vec<f64>| {
+                let columns = part.len() / rows;
+                part[row * columns..(row + 1) * columns].iter().map(|&logit| logit as f32).collect::<Vec<_>>()
+            };
+            parts.iter().flat_map(of_rank).collect()
+        };
+        Ok((0..rows).map(row).collect())
+    }
+}
+
+/// What all ranks' sums come to.
+fn finish(wants: &[Want], own: Vec<Total>, ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
+    let Some(others) = ranks else {
+        return Ok(wants.iter().zip(own).map(|(want, total)| want.score(total)).collect());
+    };
+    let numbers = wants.iter().zip(&own).flat_map(|(want, total)| total.numbers(want)).collect();
+    let parts = others.all_gather(numbers)?;
+    let mut parts: Vec<_> = parts.iter().map(|part| part.iter().copied()).collect();
+    let score = |want: &Want| {
+        let totals: Vec<Total> = parts.iter_mut().map(|part| Total::read(want, part)).collect();
+        want.score(Total::joined(&totals))
+    };
+    Ok(wants.iter().map(score).collect())
 }
 
 /// Some rows and one chunk.
@@ -145,13 +210,15 @@ impl WithSimd for Task<'_> {
     fn with_simd<S: Simd>(self, simd: S) -> Vec<Partial> {
         let mut partials: Vec<Partial> = self.wants.iter().map(Partial::new).collect();
         let mut tile = [[0.0; PANEL]; TILE_ROWS];
+        let vocab_size = self.head.vocab_size;
         for panel in self.head.panels(self.chunk) {
+            let at = self.head.first_panel + panel;
             let blocks = partials.chunks_mut(TILE_ROWS).zip(self.wants.chunks(TILE_ROWS));
             for (first, (partials, wants)) in (self.first..).step_by(TILE_ROWS).zip(blocks) {
                 let (w, out) = (self.head.weights, &mut tile[..wants.len()]);
                 Product { a: self.hidden, first, w, panel, out, write: Write::Set }.with_simd(simd);
                 for ((logits, partial), want) in tile.iter_mut().zip(partials).zip(wants) {
-                    partial.add(simd, want, panel, logits, self.head.vocab_size);
+                    partial.add(simd, want, at, logits, vocab_size);
                 }
             }
         }
@@ -214,9 +281,9 @@ mod tests {
         let mut packed = Weights::zeros(WeightType::F32, VOCAB, DEPTH);
         packed.set_rows(weights, DEPTH, |n| n, |k| k);
         let compute = Compute { arch: Arch::new(), activations: ActivationType::F32 };
-        let head = Head { compute, weights: &packed, vocab_size: VOCAB };
+        let head = Head { compute, weights: &packed, first_panel: 0, vocab_size: VOCAB };
         let row = |at: usize| ScoreRow { from: Hidden::Row(at), choice: choice(target(at)), extras };
-        head.scores(hidden, &(0..ROWS).map(row).collect::<Vec<_>>())
+        head.scores(hidden, &(0..ROWS).map(row).collect::<Vec<_>>(), &mut None).unwrap()
     }
 
     fn target(row: usize) -> u32 {

@@ -1,5 +1,7 @@
 //! A Llama's weights, packed for the CPU's products, and its forward pass.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 use surprisal_model::{Checkpoint, LlamaConfig};
 
@@ -8,9 +10,11 @@ use super::kv::LayerKv;
 use super::math;
 use super::matrix::{Compute, Write, multiply};
 use super::panels::{PANEL, Panels, Row, panels_for};
+use super::part::Part;
 use super::rope::{Angles, Rope};
 use super::weights::{WeightType, Weights};
 use crate::backend::ForwardBatch;
+use crate::communicator::{Communicator, RankLost};
 
 /// One decoder layer.
 #[derive(Debug)]
@@ -31,6 +35,9 @@ struct Linear {
     bias: Option<Vec<Row>>,
 }
 
+/// The other ranks of a group, if the model is divided.
+pub(crate) type Ranks = Option<Box<dyn Communicator>>;
+
 impl Linear {
     fn apply(&self, compute: Compute, x: &Panels, out: &mut Panels, write: Write) {
         multiply(compute, x, &self.weights, out, write);
@@ -38,9 +45,25 @@ impl Linear {
             math::add_bias(out, bias);
         }
     }
+
+    /// Adds a product to `out` of which each rank has a part of `x`, none where that is `None`.
+    fn add(&self, compute: Compute, x: Option<&Panels>, out: &mut Panels, ranks: &mut Ranks) -> Result<(), RankLost> {
+        let Some(others) = ranks else {
+            x.into_iter().for_each(|x| self.apply(compute, x, out, Write::Add));
+            return Ok(());
+        };
+        let mut sum = Panels::zeros(out.rows(), out.panels());
+        x.into_iter().for_each(|x| multiply(compute, x, &self.weights, &mut sum, Write::Set));
+        others.all_reduce(sum.all_mut())?;
+        out.add(&sum);
+        if let Some(bias) = &self.bias {
+            math::add_bias(out, bias);
+        }
+        Ok(())
+    }
 }
 
-/// The whole model.
+/// The whole model, or what one rank has of it.
 #[derive(Debug)]
 pub(crate) struct Llama {
     compute: Compute,
@@ -49,6 +72,8 @@ pub(crate) struct Llama {
     mlp_panels: usize,
     shape: Shape,
     rope: Rope,
+    /// The tokens that the embedding and the head are of.
+    vocab: Range<usize>,
     embedding: Weights,
     layers: Vec<Layer>,
     norm: Vec<Row>,
@@ -57,30 +82,36 @@ pub(crate) struct Llama {
 }
 
 impl Llama {
-    /// Reads and packs all tensors.
+    /// Reads and packs a part of all tensors.
     pub(crate) fn load(
         checkpoint: &Checkpoint,
         kind: WeightType,
         compute: Compute,
+        part: Part,
     ) -> Result<Self, surprisal_model::Error> {
         let config = checkpoint.config();
         // Before memory is taken for a configuration that its tensors do not bear out.
         checkpoint.check()?;
-        let loader = Loader { checkpoint, config, kind };
-        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        let embedding = loader.plain("model.embed_tokens.weight", vocab, hidden)?;
+        let (heads, kv_heads) = part.heads(config);
+        let (vocab, mlp) = (part.vocab(config), part.mlp(config));
+        let shape = shape(config, heads.len(), kv_heads.len());
+        let mlp_panels = panels_for(mlp.len());
+        let loader = Loader { checkpoint, config, kind, heads, kv_heads, mlp };
+        let hidden = config.hidden_size;
+        let embedding = loader.vocabulary("model.embed_tokens.weight", &vocab)?;
         let layers = (0..config.layers).map(|i| loader.layer(i)).collect::<Result<_, _>>()?;
         let head = match config.tie_word_embeddings {
             true => None,
-            false => Some(loader.plain("lm_head.weight", vocab, hidden)?),
+            false => Some(loader.vocabulary("lm_head.weight", &vocab)?),
         };
         Ok(Self {
             compute,
             hidden_size: hidden,
             eps: config.rms_norm_eps,
-            mlp_panels: panels_for(config.intermediate_size),
-            shape: shape(config),
+            mlp_panels,
+            shape,
             rope: Rope::new(config),
+            vocab,
             embedding,
             layers,
             norm: loader.vector("model.norm.weight", hidden)?,
@@ -101,15 +132,28 @@ impl Llama {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
+    /// The first panel of the vocabulary that the head is of.
+    pub(crate) fn first_vocab_panel(&self) -> usize {
+        self.vocab.start / PANEL
+    }
+
     /// Runs the batch's tokens through all layers; returns the residual stream, before the last norm.
-    pub(crate) fn forward(&self, batch: &ForwardBatch, kv: &mut [LayerKv]) -> Panels {
+    pub(crate) fn forward(
+        &self,
+        batch: &ForwardBatch,
+        kv: &mut [LayerKv],
+        ranks: &mut Ranks,
+    ) -> Result<Panels, RankLost> {
         let mut x = self.embed(&batch.tokens);
+        if let Some(others) = ranks {
+            others.all_reduce(x.all_mut())?;
+        }
         let angles = self.rope.angles(&batch.chunks);
         for (layer, kv) in self.layers.iter().zip(kv) {
-            self.attention(layer, batch, &angles, kv, &mut x);
-            self.mlp(layer, &mut x);
+            self.attention(layer, batch, &angles, kv, &mut x, ranks)?;
+            self.mlp(layer, &mut x, ranks)?;
         }
-        x
+        Ok(x)
     }
 
     /// The last norm: from the residual stream to what the head reads.
@@ -121,39 +165,58 @@ impl Llama {
         let mut x = Panels::zeros(tokens.len(), self.embedding.depth_panels());
         x.panels_mut().enumerate().for_each(|(panel, rows)| {
             for (row, &token) in rows.iter_mut().zip(tokens) {
-                *row = self.embedding.output_panel(token as usize, panel);
+                if self.vocab.contains(&(token as usize)) {
+                    *row = self.embedding.output_panel(token as usize - self.vocab.start, panel);
+                }
             }
         });
         x
     }
 
-    fn attention(&self, layer: &Layer, batch: &ForwardBatch, angles: &Angles, kv: &mut LayerKv, x: &mut Panels) {
+    fn attention(
+        &self,
+        layer: &Layer,
+        batch: &ForwardBatch,
+        angles: &Angles,
+        kv: &mut LayerKv,
+        x: &mut Panels,
+        ranks: &mut Ranks,
+    ) -> Result<(), RankLost> {
+        let attended = (self.shape.heads > 0).then(|| self.attended(layer, batch, angles, kv, x));
+        layer.output.add(self.compute, attended.as_ref(), x, ranks)
+    }
+
+    fn attended(&self, layer: &Layer, batch: &ForwardBatch, angles: &Angles, kv: &mut LayerKv, x: &Panels) -> Panels {
         let normed = math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, &layer.attention_norm);
         let mut qkv = Panels::zeros(x.rows(), layer.qkv.weights.panels());
         layer.qkv.apply(self.compute, &normed, &mut qkv, Write::Set);
         let norms = layer.head_norms.as_ref();
         let inputs = Inputs { shape: &self.shape, norms, angles, qkv: &qkv, chunks: &batch.chunks };
         attention::write_kv(self.compute.arch, &inputs, kv);
-        let attended = attention::attend(self.compute.arch, &inputs, kv);
-        layer.output.apply(self.compute, &attended, x, Write::Add);
+        attention::attend(self.compute.arch, &inputs, kv)
     }
 
-    fn mlp(&self, layer: &Layer, x: &mut Panels) {
+    fn mlp(&self, layer: &Layer, x: &mut Panels, ranks: &mut Ranks) -> Result<(), RankLost> {
+        let gated = (self.mlp_panels > 0).then(|| self.gated(layer, x));
+        layer.down.add(self.compute, gated.as_ref(), x, ranks)
+    }
+
+    fn gated(&self, layer: &Layer, x: &Panels) -> Panels {
         let normed = math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, &layer.mlp_norm);
         let mut gate_up = Panels::zeros(x.rows(), layer.gate_up.weights.panels());
         layer.gate_up.apply(self.compute, &normed, &mut gate_up, Write::Set);
         let (gate, up) = gate_up.split_mut(self.mlp_panels);
         math::silu_mul(self.compute.arch, gate, up);
         gate_up.truncate(self.mlp_panels);
-        layer.down.apply(self.compute, &gate_up, x, Write::Add);
+        gate_up
     }
 }
 
-/// The attention's shape as a checkpoint's configuration gives it.
-fn shape(config: &LlamaConfig) -> Shape {
+/// The attention's shape as a checkpoint's configuration gives it, for so many of its heads.
+fn shape(config: &LlamaConfig, heads: usize, kv_heads: usize) -> Shape {
     Shape {
-        heads: config.heads,
-        kv_heads: config.kv_heads,
+        heads,
+        kv_heads,
         head_dim: config.head_dim,
         head_panels: panels_for(config.head_dim),
         window: config.sliding_window.unwrap_or(usize::MAX),
@@ -161,11 +224,20 @@ fn shape(config: &LlamaConfig) -> Shape {
     }
 }
 
-/// Reads tensors and packs them, each head padded to whole panels.
+/// Reads parts of tensors and packs them, each head padded to whole panels.
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a LlamaConfig,
     kind: WeightType,
+    heads: Range<usize>,
+    kv_heads: Range<usize>,
+    mlp: Range<usize>,
+}
+
+/// Some rows of a matrix, and how many it has.
+struct Rows {
+    of: usize,
+    own: Range<usize>,
 }
 
 impl Loader<'_> {
@@ -175,13 +247,21 @@ impl Loader<'_> {
         let (hidden, mlp, head_dim) = (config.hidden_size, config.intermediate_size, config.head_dim);
         let padded = panels_for(head_dim) * PANEL;
         let pad = move |i: usize| i / head_dim * padded + i % head_dim;
-        let (queries, keys) = (config.heads * head_dim, config.kv_heads * head_dim);
+        let columns = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
+        let rows = |heads: usize, own: &Range<usize>| Rows { of: heads * head_dim, own: columns(own) };
 
-        let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
-        let qkv = qkv.map(|(tensor, outputs)| (name(&format!("self_attn.{tensor}")), outputs));
-        let mut output = Weights::zeros(self.kind, hidden, config.heads * padded);
-        self.pack(&name("self_attn.o_proj.weight"), hidden, queries, &mut output, |n| n, pad)?;
-        let gate_up = ["gate_proj", "up_proj"].map(|tensor| (name(&format!("mlp.{tensor}")), mlp));
+        let keys = || rows(config.kv_heads, &self.kv_heads);
+        let qkv = [("q_proj", rows(config.heads, &self.heads)), ("k_proj", keys()), ("v_proj", keys())];
+        let qkv = qkv.map(|(tensor, rows)| (name(&format!("self_attn.{tensor}")), rows));
+        let queries = config.heads * head_dim;
+        let mut output = Weights::zeros(self.kind, hidden, self.heads.len() * padded);
+        let own = columns(&self.heads);
+        self.pack(&name("self_attn.o_proj.weight"), [hidden, queries], [0..hidden, own], &mut output, |n| n, pad)?;
+        let mut down = Weights::zeros(self.kind, hidden, self.mlp.len());
+        let own = [0..hidden, self.mlp.clone()];
+        self.pack(&name("mlp.down_proj.weight"), [hidden, mlp], own, &mut down, |n| n, |k| k)?;
+        let gate_up = ["gate_proj", "up_proj"];
+        let gate_up = gate_up.map(|tensor| (name(&format!("mlp.{tensor}")), Rows { of: mlp, own: self.mlp.clone() }));
         let bias = |tensor: &str, has: bool| has.then(|| self.vector(&name(tensor), hidden)).transpose();
         let head_norm = |tensor: &str| self.vector(&name(tensor), head_dim);
         let head_norms = match config.qk_norm {
@@ -198,56 +278,59 @@ impl Loader<'_> {
             output: Linear { weights: output, bias: bias("self_attn.o_proj.bias", config.output_bias)? },
             mlp_norm: self.vector(&name("post_attention_layernorm.weight"), hidden)?,
             gate_up: self.fused(&gate_up, hidden, config.mlp_bias, |n| n)?,
-            down: Linear {
-                weights: self.plain(&name("mlp.down_proj.weight"), hidden, mlp)?,
-                bias: bias("mlp.down_proj.bias", config.mlp_bias)?,
-            },
+            down: Linear { weights: down, bias: bias("mlp.down_proj.bias", config.mlp_bias)? },
         })
     }
 
-    /// Several matrices of one input as one product: each from a panel of its own on, its outputs where `place` puts them.
+    /// Rows of several matrices of one input as one product: each from a panel of its own on, its outputs where `place` puts them.
     fn fused(
         &self,
-        parts: &[(String, usize)],
+        parts: &[(String, Rows)],
         depth: usize,
         has_bias: bool,
         place: impl Fn(usize) -> usize + Copy,
     ) -> Result<Linear, surprisal_model::Error> {
-        let panels = |outputs: usize| panels_for(place(outputs - 1) + 1);
-        let total: usize = parts.iter().map(|&(_, outputs)| panels(outputs)).sum();
+        let panels = |rows: &Rows| rows.own.len().checked_sub(1).map_or(0, |last| panels_for(place(last) + 1));
+        let total: usize = parts.iter().map(|(_, rows)| panels(rows)).sum();
         let mut weights = Weights::zeros(self.kind, total * PANEL, depth);
         let mut bias = vec![[0.0; PANEL]; total];
         let mut first = 0;
-        for (name, outputs) in parts {
-            self.pack(&format!("{name}.weight"), *outputs, depth, &mut weights, |n| first + place(n), |k| k)?;
+        for (name, rows) in parts {
+            let (shape, own) = ([rows.of, depth], [rows.own.clone(), 0..depth]);
+            self.pack(&format!("{name}.weight"), shape, own, &mut weights, |n| first + place(n), |k| k)?;
             if has_bias {
-                for (n, value) in self.read(&format!("{name}.bias"), &[*outputs])?.into_iter().enumerate() {
+                let values = self.read(&format!("{name}.bias"), &[rows.of])?;
+                for (n, &value) in values[rows.own.clone()].iter().enumerate() {
                     bias.as_flattened_mut()[first + place(n)] = value;
                 }
             }
-            first += panels(*outputs) * PANEL;
+            first += panels(rows) * PANEL;
         }
         Ok(Linear { weights, bias: has_bias.then_some(bias) })
     }
 
-    fn plain(&self, name: &str, outputs: usize, depth: usize) -> Result<Weights, surprisal_model::Error> {
-        let mut weights = Weights::zeros(self.kind, outputs, depth);
-        self.pack(name, outputs, depth, &mut weights, |n| n, |k| k)?;
+    /// Some tokens' rows of the embedding or the head.
+    fn vocabulary(&self, name: &str, tokens: &Range<usize>) -> Result<Weights, surprisal_model::Error> {
+        let LlamaConfig { vocab_size, hidden_size: hidden, .. } = *self.config;
+        let mut weights = Weights::zeros(self.kind, tokens.len(), hidden);
+        self.pack(name, [vocab_size, hidden], [tokens.clone(), 0..hidden], &mut weights, |n| n, |k| k)?;
         Ok(weights)
     }
 
-    /// Packs a matrix as it is read: its row `i` becomes output `output(i)`, its column `j` depth `input(j)`.
+    /// Packs some rows and columns of a matrix as they are read: the `i`-th of these rows becomes output `output(i)`, the `j`-th
+    /// of these columns depth `input(j)`.
     fn pack(
         &self,
         name: &str,
-        outputs: usize,
-        depth: usize,
+        shape: [usize; 2],
+        own: [Range<usize>; 2],
         weights: &mut Weights,
         output: impl Fn(usize) -> usize,
         input: impl Fn(usize) -> usize + Copy,
     ) -> Result<(), surprisal_model::Error> {
-        self.checkpoint.read_slabs(name, &[outputs, depth], |first, rows| {
-            weights.set_rows(rows, depth, |n| output(first + n), input);
+        let columns = own[1].len();
+        self.checkpoint.read_part(name, shape, own, |first, rows| {
+            weights.set_rows(rows, columns, |n| output(first + n), input);
         })
     }
 

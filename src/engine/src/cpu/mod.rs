@@ -2,6 +2,7 @@
 
 mod attention;
 mod bf16;
+mod group;
 mod head;
 mod instructions;
 mod kv;
@@ -9,6 +10,7 @@ mod llama;
 mod math;
 mod matrix;
 mod panels;
+mod part;
 mod probe;
 mod rope;
 mod sums;
@@ -20,12 +22,15 @@ use pulp::Arch;
 use surprisal_model::Checkpoint;
 
 use crate::backend::{BLOCK_TOKENS, Backend, BackendError, ForwardBatch, Hidden, Limits, TokenScore};
+use crate::communicator::RankLost;
+pub use group::CpuGroup;
 use head::Head;
 pub use instructions::Instructions;
 use kv::{HiddenStore, LayerKv};
-use llama::Llama;
+use llama::{Llama, Ranks};
 use matrix::Compute;
 use panels::{PANEL, Panels, panels_for};
+use part::Part;
 pub use probe::Probe;
 pub use weights::WeightType;
 
@@ -122,11 +127,12 @@ pub enum LoadError {
     Threads(String),
 }
 
-/// A Llama on the CPU.
+/// A Llama on the CPU, or one rank's part of it.
 #[derive(Debug)]
 pub struct CpuBackend {
     compute: Compute,
     model: Llama,
+    ranks: Ranks,
     kv: Vec<LayerKv>,
     hidden: HiddenStore,
     limits: Limits,
@@ -137,27 +143,35 @@ pub struct CpuBackend {
 impl CpuBackend {
     /// Loads a checkpoint and allocates its KV cache.
     pub fn load(checkpoint: &Checkpoint, config: CpuConfig) -> Result<Self, LoadError> {
+        Self::load_part(checkpoint, config, None)
+    }
+
+    /// Loads one rank's part; `config` is the whole group's.
+    fn load_part(checkpoint: &Checkpoint, config: CpuConfig, ranks: Ranks) -> Result<Self, LoadError> {
         let model_config = checkpoint.config();
-        let block = block_bytes(checkpoint);
+        let part = ranks.as_ref().map_or(Part::WHOLE, |own| Part { rank: own.rank(), size: own.size() });
+        let block = block_bytes(checkpoint, part.size);
         let blocks = config.cache_bytes / block;
         if blocks == 0 {
             return Err(LoadError::CacheTooSmall { bytes: config.cache_bytes, block });
         }
         let max_length = model_config.max_positions.min(config.max_length.unwrap_or(usize::MAX));
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.threads)
-            .thread_name(|i| format!("surprisal-cpu-{i}"))
+            .num_threads(part.threads(config.threads))
+            .thread_name(move |i| format!("surprisal-cpu-{}-{i}", part.rank))
             .build()
             .map_err(|error| LoadError::Threads(error.to_string()))?;
         let lacking = || LoadError::Instructions(config.instructions);
         let compute = config.instructions.compute(config.activations).ok_or_else(lacking)?;
         let stored = if checkpoint.is_bf16() { WeightType::Bf16 } else { WeightType::F32 };
         let weights = config.weights.unwrap_or(stored);
-        let model = pool.install(|| Llama::load(checkpoint, weights, compute))?;
-        let numerics = format!("{}{}-cpu-{NUMERICS}", weights.name(), compute.activations.suffix());
+        let model = pool.install(|| Llama::load(checkpoint, weights, compute, part))?;
+        let group = if part.size > 1 { format!("-tp{}", part.size) } else { String::new() };
+        let numerics = format!("{}{}-cpu-{NUMERICS}{group}", weights.name(), compute.activations.suffix());
         let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();
         Ok(Self {
             compute,
+            ranks,
             kv,
             hidden: HiddenStore::new(blocks, panels_for(model_config.hidden_size)),
             limits: Limits { vocab_size: model_config.vocab_size, max_length, blocks },
@@ -184,12 +198,13 @@ pub fn vector_bits() -> usize {
     Arch::new().dispatch(matrix::VectorBits)
 }
 
-/// Bytes of one block: keys and values of all layers, and one hidden state.
-fn block_bytes(checkpoint: &Checkpoint) -> usize {
+/// Bytes of one block on all ranks together: keys and values of all layers, and each rank's hidden state.
+fn block_bytes(checkpoint: &Checkpoint, ranks: usize) -> usize {
     let config = checkpoint.config();
     let head_columns = panels_for(config.head_dim) * PANEL;
-    let kv = 2 * config.layers * config.kv_heads * head_columns * BLOCK_TOKENS;
-    (kv + panels_for(config.hidden_size) * PANEL) * size_of::<f32>()
+    let kv_heads: usize = (0..ranks).map(|rank| Part { rank, size: ranks }.heads(config).1.len()).sum();
+    let kv = 2 * config.layers * kv_heads * head_columns * BLOCK_TOKENS;
+    (kv + ranks * panels_for(config.hidden_size) * PANEL) * size_of::<f32>()
 }
 
 impl Backend for CpuBackend {
@@ -198,21 +213,28 @@ impl Backend for CpuBackend {
     }
 
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
-        let Self { compute, model, kv, hidden, limits, pool, .. } = self;
-        Ok(pool.install(|| {
+        self.computed(batch).map_err(|lost| BackendError(lost.to_string()))
+    }
+}
+
+impl CpuBackend {
+    fn computed(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, RankLost> {
+        let Self { compute, model, ranks, kv, hidden, limits, pool, .. } = self;
+        pool.install(|| {
             for copy in &batch.copies {
                 kv.iter_mut().for_each(|layer| layer.copy(copy));
                 hidden.copy(copy);
             }
-            let x = model.forward(batch, kv);
+            let x = model.forward(batch, kv, ranks)?;
             let (normed, place) = needed_rows(model, batch, &x);
             let inputs = head_inputs(batch, hidden, &normed, &place);
             for &(row, block) in &batch.keep {
                 hidden.put(block, &normed, place[&row]);
             }
-            Head { compute: *compute, weights: model.head(), vocab_size: limits.vocab_size }
-                .scores(&inputs, &batch.scores)
-        }))
+            let (weights, first_panel) = (model.head(), model.first_vocab_panel());
+            let head = Head { compute: *compute, weights, first_panel, vocab_size: limits.vocab_size };
+            head.scores(&inputs, &batch.scores, ranks)
+        })
     }
 }
 

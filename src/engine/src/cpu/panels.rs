@@ -44,6 +44,18 @@ impl Panels {
         &self.data
     }
 
+    /// All values.
+    pub(crate) fn all_mut(&mut self) -> &mut [f32] {
+        self.data.as_flattened_mut()
+    }
+
+    /// Adds the same panels and rows of another.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.data.par_iter_mut().zip(&other.data).for_each(|(row, other)| {
+            row.iter_mut().zip(other).for_each(|(value, other)| *value += other);
+        });
+    }
+
     /// The first panels, apart from the rest.
     pub(crate) fn split_mut(&mut self, panels: usize) -> (&mut [Row], &mut [Row]) {
         self.data.split_at_mut(panels * self.rows)

@@ -109,7 +109,8 @@ impl Probe {
         };
         let targets: Vec<ScoreRow> = (0..rows).map(score).collect();
         Self::new(2 * rows * depth * vocabulary, move || {
-            Head { compute, weights: &weights, vocab_size: vocabulary }.scores(&hidden, &targets);
+            let head = Head { compute, weights: &weights, first_panel: 0, vocab_size: vocabulary };
+            let _ = head.scores(&hidden, &targets, &mut None);
         })
     }
 

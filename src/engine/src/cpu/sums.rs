@@ -38,29 +38,91 @@ struct Extra {
     top: Vec<(u32, f32)>,
 }
 
+/// A row's sums over the whole vocabulary, or over a rank's part of it, in f64.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Total {
+    max: f32,
+    sum: f64,
+    target: Option<f32>,
+    weighted: f64,
+    greater: u32,
+    top: Vec<(u32, f32)>,
+}
+
+impl Total {
+    /// Puts a row's chunks together, in order.
+    pub(crate) fn of<'a>(chunks: impl IntoIterator<Item = &'a Partial>) -> Self {
+        let none = Extra::default();
+        let part = |partial: &'a Partial| {
+            let extra = partial.extra.as_deref().unwrap_or(&none);
+            let (weighted, greater, top) = (extra.weighted, extra.greater, extra.top.clone());
+            Self { max: partial.max, sum: f64::from(partial.sum), target: partial.target, weighted, greater, top }
+        };
+        Self::joined(&chunks.into_iter().map(part).collect::<Vec<_>>())
+    }
+
+    /// Puts parts of the vocabulary together, in order.
+    pub(crate) fn joined(parts: &[Self]) -> Self {
+        let max = parts.iter().map(|part| part.max).fold(f32::NEG_INFINITY, f32::max);
+        // A part of no tokens has no maximum, and nothing to add.
+        let parts = || parts.iter().filter(|part| part.max > f32::NEG_INFINITY);
+        // H = ln sum - E[logit - max], each part's own maximum replaced by the row's.
+        let weighted = |part: &Self| {
+            let shift = f64::from(part.max - max);
+            shift.exp() * (part.weighted + part.sum * shift)
+        };
+        let mut top: Vec<(u32, f32)> = parts().flat_map(|part| part.top.iter().copied()).collect();
+        top.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+        Self {
+            max,
+            sum: parts().map(|part| part.sum * f64::from(part.max - max).exp()).sum(),
+            target: parts().find_map(|part| part.target),
+            weighted: parts().map(weighted).sum(),
+            greater: parts().map(|part| part.greater).sum(),
+            top,
+        }
+    }
+
+    /// As numbers, for other ranks; how many depends on what is wanted alone.
+    pub(crate) fn numbers(&self, want: &Want) -> Vec<f64> {
+        let target = self.target.map_or(f64::NAN, f64::from);
+        let mut numbers = vec![f64::from(self.max), self.sum, target, self.weighted, f64::from(self.greater)];
+        let top = self.top.iter().map(|&(id, logit)| [f64::from(id), f64::from(logit)]);
+        let nobody = std::iter::repeat([f64::NAN; 2]);
+        numbers.extend(top.chain(nobody).take(want.extras.top.into()).flatten());
+        numbers
+    }
+
+    /// From the next of such numbers; those that are missing read as nothing.
+    pub(crate) fn read(want: &Want, numbers: &mut impl Iterator<Item = f64>) -> Self {
+        let mut next = || numbers.next().unwrap_or(f64::NAN);
+        let [max, sum, target, weighted, greater] = std::array::from_fn(|_| next());
+        let top = (0..want.extras.top).map(|_| (next(), next())).filter(|(id, _)| !id.is_nan());
+        Self {
+            max: max as f32,
+            sum,
+            target: (!target.is_nan()).then_some(target as f32),
+            weighted,
+            greater: greater as u32,
+            top: top.map(|(id, logit)| (id as u32, logit as f32)).collect(),
+        }
+    }
+}
+
 impl Want {
-    /// Puts a row's chunks together, in order, in f64.
-    pub(crate) fn combine(&self, chunks: &[&Partial]) -> TokenScore {
-        let max = chunks.iter().map(|part| part.max).fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = chunks.iter().map(|p| f64::from(p.sum) * f64::from(p.max - max).exp()).sum();
-        let target = chunks.iter().filter_map(|part| part.target).fold(f32::NAN, |_, logit| logit);
-        let logprob = |logit: f32| (f64::from(logit) - f64::from(max) - sum.ln()) as f32;
+    /// What the whole vocabulary's sums say of the token.
+    pub(crate) fn score(&self, total: Total) -> TokenScore {
+        let (max, sum) = (f64::from(total.max), total.sum);
+        let logprob = |logit: f32| (f64::from(logit) - max - sum.ln()) as f32;
         let position = (!self.extras.is_empty()).then(|| {
-            let extras = || chunks.iter().filter_map(|part| Some((part, part.extra.as_ref()?)));
-            // H = ln sum - E[logit - max], each chunk's own maximum replaced by the row's.
-            let weighted = extras().map(|(part, extra)| {
-                let shift = f64::from(part.max - max);
-                shift.exp() * (extra.weighted + f64::from(part.sum) * shift)
-            });
-            let mut top: Vec<(u32, f32)> = extras().flat_map(|(_, extra)| extra.top.iter().copied()).collect();
-            top.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+            let top = total.top.into_iter().take(self.extras.top.into());
             Box::new(Position {
-                rank: self.extras.rank.then(|| 1 + extras().map(|(_, extra)| extra.greater).sum::<u32>()),
-                entropy: self.extras.entropy.then(|| (sum.ln() - weighted.sum::<f64>() / sum) as f32),
-                top: top.into_iter().take(self.extras.top.into()).map(|(id, logit)| (id, logprob(logit))).collect(),
+                rank: self.extras.rank.then_some(1 + total.greater),
+                entropy: self.extras.entropy.then(|| (sum.ln() - total.weighted / sum) as f32),
+                top: top.map(|(id, logit)| (id, logprob(logit))).collect(),
             })
         });
-        TokenScore { token: self.target, logprob: logprob(target), position }
+        TokenScore { token: self.target, logprob: logprob(total.target.unwrap_or(f32::NAN)), position }
     }
 }
 

@@ -1,0 +1,256 @@
+//! Tensor parallelism on the CPU: one rank's numbers, the same bits every time, no more of the weights read than a rank has, and an
+//! end, not a wait, when a rank dies.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use surprisal_engine::{
+    BackendError, Communicator, CpuBackend, CpuConfig, CpuGroup, Engine, Event, Extras, Generation, Query, RankLost,
+    Sampling, SchedulerConfig, ScoreError, Scorer, Scores, ThreadCommunicator,
+};
+use surprisal_model::Checkpoint;
+use surprisal_tests::large::{self, Layout};
+use surprisal_tests::reference;
+use surprisal_tests::tiny::{TinyLlama, random_tokens};
+
+const ALL: Extras = Extras { top: 5, rank: true, entropy: true };
+
+fn config() -> CpuConfig {
+    CpuConfig { cache_bytes: 64 << 20, threads: 2, ..CpuConfig::default() }
+}
+
+fn group(dir: &Path, ranks: usize, scheduler: SchedulerConfig) -> Engine {
+    let backend = CpuGroup::load(&Checkpoint::open(dir).unwrap(), config(), ranks).unwrap();
+    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+    Engine::start("group".into(), fingerprint, device, backend, scheduler).unwrap()
+}
+
+fn alone(dir: &Path) -> Engine {
+    let backend = CpuBackend::load(&Checkpoint::open(dir).unwrap(), config()).unwrap();
+    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+    Engine::start("alone".into(), fingerprint, device, backend, SchedulerConfig::default()).unwrap()
+}
+
+#[tokio::main]
+async fn ask(engine: &Engine, queries: &[Query]) -> Vec<Scores> {
+    let answers = join_all(queries.iter().map(|query| engine.score(query.clone()))).await;
+    answers.into_iter().map(Result::unwrap).collect()
+}
+
+fn worst(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).map(|(&got, &want)| (f64::from(got) - f64::from(want)).abs()).fold(0.0, f64::max)
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("golden").unwrap().map(|entry| entry.unwrap().path());
+    let mut fixtures: Vec<_> = entries.filter(|path| path.join("expected.json").exists()).collect();
+    fixtures.sort();
+    fixtures
+}
+
+fn tokens_of(dir: &Path) -> Vec<u32> {
+    let expected: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("expected.json")).unwrap()).unwrap();
+    expected["cases"][0]["tokens"].as_array().unwrap().iter().map(|token| token.as_u64().unwrap() as u32).collect()
+}
+
+/// Every architecture and option, and more ranks than it has key-value heads, or heads, or panels of the vocabulary.
+#[test]
+fn every_fixture_scores_the_same_in_2_4_and_8_ranks() {
+    for dir in fixtures() {
+        let query = Query { extras: ALL, ..Query::new(tokens_of(&dir), 1) };
+        let want = ask(&alone(&dir), std::slice::from_ref(&query)).remove(0);
+        for ranks in [2, 4, 8] {
+            let got = ask(&group(&dir, ranks, SchedulerConfig::default()), std::slice::from_ref(&query)).remove(0);
+            let (name, worst) = (dir.file_name().unwrap().display(), worst(&got.logprobs, &want.logprobs));
+            println!("{name:<28} {ranks} ranks, {:>5} tokens, maximal difference {worst:.2e}", query.tokens.len());
+            assert!(worst <= 2e-6, "{name} in {ranks} ranks: maximal difference {worst:e}");
+            for (got, want) in got.positions.iter().zip(&want.positions) {
+                assert!((got.entropy.unwrap() - want.entropy.unwrap()).abs() < 1e-5);
+                assert_eq!(got.top.len(), want.top.len());
+                assert!(got.top.iter().zip(&want.top).all(|(got, want)| (got.1 - want.1).abs() < 1e-5));
+            }
+            assert_eq!(got.positions.len(), want.positions.len());
+        }
+    }
+}
+
+fn bits(scores: &[Scores]) -> Vec<Vec<u32>> {
+    scores.iter().map(|scores| scores.logprobs.iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// Alone or in company, whole or in chunks, cold or warm, on this run of the program or another one.
+    #[test]
+    fn same_query_same_bits(seed in any::<u64>(), ranks in 2usize..6, token_budget in 1usize..150, max_running in 1usize..9) {
+        let model = TinyLlama { layers: 2, ..TinyLlama::default() };
+        let dir = tempfile::tempdir().unwrap();
+        model.write(dir.path(), 3);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let shared = random_tokens(&mut rng, model.vocab, 70);
+        let queries: Vec<Query> = (0..6).map(|_| {
+            let mut tokens = shared[..rng.random_range(1..70)].to_vec();
+            let more = rng.random_range(1..60);
+            tokens.extend(random_tokens(&mut rng, model.vocab, more));
+            Query::new(tokens, 1)
+        }).collect();
+        let whole = group(dir.path(), ranks, SchedulerConfig { token_budget: 1 << 20, max_running: 1 });
+        let apart: Vec<Scores> = queries.iter().map(|query| ask(&whole, std::slice::from_ref(query)).remove(0)).collect();
+        let cut = group(dir.path(), ranks, SchedulerConfig { token_budget, max_running });
+        prop_assert_eq!(bits(&ask(&cut, &queries)), bits(&apart));
+        prop_assert_eq!(bits(&ask(&cut, &queries)), bits(&apart), "warm");
+    }
+}
+
+/// A drawn token is the one that a single rank draws, and its log-probability that of a token given.
+#[test]
+fn what_is_written_is_what_would_be_scored() {
+    let model = TinyLlama::default();
+    let dir = tempfile::tempdir().unwrap();
+    model.write(dir.path(), 5);
+    let prompt = random_tokens(&mut ChaCha8Rng::seed_from_u64(2), model.vocab, 20);
+    let sampling = Sampling { temperature: 1.0, top_p: 0.9, seed: 11, ..Sampling::GREEDY };
+    let generation = Generation { max_tokens: 30, sampling, stop: Vec::new(), extras: Extras::default() };
+    let written = |engine: &Engine| write(engine, &Query::new(prompt.clone(), 1), generation.clone());
+    let (three, one) = (group(dir.path(), 3, SchedulerConfig::default()), alone(dir.path()));
+    let (tokens, logprobs): (Vec<u32>, Vec<f32>) = written(&three).into_iter().unzip();
+    assert_eq!(tokens.len(), 30);
+    assert_eq!(tokens, written(&one).into_iter().map(|token| token.0).collect::<Vec<_>>());
+    let from = prompt.len();
+    let cold = group(dir.path(), 3, SchedulerConfig::default());
+    let given = ask(&cold, &[Query::new([&prompt[..], &tokens].concat(), from)]);
+    assert_eq!(bits(&given)[0], logprobs.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+}
+
+#[tokio::main]
+async fn write(engine: &Engine, query: &Query, generation: Generation) -> Vec<(u32, f32)> {
+    let mut events = engine.generate(query.clone(), generation);
+    let mut tokens = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let Event::Token(token) = event.unwrap() {
+            tokens.push((token.id, token.logprob));
+        }
+    }
+    tokens
+}
+
+/// A rank that panics at a certain sum, once.
+#[derive(Debug)]
+struct Mortal {
+    inner: ThreadCommunicator,
+    /// Sums until the end of rank 1.
+    left: Arc<AtomicUsize>,
+}
+
+impl Communicator for Mortal {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
+    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), RankLost> {
+        assert!(self.rank() != 1 || self.left.fetch_sub(1, Ordering::SeqCst) != 1, "a fault is injected");
+        self.inner.all_reduce(values)
+    }
+
+    fn all_gather(&mut self, values: Vec<f64>) -> Result<Vec<Vec<f64>>, RankLost> {
+        self.inner.all_gather(values)
+    }
+}
+
+/// Whoever waits is told which rank it was; then the model is loaded anew, and the answers have the bits they would have had.
+#[test]
+fn a_rank_that_dies_fails_what_was_asked_and_comes_back() {
+    let model = TinyLlama::default();
+    let dir = tempfile::tempdir().unwrap();
+    model.write(dir.path(), 5);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let queries: Vec<Query> = (0..8).map(|_| Query::new(random_tokens(&mut rng, model.vocab, 40), 1)).collect();
+    let want = bits(&ask(&group(dir.path(), 3, SchedulerConfig::default()), &queries));
+    for sums in [1, 4, 30] {
+        let left = Arc::new(AtomicUsize::new(sums));
+        let (path, kept) = (dir.path().to_owned(), Arc::clone(&left));
+        let mut load = move || {
+            let mortal = |inner| Box::new(Mortal { inner, left: Arc::clone(&kept) }) as Box<dyn Communicator>;
+            let ranks = ThreadCommunicator::group(3).into_iter().map(mortal).collect();
+            CpuGroup::load_over(&Checkpoint::open(&path).unwrap(), config(), ranks)
+                .map_err(|error| BackendError(error.to_string()))
+        };
+        let backend = load().unwrap();
+        let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
+        let (name, fingerprint) = ("group".to_owned(), backend.fingerprint().to_owned());
+        let engine =
+            Engine::start_lasting(name, fingerprint, String::new(), backend, scheduler, Some(Box::new(load))).unwrap();
+        let outcomes = try_all(&engine, &queries);
+        let lost = ScoreError::Lost("rank 1 of 3 died: the model is loaded anew".to_owned());
+        let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+        assert!(failed.contains(&&lost), "{failed:?}");
+        assert!(failed.iter().all(|error| matches!(error, ScoreError::Lost(_) | ScoreError::Stopped)), "{failed:?}");
+        while !engine.is_alive() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(bits(&ask(&engine, &queries)), want);
+        assert_eq!(engine.stats().restarts, 1);
+    }
+}
+
+#[tokio::main]
+async fn try_all(engine: &Engine, queries: &[Query]) -> Vec<Result<Scores, ScoreError>> {
+    join_all(queries.iter().map(|query| engine.score(query.clone()))).await
+}
+
+/// What a rank does not have may be anything: the others find out.
+#[test]
+fn a_rank_reads_its_own_weights_alone() {
+    let model = TinyLlama { heads: 4, kv_heads: 4, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let mut tensors = model.write(dir.path(), 5);
+    // Rank 1 of 2 has the last half of the columns of every matrix that is divided by inputs.
+    let down = tensors.get_mut("model.layers.1.mlp.down_proj.weight").unwrap();
+    let (row, columns) = (7, down.0[1]);
+    down.1[row * columns + columns - 1] = f32::NAN;
+    surprisal_tests::tiny::write_tensors(dir.path(), &tensors);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let (name, shape) = ("model.layers.1.mlp.down_proj.weight", [model.hidden, model.intermediate]);
+    let half = model.intermediate / 2;
+    let mut read = Vec::new();
+    checkpoint.read_part(name, shape, [0..model.hidden, 0..half], |_, values| read.extend_from_slice(values)).unwrap();
+    let want: Vec<f32> = tensors[name].1.chunks(columns).flat_map(|row| &row[..half]).copied().collect();
+    assert_eq!(read, want);
+    let error = checkpoint.read_part(name, shape, [0..model.hidden, half..columns], |_, _| ()).unwrap_err().to_string();
+    assert!(error.contains(&format!("NaN at index {}", row * columns + columns - 1)), "{error}");
+    let error = CpuGroup::load(&checkpoint, config(), 2).unwrap_err().to_string();
+    assert!(error.contains(name), "{error}");
+}
+
+/// The layouts in which Llama-3.1-405B is published in FP8, all 126 layers, in one rank and in eight.
+#[test]
+fn llama_405b_in_fp8_matches_what_its_weights_stand_for() {
+    for (seed, layout) in (1..).zip(Layout::ALL) {
+        let dir = tempfile::tempdir().unwrap();
+        let tensors = layout.write(dir.path(), seed);
+        let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(seed), large::SHAPE.vocab, 12);
+        let want = reference::logprobs(&large::SHAPE, &tensors, &tokens);
+        drop(tensors);
+        let query = [Query::new(tokens, 1)];
+        let one = ask(&alone(dir.path()), &query).remove(0).logprobs;
+        let eight = ask(&group(dir.path(), 8, SchedulerConfig::default()), &query).remove(0).logprobs;
+        let error =
+            |got: &[f32]| got.iter().zip(&want).map(|(&got, want)| (f64::from(got) - want).abs()).fold(0.0, f64::max);
+        println!("{layout:?}: maximal error {:.2e}, in eight ranks {:.2e}", error(&one), error(&eight));
+        assert!(one.len() == want.len() && error(&one) < 2e-5 && error(&eight) < 2e-5, "{layout:?}: {one:?} {want:?}");
+    }
+}
