@@ -1,6 +1,6 @@
 //! Where the native engine computes: a GPU if one was asked for, or found, and the CPU otherwise.
 
-use surprisal_engine::{BackendError, CpuBackend, Engine, LoadError};
+use surprisal_engine::{Backend, BackendError, CpuBackend, CpuGroup, Engine, LoadError};
 use surprisal_model::Checkpoint;
 
 use crate::error::Error;
@@ -21,12 +21,27 @@ pub(crate) fn start(
         return Err(Error::NoCuda);
     }
     let config = settings.cpu();
-    let backend = CpuBackend::load(checkpoint, config)?;
-    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
-    let rebuild = anew(open, fingerprint.clone(), move |checkpoint| {
-        let backend = CpuBackend::load(checkpoint, config)?;
-        Ok((backend.fingerprint().to_owned(), backend))
-    });
+    match settings.tensor_parallel_size {
+        1 => lasting(checkpoint, settings, open, move |checkpoint| {
+            let backend = CpuBackend::load(checkpoint, config)?;
+            Ok((backend.fingerprint().to_owned(), backend.device(), backend))
+        }),
+        ranks => lasting(checkpoint, settings, open, move |checkpoint| {
+            let backend = CpuGroup::load(checkpoint, config, ranks)?;
+            Ok((backend.fingerprint().to_owned(), backend.device(), backend))
+        }),
+    }
+}
+
+/// An engine that loads its model again if need be. `load` gives a fingerprint, the device in words, and the backend.
+fn lasting<B: Backend>(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    open: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
+    load: impl Fn(&Checkpoint) -> Result<(String, String, B), LoadError> + Send + 'static,
+) -> Result<Engine, Error> {
+    let (fingerprint, device, backend) = load(checkpoint)?;
+    let rebuild = anew(open, fingerprint.clone(), load);
     let (name, scheduler) = (settings.model.clone(), settings.scheduler());
     Ok(Engine::start_lasting(name, fingerprint, device, backend, scheduler, Some(Box::new(rebuild)))?)
 }
@@ -35,13 +50,13 @@ pub(crate) fn start(
 fn anew<B>(
     open: impl Fn() -> Result<Checkpoint, surprisal_model::Error>,
     fingerprint: String,
-    load: impl Fn(&Checkpoint) -> Result<(String, B), LoadError>,
+    load: impl Fn(&Checkpoint) -> Result<(String, String, B), LoadError>,
 ) -> impl FnMut() -> Result<B, BackendError> {
     move || {
         let checkpoint = open().map_err(|error| BackendError(error.to_string()))?;
         match load(&checkpoint).map_err(|error| BackendError(error.to_string()))? {
-            (same, backend) if same == fingerprint => Ok(backend),
-            (other, _) => Err(BackendError(format!("the model is another one now: {other}, not {fingerprint}"))),
+            (same, _, backend) if same == fingerprint => Ok(backend),
+            (other, ..) => Err(BackendError(format!("the model is another one now: {other}, not {fingerprint}"))),
         }
     }
 }
@@ -51,6 +66,7 @@ mod gpu {
     //! The GPU's part, of programs that were built with it.
 
     use std::path::PathBuf;
+    use std::sync::Mutex;
 
     use etcetera::BaseStrategy;
     use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu};
@@ -85,14 +101,13 @@ mod gpu {
         reopen: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
     ) -> Result<Engine, Error> {
         let (config, Found { index, gpu }) = (config(settings), found);
-        let backend = CudaBackend::load(gpu, checkpoint, config)?;
-        let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
-        let rebuild = anew(reopen, fingerprint.clone(), move |checkpoint| {
-            let backend = CudaBackend::load(open(index)?, checkpoint, config)?;
-            Ok((backend.fingerprint().to_owned(), backend))
-        });
-        let (name, scheduler) = (settings.model.clone(), settings.scheduler());
-        Ok(Engine::start_lasting(name, fingerprint, device, backend, scheduler, Some(Box::new(rebuild)))?)
+        let found = Mutex::new(Some(gpu));
+        lasting(checkpoint, settings, reopen, move |checkpoint| {
+            // The one that was found, and after it, should its engine die, the same one opened anew.
+            let gpu = found.lock().ok().and_then(|mut found| found.take());
+            let backend = CudaBackend::load(gpu.map_or_else(|| open(index), Ok)?, checkpoint, config)?;
+            Ok((backend.fingerprint().to_owned(), backend.device(), backend))
+        })
     }
 
     fn config(settings: &Settings) -> CudaConfig {

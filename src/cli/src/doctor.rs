@@ -6,14 +6,17 @@ use surprisal_model::{Footprint, hub};
 
 use crate::error::Error;
 
-/// Device memory in bytes, as the makers count it.
-const GPUS: [(&str, u64); 5] = [
-    ("A100 40 GB", 40_000_000_000),
-    ("A100 80 GB", 80_000_000_000),
-    ("H100 80 GB", 80_000_000_000),
-    ("H200 141 GB", 141_000_000_000),
-    ("B200 180 GB", 180_000_000_000),
+/// Device memory in bytes, as the makers count it, and dense bf16 products in TFLOP/s, as their data sheets have it.
+const GPUS: [(&str, u64, u64); 5] = [
+    ("A100 40 GB", 40_000_000_000, 312),
+    ("A100 80 GB", 80_000_000_000, 312),
+    ("H100 80 GB", 80_000_000_000, 989),
+    ("H200 141 GB", 141_000_000_000, 989),
+    ("B200 180 GB", 180_000_000_000, 2250),
 ];
+
+/// The length that the rate is of, in tokens.
+const RATE_LENGTH: u64 = 2048;
 
 /// Bytes of one number in a GPU's KV cache: bf16.
 const GPU_KV_BYTES: u64 = 2;
@@ -23,6 +26,9 @@ pub(crate) struct Args {
     /// A model to plan for: a folder, a config.json, or an id on the Hugging Face hub
     #[arg(long)]
     model: Option<String>,
+    /// Devices to divide it among [default: the least power of two that holds it]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4096), requires = "model")]
+    tensor_parallel_size: Option<u64>,
     /// Print everything as JSON
     #[arg(long)]
     json: bool,
@@ -60,16 +66,23 @@ struct Model {
 #[derive(Debug, Serialize)]
 struct Gpu {
     kind: &'static str,
-    /// The least power of two that holds the weights and one longest sequence.
+    /// The least power of two that holds the weights and one longest sequence, or as many as were asked for.
     count: u64,
-    /// Tokens of cache beside the weights, on so many.
+    /// Bytes of weights on each.
+    weight_bytes: u64,
+    /// Tokens of cache beside the weights, on so many; absent if the weights do not fit.
     cache_tokens: Option<u64>,
+    /// Tokens a second that so many would score at their peak rate in bf16, in texts of 2048: a bound, not a promise.
+    peak_tokens_per_second: u64,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let machine = Machine::look();
     let model = match &args.model {
-        Some(model) => Some(plan(&Footprint::parse(&std::fs::read_to_string(hub::config_json(model)?)?)?, &machine)),
+        Some(model) => {
+            let footprint = Footprint::parse(&std::fs::read_to_string(hub::config_json(model)?)?)?;
+            Some(plan(&footprint, &machine, args.tensor_parallel_size))
+        }
         None => None,
     };
     let report = Report { machine, model };
@@ -100,13 +113,19 @@ fn memory(meminfo: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn plan(footprint: &Footprint, machine: &Machine) -> Model {
+fn plan(footprint: &Footprint, machine: &Machine, ranks: Option<u64>) -> Model {
     let longest = footprint.config.max_positions;
     let cpu_bytes = footprint.parameters * 4;
     let room = machine.memory_bytes.and_then(|memory| (memory - memory / 10).checked_sub(cpu_bytes));
-    let gpu = |&(kind, memory): &(&'static str, u64)| {
-        let count = footprint.devices_needed(memory, GPU_KV_BYTES, longest as u64);
-        Gpu { kind, count, cache_tokens: footprint.tokens_that_fit(count, memory, GPU_KV_BYTES) }
+    let gpu = |&(kind, memory, teraflops): &(&'static str, u64, u64)| {
+        let count = ranks.unwrap_or_else(|| footprint.devices_needed(memory, GPU_KV_BYTES, longest as u64));
+        let weight_bytes = footprint.weight_bytes.div_ceil(count);
+        let room = (memory - memory / 10).checked_sub(weight_bytes);
+        let token = footprint.kv_bytes_per_token_and_rank(GPU_KV_BYTES, count).max(1);
+        let operations = footprint.operations_per_token(RATE_LENGTH.min(longest as u64)).max(1);
+        let peak_tokens_per_second =
+            (u128::from(teraflops * count) * 1_000_000_000_000 / u128::from(operations)) as u64;
+        Gpu { kind, count, weight_bytes, cache_tokens: room.map(|room| room / token), peak_tokens_per_second }
     };
     Model {
         parameters: footprint.parameters,
@@ -141,8 +160,12 @@ fn print(report: &Report) {
         format!("{} tokens of cache fit beside it", HumanCount(tokens))
     });
     println!("this cpu  {} in f32; {room}", HumanBytes(model.cpu_bytes));
-    for Gpu { kind, count, cache_tokens } in &model.gpus {
-        println!("{count:>3} x {kind:<12} {} tokens of cache", HumanCount(cache_tokens.unwrap_or(0)));
+    for Gpu { kind, count, weight_bytes, cache_tokens, peak_tokens_per_second } in &model.gpus {
+        let cache = cache_tokens.map_or("they do not fit".to_owned(), |tokens| {
+            let peak = HumanCount(*peak_tokens_per_second);
+            format!("{} tokens of cache; at their peak {peak} tokens/s", HumanCount(tokens))
+        });
+        println!("{count:>3} x {kind:<12} {} of weights each; {cache}", HumanBytes(*weight_bytes));
     }
 }
 

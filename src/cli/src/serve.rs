@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Compute threads; 0 means one a core [default: 0]
     #[arg(long, env = "SURPRISAL_THREADS")]
     threads: Option<usize>,
+    /// Ranks that the model is divided among, on the CPU; each has its part of the threads and of the cache [default: 1]
+    #[arg(long, env = "SURPRISAL_TENSOR_PARALLEL_SIZE")]
+    tensor_parallel_size: Option<usize>,
     /// Memory for the KV cache, in MiB [default: 1024; on a GPU all that is left]
     #[arg(long, env = "SURPRISAL_CACHE_MIB")]
     cache_mib: Option<usize>,
@@ -77,6 +80,7 @@ impl Args {
             dtype: self.dtype.unwrap_or(file.dtype),
             activations: self.activations.unwrap_or(file.activations),
             threads: self.threads.unwrap_or(file.threads),
+            tensor_parallel_size: self.tensor_parallel_size.unwrap_or(file.tensor_parallel_size),
             cache_mib: self.cache_mib.or(file.cache_mib),
             max_length: self.max_length.or(file.max_length),
             token_budget: self.token_budget.unwrap_or(file.token_budget),

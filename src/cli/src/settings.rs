@@ -106,6 +106,8 @@ pub(crate) struct Settings {
     pub(crate) activations: ActivationType,
     /// Compute threads; 0 means one a core.
     pub(crate) threads: usize,
+    /// Ranks that the model is divided among; each has its part of the threads and of the cache.
+    pub(crate) tensor_parallel_size: usize,
     /// Memory for the KV cache, in MiB; if none is said, 1024 on a CPU, and all that is left on a GPU.
     pub(crate) cache_mib: Option<usize>,
     /// Cap on the model's own longest sequence, in tokens.
@@ -136,6 +138,7 @@ impl Default for Settings {
             dtype: Dtype::Auto,
             activations: ActivationType::F32,
             threads: 0,
+            tensor_parallel_size: 1,
             cache_mib: None,
             max_length: None,
             token_budget: scheduler.token_budget,
@@ -208,6 +211,7 @@ impl Settings {
         }
         for (name, value) in [
             ("cache_mib", self.cache_mib.unwrap_or(1)),
+            ("tensor_parallel_size", self.tensor_parallel_size),
             ("token_budget", self.token_budget),
             ("max_running", self.max_running),
             ("server.max_request_seconds", usize::try_from(self.server.max_request_seconds).unwrap_or(usize::MAX)),
@@ -222,6 +226,12 @@ impl Settings {
 
     /// Refuses what a GPU would not heed.
     fn check_for_gpu(&self) -> Result<(), Error> {
+        if matches!(self.device, DeviceChoice::Cuda(_)) && self.tensor_parallel_size > 1 {
+            return Err(Error::Usage(format!(
+                "tensor_parallel_size is {}, but one GPU computes alone: leave it at 1, or set device to cpu",
+                self.tensor_parallel_size
+            )));
+        }
         if !matches!(self.device, DeviceChoice::Cuda(_)) || self.is_for_gpu() {
             return Ok(());
         }
@@ -232,16 +242,21 @@ impl Settings {
 
     /// Whether the numbers asked for are those of a GPU.
     pub(crate) fn is_for_gpu(&self) -> bool {
-        matches!(self.dtype, Dtype::Auto | Dtype::Bf16) && self.activations == ActivationType::F32
+        matches!(self.dtype, Dtype::Auto | Dtype::Bf16)
+            && self.activations == ActivationType::F32
+            && self.tensor_parallel_size == 1
     }
 
     /// Refuses what mistralrs would not heed.
     pub(crate) fn check_for_mistralrs(&self) -> Result<(), Error> {
-        if self.dtype == Dtype::Auto && self.activations == ActivationType::F32 {
+        let default = Self::default();
+        let native = |settings: &Self| (settings.dtype, settings.activations, settings.tensor_parallel_size);
+        if native(self) == native(&default) {
             return Ok(());
         }
         Err(Error::Usage(
-            "dtype and activations are for the native engine, and mistralrs is to serve this model; it has isq"
+            "dtype, activations and tensor_parallel_size are for the native engine, and mistralrs is to serve this \
+             model; it has isq"
                 .to_owned(),
         ))
     }

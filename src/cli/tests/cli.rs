@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -159,6 +162,47 @@ fn the_doctor_plans_a_model() {
     assert!(run(dir.path(), &["doctor"]).status.success());
 }
 
+/// A reader of the log that reads no more holds up no request.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = surprisal(dir.path());
+    command.args(["serve", "--port", "0"]).env("SURPRISAL_LOG", "debug").stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.starts_with("serving")).unwrap();
+    let address = line.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap();
+    // Far more than a pipe holds.
+    for _ in 0..2000 {
+        let mut stream = TcpStream::connect(address.trim_end_matches(',')).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A divided model scores as a whole one does, and says that it is divided.
+#[test]
+fn a_model_is_served_in_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let score = |size: &str| {
+        let serving = Serving::with(dir.path(), &[("SURPRISAL_TENSOR_PARALLEL_SIZE", size)]);
+        let output = run(dir.path(), &["score", "baba+ tuve- baba+ tuve+", "--url", &serving.url, "--json"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let logprobs = answer["results"][0]["logprobs"].as_array().unwrap().clone();
+        let fingerprint = answer["fingerprint"].as_str().unwrap().to_owned();
+        (logprobs.iter().map(|logprob| logprob.as_f64().unwrap()).collect::<Vec<_>>(), fingerprint)
+    };
+    let ((one, whole), (two, divided)) = (score("1"), score("2"));
+    assert!(one.len() == 4 && one.iter().zip(&two).all(|(one, two)| (one - two).abs() < 1e-4), "{one:?} {two:?}");
+    assert_eq!(divided, format!("{whole}-tp2"));
+}
+
 /// What is installed beside the program names every command.
 #[test]
 fn the_program_says_what_it_is() {
@@ -190,6 +234,12 @@ fn errors_say_what_to_do() {
         (&["serve", "--device", "gpu", "--port", "0"], 2, "must be auto, cpu, cuda or cuda:N"),
         (&["serve", "--device", "cuda:99", "--port", "0"], 1, "no CUDA device 99"),
         (&["serve", "--tls-cert", "cert.pem", "--port", "0"], 2, "tls_key"),
+        (&["serve", "--tensor-parallel-size", "0", "--port", "0"], 2, "tensor_parallel_size is 0"),
+        (
+            &["serve", "--tensor-parallel-size", "2", "--device", "cuda:0", "--port", "0"],
+            2,
+            "tensor_parallel_size is 2",
+        ),
         (&["serve", "--tls-cert", "no.pem", "--tls-key", "no.key", "--port", "0"], 2, "no.pem"),
         (&["serve", "--config", bad.to_str().unwrap()], 2, "prot"),
         (&["serve", "--model", "./no/such/model", "--port", "0"], 1, "no such folder"),

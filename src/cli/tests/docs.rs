@@ -117,7 +117,9 @@ impl Drop for Serving {
 /// What a command says on stdout; it must succeed.
 fn run(dir: &Path, command: &str, url: &str) -> String {
     let mut here = command.replace("http://127.0.0.1:8000", url);
-    if command.starts_with("surprisal ") && !command.contains("http://") && !command.contains(".json") {
+    // An experiment file names its model itself.
+    let alone = ["http://", ".json", ".toml"].iter().any(|part| command.contains(part));
+    if command.starts_with("surprisal ") && !alone {
         here = match command.split(' ').nth(1) {
             Some("score" | "estimate" | "bench") => format!("{here} --url {url}"),
             _ => here,

@@ -16,6 +16,8 @@ pub struct Footprint {
     pub weight_bytes: u64,
     /// Numbers that the keys and values of one token are.
     kv_numbers: u64,
+    /// Weights of matrices that every token is multiplied with.
+    multiplied: u64,
 }
 
 impl Footprint {
@@ -30,10 +32,13 @@ impl Footprint {
         let stored = bytes_of(value.get("dtype").or_else(|| value.get("torch_dtype")).and_then(Value::as_str));
         let kept = kept(&value);
         let (mut parameters, mut weight_bytes) = (0, 0);
+        // An embedding that serves as the head is multiplied with, any other is looked up.
+        let mut multiplied = if config.tie_word_embeddings { config.vocab_size * config.hidden_size } else { 0 } as u64;
         for TensorSpec { name, shape, is_linear } in tensors(&config) {
             let [rows, columns] = [shape[0], shape.get(1).copied().unwrap_or(1)];
             let count = rows as u64 * columns as u64;
             parameters += count;
+            multiplied += if is_linear { count } else { 0 };
             let is_kept = || kept.iter().any(|module| name_is_in(&name, module));
             weight_bytes += match config.quantization.filter(|_| is_linear && !is_kept()) {
                 None => count * stored,
@@ -44,12 +49,26 @@ impl Footprint {
             };
         }
         let kv_numbers = 2 * (config.layers * config.kv_heads * config.head_dim) as u64;
-        Ok(Self { config, parameters, weight_bytes, kv_numbers })
+        Ok(Self { config, parameters, weight_bytes, kv_numbers, multiplied })
     }
 
     /// Bytes of keys and values a token takes in a cache of `bytes` a number: 4 for f32, 2 for bf16, 1 for FP8.
     pub fn kv_bytes_per_token(&self, bytes: u64) -> u64 {
         self.kv_numbers * bytes
+    }
+
+    /// Multiplications and additions a token takes, on average over a sequence of `length` tokens: two a weight, and in attention
+    /// four a dimension of a query head and token before it.
+    pub fn operations_per_token(&self, length: u64) -> u64 {
+        let LlamaConfig { layers, heads, head_dim, .. } = self.config;
+        2 * self.multiplied + 4 * (layers * heads * head_dim) as u64 * length / 2
+    }
+
+    /// The part of [`kv_bytes_per_token`](Self::kv_bytes_per_token) that each of `ranks` ranks holds at most: key-value heads are
+    /// divided, and ranks beyond them share.
+    pub fn kv_bytes_per_token_and_rank(&self, bytes: u64, ranks: u64) -> u64 {
+        let kv_heads = self.config.kv_heads as u64;
+        self.kv_bytes_per_token(bytes) / kv_heads.max(1) * kv_heads.div_ceil(ranks.max(1))
     }
 
     /// How many tokens of cache fit beside the weights into `devices` devices of `memory` bytes each; `None` if the weights
@@ -107,6 +126,10 @@ mod tests {
         let small = size(llama(4096, 14336, 32, 32));
         assert_eq!((small.parameters, small.weight_bytes), (8_030_261_248, 16_060_522_496));
         assert_eq!(small.kv_bytes_per_token(2), 131_072);
+        let by_rank = [1, 3, 8, 16].map(|ranks| small.kv_bytes_per_token_and_rank(2, ranks));
+        assert_eq!(by_rank, [131_072, 3 * 16_384, 16_384, 16_384]);
+        let products = 2 * (8_030_261_248 - 128_256 * 4096 - 65 * 4096);
+        assert_eq!(small.operations_per_token(2048), products + 4 * 32 * 4096 * 1024);
         assert_eq!(small.devices_needed(80 * GB, 2, 131_072), 1);
         assert_eq!(size(llama(8192, 28672, 80, 64)).parameters, 70_553_706_496);
         assert_eq!(size(llama(16384, 53248, 126, 128)).parameters, 405_853_388_800);
