@@ -81,6 +81,11 @@ fn folder() -> tempfile::TempDir {
     TinyLlama { layers: 1, max_positions: 2048, ..TinyLlama::default() }.write(&model, 1);
     let novel: String = (0..42_000).map(|i| format!("t{} ", 3 + (i * i / 7) % 500)).collect();
     std::fs::write(dir.path().join("novel.txt"), novel).unwrap();
+    let experiments = dir.path().join("configs/experiments");
+    std::fs::create_dir_all(&experiments).unwrap();
+    for preset in std::fs::read_dir("../../configs/experiments").unwrap().map(Result::unwrap) {
+        std::fs::copy(preset.path(), experiments.join(preset.file_name())).unwrap();
+    }
     dir
 }
 
