@@ -26,10 +26,11 @@ if [ ! -e "$tools/complete" ]; then
 fi
 
 "$python/hadolint" --failure-threshold info Dockerfile
-for overlay in base gpu; do
+for overlay in base gpu job; do
     "$tools/root/usr/bin/kustomize" build "kubernetes/$overlay" >"$tools/$overlay.yaml"
     "$python/kubernetes-validate" --strict "$tools/$overlay.yaml"
 done
+bash -n slurm.sh
 "$tools/root/usr/bin/promtool" check config prometheus.yml
 "$python/python" - <<'PYTHON'
 import json, os, yaml

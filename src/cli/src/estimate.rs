@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use surprisal_estimator::{Experiment, Report};
+use surprisal_estimator::{Experiment, Part, Report};
 
 use crate::block_on;
 use crate::error::Error;
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// it goes on where it was
     #[arg(long, default_value = "surprisal-report")]
     out: PathBuf,
+    /// Ask for one of several equal parts, such as 2/8, and keep its answers for `surprisal merge`; no report is written
+    #[arg(long, value_parser = part, value_name = "I/N")]
+    shard: Option<Part>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -37,6 +40,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         return Ok(());
     }
     let mut bar = TokenBar::new("scoring");
+    if let Some(part) = args.shard {
+        let progress = |progress| bar.update(progress);
+        let folder = block_on(async { Ok(experiment.answer(&args.out, part, progress).await?) })?;
+        drop(bar);
+        eprintln!("answers are in {}", folder.display());
+        return Ok(());
+    }
     let report = block_on(async { Ok(experiment.conduct(Some(&args.out), |progress| bar.update(progress)).await?) })?;
     drop(bar);
     write(&report, &args.out)?;
@@ -46,6 +56,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         print!("{}", report.table());
     }
     Ok(())
+}
+
+/// `2/8`.
+fn part(text: &str) -> Result<Part, String> {
+    let wrong = || format!("{text} is not the number of a part and how many there are, such as 2/8");
+    let (number, of) = text.split_once('/').ok_or_else(wrong)?;
+    let [number, of] = [number, of].map(|count| count.parse().map_err(|_| wrong()));
+    Part::new(number?, of?).map_err(|error| error.to_string())
 }
 
 fn experiment(args: &Args) -> Result<Experiment, Error> {

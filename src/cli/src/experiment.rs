@@ -8,9 +8,9 @@ use surprisal_estimator::{CorpusSpec, Experiment, Measure, ModelSpec, Spacing, U
 /// What an experiment file says otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Flags {
-    /// The server [default: http://127.0.0.1:8000]
+    /// A server; several of one model share the work [default: http://127.0.0.1:8000]
     #[arg(long)]
-    url: Option<String>,
+    url: Vec<String>,
     /// Windows taken from each file, spread evenly, none overlapping [default: 40]
     #[arg(long)]
     windows: Option<usize>,
@@ -57,12 +57,13 @@ impl Flags {
     pub(crate) fn experiment(&self, files: &[PathBuf]) -> Experiment {
         let default = Measure::default();
         let or = |given: &[usize], default| if given.is_empty() { default } else { given.to_vec() };
-        let url = self.url.clone().unwrap_or_else(|| "http://127.0.0.1:8000".to_owned());
+        let local = || vec!["http://127.0.0.1:8000".to_owned()];
+        let servers = if self.url.is_empty() { local() } else { self.url.clone() };
         Experiment {
             title: "Bipartite mutual information".to_owned(),
             seed: self.seed.unwrap_or(1),
             unit: if self.bits { Unit::Bits } else { Unit::Nats },
-            model: Some(ModelSpec { url }),
+            model: Some(ModelSpec::at(servers)),
             corpus: CorpusSpec::Text {
                 files: files.to_vec(),
                 windows: self.windows.unwrap_or(40),

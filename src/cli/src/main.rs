@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod estimate;
 mod experiment;
+mod merge;
 mod progress;
 mod score;
 mod serve;
@@ -40,6 +41,8 @@ enum Command {
     Score(score::Args),
     /// Estimate how the mutual information between halves of a text grows with its length
     Estimate(estimate::Args),
+    /// Put the answers of an experiment's shards together
+    Merge(merge::Args),
     /// Serve the built-in oracle, measure its mutual information, and show it beside the truth
     Demo(demo::Args),
     /// Put a load on a server, or on two in turns, and measure what it takes
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Estimate(args) => estimate::run(&args),
+        Command::Merge(args) => merge::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -212,7 +212,7 @@ fn the_program_says_what_it_is() {
     assert!(version.starts_with("surprisal 0.") && version.contains("commit") && version.contains("features"));
     assert_eq!(text(&["-V"]).trim(), format!("surprisal {}", env!("CARGO_PKG_VERSION")));
     let (bash, man) = (text(&["completions", "bash"]), text(&["man"]));
-    for command in ["serve", "score", "estimate", "demo", "bench", "doctor"] {
+    for command in ["serve", "score", "estimate", "merge", "demo", "bench", "doctor"] {
         assert!(bash.contains(command) && man.contains(command), "{command}");
     }
     let pages = dir.path().join("man");
@@ -249,6 +249,10 @@ fn errors_say_what_to_do() {
         (&["estimate", "file", "--windows", "1"], 1, "documents"),
         (&["estimate", bad.to_str().unwrap()], 2, "prot"),
         (&["estimate", "../../configs/experiments/oracle.toml", "--windows", "3"], 2, "stands alone"),
+        (&["estimate", "file", "--shard", "5/4"], 2, "shard is 5/4"),
+        (&["estimate", "file", "--shard", "half"], 2, "such as 2/8"),
+        (&["estimate", "../../configs/experiments/oracle.toml", "--shard", "1/2"], 1, "model is missing"),
+        (&["merge", "no-such-folder", "--out", "x"], 1, "no-such-folder"),
         (&["bench", "--url", closed], 1, "is a server running there?"),
         (&["bench", "--url", "https://host"], 2, "http://HOST"),
         (&["bench", "--url", closed, "--workload", "pears"], 2, "documents, pairs"),

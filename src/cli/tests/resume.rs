@@ -5,8 +5,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
@@ -15,7 +13,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use support::{Serving, run, stderr, surprisal};
+use support::{Serving, metric, run, stderr, surprisal};
 use surprisal_estimator::{Experiment, Plan, Step};
 
 /// 40 documents of a process, under the served model.
@@ -37,17 +35,9 @@ fn experiment(folder: &Path, url: &str) -> (String, Plan) {
 fn scored(url: &str) -> u64 {
     let mut last = None;
     loop {
-        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let value = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.unwrap().parse::<f64>().unwrap() as u64
-        };
         let names = ["num_requests_running", "num_requests_waiting", "admitted_tokens"];
-        let idle = names.iter().all(|name| value(&format!("surprisal_{name}")) == 0);
-        let scored = value("surprisal_scored_tokens_total");
+        let idle = names.iter().all(|name| metric(url, &format!("surprisal_{name}")) == 0.0);
+        let scored = metric(url, "surprisal_scored_tokens_total") as u64;
         if idle && last.replace(scored) == Some(scored) {
             return scored;
         }

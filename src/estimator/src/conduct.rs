@@ -1,13 +1,13 @@
 //! An experiment conducted: documents from its corpus, answers from its model, a report.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    Answers, Corpus, CorpusSpec, Correction, Error, ExactSource, Experiment, Gaussian, HttpOptions, HttpSource,
-    LogprobSource, NgramEntropy, Process, Progress, Report, SantaFe, Spacing, TwoPoint, run, run_kept,
+    Answers, Corpus, CorpusSpec, Correction, Error, ExactSource, Experiment, Gaussian, LogprobSource, NgramEntropy,
+    Part, Process, Progress, Replicas, Report, SantaFe, Spacing, TwoPoint, answer, run, run_kept,
 };
 
 /// Documents of one window each, the texts they are from, and a note on both.
@@ -57,9 +57,42 @@ impl Experiment {
         }
     }
 
-    async fn connect(&self) -> Result<HttpSource, Error> {
-        let url = self.model.as_ref().map_or("", |model| &model.url);
-        HttpSource::connect(url, HttpOptions::default()).await
+    /// Asks the model one part of what the experiment asks, and keeps the answers in a folder; the [`Answers`]' own folder is
+    /// returned. Once [`merge`](crate::merge) has put all parts together, [`conduct`](Self::conduct) asks for nothing more.
+    ///
+    /// # Errors
+    /// As [`conduct`](Self::conduct); [`Error::Invalid`] for an experiment that asks no server.
+    pub async fn answer(
+        &self,
+        folder: &Path,
+        part: Part,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<PathBuf, Error> {
+        self.check()?;
+        if self.model.is_none() {
+            return Err(Error::invalid("model", "missing", "given where an experiment is answered in parts"));
+        }
+        let source = self.connect().await?;
+        let windows = match &self.corpus {
+            CorpusSpec::Text { windows, spacing, skip_short, .. } => {
+                self.read_texts(&source, *windows, *spacing, *skip_short).await?.windows
+            }
+            &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
+                self.sample(&SantaFe::new(symbols, exponent, doubt)?, documents)?
+            }
+            CorpusSpec::Gaussian { .. } => {
+                return Err(Error::invalid("corpus.kind", "gaussian", "one of tokens"));
+            }
+        };
+        let plan = self.plan(windows.len())?;
+        let answers = Answers::open(folder, source.model(), &windows, &plan, self)?;
+        answer(&source, &windows, &plan, part, &answers, progress).await?;
+        Ok(answers.folder().to_owned())
+    }
+
+    async fn connect(&self) -> Result<Replicas, Error> {
+        let model = self.model.clone().unwrap_or_default();
+        Replicas::connect(&model.servers(), model.routing, model.options()?).await
     }
 
     fn sample<P: Process>(&self, process: &P, documents: usize) -> Result<Vec<Vec<P::Symbol>>, Error> {
@@ -74,7 +107,7 @@ impl Experiment {
 
     async fn read_texts(
         &self,
-        source: &HttpSource,
+        source: &Replicas,
         count: usize,
         spacing: Spacing,
         skip_short: bool,

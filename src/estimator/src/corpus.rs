@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, HttpSource};
+use crate::{Error, Tokenize};
 
 /// The most bytes of a text that are tokenised in one request.
 const PIECE: usize = 256 * 1024;
@@ -41,7 +41,7 @@ impl Corpus {
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read, or is not UTF-8; otherwise what kept the server from tokenising.
-    pub async fn read(source: &HttpSource, path: &Path) -> Result<Self, Error> {
+    pub async fn read(source: &impl Tokenize, path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
         Self::from_text(source, &text).await
     }
@@ -53,7 +53,7 @@ impl Corpus {
     ///
     /// # Errors
     /// What kept the server from tokenising.
-    pub async fn from_text(source: &HttpSource, text: &str) -> Result<Self, Error> {
+    pub async fn from_text(source: &impl Tokenize, text: &str) -> Result<Self, Error> {
         let mut tokens = Vec::new();
         for piece in pieces(text, PIECE) {
             tokens.extend(source.tokenize(piece).await?);

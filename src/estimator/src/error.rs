@@ -137,6 +137,22 @@ pub enum Error {
         /// Now.
         is: String,
     },
+    /// Servers that do not serve the same model, so that their numbers do not belong together.
+    #[error("{one}, but {other}: all servers of an experiment must have one model")]
+    Replicas {
+        /// Who serves what.
+        one: String,
+        /// And the other.
+        other: String,
+    },
+    /// Answers that cannot be put together.
+    #[error("{}: {reason}", path.display())]
+    Merge {
+        /// Which folder or shard.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     File {

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Correction, Design, EntropyMethod, Error, PAPER_SPLITS, Pairing, Plan, Spacing, Unit};
+use crate::{
+    Api, ApiKey, Correction, Design, EntropyMethod, Error, HttpOptions, PAPER_SPLITS, Pairing, Plan, Routing, Spacing,
+    Unit,
+};
 
 /// A whole experiment. Everything but the corpus has a default.
 ///
@@ -55,11 +58,66 @@ fn title() -> String {
 }
 
 /// Who answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ModelSpec {
-    /// A surprisal server: `http://host:port`.
-    pub url: String,
+    /// A server: `http://host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Several servers of the same model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// Which of several is asked.
+    pub routing: Routing,
+    /// How they are spoken to.
+    pub api: Api,
+    /// The model's name, where a server has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The token before every sequence, which servers other than ours do not add by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bos: Option<u32>,
+    /// The environment variable that holds the servers' API key, `SURPRISAL_API_KEY` unless told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+}
+
+/// Where the servers' API key is, unless an experiment says.
+const API_KEY_ENV: &str = "SURPRISAL_API_KEY";
+
+impl ModelSpec {
+    /// Our servers at these addresses.
+    pub fn at(urls: Vec<String>) -> Self {
+        Self { urls, ..Self::default() }
+    }
+
+    /// All addresses.
+    pub fn servers(&self) -> Vec<String> {
+        self.url.iter().chain(&self.urls).cloned().collect()
+    }
+
+    /// How the servers are asked, with the key that the environment has.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a variable was named that is not set.
+    pub fn options(&self) -> Result<HttpOptions, Error> {
+        let variable = self.api_key_env.as_deref().unwrap_or(API_KEY_ENV);
+        let api_key = ApiKey::from_env(variable);
+        if let (None, Some(variable)) = (&api_key, &self.api_key_env) {
+            return Err(Error::invalid("model.api_key_env", variable, "an environment variable that is set"));
+        }
+        Ok(HttpOptions { api: self.api, model: self.name.clone(), bos: self.bos, api_key, ..HttpOptions::default() })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.servers().is_empty() {
+            return Err(Error::invalid("model.url", "missing", "given, or model.urls"));
+        }
+        if let (Some(bos), Api::Surprisal) = (self.bos, self.api) {
+            return Err(Error::invalid("model.bos", bos, "absent for a surprisal server, which adds it itself"));
+        }
+        Ok(())
+    }
 }
 
 /// Where documents come from.
@@ -183,6 +241,7 @@ impl Experiment {
     /// [`Error::Invalid`] naming the key, its value and its limit.
     pub fn check(&self) -> Result<(), Error> {
         let measure = &self.measure;
+        self.model.as_ref().map_or(Ok(()), ModelSpec::check)?;
         match &self.corpus {
             CorpusSpec::Text { files, .. } if files.is_empty() => {
                 return Err(Error::invalid("corpus.files", "empty", "at least one file or folder"));

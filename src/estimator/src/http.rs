@@ -1,19 +1,21 @@
-//! A surprisal server as a `LogprobSource`: bounded requests, bounded concurrency, answers checked.
+//! A server as a `LogprobSource`: bounded requests, bounded concurrency, answers checked.
 
+use std::fmt;
+use std::ops::Range;
 use std::sync::Once;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::{Client, RequestBuilder};
+use reqwest::Client;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
-use surprisal_api::{
-    Detail, DetokenizeRequest, DetokenizeResponse, LogprobsRequest, LogprobsResponse, ModelInfo, ModelList, QuerySpec,
-    TokenizeRequest, TokenizeResponse,
-};
+use serde::{Deserialize, Serialize};
+use surprisal_api::{DetokenizeRequest, DetokenizeResponse, LogprobsRequest, LogprobsResponse, TokenizeRequest};
 use tokio::sync::Semaphore;
 
-use crate::retry::Retry;
-use crate::source::group;
+use crate::api::{Api, Wording};
+use crate::retry::{Failure, Retry, send};
+use crate::source::{Tokenize, group};
 use crate::{Error, LogprobSource, Model, ScoreQuery};
 
 /// A server that does not take the connection for this long is not there.
@@ -35,6 +37,14 @@ pub struct HttpOptions {
     pub timeout: Duration,
     /// When and for how long failed requests are tried again.
     pub retry: Retry,
+    /// How the server is spoken to.
+    pub api: Api,
+    /// The model, where a server has several.
+    pub model: Option<String>,
+    /// The token before every sequence, for servers other than ours: they add none to token ids.
+    pub bos: Option<u32>,
+    /// What the server asks for, sent as a bearer token.
+    pub api_key: Option<ApiKey>,
 }
 
 impl Default for HttpOptions {
@@ -45,17 +55,61 @@ impl Default for HttpOptions {
             tokens_per_request: 32 * 1024,
             timeout: Duration::from_secs(600),
             retry: Retry::default(),
+            api: Api::default(),
+            model: None,
+            bos: None,
+            api_key: None,
         }
     }
 }
 
-/// A surprisal server, by its URL.
+/// A key that a server asks for; it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// The key of an environment variable, if it is set and not empty.
+    pub fn from_env(variable: &str) -> Option<Self> {
+        std::env::var(variable).ok().filter(|key| !key.is_empty()).map(Self)
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(...)")
+    }
+}
+
+/// What `/v1/models` says; servers other than ours say less.
+#[derive(Deserialize)]
+struct Models {
+    data: Vec<Served>,
+}
+
+#[derive(Deserialize)]
+struct Served {
+    id: String,
+    #[serde(default)]
+    max_model_len: Option<usize>,
+    #[serde(default)]
+    vocab_size: Option<usize>,
+    #[serde(default)]
+    fingerprint: Option<String>,
+}
+
+/// What `/tokenize` says.
+#[derive(Deserialize)]
+struct Tokenized {
+    tokens: Vec<u32>,
+}
+
+/// A server, by its URL.
 #[derive(Debug)]
 pub struct HttpSource {
     client: Client,
     base: String,
     model: Model,
-    vocabulary: usize,
+    vocabulary: Option<usize>,
     options: HttpOptions,
     slots: Semaphore,
 }
@@ -77,18 +131,36 @@ impl HttpSource {
         }
         install_tls_provider();
         let base = url.trim_end_matches('/').to_owned();
+        let mut headers = HeaderMap::new();
+        if let Some(ApiKey(key)) = &options.api_key {
+            let value = HeaderValue::try_from(format!("Bearer {key}"));
+            let mut value = value.map_err(|_| Error::invalid("API key", "not shown", "visible ASCII"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
         let client = Client::builder()
+            .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(options.timeout)
             .build()
             .map_err(|error| Error::transport(&base, error))?;
         let models_url = format!("{base}/v1/models");
         let first = Retry { patience: options.retry.patience.min(FIRST_PATIENCE), ..options.retry.clone() };
-        let models: ModelList = fetch(&first, &models_url, || client.get(&models_url)).await?;
-        let info = only_model(&models_url, models)?;
+        let body = first.run(|| send(&models_url, client.get(&models_url))).await?;
+        let served = choose(&models_url, parse(&models_url, &body)?, options.model.as_deref())?;
+        let fingerprint = match (served.fingerprint, options.api) {
+            (Some(fingerprint), _) => fingerprint,
+            (None, Api::Surprisal) => {
+                let reason = "it has no fingerprint: not a surprisal server? then say which api it has".to_owned();
+                return Err(Error::Answer { url: models_url, reason });
+            }
+            // Others make no promise of equal bits; the name is all there is.
+            (None, api) => format!("{}:{}", api.name(), served.id),
+        };
+        let max_length = served.max_model_len.unwrap_or(usize::MAX);
         Ok(Self {
-            vocabulary: info.vocab_size,
-            model: Model { name: info.id, fingerprint: info.fingerprint, max_length: info.max_model_len },
+            vocabulary: served.vocab_size,
+            model: Model { name: served.id, fingerprint, max_length },
             slots: Semaphore::new(options.concurrency),
             client,
             base,
@@ -96,8 +168,8 @@ impl HttpSource {
         })
     }
 
-    /// Number of token ids.
-    pub fn vocabulary(&self) -> usize {
+    /// Number of token ids, if the server says.
+    pub fn vocabulary(&self) -> Option<usize> {
         self.vocabulary
     }
 
@@ -107,7 +179,7 @@ impl HttpSource {
     /// Whatever kept the server from answering `/tokenize`.
     pub async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
         let request = TokenizeRequest { model: None, prompt: text.to_owned(), add_special_tokens: false };
-        let answer: TokenizeResponse = self.post("/tokenize", &request).await?;
+        let answer: Tokenized = self.post("/tokenize", &request).await?;
         Ok(answer.tokens)
     }
 
@@ -129,47 +201,46 @@ impl HttpSource {
         self.post("/logprobs", request).await
     }
 
-    async fn post<A: DeserializeOwned>(&self, path: &str, body: &(impl serde::Serialize + Sync)) -> Result<A, Error> {
-        let url = format!("{}{path}", self.base);
-        fetch(&self.options.retry, &url, || self.client.post(&url).json(body)).await
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.base
     }
 
-    /// One request of `/logprobs`, its answer checked.
-    async fn request(&self, queries: &[ScoreQuery]) -> Result<Vec<Vec<f32>>, Error> {
-        let spec = |query: &ScoreQuery| QuerySpec::new(query.context.clone().into(), query.target.clone().into());
-        let request = LogprobsRequest {
-            queries: Some(queries.iter().map(spec).collect()),
-            detail: Detail::Tokens,
-            ..LogprobsRequest::default()
-        };
+    async fn post<A: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + Sync)) -> Result<A, Error> {
+        self.options.retry.run(|| self.post_once(path, body)).await
+    }
+
+    async fn post_once<A: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + Sync)) -> Result<A, Failure> {
+        let url = format!("{}{path}", self.base);
+        let body = send(&url, self.client.post(&url).json(body)).await?;
+        parse(&url, &body).map_err(Failure::lasting)
+    }
+
+    /// [`tokenize`](Self::tokenize), tried once.
+    pub(crate) async fn tokenize_once(&self, text: &str) -> Result<Vec<u32>, Failure> {
+        // Neither vLLM nor SGLang minds the name's absence.
+        let request = TokenizeRequest { model: None, prompt: text.to_owned(), add_special_tokens: false };
+        let answer: Tokenized = self.post_once("/tokenize", &request).await?;
+        Ok(answer.tokens)
+    }
+
+    /// One request for log-probabilities, tried once, its answer checked.
+    pub(crate) async fn attempt(&self, queries: &[ScoreQuery]) -> Result<Vec<Vec<f32>>, Failure> {
+        let HttpOptions { api, bos, .. } = self.options;
+        let wording = Wording { model: &self.model.name, bos };
         // The semaphore is never closed, and without a permit the request would only be unbounded.
         let _slot = self.slots.acquire().await.ok();
-        let answer = self.ask(&request).await?;
-        self.check(queries, answer)
-    }
-
-    fn check(&self, queries: &[ScoreQuery], answer: LogprobsResponse) -> Result<Vec<Vec<f32>>, Error> {
-        let wrong = |reason| Error::Answer { url: format!("{}/logprobs", self.base), reason };
-        if answer.fingerprint != self.model.fingerprint {
-            return Err(Error::ModelChanged { was: self.model.fingerprint.clone(), is: answer.fingerprint });
+        let url = format!("{}{}", self.base, api.path());
+        let request = self.client.post(&url).json(&api.request(queries, &wording));
+        let body = send(&url, request).await?;
+        let wrong = |reason| Failure::lasting(Error::Answer { url: url.clone(), reason });
+        let (logprobs, fingerprint) = api.read(&body, queries, &wording).map_err(wrong)?;
+        match fingerprint {
+            Some(is) if is != self.model.fingerprint => {
+                Err(Failure::lasting(Error::ModelChanged { was: self.model.fingerprint.clone(), is }))
+            }
+            _ => Ok(logprobs),
         }
-        if answer.results.len() != queries.len() {
-            let (asked, given) = (queries.len(), answer.results.len());
-            return Err(wrong(format!("{asked} queries, {given} results")));
-        }
-        let pairs = queries.iter().zip(answer.results).enumerate();
-        pairs
-            .map(|(index, (query, result))| {
-                let logprobs = result.logprobs.unwrap_or_default();
-                if logprobs.len() == query.target.len() {
-                    return Ok(logprobs);
-                }
-                let (asked, given) = (query.target.len(), logprobs.len());
-                Err(wrong(format!(
-                    "query {index} of the request has {asked} target tokens, its result {given} log-probabilities"
-                )))
-            })
-            .collect()
     }
 }
 
@@ -183,29 +254,36 @@ impl LogprobSource for HttpSource {
     async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
         let lengths = queries.iter().map(ScoreQuery::sequence_length);
         let ranges = group(lengths, self.options.queries_per_request, self.options.tokens_per_request);
-        let answers = ranges.into_iter().map(|range| self.request(&queries[range]));
+        let queries = &queries;
+        let request = |range: Range<usize>| self.options.retry.run(move || self.attempt(&queries[range.clone()]));
+        let answers = ranges.into_iter().map(request);
         let answers: Vec<_> =
             stream::iter(answers.collect::<Vec<_>>()).buffered(self.options.concurrency).try_collect().await?;
         Ok(answers.into_iter().flatten().collect())
     }
 }
 
-/// Asks until there is an answer or trying again is no use, and reads it as JSON.
-async fn fetch<A: DeserializeOwned>(
-    retry: &Retry,
-    url: &str,
-    request: impl Fn() -> RequestBuilder + Send + Sync,
-) -> Result<A, Error> {
-    let body = retry.run(url, request).await?;
-    serde_json::from_slice(&body).map_err(|error| Error::Answer { url: url.to_owned(), reason: error.to_string() })
+impl Tokenize for HttpSource {
+    async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.tokenize(text).await
+    }
 }
 
-fn only_model(url: &str, models: ModelList) -> Result<ModelInfo, Error> {
-    models
-        .data
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::Answer { url: url.to_owned(), reason: "no model is served".to_owned() })
+fn parse<A: DeserializeOwned>(url: &str, body: &[u8]) -> Result<A, Error> {
+    serde_json::from_slice(body).map_err(|error| Error::Answer { url: url.to_owned(), reason: error.to_string() })
+}
+
+/// The model that was asked for by name, or the first.
+fn choose(url: &str, models: Models, name: Option<&str>) -> Result<Served, Error> {
+    let ids: Vec<String> = models.data.iter().map(|model| model.id.clone()).collect();
+    let chosen = models.data.into_iter().find(|model| name.is_none_or(|name| name == model.id));
+    chosen.ok_or_else(|| {
+        let reason = match name {
+            Some(name) => format!("{name} is not among the models that are served: {}", ids.join(", ")),
+            None => "no model is served".to_owned(),
+        };
+        Error::Answer { url: url.to_owned(), reason }
+    })
 }
 
 /// rustls asks for a process-wide provider of cryptography; one that is already there is left alone.

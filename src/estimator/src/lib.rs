@@ -31,6 +31,7 @@
 
 mod additive;
 mod answers;
+mod api;
 mod bootstrap;
 mod conduct;
 mod corpus;
@@ -47,9 +48,11 @@ mod fit;
 mod gaussian;
 mod html;
 mod http;
+mod merge;
 mod plan;
 mod plot;
 mod process;
+mod replicas;
 mod report;
 mod retry;
 mod run;
@@ -62,6 +65,7 @@ mod two_point;
 mod unit;
 
 pub use answers::Answers;
+pub use api::Api;
 pub use bootstrap::Bootstrap;
 pub use corpus::{Corpus, Spacing};
 pub use cost::Cost;
@@ -71,14 +75,16 @@ pub use estimate::{Correction, Estimate, Estimates, ExponentInterval, PairingErr
 pub use experiment::{CorpusSpec, Experiment, Measure, ModelSpec};
 pub use fit::{Fit, Method};
 pub use gaussian::Gaussian;
-pub use http::{HttpOptions, HttpSource};
+pub use http::{ApiKey, HttpOptions, HttpSource};
+pub use merge::{Merged, Part, merge};
 pub use plan::{Design, PAPER_SPLITS, Pairing, Plan, Point};
 pub use process::{ExactSource, Process};
+pub use replicas::{Replicas, Routing};
 pub use report::{Report, Row, Series, SeriesFit};
 pub use retry::Retry;
-pub use run::{Progress, run, run_kept};
+pub use run::{Progress, answer, run, run_kept};
 pub use santa_fe::SantaFe;
-pub use source::{LogprobSource, Model, ScoreQuery};
+pub use source::{LogprobSource, Model, ScoreQuery, Tokenize};
 pub use step::Step;
 pub use two_point::{TwoPoint, TwoPointEstimate};
 pub use unit::Unit;

@@ -31,27 +31,39 @@ impl Default for Retry {
 }
 
 /// One failed attempt.
-struct Failure {
-    error: Error,
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
     /// Whether it may pass by itself.
-    passing: bool,
+    pub(crate) passing: bool,
     /// How long the server asks to wait.
-    wait: Option<Duration>,
+    pub(crate) wait: Option<Duration>,
+}
+
+impl Failure {
+    /// One that trying again does not mend.
+    pub(crate) fn lasting(error: Error) -> Self {
+        Self { error, passing: false, wait: None }
+    }
+
+    /// Whether there was no answer at all.
+    pub(crate) fn is_transport(&self) -> bool {
+        matches!(self.error, Error::Transport { .. })
+    }
 }
 
 impl Retry {
-    /// Sends `request` until it succeeds, and returns the answer's body.
-    pub(crate) async fn run(
-        &self,
-        url: &str,
-        request: impl Fn() -> RequestBuilder + Send + Sync,
-    ) -> Result<Vec<u8>, Error> {
+    /// Attempts until one succeeds.
+    pub(crate) async fn run<T, F>(&self, attempt: impl Fn() -> F + Send + Sync) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
         let start = Instant::now();
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let failure = match attempt(url, request()).await {
-                Ok(body) => return Ok(body),
+            let failure = match attempt().await {
+                Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             if !failure.passing {
@@ -72,7 +84,7 @@ impl Retry {
 
     /// `first * 2^(failures - 1)`, at most `longest`, of which a random half is left out: clients that failed together do
     /// not come back together.
-    fn backoff(&self, failures: u32) -> Duration {
+    pub(crate) fn backoff(&self, failures: u32) -> Duration {
         let whole = self.first.saturating_mul(1 << (failures - 1).min(20)).min(self.longest);
         // The standard library's hash keys are its only randomness; a jitter needs no better.
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
@@ -80,7 +92,8 @@ impl Retry {
     }
 }
 
-async fn attempt(url: &str, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+/// Sends a request once; the answer's body.
+pub(crate) async fn send(url: &str, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
     let response = request.send().await.map_err(|error| transport(url, error))?;
     if !response.status().is_success() {
         return Err(refusal(url, response).await);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use futures_util::{StreamExt, stream};
 
 use crate::source::group;
-use crate::{Answers, Correction, Error, Estimates, LogprobSource, Plan, ScoreQuery, Step};
+use crate::{Answers, Correction, Error, Estimates, LogprobSource, Part, Plan, ScoreQuery, Step};
 
 /// Tokens given to a source in one call, unless one query has more.
 const BATCH_TOKENS: usize = 8 * 1024;
@@ -39,7 +39,7 @@ pub async fn run<T: Clone + Send + Sync, S: LogprobSource<T>>(
     correction: Option<Correction>,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Estimates, Error> {
-    let logprobs = score(source, documents, plan, None, progress).await?;
+    let logprobs = score(source, documents, plan, Keep::NONE, progress).await?;
     Estimates::new(plan, &logprobs, correction)
 }
 
@@ -55,34 +55,67 @@ pub async fn run_kept<T: Clone + Send + Sync, S: LogprobSource<T>>(
     answers: &Answers,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Estimates, Error> {
-    let logprobs = score(source, documents, plan, Some(answers), progress).await?;
+    let logprobs = score(source, documents, plan, Keep { answers: Some(answers), part: None }, progress).await?;
     Estimates::new(plan, &logprobs, correction)
 }
 
-/// The answers to all steps of the plan, in its order.
+/// Asks for one part of a plan's answers and keeps them in `answers`, for [`merge`](crate::merge) to put together with the others.
+///
+/// # Errors
+/// As [`run_kept`], but for what estimates refuse.
+pub async fn answer<T: Clone + Send + Sync, S: LogprobSource<T>>(
+    source: &S,
+    documents: &[Vec<T>],
+    plan: &Plan,
+    part: Part,
+    answers: &Answers,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<(), Error> {
+    let keep = Keep { answers: Some(answers), part: Some(part) };
+    score(source, documents, plan, keep, progress).await.map(drop)
+}
+
+/// What becomes of answers, and of which.
+#[derive(Clone, Copy)]
+struct Keep<'a> {
+    answers: Option<&'a Answers>,
+    /// None: all.
+    part: Option<Part>,
+}
+
+impl Keep<'_> {
+    const NONE: Self = Self { answers: None, part: None };
+}
+
+/// The answers to all steps of the plan, or of a part of it, in its order.
 async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
     plan: &Plan,
-    kept: Option<&Answers>,
+    Keep { answers: kept, part }: Keep<'_>,
     mut progress: impl FnMut(Progress) + Send,
 ) -> Result<Vec<Vec<f32>>, Error> {
     check(source, documents, plan)?;
-    let cost = plan.cost();
-    let mut done = Progress { total_queries: cost.queries, total_tokens: cost.apart, ..Progress::default() };
     let mut logprobs = match kept {
         Some(kept) => kept.read(plan.steps())?,
         None => vec![None; plan.steps().len()],
     };
     let lengths = plan.steps().iter().map(Step::sequence_length);
     let mut ranges = group(lengths, plan.steps().len(), BATCH_TOKENS);
-    ranges.retain(|range| logprobs[range.clone()].iter().any(Option::is_none));
-    // A range is asked whole: only a program that cuts ranges otherwise leaves part of one.
-    ranges.iter().for_each(|range| logprobs[range.clone()].fill(None));
-    for (step, _) in plan.steps().iter().zip(&logprobs).filter(|(_, answer)| answer.is_some()) {
+    if let Some(part) = part {
+        ranges = ranges[part.of(ranges.len())].to_vec();
+    }
+    let own = || ranges.first().map_or(0, |range| range.start)..ranges.last().map_or(0, |range| range.end);
+    let steps = &plan.steps()[own()];
+    let total_tokens = steps.iter().map(|step| step.sequence_length() as u64).sum();
+    let mut done = Progress { total_queries: steps.len() as u64, total_tokens, ..Progress::default() };
+    for (step, _) in steps.iter().zip(&logprobs[own()]).filter(|(_, answer)| answer.is_some()) {
         done.queries += 1;
         done.tokens += step.sequence_length() as u64;
     }
+    ranges.retain(|range| logprobs[range.clone()].iter().any(Option::is_none));
+    // A range is asked whole: only a program that cuts ranges otherwise leaves part of one.
+    ranges.iter().for_each(|range| logprobs[range.clone()].fill(None));
     progress(done);
     let ask = async |steps: Range<usize>| {
         let queries: Vec<_> = plan.steps()[steps.clone()].iter().map(|step| step.query(documents)).collect();

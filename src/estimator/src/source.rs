@@ -48,6 +48,15 @@ pub trait LogprobSource<T = u32>: Sync {
     fn logprobs(&self, queries: Vec<ScoreQuery<T>>) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
 }
 
+/// Anything that makes token ids of texts.
+pub trait Tokenize: Sync {
+    /// The token ids of a text, without BOS.
+    ///
+    /// # Errors
+    /// Whatever kept the tokenizer from answering.
+    fn tokenize(&self, text: &str) -> impl Future<Output = Result<Vec<u32>, Error>> + Send;
+}
+
 /// Consecutive ranges of things with these token counts, each of at most `most` things and, unless it is a single thing, at
 /// most `tokens` tokens.
 pub(crate) fn group(lengths: impl IntoIterator<Item = usize>, most: usize, tokens: usize) -> Vec<Range<usize>> {

@@ -27,9 +27,10 @@ const SMALL: &str = r#"
 
 #[test]
 fn every_preset_loads() {
-    let files = std::fs::read_dir("../../configs/experiments").unwrap().map(|entry| entry.unwrap().path());
+    let folders = ["../../configs/experiments", "../../docker/kubernetes/job"];
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
     let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
-    assert!(files.len() >= 3);
+    assert!(files.len() >= 4);
     for file in files {
         Experiment::read(&file).unwrap();
     }

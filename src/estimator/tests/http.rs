@@ -148,7 +148,7 @@ async fn a_served_oracle_gives_the_exact_source_s_estimates() {
     let limits = HttpOptions { queries_per_request: 5, ..options(LONG) };
     let source = HttpSource::connect(&url, limits).await.unwrap();
     assert_eq!((source.model().name.as_str(), source.model().max_length), ("oracle", 512));
-    assert_eq!(source.vocabulary(), 101);
+    assert_eq!(source.vocabulary(), Some(101));
 
     let plan = Plan::new(12, &[2, 8, 32], Pairing::Same, 1).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(1);

@@ -1,0 +1,145 @@
+//! Where the estimator's numbers may come from: other servers' ways of asking, and several servers of one model.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Serving, metric, run, stderr, surprisal};
+
+/// BOS of the served model.
+const BOS: &str = "bos = 256";
+
+fn experiment(folder: &Path, name: &str, model: &str, documents: usize) -> String {
+    let measure = "splits = [2, 4, 8, 16, 32]\nratios = [2, 3]\nwindow = 128\nresamples = 10\npairing = \"crossed\"\n";
+    measuring(folder, name, model, documents, measure)
+}
+
+fn measuring(folder: &Path, name: &str, model: &str, documents: usize, measure: &str) -> String {
+    let file = folder.join(format!("{name}.toml"));
+    let text = format!(
+        "seed = 3\n[model]\n{model}\n\
+         [corpus]\nkind = \"santa-fe\"\ndocuments = {documents}\nsymbols = 128\nexponent = 1.3\ndoubt = 1e-6\n\
+         [measure]\n{measure}"
+    );
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// A report without the model's fingerprint, which only our own API tells.
+fn estimate(folder: &Path, file: &str, out: &str) -> Value {
+    let out = folder.join(out);
+    let output = run(folder, &["estimate", file, "--out", out.to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    report.as_object_mut().unwrap().remove("fingerprint");
+    report
+}
+
+/// Every way of asking for the log-probabilities of a prompt gets the same ones.
+#[test]
+fn every_api_gives_the_same_estimate() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path());
+    let url = format!("url = \"{}\"", serving.url);
+    let own = estimate(dir.path(), &experiment(dir.path(), "own", &url, 12), "own");
+    assert!(own["rows"].as_array().unwrap().len() == 10);
+    for api in ["openai", "vllm", "sglang"] {
+        let model = format!("{url}\napi = \"{api}\"\nname = \"oracle\"\n{BOS}");
+        assert_eq!(estimate(dir.path(), &experiment(dir.path(), api, &model, 12), api)["rows"], own["rows"], "{api}");
+    }
+}
+
+#[test]
+fn what_a_server_lacks_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path());
+    let url = format!("url = \"{}\"", serving.url);
+    for (model, code, hint) in [
+        (format!("{url}\napi = \"vllm\""), 1, "say the model's bos"),
+        (format!("{url}\napi = \"openai\"\nname = \"another\"\n{BOS}"), 1, "another is not among the models"),
+        (format!("{url}\n{BOS}"), 2, "absent for a surprisal server"),
+        (format!("{url}\napi = \"cohere\""), 2, "cohere"),
+        (format!("{url}\napi_key_env = \"NO_SUCH_VARIABLE\""), 1, "NO_SUCH_VARIABLE"),
+        ("routing = \"affinity\"".to_owned(), 2, "model.url"),
+        ("url = \"http://127.0.0.1:1\"".to_owned(), 1, "http://127.0.0.1:1"),
+    ] {
+        let file = experiment(dir.path(), "wrong", &model, 4);
+        let output = run(dir.path(), &["estimate", &file]);
+        assert_eq!(output.status.code(), Some(code), "{model}: {}", stderr(&output));
+        assert!(stderr(&output).contains(hint), "{model}: {}", stderr(&output));
+    }
+}
+
+fn urls(servers: &[Serving], routing: &str) -> String {
+    let urls: Vec<String> = servers.iter().map(|server| format!("{:?}", server.url)).collect();
+    format!("urls = [{}]\nrouting = \"{routing}\"", urls.join(", "))
+}
+
+fn three(folder: &Path) -> Vec<Serving> {
+    (0..3).map(|_| Serving::start(folder)).collect()
+}
+
+/// One of three servers is killed in the middle of the work: the estimate has the bits of one server's, and nothing is lost.
+#[test]
+fn a_server_that_is_killed_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let alone = Serving::start(dir.path());
+    let want = estimate(dir.path(), &experiment(dir.path(), "one", &format!("url = \"{}\"", alone.url), 60), "one");
+    for routing in ["affinity", "round-robin"] {
+        let mut servers = three(dir.path());
+        let file = experiment(dir.path(), routing, &urls(&servers, routing), 60);
+        let mut command = surprisal(dir.path());
+        let out = dir.path().join(routing);
+        command.args(["estimate", &file, "--out", out.to_str().unwrap(), "--json"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while metric(&servers[1].url, "surprisal_scored_tokens_total") == 0.0 {
+            sleep(Duration::from_millis(1));
+        }
+        servers[1].child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let mut got: Value = serde_json::from_slice(&output.stdout).unwrap();
+        got.as_object_mut().unwrap().remove("fingerprint");
+        assert_eq!(got, want, "{routing}");
+        let done: f64 = [0, 2].iter().map(|&at| metric(&servers[at].url, "surprisal_scored_tokens_total")).sum();
+        let whole = metric(&alone.url, "surprisal_scored_tokens_total");
+        assert!(done <= whole && done > whole / 2.0, "{routing}: {done} of {whole}");
+        assert!(stderr(&output).contains("another server") || done < whole, "{}", stderr(&output));
+    }
+}
+
+/// With affinity each prefix is computed by one server; in turns, by several.
+#[test]
+fn affinity_computes_less_than_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let computed = |routing: &str| {
+        let servers = three(dir.path());
+        let measure = "splits = [64, 128, 256]\nratios = [2, 3, 4]\nwindow = 1024\nnegatives = 4\nresamples = 10\n";
+        let file = measuring(dir.path(), routing, &urls(&servers, routing), 24, measure);
+        let report = estimate(dir.path(), &file, routing);
+        let sum = |name: &str| servers.iter().map(|server| metric(&server.url, name)).sum::<f64>();
+        let shares: Vec<f64> =
+            servers.iter().map(|server| metric(&server.url, "surprisal_scored_tokens_total")).collect();
+        assert!(shares.iter().all(|&share| share > 0.1 * shares.iter().sum::<f64>()), "{routing}: {shares:?}");
+        (sum("surprisal_computed_tokens_total"), report)
+    };
+    let ((affinity, one), (turns, other)) = (computed("affinity"), computed("round-robin"));
+    assert_eq!(one, other);
+    println!("computed tokens: {affinity} with affinity, {turns} in turns");
+    assert!(affinity < turns, "{affinity} {turns}");
+}
+
+#[test]
+fn servers_of_different_models_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let servers = [Serving::start(dir.path()), Serving::with(dir.path(), &[("SURPRISAL_DTYPE", "int8")])];
+    let output = run(dir.path(), &["estimate", &experiment(dir.path(), "two", &urls(&servers, "affinity"), 4)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("must have one model"), "{}", stderr(&output));
+}

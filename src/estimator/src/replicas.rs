@@ -1,0 +1,217 @@
+//! Several servers of one model as one source: requests of one prefix go to one server, and to another should it fail.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::retry::Failure;
+use crate::source::{Tokenize, group};
+use crate::{Error, HttpOptions, HttpSource, LogprobSource, Model, ScoreQuery};
+
+/// Tokens of a sequence's beginning that say which server it belongs to: a block of a server's cache.
+const KEY_TOKENS: usize = 32;
+
+/// Which server is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Routing {
+    /// One that depends on how the sequence begins, so that each server's cache holds its own share of the prefixes:
+    /// rendezvous hashing (Thaler and Ravishankar, 1998), which moves no other prefixes when a server goes.
+    #[default]
+    Affinity,
+    /// All in turns.
+    RoundRobin,
+}
+
+/// Servers of one model.
+#[derive(Debug)]
+pub struct Replicas {
+    replicas: Vec<Replica>,
+    routing: Routing,
+    turn: AtomicUsize,
+    options: HttpOptions,
+}
+
+/// A server, and whether it is thought to answer.
+#[derive(Debug)]
+struct Replica {
+    source: HttpSource,
+    rest: Mutex<Rest>,
+}
+
+/// A server that failed is not asked for a while.
+#[derive(Debug, Default)]
+struct Rest {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Replicas {
+    /// Connects to the servers at `urls`. Those that do not answer are left out, as long as one does.
+    ///
+    /// # Errors
+    /// As [`HttpSource::connect`]; [`Error::Replicas`] for two that serve different models.
+    pub async fn connect(urls: &[String], routing: Routing, options: HttpOptions) -> Result<Self, Error> {
+        let (mut replicas, mut failed) = (Vec::<Replica>::new(), None);
+        let connections = join_all(urls.iter().map(|url| HttpSource::connect(url, options.clone()))).await;
+        for (url, connected) in urls.iter().zip(connections) {
+            match connected {
+                Ok(source) => replicas.push(Replica { source, rest: Mutex::default() }),
+                Err(error) if urls.len() == 1 => return Err(error),
+                Err(error) => {
+                    tracing::warn!(url, %error, "left out");
+                    failed = Some(error);
+                }
+            }
+        }
+        let Some(first) = replicas.first().map(|replica| &replica.source) else {
+            return Err(failed.unwrap_or_else(|| Error::invalid("model.urls", "empty", "at least one server")));
+        };
+        if let Some(other) = replicas.iter().find(|other| other.source.model() != first.model()) {
+            let said = |source: &HttpSource| format!("{} serves {}", source.url(), source.model().fingerprint);
+            return Err(Error::Replicas { one: said(first), other: said(&other.source) });
+        }
+        Ok(Self { replicas, routing, turn: AtomicUsize::new(0), options })
+    }
+
+    /// The order in which servers are asked for a sequence.
+    fn order(&self, query: &ScoreQuery) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.replicas.len()).collect();
+        match self.routing {
+            Routing::RoundRobin => order.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % self.replicas.len()),
+            Routing::Affinity => {
+                let key: Vec<u32> = query.context.iter().chain(&query.target).take(KEY_TOKENS).copied().collect();
+                order.sort_by_cached_key(|&index| weight(self.replicas[index].source.url(), &key));
+            }
+        }
+        order
+    }
+
+    /// One request, of the first server in order that answers.
+    async fn ask(&self, order: &[usize], queries: &[ScoreQuery]) -> Result<Vec<Vec<f32>>, Error> {
+        self.first(order, |source| source.attempt(queries)).await
+    }
+
+    async fn first<'a, T, F>(
+        &'a self,
+        order: &[usize],
+        attempt: impl Fn(&'a HttpSource) -> F + Send + Sync,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        let (start, mut attempts) = (Instant::now(), 0);
+        loop {
+            let (replica, wait) = self.awake(order);
+            tokio::time::sleep(wait).await;
+            attempts += 1;
+            let failure = match attempt(&replica.source).await {
+                Ok(answer) => {
+                    replica.woke();
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            // A server that hangs is left for others; a single one would hang again.
+            let passing = failure.passing || (self.replicas.len() > 1 && failure.is_transport());
+            if !passing {
+                return Err(failure.error);
+            }
+            let rest = replica.fell(&self.options, failure.wait);
+            if start.elapsed() + rest > self.options.retry.patience {
+                let (seconds, last) = (start.elapsed().as_secs(), Box::new(failure.error));
+                return Err(Error::GaveUp { attempts, seconds, last });
+            }
+            tracing::warn!(attempts, ?rest, error = %failure.error, "trying again, or another server");
+        }
+    }
+
+    /// The first server in order that does not rest, or else the one that wakes first, and in how long.
+    fn awake(&self, order: &[usize]) -> (&Replica, Duration) {
+        let now = Instant::now();
+        let wait = |index: usize| {
+            let until = self.replicas[index].rest().until;
+            until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+        };
+        let waits: Vec<Duration> = order.iter().map(|&index| wait(index)).collect();
+        let soonest = waits.iter().min().copied().unwrap_or_default();
+        let at = waits.iter().position(|&wait| wait == soonest).unwrap_or(0);
+        (&self.replicas[order[at]], soonest)
+    }
+}
+
+impl Replica {
+    fn rest(&self) -> std::sync::MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn woke(&self) {
+        *self.rest() = Rest::default();
+    }
+
+    /// It failed: how long it is not asked.
+    fn fell(&self, options: &HttpOptions, wait: Option<Duration>) -> Duration {
+        let mut rest = self.rest();
+        rest.failures = rest.failures.saturating_add(1);
+        let wait = wait.unwrap_or_else(|| options.retry.backoff(rest.failures)).min(options.retry.longest);
+        rest.until = Some(Instant::now() + wait);
+        wait
+    }
+}
+
+/// What a server draws for a key; the least is asked first.
+fn weight(url: &str, key: &[u32]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(url.as_bytes());
+    for token in key {
+        hasher.update(&token.to_le_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+impl LogprobSource for Replicas {
+    fn model(&self) -> &Model {
+        self.replicas[0].source.model()
+    }
+
+    /// Splits `queries` into requests by server and within the [`HttpOptions`]; neighbours stay together.
+    async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
+        let mut shares: Vec<Vec<usize>> = vec![Vec::new(); self.replicas.len()];
+        // In turns, a call goes to one server whole.
+        let in_turns = queries.first().filter(|_| self.routing == Routing::RoundRobin);
+        let whole = in_turns.map(|first| self.order(first)[0]);
+        for (at, query) in queries.iter().enumerate() {
+            shares[whole.unwrap_or_else(|| self.order(query)[0])].push(at);
+        }
+        let mut requests = Vec::new();
+        for share in shares {
+            let lengths = share.iter().map(|&at| queries[at].sequence_length());
+            let ranges = group(lengths, self.options.queries_per_request, self.options.tokens_per_request);
+            requests.extend(ranges.into_iter().map(|range| share[range].to_vec()));
+        }
+        let queries = &queries;
+        let answer = async |places: Vec<usize>| {
+            let own: Vec<ScoreQuery> = places.iter().map(|&at| queries[at].clone()).collect();
+            let logprobs = self.ask(&self.order(&own[0]), &own).await?;
+            Ok::<_, Error>((places, logprobs))
+        };
+        let most = self.options.concurrency * self.replicas.len();
+        let answers: Vec<_> = stream::iter(requests).map(answer).buffer_unordered(most).try_collect().await?;
+        let mut all = vec![Vec::new(); queries.len()];
+        for (places, logprobs) in answers {
+            places.into_iter().zip(logprobs).for_each(|(at, logprobs)| all[at] = logprobs);
+        }
+        Ok(all)
+    }
+}
+
+impl Tokenize for Replicas {
+    async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let order: Vec<usize> = (0..self.replicas.len()).collect();
+        self.first(&order, |source| source.tokenize_once(text)).await
+    }
+}
