@@ -102,6 +102,8 @@ pub enum Bos {
     /// The model's own rule: a model that starts its texts with BOS gets one before the context, unless the context starts with it.
     #[default]
     Auto,
+    /// As `auto`, even if the context starts with BOS: for token ids that are data, of which one may be the same as BOS.
+    Always,
     /// Never.
     None,
 }

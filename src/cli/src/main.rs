@@ -11,6 +11,7 @@ mod estimate;
 mod experiment;
 mod merge;
 mod progress;
+mod report;
 mod score;
 mod serve;
 mod served;
@@ -43,6 +44,10 @@ enum Command {
     Estimate(estimate::Args),
     /// Put the answers of an experiment's shards together
     Merge(merge::Args),
+    /// Write a report again from its JSON, in another unit or under another title
+    Report(report::Args),
+    /// Put several models' reports side by side
+    Compare(report::CompareArgs),
     /// Serve the built-in oracle, measure its mutual information, and show it beside the truth
     Demo(demo::Args),
     /// Put a load on a server, or on two in turns, and measure what it takes
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::Estimate(args) => estimate::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Compare(args) => report::compare(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),

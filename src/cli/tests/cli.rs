@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -162,6 +163,52 @@ fn the_doctor_plans_a_model() {
     assert!(run(dir.path(), &["doctor"]).status.success());
 }
 
+/// What was estimated is shown again, in another unit, and side by side.
+#[test]
+fn reports_are_written_again_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let experiment = |name: &str, doubt: &str| {
+        let text = format!(
+            "seed = 2\n[corpus]\nkind = \"santa-fe\"\ndocuments = 30\nsymbols = 64\nexponent = 1.3\ndoubt = {doubt}\n\
+             [measure]\nsplits = [2, 4, 8]\nratios = [2, 3]\nresamples = 20\n"
+        );
+        std::fs::write(path(&format!("{name}.toml")), text).unwrap();
+        let output = run(dir.path(), &["estimate", &path(&format!("{name}.toml")), "--out", &path(name), "--json"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let (sure, doubting) = (experiment("sure", "1e-6"), experiment("doubting", "0.2"));
+    let file = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+    let before = file("sure/report.html");
+    assert!(run(dir.path(), &["report", &path("sure")]).status.success());
+    assert!(file("sure/report.html") == before, "the same report to the byte");
+    let bits = run(
+        dir.path(),
+        &["report", &path("sure/report.json"), "--unit", "bits", "--title", "In <bits>", "--out", &path("bits")],
+    );
+    assert!(bits.status.success(), "{}", stderr(&bits));
+    let again: Value = serde_json::from_str(&file("bits/report.json")).unwrap();
+    let direct = |report: &Value| report["rows"][2]["direct"]["value"].as_f64().unwrap();
+    assert!((direct(&again) * 2f64.ln() - direct(&sure)).abs() < 1e-12);
+    assert!(file("bits/report.html").contains("In &lt;bits&gt;") && Path::new(&path("bits/bipartite-3.svg")).is_file());
+
+    let named = format!("no doubt={}", path("sure"));
+    let compared = run(dir.path(), &["compare", &named, &path("doubting"), "--out", &path("both")]);
+    assert!(compared.status.success(), "{}", stderr(&compared));
+    let table = String::from_utf8(compared.stdout).unwrap();
+    assert!(table.lines().filter(|line| line.starts_with("no doubt")).count() >= 4, "{table}");
+    let (html, csv) = (file("both/compare.html"), file("both/compare.csv"));
+    assert!(html.contains("no doubt") && html.contains("<svg") && file("both/compare-direct-2.svg").contains("xmlns"));
+    let value = |name: &str| {
+        let line = csv.lines().find(|line| line.starts_with(name) && line.contains(",2,16,direct,")).unwrap();
+        line.split(',').nth(5).unwrap().parse::<f64>().unwrap()
+    };
+    assert_eq!((value("no doubt"), value(&path("doubting"))), (direct(&sure), direct(&doubting)));
+    let same = run(dir.path(), &["compare", &path("sure"), &path("sure")]);
+    assert!(stderr(&same).contains("name of a report"), "{}", stderr(&same));
+}
+
 /// A reader of the log that reads no more holds up no request.
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
@@ -212,7 +259,7 @@ fn the_program_says_what_it_is() {
     assert!(version.starts_with("surprisal 0.") && version.contains("commit") && version.contains("features"));
     assert_eq!(text(&["-V"]).trim(), format!("surprisal {}", env!("CARGO_PKG_VERSION")));
     let (bash, man) = (text(&["completions", "bash"]), text(&["man"]));
-    for command in ["serve", "score", "estimate", "merge", "demo", "bench", "doctor"] {
+    for command in ["serve", "score", "estimate", "merge", "report", "compare", "demo", "bench", "doctor"] {
         assert!(bash.contains(command) && man.contains(command), "{command}");
     }
     let pages = dir.path().join("man");
@@ -252,6 +299,9 @@ fn errors_say_what_to_do() {
         (&["estimate", "file", "--shard", "5/4"], 2, "shard is 5/4"),
         (&["estimate", "file", "--shard", "half"], 2, "such as 2/8"),
         (&["estimate", "../../configs/experiments/oracle.toml", "--shard", "1/2"], 1, "model is missing"),
+        (&["report", "no-such-folder"], 1, "no-such-folder"),
+        (&["compare", "one"], 2, "Usage"),
+        (&["compare", "no-such-folder", "other"], 1, "no-such-folder"),
         (&["merge", "no-such-folder", "--out", "x"], 1, "no-such-folder"),
         (&["bench", "--url", closed], 1, "is a server running there?"),
         (&["bench", "--url", "https://host"], 2, "http://HOST"),

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use surprisal_estimator::Experiment;
 use surprisal_tests::tiny::TinyLlama;
 
 /// How a documented command begins, and what becomes of it.
@@ -39,12 +40,13 @@ enum Way {
     Elsewhere(&'static str),
 }
 
-/// The code blocks of a document: what is indented by four.
+/// The code blocks of a document: what is indented by four; what is fenced has tests of its own.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
-    let mut inside = false;
+    let (mut inside, mut fenced) = (false, false);
     for line in text.lines() {
-        match line.strip_prefix("    ") {
+        fenced ^= line.starts_with("```");
+        match line.strip_prefix("    ").filter(|_| !fenced) {
             Some(code) if inside => *blocks.last_mut().unwrap() += &format!("{code}\n"),
             Some(code) => {
                 blocks.push(format!("{code}\n"));
@@ -54,6 +56,15 @@ fn blocks(text: &str) -> Vec<String> {
         }
     }
     blocks
+}
+
+/// The book's pages, each of which is there.
+fn pages(summary: &str) -> Vec<String> {
+    let links = summary.lines().filter_map(|line| line.split_once("](")?.1.strip_suffix(')'));
+    let pages: Vec<String> = links.map(|page| format!("docs/src/{page}")).collect();
+    let files = std::fs::read_dir("../../docs/src").unwrap().count();
+    assert_eq!(files, pages.len() + 1, "the summary lists every page");
+    pages
 }
 
 /// A block's commands; a quote that is open goes on with the next line.
@@ -83,6 +94,7 @@ fn folder() -> tempfile::TempDir {
     std::fs::write(dir.path().join("novel.txt"), novel).unwrap();
     let experiments = dir.path().join("configs/experiments");
     std::fs::create_dir_all(&experiments).unwrap();
+    std::fs::copy("../../configs/oracle.toml", dir.path().join("configs/oracle.toml")).unwrap();
     for preset in std::fs::read_dir("../../configs/experiments").unwrap().map(Result::unwrap) {
         std::fs::copy(preset.path(), experiments.join(preset.file_name())).unwrap();
     }
@@ -160,7 +172,9 @@ fn every_documented_command_works_in_order() {
     let dir = folder();
     let read = |name: &str| std::fs::read_to_string(Path::new("../..").join(name)).unwrap();
     let ci = read(".ci/run");
-    let blocks = [blocks(&read("README.md")), blocks(&read("CONTRIBUTING.md"))].concat();
+    let pages = pages(&read("docs/src/SUMMARY.md"));
+    let documents = ["README.md".to_owned(), "CONTRIBUTING.md".to_owned()].into_iter().chain(pages);
+    let blocks: Vec<String> = documents.flat_map(|name| blocks(&read(&name))).collect();
     let (mut ran, mut served, mut answer) = (0, 0, String::new());
     serve(dir.path(), "surprisal serve --model path/to/llama", |url| {
         for command in blocks.iter().flat_map(|block| commands(block)) {
@@ -186,4 +200,34 @@ fn every_documented_command_works_in_order() {
         examples(dir.path(), url, &blocks, &answer);
     });
     assert!(ran >= 4 && served >= 2, "{ran} commands ran, {served} served");
+}
+
+/// Parts of experiment files that the book shows are read as such.
+#[test]
+fn documented_models_are_read() {
+    let corpus =
+        "[corpus]\nkind = \"santa-fe\"\ndocuments = 2\nsymbols = 9\nexponent = 1.3\ndoubt = 0.1\n[measure]\nngram = 0";
+    let page = std::fs::read_to_string("../../docs/src/machines.md").unwrap();
+    let models: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(models.len() >= 2);
+    for model in models {
+        Experiment::parse(&format!("{model}{corpus}"), Path::new("machines.md")).unwrap();
+    }
+}
+
+/// The Python that the book shows, where there is a Python.
+#[test]
+fn the_python_example_works() {
+    let page = std::fs::read_to_string("../../docs/src/api.md").unwrap();
+    let code = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let dir = folder();
+    if shell(dir.path(), "python3 -c pass").output().map_or(true, |output| !output.status.success()) {
+        return eprintln!("skipped: there is no python3");
+    }
+    serve(dir.path(), "surprisal serve --model path/to/llama", |url| {
+        let code = code.replace("http://127.0.0.1:8000", url);
+        std::fs::write(dir.path().join("example.py"), code).unwrap();
+        let said = run(dir.path(), "python3 example.py", url);
+        assert!(said.starts_with("[[-") && said.matches(", -").count() == 1, "{said}");
+    });
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::{Serving, metric, run, stderr, surprisal};
+use surprisal_tests::tiny::TinyLlama;
 
 /// BOS of the served model.
 const BOS: &str = "bos = 256";
@@ -70,7 +71,7 @@ fn what_a_server_lacks_is_said() {
         ("url = \"http://127.0.0.1:1\"".to_owned(), 1, "http://127.0.0.1:1"),
     ] {
         let file = experiment(dir.path(), "wrong", &model, 4);
-        let output = run(dir.path(), &["estimate", &file]);
+        let output = run(dir.path(), &["estimate", &file, "--out", dir.path().join("wrong").to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(code), "{model}: {}", stderr(&output));
         assert!(stderr(&output).contains(hint), "{model}: {}", stderr(&output));
     }
@@ -120,9 +121,14 @@ fn affinity_computes_less_than_turns() {
     let dir = tempfile::tempdir().unwrap();
     let computed = |routing: &str| {
         let servers = three(dir.path());
-        let measure = "splits = [64, 128, 256]\nratios = [2, 3, 4]\nwindow = 1024\nnegatives = 4\nresamples = 10\n";
-        let file = measuring(dir.path(), routing, &urls(&servers, routing), 24, measure);
-        let report = estimate(dir.path(), &file, routing);
+        let measure = "splits = [16, 32, 64]\nratios = [2, 3, 4]\nwindow = 256\nresamples = 10\n";
+        let ask = |documents| {
+            let name = format!("{routing}-{documents}");
+            let file = measuring(dir.path(), &name, &urls(&servers, routing), documents, measure);
+            estimate(dir.path(), &file, &name)
+        };
+        // An experiment that grows asks again for much of what it asked for before, in other company.
+        let report = [ask(24), ask(30)];
         let sum = |name: &str| servers.iter().map(|server| metric(&server.url, name)).sum::<f64>();
         let shares: Vec<f64> =
             servers.iter().map(|server| metric(&server.url, "surprisal_scored_tokens_total")).collect();
@@ -133,6 +139,33 @@ fn affinity_computes_less_than_turns() {
     assert_eq!(one, other);
     println!("computed tokens: {affinity} with affinity, {turns} in turns");
     assert!(affinity < turns, "{affinity} {turns}");
+}
+
+/// The paper's own protocol, counted by the server: a quarter of what the paper's scripts compute.
+#[test]
+fn a_pair_of_the_papers_takes_at_most_10_300_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    let shape = TinyLlama {
+        hidden: 32,
+        intermediate: 32,
+        layers: 1,
+        heads: 1,
+        kv_heads: 1,
+        max_positions: 2049,
+        ..TinyLlama::default()
+    };
+    shape.write(&model, 1);
+    let serving = Serving::with(dir.path(), &[("SURPRISAL_MODEL", model.to_str().unwrap())]);
+    let measure = "splits = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]\nratios = [2, 3, 4]\nwindow = 2048\nresamples = 0\n\
+                   pairing = \"crossed\"\n";
+    let pairs = 8;
+    let file = measuring(dir.path(), "paper", &format!("url = \"{}\"", serving.url), pairs, measure);
+    estimate(dir.path(), &file, "paper");
+    let computed = metric(&serving.url, "surprisal_computed_tokens_total") / pairs as f64;
+    println!("{computed} tokens computed for a pair");
+    assert!(computed <= 10_300.0, "{computed}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use surprisal_api::{Detail, LogprobsRequest, LogprobsResponse, QuerySpec};
+use surprisal_api::{Bos, Detail, LogprobsRequest, LogprobsResponse, QuerySpec};
 
 use crate::ScoreQuery;
 
@@ -61,7 +61,12 @@ impl Api {
                 let spec =
                     |query: &ScoreQuery| QuerySpec::new(query.context.clone().into(), query.target.clone().into());
                 let queries = Some(queries.iter().map(spec).collect());
-                json!(LogprobsRequest { queries, detail: Detail::Tokens, ..LogprobsRequest::default() })
+                json!(LogprobsRequest {
+                    queries,
+                    detail: Detail::Tokens,
+                    bos: Bos::Always,
+                    ..LogprobsRequest::default()
+                })
             }
             // One token is written because servers of old refuse to write none.
             Self::OpenAi => json!({"model": wording.model, "prompt": prompts(), "echo": true, "logprobs": 1,

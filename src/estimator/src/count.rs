@@ -1,9 +1,9 @@
 //! Counting tokens, pairs of tokens and n-grams within bounded memory.
 //!
-//! Pairs become 64-bit keys, which are sorted and counted in runs. Where they would not fit into the memory given, the texts are
-//! read several times, each time for the keys of one slot; nothing is written to disk.
+//! Keys (a pair as 64 bits, an n-gram as where it stands) are sorted on all cores and counted in runs. Where they would not fit into the
+//! memory given, the texts are read several times, each time for the keys of one slot; nothing is written to disk.
 
-use std::collections::HashMap;
+use rayon::prelude::*;
 
 use crate::Spectrum;
 
@@ -13,26 +13,41 @@ pub(crate) const MEMORY: usize = 1 << 30;
 /// The spectrum of the pairs of tokens `distance` apart within a text, or for distance 0 of the tokens; its keys take at most
 /// about `memory` bytes.
 pub(crate) fn pairs(texts: &[&[u32]], distance: usize, memory: usize) -> Spectrum {
-    let total: usize = texts.iter().map(|text| text.len().saturating_sub(distance)).sum();
-    let slots = (total * size_of::<u64>()).div_ceil(memory.max(1)).max(1);
-    let mut spectrum = Spectrum::default();
-    // Slots are nearly equal; one that is fuller grows.
-    let mut keys: Vec<u64> = Vec::with_capacity(total / slots + total / slots / 64);
-    for slot in 0..slots {
-        keys.clear();
-        for text in texts {
-            let pairs = text.iter().zip(text.get(distance..).unwrap_or_default());
-            let key = |(&first, &second): (&u32, &u32)| if distance == 0 { first.into() } else { key(first, second) };
-            keys.extend(pairs.map(key).filter(|key| slots == 1 || mixed(*key) % slots as u64 == slot as u64));
-        }
-        keys.sort_unstable();
-        keys.chunk_by(|a, b| a == b).for_each(|run| spectrum.add(run.len() as u64));
-    }
-    spectrum
+    let total = texts.iter().map(|text| text.len().saturating_sub(distance)).sum();
+    count(total, memory, || texts.iter().flat_map(|text| keys(text, distance)), |&key| mixed(key))
 }
 
-fn key(first: u32, second: u32) -> u64 {
-    u64::from(first) << 32 | u64::from(second)
+/// Every token of a text with the one `distance` after it, or for distance 0 alone, as 64 bits.
+fn keys(text: &[u32], distance: usize) -> impl Iterator<Item = u64> {
+    let firsts = text.iter().map(move |&first| if distance == 0 { 0 } else { u64::from(first) << 32 });
+    firsts.zip(text.get(distance..).unwrap_or_default()).map(|(first, &second)| first | u64::from(second))
+}
+
+/// The spectrum of all n-grams of `texts`; their places take at most about `memory` bytes.
+pub(crate) fn ngrams(texts: &[&[u32]], n: usize, memory: usize) -> Spectrum {
+    let total = texts.iter().map(|text| (text.len() + 1).saturating_sub(n)).sum();
+    let hash = |ngram: &&[u32]| ngram.iter().fold(0, |hash, &token| mixed(hash ^ u64::from(token)));
+    count(total, memory, || texts.iter().flat_map(|text| text.windows(n)), hash)
+}
+
+/// The spectrum of `total` keys, in as many passes as the memory asks for.
+fn count<K: Ord + Send, I: Iterator<Item = K>>(
+    total: usize,
+    memory: usize,
+    keys: impl Fn() -> I,
+    hash: impl Fn(&K) -> u64,
+) -> Spectrum {
+    let slots = (total * size_of::<K>()).div_ceil(memory.max(1)).max(1);
+    let mut spectrum = Spectrum::default();
+    // Slots are nearly equal; one that is fuller grows.
+    let mut own: Vec<K> = Vec::with_capacity(total / slots + total / slots / 64);
+    for slot in 0..slots {
+        own.clear();
+        own.extend(keys().filter(|key| slots == 1 || hash(key) % slots as u64 == slot as u64));
+        own.par_sort_unstable();
+        own.chunk_by(|a, b| a == b).for_each(|run| spectrum.add(run.len() as u64));
+    }
+    spectrum
 }
 
 /// A key's bits mixed (the finaliser of SplitMix64), so that slots are equally full.
@@ -42,17 +57,10 @@ fn mixed(key: u64) -> u64 {
     key ^ key >> 31
 }
 
-/// The spectrum of all n-grams of `texts`.
-pub(crate) fn ngrams(texts: &[&[u32]], n: usize) -> Spectrum {
-    let mut counts: HashMap<&[u32], u64> = HashMap::new();
-    for ngram in texts.iter().flat_map(|text| text.windows(n)) {
-        *counts.entry(ngram).or_default() += 1;
-    }
-    counts.into_values().collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -76,6 +84,14 @@ mod tests {
                 assert_eq!(pairs(&texts, distance, memory), expected, "distance {distance}, {memory} bytes");
             }
         }
-        assert_eq!(pairs(&texts, 1, MEMORY), ngrams(&texts, 2));
+        assert_eq!(pairs(&texts, 1, MEMORY), ngrams(&texts, 2, MEMORY));
+        for n in [1, 2, 3, 5, 91] {
+            let mut counts: HashMap<&[u32], u64> = HashMap::new();
+            texts.iter().flat_map(|text| text.windows(n)).for_each(|ngram| *counts.entry(ngram).or_default() += 1);
+            let expected: Spectrum = counts.into_values().collect();
+            for memory in [0, 1000, MEMORY] {
+                assert_eq!(ngrams(&texts, n, memory), expected, "n = {n}, {memory} bytes");
+            }
+        }
     }
 }

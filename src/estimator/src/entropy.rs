@@ -158,7 +158,7 @@ impl NgramEntropy {
         let texts: Vec<&[u32]> = texts.into_iter().collect();
         let spectrum = match n {
             1 | 2 => pairs(&texts, n - 1, MEMORY),
-            _ => ngrams(&texts, n),
+            _ => ngrams(&texts, n, MEMORY),
         };
         if spectrum.distinct() == 0 {
             return Err(Error::invalid("n-gram length", n, "at most the length of the longest text"));

@@ -10,16 +10,8 @@ use crate::{Error, Pairing, Report, SeriesFit};
 impl Report {
     /// One self-contained page: the plot, the table, the fits, and how it was made. No scripts, no other files.
     pub fn html(&self) -> String {
-        format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
-             <h1>{title}</h1>\n<p class=\"lead\">{lead}</p>\n{sections}</main>\n</body>\n</html>\n",
-            title = escape(&self.title),
-            style = include_str!("report.css"),
-            lead = escape(&self.lead()),
-            sections = [self.figures(), self.table_html(), self.fits_html(), self.made()].concat(),
-        )
+        let sections = [self.figures(), self.table_html(), self.fits_html(), self.made()].concat();
+        page(&self.title, &self.lead(), &sections)
     }
 
     /// Writes [`html`](Self::html) to `path`, atomically: the file is there whole or as it was.
@@ -28,6 +20,16 @@ impl Report {
     /// [`Error::File`] if it cannot be written.
     pub fn write_html(&self, path: &Path) -> Result<(), Error> {
         write_atomically(path, self.html().as_bytes())
+    }
+
+    /// Reads a report's JSON, or the report.json of a folder.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read, or is no report.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let path = if path.is_dir() { path.join("report.json") } else { path.to_owned() };
+        let read = std::fs::read(&path).and_then(|json| Ok(serde_json::from_slice(&json)?));
+        read.map_err(|source| Error::File { path, source })
     }
 
     /// Writes the report as JSON to `path`, atomically.
@@ -61,15 +63,7 @@ impl Report {
     }
 
     fn figures(&self) -> String {
-        let figure = |(_, chart): (String, Chart)| {
-            format!(
-                "<section>\n<h2>{}</h2>\n{}<div class=\"scroll\">\n{}</div>\n</section>\n",
-                escape(&chart.title),
-                chart.legend(),
-                chart.svg(),
-            )
-        };
-        let figures: String = self.charts().into_iter().map(figure).collect();
+        let figures: String = self.charts().iter().map(|(_, chart)| figure(chart)).collect();
         figures
             + "<p class=\"small\">Bars are 95 % intervals over documents, or one standard error where there are none; thin lines \
                are fits. Both axes are logarithmic, so a power law is a straight line.</p>\n"
@@ -167,6 +161,29 @@ impl Report {
             facts.iter().map(fact).collect::<String>(),
         )
     }
+}
+
+/// A page of sections.
+pub(crate) fn page(title: &str, lead: &str, sections: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+         <h1>{title}</h1>\n<p class=\"lead\">{lead}</p>\n{sections}</main>\n</body>\n</html>\n",
+        title = escape(title),
+        style = include_str!("report.css"),
+        lead = escape(lead),
+    )
+}
+
+/// A section that is a chart and its legend.
+pub(crate) fn figure(chart: &Chart) -> String {
+    format!(
+        "<section>\n<h2>{}</h2>\n{}<div class=\"scroll\">\n{}</div>\n</section>\n",
+        escape(&chart.title),
+        chart.legend(),
+        chart.svg(),
+    )
 }
 
 /// Text as HTML: nothing in it is markup.

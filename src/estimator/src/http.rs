@@ -1,13 +1,14 @@
 //! A server as a `LogprobSource`: bounded requests, bounded concurrency, answers checked.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Once;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::Client;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use surprisal_api::{DetokenizeRequest, DetokenizeResponse, LogprobsRequest, LogprobsResponse, TokenizeRequest};
@@ -17,6 +18,9 @@ use crate::api::{Api, Wording};
 use crate::retry::{Failure, Retry, send};
 use crate::source::{Tokenize, group};
 use crate::{Error, LogprobSource, Model, ScoreQuery};
+
+/// By this a surprisal server knows whose requests are one client's.
+const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 
 /// A server that does not take the connection for this long is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,7 +135,9 @@ impl HttpSource {
         }
         install_tls_provider();
         let base = url.trim_end_matches('/').to_owned();
-        let mut headers = HeaderMap::new();
+        // All requests are one client's, so that a job takes one turn among those of others.
+        let client = HeaderValue::try_from(format!("estimator-{:016x}", RandomState::new().hash_one(url)));
+        let mut headers = HeaderMap::from_iter(client.map(|client| (CLIENT_ID, client)));
         if let Some(ApiKey(key)) = &options.api_key {
             let value = HeaderValue::try_from(format!("Bearer {key}"));
             let mut value = value.map_err(|_| Error::invalid("API key", "not shown", "visible ASCII"))?;

@@ -7,8 +7,11 @@ use futures_util::{StreamExt, stream};
 use crate::source::group;
 use crate::{Answers, Correction, Error, Estimates, LogprobSource, Part, Plan, ScoreQuery, Step};
 
-/// Tokens given to a source in one call, unless one query has more.
+/// Tokens given to a source in one call, unless one query or family has more.
 const BATCH_TOKENS: usize = 8 * 1024;
+
+/// A family of no more tokens than this goes in one call: what continues a document is then asked after the document itself.
+const FAMILY_TOKENS: usize = 32 * 1024;
 
 /// Calls in flight; how many requests that makes is the source's affair.
 const IN_FLIGHT: usize = 16;
@@ -100,8 +103,7 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
         Some(kept) => kept.read(plan.steps())?,
         None => vec![None; plan.steps().len()],
     };
-    let lengths = plan.steps().iter().map(Step::sequence_length);
-    let mut ranges = group(lengths, plan.steps().len(), BATCH_TOKENS);
+    let mut ranges = batches(plan.steps());
     if let Some(part) = part {
         ranges = ranges[part.of(ranges.len())].to_vec();
     }
@@ -139,6 +141,33 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     Ok(logprobs.into_iter().flatten().collect())
 }
 
+/// What goes into one call: families (a document and what continues it), of which only a large one is cut.
+fn batches(steps: &[Step]) -> Vec<Range<usize>> {
+    let tokens = |steps: &[Step]| steps.iter().map(Step::sequence_length).sum::<usize>();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let (mut start, mut open) = (0, None);
+    for family in steps.chunk_by(|_, next| !matches!(next, Step::Whole { .. })) {
+        let (end, length) = (start + family.len(), tokens(family));
+        match ranges.last_mut() {
+            Some(range) if open.is_some_and(|open| open + length <= BATCH_TOKENS) => {
+                range.end = end;
+                open = open.map(|open| open + length);
+            }
+            _ if length <= FAMILY_TOKENS => {
+                ranges.push(start..end);
+                open = Some(length);
+            }
+            _ => {
+                let parts = group(family.iter().map(Step::sequence_length), family.len(), BATCH_TOKENS);
+                ranges.extend(parts.into_iter().map(|part| start + part.start..start + part.end));
+                open = None;
+            }
+        }
+        start = end;
+    }
+    ranges
+}
+
 fn check<T, S: LogprobSource<T>>(source: &S, documents: &[Vec<T>], plan: &Plan) -> Result<(), Error> {
     if documents.len() != plan.documents() {
         let limit = format!("{}, as in the plan", plan.documents());
@@ -153,4 +182,32 @@ fn check<T, S: LogprobSource<T>>(source: &S, documents: &[Vec<T>], plan: &Plan) 
         return Err(Error::TooLong { needed, model: model.name.clone(), limit: model.max_length });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Design, Plan};
+
+    #[test]
+    fn batches_hold_all_steps_in_order_and_cut_large_families_alone() {
+        let of = |splits: &[usize], negatives| {
+            let plan = Plan::of(40, Design { splits: splits.to_vec(), negatives, ..Design::default() }).unwrap();
+            let ranges = batches(plan.steps());
+            assert_eq!(
+                ranges.iter().cloned().flatten().collect::<Vec<_>>(),
+                (0..plan.steps().len()).collect::<Vec<_>>()
+            );
+            let tokens =
+                |range: &Range<usize>| plan.steps()[range.clone()].iter().map(Step::sequence_length).sum::<usize>();
+            let first = |range: &Range<usize>| matches!(plan.steps()[range.start], Step::Whole { .. });
+            (ranges.len(), ranges.iter().map(tokens).max().unwrap(), ranges.iter().all(first))
+        };
+        // Many small families in a batch, one large one, or parts of one that is larger still.
+        assert_eq!(of(&[2, 4], 1), (1, 40 * (9 + 5 + 9 + 3 + 5), true));
+        assert_eq!(of(&[512], 1), (14, 3 * (1025 + 1025 + 513), true));
+        assert_eq!(of(&[2048, 4096], 1), (40, 8193 + 4097 + 8193 + 2049 + 4097, true));
+        let (batches, longest, whole) = of(&[2048, 4096], 3);
+        assert!(batches > 80 && longest <= 8193 && !whole);
+    }
 }

@@ -197,9 +197,14 @@ impl Form {
     }
 }
 
-/// A text begins with BOS, once, if it is to and the model's own rule has one.
+/// A text begins with BOS if it is to and the model's own rule has one; twice only by [`Bos::Always`].
 pub(crate) fn begin(rule: Bos, bos: Option<u32>, mut tokens: Vec<u32>) -> Vec<u32> {
-    if let Some(bos) = bos.filter(|bos| rule == Bos::Auto && tokens.first() != Some(bos)) {
+    let wanted = |bos: &u32| match rule {
+        Bos::Auto => tokens.first() != Some(bos),
+        Bos::Always => true,
+        Bos::None => false,
+    };
+    if let Some(bos) = bos.filter(wanted) {
         tokens.insert(0, bos);
     }
     tokens

@@ -235,7 +235,7 @@ pub(crate) fn empty_stop(field: String) -> Failure {
 
 pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {
     let why = match rule {
-        Bos::Auto => "this model's texts do not begin with BOS",
+        Bos::Auto | Bos::Always => "this model's texts do not begin with BOS",
         Bos::None => "`bos` is \"none\"",
     };
     let detail = format!("nothing stands before the first target token: the context has no tokens, and {why}");

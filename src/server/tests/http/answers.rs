@@ -136,7 +136,7 @@ async fn pairs_carry_their_indices_and_score_like_queries() {
 }
 
 #[tokio::test]
-async fn bos_stands_once_before_the_context_if_the_model_has_it() {
+async fn bos_stands_before_the_context_if_the_model_has_it() {
     let (with, without) = (Server::start().await, Server::with(ServerConfig::default(), None).await);
     let only =
         |context: Value, bos| json!({"queries": [{"context": context, "target": [5]}], "bos": bos, "detail": "tokens"});
@@ -148,6 +148,10 @@ async fn bos_stands_once_before_the_context_if_the_model_has_it() {
         (&with, json!([BOS]), "auto", BOS, 1),
         (&with, json!([BOS, 7]), "auto", 7, 2),
         (&with, json!([7]), "none", 7, 1),
+        (&with, json!([]), "always", BOS, 1),
+        (&with, json!([7]), "always", 7, 2),
+        (&with, json!([BOS]), "always", BOS, 2),
+        (&without, json!([7]), "always", 7, 1),
         (&without, json!([7]), "auto", 7, 1),
         (&without, json!([7]), "none", 7, 1),
     ] {
