@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use surprisal_estimator::{CorpusSpec, Experiment, Measure, ModelSpec, Spacing, Unit};
+use surprisal_estimator::{CorpusSpec, Experiment, Measure, ModelSpec, Texts, Unit};
 
 /// What an experiment file says otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -11,7 +11,7 @@ pub(crate) struct Flags {
     /// A server; several of one model share the work [default: http://127.0.0.1:8000]
     #[arg(long)]
     url: Vec<String>,
-    /// Windows taken from each file, spread evenly, none overlapping [default: 40]
+    /// Windows taken from each text, spread evenly, none overlapping [default: 40]
     #[arg(long)]
     windows: Option<usize>,
     /// Tokens of the first part, for each point [default: 2,4,...,512]
@@ -57,6 +57,7 @@ impl Flags {
     pub(crate) fn experiment(&self, files: &[PathBuf]) -> Experiment {
         let default = Measure::default();
         let or = |given: &[usize], default| if given.is_empty() { default } else { given.to_vec() };
+        let texts = Texts::of(files.to_vec());
         let local = || vec!["http://127.0.0.1:8000".to_owned()];
         let servers = if self.url.is_empty() { local() } else { self.url.clone() };
         Experiment {
@@ -64,12 +65,7 @@ impl Flags {
             seed: self.seed.unwrap_or(1),
             unit: if self.bits { Unit::Bits } else { Unit::Nats },
             model: Some(ModelSpec::at(servers)),
-            corpus: CorpusSpec::Text {
-                files: files.to_vec(),
-                windows: self.windows.unwrap_or(40),
-                spacing: Spacing::Even,
-                skip_short: false,
-            },
+            corpus: CorpusSpec::Text(Texts { windows: self.windows.unwrap_or(texts.windows), ..texts }),
             measure: Measure {
                 splits: or(&self.splits, default.splits),
                 ratios: or(&self.ratios, default.ratios),

@@ -204,15 +204,26 @@ fn every_documented_command_works_in_order() {
 
 /// Parts of experiment files that the book shows are read as such.
 #[test]
-fn documented_models_are_read() {
+fn documented_experiments_are_read() {
     let corpus =
         "[corpus]\nkind = \"santa-fe\"\ndocuments = 2\nsymbols = 9\nexponent = 1.3\ndoubt = 0.1\n[measure]\nngram = 0";
-    let page = std::fs::read_to_string("../../docs/src/machines.md").unwrap();
-    let models: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(models.len() >= 2);
-    for model in models {
-        Experiment::parse(&format!("{model}{corpus}"), Path::new("machines.md")).unwrap();
-    }
+    let read = |page: &str, least: usize, whole: &dyn Fn(&str) -> String| {
+        let text = std::fs::read_to_string(format!("../../docs/src/{page}.md")).unwrap();
+        let parts: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(parts.len() >= least);
+        for part in parts {
+            Experiment::parse(&whole(part), Path::new(page)).unwrap();
+        }
+    };
+    read("machines", 2, &|model| format!("{model}{corpus}"));
+    read("experiments", 4, &|part| {
+        let model = "[model]\nurl = \"http://127.0.0.1:8000\"\n";
+        match part {
+            _ if part.starts_with("[corpus]") => format!("{model}{part}"),
+            _ if part.starts_with("[model]") => format!("{part}{corpus}"),
+            _ => format!("{model}[corpus]\nkind = \"text\"\nfiles = [\"a\"]\n{part}"),
+        }
+    });
 }
 
 /// The Python that the book shows, where there is a Python.

@@ -5,17 +5,11 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::documents::Documents;
 use crate::{
-    Answers, Corpus, CorpusSpec, Correction, Error, ExactSource, Experiment, Gaussian, LogprobSource, NgramEntropy,
-    Part, Process, Progress, Replicas, Report, SantaFe, Spacing, TwoPoint, answer, run, run_kept,
+    Answers, CorpusSpec, Correction, Error, ExactSource, Experiment, Gaussian, LogprobSource, NgramEntropy, Part,
+    Process, Progress, Replicas, Report, SantaFe, Texts, TwoPoint, answer, run, run_kept,
 };
-
-/// Documents of one window each, the texts they are from, and a note on both.
-struct Documents {
-    windows: Vec<Vec<u32>>,
-    texts: Vec<Vec<u32>>,
-    note: String,
-}
 
 impl Experiment {
     /// Conducts the experiment. With a folder, a model's answers are kept in it as they come ([`Answers`]), and none that is there
@@ -28,16 +22,16 @@ impl Experiment {
     pub async fn conduct(&self, folder: Option<&Path>, progress: impl FnMut(Progress) + Send) -> Result<Report, Error> {
         self.check()?;
         match &self.corpus {
-            CorpusSpec::Text { windows, spacing, skip_short, .. } => {
+            CorpusSpec::Text(texts) => {
                 let source = self.connect().await?;
-                let documents = self.read_texts(&source, *windows, *spacing, *skip_short).await?;
+                let documents = self.documents_of(texts, &source).await?;
                 self.measure(&source, documents, folder, progress).await
             }
             &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
                 let process = SantaFe::new(symbols, exponent, doubt)?;
                 let windows = self.sample(&process, documents)?;
                 let note = format!("{documents} samples of the {}, exponent {exponent}", process.name());
-                let documents = Documents { texts: windows.clone(), windows, note };
+                let documents = Documents { texts: windows.clone(), windows, note, statistics: None };
                 let report = match &self.model {
                     Some(_) => self.measure(&self.connect().await?, documents, folder, progress).await?,
                     None => self.measure(&ExactSource::new(process.clone()), documents, None, progress).await?,
@@ -74,9 +68,7 @@ impl Experiment {
         }
         let source = self.connect().await?;
         let windows = match &self.corpus {
-            CorpusSpec::Text { windows, spacing, skip_short, .. } => {
-                self.read_texts(&source, *windows, *spacing, *skip_short).await?.windows
-            }
+            CorpusSpec::Text(texts) => self.documents_of(texts, &source).await?.windows,
             &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
                 self.sample(&SantaFe::new(symbols, exponent, doubt)?, documents)?
             }
@@ -105,35 +97,9 @@ impl Experiment {
         Ok((0..documents).map(|_| process.sample(window, &mut rng)).collect())
     }
 
-    async fn read_texts(
-        &self,
-        source: &Replicas,
-        count: usize,
-        spacing: Spacing,
-        skip_short: bool,
-    ) -> Result<Documents, Error> {
-        let files = self.files()?;
-        let length = self.plan(self.documents()?)?.window();
-        let (mut windows, mut texts, mut names) = (Vec::new(), Vec::new(), Vec::new());
-        for file in &files {
-            let corpus = Corpus::read(source, file).await?;
-            match corpus.windows(count, length, spacing) {
-                Err(Error::TooShort { .. }) if skip_short => continue,
-                found => windows.extend(found?),
-            }
-            texts.push(corpus.tokens().to_vec());
-            names.push(file.display().to_string());
-        }
-        let (tokens, left_out) = (texts.iter().map(Vec::len).sum::<usize>(), files.len() - texts.len());
-        names.truncate(8);
-        let more = if texts.len() > 8 { ", ..." } else { "" };
-        let note = format!(
-            "{} texts of {tokens} tokens ({}{more}), {left_out} too short and left out; {count} windows of {length} tokens \
-             from each",
-            texts.len(),
-            names.join(", ")
-        );
-        Ok(Documents { windows, texts, note })
+    async fn documents_of(&self, texts: &Texts, server: &Replicas) -> Result<Documents, Error> {
+        let length = self.plan(self.measure.negatives.saturating_add(1).max(2))?.window();
+        texts.documents(&texts.tokens(server)?, self.seed, length, self.measure.entropy).await
     }
 
     async fn measure<S: LogprobSource>(
@@ -144,7 +110,7 @@ impl Experiment {
         progress: impl FnMut(Progress) + Send,
     ) -> Result<Report, Error> {
         let measure = &self.measure;
-        let Documents { windows, texts, note } = documents;
+        let Documents { windows, texts, note, statistics } = documents;
         let texts = || texts.iter().map(Vec::as_slice);
         let correction = match measure.ngram {
             0 => None,
@@ -162,6 +128,7 @@ impl Experiment {
             None => run(source, &windows, &plan, correction, progress).await?,
         };
         let mut report = Report::new(&self.title, source.model(), &estimates).with_cost(plan.cost());
+        report.corpus = statistics;
         if !measure.two_point.is_empty() {
             report = report.with_two_point(TwoPoint::of_texts(texts(), &measure.two_point, measure.entropy)?);
         }

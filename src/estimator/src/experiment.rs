@@ -1,11 +1,11 @@
 //! The experiment file: corpus, model and measure in TOML, every key checked before anything is asked.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Api, ApiKey, Correction, Design, EntropyMethod, Error, HttpOptions, PAPER_SPLITS, Pairing, Plan, Routing, Spacing,
+    Api, ApiKey, Correction, Design, EntropyMethod, Error, HttpOptions, PAPER_SPLITS, Pairing, Plan, Routing, Texts,
     Unit,
 };
 
@@ -124,20 +124,8 @@ impl ModelSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CorpusSpec {
-    /// UTF-8 text files, tokenised by the model's server.
-    Text {
-        /// Files, or folders that stand for the `.txt` files in them; relative to the experiment file's folder.
-        files: Vec<PathBuf>,
-        /// Windows taken from each file, none overlapping.
-        #[serde(default = "windows")]
-        windows: usize,
-        /// Where in the file they lie.
-        #[serde(default)]
-        spacing: Spacing,
-        /// Leave out files too short for their windows, rather than fail.
-        #[serde(default)]
-        skip_short: bool,
-    },
+    /// Texts in files.
+    Text(Texts),
     /// Samples of the [`SantaFe`](crate::SantaFe) process.
     SantaFe {
         /// How many.
@@ -160,10 +148,6 @@ pub enum CorpusSpec {
         /// How much there is.
         strength: f64,
     },
-}
-
-fn windows() -> usize {
-    40
 }
 
 /// What is measured; the defaults are the paper's, at `L/ℓ = 2` and with the same `y` in both terms.
@@ -228,8 +212,8 @@ impl Experiment {
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Experiment { path: path.to_owned(), reason: reason.trim_end().to_owned() };
         let mut experiment: Self = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        if let (CorpusSpec::Text { files, .. }, Some(folder)) = (&mut experiment.corpus, path.parent()) {
-            files.iter_mut().for_each(|file| *file = folder.join(&*file));
+        if let (CorpusSpec::Text(texts), Some(folder)) = (&mut experiment.corpus, path.parent()) {
+            texts.relative_to(folder);
         }
         experiment.check().map_err(|error| wrong(error.to_string()))?;
         Ok(experiment)
@@ -243,13 +227,10 @@ impl Experiment {
         let measure = &self.measure;
         self.model.as_ref().map_or(Ok(()), ModelSpec::check)?;
         match &self.corpus {
-            CorpusSpec::Text { files, .. } if files.is_empty() => {
-                return Err(Error::invalid("corpus.files", "empty", "at least one file or folder"));
-            }
-            CorpusSpec::Text { windows: 0, .. } => return Err(Error::invalid("corpus.windows", 0, "at least 1")),
-            CorpusSpec::Text { .. } if self.model.is_none() => {
+            CorpusSpec::Text(_) if self.model.is_none() => {
                 return Err(Error::invalid("model", "missing", "given for a corpus of texts"));
             }
+            CorpusSpec::Text(texts) => texts.check()?,
             CorpusSpec::Gaussian { .. } if self.model.is_some() => {
                 return Err(Error::invalid("model", "given", "absent for Gaussian documents, which have no tokens"));
             }
@@ -277,20 +258,20 @@ impl Experiment {
         Ok(())
     }
 
-    /// How many documents there are, or, where short files are left out, at most.
+    /// How many documents there are, or, where short texts are left out, at most.
     ///
     /// # Errors
-    /// [`Error::File`] for a folder that cannot be listed.
+    /// [`Error::File`] for files that cannot be read.
     pub fn documents(&self) -> Result<usize, Error> {
         match &self.corpus {
-            CorpusSpec::Text { windows, .. } => Ok(windows.saturating_mul(self.files()?.len())),
+            CorpusSpec::Text(texts) => Ok(texts.windows.saturating_mul(texts.count()?)),
             CorpusSpec::SantaFe { documents, .. } | CorpusSpec::Gaussian { documents, .. } => Ok(*documents),
         }
     }
 
     fn fixed_documents(&self) -> Option<usize> {
         match &self.corpus {
-            CorpusSpec::Text { .. } => None,
+            CorpusSpec::Text(_) => None,
             CorpusSpec::SantaFe { documents, .. } | CorpusSpec::Gaussian { documents, .. } => Some(*documents),
         }
     }
@@ -311,24 +292,5 @@ impl Experiment {
             resamples: measure.resamples,
         };
         Plan::of(documents, design)
-    }
-
-    /// The corpus's text files, those of a folder by name.
-    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Error> {
-        let CorpusSpec::Text { files, .. } = &self.corpus else { return Ok(Vec::new()) };
-        let mut found = Vec::new();
-        for path in files {
-            if path.is_dir() {
-                let failed = |source| Error::File { path: path.clone(), source };
-                let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(failed)?.collect();
-                let mut texts: Vec<PathBuf> = entries.map_err(failed)?.iter().map(std::fs::DirEntry::path).collect();
-                texts.retain(|file| file.extension().is_some_and(|extension| extension == "txt"));
-                texts.sort_unstable();
-                found.append(&mut texts);
-            } else {
-                found.push(path.clone());
-            }
-        }
-        Ok(found)
     }
 }

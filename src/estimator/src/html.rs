@@ -140,6 +140,7 @@ impl Report {
                 ),
             ));
         }
+        facts.extend(self.corpus.map(|corpus| ("Corpus", corpus.told(self.unit))));
         if let Some(cost) = self.cost {
             let times = cost.scripts as f64 / cost.shared as f64;
             facts.push((

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cost, Estimate, Estimates, Fit, Method, Model, NgramEntropy, Pairing, PointEstimate, Process, TwoPoint, Unit,
+    CorpusStatistics, Cost, Estimate, Estimates, Fit, Method, Model, NgramEntropy, Pairing, PointEstimate, Process,
+    TwoPoint, Unit,
 };
 
 /// What a column, a curve or a fit shows.
@@ -112,6 +113,9 @@ pub struct Report {
     /// The corpus's two-point mutual information, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub two_point: Option<TwoPoint>,
+    /// The corpus in numbers, where it is of texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corpus: Option<CorpusStatistics>,
     /// What was asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
@@ -137,6 +141,7 @@ impl Report {
             fits: Vec::new(),
             nll: estimates.nll.clone(),
             two_point: None,
+            corpus: None,
             cost: None,
             notes: Vec::new(),
         };

@@ -56,7 +56,8 @@ impl Report {
         }
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
         self.nll.iter_mut().for_each(|estimate| scale(estimate, factor));
-        if let Some(NgramEntropy { nats, error, .. }) = &mut self.ngram_entropy {
+        let unigrams = self.corpus.as_mut().map(|corpus| &mut corpus.unigrams);
+        for NgramEntropy { nats, error, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
             *nats *= factor;
             *error *= factor;
         }
