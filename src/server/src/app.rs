@@ -14,6 +14,12 @@ use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::problem::{self, Failure};
 
+/// Bytes that are read or written in less time than another thread takes to wake up on a busy machine.
+const LITTLE: usize = 4096;
+
+/// What a token takes in an answer, about.
+pub(crate) const TOKEN_BYTES: usize = 16;
+
 /// Texts to token ids and back, by the model's own tokenizer.
 pub trait TextCodec: Send + Sync + 'static {
     /// Token ids of a text, without special tokens.
@@ -171,11 +177,15 @@ impl App {
         done.map_err(|_| problem::deadline_exceeded(seconds))
     }
 
-    /// Runs CPU-bound work where other requests do not wait for it.
+    /// Runs CPU-bound work on about so many bytes: where other requests do not wait for it, unless there is little of it.
     pub(crate) async fn offload<T: Send + 'static>(
         &self,
+        bytes: usize,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
+        if bytes <= LITTLE {
+            return work(self);
+        }
         let app = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&app)).await;
         done.unwrap_or_else(|error| {

@@ -15,6 +15,7 @@ use super::meta::json;
 use super::sse;
 use super::stream::Held;
 use super::work::{Wish, Work, tokenise};
+use crate::app::TOKEN_BYTES;
 use crate::client::Client;
 use crate::drain::Working;
 use crate::prepare::check_top;
@@ -43,7 +44,7 @@ pub(super) async fn completions(
 ) -> Result<Response, Failure> {
     let start = Instant::now();
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?, client)).await?;
+    let asked = app.offload(bytes.len(), move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;
     let permit = app.admission.admit(client.account(), tokens)?;
     if asked.stream {
@@ -51,7 +52,7 @@ pub(super) async fn completions(
         return Ok(sse::respond(app, asked, Held { permit, working, start }));
     }
     let written = asked.work.run(&app).await?;
-    let response = app.offload(move |app| json(&answer(app, &asked, &written))).await?;
+    let response = app.offload(tokens as usize * TOKEN_BYTES, move |app| json(&answer(app, &asked, &written))).await?;
     app.metrics.count_answer(start.elapsed().as_secs_f64(), tokens);
     Ok(response)
 }

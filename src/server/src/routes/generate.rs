@@ -14,6 +14,7 @@ use super::choice::LOWEST;
 use super::continuation::{End, Written, token_text};
 use super::meta::json;
 use super::work::{Wish, Work, tokenise};
+use crate::app::TOKEN_BYTES;
 use crate::client::Client;
 use crate::prepare::check_top;
 use crate::problem::{self, Failure};
@@ -40,11 +41,11 @@ pub(super) async fn generate(
 ) -> Result<Response, Failure> {
     let start = Instant::now();
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    let asked = app.offload(move |app| prepare(app, body::parse(&bytes)?, client)).await?;
+    let asked = app.offload(bytes.len(), move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;
     let _permit = app.admission.admit(client.account(), tokens)?;
     let written = asked.work.run(&app).await?;
-    let response = app.offload(move |app| json(&answer(app, &asked, &written))).await?;
+    let response = app.offload(tokens as usize * TOKEN_BYTES, move |app| json(&answer(app, &asked, &written))).await?;
     app.metrics.count_answer(start.elapsed().as_secs_f64(), tokens);
     Ok(response)
 }

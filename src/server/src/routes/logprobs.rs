@@ -11,6 +11,7 @@ use surprisal_engine::{Extras, ModelCard, Query, Scores};
 
 use super::meta::json;
 use super::stream;
+use crate::app::TOKEN_BYTES;
 use crate::client::Client;
 use crate::drain::Working;
 use crate::prepare::{Label, Prepared, prepare};
@@ -29,7 +30,7 @@ pub(super) async fn logprobs(
     let arrow = !streamed && cfg!(feature = "arrow") && stream::accepts(request.headers(), ARROW_STREAM);
     let bytes = body::read(request, app.config.max_body_bytes).await?;
     let prepared = app
-        .offload(move |app| {
+        .offload(bytes.len(), move |app| {
             let request = body::parse(&bytes)?;
             prepare(app, if arrow { in_columns(request)? } else { request }, client)
         })
@@ -42,7 +43,7 @@ pub(super) async fn logprobs(
     let Prepared { form, queries, labels, tokens } = prepared;
     let scores = score(&app, queries, |index| form.query_field(index)).await?;
     let response = app
-        .offload(move |app| {
+        .offload(tokens as usize * TOKEN_BYTES, move |app| {
             let answer = answer(app.model(), labels, scores)?;
             #[cfg(feature = "arrow")]
             if arrow {

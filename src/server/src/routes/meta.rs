@@ -34,7 +34,7 @@ pub(super) async fn tokenizer_info(State(app): State<App>) -> Json<TokenizerInfo
 
 pub(super) async fn tokenize(State(app): State<App>, request: Request) -> Result<Response, Failure> {
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    app.offload(move |app| {
+    app.offload(bytes.len(), move |app| {
         let TokenizeRequest { model, prompt, add_special_tokens } = body::parse(&bytes)?;
         app.check_model(model.as_deref())?;
         let text = app.codec.encode(&prompt).map_err(|reason| problem::text_not_encodable("prompt", None, &reason))?;
@@ -46,7 +46,7 @@ pub(super) async fn tokenize(State(app): State<App>, request: Request) -> Result
 
 pub(super) async fn detokenize(State(app): State<App>, request: Request) -> Result<Response, Failure> {
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    app.offload(move |app| {
+    app.offload(bytes.len(), move |app| {
         let DetokenizeRequest { model, tokens } = body::parse(&bytes)?;
         app.check_model(model.as_deref())?;
         check_vocabulary(&tokens, app.model().vocab_size, "tokens", None)?;
