@@ -35,7 +35,7 @@ pub use probe::Probe;
 pub use weights::WeightType;
 
 /// Changed whenever a change of the code changes bits.
-const NUMERICS: u32 = 1;
+const NUMERICS: u32 = 2;
 
 /// How products read activations; sums, norms, attention and the residual stream are f32 in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
