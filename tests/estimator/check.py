@@ -184,6 +184,12 @@ def check_estimates(experiment):
     positions = np.array([whole[i] for i in range(count)])
     for t, there in enumerate(experiment["nll"]):
         same(f"NLL at {t}", mean_and_error(-positions[:, t]), (there["value"], there["error"]))
+    weights = np.arange(1, experiment["symbols"] + 1) ** -experiment["exponent"]
+    # The process draws symbols by Zipf's law, and for each one a coin, once.
+    symbols = [np.array(document) // 2 for document in experiment["documents"]]
+    ln_p = np.array([np.log((weights / weights.sum())[s]).sum() - np.log(2) * len(np.unique(s)) for s in symbols])
+    divergence = experiment["divergence"]
+    same("KL", mean_and_error(ln_p - positions.sum(axis=1)), (divergence["value"], divergence["error"]))
     for fit in experiment["fits"]:
         rows = [row for row in experiment["rows"] if row["ratio"] == fit["ratio"]]
         values, errors = zip(*((row[fit["series"]]["value"], row[fit["series"]]["error"]) for row in rows))

@@ -29,6 +29,7 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let texts = || documents.iter().map(Vec::as_slice);
+    let ln_p = documents.iter().map(|window| process.log_probability(window)).collect::<Result<Vec<_>, _>>()?;
     let source = ExactSource::new(process);
     let queries = plan.steps().iter().map(|step| step.query(&documents)).collect();
     let answers = source.logprobs(queries).await?;
@@ -59,6 +60,9 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
         "rows": report.rows,
         "fits": report.fits,
         "nll": report.nll,
+        "exponent": 1.4,
+        "symbols": 60,
+        "divergence": estimates.divergence(&ln_p),
         "entropies": entropies,
         "two_point": TwoPoint::of_texts(texts(), &[1, 2, 4, 8, 16, 32], method)?,
     }))

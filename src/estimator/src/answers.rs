@@ -7,20 +7,30 @@ use serde::Serialize;
 
 use crate::files::write_atomically;
 use crate::shard::Shard;
-use crate::{Error, Model, Plan, Step};
+use crate::{Error, Experiment, Model, Plan, Step};
+
+/// Where answers are from. A shard says it too, so that one alone can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Provenance {
+    /// What was asked of whom; the answers' folder has its beginning in its name.
+    pub(crate) key: String,
+    /// Of this program.
+    pub(crate) version: &'static str,
+    pub(crate) model: String,
+    pub(crate) fingerprint: String,
+    /// [`Experiment::digest`].
+    pub(crate) config: String,
+    pub(crate) seed: u64,
+}
 
 /// What a folder of answers says of itself.
 #[derive(Serialize)]
-struct Manifest<'a, E> {
-    /// What was asked of whom; the answers' folder has its beginning in its name.
-    key: &'a str,
-    /// Of this program.
-    version: &'static str,
-    model: &'a str,
-    fingerprint: &'a str,
+struct Manifest<'a> {
+    #[serde(flatten)]
+    provenance: &'a Provenance,
     documents: usize,
     steps: usize,
-    experiment: &'a E,
+    experiment: &'a Experiment,
 }
 
 /// The answers to one plan over the same documents by the same model. A run that was broken off goes on where it was.
@@ -30,7 +40,7 @@ struct Manifest<'a, E> {
 #[derive(Debug)]
 pub struct Answers {
     folder: PathBuf,
-    key: String,
+    provenance: Provenance,
 }
 
 impl Answers {
@@ -43,25 +53,25 @@ impl Answers {
         model: &Model,
         documents: &[Vec<u32>],
         plan: &Plan,
-        experiment: &impl Serialize,
+        experiment: &Experiment,
     ) -> Result<Self, Error> {
-        let key = key(model, documents, plan.steps());
-        let folder = parent.join(format!("answers-{}", &key[..16]));
-        std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.clone(), source })?;
-        let manifest = Manifest {
-            key: &key,
+        let provenance = Provenance {
+            key: key(model, documents, plan.steps()),
             version: env!("CARGO_PKG_VERSION"),
-            model: &model.name,
-            fingerprint: &model.fingerprint,
-            documents: documents.len(),
-            steps: plan.steps().len(),
-            experiment,
+            model: model.name.clone(),
+            fingerprint: model.fingerprint.clone(),
+            config: experiment.digest(),
+            seed: experiment.seed,
         };
+        let folder = parent.join(format!("answers-{}", &provenance.key[..16]));
+        std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.clone(), source })?;
+        let (documents, steps) = (documents.len(), plan.steps().len());
+        let manifest = Manifest { provenance: &provenance, documents, steps, experiment };
         let path = folder.join("manifest.json");
         let json = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| Error::File { path: path.clone(), source: error.into() })?;
         write_atomically(&path, &json)?;
-        Ok(Self { folder, key })
+        Ok(Self { folder, provenance })
     }
 
     /// Where they are.
@@ -81,7 +91,7 @@ impl Answers {
             let bytes = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
             let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
             let checksum = name.rsplit('-').next().unwrap_or_default();
-            match Shard::decode(bytes, checksum, &self.key, steps) {
+            match Shard::decode(bytes, checksum, &self.provenance.key, steps) {
                 Ok(shard) => {
                     for (place, answer) in answers[shard.first..].iter_mut().zip(shard.answers) {
                         *place = Some(answer);
@@ -103,7 +113,7 @@ impl Answers {
         let Range { start, end } = range;
         let shard = Shard { first: start, answers };
         let bytes = shard
-            .encode(&self.key, &steps[start..end])
+            .encode(&self.provenance, &steps[start..end])
             .map_err(|error| Error::File { path: self.folder.clone(), source: std::io::Error::other(error) })?;
         let name = format!("{start:09}-{end:09}-{}.parquet", Shard::checksum(&bytes));
         write_atomically(&self.folder.join(name), &bytes)?;

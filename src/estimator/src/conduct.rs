@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::documents::Documents;
 use crate::{
     Answers, CorpusSpec, Correction, Error, ExactSource, Experiment, Gaussian, LogprobSource, NgramEntropy, Part,
-    Process, Progress, Replicas, Report, SantaFe, Texts, TwoPoint, answer, run, run_kept,
+    Process, Progress, Replicas, Report, SantaFe, Texts, TokenStore, TwoPoint, answer, run, run_kept,
 };
 
 impl Experiment {
@@ -31,7 +31,10 @@ impl Experiment {
                 let process = SantaFe::new(symbols, exponent, doubt)?;
                 let windows = self.sample(&process, documents)?;
                 let note = format!("{documents} samples of the {}, exponent {exponent}", process.name());
-                let documents = Documents { texts: windows.clone(), windows, note, statistics: None };
+                let mut texts = TokenStore::default();
+                windows.iter().try_for_each(|window| texts.push(window))?;
+                let ln_p = windows.iter().map(|window| process.log_probability(window)).collect::<Result<_, _>>()?;
+                let documents = Documents { texts, windows, note, statistics: None, ln_p: Some(ln_p) };
                 let report = match &self.model {
                     Some(_) => self.measure(&self.connect().await?, documents, folder, progress).await?,
                     None => self.measure(&ExactSource::new(process.clone()), documents, None, progress).await?,
@@ -110,12 +113,11 @@ impl Experiment {
         progress: impl FnMut(Progress) + Send,
     ) -> Result<Report, Error> {
         let measure = &self.measure;
-        let Documents { windows, texts, note, statistics } = documents;
-        let texts = || texts.iter().map(Vec::as_slice);
+        let Documents { windows, texts, note, statistics, ln_p } = documents;
         let correction = match measure.ngram {
             0 => None,
             n => {
-                let entropy = NgramEntropy::by(measure.entropy, texts(), n)?;
+                let entropy = NgramEntropy::of(measure.entropy, &texts, n)?;
                 Some(Correction { entropy, weight: measure.ngram_weight })
             }
         };
@@ -129,13 +131,18 @@ impl Experiment {
         };
         let mut report = Report::new(&self.title, source.model(), &estimates).with_cost(plan.cost());
         report.corpus = statistics;
+        if let Some(ln_p) = ln_p {
+            report = report.with_divergence(estimates.divergence(&ln_p));
+        }
         if !measure.two_point.is_empty() {
-            report = report.with_two_point(TwoPoint::of_texts(texts(), &measure.two_point, measure.entropy)?);
+            report = report.with_two_point(TwoPoint::of(&texts, &measure.two_point, measure.entropy)?);
         }
         Ok(self.finish(report, note))
     }
 
     fn finish(&self, report: Report, corpus: String) -> Report {
-        report.with_note(format!("Corpus: {corpus}")).with_note(format!("seed {}", self.seed)).in_unit(self.unit)
+        let mut report = report.with_note(format!("Corpus: {corpus}")).in_unit(self.unit);
+        (report.config, report.seed) = (Some(self.digest()), Some(self.seed));
+        report
     }
 }

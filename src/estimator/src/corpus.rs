@@ -61,11 +61,6 @@ impl Corpus {
         Ok(Self { tokens })
     }
 
-    /// The token ids, and nothing else.
-    pub fn into_tokens(self) -> Vec<u32> {
-        self.tokens
-    }
-
     /// The token ids.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens

@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 
-use crate::{Estimate, Report};
+use crate::{Estimate, PairingErrors, Report, Row};
 
 impl Report {
     /// The tables, each with the name of its file.
     pub(crate) fn tables(&self) -> Vec<(String, String)> {
-        let mut tables =
-            vec![("bipartite.csv".to_owned(), self.bipartite_csv()), ("fits.csv".to_owned(), self.fits_csv())];
+        let mut tables = vec![
+            ("bipartite.csv".to_owned(), self.bipartite_csv()),
+            ("pairing.csv".to_owned(), self.pairing_csv()),
+            ("fits.csv".to_owned(), self.fits_csv()),
+        ];
         if !self.nll.is_empty() {
             tables.push(("nll.csv".to_owned(), self.nll_csv()));
         }
@@ -33,6 +36,17 @@ impl Report {
                 let (ratio, length, split) = (point.ratio, point.length, point.split);
                 let _ = writeln!(csv, "{ratio},{length},{split},{},{cells},{unit}", series.name());
             }
+        }
+        csv
+    }
+
+    /// The direct estimate's standard error, with the same `y` in both terms and with the partner's.
+    fn pairing_csv(&self) -> String {
+        let mut csv = "ratio,length,split,same,crossed,unit\n".to_owned();
+        for Row { estimates: point, .. } in &self.rows {
+            let (ratio, length, split, PairingErrors { same, crossed }) =
+                (point.ratio, point.length, point.split, point.pairing_errors);
+            let _ = writeln!(csv, "{ratio},{length},{split},{same},{crossed},{}", self.unit.name());
         }
         csv
     }

@@ -4,7 +4,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-use crate::{Corpus, EntropyMethod, Error, NgramEntropy, Replicas, Texts, Tokenize, Unit};
+use crate::{Corpus, EntropyMethod, Error, NgramEntropy, Replicas, Texts, TokenStore, Tokenize, Unit};
 
 /// Texts that are tokenised at a time.
 const AT_ONCE: usize = 8;
@@ -12,9 +12,11 @@ const AT_ONCE: usize = 8;
 /// Documents of one window each, the texts they are from, and a note on both.
 pub(crate) struct Documents {
     pub(crate) windows: Vec<Vec<u32>>,
-    pub(crate) texts: Vec<Vec<u32>>,
+    pub(crate) texts: TokenStore,
     pub(crate) note: String,
     pub(crate) statistics: Option<CorpusStatistics>,
+    /// `ln p` of each window by the process that made it, where there is one.
+    pub(crate) ln_p: Option<Vec<f64>>,
 }
 
 /// A corpus of texts in numbers; those too short for their windows are not counted.
@@ -79,7 +81,7 @@ impl Texts {
         length: usize,
         method: EntropyMethod,
     ) -> Result<Documents, Error> {
-        let (mut windows, mut texts) = (Vec::new(), Vec::new());
+        let (mut windows, mut texts) = (Vec::new(), TokenStore::default());
         let (mut characters, mut left_out) = (0, 0);
         for batch in self.batches(seed)? {
             let batch = batch?;
@@ -91,14 +93,14 @@ impl Texts {
                     found => {
                         windows.extend(found?);
                         characters += text.chars().count();
-                        texts.push(corpus.into_tokens());
+                        texts.push(corpus.tokens())?;
                     }
                 }
             }
         }
         let note = format!("{}; {} windows of {length} tokens from each text", self.names()?, self.windows);
-        let statistics = CorpusStatistics::of(&texts, characters, left_out, method);
-        Ok(Documents { windows, texts, note, statistics })
+        let statistics = CorpusStatistics::of(&texts, characters, left_out, method)?;
+        Ok(Documents { windows, texts, note, statistics, ln_p: None })
     }
 
     /// The first files' names.
@@ -126,25 +128,28 @@ impl CorpusStatistics {
     }
 
     /// None of no tokens.
-    fn of(texts: &[Vec<u32>], characters: usize, left_out: usize, method: EntropyMethod) -> Option<Self> {
-        let mut lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
+    fn of(
+        texts: &TokenStore,
+        characters: usize,
+        left_out: usize,
+        method: EntropyMethod,
+    ) -> Result<Option<Self>, Error> {
+        let mut lengths = texts.lengths().to_vec();
         lengths.sort_unstable();
-        Some(Self {
-            texts: texts.len(),
-            left_out,
-            characters,
-            tokens: lengths.iter().sum(),
-            shortest: *lengths.first()?,
-            median: lengths[lengths.len() / 2],
-            longest: *lengths.last()?,
-            unigrams: NgramEntropy::by(method, texts.iter().map(Vec::as_slice), 1).ok()?,
-        })
+        let tokens = lengths.iter().sum();
+        let (Some(&shortest), Some(&longest), 1..) = (lengths.first(), lengths.last(), tokens) else {
+            return Ok(None);
+        };
+        let (median, unigrams) = (lengths[lengths.len() / 2], NgramEntropy::of(method, texts, 1)?);
+        let texts = lengths.len();
+        Ok(Some(Self { texts, left_out, characters, tokens, shortest, median, longest, unigrams }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TokenTexts;
 
     /// A token a word.
     struct Words;
@@ -168,7 +173,9 @@ mod tests {
         let (_dir, texts) = texts(&["a bb ccc dddd é", "a b c", "a bb a bb"]);
         let documents = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap();
         assert_eq!(documents.windows, [[1, 2], [4, 2], [1, 2], [1, 2]]);
-        assert_eq!(documents.texts, [vec![1, 2, 3, 4, 2], vec![1, 2, 1, 2]]);
+        let mut found = Vec::new();
+        documents.texts.each(&mut |text| found.push(text.to_vec())).unwrap();
+        assert_eq!(found, [vec![1, 2, 3, 4, 2], vec![1, 2, 1, 2]]);
         let statistics = documents.statistics.unwrap();
         let NgramEntropy { nats, total, distinct, .. } = statistics.unigrams;
         assert_eq!((statistics.texts, statistics.left_out, statistics.characters), (2, 1, 15 + 9));

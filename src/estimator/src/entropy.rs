@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use statrs::function::gamma::digamma;
 
-use crate::count::{MEMORY, ngrams, pairs};
-use crate::{Error, Estimate};
+use crate::count::{MEMORY, ngrams, tokens};
+use crate::{Error, Estimate, TokenTexts};
 
 /// How an entropy is estimated from counts `c_i` that add to `N`.
 ///
@@ -74,10 +74,10 @@ impl EntropyMethod {
 pub struct Spectrum(BTreeMap<u64, u64>);
 
 impl Spectrum {
-    /// Adds one thing that was counted `count` times.
-    pub(crate) fn add(&mut self, count: u64) {
-        if count > 0 {
-            *self.0.entry(count).or_default() += 1;
+    /// Adds so many things that were counted `count` times each.
+    pub(crate) fn add(&mut self, count: u64, things: u64) {
+        if count > 0 && things > 0 {
+            *self.0.entry(count).or_default() += things;
         }
     }
 
@@ -108,7 +108,16 @@ impl Spectrum {
 impl FromIterator<u64> for Spectrum {
     fn from_iter<I: IntoIterator<Item = u64>>(counts: I) -> Self {
         let mut spectrum = Self::default();
-        counts.into_iter().for_each(|count| spectrum.add(count));
+        counts.into_iter().for_each(|count| spectrum.add(count, 1));
+        spectrum
+    }
+}
+
+/// From pairs of a count and how many things have it.
+impl FromIterator<(u64, u64)> for Spectrum {
+    fn from_iter<I: IntoIterator<Item = (u64, u64)>>(counts: I) -> Self {
+        let mut spectrum = Self::default();
+        counts.into_iter().for_each(|(count, things)| spectrum.add(count, things));
         spectrum
     }
 }
@@ -147,18 +156,25 @@ impl NgramEntropy {
         Self::by(EntropyMethod::Grassberger, texts, n)
     }
 
-    /// The entropy by `method` of all overlapping n-grams of `texts`; none spans two texts.
+    /// As [`of`](Self::of), of texts in memory.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `n` is 0, or no text has `n` tokens.
+    /// As [`of`](Self::of).
     pub fn by<'a>(method: EntropyMethod, texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
-        if n == 0 {
-            return Err(Error::invalid("n-gram length", n, "at least 1"));
-        }
-        let texts: Vec<&[u32]> = texts.into_iter().collect();
+        Self::of(method, &texts.into_iter().collect::<Vec<_>>(), n)
+    }
+
+    /// The entropy by `method` of all overlapping n-grams of `texts`; none spans two texts.
+    ///
+    /// They are counted in about 2 GiB, whatever the length of the texts.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `n` is 0, or no text has `n` tokens; [`Error::Spill`] if the texts cannot be read.
+    pub fn of(method: EntropyMethod, texts: &impl TokenTexts, n: usize) -> Result<Self, Error> {
         let spectrum = match n {
-            1 | 2 => pairs(&texts, n - 1, MEMORY),
-            _ => ngrams(&texts, n, MEMORY),
+            0 => return Err(Error::invalid("n-gram length", n, "at least 1")),
+            1 => tokens(texts, MEMORY)?,
+            _ => ngrams(texts, n, MEMORY)?,
         };
         if spectrum.distinct() == 0 {
             return Err(Error::invalid("n-gram length", n, "at most the length of the longest text"));

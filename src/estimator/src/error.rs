@@ -153,6 +153,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The temporary file of tokens that do not fit into memory could not be made, written or read.
+    #[error("the temporary file of tokens that do not fit into memory (its folder is TMPDIR's): {0}")]
+    Spill(#[source] std::io::Error),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     File {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::terms::{Terms, collect};
+use crate::terms::{Terms, collect, sum};
 use crate::{Bootstrap, Error, Method, NgramEntropy, Pairing, Plan, Point, Series, Step};
 
 /// The level of the intervals.
@@ -137,6 +137,8 @@ pub struct Estimates {
     pub exponents: Vec<ExponentInterval>,
     /// `nll[t]`: the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
     pub nll: Vec<Estimate>,
+    /// `-ln q` of each document's whole window.
+    pub surprisals: Vec<f64>,
 }
 
 /// The estimators that a document contributes one value to.
@@ -179,14 +181,27 @@ impl Estimates {
             }
         };
         let points: Vec<PointEstimate> = (0..terms.len()).map(estimate).collect();
+        let whole = whole(plan, logprobs);
         Ok(Self {
             documents: plan.documents(),
             pairing: plan.pairing(),
             correction,
             exponents: exponents(plan.points(), &points, &bootstrap),
             points,
-            nll: nll(plan, logprobs),
+            nll: nll(plan, &whole),
+            surprisals: whole.iter().map(|answer| -sum(answer)).collect(),
         })
+    }
+
+    /// The Kullback-Leibler divergence of the model from the process that made the documents, over a window:
+    /// the mean of `ln p(x) - ln q(x)`, `ln_p` being the process's own log-probability of each document's window.
+    ///
+    /// # Panics
+    /// If there are not as many as documents.
+    pub fn divergence(&self, ln_p: &[f64]) -> Estimate {
+        assert_eq!(ln_p.len(), self.surprisals.len(), "one for each document");
+        let differences: Vec<f64> = ln_p.iter().zip(&self.surprisals).map(|(p, surprisal)| p + surprisal).collect();
+        Estimate::of(&differences)
     }
 }
 
@@ -286,14 +301,19 @@ fn exponents(points: &[Point], estimates: &[PointEstimate], bootstrap: &Bootstra
     exponents
 }
 
-/// The negative log-likelihood at each position of the window.
-fn nll(plan: &Plan, logprobs: &[Vec<f32>]) -> Vec<Estimate> {
+/// The answers about whole windows, by document.
+fn whole<'a>(plan: &Plan, logprobs: &'a [Vec<f32>]) -> Vec<&'a [f32]> {
     let mut whole: Vec<&[f32]> = vec![&[]; plan.documents()];
     for (step, answer) in plan.steps().iter().zip(logprobs) {
         if let Step::Whole { document, .. } = *step {
             whole[document] = answer;
         }
     }
+    whole
+}
+
+/// The negative log-likelihood at each position of the window.
+fn nll(plan: &Plan, whole: &[&[f32]]) -> Vec<Estimate> {
     let at = |position: usize| {
         let values: Vec<f64> = whole.iter().map(|answer| -f64::from(answer[position])).collect();
         Estimate::of(&values)

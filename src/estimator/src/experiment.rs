@@ -258,6 +258,21 @@ impl Experiment {
         Ok(())
     }
 
+    /// 16 hex digits of a hash of all it says, but for where its servers are and which folders its files lie in: equal for what
+    /// asks the same of any machine.
+    pub fn digest(&self) -> String {
+        let mut essence = self.clone();
+        if let Some(ModelSpec { api, name, bos, .. }) = essence.model.take() {
+            essence.model = Some(ModelSpec { api, name, bos, ..ModelSpec::default() });
+        }
+        if let CorpusSpec::Text(texts) = &mut essence.corpus {
+            texts.without_folders();
+        }
+        // Numbers, strings and lists of them are always JSON.
+        let json = serde_json::to_vec(&essence).unwrap_or_default();
+        blake3::hash(&json).to_hex()[..16].to_owned()
+    }
+
     /// How many documents there are, or, where short texts are left out, at most.
     ///
     /// # Errors

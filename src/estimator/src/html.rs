@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::files::write_atomically;
 use crate::plot::Chart;
 use crate::report::left_out;
-use crate::{Error, Pairing, Report, SeriesFit};
+use crate::{Error, Pairing, PairingErrors, Report, Row, SeriesFit};
 
 impl Report {
     /// One self-contained page: the plot, the table, the fits, and how it was made. No scripts, no other files.
@@ -71,16 +71,20 @@ impl Report {
 
     fn table_html(&self) -> String {
         let (heads, rows) = self.cells();
-        let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{}</th>", escape(head))).collect();
-        let row = |cells: &Vec<String>| {
-            let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
-            format!("<tr>{cells}</tr>\n")
+        let heads = heads.into_iter().chain(["σ, same y", "σ, partner’s y"]);
+        let heads: String = heads.map(|head| format!("<th scope=\"col\">{}</th>", escape(head))).collect();
+        let row = |(cells, row): (&Vec<String>, &Row)| {
+            let PairingErrors { same, crossed } = row.estimates.pairing_errors;
+            let errors = [same, crossed].map(|error| format!("{error:.3}"));
+            let cells = cells.iter().chain(&errors).map(|cell| format!("<td>{}</td>", escape(cell)));
+            format!("<tr>{}</tr>\n", cells.collect::<String>())
         };
         format!(
             "<section>\n<h2>Estimates</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n\
              <tbody>\n{}</tbody>\n</table></div>\n\
-             <p class=\"small\">L tokens in all, ℓ of them in x; {}, mean ± standard error.</p>\n</section>\n",
-            rows.iter().map(row).collect::<String>(),
+             <p class=\"small\">L tokens in all, ℓ of them in x; {}, mean ± standard error. σ is the direct estimate’s standard \
+             error with the same y in both terms, and with the partner’s in the marginal one.</p>\n</section>\n",
+            rows.iter().zip(&self.rows).map(row).collect::<String>(),
             self.unit.name(),
         )
     }
@@ -129,6 +133,9 @@ impl Report {
             ("Documents", self.documents.to_string()),
             ("Marginal term", pairing.to_owned()),
         ];
+        facts.extend(self.config.clone().map(|config| ("Configuration", config)));
+        facts.extend(self.seed.map(|seed| ("Seed", seed.to_string())));
+        facts.extend(self.divergence_told().map(|told| ("KL divergence from the process", told)));
         if let (Some(entropy), Some(weight)) = (self.ngram_entropy, self.ngram_weight) {
             let (n, total) = (entropy.n, entropy.total);
             let (nats, error) = (entropy.nats, entropy.error);

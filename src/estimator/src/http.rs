@@ -255,6 +255,10 @@ impl LogprobSource for HttpSource {
         &self.model
     }
 
+    fn concurrency(&self) -> usize {
+        self.options.concurrency
+    }
+
     /// Splits `queries` into requests within the [`HttpOptions`]; neighbours stay together, so that the server finds
     /// their shared prefixes.
     async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {

@@ -64,6 +64,7 @@ mod source;
 mod step;
 mod terms;
 mod texts;
+mod token_store;
 mod two_point;
 mod unit;
 
@@ -92,5 +93,6 @@ pub use santa_fe::SantaFe;
 pub use source::{LogprobSource, Model, ScoreQuery, Tokenize};
 pub use step::Step;
 pub use texts::Texts;
+pub use token_store::{TokenStore, TokenTexts};
 pub use two_point::{TwoPoint, TwoPointEstimate};
 pub use unit::Unit;

@@ -29,6 +29,12 @@ pub trait Process: Sync {
     /// [`Error::Invalid`] or [`Error::TokenOutOfRange`] for what the process cannot hold.
     fn logprobs(&self, history: &[Self::Symbol], symbols: &[Self::Symbol]) -> Result<Vec<f64>, Error>;
 
+    /// `ln p(symbols)` of a document by the process itself, whatever its oracle doubts; negative infinity for what it never makes.
+    ///
+    /// # Errors
+    /// As [`logprobs`](Self::logprobs).
+    fn log_probability(&self, symbols: &[Self::Symbol]) -> Result<f64, Error>;
+
     /// The mutual information of `m` symbols and the `n` that follow.
     fn mutual_information(&self, m: usize, n: usize) -> f64;
 
@@ -57,6 +63,10 @@ impl Process for SantaFe {
 
     fn logprobs(&self, history: &[u32], symbols: &[u32]) -> Result<Vec<f64>, Error> {
         SantaFe::logprobs(self, history, symbols)
+    }
+
+    fn log_probability(&self, tokens: &[u32]) -> Result<f64, Error> {
+        SantaFe::log_probability(self, tokens)
     }
 
     fn mutual_information(&self, m: usize, n: usize) -> f64 {

@@ -121,7 +121,8 @@ impl Replicas {
             if !passing {
                 return Err(failure.error);
             }
-            let rest = replica.fell(&self.options, failure.wait);
+            replica.fell(&self.options, failure.wait);
+            let rest = self.awake(order).1;
             if start.elapsed() + rest > self.options.retry.patience {
                 let (seconds, last) = (start.elapsed().as_secs(), Box::new(failure.error));
                 return Err(Error::GaveUp { attempts, seconds, last });
@@ -153,13 +154,11 @@ impl Replica {
         *self.rest() = Rest::default();
     }
 
-    /// It failed: how long it is not asked.
-    fn fell(&self, options: &HttpOptions, wait: Option<Duration>) -> Duration {
+    /// It failed, and is not asked for a while.
+    fn fell(&self, options: &HttpOptions, wait: Option<Duration>) {
         let mut rest = self.rest();
         rest.failures = rest.failures.saturating_add(1);
-        let wait = wait.unwrap_or_else(|| options.retry.backoff(rest.failures)).min(options.retry.longest);
-        rest.until = Some(Instant::now() + wait);
-        wait
+        rest.until = Some(Instant::now() + options.retry.wait(rest.failures, wait));
     }
 }
 
@@ -176,6 +175,10 @@ fn weight(url: &str, key: &[u32]) -> [u8; 32] {
 impl LogprobSource for Replicas {
     fn model(&self) -> &Model {
         self.replicas[0].source.model()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.options.concurrency * self.replicas.len()
     }
 
     /// Splits `queries` into requests by server and within the [`HttpOptions`]; neighbours stay together.
@@ -199,8 +202,8 @@ impl LogprobSource for Replicas {
             let logprobs = self.ask(&self.order(&own[0]), &own).await?;
             Ok::<_, Error>((places, logprobs))
         };
-        let most = self.options.concurrency * self.replicas.len();
-        let answers: Vec<_> = stream::iter(requests).map(answer).buffer_unordered(most).try_collect().await?;
+        let requests = stream::iter(requests).map(answer).buffer_unordered(self.concurrency());
+        let answers: Vec<_> = requests.try_collect().await?;
         let mut all = vec![Vec::new(); queries.len()];
         for (places, logprobs) in answers {
             places.into_iter().zip(logprobs).for_each(|(at, logprobs)| all[at] = logprobs);

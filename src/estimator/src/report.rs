@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CorpusStatistics, Cost, Estimate, Estimates, Fit, Method, Model, NgramEntropy, Pairing, PointEstimate, Process,
-    TwoPoint, Unit,
+    CorpusStatistics, Cost, Estimate, Estimates, Fit, Method, Model, NgramEntropy, Pairing, PairingErrors,
+    PointEstimate, Process, TwoPoint, Unit,
 };
 
 /// What a column, a curve or a fit shows.
@@ -90,6 +90,12 @@ pub struct Report {
     pub fingerprint: String,
     /// The version of this crate.
     pub version: String,
+    /// [`Experiment::digest`](crate::Experiment::digest) of what was asked, where it was an experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// The experiment's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// What information is given in.
     #[serde(default)]
     pub unit: Unit,
@@ -110,6 +116,9 @@ pub struct Report {
     /// `nll[t]`: the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nll: Vec<Estimate>,
+    /// The model's Kullback-Leibler divergence from the process that made the documents, over a window: where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Estimate>,
     /// The corpus's two-point mutual information, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub two_point: Option<TwoPoint>,
@@ -132,6 +141,8 @@ impl Report {
             model: model.name.clone(),
             fingerprint: model.fingerprint.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            config: None,
+            seed: None,
             unit: Unit::Nats,
             documents: estimates.documents,
             pairing: estimates.pairing,
@@ -140,6 +151,7 @@ impl Report {
             rows: estimates.points.iter().map(row).collect(),
             fits: Vec::new(),
             nll: estimates.nll.clone(),
+            divergence: None,
             two_point: None,
             corpus: None,
             cost: None,
@@ -177,6 +189,15 @@ impl Report {
         let unit = self.unit;
         self = self.in_unit(Unit::Nats);
         self.two_point = Some(two_point);
+        self.in_unit(unit)
+    }
+
+    /// Puts the model's [`Estimates::divergence`] from the process beside the estimates; in nats.
+    #[must_use]
+    pub fn with_divergence(mut self, divergence: Estimate) -> Self {
+        let unit = self.unit;
+        self = self.in_unit(Unit::Nats);
+        self.divergence = Some(divergence);
         self.in_unit(unit)
     }
 
@@ -272,14 +293,30 @@ impl Report {
             text += &line(&mut row.iter().map(String::as_str));
         }
         let unit = self.unit.name();
-        text += &format!("\nmutual information in {unit}, mean ± standard error; fits of ln I on ln L:\n");
+        text += &format!("\nmutual information in {unit}, mean ± standard error");
+        if let Some(Row { estimates: PointEstimate { length, pairing_errors, .. }, .. }) = self.rows.last() {
+            let PairingErrors { same, crossed } = pairing_errors;
+            let _ = write!(
+                text,
+                "; of direct at L = {length}: ± {same:.2} with the same y in both terms, ± {crossed:.2} with the partner's"
+            );
+        }
+        text += "\nfits of ln I on ln L:\n";
         for SeriesFit { ratio, series, fit } in &self.fits {
             let (series, method, rest) = (series.name(), fit.method.name(), left_out(fit));
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{series:>12}   L/ℓ = {ratio}, {method:<13}   {fit}{rest}");
         }
+        if let Some(told) = self.divergence_told() {
+            let _ = writeln!(text, "KL divergence of the model from the process: {told}");
+        }
         text += &self.two_point_text();
         text + &self.reading().map_or_else(String::new, |reading| format!("\n{reading}\n"))
+    }
+
+    pub(crate) fn divergence_told(&self) -> Option<String> {
+        let (estimate, unit) = (self.divergence?, self.unit.name());
+        Some(format!("{estimate} {unit} over {} tokens", self.nll.len()))
     }
 
     fn two_point_text(&self) -> String {

@@ -13,12 +13,15 @@ use crate::Error;
 /// The longest piece of an unreadable answer that is shown.
 const SHOWN: usize = 300;
 
+/// Seconds; nobody waits longer.
+const DAY: u64 = 86_400;
+
 /// Exponential backoff with jitter. Scoring changes nothing on the server, so any request may be sent twice.
 #[derive(Clone, Debug)]
 pub struct Retry {
     /// The first wait; it doubles with every failure.
     pub first: Duration,
-    /// The longest wait, whatever the server asks.
+    /// The longest wait of one's own choice. A server that says how long to wait (`Retry-After`) is obeyed.
     pub longest: Duration,
     /// No new attempt starts when this long has passed since the first.
     pub patience: Duration,
@@ -69,7 +72,7 @@ impl Retry {
             if !failure.passing {
                 return Err(failure.error);
             }
-            let wait = failure.wait.unwrap_or_else(|| self.backoff(attempts)).min(self.longest);
+            let wait = self.wait(attempts, failure.wait);
             if start.elapsed() + wait > self.patience {
                 return Err(Error::GaveUp {
                     attempts,
@@ -82,9 +85,14 @@ impl Retry {
         }
     }
 
+    /// How long to wait after so many failures: as long as the server asks and a little more, or else by [`backoff`](Self::backoff).
+    pub(crate) fn wait(&self, failures: u32, asked: Option<Duration>) -> Duration {
+        asked.map_or_else(|| self.backoff(failures), |asked| asked + self.backoff(1))
+    }
+
     /// `first * 2^(failures - 1)`, at most `longest`, of which a random half is left out: clients that failed together do
     /// not come back together.
-    pub(crate) fn backoff(&self, failures: u32) -> Duration {
+    fn backoff(&self, failures: u32) -> Duration {
         let whole = self.first.saturating_mul(1 << (failures - 1).min(20)).min(self.longest);
         // The standard library's hash keys are its only randomness; a jitter needs no better.
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
@@ -112,7 +120,7 @@ fn transport(url: &str, error: reqwest::Error) -> Failure {
 async fn refusal(url: &str, response: Response) -> Failure {
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let wait = header(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
+    let wait = header(RETRY_AFTER).and_then(|seconds| seconds.trim().parse::<u64>().ok());
     let is_problem = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(PROBLEM_JSON));
     let body = response.bytes().await.unwrap_or_default();
     let problem = serde_json::from_slice::<Problem>(&body).ok().filter(|_| is_problem);
@@ -124,14 +132,11 @@ async fn refusal(url: &str, response: Response) -> Failure {
             body: String::from_utf8_lossy(&body).chars().take(SHOWN).collect(),
         },
     };
-    let passing = matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    );
-    Failure { error, passing, wait: wait.map(Duration::from_secs) }
+    let passing = match status {
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => false,
+        status => status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error(),
+    };
+    Failure { error, passing, wait: wait.map(|seconds| Duration::from_secs(seconds.min(DAY))) }
 }
 
 impl Error {
@@ -162,5 +167,7 @@ mod tests {
         }
         let waits: std::collections::HashSet<_> = (0..8).map(|_| retry.backoff(9)).collect();
         assert!(waits.len() > 1);
+        let asked = retry.wait(3, Some(Duration::from_secs(7))).as_millis();
+        assert!((7050..=7100).contains(&asked), "{asked} ms");
     }
 }

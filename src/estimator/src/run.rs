@@ -13,9 +13,6 @@ const BATCH_TOKENS: usize = 8 * 1024;
 /// A family of no more tokens than this goes in one call: what continues a document is then asked after the document itself.
 const FAMILY_TOKENS: usize = 32 * 1024;
 
-/// Calls in flight; how many requests that makes is the source's affair.
-const IN_FLIGHT: usize = 16;
-
 /// How far an experiment is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -125,7 +122,7 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
         let answers = source.logprobs(queries).await?;
         Ok::<_, Error>((steps, tokens, answers))
     };
-    let mut batches = stream::iter(ranges).map(ask).buffer_unordered(IN_FLIGHT);
+    let mut batches = stream::iter(ranges).map(ask).buffer_unordered(source.concurrency());
     while let Some(batch) = batches.next().await {
         let (steps, tokens, mut answers) = batch?;
         if let Some(kept) = kept {

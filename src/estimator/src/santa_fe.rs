@@ -129,6 +129,28 @@ impl SantaFe {
         tokens.iter().enumerate().map(score).collect()
     }
 
+    /// `ln p(tokens)` of a document by the process itself: `Σ_t ln p_k - ln 2` for each symbol's first token, `ln p_k` for those that
+    /// repeat its coin; negative infinity where two contradict each other.
+    ///
+    /// # Errors
+    /// As [`logprobs`](Self::logprobs).
+    pub fn log_probability(&self, tokens: &[u32]) -> Result<f64, Error> {
+        let mut seen = vec![false; self.bos() as usize];
+        let mut total = 0.0;
+        for (position, &token) in tokens.iter().enumerate() {
+            self.check(token, position)?;
+            let (this, other) = (token as usize, (token ^ 1) as usize);
+            let value = match (seen[this], seen[other]) {
+                (true, _) => 0.0,
+                (false, false) => 0.5_f64.ln(),
+                (false, true) => f64::NEG_INFINITY,
+            };
+            seen[this] = true;
+            total += self.probabilities[this / 2].ln() + value;
+        }
+        Ok(total)
+    }
+
     fn check(&self, token: u32, position: usize) -> Result<(), Error> {
         if token < self.bos() {
             return Ok(());
@@ -244,6 +266,16 @@ mod tests {
             tokens.iter().map(chance).product()
         };
         (0..coins).map(given).sum::<f64>() / f64::from(coins)
+    }
+
+    #[test]
+    fn the_process_s_own_probability_equals_enumeration() {
+        let process = SantaFe::new(3, 1.2, 0.3).unwrap();
+        for tokens in sequences(&process, 4) {
+            let (exact, found) = (probability(&process, &tokens), process.log_probability(&tokens).unwrap().exp());
+            assert!((exact - found).abs() < 1e-15, "{tokens:?}: {exact} {found}");
+        }
+        assert!(process.log_probability(&[0, process.bos()]).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
 use crate::Step;
+use crate::answers::Provenance;
 
 /// One row a target token. `kind` is `whole`, `crossed` or `marginal`; `x` is the document before a crossed `y`; `position` is the
 /// token's place in document `y`.
@@ -56,12 +57,16 @@ pub(crate) enum Damage {
 }
 
 impl Shard {
-    /// The file of these answers to `steps`, which are the plan's from `first` on; `key` says what they are the answers of.
-    pub(crate) fn encode(&self, key: &str, steps: &[Step]) -> Result<Vec<u8>, ParquetError> {
-        let key = KeyValue::new(KEY.to_owned(), key.to_owned());
+    /// The file of these answers to `steps`, which are the plan's from `first` on; it says where they are from.
+    pub(crate) fn encode(&self, provenance: &Provenance, steps: &[Step]) -> Result<Vec<u8>, ParquetError> {
+        let Provenance { key, version, model, fingerprint, config, seed } = provenance;
+        let seed = seed.to_string();
+        let facts = [(KEY, key.as_str()), ("version", version), ("model", model), ("fingerprint", fingerprint)];
+        let facts = facts.into_iter().chain([("config", config.as_str()), ("seed", &seed)]);
+        let facts = facts.map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())).collect();
         // Log-probabilities are noise to a dictionary.
         let properties = WriterProperties::builder()
-            .set_key_value_metadata(Some(vec![key]))
+            .set_key_value_metadata(Some(facts))
             .set_compression(Compression::UNCOMPRESSED)
             .set_column_dictionary_enabled("logprob".into(), false)
             .set_column_encoding("logprob".into(), Encoding::PLAIN);
@@ -180,6 +185,11 @@ fn read<T: DataType>(reader: &SerializedFileReader<bytes::Bytes>, column: usize)
 mod tests {
     use super::*;
 
+    fn provenance() -> Provenance {
+        let [key, model, fingerprint, config] = ["key", "llama", "f00d", "c0de"].map(str::to_owned);
+        Provenance { key, version: "1.2.3", model, fingerprint, config, seed: u64::MAX }
+    }
+
     fn shard() -> (Vec<Step>, Shard) {
         let steps = vec![
             Step::Whole { document: 3, end: 4 },
@@ -194,18 +204,23 @@ mod tests {
     fn a_shard_is_read_back_to_the_bit() {
         let (steps, shard) = shard();
         let plan = [&steps[..2], &steps[..]].concat();
-        let bytes = shard.encode("key", &steps).unwrap();
+        let bytes = shard.encode(&provenance(), &steps).unwrap();
         let checksum = Shard::checksum(&bytes);
         let decode = |key, plan| Shard::decode(bytes.clone(), &checksum, key, plan);
         assert_eq!(decode("key", &plan).unwrap(), shard);
         assert!(matches!(decode("other", &plan), Err(Damage::Key)));
         assert!(matches!(decode("key", &plan[1..]), Err(Damage::Steps)));
+        let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
+        let facts = reader.metadata().file_metadata().key_value_metadata().unwrap();
+        let fact = |name: &str| facts.iter().find(|fact| fact.key == name).unwrap().value.as_deref().unwrap();
+        assert_eq!(["version", "model", "fingerprint", "config"].map(fact), ["1.2.3", "llama", "f00d", "c0de"]);
+        assert_eq!(fact("seed"), u64::MAX.to_string());
     }
 
     #[test]
     fn damage_is_found_before_anything_is_read() {
         let (steps, shard) = shard();
-        let bytes = shard.encode("key", &steps).unwrap();
+        let bytes = shard.encode(&provenance(), &steps).unwrap();
         let checksum = Shard::checksum(&bytes);
         let is_damaged =
             |bytes: Vec<u8>| matches!(Shard::decode(bytes, &checksum, "key", &steps), Err(Damage::Checksum(_)));

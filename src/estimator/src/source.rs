@@ -39,9 +39,14 @@ pub trait LogprobSource<T = u32>: Sync {
     /// What answers.
     fn model(&self) -> &Model;
 
+    /// How many calls keep it busy: so many are in flight at once, and a process that is killed loses at most their answers.
+    fn concurrency(&self) -> usize {
+        1
+    }
+
     /// The log-probability in nats of each target token given everything before it; one vector a query, in the order asked.
     ///
-    /// Several calls may be in flight; the source bounds what it asks of others.
+    /// The source bounds what it asks of others.
     ///
     /// # Errors
     /// The first failure that trying again does not mend.

@@ -59,6 +59,6 @@ fn validate(step: &Step, answer: &[f32]) -> Result<(), Error> {
 }
 
 /// f32 values added in f64, in order.
-fn sum(logprobs: &[f32]) -> f64 {
+pub(crate) fn sum(logprobs: &[f32]) -> f64 {
     logprobs.iter().map(|&logprob| f64::from(logprob)).sum()
 }

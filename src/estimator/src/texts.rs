@@ -98,6 +98,13 @@ impl Texts {
         self.files.iter_mut().chain(&mut self.tokenizer).for_each(|file| *file = folder.join(&*file));
     }
 
+    /// Leaves of all paths their last part.
+    pub(crate) fn without_folders(&mut self) {
+        for file in self.files.iter_mut().chain(&mut self.tokenizer) {
+            *file = file.file_name().map(PathBuf::from).unwrap_or_default();
+        }
+    }
+
     /// The files, those of a folder by name.
     pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, Error> {
         let mut found = Vec::new();

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::count::{MEMORY, pairs};
-use crate::{EntropyMethod, Error, Estimate, Fit};
+use crate::count::{MEMORY, pairs, tokens};
+use crate::{EntropyMethod, Error, Estimate, Fit, Spectrum, TokenTexts};
 
 /// The two-point mutual information of a text at several distances, in nats.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,19 +36,28 @@ pub struct TwoPointEstimate {
 }
 
 impl TwoPoint {
-    /// Of all pairs within `texts`, none across two of them.
-    ///
-    /// Every distance is counted by itself in about 1 GiB, whatever the vocabulary and the length of the texts.
+    /// As [`of`](Self::of), of texts in memory.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is no distance, one is 0, or one is not less than the longest text.
+    /// As [`of`](Self::of).
     pub fn of_texts<'a>(
         texts: impl IntoIterator<Item = &'a [u32]>,
         distances: &[usize],
         method: EntropyMethod,
     ) -> Result<Self, Error> {
-        let texts: Vec<&[u32]> = texts.into_iter().collect();
-        let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+        Self::of(&texts.into_iter().collect::<Vec<_>>(), distances, method)
+    }
+
+    /// Of all pairs within `texts`, none across two of them.
+    ///
+    /// They are counted in about 2 GiB, whatever the vocabulary and the length of the texts.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is no distance, one is 0, or one is not less than the longest text; [`Error::Spill`] if the
+    /// texts cannot be read.
+    pub fn of(texts: &impl TokenTexts, distances: &[usize], method: EntropyMethod) -> Result<Self, Error> {
+        let mut longest = 0;
+        texts.each(&mut |text| longest = longest.max(text.len()))?;
         if let Some(distance) = distances.iter().find(|&&distance| distance == 0 || distance >= longest) {
             let limit = format!("at least 1 and less than the longest text, {longest} tokens");
             return Err(Error::invalid("distance", distance, limit));
@@ -56,14 +65,14 @@ impl TwoPoint {
         if distances.is_empty() {
             return Err(Error::invalid("distances", "none", "at least one"));
         }
-        let entropy = method.of(&pairs(&texts, 0, MEMORY));
-        let point = |&distance: &usize| {
-            let spectrum = pairs(&texts, distance, MEMORY);
-            let joint = method.of(&spectrum);
+        let entropy = method.of(&tokens(texts, MEMORY)?);
+        let point = |(&distance, spectrum): (&usize, &Spectrum)| {
+            let joint = method.of(spectrum);
             let estimate = Estimate::new(2.0 * entropy.value - joint.value, (2.0 * entropy.error).hypot(joint.error));
             TwoPointEstimate { distance, pairs: spectrum.total(), estimate }
         };
-        let points: Vec<TwoPointEstimate> = distances.iter().map(point).collect();
+        let spectra = pairs(texts, distances, MEMORY)?;
+        let points: Vec<TwoPointEstimate> = distances.iter().zip(&spectra).map(point).collect();
         let values: Vec<_> = points.iter().map(|point| (point.distance as f64, point.estimate.value)).collect();
         Ok(Self { method, entropy, fit: Fit::of(&values), additive: Fit::additive(&values, 0.0), points })
     }

@@ -55,7 +55,7 @@ impl Report {
                 .for_each(|estimate| scale(estimate, factor));
         }
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
-        self.nll.iter_mut().for_each(|estimate| scale(estimate, factor));
+        self.nll.iter_mut().chain(&mut self.divergence).for_each(|estimate| scale(estimate, factor));
         let unigrams = self.corpus.as_mut().map(|corpus| &mut corpus.unigrams);
         for NgramEntropy { nats, error, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
             *nats *= factor;

@@ -61,6 +61,33 @@ async fn the_oracle_s_preset_runs_offline_and_finds_the_truth() {
     assert_eq!(report.two_point.unwrap().points.len(), 4);
 }
 
+/// What the oracle's doubt costs it, in closed form; for Gaussian densities there is no language model.
+#[tokio::test]
+async fn the_model_s_divergence_from_the_process_is_reported() {
+    let text = SMALL.replace("doubt = 1e-6", "doubt = 0.1").replace("documents = 40", "documents = 400");
+    let report = Experiment::parse(&text, Path::new("d.toml")).unwrap().conduct(None, |_| {}).await.unwrap();
+    let exact = surprisal_estimator::SantaFe::new(32, 1.3, 0.1).unwrap().divergence(24) / 2_f64.ln();
+    let found = report.divergence.unwrap();
+    assert!((found.value - exact).abs() < 3.0 * found.error && found.error < 0.1 * exact, "{found}, not {exact}");
+    let said = format!("{found} bits over 24 tokens");
+    assert!(report.table().contains(&said) && report.html().contains(&said), "{said}");
+}
+
+/// An experiment is the same wherever its servers are and its files lie, and another one if it asks anything else.
+#[test]
+fn equal_experiments_have_equal_digests() {
+    let digest = |text: &str, path: &str| Experiment::parse(text, Path::new(path)).unwrap().digest();
+    let text = "seed = 1\n[model]\nurl = \"http://a\"\n[corpus]\nkind = \"text\"\nfiles = [\"a.txt\"]\n";
+    let one = digest(text, "here/t.toml");
+    assert_eq!(one.len(), 16);
+    assert_eq!(one, digest(&text.replace("http://a", "http://b"), "/there/t.toml"));
+    for (from, to) in [("seed = 1", "seed = 2"), ("a.txt", "b.txt"), ("[corpus]", "api = \"vllm\"\n[corpus]")] {
+        assert_ne!(one, digest(&text.replace(from, to), "here/t.toml"), "{to}");
+    }
+    let small = digest(SMALL, "s.toml");
+    assert_ne!(small, digest(&SMALL.replace("resamples = 50", "resamples = 51"), "s.toml"));
+}
+
 #[tokio::test]
 async fn the_unit_is_the_report_s_and_the_seed_its_numbers() {
     let path = Path::new("small.toml");

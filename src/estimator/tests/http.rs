@@ -177,13 +177,14 @@ async fn failures_that_pass_are_tried_again() {
             2 => Reply(503, "", "text/plain", String::new()),
             3 => Reply(504, "", "text/plain", String::new()),
             4 => Reply(0, "", "", String::new()),
+            5 => Reply(500, "", "text/plain", "a worker died".to_owned()),
             _ => json(&score(body)),
         }
     })
     .await;
     let source = HttpSource::connect(&url, options(LONG)).await.unwrap();
     assert_eq!(source.logprobs(query()).await.unwrap()[0].len(), 2);
-    assert_eq!(attempts.load(Ordering::SeqCst), 6);
+    assert_eq!(attempts.load(Ordering::SeqCst), 7);
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ fn report(title: &str) -> Report {
             interval: [0.5, 1.5],
         }],
         nll: vec![estimate(3.0, 0.1); 16],
+        surprisals: vec![48.0; 40],
     };
     let model = Model { name: "a<b>&\"c\"".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
     Report::new(title, &model, &estimates)
@@ -63,6 +64,10 @@ fn the_table_is_aligned_and_says_what_was_left_out() {
     assert!(lines[0].contains("vCLUB limit") && lines[2].contains("1.00 ± 0.12"), "{table}");
     assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{table}");
     assert!(table.contains("without L = 4: not positive"), "{table}");
+    assert!(
+        table.contains("of direct at L = 16: ± 0.12 with the same y in both terms, ± 0.30 with the partner's"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -84,6 +89,7 @@ fn in_bits_every_information_is_larger_and_no_exponent_changes() {
 fn the_page_escapes_what_it_is_given_and_needs_nothing_else() {
     let html = report("</title><script>alert(1)</script>").html();
     assert!(html.contains("&lt;script&gt;alert(1)"));
+    assert!(html.contains("<td>0.120</td><td>0.300</td>"));
     assert!(html.contains("a&lt;b&gt;&amp;&quot;c&quot;") && html.contains("&lt;evenly&gt;"));
     for outside in ["<script", "<b>", "http://", "https://", "src=", "@import", "url("] {
         assert!(!html.contains(outside), "{outside}");
@@ -125,6 +131,7 @@ fn charts_and_tables_are_files_of_their_own() {
     assert!(csv.contains("\n2,8,4,direct,1,0.12,,,nats\n"), "{csv}");
     // Truth, three estimators and the limit, at three splits.
     assert_eq!(csv.lines().count(), 1 + 3 * 5);
+    assert_eq!(read("pairing.csv").lines().nth(2).unwrap(), "2,8,4,0.12,0.3,nats");
     assert!(read("fits.csv").contains("2,direct,least squares,"));
     assert_eq!(read("nll.csv").lines().nth(1).unwrap(), "1,3,0.1,,,nats");
     for name in ["bipartite-2.svg", "nll.svg"] {

@@ -2,28 +2,25 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
-#[cfg(unix)]
-use memmap2::UncheckedAdvice;
 use rayon::prelude::*;
-use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 
 use crate::fp8::e4m3;
+use crate::shard::Shard;
+use crate::sums;
 use crate::tensors::{TensorSpec, is_companion, tensors};
 use crate::{Error, LlamaConfig};
 
 /// Values that are converted to f32 at a time, in whole rows.
 const SLAB_VALUES: usize = 1 << 22;
-
-/// Bytes that are hashed at a time.
-const HASHED_BYTES: usize = 1 << 26;
 
 /// A checkpoint's configuration and weights.
 #[derive(Debug)]
@@ -33,15 +30,28 @@ pub struct Checkpoint {
     shards: Vec<Shard>,
     /// Which shard has a tensor.
     places: HashMap<String, usize>,
+    observer: Option<Observer>,
+    /// Known once all files were read for it.
+    fingerprint: Mutex<Option<String>>,
 }
 
-#[derive(Debug)]
-struct Shard {
-    path: PathBuf,
-    map: Mmap,
-    metadata: Metadata,
-    /// Where the tensors' bytes begin.
-    data: usize,
+/// What a checkpoint's files are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Their checksums and the fingerprint.
+    Checks,
+    /// The weights.
+    Weights,
+}
+
+/// Who is told of what was read.
+#[derive(Clone)]
+struct Observer(Arc<dyn Fn(Reading, u64) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 /// `model.safetensors.index.json`.
@@ -63,9 +73,29 @@ impl Checkpoint {
         let shards = shard_files(dir)?.iter().map(|path| Shard::open(path)).collect::<Result<Vec<_>, _>>()?;
         let mut places = HashMap::new();
         for (index, shard) in shards.iter().enumerate() {
-            places.extend(shard.metadata.tensors().into_keys().map(|name| (name, index)));
+            places.extend(shard.metadata().tensors().into_keys().map(|name| (name, index)));
         }
-        Ok(Self { dir: dir.to_owned(), config, shards, places })
+        let (dir, fingerprint) = (dir.to_owned(), Mutex::default());
+        Ok(Self { dir, config, shards, places, observer: None, fingerprint })
+    }
+
+    /// Has `observer` told, by any thread, how many more bytes of the files were read for what: a file's for its checksum, and of the
+    /// weights those that were asked for.
+    #[must_use]
+    pub fn observed(mut self, observer: impl Fn(Reading, u64) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer(Arc::new(observer)));
+        self
+    }
+
+    fn observe(&self, reading: Reading, bytes: usize) {
+        if let Some(Observer(observer)) = &self.observer {
+            observer(reading, bytes as u64);
+        }
+    }
+
+    /// Bytes of all files.
+    pub fn size(&self) -> u64 {
+        self.shards.iter().map(Shard::size).sum()
     }
 
     /// The folder.
@@ -80,7 +110,7 @@ impl Checkpoint {
 
     /// Number of weights in the files.
     pub fn parameters(&self) -> u64 {
-        let tensors = self.shards.iter().flat_map(|shard| shard.metadata.tensors().into_values());
+        let tensors = self.shards.iter().flat_map(|shard| shard.metadata().tensors().into_values());
         tensors.map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
     }
 
@@ -221,6 +251,7 @@ impl Checkpoint {
             }
             each(first - rows.start, &values);
             shard.release(span);
+            self.observe(Reading::Weights, bytes_of(values.len()));
         }
         Ok(())
     }
@@ -241,7 +272,10 @@ impl Checkpoint {
         self.check_tensor(name, shape)?;
         let (bytes, value) = (shard.bytes(info), |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]));
         match bytes.par_chunks_exact(2).position_any(|pair| !value(pair).is_finite()) {
-            None => Ok(Cow::Borrowed(bytes)),
+            None => {
+                self.observe(Reading::Weights, bytes.len());
+                Ok(Cow::Borrowed(bytes))
+            }
             Some(at) => Err(Error::Tensor {
                 name: name.to_owned(),
                 expected: "finite values".to_owned(),
@@ -254,66 +288,32 @@ impl Checkpoint {
     fn find(&self, name: &str) -> Result<(&TensorInfo, &Shard), Error> {
         let missing = || Error::MissingTensor { name: name.to_owned() };
         let shard = &self.shards[*self.places.get(name).ok_or_else(missing)?];
-        Ok((shard.metadata.info(name).ok_or_else(missing)?, shard))
+        Ok((shard.metadata().info(name).ok_or_else(missing)?, shard))
     }
 
-    /// 16 hex digits that change whenever a weight, a tensor's name or shape, or a relevant field of config.json does.
-    pub fn fingerprint(&self) -> String {
+    /// 16 hex digits that change whenever a weight, a tensor's name or shape, or a relevant field of config.json does. All files are
+    /// read for it, several at a time, and held to the checksums that are known of them: in `SHA256SUMS` beside them, or the
+    /// names of the hub's blobs that they link to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] for a file that has another checksum; a malformed `SHA256SUMS`.
+    pub fn fingerprint(&self) -> Result<String, Error> {
+        let mut known = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fingerprint) = &*known {
+            return Ok(fingerprint.clone());
+        }
+        let paths: Vec<PathBuf> = self.shards.iter().map(|shard| shard.path().to_owned()).collect();
+        let sums = sums::known(&self.dir, &paths)?;
+        let digest =
+            |shard: &Shard| shard.digest(sums.get(shard.path()), |bytes| self.observe(Reading::Checks, bytes as usize));
+        let digests = self.shards.par_iter().map(digest).collect::<Result<Vec<_>, _>>()?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{:?}", self.config).as_bytes());
-        for shard in &self.shards {
-            for bytes in shard.map.chunks(HASHED_BYTES) {
-                hasher.update_rayon(bytes);
-                shard.release(bytes);
-            }
+        for digest in digests {
+            hasher.update(digest.as_bytes());
         }
-        hasher.finalize().to_hex()[..16].to_owned()
-    }
-}
-
-impl Shard {
-    #[allow(unsafe_code)]
-    fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        // SAFETY: the map is only read. Should another process change the file meanwhile, the values read change;
-        // should it cut the file short, the process is stopped by the system: the usual contract of mapped weights.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| Error::malformed(path, error))?;
-        let data = header + size_of::<u64>();
-        let shard = Self { path: path.to_owned(), map, metadata, data };
-        shard.check()?;
-        Ok(shard)
-    }
-
-    /// A tensor's bytes.
-    fn bytes(&self, info: &TensorInfo) -> &[u8] {
-        &self.map[self.data + info.data_offsets.0..self.data + info.data_offsets.1]
-    }
-
-    /// Tells the system that a part of the map is not needed for now; a hint, so its failing does not matter.
-    #[allow(unsafe_code)]
-    fn release(&self, part: &[u8]) {
-        #[cfg(unix)]
-        {
-            let offset = part.as_ptr().addr() - self.map.as_ptr().addr();
-            // SAFETY: a page of a file's read-only map that is dropped is read from the file again when it is asked for.
-            let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, part.len()) };
-        }
-    }
-
-    /// Every tensor lies within the file and has the size its shape says.
-    fn check(&self) -> Result<(), Error> {
-        let available = self.map.len() - self.data;
-        for (name, info) in self.metadata.tensors() {
-            let (begin, end) = info.data_offsets;
-            let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |bits, &size| bits.checked_mul(size));
-            if begin > end || end > available || bits != (end - begin).checked_mul(8) {
-                let reason =
-                    format!("tensor {name} has bytes {begin}..{end} of {available} and shape {:?}", info.shape);
-                return Err(Error::malformed(&self.path, reason));
-            }
-        }
-        Ok(())
+        Ok(known.insert(hasher.finalize().to_hex()[..16].to_owned()).clone())
     }
 }
 
@@ -472,7 +472,7 @@ mod tests {
         let print = |value: f32| {
             let dir = tempfile::tempdir().unwrap();
             write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[value]))]);
-            Checkpoint::open(dir.path()).unwrap().fingerprint()
+            Checkpoint::open(dir.path()).unwrap().fingerprint().unwrap()
         };
         assert_eq!(print(1.0), print(1.0));
         assert_ne!(print(1.0), print(1.0000001));

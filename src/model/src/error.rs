@@ -21,6 +21,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file of weights whose bytes are not those that were published.
+    #[error("{path}: it is damaged: its SHA-256 is {found}, but {expected} by {known_by}; download it again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Its checksum.
+        found: String,
+        /// What it should be.
+        expected: String,
+        /// Who says so: `SHA256SUMS`, or the hub's blob.
+        known_by: PathBuf,
+    },
     /// config.json has a field that is missing, of the wrong type, or not supported.
     #[error("config.json: {field} is {found}; {expected}")]
     Config {

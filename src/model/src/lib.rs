@@ -12,11 +12,13 @@ mod fp8;
 pub mod hub;
 pub mod oracle;
 mod rope;
+mod shard;
+mod sums;
 mod tensors;
 mod tokenizer;
 mod words;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Reading};
 pub use config::{Architecture, LlamaConfig};
 pub use error::Error;
 pub use footprint::Footprint;

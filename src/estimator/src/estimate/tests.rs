@@ -48,6 +48,8 @@ fn estimates_are_the_means_they_say() {
     // -ln q at position 2: 2 d.
     close(estimates.nll[2], 2.0, 2.0 / thirds);
     assert_eq!(estimates.nll.len(), 4);
+    // -ln q: 100 + 6 d.
+    close(estimates.divergence(&[-99.0, -103.0, -113.0]), 1.0, 2.0 / thirds);
 }
 
 #[test]
