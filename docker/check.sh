@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks images, manifests and rules without Docker, Kubernetes or Prometheus running: hadolint, kustomize, Kubernetes' schemas and
-# promtool. What the image runs, .ci/run does: it builds the program and serves with it. Needs python3 with venv, apt, and their registries the first time.
+# promtool. Needs python3 with venv, apt, and their registries the first time. `stage.sh` carries out what the image is made by.
 set -euo pipefail
 cd "$(dirname "$0")"
 

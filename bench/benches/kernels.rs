@@ -39,6 +39,8 @@ fn benches(criterion: &mut Criterion) {
         let probe = Probe::attention(ROWS, length, MODEL.heads, MODEL.kv_heads, MODEL.head_dim);
         bench(criterion, &format!("attention, last {ROWS} of {length}"), probe);
     }
+    let rotation = Probe::rotation(ROWS, MODEL.heads + MODEL.kv_heads, MODEL.head_dim);
+    bench(criterion, &format!("rotation, {ROWS} rows"), rotation);
     bench(criterion, "norm and gate, 512 rows", Probe::elementwise(ROWS, MODEL.intermediate));
 }
 

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+/// Those of Cargo.toml.
+const FEATURES: [&str; 4] = ["arrow", "cuda", "mistralrs", "otlp"];
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // Every commit and every checkout writes a line there.
@@ -11,8 +14,9 @@ fn main() {
     }
     let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
-    let mistralrs = std::env::var_os("CARGO_FEATURE_MISTRALRS").is_some();
-    let features = if mistralrs { "mistralrs" } else { "none" };
+    let set = |name: &&str| std::env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some();
+    let features: Vec<&str> = FEATURES.into_iter().filter(set).collect();
+    let features = if features.is_empty() { "none".to_owned() } else { features.join(" ") };
     println!("cargo:rustc-env=SURPRISAL_VERSION={version} (commit {commit}, features: {features})");
 }
 

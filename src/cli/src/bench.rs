@@ -7,7 +7,7 @@ use surprisal_load::{Comparison, Endpoint, Load, Options, Report, Target, Worklo
 
 use crate::block_on;
 use crate::error::Error;
-use crate::progress::LoadBar;
+use crate::progress::{Goal, LoadBar};
 
 /// The parts of what a server takes that `--sweep` offers it.
 const SWEEP: [f64; 6] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0];
@@ -256,7 +256,8 @@ async fn one(
     load: Load,
     options: &Options,
 ) -> Result<surprisal_load::Outcome, Error> {
-    let bar = LoadBar::new(&format!("{}, {load}", target.endpoint), options.warm_up + options.duration);
+    let goal = options.requests.map_or(Goal::Time(options.warm_up + options.duration), Goal::Requests);
+    let bar = LoadBar::new(&format!("{}, {load}", target.endpoint), goal);
     let outcome = measure(target, workload, load, options, &|progress| bar.update(progress)).await?;
     bar.done(&outcome);
     Ok(outcome)

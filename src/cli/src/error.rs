@@ -10,7 +10,7 @@ pub(crate) enum Error {
     Usage(String),
     #[error("{path}: {reason}")]
     Config { path: PathBuf, reason: String },
-    #[error("cannot listen on {address}: {source}; is another server running there? choose another with --port")]
+    #[error("cannot listen on {address}: {source}; {}", bind_hint(source))]
     Bind { address: String, source: std::io::Error },
     #[error(transparent)]
     Model(#[from] surprisal_model::Error),
@@ -33,7 +33,7 @@ pub(crate) enum Error {
     #[cfg(feature = "otlp")]
     #[error(transparent)]
     Export(#[from] surprisal_server::ExportError),
-    #[error(transparent)]
+    #[error("{0}{hint}", hint = server_hint(.0))]
     Estimator(#[from] surprisal_estimator::Error),
     #[error(transparent)]
     Bench(#[from] surprisal_load::Error),
@@ -41,6 +41,34 @@ pub(crate) enum Error {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+}
+
+const KEY_HINT: &str = "; the key is given in SURPRISAL_API_KEY";
+
+/// What else to try where a port cannot be had.
+fn bind_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "is another server running there? choose another with --port, or 0 for any free one"
+        }
+        std::io::ErrorKind::PermissionDenied => "choose a port from 1024 on with --port",
+        _ => "choose another address of this machine with --host",
+    }
+}
+
+/// What to do where nobody answers, or not without a key.
+fn server_hint(error: &surprisal_estimator::Error) -> &'static str {
+    use surprisal_estimator::Error;
+    let last = match error {
+        Error::GaveUp { last, .. } => last,
+        error => error,
+    };
+    match last {
+        Error::Status { status: 401 | 403, .. } => KEY_HINT,
+        Error::Refused { problem, .. } if problem.status == 401 => KEY_HINT,
+        Error::Transport { .. } => "; is a server running there? `surprisal serve` starts one, --url says where it is",
+        _ => "",
+    }
 }
 
 impl Error {

@@ -39,6 +39,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         println!("{plan}");
         return Ok(());
     }
+    for path in &args.files {
+        std::fs::metadata(path).map_err(|source| surprisal_estimator::Error::File { path: path.clone(), source })?;
+    }
     let mut bar = TokenBar::new("scoring");
     if let Some(part) = args.shard {
         let progress = |progress| bar.update(progress);

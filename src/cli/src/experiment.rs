@@ -9,7 +9,7 @@ use surprisal_estimator::{CorpusSpec, Experiment, Measure, ModelSpec, Texts, Uni
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Flags {
     /// A server; several of one model share the work [default: http://127.0.0.1:8000]
-    #[arg(long)]
+    #[arg(long, value_parser = server)]
     url: Vec<String>,
     /// Windows taken from each text, spread evenly, none overlapping [default: 40]
     #[arg(long)]
@@ -32,6 +32,12 @@ pub(crate) struct Flags {
     /// Report in bits, not nats
     #[arg(long)]
     bits: bool,
+}
+
+/// A server's address.
+pub(crate) fn server(text: &str) -> Result<String, String> {
+    let known = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    if known { Ok(text.to_owned()) } else { Err("it must begin with http:// or https://".to_owned()) }
 }
 
 /// See [`surprisal_estimator::Pairing`].

@@ -62,7 +62,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { progress::LOG_LEVEL };
+    let level = match cli.command {
+        Command::Serve(_) => "info",
+        // One question: what becomes of it is told at the end.
+        Command::Score(_) => "error",
+        _ => progress::LOG_LEVEL,
+    };
     let filter = EnvFilter::try_from_env("SURPRISAL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
     // A thread of its own writes, so that whoever does not read the log holds up no request.

@@ -1,7 +1,7 @@
 //! `surprisal score`: how probable is a text, given another?
 
 use surprisal_api::{Detail, LogprobsRequest, QueryResult, QuerySpec, Text};
-use surprisal_estimator::{HttpOptions, HttpSource};
+use surprisal_estimator::{ApiKey, HttpOptions, HttpSource};
 
 use crate::block_on;
 use crate::error::Error;
@@ -14,8 +14,11 @@ pub(crate) struct Args {
     #[arg(long, default_value = "")]
     context: String,
     /// The server
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    #[arg(long, default_value = "http://127.0.0.1:8000", value_parser = crate::experiment::server)]
     url: String,
+    /// The API key, if the server wants one
+    #[arg(long, env = "SURPRISAL_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
     /// Print the server's whole answer as JSON
     #[arg(long)]
     json: bool,
@@ -23,7 +26,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     block_on(async {
-        let source = HttpSource::connect(&args.url, HttpOptions::default()).await?;
+        let options = HttpOptions { api_key: args.api_key.clone().map(ApiKey::new), ..HttpOptions::default() };
+        let source = HttpSource::connect(&args.url, options).await?;
         let query = QuerySpec::new(Text::from(args.context.as_str()), Text::from(args.text.as_str()));
         let request =
             LogprobsRequest { queries: Some(vec![query]), detail: Detail::Tokens, ..LogprobsRequest::default() };

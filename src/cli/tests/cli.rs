@@ -119,6 +119,9 @@ fn a_load_has_the_servers_key_or_says_how_to_give_it() {
         let output = run(dir.path(), &[&bench[..], &["--length", "8"], key].concat());
         assert_eq!(output.status.code(), Some(code), "{key:?}: {}", stderr(&output));
         assert_eq!(stderr(&output).contains("SURPRISAL_API_KEY"), code == 1, "{}", stderr(&output));
+        let output = run(dir.path(), &[&["score", "--url", &serving.url, "baba+"], key].concat());
+        assert_eq!(output.status.code(), Some(code), "{key:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output).contains("SURPRISAL_API_KEY"), code == 1, "{}", stderr(&output));
     }
 }
 
@@ -256,7 +259,9 @@ fn the_program_says_what_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let text = |args: &[&str]| String::from_utf8(run(dir.path(), args).stdout).unwrap();
     let version = text(&["--version"]);
-    assert!(version.starts_with("surprisal 0.") && version.contains("commit") && version.contains("features"));
+    assert!(version.starts_with("surprisal 0.") && version.contains("commit"), "{version}");
+    let features = version.split_once("features: ").unwrap().1;
+    assert_eq!(features.contains("cuda"), cfg!(feature = "cuda"), "{version}");
     assert_eq!(text(&["-V"]).trim(), format!("surprisal {}", env!("CARGO_PKG_VERSION")));
     let (bash, man) = (text(&["completions", "bash"]), text(&["man"]));
     for command in ["serve", "score", "estimate", "merge", "report", "compare", "demo", "bench", "doctor"] {
@@ -291,8 +296,12 @@ fn errors_say_what_to_do() {
         (&["serve", "--config", bad.to_str().unwrap()], 2, "prot"),
         (&["serve", "--model", "./no/such/model", "--port", "0"], 1, "no such folder"),
         (&["serve", "--port", &port], 1, "--port"),
-        (&["score", "text", "--url", closed], 1, closed),
-        (&["estimate", "no-such-file", "--url", closed], 1, closed),
+        (&["serve", "--host", "192.0.2.1", "--port", "0"], 1, "--host"),
+        (&["score", "text", "--url", closed], 1, "`surprisal serve` starts one"),
+        (&["score", "text", "--url", "localhost:8000"], 2, "http:// or https://"),
+        (&["estimate", "no-such-file", "--url", closed], 1, "no-such-file"),
+        (&["estimate", bad.to_str().unwrap(), "Cargo.toml"], 2, "stands alone"),
+        (&["estimate", "src/main.rs", "--url", closed], 1, "`surprisal serve` starts one"),
         (&["estimate", "file", "--windows", "1"], 1, "documents"),
         (&["estimate", bad.to_str().unwrap()], 2, "prot"),
         (&["estimate", "../../configs/experiments/oracle.toml", "--windows", "3"], 2, "stands alone"),

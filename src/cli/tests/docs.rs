@@ -1,6 +1,7 @@
-//! What README and CONTRIBUTING tell people to type is typed, in the order it stands there.
+//! What README, CONTRIBUTING and the book tell people to type is typed, in the order it stands there.
 //!
-//! Every line of a code block that is a command is listed below with what becomes of it, so a new one fails until it is, too.
+//! Every line of a code block that is a command is listed below with what becomes of it, so a new one fails until it is, too. So does
+//! a link that leads nowhere, and a code block in a language that no test reads.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,8 +24,13 @@ const COMMANDS: &[(&str, Way)] = &[
     ("surprisal bench --compare", Way::Elsewhere("tests/cli.rs")),
     ("surprisal ", Way::Run),
     ("curl ", Way::Run),
+    ("echo ", Way::Run),
     ("lm_eval ", Way::Elsewhere("../../tests/clients/run")),
     (".ci/run", Way::Elsewhere("../../.ci/run")),
+    ("docker compose ", Way::Elsewhere("../../docker/check.sh")),
+    ("kubectl apply ", Way::Elsewhere("../../docker/check.sh")),
+    ("ray start ", Way::NotOurs),
+    ("vllm serve ", Way::NotOurs),
 ];
 
 /// What a test does with a command.
@@ -38,31 +44,58 @@ enum Way {
     Ci,
     /// It needs what is not here; that test does the same.
     Elsewhere(&'static str),
+    /// Another program's own, which needs machines that are not here.
+    NotOurs,
 }
 
-/// The code blocks of a document: what is indented by four; what is fenced has tests of its own.
+/// The code blocks of a document that commands may be in: what is indented by four, and what is fenced as text.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
-    let (mut inside, mut fenced) = (false, false);
+    let (mut inside, mut fence) = (false, None);
     for line in text.lines() {
-        fenced ^= line.starts_with("```");
-        match line.strip_prefix("    ").filter(|_| !fenced) {
-            Some(code) if inside => *blocks.last_mut().unwrap() += &format!("{code}\n"),
-            Some(code) => {
-                blocks.push(format!("{code}\n"));
-                inside = true;
+        let code = match (line.strip_prefix("```"), fence) {
+            (Some(language), None) => {
+                fence = Some(language);
+                None
             }
-            None => inside = false,
+            (Some(_), Some(_)) => {
+                fence = None;
+                None
+            }
+            (None, Some("text")) => Some(line),
+            (None, Some(_)) => None,
+            (None, None) => line.strip_prefix("    "),
+        };
+        match code {
+            Some(code) if inside => *blocks.last_mut().unwrap() += &format!("{code}\n"),
+            Some(code) => blocks.push(format!("{code}\n")),
+            None => {}
         }
+        inside = code.is_some();
     }
     blocks
+}
+
+/// The fenced blocks of a document in a language.
+fn fenced(text: &str, language: &str) -> Vec<String> {
+    let begin = format!("```{language}\n");
+    text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// README, CONTRIBUTING and the book's pages, by their paths from the repository's root, with what is in them.
+fn documents() -> Vec<(String, String)> {
+    let read = |name: &str| std::fs::read_to_string(Path::new("../..").join(name)).unwrap();
+    let pages = pages(&read("docs/src/SUMMARY.md"));
+    let names = ["README.md".to_owned(), "CONTRIBUTING.md".to_owned()].into_iter().chain(pages);
+    names.map(|name| (name.clone(), read(&name))).collect()
 }
 
 /// The book's pages, each of which is there.
 fn pages(summary: &str) -> Vec<String> {
     let links = summary.lines().filter_map(|line| line.split_once("](")?.1.strip_suffix(')'));
     let pages: Vec<String> = links.map(|page| format!("docs/src/{page}")).collect();
-    let files = std::fs::read_dir("../../docs/src").unwrap().count();
+    let files = std::fs::read_dir("../../docs/src").unwrap().map(|file| file.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|extension| extension == "md")).count();
     assert_eq!(files, pages.len() + 1, "the summary lists every page");
     pages
 }
@@ -170,11 +203,8 @@ fn examples(dir: &Path, url: &str, blocks: &[String], answer: &str) {
 #[test]
 fn every_documented_command_works_in_order() {
     let dir = folder();
-    let read = |name: &str| std::fs::read_to_string(Path::new("../..").join(name)).unwrap();
-    let ci = read(".ci/run");
-    let pages = pages(&read("docs/src/SUMMARY.md"));
-    let documents = ["README.md".to_owned(), "CONTRIBUTING.md".to_owned()].into_iter().chain(pages);
-    let blocks: Vec<String> = documents.flat_map(|name| blocks(&read(&name))).collect();
+    let ci = std::fs::read_to_string("../../.ci/run").unwrap();
+    let blocks: Vec<String> = documents().iter().flat_map(|(_, text)| blocks(text)).collect();
     let (mut ran, mut served, mut answer) = (0, 0, String::new());
     serve(dir.path(), "surprisal serve --model path/to/llama", |url| {
         for command in blocks.iter().flat_map(|block| commands(block)) {
@@ -191,6 +221,7 @@ fn every_documented_command_works_in_order() {
                 Some(Way::Serve) => serve(dir.path(), bare, |_| served += 1),
                 Some(Way::Ci) => assert!(ci.contains(bare), "{bare}"),
                 Some(Way::Elsewhere(test)) => assert!(Path::new(test).exists(), "{test}"),
+                Some(Way::NotOurs) => {}
                 None => assert!(
                     !command.starts_with(|c: char| c.is_ascii_lowercase() || c == '.'),
                     "no test runs {command}"
@@ -202,6 +233,39 @@ fn every_documented_command_works_in_order() {
     assert!(ran >= 4 && served >= 2, "{ran} commands ran, {served} served");
 }
 
+/// Fenced blocks are in languages that a test here reads: text above, TOML and Python below.
+#[test]
+fn no_code_block_is_left_out() {
+    for (name, text) in documents() {
+        let fences: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("```")).collect();
+        for language in fences.into_iter().step_by(2) {
+            let read = match language {
+                "text" => true,
+                "toml" => ["docs/src/machines.md", "docs/src/experiments.md"].contains(&name.as_str()),
+                "python" => ["README.md", "docs/src/api.md"].contains(&name.as_str()),
+                _ => false,
+            };
+            assert!(read, "no test reads the {language} in {name}");
+        }
+    }
+}
+
+/// Links within the repository, pictures among them, lead to what is there.
+#[test]
+fn no_link_is_broken() {
+    let map = std::fs::read_to_string("../../ARCHITECTURE.md").unwrap();
+    let mut links = 0;
+    for (name, text) in documents().into_iter().chain([("ARCHITECTURE.md".to_owned(), map)]) {
+        let folder = Path::new("../..").join(&name).parent().unwrap().to_owned();
+        let targets = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+        for target in targets.filter(|target| !target.contains("://")) {
+            assert!(folder.join(target).is_file(), "{name} leads to {target}");
+            links += 1;
+        }
+    }
+    assert!(links >= 8, "{links}");
+}
+
 /// Parts of experiment files that the book shows are read as such.
 #[test]
 fn documented_experiments_are_read() {
@@ -209,10 +273,10 @@ fn documented_experiments_are_read() {
         "[corpus]\nkind = \"santa-fe\"\ndocuments = 2\nsymbols = 9\nexponent = 1.3\ndoubt = 0.1\n[measure]\nngram = 0";
     let read = |page: &str, least: usize, whole: &dyn Fn(&str) -> String| {
         let text = std::fs::read_to_string(format!("../../docs/src/{page}.md")).unwrap();
-        let parts: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let parts = fenced(&text, "toml");
         assert!(parts.len() >= least);
         for part in parts {
-            Experiment::parse(&whole(part), Path::new(page)).unwrap();
+            Experiment::parse(&whole(&part), Path::new(page)).unwrap();
         }
     };
     read("machines", 2, &|model| format!("{model}{corpus}"));
@@ -226,19 +290,22 @@ fn documented_experiments_are_read() {
     });
 }
 
-/// The Python that the book shows, where there is a Python.
+/// The Python that the book shows, and README's line beneath the same function, where there is a Python.
 #[test]
-fn the_python_example_works() {
-    let page = std::fs::read_to_string("../../docs/src/api.md").unwrap();
-    let code = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+fn the_python_examples_work() {
+    let read = |name: &str| std::fs::read_to_string(Path::new("../..").join(name)).unwrap();
+    let (book, readme) = (fenced(&read("docs/src/api.md"), "python"), fenced(&read("README.md"), "python"));
+    let ([book], [readme]) = (&book[..], &readme[..]) else { panic!("one example each") };
     let dir = folder();
     if shell(dir.path(), "python3 -c pass").output().map_or(true, |output| !output.status.success()) {
         return eprintln!("skipped: there is no python3");
     }
     serve(dir.path(), "surprisal serve --model path/to/llama", |url| {
-        let code = code.replace("http://127.0.0.1:8000", url);
-        std::fs::write(dir.path().join("example.py"), code).unwrap();
+        let code = format!("{book}print({})\n", readme.split("  #").next().unwrap());
+        std::fs::write(dir.path().join("example.py"), code.replace("http://127.0.0.1:8000", url)).unwrap();
         let said = run(dir.path(), "python3 example.py", url);
-        assert!(said.starts_with("[[-") && said.matches(", -").count() == 1, "{said}");
+        let logprobs: Vec<Vec<Vec<f64>>> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [[two], [four]] = [&logprobs[0][..], &logprobs[1][..]] else { panic!("{said}") };
+        assert!(two.len() == 2 && !four.is_empty() && two.iter().chain(four).all(|logprob| *logprob < 0.0), "{said}");
     });
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::files::write_atomically;
-use crate::plot::Chart;
+use crate::plot::{self, Chart};
 use crate::report::left_out;
 use crate::{Error, Pairing, PairingErrors, Report, Row, SeriesFit};
 
@@ -176,9 +176,10 @@ pub(crate) fn page(title: &str, lead: &str, sections: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+         <title>{title}</title>\n<style>\n{plot}{style}</style>\n</head>\n<body>\n<main>\n\
          <h1>{title}</h1>\n<p class=\"lead\">{lead}</p>\n{sections}</main>\n</body>\n</html>\n",
         title = escape(title),
+        plot = plot::STYLE,
         style = include_str!("report.css"),
         lead = escape(lead),
     )

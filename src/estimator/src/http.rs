@@ -72,6 +72,11 @@ impl Default for HttpOptions {
 pub struct ApiKey(String);
 
 impl ApiKey {
+    /// This key.
+    pub fn new(key: String) -> Self {
+        Self(key)
+    }
+
     /// The key of an environment variable, if it is set and not empty.
     pub fn from_env(variable: &str) -> Option<Self> {
         std::env::var(variable).ok().filter(|key| !key.is_empty()).map(Self)

@@ -12,6 +12,13 @@ const RIGHT: f64 = 18.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 50.0;
 
+/// The legend of a chart that stands alone.
+const LEGEND_COLUMNS: usize = 3;
+const LEGEND_ROW: f64 = 22.0;
+
+/// Colours, lines and text of charts, on light and on dark.
+pub(crate) const STYLE: &str = include_str!("plot.css");
+
 /// An error bar that reaches further down than this part of its value does not stretch the axis; it is cut there instead.
 const SHOWN_PART: f64 = 0.4;
 
@@ -92,19 +99,33 @@ impl Axis {
 impl Chart {
     /// The chart within a page that has its style.
     pub(crate) fn svg(&self) -> String {
-        self.draw("", "")
+        self.draw("", HEIGHT, "", "")
     }
 
-    /// The chart as a file of its own.
+    /// The chart as a file of its own: on a card, with its style, and its legend below.
     pub(crate) fn standalone(&self) -> String {
-        let style = format!("<style>{}</style>\n", include_str!("report.css"));
-        self.draw(" xmlns=\"http://www.w3.org/2000/svg\"", &style)
+        let height = HEIGHT + LEGEND_ROW * self.curves.len().div_ceil(LEGEND_COLUMNS) as f64 + 16.0;
+        let before = format!(
+            "<style>\n{STYLE}</style>\n<rect class=\"card\" width=\"{WIDTH}\" height=\"{height}\" rx=\"10\"/>\n"
+        );
+        let entry = |(place, curve): (usize, &Curve)| {
+            let column = (WIDTH - LEFT - RIGHT) / LEGEND_COLUMNS as f64;
+            let x = LEFT + column * (place % LEGEND_COLUMNS) as f64;
+            let y = HEIGHT + 8.0 + LEGEND_ROW * (place / LEGEND_COLUMNS) as f64;
+            let (class, sample, label) = (curve.class, curve.sample(), escape(&curve.label));
+            format!(
+                "<g class=\"{class}\" transform=\"translate({x:.0} {y:.0})\">{sample}<text x=\"38\" y=\"12\">{label}</text></g>\n"
+            )
+        };
+        let legend: String = self.curves.iter().enumerate().map(entry).collect();
+        self.draw(" xmlns=\"http://www.w3.org/2000/svg\"", height, &before, &legend)
     }
 
-    fn draw(&self, attributes: &str, style: &str) -> String {
+    /// The chart's element, with so much before and after what is in it.
+    fn draw(&self, attributes: &str, height: f64, before: &str, after: &str) -> String {
         let mut svg = format!(
-            "<svg class=\"plot\"{attributes} viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: {} against {}, \
-             both axes logarithmic\">\n{style}",
+            "<svg class=\"plot\"{attributes} viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}: {} against {}, \
+             both axes logarithmic\">\n{before}",
             escape(&self.title),
             escape(&self.y),
             escape(&self.x),
@@ -121,17 +142,16 @@ impl Chart {
                     writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">No estimate is positive.</text>");
             }
         }
-        svg + "</svg>\n"
+        svg + after + "</svg>\n"
     }
 
     /// The legend: one entry a curve, with its mark and line.
     pub(crate) fn legend(&self) -> String {
         let entry = |curve: &Curve| {
-            let line = "<path class=\"line\" d=\"M1 7H29\"/>";
-            let mark = draw_mark(curve.mark, 15.0, 7.0);
             format!(
-                "<li class=\"{}\"><svg viewBox=\"0 0 30 14\" aria-hidden=\"true\">{line}{mark}</svg>{}</li>\n",
+                "<li class=\"{}\"><svg viewBox=\"0 0 30 14\" aria-hidden=\"true\">{}</svg>{}</li>\n",
                 curve.class,
+                curve.sample(),
                 escape(&curve.label),
             )
         };
@@ -189,6 +209,11 @@ impl Chart {
 }
 
 impl Curve {
+    /// Line and mark as the legend shows them, 30 wide and 14 high.
+    fn sample(&self) -> String {
+        format!("<path class=\"line\" d=\"M1 7H29\"/>{}", draw_mark(self.mark, 15.0, 7.0))
+    }
+
     fn line(&self, x: &Axis, y: &Axis) -> String {
         let shown = self.line.iter().filter(|(_, value)| y.holds(*value));
         let path: Vec<String> =

@@ -126,15 +126,19 @@ impl Outcome {
 
     /// Which part of the tokens came from a cache: by the answers, or else by the server's counters.
     pub fn hit_rate(&self) -> Option<f64> {
-        let told = self.computed_tokens.zip(self.cached_tokens).filter(|(computed, cached)| computed + cached > 0);
-        let told = told.map(|(computed, cached)| cached as f64 / (computed + cached) as f64);
-        told.or_else(|| self.counters.as_ref()?.hit_rate())
+        hit_rate(self.computed_tokens, self.cached_tokens).or_else(|| self.counters.as_ref()?.hit_rate())
     }
 
     /// Requests without a good answer.
     pub fn failed(&self) -> u64 {
         self.failures.values().map(|failures| failures.count).sum()
     }
+}
+
+/// Which part of the tokens came from a cache, if there were any and both counts are known.
+pub(crate) fn hit_rate(computed: Option<u64>, cached: Option<u64>) -> Option<f64> {
+    let (computed, cached) = computed.zip(cached)?;
+    (computed + cached > 0).then(|| cached as f64 / (computed + cached) as f64)
 }
 
 impl fmt::Display for Outcome {

@@ -3,21 +3,24 @@
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 380.0;
+const HEIGHT: f64 = 360.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 40.0;
+const TOP: f64 = 30.0;
 const BOTTOM: f64 = 46.0;
 
-/// Colours that are told apart in print and by most eyes, on light and on dark.
-const COLOURS: [&str; 4] = ["#3b7dd8", "#d9792b", "#4a9e5c", "#b0508f"];
+/// The legend stands between the title and the frame.
+const LEGEND_ROW: f64 = 19.0;
+
+/// Colours, lines and text of charts, on light and on dark.
+pub(crate) const STYLE: &str = include_str!("plot.css");
 
 /// One line.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     pub(crate) label: String,
-    /// Which colour.
-    pub(crate) colour: usize,
+    /// The CSS class, which has the colour.
+    pub(crate) class: &'static str,
     pub(crate) dashed: bool,
     pub(crate) points: Vec<(f64, f64)>,
 }
@@ -32,28 +35,61 @@ pub(crate) struct Chart {
 }
 
 impl Chart {
-    /// An `<svg>` element, readable on light and on dark.
+    /// An `<svg>` element within a page or picture that has [`STYLE`].
     pub(crate) fn svg(&self) -> String {
+        let (x, y, height) = (escape(&self.x), escape(&self.y), self.height());
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{y} against \
-             {x}\" font-family=\"system-ui,sans-serif\" font-size=\"13\" fill=\"#808890\">\n",
-            x = escape(&self.x),
-            y = escape(&self.y),
+            "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{y} against {x}\">\n\
+             <text x=\"4\" y=\"16\">{y}</text>\n"
         );
         let points = || self.series.iter().flat_map(|series| &series.points).filter(|(_, y)| self.shown(*y));
-        let Some(most_x) = points().map(|point| point.0).reduce(f64::max) else { return svg + "</svg>\n" };
+        let Some(most_x) = points().map(|point| point.0).reduce(f64::max) else {
+            return svg + "<text x=\"64\" y=\"80\">Nothing was answered.</text>\n</svg>\n";
+        };
         let most_y = points().map(|point| point.1).fold(0.0, f64::max);
         let least_y = if self.logarithmic { points().map(|point| point.1).fold(f64::MAX, f64::min) } else { 0.0 };
+        let (top, bottom) = (height - HEIGHT + TOP, height - BOTTOM);
         let x = Axis::linear(most_x, LEFT, WIDTH - RIGHT);
         let y = match self.logarithmic {
-            true => Axis::logarithmic(least_y, most_y, HEIGHT - BOTTOM, TOP),
-            false => Axis::linear(most_y, HEIGHT - BOTTOM, TOP),
+            true => Axis::logarithmic(least_y, most_y, bottom, top),
+            false => Axis::linear(most_y, bottom, top),
         };
         self.frame(&mut svg, &x, &y);
-        for (place, series) in self.series.iter().enumerate() {
-            series.draw(&mut svg, place, |point| self.shown(point.1).then(|| (x.place(point.0), y.place(point.1))));
+        self.legend(&mut svg);
+        for series in &self.series {
+            series.draw(&mut svg, |point| self.shown(point.1).then(|| (x.place(point.0), y.place(point.1))));
         }
         svg + "</svg>\n"
+    }
+
+    /// How wide and high it is.
+    pub(crate) fn size(&self) -> (f64, f64) {
+        (WIDTH, self.height())
+    }
+
+    fn height(&self) -> f64 {
+        HEIGHT + LEGEND_ROW * self.series.len().div_ceil(self.columns()) as f64
+    }
+
+    /// How many entries of the legend stand side by side, by the longest.
+    fn columns(&self) -> usize {
+        let longest = self.series.iter().map(|series| series.label.chars().count()).max().unwrap_or(0);
+        ((WIDTH - LEFT - RIGHT) / (44.0 + 7.5 * longest as f64)).clamp(1.0, 6.0) as usize
+    }
+
+    fn legend(&self, svg: &mut String) {
+        let (columns, width) = (self.columns(), (WIDTH - LEFT - RIGHT) / self.columns() as f64);
+        for (place, series) in self.series.iter().enumerate() {
+            let x = LEFT + width * (place % columns) as f64;
+            let y = TOP + 6.0 + LEGEND_ROW * (place / columns) as f64;
+            let (class, dash, label) = (series.class, series.dash(), escape(&series.label));
+            let _ = writeln!(
+                svg,
+                "<g class=\"{class}\"><path class=\"line\"{dash} d=\"M{x:.0} {}h24\"/><text x=\"{:.0}\" y=\"{y}\">{label}</text></g>",
+                y - 4.5,
+                x + 30.0,
+            );
+        }
     }
 
     fn shown(&self, y: f64) -> bool {
@@ -61,55 +97,45 @@ impl Chart {
     }
 
     fn frame(&self, svg: &mut String, x: &Axis, y: &Axis) {
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        let (right, bottom) = (WIDTH - RIGHT, self.height() - BOTTOM);
         for tick in &y.ticks {
             let (at, label) = (y.place(*tick), short(*tick));
-            let _ = writeln!(svg, "<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#80808040\"/>");
+            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/>");
             let _ =
                 writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 8.0, at + 4.5);
         }
         for tick in &x.ticks {
             let (at, label) = (x.place(*tick), short(*tick));
-            let _ = writeln!(svg, "<path d=\"M{at:.1} {bottom}v5\" stroke=\"#808890\"/>");
+            let _ = writeln!(svg, "<path class=\"axis\" d=\"M{at:.1} {bottom}v5\"/>");
             let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>", bottom + 19.0);
         }
-        let _ = writeln!(svg, "<path d=\"M{LEFT} {bottom}H{right}\" stroke=\"#808890\"/>");
-        let middle = f64::midpoint(LEFT, right);
-        let _ = writeln!(
-            svg,
-            "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            HEIGHT - 8.0,
-            escape(&self.x)
-        );
-        let _ = writeln!(svg, "<text x=\"4\" y=\"14\">{}</text>", escape(&self.y));
+        let _ = writeln!(svg, "<path class=\"axis\" d=\"M{LEFT} {bottom}H{right}\"/>");
+        let (middle, foot, label) = (f64::midpoint(LEFT, right), bottom + 38.0, escape(&self.x));
+        let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{foot}\" text-anchor=\"middle\">{label}</text>");
     }
 }
 
 impl Series {
-    /// The line, its marks, and its place in the legend.
-    fn draw(&self, svg: &mut String, place: usize, at: impl Fn((f64, f64)) -> Option<(f64, f64)>) {
-        let colour = COLOURS[self.colour % COLOURS.len()];
-        let dash = if self.dashed { " stroke-dasharray=\"5 4\"" } else { "" };
-        let places: Vec<(f64, f64)> = self.points.iter().filter_map(|&point| at(point)).collect();
-        let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
-        let label = escape(&self.label);
-        let _ = writeln!(svg, "<g><title>{label}</title>");
+    fn dash(&self) -> &'static str {
+        if self.dashed { " stroke-dasharray=\"5 4\"" } else { "" }
+    }
+
+    /// The line and its marks; each says its number on hover.
+    fn draw(&self, svg: &mut String, at: impl Fn((f64, f64)) -> Option<(f64, f64)>) {
+        let shown = self.points.iter().filter_map(|&point| Some((point, at(point)?)));
+        let places: Vec<((f64, f64), (f64, f64))> = shown.collect();
+        let path: Vec<String> = places.iter().map(|(_, (x, y))| format!("{x:.1} {y:.1}")).collect();
+        let (class, label) = (self.class, escape(&self.label));
+        let _ = writeln!(svg, "<g class=\"{class}\"><title>{label}</title>");
         if !path.is_empty() {
-            let path = path.join("L");
-            let _ = writeln!(svg, "<path d=\"M{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>");
+            let _ = writeln!(svg, "<path class=\"line\"{} d=\"M{}\"/>", self.dash(), path.join("L"));
         }
-        for ((x, y), (value_x, value_y)) in places.iter().zip(self.points.iter().filter(|&&point| at(point).is_some()))
-        {
-            let (value_x, value_y) = (short(*value_x), short(*value_y));
-            let _ = writeln!(
-                svg,
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\"><title>{label}, {value_x}: {value_y}</title></circle>"
-            );
+        for ((value_x, value_y), (x, y)) in places {
+            let (value_x, value_y) = (short(value_x), short(value_y));
+            let title = format!("<title>{label}, {value_x}: {value_y}</title>");
+            let _ = writeln!(svg, "<circle class=\"mark\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\">{title}</circle>");
         }
-        let width = (WIDTH - LEFT - RIGHT) / 4.0;
-        let (x, y) = (LEFT + 90.0 + width * 0.9 * (place % 4) as f64, 14.0 + 16.0 * (place / 4) as f64);
-        let _ = writeln!(svg, "<path d=\"M{x:.0} {}h22\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>", y - 4.0);
-        let _ = writeln!(svg, "<text x=\"{:.0}\" y=\"{y}\">{label}</text></g>", x + 27.0);
+        let _ = writeln!(svg, "</g>");
     }
 }
 
@@ -190,7 +216,7 @@ mod tests {
     fn a_chart_has_a_mark_for_each_point_that_can_be_shown() {
         let series = Series {
             label: "p99 <b>".into(),
-            colour: 0,
+            class: "first",
             dashed: true,
             points: vec![(1.0, 2.0), (2.0, 0.0), (4.0, 9.0)],
         };
@@ -199,7 +225,13 @@ mod tests {
         assert!(chart.svg().contains("p99 &lt;b&gt;") && !chart.svg().contains("NaN"));
         chart.logarithmic = false;
         assert_eq!(chart.svg().matches("<circle").count(), 3);
+        let one = chart.clone();
         chart.series.clear();
-        assert!(chart.svg().ends_with("</svg>\n"));
+        assert!(chart.svg().contains("Nothing was answered"));
+        // Entries of the legend are as far apart as the longest is wide.
+        chart.series = (0..4).map(|_| one.series[0].clone()).collect();
+        assert_eq!(chart.height() - one.height(), 0.0);
+        chart.series.iter_mut().for_each(|series| series.label = "llamacpp, waited for, p99".into());
+        assert_eq!(chart.height() - one.height(), LEGEND_ROW);
     }
 }

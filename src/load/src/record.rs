@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::answer::Answer;
-use crate::outcome::{Failures, Latency};
+use crate::outcome::{Failures, Latency, hit_rate};
 use crate::{Ask, Class};
 
 /// Latencies are counted in microseconds, to three digits.
@@ -92,10 +92,9 @@ impl Record {
         self.latencies.iter().map(|(&class, histogram)| (class, Latency::of(histogram))).collect()
     }
 
-    /// Half of all latencies are below it.
-    pub(crate) fn median(&self) -> Option<Duration> {
-        let largest = self.latencies.values().max_by_key(|histogram| histogram.len())?;
-        Some(Duration::from_micros(largest.value_at_quantile(0.5)))
+    /// Which part of the tokens came from a cache, if every answer said so.
+    pub(crate) fn hit_rate(&self) -> Option<f64> {
+        hit_rate(self.computed_tokens, self.cached_tokens)
     }
 }
 

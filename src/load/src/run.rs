@@ -13,7 +13,7 @@ use crate::connection::{Connection, Reply, Trouble};
 use crate::record::Record;
 use crate::target::expect_success;
 use crate::workload::STREAM;
-use crate::{Ask, Counters, Error, Load, Outcome, Repeats, Target, Workload};
+use crate::{Ask, Counters, Error, Latency, Load, Outcome, Repeats, Target, Workload};
 
 /// Requests of the warm-up have indices from here on, so that what is measured is the same however long it is.
 const WARM_UP: u64 = 1 << 62;
@@ -69,12 +69,16 @@ pub struct Progress {
     pub warming_up: bool,
     /// Requests answered in the measurement.
     pub requests: u64,
+    /// Their log-probabilities.
+    pub scored_tokens: u64,
     /// Requests answered a second.
     pub requests_per_second: f64,
     /// Log-probabilities answered a second.
     pub scored_tokens_per_second: f64,
-    /// The median latency.
-    pub median: Option<Duration>,
+    /// Latencies so far, of the class that has the most.
+    pub latency: Option<Latency>,
+    /// Which part of the tokens came from a cache, where answers say so.
+    pub hit_rate: Option<f64>,
     /// Answers with status 429.
     pub refused: u64,
     /// Requests without a good answer.
@@ -237,9 +241,11 @@ impl Run {
             elapsed: now.saturating_duration_since(self.start),
             warming_up: now < self.warm,
             requests: record.requests,
+            scored_tokens: record.scored_tokens,
             requests_per_second: rate(record.requests),
             scored_tokens_per_second: rate(record.scored_tokens),
-            median: record.median(),
+            latency: record.latencies().into_values().max_by_key(|latency| latency.count),
+            hit_rate: record.hit_rate(),
             refused: record.refused,
             failed: record.failures.values().map(|failures| failures.count).sum(),
         }

@@ -1,11 +1,13 @@
 //! The CPU's kernels alone, on made-up operands, for benchmarks to time.
 
+use surprisal_model::RopeScaling;
+
 use super::attention::{self, Inputs, Shape};
 use super::head::Head;
 use super::kv::LayerKv;
 use super::matrix::{Compute, Write, multiply};
 use super::panels::{PANEL, Panels, panels_for};
-use super::rope::Angles;
+use super::rope::{Angles, Rope};
 use super::weights::{WeightType, Weights};
 use super::{Activations, Instructions, LoadError, math};
 use crate::backend::{BLOCK_TOKENS, BlockId, Choice, Chunk, Hidden, ScoreRow};
@@ -111,6 +113,24 @@ impl Probe {
         Self::new(2 * rows * depth * vocabulary, move || {
             let head = Head { compute, weights: &weights, first_panel: 0, vocab_size: vocabulary };
             let _ = head.scores(&hidden, &targets, &mut None);
+        })
+    }
+
+    /// The rotary angles of `rows` positions, and `heads` vectors a row turned by them, on one core: attention turns each tile's where
+    /// it reads them.
+    ///
+    /// # Errors
+    ///
+    /// The threads could not be started.
+    pub fn rotation(rows: usize, heads: usize, head_dim: usize) -> Result<Self, LoadError> {
+        let rope = Rope::scaled(RopeScaling::Default, 10_000.0, head_dim);
+        let chunk = Chunk { rows: 0..rows, start: 0, blocks: Vec::new() };
+        let mut head = filled(1, head_dim).all().to_vec();
+        Self::new(3 * rows * heads * head_dim, move || {
+            let angles = rope.angles(std::slice::from_ref(&chunk));
+            for row in (0..rows).flat_map(|row| std::iter::repeat_n(row, heads)) {
+                angles.rotate(row, &mut head);
+            }
         })
     }
 

@@ -3,7 +3,7 @@
 //! Angles are rounded to f32, as in transformers, with which checkpoints are trained: at position 2000 an angle is then
 //! off by up to 1e-4, and a model that learned with it is matched only by doing the same.
 
-use surprisal_model::LlamaConfig;
+use surprisal_model::{LlamaConfig, RopeScaling};
 
 use super::panels::Row;
 use crate::backend::Chunk;
@@ -25,8 +25,11 @@ pub(crate) struct Angles {
 
 impl Rope {
     pub(crate) fn new(config: &LlamaConfig) -> Self {
-        let scaling = config.rope_scaling;
-        Self { frequencies: scaling.frequencies(config.rope_theta, config.head_dim), scale: scaling.attention_factor() }
+        Self::scaled(config.rope_scaling, config.rope_theta, config.head_dim)
+    }
+
+    pub(super) fn scaled(scaling: RopeScaling, theta: f64, head_dim: usize) -> Self {
+        Self { frequencies: scaling.frequencies(theta, head_dim), scale: scaling.attention_factor() }
     }
 
     /// The angles of a batch's rows, by their positions.

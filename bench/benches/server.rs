@@ -1,0 +1,160 @@
+//! The server around a model that answers at once: tokenising, parsing, checking, writing.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode, header};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, LogprobsResponse, NDJSON, QuerySpec, Text};
+use surprisal_engine::{Events, Generation, ModelCard, Query, ScoreFuture, Scorer, Scores, Stats};
+use surprisal_model::{TextTokenizer, Vocabulary};
+use surprisal_server::{App, ServerConfig, router};
+use tower::ServiceExt;
+
+/// Queries of a request, and tokens of each's context and target.
+const QUERIES: usize = 64;
+const CONTEXT: usize = 256;
+const TARGET: usize = 64;
+
+/// Every token is as probable as any other.
+struct Uniform(ModelCard);
+
+impl Scorer for Uniform {
+    fn score(&self, query: Query) -> ScoreFuture<'_> {
+        let computed_tokens = query.tokens.len();
+        // What a log-probability looks like in JSON: some eight digits.
+        let logprobs = query.tokens[query.score_from..].iter().map(|&token| -(token as f32 + 1.1).ln()).collect();
+        Box::pin(async move { Ok(Scores { logprobs, computed_tokens, ..Scores::default() }) })
+    }
+
+    fn generate(&self, _: Query, _: Generation) -> Events {
+        tokio::sync::mpsc::channel(1).1
+    }
+
+    fn is_alive(&self) -> bool {
+        true
+    }
+
+    fn describe(&self) -> &ModelCard {
+        &self.0
+    }
+
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+}
+
+/// A byte-level BPE of lower-case letters, with a merge for each pair of letters and for a space before one.
+fn write_tokenizer(dir: &Path) -> usize {
+    let letters = || ('a'..='z').map(String::from);
+    let merges: Vec<(String, String)> =
+        letters().chain(["\u{120}".to_owned()]).flat_map(|a| letters().map(move |b| (a.clone(), b))).collect();
+    let words = letters().chain(["\u{120}".to_owned()]).chain(merges.iter().map(|(a, b)| format!("{a}{b}")));
+    let vocabulary: serde_json::Map<_, _> = words.enumerate().map(|(id, word)| (word, json!(id))).collect();
+    let size = vocabulary.len();
+    let tokenizer = json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
+    });
+    std::fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).expect("the tokenizer is written");
+    size
+}
+
+/// Words of one to nine letters.
+fn prose(rng: &mut ChaCha8Rng, bytes: usize) -> String {
+    let mut text = String::new();
+    while text.len() < bytes {
+        let word = (0..rng.random_range(1..10)).map(|_| char::from(rng.random_range(b'a'..=b'z')));
+        text.extend(word);
+        text.push(' ');
+    }
+    text
+}
+
+fn request(text: impl Fn(usize) -> Text) -> LogprobsRequest {
+    let queries = (0..QUERIES).map(|_| QuerySpec::new(text(CONTEXT), text(TARGET))).collect();
+    LogprobsRequest { queries: Some(queries), detail: Detail::Tokens, ..LogprobsRequest::default() }
+}
+
+/// What the server answers to a body; it must be good.
+fn post(runtime: &tokio::runtime::Runtime, router: &Router, body: &[u8], accept: &str) -> Vec<u8> {
+    let request = Request::post("/logprobs").header(header::CONTENT_TYPE, "application/json");
+    let request = request.header(header::ACCEPT, accept).body(Body::from(body.to_vec())).expect("a request");
+    runtime.block_on(async {
+        let answer = router.clone().oneshot(request).await.expect("a router always answers");
+        assert_eq!(answer.status(), StatusCode::OK);
+        to_bytes(answer.into_body(), usize::MAX).await.expect("a whole answer").into()
+    })
+}
+
+fn benches(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let size = write_tokenizer(dir.path());
+    let vocabulary = Vocabulary::read(dir.path(), size).expect("the vocabulary is read");
+    let tokenizer = TextTokenizer::open(dir.path(), vocabulary).expect("the tokenizer opens");
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+
+    let text = prose(&mut rng, 64 * 1024);
+    let mut group = criterion.benchmark_group("tokenizer");
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    group.bench_function("encode 64 KiB", |bencher| bencher.iter(|| tokenizer.encode(black_box(&text))));
+    let with_offsets = |bencher: &mut criterion::Bencher<'_>| {
+        bencher.iter(|| tokenizer.encode_with_offsets(black_box(&text)));
+    };
+    group.bench_function("encode 64 KiB, with offsets", with_offsets);
+    group.finish();
+
+    let ids = |length: usize| Text::from((0..length as u32).map(|id| id * id % size as u32).collect::<Vec<_>>());
+    let words = |length: usize| Text::from(text[..2 * length].trim());
+    let card = ModelCard {
+        id: "uniform".to_owned(),
+        fingerprint: "uniform".to_owned(),
+        vocab_size: size,
+        max_length: 8192,
+        device: "none".to_owned(),
+    };
+    let tokenizer = TextTokenizer::open(dir.path(), Vocabulary::read(dir.path(), size).expect("it is read"));
+    let codec = Arc::new(tokenizer.expect("the tokenizer opens again"));
+    let router = router(App::new(Arc::new(Uniform(card)), codec, ServerConfig::default()));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+
+    let mut group = criterion.benchmark_group("logprobs");
+    let (ids, words) = (json_of(&request(ids)), json_of(&request(words)));
+    group.throughput(Throughput::Elements((QUERIES * TARGET) as u64));
+    group.bench_function("parse a request of token ids", |bencher| {
+        bencher.iter(|| serde_json::from_slice::<LogprobsRequest>(black_box(&ids)));
+    });
+    let answer: LogprobsResponse =
+        serde_json::from_slice(&post(&runtime, &router, &ids, "application/json")).expect("an answer");
+    group.bench_function("write an answer", |bencher| bencher.iter(|| serde_json::to_vec(black_box(&answer))));
+    group.bench_function("token ids, answered in JSON", |bencher| {
+        bencher.iter(|| post(&runtime, &router, &ids, "application/json"));
+    });
+    group.bench_function("texts, answered in JSON", |bencher| {
+        bencher.iter(|| post(&runtime, &router, &words, "application/json"));
+    });
+    group.bench_function("token ids, answered in NDJSON", |bencher| {
+        bencher.iter(|| post(&runtime, &router, &ids, NDJSON));
+    });
+    if cfg!(feature = "arrow") {
+        group.bench_function("token ids, answered in Arrow", |bencher| {
+            bencher.iter(|| post(&runtime, &router, &ids, ARROW_STREAM));
+        });
+    }
+    group.finish();
+}
+
+fn json_of(request: &LogprobsRequest) -> Vec<u8> {
+    serde_json::to_vec(request).expect("a request is JSON")
+}
+
+criterion_group!(all, benches);
+criterion_main!(all);
