@@ -47,7 +47,7 @@ macro_rules! source {
 /// Every kernel's source: what NVRTC compiles where no image fits.
 pub const SOURCES: &[Source] = &[
     source!("embedding", "embedding"),
-    source!("fp8", "fp8_quantize"),
+    source!("fp8", "fp8_quantize", "fp8_scale"),
     source!(
         "kv_cache",
         "kv_cache_d64",

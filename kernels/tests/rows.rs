@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rand::RngExt;
 use support::{Buffer, ORDERS, ULP, bits, e4m3, random, refused, rng, run, worst};
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::rows::{Embedding, Fp8Quantize, HEAD_SIZES, KvCache, RmsNorm, SiluMul};
+use surprisal_kernels::rows::{Embedding, Fp8Quantize, Fp8Scale, HEAD_SIZES, KvCache, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Launch, SOURCES};
 
 /// Out, and the residual if there is one.
@@ -37,10 +37,14 @@ fn silu_mul(order: Order, gate_up: &[bf16], n: usize) -> Vec<bf16> {
 }
 
 fn fp8(order: Order, x: &[bf16], n: usize) -> (Vec<u8>, Vec<f32>) {
+    fp8_below(f32::INFINITY, order, x, n)
+}
+
+fn fp8_below(limit: f32, order: Order, x: &[bf16], n: usize) -> (Vec<u8>, Vec<f32>) {
     let rows = x.len() / n;
     let (mut out, mut scales) = (Buffer::full(x.len(), u8::MAX), Buffer::full(rows, f32::NAN));
     let x = Buffer::of(x);
-    let args = Fp8Quantize { out: out.address_mut(), scales: scales.address_mut(), x: x.address(), n: n as u32 };
+    let args = Fp8Quantize { out: out.address_mut(), scales: scales.address_mut(), x: x.address(), n: n as u32, limit };
     run(order, args.launch(rows as u32));
     (out.values(), scales.values())
 }
@@ -117,6 +121,37 @@ proptest! {
             let largest = row.iter().map(|x| x.to_f32().abs()).fold(0.0, f32::max);
             prop_assert_eq!(*scale, largest / 448.0);
         }
+    }
+
+    #[test]
+    fn fp8_scales_match_float64(rows in 1usize..4, vectors in 1usize..300, has_bias in any::<bool>(), seed in any::<u64>()) {
+        let n = vectors * 8;
+        let mut rng = rng(seed, 0);
+        let (x, bias) = (random(&mut rng, rows * n, 1e4), random(&mut rng, n, 3.0));
+        let [of_rows, of_columns] = [rows, n].map(|len| (0..len).map(|_| rng.random_range(0.0..1e-2f32)).collect::<Vec<_>>());
+        let scaled = |order: Order| {
+            let [r, c] = [&of_rows, &of_columns].map(|scales| Buffer::of(scales));
+            let (mut out, added) = (Buffer::of(&x), Buffer::of(&bias));
+            let args = Fp8Scale {
+                x: out.address_mut(),
+                rows: r.address(),
+                columns: c.address(),
+                bias: if has_bias { added.address() } else { Address::NULL },
+                n: n as u32,
+            };
+            run(order, args.launch(rows as u32));
+            out.values()
+        };
+        let out = scaled(Order::Forward);
+        for order in ORDERS {
+            prop_assert_eq!(bits(&scaled(order)), bits(&out));
+        }
+        let error = worst((0..rows * n).map(|i| {
+            let product = x[i].to_f64() * f64::from(of_rows[i / n]) * f64::from(of_columns[i % n]);
+            let want = product + if has_bias { bias[i % n].to_f64() } else { 0.0 };
+            (out[i].to_f64(), want, ULP * want.abs() + 1e-6 * product.abs() + 1e-30)
+        }));
+        prop_assert!(error < 1.001, "{} half units", error);
     }
 
     #[test]
@@ -288,6 +323,16 @@ fn embeddings_are_rows_of_the_table() {
             }
         }
     }
+}
+
+#[test]
+fn fp8_is_cut_off_at_the_limit() {
+    let x: Vec<bf16> = [1.0, -4.0, 2.0, 0.5, 3.0, -2.0, 0.0, 8.0].map(bf16::from_f32).to_vec();
+    let (out, scales) = fp8_below(2.0, Order::Forward, &x, 8);
+    assert_eq!(scales, [2.0 / 448.0]);
+    let values: Vec<f64> = out.iter().map(|&byte| e4m3(byte)).collect();
+    assert_eq!(values, [224.0, -448.0, 448.0, 112.0, 448.0, -448.0, 0.0, 448.0]);
+    assert_eq!(fp8_below(8.0, Order::Forward, &x, 8), fp8(Order::Forward, &x, 8));
 }
 
 #[test]
