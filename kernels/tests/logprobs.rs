@@ -6,7 +6,7 @@ mod support;
 
 use proptest::prelude::*;
 use rand::RngExt;
-use support::{ORDERS, rng, run};
+use support::{Buffer, ORDERS, rng, run};
 use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles};
@@ -23,35 +23,38 @@ struct Out {
 /// `logits`: rows of `stride`, of which `vocabulary` columns are real.
 fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targets: &[i32], top: usize) -> Out {
     let (rows, tiles) = (targets.len(), tiles(vocabulary as u32) as usize);
-    let mut parts = vec![0u64; rows * tiles * PART_BYTES / 8];
-    let (mut top_logits, mut top_ids) = (vec![f32::NAN; rows * tiles * top], vec![i32::MIN; rows * tiles * top]);
-    let mut out = Out {
-        logprobs: vec![f32::NAN; rows],
-        ranks: vec![0; rows],
-        entropies: vec![f32::NAN; rows],
-        top_logprobs: vec![f32::NAN; rows * top],
-        top_ids: vec![i32::MIN; rows * top],
-    };
+    let mut parts = Buffer::full(rows * tiles * PART_BYTES, u8::MAX);
+    let mut top_logits = Buffer::full(rows * tiles * top, f32::NAN);
+    let mut top_ids = Buffer::full(rows * tiles * top, i32::MIN);
+    let [mut first, mut entropies, mut listed] = [rows, rows, rows * top].map(|len| Buffer::full(len, f32::NAN));
+    let [mut ranks, mut ids] = [rows, rows * top].map(|len| Buffer::full(len, i32::MIN));
+    let (logits, targets) = (Buffer::of(logits), Buffer::of(targets));
     let args = LogprobTiles {
-        parts: Address::of_mut(&mut parts),
-        top_logits: Address::of_mut(&mut top_logits),
-        top_ids: Address::of_mut(&mut top_ids),
-        logits: Address::of(logits),
-        targets: Address::of(targets),
+        parts: parts.address_mut(),
+        top_logits: top_logits.address_mut(),
+        top_ids: top_ids.address_mut(),
+        logits: logits.address(),
+        targets: targets.address(),
         stride: stride as u64,
         vocabulary: vocabulary as u32,
         top: top as u32,
     };
     let results = LogprobOut {
-        logprobs: Address::of_mut(&mut out.logprobs),
-        ranks: Address::of_mut(&mut out.ranks),
-        entropies: Address::of_mut(&mut out.entropies),
-        top_logprobs: Address::of_mut(&mut out.top_logprobs),
-        top_ids: Address::of_mut(&mut out.top_ids),
+        logprobs: first.address_mut(),
+        ranks: ranks.address_mut(),
+        entropies: entropies.address_mut(),
+        top_logprobs: listed.address_mut(),
+        top_ids: ids.address_mut(),
     };
     run(order, args.launch(rows as u32));
     run(order, args.combine(results, rows as u32));
-    out
+    Out {
+        logprobs: first.values(),
+        ranks: ranks.values(),
+        entropies: entropies.values(),
+        top_logprobs: listed.values(),
+        top_ids: ids.values(),
+    }
 }
 
 proptest! {

@@ -285,6 +285,8 @@ fn errors_say_what_to_do() {
         (&["serve", "--cache-mib", "0", "--port", "0"], 2, "cache_mib"),
         (&["serve", "--device", "gpu", "--port", "0"], 2, "must be auto, cpu, cuda or cuda:N"),
         (&["serve", "--device", "cuda:99", "--port", "0"], 1, "no CUDA device 99"),
+        (&["serve", "--device", "cpu", "--dtype", "fp8", "--port", "0"], 2, "dtype fp8"),
+        (&["serve", "--device", "cpu", "--kv-cache-dtype", "fp8", "--port", "0"], 2, "kv_cache_dtype"),
         (&["serve", "--tls-cert", "cert.pem", "--port", "0"], 2, "tls_key"),
         (&["serve", "--tensor-parallel-size", "0", "--port", "0"], 2, "tensor_parallel_size is 0"),
         (

@@ -13,11 +13,11 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 
-use crate::fp8::e4m3;
+use crate::fp8::{e4m3, quantise_rows};
 use crate::shard::Shard;
 use crate::sums;
 use crate::tensors::{TensorSpec, is_companion, tensors};
-use crate::{Error, LlamaConfig};
+use crate::{Error, LlamaConfig, Quantization};
 
 /// Values that are converted to f32 at a time, in whole rows.
 const SLAB_VALUES: usize = 1 << 22;
@@ -282,6 +282,38 @@ impl Checkpoint {
                 found: format!("{} at index {at}", value(&bytes[2 * at..])),
             }),
         }
+    }
+
+    /// Whether a tensor is stored in FP8.
+    pub fn is_fp8(&self, name: &str) -> bool {
+        self.find(name).is_ok_and(|(info, _)| info.dtype == Dtype::F8_E4M3)
+    }
+
+    /// A matrix as bytes of e4m3 in row-major order, and a scale for each row: as stored where it has a scale a row or one for
+    /// all; else, in blocks or of other types, quantised by [`quantise_rows`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::tensor_f32`].
+    pub fn tensor_fp8(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
+        let (info, shard) = self.find(name)?;
+        let quantization = match self.config.quantization {
+            Some(quantization @ Quantization::Rows { .. }) if info.dtype == Dtype::F8_E4M3 => quantization,
+            _ => {
+                let (bytes, scales) = quantise_rows(&self.tensor_f32(name, &[rows, columns])?, columns);
+                return Ok((Cow::Owned(bytes), scales));
+            }
+        };
+        self.check_tensor(name, &[rows, columns])?;
+        let scale = format!("{name}{}", quantization.suffix());
+        let scales = self.tensor_f32(&scale, &self.find(&scale)?.0.shape)?;
+        let bytes = shard.bytes(info);
+        if let Some(at) = bytes.par_iter().position_any(|byte| byte & 0x7f == 0x7f) {
+            let (expected, found) = ("finite values".to_owned(), format!("NaN at index {at}"));
+            return Err(Error::Tensor { name: name.to_owned(), expected, found });
+        }
+        let scales = if scales.len() == 1 { vec![scales[0]; rows] } else { scales };
+        Ok((Cow::Borrowed(bytes), scales))
     }
 
     /// A tensor's header, and the file that has it.

@@ -23,8 +23,9 @@ impl<A: Accelerator> Pass<'_, A> {
             let at = |range: &std::ops::Range<usize>| range.start + first..range.start + first + rows;
             let ids = self.ints(&at(&self.plan.scored))?;
             self.gather(work.scored, self.cache.hidden, states, ids, rows)?;
-            let Linear { weights, bias, n, k } = self.weights.head;
-            let product = Product { out: work.logits, x: work.scored, weights, bias, rows, n, k, wide: true };
+            let Linear { weights, bias, n, k, .. } = self.weights.head;
+            let product =
+                Product { out: work.logits, x: work.scored, weights, bias, rows, n, k, wide: true, scales: None };
             self.device.multiply(&product)?;
             self.draw(first, &mut tokens[first..first + rows])?;
 

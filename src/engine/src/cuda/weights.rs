@@ -1,20 +1,32 @@
 //! A Llama's weights in device memory: where each lies, and how they get there from a checkpoint.
 
-use surprisal_model::{Checkpoint, LlamaConfig};
+use std::borrow::Cow;
+
+use surprisal_model::LlamaConfig;
 
 use super::accelerator::{Accelerator, Arena, Region};
 use super::shape::Shape;
+use super::source::Source;
 use crate::backend::BackendError;
 use crate::cpu::LoadError;
 
-/// A product's matrix `[n][k]` bf16 and, in some models, its bias `[n]`.
+/// A product's matrix `[n][k]` and, in some models, its bias `[n]` bf16.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linear {
+    /// bf16, or with scales bytes of e4m3.
     pub(super) weights: Region,
+    /// `[n]` f32.
+    pub(super) scales: Option<Region>,
     pub(super) bias: Option<Region>,
     pub(super) n: usize,
     pub(super) k: usize,
 }
+
+/// A layer's matrices, by what is multiplied together.
+const QKV: [&str; 3] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+const OUTPUT: &str = "self_attn.o_proj";
+const GATE_UP: [&str; 2] = ["mlp.gate_proj", "mlp.up_proj"];
+const DOWN: &str = "mlp.down_proj";
 
 /// One decoder layer.
 #[derive(Clone, Copy, Debug)]
@@ -41,29 +53,36 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    pub(super) fn lay_out(arena: &mut Arena, shape: &Shape, config: &LlamaConfig) -> Self {
-        let linear = |arena: &mut Arena, n: usize, k: usize, has_bias: bool| Linear {
-            weights: arena.take(n * k * 2),
+    pub(super) fn lay_out(arena: &mut Arena, shape: &Shape, source: &impl Source) -> Self {
+        let config = source.config();
+        let linear = |arena: &mut Arena, n: usize, k: usize, has_bias: bool, fp8: bool| Linear {
+            weights: arena.take(n * k * if fp8 { 1 } else { 2 }),
+            scales: fp8.then(|| arena.take(n * 4)),
             bias: has_bias.then(|| arena.take(n * 2)),
             n,
             k,
         };
+        // What is multiplied together is of one type.
+        let fp8 = |index: usize, modules: &[&str]| {
+            let is_fp8 = |module: &&str| source.is_fp8(&format!("model.layers.{index}.{module}.weight"));
+            shape.fp8.is_some() && modules.iter().any(is_fp8)
+        };
         let (hidden, mlp) = (shape.hidden, shape.mlp);
         let embedding = arena.take(shape.vocab_rows * hidden * 2);
-        let layers = (0..shape.layers).map(|_| Layer {
+        let layers = (0..shape.layers).map(|index| Layer {
             attention_norm: arena.take(hidden * 2),
-            qkv: linear(arena, shape.qkv(), hidden, config.qkv_bias),
+            qkv: linear(arena, shape.qkv(), hidden, config.qkv_bias, fp8(index, &QKV)),
             head_norms: config.qk_norm.then(|| (arena.take(shape.head * 2), arena.take(shape.head * 2))),
-            output: linear(arena, hidden, shape.queries(), config.output_bias),
+            output: linear(arena, hidden, shape.queries(), config.output_bias, fp8(index, &[OUTPUT])),
             mlp_norm: arena.take(hidden * 2),
-            gate_up: linear(arena, 2 * mlp, hidden, config.mlp_bias),
-            down: linear(arena, hidden, mlp, config.mlp_bias),
+            gate_up: linear(arena, 2 * mlp, hidden, config.mlp_bias, fp8(index, &GATE_UP)),
+            down: linear(arena, hidden, mlp, config.mlp_bias, fp8(index, &[DOWN])),
         });
         let layers = layers.collect();
         let norm = arena.take(hidden * 2);
         let head = match config.tie_word_embeddings {
-            true => Linear { weights: embedding, bias: None, n: shape.vocab_rows, k: hidden },
-            false => linear(arena, shape.vocab_rows, hidden, false),
+            true => Linear { weights: embedding, scales: None, bias: None, n: shape.vocab_rows, k: hidden },
+            false => linear(arena, shape.vocab_rows, hidden, false, false),
         };
         let cos_sin = arena.take(shape.max_length * shape.head * 4);
         Self { embedding, layers, norm, head, cos_sin }
@@ -73,11 +92,11 @@ impl Weights {
     pub(super) fn load<A: Accelerator>(
         &self,
         device: &mut A,
-        checkpoint: &Checkpoint,
+        source: &impl Source,
         shape: &Shape,
     ) -> Result<(), LoadError> {
-        let mut loader = Loader { device, checkpoint, shape };
-        let (hidden, config) = (shape.hidden, checkpoint.config());
+        let mut loader = Loader { device, source, shape };
+        let (hidden, config) = (shape.hidden, source.config());
         loader.vocabulary("model.embed_tokens.weight", self.embedding)?;
         if !config.tie_word_embeddings {
             loader.vocabulary("lm_head.weight", self.head.weights)?;
@@ -107,55 +126,82 @@ fn cos_sin(config: &LlamaConfig, shape: &Shape) -> Vec<u8> {
     table
 }
 
-struct Loader<'a, A> {
+/// Which side of a matrix is a list of heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heads {
+    None,
+    Rows,
+    Columns,
+}
+
+struct Loader<'a, A, S> {
     device: &'a mut A,
-    checkpoint: &'a Checkpoint,
+    source: &'a S,
     shape: &'a Shape,
 }
 
-impl<A: Accelerator> Loader<'_, A> {
+impl<A: Accelerator, S: Source> Loader<'_, A, S> {
     fn layer(&mut self, index: usize, layer: &Layer) -> Result<(), LoadError> {
         let name = |tensor: &str| format!("model.layers.{index}.{tensor}");
         let &Shape { hidden, mlp, heads, kv_heads, head_dim, head, .. } = self.shape;
         self.plain(&name("input_layernorm.weight"), &[hidden], layer.attention_norm)?;
         self.plain(&name("post_attention_layernorm.weight"), &[hidden], layer.mlp_norm)?;
         let mut first = 0;
-        for (module, count) in [("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads)] {
-            let part = |region: Region, row: usize| region.part(first * head * row, count * head * row);
-            let tensor = name(&format!("self_attn.{module}.weight"));
-            self.heads(&tensor, &[count * head_dim, hidden], hidden, part(layer.qkv.weights, hidden * 2)?)?;
-            if let Some(bias) = layer.qkv.bias {
-                let tensor = name(&format!("self_attn.{module}.bias"));
-                self.heads(&tensor, &[count * head_dim], 1, part(bias, 2)?)?;
-            }
-            first += count;
+        for (module, count) in QKV.into_iter().zip([heads, kv_heads, kv_heads]) {
+            self.module(&name(module), [count * head_dim, hidden], &layer.qkv, first, Heads::Rows)?;
+            first += count * head;
         }
-        // Its columns are heads: a row of it is so many heads of rows of one.
-        self.heads(&name("self_attn.o_proj.weight"), &[hidden, heads * head_dim], 1, layer.output.weights)?;
+        self.module(&name(OUTPUT), [hidden, heads * head_dim], &layer.output, 0, Heads::Columns)?;
         if let Some((query, key)) = layer.head_norms {
             self.head_norm(&name("self_attn.q_norm.weight"), query)?;
             self.head_norm(&name("self_attn.k_norm.weight"), key)?;
         }
-        let half = |region: Region, second: usize| region.part(second * region.bytes() / 2, region.bytes() / 2);
-        for (second, module) in ["gate_proj", "up_proj"].into_iter().enumerate() {
-            let tensor = name(&format!("mlp.{module}.weight"));
-            self.plain(&tensor, &[mlp, hidden], half(layer.gate_up.weights, second)?)?;
-            if let Some(bias) = layer.gate_up.bias {
-                self.plain(&name(&format!("mlp.{module}.bias")), &[mlp], half(bias, second)?)?;
-            }
+        for (half, module) in GATE_UP.into_iter().enumerate() {
+            self.module(&name(module), [mlp, hidden], &layer.gate_up, half * mlp, Heads::None)?;
         }
-        self.plain(&name("mlp.down_proj.weight"), &[hidden, mlp], layer.down.weights)?;
-        for (module, linear) in [("self_attn.o_proj", layer.output), ("mlp.down_proj", layer.down)] {
-            if let Some(bias) = linear.bias {
-                self.plain(&name(&format!("{module}.bias")), &[hidden], bias)?;
-            }
+        self.module(&name(DOWN), [hidden, mlp], &layer.down, 0, Heads::None)
+    }
+
+    /// A module's matrix and bias, from a row of a product's on.
+    fn module(
+        &mut self,
+        name: &str,
+        [rows, columns]: [usize; 2],
+        to: &Linear,
+        first: usize,
+        heads: Heads,
+    ) -> Result<(), LoadError> {
+        let weight = format!("{name}.weight");
+        let value = if to.scales.is_some() { 1 } else { 2 };
+        let (bytes, scales) = match to.scales {
+            Some(_) => self.source.fp8(&weight, [rows, columns])?,
+            None => (self.source.bf16(&weight, &[rows, columns])?, Vec::new()),
+        };
+        let dimension = if heads == Heads::Rows { columns * value } else { value };
+        self.put(to.weights, first * to.k * value, &bytes, heads, dimension)?;
+        let of_rows = if heads == Heads::Rows { heads } else { Heads::None };
+        if let Some(region) = to.scales {
+            let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            self.put(region, first * 4, &bytes, of_rows, 4)?;
+        }
+        if let Some(region) = to.bias {
+            let bytes = self.source.bf16(&format!("{name}.bias"), &[rows])?;
+            self.put(region, first * 2, &bytes, of_rows, 2)?;
         }
         Ok(())
     }
 
+    /// Bytes, from a place of a region on: as they are, or if they are heads, each dimension of them so many bytes, among
+    /// the zeros that pad them.
+    fn put(&mut self, to: Region, at: usize, bytes: &[u8], heads: Heads, dimension: usize) -> Result<(), LoadError> {
+        let is_padded = heads != Heads::None && self.shape.head != self.shape.head_dim;
+        let bytes = if is_padded { Cow::Owned(pad(self.shape, bytes, dimension)) } else { Cow::Borrowed(bytes) };
+        Ok(self.device.write(to.part(at, bytes.len())?, &bytes)?)
+    }
+
     /// A tensor as it is.
     fn plain(&mut self, name: &str, shape: &[usize], to: Region) -> Result<(), LoadError> {
-        let bytes = self.checkpoint.tensor_bf16(name, shape)?;
+        let bytes = self.source.bf16(name, shape)?;
         Ok(self.device.write(to, &bytes)?)
     }
 
@@ -167,21 +213,12 @@ impl<A: Accelerator> Loader<'_, A> {
         Ok(self.device.write(to.part(real * row, padding)?, &vec![0; padding])?)
     }
 
-    /// A tensor that is a list of heads, each dimension of them `row` values; with zeros where heads are padded.
-    fn heads(&mut self, name: &str, shape: &[usize], row: usize, to: Region) -> Result<(), LoadError> {
-        let bytes = self.checkpoint.tensor_bf16(name, shape)?;
-        if self.shape.head == self.shape.head_dim {
-            return Ok(self.device.write(to, &bytes)?);
-        }
-        Ok(self.device.write(to, &pad(self.shape, &bytes, row * 2))?)
-    }
-
     /// A norm's weights. Over a padded head the mean is smaller than over the real one: the weights make up for it.
     fn head_norm(&mut self, name: &str, to: Region) -> Result<(), LoadError> {
         if self.shape.head == self.shape.head_dim {
             return self.plain(name, &[self.shape.head_dim], to);
         }
-        let values = self.checkpoint.tensor_f32(name, &[self.shape.head_dim])?;
+        let values = self.source.f32(name, &[self.shape.head_dim])?;
         let bytes: Vec<u8> = values.iter().flat_map(|x| bf16(x * self.shape.filled().sqrt()).to_le_bytes()).collect();
         Ok(self.device.write(to, &pad(self.shape, &bytes, 2))?)
     }
