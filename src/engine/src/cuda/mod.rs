@@ -73,6 +73,7 @@ impl<A: Accelerator> CudaBackend<A> {
     /// is taken.
     pub fn load(mut device: A, checkpoint: &Checkpoint, config: CudaConfig) -> Result<Self, LoadError> {
         checkpoint.check()?;
+        let hash = checkpoint.fingerprint()?;
         let shape = Shape::new(checkpoint.config(), config.max_length)?;
         let lay_out = |arena: &mut Arena| Weights::lay_out(arena, &shape, checkpoint.config());
         let weight_bytes = Arena::measure(lay_out);
@@ -85,7 +86,7 @@ impl<A: Accelerator> CudaBackend<A> {
         let cache = |arena: &mut Arena| Cache::lay_out(arena, &shape, &room);
         let cache = cache(&mut arena(Arena::measure(cache))?);
         weights.load(&mut device, checkpoint, &shape)?;
-        let fingerprint = format!("{}-bf16-{}-{NUMERICS}", checkpoint.fingerprint(), device.numerics());
+        let fingerprint = format!("{hash}-bf16-{}-{NUMERICS}", device.numerics());
         Ok(Self { device, shape, room, weights, work, cache, fingerprint })
     }
 
