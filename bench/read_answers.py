@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.parquet as parquet
 
 # %% Where they are from: each file says it.
+folder = Path(sys.argv[1])
 facts = parquet.read_metadata(next(folder.glob("*.parquet"))).metadata
 for name in ("model", "fingerprint", "config", "seed", "version"):
     print(f"{name:12} {facts[name.encode()].decode()}")
 
 # %% One row a target token: step, kind (whole, crossed, marginal), x, y, split, position, logprob.
-folder = Path(sys.argv[1])
 # Files are named by their first step, the one after their last, and their checksum.
 table = parquet.read_table(sorted(folder.glob("*.parquet")))
 whole = table.filter(parquet.filters_to_expression([("kind", "=", "whole")]))

@@ -47,8 +47,8 @@ impl Source for RandomWeights {
         &self.config
     }
 
-    fn fingerprint(&self) -> String {
-        "random".to_owned()
+    fn fingerprint(&self) -> Result<String, Error> {
+        Ok("random".to_owned())
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -4,12 +4,67 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use surprisal_estimator::Progress;
 use surprisal_load::{Latency, Outcome};
+use surprisal_model::Reading;
 
 /// Which log lines are shown unless `SURPRISAL_LOG` says otherwise: warnings, and how far long work is.
 pub(crate) const LOG_LEVEL: &str = "warn,surprisal::progress=info";
+
+/// A checkpoint with fewer bytes is read before one could look at a bar.
+const LARGE: u64 = 128 << 20;
+
+/// How far a large checkpoint is read: once for its checksums, once for its weights. It may be updated by several threads.
+pub(crate) struct WeightsBar {
+    bar: ProgressBar,
+    size: u64,
+    state: Mutex<State>,
+}
+
+/// Bytes that were read for the checksums and for the weights, and how many tenths of them were logged.
+#[derive(Default)]
+struct State {
+    read: [u64; 2],
+    logged: [u64; 2],
+}
+
+impl WeightsBar {
+    /// For files of so many bytes together.
+    pub(crate) fn new(size: u64) -> Self {
+        let bar = if size < LARGE { ProgressBar::hidden() } else { ProgressBar::new(size) };
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}") {
+            bar.set_style(style);
+        }
+        Self { bar, size, state: Mutex::default() }
+    }
+
+    /// So many more bytes were read.
+    pub(crate) fn update(&self, reading: Reading, bytes: u64) {
+        if self.size < LARGE {
+            return;
+        }
+        let (stage, message) = match reading {
+            Reading::Checks => (0, "checking weights"),
+            Reading::Weights => (1, "loading weights"),
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // What every rank reads for itself counts several times.
+        let read = (state.read[stage] + bytes).min(self.size);
+        state.read[stage] = read;
+        self.bar.set_message(message);
+        self.bar.set_position(read);
+        let tenths = read * 10 / self.size;
+        if self.bar.is_hidden() && tenths > std::mem::replace(&mut state.logged[stage], tenths) {
+            tracing::info!(read = %HumanBytes(read), of = %HumanBytes(self.size), "{message}");
+        }
+    }
+
+    /// Leaves the terminal as it was.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
 
 /// How far an experiment is, in tokens.
 pub(crate) struct TokenBar {

@@ -11,6 +11,7 @@ use surprisal_server::{App, ServerConfig};
 
 use crate::device;
 use crate::error::Error;
+use crate::progress::WeightsBar;
 use crate::settings::{EngineChoice, Settings};
 
 /// The model that is built in.
@@ -35,7 +36,7 @@ impl Served {
             return mistralrs(path, settings).await;
         }
         match Checkpoint::open(&path) {
-            Ok(checkpoint) => native(&checkpoint, &path, settings),
+            Ok(checkpoint) => native(checkpoint, &path, settings),
             Err(error @ surprisal_model::Error::Config { .. })
                 if settings.engine == EngineChoice::Auto && cfg!(feature = "mistralrs") =>
             {
@@ -80,11 +81,15 @@ fn path(model: &str) -> Result<PathBuf, Error> {
     Ok(path.to_owned())
 }
 
-fn native(checkpoint: &Checkpoint, dir: &Path, settings: &Settings) -> Result<Served, Error> {
+fn native(checkpoint: Checkpoint, dir: &Path, settings: &Settings) -> Result<Served, Error> {
     let tokenizer = TextTokenizer::open(dir, checkpoint.config())?;
     let dir = dir.to_owned();
-    let engine = device::start(checkpoint, settings, move || Checkpoint::open(&dir))?;
-    Served::new(Arc::new(engine), tokenizer)
+    let bar = Arc::new(WeightsBar::new(checkpoint.size()));
+    let updated = Arc::clone(&bar);
+    let checkpoint = checkpoint.observed(move |reading, bytes| updated.update(reading, bytes));
+    let engine = device::start(&checkpoint, settings, move || Checkpoint::open(&dir));
+    bar.finish();
+    Served::new(Arc::new(engine?), tokenizer)
 }
 
 #[cfg(feature = "mistralrs")]

@@ -166,6 +166,54 @@ fn the_doctor_plans_a_model() {
     assert!(run(dir.path(), &["doctor"]).status.success());
 }
 
+/// Llama 3.1 405B in FP8 as its config.json says it, divided among eight H100.
+#[test]
+fn the_doctor_plans_the_paper_s_model_by_rank() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.json");
+    let kept: Vec<String> = (0..126)
+        .flat_map(|layer| ["q", "k", "v", "o"].map(|part| format!("model.layers.{layer}.self_attn.{part}_proj")))
+        .chain(["lm_head".to_owned()])
+        .collect();
+    let json = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "bos_token_id": 128000, "eos_token_id": 128001,
+        "hidden_act": "silu", "hidden_size": 16384, "intermediate_size": 53248, "max_position_embeddings": 131072,
+        "mlp_bias": false, "model_type": "llama", "num_attention_heads": 128, "num_hidden_layers": 126,
+        "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": false,
+        "torch_dtype": "bfloat16", "vocab_size": 128256,
+        "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_type": "llama3",
+            "original_max_position_embeddings": 8192},
+        "quantization_config": {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": kept},
+    });
+    std::fs::write(&config, json.to_string()).unwrap();
+    let args = ["doctor", "--model", config.to_str().unwrap(), "--tensor-parallel-size", "8"];
+    let planned = run(dir.path(), &[&args[..], &["--json"]].concat());
+    assert!(planned.status.success(), "{}", stderr(&planned));
+    let report: Value = serde_json::from_slice(&planned.stdout).unwrap();
+    let model = &report["model"];
+    assert_eq!(model["parameters"], 405_853_388_800_u64);
+    let gpu = |kind: &str| model["gpus"].as_array().unwrap().iter().find(|gpu| gpu["kind"] == kind).unwrap();
+    let of = |gpu: &Value, field: &str| gpu[field].as_u64().unwrap();
+    // The MLPs in FP8 with a scale of four bytes an output, all else in bf16.
+    let mlp = 126 * 3 * 16384 * 53248;
+    let weights = mlp + 126 * 4 * (2 * 53248 + 16384) + 2 * (405_853_388_800 - mlp);
+    // Of eight key-value heads a rank has one: keys and values of 128 numbers in bf16, in each layer.
+    let token = 126 * 2 * 128 * 2;
+    let h100 = gpu("H100 80 GB");
+    assert_eq!((of(h100, "count"), of(h100, "weight_bytes")), (8, weights / 8));
+    assert_eq!(of(h100, "cache_tokens"), (72_000_000_000 - weights / 8) / token);
+    assert!(of(h100, "cache_tokens") > 131_072);
+    // Two operations a weight that is multiplied with, and attention's four a dimension of each query head and token before.
+    let operations = 2 * (405_853_388_800 - 128_256 * 16384 - 253 * 16384) + 4 * 126 * 16384 * 1024;
+    let peak = u128::from(8 * 989_u64) * 1_000_000_000_000 / operations;
+    assert_eq!(u128::from(of(h100, "peak_tokens_per_second")), peak);
+    assert!(gpu("A100 40 GB").get("cache_tokens").is_none_or(Value::is_null));
+    let told = String::from_utf8(run(dir.path(), &args).stdout).unwrap();
+    let line = told.lines().find(|line| line.contains("H100")).unwrap();
+    assert!(line.trim_start().starts_with("8 x H100 80 GB") && line.contains("tokens of cache"), "{told}");
+    assert!(told.lines().any(|line| line.contains("A100 40 GB") && line.contains("they do not fit")), "{told}");
+}
+
 /// What was estimated is shown again, in another unit, and side by side.
 #[test]
 fn reports_are_written_again_and_compared() {

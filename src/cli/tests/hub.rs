@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::stream;
+use ring::digest::{SHA256, digest};
 use surprisal_tests::tiny::TinyLlama;
 
 /// A hub that has one model, whatever its id, in a folder.
@@ -69,12 +70,19 @@ async fn file(
         }
         hub.downloads.lock().unwrap().push((file.clone(), from));
     }
+    // As the hub has it: the SHA-256 of a large file, of a small one another hash.
+    let hash =
+        if file.ends_with(".safetensors") { sha256(&std::fs::read(hub.files.join(&file)).unwrap()) } else { file };
     let headers = [
-        ("etag", format!("\"{file}\"")),
+        ("etag", format!("\"{hash}\"")),
         ("x-repo-commit", "0123456789abcdef".to_owned()),
         ("content-range", format!("bytes {from}-{}/{}", end - 1, bytes.len())),
     ];
     (StatusCode::PARTIAL_CONTENT, headers, Body::from_stream(stream::iter(parts))).into_response()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs `surprisal serve` until it serves or fails; what it said, and whether it serves.
@@ -154,6 +162,24 @@ fn a_cut_download_is_resumed_where_it_was_cut() {
     let starts: Vec<usize> =
         downloads.iter().filter(|(file, _)| file == "model.safetensors").map(|&(_, from)| from).collect();
     assert_eq!(starts, [0, size / 2]);
+}
+
+/// The file that a download left damaged, or a disk since, is named, and not served.
+#[test]
+fn a_damaged_file_of_the_cache_is_named() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    TinyLlama::default().write(files.path(), 1);
+    let hub = Hub::new(files.path());
+    let (_runtime, url) = hub.start();
+    let (serves, said) = serve(home.path(), &url, None);
+    assert!(serves, "{said}");
+    let sum = sha256(&std::fs::read(files.path().join("model.safetensors")).unwrap());
+    let blob = home.path().join("hub/models--owner--tiny/blobs").join(&sum);
+    let mut bytes = std::fs::read(&blob).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    let (serves, said) = serve(home.path(), &url, None);
+    assert!(!serves && said.contains("model.safetensors: it is damaged") && said.contains(&sum), "{said}");
 }
 
 #[test]

@@ -79,8 +79,8 @@ impl Checkpoint {
         Ok(Self { dir, config, shards, places, observer: None, fingerprint })
     }
 
-    /// Has `observer` told, by any thread, how many more bytes of the files were read for what: a file's for its checksum, and of the
-    /// weights those that were asked for.
+    /// Has `observer` told, by any thread, how many more bytes were read for what: of whole files for their checksums, and of the
+    /// tensors those that were asked for.
     #[must_use]
     pub fn observed(mut self, observer: impl Fn(Reading, u64) + Send + Sync + 'static) -> Self {
         self.observer = Some(Observer(Arc::new(observer)));
@@ -93,7 +93,7 @@ impl Checkpoint {
         }
     }
 
-    /// Bytes of all files.
+    /// Bytes of all tensors.
     pub fn size(&self) -> u64 {
         self.shards.iter().map(Shard::size).sum()
     }

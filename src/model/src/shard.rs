@@ -47,9 +47,9 @@ impl Shard {
         &self.metadata
     }
 
-    /// Bytes of the whole file.
+    /// Bytes of all its tensors.
     pub(crate) fn size(&self) -> u64 {
-        self.map.len() as u64
+        (self.map.len() - self.data) as u64
     }
 
     /// A tensor's bytes.
@@ -177,15 +177,17 @@ mod tests {
     fn what_is_read_is_told() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path());
+        let length = |file: &str| std::fs::metadata(dir.path().join(file)).unwrap().len();
+        let files = length("1.safetensors") + length("2.safetensors");
         let told = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&told);
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         let checkpoint = checkpoint.observed(move |reading, bytes| noted.lock().unwrap().push((reading, bytes)));
         checkpoint.fingerprint().unwrap();
         let sum = |wanted| told.lock().unwrap().iter().filter(|told| told.0 == wanted).map(|told| told.1).sum::<u64>();
-        assert_eq!((sum(Reading::Checks), sum(Reading::Weights)), (checkpoint.size(), 0));
+        assert_eq!((sum(Reading::Checks), sum(Reading::Weights), checkpoint.size()), (files, 0, 16));
         checkpoint.fingerprint().unwrap();
-        assert_eq!(sum(Reading::Checks), checkpoint.size(), "files are not read twice for it");
+        assert_eq!(sum(Reading::Checks), files, "files are not read twice for it");
         checkpoint.tensor_f32("x", &[2, 1]).unwrap();
         checkpoint.read_part("y", [2, 1], [1..2, 0..1], |_, _| {}).unwrap();
         assert_eq!(sum(Reading::Weights), 8 + 4);

@@ -82,7 +82,7 @@ pub(crate) struct Llama {
 }
 
 impl Llama {
-    /// Reads and packs a part of all tensors.
+    /// Reads and packs a part of all tensors of a checkpoint that was [checked](Checkpoint::check).
     pub(crate) fn load(
         checkpoint: &Checkpoint,
         kind: WeightType,
@@ -90,8 +90,6 @@ impl Llama {
         part: Part,
     ) -> Result<Self, surprisal_model::Error> {
         let config = checkpoint.config();
-        // Before memory is taken for a configuration that its tensors do not bear out.
-        checkpoint.check()?;
         let (heads, kv_heads) = part.heads(config);
         let (vocab, mlp) = (part.vocab(config), part.mlp(config));
         let shape = shape(config, heads.len(), kv_heads.len());
@@ -99,7 +97,7 @@ impl Llama {
         let loader = Loader { checkpoint, config, kind, heads, kv_heads, mlp };
         let hidden = config.hidden_size;
         let embedding = loader.vocabulary("model.embed_tokens.weight", &vocab)?;
-        let layers = (0..config.layers).map(|i| loader.layer(i)).collect::<Result<_, _>>()?;
+        let layers = loader.layers()?;
         let head = match config.tie_word_embeddings {
             true => None,
             false => Some(loader.vocabulary("lm_head.weight", &vocab)?),
@@ -241,6 +239,16 @@ struct Rows {
 }
 
 impl Loader<'_> {
+    /// All layers, as many at a time as there are threads to read and pack them.
+    fn layers(&self) -> Result<Vec<Layer>, surprisal_model::Error> {
+        let mut layers = Vec::with_capacity(self.config.layers);
+        while layers.len() < self.config.layers {
+            let next = layers.len()..self.config.layers.min(layers.len() + rayon::current_num_threads());
+            layers.append(&mut next.into_par_iter().map(|index| self.layer(index)).collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(layers)
+    }
+
     fn layer(&self, index: usize) -> Result<Layer, surprisal_model::Error> {
         let config = self.config;
         let name = |tensor: &str| format!("model.layers.{index}.{tensor}");

@@ -165,6 +165,9 @@ impl CpuBackend {
         let compute = config.instructions.compute(config.activations).ok_or_else(lacking)?;
         let stored = if checkpoint.is_bf16() { WeightType::Bf16 } else { WeightType::F32 };
         let weights = config.weights.unwrap_or(stored);
+        // Before memory is taken for a configuration that its tensors do not bear out, or for a damaged file.
+        checkpoint.check()?;
+        let hash = checkpoint.fingerprint()?;
         let model = pool.install(|| Llama::load(checkpoint, weights, compute, part))?;
         let group = if part.size > 1 { format!("-tp{}", part.size) } else { String::new() };
         let numerics = format!("{}{}-cpu-{NUMERICS}{group}", weights.name(), compute.activations.suffix());
@@ -175,7 +178,7 @@ impl CpuBackend {
             kv,
             hidden: HiddenStore::new(blocks, panels_for(model_config.hidden_size)),
             limits: Limits { vocab_size: model_config.vocab_size, max_length, blocks },
-            fingerprint: format!("{}-{numerics}", checkpoint.fingerprint()),
+            fingerprint: format!("{hash}-{numerics}"),
             model,
             pool,
         })

@@ -96,6 +96,7 @@ impl<A: Accelerator> CudaBackend<A> {
     /// is taken.
     pub fn load(mut device: A, source: &impl Source, config: CudaConfig) -> Result<Self, LoadError> {
         source.check()?;
+        let hash = source.fingerprint()?;
         let shape = Shape::new(source.config(), &config)?;
         let lay_out = |arena: &mut Arena| Weights::lay_out(arena, &shape, source);
         let weight_bytes = Arena::measure(lay_out);
@@ -110,7 +111,7 @@ impl<A: Accelerator> CudaBackend<A> {
         weights.load(&mut device, source, &shape)?;
         let cache_name = if config.cache == Precision::Fp8 { "-kv-fp8" } else { "" };
         let (weights_name, numerics) = (config.weights.name(), device.numerics());
-        let fingerprint = format!("{}-{weights_name}{cache_name}-{numerics}-{NUMERICS}", source.fingerprint());
+        let fingerprint = format!("{hash}-{weights_name}{cache_name}-{numerics}-{NUMERICS}");
         Ok(Self { device, shape, room, weights, work, cache, fingerprint })
     }
 

@@ -10,7 +10,11 @@ pub trait Source {
     fn config(&self) -> &LlamaConfig;
 
     /// Names the weights in fingerprints.
-    fn fingerprint(&self) -> String;
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read, or are not what their checksums say.
+    fn fingerprint(&self) -> Result<String, Error>;
 
     /// Whether all tensors of the model are there, each in its shape.
     ///
@@ -57,7 +61,7 @@ impl Source for Checkpoint {
         self.config()
     }
 
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self) -> Result<String, Error> {
         self.fingerprint()
     }
 
