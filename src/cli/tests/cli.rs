@@ -13,6 +13,7 @@ use serde_json::Value;
 mod support;
 
 use support::{Serving, run, stderr, surprisal};
+use surprisal_tests::tiny::TinyLlama;
 
 #[test]
 fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {
@@ -212,6 +213,27 @@ fn the_doctor_plans_the_paper_s_model_by_rank() {
     let line = told.lines().find(|line| line.contains("H100")).unwrap();
     assert!(line.trim_start().starts_with("8 x H100 80 GB") && line.contains("tokens of cache"), "{told}");
     assert!(told.lines().any(|line| line.contains("A100 40 GB") && line.contains("they do not fit")), "{told}");
+}
+
+/// Where there is no terminal for a bar, each tenth is a line.
+#[test]
+fn how_far_a_large_model_is_read_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let shape = TinyLlama { hidden: 1024, intermediate: 6000, layers: 2, ..TinyLlama::default() };
+    shape.write(dir.path(), 1);
+    let mut command = surprisal(dir.path());
+    command.args(["serve", "--port", "0", "--cache-mib", "64", "--model", dir.path().to_str().unwrap()]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut told = String::new();
+    while !told.lines().any(|line| line.starts_with("serving")) {
+        assert!(said.read_line(&mut told).unwrap() > 0, "{told}");
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    said.read_to_string(&mut told).unwrap();
+    assert!(child.wait().unwrap().success(), "{told}");
+    let lines = |message: &str| told.lines().filter(|line| line.contains(message)).count();
+    assert!((1..=10).contains(&lines("checking weights")) && (5..=10).contains(&lines("loading weights")), "{told}");
 }
 
 /// What was estimated is shown again, in another unit, and side by side.
