@@ -156,26 +156,33 @@ pub(crate) fn curl(url: &str, context: &str, target: &str) -> String {
     format!("curl {url}/logprobs -H 'content-type: application/json' -d '{}'", body.to_string().replace('\'', "'\\''"))
 }
 
-/// Resolves on SIGTERM or Ctrl-C.
-pub(crate) async fn stop_signal() {
-    let interrupt = async {
+/// Resolves on SIGTERM or Ctrl-C, of which none is lost from the call on, even before it is awaited.
+#[cfg(unix)]
+pub(crate) fn stop_signal() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    async {
+        let [interrupt, terminate] = signals.map(|signal| async {
+            match signal {
+                Ok(mut signal) => {
+                    signal.recv().await;
+                }
+                Err(_) => std::future::pending().await,
+            }
+        });
+        tokio::select! {
+            () = interrupt => {}
+            () = terminate => {}
+        }
+    }
+}
+
+/// Resolves on Ctrl-C.
+#[cfg(not(unix))]
+pub(crate) fn stop_signal() -> impl Future<Output = ()> {
+    async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
     }
 }

@@ -117,9 +117,15 @@ pub async fn measure(
         return Err(Error::invalid("stream", options.stream, "below a million"));
     }
     first(target, workload, options).await?;
+    // Without a warm-up, the first request of the measurement must not be counted before it.
+    let early = match options.warm_up.is_zero() {
+        true => Counters::scrape(&mut target.connect(options.timeout)).await,
+        false => None,
+    };
     let run = Arc::new(Run::new(target.clone(), workload.clone(), options.clone()));
     let mut clients = spawn(&run, load);
-    let before = watch(&run, &mut clients, progress).await;
+    let late = watch(&run, &mut clients, progress).await;
+    let before = early.or(late);
     let mut connection = target.connect(options.timeout);
     let after = Counters::scrape(&mut connection).await;
     let measured = match options.requests {
