@@ -144,7 +144,7 @@ impl Partial {
         if math::any_greater(simd, logits, self.max) {
             self.raise(simd, math::max(simd, logits));
         }
-        let raw = self.extra.is_some().then(|| *logits);
+        let raw = self.extra.is_some().then_some(*logits);
         math::exp_row(simd, logits, self.max);
         logits[real..].fill(0.0);
         math::add_row(simd, &mut self.sums, logits);

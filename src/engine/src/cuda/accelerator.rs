@@ -128,7 +128,7 @@ impl Product {
         let Some(scales) = self.scales else { return Ok(()) };
         scales.rows.holding(rows * 4)?;
         scales.columns.holding(self.n * 4)?;
-        if self.wide || self.n % FP8_MULTIPLE != 0 || self.k % FP8_MULTIPLE != 0 {
+        if self.wide || !self.n.is_multiple_of(FP8_MULTIPLE) || !self.k.is_multiple_of(FP8_MULTIPLE) {
             let Self { n, k, wide, .. } = self;
             return Err(BackendError(format!("no product in FP8 has n {n}, k {k}, wide {wide}")));
         }

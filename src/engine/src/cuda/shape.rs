@@ -69,7 +69,7 @@ impl Shape {
             // A window as long as the longest sequence is none.
             window: config.sliding_window.filter(|&window| window < max_length).map_or(0, |window| window as u32),
             max_length,
-            fp8: fp8.then(|| match config.quantization {
+            fp8: fp8.then_some(match config.quantization {
                 Some(Quantization::Rows { activation_limit: Some(limit) }) => limit,
                 _ => f32::INFINITY,
             }),
