@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const KERNELS: [&str; 8] =
-    ["embedding", "fp8", "kv_cache", "logprobs", "paged_attention", "paged_decode", "rms_norm", "silu_mul"];
+const KERNELS: [&str; 9] =
+    ["embedding", "fp8", "kv_cache", "logprobs", "paged_attention", "paged_decode", "rank_sum", "rms_norm", "silu_mul"];
 const ARCHITECTURES: [&str; 3] = ["80", "90a", "100"];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -9,7 +9,7 @@ use rand::RngExt;
 use support::{ORDERS, rng, run};
 use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles};
+use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles};
 
 #[derive(Clone, Debug, PartialEq)]
 struct Out {
@@ -22,9 +22,17 @@ struct Out {
 
 /// `logits`: rows of `stride`, of which `vocabulary` columns are real.
 fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targets: &[i32], top: usize) -> Out {
-    let (rows, tiles) = (targets.len(), tiles(vocabulary as u32) as usize);
-    let mut parts = vec![0u64; rows * tiles * PART_BYTES / 8];
-    let (mut top_logits, mut top_ids) = (vec![f32::NAN; rows * tiles * top], vec![i32::MIN; rows * tiles * top]);
+    divided(order, logits, stride, targets, top, &[0, vocabulary])
+}
+
+/// Each rank has the columns from one of `bounds` to the next.
+fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: usize, bounds: &[usize]) -> Out {
+    let (rows, ranks) = (targets.len(), bounds.len() - 1);
+    let tiles = bounds.windows(2).map(|own| tiles((own[1] - own[0]) as u32)).max().unwrap().max(1);
+    let slice = rows * tiles as usize;
+    let mut target_logits = vec![f32::NAN; ranks * rows];
+    let mut parts = vec![0u64; ranks * slice * PART_BYTES / 8];
+    let (mut top_logits, mut top_ids) = (vec![f32::NAN; ranks * slice * top], vec![i32::MIN; ranks * slice * top]);
     let mut out = Out {
         logprobs: vec![f32::NAN; rows],
         ranks: vec![0; rows],
@@ -32,16 +40,33 @@ fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targ
         top_logprobs: vec![f32::NAN; rows * top],
         top_ids: vec![i32::MIN; rows * top],
     };
-    let args = LogprobTiles {
-        parts: Address::of_mut(&mut parts),
-        top_logits: Address::of_mut(&mut top_logits),
-        top_ids: Address::of_mut(&mut top_ids),
-        logits: Address::of(logits),
-        targets: Address::of(targets),
-        stride: stride as u64,
-        vocabulary: vocabulary as u32,
-        top: top as u32,
-    };
+    for (rank, own) in bounds.windows(2).enumerate() {
+        let args = LogprobTargets {
+            out: Address::of_mut(&mut target_logits[rank * rows..]),
+            logits: Address::of(&logits[own[0]..]),
+            targets: Address::of(targets),
+            stride: stride as u64,
+            rows: rows as u32,
+            first: own[0] as u32,
+            vocabulary: (own[1] - own[0]) as u32,
+        };
+        run(order, args.launch());
+    }
+    for (rank, own) in bounds.windows(2).enumerate() {
+        let args = LogprobTiles {
+            parts: Address::of_mut(&mut parts[rank * slice * PART_BYTES / 8..]),
+            top_logits: Address::of_mut(&mut top_logits[rank * slice * top..]),
+            top_ids: Address::of_mut(&mut top_ids[rank * slice * top..]),
+            logits: Address::of(&logits[own[0]..]),
+            target_logits: Address::of(&target_logits),
+            stride: stride as u64,
+            first: own[0] as u32,
+            vocabulary: (own[1] - own[0]) as u32,
+            ranks: ranks as u32,
+            top: top as u32,
+        };
+        run(order, args.launch(rows as u32, tiles));
+    }
     let results = LogprobOut {
         logprobs: Address::of_mut(&mut out.logprobs),
         ranks: Address::of_mut(&mut out.ranks),
@@ -49,8 +74,17 @@ fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targ
         top_logprobs: Address::of_mut(&mut out.top_logprobs),
         top_ids: Address::of_mut(&mut out.top_ids),
     };
+    let args = LogprobCombine {
+        out: results,
+        parts: Address::of(&parts),
+        top_logits: Address::of(&top_logits),
+        top_ids: Address::of(&top_ids),
+        target_logits: Address::of(&target_logits),
+        ranks: ranks as u32,
+        tiles,
+        top: top as u32,
+    };
     run(order, args.launch(rows as u32));
-    run(order, args.combine(results, rows as u32));
     out
 }
 
@@ -65,10 +99,14 @@ proptest! {
         top in 0usize..12,
         spread in 0.1f32..60.0,
         coarse in any::<bool>(),
+        ranks in 1usize..5,
         seed in any::<u64>(),
     ) {
         let mut rng = rng(seed, 0);
         let stride = vocabulary + padding;
+        // The first of four ranks has no tokens.
+        let bounds: Vec<usize> = (0..=ranks).map(|rank| if ranks == 4 { rank.max(1) - 1 } else { rank })
+            .map(|rank| vocabulary * rank / if ranks == 4 { 3 } else { ranks }).collect();
         // Coarse logits have ties. Padding columns would win if they were read.
         let one = |x: f32| if coarse { x.round() } else { x };
         let mut logits: Vec<f32> = (0..rows * stride).map(|_| one(rng.random_range(-spread..spread))).collect();
@@ -76,13 +114,13 @@ proptest! {
             row[vocabulary..].fill(1e30);
         }
         let targets: Vec<i32> = (0..rows).map(|_| rng.random_range(0..vocabulary as i32)).collect();
-        let out = logprobs(Order::Forward, &logits, vocabulary, stride, &targets, top);
+        let out = divided(Order::Forward, &logits, stride, &targets, top, &bounds);
         for order in ORDERS {
-            prop_assert_eq!(&logprobs(order, &logits, vocabulary, stride, &targets, top), &out);
+            prop_assert_eq!(&divided(order, &logits, stride, &targets, top, &bounds), &out);
         }
         for row in 0..rows {
             let all = &logits[row * stride..];
-            let alone = logprobs(Order::Forward, all, vocabulary, stride, &targets[row..=row], top);
+            let alone = divided(Order::Forward, all, stride, &targets[row..=row], top, &bounds);
             prop_assert_eq!(alone.logprobs[0].to_bits(), out.logprobs[row].to_bits());
             prop_assert_eq!(alone.entropies[0].to_bits(), out.entropies[row].to_bits());
             let x: Vec<f64> = all[..vocabulary].iter().map(|&x| f64::from(x)).collect();
@@ -128,15 +166,19 @@ fn what_does_not_fit_is_an_error() {
         top_logits: null,
         top_ids: null,
         logits: null,
-        targets: null,
+        target_logits: null,
         stride: 100,
+        first: 0,
         vocabulary: 101,
+        ranks: 1,
         top: 0,
     };
-    let refused = |args: LogprobTiles| args.launch(1).unwrap_err().to_string();
-    assert_eq!(refused(args), "logprobs_tile: vocabulary is 101, but must be from 1 to the stride, below 2^30");
+    let refused = |args: LogprobTiles, tiles| args.launch(1, tiles).unwrap_err().to_string();
+    assert_eq!(refused(args, 1), "logprobs_tile: vocabulary is 101, but must be at most the stride, below 2^30");
+    let args = LogprobTiles { vocabulary: 5000, stride: 5000, ..args };
     assert_eq!(
-        refused(LogprobTiles { vocabulary: 100, top: 65, ..args }),
-        "logprobs_tile: top is 65, but must be at most 64"
+        refused(args, 1),
+        "logprobs_tile: tiles is 1, but must be as many as the vocabulary has, at least 1, below 2^18"
     );
+    assert_eq!(refused(LogprobTiles { top: 65, ..args }, 2), "logprobs_tile: top is 65, but must be at most 64");
 }

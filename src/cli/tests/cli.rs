@@ -163,6 +163,30 @@ fn the_doctor_plans_a_model() {
     assert!(run(dir.path(), &["doctor"]).status.success());
 }
 
+/// The preset of 70B divides it among as many H100 as hold it, with room for hundreds of thousands of tokens.
+#[test]
+fn the_doctor_agrees_with_the_preset_of_several_gpus() {
+    let dir = tempfile::tempdir().unwrap();
+    let preset = std::fs::read_to_string("../../configs/llama-3.1-70b-4h100.toml").unwrap();
+    let preset: toml::Table = preset.parse().unwrap();
+    let ranks = preset["tensor_parallel_size"].to_string();
+    let config = dir.path().join("config.json");
+    let json = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "hidden_size": 8192, "intermediate_size": 28672,
+        "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "torch_dtype": "bfloat16",
+        "max_position_embeddings": 131072,
+    });
+    std::fs::write(&config, json.to_string()).unwrap();
+    let asked = ["doctor", "--model", config.to_str().unwrap(), "--tensor-parallel-size", &ranks, "--json"];
+    let planned = run(dir.path(), &asked);
+    assert!(planned.status.success(), "{}", stderr(&planned));
+    let report: Value = serde_json::from_slice(&planned.stdout).unwrap();
+    let gpus = report["model"]["gpus"].as_array().unwrap();
+    let h100 = gpus.iter().find(|gpu| gpu["kind"] == "H100 80 GB").unwrap();
+    assert_eq!((&h100["count"], h100["weight_bytes"].as_u64().unwrap() / 1_000_000_000), (&4.into(), 35));
+    assert!(h100["cache_tokens"].as_u64().unwrap() > 440_000, "{h100}");
+}
+
 /// What was estimated is shown again, in another unit, and side by side.
 #[test]
 fn reports_are_written_again_and_compared() {
@@ -282,11 +306,7 @@ fn errors_say_what_to_do() {
         (&["serve", "--device", "cuda:99", "--port", "0"], 1, "no CUDA device 99"),
         (&["serve", "--tls-cert", "cert.pem", "--port", "0"], 2, "tls_key"),
         (&["serve", "--tensor-parallel-size", "0", "--port", "0"], 2, "tensor_parallel_size is 0"),
-        (
-            &["serve", "--tensor-parallel-size", "2", "--device", "cuda:0", "--port", "0"],
-            2,
-            "tensor_parallel_size is 2",
-        ),
+        (&["serve", "--tensor-parallel-size", "99", "--device", "cuda", "--port", "0"], 1, "CUDA device"),
         (&["serve", "--tls-cert", "no.pem", "--tls-key", "no.key", "--port", "0"], 2, "no.pem"),
         (&["serve", "--config", bad.to_str().unwrap()], 2, "prot"),
         (&["serve", "--model", "./no/such/model", "--port", "0"], 1, "no such folder"),

@@ -149,10 +149,9 @@ impl Checkpoint {
     ///
     /// As [`tensor_f32`](Self::tensor_f32).
     pub fn read_slabs(&self, name: &str, shape: &[usize], each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
-        let columns = shape.last().copied().unwrap_or(1);
-        let rows = shape.iter().rev().skip(1).product();
         self.check_tensor(name, shape)?;
-        self.read(name, columns, [0..rows, 0..columns], each)
+        let all = whole(shape);
+        self.read(name, all[1].end, all, each)
     }
 
     /// As [`read_slabs`](Self::read_slabs), but only these rows and columns of a matrix; the first row of them has index 0.
@@ -231,22 +230,51 @@ impl Checkpoint {
     ///
     /// As [`Checkpoint::tensor_f32`].
     pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
+        self.part_bf16(name, shape, whole(shape))
+    }
+
+    /// As [`tensor_bf16`](Self::tensor_bf16), but only these rows and columns, where a column is an index of the last dimension
+    /// and a row one of all others. Nothing else of it is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`tensor_f32`](Self::tensor_f32), but for values that are not read.
+    ///
+    /// # Panics
+    ///
+    /// Rows or columns beyond the tensor.
+    pub fn part_bf16(&self, name: &str, shape: &[usize], own: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
+        let [rows, columns] = whole(shape);
+        assert!(own[0].end <= rows.end && own[1].end <= columns.end, "{own:?} is no part of {shape:?}");
+        self.check_tensor(name, shape)?;
         let (info, shard) = self.find(name)?;
         if info.dtype != Dtype::BF16 {
             let mut bytes = Vec::new();
-            let round = |value: &f32| bf16::from_f32(*value).to_le_bytes();
-            self.read_slabs(name, shape, |_, slab| bytes.extend(slab.iter().flat_map(round)))?;
+            self.read(name, columns.end, own, |_, slab| {
+                bytes.par_extend(slab.par_iter().flat_map_iter(|&value| bf16::from_f32(value).to_le_bytes()));
+            })?;
             return Ok(Cow::Owned(bytes));
         }
-        self.check_tensor(name, shape)?;
-        let (bytes, value) = (shard.bytes(info), |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]));
+        let [rows, own] = own;
+        let row = columns.end * 2;
+        let span = &shard.bytes(info)[rows.start * row..rows.end * row];
+        let bytes = if own.len() == columns.end {
+            Cow::Borrowed(span)
+        } else {
+            let part = span.par_chunks_exact(row.max(1)).flat_map_iter(|row| row[own.start * 2..own.end * 2].to_vec());
+            Cow::Owned(part.collect())
+        };
+        let value = |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]);
         match bytes.par_chunks_exact(2).position_any(|pair| !value(pair).is_finite()) {
-            None => Ok(Cow::Borrowed(bytes)),
-            Some(at) => Err(Error::Tensor {
-                name: name.to_owned(),
-                expected: "finite values".to_owned(),
-                found: format!("{} at index {at}", value(&bytes[2 * at..])),
-            }),
+            None => Ok(bytes),
+            Some(at) => {
+                let index = (rows.start + at / own.len()) * columns.end + own.start + at % own.len();
+                Err(Error::Tensor {
+                    name: name.to_owned(),
+                    expected: "finite values".to_owned(),
+                    found: format!("{} at index {index}", value(&bytes[2 * at..])),
+                })
+            }
         }
     }
 
@@ -315,6 +343,12 @@ impl Shard {
         }
         Ok(())
     }
+}
+
+/// All rows and columns of a tensor.
+fn whole(shape: &[usize]) -> [Range<usize>; 2] {
+    let columns = shape.last().copied().unwrap_or(1);
+    [0..shape.iter().rev().skip(1).product(), 0..columns]
 }
 
 /// Values of a type in f32, little endian.

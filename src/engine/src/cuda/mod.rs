@@ -1,11 +1,14 @@
-//! The CUDA backend: a Llama over a paged KV cache, in bf16, on any [`Accelerator`].
+//! The CUDA backend: a Llama over a paged KV cache, in bf16, on any [`Accelerator`], or divided among several.
 //!
 //! `Gpu` (feature `cuda`) is a GPU; `Shim` (feature `shim`) runs the same passes on a CPU, for tests.
 
 mod accelerator;
+mod collective;
 mod forward;
 #[cfg(feature = "cuda")]
 mod gpu;
+#[cfg(feature = "cuda")]
+mod nccl;
 mod plan;
 #[cfg(feature = "cuda")]
 mod products;
@@ -20,6 +23,7 @@ use surprisal_model::Checkpoint;
 
 use accelerator::Arena;
 pub use accelerator::{Accelerator, Product, ROW_TILE, Region};
+pub use collective::Collective;
 use forward::Pass;
 #[cfg(feature = "cuda")]
 pub use gpu::Gpu;
@@ -32,6 +36,8 @@ use workspace::{Cache, Workspace};
 
 use crate::backend::{BLOCK_TOKENS, Backend, BackendError, BlockCopy, ForwardBatch, Limits, TokenScore};
 use crate::cpu::LoadError;
+use crate::group::Group;
+use crate::part::Part;
 
 /// Changed whenever a change of the code changes bits.
 const NUMERICS: u32 = 1;
@@ -42,7 +48,7 @@ const LEFT_FREE: usize = 32;
 /// Choices for the CUDA backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CudaConfig {
-    /// Memory for the KV cache, in bytes; `None` is all that is left.
+    /// Memory for the KV cache, in bytes, of all ranks together; `None` is all that is left.
     pub cache_bytes: Option<usize>,
     /// Cap on the model's own longest sequence, in tokens.
     pub max_length: Option<usize>,
@@ -52,7 +58,7 @@ pub struct CudaConfig {
     pub batch_sequences: usize,
 }
 
-/// A Llama on an accelerator.
+/// A Llama on an accelerator, or one rank's part of it.
 #[derive(Debug)]
 pub struct CudaBackend<A> {
     device: A,
@@ -71,9 +77,27 @@ impl<A: Accelerator> CudaBackend<A> {
     ///
     /// The checkpoint is malformed, the kernels do not take it, or the memory does not hold it: that is known before any
     /// is taken.
-    pub fn load(mut device: A, checkpoint: &Checkpoint, config: CudaConfig) -> Result<Self, LoadError> {
+    pub fn load(device: A, checkpoint: &Checkpoint, config: CudaConfig) -> Result<Self, LoadError> {
+        Self::load_part(device, checkpoint, config, &checkpoint.fingerprint())
+    }
+
+    /// Loads a checkpoint in parts, one on each device of a group, by threads that read no other's.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_group(devices: Vec<A>, checkpoint: &Checkpoint, config: CudaConfig) -> Result<Group, LoadError> {
+        let hash = checkpoint.fingerprint();
+        let parts = Group::load(devices, |device| Self::load_part(device, checkpoint, config, &hash))?;
+        let first = parts.first().map(|first| (first.fingerprint.clone(), first.device())).unwrap_or_default();
+        Group::start(parts, first)
+    }
+
+    /// Loads one rank's part; `config` is the whole group's, `hash` of the weights.
+    fn load_part(mut device: A, checkpoint: &Checkpoint, config: CudaConfig, hash: &str) -> Result<Self, LoadError> {
         checkpoint.check()?;
-        let shape = Shape::new(checkpoint.config(), config.max_length)?;
+        let part = Part { rank: device.rank(), size: device.size() };
+        let shape = Shape::new(checkpoint.config(), part, config.max_length)?;
         let lay_out = |arena: &mut Arena| Weights::lay_out(arena, &shape, checkpoint.config());
         let weight_bytes = Arena::measure(lay_out);
         let room = room(&device, &shape, weight_bytes, config)?;
@@ -85,7 +109,7 @@ impl<A: Accelerator> CudaBackend<A> {
         let cache = |arena: &mut Arena| Cache::lay_out(arena, &shape, &room);
         let cache = cache(&mut arena(Arena::measure(cache))?);
         weights.load(&mut device, checkpoint, &shape)?;
-        let fingerprint = format!("{}-bf16-{}-{NUMERICS}", checkpoint.fingerprint(), device.numerics());
+        let fingerprint = format!("{hash}-bf16-{}-{NUMERICS}{}", device.numerics(), part.suffix());
         Ok(Self { device, shape, room, weights, work, cache, fingerprint })
     }
 
@@ -126,7 +150,7 @@ fn room<A: Accelerator>(device: &A, shape: &Shape, weights: usize, config: CudaC
     let needed = weights + others;
     let left = usable.checked_sub(needed);
     let left = left.ok_or(LoadError::DeviceMemory { needed, weights, free: usable })?;
-    let offered = cache_bytes.unwrap_or(left).min(left);
+    let offered = cache_bytes.map_or(left, |all| all / shape.part.size).min(left);
     match offered / block {
         0 => Err(LoadError::CacheTooSmall { bytes: offered, block }),
         blocks => Ok(room(blocks.min(i32::MAX as usize / BLOCK_TOKENS))),

@@ -1,4 +1,6 @@
-//! A Llama's weights in device memory: where each lies, and how they get there from a checkpoint.
+//! A Llama's weights in device memory, or one rank's part of them: where each lies, and how they get there from a checkpoint.
+
+use std::ops::Range;
 
 use surprisal_model::{Checkpoint, LlamaConfig};
 
@@ -49,15 +51,17 @@ impl Weights {
             k,
         };
         let (hidden, mlp) = (shape.hidden, shape.mlp);
+        // What ranks add up has its bias once.
+        let is_first = shape.part.rank == 0;
         let embedding = arena.take(shape.vocab_rows * hidden * 2);
         let layers = (0..shape.layers).map(|_| Layer {
             attention_norm: arena.take(hidden * 2),
             qkv: linear(arena, shape.qkv(), hidden, config.qkv_bias),
             head_norms: config.qk_norm.then(|| (arena.take(shape.head * 2), arena.take(shape.head * 2))),
-            output: linear(arena, hidden, shape.queries(), config.output_bias),
+            output: linear(arena, hidden, shape.queries(), config.output_bias && is_first),
             mlp_norm: arena.take(hidden * 2),
             gate_up: linear(arena, 2 * mlp, hidden, config.mlp_bias),
-            down: linear(arena, hidden, mlp, config.mlp_bias),
+            down: linear(arena, hidden, mlp, config.mlp_bias && is_first),
         });
         let layers = layers.collect();
         let norm = arena.take(hidden * 2);
@@ -77,12 +81,12 @@ impl Weights {
         shape: &Shape,
     ) -> Result<(), LoadError> {
         let mut loader = Loader { device, checkpoint, shape };
-        let (hidden, config) = (shape.hidden, checkpoint.config());
+        let config = checkpoint.config();
         loader.vocabulary("model.embed_tokens.weight", self.embedding)?;
         if !config.tie_word_embeddings {
             loader.vocabulary("lm_head.weight", self.head.weights)?;
         }
-        loader.plain("model.norm.weight", &[hidden], self.norm)?;
+        loader.plain("model.norm.weight", &[shape.hidden], self.norm)?;
         for (index, layer) in self.layers.iter().enumerate() {
             loader.layer(index, layer)?;
         }
@@ -116,35 +120,11 @@ struct Loader<'a, A> {
 impl<A: Accelerator> Loader<'_, A> {
     fn layer(&mut self, index: usize, layer: &Layer) -> Result<(), LoadError> {
         let name = |tensor: &str| format!("model.layers.{index}.{tensor}");
-        let &Shape { hidden, mlp, heads, kv_heads, head_dim, head, .. } = self.shape;
+        let hidden = self.shape.hidden;
         self.plain(&name("input_layernorm.weight"), &[hidden], layer.attention_norm)?;
         self.plain(&name("post_attention_layernorm.weight"), &[hidden], layer.mlp_norm)?;
-        let mut first = 0;
-        for (module, count) in [("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads)] {
-            let part = |region: Region, row: usize| region.part(first * head * row, count * head * row);
-            let tensor = name(&format!("self_attn.{module}.weight"));
-            self.heads(&tensor, &[count * head_dim, hidden], hidden, part(layer.qkv.weights, hidden * 2)?)?;
-            if let Some(bias) = layer.qkv.bias {
-                let tensor = name(&format!("self_attn.{module}.bias"));
-                self.heads(&tensor, &[count * head_dim], 1, part(bias, 2)?)?;
-            }
-            first += count;
-        }
-        // Its columns are heads: a row of it is so many heads of rows of one.
-        self.heads(&name("self_attn.o_proj.weight"), &[hidden, heads * head_dim], 1, layer.output.weights)?;
-        if let Some((query, key)) = layer.head_norms {
-            self.head_norm(&name("self_attn.q_norm.weight"), query)?;
-            self.head_norm(&name("self_attn.k_norm.weight"), key)?;
-        }
-        let half = |region: Region, second: usize| region.part(second * region.bytes() / 2, region.bytes() / 2);
-        for (second, module) in ["gate_proj", "up_proj"].into_iter().enumerate() {
-            let tensor = name(&format!("mlp.{module}.weight"));
-            self.plain(&tensor, &[mlp, hidden], half(layer.gate_up.weights, second)?)?;
-            if let Some(bias) = layer.gate_up.bias {
-                self.plain(&name(&format!("mlp.{module}.bias")), &[mlp], half(bias, second)?)?;
-            }
-        }
-        self.plain(&name("mlp.down_proj.weight"), &[hidden, mlp], layer.down.weights)?;
+        self.attention(&name, layer)?;
+        self.mlp(&name, layer)?;
         for (module, linear) in [("self_attn.o_proj", layer.output), ("mlp.down_proj", layer.down)] {
             if let Some(bias) = linear.bias {
                 self.plain(&name(&format!("{module}.bias")), &[hidden], bias)?;
@@ -153,27 +133,91 @@ impl<A: Accelerator> Loader<'_, A> {
         Ok(())
     }
 
+    fn attention(&mut self, name: &impl Fn(&str) -> String, layer: &Layer) -> Result<(), LoadError> {
+        let &Shape { ref own, hidden, heads, kv_heads, head_dim, head, .. } = self.shape;
+        let LlamaConfig { heads: all, kv_heads: all_kv, .. } = *self.checkpoint.config();
+        let dimensions = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
+        let keys = || (all_kv * head_dim, dimensions(&own.kv_heads), kv_heads);
+        let queries = (all * head_dim, dimensions(&own.heads), heads);
+        let mut first = 0;
+        for (module, (rows, own, count)) in [("q_proj", queries.clone()), ("k_proj", keys()), ("v_proj", keys())] {
+            let part = |region: Region, row: usize| region.part(first * head * row, count * head * row);
+            let tensor = name(&format!("self_attn.{module}.weight"));
+            let to = part(layer.qkv.weights, hidden * 2)?;
+            self.heads(&tensor, &[rows, hidden], [own.clone(), 0..hidden], hidden, to)?;
+            if let Some(bias) = layer.qkv.bias {
+                self.heads(&name(&format!("self_attn.{module}.bias")), &[rows], [0..1, own], 1, part(bias, 2)?)?;
+            }
+            first += count;
+        }
+        // Its columns are heads: a row of it is so many heads of rows of one.
+        let (columns, own, _) = queries;
+        let tensor = name("self_attn.o_proj.weight");
+        self.heads(&tensor, &[hidden, columns], [0..hidden, own], 1, layer.output.weights)?;
+        if let Some((query, key)) = layer.head_norms {
+            self.head_norm(&name("self_attn.q_norm.weight"), query)?;
+            self.head_norm(&name("self_attn.k_norm.weight"), key)?;
+        }
+        Ok(())
+    }
+
+    fn mlp(&mut self, name: &impl Fn(&str) -> String, layer: &Layer) -> Result<(), LoadError> {
+        let (hidden, mlp) = (self.shape.hidden, self.checkpoint.config().intermediate_size);
+        let own = || self.shape.own.mlp.clone();
+        let half = |region: Region, second: usize| region.slice(second, 2);
+        for (second, module) in ["gate_proj", "up_proj"].into_iter().enumerate() {
+            let tensor = name(&format!("mlp.{module}.weight"));
+            self.part(&tensor, &[mlp, hidden], [own(), 0..hidden], half(layer.gate_up.weights, second)?)?;
+            if let Some(bias) = layer.gate_up.bias {
+                self.part(&name(&format!("mlp.{module}.bias")), &[mlp], [0..1, own()], half(bias, second)?)?;
+            }
+        }
+        let (tensor, to) = (name("mlp.down_proj.weight"), layer.down.weights);
+        let bytes = self.checkpoint.part_bf16(&tensor, &[hidden, mlp], [0..hidden, own()])?;
+        if own().len() == self.shape.mlp {
+            return self.fill(to, &bytes);
+        }
+        self.fill(to, &widened(&bytes, own().len() * 2, self.shape.mlp * 2))
+    }
+
     /// A tensor as it is.
     fn plain(&mut self, name: &str, shape: &[usize], to: Region) -> Result<(), LoadError> {
         let bytes = self.checkpoint.tensor_bf16(name, shape)?;
         Ok(self.device.write(to, &bytes)?)
     }
 
-    /// A row for each token, and zeros for the rows that pad.
-    fn vocabulary(&mut self, name: &str, to: Region) -> Result<(), LoadError> {
-        let (real, row) = (self.shape.vocab, self.shape.hidden * 2);
-        self.plain(name, &[real, self.shape.hidden], to)?;
-        let padding = (self.shape.vocab_rows - real) * row;
-        Ok(self.device.write(to.part(real * row, padding)?, &vec![0; padding])?)
+    /// Some rows and columns of a tensor, and zeros after them.
+    fn part(&mut self, name: &str, shape: &[usize], own: [Range<usize>; 2], to: Region) -> Result<(), LoadError> {
+        let bytes = self.checkpoint.part_bf16(name, shape, own)?;
+        self.fill(to, &bytes)
     }
 
-    /// A tensor that is a list of heads, each dimension of them `row` values; with zeros where heads are padded.
-    fn heads(&mut self, name: &str, shape: &[usize], row: usize, to: Region) -> Result<(), LoadError> {
-        let bytes = self.checkpoint.tensor_bf16(name, shape)?;
+    fn fill(&mut self, to: Region, bytes: &[u8]) -> Result<(), LoadError> {
+        self.device.write(to, bytes)?;
+        let padding = to.bytes().saturating_sub(bytes.len());
+        Ok(self.device.write(to.part(bytes.len(), padding)?, &vec![0; padding])?)
+    }
+
+    /// A row for each of this rank's tokens, and zeros for the rows that pad.
+    fn vocabulary(&mut self, name: &str, to: Region) -> Result<(), LoadError> {
+        let &Shape { ref own, vocab, hidden, .. } = self.shape;
+        self.part(name, &[vocab, hidden], [own.vocab.clone(), 0..hidden], to)
+    }
+
+    /// A part of a tensor that is a list of heads, each dimension of them `row` values; with zeros where heads are padded.
+    fn heads(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        own: [Range<usize>; 2],
+        row: usize,
+        to: Region,
+    ) -> Result<(), LoadError> {
+        let bytes = self.checkpoint.part_bf16(name, shape, own)?;
         if self.shape.head == self.shape.head_dim {
-            return Ok(self.device.write(to, &bytes)?);
+            return self.fill(to, &bytes);
         }
-        Ok(self.device.write(to, &pad(self.shape, &bytes, row * 2))?)
+        self.fill(to, &pad(self.shape, &bytes, row * 2))
     }
 
     /// A norm's weights. Over a padded head the mean is smaller than over the real one: the weights make up for it.
@@ -197,6 +241,15 @@ fn pad(shape: &Shape, bytes: &[u8], row: usize) -> Vec<u8> {
         }
     }
     padded
+}
+
+/// Rows with zeros after each.
+fn widened(bytes: &[u8], row: usize, wide: usize) -> Vec<u8> {
+    let mut rows = vec![0; bytes.len().checked_div(row).unwrap_or(0) * wide];
+    for (from, to) in bytes.chunks_exact(row.max(1)).zip(rows.chunks_exact_mut(wide)) {
+        to[..row].copy_from_slice(from);
+    }
+    rows
 }
 
 /// Rounded to nearest, ties to even; finite values only.
