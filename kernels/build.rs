@@ -5,8 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const KERNELS: [&str; 9] =
-    ["embedding", "fp8", "kv_cache", "logprobs", "paged_attention", "paged_decode", "rank_sum", "rms_norm", "silu_mul"];
+const KERNELS: &[&str] = &[
+    "embedding",
+    "fp8",
+    "kv_cache",
+    "logprobs",
+    "paged_attention",
+    "paged_decode",
+    "rank_sum",
+    "rms_norm",
+    "silu_mul",
+    #[cfg(feature = "shim")]
+    "wrappers",
+];
 const ARCHITECTURES: [&str; 3] = ["80", "90a", "100"];
 
 fn main() -> Result<(), Box<dyn Error>> {

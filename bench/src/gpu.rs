@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::json;
 use surprisal_engine::BackendError;
-use surprisal_engine::cuda::{Accelerator, Product, ROW_TILE, Region};
+use surprisal_engine::cuda::{Accelerator, Product, ROW_TILE, Region, Scales};
 use surprisal_kernels::Address;
 use surprisal_kernels::attention::{PagedAttention, query_tiles};
+use surprisal_model::quantise_rows;
 
 /// Tokens a block of the cache.
 const BLOCK: u32 = 16;
@@ -35,6 +37,9 @@ pub struct Timing {
     pub teraflops: f64,
 }
 
+/// What the time of a pass's products together is called.
+pub const ALL_PRODUCTS: &str = "all products of a pass";
+
 /// Sizes to time: of Llama-3.1-8B for a GPU, or small ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
@@ -46,13 +51,30 @@ pub struct Sizes {
     pub heads: (u32, u32),
     /// Decoder layers.
     pub layers: usize,
+    /// Token ids.
+    pub vocabulary: usize,
 }
 
-/// The sizes of Llama-3.1-8B.
-pub const LLAMA_8B: Sizes = Sizes { hidden: 4096, mlp: 14_336, heads: (32, 8), layers: 32 };
+impl Sizes {
+    /// Llama-3.1-8B's.
+    pub const LLAMA_8B: Self = Self { hidden: 4096, mlp: 14_336, heads: (32, 8), layers: 32, vocabulary: 128_256 };
 
-/// Sizes for the shim.
-pub const TINY: Sizes = Sizes { hidden: 64, mlp: 96, heads: (2, 1), layers: 2 };
+    /// For the shim.
+    pub const TINY: Self = Self { hidden: 64, mlp: 96, heads: (2, 1), layers: 2, vocabulary: 504 };
+
+    /// A config.json of such a Llama.
+    #[must_use]
+    pub fn config(&self) -> String {
+        let Self { hidden, mlp, heads: (heads, kv_heads), layers, vocabulary } = self;
+        json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": hidden, "intermediate_size": mlp,
+            "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": 128,
+            "num_hidden_layers": layers, "vocab_size": vocabulary, "rope_theta": 500000.0,
+            "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
+        })
+        .to_string()
+    }
+}
 
 fn random(count: usize, seed: u64) -> Vec<u16> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -83,10 +105,12 @@ fn put<A: Accelerator>(device: &mut A, values: &[u16]) -> Result<Region, Backend
 /// The device fails.
 pub fn conformance<A: Accelerator>(device: &mut A) -> Result<Vec<Check>, BackendError> {
     let mut checks = vec![copies(device)?];
-    for (n, k, bias) in [(24, 40, true), (136, 256, false), (512, 1024, true)] {
-        for wide in [false, true] {
-            checks.extend(products(device, n, k, bias && !wide, wide)?);
-        }
+    for (n, k, has_bias) in [(24, 40, true), (136, 256, false), (512, 1024, true)] {
+        checks.extend(products(device, Case { n, k, has_bias, kind: Kind::Narrow })?);
+        checks.extend(products(device, Case { n, k, has_bias: false, kind: Kind::Wide })?);
+    }
+    for (n, k, has_bias) in [(48, 80, true), (512, 1024, false)] {
+        checks.extend(products(device, Case { n, k, has_bias, kind: Kind::Fp8 })?);
     }
     Ok(checks)
 }
@@ -106,22 +130,81 @@ fn copies<A: Accelerator>(device: &mut A) -> Result<Check, BackendError> {
     Ok(Check { name: "copies there, on the device, and back".to_owned(), failure })
 }
 
-fn products<A: Accelerator>(
-    device: &mut A,
+/// A product to check.
+#[derive(Clone, Copy, Debug)]
+struct Case {
     n: usize,
     k: usize,
     has_bias: bool,
-    is_wide: bool,
-) -> Result<[Check; 2], BackendError> {
+    kind: Kind,
+}
+
+/// What a product reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// bf16 to bf16.
+    Narrow,
+    /// bf16 to f32.
+    Wide,
+    /// e4m3 with scales to bf16.
+    Fp8,
+}
+
+/// A matrix as a product reads it, and its values.
+struct Matrix {
+    bytes: Vec<u8>,
+    values: Vec<f64>,
+    /// Bytes of a value.
+    size: usize,
+}
+
+impl Matrix {
+    fn random(count: usize, seed: u64, kind: Kind) -> Self {
+        let drawn = random(count, seed);
+        match kind {
+            Kind::Narrow | Kind::Wide => {
+                Self { bytes: bytes(&drawn), values: drawn.iter().map(|&bits| wide(bits)).collect(), size: 2 }
+            }
+            Kind::Fp8 => {
+                let values: Vec<f32> = drawn.iter().map(|&bits| wide(bits) as f32 * 448.0).collect();
+                // With one scale for all, 1 or a little less.
+                let (bytes, _) = quantise_rows(&values, count);
+                Self { values: bytes.iter().map(|&byte| e4m3(byte)).collect(), bytes, size: 1 }
+            }
+        }
+    }
+}
+
+/// A byte of e4m3 by its definition.
+fn e4m3(byte: u8) -> f64 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f64::from(byte & 7) / 8.0);
+    let size = if exponent == 0 { mantissa * 2f64.powi(-6) } else { (1.0 + mantissa) * 2f64.powi(exponent - 7) };
+    if byte & 0x80 == 0 { size } else { -size }
+}
+
+/// Scales that no power of two hides.
+fn scales(count: usize) -> Vec<f32> {
+    (0..count).map(|i| 0.001 + 0.000_37 * (i % 11) as f32).collect()
+}
+
+fn products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Check; 2], BackendError> {
     const ROWS: usize = 300;
-    let size = if is_wide { 4 } else { 2 };
-    let (x, w, b) = (random(ROWS * k, 1), random(n * k, 2), random(n, 3));
-    let (weights, bias) = (put(device, &w)?, if has_bias { Some(put(device, &b)?) } else { None });
-    let input = device.allocate(ROWS.next_multiple_of(ROW_TILE) * k * 2)?;
-    let out = device.allocate(ROWS.next_multiple_of(ROW_TILE) * n * size)?;
+    let Case { n, k, has_bias, kind } = case;
+    let (padded, size) = (ROWS.next_multiple_of(ROW_TILE), if kind == Kind::Wide { 4 } else { 2 });
+    let (x, w, b) = (Matrix::random(ROWS * k, 1, kind), Matrix::random(n * k, 2, kind), random(n, 3));
+    let weights = device.allocate(w.bytes.len())?;
+    device.write(weights, &w.bytes)?;
+    let bias = if has_bias { Some(put(device, &b)?) } else { None };
+    let (of_rows, of_columns) = (scales(ROWS), scales(n + 1)[1..].to_vec());
+    let scaled = Scales { rows: device.allocate(padded * 4)?, columns: device.allocate(n * 4)? };
+    let four = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
+    device.write(scaled.columns, &four(&of_columns))?;
+    let (input, out) = (device.allocate(padded * k * x.size)?, device.allocate(padded * n * size)?);
     let mut multiply = |first: usize, rows: usize| {
-        device.write(input, &bytes(&x[first * k..(first + rows) * k]))?;
-        device.multiply(&Product { out, x: input, weights, bias, rows, n, k, wide: is_wide })?;
+        device.write(input, &x.bytes[first * k * x.size..(first + rows) * k * x.size])?;
+        device.write(scaled.rows, &four(&of_rows[first..first + rows]))?;
+        let scales = (kind == Kind::Fp8).then_some(scaled);
+        device.multiply(&Product { out, x: input, weights, bias, rows, n, k, wide: kind == Kind::Wide, scales })?;
         let mut got = vec![0; rows * n * size];
         device.read(out, &mut got).map(|()| got)
     };
@@ -131,23 +214,28 @@ fn products<A: Accelerator>(
         let same = multiply(first, rows)? == all[first * n * size..(first + rows) * n * size];
         moved = moved.or((!same).then(|| format!("rows {first} to {} have other bits alone", first + rows)));
     }
-    let value = |at: usize| match is_wide {
-        true => f64::from(f32::from_le_bytes([all[at * 4], all[at * 4 + 1], all[at * 4 + 2], all[at * 4 + 3]])),
-        false => wide(u16::from_le_bytes([all[at * 2], all[at * 2 + 1]])),
+    let value = |at: usize| match kind {
+        Kind::Wide => f64::from(f32::from_le_bytes([all[at * 4], all[at * 4 + 1], all[at * 4 + 2], all[at * 4 + 3]])),
+        _ => wide(u16::from_le_bytes([all[at * 2], all[at * 2 + 1]])),
     };
     let (mut worst, mut total) = (0.0f64, 0.0f64);
     for (at, (row, column)) in (0..ROWS).flat_map(|row| (0..n).map(move |column| (row, column))).enumerate() {
-        let terms = x[row * k..][..k].iter().zip(&w[column * k..][..k]).map(|(&x, &w)| wide(x) * wide(w));
-        let want = terms.sum::<f64>() + if has_bias { wide(b[column]) } else { 0.0 };
+        let terms = x.values[row * k..][..k].iter().zip(&w.values[column * k..][..k]).map(|(x, w)| x * w);
+        let scale = if kind == Kind::Fp8 { f64::from(of_rows[row]) * f64::from(of_columns[column]) } else { 1.0 };
+        let want = terms.sum::<f64>() * scale + if has_bias { wide(b[column]) } else { 0.0 };
         // NaN is as wrong as can be.
         let error = (value(at) - want).abs();
         worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
         total = total.max(want.abs());
     }
-    let limit = total * if is_wide { 1e-5 } else { 1.0 / 256.0 };
+    let limit = total * if kind == Kind::Wide { 1e-5 } else { 1.0 / 256.0 };
     let far = (worst > limit).then(|| format!("an error of {worst:e}, but {limit:e} is the limit"));
-    let name =
-        format!("n {n}, k {k}, {}{}", if is_wide { "f32" } else { "bf16" }, if has_bias { ", bias" } else { "" });
+    let kind = match kind {
+        Kind::Narrow => "bf16",
+        Kind::Wide => "bf16 to f32",
+        Kind::Fp8 => "fp8",
+    };
+    let name = format!("n {n}, k {k}, {kind}{}", if has_bias { ", bias" } else { "" });
     Ok([
         Check { name: format!("product against float64: {name}"), failure: far },
         Check { name: format!("bits of rows alone and in company: {name}"), failure: moved },
@@ -170,7 +258,10 @@ fn time<A: Accelerator>(
     Ok(start.elapsed().as_secs_f64() * 1e3 / f64::from(repeats))
 }
 
-/// Each of a layer's products and causal attention on `tokens` tokens, and the products of all layers together.
+/// Scored rows whose logits a pass computes at a time.
+const HEAD_ROWS: usize = 512;
+
+/// Every product of scoring `tokens` tokens, layers' in FP8 or not, all of them together, and in bf16 causal attention.
 ///
 /// # Errors
 ///
@@ -180,28 +271,48 @@ pub fn timings<A: Accelerator>(
     sizes: Sizes,
     tokens: usize,
     repeats: u32,
+    fp8: bool,
 ) -> Result<Vec<Timing>, BackendError> {
-    let Sizes { hidden, mlp, heads: (heads, kv_heads), layers, .. } = sizes;
-    let rows = tokens.next_multiple_of(ROW_TILE);
-    let shapes = [
-        ("qkv", 128 * (heads + 2 * kv_heads) as usize, hidden),
-        ("output", hidden, 128 * heads as usize),
-        ("gate and up", 2 * mlp, hidden),
-        ("down", hidden, mlp),
+    let Sizes { hidden, mlp, heads: (heads, kv_heads), layers, vocabulary } = sizes;
+    // Name, rows at a time, columns, terms, whether sums stay f32, and how often a pass has it.
+    let products = [
+        ("qkv", tokens, 128 * (heads + 2 * kv_heads) as usize, hidden, false, layers as f64),
+        ("output", tokens, hidden, 128 * heads as usize, false, layers as f64),
+        ("gate and up", tokens, 2 * mlp, hidden, false, layers as f64),
+        ("down", tokens, hidden, mlp, false, layers as f64),
+        ("head", tokens.min(HEAD_ROWS), vocabulary, hidden, true, tokens as f64 / tokens.min(HEAD_ROWS) as f64),
     ];
-    let mut timings = Vec::new();
-    for (name, n, k) in shapes {
-        let (x, weights) = (put(device, &random(rows * k, 4))?, put(device, &random(n * k, 5))?);
-        let product =
-            Product { out: device.allocate(rows * n * 2)?, x, weights, bias: None, rows: tokens, n, k, wide: false };
-        let milliseconds = time(device, product.out, repeats, |device| device.multiply(&product))?;
-        let teraflops = 2e-9 * (tokens * n * k) as f64 / milliseconds;
-        timings.push(Timing { name: format!("{name}, T = {tokens}"), milliseconds, teraflops });
+    let (mut timings, mut all, mut operations) = (Vec::new(), 0.0, 0.0);
+    for (name, rows, n, k, wide, count) in products {
+        let padded = rows.next_multiple_of(ROW_TILE);
+        let mut matrix = |count: usize, seed: u64| match fp8 && !wide {
+            true => put(device, &random(count / 2, seed).iter().map(|bits| bits & 0xf7f7).collect::<Vec<_>>()),
+            false => put(device, &random(count, seed)),
+        };
+        let (x, weights) = (matrix(padded * k, 4)?, matrix(n * k, 5)?);
+        let out = device.allocate(padded * n * if wide { 4 } else { 2 })?;
+        let scales = match fp8 && !wide {
+            true => {
+                Some(Scales { rows: put(device, &random(2 * padded, 6))?, columns: put(device, &random(2 * n, 7))? })
+            }
+            false => None,
+        };
+        let product = Product { out, x, weights, bias: None, rows, n, k, wide, scales };
+        let milliseconds = time(device, out, repeats, |device| device.multiply(&product))?;
+        let work = 2e-9 * (rows * n * k) as f64;
+        let of = if product.scales.is_some() { "fp8" } else { "bf16" };
+        timings.push(Timing {
+            name: format!("{name}, {of}, {rows} rows"),
+            milliseconds,
+            teraflops: work / milliseconds,
+        });
+        (all, operations) = (all + count * milliseconds, operations + count * work);
     }
-    let all: f64 = timings.iter().map(|timing| timing.milliseconds).sum::<f64>() * layers as f64;
-    let operations: usize = shapes.iter().map(|(_, n, k)| 2 * tokens * n * k * layers).sum();
-    let name = format!("products of {layers} layers, T = {tokens}");
-    timings.push(Timing { name, milliseconds: all, teraflops: 1e-9 * operations as f64 / all });
+    let name = format!("{ALL_PRODUCTS}, {}, T = {tokens}", if fp8 { "fp8" } else { "bf16" });
+    timings.push(Timing { name, milliseconds: all, teraflops: operations / all });
+    if fp8 {
+        return Ok(timings);
+    }
     let (timing, bits) = attention(device, sizes.heads, tokens, repeats, false)?;
     timings.push(timing);
     match attention(device, sizes.heads, tokens, repeats, true) {

@@ -1,6 +1,7 @@
 //! Benchmarks; they live in `benches/` and `peers/`, their recorded results in `results/`.
 
 pub mod gpu;
+pub mod prefill;
 
 use surprisal_tests::tiny::TinyLlama;
 

@@ -8,6 +8,7 @@
 #include "../rank_sum.cu"
 #include "../rms_norm.cu"
 #include "../silu_mul.cu"
+#include "../wrappers.cu"
 #include <cstring>
 extern "C" int cudacpu_launch(const char* name, const unsigned* grid, const unsigned* block, size_t smem, void** args,
                               const size_t* sizes, size_t nargs, int order, uint64_t seed, char* err, size_t err_len) {

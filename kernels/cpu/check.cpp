@@ -143,9 +143,13 @@ static void check_fp8() {
     auto x = values(rows * n, 500);
     Buf<uint8_t> out(rows * n);
     Buf<float> scales(rows);
-    r.run(fp8_quantize, rows, row_block(n), 0, Fp8Args{out, scales, x, n});
+    r.run(fp8_quantize, rows, row_block(n), 0, Fp8Args{out, scales, x, n, 400.f});
     r.out(out);
     r.out(scales);
+    Buf<float> columns(n);
+    for (size_t i = 0; i < columns.n; i++) columns[i] = rnd();
+    r.run(fp8_scale, rows, row_block(n), 0, Fp8ScaleArgs{x, scales, columns, values(n, 1), n});
+    r.out(x);
   });
 }
 #endif

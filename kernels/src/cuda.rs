@@ -76,7 +76,7 @@ impl Module {
             reason: format!("its compute capability is unknown: {error:?}"),
         })?;
         let mut functions = HashMap::new();
-        for source in &SOURCES {
+        for source in SOURCES {
             let failed = |error: DriverError| Error::Compile {
                 file: source.file,
                 arch: arch.clone(),

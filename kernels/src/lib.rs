@@ -45,9 +45,9 @@ macro_rules! source {
 }
 
 /// Every kernel's source: what NVRTC compiles where no image fits.
-pub const SOURCES: [Source; 9] = [
+pub const SOURCES: &[Source] = &[
     source!("embedding", "embedding"),
-    source!("fp8", "fp8_quantize"),
+    source!("fp8", "fp8_quantize", "fp8_scale"),
     source!(
         "kv_cache",
         "kv_cache_d64",
@@ -88,6 +88,9 @@ pub const SOURCES: [Source; 9] = [
     source!("rank_sum", "rank_sum"),
     source!("rms_norm", "rms_norm"),
     source!("silu_mul", "silu_mul"),
+    // For tests, which have the shim.
+    #[cfg(feature = "shim")]
+    source!("wrappers", "wrapper_mma", "wrapper_ldmatrix", "wrapper_reduce", "wrapper_convert", "wrapper_wgmma"),
 ];
 
 /// The kernels' images by file, for sm_80, sm_90a and sm_100; empty if there was no nvcc when this was built.

@@ -142,7 +142,7 @@ impl SiluMul {
     }
 }
 
-/// Per-token quantisation to FP8 (e4m3): `out = e4m3(x / scale)`, `scale = max |x| / 448`.
+/// Per-token quantisation to FP8 (e4m3): `out = e4m3(x / scale)`, `scale = min(max |x|, limit) / 448`; beyond 448 is 448.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Fp8Quantize {
@@ -154,6 +154,8 @@ pub struct Fp8Quantize {
     pub x: Address,
     /// The length of a row.
     pub n: u32,
+    /// Beyond which values are cut off; infinite for none.
+    pub limit: f32,
 }
 
 impl Fp8Quantize {
@@ -162,6 +164,31 @@ impl Fp8Quantize {
     /// A length the kernel does not take.
     pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
         by_row("fp8_quantize", rows, self.n, self)
+    }
+}
+
+/// What scales do to a product of FP8 matrices, in place: `x = x * (row's scale * column's scale) + bias`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Fp8Scale {
+    /// `[rows][n]` bf16.
+    pub x: Address,
+    /// `[rows]` f32.
+    pub rows: Address,
+    /// `[n]` f32.
+    pub columns: Address,
+    /// `[n]` bf16, or [`Address::NULL`].
+    pub bias: Address,
+    /// The length of a row.
+    pub n: u32,
+}
+
+impl Fp8Scale {
+    /// # Errors
+    ///
+    /// A length the kernel does not take.
+    pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
+        by_row("fp8_scale", rows, self.n, self)
     }
 }
 

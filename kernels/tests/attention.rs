@@ -10,7 +10,7 @@ use std::ops::Range;
 use half::bf16;
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
-use support::{Buffer, ORDERS, ULP, bits, e4m3, random, rng, run, worst};
+use support::{Buffer, ORDERS, ULP, bits, e4m3, has_wgmma, on_gpu, random, rng, run, worst};
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace, query_tiles};
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::{Address, Error, Launch};
@@ -41,7 +41,7 @@ type Chunk = (usize, Range<usize>);
 type Launcher = fn(PagedAttention, u32, u32) -> Result<Launch<PagedAttention>, Error>;
 
 /// Of a cache, what the kernels read, and the scales of FP8.
-type Stored = (Buffer, Vec<f32>);
+type Stored = (Buffer<u8>, Buffer<f32>);
 
 impl World {
     /// Queries, keys or values (0, 1, 2) of a text's first positions.
@@ -77,7 +77,8 @@ impl World {
     /// A cache as the kernels take it: bf16, or bytes with the least scale of each head of each slot that holds it.
     fn stored(&self, cache: &[bf16]) -> Stored {
         if !self.fp8 {
-            return (Buffer::of(cache), Vec::new());
+            let bytes: Vec<u8> = cache.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect();
+            return (Buffer::of(&bytes), Buffer::of(&[]));
         }
         let sizes: Vec<f64> = (0..0x7f).map(e4m3).collect();
         let (mut bytes, mut scales) = (Vec::new(), Vec::new());
@@ -92,12 +93,12 @@ impl World {
                 bytes.push(byte | if x.is_sign_negative() { 0x80 } else { 0 });
             }
         }
-        (Buffer::of_bytes(&bytes), scales)
+        (Buffer::of(&bytes), Buffer::of(&scales))
     }
 
     /// The caches of keys and values, and each chunk's row of blocks. Blocks lie in random order; whole blocks of the shared
     /// positions are the same; unused slots are NaN, unused table entries point nowhere.
-    fn paged(&self, chunks: &[Chunk]) -> ([Stored; 2], Vec<i32>, usize) {
+    fn paged(&self, chunks: &[Chunk]) -> ([Stored; 2], Buffer<i32>, usize) {
         let row = self.kv_heads * self.head_size;
         let needed = |chunk: &Chunk| chunk.1.end.div_ceil(self.block);
         let width = chunks.iter().map(needed).max().unwrap();
@@ -119,7 +120,7 @@ impl World {
                 }
             }
         }
-        (caches.map(|cache| self.stored(&cache)), table, width)
+        (caches.map(|cache| self.stored(&cache)), Buffer::of(&table), width)
     }
 
     fn queries(&self, chunks: &[Chunk]) -> Vec<bf16> {
@@ -140,7 +141,7 @@ impl World {
     fn prefill_by(&self, launch: Launcher, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
         let ([keys, values], table, width) = self.paged(chunks);
         let q = Buffer::of(&self.queries(chunks));
-        let mut out = Buffer::nan(q.values().len());
+        let mut out = Buffer::full(q.values().len(), bf16::NAN);
         let lengths: Vec<(u32, u32)> = chunks.iter().map(|c| (c.1.end as u32, c.1.len() as u32)).collect();
         let contexts: Vec<u32> = lengths.iter().map(|l| l.0).collect();
         let mut starts = vec![0];
@@ -148,17 +149,19 @@ impl World {
             starts.push(starts[starts.len() - 1] + length.1);
         }
         let tiles = query_tiles(self.head_size as u32, &lengths);
+        let integers = [contexts, starts.clone(), tiles.concat().iter().map(|&x| x as u32).collect()];
+        let [contexts, first, of_tiles] = integers.map(|values| Buffer::of(&values));
         let args = PagedAttention {
             out: out.address_mut(),
             q: q.address(),
             keys: keys.0.address(),
             values: values.0.address(),
-            key_scales: if self.fp8 { Address::of(&keys.1) } else { Address::NULL },
-            value_scales: if self.fp8 { Address::of(&values.1) } else { Address::NULL },
-            table: Address::of(&table),
-            contexts: Address::of(&contexts),
-            starts: Address::of(&starts),
-            tiles: Address::of(&tiles),
+            key_scales: if self.fp8 { keys.1.address() } else { Address::NULL },
+            value_scales: if self.fp8 { values.1.address() } else { Address::NULL },
+            table: table.address(),
+            contexts: contexts.address(),
+            starts: first.address(),
+            tiles: of_tiles.address(),
             table_width: width as u32,
             block_size: self.block as u32,
             heads: self.heads as u32,
@@ -175,20 +178,21 @@ impl World {
     fn decode(&self, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
         let ([keys, values], table, width) = self.paged(chunks);
         let q = Buffer::of(&self.queries(chunks));
-        let mut out = Buffer::nan(q.values().len());
+        let mut out = Buffer::full(q.values().len(), bf16::NAN);
         let contexts: Vec<u32> = chunks.iter().map(|c| c.1.end as u32).collect();
         let (head_size, sequences) = (self.head_size as u32, chunks.len() as u32);
         let splits = decode_splits(*contexts.iter().max().unwrap());
-        let mut parts = vec![f32::NAN; decode_workspace(head_size, self.heads as u32, sequences, splits)];
+        let mut parts = Buffer::full(decode_workspace(head_size, self.heads as u32, sequences, splits), f32::NAN);
+        let contexts = Buffer::of(&contexts);
         let args = PagedDecode {
-            parts: Address::of_mut(&mut parts),
+            parts: parts.address_mut(),
             q: q.address(),
             keys: keys.0.address(),
             values: values.0.address(),
-            key_scales: if self.fp8 { Address::of(&keys.1) } else { Address::NULL },
-            value_scales: if self.fp8 { Address::of(&values.1) } else { Address::NULL },
-            table: Address::of(&table),
-            contexts: Address::of(&contexts),
+            key_scales: if self.fp8 { keys.1.address() } else { Address::NULL },
+            value_scales: if self.fp8 { values.1.address() } else { Address::NULL },
+            table: table.address(),
+            contexts: contexts.address(),
             table_width: width as u32,
             block_size: self.block as u32,
             heads: self.heads as u32,
@@ -318,15 +322,24 @@ proptest! {
         }
     }
 
+    /// What the shim computes for both is the same; how a GPU rounds inside an instruction is its own affair.
     #[test]
-    fn wgmma_has_the_bits_of_mma(world in worlds(), texts in texts(), fragile in any::<bool>()) {
+    fn wgmma_computes_what_mma_does(world in worlds(), texts in texts(), fragile in any::<bool>()) {
         let cancel = if fragile { 32 } else { 0 };
         let world = World { head_size: if world.head_size < 128 { 64 } else { 128 }, cancel, ..world };
         let chunks = tails(&texts);
-        let want = world.prefill(&chunks, Order::Forward);
+        if !has_wgmma() { return Ok(()); }
+        let out = world.prefill_by(PagedAttention::launch_wgmma, &chunks, Order::Forward);
         for order in ORDERS {
-            let out = world.prefill_by(PagedAttention::launch_wgmma, &chunks, order);
-            prop_assert!(all_bits(&out) == all_bits(&want), "{:?}", order);
+            let again = world.prefill_by(PagedAttention::launch_wgmma, &chunks, order);
+            prop_assert!(all_bits(&again) == all_bits(&out), "{:?}", order);
+        }
+        if !on_gpu() {
+            prop_assert!(all_bits(&out) == all_bits(&world.prefill(&chunks, Order::Forward)));
+        }
+        for (chunk, out) in chunks.iter().zip(&out) {
+            let error = world.worst_error(chunk, out);
+            prop_assert!(error < 1.0, "{} of what is allowed, {:?}", error, chunk);
         }
     }
 

@@ -20,7 +20,7 @@ fn with_nvcc_every_file_has_its_image() {
     let home = std::env::var("CUDA_HOME").map(|home| format!("{home}/bin/nvcc"));
     let at_hand = std::env::var("NVCC").or(home).is_ok_and(|nvcc| std::path::Path::new(&nvcc).exists());
     assert_eq!(FATBINS.len(), if at_hand { SOURCES.len() } else { 0 });
-    assert!(FATBINS.iter().zip(&SOURCES).all(|((file, _), source)| *file == source.file));
+    assert!(FATBINS.iter().zip(SOURCES).all(|((file, _), source)| *file == source.file));
     assert!(FATBINS.iter().all(|(_, image)| image.starts_with(&0xba55_ed50u32.to_le_bytes())));
 }
 
@@ -34,7 +34,7 @@ fn nvrtc_compiles_every_kernel_once() {
         assert_eq!(error.to_string(), format!("embedding.cu for sm_90a: {reason}"));
         return;
     }
-    for source in &SOURCES {
+    for source in SOURCES {
         let image = nvrtc::cubin(source, "sm_90a", Some(cache.path())).unwrap();
         assert_eq!(&image[..4], b"\x7fELF");
         for kernel in source.kernels {

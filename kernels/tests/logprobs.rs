@@ -6,7 +6,7 @@ mod support;
 
 use proptest::prelude::*;
 use rand::RngExt;
-use support::{ORDERS, rng, run};
+use support::{Buffer, ORDERS, rng, run};
 use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles};
@@ -30,21 +30,19 @@ fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: us
     let (rows, ranks) = (targets.len(), bounds.len() - 1);
     let tiles = bounds.windows(2).map(|own| tiles((own[1] - own[0]) as u32)).max().unwrap().max(1);
     let slice = rows * tiles as usize;
-    let mut target_logits = vec![f32::NAN; ranks * rows];
-    let mut parts = vec![0u64; ranks * slice * PART_BYTES / 8];
-    let (mut top_logits, mut top_ids) = (vec![f32::NAN; ranks * slice * top], vec![i32::MIN; ranks * slice * top]);
-    let mut out = Out {
-        logprobs: vec![f32::NAN; rows],
-        ranks: vec![0; rows],
-        entropies: vec![f32::NAN; rows],
-        top_logprobs: vec![f32::NAN; rows * top],
-        top_ids: vec![i32::MIN; rows * top],
-    };
+    let mut target_logits = Buffer::full(ranks * rows, f32::NAN);
+    let mut parts = Buffer::full(ranks * slice * PART_BYTES, u8::MAX);
+    let mut top_logits = Buffer::full(ranks * slice * top, f32::NAN);
+    let mut top_ids = Buffer::full(ranks * slice * top, i32::MIN);
+    let [mut first, mut entropies, mut listed] = [rows, rows, rows * top].map(|len| Buffer::full(len, f32::NAN));
+    let [mut above, mut ids] = [rows, rows * top].map(|len| Buffer::full(len, i32::MIN));
+    let (logits, targets) = (Buffer::of(logits), Buffer::of(targets));
+    let after = |address: Address, bytes: usize| Address::new(address.get() + bytes as u64);
     for (rank, own) in bounds.windows(2).enumerate() {
         let args = LogprobTargets {
-            out: Address::of_mut(&mut target_logits[rank * rows..]),
-            logits: Address::of(&logits[own[0]..]),
-            targets: Address::of(targets),
+            out: after(target_logits.address_mut(), rank * rows * 4),
+            logits: after(logits.address(), own[0] * 4),
+            targets: targets.address(),
             stride: stride as u64,
             rows: rows as u32,
             first: own[0] as u32,
@@ -54,11 +52,11 @@ fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: us
     }
     for (rank, own) in bounds.windows(2).enumerate() {
         let args = LogprobTiles {
-            parts: Address::of_mut(&mut parts[rank * slice * PART_BYTES / 8..]),
-            top_logits: Address::of_mut(&mut top_logits[rank * slice * top..]),
-            top_ids: Address::of_mut(&mut top_ids[rank * slice * top..]),
-            logits: Address::of(&logits[own[0]..]),
-            target_logits: Address::of(&target_logits),
+            parts: after(parts.address_mut(), rank * slice * PART_BYTES),
+            top_logits: after(top_logits.address_mut(), rank * slice * top * 4),
+            top_ids: after(top_ids.address_mut(), rank * slice * top * 4),
+            logits: after(logits.address(), own[0] * 4),
+            target_logits: target_logits.address(),
             stride: stride as u64,
             first: own[0] as u32,
             vocabulary: (own[1] - own[0]) as u32,
@@ -67,25 +65,31 @@ fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: us
         };
         run(order, args.launch(rows as u32, tiles));
     }
-    let results = LogprobOut {
-        logprobs: Address::of_mut(&mut out.logprobs),
-        ranks: Address::of_mut(&mut out.ranks),
-        entropies: Address::of_mut(&mut out.entropies),
-        top_logprobs: Address::of_mut(&mut out.top_logprobs),
-        top_ids: Address::of_mut(&mut out.top_ids),
+    let out = LogprobOut {
+        logprobs: first.address_mut(),
+        ranks: above.address_mut(),
+        entropies: entropies.address_mut(),
+        top_logprobs: listed.address_mut(),
+        top_ids: ids.address_mut(),
     };
     let args = LogprobCombine {
-        out: results,
-        parts: Address::of(&parts),
-        top_logits: Address::of(&top_logits),
-        top_ids: Address::of(&top_ids),
-        target_logits: Address::of(&target_logits),
+        out,
+        parts: parts.address(),
+        top_logits: top_logits.address(),
+        top_ids: top_ids.address(),
+        target_logits: target_logits.address(),
         ranks: ranks as u32,
         tiles,
         top: top as u32,
     };
     run(order, args.launch(rows as u32));
-    out
+    Out {
+        logprobs: first.values(),
+        ranks: above.values(),
+        entropies: entropies.values(),
+        top_logprobs: listed.values(),
+        top_ids: ids.values(),
+    }
 }
 
 proptest! {

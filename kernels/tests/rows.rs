@@ -9,13 +9,13 @@ use proptest::prelude::*;
 use rand::RngExt;
 use support::{Buffer, ORDERS, ULP, bits, e4m3, random, refused, rng, run, worst};
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::rows::{Embedding, Fp8Quantize, HEAD_SIZES, KvCache, RankSum, RmsNorm, SiluMul};
+use surprisal_kernels::rows::{Embedding, Fp8Quantize, Fp8Scale, HEAD_SIZES, KvCache, RankSum, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Launch, SOURCES};
 
 /// Out, and the residual if there is one.
 fn rms_norm(order: Order, x: &[bf16], residual: Option<&[bf16]>, weight: &[bf16]) -> (Vec<bf16>, Vec<bf16>) {
     let n = weight.len();
-    let (xs, ws, mut out) = (Buffer::of(x), Buffer::of(weight), Buffer::nan(x.len()));
+    let (xs, ws, mut out) = (Buffer::of(x), Buffer::of(weight), Buffer::full(x.len(), bf16::NAN));
     let mut sum = Buffer::of(residual.unwrap_or_default());
     let args = RmsNorm {
         out: out.address_mut(),
@@ -30,24 +30,23 @@ fn rms_norm(order: Order, x: &[bf16], residual: Option<&[bf16]>, weight: &[bf16]
 }
 
 fn silu_mul(order: Order, gate_up: &[bf16], n: usize) -> Vec<bf16> {
-    let (x, mut out) = (Buffer::of(gate_up), Buffer::nan(gate_up.len() / 2));
+    let (x, mut out) = (Buffer::of(gate_up), Buffer::full(gate_up.len() / 2, bf16::NAN));
     let args = SiluMul { out: out.address_mut(), gate_up: x.address(), n: n as u32 };
     run(order, args.launch((gate_up.len() / 2 / n) as u32));
     out.values()
 }
 
 fn fp8(order: Order, x: &[bf16], n: usize) -> (Vec<u8>, Vec<f32>) {
+    fp8_below(f32::INFINITY, order, x, n)
+}
+
+fn fp8_below(limit: f32, order: Order, x: &[bf16], n: usize) -> (Vec<u8>, Vec<f32>) {
     let rows = x.len() / n;
-    let (mut out, mut scales) = (vec![u64::MAX; x.len() / 8], vec![f32::NAN; rows]);
+    let (mut out, mut scales) = (Buffer::full(x.len(), u8::MAX), Buffer::full(rows, f32::NAN));
     let x = Buffer::of(x);
-    let args = Fp8Quantize {
-        out: Address::of_mut(&mut out),
-        scales: Address::of_mut(&mut scales),
-        x: x.address(),
-        n: n as u32,
-    };
+    let args = Fp8Quantize { out: out.address_mut(), scales: scales.address_mut(), x: x.address(), n: n as u32, limit };
     run(order, args.launch(rows as u32));
-    (out.into_iter().flat_map(u64::to_le_bytes).collect(), scales)
+    (out.values(), scales.values())
 }
 
 fn rank_sum(order: Order, parts: &[bf16], ranks: usize) -> Vec<bf16> {
@@ -158,6 +157,37 @@ proptest! {
     }
 
     #[test]
+    fn fp8_scales_match_float64(rows in 1usize..4, vectors in 1usize..300, has_bias in any::<bool>(), seed in any::<u64>()) {
+        let n = vectors * 8;
+        let mut rng = rng(seed, 0);
+        let (x, bias) = (random(&mut rng, rows * n, 1e4), random(&mut rng, n, 3.0));
+        let [of_rows, of_columns] = [rows, n].map(|len| (0..len).map(|_| rng.random_range(0.0..1e-2f32)).collect::<Vec<_>>());
+        let scaled = |order: Order| {
+            let [r, c] = [&of_rows, &of_columns].map(|scales| Buffer::of(scales));
+            let (mut out, added) = (Buffer::of(&x), Buffer::of(&bias));
+            let args = Fp8Scale {
+                x: out.address_mut(),
+                rows: r.address(),
+                columns: c.address(),
+                bias: if has_bias { added.address() } else { Address::NULL },
+                n: n as u32,
+            };
+            run(order, args.launch(rows as u32));
+            out.values()
+        };
+        let out = scaled(Order::Forward);
+        for order in ORDERS {
+            prop_assert_eq!(bits(&scaled(order)), bits(&out));
+        }
+        let error = worst((0..rows * n).map(|i| {
+            let product = x[i].to_f64() * f64::from(of_rows[i / n]) * f64::from(of_columns[i % n]);
+            let want = product + if has_bias { bias[i % n].to_f64() } else { 0.0 };
+            (out[i].to_f64(), want, ULP * want.abs() + 1e-6 * product.abs() + 1e-30)
+        }));
+        prop_assert!(error < 1.001, "{} half units", error);
+    }
+
+    #[test]
     fn kv_cache_matches_float64(
         size in 0usize..4, heads in 1usize..9, kv_heads in 1usize..4, tokens in 1usize..6, normed in any::<bool>(), fp8 in any::<bool>(), seed in any::<u64>(),
     ) {
@@ -223,23 +253,24 @@ impl Cache {
     fn run(&self, order: Order, tokens: std::ops::Range<usize>) -> (Vec<bf16>, Vec<bf16>, Vec<bf16>) {
         let (width, row) = (self.width(), self.kv_heads * self.size);
         let qkv = Buffer::of(&self.qkv()[tokens.start * width..tokens.end * width]);
-        let (positions, slots, cos_sin) = (self.positions(), self.slots(), self.cos_sin());
+        let cos_sin = Buffer::of(&self.cos_sin());
+        let [positions, slots] = [self.positions(), self.slots()].map(|values| Buffer::of(&values[tokens.clone()]));
         let norms = self.norms().map(|norm| Buffer::of(&norm));
-        let mut queries = Buffer::nan(tokens.len() * self.heads * self.size);
-        let len = 2 * self.tokens * row / if self.fp8 { 2 } else { 1 };
-        let (mut keys, mut values) = (Buffer::nan(len), Buffer::nan(len));
-        let mut scales = [(); 2].map(|()| vec![f32::NAN; 2 * self.tokens * self.kv_heads]);
+        let mut queries = Buffer::full(tokens.len() * self.heads * self.size, bf16::NAN);
+        let len = 2 * self.tokens * row * if self.fp8 { 1 } else { 2 };
+        let (mut keys, mut values) = (Buffer::full(len, u8::MAX), Buffer::full(len, u8::MAX));
+        let mut scales = [(); 2].map(|()| Buffer::full(2 * self.tokens * self.kv_heads, f32::NAN));
         let norm = |index: usize| if self.normed { norms[index].address() } else { Address::NULL };
         let args = KvCache {
             queries: queries.address_mut(),
             keys: keys.address_mut(),
             values: values.address_mut(),
-            key_scales: if self.fp8 { Address::of_mut(&mut scales[0]) } else { Address::NULL },
-            value_scales: if self.fp8 { Address::of_mut(&mut scales[1]) } else { Address::NULL },
+            key_scales: if self.fp8 { scales[0].address_mut() } else { Address::NULL },
+            value_scales: if self.fp8 { scales[1].address_mut() } else { Address::NULL },
             qkv: qkv.address(),
-            cos_sin: Address::of(&cos_sin),
-            positions: Address::of(&positions[tokens.clone()]),
-            slots: Address::of(&slots[tokens.clone()]),
+            cos_sin: cos_sin.address(),
+            positions: positions.address(),
+            slots: slots.address(),
             query_norm: norm(0),
             key_norm: norm(1),
             heads: self.heads as u32,
@@ -248,12 +279,13 @@ impl Cache {
         };
         run(order, args.launch(tokens.len() as u32, self.size as u32));
         // A byte times its power of two is a bf16, exactly.
-        let held = |cache: &Buffer, scales: &[f32]| -> Vec<bf16> {
+        let held = |cache: &Buffer<u8>, scales: &Buffer<f32>| -> Vec<bf16> {
+            let (bytes, scales) = (cache.values(), scales.values());
             if !self.fp8 {
-                return cache.values();
+                return bytes.chunks(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]])).collect();
             }
             let scaled = |(i, byte): (usize, u8)| bf16::from_f64(e4m3(byte) * f64::from(scales[i / self.size]));
-            cache.bytes().into_iter().enumerate().map(scaled).collect()
+            bytes.into_iter().enumerate().map(scaled).collect()
         };
         (queries.values(), held(&keys, &scales[0]), held(&values, &scales[1]))
     }
@@ -305,13 +337,13 @@ fn embeddings_are_rows_of_the_table() {
     let (vocabulary, ids) = (11usize, [10i32, 0, 3, 3, 11, -1]);
     for n in [8usize, 72, 4104] {
         let table = random(&mut rng(5, n as u64), vocabulary * n, 1.0);
-        let from = Buffer::of(&table);
+        let (from, listed) = (Buffer::of(&table), Buffer::of(&ids));
         for order in ORDERS {
-            let mut out = Buffer::nan(ids.len() * n);
+            let mut out = Buffer::full(ids.len() * n, bf16::NAN);
             let args = Embedding {
                 out: out.address_mut(),
                 table: from.address(),
-                ids: Address::of(&ids),
+                ids: listed.address(),
                 n: n as u32,
                 first: 0,
                 count: vocabulary as u32,
@@ -338,6 +370,16 @@ fn embeddings_are_rows_of_the_table() {
             }
         }
     }
+}
+
+#[test]
+fn fp8_is_cut_off_at_the_limit() {
+    let x: Vec<bf16> = [1.0, -4.0, 2.0, 0.5, 3.0, -2.0, 0.0, 8.0].map(bf16::from_f32).to_vec();
+    let (out, scales) = fp8_below(2.0, Order::Forward, &x, 8);
+    assert_eq!(scales, [2.0 / 448.0]);
+    let values: Vec<f64> = out.iter().map(|&byte| e4m3(byte)).collect();
+    assert_eq!(values, [224.0, -448.0, 448.0, 112.0, 448.0, -448.0, 0.0, 448.0]);
+    assert_eq!(fp8_below(8.0, Order::Forward, &x, 8), fp8(Order::Forward, &x, 8));
 }
 
 #[test]

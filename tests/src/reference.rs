@@ -12,24 +12,58 @@ pub fn logprobs(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<f64
 
 /// `ln p(v | tokens[..i])` for each v of the vocabulary and i in 1.., in nats.
 pub fn distributions(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
+    distributions_with(model, tensors, tokens, |x| x)
+}
+
+/// As [`logprobs`], where what the layers' matrices are multiplied with is rounded to FP8, each token by a scale of its own.
+pub fn fp8_logprobs(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
+    let all = distributions_with(model, tensors, tokens, in_fp8);
+    all.iter().zip(&tokens[1..]).map(|(row, &target)| row[target as usize]).collect()
+}
+
+/// The nearest e4m3 times the row's scale, which makes its largest 448.
+fn in_fp8(mut x: Matrix) -> Matrix {
+    let size = |byte: u8| match (i32::from(byte >> 3), f64::from(byte & 7) / 8.0) {
+        (0, mantissa) => mantissa * 2f64.powi(-6),
+        (exponent, mantissa) => (1.0 + mantissa) * 2f64.powi(exponent - 7),
+    };
+    let sizes: Vec<f64> = (0..0x7f).map(size).collect();
+    for row in &mut x {
+        let scale = row.iter().fold(0f64, |largest, x| largest.max(x.abs())) / 448.0;
+        for x in row.iter_mut().filter(|x| **x != 0.0) {
+            let above = sizes.partition_point(|&size| size < x.abs() / scale).clamp(1, sizes.len() - 1);
+            let (low, high) = (sizes[above - 1], sizes[above]);
+            let nearest = if x.abs() / scale - low < high - x.abs() / scale { low } else { high };
+            *x = x.signum() * nearest * scale;
+        }
+    }
+    x
+}
+
+fn distributions_with(
+    model: &TinyLlama,
+    tensors: &Tensors,
+    tokens: &[u32],
+    read: impl Fn(Matrix) -> Matrix,
+) -> Vec<Vec<f64>> {
     let get = |name: &str| matrix(tensors, name);
     let embedding = get("model.embed_tokens.weight");
     let head = if model.tied { embedding.clone() } else { get("lm_head.weight") };
     let mut x: Matrix = tokens.iter().map(|&token| embedding[token as usize].clone()).collect();
     for layer in 0..model.layers {
         let weight = |name: &str| get(&format!("model.layers.{layer}.{name}.weight"));
-        let normed = norm(&x, &weight("input_layernorm")[0]);
+        let normed = read(norm(&x, &weight("input_layernorm")[0]));
         let heads = |name: &str| split(&product(&normed, &weight(name)), model.head_dim);
         let (q, k, v) = (heads("self_attn.q_proj"), heads("self_attn.k_proj"), heads("self_attn.v_proj"));
-        let attended = attention(model, &rotate(&q), &rotate(&k), &v);
+        let attended = read(attention(model, &rotate(&q), &rotate(&k), &v));
         add(&mut x, &product(&attended, &weight("self_attn.o_proj")));
 
-        let normed = norm(&x, &weight("post_attention_layernorm")[0]);
+        let normed = read(norm(&x, &weight("post_attention_layernorm")[0]));
         let (gate, up) = (product(&normed, &weight("mlp.gate_proj")), product(&normed, &weight("mlp.up_proj")));
         let silu = |g: f64, u: f64| g / (1.0 + (-g).exp()) * u;
         let inner: Matrix =
             gate.iter().zip(&up).map(|(g, u)| g.iter().zip(u).map(|(&g, &u)| silu(g, u)).collect()).collect();
-        add(&mut x, &product(&inner, &weight("mlp.down_proj")));
+        add(&mut x, &product(&read(inner), &weight("mlp.down_proj")));
     }
     let logits = product(&norm(&x, &get("model.norm.weight")[0]), &head);
     let distribution = |row: &Vec<f64>| {

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Shim};
+use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Precision, Shim};
 use surprisal_engine::{
     Backend, BackendError, Communicator, Engine, Event, Extras, Generation, Group, Query, RankLost, Sampling,
     SchedulerConfig, ScoreError, Scorer, Scores, ThreadCommunicator,
@@ -31,6 +31,8 @@ const WHOLE: SchedulerConfig = SchedulerConfig { token_budget: 1 << 10, max_runn
 
 fn config(scheduler: SchedulerConfig) -> CudaConfig {
     CudaConfig {
+        weights: Precision::Bf16,
+        cache: Precision::Bf16,
         cache_bytes: Some(16 << 20),
         max_length: Some(1024),
         batch_tokens: scheduler.token_budget,
@@ -70,7 +72,11 @@ fn group(dir: &Path, ranks: usize, scheduler: SchedulerConfig) -> Engine {
 }
 
 fn alone(dir: &Path) -> Engine {
-    let backend = CudaBackend::load(shim(Order::Forward), &Checkpoint::open(dir).unwrap(), config(WHOLE)).unwrap();
+    alone_with(dir, config(WHOLE))
+}
+
+fn alone_with(dir: &Path, config: CudaConfig) -> Engine {
+    let backend = CudaBackend::load(shim(Order::Forward), &Checkpoint::open(dir).unwrap(), config).unwrap();
     let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
     Engine::start("alone".into(), fingerprint, device, backend, WHOLE).unwrap()
 }
@@ -138,6 +144,34 @@ fn every_fixture_scores_the_same_in_2_and_4_ranks() {
                     _ => assert!(logprob <= got.top[got.top.len() - 1].1, "{what}, row {row}"),
                 }
             }
+        }
+    }
+}
+
+/// In FP8 each rank quantises its own part of what is multiplied, with a scale of its own: as near to float64 as one rank.
+#[test]
+fn fp8_is_as_near_in_ranks() {
+    for name in ["llama-fp8-fbgemm", "llama-fp8-block", "llama-bf16", "llama-headdim-256"] {
+        let dir = Path::new("golden").join(name);
+        let config = CudaConfig { weights: Precision::Fp8, cache: Precision::Fp8, ..config(WHOLE) };
+        let (mut tokens, mut expected) = case(&dir);
+        tokens.truncate(100);
+        expected.truncate(99);
+        let query = Query::new(tokens, 1);
+        let one = ask(&alone_with(&dir, config), std::slice::from_ref(&query)).remove(0);
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        for ranks in [2, 4] {
+            let backend = CudaBackend::load_group(shims(threads(ranks)), &checkpoint, config).unwrap();
+            let fingerprint = backend.fingerprint().to_owned();
+            assert!(fingerprint.contains("-fp8-kv-fp8-") && fingerprint.ends_with(&format!("-tp{ranks}")));
+            let engine = Engine::start("group".into(), fingerprint, String::new(), backend, WHOLE).unwrap();
+            let got = ask(&engine, std::slice::from_ref(&query)).remove(0);
+            let (got, one) = (differences(&got.logprobs, &expected), differences(&one.logprobs, &expected));
+            println!(
+                "{name} in {ranks} ranks: {:.1e}, {:.1e} at most; one rank {:.1e}, {:.1e}",
+                got.0, got.1, one.0, one.1
+            );
+            assert!(got.0 < 1.5 * one.0 && got.1 < 2.0 * one.1, "{name} in {ranks} ranks: {got:?}, one rank {one:?}");
         }
     }
 }

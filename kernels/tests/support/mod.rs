@@ -1,6 +1,10 @@
-//! What the kernels' tests share: aligned buffers, random values, launches in a thread order.
+//! What the kernels' tests share: the device, its memory, random values, launches in a thread order.
+//!
+//! The device is the CPU shim; with `SURPRISAL_TEST_GPU=N`, in a build with the feature `cuda`, it is that GPU.
 
 #![allow(unsafe_code, clippy::unwrap_used, dead_code, unreachable_pub)]
+
+use std::marker::PhantomData;
 
 use half::bf16;
 use proptest::test_runner::{Config, RngSeed};
@@ -28,48 +32,145 @@ pub fn random(rng: &mut ChaCha8Rng, len: usize, spread: f32) -> Vec<bf16> {
     (0..len).map(|_| bf16::from_f32(rng.random_range(-spread..spread))).collect()
 }
 
-/// bf16 values, 16-byte aligned as device memory is.
-pub struct Buffer(Vec<Lane>);
+/// Values in the memory of the device that runs the tests, 256-byte aligned, and not a byte longer than they are.
+pub struct Buffer<T> {
+    memory: Memory,
+    len: usize,
+    values: PhantomData<T>,
+}
 
-#[derive(Clone)]
-#[repr(align(16))]
-struct Lane([bf16; 8]);
+enum Memory {
+    Shim(Vec<Lane>),
+    #[cfg(feature = "cuda")]
+    Gpu(cudarc::driver::CudaSlice<u8>),
+}
 
-impl Buffer {
-    pub fn of(values: &[bf16]) -> Self {
-        assert_eq!(values.len() % 8, 0);
-        Self(values.chunks(8).map(|chunk| Lane(std::array::from_fn(|i| chunk[i]))).collect())
+#[derive(Clone, Copy)]
+#[repr(align(256))]
+struct Lane([u8; 256]);
+
+/// A number whose every pattern of bits is one.
+pub trait Number: Copy {}
+impl Number for u8 {}
+impl Number for i32 {}
+impl Number for u32 {}
+impl Number for f32 {}
+impl Number for bf16 {}
+
+impl<T: Number> Buffer<T> {
+    pub fn of(values: &[T]) -> Self {
+        // SAFETY: numbers have no padding.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+        Self { memory: Memory::of(bytes), len: values.len(), values: PhantomData }
     }
 
-    pub fn of_bytes(bytes: &[u8]) -> Self {
-        Self::of(&bytes.chunks(2).map(|b| bf16::from_bits(u16::from_le_bytes([b[0], b[1]]))).collect::<Vec<_>>())
+    /// All of one value, for what is to be written.
+    pub fn full(len: usize, value: T) -> Self {
+        Self::of(&vec![value; len])
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
-        self.values().iter().flat_map(|pair| pair.to_bits().to_le_bytes()).collect()
-    }
-
-    pub fn nan(len: usize) -> Self {
-        Self::of(&vec![bf16::NAN; len])
-    }
-
-    pub fn values(&self) -> Vec<bf16> {
-        self.0.iter().flat_map(|lane| lane.0).collect()
+    pub fn values(&self) -> Vec<T> {
+        let bytes = self.memory.bytes(self.len * size_of::<T>());
+        // SAFETY: there are so many bytes, and each number may have any.
+        (0..self.len).map(|i| unsafe { bytes.as_ptr().cast::<T>().add(i).read_unaligned() }).collect()
     }
 
     pub fn address(&self) -> Address {
-        Address::of(&self.0)
+        match &self.memory {
+            Memory::Shim(lanes) => Address::of(lanes),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(slice) => gpu::address(slice),
+        }
     }
 
     pub fn address_mut(&mut self) -> Address {
-        Address::of_mut(&mut self.0)
+        match &mut self.memory {
+            Memory::Shim(lanes) => Address::of_mut(lanes),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(slice) => gpu::address(slice),
+        }
     }
 }
 
-/// Runs a launch whose addresses are of live buffers of the lengths its shape asks for.
+impl Memory {
+    fn of(bytes: &[u8]) -> Self {
+        #[cfg(feature = "cuda")]
+        if let Some(module) = gpu::module() {
+            // The driver has no memory of no bytes.
+            let bytes = if bytes.is_empty() { &[0] } else { bytes };
+            return Self::Gpu(module.stream().clone_htod(bytes).unwrap());
+        }
+        let lane = |part: &[u8]| {
+            let mut lane = Lane([0xff; 256]);
+            lane.0[..part.len()].copy_from_slice(part);
+            lane
+        };
+        Self::Shim(bytes.chunks(256).map(lane).collect())
+    }
+
+    fn bytes(&self, len: usize) -> Vec<u8> {
+        match self {
+            Self::Shim(lanes) => lanes.iter().flat_map(|lane| lane.0).take(len).collect(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(slice) => {
+                let mut bytes = gpu::module().unwrap().stream().clone_dtoh(slice).unwrap();
+                bytes.truncate(len);
+                bytes
+            }
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    //! The GPU that the tests were told to run on.
+
+    use std::sync::OnceLock;
+
+    use cudarc::driver::{CudaSlice, DevicePtr};
+    use surprisal_kernels::Address;
+    use surprisal_kernels::cuda::{Module, context};
+
+    pub fn module() -> Option<&'static Module> {
+        static MODULE: OnceLock<Option<Module>> = OnceLock::new();
+        let load = |index: String| {
+            let context = context(index.parse().unwrap()).unwrap();
+            let kernels = std::env::temp_dir().join("surprisal-test-kernels");
+            Module::load(context.new_stream().unwrap(), Some(&kernels)).unwrap()
+        };
+        MODULE.get_or_init(|| std::env::var("SURPRISAL_TEST_GPU").ok().map(load)).as_ref()
+    }
+
+    pub fn address(slice: &CudaSlice<u8>) -> Address {
+        Address::new(slice.device_ptr(module().unwrap().stream()).0)
+    }
+}
+
+/// Whether the kernels run on a GPU; thread orders are the shim's alone.
+pub fn on_gpu() -> bool {
+    std::env::var_os("SURPRISAL_TEST_GPU").is_some()
+}
+
+/// Whether the device has Hopper's own tensor cores; the shim does as if.
+pub fn has_wgmma() -> bool {
+    #[cfg(feature = "cuda")]
+    if let Some(module) = gpu::module() {
+        return module.arch() == "sm_90a";
+    }
+    true
+}
+
+/// Runs a launch whose addresses are of live buffers of the lengths its shape asks for; on a GPU in the order it likes.
 pub fn run<A: Copy>(order: Order, launch: Result<Launch<A>, Error>) {
-    // SAFETY: every test builds its buffers to the shape it launches.
-    unsafe { Cpu { order }.launch(&launch.unwrap()) }.unwrap();
+    let launch = launch.unwrap();
+    #[cfg(feature = "cuda")]
+    if let Some(module) = gpu::module() {
+        // SAFETY: every test builds its buffers to the shape it launches, and they outlive the wait.
+        unsafe { module.launch(&launch) }.unwrap();
+        return module.stream().synchronize().unwrap();
+    }
+    // SAFETY: as above.
+    unsafe { Cpu { order }.launch(&launch) }.unwrap();
 }
 
 /// Why the shim refuses a launch, before it reads anything through the arguments.

@@ -4,7 +4,7 @@ use surprisal_engine::{Backend, BackendError, CpuBackend, Engine, LoadError};
 use surprisal_model::Checkpoint;
 
 use crate::error::Error;
-use crate::settings::{DeviceChoice, Settings};
+use crate::settings::{DeviceChoice, NEEDS_GPU, Settings};
 
 /// Loads a model where the settings say, and starts its engine; `open` opens the checkpoint anew, should the engine die.
 pub(crate) fn start(
@@ -19,6 +19,9 @@ pub(crate) fn start(
     #[cfg(not(feature = "cuda"))]
     if matches!(settings.device, DeviceChoice::Cuda(_)) {
         return Err(Error::NoCuda);
+    }
+    if settings.needs_gpu() {
+        return Err(Error::Usage(NEEDS_GPU.to_owned()));
     }
     let config = settings.cpu();
     match settings.tensor_parallel_size {
@@ -69,9 +72,10 @@ mod gpu {
     use std::sync::Mutex;
 
     use etcetera::BaseStrategy;
-    use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu};
+    use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Precision};
 
     use super::*;
+    use crate::settings::{CacheType, Dtype};
 
     /// GPUs that are ready, one for each rank, and the first one's index.
     pub(super) struct Found {
@@ -84,10 +88,13 @@ mod gpu {
         let open = |first| open(first, settings.tensor_parallel_size).map(|gpus| Some(Found { first, gpus }));
         match settings.device {
             DeviceChoice::Cuda(first) => Ok(open(first).map_err(LoadError::from)?),
-            DeviceChoice::Auto if settings.is_for_gpu() => Ok(open(0).unwrap_or_else(|error| {
-                eprintln!("computing on the CPU: {error}");
-                None
-            })),
+            DeviceChoice::Auto if settings.is_for_gpu() => match open(0) {
+                Err(error) if !settings.needs_gpu() => {
+                    eprintln!("computing on the CPU: {error}");
+                    Ok(None)
+                }
+                found => Ok(found.map_err(LoadError::from)?),
+            },
             DeviceChoice::Auto | DeviceChoice::Cpu => Ok(None),
         }
     }
@@ -120,6 +127,8 @@ mod gpu {
 
     fn config(settings: &Settings) -> CudaConfig {
         CudaConfig {
+            weights: if settings.dtype == Dtype::Fp8 { Precision::Fp8 } else { Precision::Bf16 },
+            cache: if settings.kv_cache_dtype == CacheType::Fp8 { Precision::Fp8 } else { Precision::Bf16 },
             cache_bytes: settings.cache_mib.map(|mib| mib.saturating_mul(1 << 20)),
             max_length: settings.max_length,
             batch_tokens: settings.token_budget,

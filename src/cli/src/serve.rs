@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::block_on;
 use crate::error::Error;
 use crate::served::Served;
-use crate::settings::{ActivationType, DeviceChoice, Dtype, EngineChoice, Settings};
+use crate::settings::{ActivationType, CacheType, DeviceChoice, Dtype, EngineChoice, Settings};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// How products read activations [default: f32]
     #[arg(long, env = "SURPRISAL_ACTIVATIONS")]
     activations: Option<ActivationType>,
+    /// How a GPU keeps keys and values [default: auto]
+    #[arg(long, env = "SURPRISAL_KV_CACHE_DTYPE")]
+    kv_cache_dtype: Option<CacheType>,
     /// Compute threads; 0 means one a core [default: 0]
     #[arg(long, env = "SURPRISAL_THREADS")]
     threads: Option<usize>,
@@ -80,6 +83,7 @@ impl Args {
             isq: self.isq.clone().or(file.isq),
             dtype: self.dtype.unwrap_or(file.dtype),
             activations: self.activations.unwrap_or(file.activations),
+            kv_cache_dtype: self.kv_cache_dtype.unwrap_or(file.kv_cache_dtype),
             threads: self.threads.unwrap_or(file.threads),
             tensor_parallel_size: self.tensor_parallel_size.unwrap_or(file.tensor_parallel_size),
             cache_mib: self.cache_mib.or(file.cache_mib),

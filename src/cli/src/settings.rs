@@ -66,6 +66,10 @@ impl From<DeviceChoice> for String {
     }
 }
 
+/// What is said where a CPU would have to do what it does not.
+pub(crate) const NEEDS_GPU: &str =
+    "dtype fp8 and kv_cache_dtype are a GPU's, and a CPU is to compute: leave them, or set dtype to bf16 or int8";
+
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -74,8 +78,21 @@ pub(crate) enum Dtype {
     Auto,
     F32,
     Bf16,
-    /// 8 bits and a scale for each output
+    /// 8 bits and a scale for each output, on a CPU
     Int8,
+    /// e4m3 and a scale for each output, and activations in it too, on a GPU
+    Fp8,
+}
+
+/// How a GPU keeps keys and values.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CacheType {
+    /// bf16 on a GPU
+    Auto,
+    Bf16,
+    /// e4m3 and a scale for each head of each token: twice the tokens, less exact
+    Fp8,
 }
 
 /// How products read activations.
@@ -104,6 +121,8 @@ pub(crate) struct Settings {
     /// For the native engine: how weights are stored and products read activations.
     pub(crate) dtype: Dtype,
     pub(crate) activations: ActivationType,
+    /// On a GPU: how keys and values are kept.
+    pub(crate) kv_cache_dtype: CacheType,
     /// Compute threads; 0 means one a core.
     pub(crate) threads: usize,
     /// Ranks that the model is divided among, on as many GPUs or on the CPU's threads; each has its part of the cache.
@@ -137,6 +156,7 @@ impl Default for Settings {
             isq: None,
             dtype: Dtype::Auto,
             activations: ActivationType::F32,
+            kv_cache_dtype: CacheType::Auto,
             threads: 0,
             tensor_parallel_size: 1,
             cache_mib: None,
@@ -226,29 +246,40 @@ impl Settings {
 
     /// Refuses what a GPU would not heed.
     fn check_for_gpu(&self) -> Result<(), Error> {
+        if self.device == DeviceChoice::Cpu && self.needs_gpu() {
+            return Err(Error::Usage(NEEDS_GPU.to_owned()));
+        }
         if !matches!(self.device, DeviceChoice::Cuda(_)) || self.is_for_gpu() {
             return Ok(());
         }
         Err(Error::Usage(
-            "dtype and activations are set, but a GPU computes in bf16: leave them, or set dtype to bf16".to_owned(),
+            "dtype and activations are set, but a GPU computes in bf16 or FP8: leave them, or set dtype to bf16 or fp8"
+                .to_owned(),
         ))
     }
 
     /// Whether the numbers asked for are those of a GPU.
     pub(crate) fn is_for_gpu(&self) -> bool {
-        matches!(self.dtype, Dtype::Auto | Dtype::Bf16) && self.activations == ActivationType::F32
+        matches!(self.dtype, Dtype::Auto | Dtype::Bf16 | Dtype::Fp8) && self.activations == ActivationType::F32
+    }
+
+    /// Whether they are those of a GPU alone.
+    pub(crate) fn needs_gpu(&self) -> bool {
+        self.dtype == Dtype::Fp8 || self.kv_cache_dtype != CacheType::Auto
     }
 
     /// Refuses what mistralrs would not heed.
     pub(crate) fn check_for_mistralrs(&self) -> Result<(), Error> {
         let default = Self::default();
-        let native = |settings: &Self| (settings.dtype, settings.activations, settings.tensor_parallel_size);
+        let native = |settings: &Self| {
+            (settings.dtype, settings.activations, settings.kv_cache_dtype, settings.tensor_parallel_size)
+        };
         if native(self) == native(&default) {
             return Ok(());
         }
         Err(Error::Usage(
-            "dtype, activations and tensor_parallel_size are for the native engine, and mistralrs is to serve this \
-             model; it has isq"
+            "dtype, activations, kv_cache_dtype and tensor_parallel_size are for the native engine, and mistralrs is to \
+             serve this model; it has isq"
                 .to_owned(),
         ))
     }
@@ -260,7 +291,8 @@ impl Settings {
     pub(crate) fn cpu(&self) -> CpuConfig {
         let cache_bytes = self.cache_mib.unwrap_or(CPU_CACHE_MIB).saturating_mul(1 << 20);
         let weights = match self.dtype {
-            Dtype::Auto => None,
+            // FP8 is refused before a CPU is asked.
+            Dtype::Auto | Dtype::Fp8 => None,
             Dtype::F32 => Some(WeightType::F32),
             Dtype::Bf16 => Some(WeightType::Bf16),
             Dtype::Int8 => Some(WeightType::Int8),
@@ -334,6 +366,10 @@ mod tests {
         assert!(settings.check().is_ok());
         let error = Settings { dtype: Dtype::Int8, ..settings }.check().unwrap_err();
         assert!(error.to_string().contains("a GPU computes in bf16"), "{error}");
+        let on_gpu = Settings { dtype: Dtype::Fp8, kv_cache_dtype: CacheType::Fp8, ..Settings::default() };
+        assert!(on_gpu.is_for_gpu() && on_gpu.needs_gpu() && on_gpu.check().is_ok());
+        let error = Settings { device: DeviceChoice::Cpu, ..on_gpu }.check().unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), (NEEDS_GPU, 2));
     }
 
     #[test]

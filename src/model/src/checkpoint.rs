@@ -15,9 +15,9 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use crate::fp8::e4m3;
+use crate::fp8::{e4m3, quantise_rows};
 use crate::tensors::{TensorSpec, is_companion, tensors};
-use crate::{Error, LlamaConfig};
+use crate::{Error, LlamaConfig, Quantization};
 
 /// Values that are converted to f32 at a time, in whole rows.
 const SLAB_VALUES: usize = 1 << 22;
@@ -276,6 +276,67 @@ impl Checkpoint {
                 })
             }
         }
+    }
+
+    /// Whether a tensor is stored in FP8.
+    pub fn is_fp8(&self, name: &str) -> bool {
+        self.find(name).is_ok_and(|(info, _)| info.dtype == Dtype::F8_E4M3)
+    }
+
+    /// A matrix as bytes of e4m3 in row-major order, and a scale for each row: as stored where it has a scale a row or one for
+    /// all; else, in blocks or of other types, quantised by [`quantise_rows`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::tensor_f32`].
+    pub fn tensor_fp8(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
+        self.part_fp8(name, [rows, columns], [0..rows, 0..columns])
+    }
+
+    /// As [`tensor_fp8`](Self::tensor_fp8), but only these rows and columns; nothing else of it is read, nor quantised with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`tensor_f32`](Self::tensor_f32), but for values that are not read.
+    ///
+    /// # Panics
+    ///
+    /// Rows or columns beyond the matrix.
+    pub fn part_fp8(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        own: [Range<usize>; 2],
+    ) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
+        let (info, shard) = self.find(name)?;
+        let quantization = match self.config.quantization {
+            Some(quantization @ Quantization::Rows { .. }) if info.dtype == Dtype::F8_E4M3 => quantization,
+            _ => {
+                let (columns, mut values) = (own[1].len(), Vec::new());
+                self.read_part(name, shape, own, |_, slab| values.extend_from_slice(slab))?;
+                let (bytes, scales) = quantise_rows(&values, columns);
+                return Ok((Cow::Owned(bytes), scales));
+            }
+        };
+        assert!(own[0].end <= shape[0] && own[1].end <= shape[1], "{own:?} is no part of {shape:?}");
+        self.check_tensor(name, &shape)?;
+        let scale = format!("{name}{}", quantization.suffix());
+        let scales = self.tensor_f32(&scale, &self.find(&scale)?.0.shape)?;
+        let ([rows, own], columns) = (own, shape[1]);
+        let span = &shard.bytes(info)[rows.start * columns..rows.end * columns];
+        let bytes = if own.len() == columns {
+            Cow::Borrowed(span)
+        } else {
+            let part = span.par_chunks_exact(columns.max(1)).flat_map_iter(|row| row[own.clone()].to_vec());
+            Cow::Owned(part.collect())
+        };
+        if let Some(at) = bytes.par_iter().position_any(|byte| byte & 0x7f == 0x7f) {
+            let index = (rows.start + at / own.len()) * columns + own.start + at % own.len();
+            let (expected, found) = ("finite values".to_owned(), format!("NaN at index {index}"));
+            return Err(Error::Tensor { name: name.to_owned(), expected, found });
+        }
+        let scales = if scales.len() == 1 { vec![scales[0]; rows.len()] } else { scales[rows].to_vec() };
+        Ok((bytes, scales))
     }
 
     /// A tensor's header, and the file that has it.

@@ -42,7 +42,7 @@ impl Footprint {
             let is_kept = || kept.iter().any(|module| name_is_in(&name, module));
             weight_bytes += match config.quantization.filter(|_| is_linear && !is_kept()) {
                 None => count * stored,
-                Some(Quantization::Rows) => count + 4 * rows as u64,
+                Some(Quantization::Rows { .. }) => count + 4 * rows as u64,
                 Some(Quantization::Blocks { rows: r, columns: c }) => {
                     count + 4 * (rows.div_ceil(r) * columns.div_ceil(c)) as u64
                 }

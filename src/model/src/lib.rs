@@ -20,6 +20,6 @@ pub use checkpoint::Checkpoint;
 pub use config::{Architecture, LlamaConfig};
 pub use error::Error;
 pub use footprint::Footprint;
-pub use fp8::Quantization;
+pub use fp8::{Quantization, quantise_rows};
 pub use rope::RopeScaling;
 pub use tokenizer::{TextTokenizer, Vocabulary};

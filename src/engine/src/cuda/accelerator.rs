@@ -93,37 +93,59 @@ impl Arena {
     }
 }
 
-/// `out = x weights^T + bias`: rows of `k` bf16 times `n` rows of `k` bf16, summed in f32.
+/// `out = x weights^T + bias`: rows of `k` values times `n` rows of `k` values, summed in f32.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     /// `[rows][n]`: bf16, or f32 if `wide`.
     pub out: Region,
-    /// `[rows][k]` bf16.
+    /// `[rows][k]`: bf16, or with scales bytes of e4m3.
     pub x: Region,
-    /// `[n][k]` bf16.
+    /// `[n][k]`: as `x`.
     pub weights: Region,
     /// `[n]` bf16.
     pub bias: Option<Region>,
     /// Rows that matter; `out` and `x` hold whole tiles of [`ROW_TILE`].
     pub rows: usize,
-    /// Columns of `out`; a multiple of 8.
+    /// Columns of `out`; a multiple of 8, or of [`FP8_MULTIPLE`].
     pub n: usize,
-    /// Columns of `x`; a multiple of 8.
+    /// Columns of `x`; a multiple of 8, or of [`FP8_MULTIPLE`].
     pub k: usize,
     /// Whether sums are kept in f32.
     pub wide: bool,
+    /// Of a product in FP8, which is not `wide`.
+    pub scales: Option<Scales>,
 }
+
+/// What the sums of a product in FP8 are multiplied with before the bias is added: a row's scale and a column's.
+#[derive(Clone, Copy, Debug)]
+pub struct Scales {
+    /// `[rows]` f32, of `x`, whole tiles of them.
+    pub rows: Region,
+    /// `[n]` f32, of `weights`.
+    pub columns: Region,
+}
+
+/// What the sides of a product in FP8 are multiples of.
+pub const FP8_MULTIPLE: usize = 16;
 
 impl Product {
     /// # Errors
     ///
-    /// A region is shorter than its matrix.
+    /// A region is shorter than its matrix, or FP8 has no such product.
     pub fn check(&self) -> Result<(), BackendError> {
-        let rows = self.rows.next_multiple_of(ROW_TILE);
+        let (rows, value) = (self.rows.next_multiple_of(ROW_TILE), if self.scales.is_some() { 1 } else { 2 });
         self.out.holding(rows * self.n * if self.wide { 4 } else { 2 })?;
-        self.x.holding(rows * self.k * 2)?;
-        self.weights.holding(self.n * self.k * 2)?;
-        self.bias.map_or(Ok(()), |bias| bias.holding(self.n * 2).map(drop))
+        self.x.holding(rows * self.k * value)?;
+        self.weights.holding(self.n * self.k * value)?;
+        self.bias.map_or(Ok(()), |bias| bias.holding(self.n * 2).map(drop))?;
+        let Some(scales) = self.scales else { return Ok(()) };
+        scales.rows.holding(rows * 4)?;
+        scales.columns.holding(self.n * 4)?;
+        if self.wide || self.n % FP8_MULTIPLE != 0 || self.k % FP8_MULTIPLE != 0 {
+            let Self { n, k, wide, .. } = self;
+            return Err(BackendError(format!("no product in FP8 has n {n}, k {k}, wide {wide}")));
+        }
+        Ok(())
     }
 }
 

@@ -4,10 +4,10 @@
 #![allow(unsafe_code)]
 
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace};
-use surprisal_kernels::rows::{Embedding, KvCache, RankSum, RmsNorm, SiluMul};
+use surprisal_kernels::rows::{Embedding, Fp8Quantize, KvCache, RankSum, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Error, Launch};
 
-use super::accelerator::{Accelerator, Product, Region};
+use super::accelerator::{Accelerator, Product, Region, Scales};
 use super::plan::{Group, Plan, Room};
 use super::shape::Shape;
 use super::weights::{Layer, Linear, Weights, int_bytes, ints};
@@ -157,21 +157,33 @@ impl<A: Accelerator> Pass<'_, A> {
     }
 
     fn product(&mut self, out: Region, x: Region, linear: &Linear, rows: usize) -> Done {
-        let &Linear { weights, bias, n, k } = linear;
-        self.device.multiply(&Product { out, x, weights, bias, rows, n, k, wide: false })
+        let &Linear { weights, scales, bias, n, k } = linear;
+        let (Some(columns), Some(limit)) = (scales, self.shape.fp8) else {
+            return self.device.multiply(&Product { out, x, weights, bias, rows, n, k, wide: false, scales: None });
+        };
+        let Workspace { quantized, row_scales, .. } = *self.work;
+        let args = Fp8Quantize {
+            out: quantized.holding(rows * k)?,
+            scales: row_scales.holding(rows * 4)?,
+            x: x.holding(rows * k * 2)?,
+            n: k as u32,
+            limit,
+        };
+        self.launch(args.launch(rows as u32))?;
+        let scales = Some(Scales { rows: row_scales, columns });
+        self.device.multiply(&Product { out, x: quantized, weights, bias, rows, n, k, wide: false, scales })
     }
 
     fn write_kv(&mut self, layer: &Layer, index: usize, rows: usize) -> Done {
         let (shape, work) = (self.shape, self.work);
-        let (keys, values) = self.cache.layers[index];
-        let cached = self.room.blocks * BLOCK_TOKENS * shape.slot_bytes();
+        let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
         let norm = |norm: Option<Region>| norm.map_or(Ok(Address::NULL), |norm| norm.holding(shape.head * 2));
         let args = KvCache {
             queries: work.queries.holding(rows * shape.queries() * 2)?,
-            keys: keys.holding(cached)?,
-            values: values.holding(cached)?,
-            key_scales: Address::NULL,
-            value_scales: Address::NULL,
+            keys,
+            values,
+            key_scales,
+            value_scales,
             qkv: work.qkv.holding(rows * shape.qkv() * 2)?,
             cos_sin: self.weights.cos_sin.holding(shape.max_length * shape.head * 4)?,
             positions: self.ints(&self.plan.positions)?,
@@ -191,15 +203,14 @@ impl<A: Accelerator> Pass<'_, A> {
         if *sequences == 0 {
             return Ok(());
         }
-        let (keys, values) = self.cache.layers[index];
-        let cached = self.room.blocks * BLOCK_TOKENS * shape.slot_bytes();
+        let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
         let args = PagedAttention {
             out: work.attended.holding(rows.end * shape.queries() * 2)?,
             q: work.queries.holding(rows.end * shape.queries() * 2)?,
-            keys: keys.holding(cached)?,
-            values: values.holding(cached)?,
-            key_scales: Address::NULL,
-            value_scales: Address::NULL,
+            keys,
+            values,
+            key_scales,
+            value_scales,
             table: self.ints(table)?,
             contexts: self.ints(contexts)?,
             starts: self.ints(starts)?,
@@ -220,8 +231,7 @@ impl<A: Accelerator> Pass<'_, A> {
         if *sequences == 0 {
             return Ok(());
         }
-        let (keys, values) = self.cache.layers[index];
-        let cached = self.room.blocks * BLOCK_TOKENS * shape.slot_bytes();
+        let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
         let row = shape.queries() * 2;
         let here = |region: Region| region.part(rows.start * row, rows.len() * row)?.holding(rows.len() * row);
         let splits = decode_splits(*longest as u32);
@@ -229,10 +239,10 @@ impl<A: Accelerator> Pass<'_, A> {
         let args = PagedDecode {
             parts: work.parts.holding(parts * 4)?,
             q: here(work.queries)?,
-            keys: keys.holding(cached)?,
-            values: values.holding(cached)?,
-            key_scales: Address::NULL,
-            value_scales: Address::NULL,
+            keys,
+            values,
+            key_scales,
+            value_scales,
             table: self.ints(table)?,
             contexts: self.ints(contexts)?,
             table_width: *table_width as u32,

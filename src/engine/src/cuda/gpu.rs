@@ -9,9 +9,10 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUevent, CUevent_flags};
 use cudarc::driver::{CudaContext, DriverError, result};
 use surprisal_kernels::cuda::{Module, context, driver_version};
-use surprisal_kernels::{Device, Launch};
+use surprisal_kernels::rows::Fp8Scale;
+use surprisal_kernels::{Address, Device, Launch};
 
-use super::accelerator::{Accelerator, Product, Region};
+use super::accelerator::{Accelerator, Product, Region, Scales};
 use super::collective::Collective;
 use super::nccl::{self, Peers};
 use super::products::Products;
@@ -240,7 +241,17 @@ impl Accelerator for Gpu {
         }
         self.bind()?;
         let stream = self.stream().cast();
-        self.products.multiply(product, stream)
+        let Some(Scales { rows, columns }) = self.products.multiply(product, stream)? else { return Ok(()) };
+        let &Product { out, bias, rows: count, n, .. } = product;
+        let args = Fp8Scale {
+            x: out.holding(count * n * 2)?,
+            rows: rows.holding(count * 4)?,
+            columns: columns.holding(n * 4)?,
+            bias: bias.map_or(Ok(Address::NULL), |bias| bias.holding(n * 2))?,
+            n: n as u32,
+        };
+        // SAFETY: the regions hold what the shape says.
+        unsafe { self.launch(&args.launch(count as u32)?) }
     }
 
     unsafe fn launch<A: Copy>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {

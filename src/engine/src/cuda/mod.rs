@@ -1,4 +1,4 @@
-//! The CUDA backend: a Llama over a paged KV cache, in bf16, on any [`Accelerator`], or divided among several.
+//! The CUDA backend: a Llama over a paged KV cache, in bf16 or FP8, on any [`Accelerator`], or divided among several.
 //!
 //! `Gpu` (feature `cuda`) is a GPU; `Shim` (feature `shim`) runs the same passes on a CPU, for tests.
 
@@ -16,13 +16,12 @@ mod score;
 mod shape;
 #[cfg(feature = "shim")]
 mod shim;
+mod source;
 mod weights;
 mod workspace;
 
-use surprisal_model::Checkpoint;
-
 use accelerator::Arena;
-pub use accelerator::{Accelerator, Product, ROW_TILE, Region};
+pub use accelerator::{Accelerator, FP8_MULTIPLE, Product, ROW_TILE, Region, Scales};
 pub use collective::Collective;
 use forward::Pass;
 #[cfg(feature = "cuda")]
@@ -31,6 +30,7 @@ use plan::{Plan, Room};
 use shape::Shape;
 #[cfg(feature = "shim")]
 pub use shim::Shim;
+pub use source::{Fp8, Source};
 use weights::Weights;
 use workspace::{Cache, Workspace};
 
@@ -45,9 +45,32 @@ const NUMERICS: u32 = 1;
 /// Of the free memory, a part that is left to the driver and to others: one in so many.
 const LEFT_FREE: usize = 32;
 
+/// What numbers are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// bf16.
+    Bf16,
+    /// e4m3 with scales.
+    Fp8,
+}
+
+impl Precision {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::Fp8 => "fp8",
+        }
+    }
+}
+
 /// Choices for the CUDA backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CudaConfig {
+    /// The matrices of layers. In FP8 they have a scale for each output, and each token's activations one of their own; what a
+    /// checkpoint of FP8 left in bf16 stays so, as do the embedding and the head.
+    pub weights: Precision,
+    /// Keys and values. In FP8 each head of each token has a scale.
+    pub cache: Precision,
     /// Memory for the KV cache, in bytes, of all ranks together; `None` is all that is left.
     pub cache_bytes: Option<usize>,
     /// Cap on the model's own longest sequence, in tokens.
@@ -71,34 +94,34 @@ pub struct CudaBackend<A> {
 }
 
 impl<A: Accelerator> CudaBackend<A> {
-    /// Loads a checkpoint, its matrices as bf16, and allocates all memory that will ever be used.
+    /// Loads a model, and allocates all memory that will ever be used.
     ///
     /// # Errors
     ///
-    /// The checkpoint is malformed, the kernels do not take it, or the memory does not hold it: that is known before any
+    /// The weights are malformed, the kernels do not take it, or the memory does not hold it: that is known before any
     /// is taken.
-    pub fn load(device: A, checkpoint: &Checkpoint, config: CudaConfig) -> Result<Self, LoadError> {
-        Self::load_part(device, checkpoint, config, &checkpoint.fingerprint())
+    pub fn load(device: A, source: &impl Source, config: CudaConfig) -> Result<Self, LoadError> {
+        Self::load_part(device, source, config, &source.fingerprint())
     }
 
-    /// Loads a checkpoint in parts, one on each device of a group, by threads that read no other's.
+    /// Loads a model in parts, one on each device of a group, by threads that read no other's.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load).
-    pub fn load_group(devices: Vec<A>, checkpoint: &Checkpoint, config: CudaConfig) -> Result<Group, LoadError> {
-        let hash = checkpoint.fingerprint();
-        let parts = Group::load(devices, |device| Self::load_part(device, checkpoint, config, &hash))?;
+    pub fn load_group(devices: Vec<A>, source: &(impl Source + Sync), config: CudaConfig) -> Result<Group, LoadError> {
+        let hash = source.fingerprint();
+        let parts = Group::load(devices, |device| Self::load_part(device, source, config, &hash))?;
         let first = parts.first().map(|first| (first.fingerprint.clone(), first.device())).unwrap_or_default();
         Group::start(parts, first)
     }
 
     /// Loads one rank's part; `config` is the whole group's, `hash` of the weights.
-    fn load_part(mut device: A, checkpoint: &Checkpoint, config: CudaConfig, hash: &str) -> Result<Self, LoadError> {
-        checkpoint.check()?;
+    fn load_part(mut device: A, source: &impl Source, config: CudaConfig, hash: &str) -> Result<Self, LoadError> {
+        source.check()?;
         let part = Part { rank: device.rank(), size: device.size() };
-        let shape = Shape::new(checkpoint.config(), part, config.max_length)?;
-        let lay_out = |arena: &mut Arena| Weights::lay_out(arena, &shape, checkpoint.config());
+        let shape = Shape::new(source.config(), part, &config)?;
+        let lay_out = |arena: &mut Arena| Weights::lay_out(arena, &shape, source);
         let weight_bytes = Arena::measure(lay_out);
         let room = room(&device, &shape, weight_bytes, config)?;
 
@@ -108,8 +131,11 @@ impl<A: Accelerator> CudaBackend<A> {
         let work = work(&mut arena(Arena::measure(work))?);
         let cache = |arena: &mut Arena| Cache::lay_out(arena, &shape, &room);
         let cache = cache(&mut arena(Arena::measure(cache))?);
-        weights.load(&mut device, checkpoint, &shape)?;
-        let fingerprint = format!("{hash}-bf16-{}-{NUMERICS}{}", device.numerics(), part.suffix());
+        weights.load(&mut device, source, &shape)?;
+        let cache_name = if config.cache == Precision::Fp8 { "-kv-fp8" } else { "" };
+        let (weights_name, numerics) = (config.weights.name(), device.numerics());
+        let group = part.suffix();
+        let fingerprint = format!("{hash}-{weights_name}{cache_name}-{numerics}-{NUMERICS}{group}");
         Ok(Self { device, shape, room, weights, work, cache, fingerprint })
     }
 
@@ -125,10 +151,10 @@ impl<A: Accelerator> CudaBackend<A> {
 
     /// A block's beginning, of all layers, and its hidden state, into another block.
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), BackendError> {
-        let (slot, row) = (self.shape.slot_bytes(), self.shape.hidden * 2);
+        let row = self.shape.hidden * 2;
         let (from, to) = (copy.from as usize, copy.to as usize);
-        for half in self.cache.layers.iter().flat_map(|&(keys, values)| [keys, values]) {
-            let part = |block: usize| half.part(block * BLOCK_TOKENS * slot, copy.tokens * slot);
+        for (region, slot) in self.cache.layers.iter().flat_map(|layer| layer.parts(&self.shape)) {
+            let part = |block: usize| region.part(block * BLOCK_TOKENS * slot, copy.tokens * slot);
             self.device.copy(part(from)?, part(to)?)?;
         }
         let state = |block: usize| self.cache.hidden.part(block * row, row);

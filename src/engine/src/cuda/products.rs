@@ -9,7 +9,9 @@ use std::ffi::c_void;
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
 
-use super::accelerator::{Product, ROW_TILE};
+use surprisal_kernels::Address;
+
+use super::accelerator::{Product, ROW_TILE, Region, Scales};
 use crate::backend::BackendError;
 
 /// Rows that algorithms are chosen for: enough to fill a large GPU.
@@ -33,13 +35,33 @@ struct Kind {
     k: usize,
     wide: bool,
     bias: bool,
+    values: Values,
+}
+
+/// What the matrices are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Values {
+    Bf16,
+    /// e4m3, and cuBLASLt multiplies with a scale of each row and each column: on Hopper, from 12.9 on.
+    ScaledFp8,
+    /// e4m3, and that is left to us, as is the bias.
+    BareFp8,
+}
+
+/// Addresses that a product's descriptor has; 0 where there is none. The choice of an algorithm does not depend on them.
+#[derive(Clone, Copy, Debug)]
+struct Attached {
+    bias: u64,
+    rows: u64,
+    columns: u64,
 }
 
 /// A handle of cuBLASLt and the algorithms chosen so far.
 #[derive(Debug)]
 pub(super) struct Products {
     handle: sys::cublasLtHandle_t,
-    algorithms: HashMap<Kind, sys::cublasLtMatmulAlgo_t>,
+    /// By what was asked for: what is computed, and how.
+    algorithms: HashMap<Kind, (Kind, sys::cublasLtMatmulAlgo_t)>,
 }
 
 // SAFETY: a handle is of the process, not of a thread, and is used by one thread at a time through `&mut`.
@@ -71,32 +93,35 @@ impl Products {
         unsafe { sys::cublasLtGetVersion() }
     }
 
-    /// Queues a product whose regions were checked.
+    /// Queues a product whose regions were checked. The scales that come back are yet to be applied, and the bias after them.
     ///
     /// # Errors
     ///
     /// cuBLASLt has no algorithm for it.
-    pub(super) fn multiply(&mut self, product: &Product, stream: sys::cudaStream_t) -> Result<(), BackendError> {
-        let &Product { out, x, weights, bias, rows, n, k, wide } = product;
+    pub(super) fn multiply(
+        &mut self,
+        product: &Product,
+        stream: sys::cudaStream_t,
+    ) -> Result<Option<Scales>, BackendError> {
+        let &Product { out, x, weights, bias, rows, n, k, wide, scales } = product;
         if wide && bias.is_some() {
             return Err(BackendError("cuBLASLt adds no bf16 bias to f32 sums".to_owned()));
         }
         let rows = rows.next_multiple_of(ROW_TILE);
-        let kind = Kind { n, k, wide, bias: bias.is_some() };
-        let address = bias.map_or(Ok(0), |bias| bias.holding(n * 2).map(surprisal_kernels::Address::get))?;
-        let what = || format!("a product of {rows} rows, n {n}, k {k}");
-        let shapes = Shapes::new(kind, rows, address).map_err(|error| failed(&what(), error))?;
-        let algorithm = match self.algorithms.get(&kind) {
-            Some(&algorithm) => algorithm,
-            None => {
-                let algorithm = choose(self.handle, kind)?;
-                self.algorithms.insert(kind, algorithm);
-                algorithm
-            }
+        let values = if scales.is_some() { Values::ScaledFp8 } else { Values::Bf16 };
+        let (kind, algorithm) = self.algorithm(Kind { n, k, wide, bias: bias.is_some(), values })?;
+        let address = |region: Option<Region>| region.map_or(Ok(0), |region| region.holding(0).map(Address::get));
+        let attached = Attached {
+            bias: address(bias)?,
+            rows: address(scales.map(|scales| scales.rows))?,
+            columns: address(scales.map(|scales| scales.columns))?,
         };
-        let pointer = |at: surprisal_kernels::Address| at.get() as usize as *mut c_void;
+        let what = || format!("a product of {rows} rows, n {n}, k {k}");
+        let shapes = Shapes::new(kind, rows, attached).map_err(|error| failed(&what(), error))?;
+        let pointer = |at: Address| at.get() as usize as *mut c_void;
+        let size = if scales.is_some() { 1 } else { 2 };
         let out = pointer(out.holding(rows * n * if wide { 4 } else { 2 })?);
-        let (x, weights) = (pointer(x.holding(rows * k * 2)?), pointer(weights.holding(n * k * 2)?));
+        let (x, weights) = (pointer(x.holding(rows * k * size)?), pointer(weights.holding(n * k * size)?));
         let (one, zero) = (1f32, 0f32);
         // SAFETY: the handle and the descriptors are live, the scalars are of the descriptor's scale type and read before
         // this returns, and the regions hold whole matrices of these shapes. `out` is its own, unread, C.
@@ -120,7 +145,25 @@ impl Products {
                 stream,
             )
         };
-        queued.map_err(|error| failed(&what(), error))
+        queued.map_err(|error| failed(&what(), error))?;
+        Ok(scales.filter(|_| kind.values == Values::BareFp8))
+    }
+
+    /// What is computed where a kind is asked for, and the algorithm for it, chosen when it is first asked for.
+    fn algorithm(&mut self, asked: Kind) -> Result<(Kind, sys::cublasLtMatmulAlgo_t), BackendError> {
+        if let Some(&chosen) = self.algorithms.get(&asked) {
+            return Ok(chosen);
+        }
+        let chosen = match choose(self.handle, asked) {
+            // An older library, or another GPU.
+            Err(_) if asked.values == Values::ScaledFp8 => {
+                let bare = Kind { bias: false, values: Values::BareFp8, ..asked };
+                (bare, choose(self.handle, bare)?)
+            }
+            algorithm => (asked, algorithm?),
+        };
+        self.algorithms.insert(asked, chosen);
+        Ok(chosen)
     }
 }
 
@@ -135,9 +178,10 @@ impl Drop for Products {
 /// is made by the same instructions wherever it lies and however many there are.
 fn choose(handle: sys::cublasLtHandle_t, kind: Kind) -> Result<sys::cublasLtMatmulAlgo_t, BackendError> {
     let what = format!("an algorithm for n {}, k {}", kind.n, kind.k);
-    // The bias's address is no part of the choice.
-    let typical = Shapes::new(kind, TYPICAL_ROWS, u64::from(ALIGNMENT)).map_err(|error| failed(&what, error))?;
-    let smallest = Shapes::new(kind, ROW_TILE, u64::from(ALIGNMENT)).map_err(|error| failed(&what, error))?;
+    let anywhere = u64::from(ALIGNMENT);
+    let attached = Attached { bias: anywhere, rows: anywhere, columns: anywhere };
+    let typical = Shapes::new(kind, TYPICAL_ROWS, attached).map_err(|error| failed(&what, error))?;
+    let smallest = Shapes::new(kind, ROW_TILE, attached).map_err(|error| failed(&what, error))?;
     let found = candidates(handle, &typical).map_err(|error| failed(&what, error))?;
     let fits = |algorithm: &sys::cublasLtMatmulAlgo_t| is_whole(algorithm) && takes(handle, &smallest, algorithm);
     found
@@ -233,10 +277,11 @@ struct Shapes {
 }
 
 impl Shapes {
-    fn new(kind: Kind, rows: usize, bias: u64) -> Result<Self, CublasError> {
+    fn new(kind: Kind, rows: usize, attached: Attached) -> Result<Self, CublasError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         const F32: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_32F;
-        let Kind { n, k, wide, .. } = kind;
+        let Kind { n, k, wide, values, .. } = kind;
+        let value = if values == Values::Bf16 { BF16 } else { sys::cudaDataType_t::CUDA_R_8F_E4M3 };
         let layout = |dtype, columns: usize, rows: usize| {
             result::create_matrix_layout(dtype, columns as u64, rows as u64, columns as i64)
         };
@@ -247,8 +292,8 @@ impl Shapes {
             x: std::ptr::null_mut(),
             out: std::ptr::null_mut(),
         };
-        shapes.weights = layout(BF16, k, n)?;
-        shapes.x = layout(BF16, k, rows)?;
+        shapes.weights = layout(value, k, n)?;
+        shapes.x = layout(value, k, rows)?;
         shapes.out = layout(if wide { F32 } else { BF16 }, n, rows)?;
         let set = |attribute, value: *const c_void, size| {
             // SAFETY: the descriptor is live, and `value` points to so many bytes.
@@ -259,7 +304,15 @@ impl Shapes {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
             set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, (&raw const epilogue).cast(), size_of_val(&epilogue))?;
             set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, (&raw const BF16).cast(), size_of_val(&BF16))?;
-            set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, (&raw const bias).cast(), size_of_val(&bias))?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, (&raw const attached.bias).cast(), 8)?;
+        }
+        if values == Values::ScaledFp8 {
+            let mode = sys::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+            // cuBLASLt's A is the weights, its B is x.
+            set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE, (&raw const mode).cast(), size_of_val(&mode))?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE, (&raw const mode).cast(), size_of_val(&mode))?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (&raw const attached.columns).cast(), 8)?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, (&raw const attached.rows).cast(), 8)?;
         }
         Ok(shapes)
     }

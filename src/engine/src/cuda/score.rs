@@ -30,9 +30,18 @@ impl<A: Accelerator> Pass<'_, A> {
             let rows = first..all.min(first + SCORE_ROWS);
             let ids = self.tile(&self.plan.scored, &rows)?;
             self.gather(work.scored, states, ids, rows.len())?;
-            let Linear { weights, bias, n, k } = self.weights.head;
-            let product =
-                Product { out: work.logits, x: work.scored, weights, bias, rows: rows.len(), n, k, wide: true };
+            let Linear { weights, bias, n, k, .. } = self.weights.head;
+            let product = Product {
+                out: work.logits,
+                x: work.scored,
+                weights,
+                bias,
+                rows: rows.len(),
+                n,
+                k,
+                wide: true,
+                scales: None,
+            };
             self.device.multiply(&product)?;
             self.draw(first, &mut tokens[rows.clone()])?;
             self.target_logits(&rows)?;

@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use surprisal_kernels::{attention, rows};
-use surprisal_model::LlamaConfig;
+use surprisal_model::{LlamaConfig, Quantization};
 
+use super::accelerator::FP8_MULTIPLE;
+use super::{CudaConfig, Precision};
 use crate::cpu::LoadError;
 use crate::part::Part;
 
@@ -36,6 +38,10 @@ pub(super) struct Shape {
     /// 0: none.
     pub(super) window: u32,
     pub(super) max_length: usize,
+    /// Whether products of layers are of FP8, and beyond which activations are cut off before they are quantised.
+    pub(super) fp8: Option<f32>,
+    /// Whether keys and values are kept in FP8.
+    pub(super) fp8_cache: bool,
 }
 
 /// What of the checkpoint is this rank's.
@@ -51,11 +57,16 @@ impl Shape {
     /// # Errors
     ///
     /// A size that the kernels do not take.
-    pub(super) fn new(config: &LlamaConfig, part: Part, max_length: Option<usize>) -> Result<Self, LoadError> {
+    pub(super) fn new(config: &LlamaConfig, part: Part, asked: &CudaConfig) -> Result<Self, LoadError> {
         let unsupported = |field, value, limit| Err(LoadError::Unsupported { field, value, limit });
+        let fp8 = asked.weights == Precision::Fp8;
+        let (multiple, limit) = match fp8 {
+            true => (FP8_MULTIPLE, "a multiple of 16 up to 1048576 for weights in FP8"),
+            false => (8, "a multiple of 8 up to 1048576"),
+        };
         for (field, value) in [("hidden_size", config.hidden_size), ("intermediate_size", config.intermediate_size)] {
-            if value == 0 || value % 8 != 0 || value > 1 << 20 {
-                return unsupported(field, value, "a multiple of 8 up to 1048576");
+            if value == 0 || value % multiple != 0 || value > 1 << 20 {
+                return unsupported(field, value, limit);
             }
         }
         let Some(head) = rows::HEAD_SIZES.into_iter().find(|&size| size as usize >= config.head_dim) else {
@@ -64,14 +75,14 @@ impl Shape {
         if config.kv_heads > 65_535 {
             return unsupported("num_key_value_heads", config.kv_heads, "at most 65535");
         }
-        let max_length = config.max_positions.min(max_length.unwrap_or(usize::MAX));
+        let max_length = config.max_positions.min(asked.max_length.unwrap_or(usize::MAX));
         let (heads, kv_heads) = part.heads(config);
         let own = Own { heads, kv_heads, mlp: part.mlp(config), vocab: part.vocab(config) };
         let vocabs: Vec<_> = Part::all(part.size).map(|part| part.vocab(config)).collect();
         Ok(Self {
             part,
             hidden: config.hidden_size,
-            mlp: own.mlp.len().next_multiple_of(8).max(8),
+            mlp: own.mlp.len().next_multiple_of(multiple).max(multiple),
             layers: config.layers,
             heads: own.heads.len().max(1),
             kv_heads: own.kv_heads.len().max(1),
@@ -86,6 +97,11 @@ impl Shape {
             // A window as long as the longest sequence is none.
             window: config.sliding_window.filter(|&window| window < max_length).map_or(0, |window| window as u32),
             max_length,
+            fp8: fp8.then(|| match config.quantization {
+                Some(Quantization::Rows { activation_limit: Some(limit) }) => limit,
+                _ => f32::INFINITY,
+            }),
+            fp8_cache: asked.cache == Precision::Fp8,
         })
     }
 
@@ -101,7 +117,12 @@ impl Shape {
 
     /// Bytes of a slot of one layer's keys, or values.
     pub(super) fn slot_bytes(&self) -> usize {
-        self.kv_heads * self.head * 2
+        self.kv_heads * self.head * if self.fp8_cache { 1 } else { 2 }
+    }
+
+    /// Bytes of the scales of a slot of one layer's keys, or values.
+    pub(super) fn slot_scale_bytes(&self) -> usize {
+        if self.fp8_cache { self.kv_heads * 4 } else { 0 }
     }
 
     /// Whether the kernel for single tokens takes the model. All ranks say the same, so that all have rows in one order.

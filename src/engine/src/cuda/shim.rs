@@ -6,7 +6,7 @@
 use surprisal_kernels::cpu::{Cpu, Order};
 use surprisal_kernels::{Device, Launch};
 
-use super::accelerator::{Accelerator, Product, Region};
+use super::accelerator::{Accelerator, Product, Region, Scales};
 use super::collective::Collective;
 use crate::backend::BackendError;
 use crate::communicator::Communicator;
@@ -50,6 +50,30 @@ impl Shim {
 /// are live together none overlaps a mutable one.
 fn pointer<T>(region: Region, bytes: usize) -> Result<*mut T, BackendError> {
     Ok(std::ptr::with_exposed_provenance_mut(region.holding(bytes)?.get() as usize))
+}
+
+/// Values of e4m3, by its definition.
+fn fp8_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
+    let value = |byte: u8| {
+        let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+        let size = match (exponent, byte & 7) {
+            (15, 7) => f32::NAN,
+            (0, _) => mantissa / 8.0 * 2f32.powi(-6),
+            _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
+        };
+        if byte & 0x80 == 0 { size } else { -size }
+    };
+    let table: Vec<f32> = (0..=255).map(value).collect();
+    let pointer = pointer::<u8>(region, count)?;
+    // SAFETY: as for `values`.
+    let bytes = unsafe { std::slice::from_raw_parts(pointer, count) };
+    Ok(bytes.iter().map(|&byte| table[usize::from(byte)]).collect())
+}
+
+fn floats(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
+    let pointer = pointer::<f32>(region, count * 4)?;
+    // SAFETY: as for `values`; any bits are an f32.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, count) }.to_vec())
 }
 
 fn values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
@@ -172,11 +196,19 @@ impl Accelerator for Shim {
     }
 
     fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
-        let &Product { out, x, weights, bias, rows, n, k, wide } = product;
+        let &Product { out, x, weights, bias, rows, n, k, wide, scales } = product;
         product.check()?;
-        let (x, weights) = (values(x, rows * k)?, values(weights, n * k)?);
+        let matrix = if scales.is_some() { fp8_values } else { values };
+        let (x, weights) = (matrix(x, rows * k)?, matrix(weights, n * k)?);
         let bias = bias.map_or_else(|| Ok(vec![0.0; n]), |bias| values(bias, n))?;
-        let sums = x.chunks(k).flat_map(|x| weights.chunks(k).zip(&bias).map(move |(w, bias)| dot(x, w) + bias));
+        let (of_rows, of_columns) = match scales {
+            Some(Scales { rows: of_rows, columns }) => (floats(of_rows, rows)?, floats(columns, n)?),
+            None => (vec![1.0; rows], vec![1.0; n]),
+        };
+        let sums = x.chunks(k).zip(&of_rows).flat_map(|(x, row)| {
+            let columns = weights.chunks(k).zip(&of_columns).zip(&bias);
+            columns.map(move |((w, column), bias)| dot(x, w) * (row * column) + bias)
+        });
         if wide {
             let out = pointer::<f32>(out, rows * n * 4)?;
             // SAFETY: `out` holds so many values, and `x` and `weights` are copies.

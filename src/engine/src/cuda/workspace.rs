@@ -1,11 +1,11 @@
 //! Memory beside the weights: what a forward pass works in, and the KV cache; how much of each is known before any is taken.
 
-use surprisal_kernels::{attention, logprobs};
+use surprisal_kernels::{Address, attention, logprobs};
 
 use super::accelerator::{Arena, ROW_TILE, Region};
 use super::plan::Room;
 use super::shape::Shape;
-use crate::backend::BLOCK_TOKENS;
+use crate::backend::{BLOCK_TOKENS, BackendError};
 
 /// Scored rows whose logits exist at a time.
 pub(super) const SCORE_ROWS: usize = 512;
@@ -34,6 +34,10 @@ pub(super) struct Workspace {
     pub(super) gate_up: Region,
     /// `[rows][mlp]` bf16.
     pub(super) inner: Region,
+    /// `[rows][columns]` e4m3, what a product in FP8 reads; nothing in a model without.
+    pub(super) quantized: Region,
+    /// `[rows]` f32, its scales.
+    pub(super) row_scales: Region,
     /// Decode's splits.
     pub(super) parts: Region,
     /// `[SCORE_ROWS][hidden]` bf16.
@@ -83,6 +87,7 @@ impl Workspace {
         let ranks = shape.part.size;
         let mut slices = |ranks: usize| arena.take(ranks * shape.sum_slice(rows));
         let (delta, addends) = (slices(ranks), slices(if ranks > 1 { ranks } else { 0 }));
+        let widest = if shape.fp8.is_some() { shape.hidden.max(shape.queries()).max(shape.mlp) } else { 0 };
         let splits = attention::decode_splits(shape.max_length as u32);
         let decodes = if shape.decodes() { room.chunks as u32 } else { 0 };
         let parts = attention::decode_workspace(shape.head as u32, shape.heads as u32, decodes, splits);
@@ -97,6 +102,8 @@ impl Workspace {
             attended,
             gate_up,
             inner,
+            quantized: arena.take(rows * widest),
+            row_scales: arena.take(rows * 4),
             parts: arena.take(parts * 4),
             scored: arena.take(SCORE_ROWS * shape.hidden * 2),
             logits: arena.take(SCORE_ROWS * shape.vocab_rows * 4),
@@ -114,24 +121,55 @@ impl Workspace {
 /// Keys and values of all layers, and hidden states.
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
-    /// A layer's keys and values, each `[blocks][BLOCK_TOKENS][kv_heads][head]` bf16.
-    pub(super) layers: Vec<(Region, Region)>,
+    pub(super) layers: Vec<LayerCache>,
     /// `[blocks + rows][hidden]` bf16: the states after each block's last token, then those of the batch at hand.
     pub(super) hidden: Region,
 }
 
+/// A layer's keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerCache {
+    /// `[blocks][BLOCK_TOKENS][kv_heads][head]`: bf16, or with scales bytes of e4m3.
+    pub(super) keys: Region,
+    pub(super) values: Region,
+    /// `[blocks][BLOCK_TOKENS][kv_heads]` f32, of keys and of values.
+    pub(super) scales: Option<(Region, Region)>,
+}
+
+impl LayerCache {
+    /// What is in it, each with the bytes of a slot.
+    pub(super) fn parts(&self, shape: &Shape) -> impl Iterator<Item = (Region, usize)> {
+        let held = [self.keys, self.values].map(|region| (region, shape.slot_bytes()));
+        let scale = shape.slot_scale_bytes();
+        held.into_iter().chain(self.scales.into_iter().flat_map(move |(keys, values)| [(keys, scale), (values, scale)]))
+    }
+
+    /// As kernels take it: keys, values, and scales of both.
+    pub(super) fn addresses(&self) -> Result<[Address; 4], BackendError> {
+        let whole = |region: Region| region.holding(region.bytes());
+        let (key_scales, value_scales) = match self.scales {
+            Some((keys, values)) => (whole(keys)?, whole(values)?),
+            None => (Address::NULL, Address::NULL),
+        };
+        Ok([whole(self.keys)?, whole(self.values)?, key_scales, value_scales])
+    }
+}
+
 impl Cache {
     pub(super) fn lay_out(arena: &mut Arena, shape: &Shape, room: &Room) -> Self {
-        let half = room.blocks * BLOCK_TOKENS * shape.slot_bytes();
+        let slots = room.blocks * BLOCK_TOKENS;
         let rows = room.blocks + room.rows.next_multiple_of(ROW_TILE);
-        Self {
-            layers: (0..shape.layers).map(|_| (arena.take(half), arena.take(half))).collect(),
-            hidden: arena.take(rows * shape.hidden * 2),
-        }
+        let mut half = |bytes: usize| arena.take(slots * bytes);
+        let layers = (0..shape.layers).map(|_| LayerCache {
+            keys: half(shape.slot_bytes()),
+            values: half(shape.slot_bytes()),
+            scales: shape.fp8_cache.then(|| (half(shape.slot_scale_bytes()), half(shape.slot_scale_bytes()))),
+        });
+        Self { layers: layers.collect(), hidden: arena.take(rows * shape.hidden * 2) }
     }
 
     /// Bytes of one block, of all layers.
     pub(super) fn block_bytes(shape: &Shape) -> usize {
-        2 * shape.layers * BLOCK_TOKENS * shape.slot_bytes() + shape.hidden * 2
+        2 * shape.layers * BLOCK_TOKENS * (shape.slot_bytes() + shape.slot_scale_bytes()) + shape.hidden * 2
     }
 }
