@@ -12,6 +12,7 @@ const KERNELS: &[&str] = &[
     "logprobs",
     "paged_attention",
     "paged_decode",
+    "rank_sum",
     "rms_norm",
     "silu_mul",
     #[cfg(feature = "shim")]

@@ -1,22 +1,23 @@
 // Token embeddings: out[row] = table[ids[row]].
 //
-// table: [vocabulary][n] bf16; ids: [rows]; out: [rows][n] bf16; n % 8 == 0; rows 16-byte aligned. Grid (rows). An id
-// outside the vocabulary gives a row of NaN: the host refuses such ids, and one that slips through cannot pass for
-// text.
+// table: [count][n] bf16, the rows of ids from `first` on; ids: [rows]; out: [rows][n] bf16; n % 8 == 0; rows 16-byte
+// aligned. Grid (rows). An id of the vocabulary that is not in the table gives zeros: another rank has it. One outside
+// the vocabulary gives NaN: the host refuses such ids, and one that slips through cannot pass for text.
 #include "port.cuh"
 struct EmbeddingArgs {
   bf16* out;
   const bf16* table;
   const int* ids;
   int n;
+  int first, count;
   int vocabulary;
 };
 extern "C" __global__ void __launch_bounds__(512) embedding(const EmbeddingArgs a) {
-  const int id = a.ids[blockIdx.x];
-  const bool known = id >= 0 && id < a.vocabulary;
-  const uint4* row = reinterpret_cast<const uint4*>(a.table + (size_t)(known ? id : 0) * a.n);
+  const int id = a.ids[blockIdx.x], at = id - a.first;
+  const bool own = id >= a.first && at < a.count;
+  const uint4* row = reinterpret_cast<const uint4*>(a.table + (size_t)(own ? at : 0) * a.n);
   uint4* out = reinterpret_cast<uint4*>(a.out + (size_t)blockIdx.x * a.n);
-  const uint32_t nan = 0x7fff7fffu;
-  for (int i = threadIdx.x; i < a.n / 8; i += blockDim.x) out[i] = known ? row[i] : make_uint4(nan, nan, nan, nan);
+  const uint32_t x = id >= 0 && id < a.vocabulary ? 0u : 0x7fff7fffu;
+  for (int i = threadIdx.x; i < a.n / 8; i += blockDim.x) out[i] = own ? row[i] : make_uint4(x, x, x, x);
 }
 CUDACPU_KERNEL(embedding);

@@ -4,6 +4,10 @@
 // takes one row and 4096 columns, so a row's sums are fixed trees over columns at absolute positions; a second kernel
 // adds the tiles up in order, in f64. (Milakov and Gimelshein, 2018, is the online softmax; here tiles are its steps.)
 //
+// Ranks may divide the vocabulary: each has the columns from `first` on, runs the first two kernels, and gathers from
+// the others what both leave, in order of rank; then each has all of it. A rank without tokens leaves what adds nothing.
+//
+// target_logits: [ranks][rows], -inf where another rank has the target.
 // parts: workspace, [rows][tiles] of {max, sum e^(x - max), sum e^(x - max) (x - max), number of x above the target's};
 // top_logits, top_ids: [rows][tiles][top], each tile's best in order, ties by the smaller id.
 #include "port.cuh"
@@ -12,28 +16,33 @@ struct LogprobPart {
   float max, sum, weighted;
   int above;
 };
+struct LogprobTargetArgs {
+  float* out;  // [rows]
+  const float* logits;
+  const int* targets;
+  long long stride;
+  int rows, first, vocabulary;
+};
 struct LogprobTileArgs {
   LogprobPart* parts;
   float* top_logits;
   int* top_ids;
   const float* logits;
-  const int* targets;
+  const float* target_logits;
   long long stride;
-  int vocabulary, top;
+  int first, vocabulary, ranks, top;
 };
 struct LogprobCombineArgs {
   float* logprobs;      // [rows], of the targets
-  int* ranks;           // [rows], 1 + number of tokens more probable than the target
+  int* ranks_out;       // [rows], 1 + number of tokens more probable than the target
   float* entropies;     // [rows], nats
   float* top_logprobs;  // [rows][top]
   int* top_out;         // [rows][top], -1 beyond the vocabulary
-  const LogprobPart* parts;
+  const LogprobPart* parts;  // [ranks][rows][tiles], as are the lists
   const float* top_logits;
   const int* top_ids;
-  const float* logits;
-  const int* targets;
-  long long stride;
-  int tiles, top;
+  const float* target_logits;
+  int ranks, tiles, top;
 };
 struct Ranked {
   float logit;
@@ -53,7 +62,22 @@ __device__ __forceinline__ Ranked warp_first(Ranked a) {
   return a;
 }
 
-// Grid (tiles, rows), block 256.
+__device__ __forceinline__ float target_of(const float* target_logits, int ranks, int rows, int row) {
+  float target = -INFINITY;
+  for (int r = 0; r < ranks; r++) target = fmaxf(target, target_logits[(size_t)r * rows + row]);
+  return target;
+}
+
+// Grid (rows / 256, rounded up), block 256.
+extern "C" __global__ void __launch_bounds__(256) logprobs_target(const LogprobTargetArgs a) {
+  const int row = blockIdx.x * 256 + threadIdx.x;
+  if (row >= a.rows) return;
+  const int at = a.targets[row] - a.first;
+  a.out[row] = at >= 0 && at < a.vocabulary ? a.logits[row * a.stride + at] : -INFINITY;
+}
+CUDACPU_KERNEL(logprobs_target);
+
+// Grid (tiles, rows), block 256. Tiles are as many as the rank with most tokens has.
 extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTileArgs a) {
   constexpr int THREADS = 256, EACH = COLUMNS / THREADS, WARPS = THREADS / 32;
   SHARED_ARRAY(float, part, 32);
@@ -61,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTil
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const float* row = a.logits + blockIdx.y * a.stride;
   const int column = blockIdx.x * COLUMNS + threadIdx.x;
-  const float target = row[a.targets[blockIdx.y]];
+  const float target = target_of(a.target_logits, a.ranks, gridDim.y, blockIdx.y);
   float x[EACH], largest = -INFINITY, above = 0.f;
 #pragma unroll
   for (int e = 0; e < EACH; e++) {
@@ -89,8 +113,8 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTil
     Ranked best = {0.f, -1};
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
-      const int id = column + e * THREADS;
-      const Ranked here = {x[e], id < a.vocabulary && x[e] == x[e] ? id : -1};
+      const int at = column + e * THREADS;
+      const Ranked here = {x[e], at < a.vocabulary && x[e] == x[e] ? a.first + at : -1};
       if ((last.id < 0 || before(last, here)) && before(here, best)) best = here;
     }
     best = warp_first(best);
@@ -109,35 +133,38 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTil
 }
 CUDACPU_KERNEL(logprobs_tile);
 
-// Grid (rows), block 32. Every lane adds up all tiles; together they look through the tiles' best.
+// Grid (rows), block 32. Every lane adds up all tiles of all ranks; together they look through the tiles' best.
 extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobCombineArgs a) {
-  const int row = blockIdx.x, lane = threadIdx.x;
-  const LogprobPart* parts = a.parts + (size_t)row * a.tiles;
+  const int row = blockIdx.x, lane = threadIdx.x, rows = gridDim.x;
   float largest = -INFINITY;
-  for (int t = 0; t < a.tiles; t++) largest = fmaxf(largest, parts[t].max);
+  for (int r = 0; r < a.ranks; r++)
+    for (int t = 0; t < a.tiles; t++) largest = fmaxf(largest, a.parts[((size_t)r * rows + row) * a.tiles + t].max);
   double sum = 0., weighted = 0.;
   int above = 0;
-  for (int t = 0; t < a.tiles; t++) {
-    const LogprobPart p = parts[t];
-    above += p.above;
-    if (p.max == -INFINITY && p.sum == 0.f) continue;
-    const double shift = (double)p.max - largest, scale = exp(shift);
-    sum += scale * p.sum;
-    weighted += scale * (p.weighted + shift * p.sum);
-  }
+  for (int r = 0; r < a.ranks; r++)
+    for (int t = 0; t < a.tiles; t++) {
+      const LogprobPart p = a.parts[((size_t)r * rows + row) * a.tiles + t];
+      above += p.above;
+      if (p.max == -INFINITY && p.sum == 0.f) continue;
+      const double shift = (double)p.max - largest, scale = exp(shift);
+      sum += scale * p.sum;
+      weighted += scale * (p.weighted + shift * p.sum);
+    }
   const double lse = largest + log(sum);
   if (lane == 0) {
-    a.logprobs[row] = (float)(a.logits[row * a.stride + a.targets[row]] - lse);
-    a.ranks[row] = above + 1;
+    a.logprobs[row] = (float)(target_of(a.target_logits, a.ranks, rows, row) - lse);
+    a.ranks_out[row] = above + 1;
     a.entropies[row] = (float)(log(sum) - weighted / sum);
   }
-  const size_t from = (size_t)row * a.tiles * a.top;
   Ranked last = {INFINITY, -1};
   for (int k = 0; k < a.top; k++) {
     Ranked best = {0.f, -1};
-    for (int i = lane; i < a.tiles * a.top; i += 32) {
-      const Ranked here = {a.top_logits[from + i], a.top_ids[from + i]};
-      if ((last.id < 0 || before(last, here)) && before(here, best)) best = here;
+    for (int r = 0; r < a.ranks; r++) {
+      const size_t from = ((size_t)r * rows + row) * a.tiles * a.top;
+      for (int i = lane; i < a.tiles * a.top; i += 32) {
+        const Ranked here = {a.top_logits[from + i], a.top_ids[from + i]};
+        if ((last.id < 0 || before(last, here)) && before(here, best)) best = here;
+      }
     }
     best = warp_first(best);
     if (lane == 0) {

@@ -60,12 +60,15 @@ plant "a row too long" silu_mul address silu_mul.cu "$past"
 plant "the next row's half" silu_mul address silu_mul.cu 's|row \* 2 + 1|row * 2 + 2|'
 plant "a row too long" fp8 address fp8.cu "$past"
 plant "a scale written by every warp" fp8 threads fp8.cu 's|threadIdx.x == 0|threadIdx.x % 32 == 0|'
+plant "a vector too many" rank_sum address rank_sum.cu 's|i >= vectors|i > vectors|'
+plant "a rank too many" rank_sum address rank_sum.cu 's|r < a.ranks|r <= a.ranks|'
 plant "a row too long" rms_norm address rms_norm.cu 's|a.n / 8;|a.n / 8 + 1;|'
 plant "a shared array overrun" rms_norm address port.cuh 's|part\[threadIdx.x >> 5\] = v|part[(threadIdx.x >> 5) + 32] = v|'
 plant "a missing barrier" rms_norm threads port.cuh '/every warp.s part is there/d'
 plant "a divergent barrier" rms_norm threads port.cuh 's|__syncthreads();  // every|if (threadIdx.x < 32) __syncthreads();  // every|'
 plant "a reduction that overtakes another" logprobs threads port.cuh '/the last reduction has been read/d'
 plant "a round that overtakes another" logprobs threads logprobs.cu "/the last round's have been read/d"
+plant "a row too many" logprobs address logprobs.cu 's|row >= a.rows|row > a.rows|'
 plant "a column too many" logprobs address logprobs.cu 's|column + e \* THREADS < a.vocabulary|column + e * THREADS <= a.vocabulary|'
 plant "a value head in a slot of keys" kv_cache address kv_cache.cu 's|(head - a.heads) % a.kv_heads|(head - a.heads)|'
 plant "padding that is written" kv_cache address kv_cache.cu 's|if (!query \&\& slot < 0) continue;||'

@@ -5,6 +5,7 @@
 #include "../logprobs.cu"
 #include "../paged_attention.cu"
 #include "../paged_decode.cu"
+#include "../rank_sum.cu"
 #include "../rms_norm.cu"
 #include "../silu_mul.cu"
 #include "../wrappers.cu"

@@ -7,6 +7,7 @@
 #define CHECK_logprobs
 #define CHECK_paged_attention
 #define CHECK_paged_decode
+#define CHECK_rank_sum
 #define CHECK_rms_norm
 #define CHECK_silu_mul
 #endif
@@ -95,7 +96,18 @@ static void check_embedding() {
     auto table = values(vocabulary * n, 1), out = nans(rows * n);
     Buf<int> ids(rows);
     ids[0] = 4, ids[1] = 0, ids[2] = 4;
-    r.run(embedding, rows, row_block(n), 0, EmbeddingArgs{out, table, ids, n, vocabulary});
+    r.run(embedding, rows, row_block(n), 0, EmbeddingArgs{out, table, ids, n, 0, vocabulary, vocabulary});
+    r.out(out);
+  });
+}
+#endif
+#ifdef CHECK_rank_sum
+#include "../rank_sum.cu"
+static void check_rank_sum() {
+  check("rank_sum", [](Result& r) {
+    const int ranks = 3, n = 2056;
+    auto parts = values(ranks * n, 3), out = nans(n);
+    r.run(rank_sum, 2, 256, 0, RankSumArgs{out, parts, n, ranks});
     r.out(out);
   });
 }
@@ -187,11 +199,14 @@ static void check_logprobs() {
       targets[0] = vocabulary - 1;
       Buf<LogprobPart> parts(rows * tiles);
       Buf<float> tops(rows * tiles * top), logprobs(rows), entropies(rows), top_logprobs(rows * top);
+      Buf<float> target_logits(rows);
+      r.run(logprobs_target, 1, 256, 0,
+            LogprobTargetArgs{target_logits, logits, targets, stride, rows, 0, vocabulary});
       r.run(logprobs_tile, dim3(tiles, rows), 256, 0,
-            LogprobTileArgs{parts, tops, ids, logits, targets, stride, vocabulary, top});
+            LogprobTileArgs{parts, tops, ids, logits, target_logits, stride, 0, vocabulary, 1, top});
       r.run(logprobs_combine, rows, 32, 0,
-            LogprobCombineArgs{logprobs, ranks, entropies, top_logprobs, top_ids, parts, tops, ids, logits, targets,
-                               stride, tiles, top});
+            LogprobCombineArgs{logprobs, ranks, entropies, top_logprobs, top_ids, parts, tops, ids, target_logits, 1,
+                               tiles, top});
       r.out(logprobs);
       r.out(ranks);
       r.out(entropies);
@@ -335,6 +350,9 @@ int main() {
 #endif
 #ifdef CHECK_paged_decode
   check_paged_decode();
+#endif
+#ifdef CHECK_rank_sum
+  check_rank_sum();
 #endif
 #ifdef CHECK_rms_norm
   check_rms_norm();

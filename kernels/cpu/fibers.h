@@ -347,7 +347,25 @@ CC_RT void run_block(dim3 bid, uint64_t& rng, std::vector<void*>& keep) {
   for (unsigned i = 0; i < l.nsh; i++) { CC_TSAN(keep.push_back(l.sh[i].p);) CC_NOT_TSAN(free(l.sh[i].p);) }
   CC_TSAN(if (l.dyn) keep.push_back(l.dyn);) CC_NOT_TSAN(free(l.dyn);)
 }
-inline thread_local std::vector<char*> stacks;
+// A thread's stacks, from one launch to the next; a system has only so many maps, so they end with the thread.
+struct Stacks {
+  static constexpr size_t GUARD = 4096;
+  std::vector<std::pair<char*, size_t>> maps;
+  void reach(unsigned n, size_t bytes) {
+    while (maps.size() < n) {
+      const size_t all = bytes + GUARD;
+      void* p = mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (p == MAP_FAILED) abort();
+      mprotect(p, GUARD, PROT_NONE);
+      maps.push_back({(char*)p, all});
+    }
+  }
+  char* operator[](unsigned i) { return maps[i].first + GUARD; }
+  ~Stacks() {
+    for (auto& map : maps) munmap(map.first, map.second);
+  }
+};
+inline thread_local Stacks stacks;
 CC_RT std::string launch_raw(dim3 g, dim3 b, size_t smem, void (*body)(void*), void* arg) {
   unsigned n = b.x * b.y * b.z;
   if (!n || n > 1024) return "bad block size";
@@ -362,13 +380,7 @@ CC_RT std::string launch_raw(dim3 g, dim3 b, size_t smem, void (*body)(void*), v
   l->stack = config.stack;
   l->th = (Thread*)calloc(n, sizeof(Thread));
   l->coll = (Coll*)calloc((n + 31) / 32 * NCOLL, sizeof(Coll));
-  while (stacks.size() < n) {
-    char* p = (char*)mmap(nullptr, l->stack + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                          -1, 0);
-    if (p == MAP_FAILED) abort();
-    mprotect(p, 4096, PROT_NONE);
-    stacks.push_back(p + 4096);
-  }
+  stacks.reach(n, l->stack);
   CC_TSAN(l->main_tsan = __tsan_get_current_fiber();)
   for (unsigned i = 0; i < n; i++) {
     Thread& t = l->th[i];

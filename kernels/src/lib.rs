@@ -59,7 +59,7 @@ pub const SOURCES: &[Source] = &[
         "kv_cache_fp8_d128",
         "kv_cache_fp8_d256"
     ),
-    source!("logprobs", "logprobs_tile", "logprobs_combine"),
+    source!("logprobs", "logprobs_target", "logprobs_tile", "logprobs_combine"),
     source!(
         "paged_attention",
         "paged_attention_d64",
@@ -85,6 +85,7 @@ pub const SOURCES: &[Source] = &[
         "paged_decode_fp8_d256",
         "paged_decode_combine"
     ),
+    source!("rank_sum", "rank_sum"),
     source!("rms_norm", "rms_norm"),
     source!("silu_mul", "silu_mul"),
     // For tests, which have the shim.

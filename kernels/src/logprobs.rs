@@ -1,4 +1,7 @@
 //! From logits to log-probabilities: target, rank, entropy, most probable tokens.
+//!
+//! Ranks may divide the vocabulary. Each runs [`LogprobTargets`] and [`LogprobTiles`] over its own columns and gathers what
+//! they leave, in order of rank; [`LogprobCombine`] then knows all of it. One rank has nothing to gather.
 
 use crate::error::check;
 use crate::rows::check_rows;
@@ -19,7 +22,44 @@ pub fn tiles(vocabulary: u32) -> u32 {
     vocabulary.div_ceil(COLUMNS)
 }
 
-/// The first half: each tile of each row's vocabulary.
+fn check_columns(kernel: &'static str, vocabulary: u32, stride: u64) -> Result<(), Error> {
+    let fits = u64::from(vocabulary) <= stride && vocabulary < 1 << 30;
+    check(fits, kernel, "vocabulary", vocabulary, "at most the stride, below 2^30")
+}
+
+/// The first step: the targets' own logits.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct LogprobTargets {
+    /// `[rows]` f32; minus infinity where another rank has the target.
+    pub out: Address,
+    /// `[rows][stride]` f32.
+    pub logits: Address,
+    /// `[rows]` i32.
+    pub targets: Address,
+    /// Columns of memory a row.
+    pub stride: u64,
+    /// How many rows.
+    pub rows: u32,
+    /// The token of the first column.
+    pub first: u32,
+    /// Columns that are tokens.
+    pub vocabulary: u32,
+}
+
+impl LogprobTargets {
+    /// # Errors
+    ///
+    /// A shape the kernel does not take.
+    pub fn launch(self) -> Result<Launch<Self>, Error> {
+        let kernel = "logprobs_target";
+        check_columns(kernel, self.vocabulary, self.stride)?;
+        check_rows(kernel, "rows", self.rows)?;
+        Ok(Launch { kernel, grid: [self.rows.div_ceil(256), 1, 1], block: 256, shared: 0, args: self })
+    }
+}
+
+/// The second step: each tile of each row's vocabulary.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LogprobTiles {
@@ -31,41 +71,35 @@ pub struct LogprobTiles {
     pub top_ids: Address,
     /// `[rows][stride]` f32.
     pub logits: Address,
-    /// `[rows]` i32, each within the vocabulary.
-    pub targets: Address,
+    /// `[ranks][rows]` f32, of [`LogprobTargets`].
+    pub target_logits: Address,
     /// Columns of memory a row.
     pub stride: u64,
+    /// The token of the first column.
+    pub first: u32,
     /// Columns that are tokens.
     pub vocabulary: u32,
+    /// Ranks that the vocabulary is divided among.
+    pub ranks: u32,
     /// How many of the most probable tokens are wanted.
     pub top: u32,
 }
 
 impl LogprobTiles {
+    /// `tiles` are those of the rank that has most tokens; those beyond this one's tokens add nothing.
+    ///
     /// # Errors
     ///
     /// A shape the kernel does not take.
-    pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
+    pub fn launch(self, rows: u32, tiles: u32) -> Result<Launch<Self>, Error> {
         let kernel = "logprobs_tile";
-        let fits = self.vocabulary > 0 && u64::from(self.vocabulary) <= self.stride && self.vocabulary < 1 << 30;
-        check(fits, kernel, "vocabulary", self.vocabulary, "from 1 to the stride, below 2^30")?;
+        check_columns(kernel, self.vocabulary, self.stride)?;
+        let enough = tiles > 0 && tiles >= self::tiles(self.vocabulary) && tiles < 1 << 18;
+        check(enough, kernel, "tiles", tiles, "as many as the vocabulary has, at least 1, below 2^18")?;
         check(self.top <= LARGEST_TOP, kernel, "top", self.top, "at most 64")?;
+        check(self.ranks > 0, kernel, "ranks", self.ranks, "at least 1")?;
         check((1..=65_535).contains(&rows), kernel, "rows", rows, "from 1 to 65535")?;
-        Ok(Launch { kernel, grid: [tiles(self.vocabulary), rows, 1], block: 256, shared: 0, args: self })
-    }
-
-    /// The second half: adds the tiles up in order.
-    ///
-    /// # Errors
-    ///
-    /// A shape the kernel does not take.
-    pub fn combine(self, out: LogprobOut, rows: u32) -> Result<Launch<LogprobCombine>, Error> {
-        let kernel = "logprobs_combine";
-        check_rows(kernel, "rows", rows)?;
-        let Self { parts, top_logits, top_ids, logits, targets, stride, vocabulary, top } = self;
-        let tiles = tiles(vocabulary);
-        let args = LogprobCombine { out, parts, top_logits, top_ids, logits, targets, stride, tiles, top };
-        Ok(Launch { kernel, grid: [rows, 1, 1], block: 32, shared: 0, args })
+        Ok(Launch { kernel, grid: [tiles, rows, 1], block: 256, shared: 0, args: self })
     }
 }
 
@@ -85,17 +119,37 @@ pub struct LogprobOut {
     pub top_ids: Address,
 }
 
-/// The parameter of [`LogprobTiles::combine`].
+/// The last step: adds up the tiles of all ranks, in order.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LogprobCombine {
-    out: LogprobOut,
-    parts: Address,
-    top_logits: Address,
-    top_ids: Address,
-    logits: Address,
-    targets: Address,
-    stride: u64,
-    tiles: u32,
-    top: u32,
+    /// Where it goes.
+    pub out: LogprobOut,
+    /// `[ranks][rows][tiles]` of [`PART_BYTES`].
+    pub parts: Address,
+    /// `[ranks][rows][tiles][top]` f32.
+    pub top_logits: Address,
+    /// `[ranks][rows][tiles][top]` i32.
+    pub top_ids: Address,
+    /// `[ranks][rows]` f32.
+    pub target_logits: Address,
+    /// Ranks that the vocabulary is divided among.
+    pub ranks: u32,
+    /// Tiles of each.
+    pub tiles: u32,
+    /// How many of the most probable tokens are wanted.
+    pub top: u32,
+}
+
+impl LogprobCombine {
+    /// # Errors
+    ///
+    /// A shape the kernel does not take.
+    pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
+        let kernel = "logprobs_combine";
+        check_rows(kernel, "rows", rows)?;
+        check(self.ranks > 0, kernel, "ranks", self.ranks, "at least 1")?;
+        check(self.tiles > 0, kernel, "tiles", self.tiles, "at least 1")?;
+        Ok(Launch { kernel, grid: [rows, 1, 1], block: 32, shared: 0, args: self })
+    }
 }

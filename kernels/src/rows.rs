@@ -1,4 +1,4 @@
-//! Kernels that take rows one by one: embeddings, norms, the MLP's gate, FP8, keys and values into the cache.
+//! Kernels that take rows one by one: embeddings, norms, the MLP's gate, FP8, keys and values into the cache; sums over ranks.
 //!
 //! Rows are bf16, 16-byte aligned, and a multiple of 8 long.
 
@@ -44,12 +44,16 @@ pub(crate) fn check_scales(kernel: &'static str, fp8: bool, value_scales: Addres
 pub struct Embedding {
     /// `[rows][n]` bf16.
     pub out: Address,
-    /// `[vocabulary][n]` bf16.
+    /// `[count][n]` bf16.
     pub table: Address,
     /// `[rows]` i32.
     pub ids: Address,
     /// The length of a row.
     pub n: u32,
+    /// The id that the table begins with.
+    pub first: u32,
+    /// Rows of the table; other ids give zeros.
+    pub count: u32,
     /// Ids beyond it give NaN.
     pub vocabulary: u32,
 }
@@ -60,6 +64,33 @@ impl Embedding {
     /// A length the kernel does not take.
     pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
         by_row("embedding", rows, self.n, self)
+    }
+}
+
+/// What ranks have of the same values, added up in f32 in order of rank and rounded once.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct RankSum {
+    /// `[n]` bf16.
+    pub out: Address,
+    /// `[ranks][n]` bf16.
+    pub parts: Address,
+    /// How many values.
+    pub n: u32,
+    /// How many ranks.
+    pub ranks: u32,
+}
+
+impl RankSum {
+    /// # Errors
+    ///
+    /// A number of values that the kernel does not take.
+    pub fn launch(self) -> Result<Launch<Self>, Error> {
+        let kernel = "rank_sum";
+        let fits = self.n > 0 && self.n.is_multiple_of(8) && self.n <= i32::MAX as u32;
+        check(fits, kernel, "n", self.n, "a multiple of 8 from 8 to 2147483640")?;
+        check((1..=1 << 16).contains(&self.ranks), kernel, "ranks", self.ranks, "from 1 to 65536")?;
+        Ok(Launch { kernel, grid: [(self.n / 8).div_ceil(256), 1, 1], block: 256, shared: 0, args: self })
     }
 }
 

@@ -9,7 +9,7 @@ use rand::RngExt;
 use support::{Buffer, ORDERS, rng, run};
 use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles};
+use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles};
 
 #[derive(Clone, Debug, PartialEq)]
 struct Out {
@@ -22,35 +22,70 @@ struct Out {
 
 /// `logits`: rows of `stride`, of which `vocabulary` columns are real.
 fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targets: &[i32], top: usize) -> Out {
-    let (rows, tiles) = (targets.len(), tiles(vocabulary as u32) as usize);
-    let mut parts = Buffer::full(rows * tiles * PART_BYTES, u8::MAX);
-    let mut top_logits = Buffer::full(rows * tiles * top, f32::NAN);
-    let mut top_ids = Buffer::full(rows * tiles * top, i32::MIN);
+    divided(order, logits, stride, targets, top, &[0, vocabulary])
+}
+
+/// Each rank has the columns from one of `bounds` to the next.
+fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: usize, bounds: &[usize]) -> Out {
+    let (rows, ranks) = (targets.len(), bounds.len() - 1);
+    let tiles = bounds.windows(2).map(|own| tiles((own[1] - own[0]) as u32)).max().unwrap().max(1);
+    let slice = rows * tiles as usize;
+    let mut target_logits = Buffer::full(ranks * rows, f32::NAN);
+    let mut parts = Buffer::full(ranks * slice * PART_BYTES, u8::MAX);
+    let mut top_logits = Buffer::full(ranks * slice * top, f32::NAN);
+    let mut top_ids = Buffer::full(ranks * slice * top, i32::MIN);
     let [mut first, mut entropies, mut listed] = [rows, rows, rows * top].map(|len| Buffer::full(len, f32::NAN));
-    let [mut ranks, mut ids] = [rows, rows * top].map(|len| Buffer::full(len, i32::MIN));
+    let [mut above, mut ids] = [rows, rows * top].map(|len| Buffer::full(len, i32::MIN));
     let (logits, targets) = (Buffer::of(logits), Buffer::of(targets));
-    let args = LogprobTiles {
-        parts: parts.address_mut(),
-        top_logits: top_logits.address_mut(),
-        top_ids: top_ids.address_mut(),
-        logits: logits.address(),
-        targets: targets.address(),
-        stride: stride as u64,
-        vocabulary: vocabulary as u32,
-        top: top as u32,
-    };
-    let results = LogprobOut {
+    let after = |address: Address, bytes: usize| Address::new(address.get() + bytes as u64);
+    for (rank, own) in bounds.windows(2).enumerate() {
+        let args = LogprobTargets {
+            out: after(target_logits.address_mut(), rank * rows * 4),
+            logits: after(logits.address(), own[0] * 4),
+            targets: targets.address(),
+            stride: stride as u64,
+            rows: rows as u32,
+            first: own[0] as u32,
+            vocabulary: (own[1] - own[0]) as u32,
+        };
+        run(order, args.launch());
+    }
+    for (rank, own) in bounds.windows(2).enumerate() {
+        let args = LogprobTiles {
+            parts: after(parts.address_mut(), rank * slice * PART_BYTES),
+            top_logits: after(top_logits.address_mut(), rank * slice * top * 4),
+            top_ids: after(top_ids.address_mut(), rank * slice * top * 4),
+            logits: after(logits.address(), own[0] * 4),
+            target_logits: target_logits.address(),
+            stride: stride as u64,
+            first: own[0] as u32,
+            vocabulary: (own[1] - own[0]) as u32,
+            ranks: ranks as u32,
+            top: top as u32,
+        };
+        run(order, args.launch(rows as u32, tiles));
+    }
+    let out = LogprobOut {
         logprobs: first.address_mut(),
-        ranks: ranks.address_mut(),
+        ranks: above.address_mut(),
         entropies: entropies.address_mut(),
         top_logprobs: listed.address_mut(),
         top_ids: ids.address_mut(),
     };
+    let args = LogprobCombine {
+        out,
+        parts: parts.address(),
+        top_logits: top_logits.address(),
+        top_ids: top_ids.address(),
+        target_logits: target_logits.address(),
+        ranks: ranks as u32,
+        tiles,
+        top: top as u32,
+    };
     run(order, args.launch(rows as u32));
-    run(order, args.combine(results, rows as u32));
     Out {
         logprobs: first.values(),
-        ranks: ranks.values(),
+        ranks: above.values(),
         entropies: entropies.values(),
         top_logprobs: listed.values(),
         top_ids: ids.values(),
@@ -68,10 +103,14 @@ proptest! {
         top in 0usize..12,
         spread in 0.1f32..60.0,
         coarse in any::<bool>(),
+        ranks in 1usize..5,
         seed in any::<u64>(),
     ) {
         let mut rng = rng(seed, 0);
         let stride = vocabulary + padding;
+        // The first of four ranks has no tokens.
+        let bounds: Vec<usize> = (0..=ranks).map(|rank| if ranks == 4 { rank.max(1) - 1 } else { rank })
+            .map(|rank| vocabulary * rank / if ranks == 4 { 3 } else { ranks }).collect();
         // Coarse logits have ties. Padding columns would win if they were read.
         let one = |x: f32| if coarse { x.round() } else { x };
         let mut logits: Vec<f32> = (0..rows * stride).map(|_| one(rng.random_range(-spread..spread))).collect();
@@ -79,13 +118,13 @@ proptest! {
             row[vocabulary..].fill(1e30);
         }
         let targets: Vec<i32> = (0..rows).map(|_| rng.random_range(0..vocabulary as i32)).collect();
-        let out = logprobs(Order::Forward, &logits, vocabulary, stride, &targets, top);
+        let out = divided(Order::Forward, &logits, stride, &targets, top, &bounds);
         for order in ORDERS {
-            prop_assert_eq!(&logprobs(order, &logits, vocabulary, stride, &targets, top), &out);
+            prop_assert_eq!(&divided(order, &logits, stride, &targets, top, &bounds), &out);
         }
         for row in 0..rows {
             let all = &logits[row * stride..];
-            let alone = logprobs(Order::Forward, all, vocabulary, stride, &targets[row..=row], top);
+            let alone = divided(Order::Forward, all, stride, &targets[row..=row], top, &bounds);
             prop_assert_eq!(alone.logprobs[0].to_bits(), out.logprobs[row].to_bits());
             prop_assert_eq!(alone.entropies[0].to_bits(), out.entropies[row].to_bits());
             let x: Vec<f64> = all[..vocabulary].iter().map(|&x| f64::from(x)).collect();
@@ -131,15 +170,19 @@ fn what_does_not_fit_is_an_error() {
         top_logits: null,
         top_ids: null,
         logits: null,
-        targets: null,
+        target_logits: null,
         stride: 100,
+        first: 0,
         vocabulary: 101,
+        ranks: 1,
         top: 0,
     };
-    let refused = |args: LogprobTiles| args.launch(1).unwrap_err().to_string();
-    assert_eq!(refused(args), "logprobs_tile: vocabulary is 101, but must be from 1 to the stride, below 2^30");
+    let refused = |args: LogprobTiles, tiles| args.launch(1, tiles).unwrap_err().to_string();
+    assert_eq!(refused(args, 1), "logprobs_tile: vocabulary is 101, but must be at most the stride, below 2^30");
+    let args = LogprobTiles { vocabulary: 5000, stride: 5000, ..args };
     assert_eq!(
-        refused(LogprobTiles { vocabulary: 100, top: 65, ..args }),
-        "logprobs_tile: top is 65, but must be at most 64"
+        refused(args, 1),
+        "logprobs_tile: tiles is 1, but must be as many as the vocabulary has, at least 1, below 2^18"
     );
+    assert_eq!(refused(LogprobTiles { top: 65, ..args }, 2), "logprobs_tile: top is 65, but must be at most 64");
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rand::RngExt;
 use support::{Buffer, ORDERS, ULP, bits, e4m3, random, refused, rng, run, worst};
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::rows::{Embedding, Fp8Quantize, Fp8Scale, HEAD_SIZES, KvCache, RmsNorm, SiluMul};
+use surprisal_kernels::rows::{Embedding, Fp8Quantize, Fp8Scale, HEAD_SIZES, KvCache, RankSum, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Launch, SOURCES};
 
 /// Out, and the residual if there is one.
@@ -49,8 +49,41 @@ fn fp8_below(limit: f32, order: Order, x: &[bf16], n: usize) -> (Vec<u8>, Vec<f3
     (out.values(), scales.values())
 }
 
+fn rank_sum(order: Order, parts: &[bf16], ranks: usize) -> Vec<bf16> {
+    let n = parts.len() / ranks;
+    let (x, mut out) = (Buffer::of(parts), Buffer::full(n, bf16::NAN));
+    run(order, RankSum { out: out.address_mut(), parts: x.address(), n: n as u32, ranks: ranks as u32 }.launch());
+    out.values()
+}
+
 proptest! {
     #![proptest_config(support::cases(16))]
+
+    /// To float64, and to the bit in order of rank: also where large addends cancel.
+    #[test]
+    fn ranks_are_added_in_order(ranks in 1usize..10, vectors in 1usize..600, seed in any::<u64>()) {
+        let n = vectors * 8;
+        let mut rng = rng(seed, 0);
+        let mut parts = random(&mut rng, ranks * n, 3.0);
+        for value in parts.iter_mut().step_by(3) {
+            *value = bf16::from_f32(value.to_f32() * 1e4);
+        }
+        let out = rank_sum(Order::Forward, &parts, ranks);
+        for order in ORDERS {
+            prop_assert_eq!(bits(&rank_sum(order, &parts, ranks)), bits(&out));
+        }
+        for (i, out) in out.iter().enumerate() {
+            let own = || parts.iter().skip(i).step_by(n);
+            let chain = own().fold(0.0, |sum, x| sum + x.to_f32());
+            prop_assert_eq!(out.to_bits(), bf16::from_f32(chain).to_bits());
+            let (sum, size): (f64, f64) = own().fold((0.0, 0.0), |(sum, size), x| (sum + x.to_f64(), size + x.to_f64().abs()));
+            prop_assert!((out.to_f64() - sum).abs() <= ULP * sum.abs() + 1e-6 * size, "{} {}", out, sum);
+        }
+        // Where a value lies among others, and how many there are, does not matter.
+        let half = (vectors / 2).max(1) * 8;
+        let first: Vec<bf16> = parts.chunks(n).flat_map(|part| &part[n - half..]).copied().collect();
+        prop_assert_eq!(bits(&rank_sum(Order::Forward, &first, ranks)), bits(&out[n - half..]));
+    }
 
     #[test]
     fn rms_norm_matches_float64(rows in 1usize..4, vectors in 1usize..700, fused in any::<bool>(), seed in any::<u64>()) {
@@ -312,9 +345,23 @@ fn embeddings_are_rows_of_the_table() {
                 table: from.address(),
                 ids: listed.address(),
                 n: n as u32,
+                first: 0,
+                count: vocabulary as u32,
                 vocabulary: vocabulary as u32,
             };
             run(order, args.launch(ids.len() as u32));
+            // Of a rank that has rows 3 to 5, the others' are zeros.
+            let mut own = Buffer::full(ids.len() * n, bf16::NAN);
+            let rows = Buffer::of(&table[3 * n..6 * n]);
+            let part = Embedding { out: own.address_mut(), table: rows.address(), first: 3, count: 3, ..args };
+            run(order, part.launch(ids.len() as u32));
+            for (row, &id) in own.values().chunks(n).zip(&ids) {
+                match id {
+                    3 => assert_eq!(bits(row), bits(&table[3 * n..4 * n])),
+                    0 | 10 => assert!(row.iter().all(|x| x.to_bits() == 0)),
+                    _ => assert!(row.iter().all(|x| x.is_nan())),
+                }
+            }
             for (row, &id) in out.values().chunks(n).zip(&ids) {
                 match usize::try_from(id).ok().filter(|&id| id < vocabulary) {
                     Some(id) => assert_eq!(bits(row), bits(&table[id * n..][..n])),

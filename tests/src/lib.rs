@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: random checkpoints, an independent float64 Llama, and a server on a free port.
 
+pub mod golden;
 pub mod large;
 pub mod reference;
 pub mod server;

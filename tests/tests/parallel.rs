@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,10 +12,11 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::{
-    BackendError, Communicator, CpuBackend, CpuConfig, CpuGroup, Engine, Event, Extras, Generation, Query, RankLost,
-    Sampling, SchedulerConfig, ScoreError, Scorer, Scores, ThreadCommunicator,
+    BackendError, Communicator, CpuBackend, CpuConfig, Engine, Event, Extras, Generation, Query, RankLost, Sampling,
+    SchedulerConfig, ScoreError, Scorer, Scores, ThreadCommunicator,
 };
 use surprisal_model::Checkpoint;
+use surprisal_tests::golden::{case, fixtures};
 use surprisal_tests::large::{self, Layout};
 use surprisal_tests::reference;
 use surprisal_tests::tiny::{TinyLlama, random_tokens};
@@ -27,7 +28,7 @@ fn config() -> CpuConfig {
 }
 
 fn group(dir: &Path, ranks: usize, scheduler: SchedulerConfig) -> Engine {
-    let backend = CpuGroup::load(&Checkpoint::open(dir).unwrap(), config(), ranks).unwrap();
+    let backend = CpuBackend::load_group(&Checkpoint::open(dir).unwrap(), config(), ranks).unwrap();
     let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
     Engine::start("group".into(), fingerprint, device, backend, scheduler).unwrap()
 }
@@ -50,22 +51,6 @@ fn differences<T: Copy + Into<f64>>(got: &[f32], want: &[T]) -> (f64, f64) {
     let all: Vec<f64> = got.iter().zip(want).map(|(&got, &want)| (f64::from(got) - want.into()).abs()).collect();
     let squares: f64 = all.iter().map(|difference| difference * difference).sum();
     (all.iter().copied().fold(0.0, f64::max), (squares / all.len() as f64).sqrt())
-}
-
-fn fixtures() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir("golden").unwrap().map(|entry| entry.unwrap().path());
-    let mut fixtures: Vec<_> = entries.filter(|path| path.join("expected.json").exists()).collect();
-    fixtures.sort();
-    fixtures
-}
-
-/// A text's tokens, and their log-probabilities by transformers in float64.
-fn case(dir: &Path) -> (Vec<u32>, Vec<f64>) {
-    let expected: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(dir.join("expected.json")).unwrap()).unwrap();
-    let case = |field: &str| expected["cases"][0][field].as_array().unwrap().iter();
-    let tokens = case("tokens").map(|token| token.as_u64().unwrap() as u32).collect();
-    (tokens, case("logprobs").map(|logprob| logprob.as_f64().unwrap()).collect())
 }
 
 /// Every architecture and option, and more ranks than it has key-value heads, or heads, or panels of the vocabulary.
@@ -196,7 +181,7 @@ fn a_rank_that_dies_fails_what_was_asked_and_comes_back() {
         let load = move || {
             let mortal = |inner| Box::new(Mortal { inner, left: Arc::clone(&kept) }) as Box<dyn Communicator>;
             let ranks = ThreadCommunicator::group(3).into_iter().map(mortal).collect();
-            CpuGroup::load_over(&Checkpoint::open(&path).unwrap(), config(), ranks)
+            CpuBackend::load_group_over(&Checkpoint::open(&path).unwrap(), config(), ranks)
                 .map_err(|error| BackendError(error.to_string()))
         };
         let backend = load().unwrap();
@@ -242,7 +227,7 @@ fn a_rank_reads_its_own_weights_alone() {
     assert_eq!(read, want);
     let error = checkpoint.read_part(name, shape, [0..model.hidden, half..columns], |_, _| ()).unwrap_err().to_string();
     assert!(error.contains(&format!("NaN at index {}", row * columns + columns - 1)), "{error}");
-    let error = CpuGroup::load(&checkpoint, config(), 2).unwrap_err().to_string();
+    let error = CpuBackend::load_group(&checkpoint, config(), 2).unwrap_err().to_string();
     assert!(error.contains(name), "{error}");
 }
 

@@ -1,6 +1,6 @@
-//! Where the native engine computes: a GPU if one was asked for, or found, and the CPU otherwise.
+//! Where the native engine computes: GPUs if they were asked for, or found, and the CPU otherwise.
 
-use surprisal_engine::{Backend, BackendError, CpuBackend, CpuGroup, Engine, LoadError};
+use surprisal_engine::{Backend, BackendError, CpuBackend, Engine, LoadError};
 use surprisal_model::Checkpoint;
 
 use crate::error::Error;
@@ -13,8 +13,8 @@ pub(crate) fn start(
     open: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
 ) -> Result<Engine, Error> {
     #[cfg(feature = "cuda")]
-    if let Some(gpu) = gpu::find(settings)? {
-        return gpu::start(gpu, checkpoint, settings, open);
+    if let Some(gpus) = gpu::find(settings)? {
+        return gpu::start(gpus, checkpoint, settings, open);
     }
     #[cfg(not(feature = "cuda"))]
     if matches!(settings.device, DeviceChoice::Cuda(_)) {
@@ -30,7 +30,7 @@ pub(crate) fn start(
             Ok((backend.fingerprint().to_owned(), backend.device(), backend))
         }),
         ranks => lasting(checkpoint, settings, open, move |checkpoint| {
-            let backend = CpuGroup::load(checkpoint, config, ranks)?;
+            let backend = CpuBackend::load_group(checkpoint, config, ranks)?;
             Ok((backend.fingerprint().to_owned(), backend.device(), backend))
         }),
     }
@@ -66,7 +66,7 @@ fn anew<B>(
 
 #[cfg(feature = "cuda")]
 mod gpu {
-    //! The GPU's part, of programs that were built with it.
+    //! The GPUs' part, of programs that were built with it.
 
     use std::path::PathBuf;
     use std::sync::Mutex;
@@ -77,23 +77,23 @@ mod gpu {
     use super::*;
     use crate::settings::{CacheType, Dtype};
 
-    /// A GPU that is ready, and its index.
+    /// GPUs that are ready, one for each rank, and the first one's index.
     pub(super) struct Found {
-        index: usize,
-        gpu: Gpu,
+        first: usize,
+        gpus: Vec<Gpu>,
     }
 
-    /// None if the CPU is to compute. That there is no GPU is an error only if one was asked for.
+    /// None if the CPU is to compute. That there are too few GPUs is an error only if they were asked for.
     pub(super) fn find(settings: &Settings) -> Result<Option<Found>, Error> {
+        let open = |first| open(first, settings.tensor_parallel_size).map(|gpus| Some(Found { first, gpus }));
         match settings.device {
-            DeviceChoice::Cuda(index) => Ok(Some(Found { index, gpu: open(index).map_err(LoadError::from)? })),
+            DeviceChoice::Cuda(first) => Ok(open(first).map_err(LoadError::from)?),
             DeviceChoice::Auto if settings.is_for_gpu() => match open(0) {
-                Ok(gpu) => Ok(Some(Found { index: 0, gpu })),
-                Err(error) if settings.needs_gpu() => Err(LoadError::from(error).into()),
-                Err(error) => {
+                Err(error) if !settings.needs_gpu() => {
                     eprintln!("computing on the CPU: {error}");
                     Ok(None)
                 }
+                found => Ok(found.map_err(LoadError::from)?),
             },
             DeviceChoice::Auto | DeviceChoice::Cpu => Ok(None),
         }
@@ -105,12 +105,22 @@ mod gpu {
         settings: &Settings,
         reopen: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
     ) -> Result<Engine, Error> {
-        let (config, Found { index, gpu }) = (config(settings), found);
-        let found = Mutex::new(Some(gpu));
+        let (config, ranks, Found { first, gpus }) = (config(settings), settings.tensor_parallel_size, found);
+        let found = Mutex::new(Some(gpus));
+        // Those that were found, and after them, should their engine die, the same ones opened anew.
+        let take = move || {
+            let gpus = found.lock().ok().and_then(|mut found| found.take());
+            gpus.map_or_else(|| open(first, ranks), Ok)
+        };
+        if ranks > 1 {
+            return lasting(checkpoint, settings, reopen, move |checkpoint| {
+                let backend = CudaBackend::load_group(take()?, checkpoint, config)?;
+                Ok((backend.fingerprint().to_owned(), backend.device(), backend))
+            });
+        }
         lasting(checkpoint, settings, reopen, move |checkpoint| {
-            // The one that was found, and after it, should its engine die, the same one opened anew.
-            let gpu = found.lock().ok().and_then(|mut found| found.take());
-            let backend = CudaBackend::load(gpu.map_or_else(|| open(index), Ok)?, checkpoint, config)?;
+            let gpu = take()?.pop().ok_or_else(|| BackendError("no GPU was opened".to_owned()))?;
+            let backend = CudaBackend::load(gpu, checkpoint, config)?;
             Ok((backend.fingerprint().to_owned(), backend.device(), backend))
         })
     }
@@ -126,10 +136,13 @@ mod gpu {
         }
     }
 
-    /// Kernels that are compiled here are kept in the user's cache folder, if there is one.
-    fn open(index: usize) -> Result<Gpu, BackendError> {
+    /// So many GPUs from an index on. Kernels that are compiled here are kept in the user's cache folder, if there is one.
+    fn open(first: usize, ranks: usize) -> Result<Vec<Gpu>, BackendError> {
         let cache: Option<PathBuf> =
             etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("surprisal").join("kernels"));
-        Gpu::open(index, cache.as_deref())
+        match ranks {
+            1 => Ok(vec![Gpu::open(first, cache.as_deref())?]),
+            ranks => Gpu::open_group(first, ranks, cache.as_deref()),
+        }
     }
 }

@@ -23,7 +23,8 @@ pub(crate) struct Args {
     /// Which engine computes [default: auto]
     #[arg(long, env = "SURPRISAL_ENGINE")]
     engine: Option<EngineChoice>,
-    /// Where the native engine computes: auto (the first GPU, if there is one), cpu, cuda or cuda:N [default: auto]
+    /// Where the native engine computes: auto (the first GPU, if there is one), cpu, cuda or cuda:N; with ranks, on as many GPUs from
+    /// there on [default: auto]
     #[arg(long, env = "SURPRISAL_DEVICE")]
     device: Option<DeviceChoice>,
     /// Quantise on load, as mistralrs names it: q8_0, q4k, ... [default: not at all]
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     /// Compute threads; 0 means one a core [default: 0]
     #[arg(long, env = "SURPRISAL_THREADS")]
     threads: Option<usize>,
-    /// Ranks that the model is divided among, on the CPU; each has its part of the threads and of the cache [default: 1]
+    /// Ranks that the model is divided among: GPUs, or parts of the CPU's threads; each has its part of the cache [default: 1]
     #[arg(long, env = "SURPRISAL_TENSOR_PARALLEL_SIZE")]
     tensor_parallel_size: Option<usize>,
     /// Memory for the KV cache, in MiB [default: 1024; on a GPU all that is left]

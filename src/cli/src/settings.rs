@@ -26,10 +26,10 @@ pub(crate) enum EngineChoice {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) enum DeviceChoice {
-    /// The first GPU if there is one, else the CPU.
+    /// The first GPUs if there are as many as ranks, else the CPU.
     Auto,
     Cpu,
-    /// The GPU of this index.
+    /// The GPU of this index, or as many as there are ranks, from it on.
     Cuda(usize),
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct Settings {
     pub(crate) kv_cache_dtype: CacheType,
     /// Compute threads; 0 means one a core.
     pub(crate) threads: usize,
-    /// Ranks that the model is divided among; each has its part of the threads and of the cache.
+    /// Ranks that the model is divided among, on as many GPUs or on the CPU's threads; each has its part of the cache.
     pub(crate) tensor_parallel_size: usize,
     /// Memory for the KV cache, in MiB; if none is said, 1024 on a CPU, and all that is left on a GPU.
     pub(crate) cache_mib: Option<usize>,
@@ -246,12 +246,6 @@ impl Settings {
 
     /// Refuses what a GPU would not heed.
     fn check_for_gpu(&self) -> Result<(), Error> {
-        if matches!(self.device, DeviceChoice::Cuda(_)) && self.tensor_parallel_size > 1 {
-            return Err(Error::Usage(format!(
-                "tensor_parallel_size is {}, but one GPU computes alone: leave it at 1, or set device to cpu",
-                self.tensor_parallel_size
-            )));
-        }
         if self.device == DeviceChoice::Cpu && self.needs_gpu() {
             return Err(Error::Usage(NEEDS_GPU.to_owned()));
         }
@@ -266,9 +260,7 @@ impl Settings {
 
     /// Whether the numbers asked for are those of a GPU.
     pub(crate) fn is_for_gpu(&self) -> bool {
-        matches!(self.dtype, Dtype::Auto | Dtype::Bf16 | Dtype::Fp8)
-            && self.activations == ActivationType::F32
-            && self.tensor_parallel_size == 1
+        matches!(self.dtype, Dtype::Auto | Dtype::Bf16 | Dtype::Fp8) && self.activations == ActivationType::F32
     }
 
     /// Whether they are those of a GPU alone.

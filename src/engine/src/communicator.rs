@@ -5,6 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
+use crate::backend::BackendError;
+
 /// Values that one task adds up.
 const TASK_VALUES: usize = 1 << 14;
 
@@ -16,6 +18,12 @@ pub struct RankLost {
     pub rank: usize,
     /// Ranks of the group.
     pub size: usize,
+}
+
+impl From<RankLost> for BackendError {
+    fn from(lost: RankLost) -> Self {
+        Self(lost.to_string())
+    }
 }
 
 /// One rank's end of a group, all of whose ranks ask for the same things in the same order.

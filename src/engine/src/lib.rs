@@ -13,7 +13,9 @@ mod cpu;
 pub mod cuda;
 mod draw;
 mod engine;
+mod group;
 mod histogram;
+mod part;
 mod queue;
 mod running;
 mod scheduler;
@@ -25,9 +27,10 @@ pub use backend::{
     TokenScore,
 };
 pub use communicator::{Communicator, RankLost, ThreadCommunicator};
-pub use cpu::{Activations, CpuBackend, CpuConfig, CpuGroup, Instructions, LoadError, Probe, WeightType, vector_bits};
+pub use cpu::{Activations, CpuBackend, CpuConfig, Instructions, LoadError, Probe, WeightType, vector_bits};
 pub use draw::{Draw, Sampling};
 pub use engine::{Engine, Rebuild};
+pub use group::Group;
 pub use histogram::Histogram;
 pub use scheduler::{Progress, QueryId, Scheduler, SchedulerConfig, Step};
 pub use scorer::{

@@ -179,10 +179,9 @@ impl Checkpoint {
     ///
     /// As [`tensor_f32`](Self::tensor_f32).
     pub fn read_slabs(&self, name: &str, shape: &[usize], each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
-        let columns = shape.last().copied().unwrap_or(1);
-        let rows = shape.iter().rev().skip(1).product();
         self.check_tensor(name, shape)?;
-        self.read(name, columns, [0..rows, 0..columns], each)
+        let all = whole(shape);
+        self.read(name, all[1].end, all, each)
     }
 
     /// As [`read_slabs`](Self::read_slabs), but only these rows and columns of a matrix; the first row of them has index 0.
@@ -262,25 +261,54 @@ impl Checkpoint {
     ///
     /// As [`Checkpoint::tensor_f32`].
     pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
+        self.part_bf16(name, shape, whole(shape))
+    }
+
+    /// As [`tensor_bf16`](Self::tensor_bf16), but only these rows and columns, where a column is an index of the last dimension
+    /// and a row one of all others. Nothing else of it is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`tensor_f32`](Self::tensor_f32), but for values that are not read.
+    ///
+    /// # Panics
+    ///
+    /// Rows or columns beyond the tensor.
+    pub fn part_bf16(&self, name: &str, shape: &[usize], own: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
+        let [rows, columns] = whole(shape);
+        assert!(own[0].end <= rows.end && own[1].end <= columns.end, "{own:?} is no part of {shape:?}");
+        self.check_tensor(name, shape)?;
         let (info, shard) = self.find(name)?;
         if info.dtype != Dtype::BF16 {
             let mut bytes = Vec::new();
-            let round = |value: &f32| bf16::from_f32(*value).to_le_bytes();
-            self.read_slabs(name, shape, |_, slab| bytes.extend(slab.iter().flat_map(round)))?;
+            self.read(name, columns.end, own, |_, slab| {
+                bytes.par_extend(slab.par_iter().flat_map_iter(|&value| bf16::from_f32(value).to_le_bytes()));
+            })?;
             return Ok(Cow::Owned(bytes));
         }
-        self.check_tensor(name, shape)?;
-        let (bytes, value) = (shard.bytes(info), |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]));
+        let [rows, own] = own;
+        let row = columns.end * 2;
+        let span = &shard.bytes(info)[rows.start * row..rows.end * row];
+        let bytes = if own.len() == columns.end {
+            Cow::Borrowed(span)
+        } else {
+            let part = span.par_chunks_exact(row.max(1)).flat_map_iter(|row| row[own.start * 2..own.end * 2].to_vec());
+            Cow::Owned(part.collect())
+        };
+        let value = |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]);
         match bytes.par_chunks_exact(2).position_any(|pair| !value(pair).is_finite()) {
             None => {
                 self.observe(Reading::Weights, bytes.len());
-                Ok(Cow::Borrowed(bytes))
+                Ok(bytes)
             }
-            Some(at) => Err(Error::Tensor {
-                name: name.to_owned(),
-                expected: "finite values".to_owned(),
-                found: format!("{} at index {at}", value(&bytes[2 * at..])),
-            }),
+            Some(at) => {
+                let index = (rows.start + at / own.len()) * columns.end + own.start + at % own.len();
+                Err(Error::Tensor {
+                    name: name.to_owned(),
+                    expected: "finite values".to_owned(),
+                    found: format!("{} at index {index}", value(&bytes[2 * at..])),
+                })
+            }
         }
     }
 
@@ -296,24 +324,53 @@ impl Checkpoint {
     ///
     /// As [`Checkpoint::tensor_f32`].
     pub fn tensor_fp8(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
+        self.part_fp8(name, [rows, columns], [0..rows, 0..columns])
+    }
+
+    /// As [`tensor_fp8`](Self::tensor_fp8), but only these rows and columns; nothing else of it is read, nor quantised with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`tensor_f32`](Self::tensor_f32), but for values that are not read.
+    ///
+    /// # Panics
+    ///
+    /// Rows or columns beyond the matrix.
+    pub fn part_fp8(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        own: [Range<usize>; 2],
+    ) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
         let (info, shard) = self.find(name)?;
         let quantization = match self.config.quantization {
             Some(quantization @ Quantization::Rows { .. }) if info.dtype == Dtype::F8_E4M3 => quantization,
             _ => {
-                let (bytes, scales) = quantise_rows(&self.tensor_f32(name, &[rows, columns])?, columns);
+                let (columns, mut values) = (own[1].len(), Vec::new());
+                self.read_part(name, shape, own, |_, slab| values.extend_from_slice(slab))?;
+                let (bytes, scales) = quantise_rows(&values, columns);
                 return Ok((Cow::Owned(bytes), scales));
             }
         };
-        self.check_tensor(name, &[rows, columns])?;
+        assert!(own[0].end <= shape[0] && own[1].end <= shape[1], "{own:?} is no part of {shape:?}");
+        self.check_tensor(name, &shape)?;
         let scale = format!("{name}{}", quantization.suffix());
         let scales = self.tensor_f32(&scale, &self.find(&scale)?.0.shape)?;
-        let bytes = shard.bytes(info);
+        let ([rows, own], columns) = (own, shape[1]);
+        let span = &shard.bytes(info)[rows.start * columns..rows.end * columns];
+        let bytes = if own.len() == columns {
+            Cow::Borrowed(span)
+        } else {
+            let part = span.par_chunks_exact(columns.max(1)).flat_map_iter(|row| row[own.clone()].to_vec());
+            Cow::Owned(part.collect())
+        };
         if let Some(at) = bytes.par_iter().position_any(|byte| byte & 0x7f == 0x7f) {
-            let (expected, found) = ("finite values".to_owned(), format!("NaN at index {at}"));
+            let index = (rows.start + at / own.len()) * columns + own.start + at % own.len();
+            let (expected, found) = ("finite values".to_owned(), format!("NaN at index {index}"));
             return Err(Error::Tensor { name: name.to_owned(), expected, found });
         }
-        let scales = if scales.len() == 1 { vec![scales[0]; rows] } else { scales };
-        Ok((Cow::Borrowed(bytes), scales))
+        let scales = if scales.len() == 1 { vec![scales[0]; rows.len()] } else { scales[rows].to_vec() };
+        Ok((bytes, scales))
     }
 
     /// A tensor's header, and the file that has it.
@@ -347,6 +404,12 @@ impl Checkpoint {
         }
         Ok(known.insert(hasher.finalize().to_hex()[..16].to_owned()).clone())
     }
+}
+
+/// All rows and columns of a tensor.
+fn whole(shape: &[usize]) -> [Range<usize>; 2] {
+    let columns = shape.last().copied().unwrap_or(1);
+    [0..shape.iter().rev().skip(1).product(), 0..columns]
 }
 
 /// Values of a type in f32, little endian.

@@ -10,11 +10,11 @@ use super::kv::LayerKv;
 use super::math;
 use super::matrix::{Compute, Write, multiply};
 use super::panels::{PANEL, Panels, Row, panels_for};
-use super::part::Part;
 use super::rope::{Angles, Rope};
 use super::weights::{WeightType, Weights};
 use crate::backend::ForwardBatch;
 use crate::communicator::{Communicator, RankLost};
+use crate::part::Part;
 
 /// One decoder layer.
 #[derive(Debug)]

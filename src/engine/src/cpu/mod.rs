@@ -2,7 +2,6 @@
 
 mod attention;
 mod bf16;
-mod group;
 mod head;
 mod instructions;
 mod kv;
@@ -10,7 +9,6 @@ mod llama;
 mod math;
 mod matrix;
 mod panels;
-mod part;
 mod probe;
 mod rope;
 mod sums;
@@ -22,17 +20,20 @@ use pulp::Arch;
 use surprisal_model::Checkpoint;
 
 use crate::backend::{BLOCK_TOKENS, Backend, BackendError, ForwardBatch, Hidden, Limits, TokenScore};
-use crate::communicator::RankLost;
-pub use group::CpuGroup;
+use crate::communicator::{Communicator, RankLost, ThreadCommunicator};
+use crate::group::Group;
+use crate::part::{GROUP_TOKENS, Part};
 use head::Head;
 pub use instructions::Instructions;
 use kv::{HiddenStore, LayerKv};
 use llama::{Llama, Ranks};
 use matrix::Compute;
 use panels::{PANEL, Panels, panels_for};
-use part::Part;
 pub use probe::Probe;
 pub use weights::WeightType;
+
+// A rank's part of the vocabulary is whole panels.
+const _: () = assert!(GROUP_TOKENS == PANEL);
 
 /// Changed whenever a change of the code changes bits.
 const NUMERICS: u32 = 2;
@@ -143,11 +144,36 @@ pub struct CpuBackend {
 impl CpuBackend {
     /// Loads a checkpoint and allocates its KV cache.
     pub fn load(checkpoint: &Checkpoint, config: CpuConfig) -> Result<Self, LoadError> {
-        Self::load_part(checkpoint, config, None)
+        Self::load_part(checkpoint, config, None, &checkpoint.fingerprint()?)
     }
 
-    /// Loads one rank's part; `config` is the whole group's.
-    fn load_part(checkpoint: &Checkpoint, config: CpuConfig, ranks: Ranks) -> Result<Self, LoadError> {
+    /// Loads a checkpoint in `ranks` parts, each by a thread that reads no other's; the threads and the memory of `config` are
+    /// divided among them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_group(checkpoint: &Checkpoint, config: CpuConfig, ranks: usize) -> Result<Group, LoadError> {
+        let ranks = ThreadCommunicator::group(ranks.max(1));
+        Self::load_group_over(checkpoint, config, ranks.into_iter().map(|rank| Box::new(rank) as _).collect())
+    }
+
+    /// As [`load_group`](Self::load_group), over the ranks of any group.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_group_over(
+        checkpoint: &Checkpoint,
+        config: CpuConfig,
+        ranks: Vec<Box<dyn Communicator>>,
+    ) -> Result<Group, LoadError> {
+        let weights = checkpoint.fingerprint()?;
+        let parts = Group::load(ranks, |rank| Self::load_part(checkpoint, config, Some(rank), &weights))?;
+        let first = parts.first().map(|first| (first.fingerprint.clone(), first.device())).unwrap_or_default();
+        Group::start(parts, first)
+    }
+
+    /// Loads one rank's part; `config` is the whole group's, `hash` of the weights.
+    fn load_part(checkpoint: &Checkpoint, config: CpuConfig, ranks: Ranks, hash: &str) -> Result<Self, LoadError> {
         let model_config = checkpoint.config();
         let part = ranks.as_ref().map_or(Part::WHOLE, |own| Part { rank: own.rank(), size: own.size() });
         let block = block_bytes(checkpoint, part.size);
@@ -167,10 +193,8 @@ impl CpuBackend {
         let weights = config.weights.unwrap_or(stored);
         // Before memory is taken for a configuration that its tensors do not bear out, or for a damaged file.
         checkpoint.check()?;
-        let hash = checkpoint.fingerprint()?;
         let model = pool.install(|| Llama::load(checkpoint, weights, compute, part))?;
-        let group = if part.size > 1 { format!("-tp{}", part.size) } else { String::new() };
-        let numerics = format!("{}{}-cpu-{NUMERICS}{group}", weights.name(), compute.activations.suffix());
+        let numerics = format!("{}{}-cpu-{NUMERICS}{}", weights.name(), compute.activations.suffix(), part.suffix());
         let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();
         Ok(Self {
             compute,
@@ -205,7 +229,7 @@ pub fn vector_bits() -> usize {
 fn block_bytes(checkpoint: &Checkpoint, ranks: usize) -> usize {
     let config = checkpoint.config();
     let head_columns = panels_for(config.head_dim) * PANEL;
-    let kv_heads: usize = (0..ranks).map(|rank| Part { rank, size: ranks }.heads(config).1.len()).sum();
+    let kv_heads: usize = Part::all(ranks).map(|part| part.heads(config).1.len()).sum();
     let kv = 2 * config.layers * kv_heads * head_columns * BLOCK_TOKENS;
     (kv + ranks * panels_for(config.hidden_size) * PANEL) * size_of::<f32>()
 }
@@ -216,7 +240,7 @@ impl Backend for CpuBackend {
     }
 
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
-        self.computed(batch).map_err(|lost| BackendError(lost.to_string()))
+        Ok(self.computed(batch)?)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use surprisal_kernels::{Address, Launch};
 
+use super::collective::Collective;
 use crate::backend::BackendError;
 
 /// Rows of a product are computed in whole tiles of so many; what is beyond the last row is never read.
@@ -41,6 +42,18 @@ impl Region {
         match at.checked_add(bytes) {
             Some(end) if end <= self.bytes => Ok(Self { address: Address::new(self.address.get() + at as u64), bytes }),
             _ => Err(BackendError(format!("{bytes} bytes at {at} of a region of {}", self.bytes))),
+        }
+    }
+
+    /// The `index`th of so many slices of one length.
+    ///
+    /// # Errors
+    ///
+    /// It is not so many slices.
+    pub fn slice(&self, index: usize, of: usize) -> Result<Self, BackendError> {
+        match self.bytes.checked_rem(of) {
+            Some(0) => self.part(index * (self.bytes / of), self.bytes / of),
+            _ => Err(BackendError(format!("{} bytes are not {of} slices of one length", self.bytes))),
         }
     }
 
@@ -136,8 +149,8 @@ impl Product {
     }
 }
 
-/// A device with one queue: everything happens in the order it was asked for.
-pub trait Accelerator: Send + 'static {
+/// A device with one queue: everything happens in the order it was asked for, what it tells other ranks too.
+pub trait Accelerator: Collective + Send + 'static {
     /// For people to read.
     fn name(&self) -> String;
 

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace};
-use surprisal_kernels::rows::{Embedding, Fp8Quantize, KvCache, RmsNorm, SiluMul};
+use surprisal_kernels::rows::{Embedding, Fp8Quantize, KvCache, RankSum, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Error, Launch};
 
 use super::accelerator::{Accelerator, Product, Region, Scales};
@@ -27,14 +27,22 @@ pub(super) struct Pass<'a, A> {
     pub(super) plan: &'a Plan,
 }
 
+/// Rows `first..first + count` of `of`.
+#[derive(Clone, Copy)]
+pub(super) struct Table {
+    pub(super) rows: Region,
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) of: usize,
+}
+
 impl<A: Accelerator> Pass<'_, A> {
     /// Runs the plan's tokens, keeps hidden states, and returns what was asked for.
     pub(super) fn run(&mut self) -> Result<Vec<TokenScore>, BackendError> {
         self.device.write(self.work.ints, &int_bytes(&self.plan.ints))?;
         let rows = self.plan.tokens.len();
         if rows > 0 {
-            let tokens = self.ints(&self.plan.tokens)?;
-            self.gather(self.work.residual, self.weights.embedding, self.shape.vocab, tokens, rows)?;
+            self.embed(rows)?;
             self.layers(rows)?;
         }
         // What is kept is kept after what was kept before is read.
@@ -58,10 +66,12 @@ impl<A: Accelerator> Pass<'_, A> {
             self.prefill(index)?;
             self.decode(index)?;
             self.product(work.delta, work.attended, &layer.output, rows)?;
+            self.sum_ranks(rows)?;
             self.norm(layer.mlp_norm, Some(work.delta), normed, rows)?;
             self.product(work.gate_up, normed, &layer.gate_up, rows)?;
             self.silu_mul(rows)?;
             self.product(work.delta, work.inner, &layer.down, rows)?;
+            self.sum_ranks(rows)?;
         }
         self.norm(self.weights.norm, Some(work.delta), normed, rows)
     }
@@ -83,15 +93,50 @@ impl<A: Accelerator> Pass<'_, A> {
         unsafe { self.device.launch(&launch?) }
     }
 
+    /// Embeddings of the batch's tokens into `residual`. Of those whose rows it does not have, a rank adds zeros.
+    fn embed(&mut self, rows: usize) -> Done {
+        let (work, own) = (self.work, &self.shape.own.vocab);
+        let table = Table { rows: self.weights.embedding, first: own.start, count: own.len(), of: self.shape.vocab };
+        let tokens = self.ints(&self.plan.tokens)?;
+        if self.shape.part.size == 1 {
+            return self.gather(work.residual, table, tokens, rows);
+        }
+        self.gather(work.delta, table, tokens, rows)?;
+        self.sum_ranks(rows)?;
+        let bytes = rows * self.shape.hidden * 2;
+        self.device.copy(work.delta, work.residual.part(0, bytes)?)
+    }
+
+    /// Makes of what ranks have in `delta` their sum, each rank a slice of it; a value's bits are its own wherever it lies.
+    fn sum_ranks(&mut self, rows: usize) -> Done {
+        let (ranks, slice) = (self.shape.part.size, self.shape.sum_slice(rows));
+        if ranks == 1 {
+            return Ok(());
+        }
+        let all = self.work.delta.part(0, ranks * slice)?;
+        let addends = self.work.addends.part(0, ranks * slice)?;
+        self.device.exchange(all, addends)?;
+        let args = RankSum {
+            out: all.slice(self.shape.part.rank, ranks)?.holding(slice)?,
+            parts: addends.holding(ranks * slice)?,
+            n: (slice / 2) as u32,
+            ranks: ranks as u32,
+        };
+        self.launch(args.launch())?;
+        self.device.gather(all)
+    }
+
     /// Rows of a matrix as wide as the residual stream, by their indices.
-    pub(super) fn gather(&mut self, out: Region, table: Region, table_rows: usize, ids: Address, rows: usize) -> Done {
+    pub(super) fn gather(&mut self, out: Region, table: Table, ids: Address, rows: usize) -> Done {
         let row = self.shape.hidden * 2;
         let args = Embedding {
             out: out.holding(rows * row)?,
-            table: table.holding(table_rows * row)?,
+            table: table.rows.holding(table.count * row)?,
             ids,
             n: self.shape.hidden as u32,
-            vocabulary: table_rows as u32,
+            first: table.first as u32,
+            count: table.count as u32,
+            vocabulary: table.of as u32,
         };
         self.launch(args.launch(rows as u32))
     }

@@ -13,6 +13,8 @@ use surprisal_kernels::rows::Fp8Scale;
 use surprisal_kernels::{Address, Device, Launch};
 
 use super::accelerator::{Accelerator, Product, Region, Scales};
+use super::collective::Collective;
+use super::nccl::{self, Peers};
 use super::products::Products;
 use crate::backend::BackendError;
 
@@ -29,6 +31,10 @@ pub struct Gpu {
     /// Which of them is next.
     turn: usize,
     memory: Vec<Region>,
+    /// When what is read is there.
+    done: Event,
+    /// Its end of a group, if there are others.
+    peers: Option<Peers>,
     context: Arc<CudaContext>,
     numerics: String,
 }
@@ -42,6 +48,13 @@ struct Stage {
 
 // SAFETY: pinned memory and events are of the context, which every method binds to its thread; `&mut` keeps threads apart.
 unsafe impl Send for Stage {}
+
+/// A point of the stream.
+#[derive(Clone, Copy, Debug)]
+struct Event(CUevent);
+
+// SAFETY: as above.
+unsafe impl Send for Event {}
 
 fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
     move |error| BackendError(format!("the GPU failed {what}: {error}"))
@@ -76,9 +89,29 @@ impl Gpu {
         let products = Products::new()?;
         let stage = || Stage::new().map_err(failed("to pin memory"));
         let stages = [stage()?, stage()?];
+        let done = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING);
+        let done = Event(done.map_err(failed("to make an event"))?);
         let (driver, library) = (driver_version(index)?, Products::version());
         let numerics = format!("cuda-{}-{driver}-{library}", module.arch());
-        Ok(Self { products, module, stages, turn: 0, memory: Vec::new(), context, numerics })
+        Ok(Self { products, module, stages, turn: 0, memory: Vec::new(), done, peers: None, context, numerics })
+    }
+
+    /// So many GPUs from an index on, as ranks of a group.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); there are fewer, or no NCCL.
+    pub fn open_group(first: usize, count: usize, cache: Option<&Path>) -> Result<Vec<Self>, BackendError> {
+        let last = first.saturating_add(count.saturating_sub(1));
+        context(last).map_err(|error| BackendError(format!("{count} ranks need as many GPUs: {error}")))?;
+        let version = nccl::version()?;
+        let mut gpus = (first..first + count).map(|index| Self::open(index, cache)).collect::<Result<Vec<_>, _>>()?;
+        let contexts: Vec<_> = gpus.iter().map(|gpu| Arc::clone(&gpu.context)).collect();
+        for (gpu, peers) in gpus.iter_mut().zip(Peers::group(&contexts)?) {
+            tracing::info!(gpu = gpu.context.ordinal(), rank = peers.rank(), nccl = version, "a rank is connected");
+            gpu.peers = Some(peers);
+        }
+        Ok(gpus)
     }
 
     fn bind(&self) -> Result<(), BackendError> {
@@ -89,8 +122,45 @@ impl Gpu {
         self.module.stream().cu_stream()
     }
 
+    /// Waits for all that is queued.
     fn synchronize(&self) -> Result<(), BackendError> {
-        self.module.stream().synchronize().map_err(failed("in what was queued"))
+        // SAFETY: both are live.
+        unsafe { result::event::record(self.done.0, self.stream()) }.map_err(failed("in what was queued"))?;
+        self.wait(self.done.0)
+    }
+
+    /// Waits for an event; among ranks, for no longer than all of them are there.
+    fn wait(&self, event: CUevent) -> Result<(), BackendError> {
+        match &self.peers {
+            Some(peers) => peers.wait(event),
+            // SAFETY: the event is live.
+            None => unsafe { result::event::synchronize(event) }.map_err(failed("in what was queued")),
+        }
+    }
+}
+
+impl Collective for Gpu {
+    fn rank(&self) -> usize {
+        self.peers.as_ref().map_or(0, Peers::rank)
+    }
+
+    fn size(&self) -> usize {
+        self.peers.as_ref().map_or(1, Peers::size)
+    }
+
+    fn exchange(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
+        self.bind()?;
+        let stream = self.stream();
+        match &mut self.peers {
+            Some(peers) => peers.exchange(from, to, stream),
+            None => self.copy(from, to),
+        }
+    }
+
+    fn gather(&mut self, all: Region) -> Result<(), BackendError> {
+        self.bind()?;
+        let stream = self.stream();
+        self.peers.as_mut().map_or(Ok(()), |peers| peers.gather(all, stream))
     }
 }
 
@@ -125,15 +195,13 @@ impl Accelerator for Gpu {
             let Stage { memory, done } = self.stages[self.turn];
             self.turn = 1 - self.turn;
             let at = address + (index * STAGE) as u64;
-            // SAFETY: the buffer holds STAGE bytes, `part` has no more, and the wait ends the last copy that reads it; the
+            self.wait(done)?;
+            // SAFETY: the buffer holds STAGE bytes, `part` has no more, and the wait ended the last copy that reads it; the
             // region holds all bytes, and the buffer stays as it is until `done`.
             let copied = unsafe {
-                result::event::synchronize(done).and_then(|()| {
-                    std::ptr::copy_nonoverlapping(part.as_ptr(), memory, part.len());
-                    let staged = std::slice::from_raw_parts(memory, part.len());
-                    result::memcpy_htod_async(at, staged, stream)?;
-                    result::event::record(done, stream)
-                })
+                std::ptr::copy_nonoverlapping(part.as_ptr(), memory, part.len());
+                let staged = std::slice::from_raw_parts(memory, part.len());
+                result::memcpy_htod_async(at, staged, stream).and_then(|()| result::event::record(done, stream))
             };
             copied.map_err(failed("to copy to its memory"))?;
         }
@@ -143,6 +211,10 @@ impl Accelerator for Gpu {
     fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError> {
         self.bind()?;
         let address = from.holding(bytes.len())?.get();
+        if self.peers.is_some() {
+            // The copy below may block until it is done, whoever is lost meanwhile.
+            self.synchronize()?;
+        }
         if !bytes.is_empty() {
             // SAFETY: both sides hold so many bytes, and this does not return before the copy is done.
             let queued = unsafe { result::memcpy_dtoh_async(bytes, address, self.stream()) };
@@ -190,8 +262,10 @@ impl Accelerator for Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // What is queued ends first. If the context is lost, its memory is too, and nothing is left to do about it.
-        if self.bind().and_then(|()| self.synchronize()).is_err() {
+        // What waits for other ranks waits no longer, and what is queued ends first. If the context is lost, its memory is too, and nothing is left to do about it.
+        let bound = self.bind();
+        self.peers = None;
+        if bound.and_then(|()| self.synchronize()).is_err() {
             return;
         }
         // SAFETY: nothing that is queued uses them any more, and each is freed once.
@@ -203,6 +277,7 @@ impl Drop for Gpu {
                 _ = result::free_host(stage.memory.cast());
                 _ = result::event::destroy(stage.done);
             }
+            _ = result::event::destroy(self.done.0);
         }
     }
 }

@@ -1,11 +1,14 @@
-//! The CUDA backend: a Llama over a paged KV cache, in bf16 or FP8, on any [`Accelerator`].
+//! The CUDA backend: a Llama over a paged KV cache, in bf16 or FP8, on any [`Accelerator`], or divided among several.
 //!
 //! `Gpu` (feature `cuda`) is a GPU; `Shim` (feature `shim`) runs the same passes on a CPU, for tests.
 
 mod accelerator;
+mod collective;
 mod forward;
 #[cfg(feature = "cuda")]
 mod gpu;
+#[cfg(feature = "cuda")]
+mod nccl;
 mod plan;
 #[cfg(feature = "cuda")]
 mod products;
@@ -19,6 +22,7 @@ mod workspace;
 
 use accelerator::Arena;
 pub use accelerator::{Accelerator, FP8_MULTIPLE, Product, ROW_TILE, Region, Scales};
+pub use collective::Collective;
 use forward::Pass;
 #[cfg(feature = "cuda")]
 pub use gpu::Gpu;
@@ -32,6 +36,8 @@ use workspace::{Cache, Workspace};
 
 use crate::backend::{BLOCK_TOKENS, Backend, BackendError, BlockCopy, ForwardBatch, Limits, TokenScore};
 use crate::cpu::LoadError;
+use crate::group::Group;
+use crate::part::Part;
 
 /// Changed whenever a change of the code changes bits.
 const NUMERICS: u32 = 1;
@@ -65,7 +71,7 @@ pub struct CudaConfig {
     pub weights: Precision,
     /// Keys and values. In FP8 each head of each token has a scale.
     pub cache: Precision,
-    /// Memory for the KV cache, in bytes; `None` is all that is left.
+    /// Memory for the KV cache, in bytes, of all ranks together; `None` is all that is left.
     pub cache_bytes: Option<usize>,
     /// Cap on the model's own longest sequence, in tokens.
     pub max_length: Option<usize>,
@@ -75,7 +81,7 @@ pub struct CudaConfig {
     pub batch_sequences: usize,
 }
 
-/// A Llama on an accelerator.
+/// A Llama on an accelerator, or one rank's part of it.
 #[derive(Debug)]
 pub struct CudaBackend<A> {
     device: A,
@@ -94,10 +100,27 @@ impl<A: Accelerator> CudaBackend<A> {
     ///
     /// The weights are malformed, the kernels do not take it, or the memory does not hold it: that is known before any
     /// is taken.
-    pub fn load(mut device: A, source: &impl Source, config: CudaConfig) -> Result<Self, LoadError> {
-        source.check()?;
+    pub fn load(device: A, source: &impl Source, config: CudaConfig) -> Result<Self, LoadError> {
+        Self::load_part(device, source, config, &source.fingerprint()?)
+    }
+
+    /// Loads a model in parts, one on each device of a group, by threads that read no other's.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_group(devices: Vec<A>, source: &(impl Source + Sync), config: CudaConfig) -> Result<Group, LoadError> {
         let hash = source.fingerprint()?;
-        let shape = Shape::new(source.config(), &config)?;
+        let parts = Group::load(devices, |device| Self::load_part(device, source, config, &hash))?;
+        let first = parts.first().map(|first| (first.fingerprint.clone(), first.device())).unwrap_or_default();
+        Group::start(parts, first)
+    }
+
+    /// Loads one rank's part; `config` is the whole group's, `hash` of the weights.
+    fn load_part(mut device: A, source: &impl Source, config: CudaConfig, hash: &str) -> Result<Self, LoadError> {
+        source.check()?;
+        let part = Part { rank: device.rank(), size: device.size() };
+        let shape = Shape::new(source.config(), part, &config)?;
         let lay_out = |arena: &mut Arena| Weights::lay_out(arena, &shape, source);
         let weight_bytes = Arena::measure(lay_out);
         let room = room(&device, &shape, weight_bytes, config)?;
@@ -111,7 +134,8 @@ impl<A: Accelerator> CudaBackend<A> {
         weights.load(&mut device, source, &shape)?;
         let cache_name = if config.cache == Precision::Fp8 { "-kv-fp8" } else { "" };
         let (weights_name, numerics) = (config.weights.name(), device.numerics());
-        let fingerprint = format!("{hash}-{weights_name}{cache_name}-{numerics}-{NUMERICS}");
+        let group = part.suffix();
+        let fingerprint = format!("{hash}-{weights_name}{cache_name}-{numerics}-{NUMERICS}{group}");
         Ok(Self { device, shape, room, weights, work, cache, fingerprint })
     }
 
@@ -152,7 +176,7 @@ fn room<A: Accelerator>(device: &A, shape: &Shape, weights: usize, config: CudaC
     let needed = weights + others;
     let left = usable.checked_sub(needed);
     let left = left.ok_or(LoadError::DeviceMemory { needed, weights, free: usable })?;
-    let offered = cache_bytes.unwrap_or(left).min(left);
+    let offered = cache_bytes.map_or(left, |all| all / shape.part.size).min(left);
     match offered / block {
         0 => Err(LoadError::CacheTooSmall { bytes: offered, block }),
         blocks => Ok(room(blocks.min(i32::MAX as usize / BLOCK_TOKENS))),

@@ -1,78 +1,165 @@
 //! The head: from hidden states to log-probabilities, ranks, entropies, most probable tokens, and drawn tokens.
+//!
+//! Ranks have each its columns of the logits. They gather the targets' logits, and then their tiles' sums and best tokens, never
+//! the logits, but for [`DRAWN_ROWS`] rows at a time that tokens are drawn from.
+
+use std::ops::Range;
 
 use surprisal_kernels::Address;
-use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles};
+use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles};
 
 use super::accelerator::{Accelerator, Product, Region};
-use super::forward::Pass;
+use super::forward::{Done, Pass, Table};
 use super::weights::{Linear, int_bytes, ints};
-use super::workspace::SCORE_ROWS;
+use super::workspace::{DRAWN_ROWS, SCORE_ROWS};
 use crate::backend::{BackendError, TokenScore};
+use crate::draw::Draw;
+use crate::part::Part;
 use crate::scorer::{Extras, Position};
 
 impl<A: Accelerator> Pass<'_, A> {
     /// Scores all rows, tile by tile, and returns their tokens. Only to draw a token does it wait for the device.
     pub(super) fn score(&mut self) -> Result<Vec<u32>, BackendError> {
-        let (work, shape) = (self.work, self.shape);
+        let work = self.work;
         let states = self.room.blocks + self.room.rows;
+        let states = Table { rows: self.cache.hidden, first: 0, count: states, of: states };
         let all = self.plan.scored.len();
         let mut tokens: Vec<u32> =
             self.plan.ints[self.plan.targets.clone()].iter().map(|&token| token as u32).collect();
         for first in (0..all).step_by(SCORE_ROWS) {
-            let rows = (all - first).min(SCORE_ROWS);
-            let at = |range: &std::ops::Range<usize>| range.start + first..range.start + first + rows;
-            let ids = self.ints(&at(&self.plan.scored))?;
-            self.gather(work.scored, self.cache.hidden, states, ids, rows)?;
+            let rows = first..all.min(first + SCORE_ROWS);
+            let ids = self.tile(&self.plan.scored, &rows)?;
+            self.gather(work.scored, states, ids, rows.len())?;
             let Linear { weights, bias, n, k, .. } = self.weights.head;
-            let product =
-                Product { out: work.logits, x: work.scored, weights, bias, rows, n, k, wide: true, scales: None };
+            let product = Product {
+                out: work.logits,
+                x: work.scored,
+                weights,
+                bias,
+                rows: rows.len(),
+                n,
+                k,
+                wide: true,
+                scales: None,
+            };
             self.device.multiply(&product)?;
-            self.draw(first, &mut tokens[first..first + rows])?;
-
-            let (listed, top) = (work.listed, self.plan.top);
-            let tiled = rows * tiles(shape.vocab as u32) as usize;
-            let listing = |region: Region, at: usize, count: usize| match top {
-                0 => Ok(Address::NULL),
-                _ => region.part(at * top * 4, count * top * 4)?.holding(count * top * 4),
-            };
-            let args = LogprobTiles {
-                parts: work.logprob_parts.holding(tiled * PART_BYTES)?,
-                top_logits: listing(listed.tile_logits, 0, tiled)?,
-                top_ids: listing(listed.tile_ids, 0, tiled)?,
-                logits: work.logits.holding(rows * n * 4)?,
-                targets: self.ints(&at(&self.plan.targets))?,
-                stride: n as u64,
-                vocabulary: shape.vocab as u32,
-                top: top as u32,
-            };
-            let values = |region: Region| region.part(first * 4, rows * 4)?.holding(rows * 4);
-            let out = LogprobOut {
-                logprobs: values(work.logprobs)?,
-                ranks: values(work.ranks)?,
-                entropies: values(work.entropies)?,
-                top_logprobs: listing(listed.logprobs, first, rows)?,
-                top_ids: listing(listed.ids, first, rows)?,
-            };
-            self.launch(args.launch(rows as u32))?;
-            self.launch(args.combine(out, rows as u32))?;
+            self.draw(first, &mut tokens[rows.clone()])?;
+            self.target_logits(&rows)?;
+            self.sums(&rows)?;
         }
         Ok(tokens)
     }
 
+    /// Some of the plan's integers, one for each score.
+    fn tile(&self, all: &Range<usize>, rows: &Range<usize>) -> Result<Address, BackendError> {
+        self.ints(&(all.start + rows.start..all.start + rows.end))
+    }
+
+    /// The beginning of a region that has so many bytes for each rank, and this rank's among them.
+    fn ranked(&self, region: Region, bytes: usize) -> Result<(Region, Region), BackendError> {
+        let Part { rank, size } = self.shape.part;
+        let all = region.part(0, size * bytes)?;
+        Ok((all, all.slice(rank, size)?))
+    }
+
+    /// The logits of the targets of a tile of scores.
+    fn target_logits(&mut self, rows: &Range<usize>) -> Done {
+        let bytes = rows.len() * 4;
+        let (all, own) = self.ranked(self.work.target_logits, bytes)?;
+        let (stride, vocab) = (self.shape.vocab_rows, &self.shape.own.vocab);
+        let args = LogprobTargets {
+            out: own.holding(bytes)?,
+            logits: self.work.logits.holding(rows.len() * stride * 4)?,
+            targets: self.tile(&self.plan.targets, rows)?,
+            stride: stride as u64,
+            rows: rows.len() as u32,
+            first: vocab.start as u32,
+            vocabulary: vocab.len() as u32,
+        };
+        self.launch(args.launch())?;
+        self.device.gather(all)
+    }
+
+    /// A tile of scores from its logits and those of the targets.
+    fn sums(&mut self, rows: &Range<usize>) -> Done {
+        let (work, shape, top) = (self.work, self.shape, self.plan.top);
+        let (first, count) = (rows.start, rows.len());
+        let tiles = tiles(shape.vocab_rows as u32);
+        let (sums, listed) = (count * tiles as usize * PART_BYTES, count * tiles as usize * top * 4);
+        let (parts, own_parts) = self.ranked(work.logprob_parts, sums)?;
+        let (logits, own_logits) = self.ranked(work.listed.tile_logits, listed)?;
+        let (ids, own_ids) = self.ranked(work.listed.tile_ids, listed)?;
+        let listing = |region: Region| if top == 0 { Ok(Address::NULL) } else { region.holding(region.bytes()) };
+        let target_logits = self.ranked(work.target_logits, count * 4)?.0.holding(count * 4)?;
+        let args = LogprobTiles {
+            parts: own_parts.holding(sums)?,
+            top_logits: listing(own_logits)?,
+            top_ids: listing(own_ids)?,
+            logits: work.logits.holding(count * shape.vocab_rows * 4)?,
+            target_logits,
+            stride: shape.vocab_rows as u64,
+            first: shape.own.vocab.start as u32,
+            vocabulary: shape.own.vocab.len() as u32,
+            ranks: shape.part.size as u32,
+            top: top as u32,
+        };
+        self.launch(args.launch(count as u32, tiles))?;
+        let told = if top == 0 { &[parts][..] } else { &[parts, logits, ids] };
+        told.iter().try_for_each(|&all| self.device.gather(all))?;
+        let values = |region: Region| region.part(first * 4, count * 4)?.holding(count * 4);
+        let lists = |region: Region| listing(region.part(first * top * 4, count * top * 4)?);
+        let out = LogprobOut {
+            logprobs: values(work.logprobs)?,
+            ranks: values(work.ranks)?,
+            entropies: values(work.entropies)?,
+            top_logprobs: lists(work.listed.logprobs)?,
+            top_ids: lists(work.listed.ids)?,
+        };
+        let args = LogprobCombine {
+            out,
+            parts: parts.holding(parts.bytes())?,
+            top_logits: listing(logits)?,
+            top_ids: listing(ids)?,
+            target_logits,
+            ranks: shape.part.size as u32,
+            tiles,
+            top: top as u32,
+        };
+        self.launch(args.launch(count as u32))
+    }
+
     /// Draws the tokens of a tile that are to be drawn, as every backend does, and makes them targets like those given.
-    fn draw(&mut self, first: usize, tokens: &mut [u32]) -> Result<(), BackendError> {
-        let row = self.weights.head.n * 4;
+    fn draw(&mut self, first: usize, tokens: &mut [u32]) -> Done {
         let tile = first..first + tokens.len();
-        let here = self.plan.drawn.iter().filter(|(at, _)| tile.contains(at));
-        for &(at, draw) in here {
-            let mut bytes = vec![0; self.shape.vocab * 4];
-            self.device.read(self.work.logits.part((at - first) * row, bytes.len())?, &mut bytes)?;
-            let token = draw.pick(&floats(&bytes));
-            tokens[at - first] = token;
-            let target = ints(self.work.ints, self.plan.targets.start + at, 1)?;
-            self.device.write(target, &int_bytes(&[token as i32]))?;
+        let here: Vec<(usize, Draw)> =
+            self.plan.drawn.iter().filter(|(at, _)| tile.contains(at)).map(|&(at, draw)| (at - first, draw)).collect();
+        for some in here.chunks(DRAWN_ROWS) {
+            let logits = self.whole_rows(&some.iter().map(|row| row.0).collect::<Vec<_>>())?;
+            for (&(at, draw), logits) in some.iter().zip(&logits) {
+                let token = draw.pick(logits);
+                tokens[at] = token;
+                let target = ints(self.work.ints, self.plan.targets.start + first + at, 1)?;
+                self.device.write(target, &int_bytes(&[token as i32]))?;
+            }
         }
         Ok(())
+    }
+
+    /// Logits of the whole vocabulary of some of a tile's rows.
+    fn whole_rows(&mut self, rows: &[usize]) -> Result<Vec<Vec<f32>>, BackendError> {
+        let row = self.shape.vocab_rows * 4;
+        let (all, own) = self.ranked(self.work.drawn, rows.len() * row)?;
+        for (i, &at) in rows.iter().enumerate() {
+            self.device.copy(self.work.logits.part(at * row, row)?, own.part(i * row, row)?)?;
+        }
+        self.device.gather(all)?;
+        let mut bytes = vec![0; all.bytes()];
+        self.device.read(all, &mut bytes)?;
+        let of_rank = |(rank, vocab): (usize, &Range<usize>), i: usize| {
+            floats(&bytes[(rank * rows.len() + i) * row..][..vocab.len() * 4])
+        };
+        let whole = |i| self.shape.vocabs.iter().enumerate().flat_map(|rank| of_rank(rank, i)).collect();
+        Ok((0..rows.len()).map(whole).collect())
     }
 
     /// Waits for everything, and reads what was asked of each row.

@@ -7,7 +7,9 @@ use surprisal_kernels::cpu::{Cpu, Order};
 use surprisal_kernels::{Device, Launch};
 
 use super::accelerator::{Accelerator, Product, Region, Scales};
+use super::collective::Collective;
 use crate::backend::BackendError;
+use crate::communicator::Communicator;
 
 /// Parallel sums of a product's chain over k: a fixed order that vector units can follow.
 const LANES: usize = 16;
@@ -18,6 +20,8 @@ pub struct Shim {
     order: Order,
     memory: Vec<Box<[Line]>>,
     capacity: usize,
+    /// Its end of a group, if there are others.
+    ranks: Option<Box<dyn Communicator>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +32,13 @@ impl Shim {
     /// A device of so many bytes, whose threads take turns in this order.
     #[must_use]
     pub fn new(capacity: usize, order: Order) -> Self {
-        Self { order, memory: Vec::new(), capacity }
+        Self { order, memory: Vec::new(), capacity, ranks: None }
+    }
+
+    /// The same device as a rank of a group.
+    #[must_use]
+    pub fn among(self, ranks: Box<dyn Communicator>) -> Self {
+        Self { ranks: Some(ranks), ..self }
     }
 
     fn used(&self) -> usize {
@@ -87,6 +97,55 @@ fn dot(x: &[f32], w: &[f32]) -> f32 {
 fn bf16_bits(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() { 0x7fff } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+}
+
+/// Through memory that threads share, four bytes as one number: an f64 holds them exactly.
+impl Collective for Shim {
+    fn rank(&self) -> usize {
+        self.ranks.as_ref().map_or(0, |ranks| ranks.rank())
+    }
+
+    fn size(&self) -> usize {
+        self.ranks.as_ref().map_or(1, |ranks| ranks.size())
+    }
+
+    fn exchange(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
+        let (rank, size) = (self.rank(), self.size());
+        let told = self.told(from)?;
+        let slice = from.slice(rank, size)?.bytes();
+        told.iter()
+            .enumerate()
+            .try_for_each(|(other, bytes)| self.write(to.slice(other, size)?, &bytes[rank * slice..(rank + 1) * slice]))
+    }
+
+    fn gather(&mut self, all: Region) -> Result<(), BackendError> {
+        let (rank, size) = (self.rank(), self.size());
+        let told = self.told(all.slice(rank, size)?)?;
+        told.iter().enumerate().try_for_each(|(other, bytes)| self.write(all.slice(other, size)?, bytes))
+    }
+}
+
+impl Shim {
+    /// What each rank has in a region.
+    fn told(&mut self, own: Region) -> Result<Vec<Vec<u8>>, BackendError> {
+        let mut bytes = vec![0; own.bytes()];
+        self.read(own, &mut bytes)?;
+        let Some(ranks) = &mut self.ranks else {
+            return Ok(vec![bytes]);
+        };
+        let word = |bytes: &[u8]| {
+            let mut word = [0; 4];
+            word[..bytes.len()].copy_from_slice(bytes);
+            f64::from(u32::from_le_bytes(word))
+        };
+        let told = ranks.all_gather(bytes.chunks(4).map(word).collect())?;
+        let bytes = |words: Vec<f64>| {
+            let mut all: Vec<u8> = words.into_iter().flat_map(|word| (word as u32).to_le_bytes()).collect();
+            all.truncate(own.bytes());
+            all
+        };
+        Ok(told.into_iter().map(bytes).collect())
+    }
 }
 
 impl Accelerator for Shim {

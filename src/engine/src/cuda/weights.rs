@@ -1,6 +1,7 @@
-//! A Llama's weights in device memory: where each lies, and how they get there from a checkpoint.
+//! A Llama's weights in device memory, or one rank's part of them: where each lies, and how they get there from a checkpoint.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use surprisal_model::LlamaConfig;
 
@@ -68,15 +69,17 @@ impl Weights {
             shape.fp8.is_some() && modules.iter().any(is_fp8)
         };
         let (hidden, mlp) = (shape.hidden, shape.mlp);
+        // What ranks add up has its bias once.
+        let is_first = shape.part.rank == 0;
         let embedding = arena.take(shape.vocab_rows * hidden * 2);
         let layers = (0..shape.layers).map(|index| Layer {
             attention_norm: arena.take(hidden * 2),
             qkv: linear(arena, shape.qkv(), hidden, config.qkv_bias, fp8(index, &QKV)),
             head_norms: config.qk_norm.then(|| (arena.take(shape.head * 2), arena.take(shape.head * 2))),
-            output: linear(arena, hidden, shape.queries(), config.output_bias, fp8(index, &[OUTPUT])),
+            output: linear(arena, hidden, shape.queries(), config.output_bias && is_first, fp8(index, &[OUTPUT])),
             mlp_norm: arena.take(hidden * 2),
             gate_up: linear(arena, 2 * mlp, hidden, config.mlp_bias, fp8(index, &GATE_UP)),
-            down: linear(arena, hidden, mlp, config.mlp_bias, fp8(index, &[DOWN])),
+            down: linear(arena, hidden, mlp, config.mlp_bias && is_first, fp8(index, &[DOWN])),
         });
         let layers = layers.collect();
         let norm = arena.take(hidden * 2);
@@ -134,6 +137,12 @@ enum Heads {
     Columns,
 }
 
+/// Some rows and columns of a matrix, and how many it has of both.
+struct Part {
+    of: [usize; 2],
+    own: [Range<usize>; 2],
+}
+
 struct Loader<'a, A, S> {
     device: &'a mut A,
     source: &'a S,
@@ -143,60 +152,82 @@ struct Loader<'a, A, S> {
 impl<A: Accelerator, S: Source> Loader<'_, A, S> {
     fn layer(&mut self, index: usize, layer: &Layer) -> Result<(), LoadError> {
         let name = |tensor: &str| format!("model.layers.{index}.{tensor}");
-        let &Shape { hidden, mlp, heads, kv_heads, head_dim, head, .. } = self.shape;
+        let &Shape { ref own, hidden, mlp, heads, kv_heads, head_dim, head, .. } = self.shape;
+        let LlamaConfig { heads: all, kv_heads: all_kv, intermediate_size, .. } = *self.source.config();
+        let dimensions = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
+        let rows = |of: usize, own: Range<usize>| Part { of: [of, hidden], own: [own, 0..hidden] };
+        let columns = |of: usize, own: Range<usize>| Part { of: [hidden, of], own: [0..hidden, own] };
         self.plain(&name("input_layernorm.weight"), &[hidden], layer.attention_norm)?;
         self.plain(&name("post_attention_layernorm.weight"), &[hidden], layer.mlp_norm)?;
         let mut first = 0;
-        for (module, count) in QKV.into_iter().zip([heads, kv_heads, kv_heads]) {
-            self.module(&name(module), [count * head_dim, hidden], &layer.qkv, first, Heads::Rows)?;
+        let (queries, keys) = ((all, &own.heads, heads), (all_kv, &own.kv_heads, kv_heads));
+        for (module, (of, own, count)) in QKV.into_iter().zip([queries, keys, keys]) {
+            let part = rows(of * head_dim, dimensions(own));
+            self.module(&name(module), part, &layer.qkv, first..first + count * head, Heads::Rows)?;
             first += count * head;
         }
-        self.module(&name(OUTPUT), [hidden, heads * head_dim], &layer.output, 0, Heads::Columns)?;
+        let part = columns(all * head_dim, dimensions(&own.heads));
+        self.module(&name(OUTPUT), part, &layer.output, 0..hidden, Heads::Columns)?;
         if let Some((query, key)) = layer.head_norms {
             self.head_norm(&name("self_attn.q_norm.weight"), query)?;
             self.head_norm(&name("self_attn.k_norm.weight"), key)?;
         }
         for (half, module) in GATE_UP.into_iter().enumerate() {
-            self.module(&name(module), [mlp, hidden], &layer.gate_up, half * mlp, Heads::None)?;
+            let part = rows(intermediate_size, own.mlp.clone());
+            self.module(&name(module), part, &layer.gate_up, half * mlp..(half + 1) * mlp, Heads::None)?;
         }
-        self.module(&name(DOWN), [hidden, mlp], &layer.down, 0, Heads::None)
+        let part = columns(intermediate_size, own.mlp.clone());
+        self.module(&name(DOWN), part, &layer.down, 0..hidden, Heads::None)
     }
 
-    /// A module's matrix and bias, from a row of a product's on.
+    /// A part of a module's matrix and bias, into some rows of a product's; zeros fill what it leaves of them.
     fn module(
         &mut self,
         name: &str,
-        [rows, columns]: [usize; 2],
+        Part { of, own }: Part,
         to: &Linear,
-        first: usize,
+        place: Range<usize>,
         heads: Heads,
     ) -> Result<(), LoadError> {
         let weight = format!("{name}.weight");
+        let columns = own[1].len();
+        let place = |region: Region, row: usize| region.part(place.start * row, place.len() * row);
         let value = if to.scales.is_some() { 1 } else { 2 };
         let (bytes, scales) = match to.scales {
-            Some(_) => self.source.fp8(&weight, [rows, columns])?,
-            None => (self.source.bf16(&weight, &[rows, columns])?, Vec::new()),
+            Some(_) => self.source.fp8_part(&weight, of, own.clone())?,
+            None => (self.source.bf16_part(&weight, &of, own.clone())?, Vec::new()),
         };
-        let dimension = if heads == Heads::Rows { columns * value } else { value };
-        self.put(to.weights, first * to.k * value, &bytes, heads, dimension)?;
+        let to_weights = place(to.weights, to.k * value)?;
+        match heads {
+            Heads::None if columns != to.k => {
+                self.fill(to_weights, &widened(&bytes, columns * value, to.k * value))?;
+            }
+            _ => self.put(to_weights, &bytes, heads, if heads == Heads::Rows { columns * value } else { value })?,
+        }
         let of_rows = if heads == Heads::Rows { heads } else { Heads::None };
         if let Some(region) = to.scales {
             let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-            self.put(region, first * 4, &bytes, of_rows, 4)?;
+            self.put(place(region, 4)?, &bytes, of_rows, 4)?;
         }
         if let Some(region) = to.bias {
-            let bytes = self.source.bf16(&format!("{name}.bias"), &[rows])?;
-            self.put(region, first * 2, &bytes, of_rows, 2)?;
+            let bytes = self.source.bf16_part(&format!("{name}.bias"), &of[..1], [0..1, own[0].clone()])?;
+            self.put(place(region, 2)?, &bytes, of_rows, 2)?;
         }
         Ok(())
     }
 
-    /// Bytes, from a place of a region on: as they are, or if they are heads, each dimension of them so many bytes, among
-    /// the zeros that pad them.
-    fn put(&mut self, to: Region, at: usize, bytes: &[u8], heads: Heads, dimension: usize) -> Result<(), LoadError> {
+    /// Bytes as they are, or if they are heads, each dimension of them so many bytes, among the zeros that pad them.
+    fn put(&mut self, to: Region, bytes: &[u8], heads: Heads, dimension: usize) -> Result<(), LoadError> {
         let is_padded = heads != Heads::None && self.shape.head != self.shape.head_dim;
         let bytes = if is_padded { Cow::Owned(pad(self.shape, bytes, dimension)) } else { Cow::Borrowed(bytes) };
-        Ok(self.device.write(to.part(at, bytes.len())?, &bytes)?)
+        self.fill(to, &bytes)
+    }
+
+    /// Bytes, and zeros after them.
+    fn fill(&mut self, to: Region, bytes: &[u8]) -> Result<(), LoadError> {
+        self.device.write(to, bytes)?;
+        let padding = to.bytes().saturating_sub(bytes.len());
+        Ok(self.device.write(to.part(bytes.len(), padding)?, &vec![0; padding])?)
     }
 
     /// A tensor as it is.
@@ -205,12 +236,11 @@ impl<A: Accelerator, S: Source> Loader<'_, A, S> {
         Ok(self.device.write(to, &bytes)?)
     }
 
-    /// A row for each token, and zeros for the rows that pad.
+    /// A row for each of this rank's tokens, and zeros for the rows that pad.
     fn vocabulary(&mut self, name: &str, to: Region) -> Result<(), LoadError> {
-        let (real, row) = (self.shape.vocab, self.shape.hidden * 2);
-        self.plain(name, &[real, self.shape.hidden], to)?;
-        let padding = (self.shape.vocab_rows - real) * row;
-        Ok(self.device.write(to.part(real * row, padding)?, &vec![0; padding])?)
+        let &Shape { ref own, vocab, hidden, .. } = self.shape;
+        let bytes = self.source.bf16_part(name, &[vocab, hidden], [own.vocab.clone(), 0..hidden])?;
+        self.fill(to, &bytes)
     }
 
     /// A norm's weights. Over a padded head the mean is smaller than over the real one: the weights make up for it.
@@ -234,6 +264,15 @@ fn pad(shape: &Shape, bytes: &[u8], row: usize) -> Vec<u8> {
         }
     }
     padded
+}
+
+/// Rows with zeros after each.
+fn widened(bytes: &[u8], row: usize, wide: usize) -> Vec<u8> {
+    let mut rows = vec![0; bytes.len().checked_div(row).unwrap_or(0) * wide];
+    for (from, to) in bytes.chunks_exact(row.max(1)).zip(rows.chunks_exact_mut(wide)) {
+        to[..row].copy_from_slice(from);
+    }
+    rows
 }
 
 /// Rounded to nearest, ties to even; finite values only.

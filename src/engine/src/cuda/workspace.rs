@@ -10,6 +10,9 @@ use crate::backend::{BLOCK_TOKENS, BackendError};
 /// Scored rows whose logits exist at a time.
 pub(super) const SCORE_ROWS: usize = 512;
 
+/// Rows whose logits ranks gather at a time, where tokens are drawn.
+pub(super) const DRAWN_ROWS: usize = 8;
+
 /// What a forward pass works in. `[rows]` are a batch's tokens, rounded up to whole tiles.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Workspace {
@@ -17,8 +20,10 @@ pub(super) struct Workspace {
     pub(super) ints: Region,
     /// `[rows][hidden]` bf16, the stream that layers add to.
     pub(super) residual: Region,
-    /// `[rows][hidden]` bf16, what a layer adds.
+    /// `[rows][hidden]` bf16, what a layer adds; a slice for each rank, the last ones rounded up.
     pub(super) delta: Region,
+    /// As `delta`: what ranks have of this rank's slice.
+    pub(super) addends: Region,
     /// `[rows][heads + 2 kv_heads][head]` bf16.
     pub(super) qkv: Region,
     /// `[rows][heads][head]` bf16.
@@ -39,7 +44,11 @@ pub(super) struct Workspace {
     pub(super) scored: Region,
     /// `[SCORE_ROWS][vocab_rows]` f32.
     pub(super) logits: Region,
-    /// Of the vocabulary's tiles.
+    /// `[ranks][DRAWN_ROWS][vocab_rows]` f32.
+    pub(super) drawn: Region,
+    /// `[ranks][SCORE_ROWS]` f32.
+    pub(super) target_logits: Region,
+    /// `[ranks][SCORE_ROWS][tiles]`, of the vocabulary's tiles.
     pub(super) logprob_parts: Region,
     /// `[scores]` f32.
     pub(super) logprobs: Region,
@@ -52,7 +61,7 @@ pub(super) struct Workspace {
 /// The most probable tokens of scored rows, up to [`LARGEST_TOP`](logprobs::LARGEST_TOP) of each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listed {
-    /// `[SCORE_ROWS][tiles][top]` f32 and i32.
+    /// `[ranks][SCORE_ROWS][tiles][top]` f32 and i32.
     pub(super) tile_logits: Region,
     pub(super) tile_ids: Region,
     /// `[scores][top]` f32 and i32.
@@ -72,18 +81,22 @@ impl Workspace {
     pub(super) fn lay_out(arena: &mut Arena, shape: &Shape, room: &Room) -> Self {
         let rows = room.rows.next_multiple_of(ROW_TILE);
         let mut matrix = |columns: usize| arena.take(rows * columns * 2);
-        let (residual, delta) = (matrix(shape.hidden), matrix(shape.hidden));
+        let residual = matrix(shape.hidden);
         let (qkv, queries, attended) = (matrix(shape.qkv()), matrix(shape.queries()), matrix(shape.queries()));
         let (gate_up, inner) = (matrix(2 * shape.mlp), matrix(shape.mlp));
+        let ranks = shape.part.size;
+        let mut slices = |ranks: usize| arena.take(ranks * shape.sum_slice(rows));
+        let (delta, addends) = (slices(ranks), slices(if ranks > 1 { ranks } else { 0 }));
         let widest = if shape.fp8.is_some() { shape.hidden.max(shape.queries()).max(shape.mlp) } else { 0 };
         let splits = attention::decode_splits(shape.max_length as u32);
         let decodes = if shape.decodes() { room.chunks as u32 } else { 0 };
         let parts = attention::decode_workspace(shape.head as u32, shape.heads as u32, decodes, splits);
-        let tiles = logprobs::tiles(shape.vocab as u32) as usize;
+        let tiles = logprobs::tiles(shape.vocab_rows as u32) as usize;
         Self {
             ints: arena.take(room.ints(shape) * 4),
             residual,
             delta,
+            addends,
             qkv,
             queries,
             attended,
@@ -94,11 +107,13 @@ impl Workspace {
             parts: arena.take(parts * 4),
             scored: arena.take(SCORE_ROWS * shape.hidden * 2),
             logits: arena.take(SCORE_ROWS * shape.vocab_rows * 4),
-            logprob_parts: arena.take(SCORE_ROWS * tiles * logprobs::PART_BYTES),
+            drawn: arena.take(ranks * DRAWN_ROWS * shape.vocab_rows * 4),
+            target_logits: arena.take(ranks * SCORE_ROWS * 4),
+            logprob_parts: arena.take(ranks * SCORE_ROWS * tiles * logprobs::PART_BYTES),
             logprobs: arena.take(room.scores() * 4),
             ranks: arena.take(room.scores() * 4),
             entropies: arena.take(room.scores() * 4),
-            listed: Listed::lay_out(arena, tiles, room.scores()),
+            listed: Listed::lay_out(arena, ranks * tiles, room.scores()),
         }
     }
 }

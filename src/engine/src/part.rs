@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use surprisal_model::LlamaConfig;
 
-use super::panels::{PANEL, panels_for};
+/// Ranks have whole groups of so many tokens of the vocabulary.
+pub(crate) const GROUP_TOKENS: usize = 32;
 
 /// One rank of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,16 @@ pub(crate) struct Part {
 impl Part {
     /// The whole model.
     pub(crate) const WHOLE: Self = Self { rank: 0, size: 1 };
+
+    /// All ranks' parts, in order.
+    pub(crate) fn all(size: usize) -> impl Iterator<Item = Self> {
+        (0..size).map(move |rank| Self { rank, size })
+    }
+
+    /// For fingerprints: bits depend on how many ranks add up.
+    pub(crate) fn suffix(self) -> String {
+        if self.size > 1 { format!("-tp{}", self.size) } else { String::new() }
+    }
 
     /// Its own of `n` things: contiguous, as even as can be, and none if there are more ranks.
     fn of(self, n: usize) -> Range<usize> {
@@ -39,15 +50,10 @@ impl Part {
         self.of(config.intermediate_size)
     }
 
-    /// Panels of the vocabulary.
-    pub(crate) fn vocab_panels(self, config: &LlamaConfig) -> Range<usize> {
-        self.of(panels_for(config.vocab_size))
-    }
-
     /// Tokens of the vocabulary.
     pub(crate) fn vocab(self, config: &LlamaConfig) -> Range<usize> {
-        let panels = self.vocab_panels(config);
-        panels.start * PANEL..config.vocab_size.min(panels.end * PANEL)
+        let groups = self.of(config.vocab_size.div_ceil(GROUP_TOKENS));
+        groups.start * GROUP_TOKENS..config.vocab_size.min(groups.end * GROUP_TOKENS)
     }
 
     /// Query heads, and the key-value heads that they read.
@@ -86,7 +92,7 @@ mod tests {
         #[test]
         fn parts_make_up_the_whole(kv_heads in 1usize..9, group in 1usize..9, size in 1usize..20) {
             let config = config(kv_heads * group, kv_heads);
-            let parts = || (0..size).map(|rank| Part { rank, size });
+            let parts = || Part::all(size);
             let joined = |ranges: Vec<Range<usize>>| ranges.into_iter().flatten().collect::<Vec<_>>();
             prop_assert_eq!(joined(parts().map(|part| part.heads(&config).0).collect()), (0..config.heads).collect::<Vec<_>>());
             prop_assert_eq!(joined(parts().map(|part| part.vocab(&config)).collect()), (0..77).collect::<Vec<_>>());

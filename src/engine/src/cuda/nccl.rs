@@ -1,0 +1,353 @@
+//! Ranks on GPUs of one machine: NCCL moves their bytes, and lets go of them when one is lost.
+//!
+//! The library is found at run time. cudarc looks for its unversioned name alone, which comes with the headers; what is usually
+//! installed is libnccl.so.2. Communicators do not block, and no wait of the host is without an eye on the others: a rank that
+//! fails says so in memory that all ranks' threads share, and each of them then aborts its own communicator, which ends what its
+//! GPU is waiting for.
+
+// The boundary to C: NCCL's functions and handles.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, OsString, c_char, c_int, c_void};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use cudarc::driver::sys::{CUevent, CUevent_flags, CUresult, CUstream};
+use cudarc::driver::{CudaContext, DriverError, result};
+use libloading::Library;
+
+use super::accelerator::Region;
+use crate::backend::BackendError;
+use crate::communicator::RankLost;
+
+/// As `ncclResult_t` and `ncclDataType_t` of nccl.h count.
+const SUCCESS: c_int = 0;
+const IN_PROGRESS: c_int = 7;
+const BYTE: c_int = 1;
+
+/// How often a wait looks at the device and the other ranks.
+const GLANCE: Duration = Duration::from_micros(20);
+
+/// Exchanges that may be queued. A queue of the driver that is full would block whoever adds to it, whatever is lost.
+const AHEAD: usize = 16;
+
+/// In [`Peers::lost`]: nobody.
+const NOBODY: usize = usize::MAX;
+
+type Comm = *mut c_void;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct UniqueId([c_char; 128]);
+
+/// `ncclConfig_t` as it was when it came, in 2.14; what later ones have more of is left as it is by default.
+#[repr(C)]
+struct Config {
+    size: usize,
+    magic: u32,
+    version: u32,
+    blocking: c_int,
+    /// Whatever it is called in versions after this one: the least integer is what is not said.
+    unsaid: c_int,
+}
+
+/// The functions of NCCL that are used, as nccl.h declares them.
+#[derive(Debug)]
+struct Nccl {
+    version: unsafe extern "C" fn(*mut c_int) -> c_int,
+    unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
+    init: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int, *mut Config) -> c_int,
+    abort: unsafe extern "C" fn(Comm) -> c_int,
+    async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
+    error_string: unsafe extern "C" fn(c_int) -> *const c_char,
+    group_start: unsafe extern "C" fn() -> c_int,
+    group_end: unsafe extern "C" fn() -> c_int,
+    send: unsafe extern "C" fn(*const c_void, usize, c_int, c_int, Comm, CUstream) -> c_int,
+    receive: unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, Comm, CUstream) -> c_int,
+    all_gather: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Comm, CUstream) -> c_int,
+    /// What they are of.
+    _library: Library,
+}
+
+/// The loader's own places first, then those where toolkits and environments keep it.
+fn candidates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let home = |name: &str, folder: &str| variable(name).map(|home| PathBuf::from(home).join(folder));
+    let folders = [
+        home("NCCL_HOME", "lib"),
+        home("CUDA_HOME", "lib64"),
+        home("CONDA_PREFIX", "lib"),
+        Some(PathBuf::from("/usr/local/nccl/lib")),
+        Some(PathBuf::from("/usr/local/cuda/lib64")),
+    ];
+    let named = ["libnccl.so.2", "libnccl.so"].map(PathBuf::from);
+    named.into_iter().chain(folders.into_iter().flatten().map(|folder| folder.join("libnccl.so.2"))).collect()
+}
+
+impl Nccl {
+    /// The library, looked for once.
+    fn find() -> Result<&'static Self, BackendError> {
+        static FOUND: OnceLock<Result<Nccl, String>> = OnceLock::new();
+        FOUND.get_or_init(Self::open).as_ref().map_err(|reason| BackendError(reason.clone()))
+    }
+
+    fn open() -> Result<Self, String> {
+        let candidates = candidates(|name| std::env::var_os(name));
+        // SAFETY: it runs the library's initialisers, which NCCL's survive.
+        let library = candidates.iter().find_map(|path| unsafe { Library::new(path) }.ok()).ok_or_else(|| {
+            "there is no NCCL, by which GPUs tell each other things: libnccl.so.2 is neither on the loader's path nor in \
+             NCCL_HOME/lib; install libnccl2, or put the folder that has it into LD_LIBRARY_PATH (of the wheel \
+             nvidia-nccl-cu13: site-packages/nvidia/nccl/lib)"
+                .to_owned()
+        })?;
+        // SAFETY: the types are those that nccl.h declares, and the library is never unloaded.
+        unsafe { Self::of(library) }.map_err(|error| format!("NCCL 2.14 or later is needed: {error}"))
+    }
+
+    /// # Safety
+    ///
+    /// `library` is NCCL.
+    unsafe fn of(library: Library) -> Result<Self, libloading::Error> {
+        // SAFETY: as promised; each name has the type of its field.
+        unsafe {
+            Ok(Self {
+                version: *library.get(c"ncclGetVersion")?,
+                unique_id: *library.get(c"ncclGetUniqueId")?,
+                init: *library.get(c"ncclCommInitRankConfig")?,
+                abort: *library.get(c"ncclCommAbort")?,
+                async_error: *library.get(c"ncclCommGetAsyncError")?,
+                error_string: *library.get(c"ncclGetErrorString")?,
+                group_start: *library.get(c"ncclGroupStart")?,
+                group_end: *library.get(c"ncclGroupEnd")?,
+                send: *library.get(c"ncclSend")?,
+                receive: *library.get(c"ncclRecv")?,
+                all_gather: *library.get(c"ncclAllGather")?,
+                _library: library,
+            })
+        }
+    }
+
+    /// What a call that does not block may answer is no failure.
+    fn check(&self, what: &str, status: c_int) -> Result<(), BackendError> {
+        if matches!(status, SUCCESS | IN_PROGRESS) {
+            return Ok(());
+        }
+        // SAFETY: it takes any number and returns a string that is always there.
+        let reason = unsafe { CStr::from_ptr((self.error_string)(status)) };
+        Err(BackendError(format!("NCCL failed {what}: {}", reason.to_string_lossy())))
+    }
+}
+
+/// NCCL's version, as in `22809`.
+///
+/// # Errors
+///
+/// There is none.
+pub(super) fn version() -> Result<c_int, BackendError> {
+    let (nccl, mut version) = (Nccl::find()?, 0);
+    // SAFETY: it writes one integer.
+    nccl.check("to say its version", unsafe { (nccl.version)(&raw mut version) })?;
+    Ok(version)
+}
+
+/// One GPU's end of a group.
+#[derive(Debug)]
+pub(super) struct Peers {
+    nccl: &'static Nccl,
+    comm: Comm,
+    rank: usize,
+    size: usize,
+    /// The first rank that was lost, of all the group's.
+    lost: Arc<AtomicUsize>,
+    /// When the latest exchanges are done, in turns.
+    fences: Vec<CUevent>,
+    turn: usize,
+}
+
+// SAFETY: communicators and events are of the process, not of a thread; `&mut` keeps threads apart.
+unsafe impl Send for Peers {}
+
+impl Peers {
+    /// All ranks of a group, one on each of these GPUs.
+    ///
+    /// # Errors
+    ///
+    /// There is no NCCL, or it does not connect them.
+    pub(super) fn group(contexts: &[Arc<CudaContext>]) -> Result<Vec<Self>, BackendError> {
+        let (nccl, lost) = (Nccl::find()?, Arc::new(AtomicUsize::new(NOBODY)));
+        let size = contexts.len();
+        let mut id = UniqueId([0; 128]);
+        // SAFETY: it writes one id.
+        nccl.check("to begin a group", unsafe { (nccl.unique_id)(&raw mut id) })?;
+        let (size_of_config, magic, version) = (size_of::<Config>(), 0xcafe_beef, 21_400);
+        let mut config = Config { size: size_of_config, magic, version, blocking: 0, unsaid: c_int::MIN };
+        // NCCL may write to them until all are settled, or aborted: they are let go of last.
+        let comms: Vec<AtomicPtr<c_void>> = (0..size).map(|_| AtomicPtr::default()).collect();
+        // SAFETY: the places of the communicators live as long as NCCL writes to them, atomically; the context that a rank is made
+        // in is bound before.
+        let made = unsafe {
+            nccl.check("to begin a group", (nccl.group_start)())?;
+            let made = contexts.iter().zip(&comms).enumerate().try_for_each(|(rank, (context, comm))| {
+                context.bind_to_thread().map_err(failed("to bind its context"))?;
+                nccl.check(
+                    "to make a rank",
+                    (nccl.init)(comm.as_ptr(), size as c_int, id, rank as c_int, &raw mut config),
+                )
+            });
+            made.and(nccl.check("to make a group", (nccl.group_end)()))
+        };
+        // What was made is let go of if not all was: NCCL takes a communicator that is none.
+        let rank = |(rank, comm): (usize, &AtomicPtr<c_void>)| {
+            let (comm, lost) = (comm.load(Ordering::Acquire), Arc::clone(&lost));
+            Self { nccl, comm, rank, size, lost, fences: Vec::new(), turn: 0 }
+        };
+        let mut ranks: Vec<Self> = comms.iter().enumerate().map(rank).collect();
+        made?;
+        for (peers, context) in ranks.iter_mut().zip(contexts) {
+            context.bind_to_thread().map_err(failed("to bind its context"))?;
+            for _ in 0..AHEAD {
+                let fence = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING);
+                peers.fences.push(fence.map_err(failed("to make an event"))?);
+            }
+        }
+        ranks.iter().try_for_each(Self::settle)?;
+        Ok(ranks)
+    }
+
+    pub(super) fn rank(&self) -> usize {
+        self.rank
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// As [`Collective::exchange`](super::Collective::exchange), on the stream.
+    pub(super) fn exchange(&mut self, from: Region, to: Region, stream: CUstream) -> Result<(), BackendError> {
+        let nccl = self.nccl;
+        self.queue(stream, |peers| {
+            // SAFETY: the slices are of the GPU's memory, which outlives the stream's work.
+            nccl.check("to begin an exchange", unsafe { (nccl.group_start)() })?;
+            let told = (0..peers.size).try_for_each(|other| {
+                let (from, to) = (from.slice(other, peers.size)?, to.slice(other, peers.size)?);
+                let (bytes, peer) = (from.bytes(), other as c_int);
+                let (from, to) = (pointer(from)?, pointer(to)?);
+                // SAFETY: as above; both sides count the same bytes, as all ranks ask for the same.
+                unsafe {
+                    nccl.check("to send", (nccl.send)(from, bytes, BYTE, peer, peers.comm, stream))?;
+                    nccl.check("to receive", (nccl.receive)(to, bytes, BYTE, peer, peers.comm, stream))
+                }
+            });
+            // SAFETY: it ends what was begun, also where that failed.
+            told.and(nccl.check("to exchange", unsafe { (nccl.group_end)() }))
+        })
+    }
+
+    /// As [`Collective::gather`](super::Collective::gather), on the stream.
+    pub(super) fn gather(&mut self, all: Region, stream: CUstream) -> Result<(), BackendError> {
+        let own = all.slice(self.rank, self.size)?;
+        let (bytes, own, all) = (own.bytes(), pointer(own)?, pointer(all)?);
+        let nccl = self.nccl;
+        // SAFETY: the region is of the GPU's memory and holds a slice for each rank, this one's in its place.
+        self.queue(stream, |peers| unsafe {
+            nccl.check("to gather", (nccl.all_gather)(own, all, bytes, BYTE, peers.comm, stream))
+        })
+    }
+
+    /// Queues something, when what was queued so many times ago is done.
+    fn queue(
+        &mut self,
+        stream: CUstream,
+        ask: impl FnOnce(&Self) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        let fence = self.fences[self.turn];
+        self.turn = (self.turn + 1) % AHEAD;
+        self.wait(fence)?;
+        ask(self)?;
+        self.settle()?;
+        // SAFETY: both are live.
+        unsafe { result::event::record(fence, stream) }.map_err(failed("to record an event"))
+    }
+
+    /// Waits until an event is there, unless a rank is lost.
+    pub(super) fn wait(&self, event: CUevent) -> Result<(), BackendError> {
+        loop {
+            // SAFETY: the event is live.
+            match unsafe { result::event::query(event) } {
+                Ok(()) => return Ok(()),
+                Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => _ = self.state()?,
+                Err(error) => return Err(failed("in what was queued")(error)),
+            }
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// Waits until NCCL has queued what it was asked for, unless a rank is lost.
+    fn settle(&self) -> Result<(), BackendError> {
+        while self.state()? == IN_PROGRESS {
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// What NCCL is about, if all ranks are there.
+    fn state(&self) -> Result<c_int, BackendError> {
+        match self.lost.load(Ordering::Acquire) {
+            NOBODY => {}
+            rank => return Err(RankLost { rank, size: self.size }.into()),
+        }
+        let mut state = SUCCESS;
+        // SAFETY: the communicator is live; it writes one integer.
+        let status = unsafe { (self.nccl.async_error)(self.comm, &raw mut state) };
+        self.nccl.check("to say how it is", status)?;
+        self.nccl.check("between the ranks", state)?;
+        Ok(state)
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        _ = self.lost.compare_exchange(NOBODY, self.rank, Ordering::AcqRel, Ordering::Acquire);
+        // SAFETY: the communicator and the events are live until here. It waits for the others' aborts: their threads' waits end
+        // at the flag that was set above.
+        unsafe {
+            _ = (self.nccl.abort)(self.comm);
+            for &fence in &self.fences {
+                _ = result::event::destroy(fence);
+            }
+        }
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
+    move |error| BackendError(format!("the GPU failed {what}: {error}"))
+}
+
+fn pointer(region: Region) -> Result<*mut c_void, BackendError> {
+    Ok(region.holding(region.bytes())?.get() as usize as *mut c_void)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loaders_places_come_before_those_that_variables_name() {
+        let variable = |name: &str| (name == "NCCL_HOME").then(|| OsString::from("/opt/nccl"));
+        let paths: Vec<String> = candidates(variable).iter().map(|path| path.display().to_string()).collect();
+        assert_eq!(paths[..3], ["libnccl.so.2", "libnccl.so", "/opt/nccl/lib/libnccl.so.2"]);
+        assert_eq!(paths.len(), 5);
+    }
+
+    /// Where there is none, the error says what to install; where there is one, every function is found and it has a version.
+    #[test]
+    fn nccl_is_found_or_its_absence_is_clear() {
+        match version() {
+            Ok(version) => assert!(version >= 21_400, "{version}"),
+            Err(error) => {
+                assert!(error.to_string().contains("libnccl.so.2 is neither on the loader's path"), "{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Tensor parallelism of the CUDA backend, on the CPU shim: one rank's numbers but for bf16's rounding, the same bits whatever the
+//! batch, no more of the weights read than a rank has, and an end, not a wait, when a rank is lost.
+//!
+//! With `SURPRISAL_TEST_GPUS=N` groups of up to N ranks run on as many GPUs instead, all tests but those of lost ranks as they are.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Precision, Shim};
+use surprisal_engine::{
+    Backend, BackendError, Communicator, Engine, Event, Extras, Generation, Group, Query, RankLost, Sampling,
+    SchedulerConfig, ScoreError, Scorer, Scores, ThreadCommunicator,
+};
+use surprisal_kernels::cpu::Order;
+use surprisal_model::Checkpoint;
+use surprisal_tests::golden::{case, fixtures};
+use surprisal_tests::reference;
+use surprisal_tests::tiny::{TinyLlama, random_tokens};
+
+const ALL: Extras = Extras { top: 5, rank: true, entropy: true };
+
+const WHOLE: SchedulerConfig = SchedulerConfig { token_budget: 1 << 10, max_running: 1 };
+
+fn config(scheduler: SchedulerConfig) -> CudaConfig {
+    CudaConfig {
+        weights: Precision::Bf16,
+        cache: Precision::Bf16,
+        cache_bytes: Some(16 << 20),
+        max_length: Some(1024),
+        batch_tokens: scheduler.token_budget,
+        batch_sequences: scheduler.max_running,
+    }
+}
+
+fn shim(order: Order) -> Shim {
+    Shim::new(256 << 20, order)
+}
+
+/// Shims with these ends of a group, threads of each in an order of their own.
+fn shims(ranks: impl IntoIterator<Item = Box<dyn Communicator>>) -> Vec<Shim> {
+    let orders = [Order::Forward, Order::Reverse, Order::Random(5)];
+    ranks.into_iter().zip(orders.into_iter().cycle()).map(|(rank, order)| shim(order).among(rank)).collect()
+}
+
+fn threads(ranks: usize) -> impl Iterator<Item = Box<dyn Communicator>> {
+    ThreadCommunicator::group(ranks).into_iter().map(|rank| Box::new(rank) as _)
+}
+
+fn load(dir: &Path, ranks: usize, scheduler: SchedulerConfig) -> Group {
+    let (checkpoint, config) = (Checkpoint::open(dir).unwrap(), config(scheduler));
+    let gpus = std::env::var("SURPRISAL_TEST_GPUS").map_or(0, |count| count.parse().unwrap());
+    if ranks <= gpus {
+        let kernels = std::env::temp_dir().join("surprisal-test-kernels");
+        return CudaBackend::load_group(Gpu::open_group(0, ranks, Some(&kernels)).unwrap(), &checkpoint, config)
+            .unwrap();
+    }
+    CudaBackend::load_group(shims(threads(ranks)), &checkpoint, config).unwrap()
+}
+
+fn group(dir: &Path, ranks: usize, scheduler: SchedulerConfig) -> Engine {
+    let backend = load(dir, ranks, scheduler);
+    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+    Engine::start("group".into(), fingerprint, device, backend, scheduler).unwrap()
+}
+
+fn alone(dir: &Path) -> Engine {
+    alone_with(dir, config(WHOLE))
+}
+
+fn alone_with(dir: &Path, config: CudaConfig) -> Engine {
+    let backend = CudaBackend::load(shim(Order::Forward), &Checkpoint::open(dir).unwrap(), config).unwrap();
+    let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+    Engine::start("alone".into(), fingerprint, device, backend, WHOLE).unwrap()
+}
+
+#[tokio::main]
+async fn try_all(engine: &Engine, queries: &[Query]) -> Vec<Result<Scores, ScoreError>> {
+    join_all(queries.iter().map(|query| engine.score(query.clone()))).await
+}
+
+fn ask(engine: &Engine, queries: &[Query]) -> Vec<Scores> {
+    try_all(engine, queries).into_iter().map(Result::unwrap).collect()
+}
+
+fn bits(scores: &Scores) -> Vec<u32> {
+    scores.logprobs.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The mean and the largest difference.
+fn differences<T: Copy + Into<f64>>(got: &[f32], want: &[T]) -> (f64, f64) {
+    assert_eq!(got.len(), want.len());
+    let all: Vec<f64> = got.iter().zip(want).map(|(&got, &want)| (f64::from(got) - want.into()).abs()).collect();
+    assert!(all.iter().all(|difference| difference.is_finite()));
+    (all.iter().sum::<f64>() / all.len() as f64, all.iter().copied().fold(0.0, f64::max))
+}
+
+/// Every architecture and option, also with more ranks than it has key-value heads, or heads. Each rank's part of a sum is
+/// rounded to bf16 before it is added, so a group differs from one rank by less than one rank does from float64, and is as near.
+#[test]
+fn every_fixture_scores_the_same_in_2_and_4_ranks() {
+    let fixtures = fixtures();
+    assert!(fixtures.len() >= 15, "{} fixtures", fixtures.len());
+    for dir in fixtures {
+        let (mut tokens, mut expected) = case(&dir);
+        tokens.truncate(160);
+        expected.truncate(159);
+        let query = Query { extras: ALL, ..Query::new(tokens, 1) };
+        let one = ask(&alone(&dir), std::slice::from_ref(&query)).remove(0);
+        let alone = differences(&one.logprobs, &expected);
+        for ranks in [2, 4] {
+            let got = ask(&group(&dir, ranks, WHOLE), std::slice::from_ref(&query)).remove(0);
+            let (mean, worst) = differences(&got.logprobs, &one.logprobs);
+            let error = differences(&got.logprobs, &expected);
+            let what = format!("{} in {ranks} ranks", dir.file_name().unwrap().display());
+            println!(
+                "{what:<32} differs by {mean:.1e}, {worst:.1e} at most; from float64 by {:.1e}, {:.1e}; one rank by {:.1e}, {:.1e}",
+                error.0, error.1, alone.0, alone.1
+            );
+            assert!(mean < 0.02 && worst < 0.12, "{what}: {mean:e}, {worst:e} at most, from one rank");
+            assert!(
+                error.0 < 1.4 * alone.0 && error.1 < 0.2,
+                "{what}: {:e}, {:e} at most, from float64",
+                error.0,
+                error.1
+            );
+            assert_eq!(got.positions.len(), one.positions.len());
+            for ((got, one), (&logprob, row)) in
+                got.positions.iter().zip(&one.positions).zip(got.logprobs.iter().zip(0..))
+            {
+                assert!((got.entropy.unwrap() - one.entropy.unwrap()).abs() < 0.1, "{what}, row {row}");
+                assert_eq!(got.top.len(), one.top.len());
+                assert!(got.top.is_sorted_by(|a, b| a.1 >= b.1), "{what}, row {row}: {:?}", got.top);
+                // Its own logarithm is as far down the list as its rank says.
+                match got.rank.unwrap() as usize {
+                    rank if rank <= got.top.len() => assert_eq!(got.top[rank - 1].1.to_bits(), logprob.to_bits()),
+                    _ => assert!(logprob <= got.top[got.top.len() - 1].1, "{what}, row {row}"),
+                }
+            }
+        }
+    }
+}
+
+/// In FP8 each rank quantises its own part of what is multiplied, with a scale of its own: as near to float64 as one rank.
+#[test]
+fn fp8_is_as_near_in_ranks() {
+    for name in ["llama-fp8-fbgemm", "llama-fp8-block", "llama-bf16", "llama-headdim-256"] {
+        let dir = Path::new("golden").join(name);
+        let config = CudaConfig { weights: Precision::Fp8, cache: Precision::Fp8, ..config(WHOLE) };
+        let (mut tokens, mut expected) = case(&dir);
+        tokens.truncate(100);
+        expected.truncate(99);
+        let query = Query::new(tokens, 1);
+        let one = ask(&alone_with(&dir, config), std::slice::from_ref(&query)).remove(0);
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        for ranks in [2, 4] {
+            let backend = CudaBackend::load_group(shims(threads(ranks)), &checkpoint, config).unwrap();
+            let fingerprint = backend.fingerprint().to_owned();
+            assert!(fingerprint.contains("-fp8-kv-fp8-") && fingerprint.ends_with(&format!("-tp{ranks}")));
+            let engine = Engine::start("group".into(), fingerprint, String::new(), backend, WHOLE).unwrap();
+            let got = ask(&engine, std::slice::from_ref(&query)).remove(0);
+            let (got, one) = (differences(&got.logprobs, &expected), differences(&one.logprobs, &expected));
+            println!(
+                "{name} in {ranks} ranks: {:.1e}, {:.1e} at most; one rank {:.1e}, {:.1e}",
+                got.0, got.1, one.0, one.1
+            );
+            assert!(got.0 < 1.5 * one.0 && got.1 < 2.0 * one.1, "{name} in {ranks} ranks: {got:?}, one rank {one:?}");
+        }
+    }
+}
+
+/// Heads, columns and tokens that ranks have unequal parts of, or none, whichever way they share a key: against float64.
+#[test]
+fn uneven_parts_match_float64() {
+    let base = TinyLlama { layers: 2, ..TinyLlama::default() };
+    let shapes = [
+        (TinyLlama { heads: 8, kv_heads: 2, ..base }, 8),
+        (TinyLlama { heads: 9, kv_heads: 3, head_dim: 20, hidden: 64, vocab: 101, ..base }, 5),
+        (TinyLlama { heads: 2, kv_heads: 1, head_dim: 96, tied: true, vocab: 5000, ..base }, 3),
+        (TinyLlama { heads: 34, kv_heads: 2, head_dim: 16, ..base }, 4),
+    ];
+    for (seed, (model, ranks)) in shapes.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tensors = model.write(dir.path(), seed as u64);
+        for value in tensors.values_mut().flat_map(|(_, values)| values) {
+            *value = half_precision(*value);
+        }
+        let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(seed as u64), model.vocab, 90);
+        let want = reference::logprobs(&model, &tensors, &tokens);
+        let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
+        let got = ask(&group(dir.path(), ranks, scheduler), &[Query::new(tokens, 1)]).remove(0);
+        let (mean, worst) = differences(&got.logprobs, &want);
+        println!("{ranks} ranks of {model:?}: mean error {mean:.1e}, maximal {worst:.1e}");
+        assert!(mean < 0.02 && worst < 0.1, "{ranks} ranks of {model:?}: mean error {mean:e}, maximal {worst:e}");
+    }
+}
+
+/// The nearest bf16, as weights are.
+fn half_precision(value: f32) -> f32 {
+    let bits = value.to_bits();
+    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Alone or in company, whole or in chunks, cold or warm, on this run of the program or another one.
+    #[test]
+    fn same_query_same_bits(seed in any::<u64>(), ranks in 2usize..5, token_budget in 1usize..150, max_running in 1usize..6) {
+        let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+        let dir = tempfile::tempdir().unwrap();
+        model.write(dir.path(), seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let shared = random_tokens(&mut rng, model.vocab, 70);
+        let queries: Vec<Query> = (0..4).map(|_| {
+            let mut tokens = shared[..rng.random_range(1..70)].to_vec();
+            let more = rng.random_range(1..60);
+            tokens.extend(random_tokens(&mut rng, model.vocab, more));
+            Query::new(tokens, 1)
+        }).collect();
+        let apart = |query: &Query| bits(&ask(&group(dir.path(), ranks, WHOLE), std::slice::from_ref(query))[0]);
+        let apart: Vec<_> = queries.iter().map(apart).collect();
+        let cut = group(dir.path(), ranks, SchedulerConfig { token_budget, max_running });
+        for state in ["cold", "warm"] {
+            prop_assert_eq!(&ask(&cut, &queries).iter().map(bits).collect::<Vec<_>>(), &apart, "{}", state);
+        }
+    }
+}
+
+/// Each drawn token has the bits it has when it is scored; more than the eight rows that are gathered at a time are drawn at once.
+#[test]
+fn what_is_written_is_what_would_be_scored() {
+    let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    model.write(dir.path(), 6);
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let prompts: Vec<Vec<u32>> = (0..11).map(|_| random_tokens(&mut rng, model.vocab, 20)).collect();
+    let scheduler = SchedulerConfig { token_budget: 512, max_running: 11 };
+    let sampling = Sampling { temperature: 1.0, top_p: 0.9, seed: 3, ..Sampling::GREEDY };
+    let generation = Generation { max_tokens: 6, sampling, stop: Vec::new(), extras: Extras::default() };
+    let written = write_all(&group(dir.path(), 3, scheduler), &prompts, &generation);
+    let queries: Vec<Query> = prompts
+        .iter()
+        .zip(&written)
+        .map(|(prompt, tokens)| Query::new(prompt.iter().copied().chain(tokens.iter().map(|t| t.0)).collect(), 20))
+        .collect();
+    for (scored, written) in ask(&group(dir.path(), 3, scheduler), &queries).iter().zip(&written) {
+        assert_eq!(written.len(), 6);
+        assert_eq!(bits(scored), written.iter().map(|token| token.1.to_bits()).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::main]
+async fn write_all(engine: &Engine, prompts: &[Vec<u32>], generation: &Generation) -> Vec<Vec<(u32, f32)>> {
+    let write = |prompt: &Vec<u32>| {
+        let mut events = engine.generate(Query::new(prompt.clone(), 1), generation.clone());
+        async move {
+            let mut tokens = Vec::new();
+            while let Some(event) = events.recv().await {
+                if let Event::Token(token) = event.unwrap() {
+                    tokens.push((token.id, token.logprob));
+                }
+            }
+            tokens
+        }
+    };
+    join_all(prompts.iter().map(write)).await
+}
+
+/// Rank 1 of this group comes to an end after so many exchanges, once.
+#[derive(Debug)]
+struct Mortal {
+    inner: ThreadCommunicator,
+    left: Arc<AtomicUsize>,
+    panics: bool,
+}
+
+impl Communicator for Mortal {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
+    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), RankLost> {
+        self.inner.all_reduce(values)
+    }
+
+    fn all_gather(&mut self, values: Vec<f64>) -> Result<Vec<Vec<f64>>, RankLost> {
+        if self.rank() == 1 && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            assert!(!self.panics, "a fault is injected");
+            return Err(RankLost { rank: 1, size: self.size() });
+        }
+        self.inner.all_gather(values)
+    }
+}
+
+/// Whether a rank panics or its device fails it alone: whoever waits is told which it was; then the model is loaded anew, and the
+/// answers have the bits they would have had.
+#[test]
+fn a_rank_that_is_lost_fails_what_was_asked_and_comes_back() {
+    let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    model.write(dir.path(), 5);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let queries: Vec<Query> = (0..3).map(|_| Query::new(random_tokens(&mut rng, model.vocab, 40), 1)).collect();
+    let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
+    let want: Vec<_> = ask(&group(dir.path(), 3, scheduler), &queries).iter().map(bits).collect();
+    for (exchanges, panics) in [(1, true), (7, false), (12, true)] {
+        let left = Arc::new(AtomicUsize::new(exchanges));
+        let (path, kept) = (dir.path().to_owned(), Arc::clone(&left));
+        let load = move || {
+            let mortal = |inner| Box::new(Mortal { inner, left: Arc::clone(&kept), panics }) as Box<dyn Communicator>;
+            let devices = shims(ThreadCommunicator::group(3).into_iter().map(mortal));
+            CudaBackend::load_group(devices, &Checkpoint::open(&path).unwrap(), config(scheduler))
+                .map_err(|error| BackendError(error.to_string()))
+        };
+        let backend = load().unwrap();
+        let (name, fingerprint) = ("group".to_owned(), backend.fingerprint().to_owned());
+        let engine =
+            Engine::start_lasting(name, fingerprint, String::new(), backend, scheduler, Some(Box::new(load))).unwrap();
+        let outcomes = try_all(&engine, &queries);
+        let lost = if panics { "rank 1 of 3 died" } else { "rank 1 of 3: rank 1 of 3 is lost" };
+        let lost = ScoreError::Lost(format!("{lost}: the model is loaded anew"));
+        let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+        assert!(failed.contains(&&lost), "{failed:?}");
+        assert!(failed.iter().all(|error| matches!(error, ScoreError::Lost(_) | ScoreError::Stopped)), "{failed:?}");
+        while !engine.is_alive() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(ask(&engine, &queries).iter().map(bits).collect::<Vec<_>>(), want);
+        assert_eq!(engine.stats().restarts, 1);
+    }
+}
+
+/// What another rank has may be anything; each matrix's part is read, and the group knows how many blocks its poorest rank has.
+#[test]
+fn a_rank_reads_its_own_weights_alone() {
+    let model = TinyLlama { heads: 4, kv_heads: 4, layers: 1, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let mut tensors = model.write(dir.path(), 5);
+    let whole = load(dir.path(), 2, WHOLE).limits().blocks;
+    assert_eq!(whole, (8 << 20) / (2 * 32 * 2 * 64 * 2 + 96 * 2));
+    // Rank 1 of 2 has the last half of what is divided, and no rank's embeddings are another's.
+    for (name, row, column) in [
+        ("model.embed_tokens.weight", 514, 3),
+        ("model.layers.0.self_attn.k_proj.weight", 127, 0),
+        ("model.layers.0.self_attn.o_proj.weight", 2, 127),
+        ("model.layers.0.mlp.up_proj.weight", 199, 5),
+        ("model.layers.0.mlp.down_proj.weight", 7, 199),
+    ] {
+        let tensor = tensors.get_mut(name).unwrap();
+        let columns = tensor.0[1];
+        let kept = std::mem::replace(&mut tensor.1[row * columns + column], f32::NAN);
+        surprisal_tests::tiny::write_tensors(dir.path(), &tensors);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let error = CudaBackend::load_group(shims(threads(2)), &checkpoint, config(WHOLE)).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(&format!("NaN at index {}", row * columns + column)), "{error}");
+        let shape = tensors[name].0.clone();
+        let own = if column < columns / 2 { [0..shape[0] / 2, 0..columns] } else { [0..shape[0], 0..columns / 2] };
+        let bytes = checkpoint.part_bf16(name, &shape, own.clone()).unwrap();
+        let want: Vec<u8> = tensors[name]
+            .1
+            .chunks(columns)
+            .take(own[0].end)
+            .flat_map(|row| &row[own[1].clone()])
+            .flat_map(|&x| (half_precision(x).to_bits() >> 16).to_le_bytes().into_iter().take(2))
+            .collect();
+        assert_eq!(bytes, want, "{name}");
+        tensors.get_mut(name).unwrap().1[row * columns + column] = kept;
+    }
+}
