@@ -67,6 +67,7 @@ pub(crate) fn document(app: &App) -> Value {
             "max_waiting_tokens": config.max_waiting_tokens,
             "max_request_seconds": config.max_request_seconds,
             "max_model_len": card.max_length,
+            "max_waiting_requests": config.max_waiting_requests,
             "vocab_size": card.vocab_size,
             "max_top": MAX_TOP,
         },

@@ -9,11 +9,11 @@ use axum::response::Response;
 use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, LogprobsResponse, NDJSON, QueryResult, Usage};
 use surprisal_engine::{Extras, ModelCard, Query, Scores};
 
+use super::InFlight;
 use super::meta::json;
 use super::stream;
 use crate::app::TOKEN_BYTES;
 use crate::client::Client;
-use crate::drain::Working;
 use crate::prepare::{Label, Prepared, prepare};
 use crate::problem::{self, Failure};
 use crate::{App, body};
@@ -22,7 +22,7 @@ use crate::{App, body};
 pub(super) async fn logprobs(
     State(app): State<App>,
     Extension(client): Extension<Client>,
-    working: Option<Extension<Arc<Working>>>,
+    in_flight: Option<Extension<Arc<InFlight>>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
@@ -37,8 +37,8 @@ pub(super) async fn logprobs(
         .await?;
     let permit = app.admission.admit(client.account(), prepared.tokens)?;
     if streamed {
-        let working = working.map(|Extension(working)| working);
-        return Ok(stream::respond(app, prepared, stream::Held { permit, working, start }));
+        let in_flight = in_flight.map(|Extension(in_flight)| in_flight);
+        return Ok(stream::respond(app, prepared, stream::Held { permit, in_flight, start }));
     }
     let Prepared { form, queries, labels, tokens } = prepared;
     let scores = score(&app, queries, |index| form.query_field(index)).await?;

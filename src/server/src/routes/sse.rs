@@ -54,7 +54,7 @@ async fn write(app: &App, asked: Asked, held: Held, lines: &Lines) {
         }
     }
     let _ = lines.send(b"data: [DONE]\n\n".to_vec()).await;
-    drop((held.permit, held.working));
+    drop((held.permit, held.in_flight));
 }
 
 async fn all(app: &App, asked: &Asked, lines: &Lines) -> Result<(), Failure> {
