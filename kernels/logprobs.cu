@@ -1,16 +1,18 @@
-// Log-probabilities from logits: target, rank, entropy, most probable tokens. Natural logarithms.
+// Log-probabilities from logits: target, rank, entropy, a set of tokens, most probable tokens. Natural logarithms.
 //
 // logits: [rows][stride] f32, one row tile of the head's product; vocabulary columns of them are real. A thread block
 // takes one row and 4096 columns, so a row's sums are fixed trees over columns at absolute positions; a second kernel
 // adds the tiles up in order, in f64. (Milakov and Gimelshein, 2018, is the online softmax; here tiles are its steps.)
 //
-// parts: workspace, [rows][tiles] of {max, sum e^(x - max), sum e^(x - max) (x - max), number of x above the target's};
+// parts: workspace, [rows][tiles] of {max, sum e^(x - max), sum e^(x - max) (x - max), number of x above the target's, and the
+// first two again over the row's set of tokens, whose maximum is its own};
 // top_logits, top_ids: [rows][tiles][top], each tile's best in order, ties by the smaller id.
 #include "port.cuh"
 constexpr int COLUMNS = 4096;  // a tile's
 struct LogprobPart {
   float max, sum, weighted;
   int above;
+  float set_max, set_sum;
 };
 struct LogprobTileArgs {
   LogprobPart* parts;
@@ -18,6 +20,7 @@ struct LogprobTileArgs {
   int* top_ids;
   const float* logits;
   const int* targets;
+  const unsigned* members;  // [rows][words], a bit a column; or null
   long long stride;
   int vocabulary, top;
 };
@@ -25,6 +28,7 @@ struct LogprobCombineArgs {
   float* logprobs;      // [rows], of the targets
   int* ranks;           // [rows], 1 + number of tokens more probable than the target
   float* entropies;     // [rows], nats
+  float* sets;          // [rows], of the sets; -inf where there is none
   float* top_logprobs;  // [rows][top]
   int* top_out;         // [rows][top], -1 beyond the vocabulary
   const LogprobPart* parts;
@@ -81,8 +85,24 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTil
   sum = block_sum(sum, part);
   weighted = block_sum(weighted, part);
   above = block_sum(above, part);
+  float set_max = -INFINITY, set_sum = 0.f;
+  if (a.members) {
+    const unsigned* members = a.members + (size_t)blockIdx.y * ((a.vocabulary + 31) / 32);
+    bool in[EACH];
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+      const int id = column + e * THREADS;
+      in[e] = id < a.vocabulary && (members[id >> 5] >> (id & 31) & 1);
+      if (in[e]) set_max = fmaxf(set_max, x[e]);
+    }
+    set_max = block_max(set_max, part);
+    const float set_base = set_max == -INFINITY ? 0.f : set_max;
+#pragma unroll
+    for (int e = 0; e < EACH; e++) set_sum += in[e] ? expf(x[e] - set_base) : 0.f;
+    set_sum = block_sum(set_sum, part);
+  }
   const size_t at = (size_t)blockIdx.y * gridDim.x + blockIdx.x;
-  if (threadIdx.x == 0) a.parts[at] = {largest, sum, weighted, (int)above};
+  if (threadIdx.x == 0) a.parts[at] = {largest, sum, weighted, (int)above, set_max, set_sum};
 
   Ranked last = {INFINITY, -1};  // each round finds the first of those after the last
   for (int k = 0; k < a.top; k++) {
@@ -113,13 +133,17 @@ CUDACPU_KERNEL(logprobs_tile);
 extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobCombineArgs a) {
   const int row = blockIdx.x, lane = threadIdx.x;
   const LogprobPart* parts = a.parts + (size_t)row * a.tiles;
-  float largest = -INFINITY;
-  for (int t = 0; t < a.tiles; t++) largest = fmaxf(largest, parts[t].max);
-  double sum = 0., weighted = 0.;
+  float largest = -INFINITY, set_max = -INFINITY;
+  for (int t = 0; t < a.tiles; t++) {
+    largest = fmaxf(largest, parts[t].max);
+    set_max = fmaxf(set_max, parts[t].set_max);
+  }
+  double sum = 0., weighted = 0., set_sum = 0.;
   int above = 0;
   for (int t = 0; t < a.tiles; t++) {
     const LogprobPart p = parts[t];
     above += p.above;
+    if (p.set_sum > 0.f) set_sum += exp((double)p.set_max - set_max) * p.set_sum;
     if (p.max == -INFINITY && p.sum == 0.f) continue;
     const double shift = (double)p.max - largest, scale = exp(shift);
     sum += scale * p.sum;
@@ -130,6 +154,8 @@ extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobC
     a.logprobs[row] = (float)(a.logits[row * a.stride + a.targets[row]] - lse);
     a.ranks[row] = above + 1;
     a.entropies[row] = (float)(log(sum) - weighted / sum);
+    // Of one token it has the bits of that token's; rounding must not make a set more than certain.
+    a.sets[row] = set_sum > 0. ? fminf((float)(set_max - lse + log(set_sum)), 0.f) : -INFINITY;
   }
   const size_t from = (size_t)row * a.tiles * a.top;
   Ranked last = {INFINITY, -1};

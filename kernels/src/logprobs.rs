@@ -11,12 +11,18 @@ pub const COLUMNS: u32 = 4096;
 pub const LARGEST_TOP: u32 = 64;
 
 /// Bytes of a tile's sums: of each of `[rows][tiles]` in [`LogprobTiles::parts`].
-pub const PART_BYTES: usize = 16;
+pub const PART_BYTES: usize = 24;
 
 /// Tiles of a vocabulary.
 #[must_use]
 pub fn tiles(vocabulary: u32) -> u32 {
     vocabulary.div_ceil(COLUMNS)
+}
+
+/// Words of a row's bitmap of tokens.
+#[must_use]
+pub fn words(vocabulary: u32) -> u32 {
+    vocabulary.div_ceil(32)
 }
 
 /// The first half: each tile of each row's vocabulary.
@@ -33,6 +39,8 @@ pub struct LogprobTiles {
     pub logits: Address,
     /// `[rows]` i32, each within the vocabulary.
     pub targets: Address,
+    /// `[rows]` of [`words`] u32, a bit a token, the lowest first: sets whose probability is wanted; null for none.
+    pub members: Address,
     /// Columns of memory a row.
     pub stride: u64,
     /// Columns that are tokens.
@@ -62,7 +70,7 @@ impl LogprobTiles {
     pub fn combine(self, out: LogprobOut, rows: u32) -> Result<Launch<LogprobCombine>, Error> {
         let kernel = "logprobs_combine";
         check_rows(kernel, "rows", rows)?;
-        let Self { parts, top_logits, top_ids, logits, targets, stride, vocabulary, top } = self;
+        let Self { parts, top_logits, top_ids, logits, targets, stride, vocabulary, top, .. } = self;
         let tiles = tiles(vocabulary);
         let args = LogprobCombine { out, parts, top_logits, top_ids, logits, targets, stride, tiles, top };
         Ok(Launch { kernel, grid: [rows, 1, 1], block: 32, shared: 0, args })
@@ -79,6 +87,8 @@ pub struct LogprobOut {
     pub ranks: Address,
     /// `[rows]` f32: the distribution's entropy in nats.
     pub entropies: Address,
+    /// `[rows]` f32: `ln p` of the sets, at most 0; minus infinity where there is none.
+    pub subsets: Address,
     /// `[rows][top]` f32: `ln p` of the most probable tokens, in order; ties by the smaller id.
     pub top_logprobs: Address,
     /// `[rows][top]` i32: those tokens; -1 beyond the vocabulary.

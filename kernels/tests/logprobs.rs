@@ -9,18 +9,30 @@ use rand::RngExt;
 use support::{ORDERS, rng, run};
 use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles};
+use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles, words};
+
+/// Whether a token is in a row's set: by the target alone, every one, or the target and some others.
+fn member(id: u32, target: i32, vocabulary: usize) -> bool {
+    let target = target as u32;
+    let with = match target % 3 {
+        0 => false,
+        1 => true,
+        _ => id % 7 == target % 5,
+    };
+    (id as usize) < vocabulary && (with || id == target)
+}
 
 #[derive(Clone, Debug, PartialEq)]
 struct Out {
     logprobs: Vec<f32>,
     ranks: Vec<i32>,
     entropies: Vec<f32>,
+    subsets: Vec<f32>,
     top_logprobs: Vec<f32>,
     top_ids: Vec<i32>,
 }
 
-/// `logits`: rows of `stride`, of which `vocabulary` columns are real.
+/// `logits`: rows of `stride`, of which `vocabulary` columns are real. Each row's set is that of [`member`].
 fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targets: &[i32], top: usize) -> Out {
     let (rows, tiles) = (targets.len(), tiles(vocabulary as u32) as usize);
     let mut parts = vec![0u64; rows * tiles * PART_BYTES / 8];
@@ -29,15 +41,23 @@ fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targ
         logprobs: vec![f32::NAN; rows],
         ranks: vec![0; rows],
         entropies: vec![f32::NAN; rows],
+        subsets: vec![f32::NAN; rows],
         top_logprobs: vec![f32::NAN; rows * top],
         top_ids: vec![i32::MIN; rows * top],
     };
+    let word = |index: u32, target: i32| {
+        (0..32).filter(|bit| member(index * 32 + bit, target, vocabulary)).fold(0_u32, |word, bit| word | 1 << bit)
+    };
+    let words = words(vocabulary as u32);
+    let members: Vec<u32> =
+        targets.iter().flat_map(|&target| (0..words).map(move |index| word(index, target))).collect();
     let args = LogprobTiles {
         parts: Address::of_mut(&mut parts),
         top_logits: Address::of_mut(&mut top_logits),
         top_ids: Address::of_mut(&mut top_ids),
         logits: Address::of(logits),
         targets: Address::of(targets),
+        members: Address::of(&members),
         stride: stride as u64,
         vocabulary: vocabulary as u32,
         top: top as u32,
@@ -46,6 +66,7 @@ fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targ
         logprobs: Address::of_mut(&mut out.logprobs),
         ranks: Address::of_mut(&mut out.ranks),
         entropies: Address::of_mut(&mut out.entropies),
+        subsets: Address::of_mut(&mut out.subsets),
         top_logprobs: Address::of_mut(&mut out.top_logprobs),
         top_ids: Address::of_mut(&mut out.top_ids),
     };
@@ -94,6 +115,14 @@ proptest! {
             prop_assert_eq!(out.ranks[row] as usize, 1 + x.iter().filter(|&&x| x > target).count());
             let entropy: f64 = x.iter().map(|x| -(x - lse).exp() * (x - lse)).sum();
             prop_assert!((f64::from(out.entropies[row]) - entropy).abs() < 3e-6 * (1.0 + entropy), "{} {}", out.entropies[row], entropy);
+            let members = (0..vocabulary).filter(|&id| member(id as u32, targets[row], vocabulary));
+            let mass = members.clone().map(|id| (x[id] - lse).exp()).sum::<f64>().ln();
+            let got = out.subsets[row];
+            prop_assert!(near(got, mass) && got <= 0.0, "{} {}", got, mass);
+            prop_assert_eq!(alone.subsets[0].to_bits(), got.to_bits());
+            if members.count() == 1 {
+                prop_assert_eq!(got.to_bits(), out.logprobs[row].to_bits());
+            }
             let mut order: Vec<usize> = (0..vocabulary).collect();
             order.sort_by(|&a, &b| x[b].partial_cmp(&x[a]).unwrap().then(a.cmp(&b)));
             for k in 0..top {
@@ -129,6 +158,7 @@ fn what_does_not_fit_is_an_error() {
         top_ids: null,
         logits: null,
         targets: null,
+        members: null,
         stride: 100,
         vocabulary: 101,
         top: 0,

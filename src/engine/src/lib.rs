@@ -18,6 +18,7 @@ mod queue;
 mod running;
 mod scheduler;
 mod scorer;
+mod subset;
 mod worker;
 
 pub use backend::{
@@ -34,3 +35,4 @@ pub use scorer::{
     Event, Events, Extras, Finish, Generation, MAX_TOP, ModelCard, Position, Query, ScoreError, ScoreFuture, Scorer,
     Scores, Stats, Token, Turn,
 };
+pub use subset::Subset;

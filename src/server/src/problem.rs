@@ -231,6 +231,12 @@ pub(crate) fn needs_tokens(field: &str) -> Failure {
     Failure::new(400, "needs-tokens", "Needs tokens", detail).field(field)
 }
 
+/// `limit` is the vocabulary's size.
+pub(crate) fn subset_size(length: usize, limit: usize) -> Failure {
+    let detail = format!("`subset` has {length} token ids; it must have at least one, and at most {limit}");
+    Failure::new(400, "subset-size", "Subset empty or too long", detail).field("subset").value(length).limit(limit)
+}
+
 pub(crate) fn empty_stop(field: String) -> Failure {
     let detail = "an empty text would end every completion at once";
     Failure::new(400, "empty-stop", "Empty stop", detail).field(field)
@@ -311,6 +317,7 @@ pub(crate) fn not_scored(query: usize, field: String, error: &ScoreError) -> Fai
         | ScoreError::NothingToScore { .. }
         | ScoreError::TokenOutOfRange { .. }
         | ScoreError::TooManyAlternatives { .. }
+        | ScoreError::Subset { .. }
         | ScoreError::Sampling { .. } => Failure::new(500, "query-refused", "Query refused by the engine", detail),
     };
     failure.query(query).field(field)

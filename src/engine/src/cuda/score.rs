@@ -1,7 +1,9 @@
 //! The head: from hidden states to log-probabilities, ranks, entropies, most probable tokens, and drawn tokens.
 
+use std::ops::Range;
+
 use surprisal_kernels::Address;
-use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles};
+use surprisal_kernels::logprobs::{LogprobOut, LogprobTiles, PART_BYTES, tiles, words};
 
 use super::accelerator::{Accelerator, Product, Region};
 use super::forward::Pass;
@@ -30,6 +32,7 @@ impl<A: Accelerator> Pass<'_, A> {
 
             let (listed, top) = (work.listed, self.plan.top);
             let tiled = rows * tiles(shape.vocab as u32) as usize;
+            let members = self.members(first..first + rows)?;
             let listing = |region: Region, at: usize, count: usize| match top {
                 0 => Ok(Address::NULL),
                 _ => region.part(at * top * 4, count * top * 4)?.holding(count * top * 4),
@@ -40,6 +43,7 @@ impl<A: Accelerator> Pass<'_, A> {
                 top_ids: listing(listed.tile_ids, 0, tiled)?,
                 logits: work.logits.holding(rows * n * 4)?,
                 targets: self.ints(&at(&self.plan.targets))?,
+                members,
                 stride: n as u64,
                 vocabulary: shape.vocab as u32,
                 top: top as u32,
@@ -49,6 +53,7 @@ impl<A: Accelerator> Pass<'_, A> {
                 logprobs: values(work.logprobs)?,
                 ranks: values(work.ranks)?,
                 entropies: values(work.entropies)?,
+                subsets: values(work.subsets)?,
                 top_logprobs: listing(listed.logprobs, first, rows)?,
                 top_ids: listing(listed.ids, first, rows)?,
             };
@@ -56,6 +61,23 @@ impl<A: Accelerator> Pass<'_, A> {
             self.launch(args.combine(out, rows as u32))?;
         }
         Ok(tokens)
+    }
+
+    /// The bitmaps of the subsets that some rows are to be told of, on the device; null where there are none.
+    fn members(&mut self, rows: Range<usize>) -> Result<Address, BackendError> {
+        let extras = &self.plan.extras[rows];
+        if extras.iter().all(|extras| extras.subset.is_none()) {
+            return Ok(Address::NULL);
+        }
+        let words = words(self.shape.vocab as u32) as usize;
+        let row = |extras: &Extras| -> Vec<i32> {
+            let word = |index| extras.subset.as_ref().map_or(0, |subset| subset.word(index).cast_signed());
+            (0..words).map(word).collect()
+        };
+        let all: Vec<i32> = extras.iter().flat_map(row).collect();
+        let region = self.work.members.part(0, all.len() * 4)?;
+        self.device.write(region, &int_bytes(&all))?;
+        region.holding(all.len() * 4)
     }
 
     /// Draws the tokens of a tile that are to be drawn, as every backend does, and makes them targets like those given.
@@ -84,15 +106,17 @@ impl<A: Accelerator> Pass<'_, A> {
             return Ok(scores.map(|(token, logprob)| TokenScore { token, logprob, position: None }).collect());
         }
         let (ranks, entropies) = (integers(&self.words(work.ranks, rows)?), floats(&self.words(work.entropies, rows)?));
+        let subsets = floats(&self.words(work.subsets, rows)?);
         let listed = work.listed;
         let top_logprobs = floats(&self.words(listed.logprobs, rows * top)?);
         let top_ids = integers(&self.words(listed.ids, rows * top)?);
         let position = |row: usize| {
-            let extras = extras[row];
+            let extras = &extras[row];
             let listed = top_ids.iter().zip(&top_logprobs).skip(row * top).take(extras.top.into());
             Position {
                 rank: extras.rank.then_some(ranks[row] as u32),
                 entropy: extras.entropy.then_some(entropies[row]),
+                subset: extras.subset.as_ref().map(|_| subsets[row]),
                 // A vocabulary may have fewer tokens than were asked for.
                 top: listed.filter(|(id, _)| **id >= 0).map(|(&id, &logprob)| (id as u32, logprob)).collect(),
             }

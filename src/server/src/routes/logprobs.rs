@@ -88,7 +88,7 @@ pub(super) fn result(index: usize, label: Label, scores: Scores, usage: &mut Usa
     if let Some(position) = scores.logprobs.iter().position(|logprob| !logprob.is_finite()) {
         return Err(problem::not_finite(index, position, scores.logprobs[position]));
     }
-    let Extras { top, rank, entropy } = label.extras;
+    let Extras { top, rank, entropy, subset } = label.extras;
     let sum = scores.sum();
     let positions = scores.positions;
     usage.computed_tokens += scores.computed_tokens as u64;
@@ -102,6 +102,7 @@ pub(super) fn result(index: usize, label: Label, scores: Scores, usage: &mut Usa
         cached_tokens: scores.cached_tokens,
         ranks: rank.then(|| positions.iter().filter_map(|position| position.rank).collect()),
         entropies: entropy.then(|| positions.iter().filter_map(|position| position.entropy).collect()),
+        subset_logprobs: subset.map(|_| positions.iter().filter_map(|position| position.subset).collect()),
         top: (top > 0).then(|| positions.into_iter().map(|position| position.top).collect()),
         logprobs: label.target.is_some().then_some(scores.logprobs),
         offsets: label.target.as_ref().and_then(|target| target.offsets.clone()),

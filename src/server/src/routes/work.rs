@@ -133,7 +133,7 @@ impl Work {
         let prompt = self.prompt(index);
         let len = prompt.len();
         let score_from = self.score_from.map_or(len, |from| from.max(1).min(len));
-        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras, turn: self.turn };
+        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras.clone(), turn: self.turn };
         match &self.writing {
             Some(writing) => {
                 let mut generation = writing.generation.clone();
