@@ -70,7 +70,7 @@ impl Watch {
             CLIENT_GONE => tracing::info!(status, seconds, "the client went away"),
             // Probes and scrapes come every few seconds, and refusals have a line together (`pressure`).
             _ if self.method == Method::GET || status == TOO_MANY => {
-                tracing::debug!(status, problem, seconds, "answered")
+                tracing::debug!(status, problem, seconds, "answered");
             }
             _ => tracing::info!(status, problem, seconds, "answered"),
         });

@@ -87,9 +87,9 @@ mod tests {
         let start = Instant::now();
         let pressure = Pressure::new(start);
         let mut due: Vec<u64> = (0..clients).map(|client| client % 5).collect();
-        let mut late = 0;
+        let mut late = 0_u32;
         for second in 0..300 {
-            let (mut left, mut refused) = (room, 0);
+            let (mut left, mut refused) = (room, 0_u32);
             for place in 0..clients {
                 // Another one is first each time.
                 let due = &mut due[((place + 7 * second) % clients) as usize];
@@ -108,7 +108,7 @@ mod tests {
             }
             late += if second >= 200 { refused } else { 0 };
         }
-        late as f64 / 100.0
+        f64::from(late) / 100.0
     }
 
     #[test]

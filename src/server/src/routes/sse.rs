@@ -86,7 +86,7 @@ impl Stream<'_> {
             let work = &self.asked.work;
             problem::not_scored(index / work.each, work.field(index), &error)
         };
-        let mut continuation: Continuation = match asked {
+        let mut continuation: Box<Continuation> = match asked {
             work::Asked::Continued(continuation) => continuation,
             work::Asked::Scored(written) => {
                 self.send(form.choice(self.app, index, prompt, &written.await.map_err(failed)?)).await?;
