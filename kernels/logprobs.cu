@@ -1,4 +1,4 @@
-// Log-probabilities from logits: target, rank, entropy, most probable tokens. Natural logarithms.
+// Log-probabilities from logits: target, rank, entropy, a set of tokens, most probable tokens. Natural logarithms.
 //
 // logits: [rows][stride] f32, one row tile of the head's product; vocabulary columns of them are real. A thread block
 // takes one row and 4096 columns, so a row's sums are fixed trees over columns at absolute positions; a second kernel
@@ -8,13 +8,15 @@
 // the others what both leave, in order of rank; then each has all of it. A rank without tokens leaves what adds nothing.
 //
 // target_logits: [ranks][rows], -inf where another rank has the target.
-// parts: workspace, [rows][tiles] of {max, sum e^(x - max), sum e^(x - max) (x - max), number of x above the target's};
+// parts: workspace, [rows][tiles] of {max, sum e^(x - max), sum e^(x - max) (x - max), number of x above the target's, and the
+// first two again over the row's set of tokens, whose maximum is its own};
 // top_logits, top_ids: [rows][tiles][top], each tile's best in order, ties by the smaller id.
 #include "port.cuh"
 constexpr int COLUMNS = 4096;  // a tile's
 struct LogprobPart {
   float max, sum, weighted;
   int above;
+  float set_max, set_sum;
 };
 struct LogprobTargetArgs {
   float* out;  // [rows]
@@ -29,6 +31,7 @@ struct LogprobTileArgs {
   int* top_ids;
   const float* logits;
   const float* target_logits;
+  const unsigned* members;  // [rows][words], a bit a column; or null
   long long stride;
   int first, vocabulary, ranks, top;
 };
@@ -36,6 +39,7 @@ struct LogprobCombineArgs {
   float* logprobs;      // [rows], of the targets
   int* ranks_out;       // [rows], 1 + number of tokens more probable than the target
   float* entropies;     // [rows], nats
+  float* sets;          // [rows], of the sets; -inf where there is none
   float* top_logprobs;  // [rows][top]
   int* top_out;         // [rows][top], -1 beyond the vocabulary
   const LogprobPart* parts;  // [ranks][rows][tiles], as are the lists
@@ -105,8 +109,24 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTil
   sum = block_sum(sum, part);
   weighted = block_sum(weighted, part);
   above = block_sum(above, part);
+  float set_max = -INFINITY, set_sum = 0.f;
+  if (a.members) {
+    const unsigned* members = a.members + (size_t)blockIdx.y * ((a.vocabulary + 31) / 32);
+    bool in[EACH];
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+      const int id = column + e * THREADS;
+      in[e] = id < a.vocabulary && (members[id >> 5] >> (id & 31) & 1);
+      if (in[e]) set_max = fmaxf(set_max, x[e]);
+    }
+    set_max = block_max(set_max, part);
+    const float set_base = set_max == -INFINITY ? 0.f : set_max;
+#pragma unroll
+    for (int e = 0; e < EACH; e++) set_sum += in[e] ? expf(x[e] - set_base) : 0.f;
+    set_sum = block_sum(set_sum, part);
+  }
   const size_t at = (size_t)blockIdx.y * gridDim.x + blockIdx.x;
-  if (threadIdx.x == 0) a.parts[at] = {largest, sum, weighted, (int)above};
+  if (threadIdx.x == 0) a.parts[at] = {largest, sum, weighted, (int)above, set_max, set_sum};
 
   Ranked last = {INFINITY, -1};  // each round finds the first of those after the last
   for (int k = 0; k < a.top; k++) {
@@ -136,15 +156,20 @@ CUDACPU_KERNEL(logprobs_tile);
 // Grid (rows), block 32. Every lane adds up all tiles of all ranks; together they look through the tiles' best.
 extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobCombineArgs a) {
   const int row = blockIdx.x, lane = threadIdx.x, rows = gridDim.x;
-  float largest = -INFINITY;
+  const auto part = [&](int r, int t) { return a.parts[((size_t)r * rows + row) * a.tiles + t]; };
+  float largest = -INFINITY, set_max = -INFINITY;
   for (int r = 0; r < a.ranks; r++)
-    for (int t = 0; t < a.tiles; t++) largest = fmaxf(largest, a.parts[((size_t)r * rows + row) * a.tiles + t].max);
-  double sum = 0., weighted = 0.;
+    for (int t = 0; t < a.tiles; t++) {
+      largest = fmaxf(largest, part(r, t).max);
+      set_max = fmaxf(set_max, part(r, t).set_max);
+    }
+  double sum = 0., weighted = 0., set_sum = 0.;
   int above = 0;
   for (int r = 0; r < a.ranks; r++)
     for (int t = 0; t < a.tiles; t++) {
-      const LogprobPart p = a.parts[((size_t)r * rows + row) * a.tiles + t];
+      const LogprobPart p = part(r, t);
       above += p.above;
+      if (p.set_sum > 0.f) set_sum += exp((double)p.set_max - set_max) * p.set_sum;
       if (p.max == -INFINITY && p.sum == 0.f) continue;
       const double shift = (double)p.max - largest, scale = exp(shift);
       sum += scale * p.sum;
@@ -155,6 +180,8 @@ extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobC
     a.logprobs[row] = (float)(target_of(a.target_logits, a.ranks, rows, row) - lse);
     a.ranks_out[row] = above + 1;
     a.entropies[row] = (float)(log(sum) - weighted / sum);
+    // Of one token it has the bits of that token's; rounding must not make a set more than certain.
+    a.sets[row] = set_sum > 0. ? fminf((float)(set_max - lse + log(set_sum)), 0.f) : -INFINITY;
   }
   Ranked last = {INFINITY, -1};
   for (int k = 0; k < a.top; k++) {

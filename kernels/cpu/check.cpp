@@ -197,19 +197,23 @@ static void check_logprobs() {
       for (size_t i = 0; i < logits.n; i++) logits[i] = rnd() * 9;
       Buf<int> targets(rows), ids(rows * tiles * top), ranks(rows), top_ids(rows * top);
       targets[0] = vocabulary - 1;
+      Buf<unsigned> members(rows * ((vocabulary + 31) / 32));
+      members[1] = 1;
+      members[members.n - 1] = 1;
       Buf<LogprobPart> parts(rows * tiles);
-      Buf<float> tops(rows * tiles * top), logprobs(rows), entropies(rows), top_logprobs(rows * top);
+      Buf<float> tops(rows * tiles * top), logprobs(rows), entropies(rows), sets(rows), top_logprobs(rows * top);
       Buf<float> target_logits(rows);
       r.run(logprobs_target, 1, 256, 0,
             LogprobTargetArgs{target_logits, logits, targets, stride, rows, 0, vocabulary});
       r.run(logprobs_tile, dim3(tiles, rows), 256, 0,
-            LogprobTileArgs{parts, tops, ids, logits, target_logits, stride, 0, vocabulary, 1, top});
+            LogprobTileArgs{parts, tops, ids, logits, target_logits, members, stride, 0, vocabulary, 1, top});
       r.run(logprobs_combine, rows, 32, 0,
-            LogprobCombineArgs{logprobs, ranks, entropies, top_logprobs, top_ids, parts, tops, ids, target_logits, 1,
-                               tiles, top});
+            LogprobCombineArgs{logprobs, ranks, entropies, sets, top_logprobs, top_ids, parts, tops, ids, target_logits,
+                               1, tiles, top});
       r.out(logprobs);
       r.out(ranks);
       r.out(entropies);
+      r.out(sets);
       r.out(top_logprobs);
       r.out(top_ids);
     });

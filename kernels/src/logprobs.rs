@@ -14,12 +14,18 @@ pub const COLUMNS: u32 = 4096;
 pub const LARGEST_TOP: u32 = 64;
 
 /// Bytes of a tile's sums: of each of `[rows][tiles]` in [`LogprobTiles::parts`].
-pub const PART_BYTES: usize = 16;
+pub const PART_BYTES: usize = 24;
 
 /// Tiles of a vocabulary.
 #[must_use]
 pub fn tiles(vocabulary: u32) -> u32 {
     vocabulary.div_ceil(COLUMNS)
+}
+
+/// Words of a row's bitmap of tokens.
+#[must_use]
+pub fn words(vocabulary: u32) -> u32 {
+    vocabulary.div_ceil(32)
 }
 
 fn check_columns(kernel: &'static str, vocabulary: u32, stride: u64) -> Result<(), Error> {
@@ -73,6 +79,8 @@ pub struct LogprobTiles {
     pub logits: Address,
     /// `[ranks][rows]` f32, of [`LogprobTargets`].
     pub target_logits: Address,
+    /// `[rows]` of [`words`] u32, a bit a column, the lowest first: sets whose probability is wanted; null for none.
+    pub members: Address,
     /// Columns of memory a row.
     pub stride: u64,
     /// The token of the first column.
@@ -113,6 +121,8 @@ pub struct LogprobOut {
     pub ranks: Address,
     /// `[rows]` f32: the distribution's entropy in nats.
     pub entropies: Address,
+    /// `[rows]` f32: `ln p` of the sets, at most 0; minus infinity where there is none.
+    pub subsets: Address,
     /// `[rows][top]` f32: `ln p` of the most probable tokens, in order; ties by the smaller id.
     pub top_logprobs: Address,
     /// `[rows][top]` i32: those tokens; -1 beyond the vocabulary.

@@ -9,25 +9,37 @@ use rand::RngExt;
 use support::{Buffer, ORDERS, rng, run};
 use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles};
+use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles, words};
+
+/// Whether a token is in a row's set: by the target alone, every one, or the target and some others.
+fn member(id: u32, target: i32, vocabulary: usize) -> bool {
+    let target = target as u32;
+    let with = match target % 3 {
+        0 => false,
+        1 => true,
+        _ => id % 7 == target % 5,
+    };
+    (id as usize) < vocabulary && (with || id == target)
+}
 
 #[derive(Clone, Debug, PartialEq)]
 struct Out {
     logprobs: Vec<f32>,
     ranks: Vec<i32>,
     entropies: Vec<f32>,
+    subsets: Vec<f32>,
     top_logprobs: Vec<f32>,
     top_ids: Vec<i32>,
 }
 
-/// `logits`: rows of `stride`, of which `vocabulary` columns are real.
+/// `logits`: rows of `stride`, of which `vocabulary` columns are real. Each row's set is that of [`member`].
 fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targets: &[i32], top: usize) -> Out {
     divided(order, logits, stride, targets, top, &[0, vocabulary])
 }
 
 /// Each rank has the columns from one of `bounds` to the next.
 fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: usize, bounds: &[usize]) -> Out {
-    let (rows, ranks) = (targets.len(), bounds.len() - 1);
+    let (rows, ranks, vocabulary) = (targets.len(), bounds.len() - 1, bounds[bounds.len() - 1]);
     let tiles = bounds.windows(2).map(|own| tiles((own[1] - own[0]) as u32)).max().unwrap().max(1);
     let slice = rows * tiles as usize;
     let mut target_logits = Buffer::full(ranks * rows, f32::NAN);
@@ -36,6 +48,21 @@ fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: us
     let mut top_ids = Buffer::full(ranks * slice * top, i32::MIN);
     let [mut first, mut entropies, mut listed] = [rows, rows, rows * top].map(|len| Buffer::full(len, f32::NAN));
     let [mut above, mut ids] = [rows, rows * top].map(|len| Buffer::full(len, i32::MIN));
+    let mut subsets = Buffer::full(rows, f32::NAN);
+    // Bitmaps of a rank's own columns.
+    let members: Vec<Buffer<u32>> = bounds
+        .windows(2)
+        .map(|own| {
+            let has = |id: usize, target| id < own[1] && member(id as u32, target, vocabulary);
+            let word = |index: usize, target| {
+                (0..32).filter(|bit| has(own[0] + index * 32 + bit, target)).fold(0, |word, bit| word | 1 << bit)
+            };
+            let count = words((own[1] - own[0]) as u32) as usize;
+            Buffer::of(
+                &targets.iter().flat_map(|&target| (0..count).map(move |i| word(i, target))).collect::<Vec<u32>>(),
+            )
+        })
+        .collect();
     let (logits, targets) = (Buffer::of(logits), Buffer::of(targets));
     let after = |address: Address, bytes: usize| Address::new(address.get() + bytes as u64);
     for (rank, own) in bounds.windows(2).enumerate() {
@@ -57,6 +84,7 @@ fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: us
             top_ids: after(top_ids.address_mut(), rank * slice * top * 4),
             logits: after(logits.address(), own[0] * 4),
             target_logits: target_logits.address(),
+            members: members[rank].address(),
             stride: stride as u64,
             first: own[0] as u32,
             vocabulary: (own[1] - own[0]) as u32,
@@ -69,6 +97,7 @@ fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: us
         logprobs: first.address_mut(),
         ranks: above.address_mut(),
         entropies: entropies.address_mut(),
+        subsets: subsets.address_mut(),
         top_logprobs: listed.address_mut(),
         top_ids: ids.address_mut(),
     };
@@ -87,6 +116,7 @@ fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: us
         logprobs: first.values(),
         ranks: above.values(),
         entropies: entropies.values(),
+        subsets: subsets.values(),
         top_logprobs: listed.values(),
         top_ids: ids.values(),
     }
@@ -136,6 +166,14 @@ proptest! {
             prop_assert_eq!(out.ranks[row] as usize, 1 + x.iter().filter(|&&x| x > target).count());
             let entropy: f64 = x.iter().map(|x| -(x - lse).exp() * (x - lse)).sum();
             prop_assert!((f64::from(out.entropies[row]) - entropy).abs() < 3e-6 * (1.0 + entropy), "{} {}", out.entropies[row], entropy);
+            let members = (0..vocabulary).filter(|&id| member(id as u32, targets[row], vocabulary));
+            let mass = members.clone().map(|id| (x[id] - lse).exp()).sum::<f64>().ln();
+            let got = out.subsets[row];
+            prop_assert!(near(got, mass) && got <= 0.0, "{} {}", got, mass);
+            prop_assert_eq!(alone.subsets[0].to_bits(), got.to_bits());
+            if members.count() == 1 {
+                prop_assert_eq!(got.to_bits(), out.logprobs[row].to_bits());
+            }
             let mut order: Vec<usize> = (0..vocabulary).collect();
             order.sort_by(|&a, &b| x[b].partial_cmp(&x[a]).unwrap().then(a.cmp(&b)));
             for k in 0..top {
@@ -171,6 +209,7 @@ fn what_does_not_fit_is_an_error() {
         top_ids: null,
         logits: null,
         target_logits: null,
+        members: null,
         stride: 100,
         first: 0,
         vocabulary: 101,

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Gpu, Precision, Shim};
 use surprisal_engine::{
-    Engine, Event, Extras, Generation, LoadError, Query, Sampling, SchedulerConfig, Scorer, Scores, Token,
+    Engine, Event, Extras, Generation, LoadError, Query, Sampling, SchedulerConfig, Scorer, Scores, Subset, Token,
 };
 use surprisal_kernels::cpu::Order;
 use surprisal_model::Checkpoint;
@@ -283,7 +284,7 @@ async fn write(engine: &Engine, query: &Query, generation: &Generation) -> Vec<T
     tokens
 }
 
-/// Ranks, entropies and lists are those of float64, as near as bf16 is, and asking for them changes no bit.
+/// Ranks, entropies, lists and subsets are those of float64, as near as bf16 is, and asking for them changes no bit.
 #[test]
 fn more_of_each_position_is_right_and_changes_no_bits() {
     let model = TinyLlama { vocab: 5000, layers: 2, ..TinyLlama::default() };
@@ -292,7 +293,9 @@ fn more_of_each_position_is_right_and_changes_no_bits() {
     let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(5), model.vocab, 40);
     let fresh = || engine(dir.path(), Order::Forward, 16 << 20, SchedulerConfig { token_budget: 64, max_running: 2 });
     let plain = Query::new(tokens.clone(), 1);
-    let more = Query { extras: Extras { top: 7, rank: true, entropy: true }, ..plain.clone() };
+    let some: Vec<u32> = (0..5000).filter(|id| id % 9 == 4).collect();
+    let subset = Some(Arc::new(Subset::new(&some)));
+    let more = Query { extras: Extras { top: 7, rank: true, entropy: true, subset }, ..plain.clone() };
     let (plain, more) = (ask(&fresh(), &[plain]).remove(0), ask(&fresh(), &[more]).remove(0));
     assert_eq!(bits(&more), bits(&plain));
     assert!(plain.positions.is_empty() && more.positions.len() == 39);
@@ -300,6 +303,8 @@ fn more_of_each_position_is_right_and_changes_no_bits() {
     for (row, (position, want)) in more.positions.iter().zip(&distributions).enumerate() {
         let entropy: f64 = want.iter().map(|logprob| -logprob * logprob.exp()).sum();
         assert!((f64::from(position.entropy.unwrap()) - entropy).abs() < 0.05, "row {row}");
+        let mass = some.iter().map(|&id| want[id as usize].exp()).sum::<f64>().ln();
+        assert!((f64::from(position.subset.unwrap()) - mass).abs() < 0.05, "row {row}");
         assert_eq!(position.top.len(), 7);
         assert!(position.top.is_sorted_by(|a, b| a.1 >= b.1), "row {row}: {:?}", position.top);
         for &(token, logprob) in &position.top {

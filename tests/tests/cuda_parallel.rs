@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Precision, Shim};
 use surprisal_engine::{
     Backend, BackendError, Communicator, Engine, Event, Extras, Generation, Group, Query, RankLost, Sampling,
-    SchedulerConfig, ScoreError, Scorer, Scores, ThreadCommunicator,
+    SchedulerConfig, ScoreError, Scorer, Scores, Subset, ThreadCommunicator,
 };
 use surprisal_kernels::cpu::Order;
 use surprisal_model::Checkpoint;
@@ -25,7 +25,7 @@ use surprisal_tests::golden::{case, fixtures};
 use surprisal_tests::reference;
 use surprisal_tests::tiny::{TinyLlama, random_tokens};
 
-const ALL: Extras = Extras { top: 5, rank: true, entropy: true };
+const ALL: Extras = Extras { top: 5, rank: true, entropy: true, subset: None };
 
 const WHOLE: SchedulerConfig = SchedulerConfig { token_budget: 1 << 10, max_running: 1 };
 
@@ -112,7 +112,8 @@ fn every_fixture_scores_the_same_in_2_and_4_ranks() {
         let (mut tokens, mut expected) = case(&dir);
         tokens.truncate(160);
         expected.truncate(159);
-        let query = Query { extras: ALL, ..Query::new(tokens, 1) };
+        let subset = Some(Arc::new(Subset::new(&[1, 5, 32, 40, 63, 64, 71])));
+        let query = Query { extras: Extras { subset, ..ALL }, ..Query::new(tokens, 1) };
         let one = ask(&alone(&dir), std::slice::from_ref(&query)).remove(0);
         let alone = differences(&one.logprobs, &expected);
         for ranks in [2, 4] {
@@ -136,6 +137,7 @@ fn every_fixture_scores_the_same_in_2_and_4_ranks() {
                 got.positions.iter().zip(&one.positions).zip(got.logprobs.iter().zip(0..))
             {
                 assert!((got.entropy.unwrap() - one.entropy.unwrap()).abs() < 0.1, "{what}, row {row}");
+                assert!((got.subset.unwrap() - one.subset.unwrap()).abs() < 0.15, "{what}, row {row}");
                 assert_eq!(got.top.len(), one.top.len());
                 assert!(got.top.is_sorted_by(|a, b| a.1 >= b.1), "{what}, row {row}: {:?}", got.top);
                 // Its own logarithm is as far down the list as its rank says.

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::{
-    CpuBackend, CpuConfig, Engine, Event, Extras, Generation, Query, Sampling, SchedulerConfig, Scorer, Scores, Token,
+    CpuBackend, CpuConfig, Engine, Event, Extras, Generation, Query, Sampling, SchedulerConfig, ScoreError, Scorer,
+    Scores, Subset, Token,
 };
 use surprisal_model::Checkpoint;
 use surprisal_tests::reference;
@@ -128,7 +131,7 @@ fn a_second_asking_computes_nothing() {
     }
 }
 
-/// Alternatives, ranks and entropies are those of float64, and the log-probabilities beside them have the bits they have
+/// Alternatives, ranks, entropies and a subset's probability are those of float64, and the log-probabilities beside them have the bits they have
 /// without, cold, and warm where only the context is reused.
 #[test]
 fn what_else_is_told_of_a_place_is_right() {
@@ -137,8 +140,10 @@ fn what_else_is_told_of_a_place_is_right() {
     let tensors = model.write(dir.path(), 5);
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 50, max_running: 4 });
     let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(5), model.vocab, 150);
-    let extras = Extras { top: 3, rank: true, entropy: true };
-    let query = Query { extras, ..Query::new(tokens.clone(), 100) };
+    let some: Vec<u32> = (0..300).filter(|id| id % 7 == 3).collect();
+    let subset = Some(Arc::new(Subset::new(&some)));
+    let query =
+        Query { extras: Extras { top: 3, rank: true, entropy: true, subset }, ..Query::new(tokens.clone(), 100) };
     let cold = ask(&engine, std::slice::from_ref(&query)).remove(0);
     let plain = ask(&engine, &[Query::new(tokens.clone(), 100)]).remove(0);
     let warm = ask(&engine, std::slice::from_ref(&query)).remove(0);
@@ -156,11 +161,46 @@ fn what_else_is_told_of_a_place_is_right() {
         assert_eq!(position.rank, Some(rank as u32));
         let entropy: f64 = -want.iter().map(|l| l.exp() * l).sum::<f64>();
         assert!((f64::from(position.entropy.unwrap()) - entropy).abs() < 2e-5);
+        let mass = some.iter().map(|&id| want[id as usize].exp()).sum::<f64>().ln();
+        assert!((f64::from(position.subset.unwrap()) - mass).abs() < 2e-5);
         for (&(id, logprob), &best) in position.top.iter().zip(&order) {
             assert_eq!(id as usize, best);
             assert!((f64::from(logprob) - want[best]).abs() < 2e-5);
         }
     }
+}
+
+/// All tokens together are certain, and one alone has the bits of its own log-probability.
+#[test]
+fn subsets_of_all_and_of_one_are_exact() {
+    let model = TinyLlama { vocab: 300, layers: 1, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    model.write(dir.path(), 7);
+    let engine = engine(dir.path(), 64 << 20, SchedulerConfig::default());
+    let mut tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(7), model.vocab, 60);
+    let token = tokens[59];
+    tokens[20] = token;
+    let asked = |ids: &[u32]| {
+        let extras = Extras { subset: Some(Arc::new(Subset::new(ids))), ..Extras::default() };
+        ask(&engine, &[Query { extras, ..Query::new(tokens.clone(), 1) }]).remove(0)
+    };
+    let all = asked(&(0..300).collect::<Vec<_>>());
+    assert!(all.positions.iter().all(|position| (-1e-6..=0.0).contains(&position.subset.unwrap())), "{all:?}");
+    let one = asked(&[token]);
+    for at in [20, 59] {
+        assert_eq!(one.positions[at - 1].subset.unwrap().to_bits(), one.logprobs[at - 1].to_bits());
+    }
+    assert_eq!(bits(&one), bits(&all));
+    for (ids, largest) in [(vec![], None), (vec![3, 300], Some(300))] {
+        let extras = Extras { subset: Some(Arc::new(Subset::new(&ids))), ..Extras::default() };
+        let refused = refusal(&engine, Query { extras, ..Query::new(vec![1, 2], 1) });
+        assert_eq!(refused, ScoreError::Subset { largest, limit: 300 });
+    }
+}
+
+#[tokio::main]
+async fn refusal(engine: &Engine, query: Query) -> ScoreError {
+    engine.score(query).await.unwrap_err()
 }
 
 #[tokio::main]

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::{
     BackendError, Communicator, CpuBackend, CpuConfig, Engine, Event, Extras, Generation, Query, RankLost, Sampling,
-    SchedulerConfig, ScoreError, Scorer, Scores, ThreadCommunicator,
+    SchedulerConfig, ScoreError, Scorer, Scores, Subset, ThreadCommunicator,
 };
 use surprisal_model::Checkpoint;
 use surprisal_tests::golden::{case, fixtures};
@@ -21,7 +21,7 @@ use surprisal_tests::large::{self, Layout};
 use surprisal_tests::reference;
 use surprisal_tests::tiny::{TinyLlama, random_tokens};
 
-const ALL: Extras = Extras { top: 5, rank: true, entropy: true };
+const ALL: Extras = Extras { top: 5, rank: true, entropy: true, subset: None };
 
 fn config() -> CpuConfig {
     CpuConfig { cache_bytes: 64 << 20, threads: 2, ..CpuConfig::default() }
@@ -58,7 +58,8 @@ fn differences<T: Copy + Into<f64>>(got: &[f32], want: &[T]) -> (f64, f64) {
 fn every_fixture_scores_the_same_in_2_4_and_8_ranks() {
     for dir in fixtures() {
         let (tokens, expected) = case(&dir);
-        let query = Query { extras: ALL, ..Query::new(tokens, 1) };
+        let subset = Some(Arc::new(Subset::new(&[1, 5, 32, 40, 63, 64, 71])));
+        let query = Query { extras: Extras { subset, ..ALL }, ..Query::new(tokens, 1) };
         let want = ask(&alone(&dir), std::slice::from_ref(&query)).remove(0);
         for ranks in [2, 4, 8] {
             let got = ask(&group(&dir, ranks, SchedulerConfig::default()), std::slice::from_ref(&query)).remove(0);
@@ -70,6 +71,7 @@ fn every_fixture_scores_the_same_in_2_4_and_8_ranks() {
             assert!(error < 2e-5, "{what}: maximal error {error:e}");
             for (got, want) in got.positions.iter().zip(&want.positions) {
                 assert!((got.entropy.unwrap() - want.entropy.unwrap()).abs() < 1e-5);
+                assert!((got.subset.unwrap() - want.subset.unwrap()).abs() < 1e-5);
                 assert_eq!(got.top.len(), want.top.len());
                 assert!(got.top.iter().zip(&want.top).all(|(got, want)| (got.1 - want.1).abs() < 1e-5));
             }

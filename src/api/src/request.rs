@@ -45,6 +45,11 @@ pub struct LogprobsRequest {
     /// The entropy of the distribution that predicts each target token (with `detail: "tokens"`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub entropy: bool,
+    /// Token ids whose probability together is told at each target token's place (with `detail: "tokens"`): at least one, at
+    /// most as many as the vocabulary has; one that is repeated counts once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(min_items = 1))]
+    pub subset: Option<Vec<u32>>,
     /// The smaller, the sooner, as vLLM has it; 0 when absent. Of one priority, clients take turns.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,

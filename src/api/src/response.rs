@@ -55,6 +55,9 @@ pub struct QueryResult {
     /// Entropy in nats of the distribution that predicts each target token (`entropy`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropies: Option<Vec<f32>>,
+    /// Log-probability in nats, at most 0, that any of the subset's tokens stands at each place (`subset`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subset_logprobs: Option<Vec<f32>>,
 }
 
 /// The media type of an answer as [`StreamLine`]s.

@@ -49,7 +49,7 @@ pub struct Chunk {
 }
 
 /// One log-probability to return: of a token after a hidden state.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ScoreRow {
     /// The hidden state that predicts the token.
     pub from: Hidden,

@@ -20,6 +20,7 @@ mod queue;
 mod running;
 mod scheduler;
 mod scorer;
+mod subset;
 mod worker;
 
 pub use backend::{
@@ -37,3 +38,4 @@ pub use scorer::{
     Event, Events, Extras, Finish, Generation, MAX_TOP, ModelCard, Position, Query, ScoreError, ScoreFuture, Scorer,
     Scores, Stats, Token, Turn,
 };
+pub use subset::Subset;

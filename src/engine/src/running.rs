@@ -204,7 +204,7 @@ impl Running {
         for i in self.next_score()..self.query.tokens.len().min(end + 1) {
             let Some(from) = self.hidden(base, i) else { return };
             let choice = Choice::Given(self.query.tokens[i]);
-            batch.scores.push(ScoreRow { from, choice, extras: self.query.extras });
+            batch.scores.push(ScoreRow { from, choice, extras: self.query.extras.clone() });
         }
     }
 
@@ -213,7 +213,7 @@ impl Running {
         let Some(generation) = self.generation.as_ref().filter(|_| end == self.target()) else { return false };
         let Some(from) = self.hidden(base, end) else { return false };
         let choice = Choice::Drawn(generation.sampling.at(end));
-        batch.scores.push(ScoreRow { from, choice, extras: generation.extras });
+        batch.scores.push(ScoreRow { from, choice, extras: generation.extras.clone() });
         true
     }
 

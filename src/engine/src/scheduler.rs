@@ -338,6 +338,13 @@ fn check(job: &Job, limits: &Limits) -> Result<(), ScoreError> {
     }
     generation.as_ref().map_or(Ok(()), Generation::check)?;
     let vocab = limits.vocab_size;
+    let subsets = [Some(&query.extras), generation.as_ref().map(|generation| &generation.extras)];
+    for subset in subsets.into_iter().flatten().filter_map(|extras| extras.subset.as_deref()) {
+        let largest = subset.largest();
+        if largest.is_none_or(|largest| largest as usize >= vocab) {
+            return Err(ScoreError::Subset { largest, limit: vocab });
+        }
+    }
     match query.tokens.iter().position(|&token| token as usize >= vocab) {
         Some(position) => Err(ScoreError::TokenOutOfRange { token: query.tokens[position], position, limit: vocab }),
         None => Ok(()),

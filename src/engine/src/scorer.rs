@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::draw::Sampling;
 use crate::histogram::Histogram;
+use crate::subset::Subset;
 
 /// The most alternatives that are listed at a position.
 pub const MAX_TOP: u16 = 64;
@@ -43,7 +45,7 @@ pub struct Turn {
 }
 
 /// What is told of a position's predictive distribution beside one token's log-probability.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
     /// So many of the most probable tokens; at most [`MAX_TOP`].
     pub top: u16,
@@ -51,6 +53,8 @@ pub struct Extras {
     pub rank: bool,
     /// The distribution's entropy.
     pub entropy: bool,
+    /// The probability of this set of tokens, not empty, of the vocabulary's.
+    pub subset: Option<Arc<Subset>>,
 }
 
 impl Extras {
@@ -67,6 +71,8 @@ pub struct Position {
     pub rank: Option<u32>,
     /// `-sum_v p_v ln p_v` in nats.
     pub entropy: Option<f32>,
+    /// `ln sum p_v` over [`Extras::subset`], in nats, at most 0. Of a set of one token it has the bits of that token's log-probability.
+    pub subset: Option<f32>,
     /// The most probable tokens and their log-probabilities in nats, the greatest first; ties by the smaller id.
     pub top: Vec<(u32, f32)>,
 }
@@ -179,6 +185,14 @@ pub enum ScoreError {
         top: u16,
         /// [`MAX_TOP`].
         limit: u16,
+    },
+    /// A set of tokens to be told of that is empty, or not of the vocabulary.
+    #[error("the subset's largest token id is {largest:?}; it must have one, below {limit}")]
+    Subset {
+        /// The largest id, if there is any.
+        largest: Option<u32>,
+        /// The vocabulary's size.
+        limit: usize,
     },
     /// A temperature, share or count that says nothing.
     #[error("{field} is {value}; it must be {rule}")]

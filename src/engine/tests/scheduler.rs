@@ -41,10 +41,10 @@ fn drawn(hidden: u64, uniform: f64) -> u32 {
 }
 
 /// What else is told of a position.
-fn position(hidden: u64, target: u32, extras: Extras) -> Position {
+fn position(hidden: u64, target: u32, extras: &Extras) -> Position {
     let top = (0..extras.top.into()).map(|id| (id, logprob(hidden, id))).collect();
     let rank = extras.rank.then(|| (hidden % 8) as u32 + target);
-    Position { rank, entropy: extras.entropy.then(|| logprob(hidden, 100)), top }
+    Position { rank, entropy: extras.entropy.then(|| logprob(hidden, 100)), top, subset: None }
 }
 
 /// The tokens that must be drawn after a query's, with their log-probabilities.
@@ -55,7 +55,7 @@ fn continuation(query: &Query, generation: &Generation) -> Vec<Token> {
         let id = drawn(past, generation.sampling.at(tokens.len()).uniform);
         let finish =
             if generation.stop.contains(&id) { Some(Finish::Stop) } else { (left == 0).then_some(Finish::Length) };
-        let position = position(past, id, generation.extras);
+        let position = position(past, id, &generation.extras);
         drawn_tokens.push(Token { id, logprob: logprob(past, id), position, finish });
         tokens.push(id);
         if finish.is_some() {
@@ -111,7 +111,7 @@ impl Backend for Glass {
                 Choice::Given(token) => token,
                 Choice::Drawn(draw) => drawn(past, draw.uniform),
             };
-            let position = (!score.extras.is_empty()).then(|| Box::new(position(past, token, score.extras)));
+            let position = (!score.extras.is_empty()).then(|| Box::new(position(past, token, &score.extras)));
             TokenScore { token, logprob: logprob(past, token), position }
         });
         let scores = scores.collect();
@@ -226,7 +226,7 @@ proptest! {
         let listed = ask(&mut scheduler, &mut backend, &asking(2));
         for (query, ((first, again), listed)) in queries.iter().zip(first.iter().zip(&again).zip(&listed)) {
             let tops = |top| (query.score_from..query.tokens.len())
-                .map(|i| position(hash(query.tokens[..i].iter().copied()), 0, Extras { top, ..Extras::default() }).top)
+                .map(|i| position(hash(query.tokens[..i].iter().copied()), 0, &Extras { top, ..Extras::default() }).top)
                 .collect::<Vec<_>>();
             for (scores, top) in [(first, 1), (again, 1), (listed, 2)] {
                 prop_assert_eq!(&scores.logprobs, &expected(query));
@@ -312,7 +312,7 @@ proptest! {
                 prop_assert_eq!(&scores.logprobs, &expected(query));
                 let want = generation.as_ref().map_or(Vec::new(), |generation| continuation(query, generation));
                 prop_assert_eq!(tokens, &want);
-                let extras = query.extras;
+                let extras = &query.extras;
                 let position = |i: usize| position(hash(query.tokens[..i].iter().copied()), query.tokens[i], extras);
                 let positions: Vec<_> =
                     (query.score_from..query.tokens.len()).filter(|_| !extras.is_empty()).map(position).collect();
@@ -347,7 +347,12 @@ type Own = (Extras, Extras, usize, u64, Vec<u32>, bool);
 
 /// Queries that share beginnings, some to be continued, some with more asked than a log-probability.
 fn generations() -> impl Strategy<Value = Vec<(Query, Option<Generation>)>> {
-    let extras = (0u16..3, any::<bool>(), any::<bool>()).prop_map(|(top, rank, entropy)| Extras { top, rank, entropy });
+    let extras = (0u16..3, any::<bool>(), any::<bool>()).prop_map(|(top, rank, entropy)| Extras {
+        top,
+        rank,
+        entropy,
+        subset: None,
+    });
     let extras = prop_oneof![Just(Extras::default()), extras];
     let own = (extras.clone(), extras, 0usize..80, 0u64..3, proptest::collection::vec(0u32..8, 0..2), any::<bool>());
     let own = proptest::collection::vec(own, 30);

@@ -74,7 +74,7 @@ impl MistralScorer {
             return Err(ScoreError::TooLong { len, limit });
         }
         if !query.extras.is_empty() {
-            return Err(ScoreError::Unsupported("list alternatives, ranks or entropies"));
+            return Err(ScoreError::Unsupported("tell of alternatives, ranks, entropies or subsets"));
         }
         match query.tokens.iter().position(|&token| token as usize >= self.card.vocab_size) {
             Some(position) => Err(ScoreError::TokenOutOfRange {

@@ -226,7 +226,7 @@ async fn a_caller_that_goes_away_harms_nobody_and_bad_queries_are_named() {
         (Query::new(vec![1, 2], 2), ScoreError::NothingToScore { score_from: 2, len: 2 }),
         (
             Query { extras: Extras { rank: true, ..Extras::default() }, ..query(9) },
-            ScoreError::Unsupported("list alternatives, ranks or entropies"),
+            ScoreError::Unsupported("tell of alternatives, ranks, entropies or subsets"),
         ),
         (query(5000), ScoreError::TooLong { len: 5000, limit: 4096 }),
         (Query::new(vec![1, 128], 1), ScoreError::TokenOutOfRange { token: 128, position: 1, limit: 128 }),

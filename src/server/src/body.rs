@@ -56,6 +56,21 @@ async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Failure> {
     if length > limit { Err(problem::body_too_large(limit)) } else { Ok(bytes) }
 }
 
+/// Lets the body of a request that is refused go by: to a client that is still sending, a connection that closes would look
+/// broken. One that waits for leave is given none.
+pub(crate) async fn pass_by(request: Request, limit: usize) {
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let (mut stream, mut length) = (request.into_body().into_data_stream(), 0_usize);
+    while length <= limit {
+        match tokio::time::timeout(PATIENCE, stream.next()).await {
+            Ok(Some(Ok(chunk))) => length = length.saturating_add(chunk.len()),
+            _ => return,
+        }
+    }
+}
+
 /// Parses JSON; an error says where.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);

@@ -10,6 +10,8 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// Queries (or pairs) of one request.
     pub max_queries: usize,
+    /// Requests in flight, those that are still being read among them; what is beyond is answered 429 unread.
+    pub max_waiting_requests: u32,
     /// Tokens (BOS, context and target) of all requests in flight; what does not fit beside them is answered 429,
     /// and so is what would leave too little to other clients.
     pub max_waiting_tokens: u32,
@@ -24,6 +26,7 @@ impl Default for ServerConfig {
         Self {
             max_body_bytes: 64 << 20,
             max_queries: 1 << 16,
+            max_waiting_requests: 4096,
             max_waiting_tokens: 16 << 20,
             max_request_seconds: 3600,
             cors_origins: Vec::new(),

@@ -19,9 +19,12 @@ pub(crate) struct Working(Drain);
 impl Drain {
     /// Takes new work, unless draining has begun.
     pub(crate) fn enter(&self) -> Option<Working> {
-        let entered = self.0.send_if_modified(|state| {
-            state.working += usize::from(!state.draining);
-            !state.draining
+        let mut entered = false;
+        self.0.send_if_modified(|state| {
+            entered = !state.draining;
+            state.working += usize::from(entered);
+            // Nobody waits for there to be more of it.
+            false
         });
         entered.then(|| Working(self.clone()))
     }
@@ -45,6 +48,10 @@ impl Drain {
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.0.0.send_modify(|state| state.working -= 1);
+        self.0.0.send_if_modified(|state| {
+            state.working -= 1;
+            // Before draining has begun nobody needs to be woken up for it.
+            state.draining
+        });
     }
 }

@@ -50,20 +50,26 @@ impl Metrics {
                 "NDJSON answers not read to the end.",
             ))?,
         };
-        let held = admission.clone();
-        let held = PullingGauge::new(
+        let (requests, tokens) = (admission.clone(), admission.clone());
+        let requests = PullingGauge::new(
+            "surprisal_admitted_requests",
+            "Requests being read, scored or answered; max_waiting_requests bounds it.",
+            Box::new(move || f64::from(requests.requests())),
+        )?;
+        let tokens = PullingGauge::new(
             "surprisal_admitted_tokens",
             "Tokens of the requests being scored; max_waiting_tokens bounds it.",
-            Box::new(move || f64::from(held.held())),
+            Box::new(move || f64::from(tokens.tokens())),
         )?;
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 10] = [
             Box::new(metrics.http_requests.clone()),
             Box::new(metrics.problems.clone()),
             Box::new(metrics.latency.clone()),
             Box::new(metrics.successes.clone()),
             Box::new(metrics.prompt_tokens.clone()),
             Box::new(metrics.abandoned.clone()),
-            Box::new(held),
+            Box::new(requests),
+            Box::new(tokens),
             Box::new(model_info(scorer.describe())?),
             Box::new(EngineStats::new(scorer.clone())?),
         ];

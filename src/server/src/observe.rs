@@ -17,6 +17,9 @@ use crate::trace::{TRACEPARENT, Trace};
 /// nginx's status for a client that went away before it was answered.
 const CLIENT_GONE: u16 = 499;
 
+/// The status of those who find no room.
+const TOO_MANY: u16 = 429;
+
 /// Runs the rest of the stack.
 pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -65,8 +68,10 @@ impl Watch {
         self.span.in_scope(|| match status {
             500.. => tracing::warn!(status, problem, seconds, "failed"),
             CLIENT_GONE => tracing::info!(status, seconds, "the client went away"),
-            // Probes and scrapes come every few seconds.
-            _ if self.method == Method::GET => tracing::debug!(status, problem, seconds, "answered"),
+            // Probes and scrapes come every few seconds, and refusals have a line together (`pressure`).
+            _ if self.method == Method::GET || status == TOO_MANY => {
+                tracing::debug!(status, problem, seconds, "answered");
+            }
             _ => tracing::info!(status, problem, seconds, "answered"),
         });
         #[cfg(feature = "otlp")]

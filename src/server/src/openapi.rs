@@ -52,6 +52,9 @@ pub(crate) fn document(app: &App) -> Value {
     }
     schemas["LogprobsRequest"]["properties"]["queries"]["maxItems"] = config.max_queries.into();
     schemas["CompletionsRequest"]["properties"]["n"]["maximum"] = config.max_queries.into();
+    let subset = &mut schemas["LogprobsRequest"]["properties"]["subset"];
+    subset["maxItems"] = card.vocab_size.into();
+    subset["items"]["maximum"] = (card.vocab_size - 1).into();
     schemas["Text"]["oneOf"][1]["items"]["maximum"] = (card.vocab_size - 1).into();
     json!({
         "openapi": "3.1.0",
@@ -64,6 +67,7 @@ pub(crate) fn document(app: &App) -> Value {
         "x-limits": {
             "max_body_bytes": config.max_body_bytes,
             "max_queries": config.max_queries,
+            "max_waiting_requests": config.max_waiting_requests,
             "max_waiting_tokens": config.max_waiting_tokens,
             "max_request_seconds": config.max_request_seconds,
             "max_model_len": card.max_length,

@@ -1,8 +1,10 @@
 //! From a request of `/logprobs` to token sequences: both forms become pairs, texts become tokens, pairs become queries.
 //! Everything is checked before a sequence is built.
 
+use std::sync::Arc;
+
 use surprisal_api::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec, Text};
-use surprisal_engine::{Extras, MAX_TOP, Query};
+use surprisal_engine::{Extras, MAX_TOP, Query, Subset};
 
 use crate::App;
 use crate::client::Client;
@@ -62,7 +64,8 @@ struct Asked {
 /// Each context and each target is tokenised once, apart from the other: a context is the same tokens whatever follows.
 pub(crate) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Result<Prepared, Failure> {
     app.check_model(request.model.as_deref())?;
-    let (rule, detail, extras, turn) = (request.bos, request.detail, extras(&request)?, client.turn(request.priority));
+    let extras = extras(app, &request)?;
+    let (rule, detail, turn) = (request.bos, request.detail, client.turn(request.priority));
     let Asked { form, ids, contexts, targets, pairs } = asked(request, app.config.max_queries)?;
     let context = |(index, text)| {
         let encoded = encode(app, text, Detail::Sum, &form.context_field(index), form.query_of_text(index))?;
@@ -79,28 +82,39 @@ pub(crate) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Re
     let query = |&[context, target]: &[usize; 2]| {
         let context = &contexts[context];
         let tokens = [context.as_slice(), &targets[target].tokens].concat();
-        Query { tokens, score_from: context.len(), extras, turn }
+        Query { tokens, score_from: context.len(), extras: extras.clone(), turn }
     };
     let mut ids = ids.into_iter();
     let label = |&pair: &[usize; 2]| Label {
         id: ids.next().flatten(),
         pair: (form == Form::Pairs).then_some(pair),
         target: (detail == Detail::Tokens).then(|| targets[pair[1]].clone()),
-        extras,
+        extras: extras.clone(),
     };
     Ok(Prepared { form, queries: pairs.iter().map(query).collect(), labels: pairs.iter().map(label).collect(), tokens })
 }
 
 /// What is asked of each token beside its log-probability.
-fn extras(request: &LogprobsRequest) -> Result<Extras, Failure> {
-    let &LogprobsRequest { top, rank, entropy, detail, .. } = request;
-    for (field, asked) in [("top", top > 0), ("rank", rank), ("entropy", entropy)] {
+fn extras(app: &App, request: &LogprobsRequest) -> Result<Extras, Failure> {
+    let &LogprobsRequest { top, rank, entropy, ref subset, detail, .. } = request;
+    let asked = [("top", top > 0), ("rank", rank), ("entropy", entropy), ("subset", subset.is_some())];
+    for (field, asked) in asked {
         if asked && detail == Detail::Sum {
             return Err(problem::needs_tokens(field));
         }
     }
     check_top("top", top)?;
-    Ok(Extras { top, rank, entropy })
+    let subset = subset.as_deref().map(|ids| check_subset(app, ids)).transpose()?;
+    Ok(Extras { top, rank, entropy, subset })
+}
+
+fn check_subset(app: &App, ids: &[u32]) -> Result<Arc<Subset>, Failure> {
+    let size = app.model().vocab_size;
+    if ids.is_empty() || ids.len() > size {
+        return Err(problem::subset_size(ids.len(), size));
+    }
+    check_vocabulary(ids, size, "subset", None)?;
+    Ok(Arc::new(Subset::new(ids)))
 }
 
 /// Refuses more alternatives than are listed.

@@ -6,7 +6,9 @@ use serde_json::Value;
 use surprisal_api::{Bos, PROBLEM_JSON, Problem};
 use surprisal_engine::ScoreError;
 
-/// Seconds a client should wait before it tries again.
+use crate::admission::Full;
+
+/// Seconds a client should wait before it tries again, where nothing says more.
 const RETRY_AFTER: u64 = 1;
 
 /// The longest string that a problem repeats in its `value`, in characters.
@@ -17,7 +19,8 @@ const SHOWN: usize = 100;
 pub(crate) struct Failure {
     name: &'static str,
     problem: Box<Problem>,
-    retry: bool,
+    /// Seconds after which the client may try again, if it may.
+    retry_after: Option<u64>,
 }
 
 /// The name of the problem that a response carries, left among its extensions for the metrics.
@@ -26,7 +29,7 @@ pub(crate) struct ProblemName(pub(crate) &'static str);
 
 impl Failure {
     fn new(status: u16, name: &'static str, title: &str, detail: impl Into<String>) -> Self {
-        Self { name, problem: Box::new(Problem::new(status, name, title, detail)), retry: false }
+        Self { name, problem: Box::new(Problem::new(status, name, title, detail)), retry_after: None }
     }
 
     fn query(mut self, index: impl Into<Option<usize>>) -> Self {
@@ -62,9 +65,9 @@ impl Failure {
         *self.problem
     }
 
-    /// Invites the client to try again.
-    fn retry(mut self) -> Self {
-        self.retry = true;
+    /// Invites the client to try again after so many seconds.
+    fn retry(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 }
@@ -74,8 +77,8 @@ impl IntoResponse for Failure {
         let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(self.problem)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if self.retry {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -228,6 +231,12 @@ pub(crate) fn needs_tokens(field: &str) -> Failure {
     Failure::new(400, "needs-tokens", "Needs tokens", detail).field(field)
 }
 
+/// `limit` is the vocabulary's size.
+pub(crate) fn subset_size(length: usize, limit: usize) -> Failure {
+    let detail = format!("`subset` has {length} token ids; it must have at least one, and at most {limit}");
+    Failure::new(400, "subset-size", "Subset empty or too long", detail).field("subset").value(length).limit(limit)
+}
+
 pub(crate) fn empty_stop(field: String) -> Failure {
     let detail = "an empty text would end every completion at once";
     Failure::new(400, "empty-stop", "Empty stop", detail).field(field)
@@ -258,17 +267,15 @@ pub(crate) fn request_too_large(tokens: usize, limit: u32) -> Failure {
     Failure::new(413, "request-too-large", "Request too large", detail).value(tokens).limit(limit)
 }
 
-pub(crate) fn overloaded(tokens: u32, held: u32, limit: u32) -> Failure {
-    let detail = format!("the request has {tokens} tokens, and {held} of {limit} are taken now: try again");
-    Failure::new(429, "overloaded", "Overloaded", detail).value(tokens).limit(limit).retry()
-}
-
-pub(crate) fn over_share(tokens: u32, own: u32, limit: u32) -> Failure {
-    let detail = format!(
-        "the request has {tokens} tokens, and {own} are taken by others of the same client: the rest of {limit} is for \
-         other clients, try again"
-    );
-    Failure::new(429, "overloaded", "Overloaded", detail).value(tokens).limit(limit).retry()
+/// It says nothing of the request, which may not have been read.
+pub(crate) fn overloaded(full: Full, retry_after: u64) -> Failure {
+    let Full { unit, held, limit, for_others } = full;
+    let detail = if for_others {
+        format!("the same client has {held} of {limit} {unit} in flight, and the rest is for other clients: try again")
+    } else {
+        format!("{held} of {limit} {unit} are in flight, and the request does not fit beside them: try again")
+    };
+    Failure::new(429, "overloaded", "Overloaded", detail).value(held).limit(limit).retry(retry_after)
 }
 
 pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
@@ -277,7 +284,8 @@ pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
 }
 
 pub(crate) fn shutting_down() -> Failure {
-    Failure::new(503, "shutting-down", "Shutting down", "the server takes no new work: ask another, or later").retry()
+    Failure::new(503, "shutting-down", "Shutting down", "the server takes no new work: ask another, or later")
+        .retry(RETRY_AFTER)
 }
 
 // What went wrong inside.
@@ -294,7 +302,7 @@ pub(crate) fn internal() -> Failure {
 
 /// The engine died, and may be on its way back.
 pub(crate) fn engine_stopped(detail: &str) -> Failure {
-    Failure::new(503, "engine-stopped", "Engine stopped", detail).retry()
+    Failure::new(503, "engine-stopped", "Engine stopped", detail).retry(RETRY_AFTER)
 }
 
 /// What the engine failed at. Requests are checked before they reach it, so a query that it refuses is a defect here.
@@ -309,6 +317,7 @@ pub(crate) fn not_scored(query: usize, field: String, error: &ScoreError) -> Fai
         | ScoreError::NothingToScore { .. }
         | ScoreError::TokenOutOfRange { .. }
         | ScoreError::TooManyAlternatives { .. }
+        | ScoreError::Subset { .. }
         | ScoreError::Sampling { .. } => Failure::new(500, "query-refused", "Query refused by the engine", detail),
     };
     failure.query(query).field(field)

@@ -28,11 +28,11 @@ impl Backend for Flat {
 
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
         let token = |choice| if let Choice::Given(token) = choice { token } else { 97 };
-        let score = |choice, extras: surprisal_engine::Extras| {
+        let score = |choice, extras: &surprisal_engine::Extras| {
             let position = (!extras.is_empty()).then(Box::default);
             TokenScore { token: token(choice), logprob: -5.5, position }
         };
-        Ok(batch.scores.iter().map(|row| score(row.choice, row.extras)).collect())
+        Ok(batch.scores.iter().map(|row| score(row.choice, &row.extras)).collect())
     }
 }
 

@@ -51,9 +51,9 @@ impl Head<'_> {
             match row.choice {
                 Choice::Given(target) => {
                     given.push(at);
-                    wants.push(Want { target, logit: 0.0, extras: row.extras });
+                    wants.push(Want { target, logit: 0.0, extras: row.extras.clone() });
                 }
-                Choice::Drawn(draw) => drawn.push((at, draw, row.extras)),
+                Choice::Drawn(draw) => drawn.push((at, draw, &row.extras)),
             }
         }
         let known = if drawn.is_empty() {
@@ -128,7 +128,7 @@ impl Head<'_> {
     }
 
     /// Draws a token for each row, and scores it as if it were given: the same sums in the same order.
-    fn drawn(self, hidden: &Panels, draws: &[(Draw, Extras)], ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
+    fn drawn(self, hidden: &Panels, draws: &[(Draw, &Extras)], ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
         let rows = hidden.rows();
         let hidden = &Left::new(self.compute, hidden);
         // `[panel][row]`
@@ -140,12 +140,12 @@ impl Head<'_> {
         let own: Vec<Vec<Row>> =
             (0..rows).map(|row| logits.iter().skip(row).step_by(rows).copied().collect()).collect();
         let all = self.whole(&own, ranks)?;
-        let want = |(logits, &(draw, extras)): (&Vec<f32>, &(Draw, Extras))| {
+        let want = |(logits, &(draw, extras)): (&Vec<f32>, &(Draw, &Extras))| {
             let target = draw.pick(logits);
-            Want { target, logit: logits[target as usize], extras }
+            Want { target, logit: logits[target as usize], extras: extras.clone() }
         };
         let wants: Vec<Want> = all.par_iter().zip(draws).map(want).collect();
-        let total = |(own, &want): (&Vec<Row>, &Want)| {
+        let total = |(own, want): (&Vec<Row>, &Want)| {
             let partial = |chunk: usize| {
                 let panels = self.panels(chunk);
                 let first = self.first_panel + panels.start;
@@ -229,7 +229,7 @@ impl WithSimd for Task<'_> {
 /// One row and one chunk whose logits are there.
 struct Fold<'a> {
     vocab_size: usize,
-    want: Want,
+    want: &'a Want,
     first: usize,
     logits: &'a [Row],
 }
@@ -239,9 +239,9 @@ impl WithSimd for Fold<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Partial {
-        let mut partial = Partial::new(&self.want);
+        let mut partial = Partial::new(self.want);
         for (panel, logits) in (self.first..).zip(self.logits) {
-            partial.add(simd, &self.want, panel, &mut logits.clone(), self.vocab_size);
+            partial.add(simd, self.want, panel, &mut logits.clone(), self.vocab_size);
         }
         partial
     }
@@ -249,6 +249,8 @@ impl WithSimd for Fold<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use pulp::Arch;
 
     use super::super::matrix::ActivationType;
@@ -256,11 +258,12 @@ mod tests {
     use super::*;
     use crate::backend::Hidden;
     use crate::draw::Sampling;
+    use crate::subset::Subset;
 
     const ROWS: usize = 50;
     const DEPTH: usize = 40;
     const VOCAB: usize = 2100;
-    const ALL: Extras = Extras { top: 5, rank: true, entropy: true };
+    const ALL: Extras = Extras { top: 5, rank: true, entropy: true, subset: None };
 
     fn value(i: usize) -> f32 {
         ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 0.9
@@ -282,7 +285,7 @@ mod tests {
         packed.set_rows(weights, DEPTH, |n| n, |k| k);
         let compute = Compute { arch: Arch::new(), activations: ActivationType::F32 };
         let head = Head { compute, weights: &packed, first_panel: 0, vocab_size: VOCAB };
-        let row = |at: usize| ScoreRow { from: Hidden::Row(at), choice: choice(target(at)), extras };
+        let row = |at: usize| ScoreRow { from: Hidden::Row(at), choice: choice(target(at)), extras: extras.clone() };
         head.scores(hidden, &(0..ROWS).map(row).collect::<Vec<_>>(), &mut None).unwrap()
     }
 
@@ -305,7 +308,9 @@ mod tests {
     #[test]
     fn everything_matches_float64_also_with_a_dominating_logit() {
         let (hidden, weights) = inputs();
-        let got = scores(&hidden, &weights, Choice::Given, ALL);
+        let subset: Vec<u32> = (0..VOCAB as u32).filter(|id| id % 45 == 2).collect();
+        let extras = Extras { subset: Some(Arc::new(Subset::new(&subset))), ..ALL };
+        let got = scores(&hidden, &weights, Choice::Given, extras);
         for (m, got) in got.iter().enumerate() {
             let want = logprobs(&hidden, &weights, m);
             let scale = if m == 3 { 200.0 } else { 1.0 };
@@ -315,6 +320,8 @@ mod tests {
             near(got.logprob, want[target(m) as usize], "log-probability");
             let position = got.position.as_ref().unwrap();
             near(position.entropy.unwrap(), -want.iter().map(|l| l.exp() * l).sum::<f64>(), "entropy");
+            let mass = subset.iter().map(|&id| want[id as usize].exp()).sum::<f64>().ln();
+            near(position.subset.unwrap(), mass, "subset");
             let above = want.iter().filter(|&&l| l > want[target(m) as usize] + 1e-6).count() as u32;
             let rank = position.rank.unwrap();
             let equals = want.iter().filter(|&&l| (l - want[target(m) as usize]).abs() <= 1e-6).count() as u32;

@@ -8,9 +8,10 @@ use super::math;
 use super::panels::{PANEL, Row};
 use crate::backend::TokenScore;
 use crate::scorer::{Extras, Position};
+use crate::subset::members;
 
 /// A token whose log-probability is wanted, and what else is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Want {
     pub(crate) target: u32,
     /// The target's logit, where its rank is wanted.
@@ -37,6 +38,36 @@ struct Extra {
     greater: u32,
     /// The greatest logits, in order; of equal ones the smaller id first.
     top: Vec<(u32, f32)>,
+    subset: Mass,
+}
+
+/// A log-sum-exp over some tokens, with a maximum of its own: they may be far less probable than others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Mass {
+    max: f32,
+    /// `sum_v e^(logit[v] - max)`
+    sum: f64,
+}
+
+impl Default for Mass {
+    /// Of no tokens.
+    fn default() -> Self {
+        Self { max: f32::NEG_INFINITY, sum: 0.0 }
+    }
+}
+
+impl Mass {
+    fn of(logits: impl Iterator<Item = f32> + Clone) -> Self {
+        let max = logits.clone().fold(f32::NEG_INFINITY, f32::max);
+        Self { max, sum: logits.map(|logit| f64::from(logit - max).exp()).sum() }
+    }
+
+    /// Both together, in this order.
+    fn joined(self, other: Self) -> Self {
+        let max = self.max.max(other.max);
+        let part = |part: Self| if part.sum > 0.0 { part.sum * f64::from(part.max - max).exp() } else { 0.0 };
+        Self { max, sum: part(self) + part(other) }
+    }
 }
 
 /// A row's sums over the whole vocabulary, or over a rank's part of it, in f64.
@@ -48,6 +79,7 @@ pub(crate) struct Total {
     weighted: f64,
     greater: u32,
     top: Vec<(u32, f32)>,
+    subset: Mass,
 }
 
 impl Total {
@@ -57,7 +89,8 @@ impl Total {
         let part = |partial: &'a Partial| {
             let extra = partial.extra.as_deref().unwrap_or(&none);
             let (weighted, greater, top) = (extra.weighted, extra.greater, extra.top.clone());
-            Self { max: partial.max, sum: math::sum(&partial.sums), target: partial.target, weighted, greater, top }
+            let (max, sum, target, subset) = (partial.max, math::sum(&partial.sums), partial.target, extra.subset);
+            Self { max, sum, target, weighted, greater, top, subset }
         };
         Self::joined(&chunks.into_iter().map(part).collect::<Vec<_>>())
     }
@@ -81,6 +114,7 @@ impl Total {
             weighted: parts().map(weighted).sum(),
             greater: parts().map(|part| part.greater).sum(),
             top,
+            subset: parts().map(|part| part.subset).fold(Mass::default(), Mass::joined),
         }
     }
 
@@ -91,6 +125,9 @@ impl Total {
         let top = self.top.iter().map(|&(id, logit)| [f64::from(id), f64::from(logit)]);
         let nobody = std::iter::repeat([f64::NAN; 2]);
         numbers.extend(top.chain(nobody).take(want.extras.top.into()).flatten());
+        if want.extras.subset.is_some() {
+            numbers.extend([f64::from(self.subset.max), self.subset.sum]);
+        }
         numbers
     }
 
@@ -98,14 +135,16 @@ impl Total {
     pub(crate) fn read(want: &Want, numbers: &mut impl Iterator<Item = f64>) -> Self {
         let mut next = || numbers.next().unwrap_or(f64::NAN);
         let [max, sum, target, weighted, greater] = std::array::from_fn(|_| next());
-        let top = (0..want.extras.top).map(|_| (next(), next())).filter(|(id, _)| !id.is_nan());
+        let top: Vec<_> = (0..want.extras.top).map(|_| (next(), next())).filter(|(id, _)| !id.is_nan()).collect();
+        let mass = want.extras.subset.as_ref().map(|_| Mass { max: next() as f32, sum: next() });
         Self {
             max: max as f32,
             sum,
             target: (!target.is_nan()).then_some(target as f32),
             weighted,
             greater: greater as u32,
-            top: top.map(|(id, logit)| (id as u32, logit as f32)).collect(),
+            top: top.into_iter().map(|(id, logit)| (id as u32, logit as f32)).collect(),
+            subset: mass.unwrap_or_default(),
         }
     }
 }
@@ -120,6 +159,11 @@ impl Want {
             Box::new(Position {
                 rank: self.extras.rank.then_some(1 + total.greater),
                 entropy: self.extras.entropy.then(|| (sum.ln() - total.weighted / sum) as f32),
+                // Rounding must not make a set more than certain.
+                subset: self.extras.subset.as_ref().map(|_| {
+                    let Mass { max: of_subset, sum: weight } = total.subset;
+                    ((f64::from(of_subset) - max - sum.ln() + weight.ln()) as f32).min(0.0)
+                }),
                 top: top.map(|(id, logit)| (id, logprob(logit))).collect(),
             })
         });
@@ -177,6 +221,10 @@ impl Extra {
         }
         if want.extras.rank {
             self.greater += logits.iter().filter(|&&logit| logit > want.logit).count() as u32;
+        }
+        if let Some(subset) = &want.extras.subset {
+            let own = members(subset.word(first as usize / PANEL)).map(|at| logits[at as usize]);
+            self.subset = self.subset.joined(Mass::of(own));
         }
         let most = usize::from(want.extras.top);
         for (id, &logit) in (first..).zip(logits) {

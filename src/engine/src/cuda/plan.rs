@@ -9,6 +9,7 @@ use super::shape::Shape;
 use crate::backend::{BLOCK_TOKENS, BackendError, Choice, Chunk, ForwardBatch, Hidden};
 use crate::draw::Draw;
 use crate::scorer::Extras;
+use crate::subset::Subset;
 
 /// The most that one batch holds; memory is taken for it when the model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +115,7 @@ impl Plan {
             Choice::Drawn(draw) => Some((at, draw)),
         });
         plan.drawn = drawn.collect();
-        plan.extras = batch.scores.iter().map(|score| score.extras).collect();
+        plan.extras = batch.scores.iter().map(|score| score.extras.clone()).collect();
         plan.top = plan.extras.iter().map(|extras| extras.top.into()).max().unwrap_or(0);
         plan.keep = batch.keep.iter().map(|&(row, block)| (place[row], block as usize)).collect();
         Ok(plan)
@@ -189,6 +190,9 @@ fn check(batch: &ForwardBatch, shape: &Shape, room: &Room) -> Result<(), Backend
     for score in &batch.scores {
         if let Choice::Given(target) = score.choice {
             within("a target", target as usize, shape.vocab)?;
+        }
+        if let Some(largest) = score.extras.subset.as_deref().and_then(Subset::largest) {
+            within("a token of a subset", largest as usize, shape.vocab)?;
         }
         within("the number of most probable tokens", score.extras.top.into(), LARGEST_TOP as usize + 1)?;
         match score.from {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use surprisal_kernels::Address;
-use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles};
+use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles, words};
 
 use super::accelerator::{Accelerator, Product, Region};
 use super::forward::{Done, Pass, Table};
@@ -14,7 +14,7 @@ use super::weights::{Linear, int_bytes, ints};
 use super::workspace::{DRAWN_ROWS, SCORE_ROWS};
 use crate::backend::{BackendError, TokenScore};
 use crate::draw::Draw;
-use crate::part::Part;
+use crate::part::{GROUP_TOKENS, Part};
 use crate::scorer::{Extras, Position};
 
 impl<A: Accelerator> Pass<'_, A> {
@@ -85,6 +85,7 @@ impl<A: Accelerator> Pass<'_, A> {
         let (work, shape, top) = (self.work, self.shape, self.plan.top);
         let (first, count) = (rows.start, rows.len());
         let tiles = tiles(shape.vocab_rows as u32);
+        let members = self.members(rows.clone())?;
         let (sums, listed) = (count * tiles as usize * PART_BYTES, count * tiles as usize * top * 4);
         let (parts, own_parts) = self.ranked(work.logprob_parts, sums)?;
         let (logits, own_logits) = self.ranked(work.listed.tile_logits, listed)?;
@@ -97,6 +98,7 @@ impl<A: Accelerator> Pass<'_, A> {
             top_ids: listing(own_ids)?,
             logits: work.logits.holding(count * shape.vocab_rows * 4)?,
             target_logits,
+            members,
             stride: shape.vocab_rows as u64,
             first: shape.own.vocab.start as u32,
             vocabulary: shape.own.vocab.len() as u32,
@@ -112,6 +114,7 @@ impl<A: Accelerator> Pass<'_, A> {
             logprobs: values(work.logprobs)?,
             ranks: values(work.ranks)?,
             entropies: values(work.entropies)?,
+            subsets: values(work.subsets)?,
             top_logprobs: lists(work.listed.logprobs)?,
             top_ids: lists(work.listed.ids)?,
         };
@@ -126,6 +129,24 @@ impl<A: Accelerator> Pass<'_, A> {
             top: top as u32,
         };
         self.launch(args.launch(count as u32))
+    }
+
+    /// The bitmaps, of this rank's columns, of the subsets that some rows are to be told of, on the device; null where there are none.
+    fn members(&mut self, rows: Range<usize>) -> Result<Address, BackendError> {
+        let extras = &self.plan.extras[rows];
+        if extras.iter().all(|extras| extras.subset.is_none()) {
+            return Ok(Address::NULL);
+        }
+        let own = &self.shape.own.vocab;
+        let (first, words) = (own.start / GROUP_TOKENS, words(own.len() as u32) as usize);
+        let row = |extras: &Extras| -> Vec<i32> {
+            let word = |index| extras.subset.as_ref().map_or(0, |subset| subset.word(first + index).cast_signed());
+            (0..words).map(word).collect()
+        };
+        let all: Vec<i32> = extras.iter().flat_map(row).collect();
+        let region = self.work.members.part(0, all.len() * 4)?;
+        self.device.write(region, &int_bytes(&all))?;
+        region.holding(all.len() * 4)
     }
 
     /// Draws the tokens of a tile that are to be drawn, as every backend does, and makes them targets like those given.
@@ -172,15 +193,17 @@ impl<A: Accelerator> Pass<'_, A> {
             return Ok(scores.map(|(token, logprob)| TokenScore { token, logprob, position: None }).collect());
         }
         let (ranks, entropies) = (integers(&self.words(work.ranks, rows)?), floats(&self.words(work.entropies, rows)?));
+        let subsets = floats(&self.words(work.subsets, rows)?);
         let listed = work.listed;
         let top_logprobs = floats(&self.words(listed.logprobs, rows * top)?);
         let top_ids = integers(&self.words(listed.ids, rows * top)?);
         let position = |row: usize| {
-            let extras = extras[row];
+            let extras = &extras[row];
             let listed = top_ids.iter().zip(&top_logprobs).skip(row * top).take(extras.top.into());
             Position {
                 rank: extras.rank.then_some(ranks[row] as u32),
                 entropy: extras.entropy.then_some(entropies[row]),
+                subset: extras.subset.as_ref().map(|_| subsets[row]),
                 // A vocabulary may have fewer tokens than were asked for.
                 top: listed.filter(|(id, _)| **id >= 0).map(|(&id, &logprob)| (id as u32, logprob)).collect(),
             }

@@ -55,6 +55,9 @@ pub(super) struct Workspace {
     /// `[scores]` i32 and f32.
     pub(super) ranks: Region,
     pub(super) entropies: Region,
+    /// `[SCORE_ROWS][words]`, a bit a token, and `[scores]` f32.
+    pub(super) members: Region,
+    pub(super) subsets: Region,
     pub(super) listed: Listed,
 }
 
@@ -113,6 +116,8 @@ impl Workspace {
             logprobs: arena.take(room.scores() * 4),
             ranks: arena.take(room.scores() * 4),
             entropies: arena.take(room.scores() * 4),
+            members: arena.take(SCORE_ROWS * logprobs::words(shape.vocab_rows as u32) as usize * 4),
+            subsets: arena.take(room.scores() * 4),
             listed: Listed::lay_out(arena, ranks * tiles, room.scores()),
         }
     }

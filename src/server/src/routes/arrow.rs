@@ -12,8 +12,8 @@ use surprisal_api::{ARROW_STREAM, LogprobsResponse, QueryResult};
 
 use crate::problem::{self, Failure};
 
-/// The whole answer: columns `query` (or pair), `position` in the target, `token` and `logprob`, and `rank` and `entropy` where
-/// they were asked for. The schema's metadata has the model, the fingerprint and what the request cost.
+/// The whole answer: columns `query` (or pair), `position` in the target, `token` and `logprob`, and `rank`, `entropy` and
+/// `subset_logprob` where they were asked for. The schema's metadata has the model, the fingerprint and what the request cost.
 pub(super) fn answer(answer: &LogprobsResponse) -> Result<Response, Failure> {
     let bytes = encode(answer).map_err(|error| {
         tracing::error!(%error, "an answer could not be written");
@@ -49,6 +49,9 @@ fn columns(results: &[QueryResult]) -> Vec<(&'static str, ArrayRef)> {
     }
     if results.iter().all(|result| result.entropies.is_some()) {
         columns.push(("entropy", reals(results, |result| result.entropies.as_deref())));
+    }
+    if results.iter().all(|result| result.subset_logprobs.is_some()) {
+        columns.push(("subset_logprob", reals(results, |result| result.subset_logprobs.as_deref())));
     }
     columns
 }

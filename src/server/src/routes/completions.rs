@@ -9,6 +9,7 @@ use axum::response::Response;
 use surprisal_api::{CompletionsRequest, CompletionsResponse, CompletionsUsage};
 use surprisal_engine::Extras;
 
+use super::InFlight;
 use super::choice::Form;
 use super::continuation::Written;
 use super::meta::json;
@@ -17,7 +18,6 @@ use super::stream::Held;
 use super::work::{Wish, Work, tokenise};
 use crate::app::TOKEN_BYTES;
 use crate::client::Client;
-use crate::drain::Working;
 use crate::prepare::check_top;
 use crate::problem::{self, Failure};
 use crate::{App, body};
@@ -39,7 +39,7 @@ pub(super) struct Asked {
 pub(super) async fn completions(
     State(app): State<App>,
     Extension(client): Extension<Client>,
-    working: Option<Extension<Arc<Working>>>,
+    in_flight: Option<Extension<Arc<InFlight>>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
@@ -48,8 +48,8 @@ pub(super) async fn completions(
     let tokens = asked.tokens;
     let permit = app.admission.admit(client.account(), tokens)?;
     if asked.stream {
-        let working = working.map(|Extension(working)| working);
-        return Ok(sse::respond(app, asked, Held { permit, working, start }));
+        let in_flight = in_flight.map(|Extension(in_flight)| in_flight);
+        return Ok(sse::respond(app, asked, Held { permit, in_flight, start }));
     }
     let written = asked.work.run(&app).await?;
     let response = app.offload(tokens as usize * TOKEN_BYTES, move |app| json(&answer(app, &asked, &written))).await?;
@@ -84,7 +84,7 @@ fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<Ask
         prompts: tokenise(app, request.prompt, "prompt", request.add_special_tokens)?,
         each,
         score_from: top.map(|_| 1),
-        extras: Extras { top: top.unwrap_or(0), rank, entropy: false },
+        extras: Extras { top: top.unwrap_or(0), rank, ..Extras::default() },
         writing,
         turn: client.turn(request.priority),
     };

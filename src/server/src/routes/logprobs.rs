@@ -9,11 +9,11 @@ use axum::response::Response;
 use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, LogprobsResponse, NDJSON, QueryResult, Usage};
 use surprisal_engine::{Extras, ModelCard, Query, Scores};
 
+use super::InFlight;
 use super::meta::json;
 use super::stream;
 use crate::app::TOKEN_BYTES;
 use crate::client::Client;
-use crate::drain::Working;
 use crate::prepare::{Label, Prepared, prepare};
 use crate::problem::{self, Failure};
 use crate::{App, body};
@@ -22,7 +22,7 @@ use crate::{App, body};
 pub(super) async fn logprobs(
     State(app): State<App>,
     Extension(client): Extension<Client>,
-    working: Option<Extension<Arc<Working>>>,
+    in_flight: Option<Extension<Arc<InFlight>>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
@@ -37,8 +37,8 @@ pub(super) async fn logprobs(
         .await?;
     let permit = app.admission.admit(client.account(), prepared.tokens)?;
     if streamed {
-        let working = working.map(|Extension(working)| working);
-        return Ok(stream::respond(app, prepared, stream::Held { permit, working, start }));
+        let in_flight = in_flight.map(|Extension(in_flight)| in_flight);
+        return Ok(stream::respond(app, prepared, stream::Held { permit, in_flight, start }));
     }
     let Prepared { form, queries, labels, tokens } = prepared;
     let scores = score(&app, queries, |index| form.query_field(index)).await?;
@@ -88,7 +88,7 @@ pub(super) fn result(index: usize, label: Label, scores: Scores, usage: &mut Usa
     if let Some(position) = scores.logprobs.iter().position(|logprob| !logprob.is_finite()) {
         return Err(problem::not_finite(index, position, scores.logprobs[position]));
     }
-    let Extras { top, rank, entropy } = label.extras;
+    let Extras { top, rank, entropy, subset } = label.extras;
     let sum = scores.sum();
     let positions = scores.positions;
     usage.computed_tokens += scores.computed_tokens as u64;
@@ -102,6 +102,7 @@ pub(super) fn result(index: usize, label: Label, scores: Scores, usage: &mut Usa
         cached_tokens: scores.cached_tokens,
         ranks: rank.then(|| positions.iter().filter_map(|position| position.rank).collect()),
         entropies: entropy.then(|| positions.iter().filter_map(|position| position.entropy).collect()),
+        subset_logprobs: subset.map(|_| positions.iter().filter_map(|position| position.subset).collect()),
         top: (top > 0).then(|| positions.into_iter().map(|position| position.top).collect()),
         logprobs: label.target.is_some().then_some(scores.logprobs),
         offsets: label.target.as_ref().and_then(|target| target.offsets.clone()),

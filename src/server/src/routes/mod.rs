@@ -15,33 +15,44 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
-use crate::App;
+use crate::admission::Permit;
 use crate::client::{CLIENT_ID, Client};
+use crate::drain::Working;
 use crate::observe::observe;
 use crate::problem::{self, Failure};
 use crate::trace::TRACEPARENT;
+use crate::{App, body};
+
+/// Answers of fewer bytes are not compressed: they fit into a packet, and what compresses has to be set up first.
+const LITTLE: u16 = 1024;
 
 /// All routes of an app; [`serve`](crate::serve()) listens and shuts down as well.
 pub fn router(app: App) -> Router {
-    let work = Router::new()
+    // What it cannot decode is refused by `body`, as a problem.
+    let decompressed = || RequestDecompressionLayer::new().pass_through_unaccepted(true);
+    let scoring = Router::new()
         .route("/logprobs", post(logprobs::logprobs))
         .route("/v1/completions", post(completions::completions))
         .route("/generate", post(generate::generate))
+        .layer(decompressed())
+        .route_layer(from_fn_with_state(app.clone(), look));
+    let texts = Router::new()
         .route("/tokenize", post(meta::tokenize))
         .route("/detokenize", post(meta::detokenize))
-        // What it cannot decode is refused by `body`, as a problem.
-        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
-        .route_layer(from_fn_with_state(app.clone(), work));
+        .layer(decompressed());
+    let work = scoring.merge(texts).route_layer(from_fn_with_state(app.clone(), work));
+    let compressed = CompressionLayer::new().compress_when(DefaultPredicate::new().and(SizeAbove::new(LITTLE)));
     let routes = Router::new()
         .merge(work)
         .route("/v1/models", get(meta::models))
@@ -53,7 +64,7 @@ pub fn router(app: App) -> Router {
         .route("/", get(meta::page))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(CompressionLayer::new());
+        .layer(compressed);
     let routes = match cors(&app.config.cors_origins) {
         Some(cors) => routes.layer(cors),
         None => routes,
@@ -73,13 +84,44 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     Some(cors.expose_headers([header::RETRY_AFTER, TRACEPARENT]).max_age(Duration::from_secs(3600)))
 }
 
-/// Work is done for those who may ask for it, refused once shutdown is asked, and finished if it was taken before.
+/// What a request holds until the last byte of its answer is made: a place among those in flight; shutting down waits for it.
+pub(crate) struct InFlight {
+    _working: Working,
+    _place: Permit,
+}
+
+/// Work is done for those who may ask for it and find a place, refused once shutdown is asked, and finished if it was taken
+/// before.
 async fn work(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Failure> {
     let client = Client::of(app.keys.check(request.headers())?, request.headers());
+    let working = app.drain.enter().ok_or_else(problem::shutting_down)?;
+    let place = match app.admission.enter(client.account()) {
+        Ok(place) => place,
+        Err(full) => return Err(turn_away(&app, request, full).await),
+    };
     request.extensions_mut().insert(client);
-    let working = Arc::new(app.drain.enter().ok_or_else(problem::shutting_down)?);
-    request.extensions_mut().insert(Arc::clone(&working));
+    // Held here, and by those who answer after they have returned.
+    let in_flight = Arc::new(InFlight { _working: working, _place: place });
+    request.extensions_mut().insert(Arc::clone(&in_flight));
     app.within_deadline(next.run(request)).await
+}
+
+/// Whoever would find no room, however little it took, is refused before its request is read.
+async fn look(
+    State(app): State<App>,
+    Extension(client): Extension<Client>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    match app.admission.look(client.account()) {
+        Ok(()) => Ok(next.run(request).await),
+        Err(full) => Err(turn_away(&app, request, full).await),
+    }
+}
+
+async fn turn_away(app: &App, request: Request, failure: Failure) -> Failure {
+    let passed = app.within_deadline(body::pass_by(request, app.config.max_body_bytes)).await;
+    passed.err().unwrap_or(failure)
 }
 
 async fn not_found(method: Method, uri: Uri) -> Failure {

@@ -54,7 +54,7 @@ async fn write(app: &App, asked: Asked, held: Held, lines: &Lines) {
         }
     }
     let _ = lines.send(b"data: [DONE]\n\n".to_vec()).await;
-    drop((held.permit, held.working));
+    drop((held.permit, held.in_flight));
 }
 
 async fn all(app: &App, asked: &Asked, lines: &Lines) -> Result<(), Failure> {
@@ -86,7 +86,7 @@ impl Stream<'_> {
             let work = &self.asked.work;
             problem::not_scored(index / work.each, work.field(index), &error)
         };
-        let mut continuation: Continuation = match asked {
+        let mut continuation: Box<Continuation> = match asked {
             work::Asked::Continued(continuation) => continuation,
             work::Asked::Scored(written) => {
                 self.send(form.choice(self.app, index, prompt, &written.await.map_err(failed)?)).await?;

@@ -13,10 +13,10 @@ use surprisal_api::{NDJSON, StreamLine, Usage};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
+use super::InFlight;
 use super::logprobs::result;
 use crate::App;
 use crate::admission::Permit;
-use crate::drain::Working;
 use crate::prepare::Prepared;
 use crate::problem::{self, Failure};
 
@@ -35,7 +35,7 @@ pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
 /// What is held until the last line is written or the client goes away.
 pub(super) struct Held {
     pub(super) permit: Permit,
-    pub(super) working: Option<Arc<Working>>,
+    pub(super) in_flight: Option<Arc<InFlight>>,
     pub(super) start: Instant,
 }
 
@@ -69,7 +69,7 @@ async fn write(app: &App, prepared: Prepared, held: Held, lines: &mpsc::Sender<V
         }
     };
     let _ = send(lines, &last).await;
-    drop((held.permit, held.working));
+    drop((held.permit, held.in_flight));
 }
 
 async fn score(app: &App, prepared: Prepared, lines: &mpsc::Sender<Vec<u8>>) -> Result<Usage, Failure> {

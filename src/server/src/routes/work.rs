@@ -133,13 +133,13 @@ impl Work {
         let prompt = self.prompt(index);
         let len = prompt.len();
         let score_from = self.score_from.map_or(len, |from| from.max(1).min(len));
-        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras, turn: self.turn };
+        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras.clone(), turn: self.turn };
         match &self.writing {
             Some(writing) => {
                 let mut generation = writing.generation.clone();
                 generation.max_tokens = writing.length(len, app.model().max_length);
                 generation.sampling.seed = generation.sampling.seed.wrapping_add((index % self.each) as u64);
-                Asked::Continued(Continuation::ask(app, query, generation, writing.stops.clone()))
+                Asked::Continued(Box::new(Continuation::ask(app, query, generation, writing.stops.clone())))
             }
             None if score_from < len => {
                 let scores = app.scorer.score(query);
@@ -166,7 +166,7 @@ impl Work {
 /// A completion that was asked for.
 pub(super) enum Asked<'a> {
     Scored(BoxFuture<'a, Result<Written, ScoreError>>),
-    Continued(Continuation),
+    Continued(Box<Continuation>),
 }
 
 impl Writing {

@@ -1,7 +1,7 @@
 //! What is answered, and in which order.
 
 use serde_json::{Value, json};
-use surprisal_api::{LogprobsResponse, ModelList};
+use surprisal_api::{LogprobsResponse, ModelList, NDJSON};
 use surprisal_server::ServerConfig;
 
 use crate::support::{BOS, MAX_LENGTH, Server, VOCABULARY, logprob};
@@ -65,13 +65,32 @@ async fn more_of_each_place_is_told_when_it_is_asked() {
         (json!({"top": 1}), "needs-tokens", "top"),
         (json!({"rank": true}), "needs-tokens", "rank"),
         (json!({"entropy": true}), "needs-tokens", "entropy"),
+        (json!({"subset": [1]}), "needs-tokens", "subset"),
         (json!({"top": 65, "detail": "tokens"}), "not-offered", "top"),
+        (json!({"subset": [], "detail": "tokens"}), "subset-size", "subset"),
+        (json!({"subset": vec![3; VOCABULARY + 1], "detail": "tokens"}), "subset-size", "subset"),
+        (json!({"subset": [3, VOCABULARY], "detail": "tokens"}), "token-out-of-range", "subset[1]"),
     ] {
         let mut body = json!({"queries": [query]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let (status, found, problem) = server.post("/logprobs", &body).await.problem();
         assert_eq!((status, found.as_str(), &problem["field"]), (400, name, &json!(field)));
     }
+}
+
+/// The probability of some tokens together: of each place of every query, in every form of answer.
+#[tokio::test]
+async fn a_subsets_probability_is_told_of_each_place() {
+    let server = Server::start().await;
+    let body = json!({"contexts": [[7]], "targets": [[8, 9], [4]], "detail": "tokens", "subset": [5, 200, 5]});
+    let answer = ask(&server, body.clone()).await;
+    let mass = |before: u32| -((5 + 200 + 2 * before) as f32) / 1024.0;
+    let masses: Vec<_> = answer.results.iter().map(|result| result.subset_logprobs.clone().unwrap()).collect();
+    assert_eq!(masses, [vec![mass(7), mass(8)], vec![mass(7)]]);
+    assert!(answer.results[0].ranks.is_none() && answer.results[0].top.is_none());
+    let lines = server.client.post(format!("{}/logprobs", server.url)).header("accept", NDJSON).json(&body);
+    let lines = lines.send().await.unwrap().text().await.unwrap();
+    assert_eq!(lines.matches("\"subset_logprobs\":[").count(), 2, "{lines}");
 }
 
 /// Alternatives take room as tokens do.

@@ -29,7 +29,7 @@ fn bits(batch: &RecordBatch, name: &str) -> Vec<u32> {
 #[tokio::test]
 async fn columns_say_what_the_lists_say() {
     let server = Server::start().await;
-    let body = json!({"contexts": ["ab", "c"], "targets": ["x", "yz", [1, 2]], "rank": true, "entropy": true, "detail": "tokens"});
+    let body = json!({"contexts": ["ab", "c"], "targets": ["x", "yz", [1, 2]], "rank": true, "entropy": true, "subset": [1], "detail": "tokens"});
     let whole: LogprobsResponse = serde_json::from_str(&server.post("/logprobs", &body).await.text).unwrap();
     let answer = ask(&server, &body).await;
     assert_eq!(answer.headers()["content-type"], ARROW);
@@ -58,6 +58,10 @@ async fn columns_say_what_the_lists_say() {
     assert_eq!(
         bits(&batch, "entropy"),
         whole.results.iter().flat_map(|result| real(&result.entropies)).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        bits(&batch, "subset_logprob"),
+        whole.results.iter().flat_map(|result| real(&result.subset_logprobs)).collect::<Vec<_>>()
     );
 }
 

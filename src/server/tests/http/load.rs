@@ -29,7 +29,7 @@ async fn a_full_server_says_try_again_and_recovers() {
     assert_eq!((status, name.as_str()), (429, "overloaded"));
     assert_eq!((&problem["value"], &problem["limit"]), (&json!(6), &json!(10)));
 
-    // What still fits is taken, but not from the one who has most of the room.
+    // Half of what is left is taken at most from one who has something; others find it.
     let small = json!({"queries": [{"target": "efg"}]});
     let refused = server.post("/logprobs", &small).await;
     assert!(refused.problem().2["detail"].as_str().unwrap().contains("for other clients"), "{refused:?}");
@@ -41,6 +41,56 @@ async fn a_full_server_says_try_again_and_recovers() {
     assert_eq!(second.await.unwrap().status, 200);
     assert_eq!(server.post("/logprobs", &request).await.status, 200);
     assert_eq!(server.metric("surprisal_admitted_tokens").await, 0.0);
+}
+
+/// Who would find no room whatever was asked is told so before the request is read, and others are heard.
+#[tokio::test]
+async fn a_full_server_refuses_what_it_has_not_read() {
+    let server = small().await;
+    server.scorer.open(false);
+    let first = server.ask(&json!({"queries": [{"target": "abcdefghi"}]}));
+    server.until_running(1).await;
+    for path in ["/logprobs", "/v1/completions", "/generate"] {
+        let (status, name, problem) = server.post_as("text/plain", path, "no JSON").await.problem();
+        assert_eq!((status, name.as_str(), &problem["value"]), (429, "overloaded", &json!(10)), "{path}");
+    }
+    // A client that sends much more than a buffer's worth sees the problem, too, and may ask again over the same connection.
+    let much = "x".repeat(8 << 20);
+    assert_eq!(server.post_as("application/json", "/logprobs", much).await.problem().0, 429);
+    assert_eq!(server.post("/tokenize", &json!({"prompt": "ab"})).await.status, 200, "it takes no room");
+    server.scorer.open(true);
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(server.post_as("text/plain", "/logprobs", "no JSON").await.problem().0, 415);
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_bounded_before_they_are_read() {
+    let server = Server::with(ServerConfig { max_waiting_requests: 3, ..ServerConfig::default() }, Some(BOS)).await;
+    server.scorer.open(false);
+    let request = json!({"queries": [{"target": "a"}]});
+    let mut waiting = Vec::new();
+    for count in 1..=2 {
+        waiting.push(server.ask(&request));
+        server.until_running(count).await;
+    }
+    assert_eq!(server.metric("surprisal_admitted_requests").await, 2.0);
+    let refused = server.post_as("text/plain", "/logprobs", "no JSON").await;
+    assert!(refused.problem().2["detail"].as_str().unwrap().contains("2 of 3 requests"), "{refused:?}");
+    let other = |body: &serde_json::Value| {
+        server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other").json(body)
+    };
+    let last = tokio::spawn({
+        let last = other(&request);
+        async move { Reply::read(last.send().await.unwrap()).await }
+    });
+    server.until_running(3).await;
+    let refused = Reply::read(other(&request).send().await.unwrap()).await;
+    assert_eq!((refused.status, &refused.problem().2["limit"]), (429, &json!(3)));
+    server.scorer.open(true);
+    for waiting in waiting.into_iter().chain([last]) {
+        assert_eq!(waiting.await.unwrap().status, 200);
+    }
+    until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The live page in a real browser, where there is one.
+//! The live page in a real browser, where there is one; with `SURPRISAL_TEST_BROWSER` set there has to be.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,9 @@ use crate::support::Server;
 /// A Chromium of this machine.
 fn browser() -> Option<&'static str> {
     let found = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(found)
+    let browser = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"].into_iter().find(found);
+    assert!(browser.is_some() || std::env::var_os("SURPRISAL_TEST_BROWSER").is_none(), "there is no Chromium here");
+    browser
 }
 
 /// Opens the page for some seconds of its own time.

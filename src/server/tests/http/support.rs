@@ -44,10 +44,11 @@ pub(crate) fn next(before: u32) -> u32 {
 }
 
 /// What else it says of a token's place: the smaller a token, the more probable.
-pub(crate) fn position(before: u32, token: u32, extras: Extras) -> Position {
+pub(crate) fn position(before: u32, token: u32, extras: &Extras) -> Position {
     Position {
         rank: extras.rank.then_some(token + 1),
         entropy: extras.entropy.then(|| (before + token) as f32 / 256.0),
+        subset: extras.subset.as_ref().map(|subset| -(subset.ids().map(|id| before + id).sum::<u32>() as f32) / 1024.0),
         top: (0..extras.top.into()).map(|token| (token, logprob(before, token))).collect(),
     }
 }
@@ -119,7 +120,7 @@ fn answer(Query { tokens, score_from, extras, .. }: &Query) -> Result<Scores, Sc
     };
     let cached_tokens = score_from - 1;
     let positions = (*score_from..tokens.len()).filter(|_| !extras.is_empty());
-    let positions = positions.map(|at| position(tokens[at - 1], tokens[at], *extras)).collect();
+    let positions = positions.map(|at| position(tokens[at - 1], tokens[at], extras)).collect();
     let logprobs = (*score_from..tokens.len()).map(one).collect();
     let computed_tokens = tokens.len() - cached_tokens;
     Ok(Scores { logprobs, positions, cached_tokens, computed_tokens, ..Scores::default() })
@@ -135,7 +136,7 @@ async fn write(query: Query, generation: Generation, told: &mpsc::Sender<Result<
         let id = next(before);
         let finish =
             if generation.stop.contains(&id) { Some(Finish::Stop) } else { (left == 0).then_some(Finish::Length) };
-        let position = position(before, id, generation.extras);
+        let position = position(before, id, &generation.extras);
         let token = Token { id, logprob: logprob(before, id), position, finish };
         if told.send(Ok(Event::Token(token))).await.is_err() || finish.is_some() {
             return;

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""The server under load: what it takes, 0.8 of it for long, and three times as much; prints the table of bench/results.
+
+Serves the built-in oracle with room for 16,384 tokens in flight, and puts documents of 64 tokens on it from this machine. It
+wants the machine for itself.
+
+    bench/server/load.py                      # about 14 minutes
+    bench/server/load.py --scale 0.02         # a trial, of seconds a phase
+    SURPRISAL=path/to/surprisal               # the program; built in release if it is not given
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+ROOM = 16384  # tokens in flight
+WORKLOAD = ["--workload", "documents", "--length", "64"]
+SAMPLE = 5.0  # seconds between samples of memory
+
+
+def program():
+    if path := os.environ.get("SURPRISAL"):
+        return path
+    root = pathlib.Path(__file__).resolve().parents[2]
+    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "surprisal"], cwd=root, check=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "target"))
+    return str(target / "release" / "surprisal")
+
+
+class Server:
+    """The server on a free port, while the block runs."""
+
+    def __init__(self, binary, folder):
+        config = folder / "config.toml"
+        config.write_text(f"port = 0\ncache_mib = 64\n[server]\nmax_waiting_tokens = {ROOM}\n")
+        self.log = folder / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen([binary, "serve", "--config", str(config)], stderr=log)
+
+    def __enter__(self):
+        for _ in range(600):
+            if found := re.search(r"serving .* on (http://\S+),", self.log.read_text()):
+                self.url = found[1]
+                return self
+            time.sleep(0.1)
+        raise SystemExit(f"the server did not start:\n{self.log.read_text()}")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(timeout=60)
+
+    def metric(self, name):
+        text = urllib.request.urlopen(self.url + "/metrics").read().decode()
+        return float(re.search(rf"^surprisal_{name} (\S+)$", text, re.M)[1])
+
+    def cpu(self):
+        """Seconds of all its threads."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def resident(self):
+        """Megabytes."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+
+class Memory(threading.Thread):
+    """Samples of the server's memory, until it is told to stop."""
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self.server, self.samples, self.over = server, [], threading.Event()
+
+    def run(self):
+        while not self.over.wait(SAMPLE):
+            self.samples.append(self.server.resident())
+
+    def stop(self):
+        self.over.set()
+        self.join()
+        return self.samples
+
+
+def bench(binary, server, name, seconds, *more):
+    """One phase; its outcome, and how many cores the server and the generator had of it."""
+    command = [binary, "bench", "--url", server.url, *WORKLOAD, "--duration", f"{seconds:.1f}", "--json", *more]
+    before, began, own = server.cpu(), time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+    elapsed, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    outcome = json.loads(done.stdout)["outcomes"][0]
+    outcome["name"] = name
+    outcome["server_cores"] = (server.cpu() - before) / elapsed
+    outcome["own_cores"] = (after.ru_utime + after.ru_stime - own.ru_utime - own.ru_stime) / elapsed
+    print(f"{name}: {outcome['requests_per_second']:.1f} requests/s", file=sys.stderr)
+    return outcome
+
+
+def row(outcome, capacity):
+    latency = outcome["latency"]["bulk"]
+    # What was still waiting for its turn when the time was over has not failed.
+    failed = sum(kind["count"] for name, kind in outcome["failures"].items() if name != "never sent")
+    repeats = outcome["repeats"]
+    return (
+        f"| {outcome['name']} | {outcome['requests_per_second']:.1f} /s | {outcome['requests_per_second'] / capacity:.2f} "
+        f"| {latency['p50']:.0f} ms | {latency['p99']:.0f} ms | {latency['p99'] / latency['p50']:.1f} "
+        f"| {outcome['refused']:,} | {failed:,} | {repeats['same']} of {repeats['asked']} "
+        f"| {outcome['server_cores']:.2f} + {outcome['own_cores']:.2f} |"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scale", type=float, default=1.0, help="of the phases' lengths")
+    scale = parser.parse_args().scale
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    binary = program()
+    load = f"{os.getloadavg()[0]:.1f}"
+    with tempfile.TemporaryDirectory() as folder, Server(binary, pathlib.Path(folder)) as server:
+        closed = ["--clients", "16"]
+        first = bench(binary, server, "16 clients, before", 30 * scale, *closed)
+        rate = first["requests_per_second"]
+        # Seeds differ, so that no phase finds another one's answers in the cache.
+        memory = Memory(server)
+        memory.start()
+        steady = bench(binary, server, "0.8, Poisson", 600 * scale, "--rate", f"{0.8 * rate:.1f}", "--seed", "2")
+        samples = memory.stop()
+        even = bench(binary, server, "0.8, even", 60 * scale, "--rate", f"{0.8 * rate:.1f}", "--even", "--seed", "3")
+        many = ["--rate", f"{3 * rate:.1f}", "--connections", "2000", "--seed", "4"]
+        three = bench(binary, server, "3 times", 45 * scale, *many)
+        last = bench(binary, server, "16 clients, after", 30 * scale, *closed, "--seed", "5")
+        time.sleep(1)
+        held = {name: server.metric(name) for name in ("admitted_tokens", "num_requests_running", "kv_cache_usage_perc")}
+
+    capacity = (first["requests_per_second"] + last["requests_per_second"]) / 2
+    print(f"load average before: {load}\n")
+    print("| load | answered | to capacity | p50 | p99 | p99/p50 | refused | failed | same bits | cores: server + generator |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for outcome in (first, steady, even, three, last):
+        print(row(outcome, capacity))
+    if len(samples) >= 10:
+        # What a server needs it has taken after a tenth of the time.
+        tenth = len(samples) // 10
+        early, late = (sum(part) / len(part) for part in (samples[tenth : 2 * tenth], samples[-tenth:]))
+        print(f"\nresident at 0.8: {early:.1f} MB in the second tenth, {late:.1f} MB in the last ({late / early - 1:+.1%})")
+    print("held at the end: " + ", ".join(f"{name} {value:.0f}" for name, value in held.items()))
+
+
+main()

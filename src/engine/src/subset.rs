@@ -1,0 +1,60 @@
+//! A set of tokens whose probability is asked for as a whole.
+
+/// Bits of a word.
+const BITS: u32 = u32::BITS;
+
+/// A set of token ids, as a bitmap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subset(Vec<u32>);
+
+impl Subset {
+    /// The set of these ids; one that is repeated counts once.
+    pub fn new(ids: &[u32]) -> Self {
+        let mut words = vec![0; ids.iter().max().map_or(0, |&largest| (largest / BITS) as usize + 1)];
+        for &id in ids {
+            words[(id / BITS) as usize] |= 1 << (id % BITS);
+        }
+        Self(words)
+    }
+
+    /// True if it has no token.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The ids, in order.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(&self.0).flat_map(|(index, &word)| members(word).map(move |bit| index * BITS + bit))
+    }
+
+    /// The largest id.
+    pub(crate) fn largest(&self) -> Option<u32> {
+        let last = self.0.last()?;
+        Some(self.0.len() as u32 * BITS - 1 - last.leading_zeros())
+    }
+
+    /// Which of the ids from `32 index` to `32 index + 31` are in it: one bit each, the lowest first.
+    pub(crate) fn word(&self, index: usize) -> u32 {
+        self.0.get(index).copied().unwrap_or(0)
+    }
+}
+
+/// The places of a word's bits that are set, in order.
+pub(crate) fn members(word: u32) -> impl Iterator<Item = u32> + Clone {
+    let rest = |&word: &u32| Some(word & (word - 1)).filter(|&rest| rest != 0);
+    std::iter::successors(Some(word).filter(|&word| word != 0), rest).map(u32::trailing_zeros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_the_ids_it_was_made_of() {
+        let set = Subset::new(&[70, 3, 31, 32, 3, 95]);
+        assert_eq!(set.ids().collect::<Vec<_>>(), [3, 31, 32, 70, 95]);
+        assert_eq!((set.word(0), set.word(1), set.word(2), set.word(3)), (1 << 3 | 1 << 31, 1, 1 << 6 | 1 << 31, 0));
+        assert_eq!((set.largest(), Subset::new(&[0]).largest(), Subset::new(&[]).largest()), (Some(95), Some(0), None));
+        assert!(Subset::new(&[]).is_empty() && !set.is_empty());
+    }
+}
