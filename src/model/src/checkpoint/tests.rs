@@ -1,0 +1,148 @@
+//! What is read of checkpoints that are written here, and what is refused.
+
+use super::*;
+use proptest::prelude::*;
+use safetensors::tensor::TensorView;
+
+const CONFIG: &str = r#"{"architectures":["LlamaForCausalLM"],"vocab_size":10,"hidden_size":8,
+    "intermediate_size":8,"num_hidden_layers":1,"num_attention_heads":2}"#;
+
+fn write(dir: &Path, name: &str, tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) {
+    let views =
+        tensors.iter().map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    std::fs::write(dir.join(name), safetensors::serialize(views, None).unwrap()).unwrap();
+    std::fs::write(dir.join("config.json"), CONFIG).unwrap();
+}
+
+fn f32s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+#[test]
+fn large_tensors_are_read_in_slabs_of_whole_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rows, columns) = (SLAB_VALUES / 1000 + 5, 1000);
+    let mut values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+    let shape = vec![rows, columns];
+    write(dir.path(), "model.safetensors", &[("x", Dtype::F32, shape.clone(), f32s(&values))]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let mut firsts = Vec::new();
+    checkpoint.read_slabs("x", &shape, |first, slab| firsts.push((first, slab.len()))).unwrap();
+    assert_eq!(firsts, [(0, (rows - 5) * columns), (rows - 5, 5 * columns)]);
+    assert!(checkpoint.tensor_f32("x", &shape).unwrap() == values);
+
+    let last = rows * columns - 1;
+    values[last] = f32::NAN;
+    write(dir.path(), "model.safetensors", &[("x", Dtype::F32, shape.clone(), f32s(&values))]);
+    let error = Checkpoint::open(dir.path()).unwrap().tensor_f32("x", &shape).unwrap_err().to_string();
+    assert!(error.contains(&format!("NaN at index {last}")), "{error}");
+}
+
+#[test]
+fn all_three_types_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = [1.5f32, -2.0].iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
+    let h = [0.25f32, 3.0].iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+    let tensors = [
+        ("f", Dtype::F32, vec![1, 2], f32s(&[0.1, 0.2])),
+        ("b", Dtype::BF16, vec![2], b),
+        ("h", Dtype::F16, vec![2], h),
+        ("i", Dtype::I32, vec![1], vec![0; 4]),
+        ("n", Dtype::F32, vec![2], f32s(&[1.0, f32::NAN])),
+    ];
+    write(dir.path(), "model.safetensors", &tensors);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(checkpoint.tensor_f32("f", &[1, 2]).unwrap(), [0.1, 0.2]);
+    assert_eq!(checkpoint.tensor_f32("b", &[2]).unwrap(), [1.5, -2.0]);
+    assert_eq!(checkpoint.tensor_f32("h", &[2]).unwrap(), [0.25, 3.0]);
+    for (name, shape, values) in
+        [("b", &[2][..], [1.5, -2.0]), ("h", &[2], [0.25, 3.0]), ("f", &[1, 2], [0.100_097_656, 0.200_195_31])]
+    {
+        let bytes: Vec<u8> = values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
+        assert_eq!(checkpoint.tensor_bf16(name, shape).unwrap(), bytes, "{name}");
+    }
+    assert_eq!(checkpoint.parameters(), 9);
+    let message = |name: &str, shape: &[usize]| checkpoint.tensor_f32(name, shape).unwrap_err().to_string();
+    assert_eq!(message("f", &[2, 1]), "tensor f: expected shape [2, 1], found [1, 2]");
+    assert_eq!(message("i", &[1]), "tensor i: expected f32, f16 or bf16, or FP8 with a quantization_config, found I32");
+    assert_eq!(message("n", &[2]), "tensor n: expected finite values, found NaN at index 1");
+    assert_eq!(message("g", &[1]), "tensor g is missing from the checkpoint");
+}
+
+#[test]
+fn shards_are_found_by_the_index_and_only_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[1.0]))]);
+    write(dir.path(), "b.safetensors", &[("y", Dtype::F32, vec![1], f32s(&[2.0]))]);
+    let index = |map: &str| std::fs::write(dir.path().join("model.safetensors.index.json"), map).unwrap();
+    index(r#"{"weight_map":{"x":"a.safetensors","y":"b.safetensors"}}"#);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(checkpoint.tensor_f32("y", &[1]).unwrap(), [2.0]);
+    for outside in ["../a.safetensors", "/etc/passwd", ""] {
+        index(&format!(r#"{{"weight_map":{{"x":{outside:?}}}}}"#));
+        assert!(Checkpoint::open(dir.path()).unwrap_err().to_string().contains("beside it"), "{outside}");
+    }
+}
+
+#[test]
+fn what_is_missing_misshapen_or_extra_is_named() {
+    let specs: Vec<_> = tensors(&LlamaConfig::parse(CONFIG).unwrap()).collect();
+    type Listed = Vec<(String, Vec<usize>)>;
+    let verdict = |change: &dyn Fn(&mut Listed)| {
+        let mut list: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect();
+        change(&mut list);
+        let dir = tempfile::tempdir().unwrap();
+        let tensor = |(name, shape): &(String, Vec<usize>)| {
+            (name.clone(), Dtype::F32, shape.clone(), vec![0; 4 * shape.iter().product::<usize>()])
+        };
+        let owned: Vec<_> = list.iter().map(tensor).collect();
+        let named: Vec<_> = owned
+            .iter()
+            .map(|(name, dtype, shape, data)| (name.as_str(), *dtype, shape.clone(), data.clone()))
+            .collect();
+        write(dir.path(), "model.safetensors", &named);
+        Checkpoint::open(dir.path()).unwrap().check().map_err(|error| error.to_string())
+    };
+    assert_eq!(verdict(&|_| {}), Ok(()));
+    assert_eq!(verdict(&|list| list.push(("model.layers.0.self_attn.rotary_emb.inv_freq".into(), vec![2]))), Ok(()));
+    let missing = verdict(&|list| list.retain(|(name, _)| name != "lm_head.weight"));
+    assert_eq!(missing.unwrap_err(), "tensor lm_head.weight is missing from the checkpoint");
+    let misshapen = verdict(&|list| list[0].1 = vec![8, 10]);
+    assert_eq!(misshapen.unwrap_err(), "tensor model.embed_tokens.weight: expected shape [10, 8], found [8, 10]");
+    for extra in ["model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.up_proj.weight", "visual.patch"] {
+        let error = verdict(&|list| list.push((extra.into(), vec![8]))).unwrap_err();
+        assert!(error.starts_with(&format!("tensor {extra} is in the checkpoint, but")), "{error}");
+    }
+}
+
+#[test]
+fn fingerprints_follow_the_weights() {
+    let print = |value: f32| {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[value]))]);
+        Checkpoint::open(dir.path()).unwrap().fingerprint().unwrap()
+    };
+    assert_eq!(print(1.0), print(1.0));
+    assert_ne!(print(1.0), print(1.0000001));
+}
+
+proptest! {
+    /// Truncated, corrupted and random files are errors, never panics.
+    #[test]
+    fn no_file_panics(cut in 0usize..120, at in 0usize..120, byte in any::<u8>(), noise in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![2, 2], f32s(&[1.0; 4]))]);
+        let path = dir.path().join("model.safetensors");
+        let whole = std::fs::read(&path).unwrap();
+        let mut changed = whole.clone();
+        changed[at % whole.len()] = byte;
+        for contents in [&whole[..cut.min(whole.len() - 1)], &changed, &noise] {
+            std::fs::write(&path, contents).unwrap();
+            if let Ok(checkpoint) = Checkpoint::open(dir.path()) {
+                let _ = checkpoint.tensor_f32("x", &[2, 2]);
+            }
+        }
+        std::fs::write(&path, &whole[..cut.min(whole.len() - 1)]).unwrap();
+        prop_assert!(Checkpoint::open(dir.path()).is_err());
+    }
+}
