@@ -245,7 +245,7 @@ impl WithSimd for Task<'_> {
             }
         }
         for (head, online) in state.heads.iter().enumerate() {
-            online.finish(simd, &mut state.out[head * state.head_rows..][..state.head_rows], rows);
+            online.finish(&mut state.out[head * state.head_rows..][..state.head_rows], rows);
         }
         state.out
     }
@@ -318,16 +318,16 @@ impl Task<'_> {
 type Scores = [Row; TILE];
 type Seen = [(usize, usize); TILE];
 
-/// The running maximum of each row's softmax, and each lane's sum: across lanes they are added up once, at the end.
+/// The running maximum and sum of each row's softmax.
 #[derive(Clone)]
 struct Online {
     max: [f32; TILE],
-    sums: [Row; TILE],
+    sum: [f32; TILE],
 }
 
 impl Online {
     fn new() -> Self {
-        Self { max: [f32::NEG_INFINITY; TILE], sums: [[0.0; PANEL]; TILE] }
+        Self { max: [f32::NEG_INFINITY; TILE], sum: [0.0; TILE] }
     }
 
     /// Turns the scores of some of the tile's rows into weights relative to the new maximum, and rescales what was summed
@@ -349,26 +349,36 @@ impl Online {
             }
             scores[..from].fill(f32::NEG_INFINITY);
             scores[to..].fill(f32::NEG_INFINITY);
-            if math::any_greater(simd, scores, self.max[row]) {
-                let max = math::max(simd, scores);
-                let shrink = math::exp(self.max[row] - max);
-                math::scale_row(simd, &mut self.sums[row], shrink);
-                out.iter_mut().skip(row).step_by(rows).for_each(|out| math::scale_row(simd, out, shrink));
+            let block_max = math::max(simd, scores);
+            let max = if block_max > self.max[row] { block_max } else { self.max[row] };
+            let mut sum = math::exp_row(simd, scores, max);
+            if to - from < PANEL {
+                scores[..from].fill(0.0);
+                scores[to..].fill(0.0);
+                sum = math::sum(simd, scores);
+            }
+            if max > self.max[row] {
+                let shrink = if self.sum[row] == 0.0 { 0.0 } else { math::exp(self.max[row] - max) };
+                self.sum[row] *= shrink;
+                for out in out.iter_mut().skip(row).step_by(rows) {
+                    for out in out.iter_mut() {
+                        *out *= shrink;
+                    }
+                }
                 self.max[row] = max;
             }
-            math::exp_row(simd, scores, self.max[row]);
-            scores[..from].fill(0.0);
-            scores[to..].fill(0.0);
-            math::add_row(simd, &mut self.sums[row], scores);
+            self.sum[row] += sum;
         }
     }
 
     /// Divides by the softmax's denominator.
     #[inline(always)]
-    fn finish<S: Simd>(&self, simd: S, out: &mut [Row], rows: usize) {
-        let inverse = self.sums.map(|sums| (1.0 / math::sum(&sums)) as f32);
-        for out in out.chunks_exact_mut(rows) {
-            out.iter_mut().zip(inverse).for_each(|(out, inverse)| math::scale_row(simd, out, inverse));
+    fn finish(&self, out: &mut [Row], rows: usize) {
+        for (i, out) in out.iter_mut().enumerate() {
+            let inverse = 1.0 / self.sum[i % rows];
+            for out in out.iter_mut() {
+                *out *= inverse;
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Each element is a chain of such instructions over the pairs of k within a block, whatever the tile: its bits depend on its
 //! row alone. The instruction's own rounding is the machine's.
 
+use std::array;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -21,14 +23,31 @@ pub(crate) struct PairPanels {
 }
 
 impl PairPanels {
-    pub(crate) fn new(a: &Panels) -> Self {
+    pub(crate) fn new(arch: Arch, a: &Panels) -> Self {
         let mut data = vec![[0; PANEL / 2]; a.all().len()];
-        data.par_chunks_mut(256).zip(a.all().par_chunks(256)).for_each(|(pairs, rows)| round_pairs(rows, pairs));
+        let chunks = data.par_chunks_mut(256).zip(a.all().par_chunks(256));
+        chunks.for_each(|(pairs, rows)| arch.dispatch(Pair { rows, pairs }));
         Self { rows: a.rows(), data }
     }
 
     fn panel(&self, panel: usize) -> &[Pairs] {
         &self.data[panel * self.rows..][..self.rows]
+    }
+}
+
+struct Pair<'a> {
+    rows: &'a [Row],
+    pairs: &'a mut [Pairs],
+}
+
+impl WithSimd for Pair<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (pairs, row) in self.pairs.iter_mut().zip(self.rows) {
+            *pairs = array::from_fn(|i| bf16_bits(row[2 * i]) | bf16_bits(row[2 * i + 1]) << 16);
+        }
     }
 }
 
@@ -58,23 +77,6 @@ pub(crate) fn is_available() -> bool {
     return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
     #[cfg(not(target_arch = "x86_64"))]
     false
-}
-
-/// Each row's values in pairs.
-///
-/// # Panics
-///
-/// Where the instruction is not available.
-fn round_pairs(rows: &[Row], pairs: &mut [Pairs]) {
-    assert!(is_available());
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the features were just found to be there.
-    #[allow(unsafe_code)]
-    unsafe {
-        x86::round_pairs(rows, pairs);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (rows, pairs);
 }
 
 /// `out[m] (+)= scales * sum over k of a[first + m] * w`, where `w` begins at panel `panel` of the activations.
@@ -108,8 +110,8 @@ mod x86 {
     #![allow(unsafe_code)]
 
     use std::arch::x86_64::{
-        __m512, __m512bh, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+        __m512, __m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_mul_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     use super::{PANEL, PairPanels, PairRow, Pairs, Row, Write};
@@ -178,15 +180,6 @@ mod x86 {
                 // SAFETY: the slice has 16 values.
                 unsafe { _mm512_storeu_ps(out.as_mut_ptr(), value) };
             }
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) fn round_pairs(rows: &[Row], pairs: &mut [Pairs]) {
-        for (pairs, row) in pairs.iter_mut().zip(rows) {
-            let rounded = _mm512_cvtne2ps_pbh(load(&row[LANES..]), load(&row[..LANES]));
-            // SAFETY: both are 64 bytes, and every bit pattern is a value of both.
-            *pairs = unsafe { std::mem::transmute::<__m512bh, Pairs>(rounded) };
         }
     }
 

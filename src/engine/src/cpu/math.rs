@@ -46,57 +46,53 @@ pub(crate) fn exp_lanes<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
 }
 
-/// `e^(x - shift)` of each value of a row, in place.
+/// `e^(x - shift)` of each value of a row, in place; returns their sum.
 #[inline(always)]
-pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut Row, shift: f32) {
+pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut Row, shift: f32) -> f32 {
     let shift = simd.splat_f32s(shift);
     for x in S::as_mut_simd_f32s(row).0 {
         *x = exp_lanes(simd, simd.sub_f32s(*x, shift));
     }
+    sum(simd, row)
 }
 
-/// Adds a row to another, value by value.
+/// The sum of 32 values.
 #[inline(always)]
-pub(crate) fn add_row<S: Simd>(simd: S, sums: &mut Row, row: &Row) {
-    for (sum, &x) in S::as_mut_simd_f32s(sums).0.iter_mut().zip(S::as_simd_f32s(row).0) {
-        *sum = simd.add_f32s(*sum, x);
-    }
-}
-
-/// Multiplies each value of a row.
-#[inline(always)]
-pub(crate) fn scale_row<S: Simd>(simd: S, row: &mut Row, scale: f32) {
-    let scale = simd.splat_f32s(scale);
-    for x in S::as_mut_simd_f32s(row).0 {
-        *x = simd.mul_f32s(*x, scale);
-    }
-}
-
-/// Whether any of 32 values is greater than `limit`.
-#[inline(always)]
-pub(crate) fn any_greater<S: Simd>(simd: S, row: &Row, limit: f32) -> bool {
-    let limit = simd.splat_f32s(limit);
-    let greater = |&x: &S::f32s| simd.greater_than_f32s(x, limit);
-    let any = S::as_simd_f32s(row).0.iter().map(greater).reduce(|a, b| simd.or_m32s(a, b));
-    any.is_some_and(|mask| simd.first_true_m32s(mask) < S::F32_LANES)
-}
-
-/// The sum of 32 values, in order.
-pub(crate) fn sum(row: &Row) -> f64 {
-    row.iter().map(|&x| f64::from(x)).sum()
+pub(crate) fn sum<S: Simd>(simd: S, row: &Row) -> f32 {
+    reduce(simd, row, |a, b| simd.add_f32s(a, b), |a, b| a + b)
 }
 
 /// The greatest of 32 values.
 #[inline(always)]
 pub(crate) fn max<S: Simd>(simd: S, row: &Row) -> f32 {
     let greater = |a, b| simd.select_f32s(simd.greater_than_f32s(a, b), a, b);
+    reduce(simd, row, greater, |a, b| if a > b { a } else { b })
+}
+
+/// Halves put together until one value is left: a fixed tree, in vectors until one of them is left.
+#[inline(always)]
+fn reduce<S: Simd>(
+    simd: S,
+    row: &Row,
+    join: impl Fn(S::f32s, S::f32s) -> S::f32s,
+    join_one: impl Fn(f32, f32) -> f32,
+) -> f32 {
     let vectors = S::as_simd_f32s(row).0;
-    let mut lanes = [f32::NEG_INFINITY; PANEL];
-    S::as_mut_simd_f32s(&mut lanes).0[0] = vectors[1..].iter().fold(vectors[0], |a, &b| greater(a, b));
+    let mut partial = [simd.splat_f32s(0.0); PANEL];
+    partial[..vectors.len()].copy_from_slice(vectors);
+    let mut half = vectors.len() / 2;
+    while half > 0 {
+        for i in 0..half {
+            partial[i] = join(partial[i], partial[i + half]);
+        }
+        half /= 2;
+    }
+    let mut lanes = [0.0; PANEL];
+    S::as_mut_simd_f32s(&mut lanes).0[0] = partial[0];
     let mut half = S::F32_LANES / 2;
     while half > 0 {
         for i in 0..half {
-            lanes[i] = if lanes[i] > lanes[i + half] { lanes[i] } else { lanes[i + half] };
+            lanes[i] = join_one(lanes[i], lanes[i + half]);
         }
         half /= 2;
     }
@@ -233,15 +229,14 @@ mod tests {
                     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                     assert_eq!(max(simd, &row), greatest);
                     let want = row.map(|x| exp(x - greatest));
-                    for limit in [greatest, greatest - 0.1, f32::NEG_INFINITY] {
-                        assert_eq!(any_greater(simd, &row, limit), row.iter().any(|&x| x > limit));
-                    }
-                    exp_row(simd, &mut row, greatest);
+                    let total = exp_row(simd, &mut row, greatest);
                     assert_eq!(row.map(f32::to_bits), want.map(f32::to_bits));
-                    let mut sums = want;
-                    scale_row(simd, &mut sums, 0.3);
-                    add_row(simd, &mut sums, &row);
-                    assert_eq!(sums.map(f32::to_bits), want.map(|x| (x * 0.3 + x).to_bits()));
+                    let mut tree = want.to_vec();
+                    while tree.len() > 1 {
+                        let high = tree.split_off(tree.len() / 2);
+                        tree.iter_mut().zip(high).for_each(|(low, high)| *low += high);
+                    }
+                    assert_eq!(total.to_bits(), tree[0].to_bits());
                 }
             }
         }

@@ -74,7 +74,7 @@ impl<'a> Left<'a> {
         match compute.activations {
             ActivationType::F32 => Left::F32(Cow::Borrowed(a)),
             ActivationType::RoundedBf16 => Left::F32(Cow::Owned(bf16::rounded(compute.arch, a))),
-            ActivationType::Bf16 => Left::Bf16(PairPanels::new(a)),
+            ActivationType::Bf16 => Left::Bf16(PairPanels::new(compute.arch, a)),
         }
     }
 }

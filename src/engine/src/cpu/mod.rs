@@ -36,7 +36,7 @@ pub use weights::WeightType;
 const _: () = assert!(GROUP_TOKENS == PANEL);
 
 /// Changed whenever a change of the code changes bits.
-const NUMERICS: u32 = 2;
+const NUMERICS: u32 = 1;
 
 /// How products read activations; sums, norms, attention and the residual stream are f32 in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -23,8 +23,7 @@ pub(crate) struct Want {
 #[derive(Clone, Debug)]
 pub(crate) struct Partial {
     max: f32,
-    /// Each lane's `sum e^(logit - max)`: across lanes they are added up once, at the chunk's end.
-    sums: Row,
+    sum: f32,
     target: Option<f32>,
     extra: Option<Box<Extra>>,
 }
@@ -89,7 +88,7 @@ impl Total {
         let part = |partial: &'a Partial| {
             let extra = partial.extra.as_deref().unwrap_or(&none);
             let (weighted, greater, top) = (extra.weighted, extra.greater, extra.top.clone());
-            let (max, sum, target, subset) = (partial.max, math::sum(&partial.sums), partial.target, extra.subset);
+            let (max, sum, target, subset) = (partial.max, f64::from(partial.sum), partial.target, extra.subset);
             Self { max, sum, target, weighted, greater, top, subset }
         };
         Self::joined(&chunks.into_iter().map(part).collect::<Vec<_>>())
@@ -174,7 +173,7 @@ impl Want {
 impl Partial {
     pub(crate) fn new(want: &Want) -> Self {
         let extra = (!want.extras.is_empty()).then(Box::default);
-        Self { max: f32::NEG_INFINITY, sums: [0.0; PANEL], target: None, extra }
+        Self { max: f32::NEG_INFINITY, sum: 0.0, target: None, extra }
     }
 
     /// Takes in one panel of logits; the panel is used up.
@@ -185,34 +184,36 @@ impl Partial {
         if want.target as usize / PANEL == panel {
             self.target = Some(logits[want.target as usize % PANEL]);
         }
-        if math::any_greater(simd, logits, self.max) {
-            self.raise(simd, math::max(simd, logits));
+        let raw = *logits;
+        let (former, panel_max) = (self.max, math::max(simd, logits));
+        let former_sum = self.sum;
+        if panel_max > self.max {
+            let shrink = if self.sum == 0.0 { 0.0 } else { math::exp(self.max - panel_max) };
+            self.sum *= shrink;
+            self.max = panel_max;
         }
-        let raw = self.extra.is_some().then_some(*logits);
-        math::exp_row(simd, logits, self.max);
-        logits[real..].fill(0.0);
-        math::add_row(simd, &mut self.sums, logits);
-        if let (Some(extra), Some(raw)) = (&mut self.extra, raw) {
+        let mut sum = math::exp_row(simd, logits, self.max);
+        if real < PANEL {
+            logits[real..].fill(0.0);
+            sum = math::sum(simd, logits);
+        }
+        self.sum += sum;
+        if let Some(extra) = &mut self.extra {
+            extra.shift(former, former_sum, self.max);
             extra.add(want, (panel * PANEL) as u32, &raw[..real], logits, self.max);
         }
-    }
-
-    /// Makes the sums ones over a greater maximum.
-    #[inline(always)]
-    fn raise<S: Simd>(&mut self, simd: S, max: f32) {
-        if self.max > f32::NEG_INFINITY {
-            if let Some(extra) = &mut self.extra {
-                let shift = f64::from(self.max) - f64::from(max);
-                let sum = math::sum(&self.sums);
-                extra.weighted = shift.exp() * (extra.weighted + sum * shift);
-            }
-            math::scale_row(simd, &mut self.sums, math::exp(self.max - max));
-        }
-        self.max = max;
     }
 }
 
 impl Extra {
+    /// Makes the weighted sum one of a greater maximum.
+    fn shift(&mut self, former: f32, former_sum: f32, max: f32) {
+        if max > former && former_sum > 0.0 {
+            let shift = f64::from(former) - f64::from(max);
+            self.weighted = shift.exp() * (self.weighted + f64::from(former_sum) * shift);
+        }
+    }
+
     /// Takes in one panel: its logits, and their exponentials over `max`.
     fn add(&mut self, want: &Want, first: u32, logits: &[f32], exponentials: &Row, max: f32) {
         if want.extras.entropy {
