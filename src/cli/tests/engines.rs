@@ -22,7 +22,11 @@ fn what_the_chosen_engine_would_not_heed_is_refused() {
     std::fs::write(&gguf, b"GGUF").unwrap();
     refused(&["--engine", "native", "--isq", "q8_0"], 2, "isq is set");
     refused(&["--model", none.to_str().unwrap()], 1, "no such GGUF file");
-    refused(&["--model", gguf.to_str().unwrap(), "--dtype", "int8"], 2, "dtype, activations and tensor_parallel_size");
+    refused(
+        &["--model", gguf.to_str().unwrap(), "--dtype", "int8"],
+        2,
+        "dtype, activations, kv_cache_dtype and tensor_parallel_size",
+    );
     let config = r#"{"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}"#;
     std::fs::write(dir.path().join("config.json"), config).unwrap();
     refused(&["--model", dir.path().to_str().unwrap(), "--engine", "native"], 1, "Phi3ForCausalLM");

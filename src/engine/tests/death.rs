@@ -105,7 +105,10 @@ async fn a_dead_engine_says_so_and_comes_back() {
         // A query in flight, and one that is being written, are told when the engine dies.
         let mut written = engine.generate(Query::new(vec![fault, 1], 2), write_forever());
         let scored = engine.score(query(fault));
-        assert_eq!(scored.await, Err(ScoreError::Stopped));
+        // Whether it arrives before the engine dies is a matter of time; a backend that breaks has told those in flight why.
+        let told = scored.await.unwrap_err();
+        let why = ScoreError::Lost("the device is gone".to_owned());
+        assert!(told == ScoreError::Stopped || fault == BREAKS && told == why, "{told:?}");
         while let Some(event) = written.recv().await {
             assert!(!matches!(event, Ok(Event::Token(_))), "{event:?}");
         }
