@@ -2,6 +2,7 @@
 
 pub mod golden;
 pub mod large;
+pub mod mortal;
 pub mod reference;
 pub mod server;
 pub mod tiny;

@@ -7,7 +7,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -16,12 +15,13 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Precision, Shim};
 use surprisal_engine::{
-    Backend, BackendError, Communicator, Engine, Event, Extras, Generation, Group, Query, RankLost, Sampling,
-    SchedulerConfig, ScoreError, Scorer, Scores, Subset, ThreadCommunicator,
+    Backend, BackendError, Communicator, Engine, Event, Extras, Generation, Group, Query, Sampling, SchedulerConfig,
+    ScoreError, Scorer, Scores, Subset, ThreadCommunicator,
 };
 use surprisal_kernels::cpu::Order;
 use surprisal_model::Checkpoint;
 use surprisal_tests::golden::{case, fixtures};
+use surprisal_tests::mortal::Fault;
 use surprisal_tests::reference;
 use surprisal_tests::tiny::{TinyLlama, random_tokens};
 
@@ -276,36 +276,6 @@ async fn write_all(engine: &Engine, prompts: &[Vec<u32>], generation: &Generatio
     join_all(prompts.iter().map(write)).await
 }
 
-/// Rank 1 of this group comes to an end after so many exchanges, once.
-#[derive(Debug)]
-struct Mortal {
-    inner: ThreadCommunicator,
-    left: Arc<AtomicUsize>,
-    panics: bool,
-}
-
-impl Communicator for Mortal {
-    fn rank(&self) -> usize {
-        self.inner.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.inner.size()
-    }
-
-    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), RankLost> {
-        self.inner.all_reduce(values)
-    }
-
-    fn all_gather(&mut self, values: Vec<f64>) -> Result<Vec<Vec<f64>>, RankLost> {
-        if self.rank() == 1 && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            assert!(!self.panics, "a fault is injected");
-            return Err(RankLost { rank: 1, size: self.size() });
-        }
-        self.inner.all_gather(values)
-    }
-}
-
 /// Whether a rank panics or its device fails it alone: whoever waits is told which it was; then the model is loaded anew, and the
 /// answers have the bits they would have had.
 #[test]
@@ -318,12 +288,9 @@ fn a_rank_that_is_lost_fails_what_was_asked_and_comes_back() {
     let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
     let want: Vec<_> = ask(&group(dir.path(), 3, scheduler), &queries).iter().map(bits).collect();
     for (exchanges, panics) in [(1, true), (7, false), (12, true)] {
-        let left = Arc::new(AtomicUsize::new(exchanges));
-        let (path, kept) = (dir.path().to_owned(), Arc::clone(&left));
+        let (path, fault) = (dir.path().to_owned(), Fault::new(exchanges, panics));
         let load = move || {
-            let mortal = |inner| Box::new(Mortal { inner, left: Arc::clone(&kept), panics }) as Box<dyn Communicator>;
-            let devices = shims(ThreadCommunicator::group(3).into_iter().map(mortal));
-            CudaBackend::load_group(devices, &Checkpoint::open(&path).unwrap(), config(scheduler))
+            CudaBackend::load_group(shims(fault.group(3)), &Checkpoint::open(&path).unwrap(), config(scheduler))
                 .map_err(|error| BackendError(error.to_string()))
         };
         let backend = load().unwrap();

@@ -34,11 +34,12 @@ pub trait Communicator: Debug + Send {
     fn rank(&self) -> usize;
     /// Ranks of the group.
     fn size(&self) -> usize;
-    /// Replaces values by their sums over all ranks, added in order of rank.
+    /// Adds to `values`, the same on every rank, what each rank gives: whole terms as long as `values`, as many as it has, one
+    /// after the other in order of rank.
     ///
     /// # Errors
     /// [`RankLost`], now and ever after, once a rank is gone.
-    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), RankLost>;
+    fn all_reduce(&mut self, values: &mut [f32], terms: Vec<f32>) -> Result<(), RankLost>;
     /// What each rank gives, in order of rank; they may be of different lengths.
     ///
     /// # Errors
@@ -59,7 +60,7 @@ pub struct ThreadCommunicator {
 /// all ranks have come to the next one: so nothing is overwritten that is still being read.
 #[derive(Debug)]
 struct Shared {
-    sums: [Vec<RwLock<Vec<f32>>>; 2],
+    terms: [Vec<RwLock<Vec<f32>>>; 2],
     parts: [Vec<RwLock<Vec<f64>>>; 2],
     meeting: Mutex<Meeting>,
     changed: Condvar,
@@ -76,7 +77,7 @@ impl ThreadCommunicator {
     /// All ranks of a group.
     pub fn group(size: usize) -> Vec<Self> {
         let shared = Arc::new(Shared {
-            sums: std::array::from_fn(|_| (0..size).map(|_| RwLock::default()).collect()),
+            terms: std::array::from_fn(|_| (0..size).map(|_| RwLock::default()).collect()),
             parts: std::array::from_fn(|_| (0..size).map(|_| RwLock::default()).collect()),
             meeting: Mutex::default(),
             changed: Condvar::new(),
@@ -123,24 +124,20 @@ impl Communicator for ThreadCommunicator {
     }
 
     fn size(&self) -> usize {
-        self.shared.sums[0].len()
+        self.shared.terms[0].len()
     }
 
-    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), RankLost> {
+    fn all_reduce(&mut self, values: &mut [f32], terms: Vec<f32>) -> Result<(), RankLost> {
         let half = self.half();
-        let slots = &self.shared.sums[half];
-        {
-            let mut own = slots[self.rank].write().unwrap_or_else(PoisonError::into_inner);
-            own.clear();
-            own.extend_from_slice(values);
-        }
+        let slots = &self.shared.terms[half];
+        *slots[self.rank].write().unwrap_or_else(PoisonError::into_inner) = terms;
         self.meet()?;
         let ranks: Vec<_> = slots.iter().map(|slot| slot.read().unwrap_or_else(PoisonError::into_inner)).collect();
+        let length = values.len().max(1);
         values.par_chunks_mut(TASK_VALUES).enumerate().for_each(|(task, values)| {
-            let own = |rank: &Vec<f32>| task * TASK_VALUES..rank.len().min((task + 1) * TASK_VALUES);
-            values.fill(0.0);
-            for rank in &ranks {
-                for (sum, value) in values.iter_mut().zip(&rank[own(rank)]) {
+            let own = task * TASK_VALUES..task * TASK_VALUES + values.len();
+            for term in ranks.iter().flat_map(|terms| terms.chunks_exact(length)) {
+                for (sum, value) in values.iter_mut().zip(&term[own.clone()]) {
                     *sum += value;
                 }
             }
@@ -180,19 +177,23 @@ mod tests {
         })
     }
 
-    /// The sum in order of rank of values whose sum in another order has other bits, many times over.
+    /// The sum in order of values whose sum in another order has other bits, many times over; some ranks have nothing to add.
     #[test]
-    fn sums_are_added_in_order_of_rank() {
+    fn terms_are_added_in_order_of_rank() {
         for size in [1, 2, 3, 8] {
-            let value = |rank: usize, round: usize, i: usize| {
-                ((rank * 7919 + round * 104_729 + i * 31) % 1009) as f32 * [1e-4, 1.0, 1e4][(rank + i) % 3]
+            let value = |term: usize, round: usize, i: usize| {
+                ((term * 7919 + round * 104_729 + i * 31) % 1009) as f32 * [1e-4, 1.0, 1e4][(term + i) % 3]
             };
+            // Rank r has r % 3 terms, numbered through.
+            let first = |rank: usize| (0..rank).map(|rank| rank % 3).sum::<usize>();
             let got = on_each(size, |mut rank| {
                 let mut all = Vec::new();
                 for round in 0..50 {
                     let length = 1 + round * 700;
-                    let mut values: Vec<f32> = (0..length).map(|i| value(rank.rank(), round, i)).collect();
-                    rank.all_reduce(&mut values).unwrap();
+                    let mut values: Vec<f32> = (0..length).map(|i| value(99, round, i)).collect();
+                    let own = first(rank.rank())..first(rank.rank() + 1);
+                    let terms = own.flat_map(|term| (0..length).map(move |i| value(term, round, i))).collect();
+                    rank.all_reduce(&mut values, terms).unwrap();
                     let parts = rank.all_gather(vec![round as f64; rank.rank() + round % 2]).unwrap();
                     let want: Vec<_> = (0..size).map(|rank| vec![round as f64; rank + round % 2]).collect();
                     assert_eq!(parts, want);
@@ -202,7 +203,7 @@ mod tests {
             });
             for (round, values) in got[0].iter().enumerate() {
                 for (i, &got) in values.iter().enumerate() {
-                    let want = (0..size).fold(0.0, |sum, rank| sum + value(rank, round, i));
+                    let want = (0..first(size)).fold(value(99, round, i), |sum, term| sum + value(term, round, i));
                     assert_eq!(got.to_bits(), want.to_bits());
                 }
             }
@@ -213,13 +214,13 @@ mod tests {
     #[test]
     fn a_lost_rank_is_named_to_whoever_waits_or_comes_later() {
         let outcomes = on_each(4, |mut rank| {
-            let mut values = [1.0; 5];
-            rank.all_reduce(&mut values).unwrap();
+            let mut values = [0.0; 5];
+            rank.all_reduce(&mut values, vec![1.0; 5]).unwrap();
             assert_eq!(values, [4.0; 5]);
             if rank.rank() == 2 {
                 return None;
             }
-            let first = rank.all_reduce(&mut values);
+            let first = rank.all_reduce(&mut values, vec![1.0; 5]);
             Some((first, rank.all_gather(vec![1.0])))
         });
         for (rank, outcome) in outcomes.into_iter().enumerate() {

@@ -2,13 +2,20 @@
 //!
 //! Queries, keys, values, gates and the vocabulary are divided by outputs; what multiplies their results, by inputs, so that a
 //! layer needs two sums over ranks. Ranks beyond the key-value heads share one, and divide its queries.
+//!
+//! On the CPU 2, 4 or 8 ranks have the bits of one, because one also ends its partial sums wherever one of theirs ends: at the
+//! [pieces](Part::mlp_pieces) of what is divided.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use surprisal_model::LlamaConfig;
 
 /// Ranks have whole groups of so many tokens of the vocabulary.
 pub(crate) const GROUP_TOKENS: usize = 32;
+
+/// Groups of so many ranks have one rank's bits.
+const NESTED: [usize; 3] = [2, 4, 8];
 
 /// One rank of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +33,14 @@ impl Part {
         (0..size).map(move |rank| Self { rank, size })
     }
 
-    /// For fingerprints: bits depend on how many ranks add up.
+    /// For fingerprints, where bits depend on how many ranks add up.
     pub(crate) fn suffix(self) -> String {
         if self.size > 1 { format!("-tp{}", self.size) } else { String::new() }
+    }
+
+    /// Whether its pieces are one rank's.
+    pub(crate) fn is_nested(self) -> bool {
+        self.size == 1 || NESTED.contains(&self.size)
     }
 
     /// Its own of `n` things: contiguous, as even as can be, and none if there are more ranks.
@@ -56,6 +68,22 @@ impl Part {
         groups.start * GROUP_TOKENS..config.vocab_size.min(groups.end * GROUP_TOKENS)
     }
 
+    /// [`mlp`](Self::mlp) in pieces, in order.
+    pub(crate) fn mlp_pieces(self, config: &LlamaConfig) -> Vec<Range<usize>> {
+        pieces(self.mlp(config), |part| part.mlp(config))
+    }
+
+    /// Groups of 32 tokens of the vocabulary, in pieces.
+    pub(crate) fn vocab_pieces(self, config: &LlamaConfig) -> Vec<Range<usize>> {
+        let groups = |part: Self| part.of(config.vocab_size.div_ceil(GROUP_TOKENS));
+        pieces(groups(self), groups)
+    }
+
+    /// Query heads in pieces.
+    pub(crate) fn head_pieces(self, config: &LlamaConfig) -> Vec<Range<usize>> {
+        pieces(self.heads(config).0, |part| part.heads(config).0)
+    }
+
     /// Query heads, and the key-value heads that they read.
     pub(crate) fn heads(self, config: &LlamaConfig) -> (Range<usize>, Range<usize>) {
         let (kv_heads, group) = (config.kv_heads, config.heads / config.kv_heads);
@@ -70,6 +98,14 @@ impl Part {
         let read = if queries.is_empty() { own..own } else { own..own + 1 };
         (own * group + queries.start..own * group + queries.end, read)
     }
+}
+
+/// What a rank has, cut wherever a part of 2, 4 or 8 ranks begins.
+fn pieces(own: Range<usize>, of: impl Fn(Part) -> Range<usize>) -> Vec<Range<usize>> {
+    let begins = NESTED.into_iter().flat_map(Part::all).map(|part| of(part).start);
+    let inside: BTreeSet<usize> = begins.filter(|at| own.contains(at)).chain(own.clone().next()).collect();
+    let ends = inside.iter().copied().skip(1).chain([own.end]);
+    inside.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
 #[cfg(test)]
@@ -99,9 +135,23 @@ mod tests {
             prop_assert_eq!(joined(parts().map(|part| part.mlp(&config)).collect()), (0..50).collect::<Vec<_>>());
             for part in parts() {
                 let (queries, keys) = part.heads(&config);
-                let read: std::collections::BTreeSet<usize> = queries.clone().map(|query| query / group).collect();
+                let read: BTreeSet<usize> = queries.clone().map(|query| query / group).collect();
                 prop_assert_eq!(read.into_iter().collect::<Vec<_>>(), keys.clone().collect::<Vec<_>>());
                 prop_assert!(keys.is_empty() || queries.len() % keys.len() == 0);
+            }
+        }
+
+        /// The pieces of 2, 4 and 8 ranks are those of one, in order.
+        #[test]
+        fn pieces_are_the_same_however_many_ranks_have_them(kv_heads in 1usize..9, group in 1usize..9) {
+            let config = config(kv_heads * group, kv_heads);
+            for pieces in [Part::mlp_pieces, Part::vocab_pieces, Part::head_pieces] {
+                let whole = pieces(Part::WHOLE, &config);
+                prop_assert!(whole.iter().all(|piece| !piece.is_empty()));
+                for size in NESTED {
+                    let all: Vec<_> = Part::all(size).flat_map(|part| pieces(part, &config)).collect();
+                    prop_assert_eq!(&all, &whole, "{} ranks", size);
+                }
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Log-probabilities of given and of drawn tokens: the head in tiles, with an online log-sum-exp. The logits never exist as
 //! a whole, but for a few rows at a time where tokens are drawn.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -31,10 +33,19 @@ const DRAWN_ROWS: usize = 8;
 pub(crate) struct Head<'a> {
     pub(crate) compute: Compute,
     pub(crate) weights: &'a Weights,
-    /// The vocabulary's panel that the matrix begins with.
-    pub(crate) first_panel: usize,
+    /// [`chunks`] of the vocabulary's panels, from the one that the matrix begins with.
+    pub(crate) chunks: &'a [Range<usize>],
     /// Of the whole vocabulary.
     pub(crate) vocab_size: usize,
+}
+
+/// Panels whose sums are kept together, in pieces that are never together.
+pub(crate) fn chunks(pieces: &[Range<usize>]) -> Vec<Range<usize>> {
+    let cut = |piece: &Range<usize>| {
+        let end = piece.end;
+        piece.clone().step_by(CHUNK_PANELS).map(move |panel| panel..end.min(panel + CHUNK_PANELS))
+    };
+    pieces.iter().flat_map(cut).collect()
 }
 
 impl Head<'_> {
@@ -74,27 +85,21 @@ impl Head<'_> {
         Ok(scores.into_iter().flatten().collect())
     }
 
-    fn chunks(self) -> usize {
-        self.weights.panels().div_ceil(CHUNK_PANELS)
-    }
-
-    /// Panels of the vocabulary of one chunk.
-    fn panels(self, chunk: usize) -> std::ops::Range<usize> {
-        let first = chunk * CHUNK_PANELS;
-        first..self.weights.panels().min(first + CHUNK_PANELS)
+    fn first_panel(self) -> usize {
+        self.chunks.first().map_or(0, |chunk| chunk.start)
     }
 
     fn given(self, hidden: &Panels, mut wants: Vec<Want>, ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
         let hidden = &Left::new(self.compute, hidden);
         self.ranked(hidden, &mut wants, ranks)?;
-        let (chunks, blocks) = (self.chunks(), wants.len().div_ceil(TASK_ROWS));
+        let (chunks, blocks) = (self.chunks.len(), wants.len().div_ceil(TASK_ROWS));
         let partials: Vec<Vec<Partial>> = (0..blocks * chunks)
             .into_par_iter()
             .map(|task| {
                 let (block, chunk) = (task / chunks, task % chunks);
                 let first = block * TASK_ROWS;
                 let wants = &wants[first..wants.len().min(first + TASK_ROWS)];
-                self.compute.arch.dispatch(Task { head: self, hidden, first, wants, chunk })
+                self.compute.arch.dispatch(Task { head: self, hidden, first, wants, chunk: &self.chunks[chunk] })
             })
             .collect();
         let blocks = partials.chunks(chunks.max(1)).zip(wants.chunks(TASK_ROWS));
@@ -102,8 +107,8 @@ impl Head<'_> {
             (0..wants.len()).map(|row| Total::of(chunks.iter().map(|chunk| &chunk[row]))).collect()
         };
         // Without a row of the matrix there is no chunk, and no block of chunks.
-        let totals = if chunks == 0 { vec![Total::of([]); wants.len()] } else { blocks.flat_map(row).collect() };
-        finish(&wants, totals, ranks)
+        let totals = if chunks == 0 { vec![Total::default(); wants.len()] } else { blocks.flat_map(row).collect() };
+        self.finish(&wants, totals, ranks)
     }
 
     /// Computes the targets' own logits where their ranks are wanted.
@@ -113,15 +118,17 @@ impl Head<'_> {
         }
         wants.par_iter_mut().enumerate().filter(|(_, want)| want.extras.rank).for_each(|(first, want)| {
             let (panel, w, mut out) = (want.target as usize / PANEL, self.weights, [[0.0; PANEL]]);
-            let Some(panel) = panel.checked_sub(self.first_panel).filter(|&panel| panel < w.panels()) else {
+            let Some(panel) = panel.checked_sub(self.first_panel()).filter(|&panel| panel < w.panels()) else {
                 return;
             };
-            self.compute.arch.dispatch(Product { a: hidden, first, w, panel, out: &mut out, write: Write::Set });
+            let (blocks, out) = (w.blocks(), &mut out);
+            self.compute.arch.dispatch(Product { a: hidden, first, w, panel, blocks, out, write: Write::Set });
             want.logit = out[0][want.target as usize % PANEL];
         });
         if let Some(others) = ranks {
             let mut logits: Vec<f32> = wants.iter().map(|want| want.logit).collect();
-            others.all_reduce(&mut logits)?;
+            let own = std::mem::replace(&mut logits, vec![0.0; wants.len()]);
+            others.all_reduce(&mut logits, own)?;
             wants.iter_mut().zip(logits).for_each(|(want, logit)| want.logit = logit);
         }
         Ok(())
@@ -135,7 +142,8 @@ impl Head<'_> {
         let mut logits = vec![[0.0; PANEL]; rows * self.weights.panels()];
         logits.par_chunks_mut(rows.max(1)).enumerate().for_each(|(panel, out)| {
             let w = self.weights;
-            self.compute.arch.dispatch(Product { a: hidden, first: 0, w, panel, out, write: Write::Set });
+            let blocks = w.blocks();
+            self.compute.arch.dispatch(Product { a: hidden, first: 0, w, panel, blocks, out, write: Write::Set });
         });
         let own: Vec<Vec<Row>> =
             (0..rows).map(|row| logits.iter().skip(row).step_by(rows).copied().collect()).collect();
@@ -146,22 +154,21 @@ impl Head<'_> {
         };
         let wants: Vec<Want> = all.par_iter().zip(draws).map(want).collect();
         let total = |(own, want): (&Vec<Row>, &Want)| {
-            let partial = |chunk: usize| {
-                let panels = self.panels(chunk);
-                let first = self.first_panel + panels.start;
-                let fold = Fold { vocab_size: self.vocab_size, want, first, logits: &own[panels] };
-                self.compute.arch.dispatch(fold)
+            let partial = |chunk: &Range<usize>| {
+                let first = chunk.start - self.first_panel();
+                let logits = &own[first..first + chunk.len()];
+                self.compute.arch.dispatch(Fold { vocab_size: self.vocab_size, want, first: chunk.start, logits })
             };
-            let partials: Vec<Partial> = (0..self.chunks()).map(partial).collect();
+            let partials: Vec<Partial> = self.chunks.iter().map(partial).collect();
             Total::of(&partials)
         };
         let totals = own.par_iter().zip(&wants).map(total).collect();
-        finish(&wants, totals, ranks)
+        self.finish(&wants, totals, ranks)
     }
 
     /// Each row's logits of the whole vocabulary.
     fn whole(self, own: &[Vec<Row>], ranks: &mut Ranks) -> Result<Vec<Vec<f32>>, RankLost> {
-        let real = self.vocab_size.saturating_sub(self.first_panel * PANEL).min(self.weights.panels() * PANEL);
+        let real = self.vocab_size.saturating_sub(self.first_panel() * PANEL).min(self.weights.panels() * PANEL);
         let own = own.iter().map(|row| row.as_flattened()[..real].to_vec());
         let Some(others) = ranks else {
             return Ok(own.collect());
@@ -177,21 +184,26 @@ impl Head<'_> {
         };
         Ok((0..rows).map(row).collect())
     }
-}
 
-/// What all ranks' sums come to.
-fn finish(wants: &[Want], own: Vec<Total>, ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
-    let Some(others) = ranks else {
-        return Ok(wants.iter().zip(own).map(|(want, total)| want.score(total)).collect());
-    };
-    let numbers = wants.iter().zip(&own).flat_map(|(want, total)| total.numbers(want)).collect();
-    let parts = others.all_gather(numbers)?;
-    let mut parts: Vec<_> = parts.iter().map(|part| part.iter().copied()).collect();
-    let score = |want: &Want| {
-        let totals: Vec<Total> = parts.iter_mut().map(|part| Total::read(want, part)).collect();
-        want.score(Total::joined(&totals))
-    };
-    Ok(wants.iter().map(score).collect())
+    /// What all ranks' sums come to.
+    fn finish(self, wants: &[Want], own: Vec<Total>, ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
+        let Some(others) = ranks else {
+            return Ok(wants.iter().zip(own).map(|(want, total)| want.score(total)).collect());
+        };
+        let mut numbers = vec![self.chunks.len() as f64];
+        numbers.extend(wants.iter().zip(&own).flat_map(|(want, total)| total.numbers(want)));
+        let parts = others.all_gather(numbers)?;
+        let mut parts: Vec<_> = parts
+            .iter()
+            .filter_map(|part| part.split_first())
+            .map(|(&chunks, numbers)| (chunks as usize, numbers.iter().copied()))
+            .collect();
+        let score = |want: &Want| {
+            let totals = parts.iter_mut().map(|(chunks, part)| Total::read(want, *chunks, part));
+            want.score(Total::joined(totals))
+        };
+        Ok(wants.iter().map(score).collect())
+    }
 }
 
 /// Some rows and one chunk.
@@ -200,7 +212,7 @@ struct Task<'a> {
     hidden: &'a Left<'a>,
     first: usize,
     wants: &'a [Want],
-    chunk: usize,
+    chunk: &'a Range<usize>,
 }
 
 impl WithSimd for Task<'_> {
@@ -211,12 +223,13 @@ impl WithSimd for Task<'_> {
         let mut partials: Vec<Partial> = self.wants.iter().map(Partial::new).collect();
         let mut tile = [[0.0; PANEL]; TILE_ROWS];
         let vocab_size = self.head.vocab_size;
-        for panel in self.head.panels(self.chunk) {
-            let at = self.head.first_panel + panel;
+        for at in self.chunk.clone() {
+            let panel = at - self.head.first_panel();
             let blocks = partials.chunks_mut(TILE_ROWS).zip(self.wants.chunks(TILE_ROWS));
             for (first, (partials, wants)) in (self.first..).step_by(TILE_ROWS).zip(blocks) {
                 let (w, out) = (self.head.weights, &mut tile[..wants.len()]);
-                Product { a: self.hidden, first, w, panel, out, write: Write::Set }.with_simd(simd);
+                let blocks = w.blocks();
+                Product { a: self.hidden, first, w, panel, blocks, out, write: Write::Set }.with_simd(simd);
                 for ((logits, partial), want) in tile.iter_mut().zip(partials).zip(wants) {
                     partial.add(simd, want, at, logits, vocab_size);
                 }
@@ -254,6 +267,7 @@ mod tests {
     use pulp::Arch;
 
     use super::super::matrix::ActivationType;
+    use super::super::panels::panels_for;
     use super::super::weights::WeightType;
     use super::*;
     use crate::backend::Hidden;
@@ -284,7 +298,8 @@ mod tests {
         let mut packed = Weights::zeros(WeightType::F32, VOCAB, DEPTH);
         packed.set_rows(weights, DEPTH, |n| n, |k| k);
         let compute = Compute { arch: Arch::new(), activations: ActivationType::F32 };
-        let head = Head { compute, weights: &packed, first_panel: 0, vocab_size: VOCAB };
+        let chunks = &chunks(&[0..20, 20..panels_for(VOCAB)]);
+        let head = Head { compute, weights: &packed, chunks, vocab_size: VOCAB };
         let row = |at: usize| ScoreRow { from: Hidden::Row(at), choice: choice(target(at)), extras: extras.clone() };
         head.scores(hidden, &(0..ROWS).map(row).collect::<Vec<_>>(), &mut None).unwrap()
     }

@@ -6,9 +6,10 @@ use rayon::prelude::*;
 use surprisal_model::{Checkpoint, LlamaConfig};
 
 use super::attention::{self, HeadNorms, Inputs, Shape};
+use super::head;
 use super::kv::LayerKv;
 use super::math;
-use super::matrix::{Compute, Write, multiply};
+use super::matrix::{Compute, Left, Write, multiply, terms};
 use super::panels::{PANEL, Panels, Row, panels_for};
 use super::rope::{Angles, Rope};
 use super::weights::{WeightType, Weights};
@@ -35,6 +36,9 @@ struct Linear {
     bias: Option<Vec<Row>>,
 }
 
+/// Values that ranks add up at a time, for each of a rank's terms.
+const SUM_VALUES: usize = 1 << 20;
+
 /// The other ranks of a group, if the model is divided.
 pub(crate) type Ranks = Option<Box<dyn Communicator>>;
 
@@ -46,16 +50,21 @@ impl Linear {
         }
     }
 
-    /// Adds a product to `out` of which each rank has a part of `x`, none where that is `None`.
+    /// Adds a product to `out` of which each rank has a part of `x`, none where that is `None`: the sum of each block of each rank's
+    /// depth, in the order in which one rank adds its own.
     fn add(&self, compute: Compute, x: Option<&Panels>, out: &mut Panels, ranks: &mut Ranks) -> Result<(), RankLost> {
         let Some(others) = ranks else {
             x.into_iter().for_each(|x| self.apply(compute, x, out, Write::Add));
             return Ok(());
         };
-        let mut sum = Panels::zeros(out.rows(), out.panels());
-        x.into_iter().for_each(|x| multiply(compute, x, &self.weights, &mut sum, Write::Set));
-        others.all_reduce(sum.all_mut())?;
-        out.add(&sum);
+        let (rows, all) = (out.rows(), out.panels());
+        let x = x.map(|x| Left::new(compute, x));
+        let some = (SUM_VALUES / (rows.max(1) * PANEL)).max(1);
+        for first in (0..all).step_by(some) {
+            let panels = first..all.min(first + some);
+            let terms = x.as_ref().map_or_else(Vec::new, |x| terms(compute, x, rows, &self.weights, panels.clone()));
+            others.all_reduce(out.values_mut(panels), terms)?;
+        }
         if let Some(bias) = &self.bias {
             math::add_bias(out, bias);
         }
@@ -74,6 +83,8 @@ pub(crate) struct Llama {
     rope: Rope,
     /// The tokens that the embedding and the head are of.
     vocab: Range<usize>,
+    /// Panels of the vocabulary that the head sums up together.
+    chunks: Vec<Range<usize>>,
     embedding: Weights,
     layers: Vec<Layer>,
     norm: Vec<Row>,
@@ -91,10 +102,11 @@ impl Llama {
     ) -> Result<Self, surprisal_model::Error> {
         let config = checkpoint.config();
         let (heads, kv_heads) = part.heads(config);
-        let (vocab, mlp) = (part.vocab(config), part.mlp(config));
+        let (vocab, mlp) = (part.vocab(config), Columns::new(&part.mlp_pieces(config)));
         let shape = shape(config, heads.len(), kv_heads.len());
-        let mlp_panels = panels_for(mlp.len());
-        let loader = Loader { checkpoint, config, kind, heads, kv_heads, mlp };
+        let mlp_panels = mlp.panels();
+        let head_pieces = part.head_pieces(config);
+        let loader = Loader { checkpoint, config, kind, heads, head_pieces, kv_heads, mlp };
         let hidden = config.hidden_size;
         let embedding = loader.vocabulary("model.embed_tokens.weight", &vocab)?;
         let layers = loader.layers()?;
@@ -110,6 +122,7 @@ impl Llama {
             shape,
             rope: Rope::new(config),
             vocab,
+            chunks: head::chunks(&part.vocab_pieces(config)),
             embedding,
             layers,
             norm: loader.vector("model.norm.weight", hidden)?,
@@ -130,9 +143,9 @@ impl Llama {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// The first panel of the vocabulary that the head is of.
-    pub(crate) fn first_vocab_panel(&self) -> usize {
-        self.vocab.start / PANEL
+    /// Panels of the vocabulary that the head sums up together.
+    pub(crate) fn chunks(&self) -> &[Range<usize>] {
+        &self.chunks
     }
 
     /// Runs the batch's tokens through all layers; returns the residual stream, before the last norm.
@@ -144,7 +157,9 @@ impl Llama {
     ) -> Result<Panels, RankLost> {
         let mut x = self.embed(&batch.tokens);
         if let Some(others) = ranks {
-            others.all_reduce(x.all_mut())?;
+            let (mut all, panels) = (Panels::zeros(x.rows(), x.panels()), x.panels());
+            others.all_reduce(all.values_mut(0..panels), x.into_values())?;
+            x = all;
         }
         let angles = self.rope.angles(&batch.chunks);
         for (layer, kv) in self.layers.iter().zip(kv) {
@@ -228,8 +243,35 @@ struct Loader<'a> {
     config: &'a LlamaConfig,
     kind: WeightType,
     heads: Range<usize>,
+    head_pieces: Vec<Range<usize>>,
     kv_heads: Range<usize>,
-    mlp: Range<usize>,
+    mlp: Columns,
+}
+
+/// Columns of the MLP in pieces of which each begins a panel.
+struct Columns {
+    all: Range<usize>,
+    pieces: Vec<usize>,
+    /// Where each column lies.
+    places: Vec<usize>,
+}
+
+impl Columns {
+    fn new(pieces: &[Range<usize>]) -> Self {
+        let start = pieces.first().map_or(0, |piece| piece.start);
+        let mut columns = Self { all: start..start, pieces: Vec::new(), places: Vec::new() };
+        for piece in pieces {
+            let first = columns.panels() * PANEL;
+            columns.places.extend(first..first + piece.len());
+            columns.pieces.push(piece.len());
+            columns.all.end = piece.end;
+        }
+        columns
+    }
+
+    fn panels(&self) -> usize {
+        self.places.last().map_or(0, |last| panels_for(last + 1))
+    }
 }
 
 /// Some rows of a matrix, and how many it has.
@@ -262,14 +304,17 @@ impl Loader<'_> {
         let qkv = [("q_proj", rows(config.heads, &self.heads)), ("k_proj", keys()), ("v_proj", keys())];
         let qkv = qkv.map(|(tensor, rows)| (name(&format!("self_attn.{tensor}")), rows));
         let queries = config.heads * head_dim;
-        let mut output = Weights::zeros(self.kind, hidden, self.heads.len() * padded);
+        let pieces = self.head_pieces.iter().map(|heads| heads.len() * padded);
+        let mut output = Weights::in_pieces(self.kind, hidden, pieces);
         let own = columns(&self.heads);
         self.pack(&name("self_attn.o_proj.weight"), [hidden, queries], [0..hidden, own], &mut output, |n| n, pad)?;
-        let mut down = Weights::zeros(self.kind, hidden, self.mlp.len());
-        let own = [0..hidden, self.mlp.clone()];
-        self.pack(&name("mlp.down_proj.weight"), [hidden, mlp], own, &mut down, |n| n, |k| k)?;
-        let gate_up = ["gate_proj", "up_proj"];
-        let gate_up = gate_up.map(|tensor| (name(&format!("mlp.{tensor}")), Rows { of: mlp, own: self.mlp.clone() }));
+        let mut down = Weights::in_pieces(self.kind, hidden, self.mlp.pieces.iter().copied());
+        let own = [0..hidden, self.mlp.all.clone()];
+        let place = |column: usize| self.mlp.places[column];
+        self.pack(&name("mlp.down_proj.weight"), [hidden, mlp], own, &mut down, |n| n, place)?;
+        let own = || self.mlp.all.clone();
+        let gate_up =
+            ["gate_proj", "up_proj"].map(|tensor| (name(&format!("mlp.{tensor}")), Rows { of: mlp, own: own() }));
         let bias = |tensor: &str, has: bool| has.then(|| self.vector(&name(tensor), hidden)).transpose();
         let head_norm = |tensor: &str| self.vector(&name(tensor), head_dim);
         let head_norms = match config.qk_norm {
@@ -285,7 +330,7 @@ impl Loader<'_> {
             head_norms,
             output: Linear { weights: output, bias: bias("self_attn.o_proj.bias", config.output_bias)? },
             mlp_norm: self.vector(&name("post_attention_layernorm.weight"), hidden)?,
-            gate_up: self.fused(&gate_up, hidden, config.mlp_bias, |n| n)?,
+            gate_up: self.fused(&gate_up, hidden, config.mlp_bias, place)?,
             down: Linear { weights: down, bias: bias("mlp.down_proj.bias", config.mlp_bias)? },
         })
     }

@@ -1,7 +1,7 @@
 //! Products with a fixed order of reduction.
 //!
 //! `out[m][n] = sum_k a[m][k] * w[n][k]` is computed as a chain of fused multiply-adds over k within blocks of
-//! [`DEPTH_BLOCK`], the blocks' sums added in order. No element's value depends on how many rows there are, on the
+//! at most [`DEPTH_BLOCK`], the blocks' sums added in order. No element's value depends on how many rows there are, on the
 //! register tile it falls into, on the vector width or on the number of threads. Weights in bf16 or int8 are read as the
 //! f32 values they stand for, a block at a time.
 //!
@@ -9,16 +9,14 @@
 //! then the bits are those of that instruction.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::bf16::{self, PairPanels};
 use super::panels::{PANEL, Panels, Row};
-use super::weights::{Slice, Weights};
-
-/// How many values of k are summed in registers before they are added to the result.
-pub(crate) const DEPTH_BLOCK: usize = 256;
+use super::weights::{DEPTH_BLOCK, Slice, Weights};
 
 /// Rows that one task takes: enough to reuse a weight panel, few enough to share the work.
 const TASK_ROWS: usize = 96;
@@ -92,11 +90,32 @@ pub(crate) enum Write {
 pub(crate) fn multiply(compute: Compute, a: &Panels, w: &Weights, out: &mut Panels, write: Write) {
     debug_assert_eq!((a.panels(), out.panels(), out.rows()), (w.depth_panels(), w.panels(), a.rows()));
     let a = &Left::new(compute, a);
-    out.panels_mut()
-        .enumerate()
-        .flat_map(|(panel, out)| out.par_chunks_mut(TASK_ROWS).enumerate().map(move |(block, out)| (panel, block, out)))
-        .for_each(|(panel, block, out)| {
-            compute.arch.dispatch(Product { a, first: block * TASK_ROWS, w, panel, out, write });
+    products(compute, a, w, out.panels_mut(), |panel| (panel, w.blocks()), write);
+}
+
+/// What is to be added up for some panels of `a * w^T`: the sum of each of the depth's blocks, `[block][panel][row]`.
+pub(crate) fn terms(compute: Compute, a: &Left<'_>, rows: usize, w: &Weights, panels: Range<usize>) -> Vec<f32> {
+    let (count, blocks) = (panels.len(), w.blocks().len());
+    let mut out = Panels::zeros(rows, count * blocks);
+    let which = |at: usize| (panels.start + at % count, &w.blocks()[at / count..][..1]);
+    products(compute, a, w, out.panels_mut(), which, Write::Set);
+    out.into_values()
+}
+
+/// Each panel of `out` is a panel of outputs, over some blocks of the depth.
+fn products<'a>(
+    compute: Compute,
+    a: &Left<'_>,
+    w: &Weights,
+    out: rayon::slice::ChunksMut<'_, Row>,
+    which: impl Fn(usize) -> (usize, &'a [Range<usize>]) + Sync,
+    write: Write,
+) {
+    out.enumerate()
+        .flat_map(|(at, out)| out.par_chunks_mut(TASK_ROWS).enumerate().map(move |(task, out)| (at, task, out)))
+        .for_each(|(at, task, out)| {
+            let (panel, blocks) = which(at);
+            compute.arch.dispatch(Product { a, first: task * TASK_ROWS, w, panel, blocks, out, write });
         });
 }
 
@@ -106,6 +125,8 @@ pub(crate) struct Product<'a> {
     pub(crate) first: usize,
     pub(crate) w: &'a Weights,
     pub(crate) panel: usize,
+    /// Of the depth.
+    pub(crate) blocks: &'a [Range<usize>],
     pub(crate) out: &'a mut [Row],
     pub(crate) write: Write,
 }
@@ -115,10 +136,9 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let depth = self.w.depth_panels() * PANEL;
-        for k in (0..depth).step_by(DEPTH_BLOCK) {
-            let write = if k == 0 { self.write } else { Write::Add };
-            let slice = self.w.slice(self.panel, k, DEPTH_BLOCK);
+        let writes = std::iter::once(self.write).chain(std::iter::repeat(Write::Add));
+        for (block, write) in self.blocks.iter().zip(writes) {
+            let (k, slice) = (block.start, self.w.slice(self.panel, block.clone()));
             match self.a {
                 Left::F32(a) => {
                     let mut buffer;

@@ -36,7 +36,7 @@ pub use weights::WeightType;
 const _: () = assert!(GROUP_TOKENS == PANEL);
 
 /// Changed whenever a change of the code changes bits.
-const NUMERICS: u32 = 1;
+const NUMERICS: u32 = 2;
 
 /// How products read activations; sums, norms, attention and the residual stream are f32 in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,7 +194,10 @@ impl CpuBackend {
         // Before memory is taken for a configuration that its tensors do not bear out, or for a damaged file.
         checkpoint.check()?;
         let model = pool.install(|| Llama::load(checkpoint, weights, compute, part))?;
-        let numerics = format!("{}{}-cpu-{NUMERICS}{}", weights.name(), compute.activations.suffix(), part.suffix());
+        // A rank's int8 weights have scales of its own.
+        let is_one = part.is_nested() && weights != WeightType::Int8;
+        let group = if is_one { String::new() } else { part.suffix() };
+        let numerics = format!("{}{}-cpu-{NUMERICS}{group}", weights.name(), compute.activations.suffix());
         let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();
         Ok(Self {
             compute,
@@ -258,8 +261,8 @@ impl CpuBackend {
             for &(row, block) in &batch.keep {
                 hidden.put(block, &normed, place[&row]);
             }
-            let (weights, first_panel) = (model.head(), model.first_vocab_panel());
-            let head = Head { compute: *compute, weights, first_panel, vocab_size: limits.vocab_size };
+            let (weights, chunks) = (model.head(), model.chunks());
+            let head = Head { compute: *compute, weights, chunks, vocab_size: limits.vocab_size };
             head.scores(&inputs, &batch.scores, ranks)
         })
     }

@@ -1,5 +1,7 @@
 //! Activations in panels of 32 columns, so that tasks write disjoint contiguous parts.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 /// Columns of a panel.
@@ -44,16 +46,13 @@ impl Panels {
         &self.data
     }
 
-    /// All values.
-    pub(crate) fn all_mut(&mut self) -> &mut [f32] {
-        self.data.as_flattened_mut()
+    /// The values of some panels.
+    pub(crate) fn values_mut(&mut self, panels: Range<usize>) -> &mut [f32] {
+        self.data[panels.start * self.rows..panels.end * self.rows].as_flattened_mut()
     }
 
-    /// Adds the same panels and rows of another.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.data.par_iter_mut().zip(&other.data).for_each(|(row, other)| {
-            row.iter_mut().zip(other).for_each(|(value, other)| *value += other);
-        });
+    pub(crate) fn into_values(self) -> Vec<f32> {
+        self.data.into_flattened()
     }
 
     /// The first panels, apart from the rest.

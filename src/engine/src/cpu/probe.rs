@@ -3,7 +3,7 @@
 use surprisal_model::RopeScaling;
 
 use super::attention::{self, Inputs, Shape};
-use super::head::Head;
+use super::head::{self, Head};
 use super::kv::LayerKv;
 use super::matrix::{Compute, Write, multiply};
 use super::panels::{PANEL, Panels, panels_for};
@@ -104,6 +104,7 @@ impl Probe {
     ) -> Result<Self, LoadError> {
         let compute = best(activations)?;
         let (hidden, weights) = (filled(rows, depth), packed(vocabulary, depth, weights));
+        let chunks = head::chunks(std::slice::from_ref(&(0..panels_for(vocabulary))));
         let score = |row: usize| ScoreRow {
             from: Hidden::Row(row),
             choice: Choice::Given((row % vocabulary) as u32),
@@ -111,7 +112,7 @@ impl Probe {
         };
         let targets: Vec<ScoreRow> = (0..rows).map(score).collect();
         Self::new(2 * rows * depth * vocabulary, move || {
-            let head = Head { compute, weights: &weights, first_panel: 0, vocab_size: vocabulary };
+            let head = Head { compute, weights: &weights, chunks: &chunks, vocab_size: vocabulary };
             let _ = head.scores(&hidden, &targets, &mut None);
         })
     }

@@ -69,81 +69,105 @@ impl Mass {
     }
 }
 
-/// A row's sums over the whole vocabulary, or over a rank's part of it, in f64.
-#[derive(Clone, Debug, PartialEq)]
+/// What is known of a row of the whole vocabulary, or of a rank's part of it. Sums stay apart by chunk until all are there, so that
+/// they are added in one order however many ranks had them.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Total {
-    max: f32,
-    sum: f64,
+    sums: Vec<Sums>,
     target: Option<f32>,
-    weighted: f64,
     greater: u32,
     top: Vec<(u32, f32)>,
+}
+
+/// One chunk's sums, or all chunks', in f64.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sums {
+    max: f32,
+    sum: f64,
+    weighted: f64,
     subset: Mass,
+}
+
+impl Sums {
+    /// All chunks', in order.
+    fn joined(chunks: &[Self]) -> Self {
+        let max = chunks.iter().map(|chunk| chunk.max).fold(f32::NEG_INFINITY, f32::max);
+        // H = ln sum - E[logit - max], each chunk's own maximum replaced by the row's.
+        let weighted = |chunk: &Self| {
+            let shift = f64::from(chunk.max - max);
+            shift.exp() * (chunk.weighted + chunk.sum * shift)
+        };
+        Self {
+            max,
+            sum: chunks.iter().map(|chunk| chunk.sum * f64::from(chunk.max - max).exp()).sum(),
+            weighted: chunks.iter().map(weighted).sum(),
+            subset: chunks.iter().map(|chunk| chunk.subset).fold(Mass::default(), Mass::joined),
+        }
+    }
 }
 
 impl Total {
     /// Puts a row's chunks together, in order.
     pub(crate) fn of<'a>(chunks: impl IntoIterator<Item = &'a Partial>) -> Self {
         let none = Extra::default();
-        let part = |partial: &'a Partial| {
+        let mut total = Self::default();
+        for partial in chunks {
             let extra = partial.extra.as_deref().unwrap_or(&none);
-            let (weighted, greater, top) = (extra.weighted, extra.greater, extra.top.clone());
-            let (max, sum, target, subset) = (partial.max, f64::from(partial.sum), partial.target, extra.subset);
-            Self { max, sum, target, weighted, greater, top, subset }
-        };
-        Self::joined(&chunks.into_iter().map(part).collect::<Vec<_>>())
-    }
-
-    /// Puts parts of the vocabulary together, in order.
-    pub(crate) fn joined(parts: &[Self]) -> Self {
-        let max = parts.iter().map(|part| part.max).fold(f32::NEG_INFINITY, f32::max);
-        // A part of no tokens has no maximum, and nothing to add.
-        let parts = || parts.iter().filter(|part| part.max > f32::NEG_INFINITY);
-        // H = ln sum - E[logit - max], each part's own maximum replaced by the row's.
-        let weighted = |part: &Self| {
-            let shift = f64::from(part.max - max);
-            shift.exp() * (part.weighted + part.sum * shift)
-        };
-        let mut top: Vec<(u32, f32)> = parts().flat_map(|part| part.top.iter().copied()).collect();
-        top.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
-        Self {
-            max,
-            sum: parts().map(|part| part.sum * f64::from(part.max - max).exp()).sum(),
-            target: parts().find_map(|part| part.target),
-            weighted: parts().map(weighted).sum(),
-            greater: parts().map(|part| part.greater).sum(),
-            top,
-            subset: parts().map(|part| part.subset).fold(Mass::default(), Mass::joined),
+            let (weighted, subset) = (extra.weighted, extra.subset);
+            total.sums.push(Sums { max: partial.max, sum: f64::from(partial.sum), weighted, subset });
+            total.take(partial.target, extra.greater, &extra.top);
         }
+        total.sorted()
     }
 
-    /// As numbers, for other ranks; how many depends on what is wanted alone.
+    /// Puts ranks' parts of the vocabulary together, in order.
+    pub(crate) fn joined(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut total = Self::default();
+        for part in parts {
+            total.sums.extend_from_slice(&part.sums);
+            total.take(part.target, part.greater, &part.top);
+        }
+        total.sorted()
+    }
+
+    fn take(&mut self, target: Option<f32>, greater: u32, top: &[(u32, f32)]) {
+        self.target = self.target.or(target);
+        self.greater += greater;
+        self.top.extend_from_slice(top);
+    }
+
+    /// The greatest logits in order; of equal ones the former, with the smaller id, stays first.
+    fn sorted(mut self) -> Self {
+        self.top.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+        self
+    }
+
+    /// As numbers, for other ranks; how many depends on the chunks and on what is wanted alone.
     pub(crate) fn numbers(&self, want: &Want) -> Vec<f64> {
-        let target = self.target.map_or(f64::NAN, f64::from);
-        let mut numbers = vec![f64::from(self.max), self.sum, target, self.weighted, f64::from(self.greater)];
+        let mut numbers = vec![self.target.map_or(f64::NAN, f64::from), f64::from(self.greater)];
         let top = self.top.iter().map(|&(id, logit)| [f64::from(id), f64::from(logit)]);
         let nobody = std::iter::repeat([f64::NAN; 2]);
         numbers.extend(top.chain(nobody).take(want.extras.top.into()).flatten());
-        if want.extras.subset.is_some() {
-            numbers.extend([f64::from(self.subset.max), self.subset.sum]);
+        for sums in &self.sums {
+            numbers.extend([f64::from(sums.max), sums.sum, sums.weighted, f64::from(sums.subset.max), sums.subset.sum]);
         }
         numbers
     }
 
-    /// From the next of such numbers; those that are missing read as nothing.
-    pub(crate) fn read(want: &Want, numbers: &mut impl Iterator<Item = f64>) -> Self {
+    /// From the next of such numbers of a rank with so many chunks; those that are missing read as nothing.
+    pub(crate) fn read(want: &Want, chunks: usize, numbers: &mut impl Iterator<Item = f64>) -> Self {
         let mut next = || numbers.next().unwrap_or(f64::NAN);
-        let [max, sum, target, weighted, greater] = std::array::from_fn(|_| next());
+        let (target, greater) = (next(), next());
         let top: Vec<_> = (0..want.extras.top).map(|_| (next(), next())).filter(|(id, _)| !id.is_nan()).collect();
-        let mass = want.extras.subset.as_ref().map(|_| Mass { max: next() as f32, sum: next() });
+        let mut sums = || {
+            let (max, sum, weighted) = (next() as f32, next(), next());
+            Sums { max, sum, weighted, subset: Mass { max: next() as f32, sum: next() } }
+        };
         Self {
-            max: max as f32,
-            sum,
+            sums: (0..chunks).map(|_| sums()).collect(),
             target: (!target.is_nan()).then_some(target as f32),
-            weighted,
             greater: greater as u32,
             top: top.into_iter().map(|(id, logit)| (id as u32, logit as f32)).collect(),
-            subset: mass.unwrap_or_default(),
         }
     }
 }
@@ -151,16 +175,17 @@ impl Total {
 impl Want {
     /// What the whole vocabulary's sums say of the token.
     pub(crate) fn score(&self, total: Total) -> TokenScore {
-        let (max, sum) = (f64::from(total.max), total.sum);
+        let sums = Sums::joined(&total.sums);
+        let (max, sum) = (f64::from(sums.max), sums.sum);
         let logprob = |logit: f32| (f64::from(logit) - max - sum.ln()) as f32;
         let position = (!self.extras.is_empty()).then(|| {
             let top = total.top.into_iter().take(self.extras.top.into());
             Box::new(Position {
                 rank: self.extras.rank.then_some(1 + total.greater),
-                entropy: self.extras.entropy.then(|| (sum.ln() - total.weighted / sum) as f32),
+                entropy: self.extras.entropy.then(|| (sum.ln() - sums.weighted / sum) as f32),
                 // Rounding must not make a set more than certain.
                 subset: self.extras.subset.as_ref().map(|_| {
-                    let Mass { max: of_subset, sum: weight } = total.subset;
+                    let Mass { max: of_subset, sum: weight } = sums.subset;
                     ((f64::from(of_subset) - max - sum.ln() + weight.ln()) as f32).min(0.0)
                 }),
                 top: top.map(|(id, logit)| (id, logprob(logit))).collect(),

@@ -3,9 +3,14 @@
 //! bf16 and int8 stand in pairs: the values of k (even) and k + 1 side by side for each output, as dot products of pairs
 //! read them.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use super::panels::{PANEL, Row, panels_for};
+
+/// How many values of k are summed in registers before they are added to the result.
+pub(crate) const DEPTH_BLOCK: usize = 256;
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,7 @@ type BytePairRow = [i16; PANEL];
 #[derive(Clone, Debug)]
 pub(crate) struct Weights {
     depth: usize,
+    blocks: Vec<Range<usize>>,
     data: Data,
 }
 
@@ -60,7 +66,17 @@ pub(crate) enum Slice<'a> {
 impl Weights {
     /// `outputs` x `depth` zeros (each rounded up to whole panels), to be filled by [`Weights::set_rows`].
     pub(crate) fn zeros(kind: WeightType, outputs: usize, depth: usize) -> Self {
-        let depth = panels_for(depth) * PANEL;
+        Self::in_pieces(kind, outputs, [depth])
+    }
+
+    /// As [`zeros`](Self::zeros), of a depth in pieces of which each begins a panel, and a block of its own.
+    pub(crate) fn in_pieces(kind: WeightType, outputs: usize, pieces: impl IntoIterator<Item = usize>) -> Self {
+        let (mut depth, mut blocks) = (0, Vec::new());
+        for piece in pieces {
+            let end = depth + panels_for(piece) * PANEL;
+            blocks.extend((depth..end).step_by(DEPTH_BLOCK).map(|k| k..end.min(k + DEPTH_BLOCK)));
+            depth = end;
+        }
         let panels = panels_for(outputs);
         let data = match kind {
             WeightType::F32 => Data::F32(vec![[0.0; PANEL]; panels * depth]),
@@ -69,7 +85,7 @@ impl Weights {
                 Data::Int8 { values: vec![[0; PANEL]; panels * depth / 2], scales: vec![[0.0; PANEL]; panels] }
             }
         };
-        Self { depth, data }
+        Self { depth, blocks, data }
     }
 
     /// Packs a row-major `[n][k]` matrix: source row `i` becomes output `output(i)`, source column `j` depth `input(j)`.
@@ -125,10 +141,14 @@ impl Weights {
         self.depth / PANEL
     }
 
-    /// One panel of outputs for `depth` successive k from `k` on, both even; fewer where the matrix ends.
-    pub(crate) fn slice(&self, panel: usize, k: usize, depth: usize) -> Slice<'_> {
-        let first = panel * self.depth + k;
-        let end = first + depth.min(self.depth - k);
+    /// The depth in blocks of at most [`DEPTH_BLOCK`].
+    pub(crate) fn blocks(&self) -> &[Range<usize>] {
+        &self.blocks
+    }
+
+    /// One panel of outputs for some successive k, from an even one to an even one.
+    pub(crate) fn slice(&self, panel: usize, k: Range<usize>) -> Slice<'_> {
+        let (first, end) = (panel * self.depth + k.start, panel * self.depth + k.end);
         match &self.data {
             Data::F32(data) => Slice::F32(&data[first..end]),
             Data::Bf16(data) => Slice::Bf16(&data[first / 2..end / 2]),
@@ -140,7 +160,7 @@ impl Weights {
 
     /// The weights of output `n` for one panel of depth: a part of an embedding's row.
     pub(crate) fn output_panel(&self, n: usize, panel: usize) -> Row {
-        let slice = self.slice(n / PANEL, panel * PANEL, PANEL);
+        let slice = self.slice(n / PANEL, panel * PANEL..(panel + 1) * PANEL);
         std::array::from_fn(|k| slice.value(k, n % PANEL))
     }
 }
@@ -248,7 +268,7 @@ mod tests {
                     let largest = values[n * 36..][..36].iter().fold(0.0f32, |max, x| max.max(x.abs()));
                     let row: Vec<f32> = (0..2).flat_map(|panel| weights.output_panel(n, panel)).collect();
                     let mut buffer = [[0; PANEL]; 32];
-                    let (pairs, scales) = weights.slice(n / PANEL, 0, 64).pairs(&mut buffer);
+                    let (pairs, scales) = weights.slice(n / PANEL, 0..64).pairs(&mut buffer);
                     for (k, &got) in row.iter().enumerate() {
                         let want = if k < 36 { values[n * 36 + k] } else { 0.0 };
                         let error = if kind == WeightType::Int8 { step * largest } else { step * want.abs() };
