@@ -21,7 +21,7 @@ const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORT
 #[error("spans cannot be exported: {0}")]
 pub struct ExportError(#[from] opentelemetry_otlp::ExporterBuildError);
 
-/// Sends spans in batches from a thread of its own; what is left is sent when it is dropped.
+/// Sends spans in batches from a thread of its own; what is left is sent when a server ends, or when it is dropped.
 #[derive(Debug)]
 pub struct SpanExport {
     processor: BatchSpanProcessor,
@@ -69,6 +69,13 @@ impl SpanExport {
         processor.set_resource(&resource.build());
         let scope = InstrumentationScope::builder("surprisal").with_version(env!("CARGO_PKG_VERSION")).build();
         Self { processor, scope }
+    }
+
+    /// Sends what is left, and waits until it is sent. Blocks: not for a runtime's thread.
+    pub(crate) fn flush(&self) {
+        if let Err(error) = self.processor.force_flush() {
+            tracing::warn!(%error, "the last spans were not exported");
+        }
     }
 
     /// Takes a span that ends now, unless its caller's trace is not sampled.

@@ -61,6 +61,8 @@ where
 {
     tracing::info!(address = ?listener.local_addr()?, model = app.model().id, "listening");
     let drain = app.drain.clone();
+    #[cfg(feature = "otlp")]
+    let spans = app.spans.clone();
     let drained = {
         let drain = drain.clone();
         async move {
@@ -74,11 +76,17 @@ where
         drain.finished().await;
         tokio::time::sleep(LINGER).await;
     };
-    tokio::select! {
+    let served = tokio::select! {
         served = axum::serve(listener, router(app)).with_graceful_shutdown(drained) => served,
         () = lingered => {
             tracing::warn!("connections were still open {LINGER:?} after the last answer");
             Ok(())
         }
+    };
+    // Connections' tasks may keep the app a moment longer than this returns, or until the process ends.
+    #[cfg(feature = "otlp")]
+    if let Some(spans) = spans {
+        tokio::task::spawn_blocking(move || spans.flush()).await.map_err(io::Error::other)?;
     }
+    served
 }
