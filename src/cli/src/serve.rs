@@ -113,12 +113,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         eprintln!("loading {}", settings.model);
         let served = Served::load(&settings).await?;
         let card = served.scorer.describe().clone();
+        // Whoever reads the next line may stop it.
+        let stop = stop_signal();
         eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
         eprintln!("try: {}", curl(&url, "", &served.sample));
         let app = traced(served.app(settings.server).with_api_keys(keys))?;
         match tls {
-            Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop_signal()).await?,
-            None => surprisal_server::serve(listener, app, stop_signal()).await?,
+            Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop).await?,
+            None => surprisal_server::serve(listener, app, stop).await?,
         }
         eprintln!("stopped");
         Ok(())
