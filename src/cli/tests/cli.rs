@@ -340,7 +340,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
     child.wait().unwrap();
 }
 
-/// A divided model scores as a whole one does, and says that it is divided.
+/// A divided model scores as a whole one does, to the bit in 2, 4 or 8 ranks, and says where it is not.
 #[test]
 fn a_model_is_served_in_ranks() {
     let dir = tempfile::tempdir().unwrap();
@@ -353,9 +353,11 @@ fn a_model_is_served_in_ranks() {
         let fingerprint = answer["fingerprint"].as_str().unwrap().to_owned();
         (logprobs.iter().map(|logprob| logprob.as_f64().unwrap()).collect::<Vec<_>>(), fingerprint)
     };
-    let ((one, whole), (two, divided)) = (score("1"), score("2"));
-    assert!(one.len() == 4 && one.iter().zip(&two).all(|(one, two)| (one - two).abs() < 1e-4), "{one:?} {two:?}");
-    assert_eq!(divided, format!("{whole}-tp2"));
+    let (one, whole) = score("1");
+    assert_eq!((one.len(), score("2")), (4, (one.clone(), whole.clone())));
+    let (three, divided) = score("3");
+    assert!(one.iter().zip(&three).all(|(one, three)| (one - three).abs() < 1e-4), "{one:?} {three:?}");
+    assert_eq!(divided, format!("{whole}-tp3"));
 }
 
 /// What is installed beside the program names every command.
