@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -347,6 +348,49 @@ fn what_is_written_is_what_would_be_scored() {
             assert_ne!(write(&first, &query, &other), tokens);
         }
     }
+}
+
+/// Passes of single tokens are recorded when they come again. What is replayed has the bits of what is scored, also when sequences have
+/// grown, and when others have joined in or ended.
+#[test]
+fn passes_that_come_again_are_replayed() {
+    let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
+    let dir = tempfile::tempdir().unwrap();
+    model.write(dir.path(), 6);
+    let scheduler = SchedulerConfig { token_budget: 64, max_running: 4 };
+    let shim = Shim::new(MEMORY, Order::Random(3));
+    let replays = shim.replays();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let engine = start(CudaBackend::load(shim, &checkpoint, config(16 << 20, scheduler)).unwrap(), scheduler);
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let prompts: Vec<Vec<u32>> = [5, 20, 40].map(|length| random_tokens(&mut rng, model.vocab, length)).into();
+    let written = write_all(&engine, &prompts, &[70, 20, 50]);
+    assert!(replays.load(Ordering::Relaxed) > 40, "{replays:?}");
+    for (prompt, tokens) in prompts.iter().zip(&written) {
+        let whole = prompt.iter().copied().chain(tokens.iter().map(|token| token.id)).collect();
+        let fresh = start(load(dir.path(), Order::Forward, 16 << 20, scheduler).unwrap(), scheduler);
+        let scored = ask(&fresh, &[Query::new(whole, prompt.len())]).remove(0);
+        assert_eq!(bits(&scored), tokens.iter().map(|token| token.logprob.to_bits()).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::main]
+async fn write_all(engine: &Engine, prompts: &[Vec<u32>], lengths: &[usize]) -> Vec<Vec<Token>> {
+    let write = |(prompt, &max_tokens): (&Vec<u32>, &usize)| {
+        let generation =
+            Generation { max_tokens, sampling: Sampling::GREEDY, stop: Vec::new(), extras: Extras::default() };
+        let mut events = engine.generate(Query::new(prompt.clone(), 1), generation);
+        async move {
+            let mut tokens = Vec::new();
+            while let Some(event) = events.recv().await {
+                if let Event::Token(token) = event.unwrap() {
+                    tokens.push(token);
+                }
+            }
+            tokens
+        }
+    };
+    join_all(prompts.iter().zip(lengths).map(write)).await
 }
 
 #[test]

@@ -76,9 +76,19 @@ fn measure<A: Accelerator>(
             products.extend(timings.iter().find(|t| t.name.starts_with(ALL_PRODUCTS)).map(|t| t.milliseconds));
             all.extend(timings);
         }
-        let (held, timed) = prefill(open()?, &weights, lengths, repeats as usize, kind)?;
-        checks.extend(held.into_iter().map(|check| Check { name: format!("{precision}, {}", check.name), ..check }));
-        prefills.extend(timed.iter().zip(products).map(|(timed, products)| Scored {
+        let found = prefill(open()?, &weights, lengths, repeats as usize, kind)?;
+        for (how, milliseconds) in ["launch by launch", "as a graph"].into_iter().zip(found.single) {
+            let teraflops = 1e-9 * weights.operations() as f64 / milliseconds;
+            all.push(Timing {
+                name: format!("one token through all layers, {precision}, {how}"),
+                milliseconds,
+                teraflops,
+            });
+        }
+        checks.extend(
+            found.checks.into_iter().map(|check| Check { name: format!("{precision}, {}", check.name), ..check }),
+        );
+        prefills.extend(found.prefills.iter().zip(products).map(|(timed, products)| Scored {
             precision,
             tokens: timed.tokens,
             milliseconds: timed.milliseconds,

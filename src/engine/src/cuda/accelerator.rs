@@ -3,6 +3,8 @@
 // To launch a kernel is to trust its addresses.
 #![allow(unsafe_code)]
 
+use std::fmt::Debug;
+
 use surprisal_kernels::{Address, Launch};
 
 use super::collective::Collective;
@@ -151,6 +153,9 @@ impl Product {
 
 /// A device with one queue: everything happens in the order it was asked for, what it tells other ranks too.
 pub trait Accelerator: Collective + Send + 'static {
+    /// Work that can be queued again; it is dropped before the accelerator is.
+    type Recording: Debug + Send;
+
     /// For people to read.
     fn name(&self) -> String;
 
@@ -207,8 +212,25 @@ pub trait Accelerator: Collective + Send + 'static {
     ///
     /// # Safety
     ///
-    /// As [`surprisal_kernels::Device::launch`].
-    unsafe fn launch<A: Copy>(&mut self, launch: &Launch<A>) -> Result<(), BackendError>;
+    /// As [`surprisal_kernels::Device::launch`], as long as the launch may be [replayed](Self::replay).
+    unsafe fn launch<A: Copy + Send + 'static>(&mut self, launch: &Launch<A>) -> Result<(), BackendError>;
+
+    /// Queues what `work` queues, and remembers it: launches, products and copies on the device, none to it or from it.
+    ///
+    /// # Errors
+    ///
+    /// As `work`; the device cannot record something of it.
+    fn record(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), BackendError>,
+    ) -> Result<Self::Recording, BackendError>;
+
+    /// Queues the same again, on what is then in the same places.
+    ///
+    /// # Errors
+    ///
+    /// The device fails.
+    fn replay(&mut self, recording: &Self::Recording) -> Result<(), BackendError>;
 }
 
 impl From<surprisal_kernels::Error> for BackendError {

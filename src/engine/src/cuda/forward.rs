@@ -8,6 +8,7 @@ use surprisal_kernels::rows::{Embedding, Fp8Quantize, KvCache, RankSum, RmsNorm,
 use surprisal_kernels::{Address, Error, Launch};
 
 use super::accelerator::{Accelerator, Product, Region, Scales};
+use super::graphs::Graphs;
 use super::plan::{Group, Plan, Room};
 use super::shape::Shape;
 use super::weights::{Layer, Linear, Weights, int_bytes, ints};
@@ -38,12 +39,13 @@ pub(super) struct Table {
 
 impl<A: Accelerator> Pass<'_, A> {
     /// Runs the plan's tokens, keeps hidden states, and returns what was asked for.
-    pub(super) fn run(&mut self) -> Result<Vec<TokenScore>, BackendError> {
+    pub(super) fn run(&mut self, graphs: &mut Graphs<A::Recording>) -> Result<Vec<TokenScore>, BackendError> {
         self.device.write(self.work.ints, &int_bytes(&self.plan.ints))?;
         let rows = self.plan.tokens.len();
         if rows > 0 {
-            self.embed(rows)?;
-            self.layers(rows)?;
+            let &mut Self { ref mut device, shape, room, weights, work, cache, plan } = self;
+            let layers = |device: &mut A| Pass { device, shape, room, weights, work, cache, plan }.layers(rows);
+            graphs.run(*device, plan, layers)?;
         }
         // What is kept is kept after what was kept before is read.
         let tokens = self.score()?;
@@ -55,8 +57,9 @@ impl<A: Accelerator> Pass<'_, A> {
         self.answers(tokens)
     }
 
-    /// From embeddings in `residual` to normed hidden states in the hidden store's last rows.
+    /// From the plan's integers to normed hidden states in the hidden store's last rows.
     fn layers(&mut self, rows: usize) -> Done {
+        self.embed(rows)?;
         let work = self.work;
         let normed = self.batch_states()?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
@@ -87,7 +90,7 @@ impl<A: Accelerator> Pass<'_, A> {
         ints(self.work.ints, range.start, range.len())?.holding(range.len() * 4)
     }
 
-    pub(super) fn launch<T: Copy>(&mut self, launch: Result<Launch<T>, Error>) -> Done {
+    pub(super) fn launch<T: Copy + Send + 'static>(&mut self, launch: Result<Launch<T>, Error>) -> Done {
         // SAFETY: the addresses in every launch of this file are of regions that hold what the launch's shape reads and
         // writes, regions live as long as the device, and ids, slots, tables and positions come from a checked plan.
         unsafe { self.device.launch(&launch?) }
@@ -227,14 +230,14 @@ impl<A: Accelerator> Pass<'_, A> {
 
     fn decode(&mut self, index: usize) -> Done {
         let (shape, work) = (self.shape, self.work);
-        let Group { rows, sequences, table, table_width, contexts, longest, .. } = &self.plan.decode;
+        let Group { rows, sequences, table, table_width, contexts, .. } = &self.plan.decode;
         if *sequences == 0 {
             return Ok(());
         }
         let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
         let row = shape.queries() * 2;
         let here = |region: Region| region.part(rows.start * row, rows.len() * row)?.holding(rows.len() * row);
-        let splits = decode_splits(*longest as u32);
+        let splits = decode_splits((table_width * BLOCK_TOKENS) as u32);
         let parts = decode_workspace(shape.head as u32, shape.heads as u32, *sequences as u32, splits);
         let args = PagedDecode {
             parts: work.parts.holding(parts * 4)?,

@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUevent, CUevent_flags};
+use cudarc::driver::sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUgraphExec, CUgraphInstantiate_flags};
 use cudarc::driver::{CudaContext, DriverError, result};
 use surprisal_kernels::cuda::{Module, context, driver_version};
 use surprisal_kernels::rows::Fp8Scale;
@@ -55,6 +56,23 @@ struct Event(CUevent);
 
 // SAFETY: as above.
 unsafe impl Send for Event {}
+
+/// Work in the form of a CUDA graph.
+#[derive(Debug)]
+pub struct Graph {
+    exec: CUgraphExec,
+    context: Arc<CudaContext>,
+}
+
+// SAFETY: a graph is of its context, which is bound to the thread wherever the graph is used; it is used by one at a time.
+unsafe impl Send for Graph {}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: it was made once and nobody else has it; the driver keeps what is running until it has run.
+        _ = self.context.bind_to_thread().map(|()| unsafe { result::graph::exec_destroy(self.exec) });
+    }
+}
 
 fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
     move |error| BackendError(format!("the GPU failed {what}: {error}"))
@@ -165,6 +183,8 @@ impl Collective for Gpu {
 }
 
 impl Accelerator for Gpu {
+    type Recording = Graph;
+
     fn name(&self) -> String {
         let name = self.context.name().unwrap_or_else(|error| format!("a GPU whose name is unknown: {error}"));
         format!("{name} (cuda:{})", self.context.ordinal())
@@ -254,9 +274,37 @@ impl Accelerator for Gpu {
         unsafe { self.launch(&args.launch(count as u32)?) }
     }
 
-    unsafe fn launch<A: Copy>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
+    unsafe fn launch<A: Copy + Send + 'static>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
         // SAFETY: the caller's promise; the module queues on the stream that everything else is in.
         Ok(unsafe { self.module.launch(launch) }?)
+    }
+
+    fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<Graph, BackendError> {
+        self.bind()?;
+        let stream = self.stream();
+        // SAFETY: the stream is live, and nobody else queues on it.
+        let begun = unsafe { result::stream::begin_capture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) };
+        begun.map_err(failed("to begin a graph"))?;
+        let queued = work(self);
+        // SAFETY: it has been capturing since; it stops in any case.
+        let graph = unsafe { result::stream::end_capture(stream) }.map_err(failed("to end a graph"));
+        let exec = queued.and(graph.clone()).and_then(|graph| {
+            // SAFETY: the graph is whole.
+            unsafe { result::graph::instantiate(graph, CUgraphInstantiate_flags(0)) }.map_err(failed("to make a graph"))
+        });
+        if let Ok(graph) = graph {
+            // SAFETY: what was made of it has a copy.
+            unsafe { result::graph::destroy(graph) }.map_err(failed("to let go of a graph"))?;
+        }
+        let recorded = Graph { exec: exec?, context: Arc::clone(&self.context) };
+        self.replay(&recorded)?;
+        Ok(recorded)
+    }
+
+    fn replay(&mut self, recording: &Graph) -> Result<(), BackendError> {
+        self.bind()?;
+        // SAFETY: both are live; whoever launched what is in it promised for this too.
+        unsafe { result::graph::launch(recording.exec, self.stream()) }.map_err(failed("to launch a graph"))
     }
 }
 

@@ -7,6 +7,7 @@ mod collective;
 mod forward;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod graphs;
 #[cfg(feature = "cuda")]
 mod nccl;
 mod plan;
@@ -26,6 +27,7 @@ pub use collective::Collective;
 use forward::Pass;
 #[cfg(feature = "cuda")]
 pub use gpu::Gpu;
+use graphs::Graphs;
 use plan::{Plan, Room};
 use shape::Shape;
 #[cfg(feature = "shim")]
@@ -83,7 +85,9 @@ pub struct CudaConfig {
 
 /// A Llama on an accelerator, or one rank's part of it.
 #[derive(Debug)]
-pub struct CudaBackend<A> {
+pub struct CudaBackend<A: Accelerator> {
+    // Before the device: it is dropped first.
+    graphs: Graphs<A::Recording>,
     device: A,
     shape: Shape,
     room: Room,
@@ -136,7 +140,7 @@ impl<A: Accelerator> CudaBackend<A> {
         let (weights_name, numerics) = (config.weights.name(), device.numerics());
         let group = part.suffix();
         let fingerprint = format!("{hash}-{weights_name}{cache_name}-{numerics}-{NUMERICS}{group}");
-        Ok(Self { device, shape, room, weights, work, cache, fingerprint })
+        Ok(Self { graphs: Graphs::default(), device, shape, room, weights, work, cache, fingerprint })
     }
 
     /// What the numbers depend on: weights hash, dtype, device and its libraries, numerics version.
@@ -193,7 +197,7 @@ impl<A: Accelerator> Backend for CudaBackend<A> {
         for copy in &batch.copies {
             self.copy(copy)?;
         }
-        let Self { device, shape, room, weights, work, cache, .. } = self;
-        Pass { device, shape, room, weights, work, cache, plan: &plan }.run()
+        let Self { graphs, device, shape, room, weights, work, cache, .. } = self;
+        Pass { device, shape, room, weights, work, cache, plan: &plan }.run(graphs)
     }
 }

@@ -36,6 +36,15 @@ impl Room {
     }
 }
 
+/// Which kernel a group is for.
+#[derive(Clone, Copy)]
+enum Kernel {
+    /// Queries of so many dimensions come in tiles.
+    Prefill { head: u32 },
+    /// Tables have at most so many blocks.
+    Decode { widest: usize },
+}
+
 /// Sequences of one kernel's launch. Ranges are of [`Plan::ints`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Group {
@@ -47,8 +56,6 @@ pub(super) struct Group {
     pub(super) contexts: Range<usize>,
     pub(super) starts: Range<usize>,
     pub(super) tiles: Range<usize>,
-    /// Keys of the longest.
-    pub(super) longest: usize,
 }
 
 /// A batch as the device runs it: chunks of several tokens first, then those of one.
@@ -99,8 +106,9 @@ impl Plan {
         };
         plan.slots = plan.put(positions().map(|at| slot(at) as i32));
         plan.positions = plan.put(positions().map(|(position, _)| position as i32));
-        plan.prefill = plan.group(&several, 0, Some(shape.head as u32));
-        plan.decode = plan.group(&single, plan.prefill.rows.end, None);
+        let widest = shape.max_length.div_ceil(BLOCK_TOKENS);
+        plan.prefill = plan.group(&several, 0, Kernel::Prefill { head: shape.head as u32 });
+        plan.decode = plan.group(&single, plan.prefill.rows.end, Kernel::Decode { widest });
         let scored = batch.scores.iter().map(|score| match score.from {
             Hidden::Row(row) => (room.blocks + place[row]) as i32,
             Hidden::Block(block) => block as i32,
@@ -127,10 +135,15 @@ impl Plan {
         from..self.ints.len()
     }
 
-    /// Tables of some chunks; tiles of queries for prefill by the head's size.
-    fn group(&mut self, chunks: &[&Chunk], first: usize, head: Option<u32>) -> Group {
+    /// Tables of some chunks, and tiles of queries for prefill.
+    fn group(&mut self, chunks: &[&Chunk], first: usize, kernel: Kernel) -> Group {
         let end = |chunk: &Chunk| chunk.start + chunk.rows.len();
         let width = chunks.iter().map(|chunk| end(chunk).div_ceil(BLOCK_TOKENS)).max().unwrap_or(0);
+        let (width, head) = match kernel {
+            Kernel::Prefill { head } => (width, Some(head)),
+            // Of few widths, so that passes come again.
+            Kernel::Decode { widest } => (width.next_power_of_two().min(widest), None),
+        };
         let table = self.put(chunks.iter().flat_map(|chunk| {
             let used = end(chunk).div_ceil(BLOCK_TOKENS);
             let blocks = chunk.blocks[..used].iter().map(|&block| block as i32);
@@ -147,16 +160,7 @@ impl Plan {
         }
         let starts = self.put(starts.into_iter());
         let tiles = self.put(head.into_iter().flat_map(|head| query_tiles(head, &lengths)).flatten());
-        Group {
-            rows: first..start,
-            sequences: chunks.len(),
-            table,
-            table_width: width,
-            contexts,
-            starts,
-            tiles,
-            longest: chunks.iter().map(|chunk| end(chunk)).max().unwrap_or(0),
-        }
+        Group { rows: first..start, sequences: chunks.len(), table, table_width: width, contexts, starts, tiles }
     }
 }
 

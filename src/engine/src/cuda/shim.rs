@@ -3,6 +3,10 @@
 // Regions are addresses of this process; see each block.
 #![allow(unsafe_code)]
 
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use surprisal_kernels::cpu::{Cpu, Order};
 use surprisal_kernels::{Device, Launch};
 
@@ -15,30 +19,70 @@ use crate::communicator::Communicator;
 const LANES: usize = 16;
 
 /// This process's memory, every kernel through the CPU shim.
-#[derive(Debug)]
 pub struct Shim {
     order: Order,
     memory: Vec<Box<[Line]>>,
     capacity: usize,
     /// Its end of a group, if there are others.
     ranks: Option<Box<dyn Communicator>>,
+    recording: Option<Vec<Step>>,
+    replays: Arc<AtomicUsize>,
+}
+
+/// Something that was queued, to be queued again.
+type Step = Box<dyn Fn(&mut Shim) -> Result<(), BackendError> + Send>;
+
+/// What a shim recorded.
+pub struct Steps(Vec<Step>);
+
+impl Debug for Steps {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} steps", self.0.len())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 #[repr(align(256))]
 struct Line(#[expect(dead_code, reason = "read and written through pointers")] [u8; 256]);
 
+impl Debug for Shim {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shim").field("order", &self.order).field("bytes", &self.used()).finish_non_exhaustive()
+    }
+}
+
 impl Shim {
     /// A device of so many bytes, whose threads take turns in this order.
     #[must_use]
     pub fn new(capacity: usize, order: Order) -> Self {
-        Self { order, memory: Vec::new(), capacity, ranks: None }
+        Self { order, memory: Vec::new(), capacity, ranks: None, recording: None, replays: Arc::default() }
+    }
+
+    /// How often something recorded was queued again; it goes on counting.
+    #[must_use]
+    pub fn replays(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.replays)
     }
 
     /// The same device as a rank of a group.
     #[must_use]
     pub fn among(self, ranks: Box<dyn Communicator>) -> Self {
         Self { ranks: Some(ranks), ..self }
+    }
+
+    /// Notes what is queued, while that is recorded.
+    fn note(&mut self, step: impl Fn(&mut Self) -> Result<(), BackendError> + Send + 'static) {
+        if let Some(steps) = &mut self.recording {
+            steps.push(Box::new(step));
+        }
+    }
+
+    /// What a recording cannot hold.
+    fn unrecorded(&self) -> Result<(), BackendError> {
+        match self.recording {
+            Some(_) => Err(BackendError("a recording has no copies from the host or to it".to_owned())),
+            None => Ok(()),
+        }
     }
 
     fn used(&self) -> usize {
@@ -149,6 +193,8 @@ impl Shim {
 }
 
 impl Accelerator for Shim {
+    type Recording = Steps;
+
     fn name(&self) -> String {
         "cpu shim".to_owned()
     }
@@ -174,6 +220,7 @@ impl Accelerator for Shim {
     }
 
     fn write(&mut self, to: Region, bytes: &[u8]) -> Result<(), BackendError> {
+        self.unrecorded()?;
         let to = pointer::<u8>(to, bytes.len())?;
         // SAFETY: regions lie in this shim's memory, which `bytes` cannot.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
@@ -181,6 +228,7 @@ impl Accelerator for Shim {
     }
 
     fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError> {
+        self.unrecorded()?;
         let from = pointer::<u8>(from, bytes.len())?;
         // SAFETY: as for `write`.
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
@@ -188,6 +236,7 @@ impl Accelerator for Shim {
     }
 
     fn copy(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
+        self.note(move |shim| shim.copy(from, to));
         let bytes = to.bytes();
         let (from, to) = (pointer::<u8>(from, bytes)?, pointer::<u8>(to, bytes)?);
         // SAFETY: both lie in this shim's memory.
@@ -198,6 +247,8 @@ impl Accelerator for Shim {
     fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
         let &Product { out, x, weights, bias, rows, n, k, wide, scales } = product;
         product.check()?;
+        let again = *product;
+        self.note(move |shim| shim.multiply(&again));
         let matrix = if scales.is_some() { fp8_values } else { values };
         let (x, weights) = (matrix(x, rows * k)?, matrix(weights, n * k)?);
         let bias = bias.map_or_else(|| Ok(vec![0.0; n]), |bias| values(bias, n))?;
@@ -221,8 +272,23 @@ impl Accelerator for Shim {
         Ok(())
     }
 
-    unsafe fn launch<A: Copy>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
+    unsafe fn launch<A: Copy + Send + 'static>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
+        let again = *launch;
+        // SAFETY: the caller's promise, which is for replays too.
+        self.note(move |shim| unsafe { shim.launch(&again) });
         // SAFETY: the caller's promise.
         Ok(unsafe { Cpu { order: self.order }.launch(launch) }?)
+    }
+
+    fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<Steps, BackendError> {
+        self.recording = Some(Vec::new());
+        let done = work(self);
+        let steps = self.recording.take().unwrap_or_default();
+        done.map(|()| Steps(steps))
+    }
+
+    fn replay(&mut self, recording: &Steps) -> Result<(), BackendError> {
+        self.replays.fetch_add(1, Ordering::Relaxed);
+        recording.0.iter().try_for_each(|step| step(self))
     }
 }
