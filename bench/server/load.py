@@ -4,7 +4,7 @@
 Serves the built-in oracle with room for 16,384 tokens in flight, and puts documents of 64 tokens on it from this machine. It
 wants the machine for itself.
 
-    bench/server/load.py                      # about 14 minutes
+    bench/server/load.py                      # about 18 minutes
     bench/server/load.py --scale 0.02         # a trial, of seconds a phase
     SURPRISAL=path/to/surprisal               # the program; built in release if it is not given
 """
@@ -134,7 +134,7 @@ def main():
         memory.start()
         steady = bench(binary, server, "0.8, Poisson", 600 * scale, "--rate", f"{0.8 * rate:.1f}", "--seed", "2")
         samples = memory.stop()
-        even = bench(binary, server, "0.8, even", 60 * scale, "--rate", f"{0.8 * rate:.1f}", "--even", "--seed", "3")
+        even = bench(binary, server, "0.8, even", 300 * scale, "--rate", f"{0.8 * rate:.1f}", "--even", "--seed", "3")
         many = ["--rate", f"{3 * rate:.1f}", "--connections", "2000", "--seed", "4"]
         three = bench(binary, server, "3 times", 45 * scale, *many)
         last = bench(binary, server, "16 clients, after", 30 * scale, *closed, "--seed", "5")
