@@ -91,14 +91,15 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, way in ways.items():
             runs[name].append(grow(args, *way))
-    rows = [run["rows"] for all in runs.values() for run in all]
+    rows = [run["rows"] for way in runs.values() for run in way]
     assert all(row == rows[0] for row in rows), "estimates differ"
     print("| servers | scored tokens/s | computed tokens | found in a cache | to turns |\n| --- | ---: | ---: | ---: | ---: |")
-    for name, all in runs.items():
-        ratios = sorted(run["rate"] / turns["rate"] for run, turns in zip(all, runs["three, in turns"]))
-        print(f"| {name} | {statistics.median(run['rate'] for run in all):.0f} | {all[0]['computed']:.0f} | {all[0]['hits']:.1%} "
+    for name, way in runs.items():
+        ratios = sorted(run["rate"] / turns["rate"] for run, turns in zip(way, runs["three, in turns"]))
+        print(f"| {name} | {statistics.median(run['rate'] for run in way):.0f} | {way[0]['computed']:.0f} | {way[0]['hits']:.1%} "
               f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |")
-    print(f"{all[0]['scored']:.0f} log-probabilities a run, {args.rounds} rounds, medians; the estimates of all runs are equal to the bit")
+    scored = runs["one server"][0]["scored"]
+    print(f"{scored:.0f} log-probabilities a run, {args.rounds} rounds, medians; the estimates of all runs are equal to the bit")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ async fn an_open_loop_offers_its_rate_for_its_time() {
     let target = discover(&server.url).await;
     let mixed = Workload::Mixed { length: 32, interactive: 0.5, context_length: 8, target_length: 1, prefixes: 2 };
     let options = Options {
-        warm_up: Duration::from_millis(200),
+        warm_up: Duration::from_secs(1),
         duration: Duration::from_secs(1),
         connections: 64,
         ..Options::default()
@@ -156,13 +156,13 @@ async fn trouble_is_counted_by_kind() {
         1 => (Duration::ZERO, "500 Internal Server Error", "it hurts".into()),
         2 => (Duration::ZERO, "200 OK", answer("-1, -2")),
         3 => (Duration::ZERO, "", String::new()),
-        4 => (Duration::from_secs(2), "200 OK", answer("-1")),
+        4 => (Duration::from_secs(6), "200 OK", answer("-1")),
         request if request < 10 => (Duration::ZERO, "200 OK", answer("-1")),
         _ => (Duration::ZERO, "200 OK", answer("-1.5")),
     })
     .await;
     let target = discover(&url).await;
-    let options = Options { timeout: Duration::from_secs(1), repeats: 100, ..exactly(9) };
+    let options = Options { timeout: Duration::from_secs(3), repeats: 100, ..exactly(9) };
     let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Closed { clients: 1 }, &options).await;
     assert_eq!(failures(&outcome), [("bad answer", 1), ("broken connection", 1), ("status 500", 1), ("timeout", 1)]);
     assert!(outcome.failures["status 500"].example.contains("it hurts"));

@@ -59,24 +59,21 @@ pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut Row, shift: f32) -> f32 {
 /// The sum of 32 values.
 #[inline(always)]
 pub(crate) fn sum<S: Simd>(simd: S, row: &Row) -> f32 {
-    reduce(simd, row, |a, b| simd.add_f32s(a, b), |a, b| a + b)
+    let last = halved(simd, row, |a, b| simd.add_f32s(a, b));
+    // Vectors this wide are summed by halves too.
+    if S::F32_LANES >= 8 { simd.reduce_sum_f32s(last) } else { lanes_halved::<S>(last) }
 }
 
 /// The greatest of 32 values.
 #[inline(always)]
 pub(crate) fn max<S: Simd>(simd: S, row: &Row) -> f32 {
-    let greater = |a, b| simd.select_f32s(simd.greater_than_f32s(a, b), a, b);
-    reduce(simd, row, greater, |a, b| if a > b { a } else { b })
+    let last = halved(simd, row, |a, b| simd.select_f32s(simd.greater_than_f32s(a, b), a, b));
+    simd.reduce_max_f32s(last)
 }
 
-/// Halves put together until one value is left: a fixed tree, in vectors until one of them is left.
+/// Halves put together until one vector is left: a fixed tree.
 #[inline(always)]
-fn reduce<S: Simd>(
-    simd: S,
-    row: &Row,
-    join: impl Fn(S::f32s, S::f32s) -> S::f32s,
-    join_one: impl Fn(f32, f32) -> f32,
-) -> f32 {
+fn halved<S: Simd>(simd: S, row: &Row, join: impl Fn(S::f32s, S::f32s) -> S::f32s) -> S::f32s {
     let vectors = S::as_simd_f32s(row).0;
     let mut partial = [simd.splat_f32s(0.0); PANEL];
     partial[..vectors.len()].copy_from_slice(vectors);
@@ -87,12 +84,18 @@ fn reduce<S: Simd>(
         }
         half /= 2;
     }
+    partial[0]
+}
+
+/// The same tree of sums down to one value.
+#[inline(always)]
+fn lanes_halved<S: Simd>(vector: S::f32s) -> f32 {
     let mut lanes = [0.0; PANEL];
-    S::as_mut_simd_f32s(&mut lanes).0[0] = partial[0];
+    S::as_mut_simd_f32s(&mut lanes).0[0] = vector;
     let mut half = S::F32_LANES / 2;
     while half > 0 {
         for i in 0..half {
-            lanes[i] = join_one(lanes[i], lanes[i + half]);
+            lanes[i] += lanes[i + half];
         }
         half /= 2;
     }
