@@ -41,6 +41,8 @@ fn shim() -> Result<(), cc::Error> {
     // Fused multiply-adds would make the shim's sums differ from one compiler to the next.
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").file("cpu/all.cpp").opt_level(2).warnings(false);
+    // Arguments aligned to 128 bytes are passed in another way than by compilers of long ago.
+    build.flag_if_supported("-Wno-psabi");
     build.flag("-fno-strict-aliasing").flag("-ffp-contract=off").try_compile("surprisal_kernels_cpu")
 }
 

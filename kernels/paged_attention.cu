@@ -9,7 +9,8 @@
 // widened to bf16 in shared memory, exactly, and go the same way from there.
 //
 // A thread block takes one head and a tile of queries at consecutive positions from a multiple of the tile's rows; a
-// warp takes 16 of them. Keys go by in tiles, loaded one ahead, with an online softmax (FlashAttention-2) on mma.sync.
+// warp takes 16 of them. Keys go by in tiles, loaded one ahead, with an online softmax (FlashAttention-2) on mma.sync;
+// on sm_90a also on wgmma, the tiles copied by all threads or, a block of the cache at a time, by the copy engine (TMA).
 //
 // Bits. Queries and keys lie in tiles at absolute positions, so the row of position P walks the same tiles in the same
 // company, whatever else is in the batch and however its prompt was cut. Each 512 keys have a softmax of their own;
@@ -31,15 +32,21 @@ struct AttentionArgs {
   int window;   // 0: none
   float scale;  // of the scores
 };
+struct AttentionTmaArgs {
+  AttentionArgs attention;
+  TensorMap keys, values;  // [slots][kv_heads][D], in boxes of 64 columns, 1 head, and a block's slots up to 64
+};
 constexpr int SPLIT = 512;  // keys with a softmax of their own
 constexpr float LOG2_E = 1.4426950408889634f;
 
-template <int D, bool FP8, bool WGMMA>
-__device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
+template <int D, bool FP8, bool WGMMA, bool TMA = false>
+__device__ __forceinline__ void paged_attention(const AttentionArgs& a, const TensorMap* key_map = nullptr,
+                                                const TensorMap* value_map = nullptr) {
   constexpr int WARPS = D > 128 ? 4 : 8, THREADS = WARPS * 32, ROWS = WARPS * 16;
   constexpr int TK = D > 128 ? 32 : 64, CHUNKS = D / 8;  // keys a tile; 16-byte chunks a row
   constexpr int LD = WGMMA ? D : D + 8;                  // padded, or swizzled in slabs of 64 columns
   static_assert(!WGMMA || (!FP8 && D % 64 == 0 && D <= 128), "");
+  static_assert(WGMMA || !TMA, "boxes are swizzled");
   static_assert(SPLIT % TK == 0 && TK % 16 == 0, "a warp's 16 rows end in one tile, and a tile lies in one split");
   constexpr bool FAR = D > 128;  // queries stay in shared memory: registers do not hold them
   constexpr int STAGES = FP8 ? 1 : 2;
@@ -48,6 +55,7 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
   bf16* sq = reinterpret_cast<bf16*>(sum - threadIdx.x + CHUNKS * THREADS);             // [ROWS][LD], if FAR
   char* packed = reinterpret_cast<char*>(sq + (FAR ? ROWS * LD : 0));                   // [keys, values][TK][D], if FP8
   float* shared_scales = reinterpret_cast<float*>(packed + 2 * TK * D);                 // [keys, values][TK], if FP8
+  mbarrier* full = reinterpret_cast<mbarrier*>(sq);                                     // [STAGES], if TMA
 
   const int h = blockIdx.x % a.heads, kvh = h / (a.heads / a.kv_heads);
   const int seq = a.tiles[blockIdx.x / a.heads * 2], tile = a.tiles[blockIdx.x / a.heads * 2 + 1] * ROWS;
@@ -92,23 +100,36 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
   constexpr int SCALES = (2 * TK + THREADS - 1) / THREADS;
   float scales[SCALES];  // FP8: those this thread hands to the others
   auto load = [&](int t0, int stage) {
-    constexpr int BYTES = FP8 ? D : 2 * D;  // of a key; copied 16 at a time; values follow the keys
-    for (int i = threadIdx.x; i < 2 * TK * BYTES / 16; i += THREADS) {
-      const int at = i / (BYTES / 16), c = i % (BYTES / 16) * 16, t = t0 + at % TK;
-      const bool real = t < len;
-      const void* from = at < TK ? a.keys : a.values;
-      bf16* wide = tiles + stage * 2 * TK * LD;
-      if constexpr (WGMMA) wide += at / TK * TK * LD + c / 128 * TK * 64 + at % TK * 64 + (c / 16 % 8 ^ at % 8) * 8;
-      else wide += at * LD + c / 2;
-      char* to = FP8 ? packed + i * 16 : reinterpret_cast<char*>(wide);
-      cp_async_16(to, static_cast<const char*>(from) + (real ? slot_of(t) * BYTES + c : 0), real);
-    }
-    if constexpr (FP8)
-      for (int e = 0; e < SCALES; e++) {
-        const int i = threadIdx.x + e * THREADS, t = t0 + i % TK;
-        if (i < 2 * TK) scales[e] = t < len ? (i < TK ? a.key_scales : a.value_scales)[slot_of(t)] : 0.f;
+    if constexpr (TMA) {  // one thread asks for the blocks that hold a key
+      if (threadIdx.x != 0) return;
+      const int rows = min(a.block_size, TK), blocks = (min(t0 + TK, len) - t0 + rows - 1) / rows;
+      mbarrier_expect(full + stage, blocks * rows * D * 4);
+      for (int column = 0; column < D; column += 64)
+        for (int t = t0; t < t0 + blocks * rows; t += rows) {
+          const int slot = (table[t >> shift] << shift) + (t & (a.block_size - 1));
+          bf16* to = tiles + stage * 2 * TK * LD + column * TK + (t - t0) * 64;
+          tma_load(to, key_map, full + stage, column, kvh, slot);
+          tma_load(to + TK * LD, value_map, full + stage, column, kvh, slot);
+        }
+    } else {
+      constexpr int BYTES = FP8 ? D : 2 * D;  // of a key; copied 16 at a time; values follow the keys
+      for (int i = threadIdx.x; i < 2 * TK * BYTES / 16; i += THREADS) {
+        const int at = i / (BYTES / 16), c = i % (BYTES / 16) * 16, t = t0 + at % TK;
+        const bool real = t < len;
+        const void* from = at < TK ? a.keys : a.values;
+        bf16* wide = tiles + stage * 2 * TK * LD;
+        if constexpr (WGMMA) wide += at / TK * TK * LD + c / 128 * TK * 64 + at % TK * 64 + (c / 16 % 8 ^ at % 8) * 8;
+        else wide += at * LD + c / 2;
+        char* to = FP8 ? packed + i * 16 : reinterpret_cast<char*>(wide);
+        cp_async_16(to, static_cast<const char*>(from) + (real ? slot_of(t) * BYTES + c : 0), real);
       }
-    cp_async_commit();
+      if constexpr (FP8)
+        for (int e = 0; e < SCALES; e++) {
+          const int i = threadIdx.x + e * THREADS, t = t0 + i % TK;
+          if (i < 2 * TK) scales[e] = t < len ? (i < TK ? a.key_scales : a.value_scales)[slot_of(t)] : 0.f;
+        }
+      cp_async_commit();
+    }
   };
   auto widen = [&]() {  // FP8: the bytes this thread copied, to bf16; exact, as scales are powers of two
     for (int i = threadIdx.x; i < 2 * TK * D / 16; i += THREADS) {
@@ -134,14 +155,29 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a) {
     o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0.f;
     sum[n * THREADS] = make_float4(0.f, 0.f, 0.f, 0.f);
   }
+  if constexpr (TMA) {
+    if (threadIdx.x < STAGES) mbarrier_init(full + threadIdx.x);
+    __syncthreads();  // barriers are there
+  }
   load(begin, 0);
   for (int t0 = begin, stage = 0; t0 < end; t0 += TK, stage ^= 1) {
-    cp_async_wait<0>();
-    if constexpr (WGMMA) wgmma_shared_written();
+    if constexpr (TMA) mbarrier_wait(full + stage, (t0 - begin) / TK / STAGES & 1);
+    else cp_async_wait<0>();
+    if constexpr (WGMMA && !TMA) wgmma_shared_written();
     if constexpr (FP8)
       for (int e = 0; e < SCALES; e++)
         if (threadIdx.x + e * THREADS < 2 * TK) shared_scales[threadIdx.x + e * THREADS] = scales[e];
     __syncthreads();  // this tile is there, and no one reads the one before it any more
+    if constexpr (TMA)
+      if (t0 + TK > len) {  // values of no key: whatever they are, times a weight of 0
+        for (int i = threadIdx.x; i < (t0 + TK - len) * (D / 8); i += THREADS) {
+          const int at = len - t0 + i / (D / 8), c = i % (D / 8);
+          bf16* to = tiles + (stage * 2 + 1) * TK * LD + c / 8 * TK * 64 + at * 64 + c % 8 * 8;
+          *reinterpret_cast<uint4*>(to) = make_uint4(0, 0, 0, 0);
+        }
+        wgmma_shared_written();
+        __syncthreads();  // they are zeros
+      }
     if constexpr (FP8) widen();
     if (t0 + TK < end) load(t0 + TK, stage ^ 1);
     if constexpr (FP8) __syncthreads();  // this tile is widened
@@ -285,3 +321,11 @@ PAGED_ATTENTION(128, paged_attention_fp8, true, false)
 PAGED_ATTENTION(256, paged_attention_fp8, true, false)
 PAGED_ATTENTION(64, paged_attention_wgmma, false, true)
 PAGED_ATTENTION(128, paged_attention_wgmma, false, true)
+#define PAGED_ATTENTION_TMA(D)                                                             \
+  extern "C" __global__ void __launch_bounds__(256, 1)                                     \
+      paged_attention_wgmma_tma_d##D(const __grid_constant__ AttentionTmaArgs a) {         \
+    paged_attention<D, false, true, true>(a.attention, &a.keys, &a.values);                \
+  }                                                                                        \
+  CUDACPU_KERNEL(paged_attention_wgmma_tma_d##D);
+PAGED_ATTENTION_TMA(64)
+PAGED_ATTENTION_TMA(128)

@@ -131,6 +131,33 @@ __device__ __forceinline__ void wgmma_k16(float (&d)[16][4], const uint32_t (&a)
         "+f"(d[15][3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED ? 1 : 0));
 }
+// ------------------------------------------------------------------ Hopper's copy engine (TMA): boxes of a tensor that
+// the host described (cuTensorMapEncodeTiled), swizzled as wgmma reads them. A barrier in shared memory counts the bytes.
+struct __align__(128) TensorMap {
+  uint64_t opaque[16];
+};
+typedef uint64_t mbarrier;
+__device__ __forceinline__ void mbarrier_init(mbarrier* b) {  // a phase is one arrival, and the bytes it says
+  WGMMA_ASM("mbarrier.init.shared::cta.b64 [%0],1;\n fence.mbarrier_init.release.cluster;\n" ::"r"(smem_addr(b))
+            : "memory");
+}
+__device__ __forceinline__ void mbarrier_expect(mbarrier* b, uint32_t bytes) {
+  WGMMA_ASM("mbarrier.arrive.expect_tx.shared::cta.b64 _,[%0],%1;\n" ::"r"(smem_addr(b)), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void mbarrier_wait(mbarrier* b, uint32_t parity) {  // until a phase of this parity is over
+  WGMMA_ASM(
+      "{\n.reg .pred over;\nagain: mbarrier.try_wait.parity.shared::cta.b64 over,[%0],%1;\n@over bra done;\nbra "
+      "again;\ndone:\n}\n" ::"r"(smem_addr(b)),
+      "r"(parity)
+      : "memory");
+}
+__device__ __forceinline__ void tma_load(void* dst, const TensorMap* map, mbarrier* b, int x, int y, int z) {
+  WGMMA_ASM(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0],[%1,{%3,%4,%5}],[%2];\n" ::"r"(
+          smem_addr(dst)),
+      "l"(map), "r"(smem_addr(b)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
 #else
 #include "cpu/cuda_cpu.h"
 #endif

@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cxx=${CXX:-g++}
-common=(-std=c++17 -fno-strict-aliasing -w -g1)
+common=(-std=c++17 -fno-strict-aliasing -w -Wno-psabi -g1)
 asan=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
 tsan=(-fsanitize=thread)
 # ThreadSanitizer needs a predictable address space.
@@ -80,6 +80,12 @@ for kernel in paged_attention paged_decode; do
     plant "a tile used before it is widened" $kernel threads $kernel.cu '/this tile is widened/d'
     plant "a tile overwritten too early" $kernel threads $kernel.cu 's|load(t0 + TK, stage ^ 1)|load(t0 + TK, stage)|'
 done
+plant "a forgotten wait for the copy engine" paged_attention address paged_attention.cu 's|mbarrier_wait(full + stage,.*|{}|'
+plant "a box of another stage" paged_attention address paged_attention.cu 's|tiles + stage \* 2 \* TK \* LD + column|tiles + column|'
+plant "a block too many" paged_attention address paged_attention.cu 's|(min(t0 + TK, len) - t0 + rows - 1) / rows|TK / rows|'
+plant "bytes that never come" paged_attention address paged_attention.cu 's|mbarrier_expect(full + stage, blocks|mbarrier_expect(full + stage, 2 * blocks|'
+plant "values of no key" paged_attention address paged_attention.cu 's|if (t0 + TK > len) {|if (t0 > len) {|'
+plant "barriers used before they are there" paged_attention threads paged_attention.cu '/barriers are there/d'
 plant "a key too many" paged_attention address paged_attention.cu 's|real = t < len;|real = t < len + 1;|'
 plant "a query too many" paged_attention address paged_attention.cu 's|real1 = p1 >= past \&\& p1 < len|real1 = true|'
 plant "a key too many" paged_decode address paged_decode.cu 's|real = t <= p;|real = t <= p + 1;|'

@@ -64,6 +64,26 @@ extern "C" __global__ void __launch_bounds__(1024) wrapper_convert(const Wrapper
 }
 CUDACPU_KERNEL(wrapper_convert);
 
+// A warp on sm_90a: out [16][32] is a box of 16 rows, 64 columns from column 64 on, of head 1, from slot `slot` on, as it lies.
+struct WrapperTmaArgs {
+  uint32_t* out;
+  int slot;
+  TensorMap map;
+};
+extern "C" __global__ void __launch_bounds__(32) wrapper_tma_wgmma(const __grid_constant__ WrapperTmaArgs w) {
+  DYN_SHARED(uint32_t, box);
+  mbarrier* full = reinterpret_cast<mbarrier*>(box + 16 * 32);
+  if (threadIdx.x == 0) {
+    mbarrier_init(full);
+    mbarrier_expect(full, 16 * 128);
+    tma_load(box, &w.map, full, 64, 1, w.slot);
+  }
+  __syncthreads();
+  mbarrier_wait(full, 0);
+  for (int i = threadIdx.x; i < 16 * 32; i += 32) w.out[i] = box[i];
+}
+CUDACPU_KERNEL(wrapper_tma_wgmma);
+
 // Four warps on sm_90a: x [128][4 + 24 * 4] is a and d of each thread, tile [64][128] is b; out [128][24][4]: to the first
 // 8 accumulators a b^T was added, b 64 rows of columns 80 to 95; to the others a b, b rows 32 to 47 of all columns.
 extern "C" __global__ void __launch_bounds__(128) wrapper_wgmma(const WrapperArgs w) {

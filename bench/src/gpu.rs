@@ -10,8 +10,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use surprisal_engine::BackendError;
 use surprisal_engine::cuda::{Accelerator, Product, ROW_TILE, Region, Scales};
-use surprisal_kernels::Address;
 use surprisal_kernels::attention::{PagedAttention, query_tiles};
+use surprisal_kernels::{Address, Launch};
 use surprisal_model::quantise_rows;
 
 /// Tokens a block of the cache.
@@ -313,16 +313,18 @@ pub fn timings<A: Accelerator>(
     if fp8 {
         return Ok(timings);
     }
-    let (timing, bits) = attention(device, sizes.heads, tokens, repeats, false)?;
+    let (timing, bits) = attention(device, sizes.heads, tokens, repeats, "mma.sync")?;
     timings.push(timing);
-    match attention(device, sizes.heads, tokens, repeats, true) {
-        Ok((mut timing, own)) => {
-            let differ = own.chunks(2).zip(bits.chunks(2)).filter(|(own, bits)| own != bits).count();
-            timing.name += &format!(" ({differ} of {} values have other bits than mma.sync's)", bits.len() / 2);
-            timings.push(timing);
+    for kernel in ["wgmma", "wgmma and TMA"] {
+        match attention(device, sizes.heads, tokens, repeats, kernel) {
+            Ok((mut timing, own)) => {
+                let differ = own.chunks(2).zip(bits.chunks(2)).filter(|(own, bits)| own != bits).count();
+                timing.name += &format!(" ({differ} of {} values have other bits than mma.sync's)", bits.len() / 2);
+                timings.push(timing);
+            }
+            // Only Hopper has these.
+            Err(error) => eprintln!("attention by {kernel} is skipped: {error}"),
         }
-        // Only Hopper has these.
-        Err(error) => eprintln!("attention by wgmma is skipped: {error}"),
     }
     Ok(timings)
 }
@@ -333,7 +335,7 @@ fn attention<A: Accelerator>(
     (heads, kv_heads): (u32, u32),
     tokens: usize,
     repeats: u32,
-    wgmma: bool,
+    kernel: &str,
 ) -> Result<(Timing, Vec<u8>), BackendError> {
     let blocks = tokens.div_ceil(BLOCK as usize);
     let (width, cached) = (tokens * heads as usize * 128, blocks * BLOCK as usize * kv_heads as usize * 128);
@@ -364,14 +366,30 @@ fn attention<A: Accelerator>(
         scale: 128f32.sqrt().recip(),
     };
     let count = tiles.len() as u32;
-    let launch = if wgmma { args.launch_wgmma(128, count)? } else { args.launch(128, count)? };
-    // SAFETY: every region holds what its matrix takes, tables and tiles index what is there, and all live as long as the
-    // device.
-    let milliseconds = time(device, out, repeats, |device| unsafe { device.launch(&launch) })?;
+    let milliseconds = match kernel {
+        "mma.sync" => launched(device, out, repeats, &args.launch(128, count)?)?,
+        "wgmma" => launched(device, out, repeats, &args.launch_wgmma(128, count)?)?,
+        _ => {
+            let [keys, values] = [args.keys, args.values].map(|cache| args.view(cache, 128, blocks as u32));
+            let maps = [device.tensor_map(&keys)?, device.tensor_map(&values)?];
+            launched(device, out, repeats, &args.launch_tma(128, count, maps)?)?
+        }
+    };
     // Two products of half a square, since it is causal.
     let operations = 2.0 * 128.0 * f64::from(heads) * (tokens as f64).powi(2);
-    let name = format!("attention by {}, T = {tokens}, head 128", if wgmma { "wgmma" } else { "mma.sync" });
+    let name = format!("attention by {kernel}, T = {tokens}, head 128");
     let mut bits = vec![0; width * 2];
     device.read(out, &mut bits)?;
     Ok((Timing { name, milliseconds, teraflops: 1e-9 * operations / milliseconds }, bits))
+}
+
+/// Milliseconds of a launch of attention.
+fn launched<A: Accelerator, T: Copy + Send + 'static>(
+    device: &mut A,
+    out: Region,
+    repeats: u32,
+    launch: &Launch<T>,
+) -> Result<f64, BackendError> {
+    // SAFETY: every region holds what its matrix takes, tables and tiles index what is there, and all live as long as the device.
+    time(device, out, repeats, |device| unsafe { device.launch(launch) })
 }

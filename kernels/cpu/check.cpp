@@ -264,8 +264,21 @@ static size_t tile_bytes(int keys, int d, bool fp8) {
 }
 #ifdef CHECK_paged_attention
 #include "../paged_attention.cu"
-static void check_prefill_of(int d, void (*kernel)(AttentionArgs), int window, bool fp8 = false) {
-  check("paged_attention " + std::to_string(d) +
+static void start(Result& r, void (*kernel)(AttentionArgs), unsigned blocks, unsigned threads, size_t shared,
+                  AttentionArgs a, Paged&, int) {
+  r.run(kernel, blocks, threads, shared, a);
+}
+static void start(Result& r, void (*kernel)(AttentionTmaArgs), unsigned blocks, unsigned threads, size_t shared,
+                  AttentionArgs a, Paged& kv, int d) {
+  auto map = [&](Buf<bf16>& cache) {
+    const uint64_t row = kv.kv_heads * d;
+    return TensorMap{(uint64_t)(bf16*)cache, (uint64_t)d, (uint64_t)kv.kv_heads, cache.n / row, (uint64_t)kv.block};
+  };
+  r.run(kernel, blocks, threads, shared + 16, AttentionTmaArgs{a, map(kv.keys), map(kv.cached)});
+}
+template <class A>
+static void check_prefill_of(int d, void (*kernel)(A), int window, bool fp8 = false) {
+  check("paged_attention " + std::to_string(d) + (std::is_same<A, AttentionArgs>::value ? "" : " by tma") +
             (fp8      ? " fp8"
              : window ? " windowed"
                       : ""),
@@ -283,9 +296,10 @@ static void check_prefill_of(int d, void (*kernel)(AttentionArgs), int window, b
           auto q = values(starts[3] * heads * d, 2), out = nans(starts[3] * heads * d);
           const int threads = rows * 2, tk = d > 128 ? 32 : 64;
           const size_t shared = tile_bytes(tk, d, fp8) + d / 8 * threads * 16 + (d > 128 ? rows * (d + 8) * 2 : 0);
-          r.run(kernel, n * heads, threads, shared,
+          start(r, kernel, n * heads, threads, shared,
                 AttentionArgs{out, q, kv.keys, kv.cached, kv.key_scales, kv.value_scales, kv.table, kv.contexts, starts,
-                              tiles, kv.width, kv.block, heads, kv_heads, window, 0.125f});
+                              tiles, kv.width, kv.block, heads, kv_heads, window, 0.125f},
+                kv, d);
           r.out(out);
         });
 }
@@ -300,6 +314,8 @@ static void check_paged_attention() {
   check_prefill_of(256, paged_attention_fp8_d256, 0, true);
   check_prefill_of(64, paged_attention_wgmma_d64, 0);
   check_prefill_of(128, paged_attention_wgmma_d128, 70);
+  check_prefill_of(64, paged_attention_wgmma_tma_d64, 70);
+  check_prefill_of(128, paged_attention_wgmma_tma_d128, 0);
 }
 #endif
 #ifdef CHECK_paged_decode

@@ -228,3 +228,38 @@ inline void cp_async_wait() {
   t.ncp -= n;
   t.ncpg -= k;
 }
+// The copy engine's boxes come when their barrier is waited for, so that a forgotten wait reads the 0xff fill
+struct alignas(128) TensorMap {
+  uint64_t base, columns, heads, slots, rows;
+};
+typedef uint64_t mbarrier;
+inline void mbarrier_init(mbarrier* b) { cudacpu::barrier_init(b); }
+inline void mbarrier_expect(mbarrier* b, uint32_t bytes) {
+  CC_TSAN(__tsan_release(b);)
+  cudacpu::barrier_expect(b, bytes);
+}
+inline void mbarrier_wait(mbarrier* b, uint32_t parity, CC_LINE) {
+  for (int spins = 0; !cudacpu::phase_is_over(b, parity); spins++) {
+    if (!cudacpu::all_boxes_are_queued(b)) {
+      cudacpu::let_others_run(spins, line);
+      continue;
+    }
+    for (cudacpu::Box box; cudacpu::take_box(b, box);)
+      for (unsigned i = 0; i < box.rows * 8; i++) {
+        const uintptr_t to = (uintptr_t)box.dst + i * 16;
+        *(uint4*)(to ^ (to >> 7 & 7) << 4) = *(const uint4*)(box.src + i / 8 * box.pitch + i % 8 * 16);
+      }
+    cudacpu::end_phase(b);
+    CC_TSAN(__tsan_release(b);)
+  }
+  CC_TSAN(__tsan_acquire(b);)
+}
+inline void tma_load(void* dst, const TensorMap* map, mbarrier* b, int x, int y, int z) {
+  if ((uintptr_t)dst & 1023) cudacpu::fail("a box that does not begin at a multiple of 1024", cudacpu::T);
+  if (x < 0 || y < 0 || z < 0 || x + 64 > (int64_t)map->columns || y >= (int64_t)map->heads ||
+      z + map->rows > map->slots)
+    return cudacpu::fail("a box outside its tensor", cudacpu::T);
+  const size_t pitch = map->columns * map->heads * 2;
+  const char* src = (const char*)map->base + z * pitch + (y * map->columns + x) * 2;
+  cudacpu::push_box({b, (char*)dst, src, pitch, (unsigned)map->rows});
+}

@@ -106,7 +106,19 @@ struct Thread {
   Copy cp[256];
   unsigned ncp, cpg[8], ncpg;
 };
-constexpr int NCOLL = 34, NSH = 32;
+struct Barrier {  // in shared memory, whose bytes the copy engine counts
+  const void* at;
+  unsigned parity, arrived;
+  size_t expected;
+};
+struct Box {  // what the copy engine was told to fetch, 128 bytes a row
+  const void* barrier;
+  char* dst;
+  const char* src;
+  size_t pitch;
+  unsigned rows;
+};
+constexpr int NCOLL = 34, NSH = 32, NBARRIERS = 8, NBOXES = 64;
 struct Launch {
   dim3 grid, block;
   size_t dyn_bytes, stack;
@@ -118,6 +130,9 @@ struct Launch {
     const void* key;
     void* p;
   } sh[NSH];
+  Barrier barriers[NBARRIERS];
+  Box boxes[NBOXES];
+  unsigned nbarriers, nboxes;
   void (*body)(void*);
   void* arg;
   void *main_sp, *main_fake, *main_tsan;
@@ -261,6 +276,57 @@ CC_RT unsigned ballot(unsigned mask, int p, int line) {
   return r;
 }
 
+// ------------------------------------------------------------------ barriers of the copy engine
+CC_RT Barrier& barrier_at(const void* at) {
+  for (unsigned i = 0; i < L->nbarriers; i++)
+    if (L->barriers[i].at == at) return L->barriers[i];
+  fail("a barrier that was not initialised", T);
+  if (L->nbarriers == NBARRIERS) abort();
+  return L->barriers[L->nbarriers++] = {at, 0, 0, 0};
+}
+CC_RT void barrier_init(const void* at) {
+  if (L->nbarriers == NBARRIERS) abort();
+  L->barriers[L->nbarriers++] = {at, 0, 0, 0};
+}
+CC_RT void barrier_expect(const void* at, size_t bytes) {
+  Barrier& b = barrier_at(at);
+  if (b.arrived++) fail("a barrier's phase has two arrivals", T);
+  b.expected += bytes;
+}
+CC_RT void push_box(Box box) {
+  barrier_at(box.barrier);
+  if (L->nboxes == NBOXES) abort();
+  L->boxes[L->nboxes++] = box;
+}
+CC_RT bool take_box(const void* at, Box& box) {
+  for (unsigned i = 0; i < L->nboxes; i++)
+    if (L->boxes[i].barrier == at) {
+      box = L->boxes[i];
+      L->boxes[i] = L->boxes[--L->nboxes];
+      return true;
+    }
+  return false;
+}
+CC_RT bool phase_is_over(const void* at, unsigned parity) { return barrier_at(at).parity != parity; }
+CC_RT bool all_boxes_are_queued(const void* at) {
+  Barrier& b = barrier_at(at);
+  size_t bytes = 0;
+  for (unsigned i = 0; i < L->nboxes; i++)
+    if (L->boxes[i].barrier == at) bytes += L->boxes[i].rows * 128;
+  return b.arrived && bytes == b.expected;
+}
+CC_RT void end_phase(const void* at) {
+  Barrier& b = barrier_at(at);
+  b.parity ^= 1;
+  b.arrived = 0;
+  b.expected = 0;
+}
+CC_RT void let_others_run(int spins, int line) {
+  T->line = line;
+  if (spins > 1 << 14) fail("a barrier whose bytes never come", T);
+  to_main(false);
+}
+
 // ------------------------------------------------------------------ shared memory: heap, exact size, 0xff-filled,
 // fresh per block
 CC_RT void* fresh(size_t n) {
@@ -292,6 +358,7 @@ CC_RT void run_block(dim3 bid, uint64_t& rng, std::vector<void*>& keep) {
   (void)keep;
   l.bar_gen = 0;
   l.nsh = 0;
+  l.nbarriers = l.nboxes = 0;
   l.dyn = l.dyn_bytes ? fresh(l.dyn_bytes) : nullptr;
   CC_TSAN(__tsan_release(&l.start);)
   for (unsigned i = 0; i < n; i++) {

@@ -2,13 +2,16 @@
 
 use crate::error::check;
 use crate::rows::{by_head_size, check_rows, check_scales};
-use crate::{Address, Error, Launch};
+use crate::{Address, CacheView, Error, Launch, TensorMap};
 
 /// Keys with a softmax of their own; splits lie at multiples of it.
 pub const SPLIT: u32 = 512;
 
 /// Query heads that may share a KV head in decode: the rows of a tensor core's tile.
 pub const LARGEST_GROUP: u32 = 16;
+
+/// Bytes of a barrier in shared memory.
+const BARRIER: u32 = 8;
 
 /// Keys a tile of the kernels.
 fn tile_keys(head_size: u32) -> u32 {
@@ -116,6 +119,40 @@ impl PagedAttention {
         let shared = 4 * tile_keys(head_size) * head_size * 2 + sums(head_size);
         Ok(Launch { kernel, grid, block, shared, args })
     }
+
+    /// The same with tiles that the copy engine (TMA) fetches, block by block: it has the bits of [`launch_wgmma`](Self::launch_wgmma).
+    /// The maps are of [`view`](Self::view)s of the keys and of the values.
+    ///
+    /// # Errors
+    ///
+    /// As [`launch_wgmma`](Self::launch_wgmma).
+    pub fn launch_tma(
+        self,
+        head_size: u32,
+        tiles: u32,
+        [keys, values]: [TensorMap; 2],
+    ) -> Result<Launch<PagedAttentionTma>, Error> {
+        let Launch { grid, block, shared, args, .. } = self.launch_wgmma(head_size, tiles)?;
+        let kernel = if head_size == 64 { "paged_attention_wgmma_tma_d64" } else { "paged_attention_wgmma_tma_d128" };
+        let args = PagedAttentionTma { attention: args, keys, values };
+        Ok(Launch { kernel, grid, block, shared: shared + 2 * BARRIER, args })
+    }
+
+    /// The keys or the values as [`launch_tma`](Self::launch_tma) needs them mapped, of so many blocks.
+    #[must_use]
+    pub fn view(&self, cache: Address, head_size: u32, blocks: u32) -> CacheView {
+        let Self { block_size, kv_heads, .. } = *self;
+        CacheView { cache, slots: blocks * block_size, kv_heads, head_size, rows: block_size.min(tile_keys(head_size)) }
+    }
+}
+
+/// The parameter of [`PagedAttention::launch_tma`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PagedAttentionTma {
+    attention: PagedAttention,
+    keys: TensorMap,
+    values: TensorMap,
 }
 
 /// Queries a tile of [`PagedAttention`] for a head size.

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 
-use crate::{Device, Error, Launch};
+use crate::{CacheView, Device, Error, Launch, TensorMap};
 
 /// In which order the threads of a block take their turns: bits must not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,14 @@ unsafe extern "C" {
 }
 
 impl Device for Cpu {
+    fn tensor_map(&self, view: &CacheView) -> Result<TensorMap, Error> {
+        let &CacheView { cache, slots, kv_heads, head_size, rows } = view;
+        let mut words = [0; 16];
+        words[0] = cache.get();
+        words[1..5].copy_from_slice(&[head_size, kv_heads, slots, rows].map(u64::from));
+        Ok(TensorMap(words))
+    }
+
     unsafe fn launch<A: Copy>(&self, launch: &Launch<A>) -> Result<(), Error> {
         let failed = |reason: String| Error::Launch { kernel: launch.kernel.to_owned(), reason };
         let name = CString::new(launch.kernel).map_err(|error| failed(error.to_string()))?;

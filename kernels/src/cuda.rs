@@ -12,7 +12,7 @@ use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 
-use crate::{Device, Error, FATBINS, Launch, SOURCES, Source, nvrtc};
+use crate::{CacheView, Device, Error, FATBINS, Launch, SOURCES, Source, TensorMap, nvrtc};
 
 /// The oldest driver that is asked for anything, as it counts versions: CUDA 12.0.
 const OLDEST_DRIVER: i32 = 12_000;
@@ -106,6 +106,40 @@ impl Module {
 }
 
 impl Device for Module {
+    fn tensor_map(&self, view: &CacheView) -> Result<TensorMap, Error> {
+        use sys::{
+            CUtensorMapDataType_enum as Type, CUtensorMapFloatOOBfill_enum as Fill,
+            CUtensorMapInterleave_enum as Interleave, CUtensorMapL2promotion_enum as Promotion,
+            CUtensorMapSwizzle_enum as Swizzle,
+        };
+        let &CacheView { cache, slots, kv_heads, head_size, rows } = view;
+        let failed = |error| Error::Launch { kernel: "a tensor map".to_owned(), reason: format!("{error:?}") };
+        self.stream.context().bind_to_thread().map_err(failed)?;
+        let sizes = [head_size, kv_heads, slots].map(u64::from);
+        let strides = [2 * sizes[0], 2 * sizes[0] * sizes[1]];
+        let (fetched, steps) = ([64, 1, rows], [1; 3]);
+        let mut map = TensorMap([0; 16]);
+        // SAFETY: the driver writes 128 bytes, aligned as it asks, and reads arrays of the lengths of a tensor of three dimensions.
+        let status = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                (&raw mut map).cast(),
+                Type::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                3,
+                cache.get() as usize as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                fetched.as_ptr(),
+                steps.as_ptr(),
+                Interleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                Promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                Fill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        status.result().map_err(failed)?;
+        Ok(map)
+    }
+
     unsafe fn launch<A: Copy>(&self, launch: &Launch<A>) -> Result<(), Error> {
         let failed = |reason: String| Error::Launch { kernel: launch.kernel.to_owned(), reason };
         let function = self.functions.get(launch.kernel).ok_or_else(|| failed("there is no such kernel".to_owned()))?;

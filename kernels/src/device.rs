@@ -53,8 +53,35 @@ pub struct Launch<A> {
     pub args: A,
 }
 
+/// A cache of keys or of values in bf16, `[slots][kv_heads][head_size]`, for a device's copy engine (TMA).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheView {
+    /// Where it begins, a multiple of 16.
+    pub cache: Address,
+    /// Slots of all blocks.
+    pub slots: u32,
+    /// Heads of a slot.
+    pub kv_heads: u32,
+    /// Columns of a head, a multiple of 64.
+    pub head_size: u32,
+    /// Slots that are fetched at a time: a block's, at most 64.
+    pub rows: u32,
+}
+
+/// A view in a device's own words: `CUtensorMap` on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(128))]
+pub struct TensorMap(pub(crate) [u64; 16]);
+
 /// Something that runs kernels.
 pub trait Device {
+    /// Describes a cache to the device's copy engine.
+    ///
+    /// # Errors
+    ///
+    /// The device has none, or does not take the view.
+    fn tensor_map(&self, view: &CacheView) -> Result<TensorMap, Error>;
+
     /// Runs a launch, or puts it in the device's queue.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub mod logprobs;
 pub mod nvrtc;
 pub mod rows;
 
-pub use device::{Address, Device, Launch};
+pub use device::{Address, CacheView, Device, Launch, TensorMap};
 pub use error::Error;
 
 /// What every kernel includes.
@@ -71,7 +71,9 @@ pub const SOURCES: &[Source] = &[
         "paged_attention_fp8_d128",
         "paged_attention_fp8_d256",
         "paged_attention_wgmma_d64",
-        "paged_attention_wgmma_d128"
+        "paged_attention_wgmma_d128",
+        "paged_attention_wgmma_tma_d64",
+        "paged_attention_wgmma_tma_d128"
     ),
     source!(
         "paged_decode",
@@ -90,7 +92,15 @@ pub const SOURCES: &[Source] = &[
     source!("silu_mul", "silu_mul"),
     // For tests, which have the shim.
     #[cfg(feature = "shim")]
-    source!("wrappers", "wrapper_mma", "wrapper_ldmatrix", "wrapper_reduce", "wrapper_convert", "wrapper_wgmma"),
+    source!(
+        "wrappers",
+        "wrapper_mma",
+        "wrapper_ldmatrix",
+        "wrapper_reduce",
+        "wrapper_convert",
+        "wrapper_tma_wgmma",
+        "wrapper_wgmma"
+    ),
 ];
 
 /// The kernels' images by file, for sm_80, sm_90a and sm_100; empty if there was no nvcc when this was built.

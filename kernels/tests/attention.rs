@@ -10,10 +10,10 @@ use std::ops::Range;
 use half::bf16;
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
-use support::{Buffer, ORDERS, ULP, bits, e4m3, has_wgmma, on_gpu, random, rng, run, worst};
+use support::{Buffer, ORDERS, ULP, bits, e4m3, has_wgmma, on_gpu, random, rng, run, tensor_map, worst};
+use surprisal_kernels::Address;
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace, query_tiles};
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::{Address, Error, Launch};
 
 /// A model's attention, and endless random texts to run it on; texts agree with text 0 on the first `shared` positions.
 #[derive(Clone, Debug)]
@@ -38,7 +38,12 @@ struct World {
 type Chunk = (usize, Range<usize>);
 
 /// Which of the prefill kernels.
-type Launcher = fn(PagedAttention, u32, u32) -> Result<Launch<PagedAttention>, Error>;
+#[derive(Clone, Copy, Debug)]
+enum Kernel {
+    Mma,
+    Wgmma,
+    Tma,
+}
 
 /// Of a cache, what the kernels read, and the scales of FP8.
 type Stored = (Buffer<u8>, Buffer<f32>);
@@ -135,10 +140,10 @@ impl World {
 
     /// Each chunk's output: `[positions][heads][head_size]`.
     fn prefill(&self, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
-        self.prefill_by(PagedAttention::launch, chunks, order)
+        self.prefill_by(Kernel::Mma, chunks, order)
     }
 
-    fn prefill_by(&self, launch: Launcher, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
+    fn prefill_by(&self, kernel: Kernel, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
         let ([keys, values], table, width) = self.paged(chunks);
         let q = Buffer::of(&self.queries(chunks));
         let mut out = Buffer::full(q.values().len(), bf16::NAN);
@@ -169,7 +174,16 @@ impl World {
             window: self.window as u32,
             scale: self.scale(),
         };
-        run(order, launch(args, self.head_size as u32, tiles.len() as u32));
+        let (head_size, count) = (self.head_size as u32, tiles.len() as u32);
+        match kernel {
+            Kernel::Mma => run(order, args.launch(head_size, count)),
+            Kernel::Wgmma => run(order, args.launch_wgmma(head_size, count)),
+            Kernel::Tma => {
+                let blocks = keys.0.values().len() / (2 * self.block * self.kv_heads * self.head_size);
+                let map = |cache: Address| tensor_map(&args.view(cache, head_size, blocks as u32));
+                run(order, args.launch_tma(head_size, count, [map(args.keys), map(args.values)]));
+            }
+        }
         let (out, row) = (out.values(), self.heads * self.head_size);
         starts.windows(2).map(|w| out[w[0] as usize * row..w[1] as usize * row].to_vec()).collect()
     }
@@ -322,17 +336,18 @@ proptest! {
         }
     }
 
-    /// What the shim computes for both is the same; how a GPU rounds inside an instruction is its own affair.
+    /// What the shim computes for both is the same; how a GPU rounds inside an instruction is its own affair. How tiles come changes
+    /// nothing on either.
     #[test]
     fn wgmma_computes_what_mma_does(world in worlds(), texts in texts(), fragile in any::<bool>()) {
         let cancel = if fragile { 32 } else { 0 };
         let world = World { head_size: if world.head_size < 128 { 64 } else { 128 }, cancel, ..world };
         let chunks = tails(&texts);
         if !has_wgmma() { return Ok(()); }
-        let out = world.prefill_by(PagedAttention::launch_wgmma, &chunks, Order::Forward);
-        for order in ORDERS {
-            let again = world.prefill_by(PagedAttention::launch_wgmma, &chunks, order);
-            prop_assert!(all_bits(&again) == all_bits(&out), "{:?}", order);
+        let out = world.prefill_by(Kernel::Wgmma, &chunks, Order::Forward);
+        for (kernel, order) in [Kernel::Wgmma, Kernel::Tma].into_iter().flat_map(|kernel| ORDERS.map(|order| (kernel, order))) {
+            let again = world.prefill_by(kernel, &chunks, order);
+            prop_assert!(all_bits(&again) == all_bits(&out), "{:?}, {:?}", kernel, order);
         }
         if !on_gpu() {
             prop_assert!(all_bits(&out) == all_bits(&world.prefill(&chunks, Order::Forward)));

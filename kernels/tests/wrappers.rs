@@ -6,9 +6,9 @@ mod support;
 
 use half::bf16;
 use rand::RngExt;
-use support::{Buffer, ORDERS, e4m3, has_wgmma, random, rng, run};
+use support::{Buffer, ORDERS, e4m3, has_wgmma, random, rng, run, tensor_map};
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::{Address, Launch};
+use surprisal_kernels::{Address, CacheView, Launch, TensorMap};
 
 /// The parameter of every wrapper's kernel.
 #[derive(Clone, Copy)]
@@ -209,6 +209,37 @@ fn wgmma_reads_swizzled_tiles_both_ways() {
             };
             let terms = (0..16).map(|k| (a[row * 16 + k].to_f64(), b(k).to_f64()));
             check(got, d[row * 192 + column].to_f32(), terms, is_whole, &format!("row {row}, column {column}"));
+        }
+    }
+}
+
+/// The parameter of the copy engine's wrapper.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct TmaArgs {
+    out: Address,
+    slot: i32,
+    map: TensorMap,
+}
+
+#[test]
+fn the_copy_engine_swizzles_boxes() {
+    if !has_wgmma() {
+        return;
+    }
+    // Words that say where they are from: of 48 slots with 3 heads of 128 columns, two columns each.
+    let cache: Vec<u32> = (0..48 * 3 * 64).collect();
+    let cached = Buffer::of(&cache);
+    let map = tensor_map(&CacheView { cache: cached.address(), slots: 48, kv_heads: 3, head_size: 128, rows: 16 });
+    for (order, slot) in ORDERS.into_iter().zip([0usize, 16, 32]) {
+        let mut out = Buffer::full(16 * 32, u32::MAX);
+        let args = TmaArgs { out: out.address_mut(), slot: slot as i32, map };
+        let shared = 16 * 128 + 8;
+        run(order, Ok(Launch { kernel: "wrapper_tma_wgmma", grid: [1, 1, 1], block: 32, shared, args }));
+        for (at, got) in out.values().into_iter().enumerate() {
+            let (row, chunk, word) = (at / 32, at % 32 / 4, at % 4);
+            let column = 32 + (chunk ^ (row % 8)) * 4 + word;
+            assert_eq!(got as usize, ((slot + row) * 3 + 1) * 64 + column, "row {row}, chunk {chunk}, word {word}");
         }
     }
 }

@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, RngSeed};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_kernels::cpu::{Cpu, Order};
-use surprisal_kernels::{Address, Device, Error, Launch};
+use surprisal_kernels::{Address, CacheView, Device, Error, Launch, TensorMap};
 
 /// Bits must not depend on these.
 pub const ORDERS: [Order; 3] = [Order::Forward, Order::Reverse, Order::Random(7)];
@@ -158,6 +158,15 @@ pub fn has_wgmma() -> bool {
         return module.arch() == "sm_90a";
     }
     true
+}
+
+/// A cache in the words of the device that runs the tests.
+pub fn tensor_map(view: &CacheView) -> TensorMap {
+    #[cfg(feature = "cuda")]
+    if let Some(module) = gpu::module() {
+        return module.tensor_map(view).unwrap();
+    }
+    Cpu { order: Order::Forward }.tensor_map(view).unwrap()
 }
 
 /// Runs a launch whose addresses are of live buffers of the lengths its shape asks for; on a GPU in the order it likes.

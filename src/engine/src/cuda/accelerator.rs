@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use surprisal_kernels::{Address, Launch};
+use surprisal_kernels::{Address, CacheView, Launch, TensorMap};
 
 use super::collective::Collective;
 use crate::backend::BackendError;
@@ -214,6 +214,13 @@ pub trait Accelerator: Collective + Send + 'static {
     ///
     /// As [`surprisal_kernels::Device::launch`], as long as the launch may be [replayed](Self::replay).
     unsafe fn launch<A: Copy + Send + 'static>(&mut self, launch: &Launch<A>) -> Result<(), BackendError>;
+
+    /// Describes a cache to the device's copy engine.
+    ///
+    /// # Errors
+    ///
+    /// As [`surprisal_kernels::Device::tensor_map`].
+    fn tensor_map(&self, view: &CacheView) -> Result<TensorMap, BackendError>;
 
     /// Queues what `work` queues, and remembers it: launches, products and copies on the device, none to it or from it.
     ///

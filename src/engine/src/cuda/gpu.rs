@@ -11,7 +11,7 @@ use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUgraphExec, CUgraphInst
 use cudarc::driver::{CudaContext, DriverError, result};
 use surprisal_kernels::cuda::{Module, context, driver_version};
 use surprisal_kernels::rows::Fp8Scale;
-use surprisal_kernels::{Address, Device, Launch};
+use surprisal_kernels::{Address, CacheView, Device, Launch, TensorMap};
 
 use super::accelerator::{Accelerator, Product, Region, Scales};
 use super::collective::Collective;
@@ -277,6 +277,10 @@ impl Accelerator for Gpu {
     unsafe fn launch<A: Copy + Send + 'static>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
         // SAFETY: the caller's promise; the module queues on the stream that everything else is in.
         Ok(unsafe { self.module.launch(launch) }?)
+    }
+
+    fn tensor_map(&self, view: &CacheView) -> Result<TensorMap, BackendError> {
+        Ok(self.module.tensor_map(view)?)
     }
 
     fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<Graph, BackendError> {

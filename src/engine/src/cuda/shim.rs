@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use surprisal_kernels::cpu::{Cpu, Order};
-use surprisal_kernels::{Device, Launch};
+use surprisal_kernels::{CacheView, Device, Launch, TensorMap};
 
 use super::accelerator::{Accelerator, Product, Region, Scales};
 use super::collective::Collective;
@@ -278,6 +278,10 @@ impl Accelerator for Shim {
         self.note(move |shim| unsafe { shim.launch(&again) });
         // SAFETY: the caller's promise.
         Ok(unsafe { Cpu { order: self.order }.launch(launch) }?)
+    }
+
+    fn tensor_map(&self, view: &CacheView) -> Result<TensorMap, BackendError> {
+        Ok(Cpu { order: self.order }.tensor_map(view)?)
     }
 
     fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<Steps, BackendError> {
