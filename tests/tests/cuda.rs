@@ -275,7 +275,11 @@ proptest! {
 
 #[tokio::main]
 async fn write(engine: &Engine, query: &Query, generation: &Generation) -> Vec<Token> {
-    let mut events = engine.generate(query.clone(), generation.clone());
+    written(engine, query.clone(), generation.clone()).await
+}
+
+async fn written(engine: &Engine, query: Query, generation: Generation) -> Vec<Token> {
+    let mut events = engine.generate(query, generation);
     let mut tokens = Vec::new();
     while let Some(event) = events.recv().await {
         if let Event::Token(token) = event.unwrap() {
@@ -379,16 +383,7 @@ async fn write_all(engine: &Engine, prompts: &[Vec<u32>], lengths: &[usize]) -> 
     let write = |(prompt, &max_tokens): (&Vec<u32>, &usize)| {
         let generation =
             Generation { max_tokens, sampling: Sampling::GREEDY, stop: Vec::new(), extras: Extras::default() };
-        let mut events = engine.generate(Query::new(prompt.clone(), 1), generation);
-        async move {
-            let mut tokens = Vec::new();
-            while let Some(event) = events.recv().await {
-                if let Event::Token(token) = event.unwrap() {
-                    tokens.push(token);
-                }
-            }
-            tokens
-        }
+        written(engine, Query::new(prompt.clone(), 1), generation)
     };
     join_all(prompts.iter().zip(lengths).map(write)).await
 }
