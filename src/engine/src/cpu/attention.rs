@@ -126,8 +126,8 @@ impl WithSimd for WriteBlock<'_> {
     }
 }
 
-/// Attention of all rows; keys and values of the same rows are in the cache already.
-pub(crate) fn attend(arch: Arch, inputs: &Inputs<'_>, kv: &LayerKv) -> Panels {
+/// Attention of all rows, to `out`; keys and values of the same rows are in the cache already.
+pub(crate) fn attend(arch: Arch, inputs: &Inputs<'_>, kv: &LayerKv, out: &mut Panels) {
     let shape = inputs.shape;
     let tiles = tiles(inputs.chunks);
     // Head by head, so that a prefix that many chunks share stays in the core's cache.
@@ -138,7 +138,7 @@ pub(crate) fn attend(arch: Arch, inputs: &Inputs<'_>, kv: &LayerKv) -> Panels {
             arch.dispatch(Task { inputs, spans, kv, kv_head })
         })
         .collect();
-    let mut out = Panels::zeros(inputs.qkv.rows(), shape.heads * shape.head_panels);
+    out.reshape(inputs.qkv.rows(), shape.heads * shape.head_panels);
     out.panels_mut().enumerate().for_each(|(panel, out)| {
         let group_panels = shape.group() * shape.head_panels;
         let outputs = &outputs[panel / group_panels * tiles.len()..][..tiles.len()];
@@ -150,7 +150,6 @@ pub(crate) fn attend(arch: Arch, inputs: &Inputs<'_>, kv: &LayerKv) -> Panels {
             }
         }
     });
-    out
 }
 
 /// Consecutive rows of one chunk in a tile.

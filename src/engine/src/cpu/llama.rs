@@ -39,6 +39,15 @@ struct Linear {
 /// Values that ranks add up at a time, for each of a rank's terms.
 const SUM_VALUES: usize = 1 << 20;
 
+/// Room for a layer's activations, kept from pass to pass: no pass waits for the memory's pages.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    normed: Panels,
+    /// Queries, keys and values; then the MLP's gates, and what they let through.
+    wide: Panels,
+    attended: Panels,
+}
+
 /// The other ranks of a group, if the model is divided.
 pub(crate) type Ranks = Option<Box<dyn Communicator>>;
 
@@ -153,6 +162,7 @@ impl Llama {
         &self,
         batch: &ForwardBatch,
         kv: &mut [LayerKv],
+        scratch: &mut Scratch,
         ranks: &mut Ranks,
     ) -> Result<Panels, RankLost> {
         let mut x = self.embed(&batch.tokens);
@@ -163,15 +173,23 @@ impl Llama {
         }
         let angles = self.rope.angles(&batch.chunks);
         for (layer, kv) in self.layers.iter().zip(kv) {
-            self.attention(layer, batch, &angles, kv, &mut x, ranks)?;
-            self.mlp(layer, &mut x, ranks)?;
+            let attended = self.attended(layer, batch, &angles, kv, &x, scratch);
+            layer.output.add(self.compute, attended, &mut x, ranks)?;
+            let gated = self.gated(layer, &x, scratch);
+            layer.down.add(self.compute, gated, &mut x, ranks)?;
         }
         Ok(x)
     }
 
     /// The last norm: from the residual stream to what the head reads.
     pub(crate) fn last_norm(&self, x: &Panels) -> Panels {
-        math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, &self.norm)
+        let mut normed = Panels::default();
+        self.rms_norm(x, &self.norm, &mut normed);
+        normed
+    }
+
+    fn rms_norm(&self, x: &Panels, weight: &[Row], out: &mut Panels) {
+        math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, weight, out);
     }
 
     fn embed(&self, tokens: &[u32]) -> Panels {
@@ -186,42 +204,43 @@ impl Llama {
         x
     }
 
-    fn attention(
+    /// What the layer's heads make of `x`, if the rank has any of them.
+    fn attended<'a>(
         &self,
         layer: &Layer,
         batch: &ForwardBatch,
         angles: &Angles,
         kv: &mut LayerKv,
-        x: &mut Panels,
-        ranks: &mut Ranks,
-    ) -> Result<(), RankLost> {
-        let attended = (self.shape.heads > 0).then(|| self.attended(layer, batch, angles, kv, x));
-        layer.output.add(self.compute, attended.as_ref(), x, ranks)
-    }
-
-    fn attended(&self, layer: &Layer, batch: &ForwardBatch, angles: &Angles, kv: &mut LayerKv, x: &Panels) -> Panels {
-        let normed = math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, &layer.attention_norm);
-        let mut qkv = Panels::zeros(x.rows(), layer.qkv.weights.panels());
-        layer.qkv.apply(self.compute, &normed, &mut qkv, Write::Set);
+        x: &Panels,
+        scratch: &'a mut Scratch,
+    ) -> Option<&'a Panels> {
+        if self.shape.heads == 0 {
+            return None;
+        }
+        let Scratch { normed, wide: qkv, attended } = scratch;
+        self.rms_norm(x, &layer.attention_norm, normed);
+        qkv.reshape(x.rows(), layer.qkv.weights.panels());
+        layer.qkv.apply(self.compute, normed, qkv, Write::Set);
         let norms = layer.head_norms.as_ref();
-        let inputs = Inputs { shape: &self.shape, norms, angles, qkv: &qkv, chunks: &batch.chunks };
+        let inputs = Inputs { shape: &self.shape, norms, angles, qkv, chunks: &batch.chunks };
         attention::write_kv(self.compute.arch, &inputs, kv);
-        attention::attend(self.compute.arch, &inputs, kv)
+        attention::attend(self.compute.arch, &inputs, kv, attended);
+        Some(attended)
     }
 
-    fn mlp(&self, layer: &Layer, x: &mut Panels, ranks: &mut Ranks) -> Result<(), RankLost> {
-        let gated = (self.mlp_panels > 0).then(|| self.gated(layer, x));
-        layer.down.add(self.compute, gated.as_ref(), x, ranks)
-    }
-
-    fn gated(&self, layer: &Layer, x: &Panels) -> Panels {
-        let normed = math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, &layer.mlp_norm);
-        let mut gate_up = Panels::zeros(x.rows(), layer.gate_up.weights.panels());
-        layer.gate_up.apply(self.compute, &normed, &mut gate_up, Write::Set);
-        let (gate, up) = gate_up.split_mut(self.mlp_panels);
+    /// What the MLP's gates let through of `x`, if the rank has any of them.
+    fn gated<'a>(&self, layer: &Layer, x: &Panels, scratch: &'a mut Scratch) -> Option<&'a Panels> {
+        if self.mlp_panels == 0 {
+            return None;
+        }
+        let Scratch { normed, wide, .. } = scratch;
+        self.rms_norm(x, &layer.mlp_norm, normed);
+        wide.reshape(x.rows(), layer.gate_up.weights.panels());
+        layer.gate_up.apply(self.compute, normed, wide, Write::Set);
+        let (gate, up) = wide.split_mut(self.mlp_panels);
         math::silu_mul(self.compute.arch, gate, up);
-        gate_up.truncate(self.mlp_panels);
-        gate_up
+        wide.truncate(self.mlp_panels);
+        Some(wide)
     }
 }
 

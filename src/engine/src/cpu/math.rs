@@ -124,17 +124,16 @@ pub(crate) fn silu_mul(arch: Arch, gate: &mut [Row], up: &[Row]) {
 }
 
 /// RMSNorm (Zhang and Sennrich, 2019): `x / sqrt(mean(x^2) + eps) * weight` for each row; the mean over `columns` values in f64.
-pub(crate) fn rms_norm(arch: Arch, x: &Panels, columns: usize, eps: f64, weight: &[Row]) -> Panels {
+pub(crate) fn rms_norm(arch: Arch, x: &Panels, columns: usize, eps: f64, weight: &[Row], out: &mut Panels) {
     let scales: Vec<f32> = (0..x.rows())
         .into_par_iter()
         .with_min_len(16)
         .map(|row| arch.dispatch(RmsScale { x, row, columns, eps }))
         .collect();
-    let mut out = Panels::zeros(x.rows(), x.panels());
+    out.reshape(x.rows(), x.panels());
     out.panels_mut()
         .enumerate()
         .for_each(|(p, out)| arch.dispatch(Normalise { x: x.panel(p), scales: &scales, weight: &weight[p], out }));
-    out
 }
 
 /// RMSNorm of one head's vector, in place; `columns` of it are real.
@@ -257,7 +256,8 @@ mod tests {
                 x.row_mut(k / 32, m)[k % 32] = (m * 40 + k) as f32 * 0.01 - 0.3;
             }
         }
-        let y = rms_norm(Arch::new(), &x, 40, 1e-5, &[[2.0; 32]; 2]);
+        let mut y = Panels::default();
+        rms_norm(Arch::new(), &x, 40, 1e-5, &[[2.0; 32]; 2], &mut y);
         for m in 0..3 {
             let mean: f64 = (0..40).map(|k| f64::from(x.row(k / 32, m)[k % 32]).powi(2)).sum::<f64>() / 40.0;
             for k in 0..40 {

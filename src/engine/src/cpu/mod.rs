@@ -9,6 +9,7 @@ mod llama;
 mod math;
 mod matrix;
 mod panels;
+mod pool;
 mod probe;
 mod rope;
 mod sums;
@@ -26,9 +27,10 @@ use crate::part::{GROUP_TOKENS, Part};
 use head::Head;
 pub use instructions::Instructions;
 use kv::{HiddenStore, LayerKv};
-use llama::{Llama, Ranks};
+use llama::{Llama, Ranks, Scratch};
 use matrix::Compute;
 use panels::{PANEL, Panels, panels_for};
+use pool::Pool;
 pub use probe::Probe;
 pub use weights::WeightType;
 
@@ -138,7 +140,8 @@ pub struct CpuBackend {
     hidden: HiddenStore,
     limits: Limits,
     fingerprint: String,
-    pool: rayon::ThreadPool,
+    scratch: Scratch,
+    pool: Pool,
 }
 
 impl CpuBackend {
@@ -182,11 +185,7 @@ impl CpuBackend {
             return Err(LoadError::CacheTooSmall { bytes: config.cache_bytes, block });
         }
         let max_length = model_config.max_positions.min(config.max_length.unwrap_or(usize::MAX));
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(part.threads(config.threads))
-            .thread_name(move |i| format!("surprisal-cpu-{}-{i}", part.rank))
-            .build()
-            .map_err(|error| LoadError::Threads(error.to_string()))?;
+        let pool = Pool::new(part.threads(config.threads), format!("surprisal-cpu-{}", part.rank))?;
         let lacking = || LoadError::Instructions(config.instructions);
         let compute = config.instructions.compute(config.activations).ok_or_else(lacking)?;
         let stored = if checkpoint.is_bf16() { WeightType::Bf16 } else { WeightType::F32 };
@@ -207,6 +206,7 @@ impl CpuBackend {
             limits: Limits { vocab_size: model_config.vocab_size, max_length, blocks },
             fingerprint: format!("{hash}-{numerics}"),
             model,
+            scratch: Scratch::default(),
             pool,
         })
     }
@@ -219,7 +219,7 @@ impl CpuBackend {
     /// The device in words.
     pub fn device(&self) -> String {
         let bits = self.compute.arch.dispatch(matrix::VectorBits);
-        format!("cpu, {} threads, {bits}-bit vectors", self.pool.current_num_threads())
+        format!("cpu, {} threads, {bits}-bit vectors", self.pool.threads())
     }
 }
 
@@ -249,13 +249,13 @@ impl Backend for CpuBackend {
 
 impl CpuBackend {
     fn computed(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, RankLost> {
-        let Self { compute, model, ranks, kv, hidden, limits, pool, .. } = self;
-        pool.install(|| {
+        let Self { compute, model, ranks, kv, hidden, limits, scratch, pool, .. } = self;
+        pool.pass(|| {
             for copy in &batch.copies {
                 kv.iter_mut().for_each(|layer| layer.copy(copy));
                 hidden.copy(copy);
             }
-            let x = model.forward(batch, kv, ranks)?;
+            let x = model.forward(batch, kv, scratch, ranks)?;
             let (normed, place) = needed_rows(model, batch, &x);
             let inputs = head_inputs(batch, hidden, &normed, &place);
             for &(row, block) in &batch.keep {

@@ -16,16 +16,23 @@ pub(crate) fn panels_for(columns: usize) -> usize {
 }
 
 /// `rows` x (panels * 32) values, panel by panel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Panels {
     rows: usize,
     panels: usize,
+    /// At least these.
     data: Vec<Row>,
 }
 
 impl Panels {
     pub(crate) fn zeros(rows: usize, panels: usize) -> Self {
         Self { rows, panels, data: vec![[0.0; PANEL]; rows * panels] }
+    }
+
+    /// Makes it `rows` rows of `panels` panels, whose values mean nothing. What it has of memory it keeps.
+    pub(crate) fn reshape(&mut self, rows: usize, panels: usize) {
+        (self.rows, self.panels) = (rows, panels);
+        self.data.resize(self.data.len().max(rows * panels), [0.0; PANEL]);
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -43,7 +50,7 @@ impl Panels {
 
     /// All rows of all panels.
     pub(crate) fn all(&self) -> &[Row] {
-        &self.data
+        &self.data[..self.rows * self.panels]
     }
 
     /// The values of some panels.
@@ -51,17 +58,18 @@ impl Panels {
         self.data[panels.start * self.rows..panels.end * self.rows].as_flattened_mut()
     }
 
-    pub(crate) fn into_values(self) -> Vec<f32> {
+    pub(crate) fn into_values(mut self) -> Vec<f32> {
+        self.data.truncate(self.rows * self.panels);
         self.data.into_flattened()
     }
 
     /// The first panels, apart from the rest.
     pub(crate) fn split_mut(&mut self, panels: usize) -> (&mut [Row], &mut [Row]) {
-        self.data.split_at_mut(panels * self.rows)
+        self.data[..self.rows * self.panels].split_at_mut(panels * self.rows)
     }
 
     pub(crate) fn panels_mut(&mut self) -> rayon::slice::ChunksMut<'_, Row> {
-        self.data.par_chunks_mut(self.rows.max(1))
+        self.data[..self.rows * self.panels].par_chunks_mut(self.rows.max(1))
     }
 
     pub(crate) fn row(&self, panel: usize, row: usize) -> &Row {
@@ -74,8 +82,7 @@ impl Panels {
 
     /// Keeps the first `panels` panels.
     pub(crate) fn truncate(&mut self, panels: usize) {
-        self.panels = panels;
-        self.data.truncate(panels * self.rows);
+        self.panels = self.panels.min(panels);
     }
 
     /// The given rows, in the given order.

@@ -7,6 +7,7 @@ use super::head::{self, Head};
 use super::kv::LayerKv;
 use super::matrix::{Compute, Write, multiply};
 use super::panels::{PANEL, Panels, panels_for};
+use super::pool::Pool;
 use super::rope::{Angles, Rope};
 use super::weights::{WeightType, Weights};
 use super::{Activations, Instructions, LoadError, math};
@@ -15,7 +16,7 @@ use crate::scorer::Extras;
 
 /// One kernel and its operands.
 pub struct Probe {
-    pool: rayon::ThreadPool,
+    pool: Pool,
     operations: f64,
     kernel: Box<dyn FnMut() + Send>,
 }
@@ -32,8 +33,7 @@ impl Probe {
     }
 
     fn new(operations: usize, kernel: impl FnMut() + Send + 'static) -> Result<Self, LoadError> {
-        let failed = |error: rayon::ThreadPoolBuildError| LoadError::Threads(error.to_string());
-        let pool = rayon::ThreadPoolBuilder::new().build().map_err(failed)?;
+        let pool = Pool::new(0, "surprisal-probe".to_owned())?;
         Ok(Self { pool, operations: operations as f64, kernel: Box::new(kernel) })
     }
 
@@ -82,11 +82,12 @@ impl Probe {
         let chunk = Chunk { rows: 0..rows, start: length - rows, blocks: ids };
         let angles = Angles::still(rows, head_dim);
         let qkv = filled(rows, (heads + 2 * kv_heads) * head_panels * PANEL);
+        let mut out = Panels::default();
         let pairs = rows * (length - rows) + rows * (rows + 1) / 2;
         Self::new(4 * pairs * heads * head_dim, move || {
             let inputs =
                 Inputs { shape: &shape, norms: None, angles: &angles, qkv: &qkv, chunks: std::slice::from_ref(&chunk) };
-            attention::attend(arch, &inputs, &kv);
+            attention::attend(arch, &inputs, &kv, &mut out);
         })
     }
 
@@ -143,9 +144,10 @@ impl Probe {
     pub fn elementwise(rows: usize, columns: usize) -> Result<Self, LoadError> {
         let arch = best(Activations::F32)?.arch;
         let x = filled(rows, columns);
-        let (mut gate, weight) = (x.clone(), x.all()[..panels_for(columns)].to_vec());
+        let (mut gate, mut normed) = (x.clone(), Panels::default());
+        let weight = x.all()[..panels_for(columns)].to_vec();
         Self::new(0, move || {
-            let normed = math::rms_norm(arch, &x, columns, 1e-5, &weight);
+            math::rms_norm(arch, &x, columns, 1e-5, &weight, &mut normed);
             let panels = gate.panels();
             math::silu_mul(arch, gate.split_mut(panels).0, normed.all());
         })
