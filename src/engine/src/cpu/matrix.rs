@@ -203,9 +203,12 @@ fn columns<'a, S: Simd, const MR: usize, const NV: usize>(
             tile::<S, 4, NV>(simd, |p| &a(p)[row..], w, &mut out[row..], column, write);
             row += 4;
         }
-        while row < out.len() {
-            tile::<S, 1, NV>(simd, |p| &a(p)[row..], w, &mut out[row..], column, write);
-            row += 1;
+        // What is left is one tile too: a single row waits for its own sum at each step.
+        match out.len() - row {
+            3 => tile::<S, 3, NV>(simd, |p| &a(p)[row..], w, &mut out[row..], column, write),
+            2 => tile::<S, 2, NV>(simd, |p| &a(p)[row..], w, &mut out[row..], column, write),
+            1 => tile::<S, 1, NV>(simd, |p| &a(p)[row..], w, &mut out[row..], column, write),
+            _ => {}
         }
     }
 }
