@@ -4,17 +4,19 @@
 Serves the built-in oracle with room for 16,384 tokens in flight, and puts documents of 64 tokens on it from this machine. It
 wants the machine for itself.
 
-    bench/server/load.py                      # about 18 minutes
+    bench/server/load.py                      # about 19 minutes
     bench/server/load.py --scale 0.02         # a trial, of seconds a phase
     SURPRISAL=path/to/surprisal               # the program; built in release if it is not given
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ import urllib.request
 ROOM = 16384  # tokens in flight
 WORKLOAD = ["--workload", "documents", "--length", "64"]
 SAMPLE = 5.0  # seconds between samples of memory
+ROUNDS = 3  # of three times the capacity, each between two measurements of the capacity
 
 
 def program():
@@ -90,16 +93,41 @@ class Memory(threading.Thread):
         return self.samples
 
 
+class Middle(threading.Thread):
+    """Tokens a second that the server scores in the middle of a phase: what was refused comes back after its end, at no such rate."""
+
+    def __init__(self, server, seconds):
+        super().__init__(daemon=True)
+        self.server, self.seconds, self.rate = server, seconds, 0.0
+
+    def run(self):
+        time.sleep(0.3 * self.seconds)
+        began, before = time.monotonic(), self.server.metric("scored_tokens_total")
+        time.sleep(0.6 * self.seconds)
+        self.rate = (self.server.metric("scored_tokens_total") - before) / (time.monotonic() - began)
+
+
+def stolen():
+    """Seconds that the machine's host took from its cores for others, and all of them."""
+    fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return fields[7], sum(fields)
+
+
 def bench(binary, server, name, seconds, *more):
-    """One phase; its outcome, and how many cores the server and the generator had of it."""
+    """One phase; its outcome, how many cores the server and the generator had of it, and what the machine's host took."""
     command = [binary, "bench", "--url", server.url, *WORKLOAD, "--duration", f"{seconds:.1f}", "--json", *more]
-    before, began, own = server.cpu(), time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, began, own, host = server.cpu(), time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN), stolen()
+    middle = Middle(server, seconds)
+    middle.start()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+    middle.join()
     elapsed, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     outcome = json.loads(done.stdout)["outcomes"][0]
     outcome["name"] = name
     outcome["server_cores"] = (server.cpu() - before) / elapsed
     outcome["own_cores"] = (after.ru_utime + after.ru_stime - own.ru_utime - own.ru_stime) / elapsed
+    taken, all_time = (now - then for now, then in zip(stolen(), host))
+    outcome["stolen"], outcome["middle"] = taken / all_time, middle.rate
     print(f"{name}: {outcome['requests_per_second']:.1f} requests/s", file=sys.stderr)
     return outcome
 
@@ -110,10 +138,10 @@ def row(outcome, capacity):
     failed = sum(kind["count"] for name, kind in outcome["failures"].items() if name != "never sent")
     repeats = outcome["repeats"]
     return (
-        f"| {outcome['name']} | {outcome['requests_per_second']:.1f} /s | {outcome['requests_per_second'] / capacity:.2f} "
+        f"| {outcome['name']} | {outcome['requests_per_second']:.1f} /s | {outcome['middle']:.0f} | {outcome['middle'] / capacity:.2f} "
         f"| {latency['p50']:.0f} ms | {latency['p99']:.0f} ms | {latency['p99'] / latency['p50']:.1f} "
         f"| {outcome['refused']:,} | {failed:,} | {repeats['same']} of {repeats['asked']} "
-        f"| {outcome['server_cores']:.2f} + {outcome['own_cores']:.2f} |"
+        f"| {outcome['server_cores']:.2f} + {outcome['own_cores']:.2f} | {outcome['stolen']:.1%} |"
     )
 
 
@@ -126,32 +154,38 @@ def main():
     binary = program()
     load = f"{os.getloadavg()[0]:.1f}"
     with tempfile.TemporaryDirectory() as folder, Server(binary, pathlib.Path(folder)) as server:
-        closed = ["--clients", "16"]
-        first = bench(binary, server, "16 clients, before", 30 * scale, *closed)
-        rate = first["requests_per_second"]
         # Seeds differ, so that no phase finds another one's answers in the cache.
+        seeds = (["--seed", str(seed)] for seed in itertools.count(1))
+        closed = lambda: bench(binary, server, "16 clients", 30 * scale, "--clients", "16", *next(seeds))
+        first = closed()
+        rate = first["requests_per_second"]
+        steady = ["--rate", f"{0.8 * rate:.1f}"]
         memory = Memory(server)
         memory.start()
-        steady = bench(binary, server, "0.8, Poisson", 600 * scale, "--rate", f"{0.8 * rate:.1f}", "--seed", "2")
+        even = bench(binary, server, "0.8, even", 600 * scale, *steady, "--even", *next(seeds))
         samples = memory.stop()
-        even = bench(binary, server, "0.8, even", 300 * scale, "--rate", f"{0.8 * rate:.1f}", "--even", "--seed", "3")
-        many = ["--rate", f"{3 * rate:.1f}", "--connections", "2000", "--seed", "4"]
-        three = bench(binary, server, "3 times", 45 * scale, *many)
-        last = bench(binary, server, "16 clients, after", 30 * scale, *closed, "--seed", "5")
+        poisson = bench(binary, server, "0.8, Poisson", 240 * scale, *steady, *next(seeds))
+        many = ["--rate", f"{3 * rate:.1f}", "--connections", "2000"]
+        turns = [closed()]
+        for _ in range(ROUNDS):
+            turns += [bench(binary, server, "3 times", 30 * scale, *many, *next(seeds)), closed()]
         time.sleep(1)
         held = {name: server.metric(name) for name in ("admitted_tokens", "num_requests_running", "kv_cache_usage_perc")}
 
-    capacity = (first["requests_per_second"] + last["requests_per_second"]) / 2
+    scored = [turn["middle"] for turn in turns]
+    capacity = statistics.median([first["middle"], *scored[::2]])
+    kept = sorted(2 * three / (before + after) for before, three, after in zip(scored[::2], scored[1::2], scored[2::2]))
     print(f"load average before: {load}\n")
-    print("| load | answered | to capacity | p50 | p99 | p99/p50 | refused | failed | same bits | cores: server + generator |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for outcome in (first, steady, even, three, last):
+    print("| load | answered | tokens/s in the middle | to capacity | p50 | p99 | p99/p50 | refused | failed | same bits | cores: server + generator | host took |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for outcome in (first, even, poisson, *turns):
         print(row(outcome, capacity))
+    print(f"\nkept at 3 times: {statistics.median(kept):.2f} ({kept[0]:.2f} to {kept[-1]:.2f}) of what was taken before and after")
     if len(samples) >= 10:
         # What a server needs it has taken after a tenth of the time.
         tenth = len(samples) // 10
         early, late = (sum(part) / len(part) for part in (samples[tenth : 2 * tenth], samples[-tenth:]))
-        print(f"\nresident at 0.8: {early:.1f} MB in the second tenth, {late:.1f} MB in the last ({late / early - 1:+.1%})")
+        print(f"resident at 0.8: {early:.1f} MB in the second tenth, {late:.1f} MB in the last ({late / early - 1:+.1%})")
     print("held at the end: " + ", ".join(f"{name} {value:.0f}" for name, value in held.items()))
 
 
