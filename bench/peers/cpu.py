@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Times surprisal beside transformers and llama.cpp on one random Llama, alternately in one run, on this machine's CPU.
+"""Times surprisal beside transformers, llama.cpp and vLLM on one random Llama, alternately in one run, on this machine's CPU.
 
     cargo build --release -p surprisal && cargo run --release -p surprisal-bench --bin random_llama -- /tmp/random-llama
     python3 bench/peers/cpu.py target/release/surprisal /tmp/random-llama --out /tmp/peers
 
 Makes a virtual environment in --out and installs torch, transformers, llama-cpp-python, gguf and matplotlib there (--here takes this
-Python's own instead). The checkpoint is exported to each engine in each weight type; before anything is timed, all of a type must
+Python's own instead). vLLM's CPU build has a torch of its own: it is timed where --vllm names its program, and wants the libraries
+of --vllm-preload (as LD_PRELOAD takes them: tcmalloc, Intel's OpenMP). The checkpoint is exported to each engine in each weight type; before anything is timed, all of a type must
 agree. Every round scores fresh random tokens with each engine in turn, so no cache helps and no engine has a quieter machine.
 Peers get what is best for them: SDPA or flash attention, all cores, log-probabilities without a copy of the logits kept.
 """
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 import venv
 from pathlib import Path
@@ -157,6 +159,53 @@ class LlamaCpp:
         self.api.llama_model_free(self.model)
 
 
+class Vllm:
+    """vLLM's server, every core computing and none kept for its HTTP, compiled before anything is timed."""
+
+    name = "vllm"
+    PORT = 8089
+    url = f"http://127.0.0.1:{PORT}"
+    DTYPES = {"f32": "float32", "bf16": "bfloat16"}
+    cores = os.cpu_count()
+    ENVIRONMENT = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}", "OMP_NUM_THREADS": str(cores),
+                   "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
+    program, preload = None, None
+
+    def __init__(self, _binary: str, folder: Path, kind: str, out: Path):
+        if not self.program:
+            raise LookupError("no program given (--vllm)")
+        if kind not in self.DTYPES:
+            raise LookupError(f"no {kind} on the CPU")
+        self.model = str(folder)
+        command = [self.program, "serve", self.model, "--dtype", self.DTYPES[kind], "--port", str(self.PORT), "--max-model-len", "8193"]
+        preload = {"LD_PRELOAD": self.preload} if self.preload else {}
+        with (out / "vllm.log").open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self.ENVIRONMENT | preload)
+        wait(self.process, self.url + "/health")
+
+    def score(self, batch):
+        asked = {"model": self.model, "prompt": batch, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        request = urllib.request.Request(self.url + "/v1/completions", json.dumps(asked).encode(), {"content-type": "application/json"})
+        with urllib.request.urlopen(request) as response:
+            choices = sorted(json.load(response)["choices"], key=lambda choice: choice["index"])
+        return [[place[str(token)]["logprob"] for token, place in zip(row[1:], choice["prompt_logprobs"][1:])]
+                for row, choice in zip(batch, choices)]
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def wait(process: subprocess.Popen, url: str) -> None:
+    """Until the server answers there."""
+    while process.poll() is None:
+        try:
+            return urllib.request.urlopen(url).close()
+        except urllib.error.URLError:
+            time.sleep(0.2)
+    raise SystemExit(f"{process.args[0]} ended, with {process.returncode}")
+
+
 def quiet():
     import llama_cpp
     return llama_cpp.llama_log_callback(lambda *_: None)
@@ -269,6 +318,8 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--out", type=Path, default=Path("peers"))
     parser.add_argument("--here", action="store_true", help="use this Python's packages")
+    parser.add_argument("--vllm", help="its program")
+    parser.add_argument("--vllm-preload", help="libraries it wants")
     parser.add_argument("--types", default="f32,bf16,int8")
     parser.add_argument("--lengths", default="128,512,2048,8192")
     parser.add_argument("--batches", default="1,8")
@@ -287,6 +338,7 @@ def main() -> None:
     from importlib.metadata import version
     global QUIET
     QUIET = quiet()
+    Vllm.program, Vllm.preload = args.vllm, args.vllm_preload
     vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
     shapes = [(length, size) for length in map(int, args.lengths.split(",")) for size in map(int, args.batches.split(","))]
     shapes = [(length, size) for length, size in shapes if length * size <= args.most]
@@ -295,7 +347,7 @@ def main() -> None:
     rows = []
     for kind in args.types.split(","):
         engines = []
-        for make in (Surprisal, Transformers, LlamaCpp):
+        for make in (Surprisal, Transformers, LlamaCpp, Vllm):
             try:
                 engines.append(make(args.binary, args.model, kind, args.out))
             except LookupError as error:
