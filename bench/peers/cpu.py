@@ -6,9 +6,10 @@
 
 Makes a virtual environment in --out and installs torch, transformers, llama-cpp-python, gguf and matplotlib there (--here takes this
 Python's own instead). vLLM's CPU build has a torch of its own: it is timed where --vllm names its program, and wants the libraries
-of --vllm-preload (as LD_PRELOAD takes them: tcmalloc, Intel's OpenMP). The checkpoint is exported to each engine in each weight type; before anything is timed, all of a type must
-agree. Every round scores fresh random tokens with each engine in turn, so no cache helps and no engine has a quieter machine.
-Peers get what is best for them: SDPA or flash attention, all cores, log-probabilities without a copy of the logits kept.
+of --vllm-preload (as LD_PRELOAD takes them: tcmalloc, Intel's OpenMP). The checkpoint is exported to each engine in each weight
+type; before anything is timed, all of a type must agree. Every round scores fresh random tokens with each engine in turn, so no cache
+helps and no engine has a quieter machine. Peers get what is best for them: SDPA or flash attention, all cores, log-probabilities
+without a copy of the logits kept.
 """
 
 import argparse
@@ -33,7 +34,15 @@ PACKAGES = ["torch", "transformers", "llama-cpp-python", "gguf", "matplotlib", "
 TOLERANCE = {"f32": 3e-2, "bf16": 0.5, "int8": 1.5}
 
 
-class Surprisal:
+class Process:
+    """A server that runs until it is closed."""
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Surprisal(Process):
     """A server of ours, asked over HTTP."""
 
     name = "surprisal"
@@ -53,10 +62,6 @@ class Surprisal:
         request = urllib.request.Request(self.url + "/logprobs", body, {"content-type": "application/json"})
         with urllib.request.urlopen(request) as response:
             return [result["logprobs"] for result in json.load(response)["results"]]
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait()
 
 
 class Transformers:
@@ -159,7 +164,7 @@ class LlamaCpp:
         self.api.llama_model_free(self.model)
 
 
-class Vllm:
+class Vllm(Process):
     """vLLM's server, every core computing and none kept for its HTTP, compiled before anything is timed."""
 
     name = "vllm"
@@ -190,10 +195,6 @@ class Vllm:
             choices = sorted(json.load(response)["choices"], key=lambda choice: choice["index"])
         return [[place[str(token)]["logprob"] for token, place in zip(row[1:], choice["prompt_logprobs"][1:])]
                 for row, choice in zip(batch, choices)]
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait()
 
 
 def wait(process: subprocess.Popen, url: str) -> None:

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from cpu import Surprisal, Vllm, wait, write_gguf
+from cpu import Process, Surprisal, Vllm, wait, write_gguf
 
 # Slots and cells for all texts in flight, contexts found again in slots and in its cache in memory.
 SLOTS = ["-c", "16384", "-np", "16", "-kvu", "-fa", "on", "-ub", "512", "-b", "2048"]
@@ -24,7 +24,7 @@ WORKLOADS = {"documents": ["--length", "512"],
              "pairs": ["--context-length", "256", "--targets", "8", "--target-length", "32", "--prefixes", "16"]}
 
 
-class LlamaServer:
+class LlamaServer(Process):
     """llama.cpp's server, of whose program the path is given."""
 
     name = "llamacpp"
@@ -39,10 +39,6 @@ class LlamaServer:
         command = [self.program, "-m", str(gguf), "--port", str(self.PORT), *SLOTS]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait(self.process, self.url + "/health")
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait()
 
 
 def compare(ours: str, peer, args, out: Path) -> None:
