@@ -53,6 +53,10 @@ impl Panels {
         &self.data[..self.rows * self.panels]
     }
 
+    fn all_mut(&mut self) -> &mut [Row] {
+        &mut self.data[..self.rows * self.panels]
+    }
+
     /// The values of some panels.
     pub(crate) fn values_mut(&mut self, panels: Range<usize>) -> &mut [f32] {
         self.data[panels.start * self.rows..panels.end * self.rows].as_flattened_mut()
@@ -65,11 +69,13 @@ impl Panels {
 
     /// The first panels, apart from the rest.
     pub(crate) fn split_mut(&mut self, panels: usize) -> (&mut [Row], &mut [Row]) {
-        self.data[..self.rows * self.panels].split_at_mut(panels * self.rows)
+        let first = panels * self.rows;
+        self.all_mut().split_at_mut(first)
     }
 
     pub(crate) fn panels_mut(&mut self) -> rayon::slice::ChunksMut<'_, Row> {
-        self.data[..self.rows * self.panels].par_chunks_mut(self.rows.max(1))
+        let rows = self.rows.max(1);
+        self.all_mut().par_chunks_mut(rows)
     }
 
     pub(crate) fn row(&self, panel: usize, row: usize) -> &Row {
