@@ -16,10 +16,8 @@ use super::math;
 use super::matrix::{Write, product_rows};
 use super::panels::{PANEL, Panels, Row};
 use super::rope::Angles;
+use super::softmax::{self, Online, TILE};
 use crate::backend::{BLOCK_TOKENS, BlockId, Chunk};
-
-/// Query rows of one task.
-const TILE: usize = 24;
 
 /// The shape of one attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -271,7 +269,7 @@ impl Task<'_> {
             let query = |p| &query[p * rows..][range.clone()];
             product_rows(simd, query, keys, &mut scores[range.clone()], Write::Set);
             online.step(simd, &mut scores, out, rows, &seen, range.clone());
-            accumulate(simd, &scores, out, rows, &seen, range.clone(), values);
+            softmax::accumulate(simd, &scores, out, rows, &seen, range.clone(), values);
         }
     }
 }
@@ -310,101 +308,5 @@ impl Task<'_> {
             }
         }
         queries
-    }
-}
-
-/// Of each of a tile's rows: what it makes of a block's tokens, and from which to which it sees them.
-type Scores = [Row; TILE];
-type Seen = [(usize, usize); TILE];
-
-/// The running maximum and sum of each row's softmax.
-#[derive(Clone)]
-struct Online {
-    max: [f32; TILE],
-    sum: [f32; TILE],
-}
-
-impl Online {
-    fn new() -> Self {
-        Self { max: [f32::NEG_INFINITY; TILE], sum: [0.0; TILE] }
-    }
-
-    /// Turns the scores of some of the tile's rows into weights relative to the new maximum, and rescales what was summed
-    /// before.
-    #[inline(always)]
-    fn step<S: Simd>(
-        &mut self,
-        simd: S,
-        scores: &mut Scores,
-        out: &mut [Row],
-        rows: usize,
-        seen: &Seen,
-        range: Range<usize>,
-    ) {
-        for row in range {
-            let (scores, (from, to)) = (&mut scores[row], seen[row]);
-            if from == to {
-                continue;
-            }
-            scores[..from].fill(f32::NEG_INFINITY);
-            scores[to..].fill(f32::NEG_INFINITY);
-            let block_max = math::max(simd, scores);
-            let max = if block_max > self.max[row] { block_max } else { self.max[row] };
-            let mut sum = math::exp_row(simd, scores, max);
-            if to - from < PANEL {
-                scores[..from].fill(0.0);
-                scores[to..].fill(0.0);
-                sum = math::sum(simd, scores);
-            }
-            if max > self.max[row] {
-                let shrink = if self.sum[row] == 0.0 { 0.0 } else { math::exp(self.max[row] - max) };
-                self.sum[row] *= shrink;
-                for out in out.iter_mut().skip(row).step_by(rows) {
-                    for out in out.iter_mut() {
-                        *out *= shrink;
-                    }
-                }
-                self.max[row] = max;
-            }
-            self.sum[row] += sum;
-        }
-    }
-
-    /// Divides by the softmax's denominator.
-    #[inline(always)]
-    fn finish(&self, out: &mut [Row], rows: usize) {
-        for (i, out) in out.iter_mut().enumerate() {
-            let inverse = 1.0 / self.sum[i % rows];
-            for out in out.iter_mut() {
-                *out *= inverse;
-            }
-        }
-    }
-}
-
-/// Adds weights times values. Rows that see the whole block share a register tile; the others read only what they see.
-#[inline(always)]
-fn accumulate<'a, S: Simd>(
-    simd: S,
-    weights: &Scores,
-    out: &mut [Row],
-    rows: usize,
-    seen: &Seen,
-    range: Range<usize>,
-    values: impl Fn(usize) -> &'a [Row],
-) {
-    let whole = |row: &usize| seen[*row].1 - seen[*row].0 == BLOCK_TOKENS;
-    let first = range.clone().find(whole).unwrap_or(range.end);
-    let last = (first..range.end).find(|row| !whole(row)).unwrap_or(range.end);
-    for (panel, out) in out.chunks_exact_mut(rows).enumerate() {
-        let values = values(panel);
-        product_rows(simd, |_| &weights[first..], values, &mut out[first..last], Write::Add);
-        for row in (range.start..first).chain(last..range.end) {
-            let (from, to) = seen[row];
-            if from < to {
-                let shifted = [std::array::from_fn(|k| weights[row].get(from + k).copied().unwrap_or(0.0))];
-                product_rows(simd, |_| &shifted, &values[from..to], &mut out[row..=row], Write::Add);
-            }
-        }
     }
 }

@@ -12,6 +12,7 @@ mod panels;
 mod pool;
 mod probe;
 mod rope;
+mod softmax;
 mod sums;
 mod weights;
 
