@@ -16,7 +16,7 @@ use crate::progress::TokenBar;
 use crate::serve::{bind, curl, stop_signal, url};
 use crate::served::{Served, santa_fe};
 use crate::settings::Settings;
-use crate::{block_on, estimate};
+use crate::{block_on_beside_engine, estimate};
 
 const SPLITS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
 
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let settings = Settings { port: args.port, ..Settings::default() };
     let process = santa_fe()?;
-    block_on(async {
+    block_on_beside_engine(async {
         let listener = bind(&settings.host, settings.port).await?;
         let url = url("http", &listener)?;
         let served = Served::load(&settings).await?;

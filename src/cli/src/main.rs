@@ -20,8 +20,10 @@ mod shell;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
 use error::Error;
@@ -95,7 +97,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a future on a new tokio runtime.
+/// Runs a future on a new tokio runtime, of a thread a core.
 fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+    runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}
+
+/// As [`block_on`], where an engine computes too: of a thread for two cores. A pass waits for each of its threads, and a thread of
+/// HTTP's that wakes up takes a core from one of them; the fewer there are, the more each does once it is awake.
+fn block_on_beside_engine<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let threads = available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(future)
 }

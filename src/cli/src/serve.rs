@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
-use crate::block_on;
+use crate::block_on_beside_engine;
 use crate::error::Error;
 use crate::served::Served;
 use crate::settings::{ActivationType, CacheType, DeviceChoice, Dtype, EngineChoice, Settings};
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     }
     let keys = settings.api_keys(std::env::var("SURPRISAL_API_KEYS").ok().as_deref())?;
     let tls = settings.tls()?;
-    block_on(async {
+    block_on_beside_engine(async {
         let listener = bind(&settings.host, settings.port).await?;
         let url = url(if tls.is_some() { "https" } else { "http" }, &listener)?;
         eprintln!("loading {}", settings.model);
