@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -208,6 +209,8 @@ struct Run {
     /// Nothing is sent from here on; `None` where the number of requests decides.
     end: Option<Instant>,
     record: Mutex<Record>,
+    /// Connections that are free, the one that was used last at the end.
+    idle: Mutex<Vec<Connection>>,
     /// The next request's index, in the warm-up and in the measurement.
     next: [AtomicU64; 2],
 }
@@ -220,12 +223,26 @@ impl Run {
         let record = Mutex::new(Record::new(options.repeats));
         let first = options.stream * STREAM;
         let next = [AtomicU64::new(WARM_UP + first), AtomicU64::new(first)];
-        Self { target, workload, options, start, warm, end, record, next }
+        Self { target, workload, options, start, warm, end, record, idle: Mutex::default(), next }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        // A connection is in it or not, whatever panicked.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
         // Notes are complete between calls, even if a client panicked.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Over the connection that was free last, as a client with a pool does; a request that waits to be sent again holds none.
+    async fn post(&self, path: &str, body: Bytes) -> Result<Reply, Trouble> {
+        let idle = self.idle().pop();
+        let mut connection = idle.unwrap_or_else(|| self.target.connect(self.options.timeout));
+        let reply = connection.post(path, body).await;
+        self.idle().push(connection);
+        reply
     }
 
     /// The request that is due at a time; `None` when there are no more.
@@ -294,18 +311,16 @@ fn tick(run: &Run, load: Load, sender: &UnboundedSender<Turn>) {
 
 /// One client of a closed loop.
 async fn closed(run: Arc<Run>) {
-    let mut connection = run.target.connect(run.options.timeout);
     while let Some(turn) = run.turn(Instant::now()) {
         let ask = run.workload.ask(run.options.seed, turn.index, run.target.vocabulary);
         // Making a request is no part of its latency; whether it is of the warm-up was decided before.
         let due = if turn.index < WARM_UP { Instant::now() } else { turn.due };
-        serve(&run, &mut connection, Turn { due, ..turn }, &ask).await;
+        serve(&run, Turn { due, ..turn }, &ask).await;
     }
 }
 
-/// One connection of an open loop.
+/// One of the requests of an open loop that may be in flight at once.
 async fn open(run: Arc<Run>, turns: Arc<tokio::sync::Mutex<UnboundedReceiver<Turn>>>) {
-    let mut connection = run.target.connect(run.options.timeout);
     loop {
         let Some(turn) = turns.lock().await.recv().await else { return };
         let ask = run.workload.ask(run.options.seed, turn.index, run.target.vocabulary);
@@ -314,15 +329,15 @@ async fn open(run: Arc<Run>, turns: Arc<tokio::sync::Mutex<UnboundedReceiver<Tur
             record.latency(ask.class, turn.due.elapsed());
             record.failed("never sent".into(), || "still queued when the measurement ended".into());
         } else {
-            serve(&run, &mut connection, turn, &ask).await;
+            serve(&run, turn, &ask).await;
         }
     }
 }
 
 /// Sends a request until it is answered or has failed, and takes notes, unless it is of the warm-up.
-async fn serve(run: &Run, connection: &mut Connection, turn: Turn, ask: &Ask) {
+async fn serve(run: &Run, turn: Turn, ask: &Ask) {
     let measured = turn.index < WARM_UP;
-    let asked = attempt(run, connection, turn, ask).await;
+    let asked = attempt(run, turn, ask).await;
     let now = Instant::now();
     let mut record = run.record();
     match asked {
@@ -345,11 +360,11 @@ async fn serve(run: &Run, connection: &mut Connection, turn: Turn, ask: &Ask) {
 }
 
 /// The answer, or the kind of failure and what it said. After a 429 the request waits as long as the server asks.
-async fn attempt(run: &Run, connection: &mut Connection, turn: Turn, ask: &Ask) -> Result<Answer, (String, String)> {
+async fn attempt(run: &Run, turn: Turn, ask: &Ask) -> Result<Answer, (String, String)> {
     let api = run.target.endpoint.api();
     let body = api.body(ask, &run.target.model).map_err(|error| ("not sent".to_owned(), error.to_string()))?;
     loop {
-        let reply = match connection.post(api.path(), body.clone()).await {
+        let reply = match run.post(api.path(), body.clone()).await {
             Ok(reply) => reply,
             Err(trouble @ Trouble::Connect(_)) => {
                 tokio::time::sleep(PAUSE).await;
