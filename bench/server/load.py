@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """The server under load: what it takes, 0.8 of it for long, and three times as much; prints the table of bench/results.
 
-Serves the built-in oracle with room for 16,384 tokens in flight, and puts documents of 64 tokens on it from this machine. It
-wants the machine for itself.
+Serves the built-in oracle with room for 16,384 tokens in flight, and puts documents on it from this machine. It wants the machine
+for itself.
 
-    bench/server/load.py                      # about 19 minutes
+    bench/server/load.py                      # about 24 minutes
+    bench/server/load.py --length 64          # short documents: most of what there is besides computing
     bench/server/load.py --scale 0.02         # a trial, of seconds a phase
     SURPRISAL=path/to/surprisal               # the program; built in release if it is not given
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -25,9 +27,9 @@ import time
 import urllib.request
 
 ROOM = 16384  # tokens in flight
-WORKLOAD = ["--workload", "documents", "--length", "64"]
 SAMPLE = 5.0  # seconds between samples of memory
-ROUNDS = 3  # of three times the capacity, each between two measurements of the capacity
+ROUNDS = 8  # of three times the capacity, each between two measurements of the capacity
+TURN = 12  # seconds of each; in longer ones the machine changes between the two
 
 
 def program():
@@ -113,9 +115,9 @@ def stolen():
     return fields[7], sum(fields)
 
 
-def bench(binary, server, name, seconds, *more):
+def bench(binary, server, documents, name, seconds, *more):
     """One phase; its outcome, how many cores the server and the generator had of it, and what the machine's host took."""
-    command = [binary, "bench", "--url", server.url, *WORKLOAD, "--duration", f"{seconds:.1f}", "--json", *more]
+    command = [binary, "bench", "--url", server.url, *documents, "--duration", f"{seconds:.1f}", "--json", *more]
     before, began, own, host = server.cpu(), time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN), stolen()
     middle = Middle(server, seconds)
     middle.start()
@@ -148,7 +150,9 @@ def row(outcome, capacity):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--scale", type=float, default=1.0, help="of the phases' lengths")
-    scale = parser.parse_args().scale
+    parser.add_argument("--length", type=int, default=512, help="of the documents, in tokens")
+    args = parser.parse_args()
+    scale, documents = args.scale, ["--workload", "documents", "--length", str(args.length)]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     binary = program()
@@ -156,19 +160,20 @@ def main():
     with tempfile.TemporaryDirectory() as folder, Server(binary, pathlib.Path(folder)) as server:
         # Seeds differ, so that no phase finds another one's answers in the cache.
         seeds = (["--seed", str(seed)] for seed in itertools.count(1))
-        closed = lambda: bench(binary, server, "16 clients", 30 * scale, "--clients", "16", *next(seeds))
+        phase = functools.partial(bench, binary, server, documents)
+        closed = lambda: phase("16 clients", TURN * scale, "--clients", "16", *next(seeds))
         first = closed()
         rate = first["requests_per_second"]
         steady = ["--rate", f"{0.8 * rate:.1f}"]
         memory = Memory(server)
         memory.start()
-        even = bench(binary, server, "0.8, even", 600 * scale, *steady, "--even", *next(seeds))
+        even = phase("0.8, even", 600 * scale, *steady, "--even", *next(seeds))
         samples = memory.stop()
-        poisson = bench(binary, server, "0.8, Poisson", 240 * scale, *steady, *next(seeds))
+        poisson = phase("0.8, Poisson", 240 * scale, *steady, *next(seeds))
         many = ["--rate", f"{3 * rate:.1f}", "--connections", "2000"]
         turns = [closed()]
         for _ in range(ROUNDS):
-            turns += [bench(binary, server, "3 times", 30 * scale, *many, *next(seeds)), closed()]
+            turns += [phase("3 times", TURN * scale, *many, *next(seeds)), closed()]
         time.sleep(1)
         held = {name: server.metric(name) for name in ("admitted_tokens", "num_requests_running", "kv_cache_usage_perc")}
 
