@@ -4,7 +4,7 @@
 Serves the built-in oracle with room for 16,384 tokens in flight, and puts documents on it from this machine. It wants the machine
 for itself.
 
-    bench/server/load.py                      # about 24 minutes
+    bench/server/load.py                      # about 22 minutes
     bench/server/load.py --length 64          # short documents: most of what there is besides computing
     bench/server/load.py --scale 0.02         # a trial, of seconds a phase
     SURPRISAL=path/to/surprisal               # the program; built in release if it is not given
