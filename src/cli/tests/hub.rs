@@ -24,6 +24,8 @@ use surprisal_tests::tiny::TinyLlama;
 struct Hub {
     files: PathBuf,
     token: Option<&'static str>,
+    /// A file that it answers for with this status.
+    fails: Option<(&'static str, StatusCode)>,
     /// How many downloads of weights are still to be cut in the middle.
     cuts: Arc<AtomicUsize>,
     /// File and first byte of each download.
@@ -32,7 +34,7 @@ struct Hub {
 
 impl Hub {
     fn new(files: &Path) -> Self {
-        Self { files: files.to_owned(), token: None, cuts: Arc::default(), downloads: Arc::default() }
+        Self { files: files.to_owned(), token: None, fails: None, cuts: Arc::default(), downloads: Arc::default() }
     }
 
     /// Listens on a free port for as long as the runtime lives.
@@ -54,6 +56,9 @@ async fn file(
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
     if hub.token.is_some_and(|token| header("authorization") != Some(&format!("Bearer {token}"))) {
         return StatusCode::UNAUTHORIZED.into_response();
+    }
+    if let Some((_, status)) = hub.fails.filter(|(name, _)| *name == file) {
+        return status.into_response();
     }
     let Ok(bytes) = std::fs::read(hub.files.join(&file)) else { return StatusCode::NOT_FOUND.into_response() };
     let range = header("range").unwrap().strip_prefix("bytes=").unwrap();
@@ -128,6 +133,7 @@ fn sharded(dir: &Path) {
 fn a_model_is_downloaded_once_and_then_needs_no_hub() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     sharded(files.path());
+    std::fs::write(files.path().join("generation_config.json"), r#"{"eos_token_id": 1}"#).unwrap();
     let hub = Hub::new(files.path());
     let (runtime, url) = hub.start();
     let (serves, said) = serve(home.path(), &url, None);
@@ -136,6 +142,7 @@ fn a_model_is_downloaded_once_and_then_needs_no_hub() {
     files.sort();
     let expected = [
         "config.json",
+        "generation_config.json",
         "model-1.safetensors",
         "model-2.safetensors",
         "model.safetensors.index.json",
@@ -180,6 +187,38 @@ fn a_damaged_file_of_the_cache_is_named() {
     std::fs::write(&blob, bytes).unwrap();
     let (serves, said) = serve(home.path(), &url, None);
     assert!(!serves && said.contains("model.safetensors: it is damaged") && said.contains(&sum), "{said}");
+}
+
+/// Texts would begin otherwise without tokenizer_config.json. Once all is cached, the hub need not say again what it lacks.
+#[test]
+fn a_file_that_the_hub_does_not_give_now_is_not_absent() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    TinyLlama::default().write(files.path(), 1);
+    let failing = |file, status| Hub { fails: Some((file, status)), ..Hub::new(files.path()) }.start();
+    for status in [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
+        let (_runtime, url) = failing("tokenizer_config.json", status);
+        let (serves, said) = serve(home.path(), &url, None);
+        assert!(!serves && said.contains("tokenizer_config.json") && said.contains(status.as_str()), "{said}");
+    }
+    let (_runtime, url) = Hub::new(files.path()).start();
+    let (serves, said) = serve(home.path(), &url, None);
+    assert!(serves, "{said}");
+    let (_runtime, url) = failing("generation_config.json", StatusCode::SERVICE_UNAVAILABLE);
+    for endpoint in [url.as_str(), "http://127.0.0.1:1"] {
+        let (serves, said) = serve(home.path(), endpoint, None);
+        assert!(serves, "all is cached, and {endpoint} is no help: {said}");
+    }
+}
+
+#[test]
+fn shards_that_are_not_beside_their_index_are_refused() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    sharded(files.path());
+    let index = serde_json::json!({ "weight_map": { "model.norm.weight": "../model-1.safetensors" } });
+    std::fs::write(files.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let (_runtime, url) = Hub::new(files.path()).start();
+    let (serves, said) = serve(home.path(), &url, None);
+    assert!(!serves && said.contains("beside it"), "{said}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -429,13 +430,18 @@ fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     if single.exists() || !index.exists() {
         return Ok(vec![single]);
     }
-    let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|error| Error::malformed(&index, error))?;
-    let names: BTreeSet<&String> = parsed.weight_map.values().collect();
-    if let Some(name) = names.iter().find(|name| Path::new(name).components().count() != 1 || name.contains("..")) {
-        return Err(Error::malformed(&index, format!("{name:?} is not the name of a file beside it")));
+    Ok(shard_names(&index)?.into_iter().map(|name| dir.join(name)).collect())
+}
+
+/// The files that an index names, each beside it: whoever wrote it may not point elsewhere.
+pub(crate) fn shard_names(index: &Path) -> Result<BTreeSet<String>, Error> {
+    let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|error| Error::malformed(index, error))?;
+    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(OsStr::new(name))) {
+        return Err(Error::malformed(index, format!("{name:?} is not the name of a file beside it")));
     }
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+    Ok(names)
 }
 
 #[cfg(test)]

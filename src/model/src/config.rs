@@ -144,52 +144,54 @@ impl Fields<'_> {
         }
     }
 
-    /// The newer `rope_parameters`, or the older `rope_scaling`.
-    fn rope(&self) -> Result<Option<(&'static str, Fields<'_>)>, Error> {
-        for field in ["rope_parameters", "rope_scaling"] {
-            if let Some(value) = self.get(field) {
-                let rope = value.as_object().ok_or_else(|| refuse(field, value, "it must be an object"))?;
-                return Ok(Some((field, Fields(rope))));
-            }
+    /// The newer `rope_parameters`, or the older `rope_scaling`. Where there are both, neither can be known to hold.
+    fn rope_scaling(&self, max_positions: usize) -> Result<RopeScaling, Error> {
+        let newer = self.scaling("rope_parameters", max_positions)?;
+        let older = self.scaling("rope_scaling", max_positions)?;
+        match (newer, older) {
+            (Some(newer), Some(older)) if newer != older => Err(refuse(
+                "rope_scaling",
+                format!("{older:?}"),
+                &format!("rope_parameters is {newer:?}, and the two must say the same"),
+            )),
+            (newer, older) => Ok(newer.or(older).unwrap_or(RopeScaling::Default)),
         }
-        Ok(None)
     }
 
-    fn rope_scaling(&self, max_positions: usize) -> Result<RopeScaling, Error> {
-        let Some((field, rope)) = self.rope()? else { return Ok(RopeScaling::Default) };
+    fn scaling(&self, field: &str, max_positions: usize) -> Result<Option<RopeScaling>, Error> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        let rope = Fields(value.as_object().ok_or_else(|| refuse(field, value, "it must be an object"))?);
         let name = rope.get("rope_type").or_else(|| rope.get("type")).map_or(Some("default"), Value::as_str);
         let original = || {
             let outside = self.get("original_max_position_embeddings").and_then(Value::as_f64);
             rope.positive("original_max_position_embeddings", outside.unwrap_or(max_positions as f64))
         };
-        match name {
+        Ok(Some(match name {
             // Dynamic NTK changes nothing up to the length the model was made for, and longer sequences are refused.
-            Some("default" | "dynamic") => Ok(RopeScaling::Default),
-            Some("linear") => Ok(RopeScaling::Linear { factor: rope.required("factor")? }),
-            Some("llama3") => Ok(RopeScaling::Llama3 {
+            Some("default" | "dynamic") => RopeScaling::Default,
+            Some("linear") => RopeScaling::Linear { factor: rope.required("factor")? },
+            Some("llama3") => RopeScaling::Llama3 {
                 factor: rope.required("factor")?,
                 low: rope.required("low_freq_factor")?,
                 high: rope.required("high_freq_factor")?,
                 original: original()?,
-            }),
+            },
             Some("yarn") => {
                 let original = original()?;
                 let factor = rope.positive("factor", max_positions as f64 / original)?;
-                Ok(RopeScaling::Yarn {
+                RopeScaling::Yarn {
                     factor,
                     original,
                     beta_fast: rope.positive("beta_fast", 32.0)?,
                     beta_slow: rope.positive("beta_slow", 1.0)?,
                     attention_factor: rope.yarn_attention(factor)?,
                     truncate: rope.get("truncate").is_none() || rope.flag("truncate")?,
-                })
+                }
             }
-            _ => Err(refuse(
-                field,
-                Value::from(rope.0.clone()),
-                "rope_type default, linear, dynamic, llama3 and yarn are supported",
-            )),
-        }
+            _ => {
+                return Err(refuse(field, value, "rope_type default, linear, dynamic, llama3 and yarn are supported"));
+            }
+        }))
     }
 
     /// YaRN's temperature, equation 22: `0.1 ln(factor) + 1`, unless the checkpoint says otherwise.
@@ -355,6 +357,22 @@ mod tests {
         assert_eq!((beta_fast, truncate), (32.0, true));
         let error = with("rope_scaling", json!({"rope_type": "linear"})).unwrap_err().to_string();
         assert!(error.contains("factor is missing"), "{error}");
+    }
+
+    #[test]
+    fn two_rope_forms_must_say_the_same() {
+        let both = |newer: Value, older: Value| {
+            let mut config = small();
+            config["rope_parameters"] = newer;
+            config["rope_scaling"] = older;
+            LlamaConfig::parse(&config.to_string())
+        };
+        let linear = json!({"type": "linear", "factor": 2.0});
+        let error = both(json!({"rope_type": "default", "rope_theta": 1e6}), linear.clone()).unwrap_err().to_string();
+        assert!(error.contains("rope_scaling is Linear { factor: 2.0 }; rope_parameters is Default"), "{error}");
+        let agreed = both(json!({"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}), linear.clone()).unwrap();
+        assert_eq!((agreed.rope_theta, agreed.rope_scaling), (1e6, RopeScaling::Linear { factor: 2.0 }));
+        assert_eq!(both(Value::Null, linear).unwrap().rope_scaling, RopeScaling::Linear { factor: 2.0 });
     }
 
     proptest! {

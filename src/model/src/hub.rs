@@ -1,14 +1,22 @@
 //! Where a model is: a folder, or an id on the Hugging Face hub.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use serde_json::Value;
+use hf_hub::{Cache, CacheRepo};
 
 use crate::Error;
+use crate::checkpoint::shard_names;
 
 /// How often a download that was cut is taken up again.
 const RETRIES: usize = 5;
+
+/// The weights, if they are one file.
+const SINGLE: &str = "model.safetensors";
+
+/// What names the files of the weights, if they are several.
+const INDEX: &str = "model.safetensors.index.json";
 
 /// The folder of a model: `model` itself if it is one, else the hub's `owner/name`, downloaded unless it is cached.
 ///
@@ -69,39 +77,44 @@ fn api() -> Result<Api, ApiError> {
 fn download(id: &str) -> Result<PathBuf, String> {
     let repo = api().map_err(|error| error.to_string())?.model(id.to_owned());
     let get = |file: &str| repo.get(file).map_err(|error| format!("{file}: {error}"));
+    let complete = has_weights(&Cache::from_env().model(id.to_owned()));
     let config = get("config.json")?;
     get("tokenizer.json")?;
-    optional(&repo, "tokenizer_config.json")?;
-    match optional(&repo, "model.safetensors.index.json")? {
-        Some(index) => {
-            for shard in shards(&index)? {
-                get(&shard)?;
-            }
-        }
-        None => {
-            get("model.safetensors")?;
+    for file in ["tokenizer_config.json", "generation_config.json"] {
+        optional(&repo, file, complete)?;
+    }
+    if !complete {
+        let weights = match optional(&repo, INDEX, complete)? {
+            Some(index) => shard_names(&index).map_err(|error| error.to_string())?,
+            None => BTreeSet::from([SINGLE.to_owned()]),
+        };
+        for file in weights {
+            get(&file)?;
         }
     }
     config.parent().map(Path::to_owned).ok_or_else(|| format!("{} has no folder", config.display()))
 }
 
-/// A file that a model may do without: `None` if the hub says that there is no such file, or cannot be asked.
-fn optional(repo: &ApiRepo, file: &str) -> Result<Option<PathBuf>, String> {
-    match repo.get(file) {
-        Ok(path) => Ok(Some(path)),
-        Err(ApiError::RequestError(_)) => Ok(None),
-        Err(error) => Err(format!("{file}: {error}")),
+/// Whether all weights are in the cache. They are downloaded last: what it lacks then, the hub said that it does not have.
+fn has_weights(cache: &CacheRepo) -> bool {
+    match cache.get(INDEX) {
+        Some(index) => shard_names(&index).is_ok_and(|names| names.iter().all(|name| cache.get(name).is_some())),
+        None => cache.get(SINGLE).is_some(),
     }
 }
 
-fn shards(index: &Path) -> Result<Vec<String>, String> {
-    let text = std::fs::read_to_string(index).map_err(|error| error.to_string())?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let files = value.get("weight_map").and_then(Value::as_object).ok_or("the index has no weight_map")?;
-    let mut names: Vec<String> = files.values().filter_map(|file| file.as_str().map(str::to_owned)).collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
+/// A file that a model may do without: `None` if the hub says that there is no such file, or fails to while the cache is
+/// complete without it.
+fn optional(repo: &ApiRepo, file: &str, complete: bool) -> Result<Option<PathBuf>, String> {
+    match repo.get(file) {
+        Ok(path) => Ok(Some(path)),
+        Err(ApiError::RequestError(error)) if matches!(*error, ureq::Error::StatusCode(404)) => Ok(None),
+        Err(ApiError::RequestError(error)) if complete => {
+            tracing::warn!("{file} is not in the cache, and the hub cannot be asked for it: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(format!("{file}: {error}")),
+    }
 }
 
 #[cfg(test)]
@@ -124,11 +137,20 @@ mod tests {
     }
 
     #[test]
-    fn the_index_names_each_shard_once() {
+    fn weights_are_cached_when_every_shard_is() {
         let dir = tempfile::tempdir().unwrap();
-        let index = dir.path().join("index.json");
-        std::fs::write(&index, r#"{"weight_map":{"a":"2.safetensors","b":"1.safetensors","c":"2.safetensors"}}"#)
-            .unwrap();
-        assert_eq!(shards(&index).unwrap(), ["1.safetensors", "2.safetensors"]);
+        let cache = Cache::new(dir.path().to_owned()).model("owner/name".to_owned());
+        cache.create_ref("commit").unwrap();
+        let snapshot = cache.pointer_path("commit");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        let put = |file: &str, text: &str| std::fs::write(snapshot.join(file), text).unwrap();
+        assert!(!has_weights(&cache));
+        put(SINGLE, "");
+        assert!(has_weights(&cache));
+        put(INDEX, r#"{"weight_map":{"a":"1.safetensors","b":"2.safetensors","c":"1.safetensors"}}"#);
+        put("1.safetensors", "");
+        assert!(!has_weights(&cache));
+        put("2.safetensors", "");
+        assert!(has_weights(&cache));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{NormalizedString, Normalizer, Tokenizer};
 
 use crate::{Error, LlamaConfig};
 
@@ -15,6 +15,7 @@ pub struct TextTokenizer {
     eos: Option<u32>,
     ends: Vec<u32>,
     adds_bos: bool,
+    adds_space: bool,
     class: Option<String>,
 }
 
@@ -71,10 +72,10 @@ impl TextTokenizer {
         if let Some(id) = bos.filter(|&id| id as usize >= vocabulary.size) {
             return Err(Error::malformed(&path, format!("BOS has id {id}, but the model has {} ids", vocabulary.size)));
         }
-        let adds_bos = adds_bos(&tokenizer, &settings, bos);
+        let (adds_bos, adds_space) = (adds_bos(&tokenizer, &settings, bos), adds_space(&tokenizer));
         let ends = ends(dir, eos, vocabulary.size)?;
         let class = settings.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned);
-        Ok(Self { tokenizer, bos, eos, ends, adds_bos, class })
+        Ok(Self { tokenizer, bos, eos, ends, adds_bos, adds_space, class })
     }
 
     /// Token ids of a text, without special tokens added.
@@ -127,6 +128,11 @@ impl TextTokenizer {
     /// The token that the model's own rule puts before every text, if it puts one.
     pub fn bos(&self) -> Option<u32> {
         self.bos.filter(|_| self.adds_bos)
+    }
+
+    /// True if a space is put before every text, also before one that begins with a space, as Llama 2's tokenizer.json has it.
+    pub fn adds_space(&self) -> bool {
+        self.adds_space
     }
 
     /// The beginning-of-sequence token, whether or not the rule adds it.
@@ -197,6 +203,12 @@ fn adds_bos(tokenizer: &Tokenizer, settings: &Value, bos: Option<u32>) -> bool {
     class.starts_with("LlamaTokenizer")
 }
 
+fn adds_space(tokenizer: &Tokenizer) -> bool {
+    let mut text = NormalizedString::from(" a");
+    let normalised = tokenizer.get_normalizer().is_some_and(|normalizer| normalizer.normalize(&mut text).is_ok());
+    normalised && text.get().starts_with("\u{2581}\u{2581}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +247,24 @@ mod tests {
             (template(), json!({"add_bos_token": false}), None),
         ] {
             assert_eq!(open(&post_processor, &settings).bos(), bos, "{settings}");
+        }
+    }
+
+    #[test]
+    fn a_space_before_every_text_is_told_from_one_before_those_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let prepend = json!({"type": "Prepend", "prepend": "▁"});
+        let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
+        let llama_2 = json!({"type": "Sequence", "normalizers": [prepend, replace]});
+        let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false});
+        for (normalizer, pre_tokenizer, adds) in
+            [(llama_2, Value::Null, true), (replace, Value::Null, false), (Value::Null, metaspace, false)]
+        {
+            let model = json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"});
+            let tokenizer = json!({"version": "1.0", "added_tokens": [], "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "model": model});
+            std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+            let vocabulary = Vocabulary { size: 1, bos: None, eos: None };
+            assert_eq!(TextTokenizer::open(dir.path(), vocabulary).unwrap().adds_space(), adds, "{tokenizer}");
         }
     }
 

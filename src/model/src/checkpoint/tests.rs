@@ -78,7 +78,7 @@ fn shards_are_found_by_the_index_and_only_beside_it() {
     index(r#"{"weight_map":{"x":"a.safetensors","y":"b.safetensors"}}"#);
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     assert_eq!(checkpoint.tensor_f32("y", &[1]).unwrap(), [2.0]);
-    for outside in ["../a.safetensors", "/etc/passwd", ""] {
+    for outside in ["../a.safetensors", "/etc/passwd", "", "..", ".", "/", "a.safetensors/"] {
         index(&format!(r#"{{"weight_map":{{"x":{outside:?}}}}}"#));
         assert!(Checkpoint::open(dir.path()).unwrap_err().to_string().contains("beside it"), "{outside}");
     }
