@@ -21,6 +21,7 @@ pub(crate) type Place = (i32, u64, u64);
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) job: Job,
+    /// The one that it waits for, or waited for last.
     pub(crate) behind: Option<Leader>,
 }
 
@@ -43,7 +44,7 @@ pub(crate) struct Passed {
 /// Clients that wait in one priority.
 #[derive(Debug, Default)]
 struct Class {
-    /// The virtual time of the query that was taken last.
+    /// The virtual time of the query that was last taken in its turn.
     clock: u64,
     /// When each client's last query ends, in virtual time; those that end before `clock` are as good as new.
     ends: HashMap<u64, u64>,
@@ -70,10 +71,13 @@ impl Queue {
         let start = class.clock.max(*end);
         *end = start.saturating_add(job.longest() as u64);
         class.waiting += 1;
-        let place = (turn.priority, start, self.arrived);
-        self.arrivals.insert(self.arrived, place);
-        self.waiting.insert(place, Waiting { job, behind: None });
+        self.insert((turn.priority, start, self.arrived), Waiting { job, behind: None });
         self.arrived += 1;
+    }
+
+    fn insert(&mut self, place: Place, waiting: Waiting) {
+        self.arrivals.insert(place.2, place);
+        self.waiting.insert(place, waiting);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -91,10 +95,19 @@ impl Queue {
 
     /// The query whose turn it is, but for those passed over.
     pub(crate) fn next(&self, passed: &Passed) -> Option<Place> {
-        let oldest = self.arrivals.first_key_value().map(|(_, &place)| place);
-        let overdue = oldest.filter(|_| self.overtook >= PATIENCE && oldest != passed.oldest);
+        let overdue = self.oldest().filter(|&place| self.is_overdue(place) && passed.oldest != Some(place));
         let from = passed.last.map_or(Bound::Unbounded, Bound::Excluded);
         overdue.or_else(|| self.waiting.range((from, Bound::Unbounded)).next().map(|(&place, _)| place))
+    }
+
+    /// The query that has waited longest.
+    fn oldest(&self) -> Option<Place> {
+        self.arrivals.first_key_value().map(|(_, &place)| place)
+    }
+
+    /// Whether so many others went before this query that it is tried first.
+    pub(crate) fn is_overdue(&self, place: Place) -> bool {
+        self.overtook >= PATIENCE && self.oldest() == Some(place)
     }
 
     /// Passes over a query until the next forward pass.
@@ -120,24 +133,47 @@ impl Queue {
 
     /// Takes a query whose turn it is.
     pub(crate) fn take(&mut self, place: Place) -> Option<Job> {
-        let longest = self.arrivals.first_key_value().is_some_and(|(_, oldest)| *oldest == place);
-        self.overtook = if longest { 0 } else { self.overtook + 1 };
-        if let Some(class) = self.classes.get_mut(&place.0) {
+        let overdue = self.is_overdue(place);
+        self.overtook = if self.oldest() == Some(place) { 0 } else { self.overtook + 1 };
+        // One that goes before its turn leaves the clock alone: newcomers would start behind all that wait for theirs.
+        if let Some(class) = self.classes.get_mut(&place.0).filter(|_| !overdue) {
             class.clock = class.clock.max(place.1);
         }
         self.remove(place)
     }
 
-    /// Takes out these queries.
+    /// Takes out these queries. Their clients are not charged for them: what these asked later moves up.
     pub(crate) fn cancel(&mut self, gone: &HashSet<QueryId>) {
-        let places = self.waiting.iter().filter(|(_, waiting)| gone.contains(&waiting.job.id));
-        for place in places.map(|(&place, _)| place).collect::<Vec<_>>() {
-            self.remove(place);
+        if !self.waiting.values().any(|waiting| gone.contains(&waiting.job.id)) {
+            return;
+        }
+        let mut refunds: HashMap<(i32, u64), u64> = HashMap::new();
+        for (place, waiting) in std::mem::take(&mut self.waiting) {
+            let (priority, start, arrival) = place;
+            let refund = refunds.entry((priority, waiting.job.query.turn.client)).or_default();
+            if gone.contains(&waiting.job.id) {
+                *refund += waiting.job.longest() as u64;
+                self.leave(place);
+            } else {
+                self.insert((priority, start.saturating_sub(*refund), arrival), waiting);
+            }
+        }
+        for ((priority, client), refund) in refunds {
+            let class = self.classes.get_mut(&priority);
+            if let Some(end) = class.and_then(|class| class.ends.get_mut(&client)) {
+                *end = end.saturating_sub(refund);
+            }
         }
     }
 
     fn remove(&mut self, place: Place) -> Option<Job> {
         let job = self.waiting.remove(&place)?.job;
+        self.leave(place);
+        Some(job)
+    }
+
+    /// Forgets a place that nothing waits at any more.
+    fn leave(&mut self, place: Place) {
         self.arrivals.remove(&place.2);
         if let Some(class) = self.classes.get_mut(&place.0) {
             class.waiting -= 1;
@@ -148,6 +184,5 @@ impl Queue {
                 class.ends.retain(|_, end| *end > clock);
             }
         }
-        Some(job)
     }
 }

@@ -249,6 +249,8 @@ impl Scheduler {
                 return Admission::Deferred;
             }
         }
+        // Another one may always be computing some of it, and be cancelled: once overdue, a query waits for no second one.
+        let may_wait = waiting.behind.is_none() || !self.waiting.is_overdue(place);
         let job = &waiting.job;
         let (len, wanted, longest) = (job.query.tokens.len(), job.wanted(), job.longest());
         let prefix = self.cache.acquire(job.reusable(), wanted);
@@ -259,7 +261,7 @@ impl Scheduler {
             let scores = Scores { logprobs, positions, cached_tokens: len, ..Scores::default() };
             return self.take(place, |job| Admission::Answered((job.id, Ok(Event::Scores(scores)))));
         }
-        if let Some(leader) = self.leader(job, &prefix) {
+        if let Some(leader) = self.leader(job, &prefix).filter(|_| may_wait) {
             self.give_back(&prefix);
             self.waiting.defer(place, leader);
             return Admission::Deferred;
@@ -301,11 +303,15 @@ impl Scheduler {
 
     /// A running query that is about to compute much of what this one needs.
     fn leader(&self, job: &Job, prefix: &Prefix) -> Option<Leader> {
-        let query = job.reusable();
+        let (query, wanted) = (job.reusable(), job.wanted());
         let rest = job.query.tokens.len() - 1 - prefix.computed.min(job.query.tokens.len() - 1);
+        let unknown = wanted.from + prefix.known.len();
         self.running.iter().find_map(|running| {
             let common = query.iter().zip(&running.query.tokens).take_while(|(a, b)| a == b).count();
-            let tokens = common.min(running.promised());
+            // From the first token on of which it does not learn what is asked, all it computes must be computed again.
+            let learns = running.query.score_from <= unknown && (!wanted.best || running.query.extras.top > 0);
+            let useful = if learns { common } else { common.min(unknown) };
+            let tokens = useful.min(running.promised());
             let gain = tokens.saturating_sub(prefix.computed);
             let worth = gain >= BLOCK_TOKENS || (gain > 0 && gain * 4 >= rest);
             (worth && running.published() < tokens).then_some(Leader { id: running.id, tokens })

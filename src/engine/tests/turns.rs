@@ -33,17 +33,22 @@ fn pass(scheduler: &mut Scheduler) -> Vec<QueryId> {
     scheduler.complete(step, Ok(scores)).into_iter().map(|(id, event)| (event.unwrap(), id).1).collect()
 }
 
+/// Passes until nothing is left; returns who was answered, in order.
+fn drain(scheduler: &mut Scheduler) -> Vec<QueryId> {
+    let mut answered = Vec::new();
+    while !scheduler.is_idle() {
+        answered.extend(pass(scheduler));
+    }
+    answered
+}
+
 /// The order in which queries are answered that are asked at once.
 fn order(turns: &[(i32, u64)]) -> Vec<QueryId> {
     let mut scheduler = scheduler(LENGTH, 1);
     for (id, &(priority, client)) in (0..).zip(turns) {
         scheduler.submit(id, query(id, LENGTH, priority, client)).unwrap();
     }
-    let mut answered = Vec::new();
-    while !scheduler.is_idle() {
-        answered.extend(pass(&mut scheduler));
-    }
-    answered
+    drain(&mut scheduler)
 }
 
 proptest! {
@@ -68,6 +73,29 @@ proptest! {
         let answered = order(&turns);
         let priorities: Vec<i32> = answered.iter().map(|&id| turns[id as usize].0).collect();
         prop_assert!(priorities.is_sorted(), "{priorities:?}");
+    }
+
+    /// What is cancelled is not charged: all others, asked before or after, are answered as if it had never been asked.
+    #[test]
+    fn the_cancelled_hold_up_nobody(
+        asked in proptest::collection::vec((-1i32..2, 0u64..3, 2usize..100, any::<bool>()), 1..60),
+    ) {
+        let order = |cancels: bool| {
+            let mut scheduler = scheduler(LENGTH, 1);
+            let asked = (0..).zip(&asked);
+            for (id, &(priority, client, length, is_gone)) in asked.clone() {
+                if cancels || !is_gone {
+                    scheduler.submit(id, query(id, length, priority, client)).unwrap();
+                }
+            }
+            let gone: Vec<QueryId> = asked.filter(|(_, (.., is_gone))| *is_gone).map(|(id, _)| id).collect();
+            scheduler.cancel(&gone);
+            for client in 0..4 {
+                scheduler.submit(1000 + client, query(1000 + client, LENGTH, 0, client)).unwrap();
+            }
+            drain(&mut scheduler)
+        };
+        prop_assert_eq!(order(true), order(false));
     }
 
     /// However many more urgent queries arrive, of ever new clients: those that came before are answered.
@@ -99,6 +127,58 @@ fn clients_take_turns() {
     for (nth, id) in (200..220).enumerate() {
         let at = answered.iter().position(|&answered| answered == id).unwrap();
         assert!(at <= 2 * nth + 3, "the {nth}th query of the second client is answered as the {at}th of all");
+    }
+}
+
+/// A query that waited long is taken before its turn; a new client's turn comes no later for it.
+#[test]
+fn an_overdue_query_holds_up_no_newcomer() {
+    let mut scheduler = scheduler(LENGTH, 1);
+    for (id, client) in (0..).zip([0; 3].into_iter().chain(1..=40).chain(1..=40)) {
+        scheduler.submit(id, query(id, LENGTH, 0, client)).unwrap();
+    }
+    let answered: Vec<QueryId> = (0..35).flat_map(|_| pass(&mut scheduler)).collect();
+    assert_eq!((answered[17], answered[34]), (1, 2), "the first client's other two are overdue");
+    scheduler.submit(100, query(100, LENGTH, 0, 100)).unwrap();
+    let answered = drain(&mut scheduler);
+    let at = |id| answered.iter().position(|&answered| answered == id);
+    assert!(at(100) < at(43), "before the others' second queries: {answered:?}");
+}
+
+/// Tokens that begin as others' do, and go on in their own way.
+fn shared(id: QueryId, common: u32, own: u32, score_from: usize) -> Query {
+    let tokens = (0..common).chain((0..own).map(|i| id as u32 * 4096 + i)).collect();
+    Query { turn: Turn { priority: 0, client: id }, ..Query::new(tokens, score_from) }
+}
+
+/// A document is scored while ever more queries have it for their context: they do not learn its log-probabilities.
+#[test]
+fn nobody_waits_for_those_that_cannot_help() {
+    let mut scheduler = scheduler(LENGTH, 8);
+    scheduler.submit(0, shared(0, 193, 25, 193)).unwrap();
+    scheduler.submit(1, shared(1, 193, 0, 1)).unwrap();
+    for id in 2..50 {
+        // Each begins in the pass in which the one before it ends, and has published no more than 192 tokens by then.
+        scheduler.submit(id, shared(id, 193, 16, 193)).unwrap();
+    }
+    assert_eq!(drain(&mut scheduler)[..2], [0, 1]);
+}
+
+/// There is always another query that computes what an urgent one needs, but each is cancelled before it has.
+#[test]
+fn an_overdue_query_does_not_wait_again_and_again() {
+    let mut scheduler = scheduler(LENGTH, 8);
+    scheduler.submit(0, shared(0, 19, 181, 1)).unwrap();
+    pass(&mut scheduler);
+    let urgent = Turn { priority: -1, client: 100 };
+    scheduler.submit(100, Query { turn: urgent, ..shared(100, 19, 1, 1) }).unwrap();
+    for id in 1.. {
+        scheduler.submit(id, shared(id, 19, 181, 1)).unwrap();
+        if pass(&mut scheduler).contains(&100) {
+            break;
+        }
+        assert!(id < 40, "it still waits");
+        scheduler.cancel(&[id - 1]);
     }
 }
 
