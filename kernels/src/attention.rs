@@ -35,6 +35,12 @@ fn far_queries(head_size: u32, rows: u32) -> u32 {
     if head_size > 128 { rows * (head_size + 8) * 2 } else { 0 }
 }
 
+/// Bytes of shared memory that a block of [`PagedAttention`] takes, over a cache of FP8 or of bf16; one of [`PagedDecode`] takes fewer.
+#[must_use]
+pub fn shared_memory(head_size: u32, fp8: bool) -> u32 {
+    tile_bytes(head_size, fp8) + sums(head_size) + far_queries(head_size, tile_rows(head_size))
+}
+
 fn check_heads(kernel: &'static str, heads: u32, kv_heads: u32, block_size: u32) -> Result<(), Error> {
     check(kv_heads > 0, kernel, "kv_heads", kv_heads, "at least 1")?;
     check(heads > 0 && heads.is_multiple_of(kv_heads), kernel, "heads", heads, "a multiple of kv_heads")?;
@@ -99,9 +105,8 @@ impl PagedAttention {
         check_heads(kernel, self.heads, self.kv_heads, self.block_size)?;
         check_rows(kernel, "tiles", tiles)?;
         check_rows(kernel, "tiles x heads", tiles.saturating_mul(self.heads))?;
-        let rows = tile_rows(head_size);
-        let shared = tile_bytes(head_size, fp8) + sums(head_size) + far_queries(head_size, rows);
-        Ok(Launch { kernel, grid: [tiles * self.heads, 1, 1], block: rows * 2, shared, args: self })
+        let (block, shared) = (tile_rows(head_size) * 2, shared_memory(head_size, fp8));
+        Ok(Launch { kernel, grid: [tiles * self.heads, 1, 1], block, shared, args: self })
     }
 
     /// The same on Hopper's own tensor cores (wgmma): a cache of bf16, heads of 64 or 128, an image for sm_90a. Whether its

@@ -55,6 +55,15 @@ pub fn context(index: usize) -> Result<Arc<CudaContext>, Error> {
     CudaContext::new(index).map_err(words)
 }
 
+/// Bytes of shared memory that a block may ask for on a GPU.
+///
+/// # Errors
+///
+/// The GPU does not answer.
+pub fn shared_memory(context: &CudaContext) -> Result<i32, DriverError> {
+    context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+}
+
 /// Every kernel, loaded on a GPU, launched in the order of one stream.
 #[derive(Debug)]
 pub struct Module {
@@ -185,7 +194,7 @@ fn module(
 
 /// Lets a kernel use all the shared memory that a block of this GPU may ask for.
 fn allow_shared_memory(context: &CudaContext, function: &CudaFunction) -> Result<(), DriverError> {
-    let most = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+    let most = shared_memory(context)?;
     // SAFETY: the function is loaded.
     unsafe {
         let own = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;

@@ -387,29 +387,3 @@ async fn write_all(engine: &Engine, prompts: &[Vec<u32>], lengths: &[usize]) -> 
     };
     join_all(prompts.iter().zip(lengths).map(write)).await
 }
-
-#[test]
-fn what_does_not_fit_is_refused_before_memory_is_taken() {
-    let refused = |model: TinyLlama, cache_bytes: usize| {
-        let dir = tempfile::tempdir().unwrap();
-        model.write(dir.path(), 1);
-        let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
-        load(dir.path(), Order::Forward, cache_bytes, scheduler).unwrap_err().to_string()
-    };
-    let base = TinyLlama { layers: 1, ..TinyLlama::default() };
-    let error = refused(TinyLlama { hidden: 60, ..base }, 1 << 20);
-    assert_eq!(error, "hidden_size is 60, but on this device it must be a multiple of 8 up to 1048576");
-    let error = refused(TinyLlama { head_dim: 258, ..base }, 1 << 20);
-    assert_eq!(error, "head_dim is 258, but on this device it must be at most 256");
-    let dir = tempfile::tempdir().unwrap();
-    TinyLlama { hidden: 72, ..base }.write(dir.path(), 1);
-    let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
-    let fp8 = CudaConfig { weights: Precision::Fp8, ..config(1 << 20, scheduler) };
-    let shim = Shim::new(MEMORY, Order::Forward);
-    let error = CudaBackend::load(shim, &Checkpoint::open(dir.path()).unwrap(), fp8).unwrap_err().to_string();
-    let limit = "a multiple of 16 up to 1048576 for weights in FP8";
-    assert_eq!(error, format!("hidden_size is 72, but on this device it must be {limit}"));
-    assert!(refused(base, 1000).contains("the KV cache has 1000 bytes"));
-    let error = refused(TinyLlama { vocab: 1_000_000, ..base }, 1 << 20);
-    assert!(error.contains("bytes of the device's memory") && error.contains("are free"), "{error}");
-}

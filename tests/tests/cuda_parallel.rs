@@ -276,6 +276,10 @@ async fn write_all(engine: &Engine, prompts: &[Vec<u32>], generation: &Generatio
     join_all(prompts.iter().map(write)).await
 }
 
+/// What a rank asks the others for while a model of two layers is loaded, in its passes of two tokens and of one: for the embedding
+/// and each layer's two sums an exchange and a gather, for the head two gathers.
+const LOADING: usize = 2 * (2 + 2 * 4 + 2);
+
 /// Whether a rank panics or its device fails it alone: whoever waits is told which it was; then the model is loaded anew, and the
 /// answers have the bits they would have had.
 #[test]
@@ -288,7 +292,7 @@ fn a_rank_that_is_lost_fails_what_was_asked_and_comes_back() {
     let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
     let want: Vec<_> = ask(&group(dir.path(), 3, scheduler), &queries).iter().map(bits).collect();
     for (exchanges, panics) in [(1, true), (7, false), (12, true)] {
-        let (path, fault) = (dir.path().to_owned(), Fault::new(exchanges, panics));
+        let (path, fault) = (dir.path().to_owned(), Fault::new(LOADING + exchanges, panics));
         let load = move || {
             CudaBackend::load_group(shims(fault.group(3)), &Checkpoint::open(&path).unwrap(), config(scheduler))
                 .map_err(|error| BackendError(error.to_string()))

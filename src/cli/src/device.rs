@@ -10,11 +10,11 @@ use crate::settings::{DeviceChoice, NEEDS_GPU, Settings};
 pub(crate) fn start(
     checkpoint: &Checkpoint,
     settings: &Settings,
-    open: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
+    open: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Clone + Send + 'static,
 ) -> Result<Engine, Error> {
     #[cfg(feature = "cuda")]
-    if let Some(gpus) = gpu::find(settings)? {
-        return gpu::start(gpus, checkpoint, settings, open);
+    if let Some(engine) = gpu::start(checkpoint, settings, open.clone())? {
+        return Ok(engine);
     }
     #[cfg(not(feature = "cuda"))]
     if matches!(settings.device, DeviceChoice::Cuda(_)) {
@@ -69,7 +69,6 @@ mod gpu {
     //! The GPUs' part, of programs that were built with it.
 
     use std::path::PathBuf;
-    use std::sync::Mutex;
 
     use etcetera::BaseStrategy;
     use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Precision};
@@ -77,50 +76,51 @@ mod gpu {
     use super::*;
     use crate::settings::{CacheType, Dtype};
 
-    /// GPUs that are ready, one for each rank, and the first one's index.
-    pub(super) struct Found {
-        first: usize,
-        gpus: Vec<Gpu>,
-    }
-
-    /// None if the CPU is to compute. That there are too few GPUs is an error only if they were asked for.
-    pub(super) fn find(settings: &Settings) -> Result<Option<Found>, Error> {
-        let open = |first| open(first, settings.tensor_parallel_size).map(|gpus| Some(Found { first, gpus }));
-        match settings.device {
-            DeviceChoice::Cuda(first) => Ok(open(first).map_err(LoadError::from)?),
-            DeviceChoice::Auto if settings.is_for_gpu() => match open(0) {
-                Err(error) if !settings.needs_gpu() => {
-                    eprintln!("computing on the CPU: {error}");
-                    Ok(None)
-                }
-                found => Ok(found.map_err(LoadError::from)?),
-            },
-            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(None),
+    /// None if the CPU is to compute.
+    pub(super) fn start(
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        reopen: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
+    ) -> Result<Option<Engine>, Error> {
+        let first = match settings.device {
+            DeviceChoice::Cuda(first) => first,
+            DeviceChoice::Auto if settings.is_for_gpu() => 0,
+            DeviceChoice::Auto | DeviceChoice::Cpu => return Ok(None),
+        };
+        match start_on(first, checkpoint, settings, reopen) {
+            Err(Error::Load(error)) if leaves_it_to_the_cpu(settings, &error) => {
+                eprintln!("computing on the CPU: {error}");
+                Ok(None)
+            }
+            engine => engine.map(Some),
         }
     }
 
-    pub(super) fn start(
-        found: Found,
+    /// Whether nobody asked for a GPU, and this one is not there, fails, or lacks what the model needs. Where its memory is too
+    /// small, the error says what to lower.
+    fn leaves_it_to_the_cpu(settings: &Settings, error: &LoadError) -> bool {
+        settings.device == DeviceChoice::Auto
+            && !settings.needs_gpu()
+            && matches!(error, LoadError::Device(_) | LoadError::SharedMemory { .. } | LoadError::Unsupported { .. })
+    }
+
+    /// On the GPU of this index, or as many as there are ranks, from it on.
+    fn start_on(
+        first: usize,
         checkpoint: &Checkpoint,
         settings: &Settings,
         reopen: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Send + 'static,
     ) -> Result<Engine, Error> {
-        let (config, ranks, Found { first, gpus }) = (config(settings), settings.tensor_parallel_size, found);
-        let found = Mutex::new(Some(gpus));
-        // Those that were found, and after them, should their engine die, the same ones opened anew.
-        let take = move || {
-            let gpus = found.lock().ok().and_then(|mut found| found.take());
-            gpus.map_or_else(|| open(first, ranks), Ok)
-        };
+        let (config, ranks) = (config(settings), settings.tensor_parallel_size);
         if ranks > 1 {
             return lasting(checkpoint, settings, reopen, move |checkpoint| {
-                let backend = CudaBackend::load_group(take()?, checkpoint, config)?;
+                let gpus = Gpu::open_group(first, ranks, kernels().as_deref())?;
+                let backend = CudaBackend::load_group(gpus, checkpoint, config)?;
                 Ok((backend.fingerprint().to_owned(), backend.device(), backend))
             });
         }
         lasting(checkpoint, settings, reopen, move |checkpoint| {
-            let gpu = take()?.pop().ok_or_else(|| BackendError("no GPU was opened".to_owned()))?;
-            let backend = CudaBackend::load(gpu, checkpoint, config)?;
+            let backend = CudaBackend::load(Gpu::open(first, kernels().as_deref())?, checkpoint, config)?;
             Ok((backend.fingerprint().to_owned(), backend.device(), backend))
         })
     }
@@ -136,13 +136,27 @@ mod gpu {
         }
     }
 
-    /// So many GPUs from an index on. Kernels that are compiled here are kept in the user's cache folder, if there is one.
-    fn open(first: usize, ranks: usize) -> Result<Vec<Gpu>, BackendError> {
-        let cache: Option<PathBuf> =
-            etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("surprisal").join("kernels"));
-        match ranks {
-            1 => Ok(vec![Gpu::open(first, cache.as_deref())?]),
-            ranks => Gpu::open_group(first, ranks, cache.as_deref()),
+    /// Where kernels that are compiled here are kept: in the user's cache folder, if there is one.
+    fn kernels() -> Option<PathBuf> {
+        etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("surprisal").join("kernels"))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn auto_leaves_a_model_that_the_gpu_does_not_take_to_the_cpu() {
+            let auto = Settings::default();
+            let small = LoadError::SharedMemory { head_dim: 128, needed: 135_168, limit: 101_376 };
+            assert!(leaves_it_to_the_cpu(&auto, &small));
+            assert!(leaves_it_to_the_cpu(&auto, &BackendError("there is none".to_owned()).into()));
+            let full = LoadError::DeviceMemory { needed: 3, weights: 2, free: 1 };
+            assert!(!leaves_it_to_the_cpu(&auto, &full));
+            let asked = Settings { device: DeviceChoice::Cuda(0), ..Settings::default() };
+            assert!(!leaves_it_to_the_cpu(&asked, &small));
+            let fp8 = Settings { dtype: Dtype::Fp8, ..Settings::default() };
+            assert!(!leaves_it_to_the_cpu(&fp8, &small));
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::worker::{Answer, Asked, End, Shared, Worker};
 /// How long the engine waits before it tries again to make a backend.
 const REBUILD_AFTER: Duration = Duration::from_secs(5);
 
-/// Makes a backend anew, with the same limits and the same numbers, after the engine's thread died.
+/// Makes a backend anew, that takes what the first one took and has its numbers, after the engine's thread died.
 pub type Rebuild<B> = Box<dyn FnMut() -> Result<B, BackendError> + Send>;
 
 /// A backend behind a scheduler, on a thread of its own.
@@ -131,11 +131,11 @@ struct Life<B> {
 
 impl<B: Backend> Life<B> {
     fn run(mut self, backend: B) {
-        let limits = backend.limits();
+        let promised = backend.limits();
         let mut next = Some(backend);
         while let Some(backend) = next.take() {
             self.shared.alive.store(true, Ordering::SeqCst);
-            let scheduler = Scheduler::new(limits, self.config);
+            let scheduler = Scheduler::new(backend.limits(), self.config);
             let mut worker = Worker::new(scheduler, backend, self.receiver.clone(), Arc::clone(&self.shared));
             let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
             match &ended {
@@ -149,7 +149,7 @@ impl<B: Backend> Life<B> {
                 Ok(End::Unusable(error)) => worker.lose(&error),
                 _ => drop(worker),
             }
-            next = self.rebuilt(limits);
+            next = self.rebuilt(promised);
         }
     }
 
@@ -165,16 +165,19 @@ impl<B: Backend> Life<B> {
     }
 
     /// Another backend, however long it takes; none once nobody can ask, or if there is no way to make one.
-    fn rebuilt(&mut self, limits: Limits) -> Option<B> {
+    fn rebuilt(&mut self, promised: Limits) -> Option<B> {
         loop {
             if let Some(rebuild) = &mut self.rebuild {
                 match catch_unwind(AssertUnwindSafe(rebuild)) {
-                    Ok(Ok(backend)) if backend.limits() == limits => {
+                    Ok(Ok(backend)) if keeps(promised, backend.limits()) => {
                         tracing::warn!("the engine starts again");
                         self.shared.stats().restarts += 1;
                         return Some(backend);
                     }
-                    Ok(Ok(_)) => tracing::error!("the engine stays dead: the new backend has other limits"),
+                    Ok(Ok(backend)) => {
+                        let now = backend.limits();
+                        tracing::error!(?promised, ?now, "the engine stays dead: the new backend would take less");
+                    }
                     Ok(Err(error)) => tracing::error!(%error, "the engine stays dead"),
                     Err(_) => tracing::error!("the engine stays dead: making a backend panicked"),
                 }
@@ -188,5 +191,24 @@ impl<B: Backend> Life<B> {
                 }
             }
         }
+    }
+}
+
+/// Whether a backend takes every query that clients were told of. How much it caches may change: a GPU has what others leave it.
+fn keeps(promised: Limits, now: Limits) -> bool {
+    now.vocab_size == promised.vocab_size && Scheduler::max_length(&now) >= Scheduler::max_length(&promised)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_may_shrink_as_long_as_the_longest_sequence_fits() {
+        let promised = Limits { vocab_size: 10, max_length: 100, blocks: 20 };
+        assert!(keeps(promised, Limits { blocks: 40, ..promised }));
+        assert!(keeps(promised, Limits { blocks: 4, ..promised }));
+        assert!(!keeps(promised, Limits { blocks: 3, ..promised }));
+        assert!(!keeps(promised, Limits { vocab_size: 11, ..promised }));
     }
 }

@@ -21,11 +21,15 @@ const KILLS: u32 = 9;
 /// Every token has the log-probability -1, and 1 is drawn.
 struct Fragile {
     last: u32,
+    blocks: usize,
 }
+
+/// The first one, and usually the next.
+const NEW: Fragile = Fragile { last: 0, blocks: 20 };
 
 impl Backend for Fragile {
     fn limits(&self) -> Limits {
-        Limits { vocab_size: 10, max_length: 100, blocks: 20 }
+        Limits { vocab_size: 10, max_length: 100, blocks: self.blocks }
     }
 
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
@@ -48,11 +52,26 @@ impl Backend for Fragile {
 fn engine(rebuild: Option<Rebuild<Fragile>>) -> Engine {
     let config = SchedulerConfig { token_budget: 64, max_running: 8 };
     let words = || "fragile".to_owned();
-    Engine::start_lasting(words(), words(), words(), Fragile { last: 0 }, config, rebuild).unwrap()
+    Engine::start_lasting(words(), words(), words(), NEW, config, rebuild).unwrap()
 }
 
 fn query(token: u32) -> Query {
     Query::new(vec![token, 2, 3, token], 1)
+}
+
+async fn score_more_than_is_cached(engine: &Engine) {
+    for n in 0..40 {
+        engine.score(Query::new((0..66).map(|i| (n * i) % 7).collect(), 1)).await.unwrap();
+    }
+}
+
+async fn until_it_lives(engine: &Engine) {
+    let back = async {
+        while !engine.is_alive() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
 }
 
 fn write_forever() -> Generation {
@@ -91,13 +110,10 @@ async fn a_dead_engine_says_so_and_comes_back() {
         let rebuild: Rebuild<Fragile> = Box::new(move || {
             held.recv_timeout(Duration::from_secs(20)).map_err(|error| BackendError(error.to_string()))?;
             count.fetch_add(1, Ordering::SeqCst);
-            Ok(Fragile { last: 0 })
+            Ok(NEW)
         });
         let engine = engine(Some(rebuild));
-        // More texts than the cache has room for.
-        for n in 0..40 {
-            engine.score(Query::new((0..66).map(|i| (n * i) % 7).collect(), 1)).await.unwrap();
-        }
+        score_more_than_is_cached(&engine).await;
         assert_eq!(engine.score(query(2)).await.unwrap().logprobs.len(), 3);
         assert!(engine.is_alive());
         let evicted = engine.stats().evicted_blocks;
@@ -117,16 +133,21 @@ async fn a_dead_engine_says_so_and_comes_back() {
         assert_eq!(engine.generate(query(2), write_forever()).recv().await, Some(Err(ScoreError::Stopped)));
         assert_eq!((engine.stats().running_queries, engine.stats().active_blocks), (0, 0));
         hold.send(()).unwrap();
-        let back = async {
-            while !engine.is_alive() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
+        until_it_lives(&engine).await;
         assert_eq!(engine.score(query(2)).await.unwrap().logprobs, [-1.0; 3]);
         assert_eq!((built.load(Ordering::SeqCst), engine.stats().restarts), (1, 1));
         assert_eq!(engine.stats().evicted_blocks, evicted, "what was evicted stays evicted");
     }
+}
+
+/// As a GPU's, part of whose memory is another's by then.
+#[tokio::test]
+async fn the_next_backend_may_have_fewer_blocks() {
+    let engine = engine(Some(Box::new(|| Ok(Fragile { blocks: 5, ..NEW }))));
+    assert!(engine.score(query(BREAKS)).await.is_err());
+    until_it_lives(&engine).await;
+    score_more_than_is_cached(&engine).await;
+    assert_eq!((engine.stats().total_blocks, engine.stats().restarts), (5, 1));
 }
 
 #[tokio::test]

@@ -123,6 +123,19 @@ pub enum LoadError {
         /// Bytes to be had.
         free: usize,
     },
+    /// A block of the device's threads may not have the shared memory that attention takes.
+    #[error(
+        "attention over heads of {head_dim} takes {needed} bytes of shared memory, but a block on this device has {limit}; \
+         take another device"
+    )]
+    SharedMemory {
+        /// The field of config.json.
+        head_dim: usize,
+        /// Bytes that a block takes.
+        needed: usize,
+        /// Bytes that it may have.
+        limit: usize,
+    },
     /// The device failed, or there is none.
     #[error(transparent)]
     Device(#[from] BackendError),

@@ -169,6 +169,16 @@ pub trait Accelerator: Collective + Send + 'static {
     /// The device fails.
     fn free_memory(&self) -> Result<usize, BackendError>;
 
+    /// Bytes of shared memory that a block of a kernel may have.
+    ///
+    /// # Errors
+    ///
+    /// The device fails.
+    fn shared_memory(&self) -> Result<usize, BackendError>;
+
+    /// Whether what it is asked next can succeed; it waits for all that is queued.
+    fn is_alive(&self) -> bool;
+
     /// Memory until the accelerator is dropped; what is in it is undefined.
     ///
     /// # Errors

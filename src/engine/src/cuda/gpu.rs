@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUgraphExec, CUgraphInstantiate_flags};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUevent, CUevent_flags, CUgraphExec, CUgraphInstantiate_flags};
 use cudarc::driver::{CudaContext, DriverError, result};
-use surprisal_kernels::cuda::{Module, context, driver_version};
+use surprisal_kernels::cuda::{Module, context, driver_version, shared_memory};
 use surprisal_kernels::rows::Fp8Scale;
 use surprisal_kernels::{Address, CacheView, Device, Launch, TensorMap};
 
@@ -110,7 +110,10 @@ impl Gpu {
         let done = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING);
         let done = Event(done.map_err(failed("to make an event"))?);
         let (driver, library) = (driver_version(index)?, Products::version());
-        let numerics = format!("cuda-{}-{driver}-{library}", module.arch());
+        // cuBLASLt chooses algorithms by their number, too.
+        let multiprocessors = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+        let multiprocessors = multiprocessors.map_err(failed("to count its multiprocessors"))?;
+        let numerics = format!("cuda-{}-{multiprocessors}-{driver}-{library}", module.arch());
         Ok(Self { products, module, stages, turn: 0, memory: Vec::new(), done, peers: None, context, numerics })
     }
 
@@ -196,6 +199,16 @@ impl Accelerator for Gpu {
 
     fn free_memory(&self) -> Result<usize, BackendError> {
         self.context.mem_get_info().map(|(free, _)| free).map_err(failed("to say what memory is free"))
+    }
+
+    fn shared_memory(&self) -> Result<usize, BackendError> {
+        let bytes = shared_memory(&self.context).map_err(failed("to say what shared memory a block may have"))?;
+        Ok(bytes.max(0) as usize)
+    }
+
+    /// After a fault CUDA answers every call with that fault.
+    fn is_alive(&self) -> bool {
+        self.bind().and_then(|()| self.synchronize()).is_ok()
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<Region, BackendError> {

@@ -21,6 +21,8 @@ mod source;
 mod weights;
 mod workspace;
 
+use surprisal_kernels::attention;
+
 use accelerator::Arena;
 pub use accelerator::{Accelerator, FP8_MULTIPLE, Product, ROW_TILE, Region, Scales};
 pub use collective::Collective;
@@ -36,10 +38,13 @@ pub use source::{Fp8, Source};
 use weights::Weights;
 use workspace::{Cache, Workspace};
 
-use crate::backend::{BLOCK_TOKENS, Backend, BackendError, BlockCopy, ForwardBatch, Limits, TokenScore};
+use crate::backend::{
+    BLOCK_TOKENS, Backend, BackendError, BlockCopy, Choice, Chunk, ForwardBatch, Hidden, Limits, ScoreRow, TokenScore,
+};
 use crate::cpu::LoadError;
 use crate::group::Group;
 use crate::part::Part;
+use crate::scorer::Extras;
 
 /// Changed whenever a change of the code changes bits.
 const NUMERICS: u32 = 1;
@@ -103,9 +108,11 @@ impl<A: Accelerator> CudaBackend<A> {
     /// # Errors
     ///
     /// The weights are malformed, the kernels do not take it, or the memory does not hold it: that is known before any
-    /// is taken.
+    /// is taken. The device cannot run it: that is known when it has tried.
     pub fn load(device: A, source: &impl Source, config: CudaConfig) -> Result<Self, LoadError> {
-        Self::load_part(device, source, config, &source.fingerprint()?)
+        let mut whole = Self::load_part(device, source, config, || source.fingerprint())?;
+        try_out(&mut whole, config)?;
+        Ok(whole)
     }
 
     /// Loads a model in parts, one on each device of a group, by threads that read no other's.
@@ -115,19 +122,28 @@ impl<A: Accelerator> CudaBackend<A> {
     /// As [`load`](Self::load).
     pub fn load_group(devices: Vec<A>, source: &(impl Source + Sync), config: CudaConfig) -> Result<Group, LoadError> {
         let hash = source.fingerprint()?;
-        let parts = Group::load(devices, |device| Self::load_part(device, source, config, &hash))?;
+        let parts = Group::load(devices, |device| Self::load_part(device, source, config, || Ok(hash.clone())))?;
         let first = parts.first().map(|first| (first.fingerprint.clone(), first.device())).unwrap_or_default();
-        Group::start(parts, first)
+        let mut group = Group::start(parts, first)?;
+        try_out(&mut group, config)?;
+        Ok(group)
     }
 
-    /// Loads one rank's part; `config` is the whole group's, `hash` of the weights.
-    fn load_part(mut device: A, source: &impl Source, config: CudaConfig, hash: &str) -> Result<Self, LoadError> {
+    /// Loads one rank's part; `config` is the whole group's, `hash` of the weights, asked for once they are known to fit.
+    fn load_part(
+        mut device: A,
+        source: &impl Source,
+        config: CudaConfig,
+        hash: impl FnOnce() -> Result<String, surprisal_model::Error>,
+    ) -> Result<Self, LoadError> {
         source.check()?;
         let part = Part { rank: device.rank(), size: device.size() };
         let shape = Shape::new(source.config(), part, &config)?;
+        check_shared_memory(&device, &shape)?;
         let lay_out = |arena: &mut Arena| Weights::lay_out(arena, &shape, source);
         let weight_bytes = Arena::measure(lay_out);
         let room = room(&device, &shape, weight_bytes, config)?;
+        let hash = hash()?;
 
         let mut arena = |bytes: usize| device.allocate(bytes).map(Arena::over);
         let weights = lay_out(&mut arena(weight_bytes)?);
@@ -166,6 +182,34 @@ impl<A: Accelerator> CudaBackend<A> {
     }
 }
 
+/// Whether a block of attention has the shared memory it takes.
+fn check_shared_memory<A: Accelerator>(device: &A, shape: &Shape) -> Result<(), LoadError> {
+    let needed = attention::shared_memory(shape.head as u32, shape.fp8_cache) as usize;
+    let limit = device.shared_memory()?;
+    if needed > limit {
+        return Err(LoadError::SharedMemory { head_dim: shape.head_dim, needed, limit });
+    }
+    Ok(())
+}
+
+/// Runs a pass of two tokens and one of one token: they launch both kinds of attention and choose every product's algorithm, so that
+/// what the device lacks is an error of the load. Nobody looks for what they leave in the cache.
+fn try_out(backend: &mut impl Backend, config: CudaConfig) -> Result<(), LoadError> {
+    let most = config.batch_tokens.min(backend.limits().max_length).max(1);
+    for count in [most.min(2), 1] {
+        let score = ScoreRow { from: Hidden::Row(count - 1), choice: Choice::Given(0), extras: Extras::default() };
+        let batch = ForwardBatch {
+            tokens: vec![0; count],
+            chunks: vec![Chunk { rows: 0..count, start: 0, blocks: vec![0] }],
+            scores: vec![score],
+            ..ForwardBatch::default()
+        };
+        let failed = |error: BackendError| BackendError(format!("the first pass failed: {error}"));
+        backend.forward(&batch).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// How many blocks fit beside weights and workspace.
 fn room<A: Accelerator>(device: &A, shape: &Shape, weights: usize, config: CudaConfig) -> Result<Room, LoadError> {
     let CudaConfig { batch_tokens, batch_sequences, cache_bytes, .. } = config;
@@ -199,5 +243,9 @@ impl<A: Accelerator> Backend for CudaBackend<A> {
         }
         let Self { graphs, device, shape, room, weights, work, cache, .. } = self;
         Pass { device, shape, room, weights, work, cache, plan: &plan }.run(graphs)
+    }
+
+    fn is_usable(&self) -> bool {
+        self.device.is_alive()
     }
 }

@@ -32,7 +32,8 @@ impl Room {
     pub(super) fn ints(&self, shape: &Shape) -> usize {
         let width = shape.max_length.div_ceil(BLOCK_TOKENS);
         let tiles = self.rows / 64 + 2 * self.chunks;
-        3 * self.rows + self.chunks * (width + 2) + 1 + 2 * tiles + 2 * self.scores()
+        // The starts of either group have an end.
+        3 * self.rows + self.chunks * (width + 2) + 2 + 2 * tiles + 2 * self.scores()
     }
 }
 
@@ -213,4 +214,49 @@ fn check(batch: &ForwardBatch, shape: &Shape, room: &Room) -> Result<(), Backend
         within("the tokens copied", copy.tokens, BLOCK_TOKENS + 1)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use surprisal_model::LlamaConfig;
+
+    use super::*;
+    use crate::backend::ScoreRow;
+    use crate::cuda::{CudaConfig, Precision};
+    use crate::part::Part;
+
+    /// Of heads of 64, sequences of up to so many tokens.
+    fn shape(room: &Room, max_length: usize) -> Shape {
+        let model = r#"{
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 1,
+            "num_hidden_layers": 1, "vocab_size": 10, "max_position_embeddings": 2048
+        }"#;
+        let asked = CudaConfig {
+            weights: Precision::Bf16,
+            cache: Precision::Bf16,
+            cache_bytes: None,
+            max_length: Some(max_length),
+            batch_tokens: room.rows,
+            batch_sequences: room.chunks,
+        };
+        Shape::new(&LlamaConfig::parse(model).unwrap(), Part::WHOLE, &asked).unwrap()
+    }
+
+    /// The end of the longest sequence: its tokens fill the batch, lie in two tiles, and are scored with one more, after a state
+    /// that was kept.
+    #[test]
+    fn the_largest_plan_has_room() {
+        let room = Room { rows: 40, chunks: 1, blocks: 33 };
+        let shape = shape(&room, 1033);
+        let score = |from| ScoreRow { from, choice: Choice::Given(1), extras: Extras::default() };
+        let batch = ForwardBatch {
+            tokens: vec![1; 40],
+            chunks: vec![Chunk { rows: 0..40, start: 992, blocks: (0..33).collect() }],
+            scores: std::iter::once(Hidden::Block(30)).chain((0..40).map(Hidden::Row)).map(score).collect(),
+            ..ForwardBatch::default()
+        };
+        let plan = Plan::new(&batch, &shape, &room).unwrap();
+        assert_eq!(plan.ints.len(), 243);
+        assert_eq!(room.ints(&shape), 243);
+    }
 }

@@ -48,6 +48,16 @@ enum Values {
     BareFp8,
 }
 
+impl Values {
+    /// For people to read, where there is no such product.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::ScaledFp8 | Self::BareFp8 => "FP8, which GPUs have from compute capability 8.9 on",
+        }
+    }
+}
+
 /// Addresses that a product's descriptor has; 0 where there is none. The choice of an algorithm does not depend on them.
 #[derive(Clone, Copy, Debug)]
 struct Attached {
@@ -177,7 +187,7 @@ impl Drop for Products {
 /// The best algorithm in cuBLASLt's own order that needs no workspace and sums all of k in one place: then a tile of `out`
 /// is made by the same instructions wherever it lies and however many there are.
 fn choose(handle: sys::cublasLtHandle_t, kind: Kind) -> Result<sys::cublasLtMatmulAlgo_t, BackendError> {
-    let what = format!("an algorithm for n {}, k {}", kind.n, kind.k);
+    let what = format!("an algorithm for n {}, k {} in {}", kind.n, kind.k, kind.values.name());
     let anywhere = u64::from(ALIGNMENT);
     let attached = Attached { bias: anywhere, rows: anywhere, columns: anywhere };
     let typical = Shapes::new(kind, TYPICAL_ROWS, attached).map_err(|error| failed(&what, error))?;

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use surprisal_kernels::cpu::{Cpu, Order};
 use surprisal_kernels::{CacheView, Device, Launch, TensorMap};
@@ -23,10 +23,13 @@ pub struct Shim {
     order: Order,
     memory: Vec<Box<[Line]>>,
     capacity: usize,
+    /// Bytes of shared memory that a block may have.
+    shared_memory: usize,
     /// Its end of a group, if there are others.
     ranks: Option<Box<dyn Communicator>>,
     recording: Option<Vec<Step>>,
     replays: Arc<AtomicUsize>,
+    lost: Arc<AtomicBool>,
 }
 
 /// Something that was queued, to be queued again.
@@ -55,7 +58,28 @@ impl Shim {
     /// A device of so many bytes, whose threads take turns in this order.
     #[must_use]
     pub fn new(capacity: usize, order: Order) -> Self {
-        Self { order, memory: Vec::new(), capacity, ranks: None, recording: None, replays: Arc::default() }
+        Self {
+            order,
+            memory: Vec::new(),
+            capacity,
+            shared_memory: usize::MAX,
+            ranks: None,
+            recording: None,
+            replays: Arc::default(),
+            lost: Arc::default(),
+        }
+    }
+
+    /// The same device, a block of which may have so many bytes of shared memory.
+    #[must_use]
+    pub fn with_shared_memory(self, shared_memory: usize) -> Self {
+        Self { shared_memory, ..self }
+    }
+
+    /// Once this is true it is lost: it runs no kernel any more, as a GPU after a fault.
+    #[must_use]
+    pub fn lost(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.lost)
     }
 
     /// How often something recorded was queued again; it goes on counting.
@@ -207,6 +231,14 @@ impl Accelerator for Shim {
         Ok(self.capacity - self.used())
     }
 
+    fn shared_memory(&self) -> Result<usize, BackendError> {
+        Ok(self.shared_memory)
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.lost.load(Ordering::SeqCst)
+    }
+
     /// All bytes 0xff: a NaN in every type, so that what is read before it is written shows.
     fn allocate(&mut self, bytes: usize) -> Result<Region, BackendError> {
         let free = self.free_memory()?;
@@ -273,6 +305,9 @@ impl Accelerator for Shim {
     }
 
     unsafe fn launch<A: Copy + Send + 'static>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
+        if !self.is_alive() {
+            return Err(BackendError("the shim is lost".to_owned()));
+        }
         let again = *launch;
         // SAFETY: the caller's promise, which is for replays too.
         self.note(move |shim| unsafe { shim.launch(&again) });
