@@ -101,7 +101,7 @@ impl Experiment {
     }
 
     async fn documents_of(&self, texts: &Texts, server: &Replicas) -> Result<Documents, Error> {
-        let length = self.plan(self.measure.negatives.saturating_add(1).max(2))?.window();
+        let length = self.outline()?.window();
         texts.documents(&texts.tokens(server)?, self.seed, length, self.measure.entropy).await
     }
 

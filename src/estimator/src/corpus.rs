@@ -20,7 +20,7 @@ pub enum Spacing {
     Even,
     /// Anywhere, each way to lay them without overlap equally likely.
     Random {
-        /// Equal seeds, equal windows.
+        /// Equal seeds, equal windows; each text has its own.
         seed: u64,
     },
 }
@@ -66,11 +66,12 @@ impl Corpus {
         &self.tokens
     }
 
-    /// `count` windows of `length` tokens each, none overlapping, in the text's order.
+    /// `count` windows of `length` tokens each, none overlapping, in the text's order. Of several texts this one is number `text`:
+    /// windows at random lie elsewhere in each.
     ///
     /// # Errors
     /// [`Error::Invalid`] if `count` or `length` is 0; [`Error::TooShort`] if the text does not hold so many.
-    pub fn windows(&self, count: usize, length: usize, spacing: Spacing) -> Result<Vec<Vec<u32>>, Error> {
+    pub fn windows(&self, count: usize, length: usize, spacing: Spacing, text: usize) -> Result<Vec<Vec<u32>>, Error> {
         for (field, value) in [("number of windows", count), ("window length", length)] {
             if value == 0 {
                 return Err(Error::invalid(field, value, "at least 1"));
@@ -90,12 +91,12 @@ impl Corpus {
             let start = index * length + gaps;
             self.tokens[start..start + length].to_vec()
         };
-        Ok(gaps(count, slack, spacing).into_iter().enumerate().map(window).collect())
+        Ok(gaps(count, slack, spacing, text).into_iter().enumerate().map(window).collect())
     }
 }
 
 /// How many unused tokens lie before each window: `count` numbers in 0..=slack, increasing.
-fn gaps(count: usize, slack: usize, spacing: Spacing) -> Vec<usize> {
+fn gaps(count: usize, slack: usize, spacing: Spacing, text: usize) -> Vec<usize> {
     match spacing {
         Spacing::Even => {
             let share = |index| (slack as u128 * index as u128 / (count - 1).max(1) as u128) as usize;
@@ -103,6 +104,7 @@ fn gaps(count: usize, slack: usize, spacing: Spacing) -> Vec<usize> {
         }
         Spacing::Random { seed } => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(text as u64);
             let mut gaps: Vec<usize> = (0..count).map(|_| rng.random_range(0..=slack)).collect();
             gaps.sort_unstable();
             gaps
@@ -146,14 +148,14 @@ mod tests {
 
     #[test]
     fn even_windows_reach_from_end_to_end() {
-        let windows = corpus(10).windows(3, 2, Spacing::Even).unwrap();
+        let windows = corpus(10).windows(3, 2, Spacing::Even, 0).unwrap();
         assert_eq!(windows, [[0, 1], [4, 5], [8, 9]]);
-        assert_eq!(corpus(10).windows(1, 2, Spacing::Even).unwrap(), [[0, 1]]);
+        assert_eq!(corpus(10).windows(1, 2, Spacing::Even, 0).unwrap(), [[0, 1]]);
     }
 
     #[test]
     fn a_short_text_is_told_what_would_fit() {
-        let error = corpus(99).windows(10, 10, Spacing::Even).unwrap_err().to_string();
+        let error = corpus(99).windows(10, 10, Spacing::Even, 0).unwrap_err().to_string();
         assert!(error.contains("99 tokens") && error.contains("need 100"), "{error}");
         assert!(error.contains("at most 9 windows"), "{error}");
     }
@@ -169,11 +171,11 @@ mod tests {
     proptest! {
         #[test]
         fn windows_never_overlap(
-            count in 1_usize..20, length in 1_usize..20, slack in 0_u32..100, seed: u64, even: bool,
+            count in 1_usize..20, length in 1_usize..20, slack in 0_u32..100, seed: u64, text: usize, even: bool,
         ) {
             let spacing = if even { Spacing::Even } else { Spacing::Random { seed } };
-            let text = corpus((count * length) as u32 + slack);
-            let windows = text.windows(count, length, spacing).unwrap();
+            let corpus = corpus((count * length) as u32 + slack);
+            let windows = corpus.windows(count, length, spacing, text).unwrap();
             prop_assert_eq!(windows.len(), count);
             let tokens = windows.concat();
             prop_assert_eq!(tokens.len(), count * length);

@@ -11,6 +11,7 @@ const AT_ONCE: usize = 8;
 
 /// Documents of one window each, the texts they are from, and a note on both.
 pub(crate) struct Documents {
+    /// As many of each text, in a row.
     pub(crate) windows: Vec<Vec<u32>>,
     pub(crate) texts: TokenStore,
     pub(crate) note: String,
@@ -88,7 +89,7 @@ impl Texts {
             let tokenised = stream::iter(&batch).map(|text| Corpus::from_text(tokens, text)).buffered(AT_ONCE);
             let tokenised: Vec<Corpus> = tokenised.try_collect().await?;
             for (text, corpus) in batch.iter().zip(tokenised) {
-                match corpus.windows(self.windows, length, self.spacing) {
+                match corpus.windows(self.windows, length, self.spacing, texts.lengths().len()) {
                     Err(Error::TooShort { .. }) if self.skip_short => left_out += 1,
                     found => {
                         windows.extend(found?);
@@ -149,7 +150,7 @@ impl CorpusStatistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TokenTexts;
+    use crate::{Spacing, TokenTexts};
 
     /// A token a word.
     struct Words;
@@ -183,6 +184,18 @@ mod tests {
         let expected: f64 = [3.0_f64, 4.0, 1.0, 1.0].iter().map(|count| -count / 9.0 * (count / 9.0).ln()).sum();
         assert_eq!((total, distinct), (9, 4));
         assert!((nats - expected).abs() < 1e-12);
+    }
+
+    #[tokio::test]
+    async fn random_windows_lie_elsewhere_in_each_text() {
+        let text: Vec<String> = (1..100).map(|length| "a".repeat(length)).collect();
+        let (_dir, texts) = texts(&[text.join(" ").as_str(); 4]);
+        let texts = Texts { spacing: Spacing::Random { seed: 1 }, ..texts };
+        let windows = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap().windows;
+        let of_texts: std::collections::HashSet<_> = windows.chunks(2).collect();
+        assert_eq!(of_texts.len(), 4, "{windows:?}");
+        let again = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap();
+        assert_eq!(again.windows, windows);
     }
 
     #[tokio::test]

@@ -245,8 +245,7 @@ impl Experiment {
         if !(0.0..=1.0).contains(&measure.ngram_weight) {
             return Err(Error::invalid("measure.ngram_weight", measure.ngram_weight, "in 0..=1"));
         }
-        let enough = measure.negatives.saturating_add(1).max(2);
-        let plan = self.plan(self.fixed_documents().unwrap_or(enough))?;
+        let plan = self.outline()?;
         let smallest = plan.points().iter().map(|point| point.length() - point.split).min().unwrap_or_default();
         if measure.ngram > smallest {
             let limit = format!("at most {smallest}, the length of the smallest y");
@@ -296,16 +295,30 @@ impl Experiment {
     /// # Errors
     /// As [`Plan::of`].
     pub fn plan(&self, documents: usize) -> Result<Plan, Error> {
-        let measure = &self.measure;
-        let design = Design {
+        let per_text = match &self.corpus {
+            CorpusSpec::Text(texts) => texts.windows,
+            CorpusSpec::SantaFe { .. } | CorpusSpec::Gaussian { .. } => 1,
+        };
+        Plan::of(documents, Design { per_text, ..self.design() })
+    }
+
+    /// A plan for as long as texts are not read: over as few documents as there can be, each measured as all will be.
+    pub(crate) fn outline(&self) -> Result<Plan, Error> {
+        let enough = self.measure.negatives.saturating_add(1).max(2);
+        Plan::of(self.fixed_documents().unwrap_or(enough), self.design())
+    }
+
+    fn design(&self) -> Design {
+        let (measure, default) = (&self.measure, Design::default());
+        Design {
             splits: measure.splits.clone(),
             ratios: measure.ratios.clone(),
-            window: measure.window.unwrap_or(Design::default().window),
+            window: measure.window.unwrap_or(default.window),
             negatives: measure.negatives,
             pairing: measure.pairing,
             seed: self.seed,
             resamples: measure.resamples,
-        };
-        Plan::of(documents, design)
+            ..default
+        }
     }
 }

@@ -28,6 +28,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that was never there is not waited for as long as one that went away.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 
+/// What a server serves it knows without work; one that does not say it for this long hangs.
+const MODELS_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How a server is asked.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
@@ -57,7 +60,8 @@ impl Default for HttpOptions {
             concurrency: 8,
             queries_per_request: 64,
             tokens_per_request: 32 * 1024,
-            timeout: Duration::from_secs(600),
+            // Our server's own deadline: on a slow one, the last of eight requests waits for seven.
+            timeout: Duration::from_secs(3600),
             retry: Retry::default(),
             api: Api::default(),
             model: None,
@@ -157,17 +161,10 @@ impl HttpSource {
             .map_err(|error| Error::transport(&base, error))?;
         let models_url = format!("{base}/v1/models");
         let first = Retry { patience: options.retry.patience.min(FIRST_PATIENCE), ..options.retry.clone() };
-        let body = first.run(|| send(&models_url, client.get(&models_url))).await?;
+        let timeout = options.timeout.min(MODELS_TIMEOUT);
+        let body = first.run(|| send(&models_url, client.get(&models_url).timeout(timeout))).await?;
         let served = choose(&models_url, parse(&models_url, &body)?, options.model.as_deref())?;
-        let fingerprint = match (served.fingerprint, options.api) {
-            (Some(fingerprint), _) => fingerprint,
-            (None, Api::Surprisal) => {
-                let reason = "it has no fingerprint: not a surprisal server? then say which api it has".to_owned();
-                return Err(Error::Answer { url: models_url, reason });
-            }
-            // Others make no promise of equal bits; the name is all there is.
-            (None, api) => format!("{}:{}", api.name(), served.id),
-        };
+        let fingerprint = fingerprint(&models_url, &served, &options)?;
         let max_length = served.max_model_len.unwrap_or(usize::MAX);
         Ok(Self {
             vocabulary: served.vocab_size,
@@ -298,6 +295,21 @@ fn choose(url: &str, models: Models, name: Option<&str>) -> Result<Served, Error
             None => "no model is served".to_owned(),
         };
         Error::Answer { url: url.to_owned(), reason }
+    })
+}
+
+/// What the served model's answers depend on. The BOS that others are sent is a part of it.
+fn fingerprint(url: &str, served: &Served, options: &HttpOptions) -> Result<String, Error> {
+    let own = served.fingerprint.clone();
+    if options.api == Api::Surprisal {
+        let reason = "it has no fingerprint: not a surprisal server? then say which api it has".to_owned();
+        return own.ok_or_else(|| Error::Answer { url: url.to_owned(), reason });
+    }
+    // Others make no promise of equal bits; the name is all there is.
+    let model = own.unwrap_or_else(|| format!("{}:{}", options.api.name(), served.id));
+    Ok(match options.bos {
+        Some(bos) => format!("{model}, bos {bos}"),
+        None => model,
     })
 }
 

@@ -51,6 +51,7 @@ mod gaussian;
 mod html;
 mod http;
 mod merge;
+mod partners;
 mod plan;
 mod plot;
 mod process;

@@ -1,10 +1,8 @@
 //! The plan: an experiment over documents, splits and ratios, compiled to the least set of queries.
 
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::partners::Table;
 use crate::{Error, Step};
 
 /// The splits of the paper for a ratio `L/ℓ` of 2: 2, 4, ..., 512.
@@ -33,8 +31,10 @@ pub struct Design {
     pub ratios: Vec<usize>,
     /// Tokens there are of a document. A point whose `L` is longer is left out.
     pub window: usize,
-    /// Contexts of other documents before each `y`, for vCLUB.
+    /// Contexts of other documents before each `y`, for vCLUB: of other texts', as long as there are any.
     pub negatives: usize,
+    /// Documents of each text; they follow each other.
+    pub per_text: usize,
     /// Which marginal term the direct estimate takes.
     pub pairing: Pairing,
     /// Seed of the pairing and of the bootstrap.
@@ -44,13 +44,14 @@ pub struct Design {
 }
 
 impl Default for Design {
-    /// The paper's splits at `L/ℓ = 2`, one negative, 1000 resamples.
+    /// The paper's splits at `L/ℓ = 2`, one negative, each document a text, 1000 resamples.
     fn default() -> Self {
         Self {
             splits: PAPER_SPLITS.to_vec(),
             ratios: vec![2],
             window: LONGEST_WINDOW,
             negatives: 1,
+            per_text: 1,
             pairing: Pairing::Same,
             seed: 0,
             resamples: 1000,
@@ -108,10 +109,14 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Invalid`] for fewer than 2 documents; splits or ratios that are none, too small or not in increasing order; a
-    /// split for which no ratio fits into the window; fewer documents than a `y` and its negatives need.
+    /// split for which no ratio fits into the window; fewer documents than a `y` and its negatives need, or a part of a text's.
     pub fn of(documents: usize, design: Design) -> Result<Self, Error> {
         if documents < 2 {
             return Err(Error::invalid("documents", documents, "at least 2: each needs a partner"));
+        }
+        if !documents.is_multiple_of(design.per_text) {
+            let limit = format!("a multiple of {}, as many as there are of each text", design.per_text);
+            return Err(Error::invalid("documents", documents, limit));
         }
         increasing("splits", &design.splits, 1)?;
         increasing("ratios", &design.ratios, 2)?;
@@ -129,9 +134,9 @@ impl Plan {
             .flat_map(|&ratio| design.splits.iter().map(move |&split| Point { ratio, split }))
             .filter(fits)
             .collect();
-        let order = shuffled(documents, design.seed);
-        let partners = (1..=design.negatives).map(|k| partners(&order, k)).collect();
-        Ok(Self { steps: compile(&order, &design, &points), design, points, partners })
+        let table = Table::new(documents, design.per_text, design.seed);
+        let partners = (0..design.negatives).map(|k| table.partners(k)).collect();
+        Ok(Self { steps: compile(&table, &design, &points), design, points, partners })
     }
 
     /// What is measured.
@@ -164,7 +169,8 @@ impl Plan {
         self.design.pairing
     }
 
-    /// `partners()[i]`: the other document, whose `x` is put before `y` of document `i`. A permutation without fixed point.
+    /// `partners()[i]`: the other document, whose `x` is put before `y` of document `i`; another text's, where there are several. A
+    /// permutation without fixed point.
     pub fn partners(&self) -> &[usize] {
         &self.partners[0]
     }
@@ -184,37 +190,20 @@ fn increasing(field: &'static str, numbers: &[usize], least: usize) -> Result<()
     Err(Error::invalid(field, format!("{numbers:?}"), limit))
 }
 
-/// A seeded permutation of `0..count`.
-fn shuffled(count: usize, seed: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    order
-}
-
-/// Each document's partner: the one `distance` places on along the cycle `order`.
-fn partners(order: &[usize], distance: usize) -> Vec<usize> {
-    let mut partners = vec![0; order.len()];
-    for (place, &document) in order.iter().enumerate() {
-        partners[document] = order[(place + distance) % order.len()];
-    }
-    partners
-}
-
-/// For each `x` along the cycle: it whole, the `y` of those before it after its beginning, and one of those `y` alone.
-fn compile(order: &[usize], design: &Design, points: &[Point]) -> Vec<Step> {
+/// For each `x` in the table's order: it whole, the `y` of those it is a partner of after its beginning, and one of those `y` alone.
+fn compile(table: &Table, design: &Design, points: &[Point]) -> Vec<Step> {
     let end =
         |split: usize| points.iter().filter(|point| point.split == split).map(Point::length).max().unwrap_or(split);
     let ends: Vec<(usize, usize)> = design.splits.iter().map(|&split| (split, end(split))).collect();
     let window = ends.iter().map(|&(_, end)| end).max().unwrap_or_default();
-    let before = |place: usize, distance: usize| order[(place + order.len() - distance) % order.len()];
     let mut steps = Vec::new();
-    for (place, &x) in order.iter().enumerate() {
+    for (place, &x) in table.order().iter().enumerate() {
         steps.push(Step::Whole { document: x, end: window });
-        for distance in 1..=design.negatives {
-            let y = before(place, distance);
+        for k in 0..design.negatives {
+            let y = table.before(place, k);
             steps.extend(ends.iter().map(|&(split, end)| Step::Crossed { x, y, split, end }));
         }
-        let document = before(place, 1);
+        let document = table.before(place, 0);
         steps.extend(ends.iter().map(|&(split, end)| Step::Marginal { document, split, end }));
     }
     steps
@@ -278,6 +267,7 @@ mod tests {
             (2, Design { ratios: vec![1], ..design(&[2]) }, "ratios"),
             (2, Design { negatives: 0, ..design(&[2]) }, "negatives"),
             (2, Design { negatives: 2, ..design(&[2]) }, "negatives"),
+            (5, Design { per_text: 2, ..design(&[2]) }, "documents is 5; it must be a multiple of 2"),
         ] {
             let error = Plan::of(documents, design).unwrap_err().to_string();
             assert!(error.starts_with(field), "{error}");
@@ -286,9 +276,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn partners_are_permutations_without_fixed_point(count in 2_usize..60, seed: u64, negatives in 1_usize..5) {
+        fn partners_are_permutations_without_fixed_point(
+            texts in 2_usize..20, per_text in 1_usize..4, seed: u64, negatives in 1_usize..5,
+        ) {
+            let count = texts * per_text;
             let negatives = negatives.min(count - 1);
-            let plan = Plan::of(count, Design { seed, negatives, ..Design::default() }).unwrap();
+            let plan = Plan::of(count, Design { seed, negatives, per_text, ..Design::default() }).unwrap();
             for partners in &plan.partners {
                 prop_assert!(partners.iter().enumerate().all(|(i, &j)| i != j));
                 prop_assert_eq!(partners.iter().collect::<HashSet<_>>().len(), count);

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use crate::retry::Failure;
+use crate::retry::{Failure, Retry};
 use crate::source::{Tokenize, group};
 use crate::{Error, HttpOptions, HttpSource, LogprobSource, Model, ScoreQuery};
 
@@ -48,6 +48,17 @@ struct Replica {
 struct Rest {
     failures: u32,
     until: Option<Instant>,
+}
+
+impl Rest {
+    /// It failed. Requests that were in flight together fail together: that is one failure.
+    fn begin(&mut self, retry: &Retry, asked: Option<Duration>) {
+        let now = Instant::now();
+        if self.until.is_none_or(|until| until <= now) {
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.until = self.until.max(Some(now + retry.wait(self.failures, asked)));
+    }
 }
 
 impl Replicas {
@@ -104,7 +115,7 @@ impl Replicas {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let (start, mut attempts) = (Instant::now(), 0);
+        let (start, mut failed, mut attempts) = (Instant::now(), None, 0);
         loop {
             let (replica, wait) = self.awake(order);
             tokio::time::sleep(wait).await;
@@ -121,9 +132,10 @@ impl Replicas {
             if !passing {
                 return Err(failure.error);
             }
-            replica.fell(&self.options, failure.wait);
+            let retry = &self.options.retry;
+            replica.rest().begin(retry, failure.wait);
             let rest = self.awake(order).1;
-            if start.elapsed() + rest > self.options.retry.patience {
+            if failed.get_or_insert_with(Instant::now).elapsed() + rest > retry.patience {
                 let (seconds, last) = (start.elapsed().as_secs(), Box::new(failure.error));
                 return Err(Error::GaveUp { attempts, seconds, last });
             }
@@ -153,13 +165,6 @@ impl Replica {
     fn woke(&self) {
         *self.rest() = Rest::default();
     }
-
-    /// It failed, and is not asked for a while.
-    fn fell(&self, options: &HttpOptions, wait: Option<Duration>) {
-        let mut rest = self.rest();
-        rest.failures = rest.failures.saturating_add(1);
-        rest.until = Some(Instant::now() + options.retry.wait(rest.failures, wait));
-    }
 }
 
 /// What a server draws for a key; the least is asked first.
@@ -186,9 +191,10 @@ impl LogprobSource for Replicas {
         let mut shares: Vec<Vec<usize>> = vec![Vec::new(); self.replicas.len()];
         // In turns, a call goes to one server whole.
         let in_turns = queries.first().filter(|_| self.routing == Routing::RoundRobin);
-        let whole = in_turns.map(|first| self.order(first)[0]);
+        let whole = in_turns.map(|first| self.order(first));
+        let order = |query: &ScoreQuery| whole.clone().unwrap_or_else(|| self.order(query));
         for (at, query) in queries.iter().enumerate() {
-            shares[whole.unwrap_or_else(|| self.order(query)[0])].push(at);
+            shares[order(query)[0]].push(at);
         }
         let mut requests = Vec::new();
         for share in shares {
@@ -199,7 +205,7 @@ impl LogprobSource for Replicas {
         let queries = &queries;
         let answer = async |places: Vec<usize>| {
             let own: Vec<ScoreQuery> = places.iter().map(|&at| queries[at].clone()).collect();
-            let logprobs = self.ask(&self.order(&own[0]), &own).await?;
+            let logprobs = self.ask(&order(&own[0]), &own).await?;
             Ok::<_, Error>((places, logprobs))
         };
         let requests = stream::iter(requests).map(answer).buffer_unordered(self.concurrency());
@@ -216,5 +222,24 @@ impl Tokenize for Replicas {
     async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
         let order: Vec<usize> = (0..self.replicas.len()).collect();
         self.first(&order, |source| source.tokenize_once(text)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_outage_is_one_failure_however_many_requests_it_meets() {
+        let (hour, mut rest) = (Duration::from_secs(3600), Rest::default());
+        let retry = Retry { first: hour, longest: 8 * hour, ..Retry::default() };
+        (0..8).for_each(|_| rest.begin(&retry, None));
+        assert_eq!(rest.failures, 1);
+        assert!(rest.until.is_some_and(|until| until <= Instant::now() + hour));
+        rest.begin(&retry, Some(9 * hour));
+        assert!(rest.until.is_some_and(|until| until > Instant::now() + 8 * hour), "what a server asks for is heeded");
+        rest.until = Some(Instant::now());
+        rest.begin(&retry, None);
+        assert_eq!(rest.failures, 2, "it was asked again, and failed again");
     }
 }

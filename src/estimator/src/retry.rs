@@ -23,7 +23,7 @@ pub struct Retry {
     pub first: Duration,
     /// The longest wait of one's own choice. A server that says how long to wait (`Retry-After`) is obeyed.
     pub longest: Duration,
-    /// No new attempt starts when this long has passed since the first.
+    /// No new attempt starts when this long has passed since the first failure, however long it took to fail.
     pub patience: Duration,
 }
 
@@ -61,8 +61,7 @@ impl Retry {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let start = Instant::now();
-        let mut attempts = 0;
+        let (start, mut failed, mut attempts) = (Instant::now(), None, 0);
         loop {
             attempts += 1;
             let failure = match attempt().await {
@@ -73,7 +72,7 @@ impl Retry {
                 return Err(failure.error);
             }
             let wait = self.wait(attempts, failure.wait);
-            if start.elapsed() + wait > self.patience {
+            if failed.get_or_insert_with(Instant::now).elapsed() + wait > self.patience {
                 return Err(Error::GaveUp {
                     attempts,
                     seconds: start.elapsed().as_secs(),
@@ -155,7 +154,26 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn patience_begins_with_the_first_failure() {
+        let longest = Duration::from_millis(1);
+        let retry = Retry { first: longest, longest, patience: Duration::from_millis(200) };
+        let attempts = AtomicUsize::new(0);
+        let counted = &attempts;
+        let attempt = || async move {
+            if counted.fetch_add(1, Ordering::SeqCst) > 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(2 * retry.patience).await;
+            Err(Failure { passing: true, ..Failure::lasting(Error::invalid("a", 0, "1")) })
+        };
+        retry.run(attempt).await.unwrap();
+        assert_eq!(attempts.load(Ordering::SeqCst), 2);
+    }
 
     #[test]
     fn waits_double_up_to_the_longest_and_vary() {

@@ -116,6 +116,16 @@ async fn gaussian_documents_are_measured_without_a_server() {
     assert!(error.contains("65 tokens") && error.contains("at most 33"), "{error}");
 }
 
+/// What windows of one text have in common must not count for vCLUB, where there is another text.
+#[test]
+fn partners_are_windows_of_other_texts() {
+    let text = "[model]\nurl = \"http://a\"\n[corpus]\nkind = \"text\"\nfiles = [\"a.txt\", \"b.txt\"]\n";
+    let experiment = Experiment::parse(text, Path::new("t.toml")).unwrap();
+    let plan = experiment.plan(experiment.documents().unwrap()).unwrap();
+    assert_eq!(plan.documents(), 80);
+    assert!(plan.partners().iter().enumerate().all(|(document, partner)| document / 40 != partner / 40));
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let refused = |from: &str, to: &str| {

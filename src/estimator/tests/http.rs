@@ -13,13 +13,13 @@ use surprisal_api::{
     TokenizeResponse, Usage,
 };
 use surprisal_estimator::{
-    Corpus, ExactSource, HttpOptions, HttpSource, LogprobSource, Pairing, Plan, Retry, SantaFe, ScoreQuery, Spacing,
-    run,
+    Api, Corpus, ExactSource, HttpOptions, HttpSource, LogprobSource, Pairing, Plan, Replicas, Retry, Routing, SantaFe,
+    ScoreQuery, Spacing, run,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Status, extra header line, content type, body. Status 0: the connection breaks within the body.
+/// Status, extra header line, content type, body. Status 0: the connection breaks within the body; 1: nothing comes.
 struct Reply(u16, &'static str, &'static str, String);
 
 fn json(body: &impl Serialize) -> Reply {
@@ -63,6 +63,9 @@ async fn exchange(stream: TcpStream, answer: &(impl Fn(&str, &str) -> Reply + Sy
     stream.read_exact(&mut body).await.unwrap();
     let path = first.split(' ').nth(1).unwrap_or_default();
     let Reply(status, header, kind, text) = answer(path, std::str::from_utf8(&body).unwrap());
+    if status == 1 {
+        return std::future::pending().await;
+    }
     if status == 0 {
         let half = b"HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\nhalf";
         return stream.write_all(half).await.unwrap();
@@ -224,6 +227,59 @@ async fn patience_ends() {
     assert!(error.contains("refused") && error.contains("/v1/models"), "{error}");
 }
 
+/// Though a request may take longer than failures are borne with.
+#[tokio::test]
+async fn a_server_that_hangs_is_left_for_another() {
+    let hangs = |path: &str, _: &str| if path == "/v1/models" { models() } else { Reply(1, "", "", String::new()) };
+    let answers = |path: &str, body: &str| if path == "/v1/models" { models() } else { json(&score(body)) };
+    let urls = [serve(hangs).await, serve(answers).await];
+    let patience = Duration::from_millis(100);
+    let options = HttpOptions { timeout: 3 * patience, ..options(patience) };
+    let replicas = Replicas::connect(&urls, Routing::Affinity, options).await.unwrap();
+    // So many beginnings that some are the first server's.
+    let queries = (1..17).map(|token| ScoreQuery { context: vec![token], target: vec![3, 4] }).collect();
+    assert!(replicas.logprobs(queries).await.unwrap().iter().all(|logprobs| logprobs.len() == 2));
+}
+
+#[tokio::test]
+async fn two_servers_in_turns_are_asked_equally_often() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let mut urls = Vec::new();
+    for server in 0..2 {
+        let asked = asked.clone();
+        let answer = move |path: &str, body: &str| {
+            if path == "/v1/models" {
+                return models();
+            }
+            asked.lock().unwrap().push(server);
+            json(&score(body))
+        };
+        urls.push(serve(answer).await);
+    }
+    let replicas = Replicas::connect(&urls, Routing::RoundRobin, options(LONG)).await.unwrap();
+    for _ in 0..4 {
+        replicas.logprobs(query()).await.unwrap();
+    }
+    assert_eq!(*asked.lock().unwrap(), [0, 1, 0, 1]);
+}
+
+/// Answers depend on the BOS that a server is sent: kept ones are asked again when it is another.
+#[tokio::test]
+async fn a_bos_of_ones_own_is_in_the_fingerprint() {
+    let nameless = serve(|_, _| Reply(200, "", "application/json", r#"{"data":[{"id":"m"}]}"#.to_owned())).await;
+    let named = serve(|_, _| models()).await;
+    for (url, api, bos, fingerprint) in [
+        (&nameless, Api::Vllm, None, "vllm:m"),
+        (&nameless, Api::Vllm, Some(1), "vllm:m, bos 1"),
+        (&nameless, Api::Sglang, Some(2), "sglang:m, bos 2"),
+        (&named, Api::OpenAi, Some(2), "f1, bos 2"),
+        (&named, Api::Surprisal, None, "f1"),
+    ] {
+        let source = HttpSource::connect(url, HttpOptions { api, bos, ..options(LONG) }).await.unwrap();
+        assert_eq!(source.model().fingerprint, fingerprint);
+    }
+}
+
 #[tokio::test]
 async fn answers_to_another_question_are_refused() {
     for (change, message) in [
@@ -264,7 +320,7 @@ async fn a_text_becomes_windows_of_the_server_s_tokens() {
     let text = "It was a dark night.\n".repeat(30_000);
     let corpus = Corpus::from_text(&source, &text).await.unwrap();
     assert_eq!(corpus.tokens().len(), text.len());
-    let windows = corpus.windows(10, 21, Spacing::Even).unwrap();
+    let windows = corpus.windows(10, 21, Spacing::Even, 0).unwrap();
     assert_eq!(windows[0], text.bytes().take(21).map(u32::from).collect::<Vec<_>>());
     assert_eq!(source.detokenize(&[1]).await.unwrap(), "back");
 }

@@ -1,0 +1,106 @@
+//! Whose `x` is put before whose `y`: documents in a table, in which partners are of different texts.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+/// Documents in a table, a column a text; texts, and the documents of each, are in a seeded order.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Row by row.
+    order: Vec<usize>,
+    /// Columns.
+    texts: usize,
+}
+
+impl Table {
+    /// A table of documents of which `per_text` in a row are one text's; they must come out even.
+    pub(crate) fn new(documents: usize, per_text: usize, seed: u64) -> Self {
+        let mut shuffled: Vec<usize> = (0..documents).collect();
+        shuffled.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let mut columns: Vec<Vec<(usize, usize)>> = vec![Vec::new(); documents / per_text];
+        for (place, document) in shuffled.into_iter().enumerate() {
+            columns[document / per_text].push((place, document));
+        }
+        // By the places of their first documents.
+        columns.sort_unstable();
+        let row = |at: usize| columns.iter().map(move |column| column[at].1);
+        Self { order: (0..per_text).flat_map(row).collect(), texts: columns.len() }
+    }
+
+    /// All documents, in the order in which they are asked about.
+    pub(crate) fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// The document whose `k`th partner, from 0, stands at `place`. Documents of other texts are partners before those of the same.
+    pub(crate) fn before(&self, place: usize, k: usize) -> usize {
+        let (others, rows) = (self.texts - 1, self.order.len() / self.texts);
+        let (row, column) = (place / self.texts, place % self.texts);
+        let (up, is_other) = if k < rows * others { (k / others, true) } else { (1 + k - rows * others, false) };
+        let row = (row + rows - up) % rows;
+        // Each row goes to another text, so that no text meets but one.
+        let left = if is_other { 1 + (row + k) % others } else { 0 };
+        self.order[row * self.texts + (column + self.texts - left) % self.texts]
+    }
+
+    /// Each document's `k`th partner, from 0: a permutation.
+    pub(crate) fn partners(&self, k: usize) -> Vec<usize> {
+        let mut partners = vec![0; self.order.len()];
+        for (place, &x) in self.order.iter().enumerate() {
+            partners[self.before(place, k)] = x;
+        }
+        partners
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn documents_of_other_texts_are_partners_before_those_of_the_same(
+            texts in 1_usize..8, per_text in 1_usize..8, seed: u64,
+        ) {
+            let documents = texts * per_text;
+            let table = Table::new(documents, per_text, seed);
+            let partners: Vec<Vec<usize>> = (0..documents - 1).map(|k| table.partners(k)).collect();
+            for document in 0..documents {
+                let own: Vec<usize> = partners.iter().map(|partners| partners[document]).collect();
+                prop_assert_eq!(own.iter().chain([&document]).collect::<HashSet<_>>().len(), documents);
+                let (other, same) = own.split_at(documents - per_text);
+                prop_assert!(other.iter().all(|partner| partner / per_text != document / per_text));
+                prop_assert!(same.iter().all(|partner| partner / per_text == document / per_text));
+            }
+            for partners in partners {
+                prop_assert_eq!(partners.iter().collect::<HashSet<_>>().len(), documents);
+            }
+        }
+
+        /// Texts of one document, and one text alone, have the partners that stand next to each other in the seed's order.
+        #[test]
+        fn without_texts_to_keep_apart_partners_are_neighbours(count in 2_usize..40, one: bool, seed: u64) {
+            let table = Table::new(count, if one { count } else { 1 }, seed);
+            let mut order: Vec<usize> = (0..count).collect();
+            order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+            prop_assert_eq!(table.order(), &order[..]);
+            for k in 0..count - 1 {
+                let partners = table.partners(k);
+                prop_assert!((0..count).all(|place| partners[order[place]] == order[(place + k + 1) % count]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_s_documents_have_partners_of_all_other_texts() {
+        let partners = Table::new(12, 3, 5).partners(0);
+        for documents in partners.chunks(3) {
+            assert_eq!(documents.iter().map(|partner| partner / 3).collect::<HashSet<_>>().len(), 3);
+        }
+    }
+}
