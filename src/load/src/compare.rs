@@ -15,6 +15,19 @@ pub struct Comparison {
     pub second: String,
     /// One a load and number.
     pub ratios: Vec<Ratio>,
+    /// One a load.
+    pub failed: Vec<Failed>,
+}
+
+/// Requests of both without a good answer at one load, in all rounds: the ratios say nothing about them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Failed {
+    /// The load.
+    pub load: Load,
+    /// The first server's.
+    pub first: u64,
+    /// The second server's.
+    pub second: u64,
 }
 
 /// One number of both at one load.
@@ -49,9 +62,19 @@ impl Comparison {
                 distinct.push(load);
             }
         }
+        let failed = distinct.iter().map(|&load| Failed::at(load, first, second)).collect();
         let ratios = distinct.into_iter().flat_map(|load| of_load(load, first, second)).collect();
         let name = |report: &Report| format!("{} at {}", report.model, report.server);
-        Ok(Self { first: name(first), second: name(second), ratios })
+        Ok(Self { first: name(first), second: name(second), ratios, failed })
+    }
+}
+
+impl Failed {
+    fn at(load: Load, first: &Report, second: &Report) -> Self {
+        let failed = |report: &Report| -> u64 {
+            report.outcomes.iter().filter(|outcome| outcome.load == load).map(Outcome::failed).sum()
+        };
+        Self { load, first: failed(first), second: failed(second) }
     }
 }
 
@@ -122,6 +145,10 @@ impl fmt::Display for Comparison {
                 _ => writeln!(f)?,
             }
         }
+        for Failed { load, first, second } in self.failed.iter().filter(|failed| failed.first + failed.second > 0) {
+            let load = load.to_string();
+            writeln!(f, "{load:<26} {:<18} {first:>10} {second:>10}", "failed")?;
+        }
         Ok(())
     }
 }
@@ -162,6 +189,21 @@ mod tests {
         assert_eq!(ratio.rounds, [1.0, 2.0, 3.0]);
         let text = comparison.to_string();
         assert!(text.contains("2.00 (1.00 to 3.00)") && text.contains("m at vllm+http://b"), "{text}");
+    }
+
+    /// A server that fails quickly looks quick otherwise.
+    #[test]
+    fn failures_of_both_are_shown() {
+        let (mut a, b) = (report("http://a", &[1.0, 1.0]), report("http://b", &[1.0, 1.0]));
+        assert!(!Comparison::new(&a, &b).unwrap().to_string().contains("failed"));
+        for outcome in &mut a.outcomes {
+            outcome.failures.insert("status 500".into(), crate::outcome::Failures { count: 3, example: "no".into() });
+        }
+        let comparison = Comparison::new(&a, &b).unwrap();
+        assert_eq!(comparison.failed, [Failed { load: Load::Closed { clients: 2 }, first: 6, second: 0 }]);
+        let text = comparison.to_string();
+        let line = text.lines().find(|line| line.contains("failed")).unwrap();
+        assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["2", "clients", "failed", "6", "0"], "{text}");
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn table(report: &Report) -> String {
     format!(
         "<section>\n<h2>{} at {}</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n\
          </table></div>\n{}<p>{fingerprint}Token ids below {}, seed {}, {} s of warm-up, surprisal {}. Tokens are those scored; latencies \
-         count from the time a request was due.</p>\n</section>\n",
+         count from the time a request was due; failures have none, but for what was given up.</p>\n</section>\n",
         escape(&report.model),
         escape(&report.server),
         failures.collect::<String>(),

@@ -35,7 +35,7 @@ mod target;
 mod workload;
 
 pub use api::Api;
-pub use compare::{Comparison, Ratio};
+pub use compare::{Comparison, Failed, Ratio};
 pub use connection::Endpoint;
 pub use counters::Counters;
 pub use error::Error;

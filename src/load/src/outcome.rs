@@ -48,7 +48,8 @@ pub struct Outcome {
 
 /// Latencies in milliseconds, from the time a request was meant to be sent to its last byte.
 ///
-/// Requests that were never sent, because the server was too far behind, count with the time they had waited.
+/// Requests that were never sent, because the server was too far behind, count with the time they had waited, and those that were
+/// given up with the timeout at least: the least that a client would have waited. Other failures have no latency.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// How many.

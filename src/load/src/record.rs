@@ -73,8 +73,14 @@ impl Record {
         }
     }
 
-    pub(crate) fn failed(&mut self, kind: String, example: impl FnOnce() -> String) {
-        self.failures.entry(kind).or_insert_with(|| Failures { count: 0, example: example() }).count += 1;
+    /// A request without a good answer; a client would have waited for it as long as `waited` at least, if it was given up.
+    pub(crate) fn failed(&mut self, class: Class, failure: Failure, waited: Duration) {
+        let Failure { kind, example, given_up } = failure;
+        // An error that comes at once must not make a server look quick.
+        if given_up {
+            self.latency(class, waited);
+        }
+        self.failures.entry(kind).or_insert(Failures { count: 0, example }).count += 1;
     }
 
     pub(crate) fn sample(&mut self, index: u64, logprobs: Option<Vec<f64>>) {
@@ -95,6 +101,27 @@ impl Record {
     /// Which part of the tokens came from a cache, if every answer said so.
     pub(crate) fn hit_rate(&self) -> Option<f64> {
         hit_rate(self.computed_tokens, self.cached_tokens)
+    }
+}
+
+/// Why a request has no good answer.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: String,
+    example: String,
+    /// Whether an answer might have come later.
+    given_up: bool,
+}
+
+impl Failure {
+    /// One that was final: a status, a bad answer, a broken connection.
+    pub(crate) fn told(kind: impl Into<String>, example: impl Into<String>) -> Self {
+        Self { kind: kind.into(), example: example.into(), given_up: false }
+    }
+
+    /// One of a client that did not wait any longer.
+    pub(crate) fn given_up(kind: impl Into<String>, example: impl Into<String>) -> Self {
+        Self { given_up: true, ..Self::told(kind, example) }
     }
 }
 

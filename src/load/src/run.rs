@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::answer::{self, Answer};
 use crate::connection::{Connection, Reply, Trouble};
-use crate::record::Record;
+use crate::record::{Failure, Record};
 use crate::target::expect_success;
 use crate::workload::STREAM;
 use crate::{Ask, Counters, Error, Latency, Load, Outcome, Repeats, Target, Workload};
@@ -325,9 +325,10 @@ async fn open(run: Arc<Run>, turns: Arc<tokio::sync::Mutex<UnboundedReceiver<Tur
         let Some(turn) = turns.lock().await.recv().await else { return };
         let ask = run.workload.ask(run.options.seed, turn.index, run.target.vocabulary);
         if run.end.is_some_and(|end| Instant::now() >= end) {
-            let mut record = run.record();
-            record.latency(ask.class, turn.due.elapsed());
-            record.failed("never sent".into(), || "still queued when the measurement ended".into());
+            if turn.index < WARM_UP {
+                let failure = Failure::given_up("never sent", "still queued when the measurement ended");
+                run.record().failed(ask.class, failure, turn.due.elapsed());
+            }
         } else {
             serve(&run, turn, &ask).await;
         }
@@ -351,42 +352,39 @@ async fn serve(run: &Run, turn: Turn, ask: &Ask) {
                 record.sample(turn.index, answer.logprobs);
             }
         }
-        Err((kind, example)) if measured => {
-            record.latency(ask.class, now - turn.due);
-            record.failed(kind, || example);
-        }
+        Err(failure) if measured => record.failed(ask.class, failure, (now - turn.due).max(run.options.timeout)),
         Err(_) => {}
     }
 }
 
-/// The answer, or the kind of failure and what it said. After a 429 the request waits as long as the server asks.
-async fn attempt(run: &Run, turn: Turn, ask: &Ask) -> Result<Answer, (String, String)> {
+/// The answer, or why there is none. After a 429 the request waits as long as the server asks.
+async fn attempt(run: &Run, turn: Turn, ask: &Ask) -> Result<Answer, Failure> {
     let api = run.target.endpoint.api();
-    let body = api.body(ask, &run.target.model).map_err(|error| ("not sent".to_owned(), error.to_string()))?;
+    let body = api.body(ask, &run.target.model).map_err(|error| Failure::told("not sent", error.to_string()))?;
     loop {
         let reply = match run.post(api.path(), body.clone()).await {
             Ok(reply) => reply,
             Err(trouble @ Trouble::Connect(_)) => {
                 tokio::time::sleep(PAUSE).await;
-                return Err(("no connection".into(), trouble.to_string()));
+                return Err(Failure::told("no connection", trouble.to_string()));
             }
-            Err(trouble @ Trouble::Broken(_)) => return Err(("broken connection".into(), trouble.to_string())),
-            Err(trouble @ Trouble::Timeout(_)) => return Err(("timeout".into(), trouble.to_string())),
+            Err(trouble @ Trouble::Broken(_)) => return Err(Failure::told("broken connection", trouble.to_string())),
+            Err(trouble @ Trouble::Timeout(_)) => return Err(Failure::given_up("timeout", trouble.to_string())),
         };
         let text = || String::from_utf8_lossy(&reply.body).chars().take(200).collect::<String>();
         match reply.status {
-            200 => return answer::read(api, ask, &reply.body).map_err(|reason| ("bad answer".into(), reason)),
+            200 => return answer::read(api, ask, &reply.body).map_err(|reason| Failure::told("bad answer", reason)),
             429 => {
                 if turn.index < WARM_UP {
                     run.record().refused += 1;
                 }
                 let wait = reply.retry_after.unwrap_or(PAUSE);
                 if turn.due.elapsed() + wait > run.options.timeout {
-                    return Err(("status 429 to the end".into(), text()));
+                    return Err(Failure::given_up("status 429 to the end", text()));
                 }
                 tokio::time::sleep(wait).await;
             }
-            status => return Err((format!("status {status}"), text())),
+            status => return Err(Failure::told(format!("status {status}"), text())),
         }
     }
 }

@@ -124,6 +124,7 @@ async fn a_full_server_is_asked_again_when_it_says_so() {
     let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &hasty).await;
     assert!(outcome.failures.contains_key("status 429 to the end"), "{outcome}");
     assert_eq!(outcome.requests + outcome.failed(), 8);
+    assert!(outcome.latency[&Class::Bulk].max >= 500.0, "given up at once, it would have waited longer: {outcome}");
 }
 
 /// A server that stalls once: an open loop's latencies include the wait of everything that was due meanwhile.
@@ -149,7 +150,28 @@ async fn a_stall_is_not_hidden() {
     assert!(latency.p50 > 20.0 && latency.max >= 590.0, "{outcome}");
 }
 
-/// Every kind of trouble has a name; a different answer to the same question is seen.
+/// What the warm-up leaves in the queue is no failure of the measurement.
+#[tokio::test]
+async fn a_queue_of_the_warm_up_is_not_counted() {
+    let url = stub(|request| match request {
+        0 => (Duration::ZERO, "200 OK", answer("-1")),
+        _ => (Duration::from_millis(200), "200 OK", answer("-1")),
+    })
+    .await;
+    let target = discover(&url).await;
+    let options = Options {
+        warm_up: Duration::from_millis(500),
+        duration: Duration::from_millis(500),
+        connections: 1,
+        repeats: 0,
+        ..Options::default()
+    };
+    let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Constant { rate: 100.0 }, &options).await;
+    assert_eq!(outcome.latency[&Class::Bulk].count, 50, "{outcome}");
+    assert!(outcome.failures["never sent"].count <= 50, "{outcome}");
+}
+
+/// Every kind of trouble has a name, and what fails at once has no latency; a different answer to the same question is seen.
 #[tokio::test]
 async fn trouble_is_counted_by_kind() {
     let url = stub(|request| match request {
@@ -165,6 +187,9 @@ async fn trouble_is_counted_by_kind() {
     let options = Options { timeout: Duration::from_secs(3), repeats: 100, ..exactly(9) };
     let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Closed { clients: 1 }, &options).await;
     assert_eq!(failures(&outcome), [("bad answer", 1), ("broken connection", 1), ("status 500", 1), ("timeout", 1)]);
+    let latency = outcome.latency[&Class::Bulk];
+    assert_eq!(latency.count, 6, "five answers and a timeout: {outcome}");
+    assert!(latency.max >= 2990.0, "{outcome}");
     assert!(outcome.failures["status 500"].example.contains("it hurts"));
     assert!(outcome.failures["bad answer"].example.contains("2 log-probabilities, not 1"));
     let repeats = outcome.repeats.unwrap();
