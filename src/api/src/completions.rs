@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Text;
@@ -19,11 +20,39 @@ pub enum Prompts {
 }
 
 /// One element of an array that may be a prompt's tokens or a list of prompts.
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum Element {
     Token(u32),
     Text(Text),
+}
+
+/// Written by hand because an untagged enum keeps whatever it reads until it is known: tens of bytes a token.
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ElementVisitor;
+
+        impl<'de> Visitor<'de> for ElementVisitor {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token id, a string or an array of token ids")
+            }
+
+            fn visit_u64<E: de::Error>(self, token: u64) -> Result<Element, E> {
+                let token = u32::try_from(token).map_err(|_| E::invalid_value(Unexpected::Unsigned(token), &self))?;
+                Ok(Element::Token(token))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Element, E> {
+                Ok(Element::Text(Text::from(text)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Element, A::Error> {
+                Text::deserialize(SeqAccessDeserializer::new(seq)).map(Element::Text)
+            }
+        }
+
+        deserializer.deserialize_any(ElementVisitor)
+    }
 }
 
 impl<'de> Deserialize<'de> for Prompts {
@@ -258,8 +287,18 @@ mod tests {
         assert_eq!(parse("[1,2]").unwrap(), Prompts::One(ids.clone()));
         assert_eq!(parse(r#"["a"]"#).unwrap(), Prompts::Many(vec![a.clone()]));
         assert_eq!(parse(r#"["a",[1,2]]"#).unwrap(), Prompts::Many(vec![a, ids]));
-        for wrong in ["7", r#"["a",1]"#, r#"[1,"a"]"#, "[-1]", "{}", "[[[1]]]"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
+        for (wrong, why) in [
+            ("7", "expected a string, an array of token ids"),
+            (r#"["a",1]"#, "mixed in one array"),
+            (r#"[1,"a"]"#, "mixed in one array"),
+            ("[-1]", "expected a token id, a string or an array of token ids"),
+            ("[4294967296]", "4294967296"),
+            ("[true]", "expected a token id, a string or an array of token ids"),
+            ("{}", "expected a string, an array of token ids"),
+            ("[[[1]]]", "expected u32"),
+        ] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.contains(why), "{wrong}: {error}");
         }
     }
 }

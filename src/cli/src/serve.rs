@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         print!("{}", settings.to_toml()?);
         return Ok(());
     }
-    let keys = settings.api_keys(std::env::var("SURPRISAL_API_KEYS").ok().as_deref())?;
+    let keys = settings.api_keys(std::env::var_os("SURPRISAL_API_KEYS"))?;
     let tls = settings.tls()?;
     block_on_beside_engine(async {
         let listener = bind(&settings.host, settings.port).await?;
@@ -114,15 +114,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let served = Served::load(&settings).await?;
         let card = served.scorer.describe().clone();
         // Whoever reads the next line may stop it.
-        let stop = stop_signal();
+        let (stop, again) = (stop_signals(1), stop_signals(2));
         eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
         eprintln!("try: {}", curl(&url, "", &served.sample));
         let app = traced(served.app(settings.server).with_api_keys(keys))?;
-        match tls {
-            Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop).await?,
-            None => surprisal_server::serve(listener, app, stop).await?,
+        let served = async {
+            match tls {
+                Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop).await,
+                None => surprisal_server::serve(listener, app, stop).await,
+            }
+        };
+        tokio::select! {
+            served = served => {
+                served?;
+                eprintln!("stopped");
+            }
+            () = again => eprintln!("stopped at once; what was being answered is cut off"),
         }
-        eprintln!("stopped");
         Ok(())
     })
 }
@@ -159,33 +167,42 @@ pub(crate) fn curl(url: &str, context: &str, target: &str) -> String {
     format!("curl {url}/logprobs -H 'content-type: application/json' -d '{}'", body.to_string().replace('\'', "'\\''"))
 }
 
-/// Resolves on SIGTERM or Ctrl-C, of which none is lost from the call on, even before it is awaited.
-#[cfg(unix)]
+/// Resolves on the first SIGTERM or Ctrl-C, of which none is lost from the call on, even before it is awaited.
 pub(crate) fn stop_signal() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
-    async {
-        let [interrupt, terminate] = signals.map(|signal| async {
-            match signal {
-                Ok(mut signal) => {
-                    signal.recv().await;
-                }
-                Err(_) => std::future::pending().await,
+    stop_signals(1)
+}
+
+/// Resolves when so many have come.
+#[cfg(unix)]
+fn stop_signals(count: usize) -> impl Future<Output = ()> {
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    async fn one(signal: &mut std::io::Result<Signal>) {
+        match signal {
+            Ok(signal) => {
+                signal.recv().await;
             }
-        });
-        tokio::select! {
-            () = interrupt => {}
-            () = terminate => {}
+            Err(_) => std::future::pending().await,
+        }
+    }
+    let [mut interrupt, mut terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    async move {
+        for _ in 0..count {
+            tokio::select! {
+                () = one(&mut interrupt) => {}
+                () = one(&mut terminate) => {}
+            }
         }
     }
 }
 
-/// Resolves on Ctrl-C.
+/// Resolves when so many have come.
 #[cfg(not(unix))]
-pub(crate) fn stop_signal() -> impl Future<Output = ()> {
-    async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+fn stop_signals(count: usize) -> impl Future<Output = ()> {
+    async move {
+        for _ in 0..count {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What `surprisal serve` runs with: a TOML file, overridden by the environment, overridden by flags.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -185,7 +186,7 @@ impl Settings {
 
     /// The keys of the file and of the environment together. Either, where it is given, must have one: a server that was
     /// to be closed is not left open.
-    pub(crate) fn api_keys(&self, environment: Option<&str>) -> Result<ApiKeys, Error> {
+    pub(crate) fn api_keys(&self, environment: Option<OsString>) -> Result<ApiKeys, Error> {
         let mut keys = String::new();
         if let Some(path) = &self.api_key_file {
             let failed = |reason: String| Error::Config { path: path.clone(), reason };
@@ -196,11 +197,12 @@ impl Settings {
             keys.push_str(&text);
         }
         if let Some(text) = environment {
-            if ApiKeys::parse(text).is_empty() {
-                return Err(Error::Usage("SURPRISAL_API_KEYS is set and has no API key".to_owned()));
+            let text = text.into_string().unwrap_or_default();
+            if ApiKeys::parse(&text).is_empty() {
+                return Err(Error::Usage("SURPRISAL_API_KEYS is set and has no API key in UTF-8".to_owned()));
             }
             keys.push('\n');
-            keys.push_str(text);
+            keys.push_str(&text);
         }
         Ok(ApiKeys::parse(&keys))
     }
@@ -345,8 +347,8 @@ mod tests {
         std::fs::write(&path, "# none yet\n").unwrap();
         assert!(settings.api_keys(None).unwrap_err().to_string().contains("no API key"));
         std::fs::write(&path, "one").unwrap();
-        assert_eq!(settings.api_keys(Some("two\nthree")).unwrap().len(), 3);
-        assert!(settings.api_keys(Some(" ")).is_err());
+        assert_eq!(settings.api_keys(Some("two\nthree".into())).unwrap().len(), 3);
+        assert!(settings.api_keys(Some(" ".into())).is_err());
         assert!(Settings::default().api_keys(None).unwrap().is_empty());
     }
 

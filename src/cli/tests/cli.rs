@@ -55,6 +55,38 @@ fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {
 }
 
 #[test]
+fn a_second_signal_ends_a_server_that_waits_for_a_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(dir.path());
+    let address = serving.url.strip_prefix("http://").unwrap().to_owned();
+    let mut asking = TcpStream::connect(&address).unwrap();
+    asking
+        .write_all(
+            b"POST /tokenize HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
+        )
+        .unwrap();
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let until = |path: &str, said: &str| {
+        while !get(path).contains(said) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    until("/metrics", "surprisal_admitted_requests 1");
+    let kill = || assert!(Command::new("kill").arg(serving.child.id().to_string()).status().unwrap().success());
+    kill();
+    until("/ready", "503");
+    kill();
+    assert!(serving.child.wait().unwrap().success());
+    assert_eq!(asking.read(&mut [0; 1]).unwrap_or(0), 0, "the request is cut off, not answered");
+}
+
+#[test]
 fn an_experiment_file_is_explained_and_run_without_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let preset = "../../configs/experiments/oracle.toml";

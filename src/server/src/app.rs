@@ -48,6 +48,11 @@ pub trait TextCodec: Send + Sync + 'static {
         self.decode(tokens)
     }
 
+    /// True if [`encode`](Self::encode) puts a space before every text, also before one that begins with a space.
+    fn adds_space(&self) -> bool {
+        false
+    }
+
     /// The token that the model's own rule puts before every text, if it puts one.
     fn bos(&self) -> Option<u32>;
 
@@ -75,6 +80,10 @@ impl TextCodec for TextTokenizer {
 
     fn text(&self, tokens: &[u32]) -> Result<String, String> {
         self.text(tokens).map_err(|error| error.to_string())
+    }
+
+    fn adds_space(&self) -> bool {
+        self.adds_space()
     }
 
     fn bos(&self) -> Option<u32> {
@@ -177,9 +186,11 @@ impl App {
         done.map_err(|_| problem::deadline_exceeded(seconds))
     }
 
-    /// Runs CPU-bound work on about so many bytes: where other requests do not wait for it, unless there is little of it.
+    /// Runs CPU-bound work on about so many bytes: where other requests do not wait for it, unless there is little of it. It
+    /// goes on without its client, and so long `held` is held.
     pub(crate) async fn offload<T: Send + 'static>(
         &self,
+        held: impl Send + 'static,
         bytes: usize,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
@@ -187,8 +198,12 @@ impl App {
             return work(self);
         }
         let app = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&app)).await;
-        done.unwrap_or_else(|error| {
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&app);
+            drop(held);
+            done
+        });
+        done.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a request's work was cut off");
             Err(problem::internal())
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -17,8 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The body's bytes, if its type is JSON and its size within the limit.
 pub(crate) async fn read(request: Request, limit: usize) -> Result<Vec<u8>, Failure> {
-    let (parts, body) = request.into_parts();
-    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    if let Err(failure) = check(request.headers(), limit) {
+        pass_by(request, limit).await;
+        return Err(failure);
+    }
+    collect(request.into_body(), limit).await
+}
+
+fn check(headers: &HeaderMap, limit: usize) -> Result<(), Failure> {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
@@ -29,11 +36,11 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<Vec<u8>, Fail
         return Err(problem::unsupported_encoding(encoding));
     }
     let announced = header(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
-    let waits_for_leave = parts.headers.contains_key(header::EXPECT);
+    let waits_for_leave = headers.contains_key(header::EXPECT);
     if waits_for_leave && announced.is_some_and(|length| length > limit) {
         return Err(problem::body_too_large(limit));
     }
-    collect(body, limit).await
+    Ok(())
 }
 
 /// Reads on for a while past the limit: a client that is still sending would see a reset connection, not the problem.

@@ -74,7 +74,7 @@ pub(crate) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Re
     let contexts: Vec<_> = contexts.into_iter().enumerate().map(context).collect::<Result<_, _>>()?;
     let target = |(index, text)| {
         let (field, query) = (form.target_field(index), form.query_of_text(index));
-        let encoded = encode(app, text, detail, &field, query)?;
+        let encoded = encode_target(app, text, detail, &field, query)?;
         if encoded.tokens.is_empty() { Err(problem::empty_target(field, query)) } else { Ok(encoded) }
     };
     let targets: Vec<_> = targets.into_iter().enumerate().map(target).collect::<Result<_, _>>()?;
@@ -245,6 +245,24 @@ pub(crate) fn encode(
     };
     check_vocabulary(&tokens, app.model().vocab_size, field, query)?;
     Ok(Encoded { tokens, offsets })
+}
+
+/// As [`encode`], of a text that goes on from another: the space that it begins with is the one that the tokenizer puts there.
+fn encode_target(app: &App, text: Text, detail: Detail, field: &str, query: Option<usize>) -> Result<Encoded, Failure> {
+    let rest = match &text {
+        Text::String(text) if app.codec.adds_space() => text.strip_prefix(' ').filter(|rest| !rest.is_empty()),
+        _ => None,
+    };
+    let Some(rest) = rest else {
+        return encode(app, text, detail, field, query);
+    };
+    let mut encoded = encode(app, Text::from(rest), detail, field, query)?;
+    for [from, to] in encoded.offsets.iter_mut().flatten() {
+        // The space is the first token's.
+        *from += usize::from(*from > 0);
+        *to += 1;
+    }
+    Ok(encoded)
 }
 
 /// Refuses ids that the model does not have.

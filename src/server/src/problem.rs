@@ -209,7 +209,7 @@ pub(crate) fn text_or_ids() -> Failure {
 }
 
 /// More than is offered here.
-pub(crate) fn not_offered(field: &str, value: u32, limit: u32) -> Failure {
+pub(crate) fn not_offered(field: &str, value: usize, limit: usize) -> Failure {
     let detail = format!("`{field}` is {value}, and {limit} is the most that is offered");
     Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value).limit(limit)
 }

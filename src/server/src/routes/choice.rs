@@ -6,6 +6,7 @@ use surprisal_api::{Choice, ChoiceLogprobs, PromptLogprob};
 use surprisal_engine::{Position, Scores, Token};
 
 use super::continuation::{End, Written, token_text};
+use super::work::Prompt;
 use crate::App;
 
 /// vLLM's stand-in for minus infinity, which JSON cannot say.
@@ -37,7 +38,7 @@ impl<'a> From<&'a Token> for Entry<'a> {
 
 impl Form {
     /// A completion as a whole.
-    pub(super) fn choice(self, app: &App, index: usize, prompt: &[u32], written: &Written) -> Choice {
+    pub(super) fn choice(self, app: &App, index: usize, prompt: &Prompt, written: &Written) -> Choice {
         let mut choice = self.prompt_choice(app, index, prompt, &written.scores);
         choice.text.push_str(&written.text);
         let more = self.tokens(app, &written.tokens, choice.logprobs.as_ref().map_or(0, end_offset));
@@ -52,18 +53,21 @@ impl Form {
     }
 
     /// The part of a completion that is its prompt.
-    pub(super) fn prompt_choice(self, app: &App, index: usize, prompt: &[u32], scores: &Scores) -> Choice {
-        let unknown = Entry { token: prompt[0], logprob: None, position: None };
-        let known = prompt[1..].iter().zip(&scores.logprobs).enumerate().map(|(at, (&token, &logprob))| Entry {
+    pub(super) fn prompt_choice(self, app: &App, index: usize, prompt: &Prompt, scores: &Scores) -> Choice {
+        let Prompt { tokens, text } = prompt;
+        let unknown = Entry { token: tokens[0], logprob: None, position: None };
+        let known = tokens[1..].iter().zip(&scores.logprobs).enumerate().map(|(at, (&token, &logprob))| Entry {
             token,
             logprob: Some(logprob),
             position: scores.positions.get(at),
         });
         let entries: Vec<Entry<'_>> = std::iter::once(unknown).chain(known).collect();
-        let whole = || prompt.iter().map(|&token| token_text(app, token)).collect();
+        let one_by_one = || tokens.iter().map(|&token| token_text(app, token)).collect();
+        let decoded = || app.codec.decode(tokens).unwrap_or_else(|_| one_by_one());
         Choice {
             index,
-            text: if self.echo { app.codec.decode(prompt).unwrap_or_else(|_| whole()) } else { String::new() },
+            // A text comes back as it was sent: its tokens may say it with BOS, or otherwise.
+            text: if self.echo { text.clone().unwrap_or_else(decoded) } else { String::new() },
             logprobs: self
                 .logprobs
                 .map(|top| if self.echo { lists(app, &entries, top, 0) } else { ChoiceLogprobs::default() }),

@@ -39,20 +39,21 @@ pub(super) struct Asked {
 pub(super) async fn completions(
     State(app): State<App>,
     Extension(client): Extension<Client>,
-    in_flight: Option<Extension<Arc<InFlight>>>,
+    Extension(in_flight): Extension<Arc<InFlight>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    let asked = app.offload(bytes.len(), move |app| prepare(app, body::parse(&bytes)?, client)).await?;
+    let held = Arc::clone(&in_flight);
+    let asked = app.offload(held, bytes.len(), move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;
     let permit = app.admission.admit(client.account(), tokens)?;
     if asked.stream {
-        let in_flight = in_flight.map(|Extension(in_flight)| in_flight);
         return Ok(sse::respond(app, asked, Held { permit, in_flight, start }));
     }
     let written = asked.work.run(&app).await?;
-    let response = app.offload(tokens as usize * TOKEN_BYTES, move |app| json(&answer(app, &asked, &written))).await?;
+    let bytes = tokens as usize * TOKEN_BYTES;
+    let response = app.offload(in_flight, bytes, move |app| json(&answer(app, &asked, &written))).await?;
     app.metrics.count_answer(start.elapsed().as_secs_f64(), tokens);
     Ok(response)
 }
@@ -139,6 +140,6 @@ pub(super) fn head(app: &App) -> CompletionsResponse {
 }
 
 pub(super) fn usage(work: &Work, completion_tokens: usize) -> CompletionsUsage {
-    let prompt_tokens = work.prompts.iter().map(Vec::len).sum();
+    let prompt_tokens = work.prompts.iter().map(|prompt| prompt.tokens.len()).sum();
     CompletionsUsage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
 }

@@ -1,5 +1,7 @@
 //! A prompt's continuation: tokens as they are drawn, their text as it becomes certain, and where it ends.
 
+use std::sync::Arc;
+
 use surprisal_engine::{Event, Events, Finish, Generation, Query, ScoreError, Scores, Token};
 
 use crate::App;
@@ -48,7 +50,7 @@ pub(super) struct Written {
 
 impl Continuation {
     /// Asks the engine; `stops` are texts that end the continuation and are not part of it.
-    pub(super) fn ask(app: &App, query: Query, generation: Generation, stops: Vec<String>) -> Self {
+    pub(super) fn ask(app: &App, query: Query, generation: Generation, stops: Arc<[String]>) -> Self {
         let text = Text::new(app.clone(), &query.tokens, stops);
         Self { events: app.scorer.generate(query, generation), text, finished: false }
     }
@@ -109,11 +111,11 @@ struct Text {
     read: usize,
     /// Text that may turn out to begin a stop.
     held: String,
-    stops: Vec<String>,
+    stops: Arc<[String]>,
 }
 
 impl Text {
-    fn new(app: App, prompt: &[u32], stops: Vec<String>) -> Self {
+    fn new(app: App, prompt: &[u32], stops: Arc<[String]>) -> Self {
         let tokens = prompt[prompt.len().saturating_sub(BEFORE)..].to_vec();
         Self { app, from: 0, read: tokens.len(), tokens, held: String::new(), stops }
     }

@@ -1,5 +1,6 @@
 //! `POST /generate` as SGLang answers it: prompts scored from `logprob_start_len` on, and continued.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
@@ -10,10 +11,11 @@ use surprisal_api::{
 };
 use surprisal_engine::{Extras, Position};
 
+use super::InFlight;
 use super::choice::LOWEST;
 use super::continuation::{End, Written, token_text};
 use super::meta::json;
-use super::work::{Wish, Work, tokenise};
+use super::work::{Prompt, Wish, Work, tokenise};
 use crate::app::TOKEN_BYTES;
 use crate::client::Client;
 use crate::prepare::check_top;
@@ -37,15 +39,18 @@ struct Asked {
 pub(super) async fn generate(
     State(app): State<App>,
     Extension(client): Extension<Client>,
+    Extension(in_flight): Extension<Arc<InFlight>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    let asked = app.offload(bytes.len(), move |app| prepare(app, body::parse(&bytes)?, client)).await?;
+    let held = Arc::clone(&in_flight);
+    let asked = app.offload(held, bytes.len(), move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;
     let _permit = app.admission.admit(client.account(), tokens)?;
     let written = asked.work.run(&app).await?;
-    let response = app.offload(tokens as usize * TOKEN_BYTES, move |app| json(&answer(app, &asked, &written))).await?;
+    let bytes = tokens as usize * TOKEN_BYTES;
+    let response = app.offload(in_flight, bytes, move |app| json(&answer(app, &asked, &written))).await?;
     app.metrics.count_answer(start.elapsed().as_secs_f64(), tokens);
     Ok(response)
 }
@@ -94,7 +99,7 @@ fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<Asked,
 }
 
 fn answer(app: &App, asked: &Asked, written: &[Written]) -> GenerateResponses {
-    let one = |(prompt, written): (&Vec<u32>, &Written)| response(app, asked, prompt, written);
+    let one = |(prompt, written): (&Prompt, &Written)| response(app, asked, &prompt.tokens, written);
     let mut answers: Vec<_> = asked.work.prompts.iter().zip(written).map(one).collect();
     match answers.pop() {
         Some(answer) if !asked.many => GenerateResponses::One(Box::new(answer)),

@@ -22,7 +22,7 @@ use crate::{App, body};
 pub(super) async fn logprobs(
     State(app): State<App>,
     Extension(client): Extension<Client>,
-    in_flight: Option<Extension<Arc<InFlight>>>,
+    Extension(in_flight): Extension<Arc<InFlight>>,
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
@@ -30,20 +30,19 @@ pub(super) async fn logprobs(
     let arrow = !streamed && cfg!(feature = "arrow") && stream::accepts(request.headers(), ARROW_STREAM);
     let bytes = body::read(request, app.config.max_body_bytes).await?;
     let prepared = app
-        .offload(bytes.len(), move |app| {
+        .offload(Arc::clone(&in_flight), bytes.len(), move |app| {
             let request = body::parse(&bytes)?;
             prepare(app, if arrow { in_columns(request)? } else { request }, client)
         })
         .await?;
     let permit = app.admission.admit(client.account(), prepared.tokens)?;
     if streamed {
-        let in_flight = in_flight.map(|Extension(in_flight)| in_flight);
         return Ok(stream::respond(app, prepared, stream::Held { permit, in_flight, start }));
     }
     let Prepared { form, queries, labels, tokens } = prepared;
     let scores = score(&app, queries, |index| form.query_field(index)).await?;
     let response = app
-        .offload(tokens as usize * TOKEN_BYTES, move |app| {
+        .offload(in_flight, tokens as usize * TOKEN_BYTES, move |app| {
             let answer = answer(app.model(), labels, scores)?;
             #[cfg(feature = "arrow")]
             if arrow {

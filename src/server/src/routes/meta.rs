@@ -1,14 +1,17 @@
 //! The routes beside the question: the model, its tokenizer, health, metrics.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use surprisal_api::{
     Bos, DetokenizeRequest, DetokenizeResponse, ModelInfo, ModelList, TokenizeRequest, TokenizeResponse, TokenizerInfo,
 };
 
+use super::InFlight;
 use crate::prepare::{begin, check_vocabulary};
 use crate::problem::{self, Failure};
 use crate::{App, body, openapi};
@@ -32,9 +35,13 @@ pub(super) async fn tokenizer_info(State(app): State<App>) -> Json<TokenizerInfo
     Json(TokenizerInfo { vocab_size: card.vocab_size, model_max_length: card.max_length, ..app.codec.info() })
 }
 
-pub(super) async fn tokenize(State(app): State<App>, request: Request) -> Result<Response, Failure> {
+pub(super) async fn tokenize(
+    State(app): State<App>,
+    Extension(in_flight): Extension<Arc<InFlight>>,
+    request: Request,
+) -> Result<Response, Failure> {
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    app.offload(bytes.len(), move |app| {
+    app.offload(in_flight, bytes.len(), move |app| {
         let TokenizeRequest { model, prompt, add_special_tokens } = body::parse(&bytes)?;
         app.check_model(model.as_deref())?;
         let text = app.codec.encode(&prompt).map_err(|reason| problem::text_not_encodable("prompt", None, &reason))?;
@@ -44,9 +51,13 @@ pub(super) async fn tokenize(State(app): State<App>, request: Request) -> Result
     .await
 }
 
-pub(super) async fn detokenize(State(app): State<App>, request: Request) -> Result<Response, Failure> {
+pub(super) async fn detokenize(
+    State(app): State<App>,
+    Extension(in_flight): Extension<Arc<InFlight>>,
+    request: Request,
+) -> Result<Response, Failure> {
     let bytes = body::read(request, app.config.max_body_bytes).await?;
-    app.offload(bytes.len(), move |app| {
+    app.offload(in_flight, bytes.len(), move |app| {
         let DetokenizeRequest { model, tokens } = body::parse(&bytes)?;
         app.check_model(model.as_deref())?;
         check_vocabulary(&tokens, app.model().vocab_size, "tokens", None)?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -93,17 +93,22 @@ pub(crate) struct InFlight {
 /// Work is done for those who may ask for it and find a place, refused once shutdown is asked, and finished if it was taken
 /// before.
 async fn work(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Failure> {
-    let client = Client::of(app.keys.check(request.headers())?, request.headers());
-    let working = app.drain.enter().ok_or_else(problem::shutting_down)?;
-    let place = match app.admission.enter(client.account()) {
-        Ok(place) => place,
-        Err(full) => return Err(turn_away(&app, request, full).await),
+    let (client, in_flight) = match enter(&app, request.headers()) {
+        Ok(entered) => entered,
+        Err(refused) => return Err(turn_away(&app, request, refused).await),
     };
     request.extensions_mut().insert(client);
-    // Held here, and by those who answer after they have returned.
-    let in_flight = Arc::new(InFlight { _working: working, _place: place });
+    // Held here, and by those who answer, or work, after they have returned.
+    let in_flight = Arc::new(in_flight);
     request.extensions_mut().insert(Arc::clone(&in_flight));
     app.within_deadline(next.run(request)).await
+}
+
+fn enter(app: &App, headers: &HeaderMap) -> Result<(Client, InFlight), Failure> {
+    let client = Client::of(app.keys.check(headers)?, headers);
+    let working = app.drain.enter().ok_or_else(problem::shutting_down)?;
+    let place = app.admission.enter(client.account())?;
+    Ok((client, InFlight { _working: working, _place: place }))
 }
 
 /// Whoever would find no room, however little it took, is refused before its request is read.

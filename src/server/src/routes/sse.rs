@@ -8,14 +8,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use futures_util::stream::unfold;
 use serde::Serialize;
-use surprisal_api::{Choice, CompletionsResponse};
+use surprisal_api::{Choice, CompletionsResponse, Problem};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::choice::end_offset;
 use super::completions::{Asked, head, usage};
 use super::continuation::{Continuation, End, Piece};
-use super::stream::Held;
+use super::stream::{Held, last_of};
 use super::work;
 use crate::App;
 use crate::problem::{self, Failure};
@@ -43,18 +43,29 @@ pub(super) fn respond(app: App, asked: Asked, held: Held) -> Response {
 
 async fn write(app: &App, asked: Asked, held: Held, lines: &Lines) {
     let written = app.within_deadline(all(app, &asked, lines)).await;
-    match written.and_then(|written| written) {
-        Ok(()) => app.metrics.count_answer(held.start.elapsed().as_secs_f64(), asked.tokens),
+    drop(held.permit);
+    let problem = match written.and_then(|written| written) {
+        Ok(()) => {
+            app.metrics.count_answer(held.start.elapsed().as_secs_f64(), asked.tokens);
+            None
+        }
         Err(failure) => {
             app.metrics.count_problem(failure.name());
-            let problem = failure.into_problem();
-            // As OpenAI has it; a client that looks for more finds the problem whole.
-            let error = serde_json::json!({"message": problem.detail, "type": problem.kind, "problem": problem});
-            let _ = send(lines, &serde_json::json!({"error": error})).await;
+            Some(failure.into_problem())
         }
+    };
+    last_of(end(lines, problem)).await;
+    drop(held.in_flight);
+}
+
+/// The last events.
+async fn end(lines: &Lines, problem: Option<Problem>) {
+    if let Some(problem) = problem {
+        // As OpenAI has it; a client that looks for more finds the problem whole.
+        let error = serde_json::json!({"message": problem.detail, "type": problem.kind, "problem": problem});
+        let _ = send(lines, &serde_json::json!({"error": error})).await;
     }
     let _ = lines.send(b"data: [DONE]\n\n".to_vec()).await;
-    drop((held.permit, held.in_flight));
 }
 
 async fn all(app: &App, asked: &Asked, lines: &Lines) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -23,6 +23,9 @@ use crate::problem::{self, Failure};
 /// Lines that may wait for a client that reads slowly.
 const AHEAD: usize = 256;
 
+/// How long the last line waits for a client that reads nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// True if the client names this media type among what it accepts.
 pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -32,10 +35,12 @@ pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
     })
 }
 
-/// What is held until the last line is written or the client goes away.
+/// What is held until the client goes away, or else:
 pub(super) struct Held {
+    /// Until nothing is left to compute.
     pub(super) permit: Permit,
-    pub(super) in_flight: Option<Arc<InFlight>>,
+    /// Until the last line is written.
+    pub(super) in_flight: Arc<InFlight>,
     pub(super) start: Instant,
 }
 
@@ -68,8 +73,16 @@ async fn write(app: &App, prepared: Prepared, held: Held, lines: &mpsc::Sender<V
             StreamLine::Problem(failure.into_problem())
         }
     };
-    let _ = send(lines, &last).await;
-    drop((held.permit, held.in_flight));
+    drop(held.permit);
+    last_of(send(lines, &last)).await;
+    drop(held.in_flight);
+}
+
+/// A client that reads nothing is not waited for, and has no last line to go by.
+pub(super) async fn last_of<T>(sent: impl Future<Output = T>) {
+    if tokio::time::timeout(PATIENCE, sent).await.is_err() {
+        tracing::warn!("a client read nothing for {PATIENCE:?}: its answer has no end");
+    }
 }
 
 async fn score(app: &App, prepared: Prepared, lines: &mpsc::Sender<Vec<u8>>) -> Result<Usage, Failure> {

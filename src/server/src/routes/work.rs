@@ -1,6 +1,7 @@
 //! What `/v1/completions` and `/generate` are made of: prompts to tokens, and each prompt scored, continued, or both.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use surprisal_api::{Bos, Detail, Prompts, Stops, Text};
@@ -11,12 +12,19 @@ use crate::App;
 use crate::prepare::{begin, check_count, check_vocabulary, encode};
 use crate::problem::{self, Failure};
 
+/// The most texts that end a continuation, and the longest, in bytes: each is looked for at every token.
+const MAX_STOPS: usize = 64;
+const MAX_STOP_BYTES: usize = 1024;
+
+/// The most tokens that do.
+const MAX_STOP_TOKENS: usize = 256;
+
 /// What is asked of each prompt.
 #[derive(Debug)]
 pub(super) struct Work {
     /// How the request calls its prompts.
     pub(super) name: &'static str,
-    pub(super) prompts: Vec<Vec<u32>>,
+    pub(super) prompts: Vec<Prompt>,
     /// Completions of each prompt.
     pub(super) each: usize,
     /// Index of the first scored token of a prompt, if any is; nothing stands before a prompt's first.
@@ -26,13 +34,22 @@ pub(super) struct Work {
     pub(super) turn: Turn,
 }
 
+/// A prompt's tokens, and the text that they were made of, if it was one.
+#[derive(Debug)]
+pub(super) struct Prompt {
+    pub(super) tokens: Vec<u32>,
+    pub(super) text: Option<String>,
+}
+
 /// How prompts are continued.
 #[derive(Debug)]
 pub(super) struct Writing {
     generation: Generation,
+    /// Whether the request has a seed: then each prompt is continued as it would be alone. Without one, all are drawn apart.
+    seeded: bool,
     /// True where a prompt that leaves less room than asked is continued as far as there is.
     yields: bool,
-    stops: Vec<String>,
+    stops: Arc<[String]>,
 }
 
 /// How a request says how prompts are continued.
@@ -56,11 +73,10 @@ impl Wish {
     /// How to generate; `None` where no token is wanted. Numbers are checked in either case.
     pub(super) fn writing(self, app: &App) -> Result<Option<Writing>, Failure> {
         let name = |field: &str| format!("{}{field}", self.prefix);
-        let stops: Vec<String> = self.stop.map(Vec::from).unwrap_or_default();
-        if let Some(at) = stops.iter().position(String::is_empty) {
-            return Err(problem::empty_stop(name(&format!("stop[{at}]"))));
-        }
+        let stops: Arc<[String]> = self.stop.map(Vec::from).unwrap_or_default().into();
+        check_stops(&stops, &name("stop"))?;
         let mut stop = self.stop_token_ids.unwrap_or_default();
+        check_most(&name("stop_token_ids"), stop.len(), MAX_STOP_TOKENS)?;
         check_vocabulary(&stop, app.model().vocab_size, &name("stop_token_ids"), None)?;
         if !self.ignore_eos {
             stop.extend(app.codec.ends());
@@ -84,7 +100,8 @@ impl Wish {
             ScoreError::Sampling { field, value, rule } => problem::out_of_range(&name(field), &value, rule),
             _ => problem::internal(),
         })?;
-        Ok((length > 0).then_some(Writing { generation, yields: self.length.is_none(), stops }))
+        let (seeded, yields) = (self.seed.is_some(), self.length.is_none());
+        Ok((length > 0).then_some(Writing { generation, seeded, yields, stops }))
     }
 }
 
@@ -95,7 +112,7 @@ impl Work {
     }
 
     /// The prompt of a completion.
-    pub(super) fn prompt(&self, index: usize) -> &[u32] {
+    pub(super) fn prompt(&self, index: usize) -> &Prompt {
         &self.prompts[index / self.each]
     }
 
@@ -109,7 +126,7 @@ impl Work {
         check_count(self.name, self.count(), app.config.max_queries)?;
         let limit = app.model().max_length;
         let mut total = 0_usize;
-        for (index, prompt) in self.prompts.iter().enumerate() {
+        for (index, Prompt { tokens: prompt, .. }) in self.prompts.iter().enumerate() {
             let least = match &self.writing {
                 None => 0,
                 Some(writing) if writing.yields => 1,
@@ -130,16 +147,17 @@ impl Work {
 
     /// Asks for one completion, at once.
     pub(super) fn ask<'a>(&self, app: &'a App, index: usize) -> Asked<'a> {
-        let prompt = self.prompt(index);
+        let prompt = &self.prompt(index).tokens;
         let len = prompt.len();
         let score_from = self.score_from.map_or(len, |from| from.max(1).min(len));
-        let query = Query { tokens: prompt.to_vec(), score_from, extras: self.extras.clone(), turn: self.turn };
+        let query = Query { tokens: prompt.clone(), score_from, extras: self.extras.clone(), turn: self.turn };
         match &self.writing {
             Some(writing) => {
                 let mut generation = writing.generation.clone();
                 generation.max_tokens = writing.length(len, app.model().max_length);
-                generation.sampling.seed = generation.sampling.seed.wrapping_add((index % self.each) as u64);
-                Asked::Continued(Box::new(Continuation::ask(app, query, generation, writing.stops.clone())))
+                let nth = if writing.seeded { index % self.each } else { index };
+                generation.sampling.seed = generation.sampling.seed.wrapping_add(nth as u64);
+                Asked::Continued(Box::new(Continuation::ask(app, query, generation, Arc::clone(&writing.stops))))
             }
             None if score_from < len => {
                 let scores = app.scorer.score(query);
@@ -177,8 +195,24 @@ impl Writing {
     }
 }
 
+fn check_stops(stops: &[String], field: &str) -> Result<(), Failure> {
+    check_most(field, stops.len(), MAX_STOPS)?;
+    for (at, stop) in stops.iter().enumerate() {
+        let field = format!("{field}[{at}]");
+        if stop.is_empty() {
+            return Err(problem::empty_stop(field));
+        }
+        check_most(&field, stop.len(), MAX_STOP_BYTES)?;
+    }
+    Ok(())
+}
+
+fn check_most(field: &str, count: usize, most: usize) -> Result<(), Failure> {
+    if count > most { Err(problem::not_offered(field, count, most)) } else { Ok(()) }
+}
+
 /// The tokens of prompts that fit; BOS goes before strings alone, if `special`.
-pub(super) fn tokenise(app: &App, prompts: Prompts, name: &str, special: bool) -> Result<Vec<Vec<u32>>, Failure> {
+pub(super) fn tokenise(app: &App, prompts: Prompts, name: &str, special: bool) -> Result<Vec<Prompt>, Failure> {
     let prompts = match prompts {
         Prompts::One(prompt) => vec![prompt],
         Prompts::Many(prompts) => prompts,
@@ -186,9 +220,10 @@ pub(super) fn tokenise(app: &App, prompts: Prompts, name: &str, special: bool) -
     check_count(name, prompts.len(), app.config.max_queries)?;
     let tokens = |(index, prompt): (usize, Text)| {
         let field = format!("{name}[{index}]");
-        let rule = if special && matches!(prompt, Text::String(_)) { Bos::Auto } else { Bos::None };
+        let text = if let Text::String(text) = &prompt { Some(text.clone()) } else { None };
+        let rule = if special && text.is_some() { Bos::Auto } else { Bos::None };
         let tokens = begin(rule, app.codec.bos(), encode(app, prompt, Detail::Sum, &field, Some(index))?.tokens);
-        if tokens.is_empty() { Err(problem::empty_prompt(index, field)) } else { Ok(tokens) }
+        if tokens.is_empty() { Err(problem::empty_prompt(index, field)) } else { Ok(Prompt { tokens, text }) }
     };
     prompts.into_iter().enumerate().map(tokens).collect()
 }

@@ -1,10 +1,12 @@
 //! What is answered, and in which order.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use surprisal_api::{LogprobsResponse, ModelList, NDJSON};
-use surprisal_server::ServerConfig;
+use surprisal_server::{ApiKeys, ServerConfig};
 
-use crate::support::{BOS, MAX_LENGTH, Server, VOCABULARY, logprob};
+use crate::support::{BOS, Letters, MAX_LENGTH, Server, Spaced, VOCABULARY, logprob};
 
 /// The scores of a target after a context that is given whole.
 fn scores(context: &[u32], target: &[u32]) -> Vec<f32> {
@@ -20,6 +22,24 @@ async fn ask(server: &Server, request: Value) -> LogprobsResponse {
     let reply = server.post("/logprobs", &request).await;
     assert_eq!((reply.status, reply.content_type.as_str()), (200, "application/json"), "{reply:?}");
     serde_json::from_str(&reply.text).unwrap()
+}
+
+/// The tokens of a target are those that it has where it stands, after its context.
+#[tokio::test]
+async fn a_space_that_the_tokenizer_puts_before_a_text_is_not_doubled_in_a_target() {
+    let scorer = Arc::new(Letters::new());
+    let server = Server::speak(scorer, Arc::new(Spaced), ServerConfig::default(), ApiKeys::default()).await;
+    for (target, tokens, offsets) in [
+        (" bc", " bc", vec![[0, 2], [0, 2], [2, 3]]),
+        ("bc", " bc", vec![[0, 1], [0, 1], [1, 2]]),
+        ("  b", "  b", vec![[0, 2], [0, 2], [2, 3]]),
+        (" ", "  ", vec![[0, 1], [0, 1]]),
+    ] {
+        let answer = ask(&server, json!({"queries": [{"context": " a", "target": target}], "detail": "tokens"})).await;
+        let result = &answer.results[0];
+        assert_eq!((&result.token_ids, &result.offsets), (&Some(bytes(tokens)), &Some(offsets)), "{target:?}");
+        assert_eq!(result.cached_tokens, 2, "a context is taken as it is");
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,9 @@ async fn work_needs_a_key_and_probes_do_not() {
         let status = request.json(&json!({"queries": [{"target": "a"}]})).send().await.unwrap().status();
         assert_eq!(status, 200, "{header}");
     }
+    // Also to a client that sends much more than a buffer's worth.
+    let (status, answer) = server.push("application/json", "/logprobs", &"x".repeat(8 << 20)).await;
+    assert!(status == 401 && answer.contains("urn:surprisal:problem:unauthorized"), "{answer}");
     for path in ["/health", "/ready", "/metrics", "/v1/models"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }

@@ -1,9 +1,13 @@
 //! Bulk answers: NDJSON as results finish, bodies compressed both ways.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use surprisal_api::{LogprobsResponse, StreamLine};
 use surprisal_engine::Scorer;
 use surprisal_server::ServerConfig;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 
 use crate::support::{BOS, FAILS, Reply, Server, until};
 
@@ -51,6 +55,41 @@ async fn a_reader_that_goes_away_frees_its_place() {
     assert_eq!(server.scorer.stats().cancelled_queries, 2);
     until(async || server.metric("surprisal_admitted_tokens").await == 0.0).await;
     assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 1.0);
+}
+
+/// Who neither reads nor goes away holds a place no longer than a request may take, and half a minute.
+#[tokio::test]
+async fn a_reader_that_stalls_loses_its_place() {
+    let server = Server::start().await;
+    let body =
+        json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 500], "detail": "tokens", "top": 64}).to_string();
+    let socket = TcpSocket::new_v4().unwrap();
+    // Little of the answer's 20 MB is in flight.
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = server.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut stalled = socket.connect(address).await.unwrap();
+    let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\naccept: application/x-ndjson\r\ncontent-type: application/json";
+    let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stalled.write_all(request.as_bytes()).await.unwrap();
+    until(async || server.metric("surprisal_admitted_tokens").await > 0.0).await;
+
+    let later = async |seconds: u64| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    later(ServerConfig::default().max_request_seconds + 1).await;
+    until(async || server.metric("surprisal_admitted_tokens").await == 0.0).await;
+    assert_eq!(server.metric("surprisal_admitted_requests").await, 1.0, "it may still read the last line");
+    later(31).await;
+    until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
+
+    let stopped = server.stop();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    later(31).await;
+    stopped.await.unwrap().unwrap();
+    drop(stalled);
 }
 
 #[tokio::test]

@@ -61,6 +61,8 @@ async fn prompts_are_strings_token_ids_or_lists_of_either() {
     }
     let plain = ask(&server, json!({"prompt": "ab", "max_tokens": 0, "add_special_tokens": false, "echo": true})).await;
     assert_eq!((&plain["choices"][0]["text"], &plain["usage"]["prompt_tokens"]), (&json!("ab"), &json!(2)));
+    let begun = ask(&server, json!({"prompt": "ab", "max_tokens": 1, "echo": true})).await;
+    assert_eq!((&begun["choices"][0]["text"], &begun["usage"]["prompt_tokens"]), (&json!("abc"), &json!(3)));
     assert_eq!(plain["choices"][0]["logprobs"], Value::Null);
 }
 
@@ -84,6 +86,9 @@ async fn what_is_not_offered_is_refused_by_name() {
         (json!({"prompt": "a", "top_p": 1.5}), "out-of-range", "top_p", Value::Null),
         (json!({"prompt": "a", "top_k": -2}), "out-of-range", "top_k", Value::Null),
         (json!({"prompt": "a", "stop": ["x", ""]}), "empty-stop", "stop[1]", Value::Null),
+        (json!({"prompt": "a", "stop": vec!["x"; 65]}), "not-offered", "stop", json!(64)),
+        (json!({"prompt": "a", "stop": ["x", "y".repeat(1025)]}), "not-offered", "stop[1]", json!(1024)),
+        (json!({"prompt": "a", "stop_token_ids": vec![1; 257]}), "not-offered", "stop_token_ids", json!(256)),
         (json!({"prompt": "a", "stop_token_ids": [1, 260]}), "token-out-of-range", "stop_token_ids[1]", json!(260)),
         (json!({"prompt": "a", "best_of": 2}), "not-offered", "best_of", Value::Null),
         (json!({"prompt": "a", "presence_penalty": 0.5}), "not-offered", "presence_penalty", Value::Null),

@@ -56,11 +56,11 @@ async fn a_full_server_refuses_what_it_has_not_read() {
     }
     // A client that sends much more than a buffer's worth sees the problem, too, and may ask again over the same connection.
     let much = "x".repeat(8 << 20);
-    assert_eq!(server.post_as("application/json", "/logprobs", much).await.problem().0, 429);
+    assert_eq!(server.post_as("application/json", "/logprobs", much.clone()).await.problem().0, 429);
     assert_eq!(server.post("/tokenize", &json!({"prompt": "ab"})).await.status, 200, "it takes no room");
     server.scorer.open(true);
     assert_eq!(first.await.unwrap().status, 200);
-    assert_eq!(server.post_as("text/plain", "/logprobs", "no JSON").await.problem().0, 415);
+    assert_eq!(server.push("text/plain", "/logprobs", &much).await.0, 415);
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::{Client, Response};
@@ -14,7 +14,8 @@ use surprisal_engine::{
     Stats, Token,
 };
 use surprisal_server::{ApiKeys, App, ServerConfig, TextCodec, serve};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -59,6 +60,8 @@ pub(crate) struct Letters {
     gate: watch::Sender<bool>,
     pub(crate) alive: AtomicBool,
     counts: Arc<Counts>,
+    /// Of the continuations that were asked for.
+    pub(crate) seeds: Mutex<Vec<u64>>,
 }
 
 #[derive(Default)]
@@ -97,7 +100,13 @@ impl Letters {
             max_length: MAX_LENGTH,
             device: "test".to_owned(),
         };
-        Self { card, gate: watch::Sender::new(true), alive: true.into(), counts: Arc::default() }
+        Self {
+            card,
+            gate: watch::Sender::new(true),
+            alive: true.into(),
+            counts: Arc::default(),
+            seeds: Mutex::default(),
+        }
     }
 
     pub(crate) fn open(&self, open: bool) {
@@ -148,6 +157,7 @@ async fn write(query: Query, generation: Generation, told: &mpsc::Sender<Result<
 
 impl Scorer for Letters {
     fn generate(&self, query: Query, generation: Generation) -> Events {
+        self.seeds.lock().unwrap().push(generation.sampling.seed);
         self.counts.running.fetch_add(1, Ordering::SeqCst);
         let ticket = Ticket { counts: self.counts.clone(), finished: false };
         let mut gate = self.gate.subscribe();
@@ -199,8 +209,39 @@ impl Scorer for Letters {
     }
 }
 
-/// A byte is a token; NUL has no encoding.
+/// A byte is a token; NUL has no encoding. Texts may begin with BOS.
 pub(crate) struct Bytes(pub(crate) Option<u32>);
+
+/// The same, with a space before every text.
+pub(crate) struct Spaced;
+
+impl TextCodec for Spaced {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        Bytes(None).encode(&format!(" {text}"))
+    }
+
+    /// The space and what follows it are the first character's bytes.
+    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String> {
+        let offsets = (0..=text.len()).map(|at| [at.saturating_sub(1), at.max(1)]).collect();
+        Ok((self.encode(text)?, offsets))
+    }
+
+    fn decode(&self, tokens: &[u32]) -> Result<String, String> {
+        Bytes(None).decode(tokens)
+    }
+
+    fn adds_space(&self) -> bool {
+        true
+    }
+
+    fn bos(&self) -> Option<u32> {
+        None
+    }
+
+    fn info(&self) -> TokenizerInfo {
+        Bytes(None).info()
+    }
+}
 
 impl TextCodec for Bytes {
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
@@ -304,7 +345,12 @@ impl Server {
 impl<S: Scorer> Server<S> {
     /// Serves any scorer; a byte is a token.
     pub(crate) async fn serve(scorer: Arc<S>, config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
-        let app = App::new(scorer.clone(), Arc::new(Bytes(bos)), config).with_api_keys(keys);
+        Self::speak(scorer, Arc::new(Bytes(bos)), config, keys).await
+    }
+
+    /// Serves any scorer and any codec.
+    pub(crate) async fn speak(scorer: Arc<S>, codec: Arc<dyn TextCodec>, config: ServerConfig, keys: ApiKeys) -> Self {
+        let app = App::new(scorer.clone(), codec, config).with_api_keys(keys);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
@@ -326,6 +372,18 @@ impl<S: Scorer> Server<S> {
     pub(crate) async fn post_as(&self, content_type: &str, path: &str, body: impl Into<String>) -> Reply {
         let request = self.client.post(format!("{}{path}", self.url)).header("content-type", content_type);
         Reply::read(request.body(body.into()).send().await.unwrap()).await
+    }
+
+    /// Sends all of a request before it reads the answer, as simple clients do; the status, and the answer whole.
+    pub(crate) async fn push(&self, content_type: &str, path: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {content_type}");
+        let head = format!("{head}\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
     }
 
     /// Asks without waiting for the answer.

@@ -1,5 +1,7 @@
 //! Prompts continued: texts, lists, stops, seeds, pieces, in OpenAI's shape and in SGLang's.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 use surprisal_engine::Scorer;
 
@@ -106,6 +108,27 @@ async fn several_completions_of_a_prompt_stand_together() {
     let found: Vec<_> =
         choices.iter().map(|choice| (choice["index"].as_u64().unwrap(), choice["text"].as_str().unwrap())).collect();
     assert_eq!(found, [(0, "b"), (1, "b"), (2, "d"), (3, "d")]);
+}
+
+/// Without a seed, nothing that is drawn at once is drawn alike.
+#[tokio::test]
+async fn completions_are_drawn_apart_and_a_seed_says_how() {
+    let server = Server::start().await;
+    let seeds = async |path: &str, body: Value| {
+        server.scorer.seeds.lock().unwrap().clear();
+        assert_eq!(server.post(path, &body).await.status, 200);
+        server.scorer.seeds.lock().unwrap().clone()
+    };
+    for (path, body) in [
+        ("/v1/completions", json!({"prompt": ["a", "a", "c"], "n": 2, "max_tokens": 1})),
+        ("/generate", json!({"text": ["a", "a", "a", "a", "a", "a"], "sampling_params": {"max_new_tokens": 1}})),
+    ] {
+        let drawn = seeds(path, body).await;
+        assert_eq!((drawn.len(), drawn.iter().collect::<HashSet<_>>().len()), (6, 6), "{path}");
+    }
+    // With one, a prompt is continued as it would be alone.
+    let seeded = json!({"prompt": ["a", "b"], "n": 2, "max_tokens": 1, "seed": 7});
+    assert_eq!(seeds("/v1/completions", seeded).await, [7, 8, 7, 8]);
 }
 
 /// The events of a stream; the last one is `[DONE]`.
