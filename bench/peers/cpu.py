@@ -32,6 +32,8 @@ PACKAGES = ["torch", "transformers", "llama-cpp-python", "gguf", "matplotlib", "
 # Largest difference of a log-probability that engines may have: llama.cpp keeps keys and values in f16; then come rounded
 # activations, and rounded weights.
 TOLERANCE = {"f32": 3e-2, "bf16": 0.5, "int8": 1.5}
+# Threads of the engine that was timed last may still spin, and wait for work, for a fifth of a second (OpenMP).
+REST = 0.5
 
 
 class Process:
@@ -278,6 +280,7 @@ def compare(engines: list, vocab: int, kind: str, shapes: list, rounds: int) -> 
         for _ in range(rounds):
             batch = tokens(vocab, size, length)
             for engine, rate in zip(engines, rates):
+                time.sleep(REST)
                 start = time.perf_counter()
                 engine.score(batch)
                 rate.append(length * size / (time.perf_counter() - start))
