@@ -16,7 +16,7 @@ use super::math;
 use super::matrix::{Write, product_rows};
 use super::panels::{PANEL, Panels, Row};
 use super::rope::Angles;
-use super::softmax::{self, Online, TILE};
+use super::softmax::{self, Online, Scores, TILE};
 use crate::backend::{BLOCK_TOKENS, BlockId, Chunk};
 
 /// The shape of one attention layer.
@@ -219,6 +219,8 @@ struct State {
     queries: Vec<Row>,
     heads: Vec<Online>,
     out: Vec<Row>,
+    /// Of the head and the block in hand.
+    scores: Scores,
 }
 
 impl WithSimd for Task<'_> {
@@ -231,7 +233,8 @@ impl WithSimd for Task<'_> {
         let queries = self.queries(rows);
         let out = vec![[0.0; PANEL]; queries.len()];
         let heads = vec![Online::new(); shape.group()];
-        let mut state = State { rows, head_rows: shape.head_panels * rows, queries, heads, out };
+        let scores = [[0.0; PANEL]; TILE];
+        let mut state = State { rows, head_rows: shape.head_panels * rows, queries, heads, out, scores };
         let last = self.spans.iter().map(|span| span.positions().1 / BLOCK_TOKENS).max().unwrap_or(0);
         for index in 0..=last {
             let block = |span: &Span<'_>| span.block(index, shape.window);
@@ -261,15 +264,14 @@ impl Task<'_> {
                 seen[row] = visible(position, index * BLOCK_TOKENS, self.inputs.shape.window);
             }
         }
-        let rows = state.rows;
-        for (head, online) in state.heads.iter_mut().enumerate() {
-            let query = &state.queries[head * state.head_rows..][..state.head_rows];
-            let out = &mut state.out[head * state.head_rows..][..state.head_rows];
-            let mut scores = [[0.0; PANEL]; TILE];
+        let State { rows, head_rows, queries, heads, out, scores } = state;
+        let rows = *rows;
+        let of_heads = queries.chunks_exact(*head_rows).zip(out.chunks_exact_mut(*head_rows));
+        for (online, (query, out)) in heads.iter_mut().zip(of_heads) {
             let query = |p| &query[p * rows..][range.clone()];
             product_rows(simd, query, keys, &mut scores[range.clone()], Write::Set);
-            online.step(simd, &mut scores, out, rows, &seen, range.clone());
-            softmax::accumulate(simd, &scores, out, rows, &seen, range.clone(), values);
+            online.step(simd, scores, out, rows, &seen, range.clone());
+            softmax::accumulate(simd, scores, out, rows, &seen, range.clone(), values);
         }
     }
 }

@@ -30,10 +30,16 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// [`exp`] of each lane, with its bits.
 #[inline(always)]
 pub(crate) fn exp_lanes<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let most = simd.splat_f32s(MOST);
+    exp_lanes_to_most(simd, simd.select_f32s(simd.greater_than_f32s(x, most), most, x))
+}
+
+/// The same of lanes that are at most [`MOST`].
+#[inline(always)]
+fn exp_lanes_to_most<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let splat = |value: f32| simd.splat_f32s(value);
-    let (least, most) = (splat(LEAST), splat(MOST));
+    let least = splat(LEAST);
     let x = simd.select_f32s(simd.less_than_f32s(x, least), least, x);
-    let x = simd.select_f32s(simd.greater_than_f32s(x, most), most, x);
     let shifted = simd.mul_add_f32s(x, splat(std::f32::consts::LOG2_E), splat(ROUND));
     let n = simd.sub_f32s(shifted, splat(ROUND));
     let r = simd.mul_add_f32s(n, splat(-LN_2_LOW), simd.mul_add_f32s(n, splat(-LN_2_HIGH), x));
@@ -46,12 +52,12 @@ pub(crate) fn exp_lanes<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
 }
 
-/// `e^(x - shift)` of each value of a row, in place; returns their sum.
+/// `e^(x - shift)` of each value of a row, none greater than `shift`, in place; returns their sum.
 #[inline(always)]
 pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut Row, shift: f32) -> f32 {
     let shift = simd.splat_f32s(shift);
     for x in S::as_mut_simd_f32s(row).0 {
-        *x = exp_lanes(simd, simd.sub_f32s(*x, shift));
+        *x = exp_lanes_to_most(simd, simd.sub_f32s(*x, shift));
     }
     sum(simd, row)
 }
