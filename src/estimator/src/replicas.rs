@@ -115,11 +115,11 @@ impl Replicas {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let (start, mut failed, mut attempts) = (Instant::now(), None, 0);
+        let retry = &self.options.retry;
+        let mut trying = retry.trying();
         loop {
             let (replica, wait) = self.awake(order);
             tokio::time::sleep(wait).await;
-            attempts += 1;
             let failure = match attempt(&replica.source).await {
                 Ok(answer) => {
                     replica.woke();
@@ -132,14 +132,8 @@ impl Replicas {
             if !passing {
                 return Err(failure.error);
             }
-            let retry = &self.options.retry;
             replica.rest().begin(retry, failure.wait);
-            let rest = self.awake(order).1;
-            if failed.get_or_insert_with(Instant::now).elapsed() + rest > retry.patience {
-                let (seconds, last) = (start.elapsed().as_secs(), Box::new(failure.error));
-                return Err(Error::GaveUp { attempts, seconds, last });
-            }
-            tracing::warn!(attempts, ?rest, error = %failure.error, "trying again, or another server");
+            trying.again(failure.error, self.awake(order).1)?;
         }
     }
 

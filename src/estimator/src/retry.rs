@@ -61,9 +61,8 @@ impl Retry {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let (start, mut failed, mut attempts) = (Instant::now(), None, 0);
+        let mut trying = self.trying();
         loop {
-            attempts += 1;
             let failure = match attempt().await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
@@ -71,17 +70,15 @@ impl Retry {
             if !failure.passing {
                 return Err(failure.error);
             }
-            let wait = self.wait(attempts, failure.wait);
-            if failed.get_or_insert_with(Instant::now).elapsed() + wait > self.patience {
-                return Err(Error::GaveUp {
-                    attempts,
-                    seconds: start.elapsed().as_secs(),
-                    last: Box::new(failure.error),
-                });
-            }
-            tracing::warn!(attempts, ?wait, error = %failure.error, "trying again");
+            let wait = self.wait(trying.attempts + 1, failure.wait);
+            trying.again(failure.error, wait)?;
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// A request that is about to be tried.
+    pub(crate) fn trying(&self) -> Trying {
+        Trying { patience: self.patience, start: Instant::now(), failed: None, attempts: 0 }
     }
 
     /// How long to wait after so many failures: as long as the server asks and a little more, or else by [`backoff`](Self::backoff).
@@ -96,6 +93,28 @@ impl Retry {
         // The standard library's hash keys are its only randomness; a jitter needs no better.
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
         whole.mul_f64(0.5 + 0.5 * random)
+    }
+}
+
+/// A request from its first attempt on.
+pub(crate) struct Trying {
+    patience: Duration,
+    start: Instant,
+    /// When it failed first.
+    failed: Option<Instant>,
+    attempts: u32,
+}
+
+impl Trying {
+    /// An attempt failed, and the next one may begin in `wait`: it is an error if that is beyond patience.
+    pub(crate) fn again(&mut self, last: Error, wait: Duration) -> Result<(), Error> {
+        self.attempts += 1;
+        let attempts = self.attempts;
+        if self.failed.get_or_insert_with(Instant::now).elapsed() + wait > self.patience {
+            return Err(Error::GaveUp { attempts, seconds: self.start.elapsed().as_secs(), last: Box::new(last) });
+        }
+        tracing::warn!(attempts, ?wait, error = %last, "trying again");
+        Ok(())
     }
 }
 

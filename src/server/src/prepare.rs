@@ -119,7 +119,11 @@ fn check_subset(app: &App, ids: &[u32]) -> Result<Arc<Subset>, Failure> {
 
 /// Refuses more alternatives than are listed.
 pub(crate) fn check_top(field: &str, top: u16) -> Result<(), Failure> {
-    if top > MAX_TOP { Err(problem::not_offered(field, top.into(), MAX_TOP.into())) } else { Ok(()) }
+    check_most(field, top.into(), MAX_TOP.into())
+}
+
+pub(crate) fn check_most(field: &str, count: usize, most: usize) -> Result<(), Failure> {
+    if count > most { Err(problem::not_offered(field, count, most)) } else { Ok(()) }
 }
 
 fn asked(request: LogprobsRequest, max_queries: usize) -> Result<Asked, Failure> {

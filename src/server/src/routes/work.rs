@@ -9,7 +9,7 @@ use surprisal_engine::{Extras, Generation, Query, Sampling, ScoreError, Turn};
 
 use super::continuation::{Continuation, Written};
 use crate::App;
-use crate::prepare::{begin, check_count, check_vocabulary, encode};
+use crate::prepare::{begin, check_count, check_most, check_vocabulary, encode};
 use crate::problem::{self, Failure};
 
 /// The most texts that end a continuation, and the longest, in bytes: each is looked for at every token.
@@ -205,10 +205,6 @@ fn check_stops(stops: &[String], field: &str) -> Result<(), Failure> {
         check_most(&field, stop.len(), MAX_STOP_BYTES)?;
     }
     Ok(())
-}
-
-fn check_most(field: &str, count: usize, most: usize) -> Result<(), Failure> {
-    if count > most { Err(problem::not_offered(field, count, most)) } else { Ok(()) }
 }
 
 /// The tokens of prompts that fit; BOS goes before strings alone, if `special`.
