@@ -133,7 +133,9 @@ impl Replicas {
                 return Err(failure.error);
             }
             replica.rest().begin(retry, failure.wait);
-            trying.again(failure.error, self.awake(order).1)?;
+            let (next, rest) = self.awake(order);
+            let how = if std::ptr::eq(next, replica) { "trying again" } else { "trying another server" };
+            trying.again(how, failure.error, rest)?;
         }
     }
 

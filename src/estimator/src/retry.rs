@@ -71,7 +71,7 @@ impl Retry {
                 return Err(failure.error);
             }
             let wait = self.wait(trying.attempts + 1, failure.wait);
-            trying.again(failure.error, wait)?;
+            trying.again("trying again", failure.error, wait)?;
             tokio::time::sleep(wait).await;
         }
     }
@@ -106,14 +106,15 @@ pub(crate) struct Trying {
 }
 
 impl Trying {
-    /// An attempt failed, and the next one may begin in `wait`: it is an error if that is beyond patience.
-    pub(crate) fn again(&mut self, last: Error, wait: Duration) -> Result<(), Error> {
+    /// An attempt failed, and the next one may begin in `wait`, which the log says as `how`: it is an error if that is
+    /// beyond patience.
+    pub(crate) fn again(&mut self, how: &str, last: Error, wait: Duration) -> Result<(), Error> {
         self.attempts += 1;
         let attempts = self.attempts;
         if self.failed.get_or_insert_with(Instant::now).elapsed() + wait > self.patience {
             return Err(Error::GaveUp { attempts, seconds: self.start.elapsed().as_secs(), last: Box::new(last) });
         }
-        tracing::warn!(attempts, ?wait, error = %last, "trying again");
+        tracing::warn!(attempts, ?wait, error = %last, "{how}");
         Ok(())
     }
 }
