@@ -136,15 +136,22 @@ impl LlamaConfig {
 }
 
 impl Fields<'_> {
-    /// The newer `rope_parameters.rope_theta`, or the older `rope_theta`.
+    /// The newer `rope_parameters.rope_theta`, or the older `rope_theta`. Where they differ, neither can be known to hold.
     fn rope_theta(&self) -> Result<f64, Error> {
-        match self.get("rope_parameters").and_then(Value::as_object) {
-            Some(rope) if rope.contains_key("rope_theta") => Fields(rope).positive("rope_theta", 10000.0),
-            _ => self.positive("rope_theta", 10000.0),
+        let theta = |fields: Fields<'_>| fields.positive("rope_theta", 10000.0);
+        let older = theta(Fields(self.0))?;
+        let newer = match self.get("rope_parameters").and_then(Value::as_object) {
+            Some(rope) if rope.contains_key("rope_theta") => theta(Fields(rope))?,
+            _ => return Ok(older),
+        };
+        if self.get("rope_theta").is_some() && newer != older {
+            let newer = format!("rope_parameters.rope_theta is {newer}, and the two must say the same");
+            return Err(refuse("rope_theta", older, &newer));
         }
+        Ok(newer)
     }
 
-    /// The newer `rope_parameters`, or the older `rope_scaling`. Where there are both, neither can be known to hold.
+    /// The newer `rope_parameters`, or the older `rope_scaling`. Where they differ, neither can be known to hold.
     fn rope_scaling(&self, max_positions: usize) -> Result<RopeScaling, Error> {
         let newer = self.scaling("rope_parameters", max_positions)?;
         let older = self.scaling("rope_scaling", max_positions)?;
@@ -373,6 +380,18 @@ mod tests {
         let agreed = both(json!({"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}), linear.clone()).unwrap();
         assert_eq!((agreed.rope_theta, agreed.rope_scaling), (1e6, RopeScaling::Linear { factor: 2.0 }));
         assert_eq!(both(Value::Null, linear).unwrap().rope_scaling, RopeScaling::Linear { factor: 2.0 });
+
+        let thetas = |older: Value, newer: f64| {
+            let mut config = small();
+            config["rope_theta"] = older;
+            config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": newer});
+            LlamaConfig::parse(&config.to_string())
+        };
+        let error = thetas(json!(1e4), 1e6).unwrap_err().to_string();
+        assert!(error.contains("rope_theta is 10000; rope_parameters.rope_theta is 1000000"), "{error}");
+        for older in [json!(1e6), Value::Null] {
+            assert_eq!(thetas(older, 1e6).unwrap().rope_theta, 1e6);
+        }
     }
 
     proptest! {
