@@ -1,7 +1,7 @@
-//! Admission: bounds on requests and tokens in flight, of which no client takes all.
+//! Admission: bounds on requests, bytes and tokens in flight, of which no client takes all.
 //!
-//! A request takes a place among the requests before its body is read, and room for its tokens once they are counted. A client
-//! that holds nothing may take whatever is free. One that holds something may take half of what is free, and nothing once
+//! A request takes a place among the requests before its body is read, room for the body's bytes as they come and until they
+//! are parsed, and room for its tokens once they are counted. A client that holds nothing may take whatever is free. One that holds something may take half of what is free, and nothing once
 //! it holds [`SHARE`] times as much as is free: dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking
 //! 1998). So one client alone has about 8/9 of the room, two have about 8/17 each, and whoever comes next finds some.
 //!
@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::ServerConfig;
 use crate::pressure::Pressure;
 use crate::problem::{self, Failure};
 
@@ -22,6 +23,7 @@ const SHARE: u64 = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     requests: Bound,
+    body_bytes: Bound,
     tokens: Bound,
     pressure: Arc<Pressure>,
 }
@@ -63,15 +65,26 @@ pub(crate) struct Full {
 }
 
 impl Admission {
-    pub(crate) fn new(max_requests: u32, max_tokens: u32) -> Self {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
         let bound = |unit, limit| Bound { unit, limit, room: Arc::default() };
-        let pressure = Arc::new(Pressure::new(Instant::now()));
-        Self { requests: bound("requests", max_requests), tokens: bound("tokens", max_tokens), pressure }
+        // A body alone is read to its end: its client leaves half of the room free.
+        let two_bodies = u32::try_from(config.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(2);
+        Self {
+            requests: bound("requests", config.max_waiting_requests),
+            body_bytes: bound("body bytes", config.max_waiting_body_bytes.max(two_bodies)),
+            tokens: bound("tokens", config.max_waiting_tokens),
+            pressure: Arc::new(Pressure::new(Instant::now())),
+        }
     }
 
     /// Requests in flight, those whose bodies are being read among them.
     pub(crate) fn requests(&self) -> u32 {
         lock(&self.requests.room).held
+    }
+
+    /// Bytes of bodies that are being read or parsed.
+    pub(crate) fn body_bytes(&self) -> u32 {
+        lock(&self.body_bytes.room).held
     }
 
     /// Tokens in flight.
@@ -90,6 +103,17 @@ impl Admission {
     /// Takes a place for a client's request, which is still to be read.
     pub(crate) fn enter(&self, account: u64) -> Result<Permit, Failure> {
         self.requests.take(account, 1).map_err(|full| self.refuse(full))
+    }
+
+    /// Room for a client's body, of which nothing has come.
+    pub(crate) fn body(&self, account: u64) -> Permit {
+        self.body_bytes.nothing(account)
+    }
+
+    /// More of the body came.
+    pub(crate) fn grow(&self, body: &mut Permit, bytes: usize) -> Result<(), Failure> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.body_bytes.grow(body, bytes).map_err(|full| self.refuse(full))
     }
 
     /// Refuses a client who may not take a single token now.
@@ -126,13 +150,24 @@ impl Bound {
     }
 
     fn take(&self, account: u64, amount: u32) -> Result<Permit, Full> {
+        let mut permit = self.nothing(account);
+        self.grow(&mut permit, amount)?;
+        Ok(permit)
+    }
+
+    fn nothing(&self, account: u64) -> Permit {
+        Permit { room: Arc::clone(&self.room), account, amount: 0 }
+    }
+
+    fn grow(&self, permit: &mut Permit, amount: u32) -> Result<(), Full> {
         let mut room = lock(&self.room);
-        self.find(&room, account, amount)?;
+        self.find(&room, permit.account, amount)?;
         if amount > 0 {
             room.held += amount;
-            *room.by_account.entry(account).or_default() += amount;
+            *room.by_account.entry(permit.account).or_default() += amount;
+            permit.amount += amount;
         }
-        Ok(Permit { room: Arc::clone(&self.room), account, amount })
+        Ok(())
     }
 }
 

@@ -126,7 +126,7 @@ pub struct App {
 impl App {
     /// Serves `scorer`, whose texts `codec` tokenises, within the bounds of `config`.
     pub fn new(scorer: Arc<dyn Scorer>, codec: Arc<dyn TextCodec>, config: ServerConfig) -> Self {
-        let admission = Admission::new(config.max_waiting_requests, config.max_waiting_tokens);
+        let admission = Admission::new(&config);
         let metrics = Metrics::new(&scorer, &admission).expect("metric names are constants, valid and distinct");
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {

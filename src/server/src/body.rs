@@ -1,5 +1,6 @@
 //! A request's body: bounded, JSON, every field known.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,18 +11,49 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment};
 
+use crate::App;
+use crate::admission::{Admission, Permit};
+use crate::client::Client;
 use crate::problem::{self, Failure};
 
 /// A body of which nothing more comes for this long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The body's bytes, if its type is JSON and its size within the limit.
-pub(crate) async fn read(request: Request, limit: usize) -> Result<Vec<u8>, Failure> {
+/// A body's bytes, and the room that they take until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Content {
+    bytes: Vec<u8>,
+    room: Permit,
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Content {
+    fn add(&mut self, chunk: &[u8], limit: usize, admission: &Admission) -> Result<(), Failure> {
+        if self.bytes.len() + chunk.len() > limit {
+            return Err(problem::body_too_large(limit));
+        }
+        admission.grow(&mut self.room, chunk.len())?;
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
+/// The body's bytes, if its type is JSON, its size within the limit, and there is room.
+pub(crate) async fn read(app: &App, client: Client, request: Request) -> Result<Content, Failure> {
+    let limit = app.config.max_body_bytes;
     if let Err(failure) = check(request.headers(), limit) {
         pass_by(request, limit).await;
         return Err(failure);
     }
-    collect(request.into_body(), limit).await
+    let content = Content { bytes: Vec::new(), room: app.admission.body(client.account()) };
+    collect(content, request.into_body(), limit, &app.admission).await
 }
 
 fn check(headers: &HeaderMap, limit: usize) -> Result<(), Failure> {
@@ -43,24 +75,25 @@ fn check(headers: &HeaderMap, limit: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads on for a while past the limit: a client that is still sending would see a reset connection, not the problem.
-async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Failure> {
-    let (mut bytes, mut length) = (Vec::new(), 0_usize);
+/// Reads on for a while past what is refused: a client that is still sending would see a reset connection, not the problem.
+async fn collect(content: Content, body: Body, limit: usize, admission: &Admission) -> Result<Content, Failure> {
+    let (mut content, mut length) = (Ok(content), 0_usize);
     let mut stream = body.into_data_stream();
     loop {
         let next = tokio::time::timeout(PATIENCE, stream.next()).await;
         let Some(chunk) = next.map_err(|_| problem::body_stalled(PATIENCE.as_secs()))? else { break };
         let chunk = chunk.map_err(|error| problem::body_unreadable(&error.to_string()))?;
         length = length.saturating_add(chunk.len());
-        if length <= limit {
-            bytes.extend_from_slice(&chunk);
-        } else if length > limit.saturating_mul(2) {
+        if let Ok(kept) = &mut content
+            && let Err(failure) = kept.add(&chunk, limit, admission)
+        {
+            content = Err(failure);
+        }
+        if length > limit.saturating_mul(2) {
             break;
-        } else {
-            bytes = Vec::new();
         }
     }
-    if length > limit { Err(problem::body_too_large(limit)) } else { Ok(bytes) }
+    content
 }
 
 /// Lets the body of a request that is refused go by: to a client that is still sending, a connection that closes would look

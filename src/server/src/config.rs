@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct ServerConfig {
     /// Bytes of one request's body.
     pub max_body_bytes: usize,
+    /// Bytes of all bodies that are being read or parsed, at least two of the greatest size; what does not fit beside them is
+    /// answered 429.
+    pub max_waiting_body_bytes: u32,
     /// Queries (or pairs) of one request.
     pub max_queries: usize,
     /// Requests in flight, those that are still being read among them; what is beyond is answered 429 unread.
@@ -25,6 +28,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             max_body_bytes: 64 << 20,
+            max_waiting_body_bytes: 1 << 30,
             max_queries: 1 << 16,
             max_waiting_requests: 4096,
             max_waiting_tokens: 16 << 20,

@@ -50,18 +50,23 @@ impl Metrics {
                 "NDJSON answers not read to the end.",
             ))?,
         };
-        let (requests, tokens) = (admission.clone(), admission.clone());
+        let (requests, body_bytes, tokens) = (admission.clone(), admission.clone(), admission.clone());
         let requests = PullingGauge::new(
             "surprisal_admitted_requests",
             "Requests being read, scored or answered; max_waiting_requests bounds it.",
             Box::new(move || f64::from(requests.requests())),
+        )?;
+        let body_bytes = PullingGauge::new(
+            "surprisal_admitted_body_bytes",
+            "Bytes of the bodies being read or parsed; max_waiting_body_bytes bounds it.",
+            Box::new(move || f64::from(body_bytes.body_bytes())),
         )?;
         let tokens = PullingGauge::new(
             "surprisal_admitted_tokens",
             "Tokens of the requests being scored; max_waiting_tokens bounds it.",
             Box::new(move || f64::from(tokens.tokens())),
         )?;
-        let collectors: [Box<dyn Collector>; 10] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(metrics.http_requests.clone()),
             Box::new(metrics.problems.clone()),
             Box::new(metrics.latency.clone()),
@@ -69,6 +74,7 @@ impl Metrics {
             Box::new(metrics.prompt_tokens.clone()),
             Box::new(metrics.abandoned.clone()),
             Box::new(requests),
+            Box::new(body_bytes),
             Box::new(tokens),
             Box::new(model_info(scorer.describe())?),
             Box::new(EngineStats::new(scorer.clone())?),

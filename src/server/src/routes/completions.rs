@@ -43,7 +43,7 @@ pub(super) async fn completions(
     request: Request,
 ) -> Result<Response, Failure> {
     let start = Instant::now();
-    let bytes = body::read(request, app.config.max_body_bytes).await?;
+    let bytes = body::read(&app, client, request).await?;
     let held = Arc::clone(&in_flight);
     let asked = app.offload(held, bytes.len(), move |app| prepare(app, body::parse(&bytes)?, client)).await?;
     let tokens = asked.tokens;

@@ -28,7 +28,7 @@ pub(super) async fn logprobs(
     let start = Instant::now();
     let streamed = stream::accepts(request.headers(), NDJSON);
     let arrow = !streamed && cfg!(feature = "arrow") && stream::accepts(request.headers(), ARROW_STREAM);
-    let bytes = body::read(request, app.config.max_body_bytes).await?;
+    let bytes = body::read(&app, client, request).await?;
     let prepared = app
         .offload(Arc::clone(&in_flight), bytes.len(), move |app| {
             let request = body::parse(&bytes)?;

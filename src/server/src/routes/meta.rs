@@ -12,6 +12,7 @@ use surprisal_api::{
 };
 
 use super::InFlight;
+use crate::client::Client;
 use crate::prepare::{begin, check_vocabulary};
 use crate::problem::{self, Failure};
 use crate::{App, body, openapi};
@@ -37,10 +38,11 @@ pub(super) async fn tokenizer_info(State(app): State<App>) -> Json<TokenizerInfo
 
 pub(super) async fn tokenize(
     State(app): State<App>,
+    Extension(client): Extension<Client>,
     Extension(in_flight): Extension<Arc<InFlight>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let bytes = body::read(request, app.config.max_body_bytes).await?;
+    let bytes = body::read(&app, client, request).await?;
     app.offload(in_flight, bytes.len(), move |app| {
         let TokenizeRequest { model, prompt, add_special_tokens } = body::parse(&bytes)?;
         app.check_model(model.as_deref())?;
@@ -53,10 +55,11 @@ pub(super) async fn tokenize(
 
 pub(super) async fn detokenize(
     State(app): State<App>,
+    Extension(client): Extension<Client>,
     Extension(in_flight): Extension<Arc<InFlight>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let bytes = body::read(request, app.config.max_body_bytes).await?;
+    let bytes = body::read(&app, client, request).await?;
     app.offload(in_flight, bytes.len(), move |app| {
         let DetokenizeRequest { model, tokens } = body::parse(&bytes)?;
         app.check_model(model.as_deref())?;

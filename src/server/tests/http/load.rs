@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::json;
 use surprisal_engine::Scorer;
 use surprisal_server::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{BOS, Reply, Server, until};
@@ -91,6 +92,42 @@ async fn requests_in_flight_are_bounded_before_they_are_read() {
         assert_eq!(waiting.await.unwrap().status, 200);
     }
     until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
+}
+
+/// What clients send counts while it is being read; what does not fit is refused, and none of it kept.
+#[tokio::test]
+async fn bodies_are_bounded_together() {
+    let config = ServerConfig { max_body_bytes: 1000, max_waiting_body_bytes: 10, ..ServerConfig::default() };
+    let server = Server::with(config, Some(BOS)).await;
+    let held = async || server.metric("surprisal_admitted_body_bytes").await;
+    let body = format!("{:<1000}", r#"{"queries": [{"target": "a"}]}"#);
+    let begun = async |client: &str| {
+        let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
+        let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n";
+        let head = format!("{head}x-client-id: {client}\r\ncontent-length: 1000\r\n\r\n");
+        stream.write_all(format!("{head}{}", &body[..900]).as_bytes()).await.unwrap();
+        stream
+    };
+    let slow = [begun("one").await, begun("two").await];
+    until(async || held().await == 1800.0).await;
+
+    let whole = |length: usize| {
+        let request = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "three");
+        request.header("content-type", "application/json").body(body[..length].to_owned())
+    };
+    let (status, name, problem) = Reply::read(whole(500).send().await.unwrap()).await.problem();
+    assert_eq!((status, name.as_str()), (429, "overloaded"));
+    assert_eq!((&problem["value"], &problem["limit"]), (&json!(1800), &json!(2000)), "two bodies always fit");
+    assert!(problem["detail"].as_str().unwrap().contains("body bytes"), "{problem}");
+    assert_eq!(Reply::read(whole(100).send().await.unwrap()).await.status, 200);
+
+    for mut stream in slow {
+        stream.write_all(&body.as_bytes()[900..]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    until(async || held().await == 0.0).await;
 }
 
 #[tokio::test]
