@@ -241,7 +241,7 @@ pub struct Choice {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct ChoiceLogprobs {
-    /// Where each token's text begins, in characters.
+    /// Where each token's text begins, in characters. BOS's text counts, as in vLLM, though an echoed text does not show it.
     pub text_offset: Vec<usize>,
     /// Natural logarithms.
     pub token_logprobs: Vec<Option<f32>>,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::block_on_beside_engine;
 use crate::error::Error;
@@ -111,27 +112,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let listener = bind(&settings.host, settings.port).await?;
         let url = url(if tls.is_some() { "https" } else { "http" }, &listener)?;
         eprintln!("loading {}", settings.model);
+        // A container's first process has no default for signals, and there is nothing to finish yet.
+        let loading = leave_at(stop_signals(1), "stopped before there was anything to answer");
         let served = Served::load(&settings).await?;
         let card = served.scorer.describe().clone();
         // Whoever reads the next line may stop it.
-        let (stop, again) = (stop_signals(1), stop_signals(2));
+        let stop = stop_signals(1);
+        leave_at(stop_signals(2), "stopped at once; what was being answered is cut off");
+        loading.abort();
         eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
         eprintln!("try: {}", curl(&url, "", &served.sample));
         let app = traced(served.app(settings.server).with_api_keys(keys))?;
-        let served = async {
-            match tls {
-                Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop).await,
-                None => surprisal_server::serve(listener, app, stop).await,
-            }
-        };
-        tokio::select! {
-            served = served => {
-                served?;
-                eprintln!("stopped");
-            }
-            () = again => eprintln!("stopped at once; what was being answered is cut off"),
+        match tls {
+            Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop).await?,
+            None => surprisal_server::serve(listener, app, stop).await?,
         }
+        eprintln!("stopped");
         Ok(())
+    })
+}
+
+/// Ends the process where it stands: an engine that is dropped waits for its pass, or for a model that it loads anew.
+fn leave_at(signals: impl Future<Output = ()> + Send + 'static, words: &'static str) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        signals.await;
+        eprintln!("{words}");
+        std::process::exit(0);
     })
 }
 

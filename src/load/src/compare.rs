@@ -204,6 +204,8 @@ mod tests {
         let text = comparison.to_string();
         let line = text.lines().find(|line| line.contains("failed")).unwrap();
         assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["2", "clients", "failed", "6", "0"], "{text}");
+        let page = Report::html(&[a]);
+        assert_eq!(page.matches("<td>–</td><td></td><td>3</td></tr>").count(), 2, "a row where nothing was answered");
     }
 
     #[test]

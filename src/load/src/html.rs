@@ -85,23 +85,29 @@ fn table(report: &Report) -> String {
     )
 }
 
-/// A row for each class of requests.
+/// A row for each class of requests, and one where nothing was answered.
 fn rows(outcome: &Outcome) -> Vec<String> {
-    let row = |(class, latency): (&Class, &crate::Latency)| {
+    let row = |class: Class, times: [String; 5]| {
         let load = match class {
             Class::Interactive => format!("{}, waited for", outcome.load),
             Class::Bulk => outcome.load.to_string(),
         };
-        let times = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max];
         let hits = outcome.hit_rate().map_or(String::new(), |rate| format!("{:.1}%", 100.0 * rate));
         let throughput =
             [format!("{:.1}", outcome.requests_per_second), format!("{:.0}", outcome.scored_tokens_per_second)];
-        let cells = [load].into_iter().chain(throughput).chain(times.map(|time| format!("{time:.1}")));
+        let cells = [load].into_iter().chain(throughput).chain(times);
         let cells = cells.chain([hits, outcome.failed().to_string()]);
         let cells: String = cells.map(|cell| format!("<td>{}</td>", escape(&cell))).collect();
         format!("<tr>{cells}</tr>\n")
     };
-    outcome.latency.iter().map(row).collect()
+    let times = |latency: &crate::Latency| {
+        [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(|time| format!("{time:.1}"))
+    };
+    let mut rows: Vec<String> = outcome.latency.iter().map(|(&class, latency)| row(class, times(latency))).collect();
+    if rows.is_empty() {
+        rows.push(row(Class::Bulk, std::array::from_fn(|_| "–".to_owned())));
+    }
+    rows
 }
 
 /// Throughput against load, and latency against load, each with its heading.

@@ -147,7 +147,7 @@ impl fmt::Display for Outcome {
         let Self { load, seconds, requests_per_second, scored_tokens_per_second, .. } = self;
         writeln!(f, "{load}, {} s", crate::plot::short(*seconds))?;
         write!(f, "  answered   {requests_per_second:.1} requests/s, {scored_tokens_per_second:.0} tokens scored/s")?;
-        if let Some(computed) = self.computed_tokens {
+        if let Some(computed) = self.computed_tokens.filter(|_| *seconds > 0.0) {
             write!(f, ", {:.0} computed/s", computed as f64 / seconds)?;
         }
         if let Some(rate) = self.hit_rate() {

@@ -10,6 +10,7 @@ use surprisal_engine::MAX_TOP;
 use utoipa::ToSchema;
 
 use crate::App;
+use crate::routes::{MAX_STOP_TOKENS, MAX_STOPS};
 
 const DESCRIPTION: &str = "Log-probabilities of texts under a Llama-class model, in nats. The same query gives the same \
     bits, whatever the batch, the chunking and the state of the cache. Every error is an RFC 9457 problem that names the \
@@ -52,6 +53,10 @@ pub(crate) fn document(app: &App) -> Value {
     }
     schemas["LogprobsRequest"]["properties"]["queries"]["maxItems"] = config.max_queries.into();
     schemas["CompletionsRequest"]["properties"]["n"]["maximum"] = config.max_queries.into();
+    schemas["Stops"]["oneOf"][1]["maxItems"] = MAX_STOPS.into();
+    for request in ["CompletionsRequest", "SamplingParams"] {
+        schemas[request]["properties"]["stop_token_ids"]["maxItems"] = MAX_STOP_TOKENS.into();
+    }
     let subset = &mut schemas["LogprobsRequest"]["properties"]["subset"];
     subset["maxItems"] = card.vocab_size.into();
     subset["items"]["maximum"] = (card.vocab_size - 1).into();

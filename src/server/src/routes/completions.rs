@@ -49,7 +49,7 @@ pub(super) async fn completions(
     let tokens = asked.tokens;
     let permit = app.admission.admit(client.account(), tokens)?;
     if asked.stream {
-        return Ok(sse::respond(app, asked, Held { permit, in_flight, start }));
+        return Ok(sse::completions(app, asked, Held { permit, in_flight, start }));
     }
     let written = asked.work.run(&app).await?;
     let bytes = tokens as usize * TOKEN_BYTES;

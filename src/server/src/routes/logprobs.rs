@@ -37,7 +37,7 @@ pub(super) async fn logprobs(
         .await?;
     let permit = app.admission.admit(client.account(), prepared.tokens)?;
     if streamed {
-        return Ok(stream::respond(app, prepared, stream::Held { permit, in_flight, start }));
+        return Ok(stream::results(app, prepared, stream::Held { permit, in_flight, start }));
     }
     let Prepared { form, queries, labels, tokens } = prepared;
     let scores = score(&app, queries, |index| form.query_field(index)).await?;

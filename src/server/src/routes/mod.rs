@@ -26,6 +26,7 @@ use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove}
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
+pub(crate) use self::work::{MAX_STOP_TOKENS, MAX_STOPS};
 use crate::admission::Permit;
 use crate::client::{CLIENT_ID, Client};
 use crate::drain::Working;

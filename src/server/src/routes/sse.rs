@@ -1,81 +1,50 @@
 //! `/v1/completions` as server-sent events: each token as soon as its text is certain.
 
-use std::convert::Infallible;
+use std::sync::Arc;
 
-use axum::body::Body;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures_util::future::try_join_all;
-use futures_util::stream::unfold;
 use serde::Serialize;
 use surprisal_api::{Choice, CompletionsResponse, Problem};
-use tokio::sync::mpsc;
-use tracing::Instrument;
 
+use super::InFlight;
 use super::choice::end_offset;
 use super::completions::{Asked, head, usage};
 use super::continuation::{Continuation, End, Piece};
-use super::stream::{Held, last_of};
+use super::stream::{Held, Lines, respond, send, unwritable};
 use super::work;
 use crate::App;
+use crate::app::TOKEN_BYTES;
 use crate::problem::{self, Failure};
 
-/// Events that may wait for a client that reads slowly.
-const AHEAD: usize = 256;
-
-type Lines = mpsc::Sender<Vec<u8>>;
-
-/// Answers at once; the events follow from a task of their own, which ends when the client goes away.
-pub(super) fn respond(app: App, asked: Asked, held: Held) -> Response {
-    let (lines, receiver) = mpsc::channel(AHEAD);
-    let work = async move {
-        // Dropping the work drops its queries, which frees their blocks.
-        tokio::select! {
-            () = lines.closed() => app.metrics.count_abandoned(),
-            () = write(&app, asked, held, &lines) => {}
-        }
-    };
-    tokio::spawn(work.in_current_span());
-    let lines = unfold(receiver, |mut lines| async move { Some((Ok::<_, Infallible>(lines.recv().await?), lines)) });
-    ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], Body::from_stream(lines))
-        .into_response()
-}
-
-async fn write(app: &App, asked: Asked, held: Held, lines: &Lines) {
-    let written = app.within_deadline(all(app, &asked, lines)).await;
-    drop(held.permit);
-    let problem = match written.and_then(|written| written) {
-        Ok(()) => {
-            app.metrics.count_answer(held.start.elapsed().as_secs_f64(), asked.tokens);
-            None
-        }
-        Err(failure) => {
-            app.metrics.count_problem(failure.name());
-            Some(failure.into_problem())
-        }
-    };
-    last_of(end(lines, problem)).await;
-    drop(held.in_flight);
+/// Completions as events.
+pub(super) fn completions(app: App, asked: Asked, held: Held) -> Response {
+    let (tokens, in_flight) = (asked.tokens, Arc::clone(&held.in_flight));
+    let work = |app, lines| all(app, Arc::new(asked), in_flight, lines);
+    respond(app, "text/event-stream", held, tokens, work, |_, ended| end(ended.err()))
 }
 
 /// The last events.
-async fn end(lines: &Lines, problem: Option<Problem>) {
-    if let Some(problem) = problem {
-        // As OpenAI has it; a client that looks for more finds the problem whole.
+fn end(problem: Option<Problem>) -> Vec<u8> {
+    // As OpenAI has it; a client that looks for more finds the problem whole.
+    let error = |problem: Problem| {
         let error = serde_json::json!({"message": problem.detail, "type": problem.kind, "problem": problem});
-        let _ = send(lines, &serde_json::json!({"error": error})).await;
-    }
-    let _ = lines.send(b"data: [DONE]\n\n".to_vec()).await;
+        event(&serde_json::json!({"error": error})).unwrap_or_default()
+    };
+    let mut bytes = problem.map(error).unwrap_or_default();
+    bytes.extend_from_slice(b"data: [DONE]\n\n");
+    bytes
 }
 
-async fn all(app: &App, asked: &Asked, lines: &Lines) -> Result<(), Failure> {
-    let head = head(app);
-    let work = &asked.work;
+async fn all(app: App, asked: Arc<Asked>, in_flight: Arc<InFlight>, lines: Lines) -> Result<(), Failure> {
+    let (head, work) = (head(&app), &asked.work);
     // Everything is asked for at once.
-    let ask = |index| Stream { app, asked, lines, head: &head, index }.run(work.ask(app, index));
+    let one = |index| Stream { app: &app, asked: &asked, in_flight: &in_flight, lines: &lines, head: &head, index };
+    let ask = |index| one(index).run(work.ask(&app, index));
     let counts = try_join_all((0..work.count()).map(ask).collect::<Vec<_>>()).await?;
     if asked.usage {
-        send(lines, &CompletionsResponse { usage: Some(usage(work, counts.iter().sum())), ..head.clone() }).await?;
+        let usage = Some(usage(work, counts.iter().sum()));
+        send(&lines, event(&CompletionsResponse { usage, ..head.clone() })?).await;
     }
     Ok(())
 }
@@ -83,7 +52,8 @@ async fn all(app: &App, asked: &Asked, lines: &Lines) -> Result<(), Failure> {
 /// One completion.
 struct Stream<'a> {
     app: &'a App,
-    asked: &'a Asked,
+    asked: &'a Arc<Asked>,
+    in_flight: &'a Arc<InFlight>,
     lines: &'a Lines,
     head: &'a CompletionsResponse,
     index: usize,
@@ -92,7 +62,7 @@ struct Stream<'a> {
 impl Stream<'_> {
     /// Sends it piece by piece; returns how many tokens were drawn.
     async fn run(self, asked: work::Asked<'_>) -> Result<usize, Failure> {
-        let (form, index, prompt) = (self.asked.form, self.index, self.asked.work.prompt(self.index));
+        let (form, index) = (self.asked.form, self.index);
         let failed = |error| {
             let work = &self.asked.work;
             problem::not_scored(index / work.each, work.field(index), &error)
@@ -100,20 +70,22 @@ impl Stream<'_> {
         let mut continuation: Box<Continuation> = match asked {
             work::Asked::Continued(continuation) => continuation,
             work::Asked::Scored(written) => {
-                self.send(form.choice(self.app, index, prompt, &written.await.map_err(failed)?)).await?;
+                let written = written.await.map_err(failed)?;
+                let whole = move |app: &App, asked: &Asked| form.choice(app, index, asked.work.prompt(index), &written);
+                self.send_much(whole).await?;
                 return Ok(0);
             }
         };
         let (mut offset, mut count) = (0, 0);
         while let Some(piece) = continuation.next().await.map_err(failed)? {
             match piece {
-                Piece::Scores(scores) => {
-                    let choice = form.prompt_choice(self.app, index, prompt, &scores);
-                    offset = choice.logprobs.as_ref().map_or(0, end_offset);
-                    if form.echo || form.prompt_logprobs.is_some() {
-                        self.send(choice).await?;
-                    }
+                Piece::Scores(scores) if form.echo || form.prompt_logprobs.is_some() => {
+                    let prompt = move |app: &App, asked: &Asked| {
+                        form.prompt_choice(app, index, asked.work.prompt(index), &scores)
+                    };
+                    offset = self.send_much(prompt).await?;
                 }
+                Piece::Scores(_) => {}
                 Piece::Token { token, text, end } => {
                     count += 1;
                     let logprobs = form.tokens(self.app, &[token], offset);
@@ -127,18 +99,29 @@ impl Stream<'_> {
     }
 
     async fn send(&self, choice: Choice) -> Result<(), Failure> {
-        send(self.lines, &CompletionsResponse { choices: vec![choice], ..self.head.clone() }).await
+        send(self.lines, event(&CompletionsResponse { choices: vec![choice], ..self.head.clone() })?).await;
+        Ok(())
+    }
+
+    /// What is said of a prompt is made where nobody waits for it. Returns where the text after it begins.
+    async fn send_much(&self, make: impl FnOnce(&App, &Asked) -> Choice + Send + 'static) -> Result<usize, Failure> {
+        let (asked, head) = (Arc::clone(self.asked), self.head.clone());
+        let top = asked.form.logprobs.max(asked.form.prompt_logprobs).unwrap_or(0);
+        let bytes = asked.work.prompt(self.index).tokens.len() * (1 + usize::from(top)) * TOKEN_BYTES;
+        let made = self.app.offload(Arc::clone(self.in_flight), bytes, move |app| {
+            let choice = make(app, &asked);
+            let offset = choice.logprobs.as_ref().map_or(0, end_offset);
+            Ok((event(&CompletionsResponse { choices: vec![choice], ..head })?, offset))
+        });
+        let (bytes, offset) = made.await?;
+        send(self.lines, bytes).await;
+        Ok(offset)
     }
 }
 
-/// A client that has gone away is noticed by `respond`.
-async fn send(lines: &Lines, event: &impl Serialize) -> Result<(), Failure> {
+fn event(event: &impl Serialize) -> Result<Vec<u8>, Failure> {
     let mut bytes = b"data: ".to_vec();
-    serde_json::to_writer(&mut bytes, event).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written");
-        problem::internal()
-    })?;
+    serde_json::to_writer(&mut bytes, event).map_err(|error| unwritable(&error))?;
     bytes.extend_from_slice(b"\n\n");
-    let _ = lines.send(bytes).await;
-    Ok(())
+    Ok(bytes)
 }

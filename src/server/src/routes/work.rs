@@ -13,11 +13,11 @@ use crate::prepare::{begin, check_count, check_most, check_vocabulary, encode};
 use crate::problem::{self, Failure};
 
 /// The most texts that end a continuation, and the longest, in bytes: each is looked for at every token.
-const MAX_STOPS: usize = 64;
+pub(crate) const MAX_STOPS: usize = 64;
 const MAX_STOP_BYTES: usize = 1024;
 
 /// The most tokens that do.
-const MAX_STOP_TOKENS: usize = 256;
+pub(crate) const MAX_STOP_TOKENS: usize = 256;
 
 /// What is asked of each prompt.
 #[derive(Debug)]

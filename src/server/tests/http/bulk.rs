@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use surprisal_api::{LogprobsResponse, StreamLine};
+use surprisal_api::{LogprobsResponse, NDJSON, StreamLine};
 use surprisal_engine::Scorer;
 use surprisal_server::ServerConfig;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
 use crate::support::{BOS, FAILS, Reply, Server, until};
@@ -57,9 +57,9 @@ async fn a_reader_that_goes_away_frees_its_place() {
     assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 1.0);
 }
 
-/// Who neither reads nor goes away holds a place no longer than a request may take, and half a minute.
+/// Who neither reads nor goes away holds a place no longer than a request may take, and finds the end whenever it reads on.
 #[tokio::test]
-async fn a_reader_that_stalls_loses_its_place() {
+async fn a_reader_that_stalls_loses_its_place_and_not_the_end() {
     let server = Server::start().await;
     let body =
         json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 500], "detail": "tokens", "top": 64}).to_string();
@@ -69,7 +69,7 @@ async fn a_reader_that_stalls_loses_its_place() {
     let address = server.url.strip_prefix("http://").unwrap().parse().unwrap();
     let mut stalled = socket.connect(address).await.unwrap();
     let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\naccept: application/x-ndjson\r\ncontent-type: application/json";
-    let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     stalled.write_all(request.as_bytes()).await.unwrap();
     until(async || server.metric("surprisal_admitted_tokens").await > 0.0).await;
 
@@ -81,15 +81,31 @@ async fn a_reader_that_stalls_loses_its_place() {
     };
     later(ServerConfig::default().max_request_seconds + 1).await;
     until(async || server.metric("surprisal_admitted_tokens").await == 0.0).await;
-    assert_eq!(server.metric("surprisal_admitted_requests").await, 1.0, "it may still read the last line");
-    later(31).await;
     until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
+    assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 0.0);
 
+    let mut answer = String::new();
+    stalled.read_to_string(&mut answer).await.unwrap();
+    let last = answer.lines().rfind(|line| line.starts_with('{')).unwrap();
+    let last: StreamLine = serde_json::from_str(last).unwrap();
+    assert!(matches!(&last, StreamLine::Problem(problem) if problem.status == 504), "{last:?}");
+}
+
+/// A server that stops waits half a minute for one that reads nothing.
+#[tokio::test]
+async fn a_reader_that_stalls_does_not_hold_up_the_end() {
+    let server = Server::start().await;
+    let body = json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 100], "detail": "tokens", "top": 64});
+    let request = server.client.post(format!("{}/logprobs", server.url)).header("accept", NDJSON).json(&body);
+    let unread = request.send().await.unwrap();
+    until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
     let stopped = server.stop();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    later(31).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
     stopped.await.unwrap().unwrap();
-    drop(stalled);
+    drop(unread);
 }
 
 #[tokio::test]

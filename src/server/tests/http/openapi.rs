@@ -32,6 +32,13 @@ async fn the_document_is_whole_and_names_the_limits() {
     assert_eq!(schemas["LogprobsRequest"]["properties"]["queries"]["maxItems"], 77);
     assert_eq!(schemas["LogprobsRequest"]["properties"]["top"]["maximum"], 64);
     assert_eq!(schemas["LogprobsRequest"]["additionalProperties"], false);
+    assert_eq!(
+        schemas["Stops"]["oneOf"][1],
+        json!({"type": "array", "items": {"type": "string"}, "maxItems": 64, "description": "Several."})
+    );
+    for request in ["CompletionsRequest", "SamplingParams"] {
+        assert_eq!(schemas[request]["properties"]["stop_token_ids"]["maxItems"], 256);
+    }
     assert_eq!(schemas["Text"]["oneOf"][1]["items"]["maximum"], VOCABULARY - 1);
     assert!(document["paths"]["/logprobs"]["post"].get("security").is_none());
 }
