@@ -26,6 +26,8 @@ struct Hub {
     token: Option<&'static str>,
     /// A file that it answers for with this status.
     fails: Option<(&'static str, StatusCode)>,
+    /// What "main" is.
+    commit: &'static str,
     /// How many downloads of weights are still to be cut in the middle.
     cuts: Arc<AtomicUsize>,
     /// File and first byte of each download.
@@ -34,7 +36,14 @@ struct Hub {
 
 impl Hub {
     fn new(files: &Path) -> Self {
-        Self { files: files.to_owned(), token: None, fails: None, cuts: Arc::default(), downloads: Arc::default() }
+        Self {
+            files: files.to_owned(),
+            token: None,
+            fails: None,
+            commit: "c1",
+            cuts: Arc::default(),
+            downloads: Arc::default(),
+        }
     }
 
     /// Listens on a free port for as long as the runtime lives.
@@ -42,7 +51,8 @@ impl Hub {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().route("/{owner}/{name}/resolve/main/{file}", get(file)).with_state(self.clone());
+        let router =
+            Router::new().route("/{owner}/{name}/resolve/{revision}/{file}", get(file)).with_state(self.clone());
         runtime.spawn(async move { axum::serve(listener, router).await });
         (runtime, url)
     }
@@ -50,7 +60,7 @@ impl Hub {
 
 async fn file(
     State(hub): State<Hub>,
-    UrlPath((_, _, file)): UrlPath<(String, String, String)>,
+    UrlPath((_, _, revision, file)): UrlPath<(String, String, String, String)>,
     headers: HeaderMap,
 ) -> Response {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
@@ -80,7 +90,7 @@ async fn file(
         if file.ends_with(".safetensors") { sha256(&std::fs::read(hub.files.join(&file)).unwrap()) } else { file };
     let headers = [
         ("etag", format!("\"{hash}\"")),
-        ("x-repo-commit", "0123456789abcdef".to_owned()),
+        ("x-repo-commit", if revision == "main" { hub.commit.to_owned() } else { revision }),
         ("content-range", format!("bytes {from}-{}/{}", end - 1, bytes.len())),
     ];
     (StatusCode::PARTIAL_CONTENT, headers, Body::from_stream(stream::iter(parts))).into_response()
@@ -110,6 +120,20 @@ fn serve(home: &Path, endpoint: &str, token: Option<&str>) -> (bool, String) {
     let _ = child.kill();
     let _ = child.wait();
     (serves, said)
+}
+
+/// Also as the first process of a container, for which signals do nothing of themselves.
+#[test]
+fn a_signal_ends_a_server_that_is_loading() {
+    let home = tempfile::tempdir().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_surprisal"));
+    command.args(["serve", "--model", "owner/tiny", "--port", "0"]).env("HF_HOME", home.path());
+    command.env("HF_ENDPOINT", format!("http://{}", silent.local_addr().unwrap()));
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let _asked = silent.accept().unwrap();
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert!(child.wait().unwrap().success(), "it ended by itself");
 }
 
 /// A tiny Llama in two shards.
@@ -208,6 +232,30 @@ fn a_file_that_the_hub_does_not_give_now_is_not_absent() {
         let (serves, said) = serve(home.path(), endpoint, None);
         assert!(serves, "all is cached, and {endpoint} is no help: {said}");
     }
+}
+
+/// A file that the cache lacks comes from the commit that the others are of, though "main" has moved since.
+#[test]
+fn a_cache_stays_at_its_commit() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    TinyLlama::default().write(files.path(), 1);
+    let (runtime, url) = Hub::new(files.path()).start();
+    assert!(serve(home.path(), &url, None).0);
+    runtime.shutdown_background();
+    let generation = files.path().join("generation_config.json");
+    std::fs::write(&generation, r#"{"eos_token_id": 1}"#).unwrap();
+    let hub = Hub { commit: "c2", ..Hub::new(files.path()) };
+    let (runtime, url) = hub.start();
+    let (serves, said) = serve(home.path(), &url, None);
+    assert!(serves, "{said}");
+    assert_eq!(*hub.downloads.lock().unwrap(), [("generation_config.json".to_owned(), 0)]);
+    runtime.shutdown_background();
+    let (serves, said) = serve(home.path(), "http://127.0.0.1:1", None);
+    assert!(serves, "without a hub: {said}");
+    let snapshots = home.path().join("hub/models--owner--tiny/snapshots");
+    let commits: Vec<_> = std::fs::read_dir(&snapshots).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(commits, ["c1"]);
+    assert!(snapshots.join("c1/generation_config.json").exists());
 }
 
 #[test]

@@ -426,9 +426,16 @@ fn converted(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
 /// The weight files, sorted.
 fn shard_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let single = dir.join("model.safetensors");
-    let index = dir.join("model.safetensors.index.json");
-    if single.exists() || !index.exists() {
+    if single.exists() {
         return Ok(vec![single]);
+    }
+    let index = dir.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Err(Error::malformed(
+            &single,
+            "there is no such file, nor an index of several; weights have to be in safetensors, as transformers' \
+             save_pretrained writes those of a pytorch_model.bin",
+        ));
     }
     Ok(shard_names(&index)?.into_iter().map(|name| dir.join(name)).collect())
 }

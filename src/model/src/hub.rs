@@ -1,16 +1,19 @@
 //! Where a model is: a folder, or an id on the Hugging Face hub.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, CacheRepo};
+use hf_hub::{Repo, RepoType};
 
 use crate::Error;
 use crate::checkpoint::shard_names;
 
 /// How often a download that was cut is taken up again.
 const RETRIES: usize = 5;
+
+const CONFIG: &str = "config.json";
 
 /// The weights, if they are one file.
 const SINGLE: &str = "model.safetensors";
@@ -24,13 +27,16 @@ const INDEX: &str = "model.safetensors.index.json";
 ///
 /// # Errors
 ///
-/// It is neither a folder nor an id; a file of it is missing; the download failed.
+/// It is a file, or neither a folder nor an id; a file of it is missing; the download failed.
 pub fn resolve(model: &str) -> Result<PathBuf, Error> {
     let path = Path::new(model);
     if path.is_dir() {
         return Ok(path.to_owned());
     }
     let not_found = |reason: String| Error::NotFound { name: model.to_owned(), reason };
+    if path.is_file() {
+        return Err(not_found("it is a file; give the folder that it is in".into()));
+    }
     if !is_hub_id(model) {
         return Err(not_found(
             "there is no such folder; give a folder, or an id on the Hugging Face hub as owner/name".into(),
@@ -41,21 +47,21 @@ pub fn resolve(model: &str) -> Result<PathBuf, Error> {
     })
 }
 
-/// The config.json of a model, without its weights: in a folder, a file of its own, or on the hub.
+/// The config.json of a model, without its weights: in a folder, a file of its own (`*.json`), or on the hub.
 ///
 /// # Errors
 ///
 /// As [`resolve`].
 pub fn config_json(model: &str) -> Result<PathBuf, Error> {
     let path = Path::new(model);
-    if path.is_file() {
+    if path.is_file() && path.extension().is_some_and(|extension| extension == "json") {
         return Ok(path.to_owned());
     }
-    if path.is_dir() || !is_hub_id(model) {
-        return resolve(model).map(|dir| dir.join("config.json"));
+    if path.exists() || !is_hub_id(model) {
+        return resolve(model).map(|dir| dir.join(CONFIG));
     }
-    let failed = |error: ApiError| Error::NotFound { name: model.to_owned(), reason: format!("config.json: {error}") };
-    api().map_err(failed)?.model(model.to_owned()).get("config.json").map_err(failed)
+    let failed = |error: ApiError| Error::NotFound { name: model.to_owned(), reason: format!("{CONFIG}: {error}") };
+    api().map_err(failed)?.model(model.to_owned()).get(CONFIG).map_err(failed)
 }
 
 fn is_hub_id(model: &str) -> bool {
@@ -75,45 +81,70 @@ fn api() -> Result<Api, ApiError> {
 }
 
 fn download(id: &str) -> Result<PathBuf, String> {
-    let repo = api().map_err(|error| error.to_string())?.model(id.to_owned());
-    let get = |file: &str| repo.get(file).map_err(|error| format!("{file}: {error}"));
-    let complete = has_weights(&Cache::from_env().model(id.to_owned()));
-    let config = get("config.json")?;
-    get("tokenizer.json")?;
+    let api = api().map_err(|error| error.to_string())?;
+    let config = api.model(id.to_owned()).get(CONFIG).map_err(|error| format!("{CONFIG}: {error}"))?;
+    let folder = config.parent().unwrap_or(Path::new("")).to_owned();
+    let Some(commit) = folder.file_name().and_then(OsStr::to_str) else {
+        return Err(format!("{} is not a commit's folder", folder.display()));
+    };
+    // What is missing is asked for of that commit: "main" may have moved, and would take the cache along with it.
+    let repo = api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, commit.to_owned()));
+    let files = Files { complete: has_weights(&folder), folder, repo };
+    files.required("tokenizer.json")?;
     for file in ["tokenizer_config.json", "generation_config.json"] {
-        optional(&repo, file, complete)?;
+        files.optional(file)?;
     }
-    if !complete {
-        let weights = match optional(&repo, INDEX, complete)? {
+    if !files.complete {
+        let weights = match files.optional(INDEX)? {
             Some(index) => shard_names(&index).map_err(|error| error.to_string())?,
             None => BTreeSet::from([SINGLE.to_owned()]),
         };
         for file in weights {
-            get(&file)?;
+            files.required(&file)?;
         }
     }
-    config.parent().map(Path::to_owned).ok_or_else(|| format!("{} has no folder", config.display()))
+    Ok(files.folder)
 }
 
-/// Whether all weights are in the cache. They are downloaded last: what it lacks then, the hub said that it does not have.
-fn has_weights(cache: &CacheRepo) -> bool {
-    match cache.get(INDEX) {
-        Some(index) => shard_names(&index).is_ok_and(|names| names.iter().all(|name| cache.get(name).is_some())),
-        None => cache.get(SINGLE).is_some(),
+/// Whether all weights are in the folder. They are downloaded last: what it lacks then, the hub said that it does not have.
+fn has_weights(folder: &Path) -> bool {
+    let index = folder.join(INDEX);
+    if index.exists() {
+        return shard_names(&index).is_ok_and(|names| names.iter().all(|name| folder.join(name).exists()));
     }
+    folder.join(SINGLE).exists()
 }
 
-/// A file that a model may do without: `None` if the hub says that there is no such file, or fails to while the cache is
-/// complete without it.
-fn optional(repo: &ApiRepo, file: &str, complete: bool) -> Result<Option<PathBuf>, String> {
-    match repo.get(file) {
-        Ok(path) => Ok(Some(path)),
-        Err(ApiError::RequestError(error)) if matches!(*error, ureq::Error::StatusCode(404)) => Ok(None),
-        Err(ApiError::RequestError(error)) if complete => {
-            tracing::warn!("{file} is not in the cache, and the hub cannot be asked for it: {error}");
-            Ok(None)
+/// The files of a model at one commit: those in the cache's folder, and those that the hub has.
+struct Files {
+    folder: PathBuf,
+    repo: ApiRepo,
+    /// Whether the model can be served from the folder.
+    complete: bool,
+}
+
+impl Files {
+    fn get(&self, file: &str) -> Result<PathBuf, ApiError> {
+        let path = self.folder.join(file);
+        if path.exists() { Ok(path) } else { self.repo.download(file) }
+    }
+
+    fn required(&self, file: &str) -> Result<PathBuf, String> {
+        self.get(file).map_err(|error| format!("{file}: {error}"))
+    }
+
+    /// A file that a model may do without: `None` if the hub says that there is no such file, or if it cannot be had while the
+    /// model is complete without it.
+    fn optional(&self, file: &str) -> Result<Option<PathBuf>, String> {
+        match self.get(file) {
+            Ok(path) => Ok(Some(path)),
+            Err(ApiError::RequestError(error)) if matches!(*error, ureq::Error::StatusCode(404)) => Ok(None),
+            Err(error) if self.complete => {
+                tracing::warn!("{file} is not in the cache, and cannot be had now: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(format!("{file}: {error}")),
         }
-        Err(error) => Err(format!("{file}: {error}")),
     }
 }
 
@@ -128,6 +159,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_weights_is_not_asked_for_on_the_hub() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        for name in ["model.safetensors", "config.json"] {
+            std::fs::write(path(name), "").unwrap();
+            let error = resolve(&path(name)).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("give the folder that it is in"), "{error}");
+        }
+        assert!(config_json(&path("model.safetensors")).unwrap_err().to_string().contains("give the folder"));
+        assert_eq!(config_json(&path("config.json")).unwrap(), dir.path().join("config.json"));
+    }
+
+    #[test]
     fn what_is_neither_folder_nor_id_is_refused_without_asking_anyone() {
         for model in ["", "no-such-folder", "./no/such", "/no/such/folder", "a/b/c", "../x", "owner/na me"] {
             let error = resolve(model).unwrap_err().to_string();
@@ -139,18 +183,14 @@ mod tests {
     #[test]
     fn weights_are_cached_when_every_shard_is() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::new(dir.path().to_owned()).model("owner/name".to_owned());
-        cache.create_ref("commit").unwrap();
-        let snapshot = cache.pointer_path("commit");
-        std::fs::create_dir_all(&snapshot).unwrap();
-        let put = |file: &str, text: &str| std::fs::write(snapshot.join(file), text).unwrap();
-        assert!(!has_weights(&cache));
+        let put = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
+        assert!(!has_weights(dir.path()));
         put(SINGLE, "");
-        assert!(has_weights(&cache));
+        assert!(has_weights(dir.path()));
         put(INDEX, r#"{"weight_map":{"a":"1.safetensors","b":"2.safetensors","c":"1.safetensors"}}"#);
         put("1.safetensors", "");
-        assert!(!has_weights(&cache));
+        assert!(!has_weights(dir.path()));
         put("2.safetensors", "");
-        assert!(has_weights(&cache));
+        assert!(has_weights(dir.path()));
     }
 }

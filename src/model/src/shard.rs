@@ -7,8 +7,8 @@ use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
 use ring::digest::{Context, SHA256};
-use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{SafeTensorError, SafeTensors};
 
 use crate::Error;
 use crate::sums::Sum;
@@ -32,7 +32,10 @@ impl Shard {
         // SAFETY: the map is only read. Should another process change the file meanwhile, the values read change;
         // should it cut the file short, the process is stopped by the system: the usual contract of mapped weights.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| Error::malformed(path, error))?;
+        let damaged = |error: SafeTensorError| {
+            Error::malformed(path, format!("{error}; the file is cut short or damaged: download it again"))
+        };
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(damaged)?;
         let data = header + size_of::<u64>();
         let shard = Self { path: path.to_owned(), map, metadata, data };
         shard.check()?;

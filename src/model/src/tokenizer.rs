@@ -57,11 +57,11 @@ impl TextTokenizer {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read or parsed, or a token id outside the model's vocabulary.
+    /// A file that is missing, cannot be read or cannot be parsed, or a token id outside the model's vocabulary.
     pub fn open(dir: &Path, vocabulary: impl Into<Vocabulary>) -> Result<Self, Error> {
         let vocabulary = vocabulary.into();
         let path = dir.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let bytes = std::fs::read(&path).map_err(|error| unread(&path, error))?;
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| Error::malformed(&path, error))?;
         tokenizer.with_truncation(None).map_err(|error| Error::malformed(&path, error))?;
         tokenizer.with_padding(None);
@@ -103,8 +103,10 @@ impl TextTokenizer {
 
     fn refused(&self, text: &str, error: &tokenizers::Error) -> Error {
         let refused = text.split_whitespace().find(|word| self.tokenizer.encode_fast(*word, false).is_err());
-        let at = refused.map_or(String::new(), |word| format!(" at the word {word:?}"));
-        Error::Tokenizer(format!("the text cannot be encoded{at}: {error}"))
+        Error::Tokenizer(match refused {
+            Some(word) => format!("the word {word:?} is not in this model's vocabulary: {error}"),
+            None => format!("the text cannot be encoded: {error}"),
+        })
     }
 
     /// The text of token ids, special tokens included.
@@ -158,6 +160,18 @@ impl TextTokenizer {
     /// The class that tokenizer_config.json names.
     pub fn class(&self) -> Option<&str> {
         self.class.as_deref()
+    }
+}
+
+/// Why a tokenizer.json could not be read, and how one is had where there is none.
+fn unread(path: &Path, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Error::malformed(
+            path,
+            "there is no such file, and a model needs one; transformers makes it of a tokenizer.model: load it with \
+             AutoTokenizer.from_pretrained, and save it with save_pretrained",
+        ),
+        _ => Error::io(path)(error),
     }
 }
 
@@ -306,6 +320,15 @@ mod tests {
         assert_eq!(tokenizer.decode(&[1, 2]).unwrap(), "a b");
         assert_eq!(tokenizer.encode("").unwrap(), [0u32; 0]);
         let error = tokenizer.encode("a b zebra").unwrap_err().to_string();
-        assert!(error.contains("\"zebra\""), "{error}");
+        assert!(error.contains("the word \"zebra\" is not in this model's vocabulary"), "{error}");
+    }
+
+    #[test]
+    fn a_tokenizer_that_is_not_there_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let vocabulary = Vocabulary { size: 1, bos: None, eos: None };
+        let error = TextTokenizer::open(dir.path(), vocabulary).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json: there is no such file"), "{error}");
+        assert!(error.contains("transformers makes it of a tokenizer.model"), "{error}");
     }
 }

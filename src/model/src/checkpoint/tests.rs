@@ -85,6 +85,22 @@ fn shards_are_found_by_the_index_and_only_beside_it() {
 }
 
 #[test]
+fn weights_of_another_format_are_told_from_damaged_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
+    std::fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
+    let message = || Checkpoint::open(dir.path()).unwrap_err().to_string();
+    assert!(message().contains("model.safetensors: there is no such file"), "{}", message());
+    assert!(message().contains("weights have to be in safetensors"), "{}", message());
+    write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![2], f32s(&[1.0; 2]))]);
+    let whole = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+    for cut in [0, 9, whole.len() - 1] {
+        std::fs::write(dir.path().join("model.safetensors"), &whole[..cut]).unwrap();
+        assert!(message().contains("model.safetensors: ") && message().contains("download it again"), "{}", message());
+    }
+}
+
+#[test]
 fn what_is_missing_misshapen_or_extra_is_named() {
     let specs: Vec<_> = tensors(&LlamaConfig::parse(CONFIG).unwrap()).collect();
     type Listed = Vec<(String, Vec<usize>)>;
