@@ -33,14 +33,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let experiment = experiment(args)?;
-    // Checked for files too, before a server is asked.
+    // Before a server is asked, and before a plan is shown that cannot be carried out.
+    experiment.check()?;
     let plan = experiment.plan(experiment.documents()?)?;
+    args.files.iter().try_for_each(|path| filled(path))?;
     if args.explain {
         println!("{plan}");
         return Ok(());
-    }
-    for path in &args.files {
-        std::fs::metadata(path).map_err(|source| surprisal_estimator::Error::File { path: path.clone(), source })?;
     }
     let mut bar = TokenBar::new("scoring");
     if let Some(part) = args.shard {
@@ -57,6 +56,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", report.table());
+    }
+    Ok(())
+}
+
+/// There must be a file, with something in it.
+fn filled(path: &Path) -> Result<(), Error> {
+    let failed = |source| surprisal_estimator::Error::File { path: path.to_owned(), source };
+    let about = std::fs::metadata(path).map_err(failed)?;
+    if about.is_file() && about.len() == 0 {
+        return Err(failed(std::io::Error::other("the file is empty")).into());
     }
     Ok(())
 }

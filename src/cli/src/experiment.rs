@@ -11,6 +11,9 @@ pub(crate) struct Flags {
     /// A server; several of one model share the work [default: http://127.0.0.1:8000]
     #[arg(long, value_parser = server)]
     url: Vec<String>,
+    /// The id of the token before every text, for a model whose tokenizer adds none, such as Qwen's
+    #[arg(long)]
+    bos: Option<u32>,
     /// Windows taken from each text, spread evenly, none overlapping [default: 40]
     #[arg(long)]
     windows: Option<usize>,
@@ -70,7 +73,7 @@ impl Flags {
             title: "Bipartite mutual information".to_owned(),
             seed: self.seed.unwrap_or(1),
             unit: if self.bits { Unit::Bits } else { Unit::Nats },
-            model: Some(ModelSpec::at(servers)),
+            model: Some(ModelSpec { bos: self.bos, ..ModelSpec::at(servers) }),
             corpus: CorpusSpec::Text(Texts { windows: self.windows.unwrap_or(texts.windows), ..texts }),
             measure: Measure {
                 splits: or(&self.splits, default.splits),

@@ -1,10 +1,11 @@
 //! Progress: a bar on a terminal, log lines elsewhere.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use surprisal_estimator::Progress;
 use surprisal_load::{Latency, Outcome};
 use surprisal_model::Reading;
@@ -69,28 +70,66 @@ impl WeightsBar {
 /// How far an experiment is, in tokens.
 pub(crate) struct TokenBar {
     bar: ProgressBar,
-    /// Tenths that were logged.
-    logged: u64,
+    /// Tenths that were logged, or answered before; none before the first update.
+    logged: Option<u64>,
 }
 
 impl TokenBar {
     pub(crate) fn new(message: &'static str) -> Self {
         let bar = ProgressBar::new(0).with_message(message);
-        let template = "{msg} {wide_bar} {human_pos}/{human_len} tokens, {per_sec}, {eta} left";
+        let template = "{msg} {wide_bar} {human_pos}/{human_len} tokens, {rate}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", write_rate));
         }
-        Self { bar, logged: 0 }
+        Self { bar, logged: None }
     }
 
     pub(crate) fn update(&mut self, progress: Progress) {
         self.bar.set_length(progress.total_tokens);
         self.bar.set_position(progress.tokens);
         let tenths = progress.tokens * 10 / progress.total_tokens.max(1);
-        if self.bar.is_hidden() && tenths > std::mem::replace(&mut self.logged, tenths) {
-            tracing::info!(tokens = progress.tokens, of = progress.total_tokens, "{}", self.bar.message());
+        match self.logged.replace(tenths) {
+            None => self.begin(progress),
+            Some(before) if self.bar.is_hidden() && tenths > before => {
+                tracing::info!(tokens = progress.tokens, of = progress.total_tokens, "{}", self.bar.message());
+            }
+            Some(_) => {}
         }
     }
+
+    /// Says what there is to do, where that is not everything.
+    fn begin(&self, progress: Progress) {
+        // Answers that were kept do not say how fast others come.
+        self.bar.reset_eta();
+        match beginning(progress) {
+            Some(told) if self.bar.is_hidden() => tracing::info!("{told}"),
+            Some(told) => self.bar.println(told),
+            None => {}
+        }
+    }
+}
+
+/// What is told of a run that does not begin at the beginning.
+fn beginning(Progress { queries, total_queries, .. }: Progress) -> Option<String> {
+    let (kept, all) = (HumanCount(queries), HumanCount(total_queries));
+    match queries {
+        _ if total_queries == 0 => {
+            Some("this part has nothing to do: the experiment is too small for so many parts".to_owned())
+        }
+        0 => None,
+        _ if queries < total_queries => Some(format!("kept answers: {kept} of {all} queries; asking for the rest")),
+        _ => Some(format!("kept answers: all of {all} queries; nothing is left to ask")),
+    }
+}
+
+fn write_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // Writing to the bar's line cannot fail.
+    let _ = out.write_str(&rate(state.per_sec()));
+}
+
+/// `9,090/s`.
+fn rate(per_second: f64) -> String {
+    format!("{}/s", HumanCount(per_second as u64))
 }
 
 impl Drop for TokenBar {
@@ -216,6 +255,22 @@ impl Drop for LoadBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_whole_numbers() {
+        assert_eq!(rate(9_090.275_9), "9,090/s");
+    }
+
+    #[test]
+    fn a_run_says_where_it_begins() {
+        let told = |queries, total_queries| {
+            beginning(Progress { queries, total_queries, ..Progress::default() }).unwrap_or_default()
+        };
+        assert_eq!(told(0, 5000), "");
+        assert_eq!(told(1200, 5000), "kept answers: 1,200 of 5,000 queries; asking for the rest");
+        assert_eq!(told(5000, 5000), "kept answers: all of 5,000 queries; nothing is left to ask");
+        assert!(told(0, 0).contains("this part has nothing to do"));
+    }
 
     /// Each bar is a tick's own throughput, not the mean since the beginning.
     #[test]

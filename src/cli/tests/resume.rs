@@ -130,6 +130,7 @@ fn a_damaged_shard_is_asked_again() {
     let out = dir.path().join("out");
     let args = ["estimate", &file, "--out", out.to_str().unwrap(), "--json"];
     let want = run(dir.path(), &args);
+    assert!(!stderr(&want).contains("kept answers"), "{}", stderr(&want));
     let all = shards(&out);
     let folders = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
     let folder = folders.into_iter().find(|path| path.is_dir()).unwrap();
@@ -140,6 +141,9 @@ fn a_damaged_shard_is_asked_again() {
     let before = scored(&serving.url);
     let again = run(dir.path(), &args);
     assert_eq!(again.stdout, want.stdout);
-    assert!(stderr(&again).contains(name), "{}", stderr(&again));
+    let told = stderr(&again);
+    assert!(told.contains(name) && told.contains("asking for the rest"), "{told}");
     assert!(scored(&serving.url) > before && shards(&out) == all);
+    let told = stderr(&run(dir.path(), &args));
+    assert!(told.contains("kept answers: all of") && !told.contains("scoring"), "{told}");
 }

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Serving, metric, run, stderr, surprisal};
 use surprisal_tests::tiny::TinyLlama;
 
@@ -64,7 +64,7 @@ fn what_a_server_lacks_is_said() {
     for (model, code, hint) in [
         (format!("{url}\napi = \"vllm\""), 1, "say the model's bos"),
         (format!("{url}\napi = \"openai\"\nname = \"another\"\n{BOS}"), 1, "another is not among the models"),
-        (format!("{url}\n{BOS}"), 2, "absent for a surprisal server"),
+        (format!("{url}\nbos = 255"), 1, "model.bos is 255; it must be 256"),
         (format!("{url}\napi = \"cohere\""), 2, "cohere"),
         (format!("{url}\napi_key_env = \"NO_SUCH_VARIABLE\""), 1, "NO_SUCH_VARIABLE"),
         ("routing = \"affinity\"".to_owned(), 2, "model.url"),
@@ -74,6 +74,35 @@ fn what_a_server_lacks_is_said() {
         let output = run(dir.path(), &["estimate", &file, "--out", dir.path().join("wrong").to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(code), "{model}: {}", stderr(&output));
         assert!(stderr(&output).contains(hint), "{model}: {}", stderr(&output));
+    }
+}
+
+/// A model whose tokenizer adds no BOS is sent the experiment's, and answers as one that adds the same itself.
+#[test]
+fn a_model_without_bos_is_given_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = |name: &str, adds: bool| {
+        let model = dir.path().join(name);
+        std::fs::create_dir(&model).unwrap();
+        TinyLlama { layers: 1, ..TinyLlama::default() }.write(&model, 1);
+        let settings = json!({"bos_token": "t0", "add_bos_token": adds});
+        std::fs::write(model.join("tokenizer_config.json"), settings.to_string()).unwrap();
+        Serving::with(dir.path(), &[("SURPRISAL_MODEL", model.to_str().unwrap())])
+    };
+    let (adding, silent) = (serve("adding", true), serve("silent", false));
+    let file = |name: &str, server: &Serving, bos: &str| {
+        experiment(dir.path(), name, &format!("url = \"{}\"\n{bos}", server.url), 6)
+    };
+    let out = dir.path().join("missing");
+    let missing = run(dir.path(), &["estimate", &file("missing", &silent, ""), "--out", out.to_str().unwrap()]);
+    assert_eq!(missing.status.code(), Some(1));
+    let told = stderr(&missing);
+    assert!(told.contains("model.bos is missing") && told.contains("<|endoftext|>"), "{told}");
+    assert!(!out.exists(), "nothing was done");
+
+    let own = estimate(dir.path(), &file("own", &adding, ""), "own");
+    for (name, server) in [("given", &silent), ("same", &adding)] {
+        assert_eq!(estimate(dir.path(), &file(name, server, "bos = 0"), name)["rows"], own["rows"], "{name}");
     }
 }
 

@@ -27,7 +27,7 @@ pub enum Api {
 #[derive(Clone, Debug)]
 pub(crate) struct Wording<'a> {
     pub(crate) model: &'a str,
-    /// The token before every sequence; our server adds its own.
+    /// The token before every sequence; without one, our server adds its model's own.
     pub(crate) bos: Option<u32>,
 }
 
@@ -58,15 +58,13 @@ impl Api {
         let prompts = || queries.iter().map(|query| prompt(query, wording.bos)).collect::<Vec<_>>();
         match self {
             Self::Surprisal => {
-                let spec =
-                    |query: &ScoreQuery| QuerySpec::new(query.context.clone().into(), query.target.clone().into());
+                let spec = |query: &ScoreQuery| {
+                    let context: Vec<u32> = wording.bos.iter().chain(&query.context).copied().collect();
+                    QuerySpec::new(context.into(), query.target.clone().into())
+                };
                 let queries = Some(queries.iter().map(spec).collect());
-                json!(LogprobsRequest {
-                    queries,
-                    detail: Detail::Tokens,
-                    bos: Bos::Always,
-                    ..LogprobsRequest::default()
-                })
+                let bos = if wording.bos.is_some() { Bos::None } else { Bos::Always };
+                json!(LogprobsRequest { queries, detail: Detail::Tokens, bos, ..LogprobsRequest::default() })
             }
             // One token is written because servers of old refuse to write none.
             Self::OpenAi => json!({"model": wording.model, "prompt": prompts(), "echo": true, "logprobs": 1,
@@ -263,6 +261,16 @@ mod tests {
             {"text": "", "meta_info": {"input_token_logprobs": [[-2.0, 2, null], [-3.0, 3, null], [-4.0, 4, null]]}},
             {"text": "", "meta_info": {"input_token_logprobs": [[null, 9, null], [-5.0, 5, null]]}}]);
         assert_eq!(read(Api::Sglang, sglang, BOS), want);
+    }
+
+    /// Our server adds its model's own BOS, or none where one is sent.
+    #[test]
+    fn sequences_begin_with_one_bos() {
+        for (bos, rule, contexts) in [(None, "always", json!([[1, 2], []])), (BOS, "none", json!([[9, 1, 2], [9]]))] {
+            let request = Api::Surprisal.request(&queries(), &Wording { model: "m", bos });
+            let sent: Vec<&Value> = (0..2_usize).map(|query| &request["queries"][query]["context"]).collect();
+            assert_eq!((&request["bos"], json!(sent)), (&json!(rule), contexts));
+        }
     }
 
     #[test]

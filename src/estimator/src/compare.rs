@@ -86,10 +86,13 @@ impl Comparison {
         Ok(())
     }
 
-    /// A line for each power law, as text.
+    /// A line for each power law, as text, and one on what they say.
     pub fn table(&self) -> String {
         let width = self.reports.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        let mut text = String::new();
+        let unit = self.unit();
+        let mut text = format!(
+            "power laws of L by least squares, in {unit}, ± standard error, the exponent's 95 % interval in brackets:\n"
+        );
         for (name, SeriesFit { ratio, series, fit }) in self.fits() {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{name:<width$}   L/ℓ = {ratio}   {:>9}   {fit}", series.name());

@@ -87,7 +87,9 @@ impl Experiment {
 
     async fn connect(&self) -> Result<Replicas, Error> {
         let model = self.model.clone().unwrap_or_default();
-        Replicas::connect(&model.servers(), model.routing, model.options()?).await
+        let servers = Replicas::connect(&model.servers(), model.routing, model.options()?).await?;
+        servers.check_bos().await?;
+        Ok(servers)
     }
 
     fn sample<P: Process>(&self, process: &P, documents: usize) -> Result<Vec<Vec<P::Symbol>>, Error> {

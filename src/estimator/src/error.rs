@@ -28,8 +28,8 @@ pub enum Error {
     },
     /// A text with too few tokens for the experiment.
     #[error(
-        "the text has {tokens} tokens, but {windows} windows of {length} need {needed}: \
-         take a longer text, at most {most} windows, or shorter splits"
+        "the text has {tokens} tokens, but {windows} windows of {length} need {needed}: take a longer text{} or shorter splits",
+        fewer(*most)
     )]
     TooShort {
         /// Tokens there are.
@@ -171,6 +171,11 @@ impl Error {
     pub(crate) fn invalid(field: &'static str, value: impl Display, limit: impl Into<String>) -> Self {
         Self::Invalid { field, value: value.to_string(), limit: limit.into() }
     }
+}
+
+/// What fewer windows would do: nothing, where not even one fits.
+fn fewer(most: usize) -> String {
+    if most == 0 { String::new() } else { format!(", at most {most} windows,") }
 }
 
 /// Where a problem lies, as far as the server told: field, value, limit.

@@ -74,7 +74,8 @@ pub struct ModelSpec {
     /// The model's name, where a server has several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The token before every sequence, which servers other than ours do not add by themselves.
+    /// The token before every sequence, where the server adds none by itself: others than ours never do, ours if the model's
+    /// tokenizer does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bos: Option<u32>,
     /// The environment variable that holds the servers' API key, `SURPRISAL_API_KEY` unless told.
@@ -112,9 +113,6 @@ impl ModelSpec {
     fn check(&self) -> Result<(), Error> {
         if self.servers().is_empty() {
             return Err(Error::invalid("model.url", "missing", "given, or model.urls"));
-        }
-        if let (Some(bos), Api::Surprisal) = (self.bos, self.api) {
-            return Err(Error::invalid("model.bos", bos, "absent for a surprisal server, which adds it itself"));
         }
         Ok(())
     }
@@ -293,9 +291,17 @@ impl Experiment {
     /// The plan over so many documents.
     ///
     /// # Errors
-    /// As [`Plan::of`].
+    /// As [`Plan::of`]; [`Error::Invalid`] where there are no texts, or one window of one text.
     pub fn plan(&self, documents: usize) -> Result<Plan, Error> {
         let per_text = match &self.corpus {
+            CorpusSpec::Text(_) if documents == 0 => {
+                let limit = "at least 1: the files have none, or none that is long enough";
+                return Err(Error::invalid("number of texts", documents, limit));
+            }
+            CorpusSpec::Text(texts) if documents == 1 => {
+                let limit = "at least 2 of a single text: windows are documents, and each needs a partner";
+                return Err(Error::invalid("windows", texts.windows, limit));
+            }
             CorpusSpec::Text(texts) => texts.windows,
             CorpusSpec::SantaFe { .. } | CorpusSpec::Gaussian { .. } => 1,
         };

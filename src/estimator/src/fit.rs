@@ -162,17 +162,28 @@ impl Fit {
     /// Mutual Information Scaling Law for Long-Context Language Modeling* (2025).
     ///
     /// To hold what the beginning of a text tells about the rest, the state that a model carries from one to the other must
-    /// grow at least as the mutual information does.
+    /// grow at least as the mutual information does. Whether one does is said where the whole interval says it.
     pub fn l2m_reading(&self) -> String {
-        let (beta, low) = (self.exponent, self.exponent_interval.map_or(self.exponent, |[low, _]| low));
+        let Some([low, high]) = self.exponent_interval else {
+            return "How the state that carries the past must grow with the length of such texts (L2M condition) is not told: the \
+                    exponent has no 95 % interval, for want of lengths with positive estimates, or of resamples."
+                .to_owned();
+        };
+        let interval = format!("(95 % interval of the exponent: {low:.3} to {high:.3})");
         let growth = if low > 0.0 {
+            let cache = if high <= 1.0 {
+                "a cache of keys and values, which grows as L, does"
+            } else if low > 1.0 {
+                "a cache of keys and values, which grows as L, does not"
+            } else {
+                "whether a cache of keys and values, which grows as L, does, these data do not tell"
+            };
             format!(
-                "at least as L^{beta:.2}: a cache of keys and values, which grows as L, {}; a state of fixed size does not, \
-                 unless the model grows with L",
-                if beta <= 1.0 { "does" } else { "does not" },
+                "at least as L^{:.3} {interval}: {cache}; a state of fixed size does not, unless the model grows with L",
+                self.exponent,
             )
         } else {
-            "not at all, as far as these data tell: a state of fixed size may do".to_owned()
+            format!("not at all, as far as these data tell {interval}: a state of fixed size may do")
         };
         format!(
             "To model such texts, the state that carries the past must grow with their length {growth} (L2M condition)."
@@ -260,8 +271,19 @@ mod tests {
             exponent_interval: interval,
             ..Fit::of(&[(1.0, 1.0), (2.0, 2_f64.powf(exponent))]).unwrap()
         };
-        let text = fit(0.76, None).l2m_reading();
-        assert!(text.contains("at least as L^0.76") && text.contains("grows as L, does;"), "{text}");
-        assert!(fit(0.05, Some([-0.01, 0.1])).l2m_reading().contains("fixed size may do"));
+        for (exponent, interval, hint) in [
+            (0.76, [0.7, 0.8], "at least as L^0.760 (95 % interval of the exponent: 0.700 to 0.800): a cache"),
+            (0.76, [0.7, 0.8], "grows as L, does;"),
+            (0.9, [0.8, 1.0], "grows as L, does;"),
+            (1.02, [0.873, 1.829], "grows as L, does, these data do not tell;"),
+            (0.98, [0.9, 1.1], "grows as L, does, these data do not tell;"),
+            (1.2, [1.1, 1.3], "grows as L, does not;"),
+            (0.05, [-0.01, 0.1], "fixed size may do"),
+        ] {
+            let text = fit(exponent, Some(interval)).l2m_reading();
+            assert!(text.contains(hint), "{text}");
+        }
+        let text = fit(1.02, None).l2m_reading();
+        assert!(text.contains("is not told") && !text.contains("at least as"), "{text}");
     }
 }

@@ -11,8 +11,10 @@ use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use surprisal_api::{DetokenizeRequest, DetokenizeResponse, LogprobsRequest, LogprobsResponse, TokenizeRequest};
-use tokio::sync::Semaphore;
+use surprisal_api::{
+    DetokenizeRequest, DetokenizeResponse, LogprobsRequest, LogprobsResponse, TokenizeRequest, TokenizerInfo,
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::{Api, Wording};
 use crate::retry::{Failure, Retry, send};
@@ -48,7 +50,8 @@ pub struct HttpOptions {
     pub api: Api,
     /// The model, where a server has several.
     pub model: Option<String>,
-    /// The token before every sequence, for servers other than ours: they add none to token ids.
+    /// The token before every sequence. Servers other than ours add none to token ids; ours is told to add none where one is
+    /// given.
     pub bos: Option<u32>,
     /// What the server asks for, sent as a bearer token.
     pub api_key: Option<ApiKey>,
@@ -232,18 +235,30 @@ impl HttpSource {
         Ok(answer.tokens)
     }
 
+    /// What a surprisal server says of its tokenizer, asked once.
+    pub(crate) async fn tokenizer_info_once(&self) -> Result<TokenizerInfo, Failure> {
+        let url = format!("{}/tokenizer_info", self.base);
+        let timeout = self.options.timeout.min(MODELS_TIMEOUT);
+        let body = send(&url, self.client.get(&url).timeout(timeout)).await?;
+        parse(&url, &body).map_err(Failure::lasting)
+    }
+
+    /// A place among the requests in flight.
+    pub(crate) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed, and without a permit the request would only be unbounded.
+        self.slots.acquire().await.ok()
+    }
+
     /// One request for log-probabilities, tried once, its answer checked.
     pub(crate) async fn attempt(&self, queries: &[ScoreQuery]) -> Result<Vec<Vec<f32>>, Failure> {
         let HttpOptions { api, bos, .. } = self.options;
         let wording = Wording { model: &self.model.name, bos };
-        // The semaphore is never closed, and without a permit the request would only be unbounded.
-        let _slot = self.slots.acquire().await.ok();
         let url = format!("{}{}", self.base, api.path());
         let request = self.client.post(&url).json(&api.request(queries, &wording));
         let body = send(&url, request).await?;
         let wrong = |reason| Failure::lasting(Error::Answer { url: url.clone(), reason });
         let (logprobs, fingerprint) = api.read(&body, queries, &wording).map_err(wrong)?;
-        match fingerprint {
+        match fingerprint.map(|fingerprint| with_bos(fingerprint, bos)) {
             Some(is) if is != self.model.fingerprint => {
                 Err(Failure::lasting(Error::ModelChanged { was: self.model.fingerprint.clone(), is }))
             }
@@ -267,7 +282,11 @@ impl LogprobSource for HttpSource {
         let lengths = queries.iter().map(ScoreQuery::sequence_length);
         let ranges = group(lengths, self.options.queries_per_request, self.options.tokens_per_request);
         let queries = &queries;
-        let request = |range: Range<usize>| self.options.retry.run(move || self.attempt(&queries[range.clone()]));
+        let attempt = async move |range: Range<usize>| {
+            let _slot = self.slot().await;
+            self.attempt(&queries[range]).await
+        };
+        let request = |range: Range<usize>| self.options.retry.run(move || attempt(range.clone()));
         let answers = ranges.into_iter().map(request);
         let answers: Vec<_> =
             stream::iter(answers.collect::<Vec<_>>()).buffered(self.options.concurrency).try_collect().await?;
@@ -298,19 +317,26 @@ fn choose(url: &str, models: Models, name: Option<&str>) -> Result<Served, Error
     })
 }
 
-/// What the served model's answers depend on. The BOS that others are sent is a part of it.
+/// What the served model's answers depend on.
 fn fingerprint(url: &str, served: &Served, options: &HttpOptions) -> Result<String, Error> {
     let own = served.fingerprint.clone();
-    if options.api == Api::Surprisal {
-        let reason = "it has no fingerprint: not a surprisal server? then say which api it has".to_owned();
-        return own.ok_or_else(|| Error::Answer { url: url.to_owned(), reason });
+    let model = match options.api {
+        Api::Surprisal => {
+            let reason = "it has no fingerprint: not a surprisal server? then say which api it has".to_owned();
+            own.ok_or_else(|| Error::Answer { url: url.to_owned(), reason })?
+        }
+        // Others make no promise of equal bits; the name is all there is.
+        api => own.unwrap_or_else(|| format!("{}:{}", api.name(), served.id)),
+    };
+    Ok(with_bos(model, options.bos))
+}
+
+/// A BOS that a server is sent is a part of what its answers depend on.
+fn with_bos(fingerprint: String, bos: Option<u32>) -> String {
+    match bos {
+        Some(bos) => format!("{fingerprint}, bos {bos}"),
+        None => fingerprint,
     }
-    // Others make no promise of equal bits; the name is all there is.
-    let model = own.unwrap_or_else(|| format!("{}:{}", options.api.name(), served.id));
-    Ok(match options.bos {
-        Some(bos) => format!("{model}, bos {bos}"),
-        None => model,
-    })
 }
 
 /// rustls asks for a process-wide provider of cryptography; one that is already there is left alone.

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use surprisal_api::TokenizerInfo;
 
 use crate::retry::{Failure, Retry};
 use crate::source::{Tokenize, group};
-use crate::{Error, HttpOptions, HttpSource, LogprobSource, Model, ScoreQuery};
+use crate::{Api, Error, HttpOptions, HttpSource, LogprobSource, Model, ScoreQuery};
 
 /// Tokens of a sequence's beginning that say which server it belongs to: a block of a server's cache.
 const KEY_TOKENS: usize = 32;
@@ -48,16 +49,34 @@ struct Replica {
 struct Rest {
     failures: u32,
     until: Option<Instant>,
+    /// How long the last rest was.
+    length: Duration,
+    /// Whether one request went to see whether it answers.
+    is_tried: bool,
 }
 
 impl Rest {
     /// It failed. Requests that were in flight together fail together: that is one failure.
     fn begin(&mut self, retry: &Retry, asked: Option<Duration>) {
         let now = Instant::now();
-        if self.until.is_none_or(|until| until <= now) {
+        if self.is_tried || self.until.is_none_or(|until| until <= now) {
             self.failures = self.failures.saturating_add(1);
         }
-        self.until = self.until.max(Some(now + retry.wait(self.failures, asked)));
+        self.is_tried = false;
+        self.length = retry.wait(self.failures, asked);
+        self.until = self.until.max(Some(now + self.length));
+    }
+
+    /// Whether a request may be sent now. Where there are other servers, one goes to see whether this one answers again,
+    /// and as long as it rested before, the rest of them do not follow.
+    fn ends(&mut self, has_others: bool) -> bool {
+        let now = Instant::now();
+        match self.until {
+            Some(until) if until > now => return false,
+            Some(_) if has_others => (self.until, self.is_tried) = (Some(now + self.length), true),
+            _ => {}
+        }
+        true
     }
 }
 
@@ -89,6 +108,19 @@ impl Replicas {
         Ok(Self { replicas, routing, turn: AtomicUsize::new(0), options })
     }
 
+    /// Checks that every sequence begins with a token, as far as servers say: ours put the model's BOS there, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a BOS that is missing, that is another than the servers' own, or that is no token of the model.
+    pub(crate) async fn check_bos(&self) -> Result<(), Error> {
+        if self.options.api != Api::Surprisal {
+            return Ok(());
+        }
+        let order: Vec<usize> = (0..self.replicas.len()).collect();
+        let info = self.first(&order, HttpSource::tokenizer_info_once).await?;
+        check_bos(self.options.bos, &info)
+    }
+
     /// The order in which servers are asked for a sequence.
     fn order(&self, query: &ScoreQuery) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.replicas.len()).collect();
@@ -115,11 +147,17 @@ impl Replicas {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let retry = &self.options.retry;
+        let (retry, has_others) = (&self.options.retry, self.replicas.len() > 1);
         let mut trying = retry.trying();
         loop {
             let (replica, wait) = self.awake(order);
             tokio::time::sleep(wait).await;
+            let _slot = replica.source.slot().await;
+            // It may have failed those that were sent meanwhile.
+            if !replica.rest().ends(has_others) {
+                continue;
+            }
+            let sent = Instant::now();
             let failure = match attempt(&replica.source).await {
                 Ok(answer) => {
                     replica.woke();
@@ -128,11 +166,12 @@ impl Replicas {
                 Err(failure) => failure,
             };
             // A server that hangs is left for others; a single one would hang again.
-            let passing = failure.passing || (self.replicas.len() > 1 && failure.is_transport());
-            if !passing {
+            let hangs = !failure.passing && failure.is_transport();
+            if !(failure.passing || hangs && has_others) {
                 return Err(failure.error);
             }
-            replica.rest().begin(retry, failure.wait);
+            // What did not answer for so long is not asked for as long.
+            replica.rest().begin(retry, failure.wait.or(hangs.then(|| sent.elapsed())));
             let (next, rest) = self.awake(order);
             let how = if std::ptr::eq(next, replica) { "trying again" } else { "trying another server" };
             trying.again(how, failure.error, rest)?;
@@ -160,6 +199,25 @@ impl Replica {
 
     fn woke(&self) {
         *self.rest() = Rest::default();
+    }
+}
+
+fn check_bos(given: Option<u32>, info: &TokenizerInfo) -> Result<(), Error> {
+    let own = info.bos_token_id.filter(|_| info.add_bos_token);
+    match (given, own) {
+        (None, None) => Err(Error::invalid(
+            "model.bos",
+            "missing",
+            "given (--bos, or in the experiment file), because the served model puts no token before a text: the id of the one that \
+             documents begin with in training, for instance <|endoftext|>",
+        )),
+        (Some(bos), Some(own)) if bos != own => {
+            Err(Error::invalid("model.bos", bos, format!("{own}, which the server puts before every text, or absent")))
+        }
+        (Some(bos), None) if bos as usize >= info.vocab_size => {
+            Err(Error::invalid("model.bos", bos, format!("less than {}, the number of token ids", info.vocab_size)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -226,6 +284,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_bos_is_given_where_the_server_adds_none() {
+        let checked = |given, id, adds| {
+            let info =
+                TokenizerInfo { bos_token_id: id, add_bos_token: adds, vocab_size: 10, ..TokenizerInfo::default() };
+            check_bos(given, &info).map_err(|error| error.to_string())
+        };
+        for (given, id, adds) in
+            [(None, Some(1), true), (Some(1), Some(1), true), (Some(2), Some(1), false), (Some(2), None, false)]
+        {
+            assert_eq!(checked(given, id, adds), Ok(()));
+        }
+        for (given, id, adds, hint) in [
+            (None, Some(1), false, "model.bos is missing; it must be given (--bos, or in the experiment file)"),
+            (None, None, false, "<|endoftext|>"),
+            (Some(2), Some(1), true, "model.bos is 2; it must be 1, which the server puts before every text"),
+            (Some(10), None, false, "model.bos is 10; it must be less than 10"),
+        ] {
+            let error = checked(given, id, adds).unwrap_err();
+            assert!(error.contains(hint), "{error}");
+        }
+    }
+
+    #[test]
     fn one_outage_is_one_failure_however_many_requests_it_meets() {
         let (hour, mut rest) = (Duration::from_secs(3600), Rest::default());
         let retry = Retry { first: hour, longest: 8 * hour, ..Retry::default() };
@@ -237,5 +318,19 @@ mod tests {
         rest.until = Some(Instant::now());
         rest.begin(&retry, None);
         assert_eq!(rest.failures, 2, "it was asked again, and failed again");
+    }
+
+    #[test]
+    fn one_request_tries_a_server_that_rested() {
+        let (hour, mut rest) = (Duration::from_secs(3600), Rest::default());
+        let retry = Retry { first: hour, longest: hour, ..Retry::default() };
+        assert!(rest.ends(true) && rest.ends(true), "it never failed");
+        rest.begin(&retry, None);
+        assert!(!rest.ends(true) && !rest.ends(false));
+        rest.until = Some(Instant::now());
+        assert!(rest.ends(false) && rest.ends(false), "there is no other server");
+        assert!(rest.ends(true) && !rest.ends(true));
+        rest.begin(&retry, None);
+        assert_eq!(rest.failures, 2);
     }
 }

@@ -301,7 +301,7 @@ impl Report {
                 "; of direct at L = {length}: ± {same:.2} with the same y in both terms, ± {crossed:.2} with the partner's"
             );
         }
-        text += "\nfits of ln I on ln L:\n";
+        text += "\nfits of ln I on ln L, ± standard error, the exponent's 95 % interval in brackets:\n";
         for SeriesFit { ratio, series, fit } in &self.fits {
             let (series, method, rest) = (series.name(), fit.method.name(), left_out(fit));
             // Writing to a String cannot fail.

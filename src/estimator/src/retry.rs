@@ -131,8 +131,12 @@ pub(crate) async fn send(url: &str, request: RequestBuilder) -> Result<Vec<u8>, 
 
 fn transport(url: &str, error: reqwest::Error) -> Failure {
     // A connection that was refused or broke, also within the answer (which reqwest may call a decoding error). A slow
-    // answer would be as slow again.
-    let lasting = error.is_timeout() || error.is_builder() || error.is_redirect();
+    // answer would be as slow again; but where the system gave up a peer that is gone, which has a number, reqwest calls
+    // it a timeout too.
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let broke =
+        causes.any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|it| it.raw_os_error().is_some()));
+    let lasting = (error.is_timeout() && !broke) || error.is_builder() || error.is_redirect();
     Failure { passing: error.is_connect() || !lasting, wait: None, error: Error::transport(url, error) }
 }
 

@@ -10,7 +10,8 @@ use crate::Error;
 /// Symbols `T` are token ids; an exact source of a [`Process`](crate::Process) may take others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScoreQuery<T = u32> {
-    /// Token ids that are given, without BOS: the source adds it by the model's own rule. Empty: the beginning of a text.
+    /// Token ids that are given, without BOS: the source adds the model's own, or the one it was given. Empty: the beginning of
+    /// a text.
     pub context: Vec<T>,
     /// Token ids to score; at least one.
     pub target: Vec<T>,

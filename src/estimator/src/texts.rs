@@ -114,6 +114,10 @@ impl Texts {
                 let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(failed)?.collect();
                 let mut files: Vec<PathBuf> = entries.map_err(failed)?.iter().map(std::fs::DirEntry::path).collect();
                 files.retain(|file| ["txt", "jsonl", "parquet"].iter().any(|kind| is(file, kind)));
+                if files.is_empty() {
+                    let none = "there is no .txt, .jsonl or .parquet file in this folder";
+                    return Err(failed(std::io::Error::other(none)));
+                }
                 files.sort_unstable();
                 found.append(&mut files);
             } else {
@@ -304,6 +308,15 @@ mod tests {
         }
         let texts = Texts { field: "body".to_owned(), ..Texts::of(vec![dir.path().to_owned()]) };
         assert_eq!(all(&texts).unwrap(), ["a", "last", "whole\n", "one", "twö", "e", "last"]);
+    }
+
+    #[test]
+    fn a_folder_without_texts_is_said_to_have_none() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("d.csv"), "not read").unwrap();
+        let error = Texts::of(vec![dir.path().to_owned()]).count().unwrap_err().to_string();
+        assert!(error.contains("no .txt, .jsonl or .parquet file"), "{error}");
+        assert!(error.starts_with(dir.path().to_str().unwrap()), "{error}");
     }
 
     #[test]

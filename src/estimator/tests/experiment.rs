@@ -58,6 +58,8 @@ async fn the_oracle_s_preset_runs_offline_and_finds_the_truth() {
         let direct = row.get(Series::Direct).unwrap();
         assert!((direct.value - row.truth.unwrap()).abs() < 4.0 * direct.error, "{row:?}");
     }
+    let reading = report.reading().unwrap();
+    assert!(reading.contains("these data do not tell"), "the interval holds 1, and the truth is below it: {reading}");
     assert_eq!(report.two_point.unwrap().points.len(), 4);
 }
 
@@ -152,6 +154,14 @@ fn what_is_wrong_is_named() {
         assert!(hints.iter().all(|hint| error.contains(hint)), "{to}: {error}");
     }
     let texts = "[corpus]\nkind = \"text\"\nfiles = [\"a.txt\"]\n";
+    let served = format!("[model]\nurl = \"http://a\"\n{texts}windows = 1\n");
+    let served = Experiment::parse(&served, Path::new("t.toml")).unwrap();
+    for (documents, hint) in
+        [(0, "number of texts is 0; it must be at least 1"), (1, "windows is 1; it must be at least 2")]
+    {
+        let error = served.plan(documents).unwrap_err().to_string();
+        assert!(error.starts_with(hint), "{error}");
+    }
     let error = Experiment::parse(texts, Path::new("t.toml")).unwrap_err().to_string();
     assert!(error.contains("model is missing"), "{error}");
 }

@@ -3,14 +3,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use surprisal_api::{
-    LogprobsRequest, LogprobsResponse, ModelInfo, ModelList, PROBLEM_JSON, Problem, QueryResult, Text, TokenizeRequest,
-    TokenizeResponse, Usage,
+    Bos, LogprobsRequest, LogprobsResponse, ModelInfo, ModelList, PROBLEM_JSON, Problem, QueryResult, Text,
+    TokenizeRequest, TokenizeResponse, Usage,
 };
 use surprisal_estimator::{
     Api, Corpus, ExactSource, HttpOptions, HttpSource, LogprobSource, Pairing, Plan, Replicas, Retry, Routing, SantaFe,
@@ -241,6 +242,35 @@ async fn a_server_that_hangs_is_left_for_another() {
     assert!(replicas.logprobs(queries).await.unwrap().iter().all(|logprobs| logprobs.len() == 2));
 }
 
+/// One that hangs costs its timeout once, not once for each call that has something for it.
+#[tokio::test]
+async fn a_server_that_hangs_is_not_waited_for_again_and_again() {
+    let asked = Arc::new(Mutex::new(0));
+    let counted = asked.clone();
+    let hangs = move |path: &str, _: &str| {
+        if path == "/v1/models" {
+            return models();
+        }
+        *counted.lock().unwrap() += 1;
+        Reply(1, "", "", String::new())
+    };
+    let answers = |path: &str, body: &str| if path == "/v1/models" { models() } else { json(&score(body)) };
+    let urls = [serve(hangs).await, serve(answers).await];
+    let timeout = Duration::from_millis(400);
+    let options = HttpOptions { timeout, concurrency: 2, ..options(LONG) };
+    let replicas = Replicas::connect(&urls, Routing::Affinity, options).await.unwrap();
+    let call =
+        || replicas.logprobs((1..17).map(|token| ScoreQuery { context: vec![token], target: vec![3, 4] }).collect());
+    let start = Instant::now();
+    // Of eight calls two find a place at the first server; the others are answered by the second when they have failed.
+    join_all((0..8).map(|_| call())).await.into_iter().for_each(|answer| assert_eq!(answer.unwrap().len(), 16));
+    assert_eq!(*asked.lock().unwrap(), 2);
+    while start.elapsed() < 3 * timeout {
+        call().await.unwrap();
+    }
+    assert!(*asked.lock().unwrap() <= 4, "one request at a time sees whether it answers again");
+}
+
 #[tokio::test]
 async fn two_servers_in_turns_are_asked_equally_often() {
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -274,10 +304,32 @@ async fn a_bos_of_ones_own_is_in_the_fingerprint() {
         (&nameless, Api::Sglang, Some(2), "sglang:m, bos 2"),
         (&named, Api::OpenAi, Some(2), "f1, bos 2"),
         (&named, Api::Surprisal, None, "f1"),
+        (&named, Api::Surprisal, Some(2), "f1, bos 2"),
     ] {
         let source = HttpSource::connect(url, HttpOptions { api, bos, ..options(LONG) }).await.unwrap();
         assert_eq!(source.model().fingerprint, fingerprint);
     }
+}
+
+/// A surprisal server whose model has no BOS is told to add none, and sent the one that was given.
+#[tokio::test]
+async fn a_bos_of_ones_own_is_sent_with_every_context() {
+    let url = serve(|path, body| {
+        if path == "/v1/models" {
+            return models();
+        }
+        let mut request: LogprobsRequest = serde_json::from_str(body).unwrap();
+        assert_eq!(request.bos, Bos::None);
+        for query in request.queries.iter_mut().flatten() {
+            let rest = ids(&query.context).strip_prefix(&[77]).unwrap().to_vec();
+            query.context = rest.into();
+        }
+        json(&score(&serde_json::to_string(&request).unwrap()))
+    })
+    .await;
+    let source = HttpSource::connect(&url, HttpOptions { bos: Some(77), ..options(LONG) }).await.unwrap();
+    let exact: Vec<f32> = process().logprobs(&[1, 2], &[3, 4]).unwrap().iter().map(|&exact| exact as f32).collect();
+    assert_eq!(source.logprobs(query()).await.unwrap(), [exact]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, Method, Model, NgramEntropy, Pairing,
+    Comparison, Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, Method, Model, NgramEntropy, Pairing,
     PairingErrors, PointEstimate, Report, SantaFe, Series, Unit,
 };
 
@@ -68,6 +68,19 @@ fn the_table_is_aligned_and_says_what_was_left_out() {
         table.contains("of direct at L = 16: ± 0.12 with the same y in both terms, ± 0.30 with the partner's"),
         "{table}"
     );
+}
+
+/// Beside each other reports have one unit, which the table says.
+#[test]
+fn tables_say_what_is_in_brackets() {
+    let interval = "the exponent's 95 % interval in brackets:\n";
+    let table = report("Santa Fe").table();
+    assert!(table.contains(interval) && table.contains("[0.500, 1.500]"), "{table}");
+    let reports = [("bits", report("Santa Fe").in_unit(Unit::Bits)), ("nats", report("Santa Fe"))];
+    let compared = Comparison::new(reports.map(|(name, report)| (name.to_owned(), report)).to_vec()).unwrap().table();
+    let (head, lines) = compared.split_once('\n').unwrap();
+    assert!(head.contains("in bits,") && compared.contains(interval), "{compared}");
+    assert!(lines.lines().any(|line| line.starts_with("nats") && line.contains("[0.500, 1.500]")), "{compared}");
 }
 
 #[test]

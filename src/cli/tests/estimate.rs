@@ -1,0 +1,53 @@
+//! What an estimation says before it asks a server, and of a part in which there is nothing to ask.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Serving, run, stderr};
+
+#[test]
+fn texts_that_cannot_be_measured_have_no_plan() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("text.txt"), "one two three").unwrap();
+    std::fs::write(path("empty.txt"), "").unwrap();
+    std::fs::write(path("empty.jsonl"), "").unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    std::fs::write(path("folder/table.csv"), "1,2").unwrap();
+    for (file, flags, hint) in [
+        ("text.txt", &["--windows", "1"][..], "windows is 1; it must be at least 2 of a single text"),
+        ("text.txt", &["--windows", "0"], "windows of at least 1"),
+        ("missing.txt", &[], "missing.txt"),
+        ("empty.txt", &[], "empty.txt: the file is empty"),
+        ("empty.jsonl", &[], "number of texts is 0"),
+        ("folder", &[], "no .txt, .jsonl or .parquet file"),
+    ] {
+        let output = run(dir.path(), &[&["estimate", &path(file), "--explain"][..], flags].concat());
+        assert_eq!(output.status.code(), Some(1), "{file} {flags:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(hint) && output.stdout.is_empty(), "{file} {flags:?}: {}", stderr(&output));
+    }
+    assert!(run(dir.path(), &["estimate", &path("text.txt"), "--explain"]).status.success());
+}
+
+#[test]
+fn a_part_without_work_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path());
+    let file = dir.path().join("small.toml");
+    let text = format!(
+        "[model]\nurl = \"{}\"\n\
+         [corpus]\nkind = \"santa-fe\"\ndocuments = 4\nsymbols = 128\nexponent = 1.3\ndoubt = 1e-6\n\
+         [measure]\nsplits = [2, 4]\n",
+        serving.url
+    );
+    std::fs::write(&file, text).unwrap();
+    // All of it is one call's.
+    for (part, idle) in [("1/2", true), ("2/2", false)] {
+        let out = dir.path().join("out");
+        let args = ["estimate", file.to_str().unwrap(), "--shard", part, "--out", out.to_str().unwrap()];
+        let output = run(dir.path(), &args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stderr(&output).contains("this part has nothing to do"), idle, "{part}: {}", stderr(&output));
+    }
+}
