@@ -108,6 +108,7 @@ pub enum Bos {
     #[default]
     Auto,
     /// As `auto`, even if the context starts with BOS: for token ids that are data, of which one may be the same as BOS.
+    /// Refused where the model's texts do not begin with BOS.
     Always,
     /// Never.
     None,

@@ -12,6 +12,7 @@ pub(crate) fn start(
     settings: &Settings,
     open: impl Fn() -> Result<Checkpoint, surprisal_model::Error> + Clone + Send + 'static,
 ) -> Result<Engine, Error> {
+    settings.check_max_length(checkpoint.config().max_positions)?;
     #[cfg(feature = "cuda")]
     if let Some(engine) = gpu::start(checkpoint, settings, open.clone())? {
         return Ok(engine);
@@ -91,6 +92,11 @@ mod gpu {
             Err(Error::Load(error)) if leaves_it_to_the_cpu(settings, &error) => {
                 eprintln!("computing on the CPU: {error}");
                 Ok(None)
+            }
+            Err(Error::Load(LoadError::Device(error)))
+                if settings.device == DeviceChoice::Auto && settings.needs_gpu() =>
+            {
+                Err(Error::Usage(format!("{NEEDS_GPU} ({error})")))
             }
             engine => engine.map(Some),
         }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use surprisal_model::{Footprint, hub};
 
 use crate::error::Error;
+use crate::served::{ORACLE, oracle_dir};
 
 /// Device memory in bytes, as the makers count it, and dense bf16 products in TFLOP/s, as their data sheets have it.
 const GPUS: [(&str, u64, u64); 5] = [
@@ -23,7 +24,7 @@ const GPU_KV_BYTES: u64 = 2;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A model to plan for: a folder, a config.json, or an id on the Hugging Face hub
+    /// A model to plan for: `oracle` (built in), a folder, a config.json, or an id on the Hugging Face hub
     #[arg(long)]
     model: Option<String>,
     /// Devices to divide it among [default: the least power of two that holds it]
@@ -79,10 +80,7 @@ struct Gpu {
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let machine = Machine::look();
     let model = match &args.model {
-        Some(model) => {
-            let footprint = Footprint::parse(&std::fs::read_to_string(hub::config_json(model)?)?)?;
-            Some(plan(&footprint, &machine, args.tensor_parallel_size))
-        }
+        Some(model) => Some(plan(&footprint(model)?, &machine, args.tensor_parallel_size)),
         None => None,
     };
     let report = Report { machine, model };
@@ -92,6 +90,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         print(&report);
     }
     Ok(())
+}
+
+fn footprint(model: &str) -> Result<Footprint, Error> {
+    let path = if model == ORACLE { oracle_dir()?.join("config.json") } else { hub::config_json(model)? };
+    let json = std::fs::read_to_string(&path).map_err(|source| surprisal_model::Error::Io { path, source })?;
+    Ok(Footprint::parse(&json)?)
 }
 
 impl Machine {

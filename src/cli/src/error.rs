@@ -56,7 +56,7 @@ fn bind_hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What to do where nobody answers, or not without a key.
+/// What to do where nobody answers, or not without a key, or not there.
 fn server_hint(error: &surprisal_estimator::Error) -> &'static str {
     use surprisal_estimator::Error;
     let last = match error {
@@ -66,6 +66,9 @@ fn server_hint(error: &surprisal_estimator::Error) -> &'static str {
     match last {
         Error::Status { status: 401 | 403, .. } => KEY_HINT,
         Error::Refused { problem, .. } if problem.status == 401 => KEY_HINT,
+        Error::Status { url, .. } | Error::Refused { url, .. } if url.contains("/v1/v1/") => {
+            "; give the server's address without /v1"
+        }
         Error::Transport { .. } => "; is a server running there? `surprisal serve` starts one, --url says where it is",
         _ => "",
     }

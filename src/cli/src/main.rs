@@ -18,7 +18,7 @@ mod served;
 mod settings;
 mod shell;
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
@@ -76,7 +76,10 @@ fn main() -> ExitCode {
     let (log, _written_at_the_end) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(log).with_ansi(colours).init();
     let done = match cli.command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => {
+            settings::warn_of_unknown_variables(&Cli::command());
+            serve::run(&args)
+        }
         Command::Score(args) => score::run(&args),
         Command::Estimate(args) => estimate::run(&args),
         Command::Merge(args) => merge::run(&args),
@@ -90,6 +93,8 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has had enough of it.
+        Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())

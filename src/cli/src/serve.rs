@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Memory for the KV cache, in MiB [default: 1024; on a GPU all that is left]
     #[arg(long, env = "SURPRISAL_CACHE_MIB")]
     cache_mib: Option<usize>,
-    /// The longest sequence to accept, in tokens [default: the model's own]
+    /// The longest sequence to accept, in tokens; at most the model's own [default: the model's own]
     #[arg(long, env = "SURPRISAL_MAX_LENGTH")]
     max_length: Option<usize>,
     /// Tokens that one forward pass computes at most [default: 512]
@@ -58,7 +58,8 @@ pub(crate) struct Args {
     /// A TOML file with these settings and the server's; environment variables override it, and flags override both
     #[arg(long, env = "SURPRISAL_CONFIG")]
     config: Option<PathBuf>,
-    /// A file of API keys, one a line; with it (or SURPRISAL_API_KEYS) only those who send one are served
+    /// A file of API keys, one a line; a line that begins with # is a comment. With it (or SURPRISAL_API_KEYS) only those who send
+    /// one are served
     #[arg(long, env = "SURPRISAL_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
     /// A chain of certificates in PEM; with it and --tls-key, HTTPS alone is spoken
@@ -111,9 +112,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     block_on_beside_engine(async {
         let listener = bind(&settings.host, settings.port).await?;
         let url = url(if tls.is_some() { "https" } else { "http" }, &listener)?;
-        eprintln!("loading {}", settings.model);
         // A container's first process has no default for signals, and there is nothing to finish yet.
         let loading = leave_at(stop_signals(1), "stopped before there was anything to answer");
+        eprintln!("loading {}", settings.model);
         let served = Served::load(&settings).await?;
         let card = served.scorer.describe().clone();
         // Whoever reads the next line may stop it.
@@ -121,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         leave_at(stop_signals(2), "stopped at once; what was being answered is cut off");
         loading.abort();
         eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", card.id, card.device, card.max_length);
-        eprintln!("try: {}", curl(&url, "", &served.sample));
+        eprintln!("try: {}", curl(&url, served.context, &served.sample));
         let app = traced(served.app(settings.server).with_api_keys(keys))?;
         match tls {
             Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop).await?,

@@ -15,7 +15,7 @@ use crate::progress::WeightsBar;
 use crate::settings::{EngineChoice, Settings};
 
 /// The model that is built in.
-const ORACLE: &str = "oracle";
+pub(crate) const ORACLE: &str = "oracle";
 
 /// The longest sequence the built-in oracle takes, in tokens.
 const ORACLE_CONTEXT: usize = 2048;
@@ -24,8 +24,9 @@ const ORACLE_CONTEXT: usize = 2048;
 pub(crate) struct Served {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) tokenizer: TextTokenizer,
-    /// A text of the model's own language, for the first request to try.
+    /// A text of the model's own language, for the first request to try, and what is given before it.
     pub(crate) sample: String,
+    pub(crate) context: &'static str,
 }
 
 impl Served {
@@ -53,7 +54,9 @@ impl Served {
             ORACLE => tokenizer.decode(&[0, 7])?,
             _ => " a dark night".to_owned(),
         };
-        Ok(Self { scorer, tokenizer, sample })
+        // Without BOS there has to be something else before the first token.
+        let context = if tokenizer.bos().is_some() { "" } else { "It was" };
+        Ok(Self { scorer, tokenizer, sample, context })
     }
 
     pub(crate) fn app(self, config: ServerConfig) -> App {
@@ -68,7 +71,7 @@ fn is_gguf(path: &Path) -> bool {
 /// A GGUF file, or a model's folder, written or downloaded unless it is cached.
 fn path(model: &str) -> Result<PathBuf, Error> {
     if model == ORACLE {
-        return Ok(oracle::ensure(&oracle_spec(&santa_fe()?))?);
+        return oracle_dir();
     }
     let path = Path::new(model);
     if !is_gguf(path) {
@@ -99,6 +102,7 @@ async fn mistralrs(path: PathBuf, settings: &Settings) -> Result<Served, Error> 
 
     let source = Source { path, isq: settings.isq.clone() };
     let scorer = MistralScorer::load(settings.model.clone(), &source, settings.max_length).await?;
+    settings.check_max_length(scorer.describe().max_length)?;
     let vocabulary = Vocabulary::read(source.dir(), scorer.describe().vocab_size)?;
     let tokenizer = TextTokenizer::open(source.dir(), vocabulary)?;
     Served::new(Arc::new(scorer), tokenizer)
@@ -107,6 +111,11 @@ async fn mistralrs(path: PathBuf, settings: &Settings) -> Result<Served, Error> 
 #[cfg(not(feature = "mistralrs"))]
 async fn mistralrs(_: PathBuf, _: &Settings) -> Result<Served, Error> {
     Err(Error::NoMistralrs)
+}
+
+/// The folder of the built-in oracle, which is written unless it is there.
+pub(crate) fn oracle_dir() -> Result<PathBuf, Error> {
+    Ok(oracle::ensure(&oracle_spec(&santa_fe()?))?)
 }
 
 /// The process that the built-in oracle predicts.

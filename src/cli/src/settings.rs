@@ -1,6 +1,7 @@
 //! What `surprisal serve` runs with: a TOML file, overridden by the environment, overridden by flags.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use crate::error::Error;
 
 /// The KV cache on a CPU if none is said, in MiB.
 const CPU_CACHE_MIB: usize = 1024;
+
+/// What is read of the environment beside the flags' own variables.
+const VARIABLES: [&str; 2] = ["SURPRISAL_API_KEYS", "SURPRISAL_LOG"];
 
 /// Which engine computes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
@@ -130,7 +134,7 @@ pub(crate) struct Settings {
     pub(crate) tensor_parallel_size: usize,
     /// Memory for the KV cache, in MiB; if none is said, 1024 on a CPU, and all that is left on a GPU.
     pub(crate) cache_mib: Option<usize>,
-    /// Cap on the model's own longest sequence, in tokens.
+    /// The longest sequence, in tokens, if it is to be shorter than the model's own.
     pub(crate) max_length: Option<usize>,
     /// Tokens a forward pass computes at most.
     pub(crate) token_budget: usize,
@@ -194,6 +198,7 @@ impl Settings {
             if ApiKeys::parse(&text).is_empty() {
                 return Err(failed("it has no API key".to_owned()));
             }
+            check_keys(&text).map_err(failed)?;
             keys.push_str(&text);
         }
         if let Some(text) = environment {
@@ -201,6 +206,7 @@ impl Settings {
             if ApiKeys::parse(&text).is_empty() {
                 return Err(Error::Usage("SURPRISAL_API_KEYS is set and has no API key in UTF-8".to_owned()));
             }
+            check_keys(&text).map_err(|reason| Error::Usage(format!("SURPRISAL_API_KEYS: {reason}")))?;
             keys.push('\n');
             keys.push_str(&text);
         }
@@ -260,6 +266,16 @@ impl Settings {
         ))
     }
 
+    /// Refuses a longest sequence beyond the model's own, in tokens.
+    pub(crate) fn check_max_length(&self, longest: usize) -> Result<(), Error> {
+        match self.max_length {
+            Some(asked) if asked > longest => Err(Error::Usage(format!(
+                "max_length is {asked}, but this model's sequences have at most {longest} tokens; lower it, or leave it"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the numbers asked for are those of a GPU.
     pub(crate) fn is_for_gpu(&self) -> bool {
         matches!(self.dtype, Dtype::Auto | Dtype::Bf16 | Dtype::Fp8) && self.activations == ActivationType::F32
@@ -314,6 +330,37 @@ impl Settings {
     }
 }
 
+/// Refuses lines that look like a key and a comment, and never repeats them.
+fn check_keys(lines: &str) -> Result<(), String> {
+    match ApiKeys::wrong_line(lines) {
+        Some(line) => Err(format!(
+            "line {line} has whitespace within its API key; keys have none, and a comment is a line that begins with #"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Warns of the environment's variables that look like ours and are not.
+pub(crate) fn warn_of_unknown_variables(command: &clap::Command) {
+    let unknown = unknown_variables(command, std::env::vars_os().map(|(name, _)| name));
+    if !unknown.is_empty() {
+        tracing::warn!(
+            "nothing reads {}: `surprisal serve --help` names the variables there are; other settings are the file's alone",
+            unknown.join(", ")
+        );
+    }
+}
+
+/// The names that begin as ours do, but that no command reads, sorted.
+fn unknown_variables(command: &clap::Command, names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let flags = command.get_subcommands().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_env);
+    let known: HashSet<&OsStr> = flags.chain(VARIABLES.map(OsStr::new)).collect();
+    let unknown = names.filter(|name| !known.contains(name.as_os_str())).filter_map(|name| name.into_string().ok());
+    let mut unknown: Vec<String> = unknown.filter(|name| name.starts_with("SURPRISAL_")).collect();
+    unknown.sort_unstable();
+    unknown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +372,26 @@ mod tests {
         assert!(!files.is_empty());
         for file in files {
             Settings::read(&file).unwrap().check().unwrap();
+        }
+    }
+
+    #[test]
+    fn every_setting_is_in_the_book() {
+        let all = Settings {
+            isq: Some("q8_0".to_owned()),
+            cache_mib: Some(1),
+            max_length: Some(1),
+            api_key_file: Some("keys".into()),
+            tls_cert: Some("cert.pem".into()),
+            tls_key: Some("key.pem".into()),
+            ..Settings::default()
+        };
+        let table: toml::Table = all.to_toml().unwrap().parse().unwrap();
+        let server = table["server"].as_table().unwrap().keys().map(|name| format!("server.{name}"));
+        let names = table.keys().filter(|name| *name != "server").cloned().chain(server);
+        let book = std::fs::read_to_string("../../docs/src/operations.md").unwrap();
+        for name in names.map(|name| format!("`{name}`")) {
+            assert!(book.lines().any(|line| line.starts_with('|') && line.contains(&name)), "{name}");
         }
     }
 
@@ -349,6 +416,11 @@ mod tests {
         std::fs::write(&path, "one").unwrap();
         assert_eq!(settings.api_keys(Some("two\nthree".into())).unwrap().len(), 3);
         assert!(settings.api_keys(Some(" ".into())).is_err());
+        let error = settings.api_keys(Some("two\nthree four".into())).unwrap_err().to_string();
+        assert!(error.starts_with("SURPRISAL_API_KEYS: line 2 has whitespace") && !error.contains("four"), "{error}");
+        std::fs::write(&path, "# people\none\nsk-abc  # alice\n").unwrap();
+        let error = settings.api_keys(None).unwrap_err().to_string();
+        assert!(error.contains("keys: line 3 has whitespace") && !error.contains("sk-abc"), "{error}");
         assert!(Settings::default().api_keys(None).unwrap().is_empty());
     }
 
@@ -372,6 +444,16 @@ mod tests {
         assert!(on_gpu.is_for_gpu() && on_gpu.needs_gpu() && on_gpu.check().is_ok());
         let error = Settings { device: DeviceChoice::Cpu, ..on_gpu }.check().unwrap_err();
         assert_eq!((error.to_string().as_str(), error.exit_code()), (NEEDS_GPU, 2));
+    }
+
+    #[test]
+    fn a_longest_sequence_beyond_the_model_s_is_refused() {
+        let settings = Settings { max_length: Some(4096), ..Settings::default() };
+        assert!(settings.check_max_length(4096).is_ok() && Settings::default().check_max_length(1).is_ok());
+        let error = settings.check_max_length(4095).unwrap_err();
+        let said = error.to_string();
+        assert!(said.starts_with("max_length is 4096, but this model's sequences have at most 4095 tokens"), "{said}");
+        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]

@@ -167,14 +167,92 @@ fn settings_have_one_precedence_and_are_printed() {
     let printed = surprisal(dir.path())
         .args(["serve", "--print-config", "--config", file.to_str().unwrap(), "--port", "3"])
         .envs([("SURPRISAL_PORT", "2"), ("SURPRISAL_THREADS", "2"), ("SURPRISAL_API_KEYS", "secret")])
+        .envs([("SURPRISAL_CACHE_MB", "7"), ("SURPRISAL_MAX_RUNNING", "3"), ("SURPRISAL_API_KEY", "theirs")])
         .output()
         .unwrap();
     assert!(printed.status.success(), "{}", stderr(&printed));
-    let text = String::from_utf8(printed.stdout).unwrap();
+    let text = String::from_utf8_lossy(&printed.stdout);
     for line in ["port = 3", "threads = 2", "cache_mib = 1", "max_queries = 1", "token_budget = 512"] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     assert!(!text.contains("secret"));
+    let told = stderr(&printed);
+    assert!(told.contains("nothing reads SURPRISAL_CACHE_MB, SURPRISAL_MAX_RUNNING"), "{told}");
+    assert!(!told.contains("SURPRISAL_PORT") && !told.contains("SURPRISAL_API_KEY"), "{told}");
+}
+
+/// What it is printed to may be a pipe that nobody reads any more.
+#[test]
+fn a_manual_that_is_not_read_to_its_end_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["man"][..], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = surprisal(dir.path()).args(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", stderr(&output));
+    }
+}
+
+/// A model without BOS needs something before a target, and the request that is proposed has it.
+#[test]
+fn the_request_to_try_is_answered_without_bos() {
+    let dir = tempfile::tempdir().unwrap();
+    TinyLlama::default().write(dir.path(), 1);
+    std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"add_bos_token": false}"#).unwrap();
+    let mut command = surprisal(dir.path());
+    command.args(["serve", "--port", "0", "--cache-mib", "64", "--model", dir.path().to_str().unwrap()]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let tried = lines.find_map(|line| line.strip_prefix("try: ").map(str::to_owned)).unwrap();
+    let answer = Command::new("sh").args(["-c", &tried]).output().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!(answer["results"][0]["tokens"], 3, "{tried}: {answer}");
+}
+
+#[test]
+fn what_is_not_a_model_is_told_what_to_give() {
+    let dir = tempfile::tempdir().unwrap();
+    TinyLlama::default().write(dir.path(), 1);
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let weights = path("model.safetensors");
+    std::fs::write(path("other.json"), [0xff; 9]).unwrap();
+    std::fs::remove_file(path("tokenizer.json")).unwrap();
+    for (args, hint) in [
+        (&["serve", "--port", "0", "--model", &weights][..], "give the folder that it is in"),
+        (&["serve", "--port", "0", "--model", &path("")], "tokenizer.json: there is no such file"),
+        (&["doctor", "--model", &weights], "give the folder that it is in"),
+        (&["doctor", "--model", &path("other.json")], "other.json: "),
+    ] {
+        let output = run(dir.path(), args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(hint), "{args:?}: {}", stderr(&output));
+    }
+    let oracle = run(dir.path(), &["doctor", "--model", "oracle"]);
+    assert!(oracle.status.success(), "{}", stderr(&oracle));
+    assert!(String::from_utf8_lossy(&oracle.stdout).contains("sequences up to 2,048 tokens"));
+}
+
+#[test]
+fn numbers_of_a_gpu_need_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for numbers in [["--dtype", "fp8"], ["--kv-cache-dtype", "fp8"]] {
+        let mut command = surprisal(dir.path());
+        command.args(["serve", "--port", "0"]).args(numbers).env("CUDA_VISIBLE_DEVICES", "");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{numbers:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("are a GPU's, and a CPU is to compute"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_address_with_the_path_of_another_api_is_told_from_a_server_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path());
+    let scored = run(dir.path(), &["score", "baba+", "--url", &format!("{}/v1", serving.url)]);
+    assert_eq!(scored.status.code(), Some(1));
+    assert!(stderr(&scored).contains("give the server's address without /v1"), "{}", stderr(&scored));
 }
 
 /// From config.json alone: the 405B model in FP8 needs eight H100.
@@ -422,6 +500,8 @@ fn errors_say_what_to_do() {
     for (args, code, hint) in [
         (&["serve", "--no-such-flag"][..], 2, "--help"),
         (&["serve", "--cache-mib", "0", "--port", "0"], 2, "cache_mib"),
+        (&["serve", "--cache-mib", "1099511627776", "--device", "cpu", "--port", "0"], 1, "(1073741824.0 GiB), but it"),
+        (&["serve", "--max-length", "999999", "--port", "0"], 2, "max_length is 999999, but"),
         (&["serve", "--device", "gpu", "--port", "0"], 2, "must be auto, cpu, cuda or cuda:N"),
         (&["serve", "--device", "cuda:99", "--port", "0"], 1, "no CUDA device 99"),
         (&["serve", "--device", "cpu", "--dtype", "fp8", "--port", "0"], 2, "dtype fp8"),

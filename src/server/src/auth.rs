@@ -19,8 +19,19 @@ impl ApiKeys {
     /// assert_eq!(ApiKeys::parse("# alice\nkey-1\n\nkey-2").len(), 2);
     /// ```
     pub fn parse(lines: &str) -> Self {
-        let keys = lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self(keys.map(|key| blake3::hash(key.as_bytes())).collect())
+        Self(numbered(lines).map(|(_, key)| blake3::hash(key.as_bytes())).collect())
+    }
+
+    /// The number of the first line whose key has whitespace within, such as one that a comment follows: no client sends such a
+    /// key.
+    ///
+    /// ```
+    /// use surprisal_server::ApiKeys;
+    ///
+    /// assert_eq!(ApiKeys::wrong_line("key-1\n\nkey-2  # bob"), Some(3));
+    /// ```
+    pub fn wrong_line(lines: &str) -> Option<usize> {
+        numbered(lines).find(|(_, key)| key.contains(char::is_whitespace)).map(|(number, _)| number)
     }
 
     /// How many there are.
@@ -48,6 +59,11 @@ impl ApiKeys {
         let known = self.0.iter().fold(None, |known, key| if *key == hash { Some(key) } else { known });
         if known.is_some() { Ok(known) } else { Err(problem::unauthorized("the key is not one of this server's")) }
     }
+}
+
+/// The lines that have a key, by their numbers from 1.
+fn numbered(lines: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(lines.lines().map(str::trim)).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// Hashes are of no use to a reader, and of some to a thief.

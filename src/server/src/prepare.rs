@@ -65,6 +65,7 @@ struct Asked {
 pub(crate) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Result<Prepared, Failure> {
     app.check_model(request.model.as_deref())?;
     let extras = extras(app, &request)?;
+    check_bos(app, request.bos)?;
     let (rule, detail, turn) = (request.bos, request.detail, client.turn(request.priority));
     let Asked { form, ids, contexts, targets, pairs } = asked(request, app.config.max_queries)?;
     let context = |(index, text)| {
@@ -92,6 +93,11 @@ pub(crate) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Re
         extras: extras.clone(),
     };
     Ok(Prepared { form, queries: pairs.iter().map(query).collect(), labels: pairs.iter().map(label).collect(), tokens })
+}
+
+/// Refuses to add what the model does not have.
+fn check_bos(app: &App, rule: Bos) -> Result<(), Failure> {
+    if rule == Bos::Always && app.codec.bos().is_none() { Err(problem::no_bos()) } else { Ok(()) }
 }
 
 /// What is asked of each token beside its log-probability.

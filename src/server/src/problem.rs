@@ -1,5 +1,7 @@
 //! Every way a request can fail: one function, one stable `type` and one status a cause.
 
+use std::fmt::Display;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
@@ -135,9 +137,23 @@ pub(crate) fn invalid_json(error: &serde_json::Error) -> Failure {
 }
 
 pub(crate) fn invalid_field(path: &str, query: Option<usize>, error: &serde_json::Error) -> Failure {
-    let detail = if path == "." { error.to_string() } else { format!("{path}: {error}") };
+    let words = error.to_string();
+    // The body as a whole has no name, but what it lacks has.
+    let (field, detail) = match path {
+        "." => (missing(&words), words.clone()),
+        path => (Some(path), format!("{path}: {words}")),
+    };
     let failure = Failure::new(400, "invalid-field", "Field unknown, missing or of the wrong type", detail);
-    failure.query(query).field(path)
+    let failure = failure.query(query);
+    match field {
+        Some(field) => failure.field(field),
+        None => failure,
+    }
+}
+
+/// The field that serde misses, as it says so.
+fn missing(words: &str) -> Option<&str> {
+    Some(words.strip_prefix("missing field `")?.split_once('`')?.0)
 }
 
 pub(crate) fn model_not_found(asked: &str, served: &str) -> Failure {
@@ -214,9 +230,9 @@ pub(crate) fn not_offered(field: &str, value: usize, limit: usize) -> Failure {
     Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value).limit(limit)
 }
 
-/// A part of another server's protocol that may be said, but only as nothing.
-pub(crate) fn no_effect(field: &str, value: impl Into<Value>, only: &str) -> Failure {
-    let detail = format!("`{field}` is offered as {only} alone");
+/// A part of a protocol that may be said, but only as nothing.
+pub(crate) fn no_effect(field: &str, value: impl Display + Into<Value>, only: &str) -> Failure {
+    let detail = format!("`{field}` is {value}; it must be {only}");
     Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value)
 }
 
@@ -242,12 +258,20 @@ pub(crate) fn empty_stop(field: String) -> Failure {
     Failure::new(400, "empty-stop", "Empty stop", detail).field(field)
 }
 
+pub(crate) fn no_bos() -> Failure {
+    let detail = "`bos` is \"always\", but this model has no BOS that its texts begin with: leave `bos` out";
+    Failure::new(400, "no-bos", "No BOS", detail).field("bos").value("always")
+}
+
 pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {
     let why = match rule {
         Bos::Auto | Bos::Always => "this model's texts do not begin with BOS",
         Bos::None => "`bos` is \"none\"",
     };
-    let detail = format!("nothing stands before the first target token: the context has no tokens, and {why}");
+    let detail = format!(
+        "nothing stands before the first target token: the context has no tokens, and {why}; give a context of at \
+         least one token"
+    );
     Failure::new(400, "nothing-given", "Nothing to condition on", detail).query(query).field(field)
 }
 

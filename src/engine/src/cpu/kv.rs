@@ -1,10 +1,22 @@
 //! The paged KV cache's memory: keys, values, and one hidden state a block.
 
+use std::hint::black_box;
+
 use super::panels::{PANEL, Panels, Row};
 use crate::backend::{BLOCK_TOKENS, BlockCopy, BlockId};
 
 // A block of keys is a packed panel of the product q * K^T, and a block of values one of p * V.
 const _: () = assert!(BLOCK_TOKENS == PANEL);
+
+/// Whether so many bytes can be allocated. They are asked for in one piece, because a system that promises more than it has
+/// refuses only a piece that it could never give; none of it is touched, so that zeroed memory stays a promise until it is used.
+pub(crate) fn is_to_be_had(bytes: usize) -> bool {
+    let mut piece = Vec::<u8>::new();
+    let is_had = piece.try_reserve_exact(bytes).is_ok();
+    // The compiler leaves out an allocation that nobody sees.
+    black_box(&piece);
+    is_had
+}
 
 /// Keys and values of one layer, block by block, head by head.
 #[derive(Clone, Debug)]
@@ -112,5 +124,16 @@ impl HiddenStore {
 
     pub(crate) fn get(&self, block: BlockId, panel: usize) -> &Row {
         &self.rows[block as usize * self.panels + panel]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_no_machine_has_is_not_to_be_had() {
+        assert!(is_to_be_had(0) && is_to_be_had(1 << 20));
+        assert!(!is_to_be_had(1 << 60) && !is_to_be_had(usize::MAX));
     }
 }

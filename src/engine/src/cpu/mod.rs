@@ -97,6 +97,15 @@ pub enum LoadError {
         /// Bytes of one block.
         block: usize,
     },
+    /// The machine does not give the KV cache its memory.
+    #[error(
+        "cache_mib is {} ({:.1} GiB), but it could not be allocated; lower it",
+        *bytes >> 20, *bytes as f64 / (1_u64 << 30) as f64
+    )]
+    CacheTooLarge {
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// The machine lacks them.
     #[error("the instructions {0:?} were asked for, which this machine does not have")]
     Instructions(Instructions),
@@ -198,6 +207,11 @@ impl CpuBackend {
         if blocks == 0 {
             return Err(LoadError::CacheTooSmall { bytes: config.cache_bytes, block });
         }
+        let check_memory = || match kv::is_to_be_had(blocks * block / part.size) {
+            true => Ok(()),
+            false => Err(LoadError::CacheTooLarge { bytes: config.cache_bytes }),
+        };
+        check_memory()?;
         let max_length = model_config.max_positions.min(config.max_length.unwrap_or(usize::MAX));
         let pool = Pool::new(part.threads(config.threads), format!("surprisal-cpu-{}", part.rank))?;
         let lacking = || LoadError::Instructions(config.instructions);
@@ -211,6 +225,8 @@ impl CpuBackend {
         let is_one = part.is_nested() && weights != WeightType::Int8;
         let group = if is_one { String::new() } else { part.suffix() };
         let numerics = format!("{}{}-cpu-{NUMERICS}{group}", weights.name(), compute.activations.suffix());
+        // Again, beside the weights: where memory is not promised twice, theirs is gone.
+        check_memory()?;
         let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();
         Ok(Self {
             compute,

@@ -190,7 +190,6 @@ async fn bos_stands_before_the_context_if_the_model_has_it() {
         (&with, json!([]), "always", BOS, 1),
         (&with, json!([7]), "always", 7, 2),
         (&with, json!([BOS]), "always", BOS, 2),
-        (&without, json!([7]), "always", 7, 1),
         (&without, json!([7]), "auto", 7, 1),
         (&without, json!([7]), "none", 7, 1),
     ] {

@@ -35,6 +35,17 @@ async fn work_needs_a_key_and_probes_do_not() {
 }
 
 #[test]
+fn a_key_with_whitespace_is_found_by_its_line() {
+    for (lines, wrong) in [
+        ("# two people\nfirst\n\n  second \t\r\n", None),
+        ("first\n# alice\nsecond  # alice", Some(3)),
+        ("fi\trst\nsec ond", Some(1)),
+    ] {
+        assert_eq!(ApiKeys::wrong_line(lines), wrong, "{lines:?}");
+    }
+}
+
+#[test]
 fn keys_are_not_printed() {
     assert_eq!(format!("{:?}", ApiKeys::parse("first\nsecond")), "ApiKeys(2)");
 }

@@ -54,6 +54,10 @@ async fn unknown_fields_and_wrong_types_are_named() {
         refused(&server, "/logprobs", body, 400, "invalid-field", members).await;
     }
     refused(&server, "/tokenize", r#"{"prompt":7}"#, 400, "invalid-field", json!({"field": "prompt"})).await;
+    for path in ["/tokenize", "/v1/completions"] {
+        refused(&server, path, "{}", 400, "invalid-field", json!({"field": "prompt"})).await;
+        refused(&server, path, "7", 400, "invalid-field", json!({})).await;
+    }
     refused(&server, "/detokenize", r#"{"tokens":[1,"b"]}"#, 400, "invalid-field", json!({"field": "tokens[1]"})).await;
 }
 
@@ -143,7 +147,32 @@ async fn a_target_needs_something_before_it() {
         refused(server, "/logprobs", &body, 400, "nothing-given", members).await;
         let body = json!({"contexts": ["a", ""], "targets": ["a", "b"], "bos": bos}).to_string();
         let members = json!({"query": 2, "field": "contexts[1]"});
-        refused(server, "/logprobs", &body, 400, "nothing-given", members).await;
+        let problem = refused(server, "/logprobs", &body, 400, "nothing-given", members).await;
+        assert!(problem["detail"].as_str().unwrap().contains("give a context of at least one token"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn no_bos_is_added_that_the_model_does_not_have() {
+    let server = Server::with(ServerConfig::default(), None).await;
+    for context in ["", "a"] {
+        let body = json!({"queries": [{"context": context, "target": "b"}], "bos": "always"}).to_string();
+        let members = json!({"field": "bos", "value": "always"});
+        let problem = refused(&server, "/logprobs", &body, 400, "no-bos", members).await;
+        assert!(problem["detail"].as_str().unwrap().contains("this model has no BOS"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_only_be_nothing_is_told_what_it_must_be() {
+    let server = Server::start().await;
+    for (path, body, detail) in [
+        ("/v1/completions", json!({"prompt": "a", "best_of": 3}), "`best_of` is 3; it must be as many as `n`"),
+        ("/v1/completions", json!({"prompt": "a", "presence_penalty": 0.1}), "`presence_penalty` is 0.1; it must be 0"),
+        ("/generate", json!({"text": "a", "stream": true}), "`stream` is true; it must be false"),
+    ] {
+        let (status, name, problem) = server.post(path, &body).await.problem();
+        assert_eq!((status, name.as_str(), &problem["detail"]), (400, "not-offered", &json!(detail)));
     }
 }
 
