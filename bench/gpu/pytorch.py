@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """PyTorch's side of the comparison: Llama-3.1-8B's shape with random weights, scored as transformers scores it.
 
-    python3 bench/gpu/pytorch.py OUT [--device cuda:0] [--size 8b|tiny] [--lengths 2048 8192] [--repeats 10]
+    python3 bench/gpu/pytorch.py OUT [--log LOG] [--device cuda:0] [--size 8b|tiny] [--lengths 2048 8192] [--repeats 10]
 
 Prints, and writes into OUT/pytorch.json: milliseconds of prefill and log_softmax at the targets (transformers with SDPA if it
 is there, else modules of the same shape), of the pure products, and of attention alone; and the error of bf16 log-probabilities
-beside the float64 ones of tests/golden. Beside them stand surprisal's own numbers from OUT/gpu.json and OUT/whole-model.log, if
-bench/gpu/run has made these.
+beside the float64 ones of tests/golden. Beside them stand surprisal's own numbers from OUT/gpu.json and LOG, what the whole model's
+tests print, if bench/gpu/run has made these.
 """
 
 import argparse
 import json
 import re
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -156,25 +157,33 @@ def timings(size: dict, lengths: list[int], device: str, repeats: int) -> dict:
     return found
 
 
+def error(folder: Path, device: str) -> dict:
+    """How far bf16 is from float64 on a golden checkpoint, whose expected log-probabilities are transformers' in float64."""
+    case = json.loads((folder / "expected.json").read_text())["cases"][0]
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
+    ids = torch.tensor([case["tokens"]], device=device)
+    logits = logits_of(loaded.to(device).eval(), ids)[0, :-1].double()
+    got = torch.log_softmax(logits, -1).gather(-1, ids[0, 1:, None])[:, 0].cpu()
+    off = (got - torch.tensor(case["logprobs"], dtype=torch.float64)).abs()
+    return {"fixture": folder.name, "mean": off.mean().item(), "worst": off.max().item()}
+
+
 def errors(device: str) -> list[dict]:
-    """How far bf16 is from float64 on the golden checkpoints, whose expected log-probabilities are transformers' in float64."""
+    """Of each golden checkpoint; what one that this transformers does not take fails with."""
     found = []
     for folder in sorted(ROOT.glob("tests/golden/*/")):
         if transformers is None or "fp8" in folder.name:
             continue
-        case = json.loads((folder / "expected.json").read_text())["cases"][0]
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
-        ids = torch.tensor([case["tokens"]], device=device)
-        logits = logits_of(loaded.to(device).eval(), ids)[0, :-1].double()
-        got = torch.log_softmax(logits, -1).gather(-1, ids[0, 1:, None])[:, 0].cpu()
-        off = (got - torch.tensor(case["logprobs"], dtype=torch.float64)).abs()
-        found.append({"fixture": folder.name, "mean": off.mean().item(), "worst": off.max().item()})
+        try:
+            found.append(error(folder, device))
+        except Exception as failure:
+            found.append({"fixture": folder.name, "failure": f"{type(failure).__name__}: {failure}"})
     return found
 
 
-def ours(out: Path) -> tuple[dict, dict]:
+def ours(out: Path, log: Path) -> tuple[dict, dict]:
     """surprisal's times by length, and its errors by fixture."""
-    report, log = out / "gpu.json", out / "whole-model.log"
+    report = out / "gpu.json"
     rows = json.loads(report.read_text()).get("prefill", []) if report.exists() else []
     times = {row["tokens"]: row["milliseconds"] for row in rows if row.get("weights", "bf16") == "bf16"}
     text = log.read_text() if log.exists() else ""
@@ -185,17 +194,19 @@ def ours(out: Path) -> tuple[dict, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--log", type=Path, default=Path("whole-model.log"))
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--size", choices=SIZES, default="8b")
     parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 8192])
     parser.add_argument("--repeats", type=int, default=10)
     args = parser.parse_args()
-    times, our_errors = ours(args.out)
+    times, our_errors = ours(args.out, args.log)
     with torch.inference_mode():
-        found = timings(SIZES[args.size], args.lengths, args.device, args.repeats) | {"errors": errors(args.device)}
+        found = timings(SIZES[args.size], args.lengths, args.device, args.repeats)
     name = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else args.device
     found |= {"torch": torch.__version__, "device": name}
-    (args.out / "pytorch.json").write_text(json.dumps(found, indent=2))
+    written = args.out / "pytorch.json"
+    written.write_text(json.dumps(found, indent=2))
     print(f"{name}, torch {found['torch']}, {found['model']}")
     for row in found["prefill"]:
         tokens, whole = row["tokens"], row["milliseconds"]
@@ -204,7 +215,15 @@ def main() -> None:
         if tokens in times:
             print(f"  surprisal: {times[tokens]:.2f} ms, {whole / times[tokens]:.2f} times as fast; "
                   f"{100 * row['products'] / times[tokens]:.0f} % of the rate of these products alone")
+    # Times are safe, whatever becomes of errors.
+    sys.stdout.flush()
+    with torch.inference_mode():
+        found["errors"] = errors(args.device)
+    written.write_text(json.dumps(found, indent=2))
     for row in found["errors"]:
+        if "failure" in row:
+            print(f"{row['fixture']:<20} {row['failure']}")
+            continue
         mean, worst = our_errors.get(row["fixture"], (float("nan"), float("nan")))
         print(f"{row['fixture']:<20} bf16 against float64: mean {row['mean']:.1e}, maximal {row['worst']:.1e}; "
               f"surprisal {mean:.1e}, {worst:.1e}")

@@ -37,8 +37,20 @@ pub struct Timing {
     pub teraflops: f64,
 }
 
+/// Kernels for attention that only Hopper has.
+pub const HOPPER: [&str; 2] = ["wgmma", "wgmma and TMA"];
+
 /// What the time of a pass's products together is called.
-pub const ALL_PRODUCTS: &str = "all products of a pass";
+#[must_use]
+pub fn all_products(precision: &str, tokens: usize) -> String {
+    format!("all products of a pass, {precision}, T = {tokens}")
+}
+
+/// Whether a device has what Hopper alone has; the shim does as if.
+pub fn has_hopper<A: Accelerator>(device: &A) -> bool {
+    let numerics = device.numerics();
+    numerics == "shim" || numerics.contains("sm_90a")
+}
 
 /// Sizes to time: of Llama-3.1-8B for a GPU, or small ones.
 #[derive(Clone, Copy, Debug)]
@@ -99,24 +111,27 @@ fn put<A: Accelerator>(device: &mut A, values: &[u16]) -> Result<Region, Backend
 }
 
 /// The contract of [`Accelerator`]: copies whole and in parts, products right to float64, and each row's bits its own.
-///
-/// # Errors
-///
-/// The device fails.
-pub fn conformance<A: Accelerator>(device: &mut A) -> Result<Vec<Check>, BackendError> {
-    let mut checks = vec![copies(device)?];
+/// What the device fails to do at all does not hold.
+pub fn conformance<A: Accelerator>(device: &mut A) -> Vec<Check> {
+    let mut checks = vec![copies(device)];
+    let case = |(n, k, has_bias), kind| Case { n, k, has_bias, kind };
     for (n, k, has_bias) in [(24, 40, true), (136, 256, false), (512, 1024, true)] {
-        checks.extend(products(device, Case { n, k, has_bias, kind: Kind::Narrow })?);
-        checks.extend(products(device, Case { n, k, has_bias: false, kind: Kind::Wide })?);
+        checks.extend(products(device, case((n, k, has_bias), Kind::Narrow)));
+        checks.extend(products(device, case((n, k, false), Kind::Wide)));
     }
-    for (n, k, has_bias) in [(48, 80, true), (512, 1024, false)] {
-        checks.extend(products(device, Case { n, k, has_bias, kind: Kind::Fp8 })?);
+    for shape in [(48, 80, true), (512, 1024, false)] {
+        checks.extend(products(device, case(shape, Kind::Fp8)));
     }
-    Ok(checks)
+    checks
 }
 
 /// More than the staging buffers hold together, at odd lengths.
-fn copies<A: Accelerator>(device: &mut A) -> Result<Check, BackendError> {
+fn copies<A: Accelerator>(device: &mut A) -> Check {
+    let failure = wrong_copy(device).unwrap_or_else(|error| Some(error.to_string()));
+    Check { name: "copies there, on the device, and back".to_owned(), failure }
+}
+
+fn wrong_copy<A: Accelerator>(device: &mut A) -> Result<Option<String>, BackendError> {
     let length = (40 << 20) + 3;
     let sent: Vec<u8> = (0..length).map(|i: usize| (i * 31 + (i >> 16)) as u8).collect();
     let (from, to) = (device.allocate(length)?, device.allocate(length)?);
@@ -126,8 +141,7 @@ fn copies<A: Accelerator>(device: &mut A) -> Result<Check, BackendError> {
     let mut got = vec![0; length - 256];
     device.read(part, &mut got)?;
     let wrong = got.iter().zip(&sent).position(|(got, sent)| got != sent);
-    let failure = wrong.map(|at| format!("byte {at} is {}, but {} was sent", got[at], sent[at]));
-    Ok(Check { name: "copies there, on the device, and back".to_owned(), failure })
+    Ok(wrong.map(|at| format!("byte {at} is {}, but {} was sent", got[at], sent[at])))
 }
 
 /// A product to check.
@@ -187,7 +201,24 @@ fn scales(count: usize) -> Vec<f32> {
     (0..count).map(|i| 0.001 + 0.000_37 * (i % 11) as f32).collect()
 }
 
-fn products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Check; 2], BackendError> {
+fn products<A: Accelerator>(device: &mut A, case: Case) -> [Check; 2] {
+    let failed = |error: BackendError| [Some(error.to_string()), Some(error.to_string())];
+    let [far, moved] = wrong_products(device, case).unwrap_or_else(failed);
+    let Case { n, k, has_bias, kind } = case;
+    let kind = match kind {
+        Kind::Narrow => "bf16",
+        Kind::Wide => "bf16 to f32",
+        Kind::Fp8 => "fp8",
+    };
+    let shape = format!("n {n}, k {k}, {kind}{}", if has_bias { ", bias" } else { "" });
+    [
+        Check { name: format!("product against float64: {shape}"), failure: far },
+        Check { name: format!("bits of rows alone and in company: {shape}"), failure: moved },
+    ]
+}
+
+/// How far it is from float64, if that is too far, and which rows have other bits alone, if any have.
+fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<String>; 2], BackendError> {
     const ROWS: usize = 300;
     let Case { n, k, has_bias, kind } = case;
     let (padded, size) = (ROWS.next_multiple_of(ROW_TILE), if kind == Kind::Wide { 4 } else { 2 });
@@ -230,16 +261,7 @@ fn products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Check; 2], Ba
     }
     let limit = total * if kind == Kind::Wide { 1e-5 } else { 1.0 / 256.0 };
     let far = (worst > limit).then(|| format!("an error of {worst:e}, but {limit:e} is the limit"));
-    let kind = match kind {
-        Kind::Narrow => "bf16",
-        Kind::Wide => "bf16 to f32",
-        Kind::Fp8 => "fp8",
-    };
-    let name = format!("n {n}, k {k}, {kind}{}", if has_bias { ", bias" } else { "" });
-    Ok([
-        Check { name: format!("product against float64: {name}"), failure: far },
-        Check { name: format!("bits of rows alone and in company: {name}"), failure: moved },
-    ])
+    Ok([far, moved])
 }
 
 /// Milliseconds of one of `repeats` runs in one queue, after one that is not counted.
@@ -261,7 +283,7 @@ fn time<A: Accelerator>(
 /// Scored rows whose logits a pass computes at a time.
 const HEAD_ROWS: usize = 512;
 
-/// Every product of scoring `tokens` tokens, layers' in FP8 or not, all of them together, and in bf16 causal attention.
+/// Every product of scoring `tokens` tokens, layers' in FP8 or not, and all of them together.
 ///
 /// # Errors
 ///
@@ -308,29 +330,46 @@ pub fn timings<A: Accelerator>(
         });
         (all, operations) = (all + count * milliseconds, operations + count * work);
     }
-    let name = format!("{ALL_PRODUCTS}, {}, T = {tokens}", if fp8 { "fp8" } else { "bf16" });
+    let name = all_products(if fp8 { "fp8" } else { "bf16" }, tokens);
     timings.push(Timing { name, milliseconds: all, teraflops: operations / all });
-    if fp8 {
-        return Ok(timings);
-    }
-    let (timing, bits) = attention(device, sizes.heads, tokens, repeats, "mma.sync")?;
-    timings.push(timing);
-    for kernel in ["wgmma", "wgmma and TMA"] {
-        match attention(device, sizes.heads, tokens, repeats, kernel) {
-            Ok((mut timing, own)) => {
-                let differ = own.chunks(2).zip(bits.chunks(2)).filter(|(own, bits)| own != bits).count();
-                timing.name += &format!(" ({differ} of {} values have other bits than mma.sync's)", bits.len() / 2);
-                timings.push(timing);
-            }
-            // Only Hopper has these.
-            Err(error) => eprintln!("attention by {kernel} is skipped: {error}"),
-        }
-    }
     Ok(timings)
 }
 
+/// Causal attention of one sequence, by mma.sync.
+///
+/// # Errors
+///
+/// As [`timings`].
+pub fn attention<A: Accelerator>(
+    device: &mut A,
+    sizes: Sizes,
+    tokens: usize,
+    repeats: u32,
+) -> Result<Timing, BackendError> {
+    attend(device, sizes.heads, tokens, repeats, "mma.sync").map(|(timing, _)| timing)
+}
+
+/// The same by one of [`HOPPER`]'s kernels, and how many values have other bits.
+///
+/// # Errors
+///
+/// As [`timings`]; the device does not have the kernel.
+pub fn hopper_attention<A: Accelerator>(
+    device: &mut A,
+    sizes: Sizes,
+    tokens: usize,
+    repeats: u32,
+    kernel: &str,
+) -> Result<Timing, BackendError> {
+    let (_, bits) = attend(device, sizes.heads, tokens, 1, "mma.sync")?;
+    let (mut timing, own) = attend(device, sizes.heads, tokens, repeats, kernel)?;
+    let differ = own.chunks(2).zip(bits.chunks(2)).filter(|(own, bits)| own != bits).count();
+    timing.name += &format!(" ({differ} of {} values have other bits than mma.sync's)", bits.len() / 2);
+    Ok(timing)
+}
+
 /// Causal attention of one sequence, how long it takes and what comes out.
-fn attention<A: Accelerator>(
+fn attend<A: Accelerator>(
     device: &mut A,
     (heads, kv_heads): (u32, u32),
     tokens: usize,

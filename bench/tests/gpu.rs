@@ -32,3 +32,15 @@ fn other_devices_are_refused() {
     assert!(!run.status.success());
     assert!(String::from_utf8_lossy(&run.stderr).contains("usage: gpu --device shim|cuda:N"));
 }
+
+#[test]
+fn what_hopper_alone_has_runs_on_the_shim() {
+    let out = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gpu"));
+    let run = command.args(["--device", "shim", "--out"]).arg(out.path()).arg("--hopper").output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let report: Value = serde_json::from_slice(&std::fs::read(out.path().join("hopper.json")).unwrap()).unwrap();
+    let timings = report["timings"].as_array().unwrap();
+    assert_eq!(timings.len(), 4);
+    assert!(timings.iter().all(|timing| timing["name"].as_str().unwrap().contains("(0 of ")), "{timings:?}");
+}

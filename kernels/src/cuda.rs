@@ -180,15 +180,17 @@ fn module(
     arch: &str,
     cache: Option<&Path>,
 ) -> Result<Arc<CudaModule>, Error> {
+    let load = |image: Vec<u8>| context.load_module(Ptx::from_binary(image));
     let built_in = FATBINS.iter().find(|(file, _)| *file == source.file);
-    if let Some(module) = built_in.and_then(|(_, image)| context.load_module(Ptx::from_binary(image.to_vec())).ok()) {
-        return Ok(module);
-    }
-    let image = nvrtc::cubin(source, arch, cache)?;
-    context.load_module(Ptx::from_binary(image)).map_err(|error| Error::Compile {
+    let why = match built_in.map(|(_, image)| load(image.to_vec())) {
+        Some(Ok(module)) => return Ok(module),
+        Some(Err(error)) => format!("the driver refuses the image that was built in ({error:?})"),
+        None => nvrtc::NONE_BUILT_IN.to_owned(),
+    };
+    load(nvrtc::make(source, arch, cache, &why)?).map_err(|error| Error::Compile {
         file: source.file,
         arch: arch.to_owned(),
-        reason: format!("{error:?}"),
+        reason: format!("{why}, and it refuses NVRTC's: {error:?}"),
     })
 }
 

@@ -11,6 +11,9 @@ use cudarc::nvrtc::{result, sys};
 
 use crate::{Error, HEADER, Source};
 
+/// Why an image is made, where nothing went wrong before.
+pub(crate) const NONE_BUILT_IN: &str = "no image was built in";
+
 /// An image of a file's kernels for an architecture such as `sm_90a`: from the cache if it is there, else compiled and put
 /// there. Needs no GPU.
 ///
@@ -18,16 +21,21 @@ use crate::{Error, HEADER, Source};
 ///
 /// There is no libnvrtc, or it refuses the source or the architecture. A cache that cannot be written is no error.
 pub fn cubin(source: &Source, arch: &str, cache: Option<&Path>) -> Result<Vec<u8>, Error> {
+    make(source, arch, cache, NONE_BUILT_IN)
+}
+
+/// As [`cubin`]; `why` an image is made is part of the error.
+pub(crate) fn make(source: &Source, arch: &str, cache: Option<&Path>, why: &str) -> Result<Vec<u8>, Error> {
     let failed = |reason: String| Error::Compile { file: source.file, arch: arch.to_owned(), reason };
     // SAFETY: it looks for a library and runs its initialisers, which libnvrtc's survive.
     if !unsafe { sys::is_culib_present() } {
-        return Err(failed("no image was built in, and there is no libnvrtc to make one".to_owned()));
+        return Err(failed(format!("{why}, and there is no libnvrtc to make one")));
     }
     let path = cache.map(|folder| folder.join(format!("{}-{arch}-{}.cubin", source.file, key(source, arch))));
     if let Some(image) = path.as_ref().and_then(|path| read(path)) {
         return Ok(image);
     }
-    let image = compile(source, arch).map_err(failed)?;
+    let image = compile(source, arch).map_err(|error| failed(format!("{why}, and NVRTC makes none: {error}")))?;
     if let Some(path) = path {
         // Next time it is compiled again; the image at hand is good.
         _ = write(&path, &image);

@@ -14,7 +14,7 @@ use proptest::test_runner::RngSeed;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Gpu, Precision, Shim};
+use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Gpu, Precision, Product, ROW_TILE, Shim};
 use surprisal_engine::{
     Engine, Event, Extras, Generation, LoadError, Query, Sampling, SchedulerConfig, Scorer, Scores, Subset, Token,
 };
@@ -52,14 +52,17 @@ fn engine(dir: &Path, order: Order, cache_bytes: usize, scheduler: SchedulerConf
 fn engine_with(dir: &Path, order: Order, config: CudaConfig) -> Engine {
     let scheduler = SchedulerConfig { token_budget: config.batch_tokens, max_running: config.batch_sequences };
     let checkpoint = Checkpoint::open(dir).unwrap();
-    match std::env::var("SURPRISAL_TEST_GPU") {
-        Ok(index) => {
-            let kernels = std::env::temp_dir().join("surprisal-test-kernels");
-            let gpu = Gpu::open(index.parse().unwrap(), Some(&kernels)).unwrap();
-            start(CudaBackend::load(gpu, &checkpoint, config).unwrap(), scheduler)
-        }
-        Err(_) => start(CudaBackend::load(Shim::new(MEMORY, order), &checkpoint, config).unwrap(), scheduler),
+    match gpu() {
+        Some(gpu) => start(CudaBackend::load(gpu, &checkpoint, config).unwrap(), scheduler),
+        None => start(CudaBackend::load(Shim::new(MEMORY, order), &checkpoint, config).unwrap(), scheduler),
     }
+}
+
+/// The one that the tests were told to run on.
+fn gpu() -> Option<Gpu> {
+    let index = std::env::var("SURPRISAL_TEST_GPU").ok()?;
+    let kernels = std::env::temp_dir().join("surprisal-test-kernels");
+    Some(Gpu::open(index.parse().unwrap(), Some(&kernels)).unwrap())
 }
 
 fn start<A: Accelerator>(backend: CudaBackend<A>, scheduler: SchedulerConfig) -> Engine {
@@ -352,6 +355,36 @@ fn what_is_written_is_what_would_be_scored() {
             assert_ne!(write(&first, &query, &other), tokens);
         }
     }
+}
+
+/// A recording, of a product and a copy, is queued when it is made, and again on what is then in the same places.
+#[test]
+fn what_is_recorded_is_replayed_on_new_values() {
+    match gpu() {
+        Some(gpu) => replays_on_new_values(gpu),
+        None => replays_on_new_values(Shim::new(MEMORY, Order::Forward)),
+    }
+}
+
+fn replays_on_new_values(mut device: impl Accelerator) {
+    const N: usize = 24;
+    const K: usize = 40;
+    let all = |value: f32, count: usize| ((value.to_bits() >> 16) as u16).to_le_bytes().repeat(count);
+    let [x, weights, out, copied] =
+        [ROW_TILE * K, N * K, ROW_TILE * N, N].map(|count| device.allocate(2 * count).unwrap());
+    device.write(weights, &all(1.0, N * K)).unwrap();
+    device.write(x, &all(1.0, ROW_TILE * K)).unwrap();
+    let product = Product { out, x, weights, bias: None, rows: 1, n: N, k: K, wide: false, scales: None };
+    // The product's algorithm is chosen before it is recorded, as in passes.
+    device.multiply(&product).unwrap();
+    let recording = device.record(|device| device.multiply(&product).and_then(|()| device.copy(out, copied))).unwrap();
+    let mut got = vec![0; 2 * N];
+    device.read(copied, &mut got).unwrap();
+    assert_eq!(got, all(40.0, N));
+    device.write(x, &all(2.0, ROW_TILE * K)).unwrap();
+    device.replay(&recording).unwrap();
+    device.read(copied, &mut got).unwrap();
+    assert_eq!(got, all(80.0, N));
 }
 
 /// Passes of single tokens are recorded when they come again. What is replayed has the bits of what is scored, also when sequences have

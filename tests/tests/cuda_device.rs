@@ -101,6 +101,27 @@ fn a_group_says_which_of_its_devices_runs_no_pass() {
     assert_eq!(error.to_string(), "the first pass failed: rank 1 of 2: the shim is lost");
 }
 
+/// One token's pass comes three times while a model is loaded: queued, recorded, replayed. Where nothing can be recorded it is queued
+/// each time, and answers are the same.
+#[tokio::test]
+async fn a_load_replays_a_pass_and_a_device_that_records_none_does_without() {
+    let mut answers = Vec::new();
+    for (device, replayed) in [(shim(), 1), (shim().without_recordings(), 0)] {
+        let replays = device.replays();
+        let backend = load(one_layer(), device, CONFIG).unwrap();
+        assert_eq!(replays.load(Ordering::Relaxed), replayed);
+        let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
+        let engine = Engine::start("tiny".to_owned(), fingerprint, device, backend, SCHEDULER).unwrap();
+        let mut logprobs = Vec::new();
+        for tokens in [vec![1, 3], vec![2, 5], vec![4, 8], vec![0, 3, 5, 8]] {
+            logprobs.push(engine.score(Query::new(tokens, 1)).await.unwrap().logprobs);
+        }
+        assert_eq!(replays.load(Ordering::Relaxed) > 1, replayed == 1);
+        answers.push(logprobs);
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
 /// It is of no more use, so whoever waits is told why, and the model is loaded anew.
 #[tokio::test]
 async fn a_device_that_is_lost_is_replaced() {

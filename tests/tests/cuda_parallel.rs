@@ -276,9 +276,9 @@ async fn write_all(engine: &Engine, prompts: &[Vec<u32>], generation: &Generatio
     join_all(prompts.iter().map(write)).await
 }
 
-/// What a rank asks the others for while a model of two layers is loaded, in its passes of two tokens and of one: for the embedding
+/// What a rank asks the others for while a model of two layers is loaded, in a pass of two tokens and three of one: for the embedding
 /// and each layer's two sums an exchange and a gather, for the head two gathers.
-const LOADING: usize = 2 * (2 + 2 * 4 + 2);
+const LOADING: usize = 4 * (2 + 2 * 4 + 2);
 
 /// Whether a rank panics or its device fails it alone: whoever waits is told which it was; then the model is loaded anew, and the
 /// answers have the bits they would have had.

@@ -1,44 +1,133 @@
-//! `gpu --device shim|cuda:N --out FOLDER`: what must hold of a GPU and how fast it is, as JSON and a Markdown table.
+//! `gpu --device shim|cuda:N --out FOLDER [--hopper]`: what must hold of a GPU and how fast it is, as JSON and a Markdown table, gpu.json
+//! and gpu.md; or, with `--hopper`, attention by what Hopper alone has, hopper.json and hopper.md. A process that faults gets nothing more
+//! of its GPU, so these have one of their own.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use surprisal_bench::gpu::{ALL_PRODUCTS, Check, Sizes, Timing, conformance, timings};
-use surprisal_bench::prefill::{RandomWeights, prefill};
+use surprisal_bench::gpu::{
+    Check, HOPPER, Sizes, Timing, all_products, attention, conformance, has_hopper, hopper_attention, timings,
+};
+use surprisal_bench::prefill::{Found, RandomWeights, prefill};
 use surprisal_engine::cuda::{Accelerator, Gpu, Precision, Shim};
 use surprisal_kernels::cpu::Order;
 
-const USAGE: &str = "usage: gpu --device shim|cuda:N --out FOLDER";
+const USAGE: &str = "usage: gpu --device shim|cuda:N --out FOLDER [--hopper]";
+
+/// What is run, and how often.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    sizes: Sizes,
+    lengths: &'static [usize],
+    repeats: u32,
+}
+
+const LLAMA_8B: Extent = Extent { sizes: Sizes::LLAMA_8B, lengths: &[2048, 8192], repeats: 20 };
+
+const TINY: Extent = Extent { sizes: Sizes::TINY, lengths: &[130, 200], repeats: 1 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [flag, device, out, folder] = args.as_slice() else { return Err(USAGE.into()) };
+    let [flag, device, out, folder, rest @ ..] = args.as_slice() else { return Err(USAGE.into()) };
+    let hopper = match rest {
+        [] => false,
+        [only] if only == "--hopper" => true,
+        _ => return Err(USAGE.into()),
+    };
     if flag != "--device" || out != "--out" {
         return Err(USAGE.into());
     }
-    let report = match device.strip_prefix("cuda:") {
+    let folder = Path::new(folder);
+    match device.strip_prefix("cuda:") {
         Some(index) => {
             let index = index.parse()?;
-            measure(|| Ok(Gpu::open(index, None)?), Sizes::LLAMA_8B, &[2048, 8192], 20)?
+            // Where the tests have them, too.
+            let kernels = std::env::temp_dir().join("surprisal-test-kernels");
+            report(folder, hopper, || Ok(Gpu::open(index, Some(&kernels))?), LLAMA_8B)
         }
-        None if device == "shim" => measure(|| Ok(Shim::new(1 << 28, Order::Forward)), Sizes::TINY, &[130, 200], 1)?,
-        None => return Err(USAGE.into()),
-    };
-    let folder = PathBuf::from(folder);
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("gpu.json"), serde_json::to_string_pretty(&report.json())?)?;
-    let table = report.table();
-    std::fs::write(folder.join("gpu.md"), &table)?;
-    print!("{table}");
+        None if device == "shim" => report(folder, hopper, || Ok(Shim::new(1 << 28, Order::Forward)), TINY),
+        None => Err(USAGE.into()),
+    }
+}
+
+/// Makes one of the two reports. Each part has a device of its own, whose memory goes back after it.
+fn report<A: Accelerator>(
+    folder: &Path,
+    hopper: bool,
+    open: impl Fn() -> Result<A, Box<dyn Error>>,
+    extent: Extent,
+) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(folder)?;
+    let mut report = Report::new(folder.join(if hopper { "hopper" } else { "gpu" }), &open()?);
+    if hopper {
+        measure_hopper(&mut report, open, extent)?;
+    } else {
+        measure(&mut report, open, extent)?;
+    }
+    print!("{}", report.table());
     match report.checks.iter().filter(|check| check.failure.is_some()).count() {
         0 => Ok(()),
         failed => Err(format!("{failed} of {} checks failed", report.checks.len()).into()),
     }
 }
 
-/// All that was found.
+fn measure<A: Accelerator>(
+    report: &mut Report,
+    open: impl Fn() -> Result<A, Box<dyn Error>>,
+    Extent { sizes, lengths, repeats }: Extent,
+) -> Result<(), Box<dyn Error>> {
+    report.part("copies and products", |report| {
+        report.checks.extend(conformance(&mut open()?));
+        Ok(())
+    })?;
+    let weights = RandomWeights::new(&sizes.config())?;
+    for (precision, kind) in [("bf16", Precision::Bf16), ("fp8", Precision::Fp8)] {
+        for &tokens in lengths {
+            report.part(&format!("products in {precision}, T = {tokens}"), |report| {
+                report.timings.extend(timings(&mut open()?, sizes, tokens, repeats, kind == Precision::Fp8)?);
+                Ok(())
+            })?;
+        }
+        report.part(&format!("a whole model in {precision}"), |report| {
+            let found = prefill(open()?, &weights, lengths, repeats as usize, kind)?;
+            report.add_model(precision, weights.operations(), found);
+            Ok(())
+        })?;
+    }
+    for &tokens in lengths {
+        report.part(&format!("attention, T = {tokens}"), |report| {
+            report.timings.push(attention(&mut open()?, sizes, tokens, repeats)?);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn measure_hopper<A: Accelerator>(
+    report: &mut Report,
+    open: impl Fn() -> Result<A, Box<dyn Error>>,
+    Extent { sizes, lengths, repeats }: Extent,
+) -> Result<(), Box<dyn Error>> {
+    if !has_hopper(&open()?) {
+        println!("skipped, this is not Hopper");
+        return Ok(());
+    }
+    for kernel in HOPPER {
+        for &tokens in lengths {
+            report.part(&format!("attention by {kernel}, T = {tokens}"), |report| {
+                report.timings.push(hopper_attention(&mut open()?, sizes, tokens, repeats, kernel)?);
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// All that was found so far.
 struct Report {
+    /// Of its files, without their endings.
+    path: PathBuf,
     device: String,
     checks: Vec<Check>,
     timings: Vec<Timing>,
@@ -51,55 +140,53 @@ struct Scored {
     precision: &'static str,
     tokens: usize,
     milliseconds: f64,
-    /// What its products take alone, over that.
-    share: f64,
+    /// What its products take alone, over that, if that is known.
+    share: Option<f64>,
     teraflops: f64,
 }
 
-/// Each part on a device of its own, whose memory goes back after it.
-fn measure<A: Accelerator>(
-    open: impl Fn() -> Result<A, Box<dyn Error>>,
-    sizes: Sizes,
-    lengths: &[usize],
-    repeats: u32,
-) -> Result<Report, Box<dyn Error>> {
-    let mut device = open()?;
-    let name = format!("{}, {}", device.name(), device.numerics());
-    let mut checks = conformance(&mut device)?;
-    drop(device);
-    let (mut all, mut prefills) = (Vec::new(), Vec::new());
-    let weights = RandomWeights::new(&sizes.config())?;
-    for (precision, kind) in [("bf16", Precision::Bf16), ("fp8", Precision::Fp8)] {
-        let mut products = Vec::new();
-        for &tokens in lengths {
-            let timings = timings(&mut open()?, sizes, tokens, repeats, kind == Precision::Fp8)?;
-            products.extend(timings.iter().find(|t| t.name.starts_with(ALL_PRODUCTS)).map(|t| t.milliseconds));
-            all.extend(timings);
+impl Report {
+    fn new<A: Accelerator>(path: PathBuf, device: &A) -> Self {
+        let device = format!("{}, {}", device.name(), device.numerics());
+        Self { path, device, checks: Vec::new(), timings: Vec::new(), prefills: Vec::new() }
+    }
+
+    /// Runs a part, a failure of which is a check that failed, and writes what there is then: the next part may end the process.
+    fn part(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(&mut Self) -> Result<(), Box<dyn Error>>,
+    ) -> Result<(), Box<dyn Error>> {
+        eprintln!("{name} ...");
+        if let Err(error) = run(self) {
+            self.checks.push(Check { name: name.to_owned(), failure: Some(error.to_string()) });
         }
-        let found = prefill(open()?, &weights, lengths, repeats as usize, kind)?;
+        std::fs::write(self.path.with_extension("json"), serde_json::to_string_pretty(&self.json())?)?;
+        std::fs::write(self.path.with_extension("md"), self.table())?;
+        Ok(())
+    }
+
+    /// What a whole model was found to do, each token of which takes so many operations.
+    fn add_model(&mut self, precision: &'static str, operations: usize, found: Found) {
         for (how, milliseconds) in ["launch by launch", "as a graph"].into_iter().zip(found.single) {
-            let teraflops = 1e-9 * weights.operations() as f64 / milliseconds;
-            all.push(Timing {
-                name: format!("one token through all layers, {precision}, {how}"),
-                milliseconds,
-                teraflops,
+            let name = format!("one token through all layers, {precision}, {how}");
+            self.timings.push(Timing { name, milliseconds, teraflops: 1e-9 * operations as f64 / milliseconds });
+        }
+        let named = |check: Check| Check { name: format!("{precision}, {}", check.name), ..check };
+        self.checks.extend(found.checks.into_iter().map(named));
+        for timed in found.prefills {
+            let products = all_products(precision, timed.tokens);
+            let products = self.timings.iter().find(|timing| timing.name == products);
+            self.prefills.push(Scored {
+                precision,
+                tokens: timed.tokens,
+                milliseconds: timed.milliseconds,
+                share: products.map(|products| products.milliseconds / timed.milliseconds),
+                teraflops: 1e-9 * (timed.tokens * operations) as f64 / timed.milliseconds,
             });
         }
-        checks.extend(
-            found.checks.into_iter().map(|check| Check { name: format!("{precision}, {}", check.name), ..check }),
-        );
-        prefills.extend(found.prefills.iter().zip(products).map(|(timed, products)| Scored {
-            precision,
-            tokens: timed.tokens,
-            milliseconds: timed.milliseconds,
-            share: products / timed.milliseconds,
-            teraflops: 1e-9 * (timed.tokens * weights.operations()) as f64 / timed.milliseconds,
-        }));
     }
-    Ok(Report { device: name, checks, timings: all, prefills })
-}
 
-impl Report {
     fn json(&self) -> Value {
         let check = |check: &Check| json!({"name": check.name, "failure": check.failure});
         let timing = |t: &Timing| json!({"name": t.name, "milliseconds": t.milliseconds, "teraflops": t.teraflops});
@@ -129,9 +216,9 @@ impl Report {
         text += "| --- | ---: | ---: | ---: | ---: |\n";
         for Scored { precision, tokens, milliseconds, share, teraflops } in &self.prefills {
             let rate = 1e3 * *tokens as f64 / milliseconds;
-            let share = 100.0 * share;
+            let share = share.map_or_else(|| "unknown".to_owned(), |share| format!("{:.0} %", 100.0 * share));
             text += &format!(
-                "| {tokens} tokens, {precision} | {milliseconds:.2} | {rate:.0} | {teraflops:.1} | {share:.0} % |\n"
+                "| {tokens} tokens, {precision} | {milliseconds:.2} | {rate:.0} | {teraflops:.1} | {share} |\n"
             );
         }
         text

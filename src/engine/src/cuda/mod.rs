@@ -192,11 +192,12 @@ fn check_shared_memory<A: Accelerator>(device: &A, shape: &Shape) -> Result<(), 
     Ok(())
 }
 
-/// Runs a pass of two tokens and one of one token: they launch both kinds of attention and choose every product's algorithm, so that
-/// what the device lacks is an error of the load. Nobody looks for what they leave in the cache.
+/// Runs a pass of two tokens, and one of one token three times: they launch both kinds of attention and choose every product's algorithm,
+/// and the last is queued, recorded and replayed, so that what the device lacks is an error of the load. Nobody looks for what they leave
+/// in the cache.
 fn try_out(backend: &mut impl Backend, config: CudaConfig) -> Result<(), LoadError> {
     let most = config.batch_tokens.min(backend.limits().max_length).max(1);
-    for count in [most.min(2), 1] {
+    for count in [most.min(2), 1, 1, 1] {
         let score = ScoreRow { from: Hidden::Row(count - 1), choice: Choice::Given(0), extras: Extras::default() };
         let batch = ForwardBatch {
             tokens: vec![0; count],

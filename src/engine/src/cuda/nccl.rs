@@ -12,7 +12,7 @@ use std::ffi::{CStr, OsString, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUresult, CUstream};
 use cudarc::driver::{CudaContext, DriverError, result};
@@ -27,7 +27,10 @@ const SUCCESS: c_int = 0;
 const IN_PROGRESS: c_int = 7;
 const BYTE: c_int = 1;
 
-/// How often a wait looks at the device and the other ranks.
+/// How long a wait spins before it sleeps: what is waited for at almost every exchange comes sooner than a sleep ends.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// How often a wait that sleeps looks at the device and the other ranks.
 const GLANCE: Duration = Duration::from_micros(20);
 
 /// Exchanges that may be queued. A queue of the driver that is full would block whoever adds to it, whatever is lost.
@@ -272,23 +275,17 @@ impl Peers {
 
     /// Waits until an event is there, unless a rank is lost.
     pub(super) fn wait(&self, event: CUevent) -> Result<(), BackendError> {
-        loop {
-            // SAFETY: the event is live.
-            match unsafe { result::event::query(event) } {
-                Ok(()) => return Ok(()),
-                Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => _ = self.state()?,
-                Err(error) => return Err(failed("in what was queued")(error)),
-            }
-            std::thread::sleep(GLANCE);
-        }
+        // SAFETY: the event is live.
+        until(|| match unsafe { result::event::query(event) } {
+            Ok(()) => Ok(true),
+            Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => self.state().map(|_| false),
+            Err(error) => Err(failed("in what was queued")(error)),
+        })
     }
 
     /// Waits until NCCL has queued what it was asked for, unless a rank is lost.
     fn settle(&self) -> Result<(), BackendError> {
-        while self.state()? == IN_PROGRESS {
-            std::thread::sleep(GLANCE);
-        }
-        Ok(())
+        until(|| Ok(self.state()? != IN_PROGRESS))
     }
 
     /// What NCCL is about, if all ranks are there.
@@ -320,6 +317,19 @@ impl Drop for Peers {
     }
 }
 
+/// Looks until what is waited for is there, or will not come.
+fn until(mut is_there: impl FnMut() -> Result<bool, BackendError>) -> Result<(), BackendError> {
+    let start = Instant::now();
+    while !is_there()? {
+        if start.elapsed() < SPIN {
+            std::hint::spin_loop();
+        } else {
+            std::thread::sleep(GLANCE);
+        }
+    }
+    Ok(())
+}
+
 fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
     move |error| BackendError(format!("the GPU failed {what}: {error}"))
 }
@@ -338,6 +348,18 @@ mod tests {
         let paths: Vec<String> = candidates(variable).iter().map(|path| path.display().to_string()).collect();
         assert_eq!(paths[..3], ["libnccl.so.2", "libnccl.so", "/opt/nccl/lib/libnccl.so.2"]);
         assert_eq!(paths.len(), 5);
+    }
+
+    #[test]
+    fn a_wait_ends_with_what_it_waits_for_or_with_an_error() {
+        let (start, mut looks) = (Instant::now(), 0);
+        until(|| Ok(start.elapsed() > 3 * SPIN)).unwrap();
+        let lost = || BackendError("a rank is lost".to_owned());
+        let error = until(|| {
+            looks += 1;
+            if looks < 5 { Ok(false) } else { Err(lost()) }
+        });
+        assert_eq!((error, looks), (Err(lost()), 5));
     }
 
     /// Where there is none, the error says what to install; where there is one, every function is found and it has a version.

@@ -17,6 +17,9 @@ use crate::backend::BackendError;
 /// Rows that algorithms are chosen for: enough to fill a large GPU.
 const TYPICAL_ROWS: usize = 2048;
 
+/// Rows up to which an algorithm is known to take every number of tiles: the same for all budgets, as bits depend on the choice.
+const MOST_ROWS: usize = 16_384;
+
 /// Candidates that are looked at.
 const CANDIDATES: usize = 32;
 
@@ -191,9 +194,12 @@ fn choose(handle: sys::cublasLtHandle_t, kind: Kind) -> Result<sys::cublasLtMatm
     let anywhere = u64::from(ALIGNMENT);
     let attached = Attached { bias: anywhere, rows: anywhere, columns: anywhere };
     let typical = Shapes::new(kind, TYPICAL_ROWS, attached).map_err(|error| failed(&what, error))?;
-    let smallest = Shapes::new(kind, ROW_TILE, attached).map_err(|error| failed(&what, error))?;
+    let all = (ROW_TILE..=MOST_ROWS).step_by(ROW_TILE).map(|rows| Shapes::new(kind, rows, attached));
+    let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| failed(&what, error))?;
     let found = candidates(handle, &typical).map_err(|error| failed(&what, error))?;
-    let fits = |algorithm: &sys::cublasLtMatmulAlgo_t| is_whole(algorithm) && takes(handle, &smallest, algorithm);
+    let fits = |algorithm: &sys::cublasLtMatmulAlgo_t| {
+        is_whole(algorithm) && all.iter().all(|shapes| takes(handle, shapes, algorithm))
+    };
     found
         .into_iter()
         .find(fits)

@@ -28,6 +28,8 @@ pub struct Shim {
     /// Its end of a group, if there are others.
     ranks: Option<Box<dyn Communicator>>,
     recording: Option<Vec<Step>>,
+    /// Whether it records at all.
+    records: bool,
     replays: Arc<AtomicUsize>,
     lost: Arc<AtomicBool>,
 }
@@ -65,6 +67,7 @@ impl Shim {
             shared_memory: usize::MAX,
             ranks: None,
             recording: None,
+            records: true,
             replays: Arc::default(),
             lost: Arc::default(),
         }
@@ -74,6 +77,12 @@ impl Shim {
     #[must_use]
     pub fn with_shared_memory(self, shared_memory: usize) -> Self {
         Self { shared_memory, ..self }
+    }
+
+    /// The same device, which refuses to record anything.
+    #[must_use]
+    pub fn without_recordings(self) -> Self {
+        Self { records: false, ..self }
     }
 
     /// Once this is true it is lost: it runs no kernel any more, as a GPU after a fault.
@@ -320,6 +329,9 @@ impl Accelerator for Shim {
     }
 
     fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<Steps, BackendError> {
+        if !self.records {
+            return Err(BackendError("the shim does not record".to_owned()));
+        }
         self.recording = Some(Vec::new());
         let done = work(self);
         let steps = self.recording.take().unwrap_or_default();
