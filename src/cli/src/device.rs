@@ -96,7 +96,7 @@ mod gpu {
             Err(Error::Load(LoadError::Device(error)))
                 if settings.device == DeviceChoice::Auto && settings.needs_gpu() =>
             {
-                Err(Error::Usage(format!("{NEEDS_GPU} ({error})")))
+                Err(Error::Usage(format!("{error}; {NEEDS_GPU}")))
             }
             engine => engine.map(Some),
         }

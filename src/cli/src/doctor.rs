@@ -1,11 +1,13 @@
 //! `surprisal doctor`: what this machine has, and what a model would need, from its config.json alone.
 
+use std::path::Path;
+
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 use surprisal_model::{Footprint, hub};
 
 use crate::error::Error;
-use crate::served::{ORACLE, oracle_dir};
+use crate::served::{ORACLE, is_gguf, oracle_dir};
 
 /// Device memory in bytes, as the makers count it, and dense bf16 products in TFLOP/s, as their data sheets have it.
 const GPUS: [(&str, u64, u64); 5] = [
@@ -93,6 +95,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn footprint(model: &str) -> Result<Footprint, Error> {
+    if is_gguf(Path::new(model)) {
+        let reason = "a plan is made from a config.json, and a GGUF file has none".to_owned();
+        return Err(surprisal_model::Error::NotFound { name: model.to_owned(), reason }.into());
+    }
     let path = if model == ORACLE { oracle_dir()?.join("config.json") } else { hub::config_json(model)? };
     let json = std::fs::read_to_string(&path).map_err(|source| surprisal_model::Error::Io { path, source })?;
     Ok(Footprint::parse(&json)?)

@@ -73,7 +73,7 @@ impl From<DeviceChoice> for String {
 
 /// What is said where a CPU would have to do what it does not.
 pub(crate) const NEEDS_GPU: &str =
-    "dtype fp8 and kv_cache_dtype are a GPU's, and a CPU is to compute: leave them, or set dtype to bf16 or int8";
+    "dtype fp8 and kv_cache_dtype need a GPU: without one leave them, or set dtype to bf16 or int8";
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]

@@ -224,6 +224,7 @@ fn what_is_not_a_model_is_told_what_to_give() {
         (&["serve", "--port", "0", "--model", &path("")], "tokenizer.json: there is no such file"),
         (&["doctor", "--model", &weights], "give the folder that it is in"),
         (&["doctor", "--model", &path("other.json")], "other.json: "),
+        (&["doctor", "--model", &path("other.gguf")], "a GGUF file has none"),
     ] {
         let output = run(dir.path(), args);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
@@ -242,7 +243,7 @@ fn numbers_of_a_gpu_need_one() {
         command.args(["serve", "--port", "0"]).args(numbers).env("CUDA_VISIBLE_DEVICES", "");
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{numbers:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains("are a GPU's, and a CPU is to compute"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("dtype fp8 and kv_cache_dtype need a GPU"), "{}", stderr(&output));
     }
 }
 

@@ -67,11 +67,9 @@ pub(crate) struct Full {
 impl Admission {
     pub(crate) fn new(config: &ServerConfig) -> Self {
         let bound = |unit, limit| Bound { unit, limit, room: Arc::default() };
-        // A body alone is read to its end: its client leaves half of the room free.
-        let two_bodies = u32::try_from(config.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(2);
         Self {
             requests: bound("requests", config.max_waiting_requests),
-            body_bytes: bound("body bytes", config.max_waiting_body_bytes.max(two_bodies)),
+            body_bytes: bound("body bytes", config.body_room()),
             tokens: bound("tokens", config.max_waiting_tokens),
             pressure: Arc::new(Pressure::new(Instant::now())),
         }

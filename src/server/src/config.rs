@@ -39,6 +39,12 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// What bounds bodies together. A body alone is read to its end: its client leaves half of the room free.
+    pub(crate) fn body_room(&self) -> u32 {
+        let two_bodies = u32::try_from(self.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(2);
+        self.max_waiting_body_bytes.max(two_bodies)
+    }
+
     /// The first of [`cors_origins`](Self::cors_origins) that no browser would send.
     pub fn wrong_origin(&self) -> Option<&str> {
         let is_origin = |origin: &str| {

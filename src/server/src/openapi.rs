@@ -71,7 +71,7 @@ pub(crate) fn document(app: &App) -> Value {
         },
         "x-limits": {
             "max_body_bytes": config.max_body_bytes,
-            "max_waiting_body_bytes": config.max_waiting_body_bytes,
+            "max_waiting_body_bytes": config.body_room(),
             "max_queries": config.max_queries,
             "max_waiting_requests": config.max_waiting_requests,
             "max_waiting_tokens": config.max_waiting_tokens,

@@ -192,6 +192,10 @@ impl CpuBackend {
         config: CpuConfig,
         ranks: Vec<Box<dyn Communicator>>,
     ) -> Result<Group, LoadError> {
+        // As a whole first: a system that promises more than it has refuses no small pieces.
+        if !kv::is_to_be_had(config.cache_bytes) {
+            return Err(LoadError::CacheTooLarge { bytes: config.cache_bytes });
+        }
         let weights = checkpoint.fingerprint()?;
         let parts = Group::load(ranks, |rank| Self::load_part(checkpoint, config, Some(rank), &weights))?;
         let first = parts.first().map(|first| (first.fingerprint.clone(), first.device())).unwrap_or_default();
