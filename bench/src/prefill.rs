@@ -161,7 +161,13 @@ pub fn prefill<A: Accelerator>(
         prefills.push(Prefill { tokens, milliseconds: median(times) });
     }
     let single = single(&mut backend, &text[..shortest])?;
-    Ok(Found { checks: bits(&mut backend, &text[..shortest], vocabulary)?, prefills, single })
+    let mut checks = bits(&mut backend, &text[..shortest], vocabulary)?;
+    checks.push(Check {
+        name: "passes of one token are recorded".to_owned(),
+        failure: (!backend.records())
+            .then(|| "the device refuses: what is called a graph was queued launch by launch".into()),
+    });
+    Ok(Found { checks, prefills, single })
 }
 
 /// Milliseconds that scoring a part takes.

@@ -14,7 +14,7 @@ fn the_program_for_a_gpu_runs_on_the_shim() {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let report: Value = serde_json::from_slice(&std::fs::read(out.path().join("gpu.json")).unwrap()).unwrap();
     let checks = report["checks"].as_array().unwrap();
-    assert_eq!(checks.len(), 27);
+    assert_eq!(checks.len(), 29);
     assert!(checks.iter().all(|check| check["failure"].is_null()), "{checks:?}");
     assert!(report["timings"].as_array().unwrap().iter().all(|timing| timing["teraflops"].as_f64().unwrap() > 0.0));
     let prefill = report["prefill"].as_array().unwrap();

@@ -169,24 +169,18 @@ impl Fit {
                     exponent has no 95 % interval, for want of lengths with positive estimates, or of resamples."
                 .to_owned();
         };
-        let interval = format!("(95 % interval of the exponent: {low:.3} to {high:.3})");
-        let growth = if low > 0.0 {
-            let cache = if high <= 1.0 {
-                "a cache of keys and values, which grows as L, does"
-            } else if low > 1.0 {
-                "a cache of keys and values, which grows as L, does not"
-            } else {
-                "whether a cache of keys and values, which grows as L, does, these data do not tell"
-            };
-            format!(
-                "at least as L^{:.3} {interval}: {cache}; a state of fixed size does not, unless the model grows with L",
-                self.exponent,
-            )
-        } else {
-            format!("not at all, as far as these data tell {interval}: a state of fixed size may do")
+        let holds = |growth: f64| match () {
+            () if high <= growth => "does",
+            () if low > growth => "does not",
+            () => "may or may not, these data do not tell",
         };
         format!(
-            "To model such texts, the state that carries the past must grow with their length {growth} (L2M condition)."
+            "To model such texts, the state that carries the past must grow with their length at least as L^{:.3} (95 % interval of \
+             the exponent: {low:.3} to {high:.3}): a cache of keys and values, which grows as L, {}; a state of fixed size, unless \
+             the model grows with L, {} (L2M condition).",
+            self.exponent,
+            holds(1.0),
+            holds(0.0),
         )
     }
 }
@@ -273,12 +267,17 @@ mod tests {
         };
         for (exponent, interval, hint) in [
             (0.76, [0.7, 0.8], "at least as L^0.760 (95 % interval of the exponent: 0.700 to 0.800): a cache"),
-            (0.76, [0.7, 0.8], "grows as L, does;"),
-            (0.9, [0.8, 1.0], "grows as L, does;"),
-            (1.02, [0.873, 1.829], "grows as L, does, these data do not tell;"),
-            (0.98, [0.9, 1.1], "grows as L, does, these data do not tell;"),
-            (1.2, [1.1, 1.3], "grows as L, does not;"),
-            (0.05, [-0.01, 0.1], "fixed size may do"),
+            (0.9, [0.8, 1.0], "grows as L, does; a state of fixed size, unless the model grows with L, does not ("),
+            (1.02, [0.873, 1.829], "grows as L, may or may not, these data do not tell; a state"),
+            (0.98, [0.9, 1.1], "grows as L, may or may not, these data do not tell; a state"),
+            (1.2, [1.1, 1.3], "grows as L, does not; a state"),
+            (
+                0.05,
+                [-0.01, 0.1],
+                "grows as L, does; a state of fixed size, unless the model grows with L, may or may not",
+            ),
+            (0.8, [-0.2, 1.8], "grows as L, may or may not, these data do not tell; a state of fixed size, unless the"),
+            (-0.2, [-0.3, -0.1], "unless the model grows with L, does ("),
         ] {
             let text = fit(exponent, Some(interval)).l2m_reading();
             assert!(text.contains(hint), "{text}");

@@ -25,7 +25,7 @@ use crate::{Error, LogprobSource, Model, ScoreQuery};
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 
 /// A server that does not take the connection for this long is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server that was never there is not waited for as long as one that went away.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3);

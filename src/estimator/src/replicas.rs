@@ -49,7 +49,7 @@ struct Replica {
 struct Rest {
     failures: u32,
     until: Option<Instant>,
-    /// How long the last rest was.
+    /// How long the rest was when it was last said.
     length: Duration,
     /// Whether one request went to see whether it answers.
     is_tried: bool,
@@ -63,8 +63,8 @@ impl Rest {
             self.failures = self.failures.saturating_add(1);
         }
         self.is_tried = false;
-        self.length = retry.wait(self.failures, asked);
-        self.until = self.until.max(Some(now + self.length));
+        let until = self.until.map_or(now, |until| until.max(now)).max(now + retry.wait(self.failures, asked));
+        (self.until, self.length) = (Some(until), until - now);
     }
 
     /// Whether a request may be sent now. Where there are other servers, one goes to see whether this one answers again,

@@ -9,6 +9,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use surprisal_api::{PROBLEM_JSON, Problem};
 
 use crate::Error;
+use crate::http::CONNECT_TIMEOUT;
 
 /// The longest piece of an unreadable answer that is shown.
 const SHOWN: usize = 300;
@@ -137,7 +138,9 @@ fn transport(url: &str, error: reqwest::Error) -> Failure {
     let broke =
         causes.any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|it| it.raw_os_error().is_some()));
     let lasting = (error.is_timeout() && !broke) || error.is_builder() || error.is_redirect();
-    Failure { passing: error.is_connect() || !lasting, wait: None, error: Error::transport(url, error) }
+    // Whoever does not pick up is not called again for as long.
+    let wait = (error.is_connect() && error.is_timeout()).then_some(CONNECT_TIMEOUT);
+    Failure { passing: error.is_connect() || !lasting, wait, error: Error::transport(url, error) }
 }
 
 async fn refusal(url: &str, response: Response) -> Failure {

@@ -28,6 +28,11 @@ impl<R> Default for Graphs<R> {
 }
 
 impl<R> Graphs<R> {
+    /// Whether the device records passes, as far as is known.
+    pub(super) fn records(&self) -> bool {
+        !self.refused
+    }
+
     /// Queues a pass's layers, as `queue` does.
     pub(super) fn run<A>(&mut self, device: &mut A, plan: &Plan, queue: impl Fn(&mut A) -> Done) -> Done
     where

@@ -129,6 +129,11 @@ impl<A: Accelerator> CudaBackend<A> {
         Ok(group)
     }
 
+    /// Whether passes that come again are recorded and replayed; not where the device has refused to record one.
+    pub fn records(&self) -> bool {
+        self.graphs.records()
+    }
+
     /// Loads one rank's part; `config` is the whole group's, `hash` of the weights, asked for once they are known to fit.
     fn load_part(
         mut device: A,
