@@ -10,6 +10,7 @@ use std::ops::Bound;
 
 use crate::running::Job;
 use crate::scheduler::QueryId;
+use crate::scorer::Turn;
 
 /// How many queries are taken before the one that has waited longest.
 const PATIENCE: usize = 16;
@@ -46,9 +47,16 @@ pub(crate) struct Passed {
 struct Class {
     /// The virtual time of the query that was last taken in its turn.
     clock: u64,
-    /// When each client's last query ends, in virtual time; those that end before `clock` are as good as new.
-    ends: HashMap<u64, u64>,
+    /// Each client's last query, in virtual time; those that end before `clock` are as good as new.
+    last: HashMap<u64, Span>,
     waiting: usize,
+}
+
+/// When a query starts and ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u64,
+    end: u64,
 }
 
 /// Queries that wait, in the order of their turns.
@@ -67,9 +75,9 @@ impl Queue {
     pub(crate) fn push(&mut self, job: Job) {
         let turn = job.query.turn;
         let class = self.classes.entry(turn.priority).or_default();
-        let end = class.ends.entry(turn.client).or_default();
-        let start = class.clock.max(*end);
-        *end = start.saturating_add(job.longest() as u64);
+        let last = class.last.entry(turn.client).or_default();
+        let start = class.clock.max(last.end);
+        *last = Span { start, end: start.saturating_add(job.longest() as u64) };
         class.waiting += 1;
         self.insert((turn.priority, start, self.arrived), Waiting { job, behind: None });
         self.arrived += 1;
@@ -160,9 +168,18 @@ impl Queue {
         }
         for ((priority, client), refund) in refunds {
             let class = self.classes.get_mut(&priority);
-            if let Some(end) = class.and_then(|class| class.ends.get_mut(&client)) {
-                *end = end.saturating_sub(refund);
+            if let Some(last) = class.and_then(|class| class.last.get_mut(&client)) {
+                *last = Span { start: last.start.saturating_sub(refund), end: last.end.saturating_sub(refund) };
             }
+        }
+    }
+
+    /// Takes off a client's account what a query of its did not come to. What the client asked since keeps its turn, so that
+    /// it stays in order.
+    pub(crate) fn refund(&mut self, turn: Turn, tokens: usize) {
+        let class = self.classes.get_mut(&turn.priority);
+        if let Some(last) = class.and_then(|class| class.last.get_mut(&turn.client)) {
+            last.end = last.end.saturating_sub(tokens as u64).max(last.start);
         }
     }
 
@@ -180,8 +197,8 @@ impl Queue {
             let clock = class.clock;
             if class.waiting == 0 {
                 self.classes.remove(&place.0);
-            } else if class.ends.len() > 2 * class.waiting {
-                class.ends.retain(|_, end| *end > clock);
+            } else if class.last.len() > 2 * class.waiting {
+                class.last.retain(|_, last| last.end > clock);
             }
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Running {
     generation: Option<Generation>,
     /// Tokens that were drawn.
     drawn: usize,
+    /// The most tokens it can come to.
+    longest: usize,
     /// True after a forward pass with others failed: the next one is its own.
     pub(crate) alone: bool,
     /// Block table for all tokens, those to be drawn among them, but the last.
@@ -99,7 +101,7 @@ impl Running {
     /// A query with its blocks. It starts where the prefix ends, or one token earlier if that token's hidden state is
     /// needed and not kept.
     pub(crate) fn new(job: Job, prefix: Prefix, blocks: Vec<BlockId>, held: usize) -> Self {
-        let positions = job.positions(&prefix.known);
+        let (positions, longest) = (job.positions(&prefix.known), job.longest());
         let Job { id, query, generation } = job;
         let needs_hidden = prefix.computed > 0 && query.score_from + prefix.known.len() == prefix.computed;
         let hidden = prefix.hidden.filter(|_| needs_hidden);
@@ -111,6 +113,7 @@ impl Running {
             query,
             generation,
             drawn: 0,
+            longest,
             alone: false,
             positions,
             cached: computed,
@@ -129,6 +132,11 @@ impl Running {
     /// Tokens that run through the model, as far as is known: every one but the last, unless one is to be drawn after it.
     pub(crate) fn target(&self) -> usize {
         self.query.tokens.len() - usize::from(self.generation.is_none())
+    }
+
+    /// Tokens that might still have been drawn, or might have been had it not ended.
+    pub(crate) fn undrawn(&self) -> usize {
+        self.longest - self.query.tokens.len()
     }
 
     /// True when everything is known.

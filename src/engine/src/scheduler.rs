@@ -113,9 +113,7 @@ impl Scheduler {
         let (cancelled, running) = std::mem::take(&mut self.running).into_iter().partition(|r| gone.contains(&r.id));
         self.running = running;
         let cancelled: Vec<Running> = cancelled;
-        for running in &cancelled {
-            running.release(&mut self.cache);
-        }
+        cancelled.iter().for_each(|running| self.release(running));
         before - self.waiting.len() - self.running.len()
     }
 
@@ -236,8 +234,15 @@ impl Scheduler {
     /// Takes a query out of those that run, and its blocks back.
     fn end(&mut self, id: QueryId) -> Option<QueryId> {
         let index = self.running.iter().position(|running| running.id == id)?;
-        self.running.remove(index).release(&mut self.cache);
+        let ended = self.running.remove(index);
+        self.release(&ended);
         Some(id)
+    }
+
+    /// Takes a query's blocks back, and its client is not charged for what was not drawn.
+    fn release(&mut self, running: &Running) {
+        running.release(&mut self.cache);
+        self.waiting.refund(running.query.turn, running.undrawn());
     }
 
     /// Tries to start the query at this place of the queue.

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use surprisal_engine::{Choice, Limits, Query, QueryId, Scheduler, SchedulerConfig, TokenScore, Turn};
+use surprisal_engine::{
+    Choice, Extras, Generation, Limits, Query, QueryId, Sampling, Scheduler, SchedulerConfig, TokenScore, Turn,
+};
 
 /// Tokens of each query, but for those that are long.
 const LENGTH: usize = 16;
@@ -27,7 +29,7 @@ fn pass(scheduler: &mut Scheduler) -> Vec<QueryId> {
     let step = scheduler.next_batch();
     let scores = step.batch.scores.iter().map(|score| match score.choice {
         Choice::Given(token) => TokenScore { token, logprob: -1.0, position: None },
-        Choice::Drawn(_) => panic!("nothing is to be drawn"),
+        Choice::Drawn(_) => TokenScore { token: 7, logprob: -1.0, position: None },
     });
     let scores = scores.collect();
     scheduler.complete(step, Ok(scores)).into_iter().map(|(id, event)| (event.unwrap(), id).1).collect()
@@ -127,6 +129,31 @@ fn clients_take_turns() {
     for (nth, id) in (200..220).enumerate() {
         let at = answered.iter().position(|&answered| answered == id).unwrap();
         assert!(at <= 2 * nth + 3, "the {nth}th query of the second client is answered as the {at}th of all");
+    }
+}
+
+/// A client is charged for what it drew, not for what it might have drawn, whether its texts end by themselves or are cut off.
+#[test]
+fn what_was_not_drawn_is_not_charged() {
+    let cut_off = |scheduler: &mut Scheduler, id| scheduler.cancel(&[id]);
+    let ended = |_: &mut Scheduler, _| 0;
+    for (stop, end) in [(vec![], cut_off as fn(&mut Scheduler, QueryId) -> usize), (vec![7], ended)] {
+        let mut scheduler = scheduler(2 * LENGTH, 2);
+        for id in 0..60 {
+            scheduler.submit(id, query(id, LENGTH, 0, 0)).unwrap();
+        }
+        let mut answered = Vec::new();
+        for id in 100..110 {
+            let (sampling, extras) = (Sampling::GREEDY, Extras::default());
+            let generation = Generation { max_tokens: 1000, sampling, stop: stop.clone(), extras };
+            scheduler.submit_generation(id, query(id, LENGTH, 0, 1), generation).unwrap();
+            let before = answered.len();
+            while !answered.contains(&id) {
+                answered.extend(pass(&mut scheduler));
+                assert!(answered.len() <= before + 6, "text {id} waits for {} documents", answered.len() - before);
+            }
+            end(&mut scheduler, id);
+        }
     }
 }
 
