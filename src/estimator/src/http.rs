@@ -164,9 +164,8 @@ impl HttpSource {
             .map_err(|error| Error::transport(&base, error))?;
         let models_url = format!("{base}/v1/models");
         let first = Retry { patience: options.retry.patience.min(FIRST_PATIENCE), ..options.retry.clone() };
-        let timeout = options.timeout.min(MODELS_TIMEOUT);
-        let body = first.run(|| send(&models_url, client.get(&models_url).timeout(timeout))).await?;
-        let served = choose(&models_url, parse(&models_url, &body)?, options.model.as_deref())?;
+        let models = first.run(|| look_up(&client, &models_url, &options)).await?;
+        let served = choose(&models_url, models, options.model.as_deref())?;
         let fingerprint = fingerprint(&models_url, &served, &options)?;
         let max_length = served.max_model_len.unwrap_or(usize::MAX);
         Ok(Self {
@@ -189,9 +188,7 @@ impl HttpSource {
     /// # Errors
     /// Whatever kept the server from answering `/tokenize`.
     pub async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let request = TokenizeRequest { model: None, prompt: text.to_owned(), add_special_tokens: false };
-        let answer: Tokenized = self.post("/tokenize", &request).await?;
-        Ok(answer.tokens)
+        self.options.retry.run(|| self.tokenize_once(text)).await
     }
 
     /// The text of token ids.
@@ -237,10 +234,7 @@ impl HttpSource {
 
     /// What a surprisal server says of its tokenizer, asked once.
     pub(crate) async fn tokenizer_info_once(&self) -> Result<TokenizerInfo, Failure> {
-        let url = format!("{}/tokenizer_info", self.base);
-        let timeout = self.options.timeout.min(MODELS_TIMEOUT);
-        let body = send(&url, self.client.get(&url).timeout(timeout)).await?;
-        parse(&url, &body).map_err(Failure::lasting)
+        look_up(&self.client, &format!("{}/tokenizer_info", self.base), &self.options).await
     }
 
     /// A place among the requests in flight.
@@ -298,6 +292,12 @@ impl Tokenize for HttpSource {
     async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
         self.tokenize(text).await
     }
+}
+
+/// What a server knows without work, asked once.
+async fn look_up<A: DeserializeOwned>(client: &Client, url: &str, options: &HttpOptions) -> Result<A, Failure> {
+    let body = send(url, client.get(url).timeout(options.timeout.min(MODELS_TIMEOUT))).await?;
+    parse(url, &body).map_err(Failure::lasting)
 }
 
 fn parse<A: DeserializeOwned>(url: &str, body: &[u8]) -> Result<A, Error> {

@@ -1,9 +1,9 @@
 //! Admission: bounds on requests, bytes and tokens in flight, of which no client takes all.
 //!
 //! A request takes a place among the requests before its body is read, room for the body's bytes as they come and until they
-//! are parsed, and room for its tokens once they are counted. A client that holds nothing may take whatever is free. One that holds something may take half of what is free, and nothing once
-//! it holds [`SHARE`] times as much as is free: dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking
-//! 1998). So one client alone has about 8/9 of the room, two have about 8/17 each, and whoever comes next finds some.
+//! are parsed, and room for its tokens once they are counted. A client that holds nothing may take whatever is free. One that
+//! holds something may take half of what is free, and nothing once it holds [`SHARE`] times as much as is free: dynamic
+//! thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998). So one client alone has about 8/9 of the room, two have about 8/17 each, and whoever comes next finds some.
 //!
 //! Whether a client may take any more at all does not depend on how much: those who may not are refused before a byte of the
 //! body is read, and nobody who would have found room.

@@ -319,6 +319,11 @@ pub(crate) fn not_finite(query: usize, position: usize, logprob: f32) -> Failure
     Failure::new(500, "not-finite", "Log-probability not finite", detail).query(query).value(logprob.to_string())
 }
 
+pub(crate) fn unwritable(error: impl Display) -> Failure {
+    tracing::error!(%error, "an answer could not be written");
+    internal()
+}
+
 pub(crate) fn internal() -> Failure {
     let detail = "a defect of the server, not of the request; its log has more";
     Failure::new(500, "internal", "Internal error", detail)

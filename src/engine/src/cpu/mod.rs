@@ -68,6 +68,13 @@ pub struct CpuConfig {
     pub max_length: Option<usize>,
 }
 
+impl CpuConfig {
+    /// Refuses a cache of which so many bytes, all of it or a rank's part, cannot be allocated.
+    fn check_memory(&self, bytes: usize) -> Result<(), LoadError> {
+        if kv::is_to_be_had(bytes) { Ok(()) } else { Err(LoadError::CacheTooLarge { bytes: self.cache_bytes }) }
+    }
+}
+
 impl Default for CpuConfig {
     fn default() -> Self {
         Self {
@@ -193,9 +200,7 @@ impl CpuBackend {
         ranks: Vec<Box<dyn Communicator>>,
     ) -> Result<Group, LoadError> {
         // As a whole first: a system that promises more than it has refuses no small pieces.
-        if !kv::is_to_be_had(config.cache_bytes) {
-            return Err(LoadError::CacheTooLarge { bytes: config.cache_bytes });
-        }
+        config.check_memory(config.cache_bytes)?;
         let weights = checkpoint.fingerprint()?;
         let parts = Group::load(ranks, |rank| Self::load_part(checkpoint, config, Some(rank), &weights))?;
         let first = parts.first().map(|first| (first.fingerprint.clone(), first.device())).unwrap_or_default();
@@ -211,11 +216,8 @@ impl CpuBackend {
         if blocks == 0 {
             return Err(LoadError::CacheTooSmall { bytes: config.cache_bytes, block });
         }
-        let check_memory = || match kv::is_to_be_had(blocks * block / part.size) {
-            true => Ok(()),
-            false => Err(LoadError::CacheTooLarge { bytes: config.cache_bytes }),
-        };
-        check_memory()?;
+        let own_bytes = blocks * block / part.size;
+        config.check_memory(own_bytes)?;
         let max_length = model_config.max_positions.min(config.max_length.unwrap_or(usize::MAX));
         let pool = Pool::new(part.threads(config.threads), format!("surprisal-cpu-{}", part.rank))?;
         let lacking = || LoadError::Instructions(config.instructions);
@@ -230,7 +232,7 @@ impl CpuBackend {
         let group = if is_one { String::new() } else { part.suffix() };
         let numerics = format!("{}{}-cpu-{NUMERICS}{group}", weights.name(), compute.activations.suffix());
         // Again, beside the weights: where memory is not promised twice, theirs is gone.
-        check_memory()?;
+        config.check_memory(own_bytes)?;
         let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();
         Ok(Self {
             compute,

@@ -15,10 +15,7 @@ use crate::problem::{self, Failure};
 /// The whole answer: columns `query` (or pair), `position` in the target, `token` and `logprob`, and `rank`, `entropy` and
 /// `subset_logprob` where they were asked for. The schema's metadata has the model, the fingerprint and what the request cost.
 pub(super) fn answer(answer: &LogprobsResponse) -> Result<Response, Failure> {
-    let bytes = encode(answer).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written");
-        problem::internal()
-    })?;
+    let bytes = encode(answer).map_err(problem::unwritable)?;
     Ok(([(header::CONTENT_TYPE, ARROW_STREAM)], bytes).into_response())
 }
 

@@ -72,10 +72,7 @@ pub(super) async fn detokenize(
 
 /// An answer that was written where it was made, off the reactor.
 pub(super) fn json(answer: &impl Serialize) -> Result<Response, Failure> {
-    let bytes = serde_json::to_vec(answer).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written");
-        problem::internal()
-    })?;
+    let bytes = serde_json::to_vec(answer).map_err(problem::unwritable)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }
 

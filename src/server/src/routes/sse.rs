@@ -11,7 +11,7 @@ use super::InFlight;
 use super::choice::end_offset;
 use super::completions::{Asked, head, usage};
 use super::continuation::{Continuation, End, Piece};
-use super::stream::{Held, Lines, respond, send, unwritable};
+use super::stream::{Held, Lines, respond, send};
 use super::work;
 use crate::App;
 use crate::app::TOKEN_BYTES;
@@ -121,7 +121,7 @@ impl Stream<'_> {
 
 fn event(event: &impl Serialize) -> Result<Vec<u8>, Failure> {
     let mut bytes = b"data: ".to_vec();
-    serde_json::to_writer(&mut bytes, event).map_err(|error| unwritable(&error))?;
+    serde_json::to_writer(&mut bytes, event).map_err(problem::unwritable)?;
     bytes.extend_from_slice(b"\n\n");
     Ok(bytes)
 }

@@ -116,14 +116,9 @@ async fn score(app: App, prepared: Prepared, in_flight: Arc<InFlight>, lines: Li
 }
 
 fn line(line: &StreamLine) -> Result<Vec<u8>, Failure> {
-    let mut bytes = serde_json::to_vec(line).map_err(|error| unwritable(&error))?;
+    let mut bytes = serde_json::to_vec(line).map_err(problem::unwritable)?;
     bytes.push(b'\n');
     Ok(bytes)
-}
-
-pub(super) fn unwritable(error: &serde_json::Error) -> Failure {
-    tracing::error!(%error, "an answer could not be written");
-    problem::internal()
 }
 
 /// A client that has gone away is noticed by [`respond`].
