@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use surprisal_bench::MODEL;
-use surprisal_engine::{Choice, Limits, Query, QueryId, Scheduler, SchedulerConfig, ScoreRow, TokenScore};
+use surprisal_engine::{Limits, Query, QueryId, Scheduler, SchedulerConfig, ScoreRow, TokenChoice, TokenScore};
 use surprisal_tests::tiny::random_tokens;
 
 /// 4096 blocks of 32 tokens: a cache of 131,072.
@@ -26,8 +26,8 @@ fn ask(scheduler: &mut Scheduler, queries: &[Query]) {
 
 fn score(row: &ScoreRow) -> TokenScore {
     let token = match row.choice {
-        Choice::Given(token) => token,
-        Choice::Drawn(_) => 0,
+        TokenChoice::Given(token) => token,
+        TokenChoice::Sampled(_) => 0,
     };
     TokenScore { token, logprob: -1.0, position: None }
 }

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, LogprobsResponse, NDJSON, QuerySpec, Text};
-use surprisal_engine::{Events, Generation, ModelCard, Query, ScoreFuture, Scorer, Scores, Stats};
+use surprisal_engine::{Generation, ModelCard, Query, QueryEvents, ScoreFuture, Scorer, Scores, Stats};
 use surprisal_model::{TextTokenizer, Vocabulary};
 use surprisal_server::{App, ServerConfig, router};
 use tower::ServiceExt;
@@ -33,7 +33,7 @@ impl Scorer for Uniform {
         Box::pin(async move { Ok(Scores { logprobs, computed_tokens, ..Scores::default() }) })
     }
 
-    fn generate(&self, _: Query, _: Generation) -> Events {
+    fn generate(&self, _: Query, _: Generation) -> QueryEvents {
         tokio::sync::mpsc::channel(1).1
     }
 

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Precision, Source};
 use surprisal_engine::{
-    BLOCK_TOKENS, Backend, BackendError, Choice, Chunk, Extras, ForwardBatch, Hidden, LoadError, ScoreRow,
+    BLOCK_TOKENS, Backend, BackendError, Chunk, ForwardBatch, Hidden, LoadError, PositionOptions, ScoreRow, TokenChoice,
 };
 use surprisal_model::{Error, LlamaConfig};
 
@@ -118,8 +118,8 @@ fn score<A: Accelerator>(backend: &mut CudaBackend<A>, parts: &[Part<'_>]) -> Re
         let next = rows.clone().map(|row| row + 1).filter(|&next| next < tokens.len());
         batch.scores.extend(next.enumerate().map(|(i, next)| ScoreRow {
             from: Hidden::Row(at + i),
-            choice: Choice::Given(tokens[next]),
-            extras: Extras::default(),
+            choice: TokenChoice::Given(tokens[next]),
+            options: PositionOptions::default(),
         }));
     }
     let mut scores = backend.forward(&batch)?.into_iter().map(|score| score.logprob.to_bits());

@@ -1,8 +1,8 @@
 //! What the end-to-end tests share: random checkpoints, an independent float64 Llama, and a server on a free port.
 
+pub mod faulty;
 pub mod golden;
 pub mod large;
-pub mod mortal;
 pub mod reference;
 pub mod server;
 pub mod tiny;

@@ -16,7 +16,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Gpu, Precision, Product, ROW_TILE, Shim};
 use surprisal_engine::{
-    Engine, Event, Extras, Generation, LoadError, Query, Sampling, SchedulerConfig, Scorer, Scores, Subset, Token,
+    Engine, GeneratedToken, Generation, LoadError, PositionOptions, Query, QueryEvent, Sampling, SchedulerConfig,
+    Scorer, Scores, Subset,
 };
 use surprisal_kernels::cpu::Order;
 use surprisal_model::Checkpoint;
@@ -277,15 +278,15 @@ proptest! {
 }
 
 #[tokio::main]
-async fn write(engine: &Engine, query: &Query, generation: &Generation) -> Vec<Token> {
+async fn write(engine: &Engine, query: &Query, generation: &Generation) -> Vec<GeneratedToken> {
     written(engine, query.clone(), generation.clone()).await
 }
 
-async fn written(engine: &Engine, query: Query, generation: Generation) -> Vec<Token> {
+async fn written(engine: &Engine, query: Query, generation: Generation) -> Vec<GeneratedToken> {
     let mut events = engine.generate(query, generation);
     let mut tokens = Vec::new();
     while let Some(event) = events.recv().await {
-        if let Event::Token(token) = event.unwrap() {
+        if let QueryEvent::Token(token) = event.unwrap() {
             tokens.push(token);
         }
     }
@@ -303,7 +304,7 @@ fn more_of_each_position_is_right_and_changes_no_bits() {
     let plain = Query::new(tokens.clone(), 1);
     let some: Vec<u32> = (0..5000).filter(|id| id % 9 == 4).collect();
     let subset = Some(Arc::new(Subset::new(&some)));
-    let more = Query { extras: Extras { top: 7, rank: true, entropy: true, subset }, ..plain.clone() };
+    let more = Query { options: PositionOptions { top: 7, rank: true, entropy: true, subset }, ..plain.clone() };
     let (plain, more) = (ask(&fresh(), &[plain]).remove(0), ask(&fresh(), &[more]).remove(0));
     assert_eq!(bits(&more), bits(&plain));
     assert!(plain.positions.is_empty() && more.positions.len() == 39);
@@ -338,8 +339,8 @@ fn what_is_written_is_what_would_be_scored() {
     let sampled = Sampling { temperature: 1.0, top_p: 0.9, top_k: 0, seed: 3 };
     for (sampling, token_budget) in [(Sampling::GREEDY, 512), (sampled, 7)] {
         let fresh = || engine(dir.path(), Order::Forward, 16 << 20, SchedulerConfig { token_budget, max_running: 4 });
-        let extras = Extras { top: 1, rank: true, ..Extras::default() };
-        let generation = Generation { max_tokens: 30, sampling, stop: Vec::new(), extras };
+        let options = PositionOptions { top: 1, rank: true, ..PositionOptions::default() };
+        let generation = Generation { max_tokens: 30, sampling, stop: Vec::new(), options };
         let (first, query) = (fresh(), Query::new(prompt.clone(), 1));
         let tokens = write(&first, &query, &generation);
         assert_eq!(tokens.len(), 30);
@@ -348,7 +349,7 @@ fn what_is_written_is_what_would_be_scored() {
         let scored = ask(&fresh(), &[Query::new(whole, 40)]).remove(0);
         assert_eq!(bits(&scored), tokens.iter().map(|token| token.logprob.to_bits()).collect::<Vec<_>>());
         if sampling == Sampling::GREEDY {
-            let best = |token: &Token| token.position.rank == Some(1) && token.position.top[0].0 == token.id;
+            let best = |token: &GeneratedToken| token.position.rank == Some(1) && token.position.top[0].0 == token.id;
             assert!(tokens.iter().all(best));
         } else {
             let other = Generation { sampling: Sampling { seed: 4, ..sampling }, ..generation };
@@ -412,10 +413,14 @@ fn passes_that_come_again_are_replayed() {
 }
 
 #[tokio::main]
-async fn write_all(engine: &Engine, prompts: &[Vec<u32>], lengths: &[usize]) -> Vec<Vec<Token>> {
+async fn write_all(engine: &Engine, prompts: &[Vec<u32>], lengths: &[usize]) -> Vec<Vec<GeneratedToken>> {
     let write = |(prompt, &max_tokens): (&Vec<u32>, &usize)| {
-        let generation =
-            Generation { max_tokens, sampling: Sampling::GREEDY, stop: Vec::new(), extras: Extras::default() };
+        let generation = Generation {
+            max_tokens,
+            sampling: Sampling::GREEDY,
+            stop: Vec::new(),
+            options: PositionOptions::default(),
+        };
         written(engine, Query::new(prompt.clone(), 1), generation)
     };
     join_all(prompts.iter().zip(lengths).map(write)).await

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use surprisal_engine::cuda::{CudaBackend, CudaConfig, Precision, Shim};
 use surprisal_engine::{
-    BackendError, Engine, LoadError, Query, Rebuild, SchedulerConfig, ScoreError, Scorer, ThreadCommunicator,
+    BackendError, BackendFactory, Engine, LoadError, Query, SchedulerConfig, ScoreError, Scorer, ThreadCommunicator,
 };
 use surprisal_kernels::cpu::Order;
 use surprisal_model::Checkpoint;
@@ -128,16 +128,16 @@ async fn a_device_that_is_lost_is_replaced() {
     let first = shim();
     let lost = first.lost();
     let backend = load(one_layer(), first, CONFIG).unwrap();
-    let rebuild: Rebuild<CudaBackend<Shim>> =
+    let rebuild: BackendFactory<CudaBackend<Shim>> =
         Box::new(|| load(one_layer(), shim(), CONFIG).map_err(|error| BackendError(error.to_string())));
     let (fingerprint, device) = (backend.fingerprint().to_owned(), backend.device());
     let engine =
-        Engine::start_lasting("tiny".to_owned(), fingerprint, device, backend, SCHEDULER, Some(rebuild)).unwrap();
+        Engine::start_supervised("tiny".to_owned(), fingerprint, device, backend, SCHEDULER, Some(rebuild)).unwrap();
     let query = Query::new(vec![0, 3, 5, 8], 1);
     let before = engine.score(query.clone()).await.unwrap().logprobs;
     lost.store(true, Ordering::SeqCst);
     let told = engine.score(Query::new(vec![0, 4, 6, 9], 1)).await;
-    assert_eq!(told, Err(ScoreError::Lost("the shim is lost".to_owned())));
+    assert_eq!(told, Err(ScoreError::BackendLost("the shim is lost".to_owned())));
     let back = async {
         while !engine.is_alive() {
             tokio::time::sleep(Duration::from_millis(1)).await;

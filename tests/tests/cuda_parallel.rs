@@ -15,17 +15,17 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Precision, Shim};
 use surprisal_engine::{
-    Backend, BackendError, Communicator, Engine, Event, Extras, Generation, Group, Query, Sampling, SchedulerConfig,
-    ScoreError, Scorer, Scores, Subset, ThreadCommunicator,
+    Backend, BackendError, Communicator, Engine, Generation, Group, PositionOptions, Query, QueryEvent, Sampling,
+    SchedulerConfig, ScoreError, Scorer, Scores, Subset, ThreadCommunicator,
 };
 use surprisal_kernels::cpu::Order;
 use surprisal_model::Checkpoint;
+use surprisal_tests::faulty::Fault;
 use surprisal_tests::golden::{case, fixtures};
-use surprisal_tests::mortal::Fault;
 use surprisal_tests::reference;
 use surprisal_tests::tiny::{TinyLlama, random_tokens};
 
-const ALL: Extras = Extras { top: 5, rank: true, entropy: true, subset: None };
+const ALL: PositionOptions = PositionOptions { top: 5, rank: true, entropy: true, subset: None };
 
 const WHOLE: SchedulerConfig = SchedulerConfig { token_budget: 1 << 10, max_running: 1 };
 
@@ -113,7 +113,7 @@ fn every_fixture_scores_the_same_in_2_and_4_ranks() {
         tokens.truncate(160);
         expected.truncate(159);
         let subset = Some(Arc::new(Subset::new(&[1, 5, 32, 40, 63, 64, 71])));
-        let query = Query { extras: Extras { subset, ..ALL }, ..Query::new(tokens, 1) };
+        let query = Query { options: PositionOptions { subset, ..ALL }, ..Query::new(tokens, 1) };
         let one = ask(&alone(&dir), std::slice::from_ref(&query)).remove(0);
         let alone = differences(&one.logprobs, &expected);
         for ranks in [2, 4] {
@@ -246,7 +246,7 @@ fn what_is_written_is_what_would_be_scored() {
     let prompts: Vec<Vec<u32>> = (0..11).map(|_| random_tokens(&mut rng, model.vocab, 20)).collect();
     let scheduler = SchedulerConfig { token_budget: 512, max_running: 11 };
     let sampling = Sampling { temperature: 1.0, top_p: 0.9, seed: 3, ..Sampling::GREEDY };
-    let generation = Generation { max_tokens: 6, sampling, stop: Vec::new(), extras: Extras::default() };
+    let generation = Generation { max_tokens: 6, sampling, stop: Vec::new(), options: PositionOptions::default() };
     let written = write_all(&group(dir.path(), 3, scheduler), &prompts, &generation);
     let queries: Vec<Query> = prompts
         .iter()
@@ -266,7 +266,7 @@ async fn write_all(engine: &Engine, prompts: &[Vec<u32>], generation: &Generatio
         async move {
             let mut tokens = Vec::new();
             while let Some(event) = events.recv().await {
-                if let Event::Token(token) = event.unwrap() {
+                if let QueryEvent::Token(token) = event.unwrap() {
                     tokens.push((token.id, token.logprob));
                 }
             }
@@ -300,13 +300,17 @@ fn a_rank_that_is_lost_fails_what_was_asked_and_comes_back() {
         let backend = load().unwrap();
         let (name, fingerprint) = ("group".to_owned(), backend.fingerprint().to_owned());
         let engine =
-            Engine::start_lasting(name, fingerprint, String::new(), backend, scheduler, Some(Box::new(load))).unwrap();
+            Engine::start_supervised(name, fingerprint, String::new(), backend, scheduler, Some(Box::new(load)))
+                .unwrap();
         let outcomes = try_all(&engine, &queries);
         let lost = if panics { "rank 1 of 3 died" } else { "rank 1 of 3: rank 1 of 3 is lost" };
-        let lost = ScoreError::Lost(format!("{lost}: the model is loaded anew"));
+        let lost = ScoreError::BackendLost(format!("{lost}: the model is loaded anew"));
         let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
         assert!(failed.contains(&&lost), "{failed:?}");
-        assert!(failed.iter().all(|error| matches!(error, ScoreError::Lost(_) | ScoreError::Stopped)), "{failed:?}");
+        assert!(
+            failed.iter().all(|error| matches!(error, ScoreError::BackendLost(_) | ScoreError::Stopped)),
+            "{failed:?}"
+        );
         while !engine.is_alive() {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }

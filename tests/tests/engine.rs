@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::{
-    CpuBackend, CpuConfig, Engine, Event, Extras, Generation, Query, Sampling, SchedulerConfig, ScoreError, Scorer,
-    Scores, Subset, Token,
+    CpuBackend, CpuConfig, Engine, GeneratedToken, Generation, PositionOptions, Query, QueryEvent, Sampling,
+    SchedulerConfig, ScoreError, Scorer, Scores, Subset,
 };
 use surprisal_model::Checkpoint;
 use surprisal_tests::reference;
@@ -24,7 +24,7 @@ fn engine(dir: &std::path::Path, cache_bytes: usize, scheduler: SchedulerConfig)
 }
 
 #[tokio::main]
-async fn ask(engine: &Engine, queries: &[Query]) -> Vec<Scores> {
+async fn score_all(engine: &Engine, queries: &[Query]) -> Vec<Scores> {
     let answers = join_all(queries.iter().map(|query| engine.score(query.clone()))).await;
     answers.into_iter().map(Result::unwrap).collect()
 }
@@ -35,7 +35,7 @@ fn worst_error(model: &TinyLlama, tokens: usize, seed: u64) -> f64 {
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 100, max_running: 4 });
     let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(seed), model.vocab, tokens);
     let want = reference::logprobs(model, &tensors, &tokens);
-    let got = ask(&engine, &[Query::new(tokens, 1)]);
+    let got = score_all(&engine, &[Query::new(tokens, 1)]);
     assert_eq!(got[0].logprobs.len(), want.len());
     got[0].logprobs.iter().zip(&want).map(|(&got, want)| (f64::from(got) - want).abs()).fold(0.0, f64::max)
 }
@@ -96,33 +96,33 @@ proptest! {
             .iter()
             .map(|query| {
                 let cold = engine(dir.path(), 8 << 20, SchedulerConfig { token_budget: 1 << 20, max_running: 1 });
-                bits(&ask(&cold, std::slice::from_ref(query))[0])
+                bits(&score_all(&cold, std::slice::from_ref(query))[0])
             })
             .collect();
         // A small cache: blocks are evicted while others run, and a second round finds it warm in parts.
         let block = (2 * 2 * 2 * 32 * 32 + 96) * 4;
         let busy = engine(dir.path(), blocks * block, SchedulerConfig { token_budget, max_running: 5 });
         for round in 0..2 {
-            for (i, scores) in ask(&busy, &queries).iter().enumerate() {
+            for (i, scores) in score_all(&busy, &queries).iter().enumerate() {
                 prop_assert_eq!(&bits(scores), &alone[i], "round {}, query {}", round, i);
             }
         }
         for i in (0..queries.len()).rev() {
-            let scores = ask(&busy, &queries[i..=i]);
+            let scores = score_all(&busy, &queries[i..=i]);
             prop_assert_eq!(&bits(&scores[0]), &alone[i], "once more, query {}", i);
         }
     }
 }
 
 #[test]
-fn a_second_asking_computes_nothing() {
+fn a_repeated_query_computes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama { vocab: 300, ..TinyLlama::default() }.write(dir.path(), 3);
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig::default());
     let queries = random_queries(3, 40);
-    let first = ask(&engine, &queries);
+    let first = score_all(&engine, &queries);
     let computed = engine.stats().computed_tokens;
-    let second = ask(&engine, &queries);
+    let second = score_all(&engine, &queries);
     assert!(computed > 0);
     assert_eq!(engine.stats().computed_tokens, computed);
     for (first, second) in first.iter().zip(&second) {
@@ -134,7 +134,7 @@ fn a_second_asking_computes_nothing() {
 /// Alternatives, ranks, entropies and a subset's probability are those of float64, and the log-probabilities beside them have the bits they have
 /// without, cold, and warm where only the context is reused.
 #[test]
-fn what_else_is_told_of_a_place_is_right() {
+fn position_details_match_float64() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     let tensors = model.write(dir.path(), 5);
@@ -142,11 +142,13 @@ fn what_else_is_told_of_a_place_is_right() {
     let tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(5), model.vocab, 150);
     let some: Vec<u32> = (0..300).filter(|id| id % 7 == 3).collect();
     let subset = Some(Arc::new(Subset::new(&some)));
-    let query =
-        Query { extras: Extras { top: 3, rank: true, entropy: true, subset }, ..Query::new(tokens.clone(), 100) };
-    let cold = ask(&engine, std::slice::from_ref(&query)).remove(0);
-    let plain = ask(&engine, &[Query::new(tokens.clone(), 100)]).remove(0);
-    let warm = ask(&engine, std::slice::from_ref(&query)).remove(0);
+    let query = Query {
+        options: PositionOptions { top: 3, rank: true, entropy: true, subset },
+        ..Query::new(tokens.clone(), 100)
+    };
+    let cold = score_all(&engine, std::slice::from_ref(&query)).remove(0);
+    let plain = score_all(&engine, &[Query::new(tokens.clone(), 100)]).remove(0);
+    let warm = score_all(&engine, std::slice::from_ref(&query)).remove(0);
     assert_eq!((bits(&cold), &cold.positions), (bits(&warm), &warm.positions));
     assert_eq!(bits(&cold), bits(&plain));
     assert_eq!((plain.computed_tokens, plain.positions.len()), (0, 0));
@@ -180,37 +182,37 @@ fn subsets_of_all_and_of_one_are_exact() {
     let mut tokens = random_tokens(&mut ChaCha8Rng::seed_from_u64(7), model.vocab, 60);
     let token = tokens[59];
     tokens[20] = token;
-    let asked = |ids: &[u32]| {
-        let extras = Extras { subset: Some(Arc::new(Subset::new(ids))), ..Extras::default() };
-        ask(&engine, &[Query { extras, ..Query::new(tokens.clone(), 1) }]).remove(0)
+    let score_subset = |ids: &[u32]| {
+        let options = PositionOptions { subset: Some(Arc::new(Subset::new(ids))), ..PositionOptions::default() };
+        score_all(&engine, &[Query { options, ..Query::new(tokens.clone(), 1) }]).remove(0)
     };
-    let all = asked(&(0..300).collect::<Vec<_>>());
+    let all = score_subset(&(0..300).collect::<Vec<_>>());
     assert!(all.positions.iter().all(|position| (-1e-6..=0.0).contains(&position.subset.unwrap())), "{all:?}");
-    let one = asked(&[token]);
+    let one = score_subset(&[token]);
     for at in [20, 59] {
         assert_eq!(one.positions[at - 1].subset.unwrap().to_bits(), one.logprobs[at - 1].to_bits());
     }
     assert_eq!(bits(&one), bits(&all));
     for (ids, largest) in [(vec![], None), (vec![3, 300], Some(300))] {
-        let extras = Extras { subset: Some(Arc::new(Subset::new(&ids))), ..Extras::default() };
-        let refused = refusal(&engine, Query { extras, ..Query::new(vec![1, 2], 1) });
-        assert_eq!(refused, ScoreError::Subset { largest, limit: 300 });
+        let options = PositionOptions { subset: Some(Arc::new(Subset::new(&ids))), ..PositionOptions::default() };
+        let error = score_error(&engine, Query { options, ..Query::new(vec![1, 2], 1) });
+        assert_eq!(error, ScoreError::Subset { largest, limit: 300 });
     }
 }
 
 #[tokio::main]
-async fn refusal(engine: &Engine, query: Query) -> ScoreError {
+async fn score_error(engine: &Engine, query: Query) -> ScoreError {
     engine.score(query).await.unwrap_err()
 }
 
 #[tokio::main]
-async fn write(engine: &Engine, query: &Query, generation: &Generation) -> (Scores, Vec<Token>) {
+async fn generate(engine: &Engine, query: &Query, generation: &Generation) -> (Scores, Vec<GeneratedToken>) {
     let mut events = engine.generate(query.clone(), generation.clone());
     let (mut scores, mut tokens) = (Scores::default(), Vec::new());
     while let Some(event) = events.recv().await {
         match event.unwrap() {
-            Event::Scores(known) => scores = known,
-            Event::Token(token) => tokens.push(token),
+            QueryEvent::Scores(known) => scores = known,
+            QueryEvent::Token(token) => tokens.push(token),
         }
     }
     (scores, tokens)
@@ -218,7 +220,7 @@ async fn write(engine: &Engine, query: &Query, generation: &Generation) -> (Scor
 
 /// Greedy continuation is float64's, each drawn token has the bits it has when it is scored, and seeds repeat.
 #[test]
-fn what_is_written_is_what_would_be_scored() {
+fn generated_tokens_have_the_scores_of_given_ones() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     let tensors = model.write(dir.path(), 6);
@@ -227,17 +229,17 @@ fn what_is_written_is_what_would_be_scored() {
     for (sampling, chunks) in [(Sampling::GREEDY, 512), (sampled, 7)] {
         let scheduler = SchedulerConfig { token_budget: chunks, max_running: 4 };
         let fresh = || engine(dir.path(), 64 << 20, scheduler);
-        let extras = Extras { top: 1, ..Extras::default() };
-        let generation = Generation { max_tokens: 60, sampling, stop: Vec::new(), extras };
+        let options = PositionOptions { top: 1, ..PositionOptions::default() };
+        let generation = Generation { max_tokens: 60, sampling, stop: Vec::new(), options };
         let (first, query) = (fresh(), Query::new(prompt.clone(), 1));
-        let (scores, tokens) = write(&first, &query, &generation);
+        let (scores, tokens) = generate(&first, &query, &generation);
         assert_eq!((scores.logprobs.len(), tokens.len()), (39, 60));
-        assert_eq!(write(&first, &query, &generation).1, tokens, "from a warm cache");
+        assert_eq!(generate(&first, &query, &generation).1, tokens, "from a warm cache");
         let whole: Vec<u32> = prompt.iter().copied().chain(tokens.iter().map(|token| token.id)).collect();
-        let scored = ask(&fresh(), &[Query::new(whole.clone(), 1)]).remove(0);
-        let written: Vec<u32> =
+        let scored = score_all(&fresh(), &[Query::new(whole.clone(), 1)]).remove(0);
+        let generated: Vec<u32> =
             scores.logprobs.iter().copied().chain(tokens.iter().map(|token| token.logprob)).map(f32::to_bits).collect();
-        assert_eq!(bits(&scored), written);
+        assert_eq!(bits(&scored), generated);
         if sampling == Sampling::GREEDY {
             for (want, token) in reference::distributions(&model, &tensors, &whole)[39..].iter().zip(&tokens) {
                 let best = (0..model.vocab).max_by(|&a, &b| want[a].total_cmp(&want[b])).unwrap();
@@ -245,7 +247,7 @@ fn what_is_written_is_what_would_be_scored() {
             }
         } else {
             let other = Generation { sampling: Sampling { seed: 4, ..sampling }, ..generation };
-            assert_ne!(write(&first, &query, &other).1, tokens);
+            assert_ne!(generate(&first, &query, &other).1, tokens);
         }
     }
 }
@@ -259,7 +261,7 @@ fn a_dropped_future_cancels_its_query() {
     for query in &queries {
         drop(engine.score(query.clone()));
     }
-    ask(&engine, &queries[..1]);
+    score_all(&engine, &queries[..1]);
     let stats = engine.stats();
     assert!(stats.cancelled_queries > 0, "{stats:?}");
     assert_eq!((stats.waiting_queries, stats.running_queries, stats.active_blocks), (0, 0, 0));
@@ -271,7 +273,7 @@ fn histograms_count_queries_and_passes() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama { vocab: 300, ..TinyLlama::default() }.write(dir.path(), 8);
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 64, max_running: 4 });
-    ask(&engine, &random_queries(8, 30));
+    score_all(&engine, &random_queries(8, 30));
     let stats = engine.stats();
     assert_eq!((stats.queue_seconds.count(), stats.prefill_seconds.count()), (30, 30));
     assert_eq!((stats.pass_tokens.count(), stats.pass_queries.count()), (stats.forward_passes, stats.forward_passes));

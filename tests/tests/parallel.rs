@@ -11,17 +11,17 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::{
-    Activations, Backend, BackendError, CpuBackend, CpuConfig, Engine, Event, Extras, Generation, Query, Sampling,
-    SchedulerConfig, ScoreError, Scorer, Scores, Subset, WeightType,
+    Activations, Backend, BackendError, CpuBackend, CpuConfig, Engine, Generation, PositionOptions, Query, QueryEvent,
+    Sampling, SchedulerConfig, ScoreError, Scorer, Scores, Subset, WeightType,
 };
 use surprisal_model::Checkpoint;
+use surprisal_tests::faulty::Fault;
 use surprisal_tests::golden::{case, fixtures};
 use surprisal_tests::large::{self, Layout};
-use surprisal_tests::mortal::Fault;
 use surprisal_tests::reference;
 use surprisal_tests::tiny::{TinyLlama, random_tokens};
 
-const ALL: Extras = Extras { top: 5, rank: true, entropy: true, subset: None };
+const ALL: PositionOptions = PositionOptions { top: 5, rank: true, entropy: true, subset: None };
 
 fn config() -> CpuConfig {
     CpuConfig { cache_bytes: 64 << 20, threads: 2, ..CpuConfig::default() }
@@ -56,7 +56,7 @@ fn every_fixture_has_one_ranks_bits_in_2_4_and_8() {
     for dir in fixtures() {
         let (tokens, expected) = case(&dir);
         let subset = Some(Arc::new(Subset::new(&[1, 5, 32, 40, 63, 64, 71])));
-        let query = Query { extras: Extras { subset, ..ALL }, ..Query::new(tokens, 1) };
+        let query = Query { options: PositionOptions { subset, ..ALL }, ..Query::new(tokens, 1) };
         let want = ask(&alone(&dir), std::slice::from_ref(&query)).remove(0);
         for ranks in [2, 4, 8] {
             let got = ask(&group(&dir, ranks, SchedulerConfig::default()), std::slice::from_ref(&query)).remove(0);
@@ -137,7 +137,7 @@ fn what_is_written_is_what_would_be_scored() {
     model.write(dir.path(), 5);
     let prompt = random_tokens(&mut ChaCha8Rng::seed_from_u64(2), model.vocab, 20);
     let sampling = Sampling { temperature: 1.0, top_p: 0.9, seed: 11, ..Sampling::GREEDY };
-    let generation = Generation { max_tokens: 30, sampling, stop: Vec::new(), extras: Extras::default() };
+    let generation = Generation { max_tokens: 30, sampling, stop: Vec::new(), options: PositionOptions::default() };
     let written = |engine: &Engine| write(engine, &Query::new(prompt.clone(), 1), generation.clone());
     let (three, one) = (group(dir.path(), 3, SchedulerConfig::default()), alone(dir.path()));
     let (tokens, logprobs): (Vec<u32>, Vec<f32>) = written(&three).into_iter().unzip();
@@ -154,7 +154,7 @@ async fn write(engine: &Engine, query: &Query, generation: Generation) -> Vec<(u
     let mut events = engine.generate(query.clone(), generation);
     let mut tokens = Vec::new();
     while let Some(event) = events.recv().await {
-        if let Event::Token(token) = event.unwrap() {
+        if let QueryEvent::Token(token) = event.unwrap() {
             tokens.push((token.id, token.logprob));
         }
     }
@@ -180,12 +180,16 @@ fn a_rank_that_dies_fails_what_was_asked_and_comes_back() {
         let scheduler = SchedulerConfig { token_budget: 64, max_running: 2 };
         let (name, fingerprint) = ("group".to_owned(), backend.fingerprint().to_owned());
         let engine =
-            Engine::start_lasting(name, fingerprint, String::new(), backend, scheduler, Some(Box::new(load))).unwrap();
+            Engine::start_supervised(name, fingerprint, String::new(), backend, scheduler, Some(Box::new(load)))
+                .unwrap();
         let outcomes = try_all(&engine, &queries);
-        let lost = ScoreError::Lost("rank 1 of 3 died: the model is loaded anew".to_owned());
+        let lost = ScoreError::BackendLost("rank 1 of 3 died: the model is loaded anew".to_owned());
         let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
         assert!(failed.contains(&&lost), "{failed:?}");
-        assert!(failed.iter().all(|error| matches!(error, ScoreError::Lost(_) | ScoreError::Stopped)), "{failed:?}");
+        assert!(
+            failed.iter().all(|error| matches!(error, ScoreError::BackendLost(_) | ScoreError::Stopped)),
+            "{failed:?}"
+        );
         while !engine.is_alive() {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }

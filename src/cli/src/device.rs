@@ -47,7 +47,7 @@ fn lasting<B: Backend>(
     let (fingerprint, device, backend) = load(checkpoint)?;
     let rebuild = anew(open, fingerprint.clone(), load);
     let (name, scheduler) = (settings.model.clone(), settings.scheduler());
-    Ok(Engine::start_lasting(name, fingerprint, device, backend, scheduler, Some(Box::new(rebuild)))?)
+    Ok(Engine::start_supervised(name, fingerprint, device, backend, scheduler, Some(Box::new(rebuild)))?)
 }
 
 /// Loads the model anew; a folder that has another model by now is refused.

@@ -1,11 +1,11 @@
-//! The `Backend` trait: what the scheduler asks of a device, and the batch it hands over.
+//! The `Backend` trait: a device that runs the model, and the batch that the scheduler gives it.
 
 use std::ops::Range;
 
-use crate::draw::Draw;
-use crate::scorer::{Extras, Position};
+use crate::sampling::Sample;
+use crate::scorer::{PositionDetails, PositionOptions};
 
-/// Tokens a KV block holds, on every backend: prefixes are shared, and attention is split, at multiples of it.
+/// Tokens in a KV block, on every backend: prefixes are shared, and attention is split, at multiples of it.
 pub const BLOCK_TOKENS: usize = 32;
 
 /// Index of a KV block in the backend's cache.
@@ -14,19 +14,19 @@ pub type BlockId = u32;
 /// One forward pass: some tokens of some sequences, and which log-probabilities to return.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ForwardBatch {
-    /// Done first: keys and values copied between blocks.
+    /// Keys and values to copy between blocks, before anything else.
     pub copies: Vec<BlockCopy>,
     /// The tokens of all chunks, one after the other; a row is an index into them.
     pub tokens: Vec<u32>,
     /// Which rows belong to which sequence.
     pub chunks: Vec<Chunk>,
-    /// Rows whose final hidden state (after the last norm) is stored with a block.
-    pub keep: Vec<(usize, BlockId)>,
-    /// The log-probabilities to return, and the tokens to draw.
+    /// Rows whose final hidden state (after the last norm) the backend stores with a block.
+    pub store_hidden: Vec<(usize, BlockId)>,
+    /// The log-probabilities to return, and the tokens to sample.
     pub scores: Vec<ScoreRow>,
 }
 
-/// Copies the keys and values of a block's first `tokens` tokens, and its hidden state, into another block.
+/// A copy of the keys and values of a block's first `tokens` tokens, and of its hidden state, into another block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockCopy {
     /// Source.
@@ -48,38 +48,38 @@ pub struct Chunk {
     pub blocks: Vec<BlockId>,
 }
 
-/// One log-probability to return: of a token after a hidden state.
+/// One log-probability to return: that of a token after a hidden state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreRow {
     /// The hidden state that predicts the token.
     pub from: Hidden,
     /// Which token.
-    pub choice: Choice,
+    pub choice: TokenChoice,
     /// What else to return.
-    pub extras: Extras,
+    pub options: PositionOptions,
 }
 
-/// The token that a [`ScoreRow`] is about.
+/// The token of a [`ScoreRow`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Choice {
-    /// This one.
+pub enum TokenChoice {
+    /// A given token.
     Given(u32),
-    /// One drawn from the row's distribution.
-    Drawn(Draw),
+    /// A token sampled from the row's distribution.
+    Sampled(Sample),
 }
 
-/// What a backend returns for a [`ScoreRow`].
+/// The result of a [`ScoreRow`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenScore {
-    /// The token: the one given, or the one drawn.
+    /// The given or sampled token.
     pub token: u32,
     /// Its log-probability in nats.
     pub logprob: f32,
-    /// What [`ScoreRow::extras`] asked for; `None` where it is empty.
-    pub position: Option<Box<Position>>,
+    /// The details that [`ScoreRow::options`] asks for; `None` if it is empty.
+    pub position: Option<Box<PositionDetails>>,
 }
 
-/// Where a hidden state is.
+/// The location of a hidden state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
     /// A row of this batch.
@@ -88,7 +88,7 @@ pub enum Hidden {
     Block(BlockId),
 }
 
-/// What a backend can hold.
+/// The sizes that a backend supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Number of token ids.
@@ -99,22 +99,32 @@ pub struct Limits {
     pub blocks: usize,
 }
 
-/// A backend could not run a batch.
+impl Limits {
+    /// Returns the longest query that fits, in tokens: what the model takes, or what the cache holds, and one more,
+    /// because the last token needs no block.
+    pub fn max_query_length(&self) -> usize {
+        self.max_length.min(self.blocks * BLOCK_TOKENS + 1)
+    }
+}
+
+/// The reason why a backend could not run a batch.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct BackendError(pub String);
 
 /// A device that runs the model.
 ///
-/// The promise every backend keeps: what is returned depends on the tokens before it alone (and, if it is drawn, on its
-/// [`Draw`]), to the last bit, not on what else is in the batch, how a sequence was cut into chunks, or which of its blocks
-/// were computed earlier. A log-probability is the same whether or not its token was drawn or more was asked.
+/// Every backend guarantees that a result depends on the tokens before it alone (and, for a sampled token, on its
+/// [`Sample`]), to the last bit: not on the rest of the batch, on how a sequence was cut into chunks, or on which of
+/// its blocks were computed earlier. A log-probability is the same whether its token was given or sampled, and whatever
+/// the options.
 pub trait Backend: Send + 'static {
-    /// What fits.
+    /// Returns the sizes that fit.
     fn limits(&self) -> Limits;
-    /// Runs a batch; returns one score for each of `batch.scores`, in order.
+    /// Runs a batch and returns one score for each of `batch.scores`, in order.
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError>;
-    /// Whether another batch can succeed, asked after one failed or panicked. If not, the engine makes the backend anew.
+    /// Returns whether another batch can succeed. The engine calls it after a batch failed or panicked, and replaces a
+    /// backend that returns false.
     fn is_usable(&self) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! Faults injected into the backend: what they take with them, and how the engine comes back.
+//! Faults injected into the backend: which queries fail, and how the engine recovers.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,27 +7,28 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use surprisal_engine::{
-    Backend, BackendError, Choice, Engine, Event, Extras, ForwardBatch, Generation, Limits, Query, Rebuild, Sampling,
-    SchedulerConfig, ScoreError, Scorer, TokenScore,
+    Backend, BackendError, BackendFactory, Engine, ForwardBatch, Generation, Limits, PositionOptions, Query,
+    QueryEvent, Sampling, SchedulerConfig, ScoreError, Scorer, TokenChoice, TokenScore,
 };
 
 /// A forward pass with this token panics.
 const PANICS: u32 = 7;
-/// One with this token fails, and then the backend says it is of no more use.
+/// A forward pass with this token fails, and then the backend is unusable.
 const BREAKS: u32 = 8;
-/// One with this token fails, and then the engine's own thread panics.
+/// A forward pass with this token fails, and then the engine's own thread panics.
 const KILLS: u32 = 9;
 
-/// Every token has the log-probability -1, and 1 is drawn.
-struct Fragile {
+/// A backend that fails on demand. Every token has the log-probability -1, and it samples token 1.
+struct FragileBackend {
+    /// The largest token of the last forward pass.
     last: u32,
     blocks: usize,
 }
 
-/// The first one, and usually the next.
-const NEW: Fragile = Fragile { last: 0, blocks: 20 };
+/// The first backend, and usually the next.
+const NEW: FragileBackend = FragileBackend { last: 0, blocks: 20 };
 
-impl Backend for Fragile {
+impl Backend for FragileBackend {
     fn limits(&self) -> Limits {
         Limits { vocab_size: 10, max_length: 100, blocks: self.blocks }
     }
@@ -39,7 +40,7 @@ impl Backend for Fragile {
             BREAKS | KILLS => return Err(BackendError("the device is gone".to_owned())),
             _ => {}
         }
-        let token = |choice| if let Choice::Given(token) = choice { token } else { 1 };
+        let token = |choice| if let TokenChoice::Given(token) = choice { token } else { 1 };
         Ok(batch.scores.iter().map(|s| TokenScore { token: token(s.choice), logprob: -1.0, position: None }).collect())
     }
 
@@ -49,10 +50,10 @@ impl Backend for Fragile {
     }
 }
 
-fn engine(rebuild: Option<Rebuild<Fragile>>) -> Engine {
+fn engine(factory: Option<BackendFactory<FragileBackend>>) -> Engine {
     let config = SchedulerConfig { token_budget: 64, max_running: 8 };
-    let words = || "fragile".to_owned();
-    Engine::start_lasting(words(), words(), words(), NEW, config, rebuild).unwrap()
+    let text = || "fragile".to_owned();
+    Engine::start_supervised(text(), text(), text(), NEW, config, factory).unwrap()
 }
 
 fn query(token: u32) -> Query {
@@ -65,37 +66,37 @@ async fn score_more_than_is_cached(engine: &Engine) {
     }
 }
 
-async fn until_it_lives(engine: &Engine) {
-    let back = async {
+async fn wait_until_alive(engine: &Engine) {
+    let alive = async {
         while !engine.is_alive() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), alive).await.unwrap();
 }
 
-fn write_forever() -> Generation {
-    Generation { max_tokens: 90, sampling: Sampling::GREEDY, stop: Vec::new(), extras: Extras::default() }
+fn long_generation() -> Generation {
+    Generation { max_tokens: 90, sampling: Sampling::GREEDY, stop: Vec::new(), options: PositionOptions::default() }
 }
 
 #[tokio::test]
 async fn a_panic_fails_its_own_query_alone() {
     let engine = engine(None);
-    let mut written = engine.generate(Query::new(vec![1], 1), write_forever());
-    let asked: Vec<_> = (0..6).map(|n| engine.score(query(if n == 3 { PANICS } else { n }))).collect();
-    for (n, answer) in asked.into_iter().enumerate() {
+    let mut events = engine.generate(Query::new(vec![1], 1), long_generation());
+    let answers: Vec<_> = (0..6).map(|n| engine.score(query(if n == 3 { PANICS } else { n }))).collect();
+    for (n, answer) in answers.into_iter().enumerate() {
         match (n, answer.await) {
             (3, Err(ScoreError::Backend(_))) => {}
             (3, other) => panic!("the culprit is answered {other:?}"),
             (_, scores) => assert_eq!(scores.unwrap().logprobs, [-1.0; 3]),
         }
     }
-    let mut events = 0;
-    while let Some(event) = written.recv().await {
+    let mut count = 0;
+    while let Some(event) = events.recv().await {
         event.unwrap();
-        events += 1;
+        count += 1;
     }
-    assert_eq!(events, 91, "its scores, and each token once");
+    assert_eq!(count, 91, "its scores, and each token once");
     let stats = engine.stats();
     assert!(engine.is_alive());
     assert_eq!((stats.restarts, stats.running_queries, stats.active_blocks), (0, 0, 0));
@@ -104,38 +105,38 @@ async fn a_panic_fails_its_own_query_alone() {
 #[tokio::test]
 async fn a_dead_engine_says_so_and_comes_back() {
     for fault in [BREAKS, KILLS] {
-        let built = Arc::new(AtomicU32::new(0));
-        let (hold, held) = std::sync::mpsc::channel::<()>();
-        let count = Arc::clone(&built);
-        let rebuild: Rebuild<Fragile> = Box::new(move || {
-            held.recv_timeout(Duration::from_secs(20)).map_err(|error| BackendError(error.to_string()))?;
+        let reloads = Arc::new(AtomicU32::new(0));
+        let (allow_reload, reload_allowed) = std::sync::mpsc::channel::<()>();
+        let count = Arc::clone(&reloads);
+        let factory: BackendFactory<FragileBackend> = Box::new(move || {
+            reload_allowed.recv_timeout(Duration::from_secs(20)).map_err(|error| BackendError(error.to_string()))?;
             count.fetch_add(1, Ordering::SeqCst);
             Ok(NEW)
         });
-        let engine = engine(Some(rebuild));
+        let engine = engine(Some(factory));
         score_more_than_is_cached(&engine).await;
         assert_eq!(engine.score(query(2)).await.unwrap().logprobs.len(), 3);
         assert!(engine.is_alive());
         let evicted = engine.stats().evicted_blocks;
         assert!(evicted > 0);
-        // A query in flight, and one that is being written, are told when the engine dies.
-        let mut written = engine.generate(Query::new(vec![fault, 1], 2), write_forever());
+        // A query in flight and one that is being generated fail when the engine dies.
+        let mut events = engine.generate(Query::new(vec![fault, 1], 2), long_generation());
         let scored = engine.score(query(fault));
-        // Whether it arrives before the engine dies is a matter of time; a backend that breaks has told those in flight why.
-        let told = scored.await.unwrap_err();
-        let why = ScoreError::Lost("the device is gone".to_owned());
-        assert!(told == ScoreError::Stopped || fault == BREAKS && told == why, "{told:?}");
-        while let Some(event) = written.recv().await {
-            assert!(!matches!(event, Ok(Event::Token(_))), "{event:?}");
+        // The query may arrive after the engine has died; if not, and the backend broke, the error says why.
+        let error = scored.await.unwrap_err();
+        let lost = ScoreError::BackendLost("the device is gone".to_owned());
+        assert!(error == ScoreError::Stopped || fault == BREAKS && error == lost, "{error:?}");
+        while let Some(event) = events.recv().await {
+            assert!(!matches!(event, Ok(QueryEvent::Token(_))), "{event:?}");
         }
         assert!(!engine.is_alive());
         assert_eq!(engine.score(query(2)).await, Err(ScoreError::Stopped), "while it is dead it refuses at once");
-        assert_eq!(engine.generate(query(2), write_forever()).recv().await, Some(Err(ScoreError::Stopped)));
+        assert_eq!(engine.generate(query(2), long_generation()).recv().await, Some(Err(ScoreError::Stopped)));
         assert_eq!((engine.stats().running_queries, engine.stats().active_blocks), (0, 0));
-        hold.send(()).unwrap();
-        until_it_lives(&engine).await;
+        allow_reload.send(()).unwrap();
+        wait_until_alive(&engine).await;
         assert_eq!(engine.score(query(2)).await.unwrap().logprobs, [-1.0; 3]);
-        assert_eq!((built.load(Ordering::SeqCst), engine.stats().restarts), (1, 1));
+        assert_eq!((reloads.load(Ordering::SeqCst), engine.stats().restarts), (1, 1));
         assert_eq!(engine.stats().evicted_blocks, evicted, "what was evicted stays evicted");
     }
 }
@@ -143,9 +144,9 @@ async fn a_dead_engine_says_so_and_comes_back() {
 /// As a GPU's, part of whose memory is another's by then.
 #[tokio::test]
 async fn the_next_backend_may_have_fewer_blocks() {
-    let engine = engine(Some(Box::new(|| Ok(Fragile { blocks: 5, ..NEW }))));
+    let engine = engine(Some(Box::new(|| Ok(FragileBackend { blocks: 5, ..NEW }))));
     assert!(engine.score(query(BREAKS)).await.is_err());
-    until_it_lives(&engine).await;
+    wait_until_alive(&engine).await;
     score_more_than_is_cached(&engine).await;
     assert_eq!((engine.stats().total_blocks, engine.stats().restarts), (5, 1));
 }

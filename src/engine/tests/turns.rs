@@ -1,5 +1,5 @@
-//! Whose turn it is: priorities, clients, and that nothing waits for ever. That turns change no answer is tested with all
-//! else that must not, in `scheduler.rs`.
+//! Which query is next: priorities, fairness between clients, and no starvation. `scheduler/scoring.rs` tests that the
+//! order changes no answer.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use surprisal_engine::{
-    Choice, Extras, Generation, Limits, Query, QueryId, Sampling, Scheduler, SchedulerConfig, TokenScore, Turn,
+    Generation, Limits, PositionOptions, Query, QueryId, Sampling, Scheduler, SchedulerConfig, SchedulingParams,
+    TokenChoice, TokenScore,
 };
 
 /// Tokens of each query, but for those that are long.
@@ -21,21 +22,21 @@ fn scheduler(token_budget: usize, max_running: usize) -> Scheduler {
 /// A query that shares nothing with another one.
 fn query(id: QueryId, length: usize, priority: i32, client: u64) -> Query {
     let tokens = (0..length as u32).map(|i| id as u32 * 4096 + i).collect();
-    Query { turn: Turn { priority, client }, ..Query::new(tokens, length - 1) }
+    Query { scheduling: SchedulingParams { priority, client }, ..Query::new(tokens, length - 1) }
 }
 
-/// One forward pass; returns who was answered.
+/// Runs one forward pass; returns the queries that were answered.
 fn pass(scheduler: &mut Scheduler) -> Vec<QueryId> {
     let step = scheduler.next_batch();
     let scores = step.batch.scores.iter().map(|score| match score.choice {
-        Choice::Given(token) => TokenScore { token, logprob: -1.0, position: None },
-        Choice::Drawn(_) => TokenScore { token: 7, logprob: -1.0, position: None },
+        TokenChoice::Given(token) => TokenScore { token, logprob: -1.0, position: None },
+        TokenChoice::Sampled(_) => TokenScore { token: 7, logprob: -1.0, position: None },
     });
     let scores = scores.collect();
     scheduler.complete(step, Ok(scores)).into_iter().map(|(id, event)| (event.unwrap(), id).1).collect()
 }
 
-/// Passes until nothing is left; returns who was answered, in order.
+/// Runs passes until nothing is left; returns the queries that were answered, in order.
 fn drain(scheduler: &mut Scheduler) -> Vec<QueryId> {
     let mut answered = Vec::new();
     while !scheduler.is_idle() {
@@ -44,7 +45,7 @@ fn drain(scheduler: &mut Scheduler) -> Vec<QueryId> {
     answered
 }
 
-/// The order in which queries are answered that are asked at once.
+/// Returns the order in which queries are answered that are submitted at once.
 fn order(turns: &[(i32, u64)]) -> Vec<QueryId> {
     let mut scheduler = scheduler(LENGTH, 1);
     for (id, &(priority, client)) in (0..).zip(turns) {
@@ -54,7 +55,7 @@ fn order(turns: &[(i32, u64)]) -> Vec<QueryId> {
 }
 
 proptest! {
-    /// A client's queries of one priority are answered in the order asked, and each query once.
+    /// A client's queries of one priority are answered in the order of submission, and each query once.
     #[test]
     fn a_client_keeps_its_order(turns in proptest::collection::vec((-2i32..3, 0u64..4), 1..80)) {
         let answered = order(&turns);
@@ -69,7 +70,7 @@ proptest! {
         }
     }
 
-    /// The smaller a priority, the sooner, whoever asks.
+    /// Smaller priorities are answered sooner, whichever the client.
     #[test]
     fn the_more_urgent_go_first(turns in proptest::collection::vec((any::<i32>(), 0u64..4), 1..16)) {
         let answered = order(&turns);
@@ -77,21 +78,23 @@ proptest! {
         prop_assert!(priorities.is_sorted(), "{priorities:?}");
     }
 
-    /// What is cancelled is not charged: all others, asked before or after, are answered as if it had never been asked.
+    /// Cancelled queries are refunded: all others, submitted before or after, are answered as if they had never been
+    /// submitted.
     #[test]
-    fn the_cancelled_hold_up_nobody(
-        asked in proptest::collection::vec((-1i32..2, 0u64..3, 2usize..100, any::<bool>()), 1..60),
+    fn cancelled_queries_are_refunded(
+        queries in proptest::collection::vec((-1i32..2, 0u64..3, 2usize..100, any::<bool>()), 1..60),
     ) {
-        let order = |cancels: bool| {
+        let order = |with_cancelled: bool| {
             let mut scheduler = scheduler(LENGTH, 1);
-            let asked = (0..).zip(&asked);
-            for (id, &(priority, client, length, is_gone)) in asked.clone() {
-                if cancels || !is_gone {
+            let submissions = (0..).zip(&queries);
+            for (id, &(priority, client, length, is_cancelled)) in submissions.clone() {
+                if with_cancelled || !is_cancelled {
                     scheduler.submit(id, query(id, length, priority, client)).unwrap();
                 }
             }
-            let gone: Vec<QueryId> = asked.filter(|(_, (.., is_gone))| *is_gone).map(|(id, _)| id).collect();
-            scheduler.cancel(&gone);
+            let cancelled = submissions.filter(|(_, (.., is_cancelled))| *is_cancelled);
+            let cancelled: Vec<QueryId> = cancelled.map(|(id, _)| id).collect();
+            scheduler.cancel(&cancelled);
             for client in 0..4 {
                 scheduler.submit(1000 + client, query(1000 + client, LENGTH, 0, client)).unwrap();
             }
@@ -132,20 +135,21 @@ fn clients_take_turns() {
     }
 }
 
-/// A client is charged for what it drew, not for what it might have drawn, whether its texts end by themselves or are cut off.
+/// A client is charged for the tokens that were sampled, not for those that might have been, whether its texts end by
+/// themselves or are cancelled.
 #[test]
-fn what_was_not_drawn_is_not_charged() {
-    let cut_off = |scheduler: &mut Scheduler, id| scheduler.cancel(&[id]);
+fn tokens_that_were_not_sampled_are_refunded() {
+    let cancelled = |scheduler: &mut Scheduler, id| scheduler.cancel(&[id]);
     let ended = |_: &mut Scheduler, _| 0;
-    for (stop, end) in [(vec![], cut_off as fn(&mut Scheduler, QueryId) -> usize), (vec![7], ended)] {
+    for (stop, end) in [(vec![], cancelled as fn(&mut Scheduler, QueryId) -> usize), (vec![7], ended)] {
         let mut scheduler = scheduler(2 * LENGTH, 2);
         for id in 0..60 {
             scheduler.submit(id, query(id, LENGTH, 0, 0)).unwrap();
         }
         let mut answered = Vec::new();
         for id in 100..110 {
-            let (sampling, extras) = (Sampling::GREEDY, Extras::default());
-            let generation = Generation { max_tokens: 1000, sampling, stop: stop.clone(), extras };
+            let (sampling, options) = (Sampling::GREEDY, PositionOptions::default());
+            let generation = Generation { max_tokens: 1000, sampling, stop: stop.clone(), options };
             scheduler.submit_generation(id, query(id, LENGTH, 0, 1), generation).unwrap();
             let before = answered.len();
             while !answered.contains(&id) {
@@ -172,10 +176,10 @@ fn an_overdue_query_holds_up_no_newcomer() {
     assert!(at(100) < at(43), "before the others' second queries: {answered:?}");
 }
 
-/// Tokens that begin as others' do, and go on in their own way.
-fn shared(id: QueryId, common: u32, own: u32, score_from: usize) -> Query {
-    let tokens = (0..common).chain((0..own).map(|i| id as u32 * 4096 + i)).collect();
-    Query { turn: Turn { priority: 0, client: id }, ..Query::new(tokens, score_from) }
+/// A query that begins with the same `common` tokens as others and continues with `tail` tokens of its own.
+fn shared(id: QueryId, common: u32, tail: u32, score_from: usize) -> Query {
+    let tokens = (0..common).chain((0..tail).map(|i| id as u32 * 4096 + i)).collect();
+    Query { scheduling: SchedulingParams { priority: 0, client: id }, ..Query::new(tokens, score_from) }
 }
 
 /// A document is scored while ever more queries have it for their context: they do not learn its log-probabilities.
@@ -197,8 +201,8 @@ fn an_overdue_query_does_not_wait_again_and_again() {
     let mut scheduler = scheduler(LENGTH, 8);
     scheduler.submit(0, shared(0, 19, 181, 1)).unwrap();
     pass(&mut scheduler);
-    let urgent = Turn { priority: -1, client: 100 };
-    scheduler.submit(100, Query { turn: urgent, ..shared(100, 19, 1, 1) }).unwrap();
+    let urgent = SchedulingParams { priority: -1, client: 100 };
+    scheduler.submit(100, Query { scheduling: urgent, ..shared(100, 19, 1, 1) }).unwrap();
     for id in 1.. {
         scheduler.submit(id, shared(id, 19, 181, 1)).unwrap();
         if pass(&mut scheduler).contains(&100) {

@@ -34,9 +34,9 @@ pub enum LoadError {
     /// The quantisation has no such name, or the model is quantised already.
     #[error("isq is {0:?}; {1}")]
     Isq(String, String),
-    /// mistralrs refused the model.
+    /// mistralrs rejected the model.
     #[error("mistralrs cannot load {path}: {reason}")]
-    Refused {
+    Rejected {
         /// The folder or file.
         path: PathBuf,
         /// What it said.
@@ -55,10 +55,10 @@ impl Source {
         if self.is_gguf() { self.path.parent().unwrap_or(Path::new("")) } else { &self.path }
     }
 
-    /// The first line of a reason: the others are a backtrace, where the environment asks for one.
-    pub(crate) fn refused(&self, reason: impl Display) -> LoadError {
+    /// Makes an error of the first line of a reason: the others are a backtrace, where the environment asks for one.
+    pub(crate) fn rejected(&self, reason: impl Display) -> LoadError {
         let reason = reason.to_string().lines().next().unwrap_or_default().to_owned();
-        LoadError::Refused { path: self.path.clone(), reason }
+        LoadError::Rejected { path: self.path.clone(), reason }
     }
 
     /// Beyond the sliding window of config.json mistralrs' numbers are wrong (by nats, on the CPU), so no sequence may be longer.
@@ -68,7 +68,7 @@ impl Source {
         }
         let path = self.path.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|source| LoadError::Io { path, source })?;
-        let config: Value = serde_json::from_str(&text).map_err(|error| self.refused(error))?;
+        let config: Value = serde_json::from_str(&text).map_err(|error| self.rejected(error))?;
         let off = config.get("use_sliding_window") == Some(&Value::Bool(false));
         let window = config.get("sliding_window").and_then(Value::as_u64).filter(|_| !off);
         Ok(window.and_then(|window| usize::try_from(window).ok()))
@@ -79,7 +79,7 @@ impl Source {
         match (self.is_gguf(), &self.isq) {
             (true, Some(isq)) => Err(LoadError::Isq(isq.clone(), "a GGUF file is quantised already".to_owned())),
             (true, None) => self.load_gguf().await,
-            (false, _) => self.builder()?.build().await.map_err(|error| self.refused(error)),
+            (false, _) => self.builder()?.build().await.map_err(|error| self.rejected(error)),
         }
     }
 
@@ -111,9 +111,9 @@ impl Source {
                 None,
                 None,
             )
-            .map_err(|error| self.refused(error))?;
-        let one = SchedulerConfig::DefaultScheduler { method: DefaultSchedulerMethod::Fixed(NonZeroUsize::MIN) };
-        let engine = MistralRsBuilder::new(pipeline, one, false, None).with_no_prefix_cache(true).build().await;
+            .map_err(|error| self.rejected(error))?;
+        let scheduler = SchedulerConfig::DefaultScheduler { method: DefaultSchedulerMethod::Fixed(NonZeroUsize::MIN) };
+        let engine = MistralRsBuilder::new(pipeline, scheduler, false, None).with_no_prefix_cache(true).build().await;
         Ok(Model::new(engine))
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mistralrs::{Constraint, Model, NormalRequest, Request, RequestMessage, ResponseOk, SamplingParams, Tensor};
-use surprisal_engine::{Events, Generation, ModelCard, Query, ScoreError, ScoreFuture, Scorer, Scores, Stats};
+use surprisal_engine::{Generation, ModelCard, Query, QueryEvents, ScoreError, ScoreFuture, Scorer, Scores, Stats};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::load::{LoadError, Source};
@@ -22,7 +22,8 @@ pub struct MistralScorer {
 
 struct Engine {
     model: Model,
-    one: Semaphore,
+    /// One permit: mistralrs computes one sequence at a time.
+    slot: Semaphore,
     counts: Counts,
 }
 
@@ -50,13 +51,13 @@ impl MistralScorer {
             (None, false) => "f32".to_owned(),
         };
         let window = source.window()?;
-        let engine = Engine { model: source.load().await?, one: Semaphore::new(1), counts: Counts::default() };
-        let (vocab_size, own_length) = engine.shape().await.map_err(|reason| source.refused(reason))?;
+        let engine = Engine { model: source.load().await?, slot: Semaphore::new(1), counts: Counts::default() };
+        let (vocab_size, model_length) = engine.shape().await.map_err(|reason| source.rejected(reason))?;
         let card = ModelCard {
             id,
             fingerprint: format!("{}-{kind}-mistralrs-0.8.1", source.hash()?),
             vocab_size,
-            max_length: [max_length, window].into_iter().flatten().fold(own_length, usize::min),
+            max_length: [max_length, window].into_iter().flatten().fold(model_length, usize::min),
             device: "cpu, mistralrs".to_owned(),
         };
         Ok(Self { engine: Arc::new(engine), card })
@@ -65,7 +66,7 @@ impl MistralScorer {
     fn check(&self, query: &Query) -> Result<(), ScoreError> {
         let (len, limit) = (query.tokens.len(), self.card.max_length);
         if query.score_from == 0 {
-            return Err(ScoreError::NothingGiven(0));
+            return Err(ScoreError::NoContext(0));
         }
         if query.score_from >= len {
             return Err(ScoreError::NothingToScore { score_from: query.score_from, len });
@@ -73,7 +74,7 @@ impl MistralScorer {
         if len > limit {
             return Err(ScoreError::TooLong { len, limit });
         }
-        if !query.extras.is_empty() {
+        if !query.options.is_empty() {
             return Err(ScoreError::Unsupported("tell of alternatives, ranks, entropies or subsets"));
         }
         match query.tokens.iter().position(|&token| token as usize >= self.card.vocab_size) {
@@ -87,14 +88,18 @@ impl MistralScorer {
     }
 }
 
-/// Counts a query that nobody waits for any more.
-struct Waiting(Arc<Engine>, bool);
+/// A query that waits for its turn. When dropped, it counts as cancelled unless it has started.
+struct WaitingQuery {
+    engine: Arc<Engine>,
+    started: bool,
+}
 
-impl Drop for Waiting {
+impl Drop for WaitingQuery {
     fn drop(&mut self) {
-        self.0.counts.waiting.fetch_sub(1, Ordering::Relaxed);
-        if !self.1 {
-            self.0.counts.cancelled.fetch_add(1, Ordering::Relaxed);
+        let counts = &self.engine.counts;
+        counts.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.started {
+            counts.cancelled.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -105,24 +110,24 @@ impl Scorer for MistralScorer {
             self.check(&query)?;
             let engine = self.engine.clone();
             engine.counts.waiting.fetch_add(1, Ordering::Relaxed);
-            let mut waiting = Waiting(engine.clone(), false);
-            let permit = engine.one.acquire().await.map_err(|_| ScoreError::Stopped)?;
+            let mut waiting = WaitingQuery { engine: engine.clone(), started: false };
+            let permit = engine.slot.acquire().await.map_err(|_| ScoreError::Stopped)?;
             // Seen through to its end even if this future is dropped: the permit goes back when the engine is free again.
             permit.forget();
-            waiting.1 = true;
+            waiting.started = true;
             drop(waiting);
             let task = tokio::spawn(async move {
                 engine.counts.running.fetch_add(1, Ordering::Relaxed);
                 let answer = engine.answer(&query).await;
                 engine.counts.running.fetch_sub(1, Ordering::Relaxed);
-                engine.one.add_permits(1);
+                engine.slot.add_permits(1);
                 answer
             });
             task.await.unwrap_or_else(|error| Err(ScoreError::Backend(error.to_string())))
         })
     }
 
-    fn generate(&self, _: Query, _: Generation) -> Events {
+    fn generate(&self, _: Query, _: Generation) -> QueryEvents {
         let (answer, events) = mpsc::channel(1);
         // The channel is new and has room.
         let _ = answer.try_send(Err(ScoreError::Unsupported("write texts")));
@@ -177,11 +182,12 @@ impl Engine {
     }
 
     async fn logits(&self, tokens: &[u32]) -> Result<Tensor, String> {
-        let (to, mut from) = mpsc::channel(4);
+        let (response, mut responses) = mpsc::channel(4);
         let sender = self.model.inner().get_sender(None).map_err(|error| error.to_string())?;
-        sender.send(request(tokens.to_vec(), to)).await.map_err(|error| format!("it takes no requests: {error}"))?;
-        let first = from.recv().await.ok_or("it ended without an answer")?;
-        while from.recv().await.is_some() {}
+        let request = request(tokens.to_vec(), response);
+        sender.send(request).await.map_err(|error| format!("it takes no requests: {error}"))?;
+        let first = responses.recv().await.ok_or("it ended without an answer")?;
+        while responses.recv().await.is_some() {}
         match first.as_result() {
             Ok(ResponseOk::Raw { logits_chunks, .. }) => {
                 let logits = logits_chunks.into_iter().next().ok_or("it answered no logits")?;

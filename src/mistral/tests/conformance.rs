@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use surprisal_engine::{CpuBackend, CpuConfig, Engine, Extras, Query, SchedulerConfig, ScoreError, Scorer};
+use surprisal_engine::{CpuBackend, CpuConfig, Engine, PositionOptions, Query, SchedulerConfig, ScoreError, Scorer};
 use surprisal_mistral::{LoadError, MistralScorer, Source};
 use surprisal_model::Checkpoint;
 use surprisal_tests::tiny::{TinyLlama, decode_bytes, random_tokens};
@@ -222,10 +222,10 @@ async fn a_caller_that_goes_away_harms_nobody_and_bad_queries_are_named() {
     let stats = scorer.stats();
     assert_eq!((stats.waiting_queries, stats.running_queries), (0, 0));
     for (query, error) in [
-        (Query::new(vec![1, 2], 0), ScoreError::NothingGiven(0)),
+        (Query::new(vec![1, 2], 0), ScoreError::NoContext(0)),
         (Query::new(vec![1, 2], 2), ScoreError::NothingToScore { score_from: 2, len: 2 }),
         (
-            Query { extras: Extras { rank: true, ..Extras::default() }, ..query(9) },
+            Query { options: PositionOptions { rank: true, ..PositionOptions::default() }, ..query(9) },
             ScoreError::Unsupported("tell of alternatives, ranks, entropies or subsets"),
         ),
         (query(5000), ScoreError::TooLong { len: 5000, limit: 4096 }),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, HeaderName};
-use surprisal_engine::Turn;
+use surprisal_engine::SchedulingParams;
 
 /// The header by which those who have no key may say that their requests are one client's.
 pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
@@ -31,8 +31,8 @@ impl Client {
         }
     }
 
-    pub(crate) fn turn(self, priority: i32) -> Turn {
-        Turn { priority, client: self.number }
+    pub(crate) fn turn(self, priority: i32) -> SchedulingParams {
+        SchedulingParams { priority, client: self.number }
     }
 
     /// Whose room its requests take.

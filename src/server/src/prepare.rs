@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use surprisal_api::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec, Text};
-use surprisal_engine::{Extras, MAX_TOP, Query, Subset};
+use surprisal_engine::{MAX_TOP, PositionOptions, Query, Subset};
 
 use crate::App;
 use crate::client::Client;
@@ -30,7 +30,7 @@ pub(crate) struct Label {
     /// Where each token's log-probability is asked for.
     pub(crate) target: Option<Encoded>,
     /// What else is asked of each token.
-    pub(crate) extras: Extras,
+    pub(crate) extras: PositionOptions,
 }
 
 /// A text's tokens.
@@ -83,7 +83,7 @@ pub(crate) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Re
     let query = |&[context, target]: &[usize; 2]| {
         let context = &contexts[context];
         let tokens = [context.as_slice(), &targets[target].tokens].concat();
-        Query { tokens, score_from: context.len(), extras: extras.clone(), turn }
+        Query { tokens, score_from: context.len(), options: extras.clone(), scheduling: turn }
     };
     let mut ids = ids.into_iter();
     let label = |&pair: &[usize; 2]| Label {
@@ -101,7 +101,7 @@ fn check_bos(app: &App, rule: Bos) -> Result<(), Failure> {
 }
 
 /// What is asked of each token beside its log-probability.
-fn extras(app: &App, request: &LogprobsRequest) -> Result<Extras, Failure> {
+fn extras(app: &App, request: &LogprobsRequest) -> Result<PositionOptions, Failure> {
     let &LogprobsRequest { top, rank, entropy, ref subset, detail, .. } = request;
     let asked = [("top", top > 0), ("rank", rank), ("entropy", entropy), ("subset", subset.is_some())];
     for (field, asked) in asked {
@@ -111,7 +111,7 @@ fn extras(app: &App, request: &LogprobsRequest) -> Result<Extras, Failure> {
     }
     check_top("top", top)?;
     let subset = subset.as_deref().map(|ids| check_subset(app, ids)).transpose()?;
-    Ok(Extras { top, rank, entropy, subset })
+    Ok(PositionOptions { top, rank, entropy, subset })
 }
 
 fn check_subset(app: &App, ids: &[u32]) -> Result<Arc<Subset>, Failure> {

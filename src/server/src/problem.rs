@@ -340,9 +340,9 @@ pub(crate) fn not_scored(query: usize, field: String, error: &ScoreError) -> Fai
     let failure = match error {
         ScoreError::Backend(_) => Failure::new(500, "backend-failed", "Backend failed", detail),
         ScoreError::Unsupported(_) => Failure::new(400, "not-offered", "Not offered by this engine", detail),
-        ScoreError::Lost(_) | ScoreError::Stopped => engine_stopped(&detail),
+        ScoreError::BackendLost(_) | ScoreError::Stopped => engine_stopped(&detail),
         &ScoreError::TooLong { len, limit } => return sequence_too_long(query, field, len, limit),
-        ScoreError::NothingGiven(_)
+        ScoreError::NoContext(_)
         | ScoreError::NothingToScore { .. }
         | ScoreError::TokenOutOfRange { .. }
         | ScoreError::TooManyAlternatives { .. }

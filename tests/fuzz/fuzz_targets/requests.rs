@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use surprisal_api::{Problem, TokenizerInfo};
-use surprisal_engine::{Backend, BackendError, Choice, Engine, ForwardBatch, Limits, SchedulerConfig, TokenScore};
+use surprisal_engine::{Backend, BackendError, Engine, ForwardBatch, Limits, SchedulerConfig, TokenChoice, TokenScore};
 use surprisal_server::{App, ServerConfig, TextCodec, router};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -27,12 +27,12 @@ impl Backend for Flat {
     }
 
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
-        let token = |choice| if let Choice::Given(token) = choice { token } else { 97 };
-        let score = |choice, extras: &surprisal_engine::Extras| {
-            let position = (!extras.is_empty()).then(Box::default);
+        let token = |choice| if let TokenChoice::Given(token) = choice { token } else { 97 };
+        let score = |choice, options: &surprisal_engine::PositionOptions| {
+            let position = (!options.is_empty()).then(Box::default);
             TokenScore { token: token(choice), logprob: -5.5, position }
         };
-        Ok(batch.scores.iter().map(|row| score(row.choice, &row.extras)).collect())
+        Ok(batch.scores.iter().map(|row| score(row.choice, &row.options)).collect())
     }
 }
 

@@ -11,10 +11,10 @@ use super::matrix::{Compute, Left, Product, Write};
 use super::panels::{PANEL, Panels, Row};
 use super::sums::{Partial, Total, Want};
 use super::weights::Weights;
-use crate::backend::{Choice, ScoreRow, TokenScore};
+use crate::backend::{ScoreRow, TokenChoice, TokenScore};
 use crate::communicator::RankLost;
-use crate::draw::Draw;
-use crate::scorer::Extras;
+use crate::sampling::Sample;
+use crate::scorer::PositionOptions;
 
 /// Vocabulary panels whose sums are kept together; fixed, so that the order of summation is.
 const CHUNK_PANELS: usize = 32;
@@ -60,11 +60,11 @@ impl Head<'_> {
         let (mut given, mut wants, mut drawn) = (Vec::new(), Vec::new(), Vec::new());
         for (at, row) in rows.iter().enumerate() {
             match row.choice {
-                Choice::Given(target) => {
+                TokenChoice::Given(target) => {
                     given.push(at);
-                    wants.push(Want { target, logit: 0.0, extras: row.extras.clone() });
+                    wants.push(Want { target, logit: 0.0, options: row.options.clone() });
                 }
-                Choice::Drawn(draw) => drawn.push((at, draw, &row.extras)),
+                TokenChoice::Sampled(draw) => drawn.push((at, draw, &row.options)),
             }
         }
         let known = if drawn.is_empty() {
@@ -77,7 +77,7 @@ impl Head<'_> {
         }
         for some in drawn.chunks(DRAWN_ROWS) {
             let hidden = hidden.gather(&some.iter().map(|row| row.0).collect::<Vec<_>>());
-            let draws: Vec<_> = some.iter().map(|&(_, draw, extras)| (draw, extras)).collect();
+            let draws: Vec<_> = some.iter().map(|&(_, draw, options)| (draw, options)).collect();
             for (&(at, ..), score) in some.iter().zip(self.drawn(&hidden, &draws, ranks)?) {
                 scores[at] = Some(score);
             }
@@ -113,10 +113,10 @@ impl Head<'_> {
 
     /// Computes the targets' own logits where their ranks are wanted.
     fn ranked(self, hidden: &Left<'_>, wants: &mut [Want], ranks: &mut Ranks) -> Result<(), RankLost> {
-        if !wants.iter().any(|want| want.extras.rank) {
+        if !wants.iter().any(|want| want.options.rank) {
             return Ok(());
         }
-        wants.par_iter_mut().enumerate().filter(|(_, want)| want.extras.rank).for_each(|(first, want)| {
+        wants.par_iter_mut().enumerate().filter(|(_, want)| want.options.rank).for_each(|(first, want)| {
             let (panel, w, mut out) = (want.target as usize / PANEL, self.weights, [[0.0; PANEL]]);
             let Some(panel) = panel.checked_sub(self.first_panel()).filter(|&panel| panel < w.panels()) else {
                 return;
@@ -135,7 +135,12 @@ impl Head<'_> {
     }
 
     /// Draws a token for each row, and scores it as if it were given: the same sums in the same order.
-    fn drawn(self, hidden: &Panels, draws: &[(Draw, &Extras)], ranks: &mut Ranks) -> Result<Vec<TokenScore>, RankLost> {
+    fn drawn(
+        self,
+        hidden: &Panels,
+        draws: &[(Sample, &PositionOptions)],
+        ranks: &mut Ranks,
+    ) -> Result<Vec<TokenScore>, RankLost> {
         let rows = hidden.rows();
         let hidden = &Left::new(self.compute, hidden);
         // `[panel][row]`
@@ -148,9 +153,9 @@ impl Head<'_> {
         let own: Vec<Vec<Row>> =
             (0..rows).map(|row| logits.iter().skip(row).step_by(rows).copied().collect()).collect();
         let all = self.whole(&own, ranks)?;
-        let want = |(logits, &(draw, extras)): (&Vec<f32>, &(Draw, &Extras))| {
+        let want = |(logits, &(draw, options)): (&Vec<f32>, &(Sample, &PositionOptions))| {
             let target = draw.pick(logits);
-            Want { target, logit: logits[target as usize], extras: extras.clone() }
+            Want { target, logit: logits[target as usize], options: options.clone() }
         };
         let wants: Vec<Want> = all.par_iter().zip(draws).map(want).collect();
         let total = |(own, want): (&Vec<Row>, &Want)| {
@@ -271,13 +276,13 @@ mod tests {
     use super::super::weights::WeightType;
     use super::*;
     use crate::backend::Hidden;
-    use crate::draw::Sampling;
-    use crate::subset::Subset;
+    use crate::sampling::Sampling;
+    use crate::scorer::Subset;
 
     const ROWS: usize = 50;
     const DEPTH: usize = 40;
     const VOCAB: usize = 2100;
-    const ALL: Extras = Extras { top: 5, rank: true, entropy: true, subset: None };
+    const ALL: PositionOptions = PositionOptions { top: 5, rank: true, entropy: true, subset: None };
 
     fn value(i: usize) -> f32 {
         ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 0.9
@@ -294,13 +299,18 @@ mod tests {
         (hidden, (0..VOCAB * DEPTH).map(|i| value(i + 5)).collect())
     }
 
-    fn scores(hidden: &Panels, weights: &[f32], choice: impl Fn(u32) -> Choice, extras: Extras) -> Vec<TokenScore> {
+    fn scores(
+        hidden: &Panels,
+        weights: &[f32],
+        choice: impl Fn(u32) -> TokenChoice,
+        options: PositionOptions,
+    ) -> Vec<TokenScore> {
         let mut packed = Weights::zeros(WeightType::F32, VOCAB, DEPTH);
         packed.set_rows(weights, DEPTH, |n| n, |k| k);
         let compute = Compute { arch: Arch::new(), activations: ActivationType::F32 };
         let chunks = &chunks(&[0..20, 20..panels_for(VOCAB)]);
         let head = Head { compute, weights: &packed, chunks, vocab_size: VOCAB };
-        let row = |at: usize| ScoreRow { from: Hidden::Row(at), choice: choice(target(at)), extras: extras.clone() };
+        let row = |at: usize| ScoreRow { from: Hidden::Row(at), choice: choice(target(at)), options: options.clone() };
         head.scores(hidden, &(0..ROWS).map(row).collect::<Vec<_>>(), &mut None).unwrap()
     }
 
@@ -324,8 +334,8 @@ mod tests {
     fn everything_matches_float64_also_with_a_dominating_logit() {
         let (hidden, weights) = inputs();
         let subset: Vec<u32> = (0..VOCAB as u32).filter(|id| id % 45 == 2).collect();
-        let extras = Extras { subset: Some(Arc::new(Subset::new(&subset))), ..ALL };
-        let got = scores(&hidden, &weights, Choice::Given, extras);
+        let options = PositionOptions { subset: Some(Arc::new(Subset::new(&subset))), ..ALL };
+        let got = scores(&hidden, &weights, TokenChoice::Given, options);
         for (m, got) in got.iter().enumerate() {
             let want = logprobs(&hidden, &weights, m);
             let scale = if m == 3 { 200.0 } else { 1.0 };
@@ -358,8 +368,8 @@ mod tests {
         for copy in [70, 1500, 2099] {
             weights.copy_within(3 * DEPTH..4 * DEPTH, copy * DEPTH);
         }
-        let all = scores(&hidden, &weights, |_| Choice::Given(1500), Extras { top: 64, ..ALL });
-        let first = scores(&hidden, &weights, |_| Choice::Given(3), ALL);
+        let all = scores(&hidden, &weights, |_| TokenChoice::Given(1500), PositionOptions { top: 64, ..ALL });
+        let first = scores(&hidden, &weights, |_| TokenChoice::Given(3), ALL);
         for (score, first) in all.iter().zip(&first) {
             let (position, first) = (score.position.as_ref().unwrap(), first.position.as_ref().unwrap());
             assert_eq!(position.rank, first.rank);
@@ -372,19 +382,19 @@ mod tests {
     #[test]
     fn more_asked_and_tokens_drawn_change_no_bits() {
         let (hidden, weights) = inputs();
-        let plain = scores(&hidden, &weights, Choice::Given, Extras::default());
-        let asked = scores(&hidden, &weights, Choice::Given, ALL);
+        let plain = scores(&hidden, &weights, TokenChoice::Given, PositionOptions::default());
+        let asked = scores(&hidden, &weights, TokenChoice::Given, ALL);
         assert!(plain.iter().zip(&asked).all(|(a, b)| a.logprob.to_bits() == b.logprob.to_bits()));
-        let greedy = scores(&hidden, &weights, |_| Choice::Drawn(Sampling::GREEDY.at(0)), ALL);
+        let greedy = scores(&hidden, &weights, |_| TokenChoice::Sampled(Sampling::GREEDY.at(0)), ALL);
         let sampling = Sampling { temperature: 2.0, top_p: 0.9, ..Sampling::GREEDY };
-        let sampled = scores(&hidden, &weights, |row| Choice::Drawn(sampling.at(row as usize)), ALL);
+        let sampled = scores(&hidden, &weights, |row| TokenChoice::Sampled(sampling.at(row as usize)), ALL);
         for (m, score) in greedy.iter().enumerate() {
             let position = score.position.as_ref().unwrap();
             assert_eq!((position.top[0], position.rank), ((score.token, score.logprob), Some(1)), "row {m}");
         }
         assert!(sampled.iter().zip(&greedy).any(|(a, b)| a.token != b.token));
         for drawn in [greedy, sampled] {
-            let again = |row: u32| Choice::Given(drawn[(0..ROWS).find(|&m| target(m) == row).unwrap()].token);
+            let again = |row: u32| TokenChoice::Given(drawn[(0..ROWS).find(|&m| target(m) == row).unwrap()].token);
             assert_eq!(scores(&hidden, &weights, again, ALL), drawn);
         }
     }

@@ -294,7 +294,7 @@ impl CpuBackend {
             let x = model.forward(batch, kv, scratch, ranks)?;
             let (normed, place) = needed_rows(model, batch, &x);
             let inputs = head_inputs(batch, hidden, &normed, &place);
-            for &(row, block) in &batch.keep {
+            for &(row, block) in &batch.store_hidden {
                 hidden.put(block, &normed, place[&row]);
             }
             let (weights, chunks) = (model.head(), model.chunks());
@@ -306,7 +306,7 @@ impl CpuBackend {
 
 /// The final hidden states that are scored or kept, and where each row's is.
 fn needed_rows(model: &Llama, batch: &ForwardBatch, x: &Panels) -> (Panels, BTreeMap<usize, usize>) {
-    let kept = batch.keep.iter().map(|&(row, _)| row);
+    let kept = batch.store_hidden.iter().map(|&(row, _)| row);
     let scored = batch.scores.iter().filter_map(|score| match score.from {
         Hidden::Row(row) => Some(row),
         Hidden::Block(_) => None,

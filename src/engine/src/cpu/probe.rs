@@ -11,8 +11,8 @@ use super::pool::Pool;
 use super::rope::{Angles, Rope};
 use super::weights::{WeightType, Weights};
 use super::{Activations, Instructions, LoadError, math};
-use crate::backend::{BLOCK_TOKENS, BlockId, Choice, Chunk, Hidden, ScoreRow};
-use crate::scorer::Extras;
+use crate::backend::{BLOCK_TOKENS, BlockId, Chunk, Hidden, ScoreRow, TokenChoice};
+use crate::scorer::PositionOptions;
 
 /// One kernel and its operands.
 pub struct Probe {
@@ -108,8 +108,8 @@ impl Probe {
         let chunks = head::chunks(std::slice::from_ref(&(0..panels_for(vocabulary))));
         let score = |row: usize| ScoreRow {
             from: Hidden::Row(row),
-            choice: Choice::Given((row % vocabulary) as u32),
-            extras: Extras::default(),
+            choice: TokenChoice::Given((row % vocabulary) as u32),
+            options: PositionOptions::default(),
         };
         let targets: Vec<ScoreRow> = (0..rows).map(score).collect();
         Self::new(2 * rows * depth * vocabulary, move || {

@@ -7,8 +7,8 @@ use pulp::Simd;
 use super::math;
 use super::panels::{PANEL, Row};
 use crate::backend::TokenScore;
-use crate::scorer::{Extras, Position};
-use crate::subset::members;
+use crate::scorer::subset::set_bits;
+use crate::scorer::{PositionDetails, PositionOptions};
 
 /// A token whose log-probability is wanted, and what else is.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub(crate) struct Want {
     pub(crate) target: u32,
     /// The target's logit, where its rank is wanted.
     pub(crate) logit: f32,
-    pub(crate) extras: Extras,
+    pub(crate) options: PositionOptions,
 }
 
 /// A row's log-sum-exp over one chunk of the vocabulary, and its target's logit if it is there.
@@ -28,7 +28,7 @@ pub(crate) struct Partial {
     extra: Option<Box<Extra>>,
 }
 
-/// What [`Extras`] need of a chunk.
+/// What [`PositionOptions`] need of a chunk.
 #[derive(Clone, Debug, Default)]
 struct Extra {
     /// `sum_v e^(logit[v] - max) (logit[v] - max)`
@@ -147,7 +147,7 @@ impl Total {
         let mut numbers = vec![self.target.map_or(f64::NAN, f64::from), f64::from(self.greater)];
         let top = self.top.iter().map(|&(id, logit)| [f64::from(id), f64::from(logit)]);
         let nobody = std::iter::repeat([f64::NAN; 2]);
-        numbers.extend(top.chain(nobody).take(want.extras.top.into()).flatten());
+        numbers.extend(top.chain(nobody).take(want.options.top.into()).flatten());
         for sums in &self.sums {
             numbers.extend([f64::from(sums.max), sums.sum, sums.weighted, f64::from(sums.subset.max), sums.subset.sum]);
         }
@@ -158,7 +158,7 @@ impl Total {
     pub(crate) fn read(want: &Want, chunks: usize, numbers: &mut impl Iterator<Item = f64>) -> Self {
         let mut next = || numbers.next().unwrap_or(f64::NAN);
         let (target, greater) = (next(), next());
-        let top: Vec<_> = (0..want.extras.top).map(|_| (next(), next())).filter(|(id, _)| !id.is_nan()).collect();
+        let top: Vec<_> = (0..want.options.top).map(|_| (next(), next())).filter(|(id, _)| !id.is_nan()).collect();
         let mut sums = || {
             let (max, sum, weighted) = (next() as f32, next(), next());
             Sums { max, sum, weighted, subset: Mass { max: next() as f32, sum: next() } }
@@ -178,13 +178,13 @@ impl Want {
         let sums = Sums::joined(&total.sums);
         let (max, sum) = (f64::from(sums.max), sums.sum);
         let logprob = |logit: f32| (f64::from(logit) - max - sum.ln()) as f32;
-        let position = (!self.extras.is_empty()).then(|| {
-            let top = total.top.into_iter().take(self.extras.top.into());
-            Box::new(Position {
-                rank: self.extras.rank.then_some(1 + total.greater),
-                entropy: self.extras.entropy.then(|| (sum.ln() - sums.weighted / sum) as f32),
+        let position = (!self.options.is_empty()).then(|| {
+            let top = total.top.into_iter().take(self.options.top.into());
+            Box::new(PositionDetails {
+                rank: self.options.rank.then_some(1 + total.greater),
+                entropy: self.options.entropy.then(|| (sum.ln() - sums.weighted / sum) as f32),
                 // Rounding must not make a set more than certain.
-                subset: self.extras.subset.as_ref().map(|_| {
+                subset: self.options.subset.as_ref().map(|_| {
                     let Mass { max: of_subset, sum: weight } = sums.subset;
                     ((f64::from(of_subset) - max - sum.ln() + weight.ln()) as f32).min(0.0)
                 }),
@@ -197,7 +197,7 @@ impl Want {
 
 impl Partial {
     pub(crate) fn new(want: &Want) -> Self {
-        let extra = (!want.extras.is_empty()).then(Box::default);
+        let extra = (!want.options.is_empty()).then(Box::default);
         Self { max: f32::NEG_INFINITY, sum: 0.0, target: None, extra }
     }
 
@@ -241,18 +241,18 @@ impl Extra {
 
     /// Takes in one panel: its logits, and their exponentials over `max`.
     fn add(&mut self, want: &Want, first: u32, logits: &[f32], exponentials: &Row, max: f32) {
-        if want.extras.entropy {
+        if want.options.entropy {
             let terms = logits.iter().zip(exponentials).map(|(&logit, &e)| f64::from(e) * f64::from(logit - max));
             self.weighted += terms.sum::<f64>();
         }
-        if want.extras.rank {
+        if want.options.rank {
             self.greater += logits.iter().filter(|&&logit| logit > want.logit).count() as u32;
         }
-        if let Some(subset) = &want.extras.subset {
-            let own = members(subset.word(first as usize / PANEL)).map(|at| logits[at as usize]);
+        if let Some(subset) = &want.options.subset {
+            let own = set_bits(subset.word(first as usize / PANEL)).map(|at| logits[at as usize]);
             self.subset = self.subset.joined(Mass::of(own));
         }
-        let most = usize::from(want.extras.top);
+        let most = usize::from(want.options.top);
         for (id, &logit) in (first..).zip(logits) {
             if self.top.len() < most || self.top.last().is_some_and(|last| logit > last.1) {
                 let at = self.top.partition_point(|other| other.1 >= logit);

@@ -39,12 +39,13 @@ use weights::Weights;
 use workspace::{Cache, Workspace};
 
 use crate::backend::{
-    BLOCK_TOKENS, Backend, BackendError, BlockCopy, Choice, Chunk, ForwardBatch, Hidden, Limits, ScoreRow, TokenScore,
+    BLOCK_TOKENS, Backend, BackendError, BlockCopy, Chunk, ForwardBatch, Hidden, Limits, ScoreRow, TokenChoice,
+    TokenScore,
 };
 use crate::cpu::LoadError;
 use crate::group::Group;
 use crate::part::Part;
-use crate::scorer::Extras;
+use crate::scorer::PositionOptions;
 
 /// Changed whenever a change of the code changes bits.
 const NUMERICS: u32 = 1;
@@ -203,7 +204,11 @@ fn check_shared_memory<A: Accelerator>(device: &A, shape: &Shape) -> Result<(), 
 fn try_out(backend: &mut impl Backend, config: CudaConfig) -> Result<(), LoadError> {
     let most = config.batch_tokens.min(backend.limits().max_length).max(1);
     for count in [most.min(2), 1, 1, 1] {
-        let score = ScoreRow { from: Hidden::Row(count - 1), choice: Choice::Given(0), extras: Extras::default() };
+        let score = ScoreRow {
+            from: Hidden::Row(count - 1),
+            choice: TokenChoice::Given(0),
+            options: PositionOptions::default(),
+        };
         let batch = ForwardBatch {
             tokens: vec![0; count],
             chunks: vec![Chunk { rows: 0..count, start: 0, blocks: vec![0] }],

@@ -6,10 +6,10 @@ use surprisal_kernels::attention::query_tiles;
 use surprisal_kernels::logprobs::LARGEST_TOP;
 
 use super::shape::Shape;
-use crate::backend::{BLOCK_TOKENS, BackendError, Choice, Chunk, ForwardBatch, Hidden};
-use crate::draw::Draw;
-use crate::scorer::Extras;
-use crate::subset::Subset;
+use crate::backend::{BLOCK_TOKENS, BackendError, Chunk, ForwardBatch, Hidden, TokenChoice};
+use crate::sampling::Sample;
+use crate::scorer::PositionOptions;
+use crate::scorer::Subset;
 
 /// The most that one batch holds; memory is taken for it when the model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,9 @@ pub(super) struct Plan {
     /// Their tokens; those yet to be drawn are 0.
     pub(super) targets: Range<usize>,
     /// Which scores draw their token, and how.
-    pub(super) drawn: Vec<(usize, Draw)>,
+    pub(super) drawn: Vec<(usize, Sample)>,
     /// What else is asked of each score.
-    pub(super) extras: Vec<Extras>,
+    pub(super) options: Vec<PositionOptions>,
     /// The longest list of most probable tokens among them.
     pub(super) top: usize,
     /// Rows of the device's order whose hidden state is kept, and where.
@@ -116,17 +116,17 @@ impl Plan {
         });
         plan.scored = plan.put(scored);
         plan.targets = plan.put(batch.scores.iter().map(|score| match score.choice {
-            Choice::Given(token) => token as i32,
-            Choice::Drawn(_) => 0,
+            TokenChoice::Given(token) => token as i32,
+            TokenChoice::Sampled(_) => 0,
         }));
         let drawn = batch.scores.iter().enumerate().filter_map(|(at, score)| match score.choice {
-            Choice::Given(_) => None,
-            Choice::Drawn(draw) => Some((at, draw)),
+            TokenChoice::Given(_) => None,
+            TokenChoice::Sampled(draw) => Some((at, draw)),
         });
         plan.drawn = drawn.collect();
-        plan.extras = batch.scores.iter().map(|score| score.extras.clone()).collect();
-        plan.top = plan.extras.iter().map(|extras| extras.top.into()).max().unwrap_or(0);
-        plan.keep = batch.keep.iter().map(|&(row, block)| (place[row], block as usize)).collect();
+        plan.options = batch.scores.iter().map(|score| score.options.clone()).collect();
+        plan.top = plan.options.iter().map(|options| options.top.into()).max().unwrap_or(0);
+        plan.keep = batch.store_hidden.iter().map(|&(row, block)| (place[row], block as usize)).collect();
         Ok(plan)
     }
 
@@ -193,19 +193,19 @@ fn check(batch: &ForwardBatch, shape: &Shape, room: &Room) -> Result<(), Backend
     }
     batch.tokens.iter().try_for_each(|&token| within("a token", token as usize, shape.vocab))?;
     for score in &batch.scores {
-        if let Choice::Given(target) = score.choice {
+        if let TokenChoice::Given(target) = score.choice {
             within("a target", target as usize, shape.vocab)?;
         }
-        if let Some(largest) = score.extras.subset.as_deref().and_then(Subset::largest) {
+        if let Some(largest) = score.options.subset.as_deref().and_then(Subset::largest) {
             within("a token of a subset", largest as usize, shape.vocab)?;
         }
-        within("the number of most probable tokens", score.extras.top.into(), LARGEST_TOP as usize + 1)?;
+        within("the number of most probable tokens", score.options.top.into(), LARGEST_TOP as usize + 1)?;
         match score.from {
             Hidden::Row(from) => within("a scored row", from, row)?,
             Hidden::Block(block) => within("a scored block", block as usize, room.blocks)?,
         }
     }
-    for &(from, block) in &batch.keep {
+    for &(from, block) in &batch.store_hidden {
         within("a kept row", from, row)?;
         within("a kept row's block", block as usize, room.blocks)?;
     }
@@ -248,7 +248,7 @@ mod tests {
     fn the_largest_plan_has_room() {
         let room = Room { rows: 40, chunks: 1, blocks: 33 };
         let shape = shape(&room, 1033);
-        let score = |from| ScoreRow { from, choice: Choice::Given(1), extras: Extras::default() };
+        let score = |from| ScoreRow { from, choice: TokenChoice::Given(1), options: PositionOptions::default() };
         let batch = ForwardBatch {
             tokens: vec![1; 40],
             chunks: vec![Chunk { rows: 0..40, start: 992, blocks: (0..33).collect() }],

@@ -13,9 +13,9 @@ use super::forward::{Done, Pass, Table};
 use super::weights::{Linear, int_bytes, ints};
 use super::workspace::{DRAWN_ROWS, SCORE_ROWS};
 use crate::backend::{BackendError, TokenScore};
-use crate::draw::Draw;
 use crate::part::{GROUP_TOKENS, Part};
-use crate::scorer::{Extras, Position};
+use crate::sampling::Sample;
+use crate::scorer::{PositionDetails, PositionOptions};
 
 impl<A: Accelerator> Pass<'_, A> {
     /// Scores all rows, tile by tile, and returns their tokens. Only to draw a token does it wait for the device.
@@ -133,17 +133,17 @@ impl<A: Accelerator> Pass<'_, A> {
 
     /// The bitmaps, of this rank's columns, of the subsets that some rows are to be told of, on the device; null where there are none.
     fn members(&mut self, rows: Range<usize>) -> Result<Address, BackendError> {
-        let extras = &self.plan.extras[rows];
-        if extras.iter().all(|extras| extras.subset.is_none()) {
+        let options = &self.plan.options[rows];
+        if options.iter().all(|options| options.subset.is_none()) {
             return Ok(Address::NULL);
         }
         let own = &self.shape.own.vocab;
         let (first, words) = (own.start / GROUP_TOKENS, words(own.len() as u32) as usize);
-        let row = |extras: &Extras| -> Vec<i32> {
-            let word = |index| extras.subset.as_ref().map_or(0, |subset| subset.word(first + index).cast_signed());
+        let row = |options: &PositionOptions| -> Vec<i32> {
+            let word = |index| options.subset.as_ref().map_or(0, |subset| subset.word(first + index).cast_signed());
             (0..words).map(word).collect()
         };
-        let all: Vec<i32> = extras.iter().flat_map(row).collect();
+        let all: Vec<i32> = options.iter().flat_map(row).collect();
         let region = self.work.members.part(0, all.len() * 4)?;
         self.device.write(region, &int_bytes(&all))?;
         region.holding(all.len() * 4)
@@ -152,7 +152,7 @@ impl<A: Accelerator> Pass<'_, A> {
     /// Draws the tokens of a tile that are to be drawn, as every backend does, and makes them targets like those given.
     fn draw(&mut self, first: usize, tokens: &mut [u32]) -> Done {
         let tile = first..first + tokens.len();
-        let here: Vec<(usize, Draw)> =
+        let here: Vec<(usize, Sample)> =
             self.plan.drawn.iter().filter(|(at, _)| tile.contains(at)).map(|&(at, draw)| (at - first, draw)).collect();
         for some in here.chunks(DRAWN_ROWS) {
             let logits = self.whole_rows(&some.iter().map(|row| row.0).collect::<Vec<_>>())?;
@@ -187,8 +187,8 @@ impl<A: Accelerator> Pass<'_, A> {
     pub(super) fn answers(&mut self, tokens: Vec<u32>) -> Result<Vec<TokenScore>, BackendError> {
         let (work, top, rows) = (self.work, self.plan.top, tokens.len());
         let logprobs = floats(&self.words(work.logprobs, rows)?);
-        let extras = &self.plan.extras;
-        if extras.iter().all(Extras::is_empty) {
+        let options = &self.plan.options;
+        if options.iter().all(PositionOptions::is_empty) {
             let scores = tokens.into_iter().zip(logprobs);
             return Ok(scores.map(|(token, logprob)| TokenScore { token, logprob, position: None }).collect());
         }
@@ -198,12 +198,12 @@ impl<A: Accelerator> Pass<'_, A> {
         let top_logprobs = floats(&self.words(listed.logprobs, rows * top)?);
         let top_ids = integers(&self.words(listed.ids, rows * top)?);
         let position = |row: usize| {
-            let extras = &extras[row];
-            let listed = top_ids.iter().zip(&top_logprobs).skip(row * top).take(extras.top.into());
-            Position {
-                rank: extras.rank.then_some(ranks[row] as u32),
-                entropy: extras.entropy.then_some(entropies[row]),
-                subset: extras.subset.as_ref().map(|_| subsets[row]),
+            let options = &options[row];
+            let listed = top_ids.iter().zip(&top_logprobs).skip(row * top).take(options.top.into());
+            PositionDetails {
+                rank: options.rank.then_some(ranks[row] as u32),
+                entropy: options.entropy.then_some(entropies[row]),
+                subset: options.subset.as_ref().map(|_| subsets[row]),
                 // A vocabulary may have fewer tokens than were asked for.
                 top: listed.filter(|(id, _)| **id >= 0).map(|(&id, &logprob)| (id as u32, logprob)).collect(),
             }
@@ -211,7 +211,7 @@ impl<A: Accelerator> Pass<'_, A> {
         let scores = tokens.into_iter().zip(logprobs).enumerate();
         Ok(scores
             .map(|(row, (token, logprob))| {
-                let position = (!extras[row].is_empty()).then(|| Box::new(position(row)));
+                let position = (!options[row].is_empty()).then(|| Box::new(position(row)));
                 TokenScore { token, logprob, position }
             })
             .collect())

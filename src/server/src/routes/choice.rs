@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use surprisal_api::{Choice, ChoiceLogprobs, PromptLogprob};
-use surprisal_engine::{Position, Scores, Token};
+use surprisal_engine::{GeneratedToken, PositionDetails, Scores};
 
 use super::continuation::{End, Written, token_text};
 use super::work::Prompt;
@@ -27,11 +27,11 @@ pub(super) struct Form {
 struct Entry<'a> {
     token: u32,
     logprob: Option<f32>,
-    position: Option<&'a Position>,
+    position: Option<&'a PositionDetails>,
 }
 
-impl<'a> From<&'a Token> for Entry<'a> {
-    fn from(Token { id, logprob, position, .. }: &'a Token) -> Self {
+impl<'a> From<&'a GeneratedToken> for Entry<'a> {
+    fn from(GeneratedToken { id, logprob, position, .. }: &'a GeneratedToken) -> Self {
         Entry { token: *id, logprob: Some(*logprob), position: Some(position) }
     }
 }
@@ -79,7 +79,7 @@ impl Form {
     }
 
     /// The lists of tokens that were drawn, the first at `offset`.
-    pub(super) fn tokens(self, app: &App, tokens: &[Token], offset: usize) -> Option<ChoiceLogprobs> {
+    pub(super) fn tokens(self, app: &App, tokens: &[GeneratedToken], offset: usize) -> Option<ChoiceLogprobs> {
         let entries: Vec<Entry<'_>> = tokens.iter().map(Entry::from).collect();
         self.logprobs.map(|top| lists(app, &entries, top, offset))
     }

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use surprisal_api::{CompletionsRequest, CompletionsResponse, CompletionsUsage};
-use surprisal_engine::Extras;
+use surprisal_engine::PositionOptions;
 
 use super::InFlight;
 use super::choice::Form;
@@ -85,7 +85,7 @@ fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<Ask
         prompts: tokenise(app, request.prompt, "prompt", request.add_special_tokens)?,
         each,
         score_from: top.map(|_| 1),
-        extras: Extras { top: top.unwrap_or(0), rank, ..Extras::default() },
+        extras: PositionOptions { top: top.unwrap_or(0), rank, ..PositionOptions::default() },
         writing,
         turn: client.turn(request.priority),
     };

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use surprisal_engine::{Event, Events, Finish, Generation, Query, ScoreError, Scores, Token};
+use surprisal_engine::{FinishReason, GeneratedToken, Generation, Query, QueryEvent, QueryEvents, ScoreError, Scores};
 
 use crate::App;
 
 /// A prompt that is being continued. Dropping it cancels its query.
 pub(super) struct Continuation {
-    events: Events,
+    events: QueryEvents,
     text: Text,
     finished: bool,
 }
@@ -18,7 +18,7 @@ pub(super) enum Piece {
     /// The prompt's scores; once, first.
     Scores(Scores),
     /// A token, and the text that became certain with it: it may be empty.
-    Token { token: Token, text: String, end: Option<End> },
+    Token { token: GeneratedToken, text: String, end: Option<End> },
 }
 
 /// Why a continuation ended.
@@ -43,7 +43,7 @@ impl End {
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) scores: Scores,
-    pub(super) tokens: Vec<Token>,
+    pub(super) tokens: Vec<GeneratedToken>,
     pub(super) text: String,
     pub(super) end: Option<End>,
 }
@@ -61,18 +61,18 @@ impl Continuation {
             return Ok(None);
         }
         let token = match self.events.recv().await.unwrap_or(Err(ScoreError::Stopped))? {
-            Event::Scores(scores) => return Ok(Some(Piece::Scores(scores))),
-            Event::Token(token) => token,
+            QueryEvent::Scores(scores) => return Ok(Some(Piece::Scores(scores))),
+            QueryEvent::Token(token) => token,
         };
-        let (text, matched) = match token.finish {
+        let (text, matched) = match token.finish_reason {
             // The token that ends a text has none.
-            Some(Finish::Stop) => (self.text.rest(), None),
+            Some(FinishReason::Stop) => (self.text.rest(), None),
             finish => self.text.add(token.id, finish.is_some()),
         };
-        let end = match (matched, token.finish) {
+        let end = match (matched, token.finish_reason) {
             (Some(stop), _) => Some(End::Text(stop)),
-            (None, Some(Finish::Stop)) => Some(End::Token(token.id)),
-            (None, Some(Finish::Length)) => Some(End::Length),
+            (None, Some(FinishReason::Stop)) => Some(End::Token(token.id)),
+            (None, Some(FinishReason::Length)) => Some(End::Length),
             (None, None) => None,
         };
         if end.is_some() {

@@ -9,7 +9,7 @@ use axum::response::Response;
 use surprisal_api::{
     FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, Matched, Prompts, TokenLogprob,
 };
-use surprisal_engine::{Extras, Position};
+use surprisal_engine::{PositionDetails, PositionOptions};
 
 use super::InFlight;
 use super::choice::LOWEST;
@@ -89,7 +89,7 @@ fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<Asked,
         prompts: tokenise(app, prompts, name, true)?,
         each: 1,
         score_from: request.return_logprob.then_some(from),
-        extras: Extras { top, ..Extras::default() },
+        extras: PositionOptions { top, ..PositionOptions::default() },
         writing,
         // SGLang's are the other way round.
         turn: client.turn(request.priority.saturating_neg()),
@@ -113,7 +113,7 @@ fn answer(app: &App, asked: &Asked, written: &[Written]) -> GenerateResponses {
 fn response(app: &App, asked: &Asked, prompt: &[u32], written: &Written) -> GenerateResponse {
     let name = |token| asked.texts.then(|| token_text(app, token));
     let entry = |token, logprob: f32| (Some(logprob.max(LOWEST)), token, name(token));
-    let listed = |position: &Position| -> Vec<TokenLogprob> {
+    let listed = |position: &PositionDetails| -> Vec<TokenLogprob> {
         position.top.iter().map(|&(token, logprob)| entry(token, logprob)).collect()
     };
     let (scores, tokens) = (&written.scores, &written.tokens);

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, LogprobsResponse, NDJSON, QueryResult, Usage};
-use surprisal_engine::{Extras, ModelCard, Query, Scores};
+use surprisal_engine::{ModelCard, PositionOptions, Query, Scores};
 
 use super::InFlight;
 use super::meta::json;
@@ -87,7 +87,7 @@ pub(super) fn result(index: usize, label: Label, scores: Scores, usage: &mut Usa
     if let Some(position) = scores.logprobs.iter().position(|logprob| !logprob.is_finite()) {
         return Err(problem::not_finite(index, position, scores.logprobs[position]));
     }
-    let Extras { top, rank, entropy, subset } = label.extras;
+    let PositionOptions { top, rank, entropy, subset } = label.extras;
     let sum = scores.sum();
     let positions = scores.positions;
     usage.computed_tokens += scores.computed_tokens as u64;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use surprisal_api::{Bos, Detail, Prompts, Stops, Text};
-use surprisal_engine::{Extras, Generation, Query, Sampling, ScoreError, Turn};
+use surprisal_engine::{Generation, PositionOptions, Query, Sampling, SchedulingParams, ScoreError};
 
 use super::continuation::{Continuation, Written};
 use crate::App;
@@ -29,9 +29,9 @@ pub(super) struct Work {
     pub(super) each: usize,
     /// Index of the first scored token of a prompt, if any is; nothing stands before a prompt's first.
     pub(super) score_from: Option<usize>,
-    pub(super) extras: Extras,
+    pub(super) extras: PositionOptions,
     pub(super) writing: Option<Writing>,
-    pub(super) turn: Turn,
+    pub(super) turn: SchedulingParams,
 }
 
 /// A prompt's tokens, and the text that they were made of, if it was one.
@@ -94,8 +94,8 @@ impl Wish {
             // Bits are what counts, not their sign.
             seed: self.seed.map_or_else(|| RandomState::new().build_hasher().finish(), i64::cast_unsigned),
         };
-        let extras = Extras { top: self.top, ..Extras::default() };
-        let generation = Generation { max_tokens: length.max(1) as usize, sampling, stop, extras };
+        let extras = PositionOptions { top: self.top, ..PositionOptions::default() };
+        let generation = Generation { max_tokens: length.max(1) as usize, sampling, stop, options: extras };
         generation.check().map_err(|error| match error {
             ScoreError::Sampling { field, value, rule } => problem::out_of_range(&name(field), &value, rule),
             _ => problem::internal(),
@@ -138,7 +138,7 @@ impl Work {
             }
             let drawn = self.writing.as_ref().map_or(0, |writing| writing.length(prompt.len(), limit));
             let scored = self.score_from.map_or(0, |from| prompt.len().saturating_sub(from));
-            let top = self.writing.as_ref().map_or(0, |writing| writing.generation.extras.top);
+            let top = self.writing.as_ref().map_or(0, |writing| writing.generation.options.top);
             let alternatives = scored * usize::from(self.extras.top) + drawn.saturating_mul(top.into());
             total = total.saturating_add((prompt.len() + drawn).saturating_add(alternatives).saturating_mul(self.each));
         }
@@ -150,7 +150,7 @@ impl Work {
         let prompt = &self.prompt(index).tokens;
         let len = prompt.len();
         let score_from = self.score_from.map_or(len, |from| from.max(1).min(len));
-        let query = Query { tokens: prompt.clone(), score_from, extras: self.extras.clone(), turn: self.turn };
+        let query = Query { tokens: prompt.clone(), score_from, options: self.extras.clone(), scheduling: self.turn };
         match &self.writing {
             Some(writing) => {
                 let mut generation = writing.generation.clone();

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use surprisal_engine::{Backend, BackendError, Choice, Engine, ForwardBatch, Limits, SchedulerConfig, TokenScore};
+use surprisal_engine::{Backend, BackendError, Engine, ForwardBatch, Limits, SchedulerConfig, TokenChoice, TokenScore};
 
 use crate::support::VOCABULARY;
 
@@ -26,7 +26,7 @@ impl Backend for Stepped {
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
         let _ = self.steps.recv();
         self.passes.lock().unwrap().push(batch.tokens.clone());
-        let given = |choice| if let Choice::Given(token) = choice { token } else { 0 };
+        let given = |choice| if let TokenChoice::Given(token) = choice { token } else { 0 };
         let score = |token: u32| TokenScore { token, logprob: -(token as f32) / 256.0, position: None };
         Ok(batch.scores.iter().map(|row| score(given(row.choice))).collect())
     }

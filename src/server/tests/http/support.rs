@@ -10,8 +10,8 @@ use reqwest::{Client, Response};
 use serde_json::Value;
 use surprisal_api::TokenizerInfo;
 use surprisal_engine::{
-    Event, Events, Extras, Finish, Generation, ModelCard, Position, Query, ScoreError, ScoreFuture, Scorer, Scores,
-    Stats, Token,
+    FinishReason, GeneratedToken, Generation, ModelCard, PositionDetails, PositionOptions, Query, QueryEvent,
+    QueryEvents, ScoreError, ScoreFuture, Scorer, Scores, Stats,
 };
 use surprisal_server::{ApiKeys, App, ServerConfig, TextCodec, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,8 +45,8 @@ pub(crate) fn next(before: u32) -> u32 {
 }
 
 /// What else it says of a token's place: the smaller a token, the more probable.
-pub(crate) fn position(before: u32, token: u32, extras: &Extras) -> Position {
-    Position {
+pub(crate) fn position(before: u32, token: u32, extras: &PositionOptions) -> PositionDetails {
+    PositionDetails {
         rank: extras.rank.then_some(token + 1),
         entropy: extras.entropy.then(|| (before + token) as f32 / 256.0),
         subset: extras.subset.as_ref().map(|subset| -(subset.ids().map(|id| before + id).sum::<u32>() as f32) / 1024.0),
@@ -114,7 +114,7 @@ impl Letters {
     }
 }
 
-fn answer(Query { tokens, score_from, extras, .. }: &Query) -> Result<Scores, ScoreError> {
+fn answer(Query { tokens, score_from, options: extras, .. }: &Query) -> Result<Scores, ScoreError> {
     for token in &tokens[*score_from..] {
         match *token {
             FAILS => return Err(ScoreError::Backend("out of memory".to_owned())),
@@ -136,18 +136,21 @@ fn answer(Query { tokens, score_from, extras, .. }: &Query) -> Result<Scores, Sc
 }
 
 /// Tells of a query and its continuation as they become known.
-async fn write(query: Query, generation: Generation, told: &mpsc::Sender<Result<Event, ScoreError>>) {
+async fn write(query: Query, generation: Generation, told: &mpsc::Sender<Result<QueryEvent, ScoreError>>) {
     let scores = answer(&query);
     let failed = scores.is_err();
-    let _ = told.send(scores.map(Event::Scores)).await;
+    let _ = told.send(scores.map(QueryEvent::Scores)).await;
     let mut before = *query.tokens.last().unwrap();
     for left in (0..generation.max_tokens).rev().filter(|_| !failed) {
         let id = next(before);
-        let finish =
-            if generation.stop.contains(&id) { Some(Finish::Stop) } else { (left == 0).then_some(Finish::Length) };
-        let position = position(before, id, &generation.extras);
-        let token = Token { id, logprob: logprob(before, id), position, finish };
-        if told.send(Ok(Event::Token(token))).await.is_err() || finish.is_some() {
+        let finish = if generation.stop.contains(&id) {
+            Some(FinishReason::Stop)
+        } else {
+            (left == 0).then_some(FinishReason::Length)
+        };
+        let position = position(before, id, &generation.options);
+        let token = GeneratedToken { id, logprob: logprob(before, id), position, finish_reason: finish };
+        if told.send(Ok(QueryEvent::Token(token))).await.is_err() || finish.is_some() {
             return;
         }
         before = id;
@@ -156,7 +159,7 @@ async fn write(query: Query, generation: Generation, told: &mpsc::Sender<Result<
 }
 
 impl Scorer for Letters {
-    fn generate(&self, query: Query, generation: Generation) -> Events {
+    fn generate(&self, query: Query, generation: Generation) -> QueryEvents {
         self.seeds.lock().unwrap().push(generation.sampling.seed);
         self.counts.running.fetch_add(1, Ordering::SeqCst);
         let ticket = Ticket { counts: self.counts.clone(), finished: false };

@@ -1,6 +1,6 @@
-//! A set of tokens whose probability is asked for as a whole.
+//! A set of tokens whose total probability a query asks for.
 
-/// Bits of a word.
+/// Bits of a word of the bitmap.
 const BITS: u32 = u32::BITS;
 
 /// A set of token ids, as a bitmap.
@@ -8,7 +8,7 @@ const BITS: u32 = u32::BITS;
 pub struct Subset(Vec<u32>);
 
 impl Subset {
-    /// The set of these ids; one that is repeated counts once.
+    /// Makes the set of these ids; repetitions do not matter.
     pub fn new(ids: &[u32]) -> Self {
         let mut words = vec![0; ids.iter().max().map_or(0, |&largest| (largest / BITS) as usize + 1)];
         for &id in ids {
@@ -17,32 +17,32 @@ impl Subset {
         Self(words)
     }
 
-    /// True if it has no token.
+    /// Returns true if it has no token.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The ids, in order.
+    /// Returns the ids, in order.
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..).zip(&self.0).flat_map(|(index, &word)| members(word).map(move |bit| index * BITS + bit))
+        (0..).zip(&self.0).flat_map(|(index, &word)| set_bits(word).map(move |bit| index * BITS + bit))
     }
 
-    /// The largest id.
+    /// Returns the largest id.
     pub(crate) fn largest(&self) -> Option<u32> {
         let last = self.0.last()?;
         Some(self.0.len() as u32 * BITS - 1 - last.leading_zeros())
     }
 
-    /// Which of the ids from `32 index` to `32 index + 31` are in it: one bit each, the lowest first.
+    /// Returns which of the ids from `32 index` to `32 index + 31` are in it: one bit each, the lowest first.
     pub(crate) fn word(&self, index: usize) -> u32 {
         self.0.get(index).copied().unwrap_or(0)
     }
 }
 
-/// The places of a word's bits that are set, in order.
-pub(crate) fn members(word: u32) -> impl Iterator<Item = u32> + Clone {
-    let rest = |&word: &u32| Some(word & (word - 1)).filter(|&rest| rest != 0);
-    std::iter::successors(Some(word).filter(|&word| word != 0), rest).map(u32::trailing_zeros)
+/// Returns the indices of a word's bits that are set, in order.
+pub(crate) fn set_bits(word: u32) -> impl Iterator<Item = u32> + Clone {
+    let without_lowest = |&word: &u32| Some(word & (word - 1)).filter(|&rest| rest != 0);
+    std::iter::successors(Some(word).filter(|&word| word != 0), without_lowest).map(u32::trailing_zeros)
 }
 
 #[cfg(test)]

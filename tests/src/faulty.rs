@@ -1,11 +1,11 @@
-//! Ranks of which one is lost in the middle of its work.
+//! Ranks of which one fails in the middle of a forward pass.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use surprisal_engine::{Communicator, RankLost, ThreadCommunicator};
 
-/// A group of threads whose rank 1 comes to an end when it has asked for so many things, once.
+/// A fault of rank 1, which fails once, after some number of sums and exchanges.
 #[derive(Clone, Debug)]
 pub struct Fault {
     left: Arc<AtomicUsize>,
@@ -13,26 +13,28 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// At rank 1's `at`-th sum or exchange its thread panics, or its device fails it alone.
+    /// Makes a fault at rank 1's `at`-th sum or exchange: its thread panics, or only its device fails.
     pub fn new(at: usize, panics: bool) -> Self {
         Self { left: Arc::new(AtomicUsize::new(at)), panics }
     }
 
-    /// The ends of a group, whole again once the fault has been.
+    /// Returns the communicators of a group; after the fault has occurred, new groups work.
     pub fn group(&self, size: usize) -> Vec<Box<dyn Communicator>> {
-        let mortal = |inner| Box::new(Mortal { inner, fault: self.clone() }) as _;
-        ThreadCommunicator::group(size).into_iter().map(mortal).collect()
+        let faulty = |inner| Box::new(FaultyCommunicator { inner, fault: self.clone() }) as _;
+        ThreadCommunicator::group(size).into_iter().map(faulty).collect()
     }
 }
 
+/// A communicator that fails as its fault says.
 #[derive(Debug)]
-struct Mortal {
+struct FaultyCommunicator {
     inner: ThreadCommunicator,
     fault: Fault,
 }
 
-impl Mortal {
-    fn live(&self) -> Result<(), RankLost> {
+impl FaultyCommunicator {
+    /// Counts a sum or an exchange, and fails if it is the fault's.
+    fn count(&self) -> Result<(), RankLost> {
         if self.rank() != 1 || self.fault.left.fetch_sub(1, Ordering::SeqCst) != 1 {
             return Ok(());
         }
@@ -41,7 +43,7 @@ impl Mortal {
     }
 }
 
-impl Communicator for Mortal {
+impl Communicator for FaultyCommunicator {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
@@ -51,12 +53,12 @@ impl Communicator for Mortal {
     }
 
     fn all_reduce(&mut self, values: &mut [f32], terms: Vec<f32>) -> Result<(), RankLost> {
-        self.live()?;
+        self.count()?;
         self.inner.all_reduce(values, terms)
     }
 
     fn all_gather(&mut self, values: Vec<f64>) -> Result<Vec<Vec<f64>>, RankLost> {
-        self.live()?;
+        self.count()?;
         self.inner.all_gather(values)
     }
 }

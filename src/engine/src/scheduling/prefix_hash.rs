@@ -2,17 +2,17 @@
 
 use crate::backend::BLOCK_TOKENS;
 
-/// Hash of all tokens up to a block's end: blake3 over the parent's hash and the block's tokens.
+/// The hash of all tokens up to a block's end: blake3 over the parent's hash and the block's tokens.
 ///
-/// 128 bits of a cryptographic hash: two prefixes with one hash are not to be expected, nor to be made.
+/// It has 128 bits of a cryptographic hash: collisions do not occur by chance, and nobody can construct one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Chain([u8; 16]);
+pub(crate) struct PrefixHash([u8; 16]);
 
-impl Chain {
+impl PrefixHash {
     /// The empty prefix.
     pub(crate) const ROOT: Self = Self([0; 16]);
 
-    /// This prefix and up to one block of tokens.
+    /// Returns the hash of this prefix followed by up to one block of tokens.
     pub(crate) fn then(self, tokens: &[u32]) -> Self {
         debug_assert!(tokens.len() <= BLOCK_TOKENS);
         let mut bytes = [0u8; 16 + 4 * BLOCK_TOKENS];
@@ -21,8 +21,8 @@ impl Chain {
             bytes.copy_from_slice(&token.to_le_bytes());
         }
         let hash = blake3::hash(&bytes[..16 + 4 * tokens.len()]);
-        let mut chain = [0; 16];
-        chain.copy_from_slice(&hash.as_bytes()[..16]);
-        Self(chain)
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash.as_bytes()[..16]);
+        Self(first)
     }
 }

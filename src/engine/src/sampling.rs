@@ -1,16 +1,16 @@
-//! Drawing a token from a row of logits: greedy, or by temperature, top-k and top-p, the same for the same seed.
+//! Sampling a token from a row of logits: greedy, or by temperature, top-k and top-p, the same for the same seed.
 
-/// How tokens are drawn.
+/// The sampling parameters of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Logits are divided by it; 0 takes the most probable token (the smaller id of two).
     pub temperature: f32,
-    /// The smallest set of most probable tokens whose probabilities reach this is drawn from (nucleus sampling, Holtzman
-    /// et al., 2020); 1 is all.
+    /// Samples from the smallest set of most probable tokens whose probabilities reach this sum (nucleus sampling,
+    /// Holtzman et al., 2020); 1 is all.
     pub top_p: f32,
-    /// At most so many of the most probable tokens are drawn from; 0 is all.
+    /// Samples from at most so many of the most probable tokens; 0 is all.
     pub top_k: u32,
-    /// Equal seeds draw equal tokens after equal tokens.
+    /// Equal seeds sample equal tokens after equal tokens.
     pub seed: u64,
 }
 
@@ -18,32 +18,33 @@ impl Sampling {
     /// The most probable token, every time.
     pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
 
-    /// How the token at a position of its sequence is drawn.
-    pub fn at(&self, position: usize) -> Draw {
+    /// Returns how to sample the token at a position of its sequence.
+    pub fn at(&self, position: usize) -> Sample {
         let noise = mix(self.seed ^ mix(position as u64));
         // 53 bits: each value is one that an f64 has.
-        Draw { sampling: *self, uniform: (noise >> 11) as f64 / (1_u64 << 53) as f64 }
+        Sample { sampling: *self, uniform: (noise >> 11) as f64 / (1_u64 << 53) as f64 }
     }
 }
 
-/// One token to draw.
+/// One token to sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Draw {
-    /// How.
+pub struct Sample {
+    /// The sampling parameters.
     pub sampling: Sampling,
-    /// Where in the cumulative distribution, in [0, 1).
+    /// The noise: a place in the cumulative distribution, in [0, 1).
     pub uniform: f64,
 }
 
-/// How many candidates are looked at first; more follow if the nucleus has more.
+/// How many candidates [`nucleus`] sorts first; more follow if the nucleus has more.
 const FIRST_CANDIDATES: usize = 64;
 
-impl Draw {
-    /// The token drawn from these logits: the first whose cumulative probability exceeds `uniform`, tokens in the order of
-    /// their probabilities (ties by the smaller id) where only some are drawn from, else in the order of their ids.
+impl Sample {
+    /// Returns the token sampled from these logits: the first whose cumulative probability exceeds `uniform`. Tokens
+    /// are in the order of their probabilities (ties by the smaller id) if top-k or top-p excludes some, else in the
+    /// order of their ids.
     pub fn pick(&self, logits: &[f32]) -> u32 {
         let Sampling { temperature, top_p, top_k, .. } = self.sampling;
-        let best = greatest(logits);
+        let best = argmax(logits);
         if temperature <= 0.0 {
             return best;
         }
@@ -56,16 +57,19 @@ impl Draw {
         }
         let total: f64 = ids.iter().map(|&id| weight(id)).sum();
         let mut left = self.uniform * total;
-        let drawn = ids.iter().find(|&&id| {
+        for &id in &ids {
             left -= weight(id);
-            left < 0.0
-        });
+            if left < 0.0 {
+                return id;
+            }
+        }
         // Rounding may leave a little of the last one.
-        drawn.copied().unwrap_or(best)
+        best
     }
 }
 
-/// The most probable tokens, in order: at most `top_k` (0: any number), as few as have `top_p` of the `top_k`'s weight.
+/// Returns the most probable tokens, in order: at most `top_k` (0: any number), as few as have `top_p` of the `top_k`'s
+/// weight.
 fn nucleus(
     mut ids: Vec<u32>,
     logits: &[f32],
@@ -74,25 +78,20 @@ fn nucleus(
     all: f64,
     weight: impl Fn(u32) -> f64,
 ) -> Vec<u32> {
-    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let by_probability = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     let most = if top_k == 0 { ids.len() } else { top_k.min(ids.len()) };
-    let mut look = if top_k == 0 { FIRST_CANDIDATES.min(most) } else { most };
+    let mut count = if top_k == 0 { FIRST_CANDIDATES.min(most) } else { most };
     loop {
-        if look < ids.len() {
-            ids.select_nth_unstable_by(look, order);
+        if count < ids.len() {
+            ids.select_nth_unstable_by(count, by_probability);
         }
-        let mut candidates = ids[..look].to_vec();
-        candidates.sort_unstable_by(order);
+        let mut candidates = ids[..count].to_vec();
+        candidates.sort_unstable_by(by_probability);
         let total = if top_k == 0 { all } else { candidates.iter().map(|&id| weight(id)).sum() };
-        let mut reached = 0.0;
-        let enough = candidates.iter().position(|&id| {
-            reached += weight(id);
-            reached >= top_p * total
-        });
-        match enough {
-            Some(last) => candidates.truncate(last + 1),
-            None if look < most => {
-                look = look.saturating_mul(8).min(most);
+        match nucleus_len(&candidates, top_p * total, &weight) {
+            Some(len) => candidates.truncate(len),
+            None if count < most => {
+                count = count.saturating_mul(8).min(most);
                 continue;
             }
             None => {}
@@ -101,10 +100,27 @@ fn nucleus(
     }
 }
 
-/// The most probable token; the smaller id of two.
-fn greatest(logits: &[f32]) -> u32 {
-    let better = |best: (u32, f32), (id, &logit): (usize, &f32)| if logit > best.1 { (id as u32, logit) } else { best };
-    logits.iter().enumerate().fold((0, f32::NEG_INFINITY), better).0
+/// Returns how many of the first candidates together have `target` weight, or `None` if all of them have less.
+fn nucleus_len(candidates: &[u32], target: f64, weight: impl Fn(u32) -> f64) -> Option<usize> {
+    let mut reached = 0.0;
+    for (index, &id) in candidates.iter().enumerate() {
+        reached += weight(id);
+        if reached >= target {
+            return Some(index + 1);
+        }
+    }
+    None
+}
+
+/// Returns the most probable token; the smaller id of two.
+fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (id as u32, logit);
+        }
+    }
+    best.0
 }
 
 /// SplitMix64's finaliser (Steele, Lea and Flood, 2014).
@@ -132,7 +148,7 @@ mod tests {
         all
     }
 
-    fn draws(logits: &[f32], sampling: Sampling, count: usize) -> Vec<u32> {
+    fn samples(logits: &[f32], sampling: Sampling, count: usize) -> Vec<u32> {
         (0..count).map(|position| sampling.at(position).pick(logits)).collect()
     }
 
@@ -144,15 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn equal_seeds_draw_equal_tokens_and_others_do_not() {
+    fn equal_seeds_sample_equal_tokens_and_others_do_not() {
         let sampling = Sampling { temperature: 1.0, seed: 7, ..Sampling::GREEDY };
-        assert_eq!(draws(&logits(), sampling, 50), draws(&logits(), sampling, 50));
-        assert_ne!(draws(&logits(), sampling, 50), draws(&logits(), Sampling { seed: 8, ..sampling }, 50));
+        assert_eq!(samples(&logits(), sampling, 50), samples(&logits(), sampling, 50));
+        assert_ne!(samples(&logits(), sampling, 50), samples(&logits(), Sampling { seed: 8, ..sampling }, 50));
     }
 
-    /// Frequencies of 40,000 draws lie within five standard deviations of the probabilities.
+    /// Frequencies of 40,000 samples lie within five standard deviations of the probabilities.
     #[test]
-    fn tokens_are_drawn_as_often_as_they_are_probable() {
+    fn tokens_are_sampled_as_often_as_they_are_probable() {
         let (logits, count) = (logits(), 40_000);
         for (temperature, top_p, top_k) in
             [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.0, 0.7, 0), (2.0, 0.95, 0), (1.0, 1.0, 10), (1.0, 0.5, 20)]
@@ -169,7 +185,7 @@ mod tests {
             let total: f64 = kept.iter().map(|one| one.1).sum();
             let sampling = Sampling { temperature, top_p, top_k, seed: 1 };
             let mut found = vec![0_u32; logits.len()];
-            for token in draws(&logits, sampling, count) {
+            for token in samples(&logits, sampling, count) {
                 found[token as usize] += 1;
             }
             for &(token, probability) in &kept {

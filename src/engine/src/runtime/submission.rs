@@ -1,0 +1,76 @@
+//! What the handle and the engine's thread exchange: queries with the channels for their answers, and shared state.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::scorer::{Generation, Query, QueryEvent, ScoreError, Scores, Stats};
+
+/// The state of the engine's thread that its handle reads.
+#[derive(Debug, Default)]
+pub(crate) struct SharedState {
+    pub(crate) stats: Mutex<Stats>,
+    pub(crate) alive: AtomicBool,
+}
+
+impl SharedState {
+    pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A query on its way to the engine's thread.
+pub(crate) struct Submission {
+    pub(crate) query: Query,
+    pub(crate) responder: Responder,
+}
+
+/// The channel for a query's answer.
+pub(crate) enum Responder {
+    /// Takes the scores alone.
+    Scores(oneshot::Sender<Result<Scores, ScoreError>>),
+    /// Takes every event as it happens, and has capacity for all of them.
+    Events(mpsc::Sender<Result<QueryEvent, ScoreError>>, Generation),
+}
+
+impl Responder {
+    /// Returns true if nobody waits for the answer any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Responder::Scores(sender) => sender.is_closed(),
+            Responder::Events(sender, _) => sender.is_closed(),
+        }
+    }
+
+    /// Returns whether more events follow this one.
+    pub(crate) fn expects_more_after(&self, event: &Result<QueryEvent, ScoreError>) -> bool {
+        match (self, event) {
+            (Responder::Events(..), Ok(QueryEvent::Scores(_))) => true,
+            (_, Ok(QueryEvent::Token(token))) => token.finish_reason.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Sends one of several events. The receiver may be gone by now; then nobody waits for the answer.
+    pub(crate) fn send(&self, event: Result<QueryEvent, ScoreError>) {
+        if let Responder::Events(sender, _) = self {
+            let _ = sender.try_send(event);
+        }
+    }
+
+    /// Sends the last event.
+    pub(crate) fn finish(self, event: Result<QueryEvent, ScoreError>) {
+        match (self, event) {
+            (Responder::Scores(sender), Ok(QueryEvent::Scores(scores))) => drop(sender.send(Ok(scores))),
+            (Responder::Scores(sender), Err(error)) => drop(sender.send(Err(error))),
+            (Responder::Scores(_), Ok(QueryEvent::Token(_))) => {}
+            (Responder::Events(sender, _), event) => drop(sender.try_send(event)),
+        }
+    }
+
+    /// Sends an error as the last event.
+    pub(crate) fn fail(self, error: ScoreError) {
+        self.finish(Err(error));
+    }
+}

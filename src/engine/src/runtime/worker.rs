@@ -1,0 +1,197 @@
+//! The loop of the engine's thread: queries arrive by channel, the scheduler and the backend answer them.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::backend::{Backend, BackendError, ForwardBatch, TokenScore};
+use crate::runtime::submission::{Responder, SharedState, Submission};
+use crate::scheduling::{Progress, QueryId, Scheduler, Step};
+use crate::scorer::{QueryEvent, ScoreError};
+
+/// The reason why a worker ended.
+pub(crate) enum WorkerExit {
+    /// The engine was dropped, and everything is answered.
+    Disconnected,
+    /// The backend says that it cannot go on.
+    BackendUnusable(BackendError),
+}
+
+/// The owner of the scheduler and the backend.
+pub(crate) struct Worker<B> {
+    scheduler: Scheduler,
+    backend: B,
+    receiver: flume::Receiver<Submission>,
+    responders: HashMap<QueryId, Responder>,
+    /// When each query arrived, and later when its computation began.
+    since: HashMap<QueryId, Instant>,
+    next_id: QueryId,
+    /// Blocks that the workers before this one evicted.
+    evicted_before: u64,
+    shared: Arc<SharedState>,
+}
+
+impl<B: Backend> Worker<B> {
+    pub(crate) fn new(
+        scheduler: Scheduler,
+        backend: B,
+        receiver: flume::Receiver<Submission>,
+        shared: Arc<SharedState>,
+    ) -> Self {
+        let evicted_before = shared.stats().evicted_blocks;
+        let (responders, since) = (HashMap::new(), HashMap::new());
+        Self { scheduler, backend, receiver, responders, since, next_id: 0, evicted_before, shared }
+    }
+
+    /// Answers queries until the engine is dropped or the backend is unusable.
+    pub(crate) fn run(&mut self) -> WorkerExit {
+        while self.receive() {
+            self.drop_cancelled();
+            let step = self.scheduler.next_batch();
+            self.record_started(&step);
+            let result = self.run_step(&step);
+            if let Err(error) = &result {
+                tracing::error!(%error, "a forward pass failed");
+                if !self.backend.is_usable() {
+                    return WorkerExit::BackendUnusable(error.clone());
+                }
+            }
+            let progress = self.scheduler.complete(step, result);
+            self.record_progress(&progress);
+            for (id, event) in progress {
+                self.respond(id, event);
+            }
+        }
+        WorkerExit::Disconnected
+    }
+
+    /// Fails all pending queries, because the backend is gone.
+    pub(crate) fn fail_pending(mut self, error: &BackendError) {
+        for (_, responder) in self.responders.drain() {
+            responder.fail(ScoreError::BackendLost(error.0.clone()));
+        }
+    }
+
+    /// Takes in the queries that have arrived, and waits for one if there is nothing to do; returns false when it is
+    /// time to stop.
+    fn receive(&mut self) -> bool {
+        if self.scheduler.is_idle() {
+            match self.receiver.recv() {
+                Ok(submission) => self.submit(submission),
+                Err(flume::RecvError::Disconnected) => return false,
+            }
+        }
+        while let Ok(submission) = self.receiver.try_recv() {
+            self.submit(submission);
+        }
+        true
+    }
+
+    fn submit(&mut self, Submission { query, responder }: Submission) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let submitted = match &responder {
+            Responder::Scores(_) => self.scheduler.submit(id, query),
+            Responder::Events(_, generation) => self.scheduler.submit_generation(id, query, generation.clone()),
+        };
+        match submitted {
+            Ok(()) => {
+                self.responders.insert(id, responder);
+                self.since.insert(id, Instant::now());
+            }
+            Err(error) => responder.fail(error),
+        }
+    }
+
+    /// Cancels the queries whose answers nobody waits for.
+    fn drop_cancelled(&mut self) {
+        let closed = self.responders.iter().filter(|(_, responder)| responder.is_closed());
+        let cancelled: Vec<QueryId> = closed.map(|(&id, _)| id).collect();
+        if cancelled.is_empty() {
+            return;
+        }
+        for id in &cancelled {
+            self.responders.remove(id);
+            self.since.remove(id);
+        }
+        let count = self.scheduler.cancel(&cancelled);
+        self.shared.stats().cancelled_queries += count as u64;
+    }
+
+    /// Runs a step's batch, unless it is empty.
+    fn run_step(&mut self, step: &Step) -> Result<Vec<TokenScore>, BackendError> {
+        let batch = &step.batch;
+        if batch.scores.is_empty() && batch.tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        let start = Instant::now();
+        let result = self.forward(batch);
+        self.record_pass(step, start);
+        result
+    }
+
+    /// Runs a batch; a panic is a failure of this pass.
+    fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
+        let forward = AssertUnwindSafe(|| self.backend.forward(batch));
+        catch_unwind(forward).unwrap_or_else(|_| Err(BackendError("it panicked; the log has more".to_owned())))
+    }
+
+    /// Sends an event to the query's client; after the last one, forgets the query.
+    fn respond(&mut self, id: QueryId, event: Result<QueryEvent, ScoreError>) {
+        let Some(responder) = self.responders.get(&id) else { return };
+        if responder.expects_more_after(&event) {
+            responder.send(event);
+        } else if let Some(responder) = self.responders.remove(&id) {
+            responder.finish(event);
+        }
+    }
+
+    /// Records how long the queries that start now have waited.
+    fn record_started(&mut self, step: &Step) {
+        let mut stats = self.shared.stats();
+        for id in step.started() {
+            if let Some(since) = self.since.get_mut(id) {
+                stats.queue_seconds.observe(since.elapsed().as_secs_f64());
+                *since = Instant::now();
+            }
+        }
+    }
+
+    fn record_pass(&self, step: &Step, start: Instant) {
+        let tokens = step.batch.tokens.len();
+        let mut stats = self.shared.stats();
+        stats.forward_passes += 1;
+        stats.computed_tokens += tokens as u64;
+        stats.pass_queries.observe(step.queries() as f64);
+        stats.pass_tokens.observe(tokens as f64);
+        stats.pass_seconds.observe(start.elapsed().as_secs_f64());
+    }
+
+    fn record_progress(&mut self, progress: &[Progress]) {
+        let mut stats = self.shared.stats();
+        for (id, event) in progress {
+            let since = self.since.remove(id);
+            match event {
+                Ok(QueryEvent::Scores(scores)) => {
+                    if let Some(since) = since {
+                        stats.prefill_seconds.observe(since.elapsed().as_secs_f64());
+                    }
+                    stats.recomputed_tokens += scores.recomputed_tokens as u64;
+                    stats.finished_queries += 1;
+                    stats.cached_tokens += scores.cached_tokens as u64;
+                    stats.scored_tokens += scores.logprobs.len() as u64;
+                }
+                Ok(QueryEvent::Token(_)) => stats.generated_tokens += 1,
+                Err(_) => {}
+            }
+        }
+        let (waiting, running) = self.scheduler.queue_lengths();
+        (stats.waiting_queries, stats.running_queries) = (waiting as u64, running as u64);
+        let cache = self.scheduler.cache_usage();
+        stats.total_blocks = cache.total as u64;
+        stats.active_blocks = cache.held as u64;
+        stats.cached_blocks = cache.idle as u64;
+        stats.evicted_blocks = self.evicted_before + cache.evicted;
+    }
+}

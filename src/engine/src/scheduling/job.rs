@@ -1,0 +1,103 @@
+//! A query as it was submitted: its validation, and what it needs from the cache.
+
+use crate::backend::Limits;
+use crate::scheduling::cache::{KnownScore, RequiredScores};
+use crate::scorer::{Generation, MAX_TOP, PositionDetails, PositionOptions, Query, ScoreError};
+
+/// The caller's name for a query.
+pub type QueryId = u64;
+
+/// A query and how to continue it.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) id: QueryId,
+    pub(crate) query: Query,
+    pub(crate) generation: Option<Generation>,
+}
+
+/// A running query that computes a prefix which another query needs, until it has published that many tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PrefixDependency {
+    pub(crate) on: QueryId,
+    pub(crate) tokens: usize,
+}
+
+impl Job {
+    /// Rejects a query that the backend cannot answer.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), ScoreError> {
+        let Job { query, generation, .. } = self;
+        let (len, limit) = (query.tokens.len(), limits.max_query_length());
+        if query.score_from == 0 {
+            return Err(ScoreError::NoContext(0));
+        }
+        if query.score_from + usize::from(generation.is_none()) > len {
+            return Err(ScoreError::NothingToScore { score_from: query.score_from, len });
+        }
+        if self.max_len() > limit {
+            return Err(ScoreError::TooLong { len: self.max_len(), limit });
+        }
+        let top = self.options().map(|options| options.top).fold(0, u16::max);
+        if top > MAX_TOP {
+            return Err(ScoreError::TooManyAlternatives { top, limit: MAX_TOP });
+        }
+        if let Some(generation) = generation {
+            generation.check()?;
+        }
+        self.check_tokens(limits.vocab_size)
+    }
+
+    /// Rejects tokens outside the vocabulary.
+    fn check_tokens(&self, limit: usize) -> Result<(), ScoreError> {
+        for subset in self.options().filter_map(|options| options.subset.as_deref()) {
+            let largest = subset.largest();
+            if largest.is_none_or(|largest| largest as usize >= limit) {
+                return Err(ScoreError::Subset { largest, limit });
+            }
+        }
+        for (position, &token) in self.query.tokens.iter().enumerate() {
+            if token as usize >= limit {
+                return Err(ScoreError::TokenOutOfRange { token, position, limit });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the options of the scored positions, then those of the sampled ones.
+    fn options(&self) -> impl Iterator<Item = &PositionOptions> {
+        let sampled = self.generation.as_ref().map(|generation| &generation.options);
+        std::iter::once(&self.query.options).chain(sampled)
+    }
+
+    /// Returns the most tokens that the sequence can have in the end.
+    pub(crate) fn max_len(&self) -> usize {
+        let max_tokens = self.generation.as_ref().map_or(0, |generation| generation.max_tokens);
+        self.query.tokens.len().saturating_add(max_tokens)
+    }
+
+    /// Returns the tokens whose work the cache may have: of the options it knows the most probable token alone.
+    pub(crate) fn reusable_tokens(&self) -> &[u32] {
+        let Query { tokens, score_from, options, .. } = &self.query;
+        if options.is_empty() || self.needs_top1_only() { tokens } else { &tokens[..*score_from] }
+    }
+
+    /// Returns what the cache must know of them.
+    pub(crate) fn required_scores(&self) -> RequiredScores {
+        RequiredScores { from: self.query.score_from, top1: self.needs_top1_only() }
+    }
+
+    fn needs_top1_only(&self) -> bool {
+        self.query.options == PositionOptions { top: 1, ..PositionOptions::default() }
+    }
+
+    /// Returns the details of the positions that were found in the cache.
+    pub(crate) fn cached_positions(&self, scores: &[KnownScore]) -> Vec<PositionDetails> {
+        if !self.needs_top1_only() {
+            return Vec::new();
+        }
+        let details = |score: &KnownScore| PositionDetails {
+            top: score.top1.into_iter().collect(),
+            ..PositionDetails::default()
+        };
+        scores.iter().map(details).collect()
+    }
+}

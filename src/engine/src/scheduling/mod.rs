@@ -1,0 +1,14 @@
+//! Scheduling: which tokens of which queries run in the next forward pass, and what earlier passes left in the cache.
+//!
+//! Start with `scheduler.rs`: `next_batch` and `complete` are the whole loop. `queue.rs` decides which query is next,
+//! `running.rs` cuts a query into chunks, and `cache.rs` finds prefixes that were computed before.
+
+mod cache;
+mod job;
+mod prefix_hash;
+mod queue;
+mod running;
+mod scheduler;
+
+pub use job::QueryId;
+pub use scheduler::{Progress, Scheduler, SchedulerConfig, Step};

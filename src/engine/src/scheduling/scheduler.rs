@@ -1,0 +1,349 @@
+//! The scheduler: which tokens of which queries go into the next forward pass.
+//!
+//! A query is admitted when the cache has a block for each of its tokens, so nothing ever has to be preempted. Long
+//! queries are cut into chunks by the token budget. A query whose beginning another one is computing waits for it and
+//! then reads it from the cache. The last token of a query is scored but never runs through the model. `queue.rs`
+//! decides which query is next.
+//!
+//! A query that generates has a block for each token that it may sample. Once its own tokens are computed it adds one
+//! token to each pass, before the chunks of others, so that a long prompt does not delay texts that are being
+//! generated.
+
+use std::collections::HashSet;
+
+use crate::backend::{BLOCK_TOKENS, BackendError, BlockId, ForwardBatch, Limits, TokenScore};
+use crate::scheduling::cache::{CacheUsage, CachedPrefix, KvCache};
+use crate::scheduling::job::{Job, PrefixDependency, QueryId};
+use crate::scheduling::queue::{Queue, QueueKey, SkippedQueries, WaitingQuery};
+use crate::scheduling::running::{RunningQuery, ScheduledChunk};
+use crate::scorer::{Generation, Query, QueryEvent, ScoreError, Scores};
+
+/// How many queries the scheduler defers in one pass before it stops looking for one to start.
+const LOOKAHEAD: usize = 512;
+
+/// The query that has run longest keeps one in so many tokens of a pass that more urgent ones would fill.
+const OLDEST_SHARE: usize = 4;
+
+/// The limits of one forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// The most tokens that a forward pass computes.
+    pub token_budget: usize,
+    /// The most queries that run at a time.
+    pub max_running: usize,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self { token_budget: 512, max_running: 256 }
+    }
+}
+
+/// A result of a query, or the reason why there will be none. A query that does not generate ends with its scores.
+pub type Progress = (QueryId, Result<QueryEvent, ScoreError>);
+
+/// One forward pass, and the queries that its results belong to.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// What the backend runs; it may be empty.
+    pub batch: ForwardBatch,
+    chunks: Vec<ScheduledChunk>,
+    /// Queries that the cache answers.
+    answered: Vec<Progress>,
+    /// Queries that left the queue.
+    started: Vec<QueryId>,
+}
+
+impl Step {
+    /// Returns how many queries this pass computes.
+    pub(crate) fn queries(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Returns the queries that waited until now: those that run for the first time, and those that the cache answers.
+    pub(crate) fn started(&self) -> &[QueryId] {
+        &self.started
+    }
+
+    fn add_chunk(&mut self, running: &RunningQuery, budget: usize) {
+        self.chunks.extend(running.add_chunk(&mut self.batch, budget));
+    }
+}
+
+/// The scheduler: queries in, forward passes out, their results in, answers out.
+#[derive(Debug)]
+pub struct Scheduler {
+    config: SchedulerConfig,
+    limits: Limits,
+    cache: KvCache,
+    waiting: Queue,
+    running: Vec<RunningQuery>,
+}
+
+/// The outcome of an attempt to start a query.
+enum Admission {
+    /// It waits for a prefix that another query computes.
+    Deferred,
+    /// The cache has too few free blocks now.
+    NoBlocks,
+    /// The cache knows all scores.
+    Answered(QueryId, Scores),
+    Running(Box<RunningQuery>),
+}
+
+impl Scheduler {
+    /// Makes a scheduler for a backend with these limits.
+    pub fn new(limits: Limits, config: SchedulerConfig) -> Self {
+        let cache = KvCache::new(limits.blocks);
+        Self { config, limits, cache, waiting: Queue::default(), running: Vec::new() }
+    }
+
+    /// Queues a query, or says what is wrong with it.
+    pub fn submit(&mut self, id: QueryId, query: Query) -> Result<(), ScoreError> {
+        self.enqueue(Job { id, query, generation: None })
+    }
+
+    /// Queues a query to be continued, or says what is wrong with it.
+    pub fn submit_generation(&mut self, id: QueryId, query: Query, generation: Generation) -> Result<(), ScoreError> {
+        self.enqueue(Job { id, query, generation: Some(generation) })
+    }
+
+    fn enqueue(&mut self, job: Job) -> Result<(), ScoreError> {
+        job.check(&self.limits)?;
+        self.waiting.push(job);
+        Ok(())
+    }
+
+    /// Returns the next forward pass. Its results must be given to [`Scheduler::complete`].
+    pub fn next_batch(&mut self) -> Step {
+        let mut step = Step::default();
+        if let Some(suspect) = self.running.iter().find(|running| running.retry_alone) {
+            step.add_chunk(suspect, self.config.token_budget);
+            return step;
+        }
+        self.add_running(&mut step);
+        self.admit_waiting(&mut step);
+        step
+    }
+
+    /// Adds the next chunks of running queries: first of those that decode, then by priority. While a more urgent query
+    /// waits or runs, the one that has run longest keeps a share of the pass, so that neither starves the other.
+    fn add_running(&self, step: &mut Step) {
+        let budget = self.config.token_budget;
+        let (decoding, mut prefilling): (Vec<_>, Vec<_>) =
+            self.running.iter().partition(|running| running.is_decoding());
+        for running in decoding {
+            step.add_chunk(running, budget);
+        }
+        let running_priorities = prefilling.iter().map(|running| running.priority());
+        let most_urgent = running_priorities.chain(self.waiting.most_urgent()).min();
+        if let Some(&oldest) = prefilling.first()
+            && most_urgent < Some(oldest.priority())
+        {
+            prefilling.remove(0);
+            let used = step.batch.tokens.len();
+            let share = budget.saturating_sub(used).div_ceil(OLDEST_SHARE);
+            step.add_chunk(oldest, used + share);
+        }
+        prefilling.sort_by_key(|running| running.priority());
+        for running in prefilling {
+            step.add_chunk(running, budget);
+        }
+    }
+
+    /// Starts queries from the queue and adds their first chunks, until the pass is full or nothing more can start.
+    fn admit_waiting(&mut self, step: &mut Step) {
+        let SchedulerConfig { token_budget, max_running } = self.config;
+        let mut skipped = SkippedQueries::default();
+        while skipped.count < LOOKAHEAD && self.running.len() < max_running && step.batch.tokens.len() < token_budget {
+            let Some(key) = self.waiting.next(&skipped) else { return };
+            match self.admit(key) {
+                Admission::Deferred => self.waiting.skip(key, &mut skipped),
+                Admission::NoBlocks => return,
+                Admission::Answered(id, scores) => {
+                    step.started.push(id);
+                    step.answered.push((id, Ok(QueryEvent::Scores(scores))));
+                }
+                Admission::Running(running) => {
+                    step.started.push(running.id);
+                    step.add_chunk(&running, token_budget);
+                    self.running.push(*running);
+                }
+            }
+        }
+    }
+
+    /// Tries to start a query of the queue: answers it from the cache, defers it, or gives it blocks.
+    fn admit(&mut self, key: QueueKey) -> Admission {
+        let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
+        if self.must_wait(waiting) {
+            return Admission::Deferred;
+        }
+        // Another query may always be computing some of its prefix, and be cancelled: an overdue query does not wait
+        // again.
+        let may_wait = waiting.dependency.is_none() || !self.waiting.is_overdue(key);
+        let job = &waiting.job;
+        let required = job.required_scores();
+        let prefix = self.cache.acquire(job.reusable_tokens(), required);
+        if job.generation.is_none() && required.from + prefix.scores.len() == job.query.tokens.len() {
+            return self.answer_from_cache(key, &prefix);
+        }
+        if may_wait && let Some(dependency) = self.find_dependency(job, &prefix) {
+            self.cache.release_prefix(&prefix);
+            self.waiting.defer(key, dependency);
+            return Admission::Deferred;
+        }
+        self.start(key, prefix)
+    }
+
+    /// Returns whether the query that `waiting` depends on has yet to publish their common prefix.
+    fn must_wait(&self, waiting: &WaitingQuery) -> bool {
+        let Some(dependency) = waiting.dependency else { return false };
+        let is_pending =
+            |running: &RunningQuery| running.id == dependency.on && running.published_tokens() < dependency.tokens;
+        self.running.iter().any(is_pending)
+    }
+
+    /// Returns a running query that is about to compute much of what this one needs.
+    fn find_dependency(&self, job: &Job, prefix: &CachedPrefix) -> Option<PrefixDependency> {
+        self.running.iter().find_map(|running| running.dependency_of(job, prefix))
+    }
+
+    /// Answers a query whose scores are all in its cached prefix.
+    fn answer_from_cache(&mut self, key: QueueKey, prefix: &CachedPrefix) -> Admission {
+        self.cache.release_prefix(prefix);
+        let Some(job) = self.waiting.take(key) else { return Admission::NoBlocks };
+        let scores = Scores {
+            logprobs: prefix.scores.iter().map(|score| score.logprob).collect(),
+            positions: job.cached_positions(&prefix.scores),
+            cached_tokens: job.query.tokens.len(),
+            ..Scores::default()
+        };
+        Admission::Answered(job.id, scores)
+    }
+
+    /// Takes a query from the queue and gives it the blocks that it needs beyond its cached prefix.
+    fn start(&mut self, key: QueueKey, prefix: CachedPrefix) -> Admission {
+        let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
+        let cached_kv = self.cache.cached_kv_len(&waiting.job.query.tokens);
+        let max_len = waiting.job.max_len();
+        let Some((prefix, blocks)) = self.reserve_blocks(max_len, prefix) else { return Admission::NoBlocks };
+        let Some(job) = self.waiting.take(key) else { return Admission::NoBlocks };
+        Admission::Running(Box::new(RunningQuery::new(job, prefix, blocks, cached_kv)))
+    }
+
+    /// Allocates blocks for `max_len` tokens, after those of the prefix; if there are too few, releases the prefix.
+    ///
+    /// A query that would have the cache for itself gives up its prefix if the rest does not fit beside it.
+    fn reserve_blocks(&mut self, max_len: usize, mut prefix: CachedPrefix) -> Option<(CachedPrefix, Vec<BlockId>)> {
+        let total = (max_len - 1).div_ceil(BLOCK_TOKENS);
+        if total - prefix.blocks.len() > self.cache.available() {
+            self.cache.release_prefix(&prefix);
+            if !self.running.is_empty() {
+                return None;
+            }
+            prefix = CachedPrefix::default();
+        }
+        let mut blocks = prefix.blocks.clone();
+        while blocks.len() < total {
+            blocks.push(self.cache.allocate()?);
+        }
+        Some((prefix, blocks))
+    }
+
+    /// Takes the results of a step; returns what became known, in order.
+    ///
+    /// When a pass of several queries fails, each is tried alone, so that only those that cannot be computed fail.
+    pub fn complete(&mut self, step: Step, result: Result<Vec<TokenScore>, BackendError>) -> Vec<Progress> {
+        let Step { batch, chunks, answered: mut progress, .. } = step;
+        let scores = match result {
+            Ok(scores) if scores.len() == batch.scores.len() => Ok(scores),
+            Ok(short) => Err(format!("{} scores came back for {}", short.len(), batch.scores.len())),
+            Err(error) => Err(error.to_string()),
+        };
+        match scores {
+            Ok(scores) => {
+                let mut scores = scores.into_iter();
+                for chunk in chunks {
+                    let chunk_scores = scores.by_ref().take(chunk.scores).collect();
+                    self.advance(&chunk, chunk_scores, &mut progress);
+                }
+            }
+            Err(error) => self.fail(&chunks, error, &mut progress),
+        }
+        progress
+    }
+
+    /// Records what a step computed for a running query.
+    fn advance(&mut self, chunk: &ScheduledChunk, scores: Vec<TokenScore>, progress: &mut Vec<Progress>) {
+        let Some(running) = self.running.iter_mut().find(|running| running.id == chunk.id) else { return };
+        if let Some(at) = scores.iter().position(|score| !score.logprob.is_finite()) {
+            let (position, logprob) = (running.next_score() + at, scores[at].logprob);
+            let error = format!("the log-probability of token {position} is {logprob}");
+            self.end(chunk.id);
+            progress.push((chunk.id, Err(ScoreError::Backend(error))));
+            return;
+        }
+        let events = running.advance(chunk, scores, &mut self.cache);
+        progress.extend(events.into_iter().map(|event| (chunk.id, Ok(event))));
+        if running.is_done() {
+            self.end(chunk.id);
+        }
+    }
+
+    /// Ends the only query of a failed pass, or marks its queries to be tried alone.
+    fn fail(&mut self, chunks: &[ScheduledChunk], error: String, progress: &mut Vec<Progress>) {
+        if let [chunk] = chunks {
+            if self.end(chunk.id) {
+                progress.push((chunk.id, Err(ScoreError::Backend(error))));
+            }
+            return;
+        }
+        let suspects: HashSet<QueryId> = chunks.iter().map(|chunk| chunk.id).collect();
+        for running in &mut self.running {
+            running.retry_alone |= suspects.contains(&running.id);
+        }
+    }
+
+    /// Removes a running query and releases it; returns whether there was one.
+    fn end(&mut self, id: QueryId) -> bool {
+        let Some(index) = self.running.iter().position(|running| running.id == id) else { return false };
+        let ended = self.running.remove(index);
+        self.release(&ended);
+        true
+    }
+
+    /// Releases a query's blocks and refunds its client the tokens that were not sampled.
+    fn release(&mut self, running: &RunningQuery) {
+        running.release(&mut self.cache);
+        self.waiting.refund(running.query.scheduling, running.unsampled_tokens());
+    }
+
+    /// Cancels queries and frees their blocks; returns how many there were.
+    pub fn cancel(&mut self, ids: &[QueryId]) -> usize {
+        let before = self.waiting.len() + self.running.len();
+        let ids: HashSet<QueryId> = ids.iter().copied().collect();
+        self.waiting.cancel(&ids);
+        let (cancelled, running): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.running).into_iter().partition(|running| ids.contains(&running.id));
+        self.running = running;
+        for query in &cancelled {
+            self.release(query);
+        }
+        before - self.waiting.len() - self.running.len()
+    }
+
+    /// Returns true when there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Returns how many queries wait and how many run.
+    pub fn queue_lengths(&self) -> (usize, usize) {
+        (self.waiting.len(), self.running.len())
+    }
+
+    pub(crate) fn cache_usage(&self) -> CacheUsage {
+        self.cache.usage()
+    }
+}

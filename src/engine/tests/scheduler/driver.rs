@@ -1,0 +1,40 @@
+//! The loop around a scheduler: what the engine's worker does, without threads.
+
+use std::collections::HashMap;
+
+use surprisal_engine::{Backend, GeneratedToken, Query, QueryEvent, QueryId, Scheduler, Scores};
+
+use crate::hash_backend::HashBackend;
+
+/// All results of each query.
+pub(crate) type Results = HashMap<QueryId, (Scores, Vec<GeneratedToken>)>;
+
+/// Runs until nothing is left; every query must be answered exactly once.
+pub(crate) fn run_all(scheduler: &mut Scheduler, backend: &mut HashBackend) -> Results {
+    let mut results = Results::new();
+    while !scheduler.is_idle() {
+        let step = scheduler.next_batch();
+        let is_empty = step.batch.scores.is_empty() && step.batch.tokens.is_empty();
+        let result = backend.forward(&step.batch);
+        let progress = scheduler.complete(step, result);
+        assert!(!is_empty || !progress.is_empty(), "the scheduler is stuck");
+        for (id, event) in progress {
+            match event.unwrap() {
+                QueryEvent::Scores(scores) => {
+                    assert!(results.insert(id, (scores, Vec::new())).is_none(), "query {id} was answered twice");
+                }
+                QueryEvent::Token(token) => results.get_mut(&id).expect("the scores come first").1.push(token),
+            }
+        }
+    }
+    results
+}
+
+/// Submits queries at once and returns their scores, in order.
+pub(crate) fn score_all(scheduler: &mut Scheduler, backend: &mut HashBackend, queries: &[Query]) -> Vec<Scores> {
+    for (id, query) in queries.iter().enumerate() {
+        scheduler.submit(id as QueryId, query.clone()).unwrap();
+    }
+    let mut results = run_all(scheduler, backend);
+    (0..queries.len()).map(|id| results.remove(&(id as QueryId)).unwrap().0).collect()
+}

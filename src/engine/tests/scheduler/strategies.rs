@@ -1,0 +1,65 @@
+//! Random queries and generations.
+
+use proptest::prelude::*;
+use surprisal_engine::{Generation, PositionOptions, Query, Sampling, SchedulingParams};
+
+/// Queries that share beginnings: a cut of one of three base texts, and a tail of its own. Some are more urgent than
+/// others.
+pub(crate) fn queries() -> impl Strategy<Value = Vec<Query>> {
+    let scheduling = (-2i32..3, 0u64..3).prop_map(|(priority, client)| SchedulingParams { priority, client });
+    let query = (0u32..3, 1usize..150, proptest::collection::vec(0u32..8, 0..40), 0.0..1.0f64, scheduling);
+    let query = query.prop_map(|(base, cut, tail, from, scheduling)| {
+        let text = (0..cut as u32).map(|i| if i == 0 { 0 } else { (i * (base + 2) + i / 7) % 8 });
+        let mut tokens: Vec<u32> = text.chain(tail).collect();
+        tokens.resize(tokens.len().max(2), 1);
+        let score_from = 1 + ((tokens.len() - 1) as f64 * from) as usize;
+        Query { scheduling, ..Query::new(tokens, score_from) }
+    });
+    proptest::collection::vec(query, 1..30)
+}
+
+/// A generation that samples at temperature 1.
+pub(crate) fn generation(max_tokens: usize, seed: u64, options: PositionOptions, stop: Vec<u32>) -> Generation {
+    let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
+    Generation { max_tokens, sampling, stop, options }
+}
+
+/// What `generations` adds to a query.
+#[derive(Clone, Debug)]
+struct Addition {
+    options: PositionOptions,
+    generation: Option<Generation>,
+    /// Whether a query to be continued scores nothing.
+    generate_only: bool,
+}
+
+impl Addition {
+    fn apply(self, mut query: Query) -> (Query, Option<Generation>) {
+        query.options = self.options;
+        if self.generation.is_some() && self.generate_only {
+            query.score_from = query.tokens.len();
+        }
+        (query, self.generation)
+    }
+}
+
+/// Queries that share beginnings, some to be continued, some with options beside the log-probability.
+pub(crate) fn generations() -> impl Strategy<Value = Vec<(Query, Option<Generation>)>> {
+    let options = (0u16..3, any::<bool>(), any::<bool>()).prop_map(|(top, rank, entropy)| PositionOptions {
+        top,
+        rank,
+        entropy,
+        subset: None,
+    });
+    let options = prop_oneof![Just(PositionOptions::default()), options];
+    let stop = proptest::collection::vec(0u32..8, 0..2);
+    let addition = (options.clone(), options, 0usize..80, 0u64..3, stop, any::<bool>());
+    let addition = addition.prop_map(|(options, sampled, max_tokens, seed, stop, generate_only)| {
+        let generation = (max_tokens > 0).then(|| generation(max_tokens, seed, sampled, stop));
+        Addition { options, generation, generate_only }
+    });
+    let additions = proptest::collection::vec(addition, 30);
+    (queries(), additions).prop_map(|(queries, additions)| {
+        queries.into_iter().zip(additions).map(|(query, addition)| addition.apply(query)).collect()
+    })
+}
