@@ -1,6 +1,6 @@
 //! Why a command failed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Everything that can go wrong, said so that one knows what to do.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,12 @@ fn server_hint(error: &surprisal_estimator::Error) -> &'static str {
 }
 
 impl Error {
+    /// The error of a configuration file.
+    pub(crate) fn config(path: &Path, reason: impl ToString) -> Self {
+        Self::Config { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    /// Returns the exit code: 2 for wrong usage, and 1 for every other failure.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::Config { .. } | Error::Tls(_) => 2,

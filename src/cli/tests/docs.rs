@@ -13,43 +13,43 @@ use serde_json::Value;
 use surprisal_estimator::Experiment;
 use surprisal_tests::tiny::TinyLlama;
 
-/// How a documented command begins, and what becomes of it.
-const COMMANDS: &[(&str, Way)] = &[
-    ("cargo ", Way::Ci),
-    ("surprisal serve --model owner/name", Way::Elsewhere("tests/hub.rs")),
-    ("surprisal serve --model path/to/model.gguf", Way::Elsewhere("tests/engines.rs")),
-    ("surprisal serve", Way::Serve),
-    ("surprisal doctor --model owner/name", Way::Elsewhere("tests/hub.rs")),
-    ("surprisal bench --sweep", Way::Elsewhere("tests/cli.rs")),
-    ("surprisal bench --compare", Way::Elsewhere("tests/cli.rs")),
-    ("surprisal ", Way::Run),
-    ("curl ", Way::Run),
-    ("echo ", Way::Run),
-    ("lm_eval ", Way::Elsewhere("../../tests/clients/run")),
-    (".ci/run", Way::Elsewhere("../../.ci/run")),
-    ("docker compose ", Way::Elsewhere("../../docker/check.sh")),
-    ("kubectl apply ", Way::Elsewhere("../../docker/check.sh")),
-    ("ray start ", Way::NotOurs),
-    ("vllm serve ", Way::NotOurs),
+/// The beginnings of documented commands, and how each is covered.
+const COMMANDS: &[(&str, Coverage)] = &[
+    ("cargo ", Coverage::Ci),
+    ("surprisal serve --model owner/name", Coverage::OtherTest("tests/hub.rs")),
+    ("surprisal serve --model path/to/model.gguf", Coverage::OtherTest("tests/engines.rs")),
+    ("surprisal serve", Coverage::Serve),
+    ("surprisal doctor --model owner/name", Coverage::OtherTest("tests/hub.rs")),
+    ("surprisal bench --sweep", Coverage::OtherTest("tests/cli/bench.rs")),
+    ("surprisal bench --compare", Coverage::OtherTest("tests/cli/bench.rs")),
+    ("surprisal ", Coverage::Run),
+    ("curl ", Coverage::Run),
+    ("echo ", Coverage::Run),
+    ("lm_eval ", Coverage::OtherTest("../../tests/clients/run")),
+    (".ci/run", Coverage::OtherTest("../../.ci/run")),
+    ("docker compose ", Coverage::OtherTest("../../docker/check.sh")),
+    ("kubectl apply ", Coverage::OtherTest("../../docker/check.sh")),
+    ("ray start ", Coverage::External),
+    ("vllm serve ", Coverage::External),
 ];
 
-/// What a test does with a command.
+/// How a command is covered.
 #[derive(Clone, Copy, Debug)]
-enum Way {
-    /// It must succeed, against a server on the port the documents name.
+enum Coverage {
+    /// It is run here, against a server at the documented address, and must succeed.
     Run,
-    /// It must come to serve.
+    /// It is run here, and must start to serve.
     Serve,
     /// `.ci/run` runs it.
     Ci,
-    /// It needs what is not here; that test does the same.
-    Elsewhere(&'static str),
-    /// Another program's own, which needs machines that are not here.
-    NotOurs,
+    /// It needs something that is not here; this test does the same.
+    OtherTest(&'static str),
+    /// It is another program's, and needs machines that are not here.
+    External,
 }
 
-/// The code blocks of a document that commands may be in: what is indented by four, and what is fenced as text.
-fn blocks(text: &str) -> Vec<String> {
+/// Returns the code blocks of a document that may hold commands: those indented by four, and those fenced as text.
+fn command_blocks(text: &str) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     let (mut inside, mut fence) = (false, None);
     for line in text.lines() {
@@ -76,8 +76,8 @@ fn blocks(text: &str) -> Vec<String> {
     blocks
 }
 
-/// The fenced blocks of a document in a language.
-fn fenced(text: &str, language: &str) -> Vec<String> {
+/// Returns the fenced blocks of a document in a language.
+fn fenced_blocks(text: &str, language: &str) -> Vec<String> {
     let begin = format!("```{language}\n");
     text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
@@ -90,7 +90,7 @@ fn documents() -> Vec<(String, String)> {
     names.map(|name| (name.clone(), read(&name))).collect()
 }
 
-/// The book's pages, each of which is there.
+/// The book's pages, of which the summary must list all.
 fn pages(summary: &str) -> Vec<String> {
     let links = summary.lines().filter_map(|line| line.split_once("](")?.1.strip_suffix(')'));
     let pages: Vec<String> = links.map(|page| format!("docs/src/{page}")).collect();
@@ -113,12 +113,12 @@ fn commands(block: &str) -> Vec<String> {
     commands
 }
 
-fn way(command: &str) -> Option<Way> {
-    COMMANDS.iter().find(|(beginning, _)| command.starts_with(beginning)).map(|&(_, way)| way)
+fn coverage(command: &str) -> Option<Coverage> {
+    COMMANDS.iter().find(|(beginning, _)| command.starts_with(beginning)).map(|&(_, coverage)| coverage)
 }
 
-/// A folder with what the documents speak of: a model, and a novel in its words.
-fn folder() -> tempfile::TempDir {
+/// A folder with the files that the documents name: a model, a novel in its words, and the presets.
+fn example_folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("path/to/llama");
     std::fs::create_dir_all(&model).unwrap();
@@ -134,7 +134,7 @@ fn folder() -> tempfile::TempDir {
     dir
 }
 
-/// A shell in the folder, with our program before all others.
+/// A shell in the folder, with this program first in its path.
 fn shell(dir: &Path, command: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_surprisal")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
@@ -143,7 +143,7 @@ fn shell(dir: &Path, command: &str) -> Command {
     shell
 }
 
-/// Serves as a command says, on a free port; what `then` does with its address.
+/// Runs a server's command on a free port, and calls `then` with its address.
 fn serve(dir: &Path, command: &str, then: impl FnOnce(&str)) {
     let mut child = Serving(shell(dir, &format!("exec {command} --port 0")).stderr(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map(Result::unwrap);
@@ -164,7 +164,7 @@ impl Drop for Serving {
     }
 }
 
-/// What a command says on stdout; it must succeed.
+/// Runs a command that must succeed, and returns its stdout.
 fn run(dir: &Path, command: &str, url: &str) -> String {
     let mut here = command.replace("http://127.0.0.1:8000", url);
     // An experiment file names its model itself.
@@ -181,8 +181,8 @@ fn run(dir: &Path, command: &str, url: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Posts a documented request, and checks that a documented answer has no field that the real one lacks.
-fn examples(dir: &Path, url: &str, blocks: &[String], answer: &str) {
+/// Posts the documented requests, and checks that the documented answer has no field that the real one lacks.
+fn check_examples(dir: &Path, url: &str, blocks: &[String], answer: &str) {
     let is = |beginning: &'static str| blocks.iter().filter(move |block| block.starts_with(beginning));
     let requests: Vec<&String> = is("{\"contexts\"").chain(is("{\"queries\"")).collect();
     assert!(!requests.is_empty());
@@ -202,15 +202,15 @@ fn examples(dir: &Path, url: &str, blocks: &[String], answer: &str) {
 
 #[test]
 fn every_documented_command_works_in_order() {
-    let dir = folder();
+    let dir = example_folder();
     let ci = std::fs::read_to_string("../../.ci/run").unwrap();
-    let blocks: Vec<String> = documents().iter().flat_map(|(_, text)| blocks(text)).collect();
+    let blocks: Vec<String> = documents().iter().flat_map(|(_, text)| command_blocks(text)).collect();
     let (mut ran, mut served, mut answer) = (0, 0, String::new());
     serve(dir.path(), "surprisal serve --model path/to/llama", |url| {
         for command in blocks.iter().flat_map(|block| commands(block)) {
             let bare = command.split(" # ").next().unwrap().trim_end();
-            match way(&command) {
-                Some(Way::Run) => {
+            match coverage(&command) {
+                Some(Coverage::Run) => {
                     let said = run(dir.path(), bare, url);
                     assert!(!said.contains("urn:surprisal:problem"), "{command}\n{said}");
                     ran += 1;
@@ -218,17 +218,17 @@ fn every_documented_command_works_in_order() {
                         answer = said;
                     }
                 }
-                Some(Way::Serve) => serve(dir.path(), bare, |_| served += 1),
-                Some(Way::Ci) => assert!(ci.contains(bare), "{bare}"),
-                Some(Way::Elsewhere(test)) => assert!(Path::new(test).exists(), "{test}"),
-                Some(Way::NotOurs) => {}
+                Some(Coverage::Serve) => serve(dir.path(), bare, |_| served += 1),
+                Some(Coverage::Ci) => assert!(ci.contains(bare), "{bare}"),
+                Some(Coverage::OtherTest(test)) => assert!(Path::new(test).exists(), "{test}"),
+                Some(Coverage::External) => {}
                 None => assert!(
                     !command.starts_with(|c: char| c.is_ascii_lowercase() || c == '.'),
                     "no test runs {command}"
                 ),
             }
         }
-        examples(dir.path(), url, &blocks, &answer);
+        check_examples(dir.path(), url, &blocks, &answer);
     });
     assert!(ran >= 4 && served >= 2, "{ran} commands ran, {served} served");
 }
@@ -273,7 +273,7 @@ fn documented_experiments_are_read() {
         "[corpus]\nkind = \"santa-fe\"\ndocuments = 2\nsymbols = 9\nexponent = 1.3\ndoubt = 0.1\n[measure]\nngram = 0";
     let read = |page: &str, least: usize, whole: &dyn Fn(&str) -> String| {
         let text = std::fs::read_to_string(format!("../../docs/src/{page}.md")).unwrap();
-        let parts = fenced(&text, "toml");
+        let parts = fenced_blocks(&text, "toml");
         assert!(parts.len() >= least);
         for part in parts {
             Experiment::parse(&whole(&part), Path::new(page)).unwrap();
@@ -294,9 +294,10 @@ fn documented_experiments_are_read() {
 #[test]
 fn the_python_examples_work() {
     let read = |name: &str| std::fs::read_to_string(Path::new("../..").join(name)).unwrap();
-    let (book, readme) = (fenced(&read("docs/src/api.md"), "python"), fenced(&read("README.md"), "python"));
+    let (book, readme) =
+        (fenced_blocks(&read("docs/src/api.md"), "python"), fenced_blocks(&read("README.md"), "python"));
     let ([book], [readme]) = (&book[..], &readme[..]) else { panic!("one example each") };
-    let dir = folder();
+    let dir = example_folder();
     if shell(dir.path(), "python3 -c pass").output().map_or(true, |output| !output.status.success()) {
         return eprintln!("skipped: there is no python3");
     }

@@ -24,12 +24,12 @@ use surprisal_tests::tiny::TinyLlama;
 struct Hub {
     files: PathBuf,
     token: Option<&'static str>,
-    /// A file that it answers for with this status.
-    fails: Option<(&'static str, StatusCode)>,
-    /// What "main" is.
+    /// A file for which the hub answers with this status.
+    failure: Option<(&'static str, StatusCode)>,
+    /// The commit of "main".
     commit: &'static str,
-    /// How many downloads of weights are still to be cut in the middle.
-    cuts: Arc<AtomicUsize>,
+    /// The number of downloads of weights that are still to be cut in the middle.
+    remaining_cuts: Arc<AtomicUsize>,
     /// File and first byte of each download.
     downloads: Arc<Mutex<Vec<(String, usize)>>>,
 }
@@ -39,9 +39,9 @@ impl Hub {
         Self {
             files: files.to_owned(),
             token: None,
-            fails: None,
+            failure: None,
             commit: "c1",
-            cuts: Arc::default(),
+            remaining_cuts: Arc::default(),
             downloads: Arc::default(),
         }
     }
@@ -52,13 +52,14 @@ impl Hub {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router =
-            Router::new().route("/{owner}/{name}/resolve/{revision}/{file}", get(file)).with_state(self.clone());
+            Router::new().route("/{owner}/{name}/resolve/{revision}/{file}", get(serve_file)).with_state(self.clone());
         runtime.spawn(async move { axum::serve(listener, router).await });
         (runtime, url)
     }
 }
 
-async fn file(
+/// Answers a request for a file.
+async fn serve_file(
     State(hub): State<Hub>,
     UrlPath((_, _, revision, file)): UrlPath<(String, String, String, String)>,
     headers: HeaderMap,
@@ -67,7 +68,7 @@ async fn file(
     if hub.token.is_some_and(|token| header("authorization") != Some(&format!("Bearer {token}"))) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    if let Some((_, status)) = hub.fails.filter(|(name, _)| *name == file) {
+    if let Some((_, status)) = hub.failure.filter(|(name, _)| *name == file) {
         return status.into_response();
     }
     let Ok(bytes) = std::fs::read(hub.files.join(&file)) else { return StatusCode::NOT_FOUND.into_response() };
@@ -78,7 +79,7 @@ async fn file(
     let mut parts = vec![Ok(Bytes::copy_from_slice(&bytes[from..end]))];
     if to.is_empty() {
         let is_cut = file.ends_with(".safetensors")
-            && hub.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            && hub.remaining_cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         if is_cut {
             let half = Bytes::copy_from_slice(&bytes[from..from + (end - from) / 2]);
             parts = vec![Ok(half), Err(io::Error::other("cut"))];
@@ -100,7 +101,7 @@ fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs `surprisal serve` until it serves or fails; what it said, and whether it serves.
+/// Runs `surprisal serve` until it serves or fails. Returns whether it serves, and its stderr.
 fn serve(home: &Path, endpoint: &str, token: Option<&str>) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_surprisal"));
     command.args(["serve", "--model", "owner/tiny", "--port", "0", "--cache-mib", "64"]);
@@ -131,13 +132,13 @@ fn a_signal_ends_a_server_that_is_loading() {
     command.args(["serve", "--model", "owner/tiny", "--port", "0"]).env("HF_HOME", home.path());
     command.env("HF_ENDPOINT", format!("http://{}", silent.local_addr().unwrap()));
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let _asked = silent.accept().unwrap();
+    let _request = silent.accept().unwrap();
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert!(child.wait().unwrap().success(), "it ended by itself");
 }
 
-/// A tiny Llama in two shards.
-fn sharded(dir: &Path) {
+/// Writes a tiny Llama in two shards.
+fn write_sharded_model(dir: &Path) {
     TinyLlama::default().write(dir, 1);
     let whole = std::fs::read(dir.join("model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&whole).unwrap();
@@ -156,7 +157,7 @@ fn sharded(dir: &Path) {
 #[test]
 fn a_model_is_downloaded_once_and_then_needs_no_hub() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    sharded(files.path());
+    write_sharded_model(files.path());
     std::fs::write(files.path().join("generation_config.json"), r#"{"eos_token_id": 1}"#).unwrap();
     let hub = Hub::new(files.path());
     let (runtime, url) = hub.start();
@@ -185,7 +186,7 @@ fn a_cut_download_is_resumed_where_it_was_cut() {
     TinyLlama::default().write(files.path(), 1);
     let size = std::fs::metadata(files.path().join("model.safetensors")).unwrap().len() as usize;
     let hub = Hub::new(files.path());
-    hub.cuts.store(1, Ordering::SeqCst);
+    hub.remaining_cuts.store(1, Ordering::SeqCst);
     let (_runtime, url) = hub.start();
     let (serves, said) = serve(home.path(), &url, None);
     assert!(serves, "{said}");
@@ -218,7 +219,7 @@ fn a_damaged_file_of_the_cache_is_named() {
 fn a_file_that_the_hub_does_not_give_now_is_not_absent() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     TinyLlama::default().write(files.path(), 1);
-    let failing = |file, status| Hub { fails: Some((file, status)), ..Hub::new(files.path()) }.start();
+    let failing = |file, status| Hub { failure: Some((file, status)), ..Hub::new(files.path()) }.start();
     for status in [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
         let (_runtime, url) = failing("tokenizer_config.json", status);
         let (serves, said) = serve(home.path(), &url, None);
@@ -261,7 +262,7 @@ fn a_cache_stays_at_its_commit() {
 #[test]
 fn shards_that_are_not_beside_their_index_are_refused() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    sharded(files.path());
+    write_sharded_model(files.path());
     let index = serde_json::json!({ "weight_map": { "model.norm.weight": "../model-1.safetensors" } });
     std::fs::write(files.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
     let (_runtime, url) = Hub::new(files.path()).start();

@@ -1,8 +1,6 @@
-//! Nats or bits: a report's numbers in another unit. Everything is estimated in nats.
+//! The units of information.
 
 use serde::{Deserialize, Serialize};
-
-use crate::{Estimate, Fit, NgramEntropy, PairingErrors, Report, TwoPoint};
 
 /// A unit of information.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,61 +23,10 @@ impl Unit {
     }
 
     /// One of it, in nats.
-    fn nats(self) -> f64 {
+    pub(crate) fn nats(self) -> f64 {
         match self {
             Unit::Nats => 1.0,
             Unit::Bits => std::f64::consts::LN_2,
         }
-    }
-}
-
-impl Report {
-    /// The same report with all information in `unit`. Exponents and weights have none.
-    #[must_use]
-    pub fn in_unit(mut self, unit: Unit) -> Self {
-        if unit == self.unit {
-            return self;
-        }
-        let factor = self.unit.nats() / unit.nats();
-        for row in &mut self.rows {
-            let estimates = &mut row.estimates;
-            let PairingErrors { same, crossed } = &mut estimates.pairing_errors;
-            for value in [Some(same), Some(crossed), row.truth.as_mut(), row.vclub_limit.as_mut()].into_iter().flatten()
-            {
-                *value *= factor;
-            }
-            let corrected = estimates.corrected.as_mut();
-            [Some(&mut estimates.direct), corrected, Some(&mut estimates.vclub)]
-                .into_iter()
-                .flatten()
-                .for_each(|estimate| scale(estimate, factor));
-        }
-        self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
-        self.nll.iter_mut().chain(&mut self.divergence).for_each(|estimate| scale(estimate, factor));
-        let unigrams = self.corpus.as_mut().map(|corpus| &mut corpus.unigrams);
-        for NgramEntropy { nats, error, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
-            *nats *= factor;
-            *error *= factor;
-        }
-        if let Some(TwoPoint { entropy, points, fit, additive, .. }) = &mut self.two_point {
-            scale(entropy, factor);
-            points.iter_mut().for_each(|point| scale(&mut point.estimate, factor));
-            fit.iter_mut().chain(additive).for_each(|fit| scale_fit(fit, factor));
-        }
-        self.unit = unit;
-        self
-    }
-}
-
-fn scale(estimate: &mut Estimate, factor: f64) {
-    estimate.value *= factor;
-    estimate.error *= factor;
-    estimate.interval = estimate.interval.map(|ends| ends.map(|end| end * factor));
-}
-
-fn scale_fit(fit: &mut Fit, factor: f64) {
-    fit.amplitude *= factor;
-    for value in [&mut fit.amplitude_error, &mut fit.bias].into_iter().flatten() {
-        *value *= factor;
     }
 }

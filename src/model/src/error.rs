@@ -1,5 +1,6 @@
 //! Why a checkpoint could not be read or written.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// A checkpoint, tokenizer or download that did not work.
@@ -21,16 +22,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file of weights whose bytes are not those that were published.
+    /// A weight file whose SHA-256 is not the published one.
     #[error("{path}: it is damaged: its SHA-256 is {found}, but {expected} by {known_by}; download it again")]
-    Damaged {
+    ChecksumMismatch {
         /// The file.
         path: PathBuf,
-        /// Its checksum.
+        /// The file's checksum.
         found: String,
-        /// What it should be.
+        /// The published checksum.
         expected: String,
-        /// Who says so: `SHA256SUMS`, or the hub's blob.
+        /// The source of the published checksum: `SHA256SUMS`, or the hub's blob.
         known_by: PathBuf,
     },
     /// config.json has a field that is missing, of the wrong type, or not supported.
@@ -84,6 +85,16 @@ pub enum Error {
 impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// A tensor that is not as expected.
+    pub(crate) fn tensor(name: &str, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Tensor { name: name.to_owned(), expected: expected.into(), found: found.into() }
+    }
+
+    /// A tensor's value that is not finite, and its index in the tensor.
+    pub(crate) fn not_finite(name: &str, value: impl Display, index: usize) -> Self {
+        Self::tensor(name, "finite values", format!("{value} at index {index}"))
     }
 
     pub(crate) fn malformed(path: &Path, reason: impl ToString) -> Self {

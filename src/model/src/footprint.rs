@@ -1,23 +1,25 @@
-//! What a model takes, from its config.json alone: parameters, bytes, memory of the KV cache.
+//! The memory and arithmetic that a model takes, from its config.json alone.
 
 use serde_json::Value;
 
-use crate::tensors::{TensorSpec, tensors};
-use crate::{Error, LlamaConfig, Quantization};
+use crate::config::LlamaConfig;
+use crate::config::quantization::Quantization;
+use crate::config::tensors::{TensorSpec, expected_tensors};
+use crate::error::Error;
 
-/// A model's size before anything of it is downloaded.
+/// A model's size, known before its weights are downloaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Footprint {
-    /// What config.json says.
+    /// The configuration in config.json.
     pub config: LlamaConfig,
-    /// Number of weights.
+    /// The number of weights.
     pub parameters: u64,
     /// Bytes of the weights as the checkpoint stores them, scales included.
     pub weight_bytes: u64,
-    /// Numbers that the keys and values of one token are.
-    kv_numbers: u64,
-    /// Weights of matrices that every token is multiplied with.
-    multiplied: u64,
+    /// The number of values in one token's keys and values.
+    kv_values_per_token: u64,
+    /// The number of weights in matrices that every token is multiplied with.
+    matmul_weights: u64,
 }
 
 impl Footprint {
@@ -29,79 +31,91 @@ impl Footprint {
     pub fn parse(json: &str) -> Result<Self, Error> {
         let config = LlamaConfig::parse(json)?;
         let value: Value = serde_json::from_str(json).unwrap_or_default();
-        let stored = bytes_of(value.get("dtype").or_else(|| value.get("torch_dtype")).and_then(Value::as_str));
-        let kept = kept(&value);
+        let stored_bytes =
+            bytes_per_weight(value.get("dtype").or_else(|| value.get("torch_dtype")).and_then(Value::as_str));
+        let unquantised = unquantised_modules(&value);
         let (mut parameters, mut weight_bytes) = (0, 0);
-        // An embedding that serves as the head is multiplied with, any other is looked up.
-        let mut multiplied = if config.tie_word_embeddings { config.vocab_size * config.hidden_size } else { 0 } as u64;
-        for TensorSpec { name, shape, is_linear } in tensors(&config) {
+        // An embedding that serves as the head is multiplied with; any other is looked up.
+        let mut matmul_weights =
+            if config.tie_word_embeddings { config.vocab_size * config.hidden_size } else { 0 } as u64;
+        for TensorSpec { name, shape, is_linear } in expected_tensors(&config) {
             let [rows, columns] = [shape[0], shape.get(1).copied().unwrap_or(1)];
             let count = rows as u64 * columns as u64;
             parameters += count;
-            multiplied += if is_linear { count } else { 0 };
-            let is_kept = || kept.iter().any(|module| name_is_in(&name, module));
-            weight_bytes += match config.quantization.filter(|_| is_linear && !is_kept()) {
-                None => count * stored,
-                Some(Quantization::Rows { .. }) => count + 4 * rows as u64,
-                Some(Quantization::Blocks { rows: r, columns: c }) => {
-                    count + 4 * (rows.div_ceil(r) * columns.div_ceil(c)) as u64
-                }
+            matmul_weights += if is_linear { count } else { 0 };
+            let is_quantised = is_linear && !unquantised.iter().any(|module| is_in_module(&name, module));
+            weight_bytes += match config.quantization {
+                Some(quantization) if is_quantised => count + scale_bytes(quantization, rows, columns),
+                _ => count * stored_bytes,
             };
         }
-        let kv_numbers = 2 * (config.layers * config.kv_heads * config.head_dim) as u64;
-        Ok(Self { config, parameters, weight_bytes, kv_numbers, multiplied })
+        let kv_values_per_token = 2 * (config.layers * config.kv_heads * config.head_dim) as u64;
+        Ok(Self { config, parameters, weight_bytes, kv_values_per_token, matmul_weights })
     }
 
-    /// Bytes of keys and values a token takes in a cache of `bytes` a number: 4 for f32, 2 for bf16, 1 for FP8.
-    pub fn kv_bytes_per_token(&self, bytes: u64) -> u64 {
-        self.kv_numbers * bytes
+    /// Returns the bytes of one token's keys and values, in a cache of `value_bytes` per value: 4 for f32, 2 for bf16, 1 for FP8.
+    pub fn kv_bytes_per_token(&self, value_bytes: u64) -> u64 {
+        self.kv_values_per_token * value_bytes
     }
 
-    /// Multiplications and additions a token takes, on average over a sequence of `length` tokens: two a weight, and in attention
-    /// four a dimension of a query head and token before it.
+    /// Returns the multiplications and additions per token, on average over a sequence of `length` tokens: two per weight, and in
+    /// attention four per dimension of a query head and earlier token.
     pub fn operations_per_token(&self, length: u64) -> u64 {
         let LlamaConfig { layers, heads, head_dim, .. } = self.config;
-        2 * self.multiplied + 4 * (layers * heads * head_dim) as u64 * length / 2
+        2 * self.matmul_weights + 4 * (layers * heads * head_dim) as u64 * length / 2
     }
 
-    /// The part of [`kv_bytes_per_token`](Self::kv_bytes_per_token) that each of `ranks` ranks holds at most: key-value heads are
-    /// divided, and ranks beyond them share.
-    pub fn kv_bytes_per_token_and_rank(&self, bytes: u64, ranks: u64) -> u64 {
+    /// Returns the share of [`kv_bytes_per_token`](Self::kv_bytes_per_token) that a rank holds at most. Ranks divide the key-value
+    /// heads; if there are more ranks than heads, several hold the same head.
+    pub fn kv_bytes_per_token_and_rank(&self, value_bytes: u64, ranks: u64) -> u64 {
         let kv_heads = self.config.kv_heads as u64;
-        self.kv_bytes_per_token(bytes) / kv_heads.max(1) * kv_heads.div_ceil(ranks.max(1))
+        self.kv_bytes_per_token(value_bytes) / kv_heads.max(1) * kv_heads.div_ceil(ranks.max(1))
     }
 
-    /// How many tokens of cache fit beside the weights into `devices` devices of `memory` bytes each; `None` if the weights
-    /// themselves do not. A tenth of each device is left for activations and the driver.
-    pub fn tokens_that_fit(&self, devices: u64, memory: u64, kv_bytes: u64) -> Option<u64> {
+    /// Returns the tokens of cache that fit beside the weights on `devices` devices of `memory` bytes each, or `None` if the weights
+    /// do not fit. A tenth of each device is left for activations and the driver.
+    pub fn tokens_that_fit(&self, devices: u64, memory: u64, value_bytes: u64) -> Option<u64> {
         let room = (devices * (memory - memory / 10)).checked_sub(self.weight_bytes)?;
-        Some(room / self.kv_bytes_per_token(kv_bytes).max(1))
+        Some(room / self.kv_bytes_per_token(value_bytes).max(1))
     }
 
-    /// The least power of two of such devices that hold the weights and a cache for one sequence of `tokens`.
-    pub fn devices_needed(&self, memory: u64, kv_bytes: u64, tokens: u64) -> u64 {
-        let fits = |devices: &u64| self.tokens_that_fit(*devices, memory, kv_bytes).is_some_and(|room| room >= tokens);
+    /// Returns the least power of two of devices that hold the weights and a cache for one sequence of `tokens`.
+    pub fn devices_needed(&self, memory: u64, value_bytes: u64, tokens: u64) -> u64 {
+        let fits =
+            |devices: &u64| self.tokens_that_fit(*devices, memory, value_bytes).is_some_and(|room| room >= tokens);
         (0..20).map(|power| 1 << power).find(fits).unwrap_or(1 << 20)
     }
 }
 
-fn bytes_of(dtype: Option<&str>) -> u64 {
+/// Returns the bytes of the f32 scales of an FP8 matrix.
+fn scale_bytes(quantization: Quantization, rows: usize, columns: usize) -> u64 {
+    let scales = match quantization {
+        Quantization::Rows { .. } => rows,
+        Quantization::Blocks { rows: block_rows, columns: block_columns } => {
+            rows.div_ceil(block_rows) * columns.div_ceil(block_columns)
+        }
+    };
+    4 * scales as u64
+}
+
+/// Returns the bytes of a weight of config.json's dtype.
+fn bytes_per_weight(dtype: Option<&str>) -> u64 {
     match dtype {
         Some("bfloat16" | "float16") => 2,
         _ => 4,
     }
 }
 
-/// Modules that a quantised checkpoint leaves as they were.
-fn kept(config: &Value) -> Vec<String> {
+/// Lists the modules that a quantised checkpoint leaves unquantised.
+fn unquantised_modules(config: &Value) -> Vec<String> {
     let quantization = config.get("quantization_config");
     let list = |field: &str| quantization.and_then(|q| q.get(field)).and_then(Value::as_array);
     let names = ["modules_to_not_convert", "ignore"].into_iter().filter_map(list).flatten();
     names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-/// Whether a module is named, or lies in one that is.
-fn name_is_in(name: &str, module: &str) -> bool {
+/// Whether a tensor or module is the given module, or lies in it.
+fn is_in_module(name: &str, module: &str) -> bool {
     name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 

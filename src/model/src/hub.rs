@@ -1,4 +1,4 @@
-//! Where a model is: a folder, or an id on the Hugging Face hub.
+//! Finds a model's folder, and downloads models from the Hugging Face hub.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -7,19 +7,13 @@ use std::path::{Path, PathBuf};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
 
-use crate::Error;
-use crate::checkpoint::shard_names;
+use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE, shard_names};
+use crate::error::Error;
 
-/// How often a download that was cut is taken up again.
+/// How often an interrupted download is resumed.
 const RETRIES: usize = 5;
 
-const CONFIG: &str = "config.json";
-
-/// The weights, if they are one file.
-const SINGLE: &str = "model.safetensors";
-
-/// What names the files of the weights, if they are several.
-const INDEX: &str = "model.safetensors.index.json";
+const CONFIG_FILE: &str = "config.json";
 
 /// The folder of a model: `model` itself if it is one, else the hub's `owner/name`, downloaded unless it is cached.
 ///
@@ -58,10 +52,11 @@ pub fn config_json(model: &str) -> Result<PathBuf, Error> {
         return Ok(path.to_owned());
     }
     if path.exists() || !is_hub_id(model) {
-        return resolve(model).map(|dir| dir.join(CONFIG));
+        return resolve(model).map(|dir| dir.join(CONFIG_FILE));
     }
-    let failed = |error: ApiError| Error::NotFound { name: model.to_owned(), reason: format!("{CONFIG}: {error}") };
-    api().map_err(failed)?.model(model.to_owned()).get(CONFIG).map_err(failed)
+    let failed =
+        |error: ApiError| Error::NotFound { name: model.to_owned(), reason: format!("{CONFIG_FILE}: {error}") };
+    api().map_err(failed)?.model(model.to_owned()).get(CONFIG_FILE).map_err(failed)
 }
 
 fn is_hub_id(model: &str) -> bool {
@@ -82,22 +77,22 @@ fn api() -> Result<Api, ApiError> {
 
 fn download(id: &str) -> Result<PathBuf, String> {
     let api = api().map_err(|error| error.to_string())?;
-    let config = api.model(id.to_owned()).get(CONFIG).map_err(|error| format!("{CONFIG}: {error}"))?;
+    let config = api.model(id.to_owned()).get(CONFIG_FILE).map_err(|error| format!("{CONFIG_FILE}: {error}"))?;
     let folder = config.parent().unwrap_or(Path::new("")).to_owned();
     let Some(commit) = folder.file_name().and_then(OsStr::to_str) else {
         return Err(format!("{} is not a commit's folder", folder.display()));
     };
     // What is missing is asked for of that commit: "main" may have moved, and would take the cache along with it.
     let repo = api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, commit.to_owned()));
-    let files = Files { complete: has_weights(&folder), folder, repo };
+    let files = ModelFiles { is_complete: has_weights(&folder), folder, repo };
     files.required("tokenizer.json")?;
     for file in ["tokenizer_config.json", "generation_config.json"] {
         files.optional(file)?;
     }
-    if !files.complete {
-        let weights = match files.optional(INDEX)? {
+    if !files.is_complete {
+        let weights = match files.optional(INDEX_FILE)? {
             Some(index) => shard_names(&index).map_err(|error| error.to_string())?,
-            None => BTreeSet::from([SINGLE.to_owned()]),
+            None => BTreeSet::from([SINGLE_FILE.to_owned()]),
         };
         for file in weights {
             files.required(&file)?;
@@ -106,40 +101,42 @@ fn download(id: &str) -> Result<PathBuf, String> {
     Ok(files.folder)
 }
 
-/// Whether all weights are in the folder. They are downloaded last: what it lacks then, the hub said that it does not have.
+/// Whether all weights are in the folder. They are downloaded last, so the hub has none of the files that it lacks then.
 fn has_weights(folder: &Path) -> bool {
-    let index = folder.join(INDEX);
+    let index = folder.join(INDEX_FILE);
     if index.exists() {
         return shard_names(&index).is_ok_and(|names| names.iter().all(|name| folder.join(name).exists()));
     }
-    folder.join(SINGLE).exists()
+    folder.join(SINGLE_FILE).exists()
 }
 
-/// The files of a model at one commit: those in the cache's folder, and those that the hub has.
-struct Files {
+/// The files of a model at one commit: in the cache's folder, or else on the hub.
+struct ModelFiles {
     folder: PathBuf,
     repo: ApiRepo,
-    /// Whether the model can be served from the folder.
-    complete: bool,
+    /// Whether the folder has all weights.
+    is_complete: bool,
 }
 
-impl Files {
+impl ModelFiles {
+    /// Returns a file's path in the cache, after a download if it is not there.
     fn get(&self, file: &str) -> Result<PathBuf, ApiError> {
         let path = self.folder.join(file);
         if path.exists() { Ok(path) } else { self.repo.download(file) }
     }
 
+    /// Gets a file that a model must have.
     fn required(&self, file: &str) -> Result<PathBuf, String> {
         self.get(file).map_err(|error| format!("{file}: {error}"))
     }
 
-    /// A file that a model may do without: `None` if the hub says that there is no such file, or if it cannot be had while the
-    /// model is complete without it.
+    /// Gets a file that a model may lack. Returns `None` if the hub has no such file, or if the hub fails while the folder has all
+    /// weights.
     fn optional(&self, file: &str) -> Result<Option<PathBuf>, String> {
         match self.get(file) {
             Ok(path) => Ok(Some(path)),
             Err(ApiError::RequestError(error)) if matches!(*error, ureq::Error::StatusCode(404)) => Ok(None),
-            Err(error) if self.complete => {
+            Err(error) if self.is_complete => {
                 tracing::warn!("{file} is not in the cache, and cannot be had now: {error}");
                 Ok(None)
             }
@@ -185,9 +182,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let put = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
         assert!(!has_weights(dir.path()));
-        put(SINGLE, "");
+        put(SINGLE_FILE, "");
         assert!(has_weights(dir.path()));
-        put(INDEX, r#"{"weight_map":{"a":"1.safetensors","b":"2.safetensors","c":"1.safetensors"}}"#);
+        put(INDEX_FILE, r#"{"weight_map":{"a":"1.safetensors","b":"2.safetensors","c":"1.safetensors"}}"#);
         put("1.safetensors", "");
         assert!(!has_weights(dir.path()));
         put("2.safetensors", "");

@@ -6,22 +6,17 @@
 mod checkpoint;
 mod config;
 mod error;
-mod fields;
 mod footprint;
 mod fp8;
 pub mod hub;
 pub mod oracle;
-mod rope;
-mod shard;
-mod sums;
-mod tensors;
 mod tokenizer;
-mod words;
 
-pub use checkpoint::{Checkpoint, Reading};
+pub use checkpoint::{Checkpoint, ReadPurpose};
+pub use config::quantization::Quantization;
+pub use config::rope::RopeScaling;
 pub use config::{Architecture, LlamaConfig};
 pub use error::Error;
 pub use footprint::Footprint;
-pub use fp8::{Quantization, quantise_rows};
-pub use rope::RopeScaling;
+pub use fp8::quantise_rows;
 pub use tokenizer::{TextTokenizer, Vocabulary};

@@ -79,7 +79,7 @@ impl TextCodec for TextTokenizer {
     }
 
     fn text(&self, tokens: &[u32]) -> Result<String, String> {
-        self.text(tokens).map_err(|error| error.to_string())
+        self.decode_without_special(tokens).map_err(|error| error.to_string())
     }
 
     fn adds_space(&self) -> bool {
@@ -87,21 +87,21 @@ impl TextCodec for TextTokenizer {
     }
 
     fn bos(&self) -> Option<u32> {
-        self.bos()
+        self.added_bos()
     }
 
     fn ends(&self) -> Vec<u32> {
-        self.ends().to_vec()
+        self.end_token_ids().to_vec()
     }
 
     fn info(&self) -> TokenizerInfo {
         TokenizerInfo {
             tokenizer_class: self.class().map(str::to_owned),
-            bos_token: self.bos_id().and_then(|id| self.token(id)),
+            bos_token: self.bos_id().and_then(|id| self.id_to_token(id)),
             bos_token_id: self.bos_id(),
-            eos_token: self.eos_id().and_then(|id| self.token(id)),
+            eos_token: self.eos_id().and_then(|id| self.id_to_token(id)),
             eos_token_id: self.eos_id(),
-            add_bos_token: self.bos().is_some(),
+            add_bos_token: self.added_bos().is_some(),
             ..TokenizerInfo::default()
         }
     }

@@ -1,7 +1,8 @@
 //! What the estimators make of answers written down by hand.
 
 use super::*;
-use crate::{Design, EntropyMethod};
+use crate::plan::Design;
+use crate::statistics::EntropyMethod;
 
 /// Three documents at splits 1 and 2, each answer made of a number of its own.
 fn example() -> (Plan, Vec<Vec<f32>>) {

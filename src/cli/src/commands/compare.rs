@@ -1,0 +1,37 @@
+//! `surprisal compare`: puts several models' reports side by side.
+
+use std::path::{Path, PathBuf};
+
+use surprisal_estimator::{Comparison, Report};
+
+use crate::error::Error;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Two to six reports' folders, or their report.json; NAME=FOLDER gives one a name of its own
+    #[arg(required = true, num_args = 2..)]
+    reports: Vec<String>,
+    /// Folder for compare.html, the charts (SVG) and the numbers (CSV)
+    #[arg(long, default_value = "surprisal-compare")]
+    out: PathBuf,
+}
+
+/// Reads the reports and writes their comparison.
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let reports = args.reports.iter().map(|argument| read_report(argument)).collect::<Result<Vec<_>, _>>()?;
+    let comparison = Comparison::new(reports)?;
+    comparison.write(&args.out)?;
+    eprintln!("wrote {}", args.out.join("compare.html").display());
+    print!("{}", comparison.table());
+    Ok(())
+}
+
+/// Reads a report, `FOLDER` or `NAME=FOLDER`, and returns its name and the report.
+fn read_report(argument: &str) -> Result<(String, Report), Error> {
+    let (name, path) = match argument.split_once('=') {
+        Some((name, path)) => (name, path),
+        None => (argument, argument),
+    };
+    let report = Report::read(Path::new(path))?;
+    Ok((name.trim_end_matches('/').to_owned(), report))
+}

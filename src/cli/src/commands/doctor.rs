@@ -1,0 +1,217 @@
+//! `surprisal doctor`: describes this machine, and plans what a model needs from its config.json alone.
+
+use std::path::Path;
+
+use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
+use surprisal_model::{Footprint, hub};
+
+use crate::error::Error;
+use crate::model::location::{ORACLE, is_gguf, oracle_dir};
+
+/// A kind of GPU.
+struct GpuKind {
+    name: &'static str,
+    /// Device memory, as the maker counts it.
+    memory_bytes: u64,
+    /// The peak rate of dense bf16 products in TFLOP/s, from the data sheet.
+    teraflops: u64,
+}
+
+const GPU_KINDS: [GpuKind; 5] = [
+    GpuKind { name: "A100 40 GB", memory_bytes: 40_000_000_000, teraflops: 312 },
+    GpuKind { name: "A100 80 GB", memory_bytes: 80_000_000_000, teraflops: 312 },
+    GpuKind { name: "H100 80 GB", memory_bytes: 80_000_000_000, teraflops: 989 },
+    GpuKind { name: "H200 141 GB", memory_bytes: 141_000_000_000, teraflops: 989 },
+    GpuKind { name: "B200 180 GB", memory_bytes: 180_000_000_000, teraflops: 2250 },
+];
+
+/// The length of the texts that the peak rate is for, in tokens.
+const RATE_LENGTH: u64 = 2048;
+
+/// Bytes of one value in a GPU's KV cache: bf16.
+const GPU_KV_BYTES: u64 = 2;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A model to plan for: `oracle` (built in), a folder, a config.json, or an id on the Hugging Face hub
+    #[arg(long)]
+    model: Option<String>,
+    /// Devices to divide it among [default: the least power of two that holds it]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4096), requires = "model")]
+    tensor_parallel_size: Option<u64>,
+    /// Print everything as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: Machine,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Model>,
+}
+
+#[derive(Debug, Serialize)]
+struct Machine {
+    cores: usize,
+    vector_bits: usize,
+    memory_bytes: Option<u64>,
+    nvidia_driver: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Model {
+    parameters: u64,
+    weight_bytes: u64,
+    kv_bytes_per_token_bf16: u64,
+    kv_bytes_per_token_f32: u64,
+    max_length: usize,
+    /// Bytes that the weights take on this machine's CPU, in f32.
+    cpu_bytes: u64,
+    /// Tokens of cache that fit beside them; absent if the weights do not fit, or the memory is unknown.
+    cpu_tokens: Option<u64>,
+    gpus: Vec<Gpu>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gpu {
+    kind: &'static str,
+    /// The least power of two that holds the weights and one sequence of the maximum length, or the given number.
+    count: u64,
+    /// Bytes of weights on each GPU.
+    weight_bytes: u64,
+    /// Tokens of cache that fit beside the weights; absent if the weights do not fit.
+    cache_tokens: Option<u64>,
+    /// Tokens per second that these GPUs would score at their peak rate in bf16, in texts of 2048 tokens: an upper bound.
+    peak_tokens_per_second: u64,
+}
+
+/// Describes the machine, and plans the model if one is given.
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let machine = Machine::detect();
+    let model = match &args.model {
+        Some(model) => Some(plan_model(&read_footprint(model)?, &machine, args.tensor_parallel_size)),
+        None => None,
+    };
+    let report = Report { machine, model };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print_report(&report);
+    }
+    Ok(())
+}
+
+/// Reads the footprint of a model from its config.json, which is downloaded if need be.
+fn read_footprint(model: &str) -> Result<Footprint, Error> {
+    if is_gguf(Path::new(model)) {
+        let reason = "a plan is made from a config.json, and a GGUF file has none".to_owned();
+        return Err(surprisal_model::Error::NotFound { name: model.to_owned(), reason }.into());
+    }
+    let path = if model == ORACLE { oracle_dir()?.join("config.json") } else { hub::config_json(model)? };
+    let json = std::fs::read_to_string(&path).map_err(|source| surprisal_model::Error::Io { path, source })?;
+    Ok(Footprint::parse(&json)?)
+}
+
+impl Machine {
+    /// Reads what the operating system tells of this machine.
+    fn detect() -> Self {
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            vector_bits: surprisal_engine::vector_bits(),
+            memory_bytes: available_memory(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+            nvidia_driver: std::fs::read_to_string("/proc/driver/nvidia/version")
+                .ok()
+                .and_then(|text| text.lines().next().map(str::to_owned)),
+        }
+    }
+}
+
+/// Parses `MemAvailable` of /proc/meminfo, in bytes.
+fn available_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Plans a model for this machine's CPU, and for GPUs of each kind.
+fn plan_model(footprint: &Footprint, machine: &Machine, ranks: Option<u64>) -> Model {
+    let cpu_bytes = footprint.parameters * 4;
+    let cpu_room = machine.memory_bytes.and_then(|memory| usable(memory).checked_sub(cpu_bytes));
+    Model {
+        parameters: footprint.parameters,
+        weight_bytes: footprint.weight_bytes,
+        kv_bytes_per_token_bf16: footprint.kv_bytes_per_token(GPU_KV_BYTES),
+        kv_bytes_per_token_f32: footprint.kv_bytes_per_token(4),
+        max_length: footprint.config.max_positions,
+        cpu_bytes,
+        cpu_tokens: cpu_room.map(|room| room / footprint.kv_bytes_per_token(4).max(1)),
+        gpus: GPU_KINDS.iter().map(|kind| plan_gpus(footprint, kind, ranks)).collect(),
+    }
+}
+
+/// Plans a model for GPUs of one kind: as many as there are ranks, or as few as hold it.
+fn plan_gpus(footprint: &Footprint, kind: &GpuKind, ranks: Option<u64>) -> Gpu {
+    let max_length = footprint.config.max_positions as u64;
+    let fewest = || footprint.devices_needed(kind.memory_bytes, GPU_KV_BYTES, max_length);
+    let count = ranks.unwrap_or_else(fewest);
+    let weight_bytes = footprint.weight_bytes.div_ceil(count);
+    let room = usable(kind.memory_bytes).checked_sub(weight_bytes);
+    let token_bytes = footprint.kv_bytes_per_token_and_rank(GPU_KV_BYTES, count).max(1);
+    let operations = footprint.operations_per_token(RATE_LENGTH.min(max_length)).max(1);
+    let peak_operations = u128::from(kind.teraflops * count) * 1_000_000_000_000;
+    Gpu {
+        kind: kind.name,
+        count,
+        weight_bytes,
+        cache_tokens: room.map(|room| room / token_bytes),
+        peak_tokens_per_second: (peak_operations / u128::from(operations)) as u64,
+    }
+}
+
+/// Returns the bytes of a memory that weights and the cache may use: nine tenths.
+fn usable(memory: u64) -> u64 {
+    memory - memory / 10
+}
+
+fn print_report(report: &Report) {
+    let Machine { cores, vector_bits, memory_bytes, nvidia_driver } = &report.machine;
+    println!("cpu       {cores} cores, {vector_bits}-bit vectors");
+    println!(
+        "memory    {}",
+        memory_bytes.map_or("unknown".to_owned(), |bytes| format!("{} available", HumanBytes(bytes)))
+    );
+    println!("gpu       {}", nvidia_driver.as_deref().unwrap_or("no NVIDIA driver; --device auto computes on the CPU"));
+    let Some(model) = &report.model else { return };
+    println!();
+    println!("weights   {} parameters, {} as stored", HumanCount(model.parameters), HumanBytes(model.weight_bytes));
+    println!(
+        "kv cache  {} a token in bf16, {} in f32; sequences up to {} tokens",
+        HumanBytes(model.kv_bytes_per_token_bf16),
+        HumanBytes(model.kv_bytes_per_token_f32),
+        HumanCount(model.max_length as u64)
+    );
+    let cache = model.cpu_tokens.map_or("that does not fit".to_owned(), |tokens| {
+        format!("{} tokens of cache fit beside it", HumanCount(tokens))
+    });
+    println!("this cpu  {} in f32; {cache}", HumanBytes(model.cpu_bytes));
+    for Gpu { kind, count, weight_bytes, cache_tokens, peak_tokens_per_second } in &model.gpus {
+        let cache = cache_tokens.map_or("they do not fit".to_owned(), |tokens| {
+            let peak = HumanCount(*peak_tokens_per_second);
+            format!("{} tokens of cache; at their peak {peak} tokens/s", HumanCount(tokens))
+        });
+        println!("{count:>3} x {kind:<12} {} of weights each; {cache}", HumanBytes(*weight_bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read() {
+        assert_eq!(available_memory("MemTotal: 8 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
+        assert_eq!(available_memory("MemAvailable: much"), None);
+        assert_eq!(available_memory(""), None);
+    }
+}

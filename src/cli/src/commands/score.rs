@@ -1,0 +1,57 @@
+//! `surprisal score`: asks a server for a text's log-probabilities, given another text.
+
+use surprisal_api::{Detail, LogprobsRequest, QueryResult, QuerySpec, Text};
+use surprisal_estimator::{ApiKey, HttpOptions, HttpSource};
+
+use crate::arguments::parse_server;
+use crate::error::Error;
+use crate::runtime::block_on;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The text to score
+    text: String,
+    /// What is given; nothing means the beginning of a text
+    #[arg(long, default_value = "")]
+    context: String,
+    /// The server
+    #[arg(long, default_value = "http://127.0.0.1:8000", value_parser = parse_server)]
+    url: String,
+    /// The API key, if the server wants one
+    #[arg(long, env = "SURPRISAL_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Print the server's whole answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the server, and prints its answer.
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    block_on(async {
+        let options = HttpOptions { api_key: args.api_key.clone().map(ApiKey::new), ..HttpOptions::default() };
+        let source = HttpSource::connect(&args.url, options).await?;
+        let query = QuerySpec::new(Text::from(args.context.as_str()), Text::from(args.text.as_str()));
+        let request =
+            LogprobsRequest { queries: Some(vec![query]), detail: Detail::Tokens, ..LogprobsRequest::default() };
+        let answer = source.ask(&request).await?;
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&answer)?);
+            return Ok(());
+        }
+        for result in &answer.results {
+            print_tokens(&source, result).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Prints a line per token, then the sum.
+async fn print_tokens(source: &HttpSource, result: &QueryResult) -> Result<(), Error> {
+    let ids = result.token_ids.iter().flatten();
+    for (&id, logprob) in ids.zip(result.logprobs.iter().flatten()) {
+        println!("{logprob:>12.6}  {:?}", source.detokenize(&[id]).await?);
+    }
+    let perplexity = (-result.sum / result.tokens as f64).exp();
+    println!("{:>12.6}  nats in all, {} tokens, perplexity {perplexity:.3}", result.sum, result.tokens);
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Finds a model's files from its name in the settings.
+
+use std::path::{Path, PathBuf};
+
+use surprisal_model::hub;
+use surprisal_model::oracle::{self, OracleSpec};
+
+use crate::error::Error;
+
+/// The name of the built-in model.
+pub(crate) const ORACLE: &str = "oracle";
+
+/// Whether a path is a GGUF file's, by its extension.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// Finds a GGUF file, or a model's folder, which is written or downloaded unless it is cached.
+pub(super) fn locate(model: &str) -> Result<PathBuf, Error> {
+    if model == ORACLE {
+        return oracle_dir();
+    }
+    let path = Path::new(model);
+    if !is_gguf(path) {
+        return Ok(hub::resolve(model)?);
+    }
+    if !path.is_file() {
+        let reason = "there is no such GGUF file".to_owned();
+        return Err(surprisal_model::Error::NotFound { name: model.to_owned(), reason }.into());
+    }
+    Ok(path.to_owned())
+}
+
+/// Returns the folder of the built-in oracle, and writes it unless it is cached.
+pub(crate) fn oracle_dir() -> Result<PathBuf, Error> {
+    Ok(oracle::ensure(&OracleSpec::built_in())?)
+}

@@ -1,0 +1,29 @@
+//! The results of commands: printed to stdout, and written into folders.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use serde::Serialize;
+use surprisal_estimator::Report;
+
+use crate::error::Error;
+
+/// Prints a result to stdout: as JSON, or as text.
+pub(crate) fn print_result(result: &impl Serialize, text: impl Display, as_json: bool) -> Result<(), Error> {
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(result)?);
+    } else {
+        print!("{text}");
+    }
+    Ok(())
+}
+
+/// Writes report.html, report.json, and charts as SVG and CSV into a folder.
+pub(crate) fn write_report(report: &Report, out: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(out)?;
+    report.write_html(&out.join("report.html"))?;
+    report.write_json(&out.join("report.json"))?;
+    report.write_files(out)?;
+    eprintln!("wrote {}", out.join("report.html").display());
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! Progress of long work: a bar on a terminal, and log lines elsewhere.
+//!
+//! `weights.rs` shows how far a checkpoint is read, `tokens.rs` how far an experiment is, and `load.rs` how a load test is going.
+
+pub(crate) mod load;
+pub(crate) mod tokens;
+pub(crate) mod weights;
+
+/// The target of progress in the log, which [`LOG_FILTER`] names.
+const LOG_TARGET: &str = "surprisal::progress";
+
+/// The log lines that are shown unless `SURPRISAL_LOG` says otherwise: warnings, and progress.
+pub(crate) const LOG_FILTER: &str = "warn,surprisal::progress=info";

@@ -1,0 +1,100 @@
+//! The progress of an experiment.
+
+use std::fmt;
+
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
+use surprisal_estimator::Progress;
+
+use super::LOG_TARGET;
+
+/// The progress of an experiment, in tokens.
+pub(crate) struct TokenBar {
+    bar: ProgressBar,
+    /// Tenths that were logged, or answered before; `None` before the first update.
+    logged_tenths: Option<u64>,
+}
+
+impl TokenBar {
+    pub(crate) fn new(message: &'static str) -> Self {
+        let bar = ProgressBar::new(0).with_message(message);
+        let template = "{msg} {wide_bar} {human_pos}/{human_len} tokens, {rate}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.with_key("rate", write_rate));
+        }
+        Self { bar, logged_tenths: None }
+    }
+
+    pub(crate) fn update(&mut self, progress: Progress) {
+        self.bar.set_length(progress.total_tokens);
+        self.bar.set_position(progress.tokens);
+        let tenths = progress.tokens * 10 / progress.total_tokens.max(1);
+        match self.logged_tenths.replace(tenths) {
+            None => self.announce(progress),
+            Some(before) if self.bar.is_hidden() && tenths > before => {
+                tracing::info!(target: LOG_TARGET, tokens = progress.tokens, of = progress.total_tokens, "{}", self.bar.message());
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Says what is left to do, unless it is everything.
+    fn announce(&self, progress: Progress) {
+        // Stored answers do not tell how fast new ones come.
+        self.bar.reset_eta();
+        match resume_message(progress) {
+            Some(message) if self.bar.is_hidden() => tracing::info!(target: LOG_TARGET, "{message}"),
+            Some(message) => self.bar.println(message),
+            None => {}
+        }
+    }
+}
+
+/// Returns the message for a run that resumes, or that has nothing to do.
+fn resume_message(Progress { queries, total_queries, .. }: Progress) -> Option<String> {
+    let (kept, all) = (HumanCount(queries), HumanCount(total_queries));
+    match queries {
+        _ if total_queries == 0 => {
+            Some("this part has nothing to do: the experiment is too small for so many parts".to_owned())
+        }
+        0 => None,
+        _ if queries < total_queries => Some(format!("kept answers: {kept} of {all} queries; asking for the rest")),
+        _ => Some(format!("kept answers: all of {all} queries; nothing is left to ask")),
+    }
+}
+
+fn write_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // Writing to the bar's line cannot fail.
+    let _ = out.write_str(&format_rate(state.per_sec()));
+}
+
+/// Formats a rate, as in `9,090/s`.
+fn format_rate(per_second: f64) -> String {
+    format!("{}/s", HumanCount(per_second as u64))
+}
+
+impl Drop for TokenBar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_whole_numbers() {
+        assert_eq!(format_rate(9_090.275_9), "9,090/s");
+    }
+
+    #[test]
+    fn a_run_says_where_it_begins() {
+        let told = |queries, total_queries| {
+            resume_message(Progress { queries, total_queries, ..Progress::default() }).unwrap_or_default()
+        };
+        assert_eq!(told(0, 5000), "");
+        assert_eq!(told(1200, 5000), "kept answers: 1,200 of 5,000 queries; asking for the rest");
+        assert_eq!(told(5000, 5000), "kept answers: all of 5,000 queries; nothing is left to ask");
+        assert!(told(0, 0).contains("this part has nothing to do"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Rejects settings that contradict themselves, the device, the model or the engine.
+
+use super::{ActivationDtype, DeviceChoice, EngineChoice, KvCacheDtype, Settings, WeightDtype};
+use crate::error::Error;
+
+/// The message for settings that only a GPU supports, where there is none.
+pub(crate) const GPU_REQUIRED: &str =
+    "dtype fp8 and kv_cache_dtype need a GPU: without one leave them, or set dtype to bf16 or int8";
+
+impl Settings {
+    /// Rejects settings that contradict each other, and those that would leave the engine without work or memory.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.engine == EngineChoice::Native && self.isq.is_some() {
+            return Err(Error::Usage(
+                "isq is set, but only mistralrs quantises so; the native engine has dtype".to_owned(),
+            ));
+        }
+        self.check_device()?;
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return Err(Error::Usage("tls_cert and tls_key belong together: give both, or neither".to_owned()));
+        }
+        if let Some(origin) = self.server.wrong_origin() {
+            return Err(Error::Usage(format!(
+                "server.cors_origins has {origin:?}; an origin is a scheme and a host, as in https://example.org, or *"
+            )));
+        }
+        self.check_positive()
+    }
+
+    /// Rejects number types that the chosen device does not support.
+    fn check_device(&self) -> Result<(), Error> {
+        if self.device == DeviceChoice::Cpu && self.requires_gpu() {
+            return Err(Error::Usage(GPU_REQUIRED.to_owned()));
+        }
+        if !matches!(self.device, DeviceChoice::Cuda(_)) || self.is_gpu_compatible() {
+            return Ok(());
+        }
+        Err(Error::Usage(
+            "dtype and activations are set, but a GPU computes in bf16 or FP8: leave them, or set dtype to bf16 or fp8"
+                .to_owned(),
+        ))
+    }
+
+    /// Rejects zeros where at least one is needed.
+    fn check_positive(&self) -> Result<(), Error> {
+        for (name, value) in [
+            ("cache_mib", self.cache_mib.unwrap_or(1)),
+            ("tensor_parallel_size", self.tensor_parallel_size),
+            ("token_budget", self.token_budget),
+            ("max_running", self.max_running),
+            ("server.max_request_seconds", usize::try_from(self.server.max_request_seconds).unwrap_or(usize::MAX)),
+            ("max_length", self.max_length.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(Error::Usage(format!("{name} is 0; it must be at least 1")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rejects a maximum length above the model's own, in tokens.
+    pub(crate) fn check_max_length(&self, model_max_length: usize) -> Result<(), Error> {
+        match self.max_length {
+            Some(max_length) if max_length > model_max_length => Err(Error::Usage(format!(
+                "max_length is {max_length}, but this model's sequences have at most {model_max_length} tokens; lower it, \
+                 or leave it"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Rejects settings of the native engine, for a model that mistralrs serves.
+    pub(crate) fn check_for_mistralrs(&self) -> Result<(), Error> {
+        let native_only = |settings: &Self| {
+            (settings.dtype, settings.activations, settings.kv_cache_dtype, settings.tensor_parallel_size)
+        };
+        if native_only(self) == native_only(&Self::default()) {
+            return Ok(());
+        }
+        Err(Error::Usage(
+            "dtype, activations, kv_cache_dtype and tensor_parallel_size are for the native engine, and mistralrs is to \
+             serve this model; it has isq"
+                .to_owned(),
+        ))
+    }
+
+    /// Whether a GPU supports the number types.
+    pub(crate) fn is_gpu_compatible(&self) -> bool {
+        matches!(self.dtype, WeightDtype::Auto | WeightDtype::Bf16 | WeightDtype::Fp8)
+            && self.activations == ActivationDtype::F32
+    }
+
+    /// Whether only a GPU supports the number types.
+    pub(crate) fn requires_gpu(&self) -> bool {
+        self.dtype == WeightDtype::Fp8 || self.kv_cache_dtype != KvCacheDtype::Auto
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_types_and_the_device_must_agree() {
+        let settings = Settings { device: DeviceChoice::Cuda(0), ..Settings::default() };
+        assert!(settings.check().is_ok());
+        let error = Settings { dtype: WeightDtype::Int8, ..settings }.check().unwrap_err();
+        assert!(error.to_string().contains("a GPU computes in bf16"), "{error}");
+        let on_gpu = Settings { dtype: WeightDtype::Fp8, kv_cache_dtype: KvCacheDtype::Fp8, ..Settings::default() };
+        assert!(on_gpu.is_gpu_compatible() && on_gpu.requires_gpu() && on_gpu.check().is_ok());
+        let error = Settings { device: DeviceChoice::Cpu, ..on_gpu }.check().unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), (GPU_REQUIRED, 2));
+    }
+
+    #[test]
+    fn a_longest_sequence_beyond_the_model_s_is_refused() {
+        let settings = Settings { max_length: Some(4096), ..Settings::default() };
+        assert!(settings.check_max_length(4096).is_ok() && Settings::default().check_max_length(1).is_ok());
+        let error = settings.check_max_length(4095).unwrap_err();
+        let said = error.to_string();
+        assert!(said.starts_with("max_length is 4096, but this model's sequences have at most 4095 tokens"), "{said}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn zero_is_rejected() {
+        let error = Settings { cache_mib: Some(0), ..Settings::default() }.check().unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), ("cache_mib is 0; it must be at least 1", 2));
+    }
+}

@@ -1,0 +1,73 @@
+//! Settings as a TOML file.
+
+use std::path::Path;
+
+use super::Settings;
+use crate::error::Error;
+
+impl Settings {
+    /// Reads settings from a TOML file.
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::config(path, error))?;
+        toml::from_str(&text).map_err(|error| Error::config(path, error))
+    }
+
+    /// Returns a TOML file that reads as these settings.
+    pub(crate) fn to_toml(&self) -> Result<String, Error> {
+        toml::to_string(self).map_err(|error| Error::Usage(format!("the settings cannot be written as TOML: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_loads() {
+        let files = std::fs::read_dir("../../configs").unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> = files.filter(|path| path.is_file()).collect();
+        assert!(!files.is_empty());
+        for file in files {
+            Settings::read(&file).unwrap().check().unwrap();
+        }
+    }
+
+    #[test]
+    fn every_setting_is_in_the_book() {
+        let all = Settings {
+            isq: Some("q8_0".to_owned()),
+            cache_mib: Some(1),
+            max_length: Some(1),
+            api_key_file: Some("keys".into()),
+            tls_cert: Some("cert.pem".into()),
+            tls_key: Some("key.pem".into()),
+            ..Settings::default()
+        };
+        let table: toml::Table = all.to_toml().unwrap().parse().unwrap();
+        let server = table["server"].as_table().unwrap().keys().map(|name| format!("server.{name}"));
+        let names = table.keys().filter(|name| *name != "server").cloned().chain(server);
+        let book = std::fs::read_to_string("../../docs/src/operations.md").unwrap();
+        for name in names.map(|name| format!("`{name}`")) {
+            assert!(book.lines().any(|line| line.starts_with('|') && line.contains(&name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn settings_read_back_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("written.toml");
+        let settings =
+            Settings { port: 7, api_key_file: Some("keys".into()), max_length: Some(9), ..Settings::default() };
+        std::fs::write(&path, settings.to_toml().unwrap()).unwrap();
+        assert_eq!(Settings::read(&path).unwrap(), settings);
+    }
+
+    #[test]
+    fn unknown_settings_and_missing_files_are_rejected() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bad.toml");
+        std::fs::write(&path, "modle = \"oracle\"").unwrap();
+        assert!(Settings::read(&path).unwrap_err().to_string().contains("modle"));
+        assert!(Settings::read(&dir.path().join("none.toml")).is_err());
+    }
+}

@@ -1,0 +1,88 @@
+//! The API keys and the certificate that the settings name.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use surprisal_server::{ApiKeys, Tls};
+
+use super::Settings;
+use crate::error::Error;
+
+impl Settings {
+    /// Reads the API keys of the key file and of the environment variable.
+    ///
+    /// Each of them, if it is given, must have at least one key: a server that was meant to be closed is not left open.
+    pub(crate) fn api_keys(&self, variable: Option<OsString>) -> Result<ApiKeys, Error> {
+        let mut keys = String::new();
+        if let Some(path) = &self.api_key_file {
+            keys.push_str(&read_key_file(path)?);
+        }
+        if let Some(value) = variable {
+            keys.push('\n');
+            keys.push_str(&check_key_variable(value)?);
+        }
+        Ok(ApiKeys::parse(&keys))
+    }
+
+    /// Reads the certificate to serve with, if there is one.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>, Error> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificates), Some(key)) => Ok(Some(Tls::from_pem_files(certificates, key)?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Reads a file of API keys, and rejects one without keys.
+fn read_key_file(path: &Path) -> Result<String, Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::config(path, error))?;
+    if ApiKeys::parse(&text).is_empty() {
+        return Err(Error::config(path, "it has no API key"));
+    }
+    check_lines(&text).map_err(|reason| Error::config(path, reason))?;
+    Ok(text)
+}
+
+/// Rejects a value of `SURPRISAL_API_KEYS` without keys.
+fn check_key_variable(value: OsString) -> Result<String, Error> {
+    let text = value.into_string().unwrap_or_default();
+    if ApiKeys::parse(&text).is_empty() {
+        return Err(Error::Usage("SURPRISAL_API_KEYS is set and has no API key in UTF-8".to_owned()));
+    }
+    check_lines(&text).map_err(|reason| Error::Usage(format!("SURPRISAL_API_KEYS: {reason}")))?;
+    Ok(text)
+}
+
+/// Rejects lines that look like a key and a comment. The reason does not repeat them.
+fn check_lines(lines: &str) -> Result<(), String> {
+    match ApiKeys::wrong_line(lines) {
+        Some(line) => Err(format!(
+            "line {line} has whitespace within its API key; keys have none, and a comment is a line that begins with #"
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_from_file_and_environment_and_are_never_none_by_mistake() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        let settings = Settings { api_key_file: Some(path.clone()), ..Settings::default() };
+        assert!(settings.api_keys(None).is_err());
+        std::fs::write(&path, "# none yet\n").unwrap();
+        assert!(settings.api_keys(None).unwrap_err().to_string().contains("no API key"));
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(settings.api_keys(Some("two\nthree".into())).unwrap().len(), 3);
+        assert!(settings.api_keys(Some(" ".into())).is_err());
+        let error = settings.api_keys(Some("two\nthree four".into())).unwrap_err().to_string();
+        assert!(error.starts_with("SURPRISAL_API_KEYS: line 2 has whitespace") && !error.contains("four"), "{error}");
+        std::fs::write(&path, "# people\none\nsk-abc  # alice\n").unwrap();
+        let error = settings.api_keys(None).unwrap_err().to_string();
+        assert!(error.contains("keys: line 3 has whitespace") && !error.contains("sk-abc"), "{error}");
+        assert!(Settings::default().api_keys(None).unwrap().is_empty());
+    }
+}

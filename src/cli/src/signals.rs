@@ -1,0 +1,48 @@
+//! The signals that stop a server.
+
+use tokio::task::JoinHandle;
+
+/// Ends the process at once when the signals arrive. Dropping an engine instead would wait for its pass, or for a model that it
+/// reloads.
+pub(crate) fn exit_on(signals: impl Future<Output = ()> + Send + 'static, message: &'static str) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        signals.await;
+        eprintln!("{message}");
+        std::process::exit(0);
+    })
+}
+
+/// Resolves once this number of SIGTERM and Ctrl-C signals arrived. Signals count from the call on, even before the future is awaited.
+#[cfg(unix)]
+pub(crate) fn stop_signals(count: usize) -> impl Future<Output = ()> {
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    async fn received(signal: &mut std::io::Result<Signal>) {
+        match signal {
+            Ok(signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    }
+    let [mut interrupt, mut terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    async move {
+        for _ in 0..count {
+            tokio::select! {
+                () = received(&mut interrupt) => {}
+                () = received(&mut terminate) => {}
+            }
+        }
+    }
+}
+
+/// Resolves once this number of Ctrl-C signals arrived.
+#[cfg(not(unix))]
+pub(crate) fn stop_signals(count: usize) -> impl Future<Output = ()> {
+    async move {
+        for _ in 0..count {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}

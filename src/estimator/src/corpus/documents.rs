@@ -1,0 +1,214 @@
+//! Documents of an experiment: texts tokenised and cut into windows, and the corpus in numbers.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use tokenizers::Tokenizer;
+
+use crate::corpus::texts::Texts;
+use crate::corpus::windows::Corpus;
+use crate::error::Error;
+use crate::source::{Replicas, Tokenize};
+use crate::statistics::{EntropyMethod, NgramEntropy, TokenStore};
+use crate::unit::Unit;
+
+/// Texts that are tokenised at a time.
+const AT_ONCE: usize = 8;
+
+/// Documents of one window each, the texts they are from, and a note on both.
+pub(crate) struct Documents {
+    /// As many of each text, in a row.
+    pub(crate) windows: Vec<Vec<u32>>,
+    pub(crate) texts: TokenStore,
+    pub(crate) note: String,
+    pub(crate) statistics: Option<CorpusStatistics>,
+    /// `ln p` of each window by the process that made it, where there is one.
+    pub(crate) ln_p: Option<Vec<f64>>,
+}
+
+/// A corpus of texts in numbers; those too short for their windows are not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CorpusStatistics {
+    /// Texts that windows were taken from.
+    pub texts: usize,
+    /// Texts that were too short.
+    pub left_out: usize,
+    /// Unicode characters.
+    pub characters: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Tokens of the shortest text.
+    pub shortest: usize,
+    /// Tokens of the median text; of the two in the middle, the longer.
+    pub median: usize,
+    /// Tokens of the longest text.
+    pub longest: usize,
+    /// How many tokens are different, and their entropy, by the experiment's estimator.
+    pub unigrams: NgramEntropy,
+}
+
+/// Who tokenises.
+pub(crate) enum Tokens<'a> {
+    Server(&'a Replicas),
+    Here(Box<Tokenizer>),
+}
+
+impl Tokenize for Tokens<'_> {
+    async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
+        match self {
+            Self::Server(server) => server.tokenize(text).await,
+            Self::Here(tokenizer) => {
+                let encoding = tokenizer.encode_fast(text, false);
+                let refused = |error: tokenizers::Error| Error::invalid("a text", "one that", error.to_string());
+                Ok(encoding.map_err(refused)?.get_ids().to_vec())
+            }
+        }
+    }
+}
+
+impl Texts {
+    /// Who tokenises them.
+    pub(crate) fn tokens<'a>(&self, server: &'a Replicas) -> Result<Tokens<'a>, Error> {
+        let Some(path) = &self.tokenizer else { return Ok(Tokens::Server(server)) };
+        let read = || {
+            let mut tokenizer = Tokenizer::from_bytes(std::fs::read(path)?)?;
+            tokenizer.with_truncation(None)?.with_padding(None);
+            Ok(tokenizer)
+        };
+        let failed =
+            |error: tokenizers::Error| Error::File { path: path.clone(), source: std::io::Error::other(error) };
+        Ok(Tokens::Here(Box::new(read().map_err(failed)?)))
+    }
+
+    /// Reads, tokenises and cuts them into windows of `length` tokens.
+    pub(crate) async fn documents(
+        &self,
+        tokens: &impl Tokenize,
+        seed: u64,
+        length: usize,
+        method: EntropyMethod,
+    ) -> Result<Documents, Error> {
+        let (mut windows, mut texts) = (Vec::new(), TokenStore::default());
+        let (mut characters, mut left_out) = (0, 0);
+        for batch in self.batches(seed)? {
+            let batch = batch?;
+            let tokenised = stream::iter(&batch).map(|text| Corpus::from_text(tokens, text)).buffered(AT_ONCE);
+            let tokenised: Vec<Corpus> = tokenised.try_collect().await?;
+            for (text, corpus) in batch.iter().zip(tokenised) {
+                match corpus.windows(self.windows, length, self.spacing, texts.lengths().len()) {
+                    Err(Error::TooShort { .. }) if self.skip_short => left_out += 1,
+                    found => {
+                        windows.extend(found?);
+                        characters += text.chars().count();
+                        texts.push(corpus.tokens())?;
+                    }
+                }
+            }
+        }
+        let note = format!("{}; {} windows of {length} tokens from each text", self.names()?, self.windows);
+        let statistics = CorpusStatistics::of(&texts, characters, left_out, method)?;
+        Ok(Documents { windows, texts, note, statistics, ln_p: None })
+    }
+
+    /// The first files' names.
+    fn names(&self) -> Result<String, Error> {
+        let paths = self.paths()?;
+        let names: Vec<String> = paths.iter().take(8).map(|path| path.display().to_string()).collect();
+        let more =
+            if paths.len() > names.len() { format!(" and {} more", paths.len() - names.len()) } else { String::new() };
+        Ok(format!("{}{more}", names.join(", ")))
+    }
+}
+
+impl CorpusStatistics {
+    /// In a sentence; the entropy is in `unit` already.
+    pub(crate) fn told(&self, unit: Unit) -> String {
+        let Self { texts, left_out, characters, tokens, shortest, median, longest, unigrams } = self;
+        format!(
+            "{texts} texts ({left_out} more were too short) of {characters} characters and {tokens} tokens, {shortest} to \
+             {longest} a text, median {median}; {} different tokens, of entropy {:.3} ± {:.3} {}",
+            unigrams.distinct,
+            unigrams.nats,
+            unigrams.error,
+            unit.name()
+        )
+    }
+
+    /// None of no tokens.
+    fn of(
+        texts: &TokenStore,
+        characters: usize,
+        left_out: usize,
+        method: EntropyMethod,
+    ) -> Result<Option<Self>, Error> {
+        let mut lengths = texts.lengths().to_vec();
+        lengths.sort_unstable();
+        let tokens = lengths.iter().sum();
+        let (Some(&shortest), Some(&longest), 1..) = (lengths.first(), lengths.last(), tokens) else {
+            return Ok(None);
+        };
+        let (median, unigrams) = (lengths[lengths.len() / 2], NgramEntropy::of(method, texts, 1)?);
+        let texts = lengths.len();
+        Ok(Some(Self { texts, left_out, characters, tokens, shortest, median, longest, unigrams }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::windows::Spacing;
+    use crate::statistics::TokenTexts;
+
+    /// A token a word.
+    struct Words;
+
+    impl Tokenize for Words {
+        async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
+            Ok(text.split_whitespace().map(|word| word.len() as u32).collect())
+        }
+    }
+
+    fn texts(lines: &[&str]) -> (tempfile::TempDir, Texts) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("texts.jsonl");
+        let lines: String = lines.iter().map(|text| serde_json::json!({"text": text}).to_string() + "\n").collect();
+        std::fs::write(&path, lines).unwrap();
+        (dir, Texts { windows: 2, skip_short: true, ..Texts::of(vec![path]) })
+    }
+
+    #[tokio::test]
+    async fn documents_are_windows_of_texts_that_are_long_enough() {
+        let (_dir, texts) = texts(&["a bb ccc dddd é", "a b c", "a bb a bb"]);
+        let documents = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap();
+        assert_eq!(documents.windows, [[1, 2], [4, 2], [1, 2], [1, 2]]);
+        let mut found = Vec::new();
+        documents.texts.each(&mut |text| found.push(text.to_vec())).unwrap();
+        assert_eq!(found, [vec![1, 2, 3, 4, 2], vec![1, 2, 1, 2]]);
+        let statistics = documents.statistics.unwrap();
+        let NgramEntropy { nats, total, distinct, .. } = statistics.unigrams;
+        assert_eq!((statistics.texts, statistics.left_out, statistics.characters), (2, 1, 15 + 9));
+        assert_eq!((statistics.tokens, statistics.shortest, statistics.median, statistics.longest), (9, 4, 5, 5));
+        let expected: f64 = [3.0_f64, 4.0, 1.0, 1.0].iter().map(|count| -count / 9.0 * (count / 9.0).ln()).sum();
+        assert_eq!((total, distinct), (9, 4));
+        assert!((nats - expected).abs() < 1e-12);
+    }
+
+    #[tokio::test]
+    async fn random_windows_lie_elsewhere_in_each_text() {
+        let text: Vec<String> = (1..100).map(|length| "a".repeat(length)).collect();
+        let (_dir, texts) = texts(&[text.join(" ").as_str(); 4]);
+        let texts = Texts { spacing: Spacing::Random { seed: 1 }, ..texts };
+        let windows = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap().windows;
+        let of_texts: std::collections::HashSet<_> = windows.chunks(2).collect();
+        assert_eq!(of_texts.len(), 4, "{windows:?}");
+        let again = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap();
+        assert_eq!(again.windows, windows);
+    }
+
+    #[tokio::test]
+    async fn a_short_text_fails_where_it_is_not_left_out() {
+        let (_dir, texts) = texts(&["a b c d", "a b c"]);
+        let strict = Texts { skip_short: false, ..texts };
+        let found = strict.documents(&Words, 0, 2, EntropyMethod::PlugIn).await;
+        assert!(matches!(found, Err(Error::TooShort { tokens: 3, .. })));
+    }
+}

@@ -1,0 +1,65 @@
+//! The answers of a plan, sorted into the terms of the estimators.
+
+use crate::error::Error;
+use crate::plan::{Plan, Step};
+
+/// The sums of log-probabilities at one point, one entry a document, in nats.
+pub(crate) struct Terms {
+    /// `ln q(y_i | x_i)`.
+    pub(crate) conditional: Vec<f64>,
+    /// `ln q(y_i)`.
+    pub(crate) marginal: Vec<f64>,
+    /// The part of the first n tokens in that.
+    pub(crate) head: Vec<f64>,
+    /// `ln q(y_i | x_j)`, its mean over the contexts `j`.
+    pub(crate) crossed: Vec<f64>,
+}
+
+/// The terms of each of the plan's points; `ngram` tokens are a head.
+pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Result<Vec<Terms>, Error> {
+    if logprobs.len() != plan.steps().len() {
+        let limit = format!("one for each of the plan's {} steps", plan.steps().len());
+        return Err(Error::invalid("number of answers", logprobs.len(), limit));
+    }
+    let zeros = || vec![0.0; plan.documents()];
+    let empty = |_| Terms { conditional: zeros(), marginal: zeros(), head: zeros(), crossed: zeros() };
+    let mut terms: Vec<Terms> = plan.points().iter().map(empty).collect();
+    let share = 1.0 / plan.design().negatives as f64;
+    for (step, answer) in plan.steps().iter().zip(logprobs) {
+        validate(step, answer)?;
+        for (terms, point) in terms.iter_mut().zip(plan.points()) {
+            let length = point.length() - point.split;
+            match *step {
+                Step::Whole { document, .. } => {
+                    terms.conditional[document] = sum(&answer[point.split..point.length()]);
+                }
+                Step::Marginal { document, split, .. } if split == point.split => {
+                    terms.marginal[document] = sum(&answer[..length]);
+                    terms.head[document] = sum(&answer[..ngram]);
+                }
+                Step::Crossed { y, split, .. } if split == point.split => {
+                    terms.crossed[y] += share * sum(&answer[..length]);
+                }
+                Step::Marginal { .. } | Step::Crossed { .. } => {}
+            }
+        }
+    }
+    Ok(terms)
+}
+
+fn validate(step: &Step, answer: &[f32]) -> Result<(), Error> {
+    let expected = step.target_length();
+    if answer.len() != expected {
+        let limit = format!("{expected} for {step}");
+        return Err(Error::invalid("number of log-probabilities", answer.len(), limit));
+    }
+    match answer.iter().position(|logprob| !logprob.is_finite()) {
+        None => Ok(()),
+        Some(position) => Err(Error::NotFinite { query: step.to_string(), position, value: answer[position] }),
+    }
+}
+
+/// f32 values added in f64, in order.
+pub(crate) fn sum(logprobs: &[f32]) -> f64 {
+    logprobs.iter().map(|&logprob| f64::from(logprob)).sum()
+}

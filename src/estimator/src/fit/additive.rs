@@ -1,0 +1,182 @@
+//! The least-squares power law with an additive bias.
+//!
+//! For a given exponent the best amplitude and bias are linear least squares; the exponent is found on a grid, then by golden
+//! section, and where the bias is free all three are made exact by Newton's method (Gauss and Newton's).
+
+/// Exponents that are tried.
+const EXPONENTS: std::ops::RangeInclusive<i32> = -20..=20;
+
+/// The distance between them.
+const SPACING: f64 = 0.2;
+
+/// How close to the smallest value the bias may come, as a part of it.
+const GAP: f64 = 1e-6;
+
+/// `amplitude · L^exponent + bias`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Solution {
+    pub(crate) amplitude: f64,
+    pub(crate) exponent: f64,
+    pub(crate) bias: f64,
+    /// Standard errors of amplitude and exponent.
+    pub(crate) errors: Option<[f64; 2]>,
+}
+
+/// The problem with lengths measured in their geometric mean.
+struct Problem {
+    /// `(ln(L / centre), I)`.
+    points: Vec<(f64, f64)>,
+    lowest: f64,
+    highest: f64,
+}
+
+/// The best fit of positive points; see [`Fit::additive`](crate::fit::Fit::additive).
+pub(crate) fn solve(points: &[(f64, f64)], lowest: f64) -> Option<Solution> {
+    let mut lengths: Vec<f64> = points.iter().map(|(length, _)| *length).collect();
+    lengths.sort_unstable_by(f64::total_cmp);
+    lengths.dedup();
+    if lengths.len() < 4 {
+        return None;
+    }
+    let smallest = points.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
+    let centre = points.iter().map(|(length, _)| length.ln()).sum::<f64>() / points.len() as f64;
+    let problem = Problem {
+        points: points.iter().map(|(length, value)| (length.ln() - centre, *value)).collect(),
+        lowest,
+        highest: smallest * (1.0 - GAP),
+    };
+    let (exponent, _) = (EXPONENTS.filter(|&step| step != 0))
+        .map(|step| f64::from(step) * SPACING)
+        .filter_map(|exponent| Some((exponent, problem.best(exponent)?.2)))
+        .min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let exponent = problem.golden_section(exponent - SPACING, exponent + SPACING);
+    let (amplitude, bias, _) = problem.best(exponent)?;
+    let mut fit = [amplitude, exponent, bias];
+    let free = bias > lowest && bias < problem.highest;
+    let mut errors = None;
+    if free {
+        let (minimum, covariance) = problem.newton(fit)?;
+        (fit, errors) = (minimum, Some(covariance));
+    }
+    let scale = (-fit[1] * centre).exp();
+    // ln A = ln A' - exponent · centre: the amplitude's error comes from both.
+    let errors = errors.map(|covariance: [[f64; 3]; 3]| {
+        let (da, de) = (scale, -centre * fit[0] * scale);
+        let amplitude = da * da * covariance[0][0] + 2.0 * da * de * covariance[0][1] + de * de * covariance[1][1];
+        [amplitude.sqrt(), covariance[1][1].sqrt()]
+    });
+    Some(Solution { amplitude: fit[0] * scale, exponent: fit[1], bias: fit[2], errors })
+}
+
+impl Problem {
+    /// The best amplitude and bias for an exponent, and the sum of squares; `None` where the amplitude would not be positive.
+    fn best(&self, exponent: f64) -> Option<(f64, f64, f64)> {
+        // Unknowns a, c in (a p + c) / I = 1, with p = L^exponent.
+        let (mut pp, mut p1, mut one, mut py, mut y1) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for &(ln, value) in &self.points {
+            let (p, q) = ((exponent * ln).exp() / value, 1.0 / value);
+            pp += p * p;
+            p1 += p * q;
+            one += q * q;
+            py += p;
+            y1 += q;
+        }
+        let determinant = pp * one - p1 * p1;
+        let free = (pp * y1 - p1 * py) / determinant;
+        let bias = if free.is_finite() { free.clamp(self.lowest, self.highest) } else { return None };
+        let amplitude = (py - p1 * bias) / pp;
+        let squares = self.residuals([amplitude, exponent, bias]).map(|r| r * r).sum();
+        (amplitude > 0.0).then_some((amplitude, bias, squares))
+    }
+
+    fn residuals(&self, [amplitude, exponent, bias]: [f64; 3]) -> impl Iterator<Item = f64> + '_ {
+        self.points.iter().map(move |&(ln, value)| (amplitude * (exponent * ln).exp() + bias) / value - 1.0)
+    }
+
+    fn golden_section(&self, mut low: f64, mut high: f64) -> f64 {
+        let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
+        let squares = |exponent: f64| self.best(exponent).map_or(f64::INFINITY, |(_, _, squares)| squares);
+        for _ in 0..45 {
+            let step = golden * (high - low);
+            if squares(high - step) < squares(low + step) { high = low + step } else { low = high - step }
+        }
+        f64::midpoint(low, high)
+    }
+
+    /// Gauss and Newton's steps from a start that is nearly the minimum, and the covariance there: the inverse of `JᵀJ`, times
+    /// the residuals' variance with three degrees of freedom less than points.
+    fn newton(&self, start: [f64; 3]) -> Option<([f64; 3], [[f64; 3]; 3])> {
+        let mut fit = start;
+        let mut inverse = [[0.0; 3]; 3];
+        for _ in 0..20 {
+            let (mut normal, mut gradient) = ([[0.0; 3]; 3], [0.0; 3]);
+            for (&(ln, value), residual) in self.points.iter().zip(self.residuals(fit)) {
+                let power = (fit[1] * ln).exp() / value;
+                let slope = [power, fit[0] * ln * power, 1.0 / value];
+                for i in 0..3 {
+                    gradient[i] += slope[i] * residual;
+                    for j in 0..3 {
+                        normal[i][j] += slope[i] * slope[j];
+                    }
+                }
+            }
+            inverse = invert(normal)?;
+            for i in 0..3 {
+                fit[i] -= (0..3).map(|j| inverse[i][j] * gradient[j]).sum::<f64>();
+            }
+        }
+        let freedom = self.points.len() as f64 - 3.0;
+        let variance = self.residuals(fit).map(|r| r * r).sum::<f64>() / freedom;
+        let covariance = inverse.map(|row| row.map(|value| value * variance));
+        fit.iter().all(|value| value.is_finite()).then_some((fit, covariance))
+    }
+}
+
+/// The inverse of a 3 x 3 matrix, by cofactors.
+fn invert(m: [[f64; 3]; 3]) -> Option<[[f64; 3]; 3]> {
+    let cofactor = |i: usize, j: usize| {
+        let (a, b, c, d) = ((i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3);
+        m[a][c] * m[b][d] - m[a][d] * m[b][c]
+    };
+    let determinant: f64 = (0..3).map(|j| m[0][j] * cofactor(0, j)).sum();
+    let mut inverse = [[0.0; 3]; 3];
+    for (i, row) in inverse.iter_mut().enumerate() {
+        for (j, value) in row.iter_mut().enumerate() {
+            *value = cofactor(j, i) / determinant;
+        }
+    }
+    (determinant.is_finite() && determinant != 0.0).then_some(inverse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn law(amplitude: f64, exponent: f64, bias: f64) -> Vec<(f64, f64)> {
+        (1..=9).map(|power| f64::from(1 << power)).map(|l| (l, amplitude * l.powf(exponent) + bias)).collect()
+    }
+
+    #[test]
+    fn an_exact_law_is_found_to_the_last_digits() {
+        for (amplitude, exponent, bias) in [(1.1, -0.91, 0.3), (2.3, 0.76, 1.5), (2.3, 0.5, -0.4), (0.02, 1.3, 0.9)] {
+            let fit = solve(&law(amplitude, exponent, bias), -10.0).unwrap();
+            assert!((fit.exponent - exponent).abs() < 1e-9, "{fit:?}");
+            assert!((fit.amplitude / amplitude - 1.0).abs() < 1e-9, "{fit:?}");
+            assert!((fit.bias - bias).abs() < 1e-9, "{fit:?}");
+            assert!(fit.errors.unwrap()[1] < 1e-9);
+        }
+    }
+
+    #[test]
+    fn a_bias_below_the_bound_stays_at_it() {
+        let fit = solve(&law(2.0, 0.5, -0.4), 0.0).unwrap();
+        assert_eq!((fit.bias, fit.errors), (0.0, None));
+        assert!(fit.exponent > 0.5, "{fit:?}");
+    }
+
+    #[test]
+    fn three_points_are_too_few() {
+        assert!(solve(&law(1.0, 0.5, 0.1)[..3], 0.0).is_none());
+        assert!(solve(&[(2.0, 1.0), (2.0, 2.0), (3.0, 1.0), (4.0, 2.0)], 0.0).is_none());
+    }
+}

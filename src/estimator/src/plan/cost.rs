@@ -1,0 +1,113 @@
+//! What a plan costs in token-forwards, and how it is explained.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Plan;
+use crate::plan::step::Step;
+
+/// Token-forwards of a plan: how many tokens, BOS included, go through the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Queries asked.
+    pub queries: u64,
+    /// With the queries of the paper's scripts, where every sequence runs to the window's end.
+    pub scripts: u64,
+    /// With these queries, each computed from its beginning.
+    pub apart: u64,
+    /// With these queries, each shared prefix computed once. A server that caches every token's keys and values reaches it.
+    pub shared: u64,
+}
+
+impl Plan {
+    /// What the plan costs.
+    ///
+    /// The scripts score, for each document and context of another, `y` to the window's end; for each split, whatever the
+    /// ratios.
+    pub fn cost(&self) -> Cost {
+        let (documents, window) = (self.documents() as u64, self.window() as u64);
+        let (count, total) = (self.splits().len() as u64, self.splits().iter().sum::<usize>() as u64);
+        let crossed = self.design().negatives as u64;
+        let sequence = |step: &Step| step.sequence_length() as u64;
+        let shared = |step: &Step| match step {
+            Step::Crossed { .. } => step.target_length() as u64,
+            Step::Whole { .. } | Step::Marginal { .. } => sequence(step),
+        };
+        Cost {
+            queries: self.steps().len() as u64,
+            scripts: documents * (1 + window + count * (1 + crossed) * (1 + window) - total),
+            apart: self.steps().iter().map(sequence).sum(),
+            shared: self.steps().iter().map(shared).sum(),
+        }
+    }
+}
+
+/// What would be asked, and what that saves.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cost = self.cost();
+        let list = |numbers: &[usize]| numbers.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let ratios = list(&self.design().ratios).join(", ");
+        writeln!(f, "{} documents of {} tokens, L/ℓ = {ratios}", self.documents(), self.window())?;
+        writeln!(f, "splits ℓ: {}", list(self.splits()).join(" "))?;
+        if self.design().negatives > 1 {
+            writeln!(f, "{} contexts of other documents for each y", self.design().negatives)?;
+        }
+        writeln!(f, "{} queries; token-forwards, and of them a document:", grouped(cost.queries))?;
+        for (name, tokens) in [
+            ("the paper's scripts", cost.scripts),
+            ("this plan, every query alone", cost.apart),
+            ("this plan, shared prefixes once", cost.shared),
+        ] {
+            let saving = cost.scripts as f64 / tokens as f64;
+            let each = grouped(tokens / self.documents() as u64);
+            writeln!(f, "  {name:<32}{:>15}{each:>10}{saving:>7.1}x", grouped(tokens))?;
+        }
+        Ok(())
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Design, PAPER_SPLITS, Pairing};
+
+    /// The published protocol: 2049 tokens a sample, splits 2 to 1024.
+    fn paper(documents: usize) -> Plan {
+        let splits = (1..=10).map(|power| 1 << power).collect();
+        Plan::of(documents, Design { splits, ratios: vec![2, 3, 4], window: 2048, ..Design::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_paper_s_protocol_costs_a_quarter() {
+        let cost = paper(10).cost();
+        assert_eq!(cost.scripts / 10, 40_983);
+        assert_eq!(cost.shared / 10, 10_239);
+        assert_eq!(cost.queries, 10 * 21);
+    }
+
+    #[test]
+    fn the_display_tells_the_saving() {
+        let text = Plan::new(1000, &PAPER_SPLITS, Pairing::Same, 0).unwrap().to_string();
+        assert!(text.contains("1000 documents of 1024 tokens, L/ℓ = 2\n"), "{text}");
+        assert!(text.contains("19,000 queries"), "{text}");
+        assert!(text.contains("3,078,000"), "{text}");
+        let text = paper(100).to_string();
+        assert!(text.contains("L/ℓ = 2, 3, 4") && text.contains("4,098,300    40,983"), "{text}");
+        assert!(text.contains("1,023,900    10,239    4.0x"), "{text}");
+    }
+}

@@ -1,0 +1,341 @@
+//! The plan: an experiment over documents, splits and ratios, compiled to the smallest set of queries.
+//!
+//! Start with [`Plan::of`]. A [`Step`] is one query; `partners` decides which documents are crossed, `cost` counts tokens, and a
+//! [`ShardIndex`] selects the part of a plan that one of several processes asks.
+
+mod cost;
+mod partners;
+mod shard_index;
+mod step;
+
+pub use cost::Cost;
+pub use shard_index::ShardIndex;
+pub use step::Step;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::plan::partners::Table;
+
+/// The splits of the paper for a ratio `L/ℓ` of 2: 2, 4, ..., 512.
+pub const PAPER_SPLITS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
+
+/// Longer windows than this are surely a mistake.
+const LONGEST_WINDOW: usize = 1 << 25;
+
+/// Which marginal term stands beside a conditional one. It changes no query and no mean, only the variance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pairing {
+    /// Of the same `y`: `ln q(y_i|x_i) - ln q(y_i)`. How hard `y_i` is to predict cancels.
+    #[default]
+    Same,
+    /// Of the partner's: `ln q(y_i|x_i) - ln q(y_j)`, as in the paper's scripts.
+    Crossed,
+}
+
+/// What is measured, whatever the documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Design {
+    /// `ℓ`: tokens of `x`, in increasing order.
+    pub splits: Vec<usize>,
+    /// `L/ℓ`, in increasing order, each at least 2: `y` has `(ratio - 1) ℓ` tokens.
+    pub ratios: Vec<usize>,
+    /// Tokens there are of a document. A point whose `L` is longer is left out.
+    pub window: usize,
+    /// Contexts of other documents before each `y`, for vCLUB: of other texts', as long as there are any.
+    pub negatives: usize,
+    /// Documents of each text; they follow each other.
+    pub per_text: usize,
+    /// Which marginal term the direct estimate takes.
+    pub pairing: Pairing,
+    /// Seed of the pairing and of the bootstrap.
+    pub seed: u64,
+    /// Resamples of the documents for intervals; 0 for none.
+    pub resamples: usize,
+}
+
+impl Default for Design {
+    /// The paper's splits at `L/ℓ = 2`, one negative, each document a text, 1000 resamples.
+    fn default() -> Self {
+        Self {
+            splits: PAPER_SPLITS.to_vec(),
+            ratios: vec![2],
+            window: LONGEST_WINDOW,
+            negatives: 1,
+            per_text: 1,
+            pairing: Pairing::Same,
+            seed: 0,
+            resamples: 1000,
+        }
+    }
+}
+
+/// One place where mutual information is estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// `L/ℓ`.
+    pub ratio: usize,
+    /// `ℓ`: tokens of `x`.
+    pub split: usize,
+}
+
+impl Point {
+    /// `L`: tokens of `x` and `y` together.
+    pub fn length(&self) -> usize {
+        self.ratio * self.split
+    }
+}
+
+/// An experiment over `N` documents.
+///
+/// ```
+/// use surprisal_estimator::{Design, Plan};
+///
+/// let splits = vec![2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+/// let plan = Plan::of(100, Design { splits, ratios: vec![2, 3, 4], window: 2048, ..Design::default() })?;
+/// assert_eq!(plan.points().len(), 10 + 9 + 9);
+/// assert!(plan.cost().shared < 100 * 10_300);
+/// println!("{plan}");
+/// # Ok::<(), surprisal_estimator::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Plan {
+    design: Design,
+    points: Vec<Point>,
+    /// `partners[k][i]`: the k-th document whose `x` is put before `y` of document `i`.
+    partners: Vec<Vec<usize>>,
+    steps: Vec<Step>,
+}
+
+impl Plan {
+    /// A plan over `documents` documents at `splits` for `L/ℓ = 2`, each document's partner drawn with `seed`.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn new(documents: usize, splits: &[usize], pairing: Pairing, seed: u64) -> Result<Self, Error> {
+        Self::of(documents, Design { splits: splits.to_vec(), pairing, seed, ..Design::default() })
+    }
+
+    /// A plan of `design` over `documents` documents.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for fewer than 2 documents; splits or ratios that are none, too small or not in increasing order; a
+    /// split for which no ratio fits into the window; fewer documents than a `y` and its negatives need, or a part of a text's.
+    pub fn of(documents: usize, design: Design) -> Result<Self, Error> {
+        if documents < 2 {
+            return Err(Error::invalid("documents", documents, "at least 2: each needs a partner"));
+        }
+        if !documents.is_multiple_of(design.per_text) {
+            let limit = format!("a multiple of {}, as many as there are of each text", design.per_text);
+            return Err(Error::invalid("documents", documents, limit));
+        }
+        increasing("splits", &design.splits, 1)?;
+        increasing("ratios", &design.ratios, 2)?;
+        let (smallest, longest) = (design.ratios[0], design.window.min(LONGEST_WINDOW));
+        if let Some(split) = design.splits.iter().find(|&&split| split.saturating_mul(smallest) > longest) {
+            let limit = format!("at most {}, so that L/ℓ = {smallest} fits into {longest} tokens", longest / smallest);
+            return Err(Error::invalid("splits", split, limit));
+        }
+        if !(1..documents).contains(&design.negatives) {
+            let limit = format!("in 1..={}, for {documents} documents", documents - 1);
+            return Err(Error::invalid("negatives", design.negatives, limit));
+        }
+        let fits = |point: &Point| point.split.saturating_mul(point.ratio) <= longest;
+        let points: Vec<Point> = (design.ratios.iter())
+            .flat_map(|&ratio| design.splits.iter().map(move |&split| Point { ratio, split }))
+            .filter(fits)
+            .collect();
+        let table = Table::new(documents, design.per_text, design.seed);
+        let partners = (0..design.negatives).map(|k| table.partners(k)).collect();
+        Ok(Self { steps: compile(&table, &design, &points), design, points, partners })
+    }
+
+    /// What is measured.
+    pub fn design(&self) -> &Design {
+        &self.design
+    }
+
+    /// How many documents.
+    pub fn documents(&self) -> usize {
+        self.partners[0].len()
+    }
+
+    /// The splits, increasing: the lengths of `x`.
+    pub fn splits(&self) -> &[usize] {
+        &self.design.splits
+    }
+
+    /// Where mutual information is estimated: by ratio, then by split.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// Tokens in each document's window: the longest `L`.
+    pub fn window(&self) -> usize {
+        self.points.iter().map(Point::length).max().unwrap_or_default()
+    }
+
+    /// Which marginal term stands beside a conditional one.
+    pub fn pairing(&self) -> Pairing {
+        self.design.pairing
+    }
+
+    /// `partners()[i]`: the other document, whose `x` is put before `y` of document `i`; another text's, where there are several. A
+    /// permutation without fixed point.
+    pub fn partners(&self) -> &[usize] {
+        &self.partners[0]
+    }
+
+    /// The queries. Those that share a prefix (a whole document, and what is crossed with its `x`) are neighbours.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
+fn increasing(field: &'static str, numbers: &[usize], least: usize) -> Result<(), Error> {
+    let increasing = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    if increasing && numbers.first().is_some_and(|&first| first >= least) {
+        return Ok(());
+    }
+    let limit = format!("one or more numbers, at least {least}, in increasing order");
+    Err(Error::invalid(field, format!("{numbers:?}"), limit))
+}
+
+/// For each `x` in the table's order: it whole, the `y` of those it is a partner of after its beginning, and one of those `y` alone.
+fn compile(table: &Table, design: &Design, points: &[Point]) -> Vec<Step> {
+    let end =
+        |split: usize| points.iter().filter(|point| point.split == split).map(Point::length).max().unwrap_or(split);
+    let ends: Vec<(usize, usize)> = design.splits.iter().map(|&split| (split, end(split))).collect();
+    let window = ends.iter().map(|&(_, end)| end).max().unwrap_or_default();
+    let mut steps = Vec::new();
+    for (place, &x) in table.order().iter().enumerate() {
+        steps.push(Step::Whole { document: x, end: window });
+        for k in 0..design.negatives {
+            let y = table.before(place, k);
+            steps.extend(ends.iter().map(|&(split, end)| Step::Crossed { x, y, split, end }));
+        }
+        let document = table.before(place, 0);
+        steps.extend(ends.iter().map(|&(split, end)| Step::Marginal { document, split, end }));
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::source::ScoreQuery;
+
+    fn documents(plan: &Plan) -> Vec<Vec<u32>> {
+        let (count, window) = (plan.documents() as u32, plan.window() as u32);
+        (0..count).map(|d| (0..window).map(|t| d * window + t).collect()).collect()
+    }
+
+    #[test]
+    fn each_step_asks_what_it_says() {
+        let documents = vec![vec![0, 1, 2, 3], vec![10, 11, 12, 13]];
+        let ask = |step: Step| {
+            let query = step.query(&documents);
+            (query.context, query.target)
+        };
+        assert_eq!(ask(Step::Whole { document: 1, end: 3 }), (vec![], vec![10, 11, 12]));
+        assert_eq!(ask(Step::Crossed { x: 0, y: 1, split: 2, end: 4 }), (vec![0, 1], vec![12, 13]));
+        assert_eq!(ask(Step::Marginal { document: 0, split: 1, end: 2 }), (vec![], vec![1]));
+        assert_eq!(Plan::new(2, &[1, 2], Pairing::Same, 0).unwrap().steps().len(), 2 * 5);
+    }
+
+    #[test]
+    fn points_that_do_not_fit_are_left_out_and_one_y_serves_all_ratios() {
+        let design = Design { splits: vec![2, 5], ratios: vec![2, 3], window: 14, ..Design::default() };
+        let plan = Plan::of(3, design).unwrap();
+        let points: Vec<_> = plan.points().iter().map(|point| (point.ratio, point.split)).collect();
+        assert_eq!(points, [(2, 2), (2, 5), (3, 2)]);
+        assert_eq!((plan.window(), plan.steps().len()), (10, 3 * 5));
+        let ends: BTreeSet<_> = plan
+            .steps()
+            .iter()
+            .filter_map(|step| match step {
+                Step::Crossed { split, end, .. } | Step::Marginal { split, end, .. } => Some((*split, *end)),
+                Step::Whole { .. } => None,
+            })
+            .collect();
+        assert_eq!(ends, BTreeSet::from([(2, 6), (5, 10)]));
+    }
+
+    #[test]
+    fn bad_arguments_are_named() {
+        let design = |splits: &[usize]| Design { splits: splits.to_vec(), window: 100, ..Design::default() };
+        for (documents, design, field) in [
+            (1, design(&[2]), "documents"),
+            (2, design(&[]), "splits"),
+            (2, design(&[0, 2]), "splits"),
+            (2, design(&[4, 2]), "splits"),
+            (2, design(&[2, 2]), "splits"),
+            (2, design(&[51]), "splits is 51; it must be at most 50"),
+            (2, Design { ratios: vec![1], ..design(&[2]) }, "ratios"),
+            (2, Design { negatives: 0, ..design(&[2]) }, "negatives"),
+            (2, Design { negatives: 2, ..design(&[2]) }, "negatives"),
+            (5, Design { per_text: 2, ..design(&[2]) }, "documents is 5; it must be a multiple of 2"),
+        ] {
+            let error = Plan::of(documents, design).unwrap_err().to_string();
+            assert!(error.starts_with(field), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn partners_are_permutations_without_fixed_point(
+            texts in 2_usize..20, per_text in 1_usize..4, seed: u64, negatives in 1_usize..5,
+        ) {
+            let count = texts * per_text;
+            let negatives = negatives.min(count - 1);
+            let plan = Plan::of(count, Design { seed, negatives, per_text, ..Design::default() }).unwrap();
+            for partners in &plan.partners {
+                prop_assert!(partners.iter().enumerate().all(|(i, &j)| i != j));
+                prop_assert_eq!(partners.iter().collect::<HashSet<_>>().len(), count);
+            }
+            // Each y stands after as many different x as there are negatives, the first of them its partner.
+            let crossed: Vec<(usize, usize)> = plan.steps().iter().filter_map(|step| match *step {
+                Step::Crossed { x, y, split: 2, .. } => Some((y, x)),
+                _ => None,
+            }).collect();
+            prop_assert_eq!(crossed.iter().collect::<HashSet<_>>().len(), count * negatives);
+            prop_assert!(plan.partners().iter().enumerate().all(|pair| crossed.contains(&(pair.0, *pair.1))));
+        }
+
+        #[test]
+        fn costs_are_those_of_the_queries(
+            count in 4_usize..8, seed: u64, negatives in 1_usize..4, window in 40_usize..90,
+            splits in prop::collection::btree_set(1_usize..20, 1..5), ratios in prop::collection::btree_set(2_usize..5, 1..3),
+        ) {
+            let ratios: Vec<usize> = BTreeSet::into_iter(ratios).collect();
+            let splits: Vec<usize> = splits.into_iter().filter(|split| split * ratios[0] <= window).collect();
+            prop_assume!(!splits.is_empty());
+            let plan = Plan::of(count, Design { splits, ratios, window, negatives, seed, ..Design::default() }).unwrap();
+            prop_assert!(plan.window() <= window);
+            let documents = documents(&plan);
+            let queries: Vec<ScoreQuery> = plan.steps().iter().map(|step| step.query(&documents)).collect();
+            let distinct: HashSet<_> = queries.iter().map(|q| (&q.context, &q.target)).collect();
+            prop_assert_eq!(distinct.len(), queries.len());
+            for (step, query) in plan.steps().iter().zip(&queries) {
+                prop_assert_eq!(step.sequence_length(), query.sequence_length());
+            }
+            let apart: usize = queries.iter().map(ScoreQuery::sequence_length).sum();
+            prop_assert_eq!(plan.cost().apart, apart as u64);
+
+            // Every prefix is computed once, BOS once for each sequence that does not continue another.
+            let mut prefixes = HashSet::new();
+            let mut shared = 0;
+            for query in &queries {
+                let sequence = [&query.context[..], &query.target[..]].concat();
+                shared += (1..=sequence.len()).filter(|&end| prefixes.insert(sequence[..end].to_vec())).count() as u64;
+                shared += u64::from(query.context.is_empty());
+            }
+            prop_assert_eq!(plan.cost().shared, shared);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The Santa Fe process and its oracle model, in closed form: the estimators' ground truth.
+
+use rand::{Rng, RngExt};
+
+use crate::error::Error;
+use crate::process::Process;
+
+/// Ids run to `2K`, so this many symbols still fit a `u32`.
+const MOST_SYMBOLS: usize = 1 << 30;
+
+/// How far probabilities may be from adding to 1.
+const SUM_TOLERANCE: f64 = 1e-6;
+
+/// A finite Santa Fe process (Dębowski, *On Hidden Markov Processes with Infinite Excess Entropy*, 2014, and
+/// *Information Theory Meets Power Laws*, 2020) with an oracle model of it.
+///
+/// **The process.** A document states facts about `K` symbols: each token is a pair `(k, z_k)`, the symbol `k` drawn
+/// independently from a Zipf law `p_k ∝ (k+1)^-a`, its value `z_k` a fair coin flipped once per document. Token id:
+/// `2k + z`; [`bos`](Self::bos) is `2K`.
+///
+/// **The oracle** `q` knows the process, but keeps a `doubt` `δ` in `(0, 1/2)`. Next to come is symbol `k` with value `z`
+/// with probability
+/// * `p_k / 2`, if the history holds no value of `k`, or both (which the process never does, but a crossed pair may);
+/// * `p_k (1 - δ)`, if it holds `z` alone; `p_k δ`, if it holds the other value alone.
+///
+/// So `q` is normalised after every history, and at `δ -> 0` it is the process itself.
+///
+/// ```
+/// use surprisal_estimator::SantaFe;
+///
+/// let process = SantaFe::new(64, 1.5, 1e-3)?;
+/// let truth = process.mutual_information(8, 8);
+/// assert!(process.direct_limit(8, 8) < truth && truth < process.vclub_limit(8, 8));
+/// # Ok::<(), surprisal_estimator::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SantaFe {
+    probabilities: Vec<f64>,
+    /// `cumulative[k]` = p_0 + ... + p_k, for sampling.
+    cumulative: Vec<f64>,
+    /// None: the probabilities were given.
+    exponent: Option<f64>,
+    doubt: f64,
+}
+
+impl SantaFe {
+    /// A process over `symbols` symbols, Zipf exponent `exponent`, and an oracle with `doubt`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless `symbols` is in 1..=2^30, `exponent` is finite and not negative, and `doubt` is in (0, 1/2).
+    pub fn new(symbols: usize, exponent: f64, doubt: f64) -> Result<Self, Error> {
+        if !(1..=MOST_SYMBOLS).contains(&symbols) {
+            return Err(Error::invalid("symbols", symbols, format!("in 1..={MOST_SYMBOLS}")));
+        }
+        if !(exponent.is_finite() && exponent >= 0.0) {
+            return Err(Error::invalid("exponent", exponent, "finite and at least 0"));
+        }
+        let weights: Vec<f64> = (1..=symbols).map(|rank| (rank as f64).powf(-exponent)).collect();
+        // Smallest first: the tail is not lost in rounding.
+        let total: f64 = weights.iter().rev().sum();
+        let probabilities = weights.iter().map(|weight| weight / total).collect();
+        Ok(Self { exponent: Some(exponent), ..Self::from_probabilities(probabilities, doubt)? })
+    }
+
+    /// A process whose symbols have these probabilities, and an oracle with `doubt`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless there are 1 to 2^30 probabilities that are not negative and add to 1, and `doubt` is in (0, 1/2).
+    pub fn from_probabilities(probabilities: Vec<f64>, doubt: f64) -> Result<Self, Error> {
+        if !(1..=MOST_SYMBOLS).contains(&probabilities.len()) {
+            return Err(Error::invalid("symbols", probabilities.len(), format!("in 1..={MOST_SYMBOLS}")));
+        }
+        if let Some(negative) = probabilities.iter().find(|&&p| p.is_nan() || p < 0.0) {
+            return Err(Error::invalid("probability", negative, "at least 0"));
+        }
+        let total: f64 = probabilities.iter().rev().sum();
+        // NaN and infinity fail, too.
+        if !((total - 1.0).abs() < SUM_TOLERANCE) {
+            return Err(Error::invalid("sum of probabilities", total, "1"));
+        }
+        if !(doubt > 0.0 && doubt < 0.5) {
+            return Err(Error::invalid("doubt", doubt, "above 0 and below 0.5"));
+        }
+        let mut cumulative = Vec::with_capacity(probabilities.len());
+        let mut sum = 0.0;
+        for p in &probabilities {
+            sum += p;
+            cumulative.push(sum);
+        }
+        Ok(Self { probabilities, cumulative, exponent: None, doubt })
+    }
+
+    /// `p_k`, the most frequent symbol first; they add to 1.
+    pub fn probabilities(&self) -> &[f64] {
+        &self.probabilities
+    }
+
+    /// The token that begins a document: `2K`, the last id of the vocabulary.
+    pub fn bos(&self) -> u32 {
+        2 * self.probabilities.len() as u32
+    }
+
+    /// The Zipf exponent `a`; `None` if the probabilities were given.
+    pub fn exponent(&self) -> Option<f64> {
+        self.exponent
+    }
+
+    /// The oracle's doubt `δ`.
+    pub fn doubt(&self) -> f64 {
+        self.doubt
+    }
+
+    /// 16 hex digits of a hash of the probabilities.
+    fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for p in &self.probabilities {
+            hasher.update(&p.to_le_bytes());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// A document of `length` tokens, without BOS.
+    pub fn sample(&self, length: usize, rng: &mut impl Rng) -> Vec<u32> {
+        let coins: Vec<bool> = self.probabilities.iter().map(|_| rng.random()).collect();
+        let last = coins.len() - 1;
+        let draw = |_| {
+            let u: f64 = rng.random();
+            // Rounding may leave the last cumulative sum just below 1.
+            let symbol = self.cumulative.partition_point(|&c| c <= u).min(last);
+            2 * symbol as u32 + u32::from(coins[symbol])
+        };
+        (0..length).map(draw).collect()
+    }
+
+    /// `ln q(tokens[t] | history, tokens[..t])` for each `t`, in nats.
+    ///
+    /// With an empty history this is the marginal of a stretch of text from anywhere: the process is stationary. A BOS in
+    /// the history says nothing about any symbol.
+    ///
+    /// # Errors
+    /// [`Error::TokenOutOfRange`] for ids above BOS, and for BOS itself among `tokens`: its probability is zero.
+    pub fn logprobs(&self, history: &[u32], tokens: &[u32]) -> Result<Vec<f64>, Error> {
+        let mut seen = vec![false; self.bos() as usize];
+        for (position, &token) in history.iter().enumerate() {
+            if token != self.bos() {
+                self.check(token, position)?;
+                seen[token as usize] = true;
+            }
+        }
+        let score = |(position, &token): (usize, &u32)| {
+            self.check(token, position)?;
+            let (this, other) = (token as usize, (token ^ 1) as usize);
+            let value = match (seen[this], seen[other]) {
+                (true, false) => (-self.doubt).ln_1p(),
+                (false, true) => self.doubt.ln(),
+                (false, false) | (true, true) => 0.5_f64.ln(),
+            };
+            seen[this] = true;
+            Ok(self.probabilities[this / 2].ln() + value)
+        };
+        tokens.iter().enumerate().map(score).collect()
+    }
+
+    /// `ln p(tokens)` of a document by the process itself: `Σ_t ln p_k - ln 2` for each symbol's first token, `ln p_k` for those that
+    /// repeat its coin; negative infinity where two contradict each other.
+    ///
+    /// # Errors
+    /// As [`logprobs`](Self::logprobs).
+    pub fn log_probability(&self, tokens: &[u32]) -> Result<f64, Error> {
+        let mut seen = vec![false; self.bos() as usize];
+        let mut total = 0.0;
+        for (position, &token) in tokens.iter().enumerate() {
+            self.check(token, position)?;
+            let (this, other) = (token as usize, (token ^ 1) as usize);
+            let value = match (seen[this], seen[other]) {
+                (true, _) => 0.0,
+                (false, false) => 0.5_f64.ln(),
+                (false, true) => f64::NEG_INFINITY,
+            };
+            seen[this] = true;
+            total += self.probabilities[this / 2].ln() + value;
+        }
+        Ok(total)
+    }
+
+    fn check(&self, token: u32, position: usize) -> Result<(), Error> {
+        if token < self.bos() {
+            return Ok(());
+        }
+        Err(Error::TokenOutOfRange { token, position, limit: self.bos() as usize })
+    }
+
+    /// The mutual information of `m` tokens and the `n` that follow, in nats:
+    /// `I = ln 2 · Σ_k (1 - (1-p_k)^m) (1 - (1-p_k)^n)`.
+    ///
+    /// The two stretches share the coins of those symbols that stand in both, and nothing else. For `K -> ∞` and
+    /// `a > 1`, `I(n, n)` grows as `n^(1/a)`.
+    pub fn mutual_information(&self, m: usize, n: usize) -> f64 {
+        let shared = |&p: &f64| appears(p, m) * appears(p, n);
+        std::f64::consts::LN_2 * self.probabilities.iter().rev().map(shared).sum::<f64>()
+    }
+
+    /// What the direct estimator `E[ln q(y|x)] - E[ln q(y)]` converges to on the oracle, in nats, for `|x| = m`, `|y| = n`:
+    /// `ln(2(1-δ)) / ln 2 · I(m, n)`, a little below the truth, and the truth as `δ -> 0`.
+    ///
+    /// Both terms score symbol `k` at place `t` of `y` as `ln p_k - ln 2`, plus `ln(2(1-δ))` if `k` was seen; the
+    /// chance that `x` alone showed it is `(1 - (1-p_k)^m) (1-p_k)^t`, and `Σ_t p_k (1-p_k)^t = 1 - (1-p_k)^n`.
+    pub fn direct_limit(&self, m: usize, n: usize) -> f64 {
+        self.right() / std::f64::consts::LN_2 * self.mutual_information(m, n)
+    }
+
+    /// What vCLUB `E_joint[ln q(y|x)] - E_independent[ln q(y|x)]` converges to on the oracle, in nats, for `|x| = m`,
+    /// `|y| = n`:
+    /// `V = ½ Σ_k (1 - (1-p_k)^m) [ n p_k ln(2(1-δ)) - (1 - (1-p_k)^n) ln(2δ) ]`.
+    ///
+    /// **Derivation.** Take symbol `k` at place `t` of `y`, which happens with probability `p_k`, and write
+    /// `A = (1-p_k)^m` and `B = (1-p_k)^t`, the chances that `x` and `y[..t]` do not hold it. Against the score of an
+    /// unknown coin, `ln p_k - ln 2`, the oracle gains `u = ln(2(1-δ)) > 0` where it knows the coin, and loses
+    /// `-w = -ln(2δ) > 0` where it is misled.
+    /// * Jointly, it knows the coin when `k` stands in either: gain `(1 - AB) u`.
+    /// * Independently, `x` has coins of its own, each equal to `y`'s or not with chance ½. Only `x` holds `k`,
+    ///   `(1-A) B`: the gain is `(u + w)/2`. Only `y` holds it, `A (1-B)`: `u`. Both do, `(1-A)(1-B)`: `u` if the coins
+    ///   agree, 0 if they contradict each other, so `u/2`.
+    ///
+    /// The difference is `(1-A) (u - B w) / 2`. Summing over `t` with `Σ_t p_k B = 1 - (1-p_k)^n` gives `V`.
+    ///
+    /// **Above the truth.** CLUB (Cheng et al., *CLUB: A Contrastive Log-ratio Upper Bound of Mutual Information*, 2020)
+    /// bounds `I` from above when `q = p`, by Jensen's inequality: `E_x[ln p(y|x)] <= ln E_x[p(y|x)] = ln p(y)`. With a model
+    /// in place of `p` (the v of vCLUB) this is no theorem, but here it holds for every `δ <= 1/5`: as
+    /// `n p_k >= 1 - (1-p_k)^n`, `V - I >= ½ ln((1-δ)/(4δ)) · I / ln 2`. As `δ -> 0` the bound is infinite: a crossed pair
+    /// contradicts itself, which the process never does.
+    ///
+    /// **And growing faster.** Besides `½ ln(1/(2δ)) / ln 2 · I`, a multiple of the truth, `V` holds
+    /// `½ ln(2(1-δ)) · n Σ_k p_k (1 - (1-p_k)^m)`: where a coin of `x` contradicts `y`'s, which half of them do, the oracle
+    /// never regains its certainty and misses `u` at *every* later token about that symbol, however often it comes. That
+    /// grows as `n`, not as `n^(1/a)`, so vCLUB's exponent on this process lies above the true one.
+    pub fn vclub_limit(&self, m: usize, n: usize) -> f64 {
+        let (right, wrong) = (self.right(), (2.0 * self.doubt).ln());
+        let term = |&p: &f64| appears(p, m) * (n as f64 * p * right - appears(p, n) * wrong);
+        0.5 * self.probabilities.iter().rev().map(term).sum::<f64>()
+    }
+
+    /// The two-point mutual information, in nats, at any distance: `ln 2 · Σ_k p_k²`, the chance that both tokens are of one
+    /// symbol, whose coin they share.
+    pub fn two_point(&self) -> f64 {
+        std::f64::consts::LN_2 * self.probabilities.iter().rev().map(|p| p * p).sum::<f64>()
+    }
+
+    /// `KL(process || oracle)` over `n` tokens from the beginning, in nats:
+    /// `-ln(1-δ) · (n - Σ_k (1 - (1-p_k)^n))`. The oracle loses only where it doubts a coin that was seen.
+    pub fn divergence(&self, n: usize) -> f64 {
+        let fresh: f64 = self.probabilities.iter().rev().map(|&p| appears(p, n)).sum();
+        -(-self.doubt).ln_1p() * (n as f64 - fresh)
+    }
+
+    /// `ln(2(1-δ))`: what knowing a coin is worth to the oracle, in nats.
+    fn right(&self) -> f64 {
+        std::f64::consts::LN_2 + (-self.doubt).ln_1p()
+    }
+}
+
+/// `1 - (1-p)^n`: the chance that a symbol of probability `p` stands among `n` tokens, accurate for small `p`.
+fn appears(p: f64, n: usize) -> f64 {
+    if n == 0 {
+        return 0.0;
+    }
+    -(n as f64 * (-p).ln_1p()).exp_m1()
+}
+
+impl Process for SantaFe {
+    type Symbol = u32;
+
+    fn name(&self) -> String {
+        format!("Santa Fe oracle, {} symbols", self.probabilities().len())
+    }
+
+    fn fingerprint(&self) -> String {
+        let (symbols, doubt) = (self.probabilities.len(), self.doubt);
+        let law = match self.exponent {
+            Some(exponent) => format!("exponent {exponent}"),
+            None => format!("probabilities {}", self.digest()),
+        };
+        format!("santa fe, f64, {symbols} symbols, {law}, doubt {doubt}")
+    }
+
+    fn sample(&self, length: usize, rng: &mut impl Rng) -> Vec<u32> {
+        SantaFe::sample(self, length, rng)
+    }
+
+    fn logprobs(&self, history: &[u32], symbols: &[u32]) -> Result<Vec<f64>, Error> {
+        SantaFe::logprobs(self, history, symbols)
+    }
+
+    fn log_probability(&self, tokens: &[u32]) -> Result<f64, Error> {
+        SantaFe::log_probability(self, tokens)
+    }
+
+    fn mutual_information(&self, m: usize, n: usize) -> f64 {
+        SantaFe::mutual_information(self, m, n)
+    }
+
+    fn direct_limit(&self, m: usize, n: usize) -> f64 {
+        SantaFe::direct_limit(self, m, n)
+    }
+
+    fn vclub_limit(&self, m: usize, n: usize) -> f64 {
+        SantaFe::vclub_limit(self, m, n)
+    }
+}
+
+#[cfg(test)]
+mod tests;

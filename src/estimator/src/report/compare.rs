@@ -1,0 +1,251 @@
+//! Several reports side by side: one chart with a curve a model, tables of their estimates and exponents.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::estimate::Series;
+use crate::files::write_atomically;
+use crate::fit::Method;
+use crate::report::escape::escape;
+use crate::report::html::{figure, page};
+use crate::report::plot::{Chart, Curve, Mark};
+use crate::report::{Report, SeriesFit};
+use crate::value::Estimate;
+
+/// The most reports that can be told apart in a chart.
+const MOST: usize = 6;
+
+/// How each report is drawn.
+const STYLES: [(&str, Mark); MOST] = [
+    ("first", Mark::Circle),
+    ("second", Mark::Square),
+    ("third", Mark::Triangle),
+    ("fourth", Mark::Circle),
+    ("fifth", Mark::Square),
+    ("sixth", Mark::Triangle),
+];
+
+/// What is estimated, and may be compared.
+const ESTIMATES: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
+
+/// Reports under names that tell them apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    reports: Vec<(String, Report)>,
+}
+
+impl Comparison {
+    /// Puts reports beside each other, in the first one's unit. Each has a name of its own.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless there are 2 to 6, and no name twice.
+    pub fn new(reports: Vec<(String, Report)>) -> Result<Self, Error> {
+        if !(2..=MOST).contains(&reports.len()) {
+            return Err(Error::invalid("number of reports", reports.len(), format!("2 to {MOST}")));
+        }
+        let mut names: Vec<&String> = reports.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid("name of a report", twice[0], "another than the others'"));
+        }
+        let unit = reports[0].1.unit;
+        let reports = reports.into_iter().map(|(name, report)| (name, report.in_unit(unit))).collect();
+        Ok(Self { reports })
+    }
+
+    fn unit(&self) -> &'static str {
+        self.reports[0].1.unit.name()
+    }
+
+    fn ratios(&self) -> Vec<usize> {
+        let mut ratios: Vec<usize> = self.reports.iter().flat_map(|(_, report)| report.ratios()).collect();
+        ratios.sort_unstable();
+        ratios.dedup();
+        ratios
+    }
+
+    /// The series that any report has.
+    fn series(&self) -> impl Iterator<Item = Series> {
+        ESTIMATES.into_iter().filter(|series| self.reports.iter().any(|(_, report)| report.series().contains(series)))
+    }
+
+    /// One page that needs nothing else.
+    pub fn html(&self) -> String {
+        let figures: String = self.charts().iter().map(|(_, chart)| figure(chart)).collect();
+        let lead = format!("What {} models say of the same question, in {}.", self.reports.len(), self.unit());
+        page("Models compared", &lead, &[figures, self.exponents(), self.estimates(), self.models()].concat())
+    }
+
+    /// Writes compare.html, each chart as SVG, and the numbers as CSV into a folder; each atomically.
+    ///
+    /// # Errors
+    /// [`Error::File`] if one cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+        let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone()));
+        let others = [("compare.html".to_owned(), self.html()), ("compare.csv".to_owned(), self.csv())];
+        for (name, text) in charts.chain(others) {
+            write_atomically(&folder.join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// A line for each power law, as text, and one on what they say.
+    pub fn table(&self) -> String {
+        let width = self.reports.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let unit = self.unit();
+        let mut text = format!(
+            "power laws of L by least squares, in {unit}, ± standard error, the exponent's 95 % interval in brackets:\n"
+        );
+        for (name, SeriesFit { ratio, series, fit }) in self.fits() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name:<width$}   L/ℓ = {ratio}   {:>9}   {fit}", series.name());
+        }
+        text
+    }
+
+    fn charts(&self) -> Vec<(String, Chart)> {
+        let of_ratio = |ratio| self.series().map(move |series| (ratio, series));
+        let bipartite = self.ratios().into_iter().flat_map(of_ratio).map(|(ratio, series)| {
+            let name = format!("compare-{}-{ratio}", series.name().to_lowercase());
+            (name, self.bipartite(ratio, series))
+        });
+        let nll = self.reports.iter().all(|(_, report)| !report.nll.is_empty());
+        bipartite.chain(nll.then(|| ("compare-nll".to_owned(), self.nll()))).collect()
+    }
+
+    fn bipartite(&self, ratio: usize, series: Series) -> Chart {
+        let curve = |((name, report), (class, mark)): (&(String, Report), (&'static str, Mark))| {
+            let points = report.points(ratio, series);
+            let fit = report.fit_of(ratio, series, Method::LeastSquares);
+            let line = fit.map_or_else(Vec::new, |fit| points.iter().map(|(at, _)| (*at, fit.at(*at))).collect());
+            let title = fit.map_or_else(|| name.clone(), |fit| format!("{name}: fit {fit}"));
+            Curve { class, label: name.clone(), title, points, mark, shift: 0.0, line }
+        };
+        let truth = self.reports.iter().map(|(_, report)| report.points(ratio, Series::Truth));
+        let truth = truth.filter(|points| !points.is_empty()).take(1).map(|points| Curve {
+            class: "truth",
+            label: "truth".to_owned(),
+            title: "truth".to_owned(),
+            line: points.iter().map(|(at, estimate)| (*at, estimate.value)).collect(),
+            points,
+            mark: Mark::None,
+            shift: 0.0,
+        });
+        Chart {
+            title: format!("{}, L/ℓ = {ratio}", series.name()),
+            x: "L, tokens in x and y together".to_owned(),
+            y: format!("I(x; y) in {}", self.unit()),
+            unit: self.unit(),
+            curves: truth.chain(self.reports.iter().zip(STYLES).map(curve)).collect(),
+        }
+    }
+
+    fn nll(&self) -> Chart {
+        let curve = |((name, report), (class, _)): (&(String, Report), (&'static str, Mark))| {
+            let points: Vec<(f64, Estimate)> =
+                report.nll.iter().enumerate().map(|(at, estimate)| (1.0 + at as f64, *estimate)).collect();
+            let line = points.iter().map(|(at, estimate)| (*at, estimate.value)).collect();
+            Curve { class, label: name.clone(), title: name.clone(), points, mark: Mark::None, shift: 0.0, line }
+        };
+        Chart {
+            title: "Surprise by position".to_owned(),
+            x: "position in the document, from 1".to_owned(),
+            y: format!("-ln q in {}", self.unit()),
+            unit: self.unit(),
+            curves: self.reports.iter().zip(STYLES).map(curve).collect(),
+        }
+    }
+
+    /// The least-squares fits: all reports of a series and ratio together.
+    fn fits(&self) -> Vec<(&str, &SeriesFit)> {
+        let all =
+            self.reports.iter().flat_map(|(name, report)| report.fits.iter().map(move |fit| (name.as_str(), fit)));
+        let mut fits: Vec<_> = all.filter(|(_, fit)| fit.fit.method == Method::LeastSquares).collect();
+        fits.sort_by_key(|(_, fit)| (fit.series, fit.ratio));
+        fits
+    }
+
+    fn exponents(&self) -> String {
+        let row = |(name, SeriesFit { ratio, series, fit }): &(&str, &SeriesFit)| {
+            let interval = fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}"));
+            let error = fit.exponent_error.map_or(String::new(), |error| format!(" ± {error:.3}"));
+            format!(
+                "<tr><td>{}</td><td>{}</td><td>{ratio}</td><td>{:.3}</td><td>{:.3}{error}</td><td>{interval}</td></tr>\n",
+                escape(name),
+                series.name(),
+                fit.amplitude,
+                fit.exponent,
+            )
+        };
+        let rows: String = self.fits().iter().map(row).collect();
+        let heads = ["model", "series", "L/ℓ", "A", "β", "β, 95 %"];
+        section("Power laws, I = A·L<sup>β</sup>, least squares", &heads.map(str::to_owned), &rows)
+    }
+
+    fn estimates(&self) -> String {
+        let mut rows = String::new();
+        for (series, ratio, length) in self.places() {
+            let cell = |(_, report): &(String, Report)| {
+                let points = report.points(ratio, series);
+                let found = points.iter().find(|(at, _)| *at as usize == length);
+                found.map_or("<td>–</td>".to_owned(), |(_, estimate)| format!("<td>{estimate}</td>"))
+            };
+            let cells: String = self.reports.iter().map(cell).collect();
+            let _ = writeln!(rows, "<tr><td>{}</td><td>{ratio}</td><td>{length}</td>{cells}</tr>", series.name());
+        }
+        let names = self.reports.iter().map(|(name, _)| escape(name));
+        let heads: Vec<String> = ["series", "L/ℓ", "L"].map(str::to_owned).into_iter().chain(names).collect();
+        section(&format!("Estimates in {}, mean ± standard error", self.unit()), &heads, &rows)
+    }
+
+    /// All series, ratios and lengths that any report has.
+    fn places(&self) -> Vec<(Series, usize, usize)> {
+        let mut places = Vec::new();
+        for series in self.series() {
+            for ratio in self.ratios() {
+                let of = |(_, report): &(String, Report)| report.points(ratio, series);
+                places.extend(self.reports.iter().flat_map(of).map(|(length, _)| (series, ratio, length as usize)));
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    fn models(&self) -> String {
+        let row = |(name, report): &(String, Report)| {
+            let [name, title, model, fingerprint] =
+                [name, &report.title, &report.model, &report.fingerprint].map(|text| escape(text));
+            let documents = report.documents;
+            format!(
+                "<tr><td>{name}</td><td>{title}</td><td>{model}</td><td>{fingerprint}</td><td>{documents}</td></tr>\n"
+            )
+        };
+        let rows: String = self.reports.iter().map(row).collect();
+        section("What is compared", &["", "title", "model", "fingerprint", "documents"].map(str::to_owned), &rows)
+    }
+
+    fn csv(&self) -> String {
+        let mut csv = "name,model,ratio,length,series,value,error,unit\n".to_owned();
+        for (series, ratio, length) in self.places() {
+            for (name, report) in &self.reports {
+                for (_, estimate) in report.points(ratio, series).iter().filter(|(at, _)| *at as usize == length) {
+                    let [name, model] = [name, &report.model].map(|text| text.replace(['"', ',', '\n'], " "));
+                    let (series, Estimate { value, error, .. }) = (series.name(), estimate);
+                    let _ = writeln!(csv, "{name},{model},{ratio},{length},{series},{value},{error},{}", self.unit());
+                }
+            }
+        }
+        csv
+    }
+}
+
+fn section(heading: &str, heads: &[String], rows: &str) -> String {
+    let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
+    format!(
+        "<section>\n<h2>{heading}</h2>\n<div class=\"scroll\"><table class=\"names\">\n<thead><tr>{heads}</tr></thead>\n\
+         <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
+    )
+}

@@ -1,0 +1,85 @@
+//! A report's numbers as CSV files.
+
+use std::fmt::Write as _;
+
+use crate::estimate::PairingErrors;
+use crate::report::{Report, Row};
+use crate::value::Estimate;
+
+impl Report {
+    /// The tables, each with the name of its file.
+    pub(crate) fn tables(&self) -> Vec<(String, String)> {
+        let mut tables = vec![
+            ("bipartite.csv".to_owned(), self.bipartite_csv()),
+            ("pairing.csv".to_owned(), self.pairing_csv()),
+            ("fits.csv".to_owned(), self.fits_csv()),
+        ];
+        if !self.nll.is_empty() {
+            tables.push(("nll.csv".to_owned(), self.nll_csv()));
+        }
+        if let Some(two_point) = &self.two_point {
+            let mut csv = "distance,pairs,value,error,unit\n".to_owned();
+            for point in &two_point.points {
+                let Estimate { value, error, .. } = point.estimate;
+                // Writing to a String cannot fail.
+                let _ = writeln!(csv, "{},{},{value},{error},{}", point.distance, point.pairs, self.unit.name());
+            }
+            tables.push(("two-point.csv".to_owned(), csv));
+        }
+        tables
+    }
+
+    fn bipartite_csv(&self) -> String {
+        let mut csv = "ratio,length,split,series,value,error,low,high,unit\n".to_owned();
+        for row in &self.rows {
+            for series in self.series() {
+                let Some(estimate) = row.get(series) else { continue };
+                let (point, cells, unit) = (row.estimates, cells(&estimate), self.unit.name());
+                let (ratio, length, split) = (point.ratio, point.length, point.split);
+                let _ = writeln!(csv, "{ratio},{length},{split},{},{cells},{unit}", series.name());
+            }
+        }
+        csv
+    }
+
+    /// The direct estimate's standard error, with the same `y` in both terms and with the partner's.
+    fn pairing_csv(&self) -> String {
+        let mut csv = "ratio,length,split,same,crossed,unit\n".to_owned();
+        for Row { estimates: point, .. } in &self.rows {
+            let (ratio, length, split, PairingErrors { same, crossed }) =
+                (point.ratio, point.length, point.split, point.pairing_errors);
+            let _ = writeln!(csv, "{ratio},{length},{split},{same},{crossed},{}", self.unit.name());
+        }
+        csv
+    }
+
+    fn fits_csv(&self) -> String {
+        let mut csv = "ratio,series,method,amplitude,exponent,exponent_error,low,high,bias,unit\n".to_owned();
+        let show = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+        for fit in &self.fits {
+            let (name, ratio, fit, unit) = (fit.series.name(), fit.ratio, &fit.fit, self.unit.name());
+            let [low, high] = [0, 1].map(|end| show(fit.exponent_interval.map(|ends| ends[end])));
+            let (error, bias, method) = (show(fit.exponent_error), show(fit.bias), fit.method.name());
+            let (amplitude, exponent) = (fit.amplitude, fit.exponent);
+            let _ = writeln!(csv, "{ratio},{name},{method},{amplitude},{exponent},{error},{low},{high},{bias},{unit}");
+        }
+        csv
+    }
+
+    fn nll_csv(&self) -> String {
+        let mut csv = "position,value,error,low,high,unit\n".to_owned();
+        for (position, estimate) in self.nll.iter().enumerate() {
+            let _ = writeln!(csv, "{},{},{}", position + 1, cells(estimate), self.unit.name());
+        }
+        csv
+    }
+}
+
+/// Value, error, and the interval's ends where there is one.
+fn cells(estimate: &Estimate) -> String {
+    let Estimate { value, error, interval } = estimate;
+    match interval {
+        Some([low, high]) => format!("{value},{error},{low},{high}"),
+        None => format!("{value},{error},,"),
+    }
+}

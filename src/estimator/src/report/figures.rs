@@ -1,0 +1,116 @@
+//! What a report shows as charts: mutual information at each ratio, two-point information, and surprise by position.
+
+use crate::estimate::Series;
+use crate::fit::{Fit, Method};
+use crate::report::Report;
+use crate::report::plot::{Chart, Curve, Mark};
+use crate::value::Estimate;
+
+impl Report {
+    /// The charts, each with a name for a file.
+    pub(crate) fn charts(&self) -> Vec<(String, Chart)> {
+        let bipartite = self.ratios().into_iter().map(|ratio| (format!("bipartite-{ratio}"), self.bipartite(ratio)));
+        let two_point = self.two_point().map(|chart| ("two-point".to_owned(), chart));
+        let nll = (!self.nll.is_empty()).then(|| ("nll".to_owned(), self.nll_chart()));
+        bipartite.chain(two_point).chain(nll).collect()
+    }
+
+    fn bipartite(&self, ratio: usize) -> Chart {
+        let curve = |series: Series| {
+            let fit = self.fit_of(ratio, series, Method::LeastSquares);
+            let points = self.points(ratio, series);
+            let (mark, shift) = match series {
+                Series::Truth | Series::VclubLimit => (Mark::None, 0.0),
+                Series::Direct => (Mark::Circle, -5.0),
+                Series::Corrected => (Mark::Square, 5.0),
+                Series::Vclub => (Mark::Triangle, 0.0),
+            };
+            // What is known exactly is a line through its points; an estimate's line is its fit.
+            let line = match fit {
+                _ if mark == Mark::None => points.iter().map(|(length, e)| (*length, e.value)).collect(),
+                Some(fit) => along(&points, fit),
+                None => Vec::new(),
+            };
+            let label = label(series).to_owned();
+            let title = fit.map_or_else(|| label.clone(), |fit| format!("{label}: fit {fit}"));
+            Curve { class: class(series), label, title, points, mark, shift, line }
+        };
+        let present = |series: &Series| !self.points(ratio, *series).is_empty();
+        Chart {
+            title: format!("{}, L/ℓ = {ratio}", self.title),
+            x: "L, tokens in x and y together".to_owned(),
+            y: format!("I(x; y) in {}", self.unit.name()),
+            unit: self.unit.name(),
+            curves: Series::ALL.into_iter().filter(present).map(curve).collect(),
+        }
+    }
+
+    fn two_point(&self) -> Option<Chart> {
+        let two_point = self.two_point.as_ref()?;
+        let points: Vec<(f64, Estimate)> =
+            two_point.points.iter().map(|point| (point.distance as f64, point.estimate)).collect();
+        let fit = two_point.additive.as_ref().or(two_point.fit.as_ref());
+        let curve = Curve {
+            class: "direct",
+            label: "two-point information".to_owned(),
+            title: fit.map_or_else(String::new, |fit| format!("fit {fit}")),
+            line: fit.map_or_else(Vec::new, |fit| along(&points, fit)),
+            points,
+            mark: Mark::Circle,
+            shift: 0.0,
+        };
+        Some(Chart {
+            title: format!("{}, two-point", self.title),
+            x: "d, tokens from one to the other".to_owned(),
+            y: format!("I(d) in {}", self.unit.name()),
+            unit: self.unit.name(),
+            curves: vec![curve],
+        })
+    }
+
+    fn nll_chart(&self) -> Chart {
+        let points: Vec<(f64, Estimate)> =
+            self.nll.iter().enumerate().map(|(position, estimate)| (1.0 + position as f64, *estimate)).collect();
+        let label = "mean surprise of a token".to_owned();
+        let line = points.iter().map(|(position, estimate)| (*position, estimate.value)).collect();
+        Chart {
+            title: format!("{}, surprise by position", self.title),
+            x: "position in the document, from 1".to_owned(),
+            y: format!("-ln q in {}", self.unit.name()),
+            unit: self.unit.name(),
+            curves: vec![Curve {
+                class: "direct",
+                title: label.clone(),
+                label,
+                points,
+                mark: Mark::None,
+                shift: 0.0,
+                line,
+            }],
+        }
+    }
+}
+
+fn along(points: &[(f64, Estimate)], fit: &Fit) -> Vec<(f64, f64)> {
+    points.iter().map(|(place, _)| (*place, fit.at(*place))).collect()
+}
+
+fn class(series: Series) -> &'static str {
+    match series {
+        Series::Truth => "truth",
+        Series::Direct => "direct",
+        Series::Corrected => "corrected",
+        Series::Vclub => "vclub",
+        Series::VclubLimit => "vclub-limit",
+    }
+}
+
+fn label(series: Series) -> &'static str {
+    match series {
+        Series::Truth => "truth",
+        Series::Direct => "direct estimate",
+        Series::Corrected => "direct, n-gram corrected",
+        Series::Vclub => "vCLUB estimate",
+        Series::VclubLimit => "what vCLUB converges to",
+    }
+}

@@ -1,0 +1,109 @@
+//! Where log-probabilities come from: the [`LogprobSource`] trait and its implementation over HTTP.
+//!
+//! Start with the trait below. [`HttpSource`] is one server, [`Replicas`] several servers of one model; `dialect` writes requests in
+//! the words of other servers, and `retry` decides which failures are tried again. The exact source is in [`process`](crate::process).
+
+mod dialect;
+mod http;
+mod replicas;
+mod retry;
+
+pub use dialect::Api;
+pub use http::{ApiKey, HttpOptions, HttpSource};
+pub use replicas::{Replicas, Routing};
+pub use retry::Retry;
+
+use std::future::Future;
+use std::ops::Range;
+
+use crate::error::Error;
+
+/// How probable is `target`, given `context`?
+///
+/// Symbols `T` are token ids; an exact source of a [`Process`](crate::process::Process) may take others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScoreQuery<T = u32> {
+    /// Token ids that are given, without BOS: the source adds the model's own, or the one it was given. Empty: the beginning of
+    /// a text.
+    pub context: Vec<T>,
+    /// Token ids to score; at least one.
+    pub target: Vec<T>,
+}
+
+impl<T> ScoreQuery<T> {
+    /// Length of the whole sequence in tokens, BOS included.
+    pub fn sequence_length(&self) -> usize {
+        1 + self.context.len() + self.target.len()
+    }
+}
+
+/// What answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The model's name.
+    pub name: String,
+    /// What the numbers depend on: equal fingerprints, equal bits.
+    pub fingerprint: String,
+    /// The longest sequence (BOS, context and target) that is scored, in tokens.
+    pub max_length: usize,
+}
+
+/// Anything that scores token sequences: a server, a stored run, a closed form.
+pub trait LogprobSource<T = u32>: Sync {
+    /// What answers.
+    fn model(&self) -> &Model;
+
+    /// How many calls keep it busy: so many are in flight at once, and a process that is killed loses at most their answers.
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    /// The log-probability in nats of each target token given everything before it; one vector a query, in the order asked.
+    ///
+    /// The source bounds what it asks of others.
+    ///
+    /// # Errors
+    /// The first failure that trying again does not mend.
+    fn logprobs(&self, queries: Vec<ScoreQuery<T>>) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
+}
+
+/// Anything that makes token ids of texts.
+pub trait Tokenize: Sync {
+    /// The token ids of a text, without BOS.
+    ///
+    /// # Errors
+    /// Whatever kept the tokenizer from answering.
+    fn tokenize(&self, text: &str) -> impl Future<Output = Result<Vec<u32>, Error>> + Send;
+}
+
+/// Consecutive ranges of things with these token counts, each of at most `most` things and, unless it is a single thing, at
+/// most `tokens` tokens.
+pub(crate) fn group(lengths: impl IntoIterator<Item = usize>, most: usize, tokens: usize) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut sum = 0;
+    for (index, length) in lengths.into_iter().enumerate() {
+        match ranges.last_mut() {
+            Some(range) if range.len() < most && sum + length <= tokens => {
+                range.end += 1;
+                sum += length;
+            }
+            _ => {
+                ranges.push(index..index + 1);
+                sum = length;
+            }
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_keep_order_and_limits() {
+        let lengths = [5, 5, 5, 5, 101, 5, 15, 2];
+        assert_eq!(group(lengths, 3, 20), [0..3, 3..4, 4..5, 5..7, 7..8]);
+        assert!(group([], 3, 20).is_empty());
+    }
+}

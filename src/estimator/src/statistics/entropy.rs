@@ -1,0 +1,138 @@
+//! Entropies of counted things by four estimators, and their errors.
+
+use serde::{Deserialize, Serialize};
+use statrs::function::gamma::digamma;
+
+use crate::statistics::spectrum::Spectrum;
+use crate::value::Estimate;
+
+/// How an entropy is estimated from counts `c_i` that add to `N`.
+///
+/// All but one have the form `H = Σ_i (c_i/N) s(c_i)`, a mean of "surprises", and so the error
+/// `sqrt(Σ_i (c_i/N) s(c_i)² - H²) / sqrt(N)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntropyMethod {
+    /// `s = ln N - ln c`: the entropy of the frequencies, too small by about `(S-1)/2N` for `S` different things.
+    PlugIn,
+    /// The plug-in entropy and `(S-1)/2N` (Miller, *Note on the bias of information estimates*, 1955). The plug-in's error.
+    MillerMadow,
+    /// `s = ln N - G(c)`, `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))` (Grassberger, *Entropy Estimates from Insufficient
+    /// Samplings*, 2003, equations 27 to 30), as in the paper's scripts.
+    #[default]
+    Grassberger,
+    /// `s = -C ln p / (1 - (1-p)^N)` with `p = C c/N` and the coverage `C = 1 - f/N`, `f` the number of things seen once (Chao and
+    /// Shen, *Nonparametric estimation of Shannon's index of diversity when there are unseen species in sample*, 2003).
+    ChaoShen,
+}
+
+impl EntropyMethod {
+    /// All of them.
+    pub const ALL: [EntropyMethod; 4] =
+        [EntropyMethod::PlugIn, EntropyMethod::MillerMadow, EntropyMethod::Grassberger, EntropyMethod::ChaoShen];
+
+    /// The entropy in nats and its standard error, as if things were drawn independently.
+    ///
+    /// ```
+    /// use surprisal_estimator::{EntropyMethod, Spectrum};
+    ///
+    /// let spectrum: Spectrum = [3, 3, 3, 3].into_iter().collect();
+    /// let plug_in = EntropyMethod::PlugIn.of(&spectrum);
+    /// assert!((plug_in.value - 4_f64.ln()).abs() < 1e-12 && plug_in.error < 1e-7);
+    /// assert!((EntropyMethod::MillerMadow.of(&spectrum).value - plug_in.value - 3.0 / 24.0).abs() < 1e-12);
+    /// ```
+    pub fn of(self, spectrum: &Spectrum) -> Estimate {
+        let total = spectrum.total() as f64;
+        let coverage = spectrum.coverage();
+        let surprise = |count: u64| match self {
+            Self::PlugIn | Self::MillerMadow => total.ln() - (count as f64).ln(),
+            Self::Grassberger => total.ln() - g(count),
+            Self::ChaoShen => {
+                let p = coverage * count as f64 / total;
+                -coverage * p.ln() / -(total * (-p).ln_1p()).exp_m1()
+            }
+        };
+        let (mut mean, mut square) = (0.0, 0.0);
+        for (count, things) in spectrum.iter() {
+            let (share, s) = (things as f64 * count as f64 / total, surprise(count));
+            mean += share * s;
+            square += share * s * s;
+        }
+        let error = (square - mean * mean).max(0.0).sqrt() / total.sqrt();
+        let extra = match self {
+            Self::MillerMadow => (spectrum.distinct() as f64 - 1.0) / (2.0 * total),
+            _ => 0.0,
+        };
+        Estimate::new(mean + extra, error)
+    }
+}
+
+/// `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))`.
+fn g(count: u64) -> f64 {
+    let c = count as f64;
+    let sign = if count.is_multiple_of(2) { 0.5 } else { -0.5 };
+    digamma(c) + sign * (digamma((c + 1.0) / 2.0) - digamma(c / 2.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::f64::consts::LN_2;
+
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::statistics::ngram::NgramEntropy;
+
+    #[test]
+    fn g_follows_grassberger_s_recursion() {
+        // G_1 = -γ - ln 2, G_2 = 2 - γ - ln 2, G_(2n+1) = G_2n, G_(2n+2) = G_2n + 2/(2n+1): his equation 30.
+        let euler = 0.577_215_664_901_532_9;
+        let mut expected = -euler - LN_2;
+        assert!((g(1) - expected).abs() < 1e-9);
+        expected += 2.0;
+        for n in 1..200_u64 {
+            assert!((g(2 * n) - expected).abs() < 1e-9, "{n}");
+            assert!((g(2 * n + 1) - expected).abs() < 1e-9, "{n}");
+            expected += 2.0 / (2 * n + 1) as f64;
+        }
+    }
+
+    #[test]
+    fn a_known_entropy_is_found_within_its_error() {
+        let symbols = 4096;
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        // Two draws a symbol: counting frequencies alone would miss the truth by 0.2 nats.
+        let text: Vec<u32> = (0..2 * symbols).map(|_| rng.random_range(0..symbols)).collect();
+        let truth = f64::from(symbols).ln();
+        let entropy = NgramEntropy::of_texts([&text[..]], 1).unwrap();
+        assert!((entropy.nats - truth).abs() < 3.0 * entropy.error, "{entropy:?}, truth {truth}");
+        assert!(entropy.error < 0.02, "{entropy:?}");
+        let by = |method| NgramEntropy::by(method, [&text[..]], 1).unwrap().nats;
+        let [plug_in, miller, chao] =
+            [EntropyMethod::PlugIn, EntropyMethod::MillerMadow, EntropyMethod::ChaoShen].map(by);
+        assert!(plug_in < truth - 0.15 && plug_in < miller && miller < truth, "{plug_in}, {miller}");
+        assert!(chao - miller > 0.1 && (chao - truth).abs() < 0.2, "{chao}");
+    }
+
+    #[test]
+    fn what_was_seen_once_alone_still_has_an_entropy() {
+        let spectrum: Spectrum = [1, 1, 1].into_iter().collect();
+        for method in EntropyMethod::ALL {
+            let entropy = method.of(&spectrum);
+            assert!(entropy.value.is_finite() && entropy.value >= 3_f64.ln() - 1e-12, "{method:?}: {entropy:?}");
+        }
+        let one: Spectrum = [7, 0].into_iter().collect();
+        assert_eq!(EntropyMethod::PlugIn.of(&one), Estimate::new(0.0, 0.0));
+    }
+
+    #[test]
+    fn ngrams_overlap_and_stay_within_a_text() {
+        for (n, total, distinct) in [(1, 6, 4), (2, 3, 2), (3, 1, 1)] {
+            let entropy = NgramEntropy::of_texts([&[1, 2, 3][..], &[1, 2], &[9]], n).unwrap();
+            assert_eq!((entropy.total, entropy.distinct), (total, distinct), "{n}");
+        }
+        assert!(NgramEntropy::of_texts([&[1][..]], 2).is_err());
+        assert!(NgramEntropy::of_texts([&[1][..]], 0).is_err());
+    }
+}

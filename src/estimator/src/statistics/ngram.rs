@@ -1,0 +1,64 @@
+//! Entropies of the n-grams of texts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::statistics::count::{MEMORY, ngrams, tokens};
+use crate::statistics::entropy::EntropyMethod;
+use crate::statistics::token_store::TokenTexts;
+use crate::value::Estimate;
+
+/// The entropy of the n-grams of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NgramEntropy {
+    /// Tokens in an n-gram.
+    pub n: usize,
+    /// How it was estimated.
+    #[serde(default)]
+    pub method: EntropyMethod,
+    /// `H_n` in nats.
+    pub nats: f64,
+    /// Its standard error in nats, as if n-grams were drawn independently.
+    pub error: f64,
+    /// How many n-grams were counted.
+    pub total: u64,
+    /// How many different ones.
+    pub distinct: u64,
+}
+
+impl NgramEntropy {
+    /// Grassberger's entropy of all overlapping n-grams of `texts`; none spans two texts.
+    ///
+    /// # Errors
+    /// As [`by`](Self::by).
+    pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
+        Self::by(EntropyMethod::Grassberger, texts, n)
+    }
+
+    /// As [`of`](Self::of), of texts in memory.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn by<'a>(method: EntropyMethod, texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
+        Self::of(method, &texts.into_iter().collect::<Vec<_>>(), n)
+    }
+
+    /// The entropy by `method` of all overlapping n-grams of `texts`; none spans two texts.
+    ///
+    /// They are counted in about 2 GiB, whatever the length of the texts.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `n` is 0, or no text has `n` tokens; [`Error::Spill`] if the texts cannot be read.
+    pub fn of(method: EntropyMethod, texts: &impl TokenTexts, n: usize) -> Result<Self, Error> {
+        let spectrum = match n {
+            0 => return Err(Error::invalid("n-gram length", n, "at least 1")),
+            1 => tokens(texts, MEMORY)?,
+            _ => ngrams(texts, n, MEMORY)?,
+        };
+        if spectrum.distinct() == 0 {
+            return Err(Error::invalid("n-gram length", n, "at most the length of the longest text"));
+        }
+        let Estimate { value, error, .. } = method.of(&spectrum);
+        Ok(Self { n, method, nats: value, error, total: spectrum.total(), distinct: spectrum.distinct() })
+    }
+}

@@ -1,0 +1,176 @@
+//! A checkpoint's weights: memory-mapped safetensors, read tensor by tensor and checked against config.json.
+//!
+//! Start with [`Checkpoint::open`], which finds the weight files through `index.rs` and maps each as a `Shard`. `read.rs` reads
+//! tensors or regions of them as f32, bf16 or FP8 values; `scales.rs` dequantises FP8 with its scales; `fingerprint.rs` hashes the
+//! files and verifies their checksums.
+
+mod checksums;
+mod fingerprint;
+pub(crate) mod index;
+mod read;
+mod region;
+mod scales;
+mod shard;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+
+use self::index::weight_files;
+use self::shard::Shard;
+use crate::config::LlamaConfig;
+use crate::config::tensors::{TensorSpec, expected_tensors, is_known_extra};
+use crate::error::Error;
+
+/// A checkpoint's configuration and weights.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    config: LlamaConfig,
+    shards: Vec<Shard>,
+    /// Each tensor's shard, as an index.
+    shard_of_tensor: HashMap<String, usize>,
+    observer: Option<Observer>,
+    /// Computed on first use, since it reads every file.
+    fingerprint: Mutex<Option<String>>,
+}
+
+/// The purpose of a read of a checkpoint's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadPurpose {
+    /// The checksums and the fingerprint.
+    Checksums,
+    /// The weights.
+    Weights,
+}
+
+/// A callback that receives the number of bytes read.
+#[derive(Clone)]
+struct Observer(Arc<dyn Fn(ReadPurpose, u64) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
+impl Checkpoint {
+    /// Opens a folder: reads config.json and the headers of `model.safetensors`, or of the shards that
+    /// `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing, truncated or malformed; a configuration that is not supported.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("config.json");
+        let config = LlamaConfig::parse(&std::fs::read_to_string(&path).map_err(Error::io(&path))?)?;
+        let shards = weight_files(dir)?.iter().map(|path| Shard::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut shard_of_tensor = HashMap::new();
+        for (index, shard) in shards.iter().enumerate() {
+            shard_of_tensor.extend(shard.metadata().tensors().into_keys().map(|name| (name, index)));
+        }
+        let (dir, fingerprint) = (dir.to_owned(), Mutex::default());
+        Ok(Self { dir, config, shards, shard_of_tensor, observer: None, fingerprint })
+    }
+
+    /// Calls `observer` after each read, from any thread, with the number of bytes read and their purpose: whole files for
+    /// their checksums, and the regions of tensors that are asked for.
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Fn(ReadPurpose, u64) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer(Arc::new(observer)));
+        self
+    }
+
+    fn observe(&self, purpose: ReadPurpose, bytes: usize) {
+        if let Some(Observer(observer)) = &self.observer {
+            observer(purpose, bytes as u64);
+        }
+    }
+
+    /// Returns the bytes of all tensors together.
+    pub fn tensor_bytes(&self) -> u64 {
+        self.shards.iter().map(Shard::tensor_bytes).sum()
+    }
+
+    /// Returns the folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the configuration in config.json.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Returns the number of weights in the files.
+    pub fn parameters(&self) -> u64 {
+        let tensors = self.shards.iter().flat_map(|shard| shard.metadata().tensors().into_values());
+        tensors.map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
+    }
+
+    /// Whether every matrix is stored in bf16.
+    pub fn is_bf16(&self) -> bool {
+        let mut matrices = expected_tensors(&self.config).filter(|tensor| tensor.shape.len() == 2);
+        matrices.all(|tensor| self.find(&tensor.name).is_ok_and(|(info, _)| info.dtype == Dtype::BF16))
+    }
+
+    /// Whether a tensor is stored in FP8.
+    pub fn is_fp8(&self, name: &str) -> bool {
+        self.find(name).is_ok_and(|(info, _)| info.dtype == Dtype::F8_E4M3)
+    }
+
+    /// Checks that the files have the tensors that config.json implies, each of its shape and of a known type, and no others.
+    ///
+    /// # Errors
+    ///
+    /// The first tensor that is missing, misshapen or extra.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut expected = HashSet::new();
+        for TensorSpec { name, shape, .. } in expected_tensors(&self.config) {
+            self.check_tensor(&name, &shape)?;
+            expected.insert(name);
+        }
+        let is_extra = |name: &&String| !expected.contains(*name) && !is_known_extra(name, &self.config);
+        match self.shard_of_tensor.keys().filter(is_extra).min() {
+            Some(name) => Err(Error::ExtraTensor { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks a tensor's shape and type, and the shape of its scale if it is FP8.
+    fn check_tensor(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
+        let info = self.find(name)?.0;
+        if info.shape != shape {
+            return Err(Error::tensor(name, format!("shape {shape:?}"), format!("{:?}", info.shape)));
+        }
+        match (info.dtype, self.config.quantization, shape) {
+            (Dtype::F32 | Dtype::F16 | Dtype::BF16, ..) => Ok(()),
+            (Dtype::F8_E4M3, Some(quantization), &[rows, columns]) => {
+                let scale = format!("{name}{}", quantization.scale_suffix());
+                let (found, allowed) = (&self.find(&scale)?.0.shape, quantization.scale_shapes(rows, columns));
+                match allowed.contains(found) {
+                    true => Ok(()),
+                    false => Err(Error::tensor(&scale, format!("one of the shapes {allowed:?}"), format!("{found:?}"))),
+                }
+            }
+            (other, ..) => {
+                let expected = "f32, f16 or bf16, or FP8 with a quantization_config";
+                Err(Error::tensor(name, expected, format!("{other:?}")))
+            }
+        }
+    }
+
+    /// Finds a tensor's header, and the shard that has it.
+    fn find(&self, name: &str) -> Result<(&TensorInfo, &Shard), Error> {
+        let missing = || Error::MissingTensor { name: name.to_owned() };
+        let shard = &self.shards[*self.shard_of_tensor.get(name).ok_or_else(missing)?];
+        Ok((shard.metadata().info(name).ok_or_else(missing)?, shard))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! Dequantisation of FP8 weights: values are multiplied by the scales stored beside them.
+
+use rayon::prelude::*;
+
+use super::region::Region;
+use crate::config::quantization::Quantization;
+
+/// Multiplies the values of a region, row-major, by the tensor's scales, whose shape is one of [`Quantization::scale_shapes`].
+pub(super) fn multiply_by_scales(quantization: Quantization, values: &mut [f32], region: &Region, scales: &[f32]) {
+    let rows = values.par_chunks_exact_mut(region.columns.len().max(1)).enumerate();
+    rows.for_each(|(position, values)| {
+        let row = region.rows.start + position;
+        match quantization {
+            Quantization::Rows { .. } => {
+                let scale = scales[if scales.len() == 1 { 0 } else { row }];
+                values.iter_mut().for_each(|value| *value *= scale);
+            }
+            Quantization::Blocks { rows: block_rows, columns: block_columns } => {
+                let scales = &scales[row / block_rows * region.width.div_ceil(block_columns)..];
+                multiply_by_block_scales(values, region.columns.start, block_columns, scales);
+            }
+        }
+    });
+}
+
+/// Multiplies consecutive values of a row, the first of which is in `first_column`, by the scales of the row's blocks.
+fn multiply_by_block_scales(values: &mut [f32], first_column: usize, block_columns: usize, scales: &[f32]) {
+    let in_first_block = (block_columns - first_column % block_columns).min(values.len());
+    let (first, rest) = values.split_at_mut(in_first_block);
+    let blocks = std::iter::once(first).chain(rest.chunks_mut(block_columns));
+    for (values, scale) in blocks.zip(&scales[first_column / block_columns..]) {
+        values.iter_mut().for_each(|value| *value *= scale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+
+    const ROWS: Quantization = Quantization::Rows { activation_limit: None };
+    const BLOCKS: Quantization = Quantization::Blocks { rows: 2, columns: 2 };
+
+    /// Ones of three columns' width, multiplied.
+    fn multiplied(quantization: Quantization, rows: Range<usize>, columns: Range<usize>, scales: &[f32]) -> Vec<f32> {
+        let mut values = vec![1.0; rows.len() * columns.len()];
+        multiply_by_scales(quantization, &mut values, &Region { rows, columns, width: 3 }, scales);
+        values
+    }
+
+    #[test]
+    fn scales_go_by_row_or_by_block() {
+        assert_eq!(multiplied(ROWS, 0..2, 0..3, &[2.0, 3.0]), [2.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
+        assert_eq!(multiplied(ROWS, 0..2, 0..3, &[0.5]), [0.5; 6]);
+        let scales = [1.0, 2.0, 3.0, 4.0];
+        assert_eq!(multiplied(BLOCKS, 0..3, 0..3, &scales), [1.0, 1.0, 2.0, 1.0, 1.0, 2.0, 3.0, 3.0, 4.0]);
+        assert_eq!(multiplied(BLOCKS, 2..3, 0..3, &scales), [3.0, 3.0, 4.0]);
+        assert_eq!(multiplied(BLOCKS, 1..3, 1..3, &scales), [1.0, 2.0, 3.0, 4.0]);
+    }
+}

@@ -1,0 +1,99 @@
+//! The fields of a JSON object, each read with its type and bounds. An error names the field, its value and what is expected.
+
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+
+/// The largest value of a size: large enough for every model, small enough that no product of sizes overflows.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// The largest number of layers, and of heads.
+const MAX_COUNT: u64 = 1 << 12;
+
+/// The fields of an object; null counts as absent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct JsonFields<'a>(pub(super) &'a Map<String, Value>);
+
+impl JsonFields<'_> {
+    /// Returns the field, unless it is absent or null.
+    pub(super) fn get(&self, field: &str) -> Option<&Value> {
+        self.0.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Reads a size, from 1 to [`MAX_SIZE`].
+    pub(super) fn size(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {
+        self.whole_number(field, default, MAX_SIZE)
+    }
+
+    /// Reads a number of layers or heads, from 1 to [`MAX_COUNT`].
+    pub(super) fn count(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {
+        self.whole_number(field, default, MAX_COUNT)
+    }
+
+    fn whole_number(&self, field: &str, default: Option<usize>, limit: u64) -> Result<usize, Error> {
+        let expected = || format!("it must be a whole number from 1 to {limit}");
+        match (self.get(field), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(invalid(field, "missing", &expected())),
+            (Some(value), _) => match value.as_u64() {
+                Some(size) if (1..=limit).contains(&size) => Ok(size as usize),
+                _ => Err(invalid(field, value, &expected())),
+            },
+        }
+    }
+
+    /// Reads a positive number, or returns the default if the field is absent.
+    pub(super) fn positive_or(&self, field: &str, default: f64) -> Result<f64, Error> {
+        let Some(value) = self.get(field) else { return Ok(default) };
+        match value.as_f64() {
+            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
+            _ => Err(invalid(field, value, "it must be a positive number")),
+        }
+    }
+
+    /// Reads a boolean that is false if it is absent.
+    pub(super) fn flag(&self, field: &str) -> Result<bool, Error> {
+        let Some(value) = self.get(field) else { return Ok(false) };
+        value.as_bool().ok_or_else(|| invalid(field, value, "it must be true or false"))
+    }
+
+    /// Reads a token id, or the first of a list of them.
+    pub(super) fn token_id(&self, field: &str) -> Result<Option<u32>, Error> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        let first = value.as_array().and_then(|ids| ids.first()).unwrap_or(value);
+        match first.as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) => Ok(Some(id)),
+            None => Err(invalid(field, value, "it must be a token id or a list of them")),
+        }
+    }
+
+    /// Reads a positive number that must be there.
+    pub(super) fn required_positive(&self, field: &str) -> Result<f64, Error> {
+        match self.get(field) {
+            Some(_) => self.positive_or(field, 1.0),
+            None => Err(invalid(field, "missing", "it must be a positive number")),
+        }
+    }
+}
+
+/// The error of a field whose value is malformed or not supported; a long value is cut short.
+pub(super) fn invalid(field: &str, found: impl ToString, expected: &str) -> Error {
+    let mut found = found.to_string();
+    if let Some((cut, _)) = found.char_indices().nth(200) {
+        found.truncate(cut);
+        found.push_str("...");
+    }
+    Error::Config { field: field.to_owned(), found, expected: expected.to_owned() }
+}
+
+/// Names the type of a JSON value.
+pub(super) fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,71 @@
+//! The tensors that config.json implies: names, shapes, and which are the matrices of linear layers.
+
+use super::LlamaConfig;
+
+/// The name and shape of a tensor that a checkpoint must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TensorSpec {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    /// Whether it is the matrix of a linear layer, which FP8 checkpoints store in FP8.
+    pub(crate) is_linear: bool,
+}
+
+/// Lists all tensors of a model, in the Hugging Face layout.
+pub(crate) fn expected_tensors(config: &LlamaConfig) -> impl Iterator<Item = TensorSpec> {
+    let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+    let mut outside_layers =
+        vec![spec("model.embed_tokens.weight", &[vocab, hidden]), spec("model.norm.weight", &[hidden])];
+    if !config.tie_word_embeddings {
+        outside_layers.push(TensorSpec { is_linear: true, ..spec("lm_head.weight", &[vocab, hidden]) });
+    }
+    let one_layer = layer_tensors(config);
+    let in_layer = move |index: usize| {
+        let named = |tensor: &TensorSpec| TensorSpec {
+            name: format!("model.layers.{index}.{}", tensor.name),
+            ..tensor.clone()
+        };
+        one_layer.iter().map(named).collect::<Vec<_>>()
+    };
+    outside_layers.into_iter().chain((0..config.layers).flat_map(in_layer))
+}
+
+/// Whether a tensor beyond the expected ones is known and harmless: rotary frequencies, a head beside the embedding that serves as
+/// one, scales of weights, activations and cached keys and values.
+pub(crate) fn is_known_extra(name: &str, config: &LlamaConfig) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
+        || (config.tie_word_embeddings && name == "lm_head.weight")
+        || (config.quantization.is_some()
+            && ["_scale", "_scale_inv", "_scale_ub"].iter().any(|suffix| name.ends_with(suffix)))
+}
+
+fn spec(name: &str, shape: &[usize]) -> TensorSpec {
+    TensorSpec { name: name.to_owned(), shape: shape.to_vec(), is_linear: false }
+}
+
+/// Lists the tensors of one layer, without the layer's prefix.
+fn layer_tensors(config: &LlamaConfig) -> Vec<TensorSpec> {
+    let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
+    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let mut tensors =
+        vec![spec("input_layernorm.weight", &[hidden]), spec("post_attention_layernorm.weight", &[hidden])];
+    for (module, outputs, inputs, has_bias) in [
+        ("self_attn.q_proj", queries, hidden, config.qkv_bias),
+        ("self_attn.k_proj", keys, hidden, config.qkv_bias),
+        ("self_attn.v_proj", keys, hidden, config.qkv_bias),
+        ("self_attn.o_proj", hidden, queries, config.output_bias),
+        ("mlp.gate_proj", mlp, hidden, config.mlp_bias),
+        ("mlp.up_proj", mlp, hidden, config.mlp_bias),
+        ("mlp.down_proj", hidden, mlp, config.mlp_bias),
+    ] {
+        tensors.push(TensorSpec { is_linear: true, ..spec(&format!("{module}.weight"), &[outputs, inputs]) });
+        if has_bias {
+            tensors.push(spec(&format!("{module}.bias"), &[outputs]));
+        }
+    }
+    if config.qk_norm {
+        let norm = |module: &str| spec(&format!("self_attn.{module}.weight"), &[config.head_dim]);
+        tensors.extend([norm("q_norm"), norm("k_norm")]);
+    }
+    tensors
+}

@@ -1,0 +1,146 @@
+//! The oracle: a Llama that is written down by hand and predicts the Santa Fe process exactly.
+//!
+//! Start with [`ensure`] and [`write`](write()), which write its checkpoint; `spec.rs` has its parameters, `weights.rs` its weights, and
+//! `files.rs` its configuration and tokenizer.
+//!
+//! # The process
+//!
+//! A document of the Santa Fe process (Debowski, "On Hilberg's law and its links with Guiraud's law", 2006) is a sequence
+//! of facts (k, z_k): symbols k are drawn independently from p_k, and each symbol's coin z_k is flipped once a document.
+//! Token `2k + z` states that symbol k's coin shows z. A reader who has seen the history so far predicts:
+//!
+//! - a symbol not seen yet: `p_k / 2` for either coin;
+//! - one coin seen: `p_k (1 - doubt)` for it and `p_k doubt` for the other;
+//! - both seen, which no document of the process contains: `p_k / 2` each.
+//!
+//! This is a probability distribution after every history, and the process's own as the doubt tends to 0.
+//!
+//! # The transformer
+//!
+//! The residual stream has one dimension a token (`seen`), one a token for the result (`believed`), and one that is `C`
+//! always. `C` dominates, so each RMSNorm divides by the same number, which the next weights multiply back.
+//!
+//! 1. The embedding writes `SMALL` at the token's `seen` dimension. Query and key weights are zero, so attention averages
+//!    the past: `seen` is now at least `SMALL / context_length` for what was seen, and exactly 0 for what was not.
+//! 2. The first MLP adds a step from 0 to 1 of each `seen`: two SiLU units, `(silu(g x) - silu(g x - 20)) / 20`.
+//! 3. The second MLP writes `believed(k,z)`, a step of `seen(k,z) - seen(k,1-z)` between 1/4 and 3/4: one coin seen, and not
+//!    the other.
+//! 4. The head is `ln(p_k / 2) + ln(2 (1 - doubt)) believed(k,z) + ln(2 doubt) believed(k,1-z)`.
+
+mod files;
+mod spec;
+mod symbol_names;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+
+use self::weights::Shape;
+use crate::checkpoint::Checkpoint;
+use crate::error::Error;
+
+pub use self::spec::OracleSpec;
+
+/// Returns the oracle's folder in the user's cache directory (`XDG_CACHE_HOME`, or the system's default).
+///
+/// # Errors
+///
+/// There is no home directory.
+pub fn cache_dir(spec: &OracleSpec) -> Result<PathBuf, Error> {
+    let base = etcetera::choose_base_strategy().map_err(|error| Error::Oracle(error.to_string()))?;
+    Ok(base.cache_dir().join("surprisal").join(spec.folder_name()))
+}
+
+/// Returns the oracle's folder in the cache directory, and writes it if it is not there yet.
+///
+/// # Errors
+///
+/// The spec is not a distribution, or the folder cannot be written.
+pub fn ensure(spec: &OracleSpec) -> Result<PathBuf, Error> {
+    let dir = cache_dir(spec)?;
+    if Checkpoint::open(&dir).is_err() {
+        write(&dir, spec)?;
+    }
+    Ok(dir)
+}
+
+/// Writes the oracle as an ordinary checkpoint: config.json, model.safetensors, tokenizer.json, tokenizer_config.json,
+/// generation_config.json. The folder appears whole or not at all.
+///
+/// # Errors
+///
+/// The spec is not a distribution, or the folder cannot be written.
+pub fn write(dir: &Path, spec: &OracleSpec) -> Result<(), Error> {
+    spec.check()?;
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    let staging = tempfile::Builder::new().prefix(".oracle-").tempdir_in(parent).map_err(Error::io(parent))?;
+    let put = |name: &str, contents: &[u8]| {
+        let path = staging.path().join(name);
+        std::fs::write(&path, contents).map_err(Error::io(&path))
+    };
+    let shape = Shape::new(spec);
+    put("config.json", files::config(spec, &shape).to_string().as_bytes())?;
+    put("tokenizer.json", files::tokenizer(spec).to_string().as_bytes())?;
+    put("tokenizer_config.json", files::tokenizer_config(spec).to_string().as_bytes())?;
+    put("generation_config.json", files::generation_config(spec).to_string().as_bytes())?;
+    put("model.safetensors", &weights::safetensors(spec, &shape)?)?;
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).map_err(Error::io(dir))?;
+    }
+    match std::fs::rename(staging.path(), dir) {
+        // Another process may have put the same folder there just now.
+        Err(error) if Checkpoint::open(dir).is_err() => Err(Error::io(dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::TextTokenizer;
+
+    fn spec(symbols: usize) -> OracleSpec {
+        let weights: Vec<f64> = (1..=symbols).map(|k| (k as f64).powf(-1.3)).collect();
+        let total: f64 = weights.iter().sum();
+        let probabilities = weights.iter().map(|w| w / total).collect();
+        OracleSpec { probabilities, doubt: 1e-6, context_length: 64 }
+    }
+
+    #[test]
+    fn the_checkpoint_and_its_words_load() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("oracle");
+        write(&dir, &spec(8)).unwrap();
+        write(&dir, &spec(8)).unwrap();
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        assert_eq!((checkpoint.config().vocab_size, checkpoint.config().hidden_size), (17, 64));
+        checkpoint.tensor_f32("lm_head.weight", &[17, 64]).unwrap();
+        let tokenizer = TextTokenizer::open(&dir, checkpoint.config()).unwrap();
+        assert_eq!(tokenizer.added_bos(), Some(16));
+        let text = tokenizer.decode(&[0, 1, 15]).unwrap();
+        assert_eq!(tokenizer.encode(&text).unwrap(), [0, 1, 15]);
+        assert_eq!(tokenizer.encode("baba- baba+").unwrap(), [0, 1]);
+        assert_eq!(tokenizer.encode("  baba-\n\tbaba+ \n").unwrap(), [0, 1]);
+        assert_eq!(tokenizer.encode(" \n").unwrap(), [0u32; 0]);
+        assert!(tokenizer.encode("baba- ducks").unwrap_err().to_string().contains("ducks"));
+        assert_eq!(std::fs::read_dir(dir.parent().unwrap()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn what_is_no_distribution_is_refused() {
+        for bad in [
+            OracleSpec { probabilities: vec![], ..spec(2) },
+            OracleSpec { probabilities: vec![0.5, 0.6], ..spec(2) },
+            OracleSpec { probabilities: vec![1.5, -0.5], ..spec(2) },
+            OracleSpec { probabilities: vec![f64::NAN, 1.0], ..spec(2) },
+            OracleSpec { doubt: 0.0, ..spec(2) },
+            OracleSpec { doubt: 0.5, ..spec(2) },
+            OracleSpec { context_length: 0, ..spec(2) },
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            assert!(write(&dir.path().join("oracle"), &bad).is_err(), "{bad:?}");
+        }
+    }
+}

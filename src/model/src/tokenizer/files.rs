@@ -1,0 +1,35 @@
+//! The files that a tokenizer is read from.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::error::Error;
+
+/// Reads a folder's tokenizer.json, and turns truncation and padding off.
+pub(super) fn read_tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
+    let path = dir.join("tokenizer.json");
+    let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::malformed(
+            &path,
+            "there is no such file, and a model needs one; transformers makes it of a tokenizer.model: load it with \
+             AutoTokenizer.from_pretrained, and save it with save_pretrained",
+        ),
+        _ => Error::io(&path)(error),
+    })?;
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| Error::malformed(&path, error))?;
+    tokenizer.with_truncation(None).map_err(|error| Error::malformed(&path, error))?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+/// Reads a JSON file; returns null if there is none.
+pub(super) fn read_optional_json(path: &Path) -> Result<Value, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).map_err(|error| Error::malformed(path, error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Value::Null),
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
