@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Prompts, Stops};
+use crate::prompts::{Prompts, Stops};
 
 /// The body of `POST /generate`: `text` or `input_ids`, one prompt or several.
 ///
@@ -113,19 +113,19 @@ pub struct GenerateMeta {
     /// Each prompt token from `logprob_start_len` on. Only the prompt's first
     /// token, before which nothing stands, has null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<crate::schemas::TokenLogprob>>))]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<crate::tuples::TokenLogprob>>))]
     pub input_token_logprobs: Option<Vec<TokenLogprob>>,
     /// The same of what was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<crate::schemas::TokenLogprob>>))]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<crate::tuples::TokenLogprob>>))]
     pub output_token_logprobs: Option<Vec<TokenLogprob>>,
     /// The most probable tokens at each place of `input_token_logprobs` (`top_logprobs_num`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<Vec<crate::schemas::TokenLogprob>>>>))]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<Vec<crate::tuples::TokenLogprob>>>>))]
     pub input_top_logprobs: Option<Vec<Option<Vec<TokenLogprob>>>>,
     /// The most probable tokens at each place of `output_token_logprobs` (`top_logprobs_num`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Vec<crate::schemas::TokenLogprob>>>))]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Vec<crate::tuples::TokenLogprob>>>))]
     pub output_top_logprobs: Option<Vec<Vec<TokenLogprob>>>,
 }
 

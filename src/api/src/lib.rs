@@ -1,6 +1,7 @@
 //! Wire types shared by server and client: requests, responses and problems.
 //!
-//! Everything here is plain data. A request is validated by the server; a client only has to build it:
+//! Each route has a file with its request and its response. Everything here is plain data: the server validates a request, and
+//! a client only has to build it:
 //!
 //! ```
 //! use surprisal_api::{Detail, LogprobsRequest, QuerySpec, Text};
@@ -18,25 +19,28 @@
 
 mod completions;
 mod generate;
+mod logprobs;
+mod model;
 mod problem;
-mod request;
-mod response;
-#[cfg(feature = "schemas")]
-mod schemas;
+mod prompts;
 mod text;
+#[cfg(feature = "schemas")]
+mod tuples;
 
 pub use completions::{
-    Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, Prompts, Stops,
-    StreamOptions,
+    Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, StreamOptions,
 };
 pub use generate::{
     FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, Matched, SamplingParams,
     TokenLogprob,
 };
-pub use problem::{PROBLEM_JSON, Problem};
-pub use request::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec};
-pub use response::{
-    ARROW_STREAM, DetokenizeRequest, DetokenizeResponse, LogprobsResponse, ModelInfo, ModelList, NDJSON, QueryResult,
-    StreamLine, TokenizeRequest, TokenizeResponse, TokenizerInfo, Usage,
+pub use logprobs::{
+    ARROW_STREAM, Bos, Detail, LogprobsRequest, LogprobsResponse, NDJSON, Pairs, QueryResult, QuerySpec, StreamLine,
+    Usage,
 };
+pub use model::{
+    DetokenizeRequest, DetokenizeResponse, ModelInfo, ModelList, TokenizeRequest, TokenizeResponse, TokenizerInfo,
+};
+pub use problem::{PROBLEM_JSON, Problem};
+pub use prompts::{Prompts, Stops};
 pub use text::Text;

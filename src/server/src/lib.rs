@@ -1,36 +1,33 @@
 //! The HTTP server: routes, admission, metrics.
 //!
-//! A request of `POST /logprobs` goes one way: `admission` finds it a place, `body` reads and parses it, `prepare` checks it
-//! and makes token sequences of it, `admission` bounds the tokens in flight, the [`Scorer`](surprisal_engine::Scorer) scores,
-//! and the answer stands in the order asked, or as NDJSON in the order they finish. `/v1/completions` and `/generate` put the
-//! same question in other servers' shapes. [`ApiKeys`] says who may ask. Whatever goes wrong is an RFC 9457 problem that names
-//! the query, the field, the value and the limit.
+//! A `POST /logprobs` request goes one way. `routes::gate` identifies the client and admits the request, `transport::body`
+//! reads and parses it, `routes::logprobs::prepare` checks it and builds token sequences, `limits::admission` admits the
+//! tokens, and the [`Scorer`](surprisal_engine::Scorer) scores them. The response has the results in the order of the request,
+//! or as NDJSON in the order in which they finish. `/v1/completions` and `/generate` ask the same in other servers' formats.
+//! [`ApiKeys`] says which clients may send work. Every failure is an RFC 9457 problem that names the query, the field, the
+//! value and the limit.
+//!
+//! Start reading at [`router`]. Imports go one way: `problem`, then `limits`, `telemetry` and `transport`, then `app`, `input`,
+//! `generation`, `routes` and `serve`.
 
-mod admission;
 mod app;
-mod auth;
-mod body;
-mod client;
-mod config;
-mod drain;
-#[cfg(feature = "otlp")]
-mod export;
-mod metrics;
-mod observe;
+mod codec;
+mod generation;
+mod input;
+mod limits;
 mod openapi;
-mod prepare;
-mod pressure;
 mod problem;
 mod routes;
 mod serve;
-mod tls;
-mod trace;
+mod telemetry;
+mod transport;
 
-pub use app::{App, TextCodec};
-pub use auth::ApiKeys;
-pub use config::ServerConfig;
-#[cfg(feature = "otlp")]
-pub use export::{ExportError, SpanExport};
+pub use app::App;
+pub use codec::TextCodec;
+pub use limits::config::ServerConfig;
 pub use routes::router;
 pub use serve::{serve, serve_tls};
-pub use tls::{Tls, TlsError};
+#[cfg(feature = "otlp")]
+pub use telemetry::export::{ExportError, SpanExport};
+pub use transport::auth::ApiKeys;
+pub use transport::tls::{Tls, TlsError};

@@ -1,4 +1,4 @@
-//! `/openapi.json`: the document, from the types of `surprisal-api` and the limits that this server keeps.
+//! `/openapi.json`: the document, from the types of `surprisal-api` and this server's limits.
 
 use serde_json::{Map, Value, json};
 use surprisal_api::{
@@ -9,14 +9,14 @@ use surprisal_api::{
 use surprisal_engine::MAX_TOP;
 use utoipa::ToSchema;
 
-use crate::App;
-use crate::routes::{MAX_STOP_TOKENS, MAX_STOPS};
+use crate::app::App;
+use crate::generation::params::{MAX_STOP_TOKENS, MAX_STOPS};
 
 const DESCRIPTION: &str = "Log-probabilities of texts under a Llama-class model, in nats. The same query gives the same \
     bits, whatever the batch, the chunking and the state of the cache. Every error is an RFC 9457 problem that names the \
     query, the field, the value and the limit.";
 
-/// What a route may answer beside what is asked of it.
+/// The problems that a route may answer with, by status.
 const PROBLEMS: [(u16, &str); 10] = [
     (400, "Something in the request is wrong; the problem says what and where."),
     (401, "An API key is asked for: `Authorization: Bearer KEY`."),
@@ -30,8 +30,47 @@ const PROBLEMS: [(u16, &str); 10] = [
     (504, "The deadline passed."),
 ];
 
-/// The document of this server.
+/// Returns the document of this server.
 pub(crate) fn document(app: &App) -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "surprisal",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": DESCRIPTION,
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "x-limits": limits(app),
+        "paths": paths(!app.keys.is_empty()),
+        "components": {
+            "schemas": schemas(app),
+            "responses": Map::from_iter(PROBLEMS.map(problem)),
+            "parameters": {"client": header("X-Client-Id", "Requests with the same name are one client's, among whom \
+                turns are fair, where API keys do not say it."),
+                "traceparent": header("traceparent", "W3C trace context, returned with the answer and written to the log.")},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    })
+}
+
+/// Returns this server's limits.
+fn limits(app: &App) -> Value {
+    let (card, config) = (app.model(), &app.config);
+    json!({
+        "max_body_bytes": config.max_body_bytes,
+        "max_waiting_body_bytes": config.body_bytes_limit(),
+        "max_queries": config.max_queries,
+        "max_waiting_requests": config.max_waiting_requests,
+        "max_waiting_tokens": config.max_waiting_tokens,
+        "max_request_seconds": config.max_request_seconds,
+        "max_model_len": card.max_length,
+        "vocab_size": card.vocab_size,
+        "max_top": MAX_TOP,
+    })
+}
+
+/// Returns the schemas of all types, with this server's limits.
+fn schemas(app: &App) -> Map<String, Value> {
     let mut schemas = Map::new();
     add::<LogprobsRequest>(&mut schemas);
     add::<LogprobsResponse>(&mut schemas);
@@ -47,58 +86,35 @@ pub(crate) fn document(app: &App) -> Value {
     add::<ModelList>(&mut schemas);
     add::<TokenizerInfo>(&mut schemas);
     add::<Problem>(&mut schemas);
-    let (card, config) = (app.model(), &app.config);
+    add_limits(&mut schemas, app);
+    schemas
+}
+
+/// Adds the limits that depend on the model and the configuration.
+fn add_limits(schemas: &mut Map<String, Value>, app: &App) {
+    let (vocab_size, max_queries) = (app.model().vocab_size, app.config.max_queries);
     for list in ["queries", "contexts", "targets"] {
         schemas["LogprobsRequest"]["properties"][list]["minItems"] = 1.into();
     }
-    schemas["LogprobsRequest"]["properties"]["queries"]["maxItems"] = config.max_queries.into();
-    schemas["CompletionsRequest"]["properties"]["n"]["maximum"] = config.max_queries.into();
+    schemas["LogprobsRequest"]["properties"]["queries"]["maxItems"] = max_queries.into();
+    schemas["CompletionsRequest"]["properties"]["n"]["maximum"] = max_queries.into();
     schemas["Stops"]["oneOf"][1]["maxItems"] = MAX_STOPS.into();
     for request in ["CompletionsRequest", "SamplingParams"] {
         schemas[request]["properties"]["stop_token_ids"]["maxItems"] = MAX_STOP_TOKENS.into();
     }
     let subset = &mut schemas["LogprobsRequest"]["properties"]["subset"];
-    subset["maxItems"] = card.vocab_size.into();
-    subset["items"]["maximum"] = (card.vocab_size - 1).into();
-    schemas["Text"]["oneOf"][1]["items"]["maximum"] = (card.vocab_size - 1).into();
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "surprisal",
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": DESCRIPTION,
-            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
-        },
-        "x-limits": {
-            "max_body_bytes": config.max_body_bytes,
-            "max_waiting_body_bytes": config.body_room(),
-            "max_queries": config.max_queries,
-            "max_waiting_requests": config.max_waiting_requests,
-            "max_waiting_tokens": config.max_waiting_tokens,
-            "max_request_seconds": config.max_request_seconds,
-            "max_model_len": card.max_length,
-            "vocab_size": card.vocab_size,
-            "max_top": MAX_TOP,
-        },
-        "paths": paths(!app.keys.is_empty()),
-        "components": {
-            "schemas": schemas,
-            "responses": Map::from_iter(PROBLEMS.map(problem)),
-            "parameters": {"client": header("X-Client-Id", "Requests with the same name are one client's, among whom \
-                turns are fair, where API keys do not say it."),
-                "traceparent": header("traceparent", "W3C trace context, returned with the answer and written to the log.")},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
-    })
+    subset["maxItems"] = vocab_size.into();
+    subset["items"]["maximum"] = (vocab_size - 1).into();
+    schemas["Text"]["oneOf"][1]["items"]["maximum"] = (vocab_size - 1).into();
 }
 
-/// Adds a type and those that it is made of.
+/// Adds a type's schema and those of the types within it.
 fn add<T: ToSchema>(schemas: &mut Map<String, Value>) {
-    let mut found = Vec::new();
-    T::schemas(&mut found);
-    found.push((T::name().into_owned(), T::schema()));
-    for (name, schema) in found {
-        // A schema is plain data, which JSON can always say.
+    let mut types = Vec::new();
+    T::schemas(&mut types);
+    types.push((T::name().into_owned(), T::schema()));
+    for (name, schema) in types {
+        // A schema is plain data, so it can always be written as JSON.
         schemas.insert(name, serde_json::to_value(schema).unwrap_or_default());
     }
 }
@@ -116,8 +132,8 @@ fn problem((status, description): (u16, &str)) -> (String, Value) {
     (status.to_string(), response)
 }
 
-fn paths(closed: bool) -> Value {
-    let post = |summary, request, answers: &[(&str, Value)]| json!({"post": work(closed, summary, request, answers)});
+fn paths(needs_key: bool) -> Value {
+    let post = |summary, request, answers: &[(&str, Value)]| json!({"post": work_operation(needs_key, summary, request, answers)});
     let get = |summary, media, schema: Value, problems: &[u16]| json!({"get": operation(summary, &[(media, schema)], problems)});
     let event = json!({"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]});
     let (json, plain) = ("application/json", json!({"type": "string"}));
@@ -147,14 +163,14 @@ fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
-/// A route that does work: who may ask it, and everything that may be wrong.
-fn work(closed: bool, summary: &str, request: &str, answers: &[(&str, Value)]) -> Value {
+/// Returns the operation of a route that does work, which may need a key and may fail with every problem.
+fn work_operation(needs_key: bool, summary: &str, request: &str, answers: &[(&str, Value)]) -> Value {
     let mut operation = operation(summary, answers, &[400, 401, 404, 408, 413, 415, 429, 500, 503, 504]);
     operation["parameters"] =
         json!([{"$ref": "#/components/parameters/client"}, {"$ref": "#/components/parameters/traceparent"}]);
     operation["requestBody"] =
         json!({"required": true, "content": {"application/json": {"schema": reference(request)}}});
-    if closed {
+    if needs_key {
         operation["security"] = json!([{"key": []}]);
     }
     operation

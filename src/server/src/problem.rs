@@ -1,4 +1,4 @@
-//! Every way a request can fail: one function, one stable `type` and one status a cause.
+//! Every way a request can fail: each cause has one function, one stable `type` and one status.
 
 use std::fmt::Display;
 
@@ -8,24 +8,22 @@ use serde_json::Value;
 use surprisal_api::{Bos, PROBLEM_JSON, Problem};
 use surprisal_engine::ScoreError;
 
-use crate::admission::Full;
-
-/// Seconds a client should wait before it tries again, where nothing says more.
-const RETRY_AFTER: u64 = 1;
+/// Seconds after which a client may retry, where nothing says more.
+const DEFAULT_RETRY_AFTER: u64 = 1;
 
 /// The longest string that a problem repeats in its `value`, in characters.
-const SHOWN: usize = 100;
+const MAX_VALUE_CHARS: usize = 100;
 
-/// A request that is not answered, and why.
+/// A failed request: the problem to return.
 #[derive(Debug)]
 pub(crate) struct Failure {
     name: &'static str,
     problem: Box<Problem>,
-    /// Seconds after which the client may try again, if it may.
+    /// Seconds after which the client may retry, if it may.
     retry_after: Option<u64>,
 }
 
-/// The name of the problem that a response carries, left among its extensions for the metrics.
+/// The name of the problem in a response; an extension of the response, for the metrics.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProblemName(pub(crate) &'static str);
 
@@ -46,7 +44,7 @@ impl Failure {
 
     fn value(mut self, value: impl Into<Value>) -> Self {
         self.problem.value = Some(match value.into() {
-            Value::String(text) => text.chars().take(SHOWN).collect::<String>().into(),
+            Value::String(text) => text.chars().take(MAX_VALUE_CHARS).collect::<String>().into(),
             other => other,
         });
         self
@@ -57,18 +55,18 @@ impl Failure {
         self
     }
 
-    /// The name that completes the type.
+    /// Returns the name that completes the problem's type.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What goes on the wire, where the status is sent already.
+    /// Returns the problem as it goes on the wire, for a response whose status has been sent.
     pub(crate) fn into_problem(self) -> Problem {
         *self.problem
     }
 
-    /// Invites the client to try again after so many seconds.
-    fn retry(mut self, seconds: u64) -> Self {
+    /// Tells the client to retry after so many seconds.
+    fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
@@ -137,11 +135,11 @@ pub(crate) fn invalid_json(error: &serde_json::Error) -> Failure {
 }
 
 pub(crate) fn invalid_field(path: &str, query: Option<usize>, error: &serde_json::Error) -> Failure {
-    let words = error.to_string();
-    // The body as a whole has no name, but what it lacks has.
+    let message = error.to_string();
+    // The body as a whole has no path, but a missing field has a name.
     let (field, detail) = match path {
-        "." => (missing(&words), words.clone()),
-        path => (Some(path), format!("{path}: {words}")),
+        "." => (missing_field(&message), message.clone()),
+        path => (Some(path), format!("{path}: {message}")),
     };
     let failure = Failure::new(400, "invalid-field", "Field unknown, missing or of the wrong type", detail);
     let failure = failure.query(query);
@@ -151,14 +149,14 @@ pub(crate) fn invalid_field(path: &str, query: Option<usize>, error: &serde_json
     }
 }
 
-/// The field that serde misses, as it says so.
-fn missing(words: &str) -> Option<&str> {
-    Some(words.strip_prefix("missing field `")?.split_once('`')?.0)
+/// Returns the field that serde's message names as missing.
+fn missing_field(message: &str) -> Option<&str> {
+    Some(message.strip_prefix("missing field `")?.split_once('`')?.0)
 }
 
-pub(crate) fn model_not_found(asked: &str, served: &str) -> Failure {
+pub(crate) fn model_not_found(requested: &str, served: &str) -> Failure {
     let detail = format!("the model that is served is {served}; leave `model` out to take it");
-    Failure::new(404, "model-not-found", "Model not found", detail).field("model").value(asked)
+    Failure::new(404, "model-not-found", "Model not found", detail).field("model").value(requested)
 }
 
 // What /logprobs is asked.
@@ -230,9 +228,9 @@ pub(crate) fn not_offered(field: &str, value: usize, limit: usize) -> Failure {
     Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value).limit(limit)
 }
 
-/// A part of a protocol that may be said, but only as nothing.
-pub(crate) fn no_effect(field: &str, value: impl Display + Into<Value>, only: &str) -> Failure {
-    let detail = format!("`{field}` is {value}; it must be {only}");
+/// A field of another server's protocol that has only one supported value.
+pub(crate) fn unsupported_value(field: &str, value: impl Display + Into<Value>, supported: &str) -> Failure {
+    let detail = format!("`{field}` is {value}; it must be {supported}");
     Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value)
 }
 
@@ -281,7 +279,7 @@ pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limi
     failure.query(query).field(field).value(length).limit(limit)
 }
 
-// Whether there is room for it.
+// Limits and load.
 
 pub(crate) fn request_too_large(tokens: usize, limit: u32) -> Failure {
     let detail = format!(
@@ -291,15 +289,21 @@ pub(crate) fn request_too_large(tokens: usize, limit: u32) -> Failure {
     Failure::new(413, "request-too-large", "Request too large", detail).value(tokens).limit(limit)
 }
 
-/// It says nothing of the request, which may not have been read.
-pub(crate) fn overloaded(full: Full, retry_after: u64) -> Failure {
-    let Full { unit, held, limit, for_others } = full;
-    let detail = if for_others {
-        format!("the same client has {held} of {limit} {unit} in flight, and the rest is for other clients: try again")
-    } else {
-        format!("{held} of {limit} {unit} are in flight, and the request does not fit beside them: try again")
-    };
-    Failure::new(429, "overloaded", "Overloaded", detail).value(held).limit(limit).retry(retry_after)
+/// All clients together hold too much. The request itself may not have been read.
+pub(crate) fn overloaded(held: u32, limit: u32, unit: &str, retry_after: u64) -> Failure {
+    let detail = format!("{held} of {limit} {unit} are in flight, and the request does not fit beside them: try again");
+    overload(detail, held, limit, retry_after)
+}
+
+/// The client itself holds too much. The request itself may not have been read.
+pub(crate) fn overloaded_by_client(held: u32, limit: u32, unit: &str, retry_after: u64) -> Failure {
+    let detail =
+        format!("the same client has {held} of {limit} {unit} in flight, and the rest is for other clients: try again");
+    overload(detail, held, limit, retry_after)
+}
+
+fn overload(detail: String, held: u32, limit: u32, retry_after: u64) -> Failure {
+    Failure::new(429, "overloaded", "Overloaded", detail).value(held).limit(limit).retry_after(retry_after)
 }
 
 pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
@@ -309,17 +313,17 @@ pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
 
 pub(crate) fn shutting_down() -> Failure {
     Failure::new(503, "shutting-down", "Shutting down", "the server takes no new work: ask another, or later")
-        .retry(RETRY_AFTER)
+        .retry_after(DEFAULT_RETRY_AFTER)
 }
 
-// What went wrong inside.
+// Failures inside the server.
 
 pub(crate) fn not_finite(query: usize, position: usize, logprob: f32) -> Failure {
     let detail = format!("the log-probability of target token {position} is {logprob}, which JSON cannot say");
     Failure::new(500, "not-finite", "Log-probability not finite", detail).query(query).value(logprob.to_string())
 }
 
-pub(crate) fn unwritable(error: impl Display) -> Failure {
+pub(crate) fn serialization_failed(error: impl Display) -> Failure {
     tracing::error!(%error, "an answer could not be written");
     internal()
 }
@@ -329,13 +333,14 @@ pub(crate) fn internal() -> Failure {
     Failure::new(500, "internal", "Internal error", detail)
 }
 
-/// The engine died, and may be on its way back.
+/// The engine died; it may be reloading.
 pub(crate) fn engine_stopped(detail: &str) -> Failure {
-    Failure::new(503, "engine-stopped", "Engine stopped", detail).retry(RETRY_AFTER)
+    Failure::new(503, "engine-stopped", "Engine stopped", detail).retry_after(DEFAULT_RETRY_AFTER)
 }
 
-/// What the engine failed at. Requests are checked before they reach it, so a query that it refuses is a defect here.
-pub(crate) fn not_scored(query: usize, field: String, error: &ScoreError) -> Failure {
+/// The engine failed at a query. Requests are checked before they reach the engine, so a query that it rejects is a defect of
+/// the server.
+pub(crate) fn engine_failed(query: usize, field: String, error: &ScoreError) -> Failure {
     let detail = error.to_string();
     let failure = match error {
         ScoreError::Backend(_) => Failure::new(500, "backend-failed", "Backend failed", detail),

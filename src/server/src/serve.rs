@@ -1,4 +1,4 @@
-//! `serve`: listens until it is told to stop, then finishes what it has begun.
+//! `serve`: listens until shutdown, then finishes the requests in flight.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -8,15 +8,17 @@ use std::time::Duration;
 use axum::serve::{Listener, ListenerExt};
 use tokio::net::TcpListener;
 
-use crate::{App, Tls, router};
+use crate::app::App;
+use crate::routes::router;
+use crate::transport::tls::Tls;
 
-/// How long connections may stay open when all work is done: time to read the last answer.
-const LINGER: Duration = Duration::from_secs(30);
+/// How long connections may stay open after the last request: time to read the last response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves `app` until `shutdown` completes, and returns when the requests in flight are answered.
 ///
-/// From the moment of shutdown `/ready` and new work are answered with 503; connections are still taken, so that whoever
-/// asks gets an answer, until no request is being worked on.
+/// After shutdown begins, `/ready` and new work are answered with 503. The server still accepts connections, so that every
+/// client gets a response, until no request is in flight.
 ///
 /// ```no_run
 /// # async fn run(app: surprisal_server::App) -> std::io::Result<()> {
@@ -41,7 +43,7 @@ pub async fn serve(
     run(listener, app, shutdown).await
 }
 
-/// As [`serve`], with every connection encrypted.
+/// Serves `app` as [`serve`] does, with every connection encrypted.
 ///
 /// # Errors
 /// The listener failed.
@@ -62,8 +64,8 @@ where
     tracing::info!(address = ?listener.local_addr()?, model = app.model().id, "listening");
     let drain = app.drain.clone();
     #[cfg(feature = "otlp")]
-    let spans = app.spans.clone();
-    let drained = {
+    let spans = app.telemetry.spans.clone();
+    let graceful_shutdown = {
         let drain = drain.clone();
         async move {
             shutdown.await;
@@ -72,18 +74,18 @@ where
             drain.finished().await;
         }
     };
-    let lingered = async {
+    let linger_timeout = async {
         drain.finished().await;
-        tokio::time::sleep(LINGER).await;
+        tokio::time::sleep(LINGER_TIMEOUT).await;
     };
     let served = tokio::select! {
-        served = axum::serve(listener, router(app)).with_graceful_shutdown(drained) => served,
-        () = lingered => {
-            tracing::warn!("connections were still open {LINGER:?} after the last answer");
+        served = axum::serve(listener, router(app)).with_graceful_shutdown(graceful_shutdown) => served,
+        () = linger_timeout => {
+            tracing::warn!("connections were still open {LINGER_TIMEOUT:?} after the last answer");
             Ok(())
         }
     };
-    // Connections' tasks may keep the app a moment longer than this returns, or until the process ends.
+    // The tasks of connections may hold the app longer than this function runs, so its drop is too late to flush spans.
     #[cfg(feature = "otlp")]
     if let Some(spans) = spans {
         tokio::task::spawn_blocking(move || spans.flush()).await.map_err(io::Error::other)?;

@@ -19,7 +19,7 @@ impl Settings {
         if self.tls_cert.is_some() != self.tls_key.is_some() {
             return Err(Error::Usage("tls_cert and tls_key belong together: give both, or neither".to_owned()));
         }
-        if let Some(origin) = self.server.wrong_origin() {
+        if let Some(origin) = self.server.invalid_origin() {
             return Err(Error::Usage(format!(
                 "server.cors_origins has {origin:?}; an origin is a scheme and a host, as in https://example.org, or *"
             )));

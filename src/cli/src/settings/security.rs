@@ -55,7 +55,7 @@ fn check_key_variable(value: OsString) -> Result<String, Error> {
 
 /// Rejects lines that look like a key and a comment. The reason does not repeat them.
 fn check_lines(lines: &str) -> Result<(), String> {
-    match ApiKeys::wrong_line(lines) {
+    match ApiKeys::invalid_line(lines) {
         Some(line) => Err(format!(
             "line {line} has whitespace within its API key; keys have none, and a comment is a line that begins with #"
         )),

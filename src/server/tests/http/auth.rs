@@ -1,4 +1,4 @@
-//! API keys: who is let in, and what stays open.
+//! API keys: which clients are accepted, and which routes stay open.
 
 use serde_json::json;
 use surprisal_server::ApiKeys;
@@ -27,7 +27,7 @@ async fn work_needs_a_key_and_probes_do_not() {
         assert_eq!(status, 200, "{header}");
     }
     // Also to a client that sends much more than a buffer's worth.
-    let (status, answer) = server.push("application/json", "/logprobs", &"x".repeat(8 << 20)).await;
+    let (status, answer) = server.send_whole("application/json", "/logprobs", &"x".repeat(8 << 20)).await;
     assert!(status == 401 && answer.contains("urn:surprisal:problem:unauthorized"), "{answer}");
     for path in ["/health", "/ready", "/metrics", "/v1/models"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");
@@ -41,7 +41,7 @@ fn a_key_with_whitespace_is_found_by_its_line() {
         ("first\n# alice\nsecond  # alice", Some(3)),
         ("fi\trst\nsec ond", Some(1)),
     ] {
-        assert_eq!(ApiKeys::wrong_line(lines), wrong, "{lines:?}");
+        assert_eq!(ApiKeys::invalid_line(lines), wrong, "{lines:?}");
     }
 }
 

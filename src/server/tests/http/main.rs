@@ -1,23 +1,25 @@
-//! The server over a real socket: what it answers, what it refuses, and how it behaves when it is full or told to stop.
+//! The server over a real socket: its responses, its problems, and its behaviour under overload and at shutdown.
 
 #![allow(clippy::unwrap_used)]
 
-mod answers;
 #[cfg(feature = "arrow")]
 mod arrow;
 mod auth;
-mod bulk;
 mod completions;
+mod cors;
+mod disconnects;
+mod fairness;
 mod generate;
-mod killed;
-mod load;
+mod generation;
+mod logprobs;
 mod openapi;
-mod outside;
+mod overload;
 mod page;
 mod problems;
+mod shutdown;
 #[cfg(feature = "otlp")]
 mod spans;
-mod stepped;
+mod streaming;
 mod support;
-mod turns;
-mod writing;
+mod telemetry;
+mod tls;

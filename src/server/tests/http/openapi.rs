@@ -20,7 +20,7 @@ fn references(value: &Value) -> Vec<String> {
 #[tokio::test]
 async fn the_document_is_whole_and_names_the_limits() {
     let config = ServerConfig { max_queries: 77, ..ServerConfig::default() };
-    let server = Server::with(config, Some(BOS)).await;
+    let server = Server::with_config(config, Some(BOS)).await;
     let document = server.get("/openapi.json").await.json();
     let found = references(&document);
     assert!(found.len() > 50, "{found:?}");

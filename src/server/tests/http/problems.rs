@@ -1,4 +1,4 @@
-//! Whatever is wrong is said: which query, which field, which value, which limit.
+//! Problems: each names the query, the field, the value and the limit.
 
 use serde_json::{Value, json};
 use surprisal_server::ServerConfig;
@@ -140,7 +140,7 @@ async fn a_sequence_that_does_not_fit_is_not_cut() {
 
 #[tokio::test]
 async fn a_target_needs_something_before_it() {
-    let (with, without) = (Server::start().await, Server::with(ServerConfig::default(), None).await);
+    let (with, without) = (Server::start().await, Server::with_config(ServerConfig::default(), None).await);
     for (server, bos) in [(&with, "none"), (&without, "auto"), (&without, "none")] {
         let body = json!({"queries": [{"context": "", "target": "a"}], "bos": bos}).to_string();
         let members = json!({"query": 0, "field": "queries[0].context"});
@@ -154,7 +154,7 @@ async fn a_target_needs_something_before_it() {
 
 #[tokio::test]
 async fn no_bos_is_added_that_the_model_does_not_have() {
-    let server = Server::with(ServerConfig::default(), None).await;
+    let server = Server::with_config(ServerConfig::default(), None).await;
     for context in ["", "a"] {
         let body = json!({"queries": [{"context": context, "target": "b"}], "bos": "always"}).to_string();
         let members = json!({"field": "bos", "value": "always"});
@@ -194,7 +194,7 @@ async fn only_the_served_model_answers() {
 async fn a_request_that_can_never_fit_is_told_the_limit() {
     let config =
         ServerConfig { max_body_bytes: 1000, max_queries: 4, max_waiting_tokens: 100, ..ServerConfig::default() };
-    let server = Server::with(config, Some(BOS)).await;
+    let server = Server::with_config(config, Some(BOS)).await;
     let too_many = |field, value| json!({"field": field, "value": value, "limit": 4});
     let five = json!({"queries": vec![json!({"target": "a"}); 5]}).to_string();
     refused(&server, "/logprobs", &five, 413, "too-many-queries", too_many("queries", 5)).await;
@@ -213,7 +213,7 @@ async fn a_request_that_can_never_fit_is_told_the_limit() {
 
 #[tokio::test]
 async fn a_client_that_asks_leave_need_not_send_a_body_that_is_too_large() {
-    let server = Server::with(ServerConfig { max_body_bytes: 10, ..ServerConfig::default() }, Some(BOS)).await;
+    let server = Server::with_config(ServerConfig { max_body_bytes: 10, ..ServerConfig::default() }, Some(BOS)).await;
     let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
     let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\
                 expect: 100-continue\r\nconnection: close\r\n\r\n";

@@ -17,7 +17,7 @@ use surprisal_server::{App, ServerConfig, SpanExport};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::support::{BOS, Bytes as Codec, Letters};
+use crate::support::{BOS, ByteCodec, LetterScorer};
 
 type Sent = Arc<Mutex<Vec<ExportTraceServiceRequest>>>;
 
@@ -44,7 +44,7 @@ fn attribute(span: &Span, key: &str) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_is_sent_each_requests_span() {
     let (sent, collector) = collector().await;
-    let app = App::new(Arc::new(Letters::new()), Arc::new(Codec(Some(BOS))), ServerConfig::default());
+    let app = App::new(Arc::new(LetterScorer::new()), Arc::new(ByteCodec(Some(BOS))), ServerConfig::default());
     let app = app.with_span_export(SpanExport::to(&collector).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,0 +1,166 @@
+//! The prompts of one request, and what the engine does with each: scores it, continues it, or both.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, FutureExt, try_join_all};
+use surprisal_api::{Bos, Detail, Prompts, Text};
+use surprisal_engine::{PositionOptions, Query, SchedulingParams, ScoreError};
+
+use super::continuation::{Completion, Continuation};
+use super::params::GenerationConfig;
+use crate::app::App;
+use crate::input::encode::{encode, prepend_bos};
+use crate::input::validate::check_query_count;
+use crate::problem::{self, Failure};
+
+/// The prompts of a request, and what to do with each.
+#[derive(Debug)]
+pub(crate) struct PromptBatch {
+    /// The request's name for its prompts, for problems.
+    pub(crate) field: &'static str,
+    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) completions_per_prompt: usize,
+    /// Index of the first token of a prompt to score, if any; a prompt's first token is never scored.
+    pub(crate) score_from: Option<usize>,
+    /// What to compute for each scored token beside its log-probability.
+    pub(crate) options: PositionOptions,
+    /// How to continue the prompts, if at all.
+    pub(crate) generation: Option<GenerationConfig>,
+    pub(crate) scheduling: SchedulingParams,
+}
+
+/// A prompt's tokens, and its text if it was given as one.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) text: Option<String>,
+}
+
+/// A completion that the engine is working on.
+pub(crate) enum PendingCompletion<'a> {
+    /// The prompt is scored and not continued.
+    Scored(BoxFuture<'a, Result<Completion, ScoreError>>),
+    Continued(Box<Continuation>),
+}
+
+impl PromptBatch {
+    /// Returns the number of completions of all prompts.
+    pub(crate) fn count(&self) -> usize {
+        self.prompts.len() * self.completions_per_prompt
+    }
+
+    /// Returns the number of tokens of all prompts.
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|prompt| prompt.tokens.len()).sum()
+    }
+
+    /// Returns the prompt of a completion.
+    pub(crate) fn prompt(&self, index: usize) -> &Prompt {
+        &self.prompts[index / self.completions_per_prompt]
+    }
+
+    /// Returns the problem of a completion that the engine failed at.
+    pub(crate) fn engine_failed(&self, index: usize, error: &ScoreError) -> Failure {
+        let prompt = index / self.completions_per_prompt;
+        problem::engine_failed(prompt, format!("{}[{prompt}]", self.field), error)
+    }
+
+    /// Rejects prompts that do not fit; returns how many tokens the batch counts as. An alternative counts as a token.
+    pub(crate) fn check(&self, app: &App) -> Result<u32, Failure> {
+        check_query_count(self.field, self.count(), app.config.max_queries)?;
+        let max_length = app.model().max_length;
+        let mut total = 0_usize;
+        for (index, prompt) in self.prompts.iter().enumerate() {
+            let prompt_length = prompt.tokens.len();
+            let min_tokens = self.generation.as_ref().map_or(0, GenerationConfig::min_tokens);
+            let min_length = prompt_length.saturating_add(min_tokens);
+            if min_length > max_length {
+                let field = format!("{}[{index}]", self.field);
+                return Err(problem::sequence_too_long(index, field, min_length, max_length));
+            }
+            let cost = self.cost(prompt_length, max_length).saturating_mul(self.completions_per_prompt);
+            total = total.saturating_add(cost);
+        }
+        app.admission.check_tokens(total)
+    }
+
+    /// Returns how many tokens one completion counts as: those of the sequence and the alternatives.
+    fn cost(&self, prompt_length: usize, max_length: usize) -> usize {
+        let scored = self.score_from.map_or(0, |from| prompt_length.saturating_sub(from));
+        let scored_alternatives = scored * usize::from(self.options.top);
+        let Some(config) = &self.generation else { return prompt_length.saturating_add(scored_alternatives) };
+        let generated = config.max_tokens(prompt_length, max_length);
+        let generated_alternatives = generated.saturating_mul(config.generation.options.top.into());
+        (prompt_length + generated).saturating_add(scored_alternatives + generated_alternatives)
+    }
+
+    /// Submits one completion to the engine, which starts at once.
+    pub(crate) fn submit<'a>(&self, app: &'a App, index: usize) -> PendingCompletion<'a> {
+        let tokens = self.prompt(index).tokens.clone();
+        let length = tokens.len();
+        let score_from = self.score_from.map_or(length, |from| from.max(1).min(length));
+        let query = Query { tokens, score_from, options: self.options.clone(), scheduling: self.scheduling };
+        match &self.generation {
+            Some(config) => {
+                let mut generation = config.generation.clone();
+                generation.max_tokens = config.max_tokens(length, app.model().max_length);
+                let offset = if config.is_seeded { index % self.completions_per_prompt } else { index };
+                generation.sampling.seed = generation.sampling.seed.wrapping_add(offset as u64);
+                let stops = Arc::clone(&config.stops);
+                PendingCompletion::Continued(Box::new(Continuation::start(app, query, generation, stops)))
+            }
+            None if score_from < length => {
+                let scores = app.scorer.score(query);
+                let completion = async { Ok(Completion { scores: scores.await?, ..Completion::default() }) };
+                PendingCompletion::Scored(completion.boxed())
+            }
+            None => PendingCompletion::Scored(async { Ok(Completion::default()) }.boxed()),
+        }
+    }
+
+    /// Runs all completions; returns them in order. The first failure cancels the rest.
+    pub(crate) async fn run(&self, app: &App) -> Result<Vec<Completion>, Failure> {
+        // The engine gets everything at once, so that it can batch it.
+        let pending: Vec<_> = (0..self.count()).map(|index| self.submit(app, index)).collect();
+        let finish = async |(index, pending): (usize, PendingCompletion<'_>)| {
+            pending.finish().await.map_err(|error| self.engine_failed(index, &error))
+        };
+        try_join_all(pending.into_iter().enumerate().map(finish)).await
+    }
+}
+
+impl PendingCompletion<'_> {
+    async fn finish(self) -> Result<Completion, ScoreError> {
+        match self {
+            Self::Scored(scores) => scores.await,
+            Self::Continued(continuation) => continuation.finish().await,
+        }
+    }
+}
+
+/// Tokenises prompts and rejects empty ones. BOS goes before strings only, and only if `special` is set.
+pub(crate) fn tokenize_prompts(
+    app: &App,
+    prompts: Prompts,
+    field: &str,
+    special: bool,
+) -> Result<Vec<Prompt>, Failure> {
+    let prompts = match prompts {
+        Prompts::One(prompt) => vec![prompt],
+        Prompts::Many(prompts) => prompts,
+    };
+    check_query_count(field, prompts.len(), app.config.max_queries)?;
+    let mut tokenized = Vec::with_capacity(prompts.len());
+    for (index, prompt) in prompts.into_iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        let text = if let Text::String(text) = &prompt { Some(text.clone()) } else { None };
+        let rule = if special && text.is_some() { Bos::Auto } else { Bos::None };
+        let encoded = encode(app, prompt, Detail::Sum, &field, Some(index))?;
+        let tokens = prepend_bos(rule, app.codec.bos(), encoded.tokens);
+        if tokens.is_empty() {
+            return Err(problem::empty_prompt(index, field));
+        }
+        tokenized.push(Prompt { tokens, text });
+    }
+    Ok(tokenized)
+}

@@ -1,0 +1,101 @@
+//! A prompt's continuation: the tokens that the engine generates, their text once it is final, and where it ends.
+
+use std::sync::Arc;
+
+use surprisal_engine::{FinishReason, GeneratedToken, Generation, Query, QueryEvent, QueryEvents, ScoreError, Scores};
+
+use super::decoder::Decoder;
+use crate::app::App;
+
+/// A prompt that is being continued. Dropping it cancels its query.
+pub(crate) struct Continuation {
+    events: QueryEvents,
+    decoder: Decoder,
+    finished: bool,
+}
+
+/// A part of a continuation.
+pub(crate) enum Piece {
+    /// The prompt's scores: the first piece, and the only one of its kind.
+    Scores(Scores),
+    /// A token, and the text that became final with it, which may be empty.
+    Token { token: GeneratedToken, text: String, end: Option<End> },
+}
+
+/// The end of a continuation, by its cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Length,
+    StopToken(u32),
+    StopText(String),
+}
+
+impl End {
+    /// Returns OpenAI's `finish_reason`.
+    pub(crate) fn finish_reason(&self) -> &'static str {
+        match self {
+            End::Length => "length",
+            End::StopToken(_) | End::StopText(_) => "stop",
+        }
+    }
+}
+
+/// A whole completion: the prompt's scores, and the continuation.
+#[derive(Debug, Default)]
+pub(crate) struct Completion {
+    pub(crate) scores: Scores,
+    pub(crate) tokens: Vec<GeneratedToken>,
+    pub(crate) text: String,
+    pub(crate) end: Option<End>,
+}
+
+impl Continuation {
+    /// Starts generation; `stops` are texts that end the continuation and are not part of it.
+    pub(crate) fn start(app: &App, query: Query, generation: Generation, stops: Arc<[String]>) -> Self {
+        let decoder = Decoder::new(app.clone(), &query.tokens, stops);
+        Self { events: app.scorer.generate(query, generation), decoder, finished: false }
+    }
+
+    /// Waits for the next piece; returns `None` after the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Piece>, ScoreError> {
+        if self.finished {
+            return Ok(None);
+        }
+        let token = match self.events.recv().await.unwrap_or(Err(ScoreError::Stopped))? {
+            QueryEvent::Scores(scores) => return Ok(Some(Piece::Scores(scores))),
+            QueryEvent::Token(token) => token,
+        };
+        let (text, matched) = match token.finish_reason {
+            // A stop token has no text.
+            Some(FinishReason::Stop) => (self.decoder.flush(), None),
+            finish => self.decoder.push(token.id, finish.is_some()),
+        };
+        let end = match (matched, token.finish_reason) {
+            (Some(stop), _) => Some(End::StopText(stop)),
+            (None, Some(FinishReason::Stop)) => Some(End::StopToken(token.id)),
+            (None, Some(FinishReason::Length)) => Some(End::Length),
+            (None, None) => None,
+        };
+        if end.is_some() {
+            self.finished = true;
+            self.events.close();
+        }
+        Ok(Some(Piece::Token { token, text, end }))
+    }
+
+    /// Waits for the whole completion.
+    pub(crate) async fn finish(mut self) -> Result<Completion, ScoreError> {
+        let mut completion = Completion::default();
+        while let Some(piece) = self.next().await? {
+            match piece {
+                Piece::Scores(scores) => completion.scores = scores,
+                Piece::Token { token, text, end } => {
+                    completion.tokens.push(token);
+                    completion.text.push_str(&text);
+                    completion.end = end;
+                }
+            }
+        }
+        Ok(completion)
+    }
+}

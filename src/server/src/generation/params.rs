@@ -1,0 +1,111 @@
+//! How prompts are continued: a request's parameters, and the engine's configuration made of them.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use surprisal_api::Stops;
+use surprisal_engine::{Generation, PositionOptions, Sampling, ScoreError};
+
+use crate::app::App;
+use crate::input::validate::{check_maximum, check_vocabulary};
+use crate::problem::{self, Failure};
+
+/// The most stop texts: each is searched for at every token.
+pub(crate) const MAX_STOPS: usize = 64;
+
+/// The longest stop text, in bytes.
+const MAX_STOP_BYTES: usize = 1024;
+
+/// The most stop tokens.
+pub(crate) const MAX_STOP_TOKENS: usize = 256;
+
+/// The generation parameters of a request, whatever the route calls them.
+#[derive(Debug, Default)]
+pub(crate) struct GenerationParams {
+    /// The prefix of the fields' names in problems.
+    pub(crate) field_prefix: &'static str,
+    pub(crate) max_tokens: Option<u32>,
+    pub(crate) default_max_tokens: u32,
+    pub(crate) temperature: Option<f32>,
+    pub(crate) top_p: Option<f32>,
+    pub(crate) top_k: Option<i64>,
+    pub(crate) seed: Option<i64>,
+    pub(crate) stop: Option<Stops>,
+    pub(crate) stop_token_ids: Option<Vec<u32>>,
+    pub(crate) ignore_eos: bool,
+    /// Alternatives to list for each token.
+    pub(crate) top: u16,
+}
+
+/// How each prompt of a batch is continued.
+#[derive(Debug)]
+pub(crate) struct GenerationConfig {
+    /// For the first completion of a prompt; `seed` and `max_tokens` differ for others.
+    pub(crate) generation: Generation,
+    /// Whether the request has a seed: then each prompt is continued as it would be alone. Otherwise all completions differ.
+    pub(crate) is_seeded: bool,
+    /// Whether the request leaves `max_tokens` to the default: then a long prompt is continued as far as the model allows.
+    pub(crate) is_default_length: bool,
+    pub(crate) stops: Arc<[String]>,
+}
+
+impl GenerationParams {
+    /// Validates the parameters; returns how to generate, or `None` if no token is requested.
+    pub(crate) fn into_config(self, app: &App) -> Result<Option<GenerationConfig>, Failure> {
+        let field = |name: &str| format!("{}{name}", self.field_prefix);
+        let stops: Arc<[String]> = self.stop.map(Vec::from).unwrap_or_default().into();
+        check_stops(&stops, &field("stop"))?;
+        let mut stop_tokens = self.stop_token_ids.unwrap_or_default();
+        check_maximum(&field("stop_token_ids"), stop_tokens.len(), MAX_STOP_TOKENS)?;
+        check_vocabulary(&stop_tokens, app.model().vocab_size, &field("stop_token_ids"), None)?;
+        if !self.ignore_eos {
+            stop_tokens.extend(app.codec.end_token_ids());
+        }
+        let top_k = match self.top_k.unwrap_or(0) {
+            -1 => 0,
+            top_k => u32::try_from(top_k)
+                .map_err(|_| problem::out_of_range(&field("top_k"), &top_k.to_string(), "-1, 0, or a count"))?,
+        };
+        let max_tokens = self.max_tokens.unwrap_or(self.default_max_tokens);
+        let sampling = Sampling {
+            temperature: self.temperature.unwrap_or(1.0),
+            top_p: self.top_p.unwrap_or(1.0),
+            top_k,
+            // The seed's bits count, not its sign.
+            seed: self.seed.map_or_else(|| RandomState::new().build_hasher().finish(), i64::cast_unsigned),
+        };
+        let options = PositionOptions { top: self.top, ..PositionOptions::default() };
+        let generation = Generation { max_tokens: max_tokens.max(1) as usize, sampling, stop: stop_tokens, options };
+        generation.check().map_err(|error| match error {
+            ScoreError::Sampling { field: name, value, rule } => problem::out_of_range(&field(name), &value, rule),
+            _ => problem::internal(),
+        })?;
+        let (is_seeded, is_default_length) = (self.seed.is_some(), self.max_tokens.is_none());
+        Ok((max_tokens > 0).then_some(GenerationConfig { generation, is_seeded, is_default_length, stops }))
+    }
+}
+
+impl GenerationConfig {
+    /// Returns the fewest tokens that must fit after a prompt.
+    pub(crate) fn min_tokens(&self) -> usize {
+        if self.is_default_length { 1 } else { self.generation.max_tokens }
+    }
+
+    /// Returns the most tokens to generate after a prompt of this length, where `max_length` tokens fit in all.
+    pub(crate) fn max_tokens(&self, prompt_length: usize, max_length: usize) -> usize {
+        let max_tokens = self.generation.max_tokens;
+        if self.is_default_length { max_tokens.min(max_length.saturating_sub(prompt_length)) } else { max_tokens }
+    }
+}
+
+fn check_stops(stops: &[String], field: &str) -> Result<(), Failure> {
+    check_maximum(field, stops.len(), MAX_STOPS)?;
+    for (at, stop) in stops.iter().enumerate() {
+        let field = format!("{field}[{at}]");
+        if stop.is_empty() {
+            return Err(problem::empty_stop(field));
+        }
+        check_maximum(&field, stop.len(), MAX_STOP_BYTES)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Checks that several routes share: counts, lists and token ids within their limits.
+
+use surprisal_engine::MAX_TOP;
+
+use crate::problem::{self, Failure};
+
+/// Rejects more alternatives than the engine lists.
+pub(crate) fn check_top(field: &str, top: u16) -> Result<(), Failure> {
+    check_maximum(field, top.into(), MAX_TOP.into())
+}
+
+/// Rejects a number or a length above `maximum`.
+pub(crate) fn check_maximum(field: &str, value: usize, maximum: usize) -> Result<(), Failure> {
+    if value > maximum { Err(problem::not_offered(field, value, maximum)) } else { Ok(()) }
+}
+
+/// Rejects an empty list of queries, and one longer than `limit`.
+pub(crate) fn check_query_count(field: &str, count: usize, limit: usize) -> Result<(), Failure> {
+    match count {
+        0 => Err(problem::no_queries(field)),
+        count if count > limit => Err(problem::too_many_queries(field, count, limit)),
+        _ => Ok(()),
+    }
+}
+
+/// Rejects token ids outside the model's vocabulary.
+pub(crate) fn check_vocabulary(
+    tokens: &[u32],
+    vocab_size: usize,
+    field: &str,
+    query: Option<usize>,
+) -> Result<(), Failure> {
+    match tokens.iter().position(|&token| token as usize >= vocab_size) {
+        Some(at) => Err(problem::token_out_of_range(format!("{field}[{at}]"), query, tokens[at], vocab_size)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,9 @@
+//! What the server accepts: its configured limits, the clients it shares them among, admission, and draining at shutdown.
+//!
+//! Start with `admission`, which admits or rejects each request. `pressure` says when a rejected client should retry.
+
+pub(crate) mod admission;
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod drain;
+mod pressure;

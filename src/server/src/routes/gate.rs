@@ -1,0 +1,62 @@
+//! The gate before every route that does work: it identifies the client, and admits the request or rejects it unread.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::app::App;
+use crate::limits::admission::Permit;
+use crate::limits::client::Client;
+use crate::limits::drain::ActiveRequest;
+use crate::problem::{self, Failure};
+use crate::transport::body;
+
+/// A guard that a request holds until the last byte of its response is made: it counts among the requests in flight, and
+/// shutdown waits for it.
+pub(super) struct InFlight {
+    _active: ActiveRequest,
+    _permit: Permit,
+}
+
+/// Admits a request whose client may send work, unless the server is full or shuts down. An admitted request is finished.
+pub(super) async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Failure> {
+    let (client, in_flight) = match enter(&app, request.headers()) {
+        Ok(entered) => entered,
+        Err(failure) => return Err(reject_after_drain(&app, request, failure).await),
+    };
+    request.extensions_mut().insert(client);
+    // Held here, and by work and streams that continue after this returns.
+    let in_flight = Arc::new(in_flight);
+    request.extensions_mut().insert(Arc::clone(&in_flight));
+    app.within_deadline(next.run(request)).await
+}
+
+fn enter(app: &App, headers: &HeaderMap) -> Result<(Client, InFlight), Failure> {
+    let client = Client::identify(app.keys.authenticate(headers)?, headers);
+    let active = app.drain.enter().ok_or_else(problem::shutting_down)?;
+    let permit = app.admission.admit_request(client.account())?;
+    Ok((client, InFlight { _active: active, _permit: permit }))
+}
+
+/// Rejects a client that may not take a single token before its request is read.
+pub(super) async fn precheck(
+    State(app): State<App>,
+    Extension(client): Extension<Client>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    match app.admission.precheck(client.account()) {
+        Ok(()) => Ok(next.run(request).await),
+        Err(failure) => Err(reject_after_drain(&app, request, failure).await),
+    }
+}
+
+/// Drains the request's body, so that its client reads the response; returns the failure.
+async fn reject_after_drain(app: &App, request: Request, failure: Failure) -> Failure {
+    let drained = app.within_deadline(body::drain(request, app.config.max_body_bytes)).await;
+    drained.err().unwrap_or(failure)
+}

@@ -1,0 +1,66 @@
+//! `POST /logprobs`: read, parse, tokenise, admit, score, respond.
+//!
+//! `prepare` turns the request into queries, and `result` turns their scores into results. The response is JSON, or in the
+//! format of `stream` or `arrow` if the client accepts it.
+
+#[cfg(feature = "arrow")]
+mod arrow;
+mod prepare;
+mod result;
+mod stream;
+
+use axum::extract::Request;
+use axum::response::Response;
+use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, NDJSON};
+use surprisal_engine::{Query, Scores};
+
+use self::prepare::{LogprobsSubmission, RequestForm, prepare};
+use super::context::RequestContext;
+use super::response::{accepts, json};
+use crate::app::App;
+use crate::problem::{self, Failure};
+
+/// Answers a request. Dropping the future, as happens when the client disconnects, drops the queries and the permit.
+pub(super) async fn logprobs(context: RequestContext, request: Request) -> Result<Response, Failure> {
+    let is_streamed = accepts(request.headers(), NDJSON);
+    let is_arrow = !is_streamed && cfg!(feature = "arrow") && accepts(request.headers(), ARROW_STREAM);
+    let prepare = move |app: &App, request, client| {
+        let request = if is_arrow { for_columns(request)? } else { request };
+        prepare(app, request, client)
+    };
+    let submission = context.read(request, prepare).await?;
+    let permit = context.admit_tokens(submission.tokens)?;
+    if is_streamed {
+        return Ok(stream::respond(context, submission, permit));
+    }
+    let LogprobsSubmission { form, queries, labels, tokens } = submission;
+    let scores = score(&context.app, form, queries).await?;
+    let write = move |app: &App| {
+        let response = result::response(app.model(), labels, scores)?;
+        #[cfg(feature = "arrow")]
+        if is_arrow {
+            return arrow::write(&response);
+        }
+        json(&response)
+    };
+    context.respond(tokens, write).await
+}
+
+/// Returns a request whose response has columns: a row a token, and no lists within.
+fn for_columns(request: LogprobsRequest) -> Result<LogprobsRequest, Failure> {
+    if request.top > 0 {
+        return Err(problem::unsupported_value("top", request.top, "0 in an answer of columns"));
+    }
+    Ok(LogprobsRequest { detail: Detail::Tokens, ..request })
+}
+
+/// Submits all queries at once, so that the engine can batch them and share prefixes. The first failure cancels the rest.
+async fn score(app: &App, form: RequestForm, queries: Vec<Query>) -> Result<Vec<Scores>, Failure> {
+    let pending: Vec<_> = queries.into_iter().map(|query| app.scorer.score(query)).collect();
+    let mut scores = Vec::with_capacity(pending.len());
+    for (index, pending) in pending.into_iter().enumerate() {
+        let score = pending.await;
+        scores.push(score.map_err(|error| problem::engine_failed(index, form.query_field(index), &error))?);
+    }
+    Ok(scores)
+}

@@ -1,0 +1,50 @@
+//! Routes for operators and tools: health, metrics, the live page, the OpenAPI document.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use crate::app::App;
+use crate::openapi;
+use crate::problem::{self, Failure};
+
+/// `GET /health`: the process lives, and its engine.
+pub(super) async fn health(State(app): State<App>) -> Result<&'static str, Failure> {
+    if app.scorer.is_alive() {
+        Ok("ok\n")
+    } else {
+        Err(problem::engine_stopped("the engine died; it is being started again"))
+    }
+}
+
+/// `GET /ready`: the server accepts new work.
+pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failure> {
+    if app.drain.is_draining() {
+        Err(problem::shutting_down())
+    } else {
+        Ok(health(State(app)).await.map(|_| "ready\n")?)
+    }
+}
+
+/// `GET /metrics`, in Prometheus's text format.
+pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure> {
+    let text = app.telemetry.metrics.text().map_err(|error| {
+        tracing::error!(%error, "the metrics could not be written");
+        problem::internal()
+    })?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+}
+
+/// `GET /openapi.json`: the routes, for programs and developers.
+pub(super) async fn openapi(State(app): State<App>) -> Json<serde_json::Value> {
+    Json(openapi::document(&app))
+}
+
+/// `GET /`: the live page, a single file that reads nothing but `/metrics`.
+pub(super) async fn page() -> impl IntoResponse {
+    const POLICY: &str =
+        "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    (headers, include_str!("page.html"))
+}

@@ -1,0 +1,267 @@
+//! Metrics in the namespace `surprisal_`, named after vLLM's where it has the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Counter, Gauge, Metric, MetricFamily, MetricType};
+use prometheus::{GaugeVec, HistogramOpts, IntCounter, IntCounterVec, Opts, PullingGauge, Registry, TextEncoder};
+use surprisal_engine::{Histogram, ModelCard, Scorer, Stats};
+
+use crate::limits::admission::Admission;
+
+/// Upper bounds of the latency histogram, in seconds.
+const LATENCIES: [f64; 18] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+/// The server's own counters, and the registry of all metrics; the engine's numbers are read when they are scraped. Clones share
+/// them.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    http_requests: IntCounterVec,
+    problems: IntCounterVec,
+    latency: prometheus::Histogram,
+    successes: IntCounter,
+    prompt_tokens: IntCounter,
+    abandoned_streams: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new(scorer: &Arc<dyn Scorer>, admission: &Admission) -> prometheus::Result<Self> {
+        let metrics = Self::counters()?;
+        let mut collectors: Vec<Box<dyn Collector>> = vec![
+            Box::new(metrics.http_requests.clone()),
+            Box::new(metrics.problems.clone()),
+            Box::new(metrics.latency.clone()),
+            Box::new(metrics.successes.clone()),
+            Box::new(metrics.prompt_tokens.clone()),
+            Box::new(metrics.abandoned_streams.clone()),
+            Box::new(model_info(scorer.describe())?),
+            Box::new(EngineCollector::new(scorer.clone())?),
+        ];
+        for gauge in admission_gauges(admission)? {
+            collectors.push(Box::new(gauge));
+        }
+        for collector in collectors {
+            metrics.registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    /// Creates the server's own counters, with an empty registry.
+    fn counters() -> prometheus::Result<Self> {
+        let http = options("http_requests_total", "HTTP requests by route and status; 499: the client went away.");
+        let problem = options("problems_total", "Requests refused, by the problem's type.");
+        let latency =
+            HistogramOpts::new("e2e_request_latency_seconds", "Time to answer a request for scores or texts.");
+        let latency = latency.namespace("surprisal").buckets(LATENCIES.to_vec());
+        let successes = options("request_success_total", "Requests for scores or texts answered.");
+        let prompt_tokens = options(
+            "prompt_tokens_total",
+            "Tokens (BOS, context and target) of the queries answered, computed or cached.",
+        );
+        let abandoned = options("streams_abandoned_total", "NDJSON answers not read to the end.");
+        Ok(Self {
+            registry: Registry::new(),
+            http_requests: IntCounterVec::new(http, &["route", "status"])?,
+            problems: IntCounterVec::new(problem, &["type"])?,
+            latency: prometheus::Histogram::with_opts(latency)?,
+            successes: IntCounter::with_opts(successes)?,
+            prompt_tokens: IntCounter::with_opts(prompt_tokens)?,
+            abandoned_streams: IntCounter::with_opts(abandoned)?,
+        })
+    }
+
+    /// Returns all metrics in Prometheus's text format.
+    pub(crate) fn text(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts a request of any route, answered or abandoned by its client.
+    pub(crate) fn count_http(&self, route: &str, status: u16, problem: Option<&str>) {
+        self.http_requests.with_label_values(&[route, status.to_string().as_str()]).inc();
+        if let Some(problem) = problem {
+            self.problems.with_label_values(&[problem]).inc();
+        }
+    }
+
+    /// Counts a problem at the end of a stream, whose status was sent before.
+    pub(crate) fn count_problem(&self, problem: &str) {
+        self.problems.with_label_values(&[problem]).inc();
+    }
+
+    /// Counts a stream whose client disconnected before its end.
+    pub(crate) fn count_abandoned_stream(&self) {
+        self.abandoned_streams.inc();
+    }
+
+    /// Counts an answered request for scores or texts.
+    pub(crate) fn count_success(&self, seconds: f64, tokens: u32) {
+        self.latency.observe(seconds);
+        self.successes.inc();
+        self.prompt_tokens.inc_by(u64::from(tokens));
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("surprisal")
+}
+
+/// Returns the gauges of what is admitted, which read `admission` when they are scraped.
+fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 3]> {
+    let gauge = |name: &str, help: &str, read: fn(&Admission) -> u32| {
+        let admission = admission.clone();
+        PullingGauge::new(name, help, Box::new(move || f64::from(read(&admission))))
+    };
+    Ok([
+        gauge(
+            "surprisal_admitted_requests",
+            "Requests being read, scored or answered; max_waiting_requests bounds it.",
+            Admission::requests,
+        )?,
+        gauge(
+            "surprisal_admitted_body_bytes",
+            "Bytes of the bodies being read or parsed; max_waiting_body_bytes bounds it.",
+            Admission::body_bytes,
+        )?,
+        gauge(
+            "surprisal_admitted_tokens",
+            "Tokens of the requests being scored; max_waiting_tokens bounds it.",
+            Admission::tokens,
+        )?,
+    ])
+}
+
+fn model_info(card: &ModelCard) -> prometheus::Result<GaugeVec> {
+    let info =
+        GaugeVec::new(options("model_info", "1, labelled with what is served."), &["model", "fingerprint", "device"])?;
+    info.with_label_values(&[&card.id, &card.fingerprint, &card.device]).set(1.0);
+    Ok(info)
+}
+
+/// One number of the engine: its name, help, kind, and how it is read from [`Stats`].
+type EngineMetric = (&'static str, &'static str, MetricType, fn(&Stats) -> f64);
+
+const ENGINE_METRICS: [EngineMetric; 16] = [
+    ("num_requests_running", "Queries being computed.", MetricType::GAUGE, |s| s.running_queries as f64),
+    ("num_requests_waiting", "Queries waiting to be scheduled.", MetricType::GAUGE, |s| s.waiting_queries as f64),
+    ("finished_queries_total", "Queries answered.", MetricType::COUNTER, |s| s.finished_queries as f64),
+    ("cancelled_queries_total", "Queries whose client went away.", MetricType::COUNTER, |s| s.cancelled_queries as f64),
+    ("computed_tokens_total", "Tokens through the model.", MetricType::COUNTER, |s| s.computed_tokens as f64),
+    ("cached_tokens_total", "Tokens found in the cache instead: what it saved.", MetricType::COUNTER, |s| {
+        s.cached_tokens as f64
+    }),
+    ("scored_tokens_total", "Log-probabilities answered.", MetricType::COUNTER, |s| s.scored_tokens as f64),
+    (
+        "recomputed_tokens_total",
+        "Tokens computed although the cache had their keys and values.",
+        MetricType::COUNTER,
+        |s| s.recomputed_tokens as f64,
+    ),
+    ("generation_tokens_total", "Tokens drawn.", MetricType::COUNTER, |s| s.generated_tokens as f64),
+    ("engine_restarts_total", "How often the engine died and came back.", MetricType::COUNTER, |s| s.restarts as f64),
+    ("forward_passes_total", "Forward passes.", MetricType::COUNTER, |s| s.forward_passes as f64),
+    ("prefix_cache_queries_total", "Tokens looked up in the prefix cache.", MetricType::COUNTER, |s| {
+        (s.computed_tokens + s.cached_tokens) as f64
+    }),
+    ("prefix_cache_hits_total", "Tokens found in the prefix cache.", MetricType::COUNTER, |s| s.cached_tokens as f64),
+    ("kv_cache_usage_perc", "Share of the KV blocks held by running queries; 1 is all.", MetricType::GAUGE, |s| {
+        s.active_blocks as f64 / s.total_blocks.max(1) as f64
+    }),
+    ("kv_cache_idle_blocks", "KV blocks with a reusable prefix that no query holds.", MetricType::GAUGE, |s| {
+        s.cached_blocks as f64
+    }),
+    ("kv_cache_evicted_blocks_total", "Cached KV blocks given up for new ones.", MetricType::COUNTER, |s| {
+        s.evicted_blocks as f64
+    }),
+];
+
+/// One histogram of the engine: its name, help, and how it is read from [`Stats`].
+type EngineHistogram = (&'static str, &'static str, fn(&Stats) -> Histogram);
+
+const ENGINE_HISTOGRAMS: [EngineHistogram; 5] = [
+    ("request_queue_time_seconds", "A query's time from its arrival to its first chunk.", |s| s.queue_seconds),
+    ("request_prefill_time_seconds", "A query's time from its first chunk to its scores.", |s| s.prefill_seconds),
+    ("iteration_tokens_total", "Tokens of a forward pass.", |s| s.pass_tokens),
+    ("iteration_queries", "Queries of a forward pass.", |s| s.pass_queries),
+    ("iteration_seconds", "Time of a forward pass.", |s| s.pass_seconds),
+];
+
+/// A collector of the engine's numbers, which takes one snapshot for each scrape.
+struct EngineCollector {
+    scorer: Arc<dyn Scorer>,
+    descs: Vec<Desc>,
+}
+
+impl EngineCollector {
+    fn new(scorer: Arc<dyn Scorer>) -> prometheus::Result<Self> {
+        let numbers = ENGINE_METRICS.iter().map(|&(name, help, ..)| (name, help));
+        let histograms = ENGINE_HISTOGRAMS.iter().map(|&(name, help, _)| (name, help));
+        let mut descs = Vec::new();
+        for (name, help) in numbers.chain(histograms) {
+            descs.push(Desc::new(format!("surprisal_{name}"), help.to_owned(), Vec::new(), HashMap::new())?);
+        }
+        Ok(Self { scorer, descs })
+    }
+}
+
+impl Collector for EngineCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let stats = self.scorer.stats();
+        let (numbers, histograms) = self.descs.split_at(ENGINE_METRICS.len());
+        let mut families = Vec::with_capacity(self.descs.len());
+        for (desc, &(_, _, kind, read)) in numbers.iter().zip(&ENGINE_METRICS) {
+            families.push(family(desc, kind, number(kind, read(&stats))));
+        }
+        for (desc, &(_, _, read)) in histograms.iter().zip(&ENGINE_HISTOGRAMS) {
+            families.push(family(desc, MetricType::HISTOGRAM, histogram(&read(&stats))));
+        }
+        families
+    }
+}
+
+/// Returns a gauge or a counter with this value.
+fn number(kind: MetricType, value: f64) -> Metric {
+    let mut metric = Metric::default();
+    if kind == MetricType::GAUGE {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    } else {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    }
+    metric
+}
+
+fn histogram(histogram: &Histogram) -> Metric {
+    let mut buckets = Vec::new();
+    for (bound, count) in histogram.cumulative() {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        buckets.push(bucket);
+    }
+    let mut proto = prometheus::proto::Histogram::default();
+    proto.set_bucket(buckets);
+    proto.set_sample_count(histogram.count());
+    proto.set_sample_sum(histogram.sum());
+    let mut metric = Metric::default();
+    metric.set_histogram(proto);
+    metric
+}
+
+fn family(desc: &Desc, kind: MetricType, metric: Metric) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(desc.fq_name.clone());
+    family.set_help(desc.help.clone());
+    family.set_field_type(kind);
+    family.set_metric(vec![metric]);
+    family
+}

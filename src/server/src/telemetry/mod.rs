@@ -1,0 +1,38 @@
+//! What operators see: metrics, log lines and traces.
+//!
+//! Start with `observe`, the middleware around every request. `metrics` holds the server's counters and reads the engine's.
+
+#[cfg(feature = "otlp")]
+pub(crate) mod export;
+pub(crate) mod metrics;
+pub(crate) mod observe;
+pub(crate) mod trace;
+
+#[cfg(feature = "otlp")]
+use std::sync::Arc;
+
+/// The metrics, and where spans are exported to. Clones share both.
+#[derive(Clone)]
+pub(crate) struct Telemetry {
+    pub(crate) metrics: metrics::Metrics,
+    #[cfg(feature = "otlp")]
+    pub(crate) spans: Option<Arc<export::SpanExport>>,
+}
+
+impl Telemetry {
+    pub(crate) fn new(metrics: metrics::Metrics) -> Self {
+        Self {
+            metrics,
+            #[cfg(feature = "otlp")]
+            spans: None,
+        }
+    }
+
+    /// Returns true if spans are exported.
+    pub(crate) fn exports_spans(&self) -> bool {
+        #[cfg(feature = "otlp")]
+        return self.spans.is_some();
+        #[cfg(not(feature = "otlp"))]
+        false
+    }
+}

@@ -1,0 +1,141 @@
+//! A request's body: size and rate limits, JSON, every field known.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use serde_path_to_error::{Path, Segment};
+
+use crate::limits::admission::{Admission, Permit};
+use crate::limits::client::Client;
+use crate::problem::{self, Failure};
+
+/// The longest wait for more of a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A body's bytes, counted in the server's limit until this is dropped.
+#[derive(Debug)]
+pub(crate) struct BodyBytes {
+    bytes: Vec<u8>,
+    permit: Permit,
+}
+
+impl Deref for BodyBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl BodyBytes {
+    fn push(&mut self, chunk: &[u8], limit: usize, admission: &Admission) -> Result<(), Failure> {
+        if self.bytes.len() + chunk.len() > limit {
+            return Err(problem::body_too_large(limit));
+        }
+        admission.grow_body(&mut self.permit, chunk.len())?;
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
+/// Reads the body if its type is JSON, its size within `limit` bytes, and the server has capacity for it.
+pub(crate) async fn read(
+    limit: usize,
+    admission: &Admission,
+    client: Client,
+    request: Request,
+) -> Result<BodyBytes, Failure> {
+    if let Err(failure) = check_headers(request.headers(), limit) {
+        drain(request, limit).await;
+        return Err(failure);
+    }
+    let empty = BodyBytes { bytes: Vec::new(), permit: admission.body_permit(client.account()) };
+    collect(empty, request.into_body(), limit, admission).await
+}
+
+fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), Failure> {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(problem::unsupported_media_type(content_type));
+    }
+    let encoding = header(header::CONTENT_ENCODING).unwrap_or_default().trim();
+    if !(encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")) {
+        return Err(problem::unsupported_encoding(encoding));
+    }
+    let announced = header(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    let expects_continue = headers.contains_key(header::EXPECT);
+    if expects_continue && announced.is_some_and(|length| length > limit) {
+        return Err(problem::body_too_large(limit));
+    }
+    Ok(())
+}
+
+/// Collects the body. Reads on for a while after a failure: a client that is still sending would see a reset connection
+/// instead of the problem.
+async fn collect(body: BodyBytes, stream: Body, limit: usize, admission: &Admission) -> Result<BodyBytes, Failure> {
+    let (mut body, mut length) = (Ok(body), 0_usize);
+    let mut stream = stream.into_data_stream();
+    loop {
+        let next = tokio::time::timeout(BODY_TIMEOUT, stream.next()).await;
+        let Some(chunk) = next.map_err(|_| problem::body_stalled(BODY_TIMEOUT.as_secs()))? else { break };
+        let chunk = chunk.map_err(|error| problem::body_unreadable(&error.to_string()))?;
+        length = length.saturating_add(chunk.len());
+        if let Ok(bytes) = &mut body
+            && let Err(failure) = bytes.push(&chunk, limit, admission)
+        {
+            body = Err(failure);
+        }
+        if length > limit.saturating_mul(2) {
+            break;
+        }
+    }
+    body
+}
+
+/// Reads and discards the body of a rejected request: a client that is still sending would take a closed connection for a
+/// broken one. A client that waits for `100 Continue` sends nothing, so there is nothing to read.
+pub(crate) async fn drain(request: Request, limit: usize) {
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let (mut stream, mut length) = (request.into_body().into_data_stream(), 0_usize);
+    while length <= limit {
+        match tokio::time::timeout(BODY_TIMEOUT, stream.next()).await {
+            Ok(Some(Ok(chunk))) => length = length.saturating_add(chunk.len()),
+            _ => return,
+        }
+    }
+}
+
+/// Parses JSON; an error names the place.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.inner().classify() {
+            Category::Data => {
+                problem::invalid_field(&error.path().to_string(), query_index(error.path()), error.inner())
+            }
+            Category::Io | Category::Syntax | Category::Eof => problem::invalid_json(error.inner()),
+        })?;
+    deserializer.end().map_err(|error| problem::invalid_json(&error))?;
+    Ok(value)
+}
+
+/// Returns the index of the query or pair that a path leads into.
+fn query_index(path: &Path) -> Option<usize> {
+    let mut segments = path.iter();
+    match (segments.next(), segments.next()) {
+        (Some(Segment::Map { key }), Some(&Segment::Seq { index })) if key == "queries" || key == "pairs" => {
+            Some(index)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,71 @@
+//! The real engine behind the real server: which requests go first while a large one is running.
+
+use std::sync::Arc;
+
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+use surprisal_engine::Scorer;
+use surprisal_server::{ApiKeys, ServerConfig};
+
+use crate::support::stepped::{LENGTH, stepped_engine};
+use crate::support::{BOS, Reply, Server, until};
+
+/// Queries of the large request, each of [`LENGTH`] tokens.
+const BACKLOG: usize = 300;
+
+/// The small request's target, which has no token of the large one's.
+const SMALL: &str = "~~~~";
+
+fn backlog() -> Value {
+    let target =
+        |n: usize| -> String { (0..LENGTH).map(|i| char::from(32 + ((n >> (i % 9)) + i * n) as u8 % 90)).collect() };
+    let queries: Vec<Value> = (0..BACKLOG).map(|n| json!({"target": target(n)})).collect();
+    json!({"queries": queries})
+}
+
+/// Sends a large request and, some passes later, a small one; in how many passes more is it computed?
+async fn passes_until_served(
+    large: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    small: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    priority: i32,
+) -> usize {
+    let (engine, step, passes) = stepped_engine();
+    let server = Server::with_scorer(Arc::new(engine), ServerConfig::default(), Some(BOS), ApiKeys::default()).await;
+    let ask = |body: &Value| server.client.post(format!("{}/logprobs", server.url)).json(body);
+    let send = |request: RequestBuilder| tokio::spawn(async move { Reply::read(request.send().await.unwrap()).await });
+    let run = async |count: usize| {
+        let before = server.scorer.stats().forward_passes;
+        (0..count).for_each(|_| step.send(()).unwrap());
+        until(async || server.scorer.stats().forward_passes == before + count as u64).await;
+    };
+    let large = send(large(ask(&backlog())));
+    until(async || server.metric("surprisal_admitted_tokens").await == (BACKLOG * (LENGTH + 1)) as f64).await;
+    run(5).await;
+    let asked = json!({"queries": [{"target": SMALL}], "detail": "tokens", "priority": priority});
+    let small = send(small(ask(&asked)));
+    let both = BACKLOG * (LENGTH + 1) + SMALL.len() + 1;
+    until(async || server.metric("surprisal_admitted_tokens").await == both as f64).await;
+    run(60).await;
+    let served = passes.lock().unwrap().iter().position(|tokens| tokens.contains(&u32::from(b'~'))).unwrap_or(65);
+    drop(step);
+    let small = small.await.unwrap();
+    assert_eq!(small.json()["results"][0]["logprobs"], json!(vec![-126.0 / 256.0; 4]), "{small:?}");
+    let large = large.await.unwrap();
+    assert_eq!((large.status, large.json()["results"].as_array().unwrap().len()), (200, BACKLOG));
+    served - 5
+}
+
+#[tokio::test]
+async fn a_small_request_overtakes_a_large_one() {
+    let passes = passes_until_served(|request| request, |request| request, 0).await;
+    assert!(passes <= 4, "after {passes} passes");
+}
+
+#[tokio::test]
+async fn of_one_client_the_more_urgent_goes_first() {
+    let named = |request: RequestBuilder| request.header("x-client-id", "alice");
+    let passes = passes_until_served(named, named, -1).await;
+    assert!(passes <= 4, "after {passes} passes");
+    let passes = passes_until_served(named, named, 0).await;
+    assert!(passes > 40, "its own requests are served in the order asked, not after {passes} passes");
+}

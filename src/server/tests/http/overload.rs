@@ -1,0 +1,163 @@
+//! A full server: what it admits, what it rejects unread, and how it recovers.
+
+use serde_json::json;
+use surprisal_engine::Scorer;
+use surprisal_server::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{BOS, Reply, Server, until};
+
+/// Room for ten tokens.
+async fn small() -> Server {
+    Server::with_config(ServerConfig { max_waiting_tokens: 10, ..ServerConfig::default() }, Some(BOS)).await
+}
+
+#[tokio::test]
+async fn a_full_server_says_try_again_and_recovers() {
+    let server = small().await;
+    server.scorer.set_open(false);
+    let request = json!({"queries": [{"target": "abc"}, {"target": "d"}]});
+    let first = server.spawn_logprobs(&request);
+    server.until_running(2).await;
+    assert_eq!(server.metric("surprisal_admitted_tokens").await, 6.0);
+
+    let refused = server.post("/logprobs", &request).await;
+    assert_eq!(refused.retry_after.as_deref(), Some("1"));
+    let (status, name, problem) = refused.problem();
+    assert_eq!((status, name.as_str()), (429, "overloaded"));
+    assert_eq!((&problem["value"], &problem["limit"]), (&json!(6), &json!(10)));
+
+    // Half of what is left is taken at most from one who has something; others find it.
+    let small = json!({"queries": [{"target": "efg"}]});
+    let refused = server.post("/logprobs", &small).await;
+    assert!(refused.problem().2["detail"].as_str().unwrap().contains("for other clients"), "{refused:?}");
+    let other = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other").json(&small);
+    let second = tokio::spawn(async move { Reply::read(other.send().await.unwrap()).await });
+    server.until_running(3).await;
+    server.scorer.set_open(true);
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(second.await.unwrap().status, 200);
+    assert_eq!(server.post("/logprobs", &request).await.status, 200);
+    assert_eq!(server.metric("surprisal_admitted_tokens").await, 0.0);
+}
+
+/// Who would find no room whatever was asked is told so before the request is read, and others are heard.
+#[tokio::test]
+async fn a_full_server_refuses_what_it_has_not_read() {
+    let server = small().await;
+    server.scorer.set_open(false);
+    let first = server.spawn_logprobs(&json!({"queries": [{"target": "abcdefghi"}]}));
+    server.until_running(1).await;
+    for path in ["/logprobs", "/v1/completions", "/generate"] {
+        let (status, name, problem) = server.post_as("text/plain", path, "no JSON").await.problem();
+        assert_eq!((status, name.as_str(), &problem["value"]), (429, "overloaded", &json!(10)), "{path}");
+    }
+    // A client that sends much more than a buffer's worth sees the problem, too, and may ask again over the same connection.
+    let much = "x".repeat(8 << 20);
+    assert_eq!(server.post_as("application/json", "/logprobs", much.clone()).await.problem().0, 429);
+    assert_eq!(server.post("/tokenize", &json!({"prompt": "ab"})).await.status, 200, "it takes no room");
+    server.scorer.set_open(true);
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(server.send_whole("text/plain", "/logprobs", &much).await.0, 415);
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_bounded_before_they_are_read() {
+    let server =
+        Server::with_config(ServerConfig { max_waiting_requests: 3, ..ServerConfig::default() }, Some(BOS)).await;
+    server.scorer.set_open(false);
+    let request = json!({"queries": [{"target": "a"}]});
+    let mut waiting = Vec::new();
+    for count in 1..=2 {
+        waiting.push(server.spawn_logprobs(&request));
+        server.until_running(count).await;
+    }
+    assert_eq!(server.metric("surprisal_admitted_requests").await, 2.0);
+    let refused = server.post_as("text/plain", "/logprobs", "no JSON").await;
+    assert!(refused.problem().2["detail"].as_str().unwrap().contains("2 of 3 requests"), "{refused:?}");
+    let other = |body: &serde_json::Value| {
+        server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other").json(body)
+    };
+    let last = tokio::spawn({
+        let last = other(&request);
+        async move { Reply::read(last.send().await.unwrap()).await }
+    });
+    server.until_running(3).await;
+    let refused = Reply::read(other(&request).send().await.unwrap()).await;
+    assert_eq!((refused.status, &refused.problem().2["limit"]), (429, &json!(3)));
+    server.scorer.set_open(true);
+    for waiting in waiting.into_iter().chain([last]) {
+        assert_eq!(waiting.await.unwrap().status, 200);
+    }
+    until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
+}
+
+/// What clients send counts while it is being read; what does not fit is refused, and none of it kept.
+#[tokio::test]
+async fn bodies_are_bounded_together() {
+    let config = ServerConfig { max_body_bytes: 1000, max_waiting_body_bytes: 10, ..ServerConfig::default() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    let held = async || server.metric("surprisal_admitted_body_bytes").await;
+    let body = format!("{:<1000}", r#"{"queries": [{"target": "a"}]}"#);
+    let begun = async |client: &str| {
+        let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
+        let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n";
+        let head = format!("{head}x-client-id: {client}\r\ncontent-length: 1000\r\n\r\n");
+        stream.write_all(format!("{head}{}", &body[..900]).as_bytes()).await.unwrap();
+        stream
+    };
+    let slow = [begun("one").await, begun("two").await];
+    until(async || held().await == 1800.0).await;
+
+    let whole = |length: usize| {
+        let request = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "three");
+        request.header("content-type", "application/json").body(body[..length].to_owned())
+    };
+    let (status, name, problem) = Reply::read(whole(500).send().await.unwrap()).await.problem();
+    assert_eq!((status, name.as_str()), (429, "overloaded"));
+    assert_eq!((&problem["value"], &problem["limit"]), (&json!(1800), &json!(2000)), "two bodies always fit");
+    assert!(problem["detail"].as_str().unwrap().contains("body bytes"), "{problem}");
+    assert_eq!(Reply::read(whole(100).send().await.unwrap()).await.status, 200);
+
+    for mut stream in slow {
+        stream.write_all(&body.as_bytes()[900..]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    until(async || held().await == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_frees_its_place() {
+    let server = small().await;
+    server.scorer.set_open(false);
+    let request = json!({"queries": [{"target": "abcd"}, {"target": "efgh"}]});
+    let gone = server.spawn_logprobs(&request);
+    server.until_running(2).await;
+    gone.abort();
+    server.until_running(0).await;
+    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+    until(async || server.metric("surprisal_admitted_tokens").await == 0.0).await;
+    let counted = r#"surprisal_http_requests_total{route="/logprobs",status="499"}"#;
+    assert_eq!(server.metric(counted).await, 1.0);
+
+    let next = server.spawn_logprobs(&request);
+    server.until_running(2).await;
+    server.scorer.set_open(true);
+    assert_eq!(next.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn the_first_failure_cancels_the_rest() {
+    let server = small().await;
+    server.scorer.set_open(false);
+    let failing = server
+        .spawn_logprobs(&json!({"queries": [{"target": [crate::support::FAILS]}, {"target": "a"}, {"target": "b"}]}));
+    server.until_running(3).await;
+    server.scorer.set_open(true);
+    assert_eq!(failing.await.unwrap().problem().1, "backend-failed");
+    server.until_running(0).await;
+    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+}

@@ -1,0 +1,168 @@
+//! Streamed responses, deadlines, and bodies compressed both ways.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use surprisal_api::{LogprobsResponse, NDJSON, StreamLine};
+use surprisal_engine::Scorer;
+use surprisal_server::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+
+use crate::support::{BOS, FAILS, Reply, Server, until};
+
+async fn lines(server: &Server, body: &Value) -> Vec<StreamLine> {
+    let request = server.client.post(format!("{}/logprobs", server.url)).json(body);
+    let reply = Reply::read(request.header("accept", "application/x-ndjson").send().await.unwrap()).await;
+    assert_eq!((reply.status, reply.content_type.as_str()), (200, "application/x-ndjson"), "{reply:?}");
+    assert!(reply.text.ends_with('\n'));
+    reply.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_stream_says_what_the_whole_answer_says() {
+    let server = Server::start().await;
+    let body = json!({"contexts": ["ab", "c"], "targets": ["x", "yz", [1, 2]], "detail": "tokens"});
+    let whole: LogprobsResponse = serde_json::from_str(&server.post("/logprobs", &body).await.text).unwrap();
+    let mut lines = lines(&server, &body).await;
+    let LogprobsResponse { model, fingerprint, results, usage } = whole;
+    assert_eq!(lines.pop(), Some(StreamLine::End { model, fingerprint, usage }));
+    lines.sort_by_key(|line| if let StreamLine::Result { index, .. } = line { *index } else { usize::MAX });
+    let expected: Vec<_> =
+        results.into_iter().enumerate().map(|(index, result)| StreamLine::Result { index, result }).collect();
+    assert_eq!(lines, expected);
+    assert_eq!(server.metric("surprisal_request_success_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn what_fails_after_the_first_byte_is_the_last_line() {
+    let server = Server::start().await;
+    let lines = lines(&server, &json!({"queries": [{"target": [FAILS]}]})).await;
+    let [StreamLine::Problem(problem)] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!((problem.status, problem.kind.as_str()), (500, "urn:surprisal:problem:backend-failed"));
+    assert_eq!(server.metric(r#"surprisal_problems_total{type="backend-failed"}"#).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_frees_its_place() {
+    let server = Server::start().await;
+    server.scorer.set_open(false);
+    let request = server.client.post(format!("{}/logprobs", server.url)).header("accept", "application/x-ndjson");
+    let reading = request.json(&json!({"queries": [{"target": "a"}, {"target": "b"}]})).send().await.unwrap();
+    server.until_running(2).await;
+    drop(reading);
+    server.until_running(0).await;
+    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+    until(async || server.metric("surprisal_admitted_tokens").await == 0.0).await;
+    assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 1.0);
+}
+
+/// Who neither reads nor goes away holds a place no longer than a request may take, and finds the end whenever it reads on.
+#[tokio::test]
+async fn a_reader_that_stalls_loses_its_place_and_not_the_end() {
+    let server = Server::start().await;
+    let body =
+        json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 500], "detail": "tokens", "top": 64}).to_string();
+    let socket = TcpSocket::new_v4().unwrap();
+    // Little of the answer's 20 MB is in flight.
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = server.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut stalled = socket.connect(address).await.unwrap();
+    let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\naccept: application/x-ndjson\r\ncontent-type: application/json";
+    let request = format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stalled.write_all(request.as_bytes()).await.unwrap();
+    until(async || server.metric("surprisal_admitted_tokens").await > 0.0).await;
+
+    let later = async |seconds: u64| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    later(ServerConfig::default().max_request_seconds + 1).await;
+    until(async || server.metric("surprisal_admitted_tokens").await == 0.0).await;
+    until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
+    assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 0.0);
+
+    let mut answer = String::new();
+    stalled.read_to_string(&mut answer).await.unwrap();
+    let last = answer.lines().rfind(|line| line.starts_with('{')).unwrap();
+    let last: StreamLine = serde_json::from_str(last).unwrap();
+    assert!(matches!(&last, StreamLine::Problem(problem) if problem.status == 504), "{last:?}");
+}
+
+/// A server that stops waits half a minute for one that reads nothing.
+#[tokio::test]
+async fn a_reader_that_stalls_does_not_hold_up_the_end() {
+    let server = Server::start().await;
+    let body = json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 100], "detail": "tokens", "top": 64});
+    let request = server.client.post(format!("{}/logprobs", server.url)).header("accept", NDJSON).json(&body);
+    let unread = request.send().await.unwrap();
+    until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
+    let stopped = server.stop();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    stopped.await.unwrap().unwrap();
+    drop(unread);
+}
+
+#[tokio::test]
+async fn a_request_past_its_deadline_is_given_up() {
+    let config = ServerConfig { max_request_seconds: 1, ..ServerConfig::default() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    server.scorer.set_open(false);
+    let (status, name, problem) = server.post("/logprobs", &json!({"queries": [{"target": "a"}]})).await.problem();
+    assert_eq!((status, name.as_str(), &problem["limit"]), (504, "deadline-exceeded", &json!(1)));
+    server.until_running(0).await;
+    let late = lines(&server, &json!({"queries": [{"target": "a"}]})).await;
+    assert!(matches!(late.as_slice(), [StreamLine::Problem(problem)] if problem.status == 504), "{late:?}");
+    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+}
+
+#[tokio::test]
+async fn bodies_may_be_compressed_both_ways() {
+    let server = Server::start().await;
+    let body = json!({"queries": [{"context": "It was", "target": " a dark night"}]}).to_string();
+    let plain = server.post_as("application/json", "/logprobs", body.as_str()).await.text;
+    let send = async |name: &str, bytes: Vec<u8>| {
+        let request = server.client.post(format!("{}/logprobs", server.url)).header("content-type", "application/json");
+        request.header("content-encoding", name).body(bytes).send().await.unwrap()
+    };
+    let gzip = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    assert_eq!(Reply::read(send("gzip", gzip(&body)).await).await.text, plain);
+    assert_eq!(Reply::read(send("zstd", zstd::encode_all(body.as_bytes(), 1).unwrap()).await).await.text, plain);
+    let reply = Reply::read(send("br", body.clone().into_bytes()).await).await;
+    assert_eq!(reply.problem().1, "unsupported-encoding");
+    assert_eq!(Reply::read(send("gzip", body.clone().into_bytes()).await).await.problem().1, "body-unreadable");
+
+    // What fits into a packet anyhow is sent as it is.
+    for (queries, encoding) in [(1, None), (40, Some("zstd"))] {
+        let body = json!({"queries": vec![json!({"context": "It was", "target": " a dark night"}); queries]});
+        let plain = server.post("/logprobs", &body).await.text;
+        let request = server.client.post(format!("{}/logprobs", server.url)).header("accept-encoding", "zstd");
+        let reply = request.json(&body).send().await.unwrap();
+        let found = reply.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(found.as_deref(), encoding);
+        let bytes = reply.bytes().await.unwrap();
+        let text = if encoding.is_some() { zstd::decode_all(&*bytes).unwrap() } else { bytes.to_vec() };
+        assert_eq!(text, plain.as_bytes());
+    }
+}
+
+/// A small body may not become a large one.
+#[tokio::test]
+async fn what_a_body_decodes_to_is_bounded() {
+    let config = ServerConfig { max_body_bytes: 1000, ..ServerConfig::default() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    let bytes = zstd::encode_all(vec![b' '; 10_000_000].as_slice(), 1).unwrap();
+    assert!(bytes.len() < 1000 * 2);
+    let request = server.client.post(format!("{}/logprobs", server.url)).header("content-type", "application/json");
+    let reply = request.header("content-encoding", "zstd").body(bytes).send().await.unwrap();
+    assert_eq!(Reply::read(reply).await.problem().1, "body-too-large");
+}

@@ -1,0 +1,66 @@
+//! TLS: certificates, handshakes and encrypted connections.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use reqwest::{Certificate, Client};
+use serde_json::json;
+use surprisal_server::{App, ServerConfig, Tls, serve_tls};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use crate::support::{BOS, ByteCodec, LetterScorer};
+
+/// A certificate for localhost and its key, as files.
+fn certificate(dir: &Path) -> (std::path::PathBuf, std::path::PathBuf, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (certificate, key, made.cert.pem())
+}
+
+#[tokio::test]
+async fn connections_are_encrypted_and_a_silent_one_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key, pem) = certificate(dir.path());
+    let tls = Tls::from_pem_files(&certificate, &key).unwrap();
+    let app = App::new(Arc::new(LetterScorer::new()), Arc::new(ByteCodec(Some(BOS))), ServerConfig::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let running = tokio::spawn(serve_tls(listener, tls, app, async move { stopped.await.unwrap_or_default() }));
+
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let trusting = Client::builder().no_proxy().tls_certs_only([Certificate::from_pem(pem.as_bytes()).unwrap()]);
+    let trusting = trusting.resolve("localhost", address).build().unwrap();
+    let url = format!("https://localhost:{}/logprobs", address.port());
+    let answer = trusting.post(&url).json(&json!({"queries": [{"target": "abc"}]})).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+
+    // Neither a client that speaks plainly nor one that does not know the certificate gets an answer.
+    let plain = Client::builder().no_proxy().build().unwrap();
+    assert!(plain.get(format!("http://{address}/health")).send().await.is_err());
+    let doubting = Client::builder().no_proxy().tls_certs_only([]).resolve("localhost", address).build().unwrap();
+    assert!(doubting.get(&url).send().await.is_err());
+    drop((trusting, plain, doubting));
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0, "a handshake that never came is given up");
+}
+
+#[test]
+fn a_wrong_certificate_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key, _) = certificate(dir.path());
+    let none = dir.path().join("none.pem");
+    let refused = |certificate: &Path, key: &Path| Tls::from_pem_files(certificate, key).err().unwrap().to_string();
+    assert!(refused(&none, &key).contains("none.pem"));
+    assert!(refused(&key, &key).contains("no certificate"));
+    assert!(refused(&certificate, &certificate).contains("cert.pem"));
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(&none, other).unwrap();
+    assert!(refused(&certificate, &none).contains("cannot be served with"));
+}
