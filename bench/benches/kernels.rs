@@ -2,11 +2,11 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use surprisal_bench::MODEL;
-use surprisal_engine::{Activations, Probe, WeightType};
+use surprisal_engine::{Activations, KernelBench, WeightType};
 
 const ROWS: usize = 512;
 
-fn bench(criterion: &mut Criterion, name: &str, probe: Result<Probe, impl std::fmt::Debug>) {
+fn bench(criterion: &mut Criterion, name: &str, probe: Result<KernelBench, impl std::fmt::Debug>) {
     let mut probe = probe.expect("the threads start");
     let mut group = criterion.benchmark_group("kernels");
     if probe.operations() > 0.0 {
@@ -29,19 +29,19 @@ fn benches(criterion: &mut Criterion) {
             (ROWS, MODEL.intermediate, MODEL.hidden),
             (1, MODEL.hidden, 2 * MODEL.intermediate),
         ] {
-            let probe = Probe::product(rows, depth, outputs, weights, activations);
+            let probe = KernelBench::gemm(rows, depth, outputs, weights, activations);
             bench(criterion, &format!("product {name}, {rows} x {depth} x {outputs}"), probe);
         }
-        let probe = Probe::head(ROWS, MODEL.hidden, MODEL.vocab, weights, activations);
+        let probe = KernelBench::head(ROWS, MODEL.hidden, MODEL.vocab, weights, activations);
         bench(criterion, &format!("head {name}, {ROWS} rows"), probe);
     }
     for length in [ROWS, 2048, 8192] {
-        let probe = Probe::attention(ROWS, length, MODEL.heads, MODEL.kv_heads, MODEL.head_dim);
+        let probe = KernelBench::attention(ROWS, length, MODEL.heads, MODEL.kv_heads, MODEL.head_dim);
         bench(criterion, &format!("attention, last {ROWS} of {length}"), probe);
     }
-    let rotation = Probe::rotation(ROWS, MODEL.heads + MODEL.kv_heads, MODEL.head_dim);
+    let rotation = KernelBench::rotation(ROWS, MODEL.heads + MODEL.kv_heads, MODEL.head_dim);
     bench(criterion, &format!("rotation, {ROWS} rows"), rotation);
-    bench(criterion, "norm and gate, 512 rows", Probe::elementwise(ROWS, MODEL.intermediate));
+    bench(criterion, "norm and gate, 512 rows", KernelBench::elementwise(ROWS, MODEL.intermediate));
 }
 
 criterion_group!(all, benches);

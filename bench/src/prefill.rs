@@ -1,4 +1,4 @@
-//! Scoring of whole texts by a whole model of random weights: how long it takes, and whether a text keeps its bits.
+//! Scores whole texts with a model of random weights: how long it takes, and whether a text keeps its bits.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Precision, Source};
+use surprisal_engine::cuda::{Accelerator, CudaBackend, CudaConfig, Precision, WeightSource};
 use surprisal_engine::{
     BLOCK_TOKENS, Backend, BackendError, Chunk, ForwardBatch, Hidden, LoadError, PositionOptions, ScoreRow, TokenChoice,
 };
@@ -14,10 +14,10 @@ use surprisal_model::{Error, LlamaConfig};
 
 use crate::gpu::Check;
 
-/// Weights of one tensor that are drawn; a longer one repeats them, at a period that divides no row.
-const DRAWN: usize = 1_000_003;
+/// Random weights of a tensor; a longer tensor repeats them, with a period that divides no row.
+const DISTINCT_WEIGHTS: usize = 1_000_003;
 
-/// A model whose weights are drawn when they are asked for, so large that attention is uneven and small enough that nothing
+/// A model whose weights are generated when they are read. They are large enough that attention is uneven, and small enough that nothing
 /// overflows.
 #[derive(Clone, Debug)]
 pub struct RandomWeights {
@@ -25,7 +25,7 @@ pub struct RandomWeights {
 }
 
 impl RandomWeights {
-    /// Of a model as its config.json has it.
+    /// Creates the model of a config.json.
     ///
     /// # Errors
     ///
@@ -34,7 +34,7 @@ impl RandomWeights {
         Ok(Self { config: LlamaConfig::parse(config)? })
     }
 
-    /// Every multiply-add of scoring a token, attention apart, counts two.
+    /// Returns the operations of scoring a token, without attention; a multiply-add counts as two.
     pub fn operations(&self) -> usize {
         let LlamaConfig { hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = self.config;
         let layer = (2 * heads + 2 * kv_heads) * head_dim * hidden_size + 3 * intermediate_size * hidden_size;
@@ -42,7 +42,7 @@ impl RandomWeights {
     }
 }
 
-impl Source for RandomWeights {
+impl WeightSource for RandomWeights {
     fn config(&self) -> &LlamaConfig {
         &self.config
     }
@@ -65,10 +65,10 @@ impl Source for RandomWeights {
         };
         let value = |_| ((centre + spread * rng.random_range(-1.0..1.0f32)).to_bits() >> 16) as u16;
         let length = shape.iter().product::<usize>();
-        let drawn: Vec<u8> = (0..length.min(DRAWN)).map(value).flat_map(u16::to_le_bytes).collect();
+        let random: Vec<u8> = (0..length.min(DISTINCT_WEIGHTS)).map(value).flat_map(u16::to_le_bytes).collect();
         let mut bytes = Vec::with_capacity(2 * length);
         while bytes.len() < 2 * length {
-            bytes.extend_from_slice(&drawn[..drawn.len().min(2 * length - bytes.len())]);
+            bytes.extend_from_slice(&random[..random.len().min(2 * length - bytes.len())]);
         }
         Ok(Cow::Owned(bytes))
     }
@@ -79,37 +79,37 @@ impl Source for RandomWeights {
     }
 }
 
-/// What a whole model was found to do.
+/// The results of a whole model.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// What must hold.
+pub struct ModelResults {
+    /// Whether texts keep their bits.
     pub checks: Vec<Check>,
-    /// Of each length.
+    /// Timings, one per length.
     pub prefills: Vec<Prefill>,
-    /// Milliseconds of a pass of one token, queued launch by launch, and recorded and replayed.
-    pub single: [f64; 2],
+    /// Milliseconds of a pass of one token: queued launch by launch, and replayed.
+    pub single_token: [f64; 2],
 }
 
 /// How long scoring all of a text takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prefill {
-    /// Its tokens.
+    /// Tokens of the text.
     pub tokens: usize,
     /// Milliseconds, the median of several, from the text on the host to its log-probabilities there.
     pub milliseconds: f64,
 }
 
-/// A text in a batch: its tokens, and which rows of it run; the others are in the cache.
-struct Part<'a> {
+/// A text in a batch: its tokens, and the rows that run; the rows before them are in the cache.
+struct TextRows<'a> {
     tokens: &'a [u32],
     rows: Range<usize>,
     first_block: usize,
 }
 
-/// Each part's log-probabilities of the tokens after its rows.
-fn score<A: Accelerator>(backend: &mut CudaBackend<A>, parts: &[Part<'_>]) -> Result<Vec<Vec<u32>>, BackendError> {
+/// Returns the log-probabilities of the tokens after each text's rows.
+fn score<A: Accelerator>(backend: &mut CudaBackend<A>, texts: &[TextRows<'_>]) -> Result<Vec<Vec<u32>>, BackendError> {
     let mut batch = ForwardBatch::default();
-    for Part { tokens, rows, first_block } in parts {
+    for TextRows { tokens, rows, first_block } in texts {
         let at = batch.tokens.len();
         batch.tokens.extend(&tokens[rows.clone()]);
         let last = first_block + rows.end.div_ceil(BLOCK_TOKENS);
@@ -123,22 +123,23 @@ fn score<A: Accelerator>(backend: &mut CudaBackend<A>, parts: &[Part<'_>]) -> Re
         }));
     }
     let mut scores = backend.forward(&batch)?.into_iter().map(|score| score.logprob.to_bits());
-    let scored = |part: &Part<'_>| part.rows.end.min(part.tokens.len() - 1) - part.rows.start;
-    Ok(parts.iter().map(|part| scores.by_ref().take(scored(part)).collect()).collect())
+    let scored = |text_rows: &TextRows<'_>| text_rows.rows.end.min(text_rows.tokens.len() - 1) - text_rows.rows.start;
+    Ok(texts.iter().map(|text_rows| scores.by_ref().take(scored(text_rows)).collect()).collect())
 }
 
-/// With weights and cache in one precision, scores texts of these lengths `repeats` times each, and the shortest one in every way that must not matter.
+/// Scores texts of these lengths `repeats` times each, with weights and cache in one precision. Scores the shortest one also in every way
+/// that must not change its bits.
 ///
 /// # Errors
 ///
 /// The model does not fit, or the device fails.
-pub fn prefill<A: Accelerator>(
+pub fn measure_model<A: Accelerator>(
     device: A,
     weights: &RandomWeights,
     lengths: &[usize],
     repeats: usize,
     precision: Precision,
-) -> Result<Found, LoadError> {
+) -> Result<ModelResults, LoadError> {
     let longest = lengths.iter().copied().max().unwrap_or(1);
     let shortest = lengths.iter().copied().min().unwrap_or(1);
     let config = CudaConfig {
@@ -155,25 +156,25 @@ pub fn prefill<A: Accelerator>(
     let text: Vec<u32> = (0..longest).map(|_| rng.random_range(0..vocabulary)).collect();
     let mut prefills = Vec::new();
     for &tokens in lengths {
-        let whole = Part { tokens: &text[..tokens], rows: 0..tokens, first_block: 0 };
+        let whole = TextRows { tokens: &text[..tokens], rows: 0..tokens, first_block: 0 };
         score(&mut backend, std::slice::from_ref(&whole))?;
-        let times = (0..repeats).map(|_| timed(&mut backend, &whole)).collect::<Result<Vec<_>, _>>()?;
+        let times = (0..repeats).map(|_| time_score(&mut backend, &whole)).collect::<Result<Vec<_>, _>>()?;
         prefills.push(Prefill { tokens, milliseconds: median(times) });
     }
-    let single = single(&mut backend, &text[..shortest])?;
-    let mut checks = bits(&mut backend, &text[..shortest], vocabulary)?;
+    let single_token = time_single_token(&mut backend, &text[..shortest])?;
+    let mut checks = check_bits(&mut backend, &text[..shortest], vocabulary)?;
     checks.push(Check {
         name: "passes of one token are recorded".to_owned(),
-        failure: (!backend.records())
+        failure: (!backend.records_passes())
             .then(|| "the device refuses: what is called a graph was queued launch by launch".into()),
     });
-    Ok(Found { checks, prefills, single })
+    Ok(ModelResults { checks, prefills, single_token })
 }
 
-/// Milliseconds that scoring a part takes.
-fn timed<A: Accelerator>(backend: &mut CudaBackend<A>, part: &Part<'_>) -> Result<f64, BackendError> {
+/// Returns the milliseconds of scoring a text.
+fn time_score<A: Accelerator>(backend: &mut CudaBackend<A>, text_rows: &TextRows<'_>) -> Result<f64, BackendError> {
     let start = Instant::now();
-    score(backend, std::slice::from_ref(part))?;
+    score(backend, std::slice::from_ref(text_rows))?;
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
@@ -182,47 +183,48 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-/// A pass of one token at the end of 64, 128, ... of a text: each table's width is new the first time, as that of 32 is not after a
-/// load, and replayed from the third on.
-fn single<A: Accelerator>(backend: &mut CudaBackend<A>, text: &[u32]) -> Result<[f64; 2], BackendError> {
-    score(backend, &[Part { tokens: text, rows: 0..text.len(), first_block: 0 }])?;
+/// Times passes of one token at the end of the first 64, 128, ... tokens of a text. The first pass of each block table width is queued (that
+/// of 32 tokens has run while the model was loaded), the second is recorded, and the third is replayed.
+fn time_single_token<A: Accelerator>(backend: &mut CudaBackend<A>, text: &[u32]) -> Result<[f64; 2], BackendError> {
+    score(backend, &[TextRows { tokens: text, rows: 0..text.len(), first_block: 0 }])?;
     let (mut queued, mut replayed) = (Vec::new(), Vec::new());
     for end in (1..).map(|power| BLOCK_TOKENS << power).take_while(|&end| end < text.len()) {
-        let last = Part { tokens: &text[..=end], rows: end - 1..end, first_block: 0 };
-        queued.push(timed(backend, &last)?);
-        timed(backend, &last)?;
-        replayed.push(timed(backend, &last)?);
+        let last = TextRows { tokens: &text[..=end], rows: end - 1..end, first_block: 0 };
+        queued.push(time_score(backend, &last)?);
+        time_score(backend, &last)?;
+        replayed.push(time_score(backend, &last)?);
     }
     Ok([queued, replayed].map(median))
 }
 
-/// Whether a text's bits are the same cold, cut, warm, token by token at its end, and in company.
-fn bits<A: Accelerator>(
+/// Checks that a text has the same bits cold, in chunks, warm, token by token at its end, and in a batch.
+fn check_bits<A: Accelerator>(
     backend: &mut CudaBackend<A>,
     text: &[u32],
     vocabulary: u32,
 ) -> Result<Vec<Check>, BackendError> {
     let length = text.len();
-    let part = |rows: Range<usize>, first_block: usize| Part { tokens: text, rows, first_block };
-    let cold = score(backend, &[part(0..length, 0)])?.remove(0);
+    let rows_of_text = |rows: Range<usize>, first_block: usize| TextRows { tokens: text, rows, first_block };
+    let cold = score(backend, &[rows_of_text(0..length, 0)])?.remove(0);
     let finite = cold.iter().all(|&bits| f32::from_bits(bits).is_finite());
-    // Elsewhere in the cache, behind a stranger and before its own beginning again.
+    // Elsewhere in the cache, between another text and its own beginning.
     let blocks = length.div_ceil(BLOCK_TOKENS);
-    let stranger: Vec<u32> = text[..length / 3].iter().map(|&token| (token + 1) % vocabulary).collect();
-    let company = Part { tokens: &stranger, rows: 0..stranger.len(), first_block: 2 * blocks };
-    let again = Part { tokens: &text[..length / 2], rows: 0..length / 2, first_block: 3 * blocks };
-    let batched = score(backend, &[company, part(0..length, blocks), again])?;
+    let other: Vec<u32> = text[..length / 3].iter().map(|&token| (token + 1) % vocabulary).collect();
+    let other = TextRows { tokens: &other, rows: 0..other.len(), first_block: 2 * blocks };
+    let again = TextRows { tokens: &text[..length / 2], rows: 0..length / 2, first_block: 3 * blocks };
+    let batched = score(backend, &[other, rows_of_text(0..length, blocks), again])?;
     let (cut, warm) = (length / 3 + 5, length - length / 8);
-    let pieces = [part(0..cut, 4 * blocks), part(cut..warm, 4 * blocks), part(warm..length, 4 * blocks)];
+    let pieces =
+        [rows_of_text(0..cut, 4 * blocks), rows_of_text(cut..warm, 4 * blocks), rows_of_text(warm..length, 4 * blocks)];
     let mut chunked = Vec::new();
     for piece in pieces {
         chunked.extend(score(backend, &[piece])?.remove(0));
     }
-    let rescored = score(backend, &[part(warm..length, 0)])?.remove(0);
+    let rescored = score(backend, &[rows_of_text(warm..length, 0)])?.remove(0);
     let last = length - 2;
     // At first queued launch by launch, then recorded, then replayed.
     let decoded = (0..4)
-        .map(|_| Ok(score(backend, &[part(last..last + 1, 0)])?.remove(0)))
+        .map(|_| Ok(score(backend, &[rows_of_text(last..last + 1, 0)])?.remove(0)))
         .collect::<Result<Vec<_>, BackendError>>()?;
     let check = |name: &str, is_same: bool| Check {
         name: format!("{length} tokens through all layers: {name}"),

@@ -83,7 +83,7 @@ fn a_device_with_too_little_shared_memory_is_refused() {
 #[test]
 fn a_device_that_runs_no_pass_is_refused() {
     let broken = shim();
-    broken.lost().store(true, Ordering::SeqCst);
+    broken.lost_flag().store(true, Ordering::SeqCst);
     let error = load(one_layer(), broken, CONFIG).unwrap_err().to_string();
     assert_eq!(error, "the first pass failed: the shim is lost");
     // A batch of one token has no pass of two.
@@ -95,8 +95,8 @@ fn a_group_says_which_of_its_devices_runs_no_pass() {
     let dir = tempfile::tempdir().unwrap();
     one_layer().write(dir.path(), 1);
     let ranks = ThreadCommunicator::group(2).into_iter();
-    let shims: Vec<Shim> = ranks.map(|rank| shim().among(Box::new(rank))).collect();
-    shims[1].lost().store(true, Ordering::SeqCst);
+    let shims: Vec<Shim> = ranks.map(|rank| shim().with_communicator(Box::new(rank))).collect();
+    shims[1].lost_flag().store(true, Ordering::SeqCst);
     let error = CudaBackend::load_group(shims, &Checkpoint::open(dir.path()).unwrap(), CONFIG).unwrap_err();
     assert_eq!(error.to_string(), "the first pass failed: rank 1 of 2: the shim is lost");
 }
@@ -106,7 +106,7 @@ fn a_group_says_which_of_its_devices_runs_no_pass() {
 #[tokio::test]
 async fn a_load_replays_a_pass_and_a_device_that_records_none_does_without() {
     let mut answers = Vec::new();
-    for (device, replayed) in [(shim(), 1), (shim().without_recordings(), 0)] {
+    for (device, replayed) in [(shim(), 1), (shim().without_recording(), 0)] {
         let replays = device.replays();
         let backend = load(one_layer(), device, CONFIG).unwrap();
         assert_eq!(replays.load(Ordering::Relaxed), replayed);
@@ -126,7 +126,7 @@ async fn a_load_replays_a_pass_and_a_device_that_records_none_does_without() {
 #[tokio::test]
 async fn a_device_that_is_lost_is_replaced() {
     let first = shim();
-    let lost = first.lost();
+    let lost = first.lost_flag();
     let backend = load(one_layer(), first, CONFIG).unwrap();
     let rebuild: BackendFactory<CudaBackend<Shim>> =
         Box::new(|| load(one_layer(), shim(), CONFIG).map_err(|error| BackendError(error.to_string())));

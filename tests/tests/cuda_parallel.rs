@@ -15,8 +15,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::cuda::{CudaBackend, CudaConfig, Gpu, Precision, Shim};
 use surprisal_engine::{
-    Backend, BackendError, Communicator, Engine, Generation, Group, PositionOptions, Query, QueryEvent, Sampling,
-    SchedulerConfig, ScoreError, Scorer, Scores, Subset, ThreadCommunicator,
+    Backend, BackendError, Communicator, Engine, Generation, PositionOptions, Query, QueryEvent, Sampling,
+    SchedulerConfig, ScoreError, Scorer, Scores, Subset, TensorParallelGroup, ThreadCommunicator,
 };
 use surprisal_kernels::cpu::Order;
 use surprisal_model::Checkpoint;
@@ -47,14 +47,14 @@ fn shim(order: Order) -> Shim {
 /// Shims with these ends of a group, threads of each in an order of their own.
 fn shims(ranks: impl IntoIterator<Item = Box<dyn Communicator>>) -> Vec<Shim> {
     let orders = [Order::Forward, Order::Reverse, Order::Random(5)];
-    ranks.into_iter().zip(orders.into_iter().cycle()).map(|(rank, order)| shim(order).among(rank)).collect()
+    ranks.into_iter().zip(orders.into_iter().cycle()).map(|(rank, order)| shim(order).with_communicator(rank)).collect()
 }
 
 fn threads(ranks: usize) -> impl Iterator<Item = Box<dyn Communicator>> {
     ThreadCommunicator::group(ranks).into_iter().map(|rank| Box::new(rank) as _)
 }
 
-fn load(dir: &Path, ranks: usize, scheduler: SchedulerConfig) -> Group {
+fn load(dir: &Path, ranks: usize, scheduler: SchedulerConfig) -> TensorParallelGroup {
     let (checkpoint, config) = (Checkpoint::open(dir).unwrap(), config(scheduler));
     let gpus = std::env::var("SURPRISAL_TEST_GPUS").map_or(0, |count| count.parse().unwrap());
     if ranks <= gpus {

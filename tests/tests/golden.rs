@@ -84,7 +84,7 @@ fn check_bits(dir: &Path, config: CpuConfig) {
     let start = |scheduler| engine(dir, scheduler, config);
     let whole = match start(SchedulerConfig { token_budget: 1 << 20, max_running: 1 }) {
         Err(LoadError::Instructions(instructions)) => {
-            return eprintln!("skipped: this machine has no {instructions:?}");
+            return eprintln!("skipped: this machine has no {instructions}");
         }
         loaded => loaded.unwrap(),
     };

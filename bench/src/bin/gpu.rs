@@ -6,16 +6,17 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use surprisal_bench::gpu::{
-    Check, HOPPER, Sizes, Timing, all_products, attention, conformance, has_hopper, hopper_attention, timings,
-};
-use surprisal_bench::prefill::{Found, RandomWeights, prefill};
+use surprisal_bench::gpu::attention::{HOPPER, attention, has_hopper, hopper_attention};
+use surprisal_bench::gpu::conformance::check_device;
+use surprisal_bench::gpu::products::{all_products, timings};
+use surprisal_bench::gpu::{Check, Sizes, Timing};
+use surprisal_bench::prefill::{ModelResults, RandomWeights, measure_model};
 use surprisal_engine::cuda::{Accelerator, Gpu, Precision, Shim};
 use surprisal_kernels::cpu::Order;
 
 const USAGE: &str = "usage: gpu --device shim|cuda:N --out FOLDER [--hopper]";
 
-/// What is run, and how often.
+/// What to run, and how often.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
     sizes: Sizes,
@@ -42,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match device.strip_prefix("cuda:") {
         Some(index) => {
             let index = index.parse()?;
-            // Where the tests have them, too.
+            // The folder that the tests use, too.
             let kernels = std::env::temp_dir().join("surprisal-test-kernels");
             report(folder, hopper, || Ok(Gpu::open(index, Some(&kernels))?), LLAMA_8B)
         }
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Makes one of the two reports. Each part has a device of its own, whose memory goes back after it.
+/// Makes one of the two reports. Each part opens the device, and frees its memory at the end.
 fn report<A: Accelerator>(
     folder: &Path,
     hopper: bool,
@@ -78,7 +79,7 @@ fn measure<A: Accelerator>(
     Extent { sizes, lengths, repeats }: Extent,
 ) -> Result<(), Box<dyn Error>> {
     report.part("copies and products", |report| {
-        report.checks.extend(conformance(&mut open()?));
+        report.checks.extend(check_device(&mut open()?));
         Ok(())
     })?;
     let weights = RandomWeights::new(&sizes.config())?;
@@ -90,8 +91,8 @@ fn measure<A: Accelerator>(
             })?;
         }
         report.part(&format!("a whole model in {precision}"), |report| {
-            let found = prefill(open()?, &weights, lengths, repeats as usize, kind)?;
-            report.add_model(precision, weights.operations(), found);
+            let results = measure_model(open()?, &weights, lengths, repeats as usize, kind)?;
+            report.add_model(precision, weights.operations(), results);
             Ok(())
         })?;
     }
@@ -124,9 +125,9 @@ fn measure_hopper<A: Accelerator>(
     Ok(())
 }
 
-/// All that was found so far.
+/// The results so far.
 struct Report {
-    /// Of its files, without their endings.
+    /// Path of its files, without extension.
     path: PathBuf,
     device: String,
     checks: Vec<Check>,
@@ -136,11 +137,11 @@ struct Report {
 
 /// Scoring of a whole text by a whole model.
 struct Scored {
-    /// In which weights and cache are.
+    /// Precision of weights and cache.
     precision: &'static str,
     tokens: usize,
     milliseconds: f64,
-    /// What its products take alone, over that, if that is known.
+    /// The share of its products in the time, if known.
     share: Option<f64>,
     teraflops: f64,
 }
@@ -151,7 +152,7 @@ impl Report {
         Self { path, device, checks: Vec::new(), timings: Vec::new(), prefills: Vec::new() }
     }
 
-    /// Runs a part, a failure of which is a check that failed, and writes what there is then: the next part may end the process.
+    /// Runs a part and writes the report so far, since the next part may end the process. An error is a failed check.
     fn part(
         &mut self,
         name: &str,
@@ -166,15 +167,15 @@ impl Report {
         Ok(())
     }
 
-    /// What a whole model was found to do, each token of which takes so many operations.
-    fn add_model(&mut self, precision: &'static str, operations: usize, found: Found) {
-        for (how, milliseconds) in ["launch by launch", "as a graph"].into_iter().zip(found.single) {
+    /// Adds the results of a whole model; scoring a token takes `operations`.
+    fn add_model(&mut self, precision: &'static str, operations: usize, results: ModelResults) {
+        for (how, milliseconds) in ["launch by launch", "as a graph"].into_iter().zip(results.single_token) {
             let name = format!("one token through all layers, {precision}, {how}");
             self.timings.push(Timing { name, milliseconds, teraflops: 1e-9 * operations as f64 / milliseconds });
         }
         let named = |check: Check| Check { name: format!("{precision}, {}", check.name), ..check };
-        self.checks.extend(found.checks.into_iter().map(named));
-        for timed in found.prefills {
+        self.checks.extend(results.checks.into_iter().map(named));
+        for timed in results.prefills {
             let products = all_products(precision, timed.tokens);
             let products = self.timings.iter().find(|timing| timing.name == products);
             self.prefills.push(Scored {

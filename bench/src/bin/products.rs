@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use surprisal_engine::{Activations, Probe, WeightType};
+use surprisal_engine::{Activations, KernelBench, WeightType};
 
 /// Runs of each shape, after one that is not counted.
 const RUNS: usize = 5;
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for shape in args {
         let sizes: Vec<usize> = shape.split('x').map(str::parse).collect::<Result<_, _>>()?;
         let &[rows, depth, outputs] = sizes.as_slice() else { return Err(format!("{shape} is no shape").into()) };
-        let mut probe = Probe::product(rows, depth, outputs, weights, activations)?;
+        let mut probe = KernelBench::gemm(rows, depth, outputs, weights, activations)?;
         probe.run();
         let mut seconds = || {
             let start = Instant::now();

@@ -8,12 +8,11 @@
 //! Start reading at `scorer/mod.rs`, the interface, and then `scheduling/scheduler.rs`, the loop.
 
 mod backend;
-mod communicator;
 mod cpu;
 #[cfg(any(feature = "cuda", feature = "shim"))]
 pub mod cuda;
-mod group;
-mod part;
+mod load_error;
+mod parallel;
 mod runtime;
 mod sampling;
 mod scheduling;
@@ -23,9 +22,10 @@ pub use backend::{
     BLOCK_TOKENS, Backend, BackendError, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, Limits, ScoreRow,
     TokenChoice, TokenScore,
 };
-pub use communicator::{Communicator, RankLost, ThreadCommunicator};
-pub use cpu::{Activations, CpuBackend, CpuConfig, Instructions, LoadError, Probe, WeightType, vector_bits};
-pub use group::Group;
+pub use cpu::{Activations, CpuBackend, CpuConfig, Instructions, KernelBench, WeightType, vector_bits};
+pub use load_error::LoadError;
+pub use parallel::communicator::{Communicator, RankLost, ThreadCommunicator};
+pub use parallel::group::TensorParallelGroup;
 pub use runtime::{BackendFactory, Engine};
 pub use sampling::{Sample, Sampling};
 pub use scheduling::{Progress, QueryId, Scheduler, SchedulerConfig, Step};

@@ -1,76 +1,80 @@
 //! Causal attention over paged blocks: online softmax (Milakov and Gimelshein, 2018), tiled as in FlashAttention.
 //!
-//! Each query row walks its sequence's blocks in order of position, one block a step, whatever the chunk it belongs to:
-//! so its bits depend on its past alone. Partly visible blocks, at the end of its past and at the edge of a sliding window,
-//! are read from the first token it sees to its own and no further.
+//! Each query row walks its sequence's blocks in order of position, one block per step, whatever chunk it belongs to. So its bits depend
+//! on its past only. Partly visible blocks, at the end of its past and at the edge of a sliding window, are read from the first visible
+//! token to the row's own token and no further.
 //!
-//! A task's tile holds rows of several chunks if they are short, and reads a block that they share once for all of them.
+//! A task computes one tile of rows. A tile holds rows of several chunks if they are short, and reads a block that they share only once.
 
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::compute::WriteMode;
+use super::gemm::gemm_rows;
 use super::kv::{BlockMut, LayerKv};
 use super::math;
-use super::matrix::{Write, product_rows};
-use super::panels::{PANEL, Panels, Row};
+use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
 use super::rope::Angles;
-use super::softmax::{self, Online, Scores, TILE};
+use super::softmax::{OnlineSoftmax, TILE_ROWS, TileScores, accumulate};
 use crate::backend::{BLOCK_TOKENS, BlockId, Chunk};
 
 /// The shape of one attention layer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct AttentionShape {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
     /// Panels of one head: `head_dim` rounded up to whole panels.
     pub(crate) head_panels: usize,
-    /// How many tokens back a token sees, itself included.
+    /// How many tokens a token sees, itself included.
     pub(crate) window: usize,
-    /// Added to the mean square where heads are normed.
+    /// Epsilon of the norms of heads.
     pub(crate) eps: f64,
 }
 
-/// The weights of a layer that norms its queries and keys.
+/// The weights of the norms of queries and keys.
 #[derive(Clone, Debug)]
 pub(crate) struct HeadNorms {
-    pub(crate) query: Vec<Row>,
-    pub(crate) key: Vec<Row>,
+    pub(crate) query: Vec<PanelRow>,
+    pub(crate) key: Vec<PanelRow>,
 }
 
-/// What attention reads beside the cache.
+/// The inputs of attention beside the KV cache.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Inputs<'a> {
-    pub(crate) shape: &'a Shape,
+pub(crate) struct AttentionInputs<'a> {
+    pub(crate) shape: &'a AttentionShape,
     pub(crate) norms: Option<&'a HeadNorms>,
     pub(crate) angles: &'a Angles,
-    pub(crate) qkv: &'a Panels,
+    pub(crate) qkv: &'a PanelMatrix,
     pub(crate) chunks: &'a [Chunk],
 }
 
-impl Shape {
-    pub(crate) fn group(&self) -> usize {
+impl AttentionShape {
+    /// Returns the number of query heads that share a key-value head.
+    pub(crate) fn queries_per_kv_head(&self) -> usize {
         self.heads / self.kv_heads
     }
 
-    /// First panel of a query head in the fused q, k, v activations.
+    /// Returns the first panel of a query head in the fused q, k, v activations.
     pub(crate) fn query_panel(&self, head: usize) -> usize {
         head * self.head_panels
     }
 
+    /// Returns the first panel of a key head.
     pub(crate) fn key_panel(&self, kv_head: usize) -> usize {
         (self.heads + kv_head) * self.head_panels
     }
 
+    /// Returns the first panel of a value head.
     pub(crate) fn value_panel(&self, kv_head: usize) -> usize {
         (self.heads + self.kv_heads + kv_head) * self.head_panels
     }
 }
 
-/// Norms (if need be) and turns the new keys, and writes them and the values to the cache.
-pub(crate) fn write_kv(arch: Arch, inputs: &Inputs<'_>, kv: &mut LayerKv) {
+/// Norms (if the model does) and rotates the new keys, and writes them and the values to the cache.
+pub(crate) fn write_kv(arch: Arch, inputs: &AttentionInputs<'_>, kv: &mut LayerKv) {
     let mut writes: Vec<(BlockId, usize, Range<usize>)> = inputs.chunks.iter().flat_map(block_rows).collect();
     writes.sort_unstable_by_key(|&(block, ..)| block);
     let ids: Vec<BlockId> = writes.iter().map(|&(block, ..)| block).collect();
@@ -80,7 +84,7 @@ pub(crate) fn write_kv(arch: Arch, inputs: &Inputs<'_>, kv: &mut LayerKv) {
     });
 }
 
-/// Which of a chunk's rows go to which block, from which slot on.
+/// Returns the blocks to which a chunk's rows go: the block, the first slot, the rows.
 fn block_rows(chunk: &Chunk) -> impl Iterator<Item = (BlockId, usize, Range<usize>)> + '_ {
     let mut row = chunk.rows.start;
     std::iter::from_fn(move || {
@@ -92,9 +96,9 @@ fn block_rows(chunk: &Chunk) -> impl Iterator<Item = (BlockId, usize, Range<usiz
     })
 }
 
-/// The rows of a batch that go to one block, from `slot` on.
+/// Writes the rows of a batch that go to one block, from `slot` on.
 struct WriteBlock<'a> {
-    inputs: &'a Inputs<'a>,
+    inputs: &'a AttentionInputs<'a>,
     block: BlockMut<'a>,
     slot: usize,
     rows: Range<usize>,
@@ -105,8 +109,8 @@ impl WithSimd for WriteBlock<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, _: S) {
-        let Inputs { shape, norms, angles, qkv, .. } = self.inputs;
-        let mut key = vec![[0.0; PANEL]; shape.head_panels];
+        let AttentionInputs { shape, norms, angles, qkv, .. } = self.inputs;
+        let mut key = vec![[0.0; PANEL_WIDTH]; shape.head_panels];
         let mut value = key.clone();
         for (slot, row) in (self.slot..).zip(self.rows) {
             for kv_head in 0..shape.kv_heads {
@@ -118,27 +122,27 @@ impl WithSimd for WriteBlock<'_> {
                     math::head_norm(&mut key, shape.head_dim, shape.eps, &norms.key);
                 }
                 angles.rotate(row, &mut key);
-                self.block.write(slot, kv_head, &key, &value);
+                self.block.write_token(slot, kv_head, &key, &value);
             }
         }
     }
 }
 
-/// Attention of all rows, to `out`; keys and values of the same rows are in the cache already.
-pub(crate) fn attend(arch: Arch, inputs: &Inputs<'_>, kv: &LayerKv, out: &mut Panels) {
+/// Computes attention of all rows; their own keys and values are in the cache already.
+pub(crate) fn attend(arch: Arch, inputs: &AttentionInputs<'_>, kv: &LayerKv, out: &mut PanelMatrix) {
     let shape = inputs.shape;
     let tiles = tiles(inputs.chunks);
-    // Head by head, so that a prefix that many chunks share stays in the core's cache.
-    let outputs: Vec<Vec<Row>> = (0..shape.kv_heads * tiles.len())
+    // Head by head, so that a prefix shared by many chunks stays in the core's cache.
+    let outputs: Vec<Vec<PanelRow>> = (0..shape.kv_heads * tiles.len())
         .into_par_iter()
         .map(|task| {
             let (kv_head, spans) = (task / tiles.len(), &tiles[task % tiles.len()]);
-            arch.dispatch(Task { inputs, spans, kv, kv_head })
+            arch.dispatch(TileTask { inputs, spans, kv, kv_head })
         })
         .collect();
     out.reshape(inputs.qkv.rows(), shape.heads * shape.head_panels);
     out.panels_mut().enumerate().for_each(|(panel, out)| {
-        let group_panels = shape.group() * shape.head_panels;
+        let group_panels = shape.queries_per_kv_head() * shape.head_panels;
         let outputs = &outputs[panel / group_panels * tiles.len()..][..tiles.len()];
         for (spans, values) in tiles.iter().zip(outputs) {
             let rows = tile_rows(spans);
@@ -152,27 +156,27 @@ pub(crate) fn attend(arch: Arch, inputs: &Inputs<'_>, kv: &LayerKv, out: &mut Pa
 
 /// Consecutive rows of one chunk in a tile.
 #[derive(Clone, Debug)]
-struct Span<'a> {
+struct TileSpan<'a> {
     chunk: &'a Chunk,
-    /// The first of them in the chunk.
+    /// Index of the first row in the chunk.
     offset: usize,
-    /// Where they are in the tile.
+    /// Rows of the tile.
     rows: Range<usize>,
 }
 
-/// All rows of a batch, in tiles of at most [`TILE`].
-fn tiles(chunks: &[Chunk]) -> Vec<Vec<Span<'_>>> {
-    let mut tiles: Vec<Vec<Span<'_>>> = Vec::new();
-    let mut used = TILE;
+/// Divides the rows of a batch into tiles of at most [`TILE_ROWS`].
+fn tiles(chunks: &[Chunk]) -> Vec<Vec<TileSpan<'_>>> {
+    let mut tiles: Vec<Vec<TileSpan<'_>>> = Vec::new();
+    let mut used = TILE_ROWS;
     for chunk in chunks {
         let mut offset = 0;
         while offset < chunk.rows.len() {
-            if used == TILE {
+            if used == TILE_ROWS {
                 tiles.push(Vec::new());
                 used = 0;
             }
-            let rows = used..TILE.min(used + chunk.rows.len() - offset);
-            let span = Span { chunk, offset, rows };
+            let rows = used..TILE_ROWS.min(used + chunk.rows.len() - offset);
+            let span = TileSpan { chunk, offset, rows };
             (used, offset) = (span.rows.end, offset + span.rows.len());
             tiles.last_mut().into_iter().for_each(|tile| tile.push(span.clone()));
         }
@@ -180,122 +184,123 @@ fn tiles(chunks: &[Chunk]) -> Vec<Vec<Span<'_>>> {
     tiles
 }
 
-fn tile_rows(spans: &[Span<'_>]) -> usize {
+fn tile_rows(spans: &[TileSpan<'_>]) -> usize {
     spans.last().map_or(0, |span| span.rows.end)
 }
 
-impl Span<'_> {
+impl TileSpan<'_> {
+    /// Returns the rows of the batch.
     fn batch_rows(&self) -> Range<usize> {
         let first = self.chunk.rows.start + self.offset;
         first..first + self.rows.len()
     }
 
-    /// The sequence's positions of the first and the last row.
+    /// Returns the positions of the first and the last row in the sequence.
     fn positions(&self) -> (usize, usize) {
         let first = self.chunk.start + self.offset;
         (first, first + self.rows.len() - 1)
     }
 
-    /// The block of the sequence's `index`-th [`BLOCK_TOKENS`] tokens, if any row sees some of them.
+    /// Returns the sequence's `index`-th block, if any row sees a token of it.
     fn block(&self, index: usize, window: usize) -> Option<BlockId> {
         let (first, last) = self.positions();
-        let seen = (first + 1).saturating_sub(window) / BLOCK_TOKENS..=last / BLOCK_TOKENS;
-        seen.contains(&index).then(|| self.chunk.blocks[index])
+        let visible = (first + 1).saturating_sub(window) / BLOCK_TOKENS..=last / BLOCK_TOKENS;
+        visible.contains(&index).then(|| self.chunk.blocks[index])
     }
 }
 
-/// One tile, for all query heads that share a key-value head. Its result: for each panel of those heads, the tile's rows.
-struct Task<'a> {
-    inputs: &'a Inputs<'a>,
-    spans: &'a [Span<'a>],
+/// Attention of one tile, for all query heads that share a key-value head. Returns the tile's rows for each panel of those heads.
+struct TileTask<'a> {
+    inputs: &'a AttentionInputs<'a>,
+    spans: &'a [TileSpan<'a>],
     kv: &'a LayerKv,
     kv_head: usize,
 }
 
-/// What a task has so far, all of it `[head][panel][row]`.
-struct State {
+/// A task's queries and results so far, `[head][panel][row]`.
+struct TileState {
     rows: usize,
     head_rows: usize,
-    queries: Vec<Row>,
-    heads: Vec<Online>,
-    out: Vec<Row>,
-    /// Of the head and the block in hand.
-    scores: Scores,
+    queries: Vec<PanelRow>,
+    heads: Vec<OnlineSoftmax>,
+    out: Vec<PanelRow>,
+    /// Scores of the current head and block.
+    scores: TileScores,
 }
 
-impl WithSimd for Task<'_> {
-    type Output = Vec<Row>;
+impl WithSimd for TileTask<'_> {
+    type Output = Vec<PanelRow>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Vec<Row> {
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<PanelRow> {
         let shape = self.inputs.shape;
         let rows = tile_rows(self.spans);
         let queries = self.queries(rows);
-        let out = vec![[0.0; PANEL]; queries.len()];
-        let heads = vec![Online::new(); shape.group()];
-        let scores = [[0.0; PANEL]; TILE];
-        let mut state = State { rows, head_rows: shape.head_panels * rows, queries, heads, out, scores };
+        let out = vec![[0.0; PANEL_WIDTH]; queries.len()];
+        let heads = vec![OnlineSoftmax::new(); shape.queries_per_kv_head()];
+        let scores = [[0.0; PANEL_WIDTH]; TILE_ROWS];
+        let mut state = TileState { rows, head_rows: shape.head_panels * rows, queries, heads, out, scores };
         let last = self.spans.iter().map(|span| span.positions().1 / BLOCK_TOKENS).max().unwrap_or(0);
         for index in 0..=last {
-            let block = |span: &Span<'_>| span.block(index, shape.window);
+            let block = |span: &TileSpan<'_>| span.block(index, shape.window);
             for spans in self.spans.chunk_by(|one, next| block(one) == block(next)) {
                 if let Some(block) = block(&spans[0]) {
                     self.step(simd, &mut state, spans, index, block);
                 }
             }
         }
-        for (head, online) in state.heads.iter().enumerate() {
-            online.finish(&mut state.out[head * state.head_rows..][..state.head_rows], rows);
+        for (head, softmax) in state.heads.iter().enumerate() {
+            softmax.finish(&mut state.out[head * state.head_rows..][..state.head_rows], rows);
         }
         state.out
     }
 }
 
-impl Task<'_> {
-    /// Takes in one block, which all of `spans` have as their `index`-th.
+impl TileTask<'_> {
+    /// Attends to one block, which is the `index`-th of all `spans`.
     #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, state: &mut State, spans: &[Span<'_>], index: usize, block: BlockId) {
+    fn step<S: Simd>(&self, simd: S, state: &mut TileState, spans: &[TileSpan<'_>], index: usize, block: BlockId) {
         let keys = self.kv.keys(block, self.kv_head);
         let values = |panel| self.kv.values(block, self.kv_head, panel);
         let range = spans[0].rows.start..tile_rows(spans);
-        let mut seen = [(0, 0); TILE];
+        let mut visible = [(0, 0); TILE_ROWS];
         for span in spans {
             for (position, row) in (span.positions().0..).zip(span.rows.clone()) {
-                seen[row] = visible(position, index * BLOCK_TOKENS, self.inputs.shape.window);
+                visible[row] = visible_range(position, index * BLOCK_TOKENS, self.inputs.shape.window);
             }
         }
-        let State { rows, head_rows, queries, heads, out, scores } = state;
+        let TileState { rows, head_rows, queries, heads, out, scores } = state;
         let rows = *rows;
-        let of_heads = queries.chunks_exact(*head_rows).zip(out.chunks_exact_mut(*head_rows));
-        for (online, (query, out)) in heads.iter_mut().zip(of_heads) {
+        let per_head = queries.chunks_exact(*head_rows).zip(out.chunks_exact_mut(*head_rows));
+        for (softmax, (query, out)) in heads.iter_mut().zip(per_head) {
             let query = |p| &query[p * rows..][range.clone()];
-            product_rows(simd, query, keys, &mut scores[range.clone()], Write::Set);
-            online.step(simd, scores, out, rows, &seen, range.clone());
-            softmax::accumulate(simd, scores, out, rows, &seen, range.clone(), values);
+            gemm_rows(simd, query, keys, &mut scores[range.clone()], WriteMode::Set);
+            softmax.update(simd, scores, out, rows, &visible, range.clone());
+            accumulate(simd, scores, out, rows, &visible, range.clone(), values);
         }
     }
 }
 
-/// Which of the tokens `start..start + 32` a query sees: from, to; nothing where they are equal.
+/// Returns which of the tokens `start..start + 32` a query sees: from, to; equal if none.
 #[inline(always)]
-fn visible(position: usize, start: usize, window: usize) -> (usize, usize) {
+fn visible_range(position: usize, start: usize, window: usize) -> (usize, usize) {
     let to = (position + 1).saturating_sub(start).min(BLOCK_TOKENS);
     let from = (position + 1).saturating_sub(window).saturating_sub(start).min(to);
     (from, to)
 }
 
-impl Task<'_> {
-    /// The group's queries, normed (if need be), turned, and scaled by 1/sqrt(head dim): `[head][panel][row]`.
+impl TileTask<'_> {
+    /// Returns the queries, normed (if the model does), rotated, and scaled by 1/sqrt(head dim): `[head][panel][row]`.
     #[inline(always)]
-    fn queries(&self, rows: usize) -> Vec<Row> {
-        let Inputs { shape, norms, angles, qkv, .. } = self.inputs;
+    fn queries(&self, rows: usize) -> Vec<PanelRow> {
+        let AttentionInputs { shape, norms, angles, qkv, .. } = self.inputs;
         let panels = shape.head_panels;
         let scale = 1.0 / (shape.head_dim as f32).sqrt();
-        let mut queries = vec![[0.0; PANEL]; shape.group() * panels * rows];
-        let mut query = vec![[0.0; PANEL]; panels];
-        for head in 0..shape.group() {
-            let source = shape.query_panel(self.kv_head * shape.group() + head);
-            let batch_rows = self.spans.iter().flat_map(Span::batch_rows);
+        let mut queries = vec![[0.0; PANEL_WIDTH]; shape.queries_per_kv_head() * panels * rows];
+        let mut query = vec![[0.0; PANEL_WIDTH]; panels];
+        for head in 0..shape.queries_per_kv_head() {
+            let source = shape.query_panel(self.kv_head * shape.queries_per_kv_head() + head);
+            let batch_rows = self.spans.iter().flat_map(TileSpan::batch_rows);
             for (row, batch_row) in batch_rows.enumerate() {
                 for (panel, query) in query.iter_mut().enumerate() {
                     *query = *qkv.row(source + panel, batch_row);

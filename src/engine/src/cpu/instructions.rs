@@ -1,14 +1,14 @@
-//! Which of the machine's vector instructions the CPU backend computes with.
+//! `Instructions`: the vector instructions of the CPU backend.
 
 use pulp::Arch;
 
-use super::matrix::{ActivationType, Compute};
-use super::{Activations, bf16};
+use super::compute::{ActivationType, Activations, Compute};
+use super::gemm_bf16;
 
 /// A choice of vector instructions. Products of f32 have the same bits in each of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Instructions {
-    /// The widest that the machine has.
+    /// The widest of the machine.
     #[default]
     Best,
     /// AVX-512, and its dot products of bf16 pairs where the machine has them.
@@ -17,17 +17,17 @@ pub enum Instructions {
     Avx2,
     /// NEON.
     Neon,
-    /// None that other machines of the family lack.
+    /// Only those that every machine of the family has.
     Portable,
 }
 
 impl Instructions {
-    /// All of them, for tests to go through.
+    /// All choices, for tests.
     pub const ALL: [Self; 5] = [Self::Best, Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
-    /// What products are computed with; `None` if the machine lacks the instructions.
+    /// Resolves the choice on this machine; `None` if it lacks the instructions.
     pub(crate) fn compute(self, activations: Activations) -> Option<Compute> {
-        let has_pairs = matches!(self, Self::Best | Self::Avx512) && bf16::is_available();
+        let has_pairs = matches!(self, Self::Best | Self::Avx512) && gemm_bf16::is_available();
         let activations = match activations {
             Activations::F32 => ActivationType::F32,
             Activations::Bf16 if has_pairs => ActivationType::Bf16,

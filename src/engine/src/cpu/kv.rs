@@ -2,55 +2,55 @@
 
 use std::hint::black_box;
 
-use super::panels::{PANEL, Panels, Row};
+use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
 use crate::backend::{BLOCK_TOKENS, BlockCopy, BlockId};
 
 // A block of keys is a packed panel of the product q * K^T, and a block of values one of p * V.
-const _: () = assert!(BLOCK_TOKENS == PANEL);
+const _: () = assert!(BLOCK_TOKENS == PANEL_WIDTH);
 
-/// Whether so many bytes can be allocated. They are asked for in one piece, because a system that promises more than it has
-/// refuses only a piece that it could never give; none of it is touched, so that zeroed memory stays a promise until it is used.
-pub(crate) fn is_to_be_had(bytes: usize) -> bool {
-    let mut piece = Vec::<u8>::new();
-    let is_had = piece.try_reserve_exact(bytes).is_ok();
-    // The compiler leaves out an allocation that nobody sees.
-    black_box(&piece);
-    is_had
+/// Returns whether `bytes` can be allocated in one piece. A system that overcommits memory refuses only a piece that it could never give.
+/// The memory is not touched, so that it is committed only when it is used.
+pub(crate) fn can_allocate(bytes: usize) -> bool {
+    let mut memory = Vec::<u8>::new();
+    let is_allocated = memory.try_reserve_exact(bytes).is_ok();
+    // Otherwise the compiler removes an unused allocation.
+    black_box(&memory);
+    is_allocated
 }
 
 /// Keys and values of one layer, block by block, head by head.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerKv {
     /// `[block][kv head][head dim, padded][32 tokens]`
-    keys: Vec<Row>,
+    keys: Vec<PanelRow>,
     /// `[block][kv head][head panel][32 tokens][32 columns]`
-    values: Vec<Row>,
+    values: Vec<PanelRow>,
     kv_heads: usize,
     head_rows: usize,
 }
 
 impl LayerKv {
     pub(crate) fn new(blocks: usize, kv_heads: usize, head_panels: usize) -> Self {
-        let head_rows = head_panels * PANEL;
+        let head_rows = head_panels * PANEL_WIDTH;
         let rows = blocks * kv_heads * head_rows;
-        Self { keys: vec![[0.0; PANEL]; rows], values: vec![[0.0; PANEL]; rows], kv_heads, head_rows }
+        Self { keys: vec![[0.0; PANEL_WIDTH]; rows], values: vec![[0.0; PANEL_WIDTH]; rows], kv_heads, head_rows }
     }
 
     fn at(&self, block: BlockId, kv_head: usize) -> usize {
         (block as usize * self.kv_heads + kv_head) * self.head_rows
     }
 
-    /// One head's keys in a block, ready to multiply: `[head dim][32 tokens]`.
-    pub(crate) fn keys(&self, block: BlockId, kv_head: usize) -> &[Row] {
+    /// Returns one head's keys in a block, ready to multiply: `[head dim][32 tokens]`.
+    pub(crate) fn keys(&self, block: BlockId, kv_head: usize) -> &[PanelRow] {
         &self.keys[self.at(block, kv_head)..][..self.head_rows]
     }
 
-    /// One head's values in a block, ready to multiply: for each panel of the head, `[32 tokens][32 columns]`.
-    pub(crate) fn values(&self, block: BlockId, kv_head: usize, panel: usize) -> &[Row] {
-        &self.values[self.at(block, kv_head) + panel * PANEL..][..PANEL]
+    /// Returns one head's values in a block, ready to multiply: for each panel of the head, `[32 tokens][32 columns]`.
+    pub(crate) fn values(&self, block: BlockId, kv_head: usize, panel: usize) -> &[PanelRow] {
+        &self.values[self.at(block, kv_head) + panel * PANEL_WIDTH..][..PANEL_WIDTH]
     }
 
-    /// Some blocks to be written apart from each other, by ascending ids.
+    /// Borrows some blocks, by ascending ids, so that threads can write each of them.
     pub(crate) fn blocks_mut(&mut self, ids: &[BlockId]) -> Vec<BlockMut<'_>> {
         let (rows, head_rows) = (self.kv_heads * self.head_rows, self.head_rows);
         let mut wanted = ids.iter().copied().peekable();
@@ -66,7 +66,7 @@ impl LayerKv {
                 let source = self.keys[from + i];
                 self.keys[to + i][..copy.tokens].copy_from_slice(&source[..copy.tokens]);
             }
-            for panel in (0..self.head_rows).step_by(PANEL) {
+            for panel in (0..self.head_rows).step_by(PANEL_WIDTH) {
                 let source = from + panel..from + panel + copy.tokens;
                 self.values.copy_within(source, to + panel);
             }
@@ -74,44 +74,44 @@ impl LayerKv {
     }
 }
 
-/// One block's keys and values, as [`LayerKv`] lays them out.
+/// One block's keys and values, in the layout of [`LayerKv`].
 pub(crate) struct BlockMut<'a> {
-    keys: &'a mut [Row],
-    values: &'a mut [Row],
+    keys: &'a mut [PanelRow],
+    values: &'a mut [PanelRow],
     head_rows: usize,
 }
 
 impl BlockMut<'_> {
     /// Writes one token's key and value of one head, given in panels.
     #[inline(always)]
-    pub(crate) fn write(&mut self, slot: usize, kv_head: usize, key: &[Row], value: &[Row]) {
+    pub(crate) fn write_token(&mut self, slot: usize, kv_head: usize, key: &[PanelRow], value: &[PanelRow]) {
         let at = kv_head * self.head_rows;
         for (row, &x) in self.keys[at..].iter_mut().zip(key.as_flattened()) {
             row[slot] = x;
         }
         for (panel, row) in value.iter().enumerate() {
-            self.values[at + panel * PANEL + slot] = *row;
+            self.values[at + panel * PANEL_WIDTH + slot] = *row;
         }
     }
 }
 
-/// The hidden state (after the last norm) of each block's last token: what predicts the block's successor.
+/// The hidden state (after the last norm) of each block's last token, which predicts the token after the block.
 #[derive(Clone, Debug)]
 pub(crate) struct HiddenStore {
     panels: usize,
-    rows: Vec<Row>,
+    rows: Vec<PanelRow>,
 }
 
 impl HiddenStore {
     pub(crate) fn new(blocks: usize, panels: usize) -> Self {
-        Self { panels, rows: vec![[0.0; PANEL]; blocks * panels] }
+        Self { panels, rows: vec![[0.0; PANEL_WIDTH]; blocks * panels] }
     }
 
     pub(crate) fn panels(&self) -> usize {
         self.panels
     }
 
-    pub(crate) fn put(&mut self, block: BlockId, hidden: &Panels, row: usize) {
+    pub(crate) fn put(&mut self, block: BlockId, hidden: &PanelMatrix, row: usize) {
         for panel in 0..self.panels {
             self.rows[block as usize * self.panels + panel] = *hidden.row(panel, row);
         }
@@ -122,7 +122,7 @@ impl HiddenStore {
         self.rows.copy_within(from..from + self.panels, copy.to as usize * self.panels);
     }
 
-    pub(crate) fn get(&self, block: BlockId, panel: usize) -> &Row {
+    pub(crate) fn get(&self, block: BlockId, panel: usize) -> &PanelRow {
         &self.rows[block as usize * self.panels + panel]
     }
 }
@@ -132,8 +132,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_that_no_machine_has_is_not_to_be_had() {
-        assert!(is_to_be_had(0) && is_to_be_had(1 << 20));
-        assert!(!is_to_be_had(1 << 60) && !is_to_be_had(usize::MAX));
+    fn memory_that_no_machine_has_cannot_be_allocated() {
+        assert!(can_allocate(0) && can_allocate(1 << 20));
+        assert!(!can_allocate(1 << 60) && !can_allocate(usize::MAX));
     }
 }

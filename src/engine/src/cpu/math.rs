@@ -1,25 +1,26 @@
-//! Elementwise functions and reductions over a row, in vectors; each has the same bits whatever the vectors' width.
+//! Vectorised elementwise functions and row reductions. Their bits do not depend on the vector width.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panels::{PANEL, Panels, Row};
+use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
 
 /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 const TAYLOR: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-const LEAST: f32 = -87.0;
-const MOST: f32 = 88.0;
+/// Arguments of [`exp`] are clamped to this range.
+const EXP_MIN: f32 = -87.0;
+const EXP_MAX: f32 = 88.0;
 
-/// `e^x` for x in -87..88 (clamped to it), relative error below 2e-7. NaN stays NaN.
+/// Returns `e^x` for x in -87..88 (clamped to it), relative error below 2e-7. NaN stays NaN.
 ///
 /// `x = n ln 2 + r`, `|r| <= ln 2 / 2`; `e^r` by its Taylor polynomial of degree 7; `2^n` by the exponent bits.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    let x = if x < LEAST { LEAST } else { x };
-    let x = if x > MOST { MOST } else { x };
+    let x = if x < EXP_MIN { EXP_MIN } else { x };
+    let x = if x > EXP_MAX { EXP_MAX } else { x };
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
@@ -27,19 +28,19 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
 }
 
-/// [`exp`] of each lane, with its bits.
+/// Returns [`exp`] of each lane, with the same bits.
 #[inline(always)]
 pub(crate) fn exp_lanes<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let most = simd.splat_f32s(MOST);
-    exp_lanes_to_most(simd, simd.select_f32s(simd.greater_than_f32s(x, most), most, x))
+    let max = simd.splat_f32s(EXP_MAX);
+    exp_lanes_unchecked_max(simd, simd.select_f32s(simd.greater_than_f32s(x, max), max, x))
 }
 
-/// The same of lanes that are at most [`MOST`].
+/// As [`exp_lanes`], of lanes that are at most [`EXP_MAX`].
 #[inline(always)]
-fn exp_lanes_to_most<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+fn exp_lanes_unchecked_max<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let splat = |value: f32| simd.splat_f32s(value);
-    let least = splat(LEAST);
-    let x = simd.select_f32s(simd.less_than_f32s(x, least), least, x);
+    let min = splat(EXP_MIN);
+    let x = simd.select_f32s(simd.less_than_f32s(x, min), min, x);
     let shifted = simd.mul_add_f32s(x, splat(std::f32::consts::LOG2_E), splat(ROUND));
     let n = simd.sub_f32s(shifted, splat(ROUND));
     let r = simd.mul_add_f32s(n, splat(-LN_2_LOW), simd.mul_add_f32s(n, splat(-LN_2_HIGH), x));
@@ -52,36 +53,36 @@ fn exp_lanes_to_most<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
 }
 
-/// `e^(x - shift)` of each value of a row, none greater than `shift`, in place; returns their sum.
+/// Computes `e^(x - shift)` of each value of a row in place, and returns their sum. No value is greater than `shift`.
 #[inline(always)]
-pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut Row, shift: f32) -> f32 {
+pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut PanelRow, shift: f32) -> f32 {
     let shift = simd.splat_f32s(shift);
     for x in S::as_mut_simd_f32s(row).0 {
-        *x = exp_lanes_to_most(simd, simd.sub_f32s(*x, shift));
+        *x = exp_lanes_unchecked_max(simd, simd.sub_f32s(*x, shift));
     }
     sum(simd, row)
 }
 
-/// The sum of 32 values.
+/// Returns the sum of 32 values.
 #[inline(always)]
-pub(crate) fn sum<S: Simd>(simd: S, row: &Row) -> f32 {
-    let last = halved(simd, row, |a, b| simd.add_f32s(a, b));
-    // Vectors this wide are summed by halves too.
-    if S::F32_LANES >= 8 { simd.reduce_sum_f32s(last) } else { lanes_halved::<S>(last) }
+pub(crate) fn sum<S: Simd>(simd: S, row: &PanelRow) -> f32 {
+    let last = reduce_halves(simd, row, |a, b| simd.add_f32s(a, b));
+    // pulp sums vectors this wide by halves too.
+    if S::F32_LANES >= 8 { simd.reduce_sum_f32s(last) } else { sum_lane_halves::<S>(last) }
 }
 
-/// The greatest of 32 values.
+/// Returns the maximum of 32 values.
 #[inline(always)]
-pub(crate) fn max<S: Simd>(simd: S, row: &Row) -> f32 {
-    let last = halved(simd, row, |a, b| simd.select_f32s(simd.greater_than_f32s(a, b), a, b));
+pub(crate) fn max<S: Simd>(simd: S, row: &PanelRow) -> f32 {
+    let last = reduce_halves(simd, row, |a, b| simd.select_f32s(simd.greater_than_f32s(a, b), a, b));
     simd.reduce_max_f32s(last)
 }
 
-/// Halves put together until one vector is left: a fixed tree.
+/// Joins halves until one vector is left: a fixed tree.
 #[inline(always)]
-fn halved<S: Simd>(simd: S, row: &Row, join: impl Fn(S::f32s, S::f32s) -> S::f32s) -> S::f32s {
+fn reduce_halves<S: Simd>(simd: S, row: &PanelRow, join: impl Fn(S::f32s, S::f32s) -> S::f32s) -> S::f32s {
     let vectors = S::as_simd_f32s(row).0;
-    let mut partial = [simd.splat_f32s(0.0); PANEL];
+    let mut partial = [simd.splat_f32s(0.0); PANEL_WIDTH];
     partial[..vectors.len()].copy_from_slice(vectors);
     let mut half = vectors.len() / 2;
     while half > 0 {
@@ -93,10 +94,10 @@ fn halved<S: Simd>(simd: S, row: &Row, join: impl Fn(S::f32s, S::f32s) -> S::f32
     partial[0]
 }
 
-/// The same tree of sums down to one value.
+/// Continues the tree of sums down to one value.
 #[inline(always)]
-fn lanes_halved<S: Simd>(vector: S::f32s) -> f32 {
-    let mut lanes = [0.0; PANEL];
+fn sum_lane_halves<S: Simd>(vector: S::f32s) -> f32 {
+    let mut lanes = [0.0; PANEL_WIDTH];
     S::as_mut_simd_f32s(&mut lanes).0[0] = vector;
     let mut half = S::F32_LANES / 2;
     while half > 0 {
@@ -108,9 +109,9 @@ fn lanes_halved<S: Simd>(vector: S::f32s) -> f32 {
     lanes[0]
 }
 
-/// `gate = silu(gate) * up`, elementwise; `silu(x) = x / (1 + e^-x)`.
-pub(crate) fn silu_mul(arch: Arch, gate: &mut [Row], up: &[Row]) {
-    struct Task<'a>(&'a mut [Row], &'a [Row]);
+/// Computes `gate = silu(gate) * up` elementwise; `silu(x) = x / (1 + e^-x)`.
+pub(crate) fn silu_mul(arch: Arch, gate: &mut [PanelRow], up: &[PanelRow]) {
+    struct Task<'a>(&'a mut [PanelRow], &'a [PanelRow]);
 
     impl WithSimd for Task<'_> {
         type Output = ();
@@ -129,8 +130,15 @@ pub(crate) fn silu_mul(arch: Arch, gate: &mut [Row], up: &[Row]) {
     gate.par_chunks_mut(256).zip(up.par_chunks(256)).for_each(|(gate, up)| arch.dispatch(Task(gate, up)));
 }
 
-/// RMSNorm (Zhang and Sennrich, 2019): `x / sqrt(mean(x^2) + eps) * weight` for each row; the mean over `columns` values in f64.
-pub(crate) fn rms_norm(arch: Arch, x: &Panels, columns: usize, eps: f64, weight: &[Row], out: &mut Panels) {
+/// Computes RMSNorm (Zhang and Sennrich, 2019): `x / sqrt(mean(x^2) + eps) * weight` for each row; the mean over `columns` values in f64.
+pub(crate) fn rms_norm(
+    arch: Arch,
+    x: &PanelMatrix,
+    columns: usize,
+    eps: f64,
+    weight: &[PanelRow],
+    out: &mut PanelMatrix,
+) {
     let scales: Vec<f32> = (0..x.rows())
         .into_par_iter()
         .with_min_len(16)
@@ -142,9 +150,9 @@ pub(crate) fn rms_norm(arch: Arch, x: &Panels, columns: usize, eps: f64, weight:
         .for_each(|(p, out)| arch.dispatch(Normalise { x: x.panel(p), scales: &scales, weight: &weight[p], out }));
 }
 
-/// RMSNorm of one head's vector, in place; `columns` of it are real.
+/// Computes RMSNorm of one head's vector in place; the values after `columns` are padding.
 #[inline(always)]
-pub(crate) fn head_norm(head: &mut [Row], columns: usize, eps: f64, weight: &[Row]) {
+pub(crate) fn head_norm(head: &mut [PanelRow], columns: usize, eps: f64, weight: &[PanelRow]) {
     let squares: f64 = head.as_flattened().iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let scale = (1.0 / (squares / columns as f64 + eps).sqrt()) as f32;
     for (x, weight) in head.as_flattened_mut().iter_mut().zip(weight.as_flattened()) {
@@ -153,7 +161,7 @@ pub(crate) fn head_norm(head: &mut [Row], columns: usize, eps: f64, weight: &[Ro
 }
 
 /// Adds a bias to every row.
-pub(crate) fn add_bias(x: &mut Panels, bias: &[Row]) {
+pub(crate) fn add_bias(x: &mut PanelMatrix, bias: &[PanelRow]) {
     x.panels_mut().zip(bias).for_each(|(rows, bias)| {
         for (x, bias) in rows.as_flattened_mut().chunks_exact_mut(bias.len()).flat_map(|row| row.iter_mut().zip(bias)) {
             *x += bias;
@@ -162,7 +170,7 @@ pub(crate) fn add_bias(x: &mut Panels, bias: &[Row]) {
 }
 
 struct RmsScale<'a> {
-    x: &'a Panels,
+    x: &'a PanelMatrix,
     row: usize,
     columns: usize,
     eps: f64,
@@ -187,10 +195,10 @@ impl WithSimd for RmsScale<'_> {
 }
 
 struct Normalise<'a> {
-    x: &'a [Row],
+    x: &'a [PanelRow],
     scales: &'a [f32],
-    weight: &'a Row,
-    out: &'a mut [Row],
+    weight: &'a PanelRow,
+    out: &'a mut [PanelRow],
 }
 
 impl WithSimd for Normalise<'_> {
@@ -232,7 +240,7 @@ mod tests {
             #[inline(always)]
             fn with_simd<S: Simd>(self, simd: S) {
                 for seed in 0..200 {
-                    let mut row: Row = std::array::from_fn(|i| ((i * 37 + seed * 101) % 997) as f32 * 0.2 - 100.0);
+                    let mut row: PanelRow = std::array::from_fn(|i| ((i * 37 + seed * 101) % 997) as f32 * 0.2 - 100.0);
                     row[seed % 32] = [f32::NEG_INFINITY, 3.0, -0.0][seed % 3];
                     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                     assert_eq!(max(simd, &row), greatest);
@@ -256,13 +264,13 @@ mod tests {
 
     #[test]
     fn rms_norm_matches_float64_and_ignores_padding() {
-        let mut x = Panels::zeros(3, 2);
+        let mut x = PanelMatrix::zeros(3, 2);
         for m in 0..3 {
             for k in 0..40 {
                 x.row_mut(k / 32, m)[k % 32] = (m * 40 + k) as f32 * 0.01 - 0.3;
             }
         }
-        let mut y = Panels::default();
+        let mut y = PanelMatrix::default();
         rms_norm(Arch::new(), &x, 40, 1e-5, &[[2.0; 32]; 2], &mut y);
         for m in 0..3 {
             let mean: f64 = (0..40).map(|k| f64::from(x.row(k / 32, m)[k % 32]).powi(2)).sum::<f64>() / 40.0;

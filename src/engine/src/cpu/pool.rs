@@ -1,30 +1,30 @@
-//! The threads that compute a pass: all of them are awake from its beginning to its end.
+//! `Pool`: the compute threads, which stay awake during a forward pass.
 //!
-//! A pass is some hundred parallel loops with a step of one thread between two. rayon's threads fall asleep in such a step, and
-//! what wakes them costs a small model's pass a tenth of its time.
+//! A pass is some hundred parallel loops, each followed by a single-threaded step. rayon's threads fall asleep in such a step, and waking
+//! them costs a small model a tenth of its time.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use rayon::Yield;
 
-use super::LoadError;
+use crate::load_error::LoadError;
 
-/// A pool of threads.
+/// A pool of compute threads.
 #[derive(Debug)]
 pub(crate) struct Pool(rayon::ThreadPool);
 
-/// Says when it is dropped that a pass is over: also one that panics.
-struct Over<'a>(&'a AtomicBool);
+/// Marks a pass as over when it is dropped, also if the pass panics.
+struct PassGuard<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for PassGuard<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
 }
 
 impl Pool {
-    /// So many threads, of that name and a number; 0 means one a core.
+    /// Starts `threads` threads, named `name` and a number; 0 means one per core.
     pub(crate) fn new(threads: usize, name: String) -> Result<Self, LoadError> {
         let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
         let pool = builder.thread_name(move |i| format!("{name}-{i}")).build();
@@ -35,14 +35,13 @@ impl Pool {
         self.0.current_num_threads()
     }
 
-    /// Runs `work` on one of the threads, whose parallel loops are shared by all; the others may sleep between two of them.
+    /// Runs `work` on one of the threads and its parallel loops on all of them. The others may sleep between two loops.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.0.install(work)
     }
 
-    /// As [`install`](Self::install), but none of them sleeps until `work` is done. Whoever finds nothing to do lets the machine's
-    /// other threads run.
-    pub(crate) fn pass<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+    /// As [`install`](Self::install), but no thread sleeps until `work` is done. A thread without work yields to the machine's other threads.
+    pub(crate) fn run_pass<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         let (asleep, over) = (&AtomicUsize::new(self.threads() - 1), &AtomicBool::new(false));
         self.0.scope(|scope| {
             let own = rayon::current_thread_index();
@@ -57,8 +56,8 @@ impl Pool {
                     }
                 }
             });
-            let _over = Over(over);
-            // One that came late might begin to wait for work inside of a part of it, and never finish that.
+            let _guard = PassGuard(over);
+            // A thread that starts late might wait for work inside a part of `work`, and never finish that part.
             while asleep.load(Ordering::Acquire) > 0 {
                 thread::yield_now();
             }
@@ -83,7 +82,7 @@ mod tests {
         for threads in [1, 2, 5] {
             let pool = pool(threads);
             for pass in 0..200 {
-                let sums = pool.pass(|| {
+                let sums = pool.run_pass(|| {
                     let one = (0..100u64).into_par_iter().map(|i| (0..i).into_par_iter().sum::<u64>()).sum::<u64>();
                     let two = (0..pass).into_par_iter().sum::<u64>();
                     (one, two)
@@ -97,11 +96,11 @@ mod tests {
     fn a_pass_that_panics_ends_and_the_next_one_runs() {
         let pool = pool(3);
         for _ in 0..20 {
-            let failed = catch_unwind(AssertUnwindSafe(|| pool.pass(|| panic!("a fault"))));
+            let failed = catch_unwind(AssertUnwindSafe(|| pool.run_pass(|| panic!("a fault"))));
             assert!(failed.is_err());
-            let inside = || pool.pass(|| (0..50).into_par_iter().for_each(|i| assert!(i != 20)));
+            let inside = || pool.run_pass(|| (0..50).into_par_iter().for_each(|i| assert!(i != 20)));
             assert!(catch_unwind(AssertUnwindSafe(inside)).is_err());
-            assert_eq!(pool.pass(|| (0..10).into_par_iter().sum::<i32>()), 45);
+            assert_eq!(pool.run_pass(|| (0..10).into_par_iter().sum::<i32>()), 45);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Rotary position embedding (Su et al., 2021) in the half-split form of Llama checkpoints.
 //!
-//! Angles are rounded to f32, as in transformers, with which checkpoints are trained: at position 2000 an angle is then
-//! off by up to 1e-4, and a model that learned with it is matched only by doing the same.
+//! Angles are rounded to f32, as in transformers, with which checkpoints are trained. At position 2000 an angle is then off by up to 1e-4,
+//! and only the same rounding reproduces a model that was trained with it.
 
 use surprisal_model::{LlamaConfig, RopeScaling};
 
-use super::panels::Row;
+use super::panel_matrix::PanelRow;
 use crate::backend::Chunk;
 
-/// How fast each pair of a head's dimensions turns.
+/// The rotation frequency of each pair of a head's dimensions.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
     frequencies: Vec<f32>,
@@ -32,7 +32,7 @@ impl Rope {
         Self { frequencies: scaling.frequencies(theta, head_dim), scale: scaling.attention_factor() }
     }
 
-    /// The angles of a batch's rows, by their positions.
+    /// Returns the angles of a batch's rows, by their positions.
     pub(crate) fn angles(&self, chunks: &[Chunk]) -> Angles {
         let positions = chunks.iter().flat_map(|chunk| chunk.start..chunk.start + chunk.rows.len());
         let turn = |position: usize| {
@@ -47,14 +47,14 @@ impl Rope {
 }
 
 impl Angles {
-    /// Of `rows` rows that are not turned.
-    pub(super) fn still(rows: usize, head_dim: usize) -> Self {
+    /// Returns angles that leave `rows` rows unrotated.
+    pub(super) fn identity(rows: usize, head_dim: usize) -> Self {
         Self { half: head_dim / 2, cos: vec![1.0; rows * head_dim / 2], sin: vec![0.0; rows * head_dim / 2] }
     }
 
-    /// Rotates one head's vector, given and returned in panels: (x_i, x_{i + half}) turns by the row's angle of i.
+    /// Rotates one head's vector, in panels: each pair (x_i, x_{i + half}) by the row's angle of i.
     #[inline(always)]
-    pub(crate) fn rotate(&self, row: usize, head: &mut [Row]) {
+    pub(crate) fn rotate(&self, row: usize, head: &mut [PanelRow]) {
         let at = row * self.half..(row + 1) * self.half;
         let (low, high) = head.as_flattened_mut().split_at_mut(self.half);
         for (((x, y), &cos), &sin) in low.iter_mut().zip(high).zip(&self.cos[at.clone()]).zip(&self.sin[at]) {

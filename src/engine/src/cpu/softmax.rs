@@ -1,63 +1,66 @@
-//! One block's part in attention: scores become weights of an online softmax, weights times values are added up.
+//! The online softmax of attention: a block's scores become weights, and weights times values are added up.
 //!
-//! A row's sums are chains over the tokens that it sees, in their order, whatever rows it shares a register tile with.
+//! A row's sums are chains over the tokens that it sees, in order, whatever rows it shares a register tile with.
 
 use std::ops::Range;
 
 use pulp::Simd;
 
+use super::compute::WriteMode;
+use super::gemm::gemm_rows;
 use super::math;
-use super::matrix::{Write, product_rows};
-use super::panels::{PANEL, Row};
+use super::panel_matrix::{PANEL_WIDTH, PanelRow};
 use crate::backend::BLOCK_TOKENS;
 
 /// Query rows of one task.
-pub(crate) const TILE: usize = 24;
+pub(crate) const TILE_ROWS: usize = 24;
 
-/// Rows at the end of their past that share a register tile. More of them share less of what they see.
-const FEW: usize = 4;
+/// Rows with partly visible blocks that share a register tile. The more rows share a tile, the fewer tokens all of them see.
+const PARTIAL_ROWS: usize = 4;
 
-/// Of each of a tile's rows: what it makes of a block's tokens, and from which to which it sees them.
-pub(crate) type Scores = [Row; TILE];
-pub(crate) type Seen = [(usize, usize); TILE];
+/// Scores of a tile's rows over the tokens of a block.
+pub(crate) type TileScores = [PanelRow; TILE_ROWS];
+
+/// For each row of a tile, which tokens of a block it sees: from, to.
+pub(crate) type VisibleRanges = [(usize, usize); TILE_ROWS];
 
 /// The running maximum and sum of each row's softmax.
 #[derive(Clone)]
-pub(crate) struct Online {
-    max: [f32; TILE],
-    sum: [f32; TILE],
+pub(crate) struct OnlineSoftmax {
+    max: [f32; TILE_ROWS],
+    sum: [f32; TILE_ROWS],
 }
 
-impl Online {
+impl OnlineSoftmax {
     pub(crate) fn new() -> Self {
-        Self { max: [f32::NEG_INFINITY; TILE], sum: [0.0; TILE] }
+        Self { max: [f32::NEG_INFINITY; TILE_ROWS], sum: [0.0; TILE_ROWS] }
     }
 
-    /// Turns the scores of some of the tile's rows into weights relative to the new maximum, and rescales what was summed
-    /// before. Maxima come first: rows' exponentials then wait for nothing, and overlap.
+    /// Turns the scores of some of the tile's rows into weights relative to the new maximum, and rescales earlier sums.
+    /// All maxima come first, so that the rows' exponentials overlap.
     #[inline(always)]
-    pub(crate) fn step<S: Simd>(
+    pub(crate) fn update<S: Simd>(
         &mut self,
         simd: S,
-        scores: &mut Scores,
-        out: &mut [Row],
+        scores: &mut TileScores,
+        out: &mut [PanelRow],
         rows: usize,
-        seen: &Seen,
+        visible: &VisibleRanges,
         range: Range<usize>,
     ) {
         for row in range.clone() {
-            let (scores, (from, to)) = (&mut scores[row], seen[row]);
+            let (scores, (from, to)) = (&mut scores[row], visible[row]);
             if from < to {
                 scores[..from].fill(f32::NEG_INFINITY);
                 scores[to..].fill(f32::NEG_INFINITY);
-                self.raise(row, math::max(simd, scores), out, rows);
+                self.rescale(row, math::max(simd, scores), out, rows);
             }
         }
         for row in range {
-            let (scores, (from, to)) = (&mut scores[row], seen[row]);
+            let (scores, (from, to)) = (&mut scores[row], visible[row]);
             if from < to {
                 let mut sum = math::exp_row(simd, scores, self.max[row]);
-                if to - from < PANEL {
+                if to - from < PANEL_WIDTH {
                     scores[..from].fill(0.0);
                     scores[to..].fill(0.0);
                     sum = math::sum(simd, scores);
@@ -67,9 +70,9 @@ impl Online {
         }
     }
 
-    /// Makes what a row has summed so far relative to a greater maximum.
+    /// Makes a row's sums relative to a greater maximum.
     #[inline(always)]
-    fn raise(&mut self, row: usize, max: f32, out: &mut [Row], rows: usize) {
+    fn rescale(&mut self, row: usize, max: f32, out: &mut [PanelRow], rows: usize) {
         if max > self.max[row] {
             let shrink = if self.sum[row] == 0.0 { 0.0 } else { math::exp(self.max[row] - max) };
             self.sum[row] *= shrink;
@@ -84,7 +87,7 @@ impl Online {
 
     /// Divides by the softmax's denominator.
     #[inline(always)]
-    pub(crate) fn finish(&self, out: &mut [Row], rows: usize) {
+    pub(crate) fn finish(&self, out: &mut [PanelRow], rows: usize) {
         for (i, out) in out.iter_mut().enumerate() {
             let inverse = 1.0 / self.sum[i % rows];
             for out in out.iter_mut() {
@@ -94,38 +97,47 @@ impl Online {
     }
 }
 
-/// Adds weights times values. Rows that see the whole block share a register tile; the others read only what they see.
+/// Adds weights times values. Rows that see the whole block share a register tile; the others read only the tokens they see.
 #[inline(always)]
 pub(crate) fn accumulate<'a, S: Simd>(
     simd: S,
-    weights: &Scores,
-    out: &mut [Row],
+    weights: &TileScores,
+    out: &mut [PanelRow],
     rows: usize,
-    seen: &Seen,
+    visible: &VisibleRanges,
     range: Range<usize>,
-    values: impl Fn(usize) -> &'a [Row],
+    values: impl Fn(usize) -> &'a [PanelRow],
 ) {
-    let whole = |row: &usize| seen[*row].1 - seen[*row].0 == BLOCK_TOKENS;
+    let whole = |row: &usize| visible[*row].1 - visible[*row].0 == BLOCK_TOKENS;
     let first = range.clone().find(whole).unwrap_or(range.end);
     let last = (first..range.end).find(|row| !whole(row)).unwrap_or(range.end);
     for (panel, out) in out.chunks_exact_mut(rows).enumerate() {
         let values = values(panel);
-        product_rows(simd, |_| &weights[first..], values, &mut out[first..last], Write::Add);
+        gemm_rows(simd, |_| &weights[first..], values, &mut out[first..last], WriteMode::Add);
         for rows in [range.start..first, last..range.end] {
-            accumulate_parts(simd, &weights[rows.clone()], &mut out[rows.clone()], &seen[rows], values);
+            accumulate_partial(simd, &weights[rows.clone()], &mut out[rows.clone()], &visible[rows], values);
         }
     }
 }
 
-/// For rows that see a part of the block: a few share a register tile as far as all of them see, and each goes on alone from there.
+/// Adds weights times values of rows that see a part of the block. A few share a register tile for the tokens that all of them see; each
+/// continues alone from there.
 #[inline(always)]
-fn accumulate_parts<S: Simd>(simd: S, weights: &[Row], out: &mut [Row], seen: &[(usize, usize)], values: &[Row]) {
-    for ((weights, seen), out) in weights.chunks(FEW).zip(seen.chunks(FEW)).zip(out.chunks_mut(FEW)) {
-        let from_the_first = seen.iter().all(|&(from, _)| from == 0);
-        let shared = if from_the_first { seen.iter().map(|&(_, to)| to).min().unwrap_or(0) } else { 0 };
-        let mut sums = [[0.0; PANEL]; FEW];
-        product_rows(simd, |_| weights, &values[..shared], &mut sums[..out.len()], Write::Set);
-        for (((weights, &(from, to)), sum), out) in weights.iter().zip(seen).zip(sums).zip(out) {
+fn accumulate_partial<S: Simd>(
+    simd: S,
+    weights: &[PanelRow],
+    out: &mut [PanelRow],
+    visible: &[(usize, usize)],
+    values: &[PanelRow],
+) {
+    for ((weights, visible), out) in
+        weights.chunks(PARTIAL_ROWS).zip(visible.chunks(PARTIAL_ROWS)).zip(out.chunks_mut(PARTIAL_ROWS))
+    {
+        let from_the_first = visible.iter().all(|&(from, _)| from == 0);
+        let shared = if from_the_first { visible.iter().map(|&(_, to)| to).min().unwrap_or(0) } else { 0 };
+        let mut sums = [[0.0; PANEL_WIDTH]; PARTIAL_ROWS];
+        gemm_rows(simd, |_| weights, &values[..shared], &mut sums[..out.len()], WriteMode::Set);
+        for (((weights, &(from, to)), sum), out) in weights.iter().zip(visible).zip(sums).zip(out) {
             if from < to {
                 let alone = from.max(shared)..to;
                 add_row(simd, sum, &weights[alone.clone()], &values[alone], out);
@@ -134,9 +146,9 @@ fn accumulate_parts<S: Simd>(simd: S, weights: &[Row], out: &mut [Row], seen: &[
     }
 }
 
-/// `out += sum + weights * values`, where `sum` is what the chain has so far.
+/// Computes `out += sum + weights * values`, where `sum` is the chain so far.
 #[inline(always)]
-fn add_row<S: Simd>(simd: S, mut sum: Row, weights: &[f32], values: &[Row], out: &mut Row) {
+fn add_row<S: Simd>(simd: S, mut sum: PanelRow, weights: &[f32], values: &[PanelRow], out: &mut PanelRow) {
     let sums = S::as_mut_simd_f32s(&mut sum).0;
     for (&weight, value) in weights.iter().zip(values) {
         let weight = simd.splat_f32s(weight);

@@ -1,127 +1,133 @@
-//! A Llama's forward pass as launches and products in one queue; nothing waits until the answers are read.
+//! A Llama's forward pass as launches and products in one queue. The host does not wait until it reads the scores.
 
-// Launches trust their addresses: each is of a region that holds what its shape says, and indices were checked by the plan.
+// Launches trust their addresses. Each address is of a region that holds what its shape says, and the plan has checked all indices.
 #![allow(unsafe_code)]
 
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace};
 use surprisal_kernels::rows::{Embedding, Fp8Quantize, KvCache, RankSum, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Error, Launch};
 
-use super::accelerator::{Accelerator, Product, Region, Scales};
-use super::graphs::Graphs;
-use super::plan::{Group, Plan, Room};
-use super::shape::Shape;
-use super::weights::{Layer, Linear, Weights, int_bytes, ints};
-use super::workspace::{Cache, Workspace};
+use super::accelerator::Accelerator;
+use super::batch_plan::{AttentionLaunch, BatchPlan, Capacity};
+use super::gemm::{Gemm, GemmScales};
+use super::graph_cache::GraphCache;
+use super::memory::{Region, int_bytes, int_region};
+use super::model_shape::ModelShape;
+use super::weights::{DeviceWeights, Layer, Linear};
+use super::workspace::{PagedCache, Workspace};
 use crate::backend::{BLOCK_TOKENS, BackendError, TokenScore};
 
-pub(super) type Done = Result<(), BackendError>;
+/// The result of queueing work.
+pub(super) type QueueResult = Result<(), BackendError>;
 
-/// Everything a pass reads and writes.
-pub(super) struct Pass<'a, A> {
+/// A forward pass: everything that it reads and writes.
+pub(super) struct ForwardPass<'a, A> {
     pub(super) device: &'a mut A,
-    pub(super) shape: &'a Shape,
-    pub(super) room: &'a Room,
-    pub(super) weights: &'a Weights,
+    pub(super) shape: &'a ModelShape,
+    pub(super) capacity: &'a Capacity,
+    pub(super) weights: &'a DeviceWeights,
     pub(super) work: &'a Workspace,
-    pub(super) cache: &'a Cache,
-    pub(super) plan: &'a Plan,
+    pub(super) cache: &'a PagedCache,
+    pub(super) plan: &'a BatchPlan,
 }
 
-/// Rows `first..first + count` of `of`.
+/// Rows `first..first + count` of a matrix with `total` rows.
 #[derive(Clone, Copy)]
-pub(super) struct Table {
+pub(super) struct RowTable {
     pub(super) rows: Region,
     pub(super) first: usize,
     pub(super) count: usize,
-    pub(super) of: usize,
+    pub(super) total: usize,
 }
 
-impl<A: Accelerator> Pass<'_, A> {
-    /// Runs the plan's tokens, keeps hidden states, and returns what was asked for.
-    pub(super) fn run(&mut self, graphs: &mut Graphs<A::Recording>) -> Result<Vec<TokenScore>, BackendError> {
+impl<A: Accelerator> ForwardPass<'_, A> {
+    /// Runs the batch, keeps hidden states, and returns the scores.
+    pub(super) fn run(&mut self, graphs: &mut GraphCache<A::Recording>) -> Result<Vec<TokenScore>, BackendError> {
         self.device.write(self.work.ints, &int_bytes(&self.plan.ints))?;
         let rows = self.plan.tokens.len();
         if rows > 0 {
-            let &mut Self { ref mut device, shape, room, weights, work, cache, plan } = self;
-            let layers = |device: &mut A| Pass { device, shape, room, weights, work, cache, plan }.layers(rows);
+            let &mut Self { ref mut device, shape, capacity, weights, work, cache, plan } = self;
+            let layers =
+                |device: &mut A| ForwardPass { device, shape, capacity, weights, work, cache, plan }.layers(rows);
             graphs.run(*device, plan, layers)?;
         }
-        // What is kept is kept after what was kept before is read.
+        // Scores read earlier states, so these are overwritten last.
         let tokens = self.score()?;
         let row = self.shape.hidden * 2;
-        for &(from, block) in &self.plan.keep {
-            let from = self.cache.hidden.part((self.room.blocks + from) * row, row)?;
-            self.device.copy(from, self.cache.hidden.part(block * row, row)?)?;
+        for &(from, block) in &self.plan.kept_states {
+            let from = self.cache.hidden.subregion((self.capacity.blocks + from) * row, row)?;
+            self.device.copy(from, self.cache.hidden.subregion(block * row, row)?)?;
         }
-        self.answers(tokens)
+        self.read_scores(tokens)
     }
 
-    /// From the plan's integers to normed hidden states in the hidden store's last rows.
-    fn layers(&mut self, rows: usize) -> Done {
+    /// Queues all layers: from the plan's integers to normed hidden states in the last rows of the cache's hidden states.
+    fn layers(&mut self, rows: usize) -> QueueResult {
         self.embed(rows)?;
         let work = self.work;
         let normed = self.batch_states()?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
-            self.norm(layer.attention_norm, if index == 0 { None } else { Some(work.delta) }, normed, rows)?;
-            self.product(work.qkv, normed, &layer.qkv, rows)?;
+            self.rms_norm(layer.attention_norm, if index == 0 { None } else { Some(work.delta) }, normed, rows)?;
+            self.linear(work.qkv, normed, &layer.qkv, rows)?;
             self.write_kv(layer, index, rows)?;
             self.prefill(index)?;
             self.decode(index)?;
-            self.product(work.delta, work.attended, &layer.output, rows)?;
+            self.linear(work.delta, work.attended, &layer.output, rows)?;
             self.sum_ranks(rows)?;
-            self.norm(layer.mlp_norm, Some(work.delta), normed, rows)?;
-            self.product(work.gate_up, normed, &layer.gate_up, rows)?;
+            self.rms_norm(layer.mlp_norm, Some(work.delta), normed, rows)?;
+            self.linear(work.gate_up, normed, &layer.gate_up, rows)?;
             self.silu_mul(rows)?;
-            self.product(work.delta, work.inner, &layer.down, rows)?;
+            self.linear(work.delta, work.inner, &layer.down, rows)?;
             self.sum_ranks(rows)?;
         }
-        self.norm(self.weights.norm, Some(work.delta), normed, rows)
+        self.rms_norm(self.weights.norm, Some(work.delta), normed, rows)
     }
 
-    /// The part of the hidden store that is of this batch's rows.
+    /// Returns the hidden states of this batch's rows.
     fn batch_states(&self) -> Result<Region, BackendError> {
         let row = self.shape.hidden * 2;
-        let first = self.room.blocks * row;
-        self.cache.hidden.part(first, self.cache.hidden.bytes() - first)
+        let first = self.capacity.blocks * row;
+        self.cache.hidden.subregion(first, self.cache.hidden.bytes() - first)
     }
 
+    /// Returns the address of some of the plan's integers.
     pub(super) fn ints(&self, range: &std::ops::Range<usize>) -> Result<Address, BackendError> {
-        ints(self.work.ints, range.start, range.len())?.holding(range.len() * 4)
+        int_region(self.work.ints, range.start, range.len())?.checked_address(range.len() * 4)
     }
 
-    pub(super) fn launch<T: Copy + Send + 'static>(&mut self, launch: Result<Launch<T>, Error>) -> Done {
-        // SAFETY: the addresses in every launch of this file are of regions that hold what the launch's shape reads and
-        // writes, regions live as long as the device, and ids, slots, tables and positions come from a checked plan.
+    pub(super) fn launch<T: Copy + Send + 'static>(&mut self, launch: Result<Launch<T>, Error>) -> QueueResult {
+        // SAFETY: the addresses of every launch are of regions that hold what the launch's shape reads and writes, regions live as long
+        // as the device, and ids, slots, tables and positions come from a checked plan.
         unsafe { self.device.launch(&launch?) }
     }
 
-    /// Embeddings of the batch's tokens into `residual`. Of those whose rows it does not have, a rank adds zeros.
-    fn embed(&mut self, rows: usize) -> Done {
-        let (work, own) = (self.work, &self.shape.own.vocab);
-        let table = Table { rows: self.weights.embedding, first: own.start, count: own.len(), of: self.shape.vocab };
+    /// Queues the embeddings of the batch's tokens. A rank contributes zeros for tokens whose rows it does not have.
+    fn embed(&mut self, rows: usize) -> QueueResult {
+        let (work, own) = (self.work, &self.shape.ranges.vocab);
+        let table =
+            RowTable { rows: self.weights.embedding, first: own.start, count: own.len(), total: self.shape.vocab };
         let tokens = self.ints(&self.plan.tokens)?;
-        if self.shape.part.size == 1 {
-            return self.gather(work.residual, table, tokens, rows);
+        if self.shape.slice.size == 1 {
+            return self.gather_rows(work.residual, table, tokens, rows);
         }
-        self.gather(work.delta, table, tokens, rows)?;
+        self.gather_rows(work.delta, table, tokens, rows)?;
         self.sum_ranks(rows)?;
         let bytes = rows * self.shape.hidden * 2;
-        self.device.copy(work.delta, work.residual.part(0, bytes)?)
+        self.device.copy(work.delta, work.residual.subregion(0, bytes)?)
     }
 
-    /// Makes of what ranks have in `delta` their sum, each rank a slice of it; a value's bits are its own wherever it lies.
-    fn sum_ranks(&mut self, rows: usize) -> Done {
-        let (ranks, slice) = (self.shape.part.size, self.shape.sum_slice(rows));
+    /// Queues the sum of all ranks' `delta`; each rank sums a slice. A value's bits do not depend on where it lies.
+    fn sum_ranks(&mut self, rows: usize) -> QueueResult {
+        let (ranks, slice) = (self.shape.slice.size, self.shape.rank_sum_bytes(rows));
         if ranks == 1 {
             return Ok(());
         }
-        let all = self.work.delta.part(0, ranks * slice)?;
-        let addends = self.work.addends.part(0, ranks * slice)?;
+        let all = self.work.delta.subregion(0, ranks * slice)?;
+        let addends = self.work.addends.subregion(0, ranks * slice)?;
         self.device.exchange(all, addends)?;
         let args = RankSum {
-            out: all.slice(self.shape.part.rank, ranks)?.holding(slice)?,
-            parts: addends.holding(ranks * slice)?,
+            out: all.slice(self.shape.slice.rank, ranks)?.checked_address(slice)?,
+            parts: addends.checked_address(ranks * slice)?,
             n: (slice / 2) as u32,
             ranks: ranks as u32,
         };
@@ -129,87 +135,92 @@ impl<A: Accelerator> Pass<'_, A> {
         self.device.gather(all)
     }
 
-    /// Rows of a matrix as wide as the residual stream, by their indices.
-    pub(super) fn gather(&mut self, out: Region, table: Table, ids: Address, rows: usize) -> Done {
+    /// Queues a gather of rows as wide as the residual stream, by their indices.
+    pub(super) fn gather_rows(&mut self, out: Region, table: RowTable, ids: Address, rows: usize) -> QueueResult {
         let row = self.shape.hidden * 2;
         let args = Embedding {
-            out: out.holding(rows * row)?,
-            table: table.rows.holding(table.count * row)?,
+            out: out.checked_address(rows * row)?,
+            table: table.rows.checked_address(table.count * row)?,
             ids,
             n: self.shape.hidden as u32,
             first: table.first as u32,
             count: table.count as u32,
-            vocabulary: table.of as u32,
+            vocabulary: table.total as u32,
         };
         self.launch(args.launch(rows as u32))
     }
 
-    /// The residual stream's norm, after `added` was added to it.
-    fn norm(&mut self, weight: Region, added: Option<Region>, out: Region, rows: usize) -> Done {
+    /// Queues the norm of the residual stream, after the addition of `added`.
+    fn rms_norm(&mut self, weight: Region, added: Option<Region>, out: Region, rows: usize) -> QueueResult {
         let bytes = rows * self.shape.hidden * 2;
-        let residual = self.work.residual.holding(bytes)?;
+        let residual = self.work.residual.checked_address(bytes)?;
         let args = RmsNorm {
-            out: out.holding(bytes)?,
-            x: added.map_or(Ok(residual), |added| added.holding(bytes))?,
+            out: out.checked_address(bytes)?,
+            x: added.map_or(Ok(residual), |added| added.checked_address(bytes))?,
             residual: if added.is_some() { residual } else { Address::NULL },
-            weight: weight.holding(self.shape.hidden * 2)?,
+            weight: weight.checked_address(self.shape.hidden * 2)?,
             n: self.shape.hidden as u32,
             epsilon: self.shape.eps,
         };
         self.launch(args.launch(rows as u32))
     }
 
-    fn product(&mut self, out: Region, x: Region, linear: &Linear, rows: usize) -> Done {
+    /// Queues a linear layer; in FP8 it quantises `x` first.
+    fn linear(&mut self, out: Region, x: Region, linear: &Linear, rows: usize) -> QueueResult {
         let &Linear { weights, scales, bias, n, k } = linear;
         let (Some(columns), Some(limit)) = (scales, self.shape.fp8) else {
-            return self.device.multiply(&Product { out, x, weights, bias, rows, n, k, wide: false, scales: None });
+            return self.device.multiply(&Gemm { out, x, weights, bias, rows, n, k, out_f32: false, scales: None });
         };
         let Workspace { quantized, row_scales, .. } = *self.work;
         let args = Fp8Quantize {
-            out: quantized.holding(rows * k)?,
-            scales: row_scales.holding(rows * 4)?,
-            x: x.holding(rows * k * 2)?,
+            out: quantized.checked_address(rows * k)?,
+            scales: row_scales.checked_address(rows * 4)?,
+            x: x.checked_address(rows * k * 2)?,
             n: k as u32,
             limit,
         };
         self.launch(args.launch(rows as u32))?;
-        let scales = Some(Scales { rows: row_scales, columns });
-        self.device.multiply(&Product { out, x: quantized, weights, bias, rows, n, k, wide: false, scales })
+        let scales = Some(GemmScales { rows: row_scales, columns });
+        self.device.multiply(&Gemm { out, x: quantized, weights, bias, rows, n, k, out_f32: false, scales })
     }
 
-    fn write_kv(&mut self, layer: &Layer, index: usize, rows: usize) -> Done {
+    /// Queues the norm and rotation of queries and keys, and writes keys and values to the cache.
+    fn write_kv(&mut self, layer: &Layer, index: usize, rows: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
         let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
-        let norm = |norm: Option<Region>| norm.map_or(Ok(Address::NULL), |norm| norm.holding(shape.head * 2));
+        let norm = |norm: Option<Region>| {
+            norm.map_or(Ok(Address::NULL), |norm| norm.checked_address(shape.padded_head_dim * 2))
+        };
         let args = KvCache {
-            queries: work.queries.holding(rows * shape.queries() * 2)?,
+            queries: work.queries.checked_address(rows * shape.query_columns() * 2)?,
             keys,
             values,
             key_scales,
             value_scales,
-            qkv: work.qkv.holding(rows * shape.qkv() * 2)?,
-            cos_sin: self.weights.cos_sin.holding(shape.max_length * shape.head * 4)?,
+            qkv: work.qkv.checked_address(rows * shape.qkv_columns() * 2)?,
+            cos_sin: self.weights.cos_sin.checked_address(shape.max_length * shape.padded_head_dim * 4)?,
             positions: self.ints(&self.plan.positions)?,
             slots: self.ints(&self.plan.slots)?,
             query_norm: norm(layer.head_norms.map(|norms| norms.0))?,
             key_norm: norm(layer.head_norms.map(|norms| norms.1))?,
             heads: shape.heads as u32,
             kv_heads: shape.kv_heads as u32,
-            epsilon: shape.eps * shape.filled(),
+            epsilon: shape.eps * shape.head_fill_ratio(),
         };
-        self.launch(args.launch(rows as u32, shape.head as u32))
+        self.launch(args.launch(rows as u32, shape.padded_head_dim as u32))
     }
 
-    fn prefill(&mut self, index: usize) -> Done {
+    /// Queues attention of chunks of several tokens.
+    fn prefill(&mut self, index: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
-        let Group { rows, sequences, table, table_width, contexts, starts, tiles, .. } = &self.plan.prefill;
+        let AttentionLaunch { rows, sequences, table, table_width, contexts, starts, tiles, .. } = &self.plan.prefill;
         if *sequences == 0 {
             return Ok(());
         }
         let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
         let args = PagedAttention {
-            out: work.attended.holding(rows.end * shape.queries() * 2)?,
-            q: work.queries.holding(rows.end * shape.queries() * 2)?,
+            out: work.attended.checked_address(rows.end * shape.query_columns() * 2)?,
+            q: work.queries.checked_address(rows.end * shape.query_columns() * 2)?,
             keys,
             values,
             key_scales,
@@ -225,23 +236,25 @@ impl<A: Accelerator> Pass<'_, A> {
             window: shape.window,
             scale: self.scale(),
         };
-        self.launch(args.launch(shape.head as u32, tiles.len() as u32 / 2))
+        self.launch(args.launch(shape.padded_head_dim as u32, tiles.len() as u32 / 2))
     }
 
-    fn decode(&mut self, index: usize) -> Done {
+    /// Queues attention of single tokens.
+    fn decode(&mut self, index: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
-        let Group { rows, sequences, table, table_width, contexts, .. } = &self.plan.decode;
+        let AttentionLaunch { rows, sequences, table, table_width, contexts, .. } = &self.plan.decode;
         if *sequences == 0 {
             return Ok(());
         }
         let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
-        let row = shape.queries() * 2;
-        let here = |region: Region| region.part(rows.start * row, rows.len() * row)?.holding(rows.len() * row);
+        let row = shape.query_columns() * 2;
+        let decode_rows =
+            |region: Region| region.subregion(rows.start * row, rows.len() * row)?.checked_address(rows.len() * row);
         let splits = decode_splits((table_width * BLOCK_TOKENS) as u32);
-        let parts = decode_workspace(shape.head as u32, shape.heads as u32, *sequences as u32, splits);
+        let parts = decode_workspace(shape.padded_head_dim as u32, shape.heads as u32, *sequences as u32, splits);
         let args = PagedDecode {
-            parts: work.parts.holding(parts * 4)?,
-            q: here(work.queries)?,
+            parts: work.decode_parts.checked_address(parts * 4)?,
+            q: decode_rows(work.queries)?,
             keys,
             values,
             key_scales,
@@ -256,20 +269,21 @@ impl<A: Accelerator> Pass<'_, A> {
             splits,
             scale: self.scale(),
         };
-        self.launch(args.launch(shape.head as u32, *sequences as u32))?;
-        self.launch(args.combine(here(work.attended)?, shape.head as u32, *sequences as u32))
+        self.launch(args.launch(shape.padded_head_dim as u32, *sequences as u32))?;
+        self.launch(args.combine(decode_rows(work.attended)?, shape.padded_head_dim as u32, *sequences as u32))
     }
 
-    fn silu_mul(&mut self, rows: usize) -> Done {
+    fn silu_mul(&mut self, rows: usize) -> QueueResult {
         let mlp = self.shape.mlp;
         let args = SiluMul {
-            out: self.work.inner.holding(rows * mlp * 2)?,
-            gate_up: self.work.gate_up.holding(rows * 2 * mlp * 2)?,
+            out: self.work.inner.checked_address(rows * mlp * 2)?,
+            gate_up: self.work.gate_up.checked_address(rows * 2 * mlp * 2)?,
             n: mlp as u32,
         };
         self.launch(args.launch(rows as u32))
     }
 
+    /// Returns the scale of attention scores, `1/sqrt(head dim)`.
     fn scale(&self) -> f32 {
         (1.0 / (self.shape.head_dim as f64).sqrt()) as f32
     }

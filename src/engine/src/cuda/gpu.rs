@@ -1,4 +1,4 @@
-//! A GPU as an accelerator: the driver's memory, copies through pinned buffers, cuBLASLt, and one stream for all of it.
+//! `Gpu`: a GPU as an accelerator, with memory of the driver, copies through pinned buffers, cuBLASLt, and one stream for all work.
 
 // The boundary to the driver: device memory, pinned memory, and launches that trust their addresses.
 #![allow(unsafe_code)]
@@ -13,51 +13,53 @@ use surprisal_kernels::cuda::{Module, context, driver_version, shared_memory};
 use surprisal_kernels::rows::Fp8Scale;
 use surprisal_kernels::{Address, CacheView, Device, Launch, TensorMap};
 
-use super::accelerator::{Accelerator, Product, Region, Scales};
+use super::accelerator::Accelerator;
 use super::collective::Collective;
-use super::nccl::{self, Peers};
-use super::products::Products;
+use super::cublaslt::CublasLt;
+use super::gemm::{Gemm, GemmScales};
+use super::memory::Region;
+use super::nccl::{self, NcclCommunicator};
 use crate::backend::BackendError;
 
-/// Bytes of each of the two buffers that copies to the device go through.
-const STAGE: usize = 16 << 20;
+/// Bytes of each of the two buffers for copies to the device.
+const STAGING_BYTES: usize = 16 << 20;
 
 /// One GPU.
 #[derive(Debug)]
 pub struct Gpu {
-    // Before what it is a view of: it is dropped first.
-    products: Products,
+    // Before the context, so that it is dropped first.
+    cublaslt: CublasLt,
     module: Module,
-    stages: [Stage; 2],
-    /// Which of them is next.
-    turn: usize,
+    staging: [StagingBuffer; 2],
+    /// Index of the next staging buffer.
+    next_staging: usize,
     memory: Vec<Region>,
-    /// When what is read is there.
+    /// Recorded after queued work, to wait for it.
     done: Event,
-    /// Its end of a group, if there are others.
-    peers: Option<Peers>,
+    /// The connection to the other ranks of its group.
+    communicator: Option<NcclCommunicator>,
     context: Arc<CudaContext>,
     numerics: String,
 }
 
-/// Pinned memory, and when the last copy from it is done.
+/// Pinned memory, and the event after the last copy from it.
 #[derive(Debug)]
-struct Stage {
+struct StagingBuffer {
     memory: *mut u8,
     done: CUevent,
 }
 
 // SAFETY: pinned memory and events are of the context, which every method binds to its thread; `&mut` keeps threads apart.
-unsafe impl Send for Stage {}
+unsafe impl Send for StagingBuffer {}
 
-/// A point of the stream.
+/// A point in the stream.
 #[derive(Clone, Copy, Debug)]
 struct Event(CUevent);
 
 // SAFETY: as above.
 unsafe impl Send for Event {}
 
-/// Work in the form of a CUDA graph.
+/// Recorded work: a CUDA graph.
 #[derive(Debug)]
 pub struct Graph {
     exec: CUgraphExec,
@@ -69,7 +71,7 @@ unsafe impl Send for Graph {}
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: it was made once and nobody else has it; the driver keeps what is running until it has run.
+        // SAFETY: this is its only owner; the driver keeps running work until it has run.
         _ = self.context.bind_to_thread().map(|()| unsafe { result::graph::exec_destroy(self.exec) });
     }
 }
@@ -78,11 +80,11 @@ fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
     move |error| BackendError(format!("the GPU failed {what}: {error}"))
 }
 
-impl Stage {
+impl StagingBuffer {
     fn new() -> Result<Self, DriverError> {
         let done = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
         // SAFETY: nothing reads what is there before it was written.
-        match unsafe { result::malloc_host(STAGE, 0) } {
+        match unsafe { result::malloc_host(STAGING_BYTES, 0) } {
             Ok(memory) => Ok(Self { memory: memory.cast(), done }),
             Err(error) => {
                 // SAFETY: it was made above and nobody has it.
@@ -94,43 +96,49 @@ impl Stage {
 }
 
 impl Gpu {
-    /// The GPU of this index, every kernel loaded. Kernels compiled on the way are kept in `cache`, a folder.
+    /// Opens the GPU of this index and loads all kernels. `cache` is a folder for kernels compiled on the way.
     ///
     /// # Errors
     ///
-    /// There is no driver, no such GPU, no cuBLASLt, or a kernel that cannot be had for it.
+    /// The driver, the GPU or cuBLASLt is missing, or a kernel cannot be built for it.
     pub fn open(index: usize, cache: Option<&Path>) -> Result<Self, BackendError> {
         let context = context(index)?;
         let stream = context.new_stream().map_err(failed("to make a stream"))?;
         let module = Module::load(stream, cache)?;
         context.bind_to_thread().map_err(failed("to bind its context"))?;
-        let products = Products::new()?;
-        let stage = || Stage::new().map_err(failed("to pin memory"));
-        let stages = [stage()?, stage()?];
+        let cublaslt = CublasLt::new()?;
+        let buffer = || StagingBuffer::new().map_err(failed("to pin memory"));
+        let staging = [buffer()?, buffer()?];
         let done = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING);
         let done = Event(done.map_err(failed("to make an event"))?);
-        let (driver, library) = (driver_version(index)?, Products::version());
-        // cuBLASLt chooses algorithms by their number, too.
+        let (driver, library) = (driver_version(index)?, CublasLt::version());
+        // cuBLASLt also chooses algorithms by their number.
         let multiprocessors = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
         let multiprocessors = multiprocessors.map_err(failed("to count its multiprocessors"))?;
         let numerics = format!("cuda-{}-{multiprocessors}-{driver}-{library}", module.arch());
-        Ok(Self { products, module, stages, turn: 0, memory: Vec::new(), done, peers: None, context, numerics })
+        let memory = Vec::new();
+        Ok(Self { cublaslt, module, staging, next_staging: 0, memory, done, communicator: None, context, numerics })
     }
 
-    /// So many GPUs from an index on, as ranks of a group.
+    /// Opens `count` GPUs from an index on, as ranks of a group.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open); there are fewer, or no NCCL.
+    /// As [`open`](Self::open); there are fewer GPUs, or NCCL is missing.
     pub fn open_group(first: usize, count: usize, cache: Option<&Path>) -> Result<Vec<Self>, BackendError> {
         let last = first.saturating_add(count.saturating_sub(1));
         context(last).map_err(|error| BackendError(format!("{count} ranks need as many GPUs: {error}")))?;
         let version = nccl::version()?;
         let mut gpus = (first..first + count).map(|index| Self::open(index, cache)).collect::<Result<Vec<_>, _>>()?;
         let contexts: Vec<_> = gpus.iter().map(|gpu| Arc::clone(&gpu.context)).collect();
-        for (gpu, peers) in gpus.iter_mut().zip(Peers::group(&contexts)?) {
-            tracing::info!(gpu = gpu.context.ordinal(), rank = peers.rank(), nccl = version, "a rank is connected");
-            gpu.peers = Some(peers);
+        for (gpu, communicator) in gpus.iter_mut().zip(NcclCommunicator::group(&contexts)?) {
+            tracing::info!(
+                gpu = gpu.context.ordinal(),
+                rank = communicator.rank(),
+                nccl = version,
+                "a rank is connected"
+            );
+            gpu.communicator = Some(communicator);
         }
         Ok(gpus)
     }
@@ -143,17 +151,17 @@ impl Gpu {
         self.module.stream().cu_stream()
     }
 
-    /// Waits for all that is queued.
+    /// Waits for all queued work.
     fn synchronize(&self) -> Result<(), BackendError> {
         // SAFETY: both are live.
         unsafe { result::event::record(self.done.0, self.stream()) }.map_err(failed("in what was queued"))?;
         self.wait(self.done.0)
     }
 
-    /// Waits for an event; among ranks, for no longer than all of them are there.
+    /// Waits for an event; in a group, only while no rank is lost.
     fn wait(&self, event: CUevent) -> Result<(), BackendError> {
-        match &self.peers {
-            Some(peers) => peers.wait(event),
+        match &self.communicator {
+            Some(communicator) => communicator.wait(event),
             // SAFETY: the event is live.
             None => unsafe { result::event::synchronize(event) }.map_err(failed("in what was queued")),
         }
@@ -162,18 +170,18 @@ impl Gpu {
 
 impl Collective for Gpu {
     fn rank(&self) -> usize {
-        self.peers.as_ref().map_or(0, Peers::rank)
+        self.communicator.as_ref().map_or(0, NcclCommunicator::rank)
     }
 
     fn size(&self) -> usize {
-        self.peers.as_ref().map_or(1, Peers::size)
+        self.communicator.as_ref().map_or(1, NcclCommunicator::size)
     }
 
     fn exchange(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
         self.bind()?;
         let stream = self.stream();
-        match &mut self.peers {
-            Some(peers) => peers.exchange(from, to, stream),
+        match &mut self.communicator {
+            Some(communicator) => communicator.exchange(from, to, stream),
             None => self.copy(from, to),
         }
     }
@@ -181,7 +189,7 @@ impl Collective for Gpu {
     fn gather(&mut self, all: Region) -> Result<(), BackendError> {
         self.bind()?;
         let stream = self.stream();
-        self.peers.as_mut().map_or(Ok(()), |peers| peers.gather(all, stream))
+        self.communicator.as_mut().map_or(Ok(()), |communicator| communicator.gather(all, stream))
     }
 }
 
@@ -206,7 +214,7 @@ impl Accelerator for Gpu {
         Ok(bytes.max(0) as usize)
     }
 
-    /// After a fault CUDA answers every call with that fault.
+    /// After a fault, every CUDA call returns that fault.
     fn is_alive(&self) -> bool {
         self.bind().and_then(|()| self.synchronize()).is_ok()
     }
@@ -223,13 +231,13 @@ impl Accelerator for Gpu {
 
     fn write(&mut self, to: Region, bytes: &[u8]) -> Result<(), BackendError> {
         self.bind()?;
-        let (address, stream) = (to.holding(bytes.len())?.get(), self.stream());
-        for (index, part) in bytes.chunks(STAGE).enumerate() {
-            let Stage { memory, done } = self.stages[self.turn];
-            self.turn = 1 - self.turn;
-            let at = address + (index * STAGE) as u64;
+        let (address, stream) = (to.checked_address(bytes.len())?.get(), self.stream());
+        for (index, part) in bytes.chunks(STAGING_BYTES).enumerate() {
+            let StagingBuffer { memory, done } = self.staging[self.next_staging];
+            self.next_staging = 1 - self.next_staging;
+            let at = address + (index * STAGING_BYTES) as u64;
             self.wait(done)?;
-            // SAFETY: the buffer holds STAGE bytes, `part` has no more, and the wait ended the last copy that reads it; the
+            // SAFETY: the buffer holds STAGING_BYTES bytes, `part` has no more, and the wait ended the last copy that reads it; the
             // region holds all bytes, and the buffer stays as it is until `done`.
             let copied = unsafe {
                 std::ptr::copy_nonoverlapping(part.as_ptr(), memory, part.len());
@@ -243,9 +251,9 @@ impl Accelerator for Gpu {
 
     fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError> {
         self.bind()?;
-        let address = from.holding(bytes.len())?.get();
-        if self.peers.is_some() {
-            // The copy below may block until it is done, whoever is lost meanwhile.
+        let address = from.checked_address(bytes.len())?.get();
+        if self.communicator.is_some() {
+            // The copy below may block until it is done, even if a rank is lost meanwhile.
             self.synchronize()?;
         }
         if !bytes.is_empty() {
@@ -258,8 +266,8 @@ impl Accelerator for Gpu {
 
     fn copy(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
         self.bind()?;
-        let (bytes, to) = (to.bytes(), to.holding(to.bytes())?.get());
-        let from = from.holding(bytes)?.get();
+        let (bytes, to) = (to.bytes(), to.checked_address(to.bytes())?.get());
+        let from = from.checked_address(bytes)?.get();
         if bytes == 0 {
             return Ok(());
         }
@@ -267,20 +275,20 @@ impl Accelerator for Gpu {
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }.map_err(failed("to copy"))
     }
 
-    fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
-        product.check()?;
-        if product.rows == 0 {
+    fn multiply(&mut self, gemm: &Gemm) -> Result<(), BackendError> {
+        gemm.check()?;
+        if gemm.rows == 0 {
             return Ok(());
         }
         self.bind()?;
         let stream = self.stream().cast();
-        let Some(Scales { rows, columns }) = self.products.multiply(product, stream)? else { return Ok(()) };
-        let &Product { out, bias, rows: count, n, .. } = product;
+        let Some(GemmScales { rows, columns }) = self.cublaslt.multiply(gemm, stream)? else { return Ok(()) };
+        let &Gemm { out, bias, rows: count, n, .. } = gemm;
         let args = Fp8Scale {
-            x: out.holding(count * n * 2)?,
-            rows: rows.holding(count * 4)?,
-            columns: columns.holding(n * 4)?,
-            bias: bias.map_or(Ok(Address::NULL), |bias| bias.holding(n * 2))?,
+            x: out.checked_address(count * n * 2)?,
+            rows: rows.checked_address(count * 4)?,
+            columns: columns.checked_address(n * 4)?,
+            bias: bias.map_or(Ok(Address::NULL), |bias| bias.checked_address(n * 2))?,
             n: n as u32,
         };
         // SAFETY: the regions hold what the shape says.
@@ -327,20 +335,20 @@ impl Accelerator for Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // What waits for other ranks waits no longer, and what is queued ends first. If the context is lost, its memory is too, and nothing is left to do about it.
+        // Waits for other ranks end here, and queued work ends before its memory is freed. If the context is lost, so is its memory.
         let bound = self.bind();
-        self.peers = None;
+        self.communicator = None;
         if bound.and_then(|()| self.synchronize()).is_err() {
             return;
         }
-        // SAFETY: nothing that is queued uses them any more, and each is freed once.
+        // SAFETY: no queued work uses them anymore, and each is freed once.
         unsafe {
             for region in &self.memory {
-                _ = region.holding(0).map(|address| result::free_sync(address.get()));
+                _ = region.checked_address(0).map(|address| result::free_sync(address.get()));
             }
-            for stage in &self.stages {
-                _ = result::free_host(stage.memory.cast());
-                _ = result::event::destroy(stage.done);
+            for buffer in &self.staging {
+                _ = result::free_host(buffer.memory.cast());
+                _ = result::event::destroy(buffer.done);
             }
             _ = result::event::destroy(self.done.0);
         }

@@ -1,9 +1,8 @@
-//! Ranks on GPUs of one machine: NCCL moves their bytes, and lets go of them when one is lost.
+//! `NcclCommunicator`: the connection between ranks on GPUs of one machine. NCCL moves their bytes.
 //!
-//! The library is found at run time. cudarc looks for its unversioned name alone, which comes with the headers; what is usually
-//! installed is libnccl.so.2. Communicators do not block, and no wait of the host is without an eye on the others: a rank that
-//! fails says so in memory that all ranks' threads share, and each of them then aborts its own communicator, which ends what its
-//! GPU is waiting for.
+//! The library is found at run time. cudarc polls only for its unversioned name, which comes with the headers; usually only libnccl.so.2
+//! is installed. Communicators do not block, and every wait of the host also watches the other ranks: a rank that fails sets a flag that
+//! all ranks' threads share, and each of them then aborts its own communicator, which ends the waits of its GPU.
 
 // The boundary to C: NCCL's functions and handles.
 #![allow(unsafe_code)]
@@ -18,26 +17,26 @@ use cudarc::driver::sys::{CUevent, CUevent_flags, CUresult, CUstream};
 use cudarc::driver::{CudaContext, DriverError, result};
 use libloading::Library;
 
-use super::accelerator::Region;
+use super::memory::Region;
 use crate::backend::BackendError;
-use crate::communicator::RankLost;
+use crate::parallel::communicator::RankLost;
 
-/// As `ncclResult_t` and `ncclDataType_t` of nccl.h count.
+/// Values of `ncclResult_t` and `ncclDataType_t` in nccl.h.
 const SUCCESS: c_int = 0;
 const IN_PROGRESS: c_int = 7;
 const BYTE: c_int = 1;
 
-/// How long a wait spins before it sleeps: what is waited for at almost every exchange comes sooner than a sleep ends.
-const SPIN: Duration = Duration::from_micros(100);
+/// How long a wait spins before it sleeps. Almost every exchange ends sooner than a sleep.
+const SPIN_TIME: Duration = Duration::from_micros(100);
 
-/// How often a wait that sleeps looks at the device and the other ranks.
-const GLANCE: Duration = Duration::from_micros(20);
+/// How often a sleeping wait polls the device and the other ranks.
+const POLL_INTERVAL: Duration = Duration::from_micros(20);
 
-/// Exchanges that may be queued. A queue of the driver that is full would block whoever adds to it, whatever is lost.
-const AHEAD: usize = 16;
+/// Exchanges that may be queued at a time. A full driver queue would block, even if a rank is lost.
+const MAX_QUEUED_EXCHANGES: usize = 16;
 
-/// In [`Peers::lost`]: nobody.
-const NOBODY: usize = usize::MAX;
+/// Value of [`NcclCommunicator::lost`] while no rank is lost.
+const NO_RANK: usize = usize::MAX;
 
 type Comm = *mut c_void;
 
@@ -45,18 +44,18 @@ type Comm = *mut c_void;
 #[repr(C)]
 struct UniqueId([c_char; 128]);
 
-/// `ncclConfig_t` as it was when it came, in 2.14; what later ones have more of is left as it is by default.
+/// `ncclConfig_t` as of 2.14. Later versions set the fields that it lacks to their defaults.
 #[repr(C)]
 struct Config {
     size: usize,
     magic: u32,
     version: u32,
     blocking: c_int,
-    /// Whatever it is called in versions after this one: the least integer is what is not said.
-    unsaid: c_int,
+    /// A field of later versions; the least integer means undefined.
+    undefined: c_int,
 }
 
-/// The functions of NCCL that are used, as nccl.h declares them.
+/// The functions of NCCL, as nccl.h declares them.
 #[derive(Debug)]
 struct Nccl {
     version: unsafe extern "C" fn(*mut c_int) -> c_int,
@@ -70,11 +69,11 @@ struct Nccl {
     send: unsafe extern "C" fn(*const c_void, usize, c_int, c_int, Comm, CUstream) -> c_int,
     receive: unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, Comm, CUstream) -> c_int,
     all_gather: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Comm, CUstream) -> c_int,
-    /// What they are of.
+    /// Keeps the functions loaded.
     _library: Library,
 }
 
-/// The loader's own places first, then those where toolkits and environments keep it.
+/// Returns the paths to try: the loader's first, then those of toolkits and environments.
 fn candidates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let home = |name: &str, folder: &str| variable(name).map(|home| PathBuf::from(home).join(folder));
     let folders = [
@@ -89,7 +88,7 @@ fn candidates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 }
 
 impl Nccl {
-    /// The library, looked for once.
+    /// Returns the library, which is opened once.
     fn find() -> Result<&'static Self, BackendError> {
         static FOUND: OnceLock<Result<Nccl, String>> = OnceLock::new();
         FOUND.get_or_init(Self::open).as_ref().map_err(|reason| BackendError(reason.clone()))
@@ -131,7 +130,7 @@ impl Nccl {
         }
     }
 
-    /// What a call that does not block may answer is no failure.
+    /// Checks a call's status. A call that does not block may be in progress.
     fn check(&self, what: &str, status: c_int) -> Result<(), BackendError> {
         if matches!(status, SUCCESS | IN_PROGRESS) {
             return Ok(());
@@ -142,11 +141,11 @@ impl Nccl {
     }
 }
 
-/// NCCL's version, as in `22809`.
+/// Returns NCCL's version, such as `22809`.
 ///
 /// # Errors
 ///
-/// There is none.
+/// NCCL is missing.
 pub(super) fn version() -> Result<c_int, BackendError> {
     let (nccl, mut version) = (Nccl::find()?, 0);
     // SAFETY: it writes one integer.
@@ -154,38 +153,38 @@ pub(super) fn version() -> Result<c_int, BackendError> {
     Ok(version)
 }
 
-/// One GPU's end of a group.
+/// One GPU's connection to its group.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(super) struct NcclCommunicator {
     nccl: &'static Nccl,
     comm: Comm,
     rank: usize,
     size: usize,
-    /// The first rank that was lost, of all the group's.
+    /// The first rank of the group that was lost.
     lost: Arc<AtomicUsize>,
-    /// When the latest exchanges are done, in turns.
+    /// Events after the latest exchanges, used in turn.
     fences: Vec<CUevent>,
-    turn: usize,
+    next_fence: usize,
 }
 
 // SAFETY: communicators and events are of the process, not of a thread; `&mut` keeps threads apart.
-unsafe impl Send for Peers {}
+unsafe impl Send for NcclCommunicator {}
 
-impl Peers {
-    /// All ranks of a group, one on each of these GPUs.
+impl NcclCommunicator {
+    /// Connects all ranks of a group, one on each of these GPUs.
     ///
     /// # Errors
     ///
-    /// There is no NCCL, or it does not connect them.
+    /// NCCL is missing, or does not connect them.
     pub(super) fn group(contexts: &[Arc<CudaContext>]) -> Result<Vec<Self>, BackendError> {
-        let (nccl, lost) = (Nccl::find()?, Arc::new(AtomicUsize::new(NOBODY)));
+        let (nccl, lost) = (Nccl::find()?, Arc::new(AtomicUsize::new(NO_RANK)));
         let size = contexts.len();
         let mut id = UniqueId([0; 128]);
         // SAFETY: it writes one id.
         nccl.check("to begin a group", unsafe { (nccl.unique_id)(&raw mut id) })?;
         let (size_of_config, magic, version) = (size_of::<Config>(), 0xcafe_beef, 21_400);
-        let mut config = Config { size: size_of_config, magic, version, blocking: 0, unsaid: c_int::MIN };
-        // NCCL may write to them until all are settled, or aborted: they are let go of last.
+        let mut config = Config { size: size_of_config, magic, version, blocking: 0, undefined: c_int::MIN };
+        // NCCL may write to them until all are ready, or aborted, so they are dropped last.
         let comms: Vec<AtomicPtr<c_void>> = (0..size).map(|_| AtomicPtr::default()).collect();
         // SAFETY: the places of the communicators live as long as NCCL writes to them, atomically; the context that a rank is made
         // in is bound before.
@@ -200,21 +199,21 @@ impl Peers {
             });
             made.and(nccl.check("to make a group", (nccl.group_end)()))
         };
-        // What was made is let go of if not all was: NCCL takes a communicator that is none.
+        // Dropped if not all were made; NCCL accepts a null communicator.
         let rank = |(rank, comm): (usize, &AtomicPtr<c_void>)| {
             let (comm, lost) = (comm.load(Ordering::Acquire), Arc::clone(&lost));
-            Self { nccl, comm, rank, size, lost, fences: Vec::new(), turn: 0 }
+            Self { nccl, comm, rank, size, lost, fences: Vec::new(), next_fence: 0 }
         };
         let mut ranks: Vec<Self> = comms.iter().enumerate().map(rank).collect();
         made?;
-        for (peers, context) in ranks.iter_mut().zip(contexts) {
+        for (communicator, context) in ranks.iter_mut().zip(contexts) {
             context.bind_to_thread().map_err(failed("to bind its context"))?;
-            for _ in 0..AHEAD {
+            for _ in 0..MAX_QUEUED_EXCHANGES {
                 let fence = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING);
-                peers.fences.push(fence.map_err(failed("to make an event"))?);
+                communicator.fences.push(fence.map_err(failed("to make an event"))?);
             }
         }
-        ranks.iter().try_for_each(Self::settle)?;
+        ranks.iter().try_for_each(Self::wait_for_nccl)?;
         Ok(ranks)
     }
 
@@ -229,69 +228,69 @@ impl Peers {
     /// As [`Collective::exchange`](super::Collective::exchange), on the stream.
     pub(super) fn exchange(&mut self, from: Region, to: Region, stream: CUstream) -> Result<(), BackendError> {
         let nccl = self.nccl;
-        self.queue(stream, |peers| {
+        self.queue(stream, |communicator| {
             // SAFETY: the slices are of the GPU's memory, which outlives the stream's work.
             nccl.check("to begin an exchange", unsafe { (nccl.group_start)() })?;
-            let told = (0..peers.size).try_for_each(|other| {
-                let (from, to) = (from.slice(other, peers.size)?, to.slice(other, peers.size)?);
+            let queued = (0..communicator.size).try_for_each(|other| {
+                let (from, to) = (from.slice(other, communicator.size)?, to.slice(other, communicator.size)?);
                 let (bytes, peer) = (from.bytes(), other as c_int);
                 let (from, to) = (pointer(from)?, pointer(to)?);
                 // SAFETY: as above; both sides count the same bytes, as all ranks ask for the same.
                 unsafe {
-                    nccl.check("to send", (nccl.send)(from, bytes, BYTE, peer, peers.comm, stream))?;
-                    nccl.check("to receive", (nccl.receive)(to, bytes, BYTE, peer, peers.comm, stream))
+                    nccl.check("to send", (nccl.send)(from, bytes, BYTE, peer, communicator.comm, stream))?;
+                    nccl.check("to receive", (nccl.receive)(to, bytes, BYTE, peer, communicator.comm, stream))
                 }
             });
             // SAFETY: it ends what was begun, also where that failed.
-            told.and(nccl.check("to exchange", unsafe { (nccl.group_end)() }))
+            queued.and(nccl.check("to exchange", unsafe { (nccl.group_end)() }))
         })
     }
 
     /// As [`Collective::gather`](super::Collective::gather), on the stream.
     pub(super) fn gather(&mut self, all: Region, stream: CUstream) -> Result<(), BackendError> {
-        let own = all.slice(self.rank, self.size)?;
-        let (bytes, own, all) = (own.bytes(), pointer(own)?, pointer(all)?);
+        let slice = all.slice(self.rank, self.size)?;
+        let (bytes, slice, all) = (slice.bytes(), pointer(slice)?, pointer(all)?);
         let nccl = self.nccl;
         // SAFETY: the region is of the GPU's memory and holds a slice for each rank, this one's in its place.
-        self.queue(stream, |peers| unsafe {
-            nccl.check("to gather", (nccl.all_gather)(own, all, bytes, BYTE, peers.comm, stream))
+        self.queue(stream, |communicator| unsafe {
+            nccl.check("to gather", (nccl.all_gather)(slice, all, bytes, BYTE, communicator.comm, stream))
         })
     }
 
-    /// Queues something, when what was queued so many times ago is done.
+    /// Queues an exchange, after the [`MAX_QUEUED_EXCHANGES`]th before it is done.
     fn queue(
         &mut self,
         stream: CUstream,
-        ask: impl FnOnce(&Self) -> Result<(), BackendError>,
+        exchange: impl FnOnce(&Self) -> Result<(), BackendError>,
     ) -> Result<(), BackendError> {
-        let fence = self.fences[self.turn];
-        self.turn = (self.turn + 1) % AHEAD;
+        let fence = self.fences[self.next_fence];
+        self.next_fence = (self.next_fence + 1) % MAX_QUEUED_EXCHANGES;
         self.wait(fence)?;
-        ask(self)?;
-        self.settle()?;
+        exchange(self)?;
+        self.wait_for_nccl()?;
         // SAFETY: both are live.
         unsafe { result::event::record(fence, stream) }.map_err(failed("to record an event"))
     }
 
-    /// Waits until an event is there, unless a rank is lost.
+    /// Waits for an event, unless a rank is lost.
     pub(super) fn wait(&self, event: CUevent) -> Result<(), BackendError> {
         // SAFETY: the event is live.
-        until(|| match unsafe { result::event::query(event) } {
+        wait_until(|| match unsafe { result::event::query(event) } {
             Ok(()) => Ok(true),
             Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => self.state().map(|_| false),
             Err(error) => Err(failed("in what was queued")(error)),
         })
     }
 
-    /// Waits until NCCL has queued what it was asked for, unless a rank is lost.
-    fn settle(&self) -> Result<(), BackendError> {
-        until(|| Ok(self.state()? != IN_PROGRESS))
+    /// Waits until NCCL has queued the last call, unless a rank is lost.
+    fn wait_for_nccl(&self) -> Result<(), BackendError> {
+        wait_until(|| Ok(self.state()? != IN_PROGRESS))
     }
 
-    /// What NCCL is about, if all ranks are there.
+    /// Returns NCCL's state, unless a rank is lost.
     fn state(&self) -> Result<c_int, BackendError> {
         match self.lost.load(Ordering::Acquire) {
-            NOBODY => {}
+            NO_RANK => {}
             rank => return Err(RankLost { rank, size: self.size }.into()),
         }
         let mut state = SUCCESS;
@@ -303,9 +302,9 @@ impl Peers {
     }
 }
 
-impl Drop for Peers {
+impl Drop for NcclCommunicator {
     fn drop(&mut self) {
-        _ = self.lost.compare_exchange(NOBODY, self.rank, Ordering::AcqRel, Ordering::Acquire);
+        _ = self.lost.compare_exchange(NO_RANK, self.rank, Ordering::AcqRel, Ordering::Acquire);
         // SAFETY: the communicator and the events are live until here. It waits for the others' aborts: their threads' waits end
         // at the flag that was set above.
         unsafe {
@@ -317,14 +316,14 @@ impl Drop for Peers {
     }
 }
 
-/// Looks until what is waited for is there, or will not come.
-fn until(mut is_there: impl FnMut() -> Result<bool, BackendError>) -> Result<(), BackendError> {
+/// Polls until `is_done` returns true or an error.
+fn wait_until(mut is_done: impl FnMut() -> Result<bool, BackendError>) -> Result<(), BackendError> {
     let start = Instant::now();
-    while !is_there()? {
-        if start.elapsed() < SPIN {
+    while !is_done()? {
+        if start.elapsed() < SPIN_TIME {
             std::hint::spin_loop();
         } else {
-            std::thread::sleep(GLANCE);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
     Ok(())
@@ -335,7 +334,7 @@ fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
 }
 
 fn pointer(region: Region) -> Result<*mut c_void, BackendError> {
-    Ok(region.holding(region.bytes())?.get() as usize as *mut c_void)
+    Ok(region.checked_address(region.bytes())?.get() as usize as *mut c_void)
 }
 
 #[cfg(test)]
@@ -343,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loaders_places_come_before_those_that_variables_name() {
+    fn the_loaders_paths_come_before_those_of_variables() {
         let variable = |name: &str| (name == "NCCL_HOME").then(|| OsString::from("/opt/nccl"));
         let paths: Vec<String> = candidates(variable).iter().map(|path| path.display().to_string()).collect();
         assert_eq!(paths[..3], ["libnccl.so.2", "libnccl.so", "/opt/nccl/lib/libnccl.so.2"]);
@@ -351,20 +350,20 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_with_what_it_waits_for_or_with_an_error() {
-        let (start, mut looks) = (Instant::now(), 0);
-        until(|| Ok(start.elapsed() > 3 * SPIN)).unwrap();
+    fn a_wait_ends_with_success_or_with_an_error() {
+        let (start, mut polls) = (Instant::now(), 0);
+        wait_until(|| Ok(start.elapsed() > 3 * SPIN_TIME)).unwrap();
         let lost = || BackendError("a rank is lost".to_owned());
-        let error = until(|| {
-            looks += 1;
-            if looks < 5 { Ok(false) } else { Err(lost()) }
+        let error = wait_until(|| {
+            polls += 1;
+            if polls < 5 { Ok(false) } else { Err(lost()) }
         });
-        assert_eq!((error, looks), (Err(lost()), 5));
+        assert_eq!((error, polls), (Err(lost()), 5));
     }
 
-    /// Where there is none, the error says what to install; where there is one, every function is found and it has a version.
+    /// Without NCCL the error says what to install; with NCCL every function is found, and it has a version.
     #[test]
-    fn nccl_is_found_or_its_absence_is_clear() {
+    fn nccl_is_found_or_the_error_says_what_to_install() {
         match version() {
             Ok(version) => assert!(version >= 21_400, "{version}"),
             Err(error) => {

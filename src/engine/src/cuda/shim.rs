@@ -1,4 +1,4 @@
-//! The CPU shim as an accelerator: the kernels as they are, fiber by fiber, and products as a reference computes them.
+//! `Shim`: the CPU shim as an accelerator. It runs the kernels fiber by fiber, and reference products.
 
 // Regions are addresses of this process; see each block.
 #![allow(unsafe_code)]
@@ -10,34 +10,36 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use surprisal_kernels::cpu::{Cpu, Order};
 use surprisal_kernels::{CacheView, Device, Launch, TensorMap};
 
-use super::accelerator::{Accelerator, Product, Region, Scales};
+use super::accelerator::Accelerator;
 use super::collective::Collective;
+use super::gemm::{Gemm, GemmScales};
+use super::memory::Region;
 use crate::backend::BackendError;
-use crate::communicator::Communicator;
+use crate::parallel::communicator::Communicator;
 
-/// Parallel sums of a product's chain over k: a fixed order that vector units can follow.
+/// Parallel sums of a product over k: a fixed order that suits vector units.
 const LANES: usize = 16;
 
-/// This process's memory, every kernel through the CPU shim.
+/// An accelerator in this process's memory that runs every kernel on the CPU shim.
 pub struct Shim {
     order: Order,
     memory: Vec<Box<[Line]>>,
     capacity: usize,
-    /// Bytes of shared memory that a block may have.
+    /// Bytes of shared memory per thread block.
     shared_memory: usize,
-    /// Its end of a group, if there are others.
-    ranks: Option<Box<dyn Communicator>>,
+    /// The connection to the other ranks of its group.
+    communicator: Option<Box<dyn Communicator>>,
     recording: Option<Vec<Step>>,
-    /// Whether it records at all.
-    records: bool,
+    /// Whether it can record.
+    can_record: bool,
     replays: Arc<AtomicUsize>,
     lost: Arc<AtomicBool>,
 }
 
-/// Something that was queued, to be queued again.
+/// A recorded operation.
 type Step = Box<dyn Fn(&mut Shim) -> Result<(), BackendError> + Send>;
 
-/// What a shim recorded.
+/// A recording of a shim.
 pub struct Steps(Vec<Step>);
 
 impl Debug for Steps {
@@ -46,6 +48,7 @@ impl Debug for Steps {
     }
 }
 
+/// Memory with the alignment of regions.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(256))]
 struct Line(#[expect(dead_code, reason = "read and written through pointers")] [u8; 256]);
@@ -57,7 +60,7 @@ impl Debug for Shim {
 }
 
 impl Shim {
-    /// A device of so many bytes, whose threads take turns in this order.
+    /// Creates a device with `capacity` bytes of memory, whose threads run in this order.
     #[must_use]
     pub fn new(capacity: usize, order: Order) -> Self {
         Self {
@@ -65,53 +68,53 @@ impl Shim {
             memory: Vec::new(),
             capacity,
             shared_memory: usize::MAX,
-            ranks: None,
+            communicator: None,
             recording: None,
-            records: true,
+            can_record: true,
             replays: Arc::default(),
             lost: Arc::default(),
         }
     }
 
-    /// The same device, a block of which may have so many bytes of shared memory.
+    /// Limits the shared memory of a thread block, in bytes.
     #[must_use]
     pub fn with_shared_memory(self, shared_memory: usize) -> Self {
         Self { shared_memory, ..self }
     }
 
-    /// The same device, which refuses to record anything.
+    /// Makes every recording fail.
     #[must_use]
-    pub fn without_recordings(self) -> Self {
-        Self { records: false, ..self }
+    pub fn without_recording(self) -> Self {
+        Self { can_record: false, ..self }
     }
 
-    /// Once this is true it is lost: it runs no kernel any more, as a GPU after a fault.
+    /// Returns a flag that makes the device lost: it runs no more kernels, like a GPU after a fault.
     #[must_use]
-    pub fn lost(&self) -> Arc<AtomicBool> {
+    pub fn lost_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.lost)
     }
 
-    /// How often something recorded was queued again; it goes on counting.
+    /// Returns the counter of replays.
     #[must_use]
     pub fn replays(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.replays)
     }
 
-    /// The same device as a rank of a group.
+    /// Makes the device a rank of a group.
     #[must_use]
-    pub fn among(self, ranks: Box<dyn Communicator>) -> Self {
-        Self { ranks: Some(ranks), ..self }
+    pub fn with_communicator(self, communicator: Box<dyn Communicator>) -> Self {
+        Self { communicator: Some(communicator), ..self }
     }
 
-    /// Notes what is queued, while that is recorded.
-    fn note(&mut self, step: impl Fn(&mut Self) -> Result<(), BackendError> + Send + 'static) {
+    /// Adds an operation to the current recording, if any.
+    fn record_step(&mut self, step: impl Fn(&mut Self) -> Result<(), BackendError> + Send + 'static) {
         if let Some(steps) = &mut self.recording {
             steps.push(Box::new(step));
         }
     }
 
-    /// What a recording cannot hold.
-    fn unrecorded(&self) -> Result<(), BackendError> {
+    /// Fails while the device records: a recording holds no copies from or to the host.
+    fn check_not_recording(&self) -> Result<(), BackendError> {
         match self.recording {
             Some(_) => Err(BackendError("a recording has no copies from the host or to it".to_owned())),
             None => Ok(()),
@@ -123,13 +126,13 @@ impl Shim {
     }
 }
 
-/// The bytes of a region. Callers keep the two rules of Rust's references: no slice outlives its call, and of those that
-/// are live together none overlaps a mutable one.
+/// Returns a pointer to a region. Callers follow the two rules of references: no slice outlives its call, and no live slice overlaps a
+/// mutable one.
 fn pointer<T>(region: Region, bytes: usize) -> Result<*mut T, BackendError> {
-    Ok(std::ptr::with_exposed_provenance_mut(region.holding(bytes)?.get() as usize))
+    Ok(std::ptr::with_exposed_provenance_mut(region.checked_address(bytes)?.get() as usize))
 }
 
-/// Values of e4m3, by its definition.
+/// Reads values of e4m3, by its definition.
 fn fp8_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
     let value = |byte: u8| {
         let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
@@ -142,18 +145,20 @@ fn fp8_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
     };
     let table: Vec<f32> = (0..=255).map(value).collect();
     let pointer = pointer::<u8>(region, count)?;
-    // SAFETY: as for `values`.
+    // SAFETY: as for `bf16_values`.
     let bytes = unsafe { std::slice::from_raw_parts(pointer, count) };
     Ok(bytes.iter().map(|&byte| table[usize::from(byte)]).collect())
 }
 
-fn floats(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
+/// Reads f32 values.
+fn f32_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
     let pointer = pointer::<f32>(region, count * 4)?;
-    // SAFETY: as for `values`; any bits are an f32.
+    // SAFETY: as for `bf16_values`; any bits are an f32.
     Ok(unsafe { std::slice::from_raw_parts(pointer, count) }.to_vec())
 }
 
-fn values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
+/// Reads bf16 values.
+fn bf16_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
     let pointer = pointer::<u16>(region, count * 2)?;
     // SAFETY: regions lie in memory of the shim that owns them, which is initialised; nothing writes to it meanwhile.
     let bits = unsafe { std::slice::from_raw_parts(pointer, count) };
@@ -170,44 +175,45 @@ fn dot(x: &[f32], w: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// Rounded to nearest, ties to even.
+/// Rounds to bf16, ties to even, and returns its bits.
 fn bf16_bits(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() { 0x7fff } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
 }
 
-/// Through memory that threads share, four bytes as one number: an f64 holds them exactly.
+/// Exchanges through memory that threads share, four bytes as one number: an f64 holds them exactly.
 impl Collective for Shim {
     fn rank(&self) -> usize {
-        self.ranks.as_ref().map_or(0, |ranks| ranks.rank())
+        self.communicator.as_ref().map_or(0, |communicator| communicator.rank())
     }
 
     fn size(&self) -> usize {
-        self.ranks.as_ref().map_or(1, |ranks| ranks.size())
+        self.communicator.as_ref().map_or(1, |communicator| communicator.size())
     }
 
     fn exchange(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
         let (rank, size) = (self.rank(), self.size());
-        let told = self.told(from)?;
+        let gathered = self.gather_bytes(from)?;
         let slice = from.slice(rank, size)?.bytes();
-        told.iter()
+        gathered
+            .iter()
             .enumerate()
             .try_for_each(|(other, bytes)| self.write(to.slice(other, size)?, &bytes[rank * slice..(rank + 1) * slice]))
     }
 
     fn gather(&mut self, all: Region) -> Result<(), BackendError> {
         let (rank, size) = (self.rank(), self.size());
-        let told = self.told(all.slice(rank, size)?)?;
-        told.iter().enumerate().try_for_each(|(other, bytes)| self.write(all.slice(other, size)?, bytes))
+        let gathered = self.gather_bytes(all.slice(rank, size)?)?;
+        gathered.iter().enumerate().try_for_each(|(other, bytes)| self.write(all.slice(other, size)?, bytes))
     }
 }
 
 impl Shim {
-    /// What each rank has in a region.
-    fn told(&mut self, own: Region) -> Result<Vec<Vec<u8>>, BackendError> {
+    /// Returns each rank's bytes of a region.
+    fn gather_bytes(&mut self, own: Region) -> Result<Vec<Vec<u8>>, BackendError> {
         let mut bytes = vec![0; own.bytes()];
         self.read(own, &mut bytes)?;
-        let Some(ranks) = &mut self.ranks else {
+        let Some(communicator) = &mut self.communicator else {
             return Ok(vec![bytes]);
         };
         let word = |bytes: &[u8]| {
@@ -215,13 +221,13 @@ impl Shim {
             word[..bytes.len()].copy_from_slice(bytes);
             f64::from(u32::from_le_bytes(word))
         };
-        let told = ranks.all_gather(bytes.chunks(4).map(word).collect())?;
+        let gathered = communicator.all_gather(bytes.chunks(4).map(word).collect())?;
         let bytes = |words: Vec<f64>| {
             let mut all: Vec<u8> = words.into_iter().flat_map(|word| (word as u32).to_le_bytes()).collect();
             all.truncate(own.bytes());
             all
         };
-        Ok(told.into_iter().map(bytes).collect())
+        Ok(gathered.into_iter().map(bytes).collect())
     }
 }
 
@@ -248,7 +254,7 @@ impl Accelerator for Shim {
         !self.lost.load(Ordering::SeqCst)
     }
 
-    /// All bytes 0xff: a NaN in every type, so that what is read before it is written shows.
+    /// Fills the memory with 0xff, a NaN in every type, so that reads before writes show.
     fn allocate(&mut self, bytes: usize) -> Result<Region, BackendError> {
         let free = self.free_memory()?;
         if bytes > free {
@@ -261,7 +267,7 @@ impl Accelerator for Shim {
     }
 
     fn write(&mut self, to: Region, bytes: &[u8]) -> Result<(), BackendError> {
-        self.unrecorded()?;
+        self.check_not_recording()?;
         let to = pointer::<u8>(to, bytes.len())?;
         // SAFETY: regions lie in this shim's memory, which `bytes` cannot.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
@@ -269,7 +275,7 @@ impl Accelerator for Shim {
     }
 
     fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError> {
-        self.unrecorded()?;
+        self.check_not_recording()?;
         let from = pointer::<u8>(from, bytes.len())?;
         // SAFETY: as for `write`.
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
@@ -277,7 +283,7 @@ impl Accelerator for Shim {
     }
 
     fn copy(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
-        self.note(move |shim| shim.copy(from, to));
+        self.record_step(move |shim| shim.copy(from, to));
         let bytes = to.bytes();
         let (from, to) = (pointer::<u8>(from, bytes)?, pointer::<u8>(to, bytes)?);
         // SAFETY: both lie in this shim's memory.
@@ -285,23 +291,23 @@ impl Accelerator for Shim {
         Ok(())
     }
 
-    fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
-        let &Product { out, x, weights, bias, rows, n, k, wide, scales } = product;
-        product.check()?;
-        let again = *product;
-        self.note(move |shim| shim.multiply(&again));
-        let matrix = if scales.is_some() { fp8_values } else { values };
+    fn multiply(&mut self, gemm: &Gemm) -> Result<(), BackendError> {
+        let &Gemm { out, x, weights, bias, rows, n, k, out_f32, scales } = gemm;
+        gemm.check()?;
+        let again = *gemm;
+        self.record_step(move |shim| shim.multiply(&again));
+        let matrix = if scales.is_some() { fp8_values } else { bf16_values };
         let (x, weights) = (matrix(x, rows * k)?, matrix(weights, n * k)?);
-        let bias = bias.map_or_else(|| Ok(vec![0.0; n]), |bias| values(bias, n))?;
-        let (of_rows, of_columns) = match scales {
-            Some(Scales { rows: of_rows, columns }) => (floats(of_rows, rows)?, floats(columns, n)?),
+        let bias = bias.map_or_else(|| Ok(vec![0.0; n]), |bias| bf16_values(bias, n))?;
+        let (row_scales, column_scales) = match scales {
+            Some(GemmScales { rows: row_scales, columns }) => (f32_values(row_scales, rows)?, f32_values(columns, n)?),
             None => (vec![1.0; rows], vec![1.0; n]),
         };
-        let sums = x.chunks(k).zip(&of_rows).flat_map(|(x, row)| {
-            let columns = weights.chunks(k).zip(&of_columns).zip(&bias);
+        let sums = x.chunks(k).zip(&row_scales).flat_map(|(x, row)| {
+            let columns = weights.chunks(k).zip(&column_scales).zip(&bias);
             columns.map(move |((w, column), bias)| dot(x, w) * (row * column) + bias)
         });
-        if wide {
+        if out_f32 {
             let out = pointer::<f32>(out, rows * n * 4)?;
             // SAFETY: `out` holds so many values, and `x` and `weights` are copies.
             sums.enumerate().for_each(|(i, sum)| unsafe { out.add(i).write(sum) });
@@ -319,7 +325,7 @@ impl Accelerator for Shim {
         }
         let again = *launch;
         // SAFETY: the caller's promise, which is for replays too.
-        self.note(move |shim| unsafe { shim.launch(&again) });
+        self.record_step(move |shim| unsafe { shim.launch(&again) });
         // SAFETY: the caller's promise.
         Ok(unsafe { Cpu { order: self.order }.launch(launch) }?)
     }
@@ -329,7 +335,7 @@ impl Accelerator for Shim {
     }
 
     fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<Steps, BackendError> {
-        if !self.records {
+        if !self.can_record {
             return Err(BackendError("the shim does not record".to_owned()));
         }
         self.recording = Some(Vec::new());

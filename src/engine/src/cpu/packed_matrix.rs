@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::panels::{PANEL, Row, panels_for};
+use super::panel_matrix::{PANEL_WIDTH, PanelRow, panels_for};
 
 /// How many values of k are summed in registers before they are added to the result.
 pub(crate) const DEPTH_BLOCK: usize = 256;
@@ -24,7 +24,7 @@ pub enum WeightType {
 }
 
 impl WeightType {
-    /// What the command line and fingerprints call it.
+    /// Returns its name on the command line and in fingerprints.
     pub fn name(self) -> &'static str {
         match self {
             WeightType::F32 => "f32",
@@ -35,61 +35,62 @@ impl WeightType {
 }
 
 /// Two bf16 values of each of 32 outputs: k in the lower half, k + 1 in the upper.
-pub(crate) type PairRow = [u32; PANEL];
+pub(crate) type PairRow = [u32; PANEL_WIDTH];
 
 /// Two int8 values of each of 32 outputs: k in the lower byte, k + 1 in the upper.
-type BytePairRow = [i16; PANEL];
+type BytePairRow = [i16; PANEL_WIDTH];
 
 /// A weight matrix `[n][k]`, padded with zeros to whole panels of both.
 #[derive(Clone, Debug)]
-pub(crate) struct Weights {
+pub(crate) struct PackedMatrix {
     depth: usize,
     blocks: Vec<Range<usize>>,
-    data: Data,
+    data: Storage,
 }
 
 #[derive(Clone, Debug)]
-enum Data {
-    F32(Vec<Row>),
+enum Storage {
+    F32(Vec<PanelRow>),
     Bf16(Vec<PairRow>),
-    Int8 { values: Vec<BytePairRow>, scales: Vec<Row> },
+    Int8 { values: Vec<BytePairRow>, scales: Vec<PanelRow> },
 }
 
-/// A few successive k of one panel, as they are stored.
+/// Consecutive k of one panel of outputs, as stored.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Slice<'a> {
-    F32(&'a [Row]),
+pub(crate) enum PackedSlice<'a> {
+    F32(&'a [PanelRow]),
     Bf16(&'a [PairRow]),
-    Int8 { values: &'a [BytePairRow], scales: &'a Row },
+    Int8 { values: &'a [BytePairRow], scales: &'a PanelRow },
 }
 
-impl Weights {
-    /// `outputs` x `depth` zeros (each rounded up to whole panels), to be filled by [`Weights::set_rows`].
+impl PackedMatrix {
+    /// Allocates `outputs` x `depth` zeros (each rounded up to whole panels), to be filled by [`pack_rows`](Self::pack_rows).
     pub(crate) fn zeros(kind: WeightType, outputs: usize, depth: usize) -> Self {
-        Self::in_pieces(kind, outputs, [depth])
+        Self::zeros_in_pieces(kind, outputs, [depth])
     }
 
-    /// As [`zeros`](Self::zeros), of a depth in pieces of which each begins a panel, and a block of its own.
-    pub(crate) fn in_pieces(kind: WeightType, outputs: usize, pieces: impl IntoIterator<Item = usize>) -> Self {
+    /// As [`zeros`](Self::zeros), with a depth in pieces that each begin a panel and a depth block.
+    pub(crate) fn zeros_in_pieces(kind: WeightType, outputs: usize, pieces: impl IntoIterator<Item = usize>) -> Self {
         let (mut depth, mut blocks) = (0, Vec::new());
         for piece in pieces {
-            let end = depth + panels_for(piece) * PANEL;
+            let end = depth + panels_for(piece) * PANEL_WIDTH;
             blocks.extend((depth..end).step_by(DEPTH_BLOCK).map(|k| k..end.min(k + DEPTH_BLOCK)));
             depth = end;
         }
         let panels = panels_for(outputs);
         let data = match kind {
-            WeightType::F32 => Data::F32(vec![[0.0; PANEL]; panels * depth]),
-            WeightType::Bf16 => Data::Bf16(vec![[0; PANEL]; panels * depth / 2]),
-            WeightType::Int8 => {
-                Data::Int8 { values: vec![[0; PANEL]; panels * depth / 2], scales: vec![[0.0; PANEL]; panels] }
-            }
+            WeightType::F32 => Storage::F32(vec![[0.0; PANEL_WIDTH]; panels * depth]),
+            WeightType::Bf16 => Storage::Bf16(vec![[0; PANEL_WIDTH]; panels * depth / 2]),
+            WeightType::Int8 => Storage::Int8 {
+                values: vec![[0; PANEL_WIDTH]; panels * depth / 2],
+                scales: vec![[0.0; PANEL_WIDTH]; panels],
+            },
         };
         Self { depth, blocks, data }
     }
 
     /// Packs a row-major `[n][k]` matrix: source row `i` becomes output `output(i)`, source column `j` depth `input(j)`.
-    pub(crate) fn set_rows(
+    pub(crate) fn pack_rows(
         &mut self,
         source: &[f32],
         columns: usize,
@@ -98,21 +99,21 @@ impl Weights {
     ) {
         for (i, row) in source.chunks_exact(columns).enumerate() {
             let n = output(i);
-            let (panel, lane) = (n / PANEL, n % PANEL);
+            let (panel, lane) = (n / PANEL_WIDTH, n % PANEL_WIDTH);
             let first = panel * self.depth;
             match &mut self.data {
-                Data::F32(data) => {
+                Storage::F32(data) => {
                     for (j, &value) in row.iter().enumerate() {
                         data[first + input(j)][lane] = value;
                     }
                 }
-                Data::Bf16(data) => {
+                Storage::Bf16(data) => {
                     for (j, &value) in row.iter().enumerate() {
                         let k = first + input(j);
                         data[k / 2][lane] |= bf16_bits(value) << (16 * (k % 2));
                     }
                 }
-                Data::Int8 { values, scales } => {
+                Storage::Int8 { values, scales } => {
                     let scale = row.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
                     scales[panel][lane] = scale;
                     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
@@ -126,60 +127,60 @@ impl Weights {
         }
     }
 
-    /// Panels of outputs.
-    pub(crate) fn panels(&self) -> usize {
+    /// Returns the number of panels of outputs.
+    pub(crate) fn output_panels(&self) -> usize {
         let rows = match &self.data {
-            Data::F32(data) => data.len(),
-            Data::Bf16(data) => data.len() * 2,
-            Data::Int8 { values, .. } => values.len() * 2,
+            Storage::F32(data) => data.len(),
+            Storage::Bf16(data) => data.len() * 2,
+            Storage::Int8 { values, .. } => values.len() * 2,
         };
         rows.checked_div(self.depth).unwrap_or(0)
     }
 
-    /// Panels of the other side: those of the activations it multiplies.
+    /// Returns the number of panels of the depth, which is that of the activations it multiplies.
     pub(crate) fn depth_panels(&self) -> usize {
-        self.depth / PANEL
+        self.depth / PANEL_WIDTH
     }
 
-    /// The depth in blocks of at most [`DEPTH_BLOCK`].
-    pub(crate) fn blocks(&self) -> &[Range<usize>] {
+    /// Returns the depth in blocks of at most [`DEPTH_BLOCK`].
+    pub(crate) fn depth_blocks(&self) -> &[Range<usize>] {
         &self.blocks
     }
 
-    /// One panel of outputs for some successive k, from an even one to an even one.
-    pub(crate) fn slice(&self, panel: usize, k: Range<usize>) -> Slice<'_> {
+    /// Returns one panel of outputs for consecutive k; both ends of the range are even.
+    pub(crate) fn slice(&self, panel: usize, k: Range<usize>) -> PackedSlice<'_> {
         let (first, end) = (panel * self.depth + k.start, panel * self.depth + k.end);
         match &self.data {
-            Data::F32(data) => Slice::F32(&data[first..end]),
-            Data::Bf16(data) => Slice::Bf16(&data[first / 2..end / 2]),
-            Data::Int8 { values, scales } => {
-                Slice::Int8 { values: &values[first / 2..end / 2], scales: &scales[panel] }
+            Storage::F32(data) => PackedSlice::F32(&data[first..end]),
+            Storage::Bf16(data) => PackedSlice::Bf16(&data[first / 2..end / 2]),
+            Storage::Int8 { values, scales } => {
+                PackedSlice::Int8 { values: &values[first / 2..end / 2], scales: &scales[panel] }
             }
         }
     }
 
-    /// The weights of output `n` for one panel of depth: a part of an embedding's row.
-    pub(crate) fn output_panel(&self, n: usize, panel: usize) -> Row {
-        let slice = self.slice(n / PANEL, panel * PANEL..(panel + 1) * PANEL);
-        std::array::from_fn(|k| slice.value(k, n % PANEL))
+    /// Returns the weights of output `n` for one panel of depth, such as a part of an embedding's row.
+    pub(crate) fn output_panel(&self, n: usize, panel: usize) -> PanelRow {
+        let slice = self.slice(n / PANEL_WIDTH, panel * PANEL_WIDTH..(panel + 1) * PANEL_WIDTH);
+        std::array::from_fn(|k| slice.value(k, n % PANEL_WIDTH))
     }
 }
 
-impl<'a> Slice<'a> {
+impl<'a> PackedSlice<'a> {
     fn value(self, k: usize, lane: usize) -> f32 {
         match self {
-            Slice::F32(rows) => rows[k][lane],
-            Slice::Bf16(pairs) => f32::from_bits(pairs[k / 2][lane] >> (16 * (k % 2)) << 16),
-            Slice::Int8 { values, scales } => bytes(values[k / 2][lane])[k % 2] as f32 * scales[lane],
+            PackedSlice::F32(rows) => rows[k][lane],
+            PackedSlice::Bf16(pairs) => f32::from_bits(pairs[k / 2][lane] >> (16 * (k % 2)) << 16),
+            PackedSlice::Int8 { values, scales } => unpack_bytes(values[k / 2][lane])[k % 2] as f32 * scales[lane],
         }
     }
 
-    /// The values in f32, in `buffer` unless they are stored so.
+    /// Returns the values in f32; unpacks them into `buffer` unless they are stored as f32.
     #[inline(always)]
-    pub(crate) fn rows<S: Simd>(self, simd: S, buffer: &'a mut [Row]) -> &'a [Row] {
+    pub(crate) fn unpack_f32<S: Simd>(self, simd: S, buffer: &'a mut [PanelRow]) -> &'a [PanelRow] {
         match self {
-            Slice::F32(rows) => rows,
-            Slice::Bf16(pairs) => {
+            PackedSlice::F32(rows) => rows,
+            PackedSlice::Bf16(pairs) => {
                 let (half, mask) = (simd.splat_u32s(16), simd.splat_u32s(0xffff_0000));
                 for (rows, pairs) in buffer.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
                     let [low, high] = rows.each_mut().map(|row| S::as_mut_simd_f32s(row).0);
@@ -190,10 +191,10 @@ impl<'a> Slice<'a> {
                 }
                 &buffer[..2 * pairs.len()]
             }
-            Slice::Int8 { values, scales } => {
+            PackedSlice::Int8 { values, scales } => {
                 for (rows, pairs) in buffer.chunks_exact_mut(2).zip(values) {
-                    for lane in 0..PANEL {
-                        let [low, high] = bytes(pairs[lane]);
+                    for lane in 0..PANEL_WIDTH {
+                        let [low, high] = unpack_bytes(pairs[lane]);
                         rows[0][lane] = low as f32 * scales[lane];
                         rows[1][lane] = high as f32 * scales[lane];
                     }
@@ -203,13 +204,13 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// The values in pairs of bf16, in `buffer` unless they are stored so, and what the sums over them are to be multiplied by.
-    /// Exact for bf16 and int8; f32 is rounded.
+    /// Returns the values in bf16 pairs, and the scales by which to multiply sums over them. Unpacks into `buffer` unless they are stored
+    /// as bf16. Exact for bf16 and int8; rounds f32.
     #[inline(always)]
-    pub(crate) fn pairs(self, buffer: &'a mut [PairRow]) -> (&'a [PairRow], Option<&'a Row>) {
+    pub(crate) fn unpack_bf16_pairs(self, buffer: &'a mut [PairRow]) -> (&'a [PairRow], Option<&'a PanelRow>) {
         match self {
-            Slice::Bf16(pairs) => (pairs, None),
-            Slice::F32(rows) => {
+            PackedSlice::Bf16(pairs) => (pairs, None),
+            PackedSlice::F32(rows) => {
                 for (pairs, rows) in buffer.iter_mut().zip(rows.chunks_exact(2)) {
                     for (lane, pair) in pairs.iter_mut().enumerate() {
                         *pair = bf16_bits(rows[0][lane]) | bf16_bits(rows[1][lane]) << 16;
@@ -217,10 +218,10 @@ impl<'a> Slice<'a> {
                 }
                 (&buffer[..rows.len() / 2], None)
             }
-            Slice::Int8 { values, scales } => {
+            PackedSlice::Int8 { values, scales } => {
                 for (pairs, values) in buffer.iter_mut().zip(values) {
                     for (pair, &value) in pairs.iter_mut().zip(values) {
-                        let [low, high] = bytes(value);
+                        let [low, high] = unpack_bytes(value);
                         // Up to 127, the integers are exact in bf16: the lower half of their f32 is zero.
                         *pair = (low as f32).to_bits() >> 16 | (high as f32).to_bits();
                     }
@@ -232,12 +233,12 @@ impl<'a> Slice<'a> {
 }
 
 #[inline(always)]
-fn bytes(pair: i16) -> [i32; 2] {
+fn unpack_bytes(pair: i16) -> [i32; 2] {
     let pair = i32::from(pair);
     [pair << 24 >> 24, pair >> 8]
 }
 
-/// The upper half of the f32 nearest in bf16, ties to even; NaN stays NaN.
+/// Rounds to bf16, ties to even, and returns its bits; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn bf16_bits(value: f32) -> u32 {
     let bits = value.to_bits();
@@ -258,23 +259,23 @@ mod tests {
             prop_assert_eq!(bf16_bits(value), u32::from(bf16::from_f32(value).to_bits()));
         }
 
-        /// Whatever the storage, both ways of reading it give the matrix back, as near as its type allows.
+        /// Both ways of reading return the matrix, as exactly as its type allows.
         #[test]
-        fn every_type_gives_its_values_back(values in proptest::collection::vec(-2.0f32..2.0, 40 * 36)) {
+        fn every_type_returns_its_values(values in proptest::collection::vec(-2.0f32..2.0, 40 * 36)) {
             for (kind, step) in [(WeightType::F32, 0.0), (WeightType::Bf16, 1.0 / 256.0), (WeightType::Int8, 1.01 / 254.0)] {
-                let mut weights = Weights::zeros(kind, 40, 36);
-                weights.set_rows(&values, 36, |n| n, |k| k);
+                let mut weights = PackedMatrix::zeros(kind, 40, 36);
+                weights.pack_rows(&values, 36, |n| n, |k| k);
                 for n in 0..40 {
                     let largest = values[n * 36..][..36].iter().fold(0.0f32, |max, x| max.max(x.abs()));
                     let row: Vec<f32> = (0..2).flat_map(|panel| weights.output_panel(n, panel)).collect();
-                    let mut buffer = [[0; PANEL]; 32];
-                    let (pairs, scales) = weights.slice(n / PANEL, 0..64).pairs(&mut buffer);
+                    let mut buffer = [[0; PANEL_WIDTH]; 32];
+                    let (pairs, scales) = weights.slice(n / PANEL_WIDTH, 0..64).unpack_bf16_pairs(&mut buffer);
                     for (k, &got) in row.iter().enumerate() {
                         let want = if k < 36 { values[n * 36 + k] } else { 0.0 };
                         let error = if kind == WeightType::Int8 { step * largest } else { step * want.abs() };
                         prop_assert!((got - want).abs() <= error, "{:?} {} {}", kind, got, want);
-                        let half = pairs[k / 2][n % PANEL] >> (16 * (k % 2)) << 16;
-                        let paired = f32::from_bits(half) * scales.map_or(1.0, |scales| scales[n % PANEL]);
+                        let half = pairs[k / 2][n % PANEL_WIDTH] >> (16 * (k % 2)) << 16;
+                        let paired = f32::from_bits(half) * scales.map_or(1.0, |scales| scales[n % PANEL_WIDTH]);
                         let rounded = if kind == WeightType::F32 { f32::from_bits(bf16_bits(got) << 16) } else { got };
                         prop_assert_eq!(paired, rounded);
                     }

@@ -1,4 +1,4 @@
-//! Products by cuBLASLt whose bits are each row's own: one algorithm a matrix, chosen once, that never splits a sum.
+//! `CublasLt`: products whose rows have bits of their own. It chooses one algorithm per matrix, once, that never splits a sum.
 
 // The boundary to C: cuBLASLt's handles and attributes.
 #![allow(unsafe_code)]
@@ -11,19 +11,20 @@ use cudarc::cublaslt::sys;
 
 use surprisal_kernels::Address;
 
-use super::accelerator::{Product, ROW_TILE, Region, Scales};
+use super::gemm::{Gemm, GemmScales, ROW_TILE};
+use super::memory::Region;
 use crate::backend::BackendError;
 
-/// Rows that algorithms are chosen for: enough to fill a large GPU.
+/// Rows for which algorithms are chosen: enough to fill a large GPU.
 const TYPICAL_ROWS: usize = 2048;
 
-/// Rows up to which an algorithm is known to take every number of tiles: the same for all budgets, as bits depend on the choice.
-const MOST_ROWS: usize = 16_384;
+/// Rows up to which an algorithm must support every number of tiles; the same for all token budgets, since bits depend on the choice.
+const MAX_ROWS: usize = 16_384;
 
-/// Candidates that are looked at.
+/// Candidate algorithms to consider.
 const CANDIDATES: usize = 32;
 
-/// What every region's parts are aligned to, in bytes.
+/// Alignment in bytes of every matrix.
 static ALIGNMENT: u32 = 16;
 
 /// `CUBLAS_OP_T` of cublas_api.h.
@@ -31,39 +32,39 @@ static TRANSPOSED: i32 = 1;
 
 static BF16: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_16BF;
 
-/// What an algorithm is chosen by: all that a product's bits may depend on beside its values.
+/// Everything on which a product's algorithm, and so its bits, depend beside the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Kind {
+struct GemmKind {
     n: usize,
     k: usize,
-    wide: bool,
+    out_f32: bool,
     bias: bool,
-    values: Values,
+    values: OperandType,
 }
 
-/// What the matrices are of.
+/// The type of the matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Values {
+enum OperandType {
     Bf16,
-    /// e4m3, and cuBLASLt multiplies with a scale of each row and each column: on Hopper, from 12.9 on.
+    /// e4m3; cuBLASLt applies a scale per row and per column: on Hopper, from 12.9 on.
     ScaledFp8,
-    /// e4m3, and that is left to us, as is the bias.
-    BareFp8,
+    /// e4m3; the caller applies the scales and the bias.
+    UnscaledFp8,
 }
 
-impl Values {
-    /// For people to read, where there is no such product.
+impl OperandType {
+    /// Describes the type in errors.
     fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "bf16",
-            Self::ScaledFp8 | Self::BareFp8 => "FP8, which GPUs have from compute capability 8.9 on",
+            Self::ScaledFp8 | Self::UnscaledFp8 => "FP8, which GPUs have from compute capability 8.9 on",
         }
     }
 }
 
-/// Addresses that a product's descriptor has; 0 where there is none. The choice of an algorithm does not depend on them.
+/// Addresses in a product's descriptor; 0 for none. The choice of an algorithm does not depend on them.
 #[derive(Clone, Copy, Debug)]
-struct Attached {
+struct EpiloguePointers {
     bias: u64,
     rows: u64,
     columns: u64,
@@ -71,25 +72,25 @@ struct Attached {
 
 /// A handle of cuBLASLt and the algorithms chosen so far.
 #[derive(Debug)]
-pub(super) struct Products {
+pub(super) struct CublasLt {
     handle: sys::cublasLtHandle_t,
-    /// By what was asked for: what is computed, and how.
-    algorithms: HashMap<Kind, (Kind, sys::cublasLtMatmulAlgo_t)>,
+    /// For each requested product, the product to run and its algorithm.
+    algorithms: HashMap<GemmKind, (GemmKind, sys::cublasLtMatmulAlgo_t)>,
 }
 
 // SAFETY: a handle is of the process, not of a thread, and is used by one thread at a time through `&mut`.
-unsafe impl Send for Products {}
+unsafe impl Send for CublasLt {}
 
 fn failed(what: &str, error: CublasError) -> BackendError {
     BackendError(format!("cuBLASLt: {what}: {error}"))
 }
 
-impl Products {
-    /// In the context that is bound to this thread.
+impl CublasLt {
+    /// Opens the library in the context that is bound to this thread.
     ///
     /// # Errors
     ///
-    /// There is no libcublasLt, or it does not start.
+    /// libcublasLt is missing or does not start.
     pub(super) fn new() -> Result<Self, BackendError> {
         // SAFETY: it looks for a library and runs its initialisers, which libcublasLt's survive.
         if !unsafe { sys::is_culib_present() } {
@@ -100,58 +101,60 @@ impl Products {
         Ok(Self { handle, algorithms: HashMap::new() })
     }
 
-    /// The library's version, which bits depend on.
+    /// Returns the library's version, on which bits depend.
     pub(super) fn version() -> usize {
         // SAFETY: the library is there, since a handle is; it returns a number.
         unsafe { sys::cublasLtGetVersion() }
     }
 
-    /// Queues a product whose regions were checked. The scales that come back are yet to be applied, and the bias after them.
+    /// Queues a product whose regions were checked. The caller applies the returned scales, and the bias after them.
     ///
     /// # Errors
     ///
     /// cuBLASLt has no algorithm for it.
     pub(super) fn multiply(
         &mut self,
-        product: &Product,
+        gemm: &Gemm,
         stream: sys::cudaStream_t,
-    ) -> Result<Option<Scales>, BackendError> {
-        let &Product { out, x, weights, bias, rows, n, k, wide, scales } = product;
-        if wide && bias.is_some() {
+    ) -> Result<Option<GemmScales>, BackendError> {
+        let &Gemm { out, x, weights, bias, rows, n, k, out_f32, scales } = gemm;
+        if out_f32 && bias.is_some() {
             return Err(BackendError("cuBLASLt adds no bf16 bias to f32 sums".to_owned()));
         }
         let rows = rows.next_multiple_of(ROW_TILE);
-        let values = if scales.is_some() { Values::ScaledFp8 } else { Values::Bf16 };
-        let (kind, algorithm) = self.algorithm(Kind { n, k, wide, bias: bias.is_some(), values })?;
-        let address = |region: Option<Region>| region.map_or(Ok(0), |region| region.holding(0).map(Address::get));
-        let attached = Attached {
+        let values = if scales.is_some() { OperandType::ScaledFp8 } else { OperandType::Bf16 };
+        let (kind, algorithm) = self.algorithm(GemmKind { n, k, out_f32, bias: bias.is_some(), values })?;
+        let address =
+            |region: Option<Region>| region.map_or(Ok(0), |region| region.checked_address(0).map(Address::get));
+        let pointers = EpiloguePointers {
             bias: address(bias)?,
             rows: address(scales.map(|scales| scales.rows))?,
             columns: address(scales.map(|scales| scales.columns))?,
         };
         let what = || format!("a product of {rows} rows, n {n}, k {k}");
-        let shapes = Shapes::new(kind, rows, attached).map_err(|error| failed(&what(), error))?;
+        let descriptors = MatmulDescriptors::new(kind, rows, pointers).map_err(|error| failed(&what(), error))?;
         let pointer = |at: Address| at.get() as usize as *mut c_void;
         let size = if scales.is_some() { 1 } else { 2 };
-        let out = pointer(out.holding(rows * n * if wide { 4 } else { 2 })?);
-        let (x, weights) = (pointer(x.holding(rows * k * size)?), pointer(weights.holding(n * k * size)?));
+        let out = pointer(out.checked_address(rows * n * if out_f32 { 4 } else { 2 })?);
+        let (x, weights) =
+            (pointer(x.checked_address(rows * k * size)?), pointer(weights.checked_address(n * k * size)?));
         let (one, zero) = (1f32, 0f32);
         // SAFETY: the handle and the descriptors are live, the scalars are of the descriptor's scale type and read before
-        // this returns, and the regions hold whole matrices of these shapes. `out` is its own, unread, C.
+        // this returns, and the regions hold whole matrices of these descriptors. `out` is its own, unread, C.
         let queued = unsafe {
             result::matmul(
                 self.handle,
-                shapes.product,
+                descriptors.product,
                 (&raw const one).cast(),
                 (&raw const zero).cast(),
                 weights,
-                shapes.weights,
+                descriptors.weights,
                 x,
-                shapes.x,
+                descriptors.x,
                 out,
-                shapes.out,
+                descriptors.out,
                 out,
-                shapes.out,
+                descriptors.out,
                 &raw const algorithm,
                 std::ptr::null_mut(),
                 0,
@@ -159,46 +162,46 @@ impl Products {
             )
         };
         queued.map_err(|error| failed(&what(), error))?;
-        Ok(scales.filter(|_| kind.values == Values::BareFp8))
+        Ok(scales.filter(|_| kind.values == OperandType::UnscaledFp8))
     }
 
-    /// What is computed where a kind is asked for, and the algorithm for it, chosen when it is first asked for.
-    fn algorithm(&mut self, asked: Kind) -> Result<(Kind, sys::cublasLtMatmulAlgo_t), BackendError> {
-        if let Some(&chosen) = self.algorithms.get(&asked) {
+    /// Returns the product to run for a requested one, and its algorithm, which is chosen at the first request.
+    fn algorithm(&mut self, requested: GemmKind) -> Result<(GemmKind, sys::cublasLtMatmulAlgo_t), BackendError> {
+        if let Some(&chosen) = self.algorithms.get(&requested) {
             return Ok(chosen);
         }
-        let chosen = match choose(self.handle, asked) {
+        let chosen = match choose_algorithm(self.handle, requested) {
             // An older library, or another GPU.
-            Err(_) if asked.values == Values::ScaledFp8 => {
-                let bare = Kind { bias: false, values: Values::BareFp8, ..asked };
-                (bare, choose(self.handle, bare)?)
+            Err(_) if requested.values == OperandType::ScaledFp8 => {
+                let unscaled = GemmKind { bias: false, values: OperandType::UnscaledFp8, ..requested };
+                (unscaled, choose_algorithm(self.handle, unscaled)?)
             }
-            algorithm => (asked, algorithm?),
+            algorithm => (requested, algorithm?),
         };
-        self.algorithms.insert(asked, chosen);
+        self.algorithms.insert(requested, chosen);
         Ok(chosen)
     }
 }
 
-impl Drop for Products {
+impl Drop for CublasLt {
     fn drop(&mut self) {
         // SAFETY: the handle is live until here. What remains if it fails goes with the process.
         _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
-/// The best algorithm in cuBLASLt's own order that needs no workspace and sums all of k in one place: then a tile of `out`
-/// is made by the same instructions wherever it lies and however many there are.
-fn choose(handle: sys::cublasLtHandle_t, kind: Kind) -> Result<sys::cublasLtMatmulAlgo_t, BackendError> {
+/// Returns the first algorithm in cuBLASLt's order that needs no workspace and sums all of k in one place. Then the same instructions
+/// compute a tile of `out` wherever it lies and however many there are.
+fn choose_algorithm(handle: sys::cublasLtHandle_t, kind: GemmKind) -> Result<sys::cublasLtMatmulAlgo_t, BackendError> {
     let what = format!("an algorithm for n {}, k {} in {}", kind.n, kind.k, kind.values.name());
-    let anywhere = u64::from(ALIGNMENT);
-    let attached = Attached { bias: anywhere, rows: anywhere, columns: anywhere };
-    let typical = Shapes::new(kind, TYPICAL_ROWS, attached).map_err(|error| failed(&what, error))?;
-    let all = (ROW_TILE..=MOST_ROWS).step_by(ROW_TILE).map(|rows| Shapes::new(kind, rows, attached));
+    let aligned = u64::from(ALIGNMENT);
+    let pointers = EpiloguePointers { bias: aligned, rows: aligned, columns: aligned };
+    let typical = MatmulDescriptors::new(kind, TYPICAL_ROWS, pointers).map_err(|error| failed(&what, error))?;
+    let all = (ROW_TILE..=MAX_ROWS).step_by(ROW_TILE).map(|rows| MatmulDescriptors::new(kind, rows, pointers));
     let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| failed(&what, error))?;
     let found = candidates(handle, &typical).map_err(|error| failed(&what, error))?;
     let fits = |algorithm: &sys::cublasLtMatmulAlgo_t| {
-        is_whole(algorithm) && all.iter().all(|shapes| takes(handle, shapes, algorithm))
+        is_unsplit(algorithm) && all.iter().all(|descriptors| supports(handle, descriptors, algorithm))
     };
     found
         .into_iter()
@@ -206,7 +209,10 @@ fn choose(handle: sys::cublasLtHandle_t, kind: Kind) -> Result<sys::cublasLtMatm
         .ok_or_else(|| failed(&what, CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)))
 }
 
-fn candidates(handle: sys::cublasLtHandle_t, shapes: &Shapes) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, CublasError> {
+fn candidates(
+    handle: sys::cublasLtHandle_t,
+    descriptors: &MatmulDescriptors,
+) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, CublasError> {
     use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
     let preference = result::create_matmul_pref()?;
     let set = |attribute, value: *const c_void, size| {
@@ -214,7 +220,7 @@ fn candidates(handle: sys::cublasLtHandle_t, shapes: &Shapes) -> Result<Vec<sys:
         unsafe { result::set_matmul_pref_attribute(preference, attribute, value, size) }
     };
     let (workspace, schemes) = (0u64, sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32);
-    let asked = set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const workspace).cast(), 8)
+    let attributes = set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const workspace).cast(), 8)
         .and_then(|()| set(Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const schemes).cast(), 4))
         .and_then(|()| {
             let matrices = [
@@ -228,14 +234,14 @@ fn candidates(handle: sys::cublasLtHandle_t, shapes: &Shapes) -> Result<Vec<sys:
     let mut results = Vec::<sys::cublasLtMatmulHeuristicResult_t>::with_capacity(CANDIDATES);
     let mut count = 0;
     // SAFETY: everything is live; the results hold CANDIDATES, of which `count` are written.
-    let found = asked.and_then(|()| unsafe {
+    let found = attributes.and_then(|()| unsafe {
         sys::cublasLtMatmulAlgoGetHeuristic(
             handle,
-            shapes.product,
-            shapes.weights,
-            shapes.x,
-            shapes.out,
-            shapes.out,
+            descriptors.product,
+            descriptors.weights,
+            descriptors.x,
+            descriptors.out,
+            descriptors.out,
             preference,
             CANDIDATES as i32,
             results.as_mut_ptr(),
@@ -253,8 +259,8 @@ fn candidates(handle: sys::cublasLtHandle_t, shapes: &Shapes) -> Result<Vec<sys:
     Ok(results.iter().filter(good).map(|found| found.algo).collect())
 }
 
-/// Whether an algorithm sums all of k in one place.
-fn is_whole(algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
+/// Returns whether an algorithm sums all of k in one place.
+fn is_unsplit(algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
     use sys::cublasLtMatmulAlgoConfigAttributes_t as Attribute;
     let get = |attribute| {
         let (mut value, mut written) = (u32::MAX, 0);
@@ -271,73 +277,77 @@ fn is_whole(algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
     splits.is_some_and(|splits| splits <= 1) && scheme == Some(0)
 }
 
-/// Whether an algorithm takes these shapes, without a workspace.
-fn takes(handle: sys::cublasLtHandle_t, shapes: &Shapes, algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
+/// Returns whether an algorithm supports these matrices without a workspace.
+fn supports(
+    handle: sys::cublasLtHandle_t,
+    descriptors: &MatmulDescriptors,
+    algorithm: &sys::cublasLtMatmulAlgo_t,
+) -> bool {
     let mut result = std::mem::MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit();
     // SAFETY: everything is live; the result is read only if it was written.
     unsafe {
-        let &Shapes { product, weights, x, out } = shapes;
+        let &MatmulDescriptors { product, weights, x, out } = descriptors;
         let result = result.as_mut_ptr();
         let status = sys::cublasLtMatmulAlgoCheck(handle, product, weights, x, out, out, algorithm, result);
         status.result().is_ok() && (*result).workspaceSize == 0
     }
 }
 
-/// Descriptors of a product. cuBLASLt counts columns first: its `out` is `weights^T x`, each of them a matrix transposed.
+/// Descriptors of a product. cuBLASLt is column-major: its `out` is `weights^T x`, each of them transposed.
 #[derive(Debug)]
-struct Shapes {
+struct MatmulDescriptors {
     product: sys::cublasLtMatmulDesc_t,
     weights: sys::cublasLtMatrixLayout_t,
     x: sys::cublasLtMatrixLayout_t,
     out: sys::cublasLtMatrixLayout_t,
 }
 
-impl Shapes {
-    fn new(kind: Kind, rows: usize, attached: Attached) -> Result<Self, CublasError> {
+impl MatmulDescriptors {
+    fn new(kind: GemmKind, rows: usize, pointers: EpiloguePointers) -> Result<Self, CublasError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         const F32: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_32F;
-        let Kind { n, k, wide, values, .. } = kind;
-        let value = if values == Values::Bf16 { BF16 } else { sys::cudaDataType_t::CUDA_R_8F_E4M3 };
+        let GemmKind { n, k, out_f32, values, .. } = kind;
+        let value = if values == OperandType::Bf16 { BF16 } else { sys::cudaDataType_t::CUDA_R_8F_E4M3 };
         let layout = |dtype, columns: usize, rows: usize| {
             result::create_matrix_layout(dtype, columns as u64, rows as u64, columns as i64)
         };
         // Made one by one, so that what was made is let go of if the next fails.
-        let mut shapes = Self {
+        let mut descriptors = Self {
             product: result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, F32)?,
             weights: std::ptr::null_mut(),
             x: std::ptr::null_mut(),
             out: std::ptr::null_mut(),
         };
-        shapes.weights = layout(value, k, n)?;
-        shapes.x = layout(value, k, rows)?;
-        shapes.out = layout(if wide { F32 } else { BF16 }, n, rows)?;
+        descriptors.weights = layout(value, k, n)?;
+        descriptors.x = layout(value, k, rows)?;
+        descriptors.out = layout(if out_f32 { F32 } else { BF16 }, n, rows)?;
         let set = |attribute, value: *const c_void, size| {
             // SAFETY: the descriptor is live, and `value` points to so many bytes.
-            unsafe { result::set_matmul_desc_attribute(shapes.product, attribute, value, size) }
+            unsafe { result::set_matmul_desc_attribute(descriptors.product, attribute, value, size) }
         };
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, (&raw const TRANSPOSED).cast(), 4)?;
         if kind.bias {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
             set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, (&raw const epilogue).cast(), size_of_val(&epilogue))?;
             set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, (&raw const BF16).cast(), size_of_val(&BF16))?;
-            set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, (&raw const attached.bias).cast(), 8)?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, (&raw const pointers.bias).cast(), 8)?;
         }
-        if values == Values::ScaledFp8 {
+        if values == OperandType::ScaledFp8 {
             let mode = sys::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
             // cuBLASLt's A is the weights, its B is x.
             set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE, (&raw const mode).cast(), size_of_val(&mode))?;
             set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE, (&raw const mode).cast(), size_of_val(&mode))?;
-            set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (&raw const attached.columns).cast(), 8)?;
-            set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, (&raw const attached.rows).cast(), 8)?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (&raw const pointers.columns).cast(), 8)?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, (&raw const pointers.rows).cast(), 8)?;
         }
-        Ok(shapes)
+        Ok(descriptors)
     }
 }
 
-impl Drop for Shapes {
+impl Drop for MatmulDescriptors {
     fn drop(&mut self) {
         let layouts = [self.weights, self.x, self.out].into_iter().filter(|layout| !layout.is_null());
-        // SAFETY: each was made by `new` and is let go of once.
+        // SAFETY: `new` made each of them, and each is destroyed once.
         unsafe {
             layouts.for_each(|layout| _ = result::destroy_matrix_layout(layout));
             _ = result::destroy_matmul_desc(self.product);

@@ -1,4 +1,4 @@
-//! `Communicator`: what the ranks of a tensor-parallel group tell each other; and the one between threads of a process.
+//! `Communicator`: sums and exchanges of the ranks of a tensor-parallel group; and its implementation between threads of a process.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -7,14 +7,14 @@ use rayon::prelude::*;
 
 use crate::backend::BackendError;
 
-/// Values that one task adds up.
+/// Values of one task of a sum.
 const TASK_VALUES: usize = 1 << 14;
 
-/// A rank of the group is no more, so nothing can be computed together.
+/// A rank of the group has failed, so the group cannot compute anymore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rank {rank} of {size} is lost: the model is loaded anew")]
 pub struct RankLost {
-    /// Which.
+    /// The rank that failed.
     pub rank: usize,
     /// Ranks of the group.
     pub size: usize,
@@ -26,95 +26,103 @@ impl From<RankLost> for BackendError {
     }
 }
 
-/// One rank's end of a group, all of whose ranks ask for the same things in the same order.
+/// One rank's connection to its group. All ranks call the same methods in the same order.
 ///
-/// Whatever is asked for is the same on every rank, to the bit, and the same run to run.
+/// Every rank gets the same result, to the bit, in every run.
 pub trait Communicator: Debug + Send {
-    /// This rank, from 0.
+    /// Returns this rank, from 0.
     fn rank(&self) -> usize;
-    /// Ranks of the group.
+    /// Returns the number of ranks of the group.
     fn size(&self) -> usize;
-    /// Adds to `values`, the same on every rank, what each rank gives: whole terms as long as `values`, as many as it has, one
-    /// after the other in order of rank.
+    /// Adds the terms of all ranks to `values`, which are the same on every rank. A rank gives any number of terms, each as long as
+    /// `values`; they are added one after the other, in order of rank.
     ///
     /// # Errors
-    /// [`RankLost`], now and ever after, once a rank is gone.
+    /// [`RankLost`], from now on, once a rank has failed.
     fn all_reduce(&mut self, values: &mut [f32], terms: Vec<f32>) -> Result<(), RankLost>;
-    /// What each rank gives, in order of rank; they may be of different lengths.
+    /// Returns the values of all ranks, in order of rank; they may differ in length.
     ///
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce).
     fn all_gather(&mut self, values: Vec<f64>) -> Result<Vec<Vec<f64>>, RankLost>;
 }
 
-/// A rank among threads that share memory. Dropping it is that rank's end.
+/// A rank's communicator; `None` if the model is not divided.
+pub(crate) type RankCommunicator = Option<Box<dyn Communicator>>;
+
+/// A rank among threads that share memory. Dropping it fails the rank.
 #[derive(Debug)]
 pub struct ThreadCommunicator {
     rank: usize,
-    /// How many things were asked for.
-    asked: usize,
+    /// Operations so far.
+    operations: usize,
     shared: Arc<Shared>,
 }
 
-/// What the threads share. Of each thing asked for, the next one uses the other half of the slots, and the one after that begins when
-/// all ranks have come to the next one: so nothing is overwritten that is still being read.
+/// Memory that the threads share.
+///
+/// Each operation uses the other half of the slots than the one before, and begins when all ranks have reached it. So no slot is
+/// overwritten while another rank still reads it.
 #[derive(Debug)]
 struct Shared {
     terms: [Vec<RwLock<Vec<f32>>>; 2],
-    parts: [Vec<RwLock<Vec<f64>>>; 2],
-    meeting: Mutex<Meeting>,
+    gathered: [Vec<RwLock<Vec<f64>>>; 2],
+    barrier: Mutex<Barrier>,
     changed: Condvar,
 }
 
+/// A barrier that fails once a rank is lost.
 #[derive(Debug, Default)]
-struct Meeting {
+struct Barrier {
     arrived: usize,
-    held: u64,
+    /// How often all ranks have arrived.
+    generation: u64,
     lost: Option<usize>,
 }
 
 impl ThreadCommunicator {
-    /// All ranks of a group.
+    /// Creates all ranks of a group.
     pub fn group(size: usize) -> Vec<Self> {
         let shared = Arc::new(Shared {
             terms: std::array::from_fn(|_| (0..size).map(|_| RwLock::default()).collect()),
-            parts: std::array::from_fn(|_| (0..size).map(|_| RwLock::default()).collect()),
-            meeting: Mutex::default(),
+            gathered: std::array::from_fn(|_| (0..size).map(|_| RwLock::default()).collect()),
+            barrier: Mutex::default(),
             changed: Condvar::new(),
         });
-        (0..size).map(|rank| Self { rank, asked: 0, shared: Arc::clone(&shared) }).collect()
+        (0..size).map(|rank| Self { rank, operations: 0, shared: Arc::clone(&shared) }).collect()
     }
 
-    /// Waits until every rank is here.
-    fn meet(&self) -> Result<(), RankLost> {
+    /// Waits until all ranks have arrived.
+    fn wait(&self) -> Result<(), RankLost> {
         let size = self.size();
         let lost = |rank| Err(RankLost { rank, size });
-        let mut meeting = self.meeting();
-        if let Some(rank) = meeting.lost {
+        let mut barrier = self.barrier();
+        if let Some(rank) = barrier.lost {
             return lost(rank);
         }
-        meeting.arrived += 1;
-        if meeting.arrived == size {
-            (meeting.arrived, meeting.held) = (0, meeting.held + 1);
+        barrier.arrived += 1;
+        if barrier.arrived == size {
+            (barrier.arrived, barrier.generation) = (0, barrier.generation + 1);
             self.shared.changed.notify_all();
             return Ok(());
         }
-        let this = meeting.held;
-        let waiting = |meeting: &mut Meeting| meeting.held == this && meeting.lost.is_none();
-        let meeting = self.shared.changed.wait_while(meeting, waiting).unwrap_or_else(PoisonError::into_inner);
-        match meeting.lost {
-            Some(rank) if meeting.held == this => lost(rank),
+        let generation = barrier.generation;
+        let is_waiting = |barrier: &mut Barrier| barrier.generation == generation && barrier.lost.is_none();
+        let barrier = self.shared.changed.wait_while(barrier, is_waiting).unwrap_or_else(PoisonError::into_inner);
+        match barrier.lost {
+            Some(rank) if barrier.generation == generation => lost(rank),
             _ => Ok(()),
         }
     }
 
-    fn meeting(&self) -> MutexGuard<'_, Meeting> {
-        self.shared.meeting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn barrier(&self) -> MutexGuard<'_, Barrier> {
+        self.shared.barrier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn half(&mut self) -> usize {
-        self.asked += 1;
-        self.asked % 2
+    /// Returns the half of the slots that the next operation uses.
+    fn next_half(&mut self) -> usize {
+        self.operations += 1;
+        self.operations % 2
     }
 }
 
@@ -128,16 +136,16 @@ impl Communicator for ThreadCommunicator {
     }
 
     fn all_reduce(&mut self, values: &mut [f32], terms: Vec<f32>) -> Result<(), RankLost> {
-        let half = self.half();
+        let half = self.next_half();
         let slots = &self.shared.terms[half];
         *slots[self.rank].write().unwrap_or_else(PoisonError::into_inner) = terms;
-        self.meet()?;
+        self.wait()?;
         let ranks: Vec<_> = slots.iter().map(|slot| slot.read().unwrap_or_else(PoisonError::into_inner)).collect();
         let length = values.len().max(1);
         values.par_chunks_mut(TASK_VALUES).enumerate().for_each(|(task, values)| {
-            let own = task * TASK_VALUES..task * TASK_VALUES + values.len();
+            let range = task * TASK_VALUES..task * TASK_VALUES + values.len();
             for term in ranks.iter().flat_map(|terms| terms.chunks_exact(length)) {
-                for (sum, value) in values.iter_mut().zip(&term[own.clone()]) {
+                for (sum, value) in values.iter_mut().zip(&term[range.clone()]) {
                     *sum += value;
                 }
             }
@@ -146,18 +154,18 @@ impl Communicator for ThreadCommunicator {
     }
 
     fn all_gather(&mut self, values: Vec<f64>) -> Result<Vec<Vec<f64>>, RankLost> {
-        let half = self.half();
-        let slots = &self.shared.parts[half];
+        let half = self.next_half();
+        let slots = &self.shared.gathered[half];
         *slots[self.rank].write().unwrap_or_else(PoisonError::into_inner) = values;
-        self.meet()?;
+        self.wait()?;
         Ok(slots.iter().map(|slot| slot.read().unwrap_or_else(PoisonError::into_inner).clone()).collect())
     }
 }
 
 impl Drop for ThreadCommunicator {
     fn drop(&mut self) {
-        let mut meeting = self.meeting();
-        meeting.lost = meeting.lost.or(Some(self.rank));
+        let mut barrier = self.barrier();
+        barrier.lost = barrier.lost.or(Some(self.rank));
         self.shared.changed.notify_all();
     }
 }
@@ -168,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a rank's work on a thread each.
+    /// Runs `work` for each rank on a thread of its own.
     fn on_each<T: Send>(size: usize, work: impl Fn(ThreadCommunicator) -> T + Sync) -> Vec<T> {
         thread::scope(|scope| {
             let ranks = ThreadCommunicator::group(size).into_iter();
@@ -177,7 +185,7 @@ mod tests {
         })
     }
 
-    /// The sum in order of values whose sum in another order has other bits, many times over; some ranks have nothing to add.
+    /// Values whose sum has other bits in any other order, many times over; some ranks have nothing to add.
     #[test]
     fn terms_are_added_in_order_of_rank() {
         for size in [1, 2, 3, 8] {
@@ -212,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_rank_is_named_to_whoever_waits_or_comes_later() {
+    fn ranks_that_wait_or_come_later_learn_which_rank_was_lost() {
         let outcomes = on_each(4, |mut rank| {
             let mut values = [0.0; 5];
             rank.all_reduce(&mut values, vec![1.0; 5]).unwrap();
@@ -228,7 +236,7 @@ mod tests {
                 assert_eq!(rank, 2);
                 continue;
             };
-            // Those that end after the lost one are lost too, but the first is the one that is named.
+            // Ranks that end later are lost too, but the error names the first one.
             let lost = RankLost { rank: 2, size: 4 };
             assert_eq!((first, second), (Err(lost), Err(lost)));
         }

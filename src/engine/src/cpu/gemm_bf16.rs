@@ -1,46 +1,46 @@
-//! Products of bf16 pairs, by the instruction that multiplies two pairs and adds both products to an f32 (AVX512-BF16).
+//! Products of bf16 pairs by AVX512-BF16, whose instruction multiplies two pairs and adds both products to an f32.
 //!
-//! Each element is a chain of such instructions over the pairs of k within a block, whatever the tile: its bits depend on its
-//! row alone. The instruction's own rounding is the machine's.
+//! Each element is a chain of such instructions over the pairs of k within a depth block, whatever the tile: its bits depend on its
+//! row alone. The rounding within an instruction is the machine's.
 
 use std::array;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::matrix::Write;
-use super::panels::{PANEL, Panels, Row};
-use super::weights::{PairRow, bf16_bits};
+use super::compute::WriteMode;
+use super::packed_matrix::{PairRow, bf16_bits};
+use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
 
-/// A row of a panel as pairs: k in the lower half, k + 1 in the upper.
-type Pairs = [u32; PANEL / 2];
+/// A row of a panel as bf16 pairs: k in the lower half, k + 1 in the upper.
+type Bf16PairRow = [u32; PANEL_WIDTH / 2];
 
-/// Activations in bf16, in panels.
+/// Activations as panels of bf16 pairs.
 #[derive(Clone, Debug)]
-pub(crate) struct PairPanels {
+pub(super) struct Bf16PairMatrix {
     rows: usize,
-    data: Vec<Pairs>,
+    data: Vec<Bf16PairRow>,
 }
 
-impl PairPanels {
-    pub(crate) fn new(arch: Arch, a: &Panels) -> Self {
-        let mut data = vec![[0; PANEL / 2]; a.all().len()];
+impl Bf16PairMatrix {
+    pub(super) fn new(arch: Arch, a: &PanelMatrix) -> Self {
+        let mut data = vec![[0; PANEL_WIDTH / 2]; a.all().len()];
         let chunks = data.par_chunks_mut(256).zip(a.all().par_chunks(256));
-        chunks.for_each(|(pairs, rows)| arch.dispatch(Pair { rows, pairs }));
+        chunks.for_each(|(pairs, rows)| arch.dispatch(PackPairs { rows, pairs }));
         Self { rows: a.rows(), data }
     }
 
-    fn panel(&self, panel: usize) -> &[Pairs] {
+    fn panel(&self, panel: usize) -> &[Bf16PairRow] {
         &self.data[panel * self.rows..][..self.rows]
     }
 }
 
-struct Pair<'a> {
-    rows: &'a [Row],
-    pairs: &'a mut [Pairs],
+struct PackPairs<'a> {
+    rows: &'a [PanelRow],
+    pairs: &'a mut [Bf16PairRow],
 }
 
-impl WithSimd for Pair<'_> {
+impl WithSimd for PackPairs<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -51,9 +51,9 @@ impl WithSimd for Pair<'_> {
     }
 }
 
-/// The same values in f32, each rounded to bf16: what products read where the instruction is missing.
-pub(crate) fn rounded(arch: Arch, a: &Panels) -> Panels {
-    struct Round<'a>(&'a mut [Row]);
+/// Returns the values in f32, each rounded to bf16: what products read where the machine lacks the instruction.
+pub(super) fn round_to_bf16(arch: Arch, a: &PanelMatrix) -> PanelMatrix {
+    struct Round<'a>(&'a mut [PanelRow]);
 
     impl WithSimd for Round<'_> {
         type Output = ();
@@ -71,35 +71,35 @@ pub(crate) fn rounded(arch: Arch, a: &Panels) -> Panels {
     out
 }
 
-/// Whether this machine has the instruction.
-pub(crate) fn is_available() -> bool {
+/// Returns whether this machine has the instruction.
+pub(super) fn is_available() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
 
-/// `out[m] (+)= scales * sum over k of a[first + m] * w`, where `w` begins at panel `panel` of the activations.
+/// Computes `out[m] (+)= scales * sum over k of a[first + m] * w`, where `w` begins at panel `panel` of the activations.
 ///
 /// # Panics
 ///
-/// Where the instruction is not available.
+/// If the machine lacks the instruction.
 #[inline]
-pub(crate) fn product_rows(
-    a: &PairPanels,
+pub(super) fn gemm_rows(
+    a: &Bf16PairMatrix,
     panel: usize,
     first: usize,
     w: &[PairRow],
-    scales: Option<&Row>,
-    out: &mut [Row],
-    write: Write,
+    scales: Option<&PanelRow>,
+    out: &mut [PanelRow],
+    write: WriteMode,
 ) {
     assert!(is_available());
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the features were just found to be there.
+    // SAFETY: the assertion above found the features.
     #[allow(unsafe_code)]
     unsafe {
-        x86::product_rows(a, panel, first, w, scales, out, write);
+        x86::gemm_rows(a, panel, first, w, scales, out, write);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (a, panel, first, w, scales, out, write);
@@ -114,20 +114,20 @@ mod x86 {
         _mm512_mul_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
-    use super::{PANEL, PairPanels, PairRow, Pairs, Row, Write};
+    use super::{Bf16PairMatrix, Bf16PairRow, PANEL_WIDTH, PairRow, PanelRow, WriteMode};
 
-    /// Lanes of a vector.
+    /// f32 lanes of a vector.
     const LANES: usize = 16;
 
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) fn product_rows(
-        a: &PairPanels,
+    pub(super) fn gemm_rows(
+        a: &Bf16PairMatrix,
         panel: usize,
         first: usize,
         w: &[PairRow],
-        scales: Option<&Row>,
-        out: &mut [Row],
-        write: Write,
+        scales: Option<&PanelRow>,
+        out: &mut [PanelRow],
+        write: WriteMode,
     ) {
         let a = |p: usize, row: usize| &a.panel(panel + p)[first + row..];
         let mut row = 0;
@@ -145,20 +145,20 @@ mod x86 {
         }
     }
 
-    /// `MR` rows of two vectors, summed in registers.
+    /// Computes `MR` rows of two vectors, summed in registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn tile<'a, const MR: usize>(
-        a: impl Fn(usize) -> &'a [Pairs],
+        a: impl Fn(usize) -> &'a [Bf16PairRow],
         w: &[PairRow],
-        scales: Option<&Row>,
-        out: &mut [Row],
-        write: Write,
+        scales: Option<&PanelRow>,
+        out: &mut [PanelRow],
+        write: WriteMode,
     ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; MR];
-        for (p, w) in w.chunks(PANEL / 2).enumerate() {
+        for (p, w) in w.chunks(PANEL_WIDTH / 2).enumerate() {
             let rows = &a(p)[..MR];
-            for (k, w) in w.iter().enumerate().take(PANEL / 2) {
+            for (k, w) in w.iter().enumerate().take(PANEL_WIDTH / 2) {
                 let w = [pairs(&w[..LANES]), pairs(&w[LANES..])];
                 for r in 0..MR {
                     let value = as_pairs(_mm512_set1_epi32(rows[r][k].cast_signed()));
@@ -172,10 +172,10 @@ mod x86 {
                 let out = &mut out[half * LANES..][..LANES];
                 let scale = scales.map(|scales| load(&scales[half * LANES..]));
                 let value = match (write, scale) {
-                    (Write::Set, None) => sum,
-                    (Write::Set, Some(scale)) => _mm512_mul_ps(sum, scale),
-                    (Write::Add, None) => _mm512_add_ps(load(out), sum),
-                    (Write::Add, Some(scale)) => _mm512_fmadd_ps(sum, scale, load(out)),
+                    (WriteMode::Set, None) => sum,
+                    (WriteMode::Set, Some(scale)) => _mm512_mul_ps(sum, scale),
+                    (WriteMode::Add, None) => _mm512_add_ps(load(out), sum),
+                    (WriteMode::Add, Some(scale)) => _mm512_fmadd_ps(sum, scale, load(out)),
                 };
                 // SAFETY: the slice has 16 values.
                 unsafe { _mm512_storeu_ps(out.as_mut_ptr(), value) };

@@ -1,38 +1,38 @@
-//! Activations in panels of 32 columns, so that tasks write disjoint contiguous parts.
+//! `PanelMatrix`: activations in panels of 32 columns, so that tasks write disjoint contiguous memory.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 /// Columns of a panel.
-pub(crate) const PANEL: usize = 32;
+pub(crate) const PANEL_WIDTH: usize = 32;
 
 /// One row of a panel.
-pub(crate) type Row = [f32; PANEL];
+pub(crate) type PanelRow = [f32; PANEL_WIDTH];
 
-/// Panels that hold `columns` columns.
+/// Returns how many panels hold `columns` columns.
 pub(crate) fn panels_for(columns: usize) -> usize {
-    columns.div_ceil(PANEL)
+    columns.div_ceil(PANEL_WIDTH)
 }
 
-/// `rows` x (panels * 32) values, panel by panel.
+/// A matrix of `rows` x (panels * 32) values, panel by panel.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Panels {
+pub(crate) struct PanelMatrix {
     rows: usize,
     panels: usize,
-    /// At least these.
-    data: Vec<Row>,
+    /// May be longer than needed, after [`reshape`](PanelMatrix::reshape).
+    data: Vec<PanelRow>,
 }
 
-impl Panels {
+impl PanelMatrix {
     pub(crate) fn zeros(rows: usize, panels: usize) -> Self {
-        Self { rows, panels, data: vec![[0.0; PANEL]; rows * panels] }
+        Self { rows, panels, data: vec![[0.0; PANEL_WIDTH]; rows * panels] }
     }
 
-    /// Makes it `rows` rows of `panels` panels, whose values mean nothing. What it has of memory it keeps.
+    /// Changes the size and leaves the values unspecified. Reuses the memory it has.
     pub(crate) fn reshape(&mut self, rows: usize, panels: usize) {
         (self.rows, self.panels) = (rows, panels);
-        self.data.resize(self.data.len().max(rows * panels), [0.0; PANEL]);
+        self.data.resize(self.data.len().max(rows * panels), [0.0; PANEL_WIDTH]);
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -43,21 +43,21 @@ impl Panels {
         self.panels
     }
 
-    /// All rows of one panel.
-    pub(crate) fn panel(&self, panel: usize) -> &[Row] {
+    /// Returns all rows of one panel.
+    pub(crate) fn panel(&self, panel: usize) -> &[PanelRow] {
         &self.data[panel * self.rows..][..self.rows]
     }
 
-    /// All rows of all panels.
-    pub(crate) fn all(&self) -> &[Row] {
+    /// Returns all rows of all panels.
+    pub(crate) fn all(&self) -> &[PanelRow] {
         &self.data[..self.rows * self.panels]
     }
 
-    fn all_mut(&mut self) -> &mut [Row] {
+    fn all_mut(&mut self) -> &mut [PanelRow] {
         &mut self.data[..self.rows * self.panels]
     }
 
-    /// The values of some panels.
+    /// Returns the values of some panels.
     pub(crate) fn values_mut(&mut self, panels: Range<usize>) -> &mut [f32] {
         self.data[panels.start * self.rows..panels.end * self.rows].as_flattened_mut()
     }
@@ -67,22 +67,22 @@ impl Panels {
         self.data.into_flattened()
     }
 
-    /// The first panels, apart from the rest.
-    pub(crate) fn split_mut(&mut self, panels: usize) -> (&mut [Row], &mut [Row]) {
+    /// Splits the first panels from the rest.
+    pub(crate) fn split_mut(&mut self, panels: usize) -> (&mut [PanelRow], &mut [PanelRow]) {
         let first = panels * self.rows;
         self.all_mut().split_at_mut(first)
     }
 
-    pub(crate) fn panels_mut(&mut self) -> rayon::slice::ChunksMut<'_, Row> {
+    pub(crate) fn panels_mut(&mut self) -> rayon::slice::ChunksMut<'_, PanelRow> {
         let rows = self.rows.max(1);
         self.all_mut().par_chunks_mut(rows)
     }
 
-    pub(crate) fn row(&self, panel: usize, row: usize) -> &Row {
+    pub(crate) fn row(&self, panel: usize, row: usize) -> &PanelRow {
         &self.data[panel * self.rows + row]
     }
 
-    pub(crate) fn row_mut(&mut self, panel: usize, row: usize) -> &mut Row {
+    pub(crate) fn row_mut(&mut self, panel: usize, row: usize) -> &mut PanelRow {
         &mut self.data[panel * self.rows + row]
     }
 
@@ -91,7 +91,7 @@ impl Panels {
         self.panels = self.panels.min(panels);
     }
 
-    /// The given rows, in the given order.
+    /// Copies the given rows, in the given order.
     pub(crate) fn gather(&self, rows: &[usize]) -> Self {
         let data = (0..self.panels()).flat_map(|p| rows.iter().map(move |&row| *self.row(p, row))).collect();
         Self { rows: rows.len(), panels: self.panels, data }

@@ -1,0 +1,62 @@
+//! How the CPU computes products: with which vectors, in which types, and how it writes them.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// The precision in which products read activations. Sums, norms, attention and the residual stream are always f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// f32, without rounding.
+    #[default]
+    F32,
+    /// Rounded to bf16, as are f32 weights: about twice the speed where the machine has AVX512-BF16.
+    Bf16,
+}
+
+/// The vectors and the activation type of products.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compute {
+    pub(crate) arch: Arch,
+    pub(crate) activations: ActivationType,
+}
+
+/// The type in which products read activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActivationType {
+    F32,
+    /// Rounded to bf16, products by vectors of f32.
+    RoundedBf16,
+    /// Rounded to bf16, products by the AVX512-BF16 instruction.
+    Bf16,
+}
+
+impl ActivationType {
+    /// Returns the suffix of fingerprints; each type has its own bits.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            ActivationType::F32 => "",
+            ActivationType::RoundedBf16 => "-a16",
+            ActivationType::Bf16 => "-a16-avx512bf16",
+        }
+    }
+}
+
+/// Whether a product replaces its output or adds to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteMode {
+    /// Replaces it.
+    Set,
+    /// Adds to it: a residual connection.
+    Add,
+}
+
+/// Queries the bits of a vector.
+pub(crate) struct VectorBits;
+
+impl WithSimd for VectorBits {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES * 32
+    }
+}

@@ -1,0 +1,276 @@
+//! `BatchPlan`: the integers that the kernels read of a batch. They are checked, since kernels trust them, and packed for one copy.
+
+use std::ops::Range;
+
+use surprisal_kernels::attention::query_tiles;
+use surprisal_kernels::logprobs::LARGEST_TOP;
+
+use super::model_shape::ModelShape;
+use crate::backend::{BLOCK_TOKENS, BackendError, Chunk, ForwardBatch, Hidden, TokenChoice};
+use crate::sampling::Sample;
+use crate::scorer::PositionOptions;
+use crate::scorer::subset::Subset;
+
+/// The largest batch and the cache; their memory is allocated when the model is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Capacity {
+    /// Tokens.
+    pub(super) rows: usize,
+    /// Sequences.
+    pub(super) chunks: usize,
+    /// KV blocks of the cache.
+    pub(super) blocks: usize,
+}
+
+impl Capacity {
+    /// Returns the most scores of one batch: one per row, and one per sequence from a kept hidden state.
+    pub(super) fn scores(&self) -> usize {
+        self.rows + self.chunks
+    }
+
+    /// Returns the integers of the largest plan.
+    pub(super) fn ints(&self, shape: &ModelShape) -> usize {
+        let width = shape.max_length.div_ceil(BLOCK_TOKENS);
+        let tiles = self.rows / 64 + 2 * self.chunks;
+        // The starts of each launch have an end.
+        3 * self.rows + self.chunks * (width + 2) + 2 + 2 * tiles + 2 * self.scores()
+    }
+}
+
+/// The kernel of an attention launch.
+#[derive(Clone, Copy)]
+enum AttentionKernel {
+    /// Queries come in tiles, whose size depends on the dimensions of a head.
+    Prefill { padded_head_dim: u32 },
+    /// Block tables are rounded up to few widths.
+    Decode { max_table_width: usize },
+}
+
+/// Arguments of one launch of attention: its sequences. Ranges index [`BatchPlan::ints`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct AttentionLaunch {
+    /// Consecutive rows in the device's order.
+    pub(super) rows: Range<usize>,
+    pub(super) sequences: usize,
+    pub(super) table: Range<usize>,
+    pub(super) table_width: usize,
+    pub(super) contexts: Range<usize>,
+    pub(super) starts: Range<usize>,
+    pub(super) tiles: Range<usize>,
+}
+
+/// A batch in the device's order: chunks of several tokens first, then those of one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct BatchPlan {
+    pub(super) ints: Vec<i32>,
+    pub(super) tokens: Range<usize>,
+    pub(super) positions: Range<usize>,
+    pub(super) slots: Range<usize>,
+    pub(super) prefill: AttentionLaunch,
+    pub(super) decode: AttentionLaunch,
+    /// Scored rows of the hidden states, in which the batch's rows follow the blocks.
+    pub(super) scored: Range<usize>,
+    /// Tokens of the scores; 0 where a token is still to be sampled.
+    pub(super) targets: Range<usize>,
+    /// Scores whose token is sampled, and how.
+    pub(super) sampled: Vec<(usize, Sample)>,
+    /// What else to return of each score.
+    pub(super) options: Vec<PositionOptions>,
+    /// The longest list of most probable tokens.
+    pub(super) top: usize,
+    /// Rows in the device's order whose hidden state is kept, and its block.
+    pub(super) kept_states: Vec<(usize, usize)>,
+}
+
+impl BatchPlan {
+    /// Checks a batch and packs its integers.
+    ///
+    /// # Errors
+    ///
+    /// The batch does not fit, or an index is out of range.
+    pub(super) fn new(batch: &ForwardBatch, shape: &ModelShape, capacity: &Capacity) -> Result<Self, BackendError> {
+        check_batch(batch, shape, capacity)?;
+        let is_decode = |chunk: &&Chunk| shape.has_decode_kernel() && chunk.rows.len() == 1;
+        let (decode, prefill): (Vec<_>, Vec<_>) =
+            batch.chunks.iter().filter(|chunk| !chunk.rows.is_empty()).partition(is_decode);
+        let order: Vec<&Chunk> = prefill.iter().chain(&decode).copied().collect();
+        let mut position_of = vec![0; batch.tokens.len()];
+        for (at, row) in order.iter().flat_map(|chunk| chunk.rows.clone()).enumerate() {
+            position_of[row] = at;
+        }
+
+        let mut plan = Self::default();
+        let rows = order.iter().flat_map(|chunk| chunk.rows.clone());
+        plan.tokens = plan.push_ints(rows.map(|row| batch.tokens[row] as i32));
+        let positions =
+            || order.iter().flat_map(|chunk| (chunk.start..).take(chunk.rows.len()).map(move |p| (p, chunk)));
+        let slot = |(position, chunk): (usize, &&Chunk)| {
+            chunk.blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
+        };
+        plan.slots = plan.push_ints(positions().map(|at| slot(at) as i32));
+        plan.positions = plan.push_ints(positions().map(|(position, _)| position as i32));
+        let max_table_width = shape.max_length.div_ceil(BLOCK_TOKENS);
+        let kernel = AttentionKernel::Prefill { padded_head_dim: shape.padded_head_dim as u32 };
+        plan.prefill = plan.attention_launch(&prefill, 0, kernel);
+        let kernel = AttentionKernel::Decode { max_table_width };
+        plan.decode = plan.attention_launch(&decode, plan.prefill.rows.end, kernel);
+        let scored = batch.scores.iter().map(|score| match score.from {
+            Hidden::Row(row) => (capacity.blocks + position_of[row]) as i32,
+            Hidden::Block(block) => block as i32,
+        });
+        plan.scored = plan.push_ints(scored);
+        plan.targets = plan.push_ints(batch.scores.iter().map(|score| match score.choice {
+            TokenChoice::Given(token) => token as i32,
+            TokenChoice::Sampled(_) => 0,
+        }));
+        let sampled = batch.scores.iter().enumerate().filter_map(|(at, score)| match score.choice {
+            TokenChoice::Given(_) => None,
+            TokenChoice::Sampled(draw) => Some((at, draw)),
+        });
+        plan.sampled = sampled.collect();
+        plan.options = batch.scores.iter().map(|score| score.options.clone()).collect();
+        plan.top = plan.options.iter().map(|options| options.top.into()).max().unwrap_or(0);
+        plan.kept_states = batch.store_hidden.iter().map(|&(row, block)| (position_of[row], block as usize)).collect();
+        Ok(plan)
+    }
+
+    /// Appends integers and returns their range.
+    fn push_ints(&mut self, values: impl Iterator<Item = i32>) -> Range<usize> {
+        let from = self.ints.len();
+        self.ints.extend(values);
+        from..self.ints.len()
+    }
+
+    /// Packs the block tables of some chunks, and the tiles of queries for prefill.
+    fn attention_launch(&mut self, chunks: &[&Chunk], first: usize, kernel: AttentionKernel) -> AttentionLaunch {
+        let end = |chunk: &Chunk| chunk.start + chunk.rows.len();
+        let width = chunks.iter().map(|chunk| end(chunk).div_ceil(BLOCK_TOKENS)).max().unwrap_or(0);
+        let (width, padded_head_dim) = match kernel {
+            AttentionKernel::Prefill { padded_head_dim } => (width, Some(padded_head_dim)),
+            // Few widths, so that passes repeat.
+            AttentionKernel::Decode { max_table_width } => (width.next_power_of_two().min(max_table_width), None),
+        };
+        let table = self.push_ints(chunks.iter().flat_map(|chunk| {
+            let used = end(chunk).div_ceil(BLOCK_TOKENS);
+            let blocks = chunk.blocks[..used].iter().map(|&block| block as i32);
+            blocks.chain(std::iter::repeat_n(0, width - used))
+        }));
+        let contexts = self.push_ints(chunks.iter().map(|chunk| end(chunk) as i32));
+        let lengths: Vec<(u32, u32)> =
+            chunks.iter().map(|chunk| (end(chunk) as u32, chunk.rows.len() as u32)).collect();
+        let mut start = first;
+        let mut starts = vec![first as i32];
+        for chunk in chunks {
+            start += chunk.rows.len();
+            starts.push(start as i32);
+        }
+        let starts = self.push_ints(starts.into_iter());
+        let tiles = padded_head_dim.map(|dimensions| query_tiles(dimensions, &lengths)).unwrap_or_default();
+        let tiles = self.push_ints(tiles.into_iter().flatten());
+        AttentionLaunch {
+            rows: first..start,
+            sequences: chunks.len(),
+            table,
+            table_width: width,
+            contexts,
+            starts,
+            tiles,
+        }
+    }
+}
+
+/// Checks that every index of a batch is in range.
+fn check_batch(batch: &ForwardBatch, shape: &ModelShape, capacity: &Capacity) -> Result<(), BackendError> {
+    let within = |what: &str, value: usize, limit: usize| match value < limit {
+        true => Ok(()),
+        false => Err(BackendError(format!("{what} is {value}, but must be below {limit}"))),
+    };
+    within("the number of tokens", batch.tokens.len(), capacity.rows + 1)?;
+    within("the number of sequences", batch.chunks.len(), capacity.chunks + 1)?;
+    within("the number of scores", batch.scores.len(), capacity.scores() + 1)?;
+    let mut row = 0;
+    for chunk in &batch.chunks {
+        let end = chunk.start + chunk.rows.len();
+        if chunk.rows.start != row || chunk.blocks.len() * BLOCK_TOKENS < end {
+            return Err(BackendError(format!(
+                "a chunk at row {row} has rows {:?} and {} blocks",
+                chunk.rows,
+                chunk.blocks.len()
+            )));
+        }
+        row = chunk.rows.end;
+        within("a sequence's length", end, shape.max_length + 1)?;
+        chunk.blocks.iter().try_for_each(|&block| within("a block", block as usize, capacity.blocks))?;
+    }
+    if row != batch.tokens.len() {
+        return Err(BackendError(format!("chunks have {row} rows, but there are {} tokens", batch.tokens.len())));
+    }
+    batch.tokens.iter().try_for_each(|&token| within("a token", token as usize, shape.vocab))?;
+    for score in &batch.scores {
+        if let TokenChoice::Given(target) = score.choice {
+            within("a target", target as usize, shape.vocab)?;
+        }
+        if let Some(largest) = score.options.subset.as_deref().and_then(Subset::largest) {
+            within("a token of a subset", largest as usize, shape.vocab)?;
+        }
+        within("the number of most probable tokens", score.options.top.into(), LARGEST_TOP as usize + 1)?;
+        match score.from {
+            Hidden::Row(from) => within("a scored row", from, row)?,
+            Hidden::Block(block) => within("a scored block", block as usize, capacity.blocks)?,
+        }
+    }
+    for &(from, block) in &batch.store_hidden {
+        within("a kept row", from, row)?;
+        within("a kept row's block", block as usize, capacity.blocks)?;
+    }
+    for copy in &batch.copies {
+        within("a copied block", copy.from.max(copy.to) as usize, capacity.blocks)?;
+        within("the tokens copied", copy.tokens, BLOCK_TOKENS + 1)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use surprisal_model::LlamaConfig;
+
+    use super::*;
+    use crate::backend::ScoreRow;
+    use crate::cuda::config::{CudaConfig, Precision};
+    use crate::parallel::rank_slice::RankSlice;
+
+    /// A shape with heads of 64 and sequences of up to `max_length` tokens.
+    fn shape(capacity: &Capacity, max_length: usize) -> ModelShape {
+        let model = r#"{
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 1,
+            "num_hidden_layers": 1, "vocab_size": 10, "max_position_embeddings": 2048
+        }"#;
+        let config = CudaConfig {
+            weights: Precision::Bf16,
+            cache: Precision::Bf16,
+            cache_bytes: None,
+            max_length: Some(max_length),
+            batch_tokens: capacity.rows,
+            batch_sequences: capacity.chunks,
+        };
+        ModelShape::new(&LlamaConfig::parse(model).unwrap(), RankSlice::WHOLE, &config).unwrap()
+    }
+
+    /// The end of the longest sequence: its tokens fill the batch, lie in two tiles, and are scored together with one more, after a kept
+    /// state.
+    #[test]
+    fn the_largest_plan_fits() {
+        let capacity = Capacity { rows: 40, chunks: 1, blocks: 33 };
+        let shape = shape(&capacity, 1033);
+        let score = |from| ScoreRow { from, choice: TokenChoice::Given(1), options: PositionOptions::default() };
+        let batch = ForwardBatch {
+            tokens: vec![1; 40],
+            chunks: vec![Chunk { rows: 0..40, start: 992, blocks: (0..33).collect() }],
+            scores: std::iter::once(Hidden::Block(30)).chain((0..40).map(Hidden::Row)).map(score).collect(),
+            ..ForwardBatch::default()
+        };
+        let plan = BatchPlan::new(&batch, &shape, &capacity).unwrap();
+        assert_eq!(plan.ints.len(), 243);
+        assert_eq!(capacity.ints(&shape), 243);
+    }
+}
