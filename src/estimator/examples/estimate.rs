@@ -1,34 +1,51 @@
-//! Estimates on the Santa Fe process beside its known mutual information, without a server:
-//! `cargo run -p surprisal-estimator --example santa_fe -- report.html`.
-
-use std::path::Path;
+//! Estimates from Rust: how much the first half of a text tells about the second, beside the known truth of the Santa Fe process.
+//!
+//! The exact source answers, without a server:
+//!
+//!     cargo run -p surprisal-estimator --example estimate
+//!
+//! Or a server of the built-in oracle answers (`surprisal serve`), given by its URL:
+//!
+//!     cargo run -p surprisal-estimator --example estimate -- http://127.0.0.1:8000
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use surprisal_estimator::{
-    Correction, Error, ExactSource, LogprobSource, NgramEntropy, PAPER_SPLITS, Pairing, Plan, Report, SantaFe, run,
+    Correction, Error, ExactSource, HttpOptions, HttpSource, LogprobSource, NgramEntropy, Pairing, Plan, Progress,
+    Report, SantaFe, run,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let process = SantaFe::new(2000, 1.6, 1e-3)?;
-    let plan = Plan::new(400, &PAPER_SPLITS, Pairing::Same, 0)?;
+    // 1. A process of the built-in oracle's parameters, and a plan: 200 documents, split after 2, 4, ..., 128 tokens.
+    let process = SantaFe::new(128, 1.3, 1e-6)?;
+    let plan = Plan::new(200, &[2, 4, 8, 16, 32, 64, 128], Pairing::Same, 0)?;
     eprint!("{plan}");
 
+    // 2. Documents of token ids, and the entropy of their bigrams for the n-gram correction.
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let documents: Vec<_> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
+    let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let entropy = NgramEntropy::of_texts(documents.iter().map(Vec::as_slice), 2)?;
-
-    let source = ExactSource::new(process.clone());
     let correction = Some(Correction::new(entropy));
-    let estimates = run(&source, &documents, &plan, correction, |_| {}).await?;
-    let report = Report::new("The Santa Fe process", source.model(), &estimates)
-        .with_truth(&process)
-        .with_note("400 documents sampled with seed 0; 2000 symbols, Zipf exponent 1.6.");
 
+    // 3. Log-probabilities from a source, and the estimates.
+    let (model, estimates) = match std::env::args().nth(1) {
+        Some(url) => {
+            let source = HttpSource::connect(&url, HttpOptions::default()).await?;
+            (source.model().clone(), run(&source, &documents, &plan, correction, show).await?)
+        }
+        None => {
+            let source = ExactSource::new(process.clone());
+            (source.model().clone(), run(&source, &documents, &plan, correction, show).await?)
+        }
+    };
+
+    // 4. A report, here as text; `Report::write_html` writes a page with plots.
+    let report = Report::new("The Santa Fe process", &model, &estimates).with_truth(&process);
     print!("{}", report.table());
-    if let Some(path) = std::env::args_os().nth(1) {
-        report.write_html(Path::new(&path))?;
-    }
     Ok(())
+}
+
+fn show(progress: Progress) {
+    eprintln!("{} of {} queries", progress.queries, progress.total_queries);
 }

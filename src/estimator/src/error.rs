@@ -121,12 +121,12 @@ pub enum Error {
         /// The last failure.
         last: Box<Error>,
     },
-    /// An answer that is not what was asked for.
+    /// A response that does not fit the request.
     #[error("{url} answered something else than was asked: {reason}")]
-    Answer {
-        /// Where.
+    UnexpectedResponse {
+        /// The server's address.
         url: String,
-        /// What is wrong with it.
+        /// What is wrong with the response.
         reason: String,
     },
     /// The server's model is another than at the start, so that the numbers do not belong together.
@@ -139,10 +139,10 @@ pub enum Error {
     },
     /// Servers that do not serve the same model, so that their numbers do not belong together.
     #[error("{one}, but {other}: all servers of an experiment must have one model")]
-    Replicas {
-        /// Who serves what.
+    ReplicasDiffer {
+        /// The address and model of one server.
         one: String,
-        /// And the other.
+        /// The address and model of another.
         other: String,
     },
     /// Answers that cannot be put together.

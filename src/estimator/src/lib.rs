@@ -1,8 +1,9 @@
 //! The estimation client: how much one half of a text tells about the other, by a language model's log-probabilities.
 //!
-//! Data flows one way: a [`Corpus`] gives documents; a [`Plan`] says what to ask about them; a [`LogprobSource`] (a
-//! server over HTTP, or the built-in exact one) answers; [`run`] makes [`Estimates`] of the answers; a [`Report`] shows
-//! them with their [`Fit`]s. All information is in nats, until a report is asked for bits.
+//! Data flows one way: a corpus ([`TextCorpus`], or samples of a [`Process`]) gives documents; a [`Plan`] lists the queries about them;
+//! a [`LogprobSource`] (a server over HTTP, or an exact one) answers; [`run`] computes [`Estimates`] from the answers; a [`Report`]
+//! shows them with their [`Fit`]s. [`execute`] does all of it for an [`Experiment`] file. All information is in nats, unless a report
+//! is converted to bits.
 //!
 //! A [`Process`] ([`SantaFe`], [`Gaussian`]) has a mutual information known in closed form, so the whole way can be checked without a model:
 //!
@@ -45,19 +46,19 @@ mod store;
 mod unit;
 mod value;
 
-pub use corpus::{Corpus, CorpusStatistics, Spacing, Texts};
+pub use corpus::{CorpusStatistics, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{Bootstrap, Correction, Estimates, ExponentInterval, PairingErrors, PointEstimate, Series};
-pub use fit::{Fit, Method};
+pub use fit::{Fit, FitMethod};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, Point, ShardIndex, Step};
 pub use process::{ExactSource, Gaussian, Process, SantaFe};
 pub use report::{Comparison, Report, Row, SeriesFit};
-pub use run::{Progress, answer, run, run_kept};
+pub use run::{Progress, execute, execute_shard, run, run_resumable, run_shard};
 pub use source::{
-    Api, ApiKey, HttpOptions, HttpSource, LogprobSource, Model, Replicas, Retry, Routing, ScoreQuery, Tokenize,
+    Api, ApiKey, HttpOptions, HttpSource, LogprobSource, Model, Replicas, RetryPolicy, Routing, ScoreQuery, Tokenize,
 };
-pub use spec::{CorpusSpec, Experiment, Measure, ModelSpec};
+pub use spec::{CorpusSpec, Experiment, MeasureSpec, ModelSpec};
 pub use statistics::{EntropyMethod, NgramEntropy, Spectrum, TokenStore, TokenTexts, TwoPoint, TwoPointEstimate};
-pub use store::{Answers, Merged, merge};
+pub use store::{AnswerStore, Merged, merge};
 pub use unit::Unit;
 pub use value::Estimate;

@@ -1,10 +1,10 @@
-//! The experiment file: corpus, model and measure in TOML, every key checked before anything is asked.
+//! The experiment file: corpus, model and measure in TOML. Every key is checked before a query is sent.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::Texts;
+use crate::corpus::TextCorpus;
 use crate::error::Error;
 use crate::estimate::Correction;
 use crate::plan::{Design, PAPER_SPLITS, Pairing, Plan};
@@ -46,21 +46,21 @@ pub struct Experiment {
     /// What the report gives information in.
     #[serde(default)]
     pub unit: Unit,
-    /// Who answers. None: the process of the corpus, exactly.
+    /// The servers of the model. None: the process of the corpus answers, exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSpec>,
     /// Where documents come from.
     pub corpus: CorpusSpec,
     /// What is measured.
     #[serde(default)]
-    pub measure: Measure,
+    pub measure: MeasureSpec,
 }
 
 fn title() -> String {
     "Bipartite mutual information".to_owned()
 }
 
-/// Who answers.
+/// The servers of the model, and how requests are sent to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSpec {
@@ -70,9 +70,9 @@ pub struct ModelSpec {
     /// Several servers of the same model.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
-    /// Which of several is asked.
+    /// Which of several servers gets a request.
     pub routing: Routing,
-    /// How they are spoken to.
+    /// The dialect of the requests.
     pub api: Api,
     /// The model's name, where a server has several.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,21 +86,21 @@ pub struct ModelSpec {
     pub api_key_env: Option<String>,
 }
 
-/// Where the servers' API key is, unless an experiment says.
+/// The environment variable of the servers' API key, unless an experiment names another.
 const API_KEY_ENV: &str = "SURPRISAL_API_KEY";
 
 impl ModelSpec {
-    /// Our servers at these addresses.
+    /// Surprisal servers at these addresses.
     pub fn at(urls: Vec<String>) -> Self {
         Self { urls, ..Self::default() }
     }
 
-    /// All addresses.
+    /// Returns all addresses.
     pub fn servers(&self) -> Vec<String> {
         self.url.iter().chain(&self.urls).cloned().collect()
     }
 
-    /// How the servers are asked, with the key that the environment has.
+    /// Returns how requests are sent, with the API key from the environment.
     ///
     /// # Errors
     /// [`Error::Invalid`] if a variable was named that is not set.
@@ -126,7 +126,7 @@ impl ModelSpec {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CorpusSpec {
     /// Texts in files.
-    Text(Texts),
+    Text(TextCorpus),
     /// Samples of the [`SantaFe`](crate::process::SantaFe) process.
     SantaFe {
         /// How many.
@@ -154,7 +154,7 @@ pub enum CorpusSpec {
 /// What is measured; the defaults are the paper's, at `L/ℓ = 2` and with the same `y` in both terms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Measure {
+pub struct MeasureSpec {
     /// `ℓ`: tokens of `x`, increasing.
     pub splits: Vec<usize>,
     /// `L/ℓ`, increasing.
@@ -178,7 +178,7 @@ pub struct Measure {
     pub two_point: Vec<usize>,
 }
 
-impl Default for Measure {
+impl Default for MeasureSpec {
     fn default() -> Self {
         let design = Design::default();
         Self {
@@ -220,29 +220,14 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Whether the values can be measured together, as far as that can be told without files and model.
+    /// Checks that the values fit together, as far as that can be decided without files and model.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the key, its value and its limit.
     pub fn check(&self) -> Result<(), Error> {
-        let measure = &self.measure;
         self.model.as_ref().map_or(Ok(()), ModelSpec::check)?;
-        match &self.corpus {
-            CorpusSpec::Text(_) if self.model.is_none() => {
-                return Err(Error::invalid("model", "missing", "given for a corpus of texts"));
-            }
-            CorpusSpec::Text(texts) => texts.check()?,
-            CorpusSpec::Gaussian { .. } if self.model.is_some() => {
-                return Err(Error::invalid("model", "given", "absent for Gaussian documents, which have no tokens"));
-            }
-            CorpusSpec::Gaussian { .. } if measure.ngram > 0 => {
-                return Err(Error::invalid("measure.ngram", measure.ngram, "0 for Gaussian documents"));
-            }
-            CorpusSpec::Gaussian { .. } if !measure.two_point.is_empty() => {
-                return Err(Error::invalid("measure.two_point", "given", "absent for Gaussian documents"));
-            }
-            _ => {}
-        }
+        self.check_corpus()?;
+        let measure = &self.measure;
         if !(0.0..=1.0).contains(&measure.ngram_weight) {
             return Err(Error::invalid("measure.ngram_weight", measure.ngram_weight, "in 0..=1"));
         }
@@ -258,8 +243,30 @@ impl Experiment {
         Ok(())
     }
 
-    /// 16 hex digits of a hash of all it says, but for where its servers are and which folders its files lie in: equal for what
-    /// asks the same of any machine.
+    /// Checks the corpus, and that model and measure fit its kind.
+    fn check_corpus(&self) -> Result<(), Error> {
+        let measure = &self.measure;
+        match &self.corpus {
+            CorpusSpec::Text(_) if self.model.is_none() => {
+                Err(Error::invalid("model", "missing", "given for a corpus of texts"))
+            }
+            CorpusSpec::Text(texts) => texts.check(),
+            CorpusSpec::SantaFe { .. } => Ok(()),
+            CorpusSpec::Gaussian { .. } if self.model.is_some() => {
+                Err(Error::invalid("model", "given", "absent for Gaussian documents, which have no tokens"))
+            }
+            CorpusSpec::Gaussian { .. } if measure.ngram > 0 => {
+                Err(Error::invalid("measure.ngram", measure.ngram, "0 for Gaussian documents"))
+            }
+            CorpusSpec::Gaussian { .. } if !measure.two_point.is_empty() => {
+                Err(Error::invalid("measure.two_point", "given", "absent for Gaussian documents"))
+            }
+            CorpusSpec::Gaussian { .. } => Ok(()),
+        }
+    }
+
+    /// Returns 16 hex digits of a hash of the experiment without the addresses of its servers and the folders of its files: equal for
+    /// the same experiment on any machine.
     pub fn digest(&self) -> String {
         let mut essence = self.clone();
         if let Some(ModelSpec { api, name, bos, .. }) = essence.model.take() {
@@ -273,7 +280,7 @@ impl Experiment {
         blake3::hash(&json).to_hex()[..16].to_owned()
     }
 
-    /// How many documents there are, or, where short texts are left out, at most.
+    /// Returns the number of documents; if short texts are left out, the most there can be.
     ///
     /// # Errors
     /// [`Error::File`] for files that cannot be read.
@@ -291,7 +298,7 @@ impl Experiment {
         }
     }
 
-    /// The plan over so many documents.
+    /// Returns the plan over so many documents.
     ///
     /// # Errors
     /// As [`Plan::of`]; [`Error::Invalid`] where there are no texts, or one window of one text.
@@ -311,7 +318,7 @@ impl Experiment {
         Plan::of(documents, Design { per_text, ..self.design() })
     }
 
-    /// A plan for as long as texts are not read: over as few documents as there can be, each measured as all will be.
+    /// Returns a plan before texts are read: over as few documents as there can be, each measured as all will be.
     pub(crate) fn outline(&self) -> Result<Plan, Error> {
         let enough = self.measure.negatives.saturating_add(1).max(2);
         Plan::of(self.fixed_documents().unwrap_or(enough), self.design())

@@ -1,9 +1,9 @@
-//! Experiment files: the presets, what is refused and in which words, and one conducted from file to report.
+//! Experiment files: the presets, what is refused and in which words, and one executed from file to report.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 
-use surprisal_estimator::{Experiment, Pairing, Series, Unit};
+use surprisal_estimator::{Experiment, Pairing, Series, Unit, execute};
 
 fn preset(name: &str) -> Experiment {
     Experiment::read(&Path::new("../../configs/experiments").join(name)).unwrap()
@@ -50,7 +50,7 @@ fn the_papers_protocol_takes_a_quarter_of_its_scripts_forwards() {
 
 #[tokio::test]
 async fn the_oracle_s_preset_runs_offline_and_finds_the_truth() {
-    let report = preset("oracle.toml").conduct(None, |_| {}).await.unwrap();
+    let report = execute(&preset("oracle.toml"), None, |_| {}).await.unwrap();
     assert_eq!(report.ratios(), [2, 3, 4]);
     let cost = report.cost.unwrap();
     assert_eq!(cost, preset("oracle.toml").plan(64).unwrap().cost());
@@ -67,7 +67,7 @@ async fn the_oracle_s_preset_runs_offline_and_finds_the_truth() {
 #[tokio::test]
 async fn the_model_s_divergence_from_the_process_is_reported() {
     let text = SMALL.replace("doubt = 1e-6", "doubt = 0.1").replace("documents = 40", "documents = 400");
-    let report = Experiment::parse(&text, Path::new("d.toml")).unwrap().conduct(None, |_| {}).await.unwrap();
+    let report = execute(&Experiment::parse(&text, Path::new("d.toml")).unwrap(), None, |_| {}).await.unwrap();
     let exact = surprisal_estimator::SantaFe::new(32, 1.3, 0.1).unwrap().divergence(24) / 2_f64.ln();
     let found = report.divergence.unwrap();
     assert!((found.value - exact).abs() < 3.0 * found.error && found.error < 0.1 * exact, "{found}, not {exact}");
@@ -97,9 +97,9 @@ async fn the_unit_is_the_report_s_and_the_seed_its_numbers() {
     let nats = Experiment { unit: Unit::Nats, ..bits.clone() };
     let other = Experiment { seed: 4, ..nats.clone() };
     let (bits, nats, other) = (
-        bits.conduct(None, |_| {}).await.unwrap(),
-        nats.conduct(None, |_| {}).await.unwrap(),
-        other.conduct(None, |_| {}).await.unwrap(),
+        execute(&bits, None, |_| {}).await.unwrap(),
+        execute(&nats, None, |_| {}).await.unwrap(),
+        execute(&other, None, |_| {}).await.unwrap(),
     );
     let direct = |report: &surprisal_estimator::Report| report.rows[2].estimates.direct.value;
     assert!((direct(&bits) * 2_f64.ln() - direct(&nats)).abs() < 1e-12);
@@ -111,10 +111,10 @@ async fn gaussian_documents_are_measured_without_a_server() {
     let text = "[corpus]\nkind = \"gaussian\"\ndocuments = 30\nlength = 32\nexponent = 0.6\nstrength = 0.2\n\
                 [measure]\nsplits = [2, 4, 8]\nngram = 0\n";
     let experiment = Experiment::parse(text, Path::new("g.toml")).unwrap();
-    let report = experiment.conduct(None, |_| {}).await.unwrap();
+    let report = execute(&experiment, None, |_| {}).await.unwrap();
     assert!(report.rows.iter().all(|row| row.truth.is_some() && row.estimates.corrected.is_none()));
     let long = Experiment::parse(&text.replace("[2, 4, 8]", "[32]"), Path::new("g.toml")).unwrap();
-    let error = long.conduct(None, |_| {}).await.unwrap_err().to_string();
+    let error = execute(&long, None, |_| {}).await.unwrap_err().to_string();
     assert!(error.contains("65 tokens") && error.contains("at most 33"), "{error}");
 }
 

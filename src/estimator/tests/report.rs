@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Comparison, Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, Method, Model, NgramEntropy, Pairing,
-    PairingErrors, PointEstimate, Report, SantaFe, Series, Unit,
+    Comparison, Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model, NgramEntropy,
+    Pairing, PairingErrors, PointEstimate, Report, SantaFe, Series, Unit,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {
@@ -31,7 +31,7 @@ fn report(title: &str) -> Report {
         exponents: vec![ExponentInterval {
             ratio: 2,
             series: Series::Direct,
-            method: Method::LeastSquares,
+            method: FitMethod::LeastSquares,
             interval: [0.5, 1.5],
         }],
         nll: vec![estimate(3.0, 0.1); 16],

@@ -7,7 +7,7 @@
 //! [`Outcome`]; outcomes make a [`Report`], and two reports a [`Comparison`].
 //!
 //! ```no_run
-//! use surprisal_load::{Api, Load, Options, Target, Workload, measure};
+//! use surprisal_load::{Dialect, Load, Options, Target, Workload, measure};
 //!
 //! # async fn example() -> Result<(), surprisal_load::Error> {
 //! let target = Target::discover("http://127.0.0.1:8000".parse()?, None, None).await?;
@@ -18,30 +18,19 @@
 //! # }
 //! ```
 
-mod answer;
-mod api;
-mod compare;
-mod connection;
-mod counters;
+mod client;
 mod error;
-mod html;
 mod load;
+mod measure;
 mod outcome;
-mod plot;
-mod record;
 mod report;
-mod run;
-mod target;
 mod workload;
 
-pub use api::Api;
-pub use compare::{Comparison, Failed, Ratio};
-pub use connection::Endpoint;
-pub use counters::Counters;
+pub use client::{Counters, Endpoint, Target};
 pub use error::Error;
 pub use load::Load;
+pub use measure::{Options, Progress, measure};
 pub use outcome::{Latency, Outcome, Repeats};
-pub use report::Report;
-pub use run::{Options, Progress, measure};
-pub use target::Target;
-pub use workload::{Ask, Class, Trace, TraceLine, Workload};
+pub use report::{Comparison, FailureCounts, Ratio, Report};
+pub use surprisal_dialect::Dialect;
+pub use workload::{LatencyClass, PairRequest, Trace, TraceLine, Workload};

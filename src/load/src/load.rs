@@ -6,8 +6,9 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use surprisal_chart::short;
 
-use crate::Error;
+use crate::error::Error;
 
 /// How much load, and what sets its pace.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,8 +81,8 @@ impl fmt::Display for Load {
         match self {
             Load::Closed { clients: 1 } => write!(f, "1 client"),
             Load::Closed { clients } => write!(f, "{clients} clients"),
-            Load::Constant { rate } => write!(f, "{} requests/s, even", crate::plot::short(*rate)),
-            Load::Poisson { rate } => write!(f, "{} requests/s, Poisson", crate::plot::short(*rate)),
+            Load::Constant { rate } => write!(f, "{} requests/s, even", short(*rate)),
+            Load::Poisson { rate } => write!(f, "{} requests/s, Poisson", short(*rate)),
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use surprisal_chart::short;
 
-use crate::record::Record;
-use crate::{Class, Counters, Load};
+use crate::client::Counters;
+use crate::load::Load;
+use crate::workload::LatencyClass;
 
 /// The measurement of one load.
 ///
@@ -35,7 +35,7 @@ pub struct Outcome {
     /// Log-probabilities answered a second.
     pub scored_tokens_per_second: f64,
     /// By class of request.
-    pub latency: BTreeMap<Class, Latency>,
+    pub latency: BTreeMap<LatencyClass, Latency>,
     /// Answers with status 429; each was waited for as the server asked, and sent again.
     pub refused: u64,
     /// Requests without a good answer, by what went wrong.
@@ -88,43 +88,7 @@ pub struct Repeats {
     pub largest_difference: f64,
 }
 
-impl Latency {
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        Self {
-            count: histogram.len(),
-            mean: histogram.mean() / 1e3,
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: histogram.max() as f64 / 1e3,
-        }
-    }
-}
-
 impl Outcome {
-    pub(crate) fn new(load: Load, measured: Duration, record: &Record) -> Self {
-        let seconds = measured.as_secs_f64();
-        let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-        Self {
-            load,
-            seconds,
-            requests: record.requests,
-            queries: record.queries,
-            scored_tokens: record.scored_tokens,
-            computed_tokens: record.computed_tokens,
-            cached_tokens: record.cached_tokens,
-            requests_per_second: rate(record.requests),
-            scored_tokens_per_second: rate(record.scored_tokens),
-            latency: record.latencies(),
-            refused: record.refused,
-            failures: record.failures.clone(),
-            repeats: None,
-            counters: None,
-        }
-    }
-
     /// Which part of the tokens came from a cache: by the answers, or else by the server's counters.
     pub fn hit_rate(&self) -> Option<f64> {
         hit_rate(self.computed_tokens, self.cached_tokens).or_else(|| self.counters.as_ref()?.hit_rate())
@@ -145,7 +109,7 @@ pub(crate) fn hit_rate(computed: Option<u64>, cached: Option<u64>) -> Option<f64
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { load, seconds, requests_per_second, scored_tokens_per_second, .. } = self;
-        writeln!(f, "{load}, {} s", crate::plot::short(*seconds))?;
+        writeln!(f, "{load}, {} s", short(*seconds))?;
         write!(f, "  answered   {requests_per_second:.1} requests/s, {scored_tokens_per_second:.0} tokens scored/s")?;
         if let Some(computed) = self.computed_tokens.filter(|_| *seconds > 0.0) {
             write!(f, ", {:.0} computed/s", computed as f64 / seconds)?;
@@ -155,7 +119,7 @@ impl fmt::Display for Outcome {
         }
         writeln!(f)?;
         for (class, latency) in &self.latency {
-            let name = if *class == Class::Interactive { "waited for" } else { "latency" };
+            let name = if *class == LatencyClass::Interactive { "waited for" } else { "latency" };
             let Latency { mean, p50, p90, p99, p999, max, .. } = latency;
             writeln!(
                 f,

@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use surprisal_engine::SchedulerConfig;
-use surprisal_load::{Api, Class, Endpoint, Error, Load, Options, Outcome, Report, Target, Workload, measure};
+use surprisal_load::{
+    Dialect, Endpoint, Error, LatencyClass, Load, Options, Outcome, Report, Target, Workload, measure,
+};
 use surprisal_server::ServerConfig;
 use surprisal_tests::server::TestServer;
 use surprisal_tests::tiny::TinyLlama;
@@ -43,11 +45,11 @@ fn failures(outcome: &Outcome) -> Vec<(&str, u64)> {
 async fn a_closed_loop_asks_exactly_what_it_says() {
     let server = serve(ServerConfig::default()).await;
     let target = discover(&server.url).await;
-    assert_eq!((target.vocabulary, target.longest, target.model.as_str()), (515, Some(1024), "test"));
+    assert_eq!((target.vocabulary, target.max_length, target.model.as_str()), (515, Some(1024), "test"));
     let outcome = load(&target, &PAIRS, Load::Closed { clients: 3 }, &exactly(20)).await;
     assert_eq!(failures(&outcome), []);
     assert_eq!((outcome.requests, outcome.queries, outcome.scored_tokens), (20, 120, 480));
-    assert_eq!(outcome.latency[&Class::Bulk].count, 20);
+    assert_eq!(outcome.latency[&LatencyClass::Bulk].count, 20);
     let counters = &outcome.counters.as_ref().unwrap().0;
     assert_eq!(counters["scored_tokens_total"], 480.0);
     let (computed, cached) = (outcome.computed_tokens.unwrap(), outcome.cached_tokens.unwrap());
@@ -77,14 +79,14 @@ async fn streams_ask_different_things() {
 #[tokio::test]
 async fn every_dialect_the_server_knows_is_asked() {
     let server = serve(ServerConfig::default()).await;
-    for api in [Api::Vllm, Api::OpenAi, Api::Sglang] {
-        let target = discover(&format!("{}+{}", api.name(), server.url)).await;
+    for dialect in [Dialect::Vllm, Dialect::OpenAi, Dialect::Sglang] {
+        let target = discover(&format!("{}+{}", dialect.name(), server.url)).await;
         let before = server.metric("surprisal_scored_tokens_total").await;
         let outcome = load(&target, &PAIRS, Load::Closed { clients: 2 }, &exactly(4)).await;
-        assert_eq!((failures(&outcome), outcome.scored_tokens), (vec![], 96), "{api:?}");
+        assert_eq!((failures(&outcome), outcome.scored_tokens), (vec![], 96), "{dialect:?}");
         let repeats = outcome.repeats.unwrap();
         assert_eq!(repeats.asked, repeats.same);
-        assert!(server.metric("surprisal_scored_tokens_total").await - before >= 96.0, "{api:?}");
+        assert!(server.metric("surprisal_scored_tokens_total").await - before >= 96.0, "{dialect:?}");
     }
 }
 
@@ -104,7 +106,9 @@ async fn an_open_loop_offers_its_rate_for_its_time() {
     let outcome = measure(&target, &mixed, Load::Constant { rate: 40.0 }, &options, &note).await.unwrap();
     let counted: u64 = outcome.latency.values().map(|latency| latency.count).sum();
     assert_eq!(counted, 40, "every request that was due is counted, whatever became of it");
-    assert!(outcome.latency.contains_key(&Class::Interactive) && outcome.latency.contains_key(&Class::Bulk));
+    assert!(
+        outcome.latency.contains_key(&LatencyClass::Interactive) && outcome.latency.contains_key(&LatencyClass::Bulk)
+    );
     assert_eq!(outcome.seconds, 1.0);
     assert!(told.lock().unwrap()[0].warming_up);
 }
@@ -117,14 +121,17 @@ async fn a_full_server_is_asked_again_when_it_says_so() {
     let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &exactly(8)).await;
     assert_eq!((failures(&outcome), outcome.requests), (vec![], 8));
     assert!(outcome.refused > 0, "{outcome}");
-    assert!(outcome.latency[&Class::Bulk].max >= 1000.0, "Retry-After was one second: {outcome}");
+    assert!(outcome.latency[&LatencyClass::Bulk].max >= 1000.0, "Retry-After was one second: {outcome}");
 
     // Other documents, which are not in the cache: they take their time.
     let hasty = Options { timeout: Duration::from_millis(500), stream: 1, ..exactly(8) };
     let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &hasty).await;
     assert!(outcome.failures.contains_key("status 429 to the end"), "{outcome}");
     assert_eq!(outcome.requests + outcome.failed(), 8);
-    assert!(outcome.latency[&Class::Bulk].max >= 500.0, "given up at once, it would have waited longer: {outcome}");
+    assert!(
+        outcome.latency[&LatencyClass::Bulk].max >= 500.0,
+        "given up at once, it would have waited longer: {outcome}"
+    );
 }
 
 /// A server that stalls once: an open loop's latencies include the wait of everything that was due meanwhile.
@@ -144,7 +151,7 @@ async fn a_stall_is_not_hidden() {
         ..Options::default()
     };
     let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Constant { rate: 100.0 }, &options).await;
-    let latency = outcome.latency[&Class::Bulk];
+    let latency = outcome.latency[&LatencyClass::Bulk];
     assert_eq!(latency.count, 100);
     // 60 requests were due in the stall and waited 300 ms on average; without correction one in a hundred would be slow.
     assert!(latency.p50 > 20.0 && latency.max >= 590.0, "{outcome}");
@@ -167,7 +174,7 @@ async fn a_queue_of_the_warm_up_is_not_counted() {
         ..Options::default()
     };
     let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Constant { rate: 100.0 }, &options).await;
-    assert_eq!(outcome.latency[&Class::Bulk].count, 50, "{outcome}");
+    assert_eq!(outcome.latency[&LatencyClass::Bulk].count, 50, "{outcome}");
     assert!(outcome.failures["never sent"].count <= 50, "{outcome}");
 }
 
@@ -187,7 +194,7 @@ async fn trouble_is_counted_by_kind() {
     let options = Options { timeout: Duration::from_secs(3), repeats: 100, ..exactly(9) };
     let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Closed { clients: 1 }, &options).await;
     assert_eq!(failures(&outcome), [("bad answer", 1), ("broken connection", 1), ("status 500", 1), ("timeout", 1)]);
-    let latency = outcome.latency[&Class::Bulk];
+    let latency = outcome.latency[&LatencyClass::Bulk];
     assert_eq!(latency.count, 6, "five answers and a timeout: {outcome}");
     assert!(latency.max >= 2990.0, "{outcome}");
     assert!(outcome.failures["status 500"].example.contains("it hurts"));

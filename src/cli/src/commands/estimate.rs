@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use surprisal_estimator::{Experiment, ShardIndex};
+use surprisal_estimator::{Experiment, ShardIndex, execute, execute_shard};
 
 use super::experiment_flags::ExperimentFlags;
 use crate::error::Error;
@@ -44,14 +44,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         return Ok(());
     }
     let mut bar = TokenBar::new("scoring");
-    if let Some(part) = args.shard {
+    if let Some(shard) = args.shard {
         let progress = |progress| bar.update(progress);
-        let folder = block_on(async { Ok(experiment.answer(&args.out, part, progress).await?) })?;
+        let folder = block_on(async { Ok(execute_shard(&experiment, &args.out, shard, progress).await?) })?;
         drop(bar);
         eprintln!("answers are in {}", folder.display());
         return Ok(());
     }
-    let report = block_on(async { Ok(experiment.conduct(Some(&args.out), |progress| bar.update(progress)).await?) })?;
+    let report = block_on(async { Ok(execute(&experiment, Some(&args.out), |progress| bar.update(progress)).await?) })?;
     drop(bar);
     write_report(&report, &args.out)?;
     print_result(&report, report.table(), args.json)

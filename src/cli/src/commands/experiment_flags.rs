@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use surprisal_estimator::{CorpusSpec, Experiment, Measure, ModelSpec, Texts, Unit};
+use surprisal_estimator::{CorpusSpec, Experiment, MeasureSpec, ModelSpec, TextCorpus, Unit};
 
 use crate::arguments::parse_server;
 
@@ -60,21 +60,21 @@ impl From<Pairing> for surprisal_estimator::Pairing {
 impl ExperimentFlags {
     /// Returns the experiment on these files.
     pub(crate) fn experiment(&self, files: &[PathBuf]) -> Experiment {
-        let default = Measure::default();
-        let texts = Texts::of(files.to_vec());
+        let default = MeasureSpec::default();
+        let texts = TextCorpus::of(files.to_vec());
         let servers = non_empty(&self.url, vec!["http://127.0.0.1:8000".to_owned()]);
         Experiment {
             title: "Bipartite mutual information".to_owned(),
             seed: self.seed.unwrap_or(1),
             unit: if self.bits { Unit::Bits } else { Unit::Nats },
             model: Some(ModelSpec { bos: self.bos, ..ModelSpec::at(servers) }),
-            corpus: CorpusSpec::Text(Texts { windows: self.windows.unwrap_or(texts.windows), ..texts }),
-            measure: Measure {
+            corpus: CorpusSpec::Text(TextCorpus { windows: self.windows.unwrap_or(texts.windows), ..texts }),
+            measure: MeasureSpec {
                 splits: non_empty(&self.splits, default.splits),
                 ratios: non_empty(&self.ratios, default.ratios),
                 pairing: self.pairing.map_or(default.pairing, Into::into),
                 ngram: self.ngram.unwrap_or(default.ngram),
-                ..Measure::default()
+                ..MeasureSpec::default()
             },
         }
     }

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let query = QuerySpec::new(Text::from(args.context.as_str()), Text::from(args.text.as_str()));
         let request =
             LogprobsRequest { queries: Some(vec![query]), detail: Detail::Tokens, ..LogprobsRequest::default() };
-        let answer = source.ask(&request).await?;
+        let answer = source.post_logprobs(&request).await?;
         if args.json {
             println!("{}", serde_json::to_string_pretty(&answer)?);
             return Ok(());

@@ -1,18 +1,20 @@
-//! Documents of an experiment: texts tokenised and cut into windows, and the corpus in numbers.
+//! The documents of an experiment: tokenized texts, cut into windows, and statistics of the corpus.
+
+use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-use crate::corpus::texts::Texts;
-use crate::corpus::windows::Corpus;
+use crate::corpus::texts::TextCorpus;
+use crate::corpus::windows::TokenizedText;
 use crate::error::Error;
 use crate::source::{Replicas, Tokenize};
 use crate::statistics::{EntropyMethod, NgramEntropy, TokenStore};
 use crate::unit::Unit;
 
-/// Texts that are tokenised at a time.
-const AT_ONCE: usize = 8;
+/// How many texts are tokenized at a time.
+const CONCURRENT: usize = 8;
 
 /// Documents of one window each, the texts they are from, and a note on both.
 pub(crate) struct Documents {
@@ -28,9 +30,9 @@ pub(crate) struct Documents {
 /// A corpus of texts in numbers; those too short for their windows are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CorpusStatistics {
-    /// Texts that windows were taken from.
+    /// How many texts windows were taken from.
     pub texts: usize,
-    /// Texts that were too short.
+    /// How many texts were too short.
     pub left_out: usize,
     /// Unicode characters.
     pub characters: usize,
@@ -46,17 +48,17 @@ pub struct CorpusStatistics {
     pub unigrams: NgramEntropy,
 }
 
-/// Who tokenises.
-pub(crate) enum Tokens<'a> {
+/// The tokenizer of a corpus: the model's server, or a `tokenizer.json`.
+pub(crate) enum CorpusTokenizer<'a> {
     Server(&'a Replicas),
-    Here(Box<Tokenizer>),
+    Local(Box<Tokenizer>),
 }
 
-impl Tokenize for Tokens<'_> {
+impl Tokenize for CorpusTokenizer<'_> {
     async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
         match self {
             Self::Server(server) => server.tokenize(text).await,
-            Self::Here(tokenizer) => {
+            Self::Local(tokenizer) => {
                 let encoding = tokenizer.encode_fast(text, false);
                 let refused = |error: tokenizers::Error| Error::invalid("a text", "one that", error.to_string());
                 Ok(encoding.map_err(refused)?.get_ids().to_vec())
@@ -65,51 +67,46 @@ impl Tokenize for Tokens<'_> {
     }
 }
 
-impl Texts {
-    /// Who tokenises them.
-    pub(crate) fn tokens<'a>(&self, server: &'a Replicas) -> Result<Tokens<'a>, Error> {
-        let Some(path) = &self.tokenizer else { return Ok(Tokens::Server(server)) };
-        let read = || {
-            let mut tokenizer = Tokenizer::from_bytes(std::fs::read(path)?)?;
-            tokenizer.with_truncation(None)?.with_padding(None);
-            Ok(tokenizer)
-        };
-        let failed =
-            |error: tokenizers::Error| Error::File { path: path.clone(), source: std::io::Error::other(error) };
-        Ok(Tokens::Here(Box::new(read().map_err(failed)?)))
+impl TextCorpus {
+    /// Returns the corpus's own tokenizer if it has one, or else the server's.
+    pub(crate) fn tokenizer<'a>(&self, server: &'a Replicas) -> Result<CorpusTokenizer<'a>, Error> {
+        let Some(path) = &self.tokenizer else { return Ok(CorpusTokenizer::Server(server)) };
+        let tokenizer = read_tokenizer(path)
+            .map_err(|error| Error::File { path: path.clone(), source: std::io::Error::other(error) })?;
+        Ok(CorpusTokenizer::Local(Box::new(tokenizer)))
     }
 
-    /// Reads, tokenises and cuts them into windows of `length` tokens.
+    /// Reads and tokenizes the texts, and cuts windows of `length` tokens out of them.
     pub(crate) async fn documents(
         &self,
-        tokens: &impl Tokenize,
+        tokenizer: &impl Tokenize,
         seed: u64,
         length: usize,
         method: EntropyMethod,
     ) -> Result<Documents, Error> {
-        let (mut windows, mut texts) = (Vec::new(), TokenStore::default());
+        let (mut windows, mut store) = (Vec::new(), TokenStore::default());
         let (mut characters, mut left_out) = (0, 0);
-        for batch in self.batches(seed)? {
-            let batch = batch?;
-            let tokenised = stream::iter(&batch).map(|text| Corpus::from_text(tokens, text)).buffered(AT_ONCE);
-            let tokenised: Vec<Corpus> = tokenised.try_collect().await?;
-            for (text, corpus) in batch.iter().zip(tokenised) {
-                match corpus.windows(self.windows, length, self.spacing, texts.lengths().len()) {
+        for texts in self.batches(seed)? {
+            let texts = texts?;
+            let tokenized = stream::iter(&texts).map(|text| TokenizedText::from_text(tokenizer, text));
+            let tokenized: Vec<_> = tokenized.buffered(CONCURRENT).try_collect().await?;
+            for (text, tokenized) in texts.iter().zip(tokenized) {
+                match tokenized.windows(self.windows, length, self.spacing, store.lengths().len()) {
                     Err(Error::TooShort { .. }) if self.skip_short => left_out += 1,
                     found => {
                         windows.extend(found?);
                         characters += text.chars().count();
-                        texts.push(corpus.tokens())?;
+                        store.push(tokenized.tokens())?;
                     }
                 }
             }
         }
         let note = format!("{}; {} windows of {length} tokens from each text", self.names()?, self.windows);
-        let statistics = CorpusStatistics::of(&texts, characters, left_out, method)?;
-        Ok(Documents { windows, texts, note, statistics, ln_p: None })
+        let statistics = CorpusStatistics::of(&store, characters, left_out, method)?;
+        Ok(Documents { windows, texts: store, note, statistics, ln_p: None })
     }
 
-    /// The first files' names.
+    /// Names the first files.
     fn names(&self) -> Result<String, Error> {
         let paths = self.paths()?;
         let names: Vec<String> = paths.iter().take(8).map(|path| path.display().to_string()).collect();
@@ -119,9 +116,16 @@ impl Texts {
     }
 }
 
+/// Reads a `tokenizer.json`; texts are neither truncated nor padded.
+fn read_tokenizer(path: &Path) -> Result<Tokenizer, tokenizers::Error> {
+    let mut tokenizer = Tokenizer::from_bytes(std::fs::read(path)?)?;
+    tokenizer.with_truncation(None)?.with_padding(None);
+    Ok(tokenizer)
+}
+
 impl CorpusStatistics {
-    /// In a sentence; the entropy is in `unit` already.
-    pub(crate) fn told(&self, unit: Unit) -> String {
+    /// Returns the statistics as a sentence. The entropy must be in `unit` already.
+    pub(crate) fn summary(&self, unit: Unit) -> String {
         let Self { texts, left_out, characters, tokens, shortest, median, longest, unigrams } = self;
         format!(
             "{texts} texts ({left_out} more were too short) of {characters} characters and {tokens} tokens, {shortest} to \
@@ -133,7 +137,7 @@ impl CorpusStatistics {
         )
     }
 
-    /// None of no tokens.
+    /// Computes the statistics; `None` without tokens.
     fn of(
         texts: &TokenStore,
         characters: usize,
@@ -167,12 +171,12 @@ mod tests {
         }
     }
 
-    fn texts(lines: &[&str]) -> (tempfile::TempDir, Texts) {
+    fn texts(lines: &[&str]) -> (tempfile::TempDir, TextCorpus) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("texts.jsonl");
         let lines: String = lines.iter().map(|text| serde_json::json!({"text": text}).to_string() + "\n").collect();
         std::fs::write(&path, lines).unwrap();
-        (dir, Texts { windows: 2, skip_short: true, ..Texts::of(vec![path]) })
+        (dir, TextCorpus { windows: 2, skip_short: true, ..TextCorpus::of(vec![path]) })
     }
 
     #[tokio::test]
@@ -196,7 +200,7 @@ mod tests {
     async fn random_windows_lie_elsewhere_in_each_text() {
         let text: Vec<String> = (1..100).map(|length| "a".repeat(length)).collect();
         let (_dir, texts) = texts(&[text.join(" ").as_str(); 4]);
-        let texts = Texts { spacing: Spacing::Random { seed: 1 }, ..texts };
+        let texts = TextCorpus { spacing: Spacing::Random { seed: 1 }, ..texts };
         let windows = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap().windows;
         let of_texts: std::collections::HashSet<_> = windows.chunks(2).collect();
         assert_eq!(of_texts.len(), 4, "{windows:?}");
@@ -207,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn a_short_text_fails_where_it_is_not_left_out() {
         let (_dir, texts) = texts(&["a b c d", "a b c"]);
-        let strict = Texts { skip_short: false, ..texts };
+        let strict = TextCorpus { skip_short: false, ..texts };
         let found = strict.documents(&Words, 0, 2, EntropyMethod::PlugIn).await;
         assert!(matches!(found, Err(Error::TooShort { tokens: 3, .. })));
     }

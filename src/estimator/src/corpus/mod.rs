@@ -1,12 +1,15 @@
 //! From files to documents: `texts` reads texts from files, `documents` tokenizes them, and `windows` cuts the tokens into windows.
 //!
-//! Start with [`Texts`], the part of an experiment file that describes the corpus, and `Texts::documents`, which carries it out.
+//! Start with [`TextCorpus`], which an experiment file describes, and its `documents`. `formats` reads each kind of file, and
+//! `sentences` cuts long texts into pieces.
 
 mod documents;
+mod formats;
+mod sentences;
 mod texts;
 mod windows;
 
 pub use documents::CorpusStatistics;
 pub(crate) use documents::Documents;
-pub use texts::Texts;
-pub use windows::{Corpus, Spacing};
+pub use texts::TextCorpus;
+pub use windows::{Spacing, TokenizedText};

@@ -1,4 +1,4 @@
-//! The corpus: one text's tokens, cut into documents.
+//! Windows: a text's tokens, cut into documents of equal length.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::source::Tokenize;
 
-/// The most bytes of a text that are tokenised in one request.
-const PIECE: usize = 256 * 1024;
+/// The most bytes of a text that are tokenized in one request.
+const MAX_PIECE: usize = 256 * 1024;
 
-/// Where in the text the windows lie.
+/// The spacing of windows in a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Spacing {
-    /// From the first token to the last, the gaps equal.
+    /// From the first token to the last, with equal gaps.
     #[default]
     Even,
-    /// Anywhere, each way to lay them without overlap equally likely.
+    /// At random: all placements without overlap are equally likely.
     Random {
         /// Equal seeds, equal windows; each text has its own.
         seed: u64,
@@ -28,47 +28,47 @@ pub enum Spacing {
 
 /// A text's token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Corpus {
+pub struct TokenizedText {
     tokens: Vec<u32>,
 }
 
-impl Corpus {
-    /// A text that is tokens already.
+impl TokenizedText {
+    /// Wraps a text that is tokenized already.
     pub fn new(tokens: Vec<u32>) -> Self {
         Self { tokens }
     }
 
-    /// Reads a UTF-8 file and tokenises it at `source`; see [`from_text`](Self::from_text).
+    /// Reads a UTF-8 file and tokenizes it with `tokenizer`; see [`from_text`](Self::from_text).
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be read, or is not UTF-8; otherwise what kept the server from tokenising.
-    pub async fn read(source: &impl Tokenize, path: &Path) -> Result<Self, Error> {
+    /// [`Error::File`] if it cannot be read, or is not UTF-8; otherwise what the tokenizer fails with.
+    pub async fn read(tokenizer: &impl Tokenize, path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
-        Self::from_text(source, &text).await
+        Self::from_text(tokenizer, &text).await
     }
 
-    /// Tokenises a text with the server's `/tokenize`, long ones in pieces.
+    /// Tokenizes a text, a long one in pieces.
     ///
     /// Pieces end where a line does, the next beginning with no space: there byte-level BPE (Llama 3) splits words anyway,
     /// and the tokens are those of the whole text. Other tokenizers may set a token in every 256 KiB differently.
     ///
     /// # Errors
-    /// What kept the server from tokenising.
-    pub async fn from_text(source: &impl Tokenize, text: &str) -> Result<Self, Error> {
+    /// What the tokenizer fails with.
+    pub async fn from_text(tokenizer: &impl Tokenize, text: &str) -> Result<Self, Error> {
         let mut tokens = Vec::new();
-        for piece in pieces(text, PIECE) {
-            tokens.extend(source.tokenize(piece).await?);
+        for piece in pieces(text, MAX_PIECE) {
+            tokens.extend(tokenizer.tokenize(piece).await?);
         }
         Ok(Self { tokens })
     }
 
-    /// The token ids.
+    /// Returns the token ids.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// `count` windows of `length` tokens each, none overlapping, in the text's order. Of several texts this one is number `text`:
-    /// windows at random lie elsewhere in each.
+    /// Cuts `count` windows of `length` tokens each, in the text's order and without overlap. `text` is this text's number among
+    /// several: windows at random lie elsewhere in each.
     ///
     /// # Errors
     /// [`Error::Invalid`] if `count` or `length` is 0; [`Error::TooShort`] if the text does not hold so many.
@@ -88,15 +88,16 @@ impl Corpus {
                 most: self.tokens.len() / length,
             });
         };
-        let window = |(index, gaps): (usize, usize)| {
-            let start = index * length + gaps;
-            self.tokens[start..start + length].to_vec()
-        };
-        Ok(gaps(count, slack, spacing, text).into_iter().enumerate().map(window).collect())
+        let mut windows = Vec::with_capacity(count);
+        for (index, gap) in gaps(count, slack, spacing, text).into_iter().enumerate() {
+            let start = index * length + gap;
+            windows.push(self.tokens[start..start + length].to_vec());
+        }
+        Ok(windows)
     }
 }
 
-/// How many unused tokens lie before each window: `count` numbers in 0..=slack, increasing.
+/// Returns the number of unused tokens before each window: `count` numbers in 0..=slack, increasing.
 fn gaps(count: usize, slack: usize, spacing: Spacing, text: usize) -> Vec<usize> {
     match spacing {
         Spacing::Even => {
@@ -119,15 +120,9 @@ fn pieces(text: &str, most: usize) -> Vec<&str> {
     let mut rest = text;
     let mut pieces = Vec::new();
     while rest.len() > most {
-        let head = &rest[..(0..=most).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(most)];
-        let breaks = |space: fn(char) -> bool| {
-            let fits = |&(at, c): &(usize, char)| {
-                let next = rest[at + c.len_utf8()..].chars().next();
-                space(c) && next.is_none_or(|next| !next.is_whitespace())
-            };
-            head.char_indices().rev().find(fits).map(|(at, c)| at + c.len_utf8())
-        };
-        let cut = breaks(|c| c == '\n').or_else(|| breaks(char::is_whitespace)).unwrap_or(head.len());
+        let end = (0..=most).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(most);
+        let after_line = last_break(rest, end, |c| c == '\n');
+        let cut = after_line.or_else(|| last_break(rest, end, char::is_whitespace)).unwrap_or(end);
         let (piece, tail) = rest.split_at(cut);
         pieces.push(piece);
         rest = tail;
@@ -137,14 +132,26 @@ fn pieces(text: &str, most: usize) -> Vec<&str> {
     pieces
 }
 
+/// Finds the last place in `text[..end]` after a space, as `is_space` says, and before a character that is no white space.
+fn last_break(text: &str, end: usize, is_space: impl Fn(char) -> bool) -> Option<usize> {
+    for (index, c) in text[..end].char_indices().rev() {
+        let after = index + c.len_utf8();
+        let next = text[after..].chars().next();
+        if is_space(c) && next.is_none_or(|next| !next.is_whitespace()) {
+            return Some(after);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn corpus(length: u32) -> Corpus {
-        Corpus::new((0..length).collect())
+    fn corpus(length: u32) -> TokenizedText {
+        TokenizedText::new((0..length).collect())
     }
 
     #[test]

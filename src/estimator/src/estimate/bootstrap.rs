@@ -4,7 +4,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// Of the resamples, the part that must have a value of the statistic.
+/// The level of a report's intervals.
+pub(crate) const CONFIDENCE_LEVEL: f64 = 0.95;
+
+/// The fraction of resamples that must have a value of the statistic.
 const NEEDED: f64 = 0.9;
 
 /// Resampled means of several quantities that each document has one value of.
@@ -69,12 +72,7 @@ impl<'a> Bootstrap<'a> {
         let left_out: Option<Vec<f64>> = (0..self.rows.len()).map(|row| statistic(&self.without(row))).collect();
         let acceleration = acceleration(&left_out?);
         let normal = Normal::standard();
-        let below = values.partition_point(|v| *v < value) as f64;
-        let ties = values.partition_point(|v| *v <= value) as f64 - below;
-        let count = values.len() as f64;
-        // All on one side: as far as the number of resamples can tell.
-        let part = ((below + 0.5 * ties) / count).clamp(0.5 / count, 1.0 - 0.5 / count);
-        let bias = normal.inverse_cdf(part);
+        let bias = normal.inverse_cdf(fraction_below(&values, value));
         let end = |tail: f64| {
             let z = bias + normal.inverse_cdf(tail);
             quantile(&values, normal.cdf(bias + z / (1.0 - acceleration * z)))
@@ -101,6 +99,15 @@ fn mean(rows: &[Vec<f64>], weight: impl Fn(usize) -> f64, total: f64) -> Vec<f64
         }
     }
     sums.iter().map(|sum| sum / total).collect()
+}
+
+/// Returns the fraction of increasing values below `value`, ties counted half. It is neither 0 nor 1: if all values lie on one side,
+/// it is as extreme as their number can tell.
+fn fraction_below(values: &[f64], value: f64) -> f64 {
+    let below = values.partition_point(|v| *v < value) as f64;
+    let ties = values.partition_point(|v| *v <= value) as f64 - below;
+    let count = values.len() as f64;
+    ((below + 0.5 * ties) / count).clamp(0.5 / count, 1.0 - 0.5 / count)
 }
 
 /// A sixth of the skewness of leave-one-out values, seen from their mean.

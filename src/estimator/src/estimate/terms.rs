@@ -1,4 +1,4 @@
-//! The answers of a plan, sorted into the terms of the estimators.
+//! Terms: the sums of log-probabilities that the estimators are made of.
 
 use crate::error::Error;
 use crate::plan::{Plan, Step};
@@ -15,7 +15,7 @@ pub(crate) struct Terms {
     pub(crate) crossed: Vec<f64>,
 }
 
-/// The terms of each of the plan's points; `ngram` tokens are a head.
+/// Sums the answers of a plan to the terms of each of its points; the head has `ngram` tokens.
 pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Result<Vec<Terms>, Error> {
     if logprobs.len() != plan.steps().len() {
         let limit = format!("one for each of the plan's {} steps", plan.steps().len());

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::plan::Design;
-use crate::statistics::EntropyMethod;
+use crate::statistics::{EntropyMethod, NgramEntropy};
 
 /// Three documents at splits 1 and 2, each answer made of a number of its own.
 fn example() -> (Plan, Vec<Vec<f32>>) {

@@ -1,6 +1,6 @@
 //! Power laws through the estimates: least squares of `ln I` on `ln L`, plain, weighted, or with an additive bias.
 //!
-//! Start with [`Method::fit`]. The fit with a bias has no closed form; `additive` solves it.
+//! Start with [`FitMethod::fit`]. The fit with a bias has no closed form; `additive` solves it.
 
 mod additive;
 
@@ -13,7 +13,7 @@ use crate::value::Estimate;
 /// How a power law is fitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Method {
+pub enum FitMethod {
     /// Least squares of `ln I` on `ln L`, all points alike, as in the paper's scripts.
     #[default]
     LeastSquares,
@@ -23,31 +23,31 @@ pub enum Method {
     Additive,
 }
 
-impl Method {
+impl FitMethod {
     /// All of them.
-    pub const ALL: [Method; 3] = [Method::LeastSquares, Method::Weighted, Method::Additive];
+    pub const ALL: [FitMethod; 3] = [FitMethod::LeastSquares, FitMethod::Weighted, FitMethod::Additive];
 
     /// In a table.
     pub fn name(self) -> &'static str {
         match self {
-            Method::LeastSquares => "least squares",
-            Method::Weighted => "weighted",
-            Method::Additive => "with bias",
+            FitMethod::LeastSquares => "least squares",
+            FitMethod::Weighted => "weighted",
+            FitMethod::Additive => "with bias",
         }
     }
 
-    /// The fit of points `(L, I)`, `L` positive. `None` with fewer than two different `L` (for [`Method::Additive`] four) whose
-    /// `I` is positive, for [`Method::Weighted`] where an `I` has no error, and where there is no best fit.
+    /// The fit of points `(L, I)`, `L` positive. `None` with fewer than two different `L` (for [`FitMethod::Additive`] four) whose
+    /// `I` is positive, for [`FitMethod::Weighted`] where an `I` has no error, and where there is no best fit.
     pub fn fit(self, points: &[(f64, Estimate)]) -> Option<Fit> {
         let values: Vec<(f64, f64)> = points.iter().map(|(length, estimate)| (*length, estimate.value)).collect();
         match self {
-            Method::LeastSquares => Fit::of(&values),
-            Method::Weighted => {
+            FitMethod::LeastSquares => Fit::of(&values),
+            FitMethod::Weighted => {
                 let weight = |estimate: &Estimate| (estimate.value / estimate.error).powi(2);
                 let weights: Vec<f64> = points.iter().map(|(_, estimate)| weight(estimate)).collect();
                 Fit::line(&values, Some(&weights))
             }
-            Method::Additive => {
+            FitMethod::Additive => {
                 // A bias beyond the largest value is no bias any more.
                 let largest = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
                 Fit::additive(&values, -largest)
@@ -64,7 +64,7 @@ impl Method {
 pub struct Fit {
     /// How it was fitted.
     #[serde(default)]
-    pub method: Method,
+    pub method: FitMethod,
     /// `I - bias` at `L = 1`, in nats.
     pub amplitude: f64,
     /// Its standard error; absent for as many points as parameters, through which the curve goes exactly.
@@ -78,7 +78,7 @@ pub struct Fit {
     /// The exponent's 95 % interval, by resampling documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponent_interval: Option<[f64; 2]>,
-    /// What is added to the power law, in nats; present for [`Method::Additive`] alone.
+    /// What is added to the power law, in nats; present for [`FitMethod::Additive`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bias: Option<f64>,
     /// The `L` of points that were left out because `I` was not positive.
@@ -125,7 +125,7 @@ impl Fit {
         };
         let amplitude = intercept.exp();
         Some(Self {
-            method: if weights.is_some() { Method::Weighted } else { Method::LeastSquares },
+            method: if weights.is_some() { FitMethod::Weighted } else { FitMethod::LeastSquares },
             amplitude,
             amplitude_error: variance.map(|v| amplitude * (v * (1.0 / total + mean_x * mean_x / spread)).sqrt()),
             exponent,
@@ -145,7 +145,7 @@ impl Fit {
         let positive: Vec<(f64, f64)> = points.iter().copied().filter(|(_, value)| *value > 0.0).collect();
         let solution = additive::solve(&positive, lowest)?;
         Some(Self {
-            method: Method::Additive,
+            method: FitMethod::Additive,
             amplitude: solution.amplitude,
             amplitude_error: solution.errors.map(|errors| errors[0]),
             exponent: solution.exponent,
@@ -252,14 +252,15 @@ mod tests {
         // Without the last point, whose error is large, the law is exact.
         let points = [(1.0, 1.0, 0.01), (4.0, 2.0, 0.02), (16.0, 4.0, 0.04), (64.0, 20.0, 2e5)];
         let points = points.map(|(length, value, error)| (length, Estimate::new(value, error)));
-        let fit = Method::Weighted.fit(&points).unwrap();
+        let fit = FitMethod::Weighted.fit(&points).unwrap();
         assert!((fit.exponent - 0.5).abs() < 1e-6 && (fit.amplitude - 1.0).abs() < 1e-6, "{fit:?}");
         // Equal weights 1e4: the plain fit's slope, and the error that they imply.
         let points = [(1.0, 1.0), (4.0, 3.0), (16.0, 4.0)].map(|(l, i)| (l, Estimate::new(i, 0.01 * i)));
-        let (weighted, plain) = (Method::Weighted.fit(&points).unwrap(), Method::LeastSquares.fit(&points).unwrap());
+        let (weighted, plain) =
+            (FitMethod::Weighted.fit(&points).unwrap(), FitMethod::LeastSquares.fit(&points).unwrap());
         assert!((weighted.exponent - plain.exponent).abs() < 1e-12);
         assert!((weighted.exponent_error.unwrap() - 0.01 / (2.0_f64.sqrt() * 4.0_f64.ln())).abs() < 1e-12);
-        assert_eq!(Method::Weighted.fit(&[(1.0, Estimate::new(1.0, 0.0)), (2.0, Estimate::new(2.0, 0.1))]), None);
+        assert_eq!(FitMethod::Weighted.fit(&[(1.0, Estimate::new(1.0, 0.0)), (2.0, Estimate::new(2.0, 0.1))]), None);
     }
 
     #[test]

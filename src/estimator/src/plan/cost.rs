@@ -1,4 +1,4 @@
-//! What a plan costs in token-forwards, and how it is explained.
+//! The cost of a plan in token-forwards, and its display.
 
 use std::fmt;
 
@@ -43,7 +43,7 @@ impl Plan {
     }
 }
 
-/// What would be asked, and what that saves.
+/// The queries, and what the plan saves.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cost = self.cost();
@@ -54,22 +54,22 @@ impl fmt::Display for Plan {
         if self.design().negatives > 1 {
             writeln!(f, "{} contexts of other documents for each y", self.design().negatives)?;
         }
-        writeln!(f, "{} queries; token-forwards, and of them a document:", grouped(cost.queries))?;
+        writeln!(f, "{} queries; token-forwards, and of them a document:", with_separators(cost.queries))?;
         for (name, tokens) in [
             ("the paper's scripts", cost.scripts),
             ("this plan, every query alone", cost.apart),
             ("this plan, shared prefixes once", cost.shared),
         ] {
             let saving = cost.scripts as f64 / tokens as f64;
-            let each = grouped(tokens / self.documents() as u64);
-            writeln!(f, "  {name:<32}{:>15}{each:>10}{saving:>7.1}x", grouped(tokens))?;
+            let each = with_separators(tokens / self.documents() as u64);
+            writeln!(f, "  {name:<32}{:>15}{each:>10}{saving:>7.1}x", with_separators(tokens))?;
         }
         Ok(())
     }
 }
 
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
+/// Formats `1234567` as `1,234,567`.
+fn with_separators(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

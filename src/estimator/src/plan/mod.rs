@@ -15,13 +15,13 @@ pub use step::Step;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::plan::partners::Table;
+use crate::plan::partners::PartnerTable;
 
 /// The splits of the paper for a ratio `L/ℓ` of 2: 2, 4, ..., 512.
 pub const PAPER_SPLITS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
 
-/// Longer windows than this are surely a mistake.
-const LONGEST_WINDOW: usize = 1 << 25;
+/// The longest window; a longer one is surely a mistake.
+const MAX_WINDOW: usize = 1 << 25;
 
 /// Which marginal term stands beside a conditional one. It changes no query and no mean, only the variance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub enum Pairing {
     Crossed,
 }
 
-/// What is measured, whatever the documents.
+/// The design of a plan: what is measured, whatever the documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Design {
     /// `ℓ`: tokens of `x`, in increasing order.
@@ -61,7 +61,7 @@ impl Default for Design {
         Self {
             splits: PAPER_SPLITS.to_vec(),
             ratios: vec![2],
-            window: LONGEST_WINDOW,
+            window: MAX_WINDOW,
             negatives: 1,
             per_text: 1,
             pairing: Pairing::Same,
@@ -109,7 +109,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan over `documents` documents at `splits` for `L/ℓ = 2`, each document's partner drawn with `seed`.
+    /// Plans `documents` documents at `splits` for `L/ℓ = 2`, each document's partner drawn with `seed`.
     ///
     /// # Errors
     /// As [`of`](Self::of).
@@ -117,7 +117,7 @@ impl Plan {
         Self::of(documents, Design { splits: splits.to_vec(), pairing, seed, ..Design::default() })
     }
 
-    /// A plan of `design` over `documents` documents.
+    /// Plans `design` over `documents` documents.
     ///
     /// # Errors
     /// [`Error::Invalid`] for fewer than 2 documents; splits or ratios that are none, too small or not in increasing order; a
@@ -130,9 +130,9 @@ impl Plan {
             let limit = format!("a multiple of {}, as many as there are of each text", design.per_text);
             return Err(Error::invalid("documents", documents, limit));
         }
-        increasing("splits", &design.splits, 1)?;
-        increasing("ratios", &design.ratios, 2)?;
-        let (smallest, longest) = (design.ratios[0], design.window.min(LONGEST_WINDOW));
+        check_increasing("splits", &design.splits, 1)?;
+        check_increasing("ratios", &design.ratios, 2)?;
+        let (smallest, longest) = (design.ratios[0], design.window.min(MAX_WINDOW));
         if let Some(split) = design.splits.iter().find(|&&split| split.saturating_mul(smallest) > longest) {
             let limit = format!("at most {}, so that L/ℓ = {smallest} fits into {longest} tokens", longest / smallest);
             return Err(Error::invalid("splits", split, limit));
@@ -141,12 +141,15 @@ impl Plan {
             let limit = format!("in 1..={}, for {documents} documents", documents - 1);
             return Err(Error::invalid("negatives", design.negatives, limit));
         }
-        let fits = |point: &Point| point.split.saturating_mul(point.ratio) <= longest;
-        let points: Vec<Point> = (design.ratios.iter())
-            .flat_map(|&ratio| design.splits.iter().map(move |&split| Point { ratio, split }))
-            .filter(fits)
-            .collect();
-        let table = Table::new(documents, design.per_text, design.seed);
+        let mut points = Vec::new();
+        for &ratio in &design.ratios {
+            for &split in &design.splits {
+                if split.saturating_mul(ratio) <= longest {
+                    points.push(Point { ratio, split });
+                }
+            }
+        }
+        let table = PartnerTable::new(documents, design.per_text, design.seed);
         let partners = (0..design.negatives).map(|k| table.partners(k)).collect();
         Ok(Self { steps: compile(&table, &design, &points), design, points, partners })
     }
@@ -193,29 +196,34 @@ impl Plan {
     }
 }
 
-fn increasing(field: &'static str, numbers: &[usize], least: usize) -> Result<(), Error> {
-    let increasing = numbers.windows(2).all(|pair| pair[0] < pair[1]);
-    if increasing && numbers.first().is_some_and(|&first| first >= least) {
+/// Checks that numbers are increasing, and none is below `least`.
+fn check_increasing(field: &'static str, numbers: &[usize], least: usize) -> Result<(), Error> {
+    let is_increasing = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    if is_increasing && numbers.first().is_some_and(|&first| first >= least) {
         return Ok(());
     }
     let limit = format!("one or more numbers, at least {least}, in increasing order");
     Err(Error::invalid(field, format!("{numbers:?}"), limit))
 }
 
-/// For each `x` in the table's order: it whole, the `y` of those it is a partner of after its beginning, and one of those `y` alone.
-fn compile(table: &Table, design: &Design, points: &[Point]) -> Vec<Step> {
-    let end =
-        |split: usize| points.iter().filter(|point| point.split == split).map(Point::length).max().unwrap_or(split);
-    let ends: Vec<(usize, usize)> = design.splits.iter().map(|&split| (split, end(split))).collect();
+/// Compiles the queries. For each document in the table's order: the whole window, then after its `x` the `y` of each document whose
+/// partner it is, then one of those `y` alone.
+fn compile(table: &PartnerTable, design: &Design, points: &[Point]) -> Vec<Step> {
+    // Each split, and the end of the longest `y` after it.
+    let mut ends: Vec<(usize, usize)> = Vec::with_capacity(design.splits.len());
+    for &split in &design.splits {
+        let of_split = points.iter().filter(|point| point.split == split);
+        ends.push((split, of_split.map(Point::length).max().unwrap_or(split)));
+    }
     let window = ends.iter().map(|&(_, end)| end).max().unwrap_or_default();
     let mut steps = Vec::new();
     for (place, &x) in table.order().iter().enumerate() {
         steps.push(Step::Whole { document: x, end: window });
         for k in 0..design.negatives {
-            let y = table.before(place, k);
+            let y = table.document_with_partner(place, k);
             steps.extend(ends.iter().map(|&(split, end)| Step::Crossed { x, y, split, end }));
         }
-        let document = table.before(place, 0);
+        let document = table.document_with_partner(place, 0);
         steps.extend(ends.iter().map(|&(split, end)| Step::Marginal { document, split, end }));
     }
     steps

@@ -1,20 +1,20 @@
-//! Whose `x` is put before whose `y`: documents in a table, in which partners are of different texts.
+//! Partners: whose `x` stands before whose `y` in crossed queries. Partners are windows of different texts if they can be.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// Documents in a table, a column a text; texts, and the documents of each, are in a seeded order.
+/// Documents in a table, one column a text; texts, and the documents of each, are in a seeded order.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct PartnerTable {
     /// Row by row.
     order: Vec<usize>,
     /// Columns.
     texts: usize,
 }
 
-impl Table {
-    /// A table of documents of which `per_text` in a row are one text's; they must come out even.
+impl PartnerTable {
+    /// Arranges documents, of which every `per_text` in a row are of one text; `documents` must be a multiple of it.
     pub(crate) fn new(documents: usize, per_text: usize, seed: u64) -> Self {
         let mut shuffled: Vec<usize> = (0..documents).collect();
         shuffled.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -28,27 +28,28 @@ impl Table {
         Self { order: (0..per_text).flat_map(row).collect(), texts: columns.len() }
     }
 
-    /// All documents, in the order in which they are asked about.
+    /// Returns all documents, in the order of their queries.
     pub(crate) fn order(&self) -> &[usize] {
         &self.order
     }
 
-    /// The document whose `k`th partner, from 0, stands at `place`. Documents of other texts are partners before those of the same.
-    pub(crate) fn before(&self, place: usize, k: usize) -> usize {
+    /// Returns the document whose `k`th partner, from 0, stands at `place`. Documents of other texts are partners before those of the
+    /// same text.
+    pub(crate) fn document_with_partner(&self, place: usize, k: usize) -> usize {
         let (others, rows) = (self.texts - 1, self.order.len() / self.texts);
         let (row, column) = (place / self.texts, place % self.texts);
         let (up, is_other) = if k < rows * others { (k / others, true) } else { (1 + k - rows * others, false) };
         let row = (row + rows - up) % rows;
-        // Each row goes to another text, so that no text meets but one.
+        // Each row is paired with another text, so that the partners of a text are of all others.
         let left = if is_other { 1 + (row + k) % others } else { 0 };
         self.order[row * self.texts + (column + self.texts - left) % self.texts]
     }
 
-    /// Each document's `k`th partner, from 0: a permutation.
+    /// Returns each document's `k`th partner, from 0: a permutation.
     pub(crate) fn partners(&self, k: usize) -> Vec<usize> {
         let mut partners = vec![0; self.order.len()];
         for (place, &x) in self.order.iter().enumerate() {
-            partners[self.before(place, k)] = x;
+            partners[self.document_with_partner(place, k)] = x;
         }
         partners
     }
@@ -68,7 +69,7 @@ mod tests {
             texts in 1_usize..8, per_text in 1_usize..8, seed: u64,
         ) {
             let documents = texts * per_text;
-            let table = Table::new(documents, per_text, seed);
+            let table = PartnerTable::new(documents, per_text, seed);
             let partners: Vec<Vec<usize>> = (0..documents - 1).map(|k| table.partners(k)).collect();
             for document in 0..documents {
                 let own: Vec<usize> = partners.iter().map(|partners| partners[document]).collect();
@@ -85,7 +86,7 @@ mod tests {
         /// Texts of one document, and one text alone, have the partners that stand next to each other in the seed's order.
         #[test]
         fn without_texts_to_keep_apart_partners_are_neighbours(count in 2_usize..40, one: bool, seed: u64) {
-            let table = Table::new(count, if one { count } else { 1 }, seed);
+            let table = PartnerTable::new(count, if one { count } else { 1 }, seed);
             let mut order: Vec<usize> = (0..count).collect();
             order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
             prop_assert_eq!(table.order(), &order[..]);
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_text_s_documents_have_partners_of_all_other_texts() {
-        let partners = Table::new(12, 3, 5).partners(0);
+        let partners = PartnerTable::new(12, 3, 5).partners(0);
         for documents in partners.chunks(3) {
             assert_eq!(documents.iter().map(|partner| partner / 3).collect::<HashSet<_>>().len(), 3);
         }

@@ -1,10 +1,10 @@
-//! Which part of a plan's queries one of several processes asks.
+//! The shard of a plan's queries that one of several processes sends.
 
 use std::ops::Range;
 
 use crate::error::Error;
 
-/// One of several equal parts of an experiment's questions.
+/// The index of one of several equal shards of a plan's queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardIndex {
     index: usize,
@@ -12,10 +12,10 @@ pub struct ShardIndex {
 }
 
 impl ShardIndex {
-    /// The `number`th of `of` parts, from 1.
+    /// Shard `number` of `of`, from 1.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless there is such a part.
+    /// [`Error::Invalid`] unless there is such a shard.
     pub fn new(number: usize, of: usize) -> Result<Self, Error> {
         match number.checked_sub(1) {
             Some(index) if index < of => Ok(Self { index, of }),
@@ -27,7 +27,7 @@ impl ShardIndex {
         }
     }
 
-    /// Its own of `n` things: contiguous, as even as can be.
+    /// Returns the shard's range of `n` items; all shards are as equal as they can be.
     pub(crate) fn range(self, n: usize) -> Range<usize> {
         n * self.index / self.of..n * (self.index + 1) / self.of
     }
@@ -41,14 +41,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_make_up_the_whole(n in 0usize..100, of in 1usize..20) {
+        fn shards_make_up_the_whole(n in 0usize..100, of in 1usize..20) {
             let all: Vec<usize> = (1..=of).flat_map(|number| ShardIndex::new(number, of).unwrap().range(n)).collect();
             prop_assert_eq!(all, (0..n).collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn there_is_no_part_0_and_none_beyond_the_last() {
+    fn there_is_no_shard_0_and_none_beyond_the_last() {
         for (number, of) in [(0, 4), (5, 4), (0, 0), (1, 0)] {
             assert!(ShardIndex::new(number, of).unwrap_err().to_string().contains(&format!("shard is {number}/{of}")));
         }

@@ -8,8 +8,8 @@ use rand::{Rng, RngExt};
 use crate::error::Error;
 use crate::process::Process;
 
-/// Longer sequences than this cost more than an hour each.
-const LONGEST: usize = 1 << 20;
+/// The longest sequence; a longer one costs more than an hour.
+const MAX_LENGTH: usize = 1 << 20;
 
 /// A stationary Gaussian process of unit variance, given by its partial autocorrelations `φ_1, φ_2, ...`.
 ///
@@ -49,8 +49,8 @@ impl Gaussian {
     /// # Errors
     /// [`Error::Invalid`] unless `length` is in 1..=2^20, `exponent` in `0..=1`, and `strength` in `(0, 10]`.
     pub fn new(length: usize, exponent: f64, strength: f64) -> Result<Self, Error> {
-        if !(1..=LONGEST).contains(&length) {
-            return Err(Error::invalid("length", length, format!("in 1..={LONGEST}")));
+        if !(1..=MAX_LENGTH).contains(&length) {
+            return Err(Error::invalid("length", length, format!("in 1..={MAX_LENGTH}")));
         }
         if !(0.0..=1.0).contains(&exponent) {
             return Err(Error::invalid("exponent", exponent, "in 0..=1"));
@@ -58,18 +58,19 @@ impl Gaussian {
         if !(strength > 0.0 && strength <= 10.0) {
             return Err(Error::invalid("strength", strength, "above 0 and at most 10"));
         }
+        // -ln(1 - φ_k²).
         let loss = |k: usize| 2.0 * strength * (k as f64).powf(exponent - 2.0);
         let partials = (1..length).map(|k| (-(-loss(k)).exp_m1()).sqrt()).collect();
-        let ln_variances = (0..length)
-            .scan(0.0, |ln, t| {
-                *ln -= if t == 0 { 0.0 } else { loss(t) };
-                Some(*ln)
-            })
-            .collect();
+        let mut ln_variances = Vec::with_capacity(length);
+        let mut ln_variance = 0.0;
+        for t in 0..length {
+            ln_variance -= if t == 0 { 0.0 } else { loss(t) };
+            ln_variances.push(ln_variance);
+        }
         Ok(Self { exponent, strength, partials, ln_variances })
     }
 
-    /// The longest sequence.
+    /// Returns the length of the longest sequence.
     pub fn length(&self) -> usize {
         self.ln_variances.len()
     }
@@ -116,10 +117,7 @@ impl Gaussian {
         let mut total = 0.0;
         model.for_each_predictor(n, |t, predictor| {
             let weights: Vec<f64> = std::iter::once(1.0).chain(predictor.iter().map(|a| -a)).collect();
-            let row = |(i, a): (usize, &f64)| -> f64 {
-                a * weights.iter().enumerate().map(|(j, b)| b * r[i.abs_diff(j)]).sum::<f64>()
-            };
-            let square: f64 = weights.iter().enumerate().map(row).sum();
+            let square = variance_of_sum(&weights, &r);
             let ln_model = model.ln_variances[t];
             total += 0.5 * (ln_model - self.ln_variances[t] + square / ln_model.exp() - 1.0);
         });
@@ -251,18 +249,27 @@ impl Process for Gaussian {
                 return;
             }
             // predictor[j] belongs to x_(t-1-j): the first t - m are y's, the others x's.
-            let own: Vec<f64> = std::iter::once(-1.0).chain(predictor[..t - m].iter().copied()).collect();
-            let across = |(j, a): (usize, &f64)| -> f64 {
-                a * own.iter().enumerate().map(|(i, b)| b * r[j + 1 - i]).sum::<f64>()
-            };
-            let covariance: f64 = predictor.iter().enumerate().skip(t - m).map(across).sum();
+            let y_weights: Vec<f64> = std::iter::once(-1.0).chain(predictor[..t - m].iter().copied()).collect();
+            let mut covariance = 0.0;
+            for (j, a) in predictor.iter().enumerate().skip(t - m) {
+                covariance += a * y_weights.iter().enumerate().map(|(i, b)| b * r[j + 1 - i]).sum::<f64>();
+            }
             total -= covariance / self.ln_variances[t].exp();
         });
         total
     }
 }
 
-/// A standard normal number (Box and Muller).
+/// Returns the variance of a weighted sum of neighbouring values with these autocorrelations: `Σ_ij a_i a_j r_|i-j|`.
+fn variance_of_sum(weights: &[f64], r: &[f64]) -> f64 {
+    let mut variance = 0.0;
+    for (i, a) in weights.iter().enumerate() {
+        variance += a * weights.iter().enumerate().map(|(j, b)| b * r[i.abs_diff(j)]).sum::<f64>();
+    }
+    variance
+}
+
+/// Draws a standard normal number (Box and Muller).
 fn normal(rng: &mut impl Rng) -> f64 {
     let (radius, angle): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
     (-2.0 * radius.ln()).sqrt() * (TAU * angle).cos()

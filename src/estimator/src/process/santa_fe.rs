@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::process::Process;
 
 /// Ids run to `2K`, so this many symbols still fit a `u32`.
-const MOST_SYMBOLS: usize = 1 << 30;
+const MAX_SYMBOLS: usize = 1 << 30;
 
 /// How far probabilities may be from adding to 1.
 const SUM_TOLERANCE: f64 = 1e-6;
@@ -49,8 +49,8 @@ impl SantaFe {
     /// # Errors
     /// [`Error::Invalid`] unless `symbols` is in 1..=2^30, `exponent` is finite and not negative, and `doubt` is in (0, 1/2).
     pub fn new(symbols: usize, exponent: f64, doubt: f64) -> Result<Self, Error> {
-        if !(1..=MOST_SYMBOLS).contains(&symbols) {
-            return Err(Error::invalid("symbols", symbols, format!("in 1..={MOST_SYMBOLS}")));
+        if !(1..=MAX_SYMBOLS).contains(&symbols) {
+            return Err(Error::invalid("symbols", symbols, format!("in 1..={MAX_SYMBOLS}")));
         }
         if !(exponent.is_finite() && exponent >= 0.0) {
             return Err(Error::invalid("exponent", exponent, "finite and at least 0"));
@@ -67,15 +67,14 @@ impl SantaFe {
     /// # Errors
     /// [`Error::Invalid`] unless there are 1 to 2^30 probabilities that are not negative and add to 1, and `doubt` is in (0, 1/2).
     pub fn from_probabilities(probabilities: Vec<f64>, doubt: f64) -> Result<Self, Error> {
-        if !(1..=MOST_SYMBOLS).contains(&probabilities.len()) {
-            return Err(Error::invalid("symbols", probabilities.len(), format!("in 1..={MOST_SYMBOLS}")));
+        if !(1..=MAX_SYMBOLS).contains(&probabilities.len()) {
+            return Err(Error::invalid("symbols", probabilities.len(), format!("in 1..={MAX_SYMBOLS}")));
         }
         if let Some(negative) = probabilities.iter().find(|&&p| p.is_nan() || p < 0.0) {
             return Err(Error::invalid("probability", negative, "at least 0"));
         }
         let total: f64 = probabilities.iter().rev().sum();
-        // NaN and infinity fail, too.
-        if !((total - 1.0).abs() < SUM_TOLERANCE) {
+        if (total - 1.0).abs() >= SUM_TOLERANCE {
             return Err(Error::invalid("sum of probabilities", total, "1"));
         }
         if !(doubt > 0.0 && doubt < 0.5) {
@@ -123,13 +122,14 @@ impl SantaFe {
     pub fn sample(&self, length: usize, rng: &mut impl Rng) -> Vec<u32> {
         let coins: Vec<bool> = self.probabilities.iter().map(|_| rng.random()).collect();
         let last = coins.len() - 1;
-        let draw = |_| {
+        let mut tokens = Vec::with_capacity(length);
+        for _ in 0..length {
             let u: f64 = rng.random();
             // Rounding may leave the last cumulative sum just below 1.
             let symbol = self.cumulative.partition_point(|&c| c <= u).min(last);
-            2 * symbol as u32 + u32::from(coins[symbol])
-        };
-        (0..length).map(draw).collect()
+            tokens.push(2 * symbol as u32 + u32::from(coins[symbol]));
+        }
+        tokens
     }
 
     /// `ln q(tokens[t] | history, tokens[..t])` for each `t`, in nats.
@@ -147,7 +147,8 @@ impl SantaFe {
                 seen[token as usize] = true;
             }
         }
-        let score = |(position, &token): (usize, &u32)| {
+        let mut logprobs = Vec::with_capacity(tokens.len());
+        for (position, &token) in tokens.iter().enumerate() {
             self.check(token, position)?;
             let (this, other) = (token as usize, (token ^ 1) as usize);
             let value = match (seen[this], seen[other]) {
@@ -156,9 +157,9 @@ impl SantaFe {
                 (false, false) | (true, true) => 0.5_f64.ln(),
             };
             seen[this] = true;
-            Ok(self.probabilities[this / 2].ln() + value)
-        };
-        tokens.iter().enumerate().map(score).collect()
+            logprobs.push(self.probabilities[this / 2].ln() + value);
+        }
+        Ok(logprobs)
     }
 
     /// `ln p(tokens)` of a document by the process itself: `Σ_t ln p_k - ln 2` for each symbol's first token, `ln p_k` for those that
@@ -206,7 +207,7 @@ impl SantaFe {
     /// Both terms score symbol `k` at place `t` of `y` as `ln p_k - ln 2`, plus `ln(2(1-δ))` if `k` was seen; the
     /// chance that `x` alone showed it is `(1 - (1-p_k)^m) (1-p_k)^t`, and `Σ_t p_k (1-p_k)^t = 1 - (1-p_k)^n`.
     pub fn direct_limit(&self, m: usize, n: usize) -> f64 {
-        self.right() / std::f64::consts::LN_2 * self.mutual_information(m, n)
+        self.known_coin_gain() / std::f64::consts::LN_2 * self.mutual_information(m, n)
     }
 
     /// What vCLUB `E_joint[ln q(y|x)] - E_independent[ln q(y|x)]` converges to on the oracle, in nats, for `|x| = m`,
@@ -235,8 +236,8 @@ impl SantaFe {
     /// never regains its certainty and misses `u` at *every* later token about that symbol, however often it comes. That
     /// grows as `n`, not as `n^(1/a)`, so vCLUB's exponent on this process lies above the true one.
     pub fn vclub_limit(&self, m: usize, n: usize) -> f64 {
-        let (right, wrong) = (self.right(), (2.0 * self.doubt).ln());
-        let term = |&p: &f64| appears(p, m) * (n as f64 * p * right - appears(p, n) * wrong);
+        let (gain, loss) = (self.known_coin_gain(), (2.0 * self.doubt).ln());
+        let term = |&p: &f64| appears(p, m) * (n as f64 * p * gain - appears(p, n) * loss);
         0.5 * self.probabilities.iter().rev().map(term).sum::<f64>()
     }
 
@@ -254,7 +255,7 @@ impl SantaFe {
     }
 
     /// `ln(2(1-δ))`: what knowing a coin is worth to the oracle, in nats.
-    fn right(&self) -> f64 {
+    fn known_coin_gain(&self) -> f64 {
         std::f64::consts::LN_2 + (-self.doubt).ln_1p()
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::Error;
 use crate::estimate::Series;
 use crate::files::write_atomically;
-use crate::fit::Method;
+use crate::fit::FitMethod;
 use crate::report::escape::escape;
 use crate::report::html::{figure, page};
 use crate::report::plot::{Chart, Curve, Mark};
@@ -14,10 +14,10 @@ use crate::report::{Report, SeriesFit};
 use crate::value::Estimate;
 
 /// The most reports that can be told apart in a chart.
-const MOST: usize = 6;
+const MAX_REPORTS: usize = 6;
 
 /// How each report is drawn.
-const STYLES: [(&str, Mark); MOST] = [
+const STYLES: [(&str, Mark); MAX_REPORTS] = [
     ("first", Mark::Circle),
     ("second", Mark::Square),
     ("third", Mark::Triangle),
@@ -41,8 +41,8 @@ impl Comparison {
     /// # Errors
     /// [`Error::Invalid`] unless there are 2 to 6, and no name twice.
     pub fn new(reports: Vec<(String, Report)>) -> Result<Self, Error> {
-        if !(2..=MOST).contains(&reports.len()) {
-            return Err(Error::invalid("number of reports", reports.len(), format!("2 to {MOST}")));
+        if !(2..=MAX_REPORTS).contains(&reports.len()) {
+            return Err(Error::invalid("number of reports", reports.len(), format!("2 to {MAX_REPORTS}")));
         }
         let mut names: Vec<&String> = reports.iter().map(|(name, _)| name).collect();
         names.sort_unstable();
@@ -74,7 +74,11 @@ impl Comparison {
     pub fn html(&self) -> String {
         let figures: String = self.charts().iter().map(|(_, chart)| figure(chart)).collect();
         let lead = format!("What {} models say of the same question, in {}.", self.reports.len(), self.unit());
-        page("Models compared", &lead, &[figures, self.exponents(), self.estimates(), self.models()].concat())
+        page(
+            "Models compared",
+            &lead,
+            &[figures, self.exponents_section(), self.estimates_section(), self.models_section()].concat(),
+        )
     }
 
     /// Writes compare.html, each chart as SVG, and the numbers as CSV into a folder; each atomically.
@@ -118,7 +122,7 @@ impl Comparison {
     fn bipartite(&self, ratio: usize, series: Series) -> Chart {
         let curve = |((name, report), (class, mark)): (&(String, Report), (&'static str, Mark))| {
             let points = report.points(ratio, series);
-            let fit = report.fit_of(ratio, series, Method::LeastSquares);
+            let fit = report.fit_of(ratio, series, FitMethod::LeastSquares);
             let line = fit.map_or_else(Vec::new, |fit| points.iter().map(|(at, _)| (*at, fit.at(*at))).collect());
             let title = fit.map_or_else(|| name.clone(), |fit| format!("{name}: fit {fit}"));
             Curve { class, label: name.clone(), title, points, mark, shift: 0.0, line }
@@ -162,12 +166,12 @@ impl Comparison {
     fn fits(&self) -> Vec<(&str, &SeriesFit)> {
         let all =
             self.reports.iter().flat_map(|(name, report)| report.fits.iter().map(move |fit| (name.as_str(), fit)));
-        let mut fits: Vec<_> = all.filter(|(_, fit)| fit.fit.method == Method::LeastSquares).collect();
+        let mut fits: Vec<_> = all.filter(|(_, fit)| fit.fit.method == FitMethod::LeastSquares).collect();
         fits.sort_by_key(|(_, fit)| (fit.series, fit.ratio));
         fits
     }
 
-    fn exponents(&self) -> String {
+    fn exponents_section(&self) -> String {
         let row = |(name, SeriesFit { ratio, series, fit }): &(&str, &SeriesFit)| {
             let interval = fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}"));
             let error = fit.exponent_error.map_or(String::new(), |error| format!(" ± {error:.3}"));
@@ -184,15 +188,17 @@ impl Comparison {
         section("Power laws, I = A·L<sup>β</sup>, least squares", &heads.map(str::to_owned), &rows)
     }
 
-    fn estimates(&self) -> String {
+    fn estimates_section(&self) -> String {
         let mut rows = String::new();
-        for (series, ratio, length) in self.places() {
-            let cell = |(_, report): &(String, Report)| {
+        for (series, ratio, length) in self.estimated_points() {
+            let mut cells = String::new();
+            for (_, report) in &self.reports {
                 let points = report.points(ratio, series);
-                let found = points.iter().find(|(at, _)| *at as usize == length);
-                found.map_or("<td>–</td>".to_owned(), |(_, estimate)| format!("<td>{estimate}</td>"))
-            };
-            let cells: String = self.reports.iter().map(cell).collect();
+                match points.iter().find(|(at, _)| *at as usize == length) {
+                    Some((_, estimate)) => cells += &format!("<td>{estimate}</td>"),
+                    None => cells += "<td>–</td>",
+                }
+            }
             let _ = writeln!(rows, "<tr><td>{}</td><td>{ratio}</td><td>{length}</td>{cells}</tr>", series.name());
         }
         let names = self.reports.iter().map(|(name, _)| escape(name));
@@ -200,21 +206,23 @@ impl Comparison {
         section(&format!("Estimates in {}, mean ± standard error", self.unit()), &heads, &rows)
     }
 
-    /// All series, ratios and lengths that any report has.
-    fn places(&self) -> Vec<(Series, usize, usize)> {
-        let mut places = Vec::new();
+    /// Returns all series, ratios and lengths that any report has an estimate at.
+    fn estimated_points(&self) -> Vec<(Series, usize, usize)> {
+        let mut found = Vec::new();
         for series in self.series() {
             for ratio in self.ratios() {
-                let of = |(_, report): &(String, Report)| report.points(ratio, series);
-                places.extend(self.reports.iter().flat_map(of).map(|(length, _)| (series, ratio, length as usize)));
+                for (_, report) in &self.reports {
+                    let points = report.points(ratio, series);
+                    found.extend(points.iter().map(|(length, _)| (series, ratio, *length as usize)));
+                }
             }
         }
-        places.sort_unstable();
-        places.dedup();
-        places
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
-    fn models(&self) -> String {
+    fn models_section(&self) -> String {
         let row = |(name, report): &(String, Report)| {
             let [name, title, model, fingerprint] =
                 [name, &report.title, &report.model, &report.fingerprint].map(|text| escape(text));
@@ -229,7 +237,7 @@ impl Comparison {
 
     fn csv(&self) -> String {
         let mut csv = "name,model,ratio,length,series,value,error,unit\n".to_owned();
-        for (series, ratio, length) in self.places() {
+        for (series, ratio, length) in self.estimated_points() {
             for (name, report) in &self.reports {
                 for (_, estimate) in report.points(ratio, series).iter().filter(|(at, _)| *at as usize == length) {
                     let [name, model] = [name, &report.model].map(|text| text.replace(['"', ',', '\n'], " "));

@@ -8,7 +8,7 @@ use crate::unit::Unit;
 use crate::value::Estimate;
 
 impl Report {
-    /// The same report with all information in `unit`. Exponents and weights have none.
+    /// Converts all information to `unit`. Exponents and weights have none.
     #[must_use]
     pub fn in_unit(mut self, unit: Unit) -> Self {
         if unit == self.unit {
@@ -17,16 +17,13 @@ impl Report {
         let factor = self.unit.nats() / unit.nats();
         for row in &mut self.rows {
             let estimates = &mut row.estimates;
+            scale(&mut estimates.direct, factor);
+            estimates.corrected.iter_mut().for_each(|estimate| scale(estimate, factor));
+            scale(&mut estimates.vclub, factor);
             let PairingErrors { same, crossed } = &mut estimates.pairing_errors;
-            for value in [Some(same), Some(crossed), row.truth.as_mut(), row.vclub_limit.as_mut()].into_iter().flatten()
-            {
+            for value in [same, crossed].into_iter().chain(&mut row.truth).chain(&mut row.vclub_limit) {
                 *value *= factor;
             }
-            let corrected = estimates.corrected.as_mut();
-            [Some(&mut estimates.direct), corrected, Some(&mut estimates.vclub)]
-                .into_iter()
-                .flatten()
-                .for_each(|estimate| scale(estimate, factor));
         }
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
         self.nll.iter_mut().chain(&mut self.divergence).for_each(|estimate| scale(estimate, factor));

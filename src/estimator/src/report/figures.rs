@@ -1,7 +1,7 @@
 //! What a report shows as charts: mutual information at each ratio, two-point information, and surprise by position.
 
 use crate::estimate::Series;
-use crate::fit::{Fit, Method};
+use crate::fit::{Fit, FitMethod};
 use crate::report::Report;
 use crate::report::plot::{Chart, Curve, Mark};
 use crate::value::Estimate;
@@ -17,7 +17,7 @@ impl Report {
 
     fn bipartite(&self, ratio: usize) -> Chart {
         let curve = |series: Series| {
-            let fit = self.fit_of(ratio, series, Method::LeastSquares);
+            let fit = self.fit_of(ratio, series, FitMethod::LeastSquares);
             let points = self.points(ratio, series);
             let (mark, shift) = match series {
                 Series::Truth | Series::VclubLimit => (Mark::None, 0.0),

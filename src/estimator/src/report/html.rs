@@ -1,60 +1,19 @@
-//! The report as one HTML page that needs nothing else, and writing it so that a reader never meets half of it.
+//! The report as one HTML page, without scripts or other files.
 
-use std::path::Path;
-
-use crate::error::Error;
 use crate::estimate::PairingErrors;
-use crate::files::write_atomically;
-use crate::plan::Pairing;
+use crate::plan::{Cost, Pairing};
 use crate::report::escape::escape;
-use crate::report::plot::Chart;
-use crate::report::{Report, Row, SeriesFit, left_out, plot};
+use crate::report::plot::{self, Chart};
+use crate::report::text::left_out;
+use crate::report::{Report, SeriesFit};
+use crate::statistics::NgramEntropy;
 
 impl Report {
-    /// One self-contained page: the plot, the table, the fits, and how it was made. No scripts, no other files.
+    /// Returns one self-contained page: the plots, the table, the fits, and how the report was made.
     pub fn html(&self) -> String {
-        let sections = [self.figures(), self.table_html(), self.fits_html(), self.made()].concat();
+        let sections =
+            [self.figures_section(), self.estimates_section(), self.fits_section(), self.origin_section()].concat();
         page(&self.title, &self.lead(), &sections)
-    }
-
-    /// Writes [`html`](Self::html) to `path`, atomically: the file is there whole or as it was.
-    ///
-    /// # Errors
-    /// [`Error::File`] if it cannot be written.
-    pub fn write_html(&self, path: &Path) -> Result<(), Error> {
-        write_atomically(path, self.html().as_bytes())
-    }
-
-    /// Reads a report's JSON, or the report.json of a folder.
-    ///
-    /// # Errors
-    /// [`Error::File`] if it cannot be read, or is no report.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let path = if path.is_dir() { path.join("report.json") } else { path.to_owned() };
-        let read = std::fs::read(&path).and_then(|json| Ok(serde_json::from_slice(&json)?));
-        read.map_err(|source| Error::File { path, source })
-    }
-
-    /// Writes the report as JSON to `path`, atomically.
-    ///
-    /// # Errors
-    /// [`Error::File`] if it cannot be written.
-    pub fn write_json(&self, path: &Path) -> Result<(), Error> {
-        let json = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::File { path: path.to_owned(), source: error.into() })?;
-        write_atomically(path, json.as_bytes())
-    }
-
-    /// Writes each chart as an SVG file of its own, and the numbers as CSV, into a folder; each atomically.
-    ///
-    /// # Errors
-    /// [`Error::File`] if one cannot be written.
-    pub fn write_files(&self, folder: &Path) -> Result<(), Error> {
-        let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone()));
-        for (name, text) in charts.chain(self.tables()) {
-            write_atomically(&folder.join(name), text.as_bytes())?;
-        }
-        Ok(())
     }
 
     fn lead(&self) -> String {
@@ -65,66 +24,63 @@ impl Report {
         )
     }
 
-    fn figures(&self) -> String {
+    fn figures_section(&self) -> String {
         let figures: String = self.charts().iter().map(|(_, chart)| figure(chart)).collect();
         figures
             + "<p class=\"small\">Bars are 95 % intervals over documents, or one standard error where there are none; thin lines \
                are fits. Both axes are logarithmic, so a power law is a straight line.</p>\n"
     }
 
-    fn table_html(&self) -> String {
+    fn estimates_section(&self) -> String {
         let (heads, rows) = self.cells();
         let heads = heads.into_iter().chain(["σ, same y", "σ, partner’s y"]);
         let heads: String = heads.map(|head| format!("<th scope=\"col\">{}</th>", escape(head))).collect();
-        let row = |(cells, row): (&Vec<String>, &Row)| {
+        let mut body = String::new();
+        for (mut cells, row) in rows.into_iter().zip(&self.rows) {
             let PairingErrors { same, crossed } = row.estimates.pairing_errors;
-            let errors = [same, crossed].map(|error| format!("{error:.3}"));
-            let cells = cells.iter().chain(&errors).map(|cell| format!("<td>{}</td>", escape(cell)));
-            format!("<tr>{}</tr>\n", cells.collect::<String>())
-        };
+            cells.extend([same, crossed].map(|error| format!("{error:.3}")));
+            let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
+            body += &format!("<tr>{cells}</tr>\n");
+        }
         format!(
             "<section>\n<h2>Estimates</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n\
-             <tbody>\n{}</tbody>\n</table></div>\n\
+             <tbody>\n{body}</tbody>\n</table></div>\n\
              <p class=\"small\">L tokens in all, ℓ of them in x; {}, mean ± standard error. σ is the direct estimate’s standard \
              error with the same y in both terms, and with the partner’s in the marginal one.</p>\n</section>\n",
-            rows.iter().zip(&self.rows).map(row).collect::<String>(),
             self.unit.name(),
         )
     }
 
-    fn fits_html(&self) -> String {
+    fn fits_section(&self) -> String {
         if self.fits.is_empty() {
             return String::new();
         }
-        let with_error = |value: f64, error: Option<f64>| match error {
-            Some(error) => format!("{value:.3} ± {error:.3}"),
-            None => format!("{value:.3}"),
-        };
-        let row = |SeriesFit { ratio, series, fit }: &SeriesFit| {
-            let interval = fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}"));
-            format!(
-                "<tr><td>{}{}</td><td>{ratio}</td><td>{}</td><td>{}</td><td>{}</td><td>{interval}</td><td>{}</td></tr>\n",
-                series.name(),
-                escape(&left_out(fit)),
-                fit.method.name(),
-                with_error(fit.amplitude, fit.amplitude_error),
-                with_error(fit.exponent, fit.exponent_error),
-                fit.bias.map_or(String::new(), |bias| format!("{bias:.3}")),
-            )
-        };
         let heads = ["series", "L/ℓ", "fit", &format!("A ({})", self.unit.name()), "β", "β, 95 %", "c"];
         let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
+        let rows: String = self.fits.iter().map(fit_row).collect();
         format!(
             "<section>\n<h2>Power laws, I = A·L<sup>β</sup> + c</h2>\n<div class=\"scroll\"><table class=\"names\">\n\
-             <thead><tr>{heads}</tr></thead>\n<tbody>\n{}</tbody>\n</table></div>\n\
+             <thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n\
              <p class=\"small\">Least squares of ln I on ln L, plain and weighted by inverse variance; with a bias c, of the \
              relative error. {}</p>\n</section>\n",
-            self.fits.iter().map(row).collect::<String>(),
             escape(&self.reading().unwrap_or_default()),
         )
     }
 
-    fn made(&self) -> String {
+    /// How the report was made.
+    fn origin_section(&self) -> String {
+        let mut terms = String::new();
+        for (name, value) in self.facts() {
+            terms += &format!("<dt>{name}</dt><dd>{}</dd>\n", escape(&value));
+        }
+        let mut notes: String = self.notes.iter().map(|note| format!("<li>{}</li>\n", escape(note))).collect();
+        if !notes.is_empty() {
+            notes = format!("<ul class=\"notes\">\n{notes}</ul>\n");
+        }
+        format!("<section>\n<h2>How it was made</h2>\n<dl>\n{terms}</dl>\n{notes}</section>\n")
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
         let pairing = match self.pairing {
             Pairing::Same => "of the same y as the conditional term",
             Pairing::Crossed => "of the partner document's y",
@@ -138,39 +94,46 @@ impl Report {
         ];
         facts.extend(self.config.clone().map(|config| ("Configuration", config)));
         facts.extend(self.seed.map(|seed| ("Seed", seed.to_string())));
-        facts.extend(self.divergence_told().map(|told| ("KL divergence from the process", told)));
-        if let (Some(entropy), Some(weight)) = (self.ngram_entropy, self.ngram_weight) {
-            let (n, total) = (entropy.n, entropy.total);
-            let (nats, error) = (entropy.nats, entropy.error);
-            facts.push((
-                "n-gram correction",
-                format!(
-                    "n = {n}, H = {nats:.3} ± {error:.3} {} from {total} n-grams, weight {weight}",
-                    self.unit.name()
-                ),
-            ));
-        }
-        facts.extend(self.corpus.map(|corpus| ("Corpus", corpus.told(self.unit))));
-        if let Some(cost) = self.cost {
-            let times = cost.scripts as f64 / cost.shared as f64;
-            facts.push((
-                "Cost",
-                format!(
-                    "{} queries, {} token-forwards with shared prefixes once; the paper's scripts: {} ({times:.1}x)",
-                    cost.queries, cost.shared, cost.scripts
-                ),
-            ));
-        }
-        let fact = |(name, value): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escape(value));
-        let note = |note: &String| format!("<li>{}</li>\n", escape(note));
-        let notes = match self.notes[..] {
-            [] => String::new(),
-            _ => format!("<ul class=\"notes\">\n{}</ul>\n", self.notes.iter().map(note).collect::<String>()),
-        };
-        format!(
-            "<section>\n<h2>How it was made</h2>\n<dl>\n{}</dl>\n{notes}</section>\n",
-            facts.iter().map(fact).collect::<String>(),
-        )
+        facts.extend(self.divergence_text().map(|divergence| ("KL divergence from the process", divergence)));
+        facts.extend(self.correction_text().map(|correction| ("n-gram correction", correction)));
+        facts.extend(self.corpus.map(|corpus| ("Corpus", corpus.summary(self.unit))));
+        facts.extend(self.cost.map(|cost| ("Cost", cost_text(cost))));
+        facts
+    }
+
+    fn correction_text(&self) -> Option<String> {
+        let NgramEntropy { n, nats, error, total, .. } = self.ngram_entropy?;
+        let (weight, unit) = (self.ngram_weight?, self.unit.name());
+        Some(format!("n = {n}, H = {nats:.3} ± {error:.3} {unit} from {total} n-grams, weight {weight}"))
+    }
+}
+
+fn cost_text(cost: Cost) -> String {
+    let Cost { queries, scripts, shared, .. } = cost;
+    let times = scripts as f64 / shared as f64;
+    format!(
+        "{queries} queries, {shared} token-forwards with shared prefixes once; the paper's scripts: {scripts} ({times:.1}x)"
+    )
+}
+
+/// A row of the table of fits.
+fn fit_row(SeriesFit { ratio, series, fit }: &SeriesFit) -> String {
+    let interval = fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}"));
+    format!(
+        "<tr><td>{}{}</td><td>{ratio}</td><td>{}</td><td>{}</td><td>{}</td><td>{interval}</td><td>{}</td></tr>\n",
+        series.name(),
+        escape(&left_out(fit)),
+        fit.method.name(),
+        with_error(fit.amplitude, fit.amplitude_error),
+        with_error(fit.exponent, fit.exponent_error),
+        fit.bias.map_or(String::new(), |bias| format!("{bias:.3}")),
+    )
+}
+
+fn with_error(value: f64, error: Option<f64>) -> String {
+    match error {
+        Some(error) => format!("{value:.3} ± {error:.3}"),
+        None => format!("{value:.3}"),
     }
 }
 

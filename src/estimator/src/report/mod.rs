@@ -1,25 +1,25 @@
 //! The report: estimates beside the truth where it is known, their fits, and how they were made; as JSON and as text.
 //!
-//! Start with [`Report::new`]. `html` writes the page, `csv` the tables, `figures` the charts, which `plot` draws; `compare` puts several
-//! reports side by side.
+//! Start with [`Report::new`]. `text` writes the table for a terminal, `html` the page, `csv` the tables, and `figures` the charts, which
+//! `plot` draws; `compare` puts several reports side by side.
 
 mod compare;
 mod convert;
 mod csv;
 mod escape;
 mod figures;
+mod files;
 mod html;
 mod plot;
+mod text;
 
 pub use compare::Comparison;
-
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::CorpusStatistics;
-use crate::estimate::{Estimates, PairingErrors, PointEstimate, Series};
-use crate::fit::{Fit, Method};
+use crate::estimate::{Estimates, PointEstimate, Series};
+use crate::fit::{Fit, FitMethod};
 use crate::plan::{Cost, Pairing};
 use crate::process::Process;
 use crate::source::Model;
@@ -119,7 +119,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report of `estimates` by `model`, in nats.
+    /// Reports `estimates` by `model`, in nats.
     pub fn new(title: impl Into<String>, model: &Model, estimates: &Estimates) -> Self {
         let row = |&estimates: &PointEstimate| Row { estimates, truth: None, vclub_limit: None };
         let mut report = Self {
@@ -143,33 +143,34 @@ impl Report {
             cost: None,
             notes: Vec::new(),
         };
-        report.fit(&[Series::Direct, Series::Corrected, Series::Vclub], &Method::ALL);
+        report.add_fits(&[Series::Direct, Series::Corrected, Series::Vclub], &FitMethod::ALL);
         for SeriesFit { ratio, series, fit } in &mut report.fits {
-            let same =
-                estimates.exponents.iter().find(|e| (e.ratio, e.series, e.method) == (*ratio, *series, fit.method));
-            fit.exponent_interval = same.map(|exponent| exponent.interval);
+            let key = (*ratio, *series, fit.method);
+            let found =
+                estimates.exponents.iter().find(|exponent| (exponent.ratio, exponent.series, exponent.method) == key);
+            fit.exponent_interval = found.map(|exponent| exponent.interval);
         }
         report
     }
 
-    /// Puts the process's truth, and what vCLUB converges to on its oracle, beside the estimates.
+    /// Adds the process's truth, and the limit of vCLUB on its oracle.
     ///
     /// # Panics
     /// If the process does not reach as far as the estimates.
     #[must_use]
     pub fn with_truth(mut self, process: &impl Process) -> Self {
-        let nats = self.unit;
+        let unit = self.unit;
         self = self.in_unit(Unit::Nats);
         for row in &mut self.rows {
             let (m, n) = (row.estimates.split, row.estimates.length - row.estimates.split);
             row.truth = Some(process.mutual_information(m, n));
             row.vclub_limit = Some(process.vclub_limit(m, n));
         }
-        self.fit(&[Series::Truth, Series::VclubLimit], &[Method::LeastSquares]);
-        self.in_unit(nats)
+        self.add_fits(&[Series::Truth, Series::VclubLimit], &[FitMethod::LeastSquares]);
+        self.in_unit(unit)
     }
 
-    /// Puts the corpus's two-point information beside the estimates; in nats.
+    /// Adds the corpus's two-point information, in nats.
     #[must_use]
     pub fn with_two_point(mut self, two_point: TwoPoint) -> Self {
         let unit = self.unit;
@@ -178,7 +179,7 @@ impl Report {
         self.in_unit(unit)
     }
 
-    /// Puts the model's [`Estimates::divergence`] from the process beside the estimates; in nats.
+    /// Adds the model's [`Estimates::divergence`] from the process, in nats.
     #[must_use]
     pub fn with_divergence(mut self, divergence: Estimate) -> Self {
         let unit = self.unit;
@@ -187,7 +188,7 @@ impl Report {
         self.in_unit(unit)
     }
 
-    /// Says what was asked.
+    /// Adds what the plan cost.
     #[must_use]
     pub fn with_cost(mut self, cost: Cost) -> Self {
         self.cost = Some(cost);
@@ -201,13 +202,13 @@ impl Report {
         self
     }
 
-    /// The series that this report has.
+    /// Returns the series that this report has.
     pub fn series(&self) -> Vec<Series> {
         let present = |series: &Series| self.rows.iter().any(|row| row.get(*series).is_some());
         Series::ALL.into_iter().filter(present).collect()
     }
 
-    /// The ratios `L/ℓ` of this report, increasing.
+    /// Returns the ratios `L/ℓ` of this report, increasing.
     pub fn ratios(&self) -> Vec<usize> {
         let mut ratios: Vec<usize> = self.rows.iter().map(|row| row.estimates.ratio).collect();
         ratios.sort_unstable();
@@ -215,122 +216,30 @@ impl Report {
         ratios
     }
 
-    /// The points `(L, estimate)` of a series at one ratio.
+    /// Returns the points `(L, estimate)` of a series at one ratio.
     pub fn points(&self, ratio: usize, series: Series) -> Vec<(f64, Estimate)> {
         let of_ratio = self.rows.iter().filter(|row| row.estimates.ratio == ratio);
         of_ratio.filter_map(|row| Some((row.estimates.length as f64, row.get(series)?))).collect()
     }
 
-    /// The fit of a series at one ratio, if there is one.
-    pub fn fit_of(&self, ratio: usize, series: Series, method: Method) -> Option<&Fit> {
+    /// Returns the fit of a series at one ratio, if there is one.
+    pub fn fit_of(&self, ratio: usize, series: Series, method: FitMethod) -> Option<&Fit> {
         let same = |fit: &&SeriesFit| (fit.ratio, fit.series, fit.fit.method) == (ratio, series, method);
         self.fits.iter().find(same).map(|fit| &fit.fit)
     }
 
-    /// Adds the fits of these series, and keeps all in order.
-    fn fit(&mut self, series: &[Series], methods: &[Method]) {
+    /// Fits these series at each ratio, and sorts all fits.
+    fn add_fits(&mut self, series: &[Series], methods: &[FitMethod]) {
         self.fits.retain(|fit| !series.contains(&fit.series));
         for ratio in self.ratios() {
-            for &method in methods {
-                let fit = |&series: &Series| {
-                    let fit = method.fit(&self.points(ratio, series))?;
-                    Some(SeriesFit { ratio, series, fit })
-                };
-                let fits: Vec<SeriesFit> = series.iter().filter_map(fit).collect();
-                self.fits.extend(fits);
+            for &series in series {
+                let points = self.points(ratio, series);
+                for method in methods {
+                    let fit = method.fit(&points);
+                    self.fits.extend(fit.map(|fit| SeriesFit { ratio, series, fit }));
+                }
             }
         }
         self.fits.sort_by_key(|fit| (fit.ratio, fit.fit.method, fit.series));
     }
-
-    /// The column heads, and the cells of each row, as shown in text and HTML.
-    pub(crate) fn cells(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
-        let series = self.series();
-        let heads = ["L/ℓ", "L", "ℓ"].into_iter().chain(series.iter().map(|series| series.name())).collect();
-        let show = |row: &Row, series: &Series| match row.get(*series) {
-            None => "–".to_owned(),
-            Some(exact) if matches!(series, Series::Truth | Series::VclubLimit) => {
-                format!("{:.3}", exact.value)
-            }
-            Some(estimate) => estimate.to_string(),
-        };
-        let cells = |row: &Row| {
-            let PointEstimate { ratio, length, split, .. } = row.estimates;
-            let lengths = [ratio, length, split].map(|number| number.to_string());
-            lengths.into_iter().chain(series.iter().map(|series| show(row, series))).collect()
-        };
-        (heads, self.rows.iter().map(cells).collect())
-    }
-
-    /// The rows and fits as aligned text for a terminal.
-    pub fn table(&self) -> String {
-        let (heads, rows) = self.cells();
-        let width = |column: usize| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
-            cells.chain([heads[column].chars().count()]).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..heads.len()).map(width).collect();
-        let line = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-            padded.join("   ") + "\n"
-        };
-        let mut text = line(&mut heads.iter().copied());
-        for row in &rows {
-            text += &line(&mut row.iter().map(String::as_str));
-        }
-        let unit = self.unit.name();
-        text += &format!("\nmutual information in {unit}, mean ± standard error");
-        if let Some(Row { estimates: PointEstimate { length, pairing_errors, .. }, .. }) = self.rows.last() {
-            let PairingErrors { same, crossed } = pairing_errors;
-            let _ = write!(
-                text,
-                "; of direct at L = {length}: ± {same:.2} with the same y in both terms, ± {crossed:.2} with the partner's"
-            );
-        }
-        text += "\nfits of ln I on ln L, ± standard error, the exponent's 95 % interval in brackets:\n";
-        for SeriesFit { ratio, series, fit } in &self.fits {
-            let (series, method, rest) = (series.name(), fit.method.name(), left_out(fit));
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{series:>12}   L/ℓ = {ratio}, {method:<13}   {fit}{rest}");
-        }
-        if let Some(told) = self.divergence_told() {
-            let _ = writeln!(text, "KL divergence of the model from the process: {told}");
-        }
-        text += &self.two_point_text();
-        text + &self.reading().map_or_else(String::new, |reading| format!("\n{reading}\n"))
-    }
-
-    pub(crate) fn divergence_told(&self) -> Option<String> {
-        let (estimate, unit) = (self.divergence?, self.unit.name());
-        Some(format!("{estimate} {unit} over {} tokens", self.nll.len()))
-    }
-
-    fn two_point_text(&self) -> String {
-        let Some(two_point) = &self.two_point else { return String::new() };
-        let mut text = format!("\ntwo-point mutual information in {}:\n", self.unit.name());
-        for point in &two_point.points {
-            let _ = writeln!(text, "{:>12}   {}", format!("d = {}", point.distance), point.estimate);
-        }
-        for fit in two_point.fit.iter().chain(&two_point.additive) {
-            let _ =
-                writeln!(text, "{:>12}   {}{}", fit.method.name(), fit.to_string().replace('L', "d"), left_out(fit));
-        }
-        text
-    }
-
-    /// What the exponent of the best estimate at the smallest ratio means.
-    pub fn reading(&self) -> Option<String> {
-        let ratio = *self.ratios().first()?;
-        let fit = |series| self.fit_of(ratio, series, Method::LeastSquares);
-        Some(fit(Series::Corrected).or_else(|| fit(Series::Direct))?.l2m_reading())
-    }
-}
-
-/// ` (without L = 4, 8: not positive)`, or nothing.
-pub(crate) fn left_out(fit: &Fit) -> String {
-    if fit.left_out.is_empty() {
-        return String::new();
-    }
-    let lengths: Vec<String> = fit.left_out.iter().map(ToString::to_string).collect();
-    format!("  (without L = {}: not positive)", lengths.join(", "))
 }

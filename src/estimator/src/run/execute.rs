@@ -1,156 +1,182 @@
-//! An experiment conducted: documents from its corpus, answers from its model, a report.
+//! Executing an experiment file: documents from its corpus, answers from its model, a report.
 
 use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::corpus::{Documents, Texts};
+use crate::corpus::{Documents, TextCorpus};
 use crate::error::Error;
 use crate::estimate::Correction;
 use crate::plan::ShardIndex;
 use crate::process::{ExactSource, Gaussian, Process, SantaFe};
 use crate::report::Report;
-use crate::run::{Progress, answer, run, run_kept};
+use crate::run::{Progress, run, run_resumable, run_shard};
 use crate::source::{LogprobSource, Replicas};
 use crate::spec::{CorpusSpec, Experiment};
 use crate::statistics::{NgramEntropy, TokenStore, TwoPoint};
-use crate::store::Answers;
+use crate::store::AnswerStore;
 
-impl Experiment {
-    /// Conducts the experiment. With a folder, a model's answers are kept in it as they come ([`Answers`]), and none that is there
-    /// is asked for again.
-    ///
-    /// `progress` is called once before the first answer and after every batch of answers.
-    ///
-    /// # Errors
-    /// What [`check`](Self::check) refuses; a corpus that cannot be read or is too short; what the model's server fails with.
-    pub async fn conduct(&self, folder: Option<&Path>, progress: impl FnMut(Progress) + Send) -> Result<Report, Error> {
-        self.check()?;
-        match &self.corpus {
-            CorpusSpec::Text(texts) => {
-                let source = self.connect().await?;
-                let documents = self.documents_of(texts, &source).await?;
-                self.measure(&source, documents, folder, progress).await
-            }
-            &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
-                let process = SantaFe::new(symbols, exponent, doubt)?;
-                let windows = self.sample(&process, documents)?;
-                let note = format!("{documents} samples of the {}, exponent {exponent}", process.name());
-                let mut texts = TokenStore::default();
-                windows.iter().try_for_each(|window| texts.push(window))?;
-                let ln_p = windows.iter().map(|window| process.log_probability(window)).collect::<Result<_, _>>()?;
-                let documents = Documents { texts, windows, note, statistics: None, ln_p: Some(ln_p) };
-                let report = match &self.model {
-                    Some(_) => self.measure(&self.connect().await?, documents, folder, progress).await?,
-                    None => self.measure(&ExactSource::new(process.clone()), documents, None, progress).await?,
-                };
-                Ok(report.with_truth(&process))
-            }
-            &CorpusSpec::Gaussian { documents, length, exponent, strength } => {
-                let process = Gaussian::new(length, exponent, strength)?;
-                let windows = self.sample(&process, documents)?;
-                let plan = self.plan(documents)?;
-                let source = ExactSource::new(process.clone());
-                let estimates = run(&source, &windows, &plan, None, progress).await?;
-                let model = LogprobSource::<f64>::model(&source);
-                let report = Report::new(&self.title, model, &estimates).with_cost(plan.cost()).with_truth(&process);
-                Ok(self.finish(report, format!("{documents} samples of the {}", process.name())))
-            }
+/// Executes an experiment and returns its report. With a folder, a server's answers are saved in it as they come ([`AnswerStore`]),
+/// and queries that have an answer there are not sent again.
+///
+/// `progress` is called once before the first answer and after every batch of answers.
+///
+/// # Errors
+/// What [`Experiment::check`] refuses; a corpus that cannot be read or is too short; what the model's server fails with.
+pub async fn execute(
+    experiment: &Experiment,
+    folder: Option<&Path>,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<Report, Error> {
+    experiment.check()?;
+    match &experiment.corpus {
+        CorpusSpec::Text(corpus) => {
+            let source = connect(experiment).await?;
+            let documents = read_documents(experiment, corpus, &source).await?;
+            measure(experiment, &source, documents, folder, progress).await
+        }
+        &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
+            let process = SantaFe::new(symbols, exponent, doubt)?;
+            let samples = sample(experiment, &process, documents)?;
+            let note = format!("{documents} samples of the {}, exponent {exponent}", process.name());
+            let documents = sampled_documents(&process, samples, note)?;
+            let report = match &experiment.model {
+                Some(_) => measure(experiment, &connect(experiment).await?, documents, folder, progress).await?,
+                None => measure(experiment, &ExactSource::new(process.clone()), documents, None, progress).await?,
+            };
+            Ok(report.with_truth(&process))
+        }
+        &CorpusSpec::Gaussian { documents, length, exponent, strength } => {
+            let process = Gaussian::new(length, exponent, strength)?;
+            measure_gaussian(experiment, process, documents, progress).await
         }
     }
+}
 
-    /// Asks the model one part of what the experiment asks, and keeps the answers in a folder; the [`Answers`]' own folder is
-    /// returned. Once [`merge`](crate::store::merge) has put all parts together, [`conduct`](Self::conduct) asks for nothing more.
-    ///
-    /// # Errors
-    /// As [`conduct`](Self::conduct); [`Error::Invalid`] for an experiment that asks no server.
-    pub async fn answer(
-        &self,
-        folder: &Path,
-        part: ShardIndex,
-        progress: impl FnMut(Progress) + Send,
-    ) -> Result<PathBuf, Error> {
-        self.check()?;
-        if self.model.is_none() {
-            return Err(Error::invalid("model", "missing", "given where an experiment is answered in parts"));
+/// Scores one shard of an experiment's queries and saves the answers below a folder; returns the answers' own folder. Once
+/// [`merge`](crate::store::merge) has put all shards together, [`execute`] sends no more queries.
+///
+/// # Errors
+/// As [`execute`]; [`Error::Invalid`] for an experiment without a server.
+pub async fn execute_shard(
+    experiment: &Experiment,
+    folder: &Path,
+    shard: ShardIndex,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<PathBuf, Error> {
+    experiment.check()?;
+    if experiment.model.is_none() {
+        return Err(Error::invalid("model", "missing", "given where an experiment is answered in parts"));
+    }
+    let source = connect(experiment).await?;
+    let windows = match &experiment.corpus {
+        CorpusSpec::Text(corpus) => read_documents(experiment, corpus, &source).await?.windows,
+        &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
+            sample(experiment, &SantaFe::new(symbols, exponent, doubt)?, documents)?
         }
-        let source = self.connect().await?;
-        let windows = match &self.corpus {
-            CorpusSpec::Text(texts) => self.documents_of(texts, &source).await?.windows,
-            &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
-                self.sample(&SantaFe::new(symbols, exponent, doubt)?, documents)?
-            }
-            CorpusSpec::Gaussian { .. } => {
-                return Err(Error::invalid("corpus.kind", "gaussian", "one of tokens"));
-            }
-        };
-        let plan = self.plan(windows.len())?;
-        let answers = Answers::open(folder, source.model(), &windows, &plan, self)?;
-        answer(&source, &windows, &plan, part, &answers, progress).await?;
-        Ok(answers.folder().to_owned())
-    }
-
-    async fn connect(&self) -> Result<Replicas, Error> {
-        let model = self.model.clone().unwrap_or_default();
-        let servers = Replicas::connect(&model.servers(), model.routing, model.options()?).await?;
-        servers.check_bos().await?;
-        Ok(servers)
-    }
-
-    fn sample<P: Process>(&self, process: &P, documents: usize) -> Result<Vec<Vec<P::Symbol>>, Error> {
-        let window = self.plan(documents)?.window();
-        if window > process.longest() {
-            let limit = process.longest() + 1;
-            return Err(Error::TooLong { needed: window + 1, model: process.name(), limit });
+        CorpusSpec::Gaussian { .. } => {
+            return Err(Error::invalid("corpus.kind", "gaussian", "one of tokens"));
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        Ok((0..documents).map(|_| process.sample(window, &mut rng)).collect())
-    }
+    };
+    let plan = experiment.plan(windows.len())?;
+    let store = AnswerStore::open(folder, source.model(), &windows, &plan, experiment)?;
+    run_shard(&source, &windows, &plan, shard, &store, progress).await?;
+    Ok(store.folder().to_owned())
+}
 
-    async fn documents_of(&self, texts: &Texts, server: &Replicas) -> Result<Documents, Error> {
-        let length = self.outline()?.window();
-        texts.documents(&texts.tokens(server)?, self.seed, length, self.measure.entropy).await
-    }
+/// Connects to the experiment's servers.
+async fn connect(experiment: &Experiment) -> Result<Replicas, Error> {
+    let model = experiment.model.clone().unwrap_or_default();
+    let servers = Replicas::connect(&model.servers(), model.routing, model.options()?).await?;
+    servers.check_bos().await?;
+    Ok(servers)
+}
 
-    async fn measure<S: LogprobSource>(
-        &self,
-        source: &S,
-        documents: Documents,
-        folder: Option<&Path>,
-        progress: impl FnMut(Progress) + Send,
-    ) -> Result<Report, Error> {
-        let measure = &self.measure;
-        let Documents { windows, texts, note, statistics, ln_p } = documents;
-        let correction = match measure.ngram {
-            0 => None,
-            n => {
-                let entropy = NgramEntropy::of(measure.entropy, &texts, n)?;
-                Some(Correction { entropy, weight: measure.ngram_weight })
-            }
-        };
-        let plan = self.plan(windows.len())?;
-        let estimates = match folder {
-            Some(folder) => {
-                let answers = Answers::open(folder, source.model(), &windows, &plan, self)?;
-                run_kept(source, &windows, &plan, correction, &answers, progress).await?
-            }
-            None => run(source, &windows, &plan, correction, progress).await?,
-        };
-        let mut report = Report::new(&self.title, source.model(), &estimates).with_cost(plan.cost());
-        report.corpus = statistics;
-        if let Some(ln_p) = ln_p {
-            report = report.with_divergence(estimates.divergence(&ln_p));
+/// Reads and tokenizes the texts of a corpus, and cuts windows out of them.
+async fn read_documents(experiment: &Experiment, corpus: &TextCorpus, server: &Replicas) -> Result<Documents, Error> {
+    let length = experiment.outline()?.window();
+    corpus.documents(&corpus.tokenizer(server)?, experiment.seed, length, experiment.measure.entropy).await
+}
+
+/// Samples documents of one window each from a process.
+fn sample<P: Process>(experiment: &Experiment, process: &P, documents: usize) -> Result<Vec<Vec<P::Symbol>>, Error> {
+    let window = experiment.plan(documents)?.window();
+    if window > process.longest() {
+        let limit = process.longest() + 1;
+        return Err(Error::TooLong { needed: window + 1, model: process.name(), limit });
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(experiment.seed);
+    Ok((0..documents).map(|_| process.sample(window, &mut rng)).collect())
+}
+
+/// Documents that are samples of a process; each is a text of its own.
+fn sampled_documents(process: &SantaFe, samples: Vec<Vec<u32>>, note: String) -> Result<Documents, Error> {
+    let mut texts = TokenStore::default();
+    let mut ln_p = Vec::with_capacity(samples.len());
+    for sample in &samples {
+        texts.push(sample)?;
+        ln_p.push(process.log_probability(sample)?);
+    }
+    Ok(Documents { texts, windows: samples, note, statistics: None, ln_p: Some(ln_p) })
+}
+
+/// Scores documents of tokens and reports on them.
+async fn measure<S: LogprobSource>(
+    experiment: &Experiment,
+    source: &S,
+    documents: Documents,
+    folder: Option<&Path>,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<Report, Error> {
+    let measure = &experiment.measure;
+    let Documents { windows, texts, note, statistics, ln_p } = documents;
+    let correction = match measure.ngram {
+        0 => None,
+        n => {
+            let entropy = NgramEntropy::of(measure.entropy, &texts, n)?;
+            Some(Correction { entropy, weight: measure.ngram_weight })
         }
-        if !measure.two_point.is_empty() {
-            report = report.with_two_point(TwoPoint::of(&texts, &measure.two_point, measure.entropy)?);
+    };
+    let plan = experiment.plan(windows.len())?;
+    let estimates = match folder {
+        Some(folder) => {
+            let store = AnswerStore::open(folder, source.model(), &windows, &plan, experiment)?;
+            run_resumable(source, &windows, &plan, correction, &store, progress).await?
         }
-        Ok(self.finish(report, note))
+        None => run(source, &windows, &plan, correction, progress).await?,
+    };
+    let mut report = Report::new(&experiment.title, source.model(), &estimates).with_cost(plan.cost());
+    report.corpus = statistics;
+    if let Some(ln_p) = ln_p {
+        report = report.with_divergence(estimates.divergence(&ln_p));
     }
+    if !measure.two_point.is_empty() {
+        report = report.with_two_point(TwoPoint::of(&texts, &measure.two_point, measure.entropy)?);
+    }
+    Ok(finish(experiment, report, &note))
+}
 
-    fn finish(&self, report: Report, corpus: String) -> Report {
-        let mut report = report.with_note(format!("Corpus: {corpus}")).in_unit(self.unit);
-        (report.config, report.seed) = (Some(self.digest()), Some(self.seed));
-        report
-    }
+/// Scores documents of real numbers with the process itself, and reports on them.
+async fn measure_gaussian(
+    experiment: &Experiment,
+    process: Gaussian,
+    documents: usize,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<Report, Error> {
+    let samples = sample(experiment, &process, documents)?;
+    let plan = experiment.plan(documents)?;
+    let source = ExactSource::new(process.clone());
+    let estimates = run(&source, &samples, &plan, None, progress).await?;
+    let model = LogprobSource::<f64>::model(&source);
+    let report = Report::new(&experiment.title, model, &estimates).with_cost(plan.cost()).with_truth(&process);
+    Ok(finish(experiment, report, &format!("{documents} samples of the {}", process.name())))
+}
+
+/// Adds what the experiment says of every report: where documents come from, unit, digest and seed.
+fn finish(experiment: &Experiment, report: Report, corpus: &str) -> Report {
+    let mut report = report.with_note(format!("Corpus: {corpus}")).in_unit(experiment.unit);
+    report.config = Some(experiment.digest());
+    report.seed = Some(experiment.seed);
+    report
 }

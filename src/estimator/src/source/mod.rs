@@ -1,17 +1,22 @@
 //! Where log-probabilities come from: the [`LogprobSource`] trait and its implementation over HTTP.
 //!
-//! Start with the trait below. [`HttpSource`] is one server, [`Replicas`] several servers of one model; `dialect` writes requests in
-//! the words of other servers, and `retry` decides which failures are tried again. The exact source is in [`process`](crate::process).
+//! Start with the trait below. [`HttpSource`] is one server, [`Replicas`] several servers of one model, whose `cooldown` keeps requests
+//! away from a server that failed. `retry` decides which failures are tried again, and `dialect` writes requests for other servers.
+//! The exact source is in [`process`](crate::process).
 
+mod cooldown;
 mod dialect;
 mod http;
+mod options;
 mod replicas;
 mod retry;
+mod served_model;
 
 pub use dialect::Api;
-pub use http::{ApiKey, HttpOptions, HttpSource};
+pub use http::HttpSource;
+pub use options::{ApiKey, HttpOptions};
 pub use replicas::{Replicas, Routing};
-pub use retry::Retry;
+pub use retry::RetryPolicy;
 
 use std::future::Future;
 use std::ops::Range;
@@ -76,14 +81,18 @@ pub trait Tokenize: Sync {
     fn tokenize(&self, text: &str) -> impl Future<Output = Result<Vec<u32>, Error>> + Send;
 }
 
-/// Consecutive ranges of things with these token counts, each of at most `most` things and, unless it is a single thing, at
-/// most `tokens` tokens.
-pub(crate) fn group(lengths: impl IntoIterator<Item = usize>, most: usize, tokens: usize) -> Vec<Range<usize>> {
+/// Groups items of these token counts into consecutive ranges, each of at most `max_items` items and, unless it is a single item, at
+/// most `max_tokens` tokens.
+pub(crate) fn group_within_limits(
+    lengths: impl IntoIterator<Item = usize>,
+    max_items: usize,
+    max_tokens: usize,
+) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut sum = 0;
     for (index, length) in lengths.into_iter().enumerate() {
         match ranges.last_mut() {
-            Some(range) if range.len() < most && sum + length <= tokens => {
+            Some(range) if range.len() < max_items && sum + length <= max_tokens => {
                 range.end += 1;
                 sum += length;
             }
@@ -103,7 +112,7 @@ mod tests {
     #[test]
     fn groups_keep_order_and_limits() {
         let lengths = [5, 5, 5, 5, 101, 5, 15, 2];
-        assert_eq!(group(lengths, 3, 20), [0..3, 3..4, 4..5, 5..7, 7..8]);
-        assert!(group([], 3, 20).is_empty());
+        assert_eq!(group_within_limits(lengths, 3, 20), [0..3, 3..4, 4..5, 5..7, 7..8]);
+        assert!(group_within_limits([], 3, 20).is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! Several servers of one model as one source: requests of one prefix go to one server, and to another should it fail.
+//! Several servers of one model as one source: requests of one prefix go to one server, and to another if that one fails.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -10,23 +10,25 @@ use serde::{Deserialize, Serialize};
 use surprisal_api::TokenizerInfo;
 
 use crate::error::Error;
+use crate::source::cooldown::Cooldown;
 use crate::source::dialect::Api;
-use crate::source::http::{HttpOptions, HttpSource};
-use crate::source::retry::{Failure, Retry};
-use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group};
+use crate::source::http::HttpSource;
+use crate::source::options::HttpOptions;
+use crate::source::retry::Failure;
+use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group_within_limits};
 
-/// Tokens of a sequence's beginning that say which server it belongs to: a block of a server's cache.
+/// Tokens of a sequence's beginning that decide which server gets it: a block of a server's cache.
 const KEY_TOKENS: usize = 32;
 
-/// Which server is asked.
+/// Which server gets a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Routing {
-    /// One that depends on how the sequence begins, so that each server's cache holds its own share of the prefixes:
+    /// A server that depends on how the sequence begins, so that each server's cache holds its own share of the prefixes:
     /// rendezvous hashing (Thaler and Ravishankar, 1998), which moves no other prefixes when a server goes.
     #[default]
     Affinity,
-    /// All in turns.
+    /// All servers in turns.
     RoundRobin,
 }
 
@@ -35,64 +37,29 @@ pub enum Routing {
 pub struct Replicas {
     replicas: Vec<Replica>,
     routing: Routing,
-    turn: AtomicUsize,
+    /// Calls so far, for [`Routing::RoundRobin`].
+    calls: AtomicUsize,
     options: HttpOptions,
 }
 
-/// A server, and whether it is thought to answer.
+/// One server and its cooldown.
 #[derive(Debug)]
 struct Replica {
     source: HttpSource,
-    rest: Mutex<Rest>,
-}
-
-/// A server that failed is not asked for a while.
-#[derive(Debug, Default)]
-struct Rest {
-    failures: u32,
-    until: Option<Instant>,
-    /// How long the rest was when it was last said.
-    length: Duration,
-    /// Whether one request went to see whether it answers.
-    is_tried: bool,
-}
-
-impl Rest {
-    /// It failed. Requests that were in flight together fail together: that is one failure.
-    fn begin(&mut self, retry: &Retry, asked: Option<Duration>) {
-        let now = Instant::now();
-        if self.is_tried || self.until.is_none_or(|until| until <= now) {
-            self.failures = self.failures.saturating_add(1);
-        }
-        self.is_tried = false;
-        let until = self.until.map_or(now, |until| until.max(now)).max(now + retry.wait(self.failures, asked));
-        (self.until, self.length) = (Some(until), until - now);
-    }
-
-    /// Whether a request may be sent now. Where there are other servers, one goes to see whether this one answers again,
-    /// and as long as it rested before, the rest of them do not follow.
-    fn ends(&mut self, has_others: bool) -> bool {
-        let now = Instant::now();
-        match self.until {
-            Some(until) if until > now => return false,
-            Some(_) if has_others => (self.until, self.is_tried) = (Some(now + self.length), true),
-            _ => {}
-        }
-        true
-    }
+    cooldown: Mutex<Cooldown>,
 }
 
 impl Replicas {
     /// Connects to the servers at `urls`. Those that do not answer are left out, as long as one does.
     ///
     /// # Errors
-    /// As [`HttpSource::connect`]; [`Error::Replicas`] for two that serve different models.
+    /// As [`HttpSource::connect`]; [`Error::ReplicasDiffer`] for two that serve different models.
     pub async fn connect(urls: &[String], routing: Routing, options: HttpOptions) -> Result<Self, Error> {
         let (mut replicas, mut failed) = (Vec::<Replica>::new(), None);
         let connections = join_all(urls.iter().map(|url| HttpSource::connect(url, options.clone()))).await;
         for (url, connected) in urls.iter().zip(connections) {
             match connected {
-                Ok(source) => replicas.push(Replica { source, rest: Mutex::default() }),
+                Ok(source) => replicas.push(Replica { source, cooldown: Mutex::default() }),
                 Err(error) if urls.len() == 1 => return Err(error),
                 Err(error) => {
                     tracing::warn!(url, %error, "left out");
@@ -104,10 +71,10 @@ impl Replicas {
             return Err(failed.unwrap_or_else(|| Error::invalid("model.urls", "empty", "at least one server")));
         };
         if let Some(other) = replicas.iter().find(|other| other.source.model() != first.model()) {
-            let said = |source: &HttpSource| format!("{} serves {}", source.url(), source.model().fingerprint);
-            return Err(Error::Replicas { one: said(first), other: said(&other.source) });
+            let describe = |source: &HttpSource| format!("{} serves {}", source.url(), source.model().fingerprint);
+            return Err(Error::ReplicasDiffer { one: describe(first), other: describe(&other.source) });
         }
-        Ok(Self { replicas, routing, turn: AtomicUsize::new(0), options })
+        Ok(Self { replicas, routing, calls: AtomicUsize::new(0), options })
     }
 
     /// Checks that every sequence begins with a token, as far as servers say: ours put the model's BOS there, if it has one.
@@ -118,30 +85,48 @@ impl Replicas {
         if self.options.api != Api::Surprisal {
             return Ok(());
         }
-        let order: Vec<usize> = (0..self.replicas.len()).collect();
-        let info = self.first(&order, HttpSource::tokenizer_info_once).await?;
+        let info = self.first_success(&self.all(), HttpSource::tokenizer_info_once).await?;
         check_bos(self.options.bos, &info)
     }
 
-    /// The order in which servers are asked for a sequence.
-    fn order(&self, query: &ScoreQuery) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.replicas.len()).collect();
+    /// All servers, in the order of their addresses in the experiment.
+    fn all(&self) -> Vec<usize> {
+        (0..self.replicas.len()).collect()
+    }
+
+    /// Returns the order in which servers are tried for a sequence.
+    fn preference(&self, query: &ScoreQuery) -> Vec<usize> {
+        let mut order = self.all();
         match self.routing {
-            Routing::RoundRobin => order.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % self.replicas.len()),
+            Routing::RoundRobin => order.rotate_left(self.calls.fetch_add(1, Ordering::Relaxed) % self.replicas.len()),
             Routing::Affinity => {
                 let key: Vec<u32> = query.context.iter().chain(&query.target).take(KEY_TOKENS).copied().collect();
-                order.sort_by_cached_key(|&index| weight(self.replicas[index].source.url(), &key));
+                order.sort_by_cached_key(|&index| rendezvous_weight(self.replicas[index].source.url(), &key));
             }
         }
         order
     }
 
-    /// One request, of the first server in order that answers.
-    async fn ask(&self, order: &[usize], queries: &[ScoreQuery]) -> Result<Vec<Vec<f32>>, Error> {
-        self.first(order, |source| source.attempt(queries)).await
+    /// Groups queries by the server that each prefers, in order, and each group into requests within the limits. Returns the indices
+    /// of each request's queries.
+    fn requests(&self, queries: &[ScoreQuery], preference: impl Fn(&ScoreQuery) -> Vec<usize>) -> Vec<Vec<usize>> {
+        let mut by_server: Vec<Vec<usize>> = vec![Vec::new(); self.replicas.len()];
+        for (index, query) in queries.iter().enumerate() {
+            by_server[preference(query)[0]].push(index);
+        }
+        let mut requests = Vec::new();
+        for indices in by_server {
+            let lengths = indices.iter().map(|&index| queries[index].sequence_length());
+            let (max_queries, max_tokens) = (self.options.queries_per_request, self.options.tokens_per_request);
+            for range in group_within_limits(lengths, max_queries, max_tokens) {
+                requests.push(indices[range].to_vec());
+            }
+        }
+        requests
     }
 
-    async fn first<'a, T, F>(
+    /// Tries servers in this order, and again after their cooldowns, until one succeeds.
+    async fn first_success<'a, T, F>(
         &'a self,
         order: &[usize],
         attempt: impl Fn(&'a HttpSource) -> F + Send + Sync,
@@ -150,60 +135,63 @@ impl Replicas {
         F: Future<Output = Result<T, Failure>> + Send,
     {
         let (retry, has_others) = (&self.options.retry, self.replicas.len() > 1);
-        let mut trying = retry.trying();
+        let mut attempts = retry.attempts();
         loop {
-            let (replica, wait) = self.awake(order);
+            let (replica, wait) = self.next_available(order);
             tokio::time::sleep(wait).await;
             let _slot = replica.source.slot().await;
-            // It may have failed those that were sent meanwhile.
-            if !replica.rest().ends(has_others) {
+            // Requests that were sent in the meantime may have failed.
+            if !replica.cooldown().admit(has_others) {
                 continue;
             }
             let sent = Instant::now();
             let failure = match attempt(&replica.source).await {
                 Ok(answer) => {
-                    replica.woke();
+                    replica.reset_cooldown();
                     return Ok(answer);
                 }
                 Err(failure) => failure,
             };
-            // A server that hangs is left for others; a single one would hang again.
-            let hangs = !failure.passing && failure.is_transport();
-            if !(failure.passing || hangs && has_others) {
+            // Another server may take over from one that hangs; a single one would hang again.
+            let hangs = !failure.is_transient && failure.is_transport();
+            if !(failure.is_transient || hangs && has_others) {
                 return Err(failure.error);
             }
-            // What did not answer for so long is not asked for as long.
-            replica.rest().begin(retry, failure.wait.or(hangs.then(|| sent.elapsed())));
-            let (next, rest) = self.awake(order);
-            let how = if std::ptr::eq(next, replica) { "trying again" } else { "trying another server" };
-            trying.again(how, failure.error, rest)?;
+            // A server that hangs rests for as long as it hung.
+            let requested = failure.retry_after.or(hangs.then(|| sent.elapsed()));
+            replica.cooldown().record_failure(retry, requested);
+            let (next, wait) = self.next_available(order);
+            let action = if std::ptr::eq(next, replica) { "trying again" } else { "trying another server" };
+            attempts.record_failure(action, failure.error, wait)?;
         }
     }
 
-    /// The first server in order that does not rest, or else the one that wakes first, and in how long.
-    fn awake(&self, order: &[usize]) -> (&Replica, Duration) {
+    /// Returns the first server in order without a cooldown, or else the one whose cooldown ends first, and in how long.
+    fn next_available(&self, order: &[usize]) -> (&Replica, Duration) {
         let now = Instant::now();
-        let wait = |index: usize| {
-            let until = self.replicas[index].rest().until;
-            until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
-        };
-        let waits: Vec<Duration> = order.iter().map(|&index| wait(index)).collect();
-        let soonest = waits.iter().min().copied().unwrap_or_default();
-        let at = waits.iter().position(|&wait| wait == soonest).unwrap_or(0);
-        (&self.replicas[order[at]], soonest)
+        let mut next: Option<(&Replica, Duration)> = None;
+        for &index in order {
+            let replica = &self.replicas[index];
+            let wait = replica.cooldown().remaining(now);
+            if next.is_none_or(|(_, soonest)| wait < soonest) {
+                next = Some((replica, wait));
+            }
+        }
+        next.unwrap_or((&self.replicas[0], Duration::ZERO))
     }
 }
 
 impl Replica {
-    fn rest(&self) -> std::sync::MutexGuard<'_, Rest> {
-        self.rest.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn cooldown(&self) -> MutexGuard<'_, Cooldown> {
+        self.cooldown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn woke(&self) {
-        *self.rest() = Rest::default();
+    fn reset_cooldown(&self) {
+        *self.cooldown() = Cooldown::default();
     }
 }
 
+/// Checks the BOS that the experiment gives against the server's.
 fn check_bos(given: Option<u32>, info: &TokenizerInfo) -> Result<(), Error> {
     let own = info.bos_token_id.filter(|_| info.add_bos_token);
     match (given, own) {
@@ -223,8 +211,8 @@ fn check_bos(given: Option<u32>, info: &TokenizerInfo) -> Result<(), Error> {
     }
 }
 
-/// What a server draws for a key; the least is asked first.
-fn weight(url: &str, key: &[u32]) -> [u8; 32] {
+/// A server's hash for a key; the server with the least gets the sequence.
+fn rendezvous_weight(url: &str, key: &[u32]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(url.as_bytes());
     for token in key {
@@ -244,31 +232,25 @@ impl LogprobSource for Replicas {
 
     /// Splits `queries` into requests by server and within the [`HttpOptions`]; neighbours stay together.
     async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
-        let mut shares: Vec<Vec<usize>> = vec![Vec::new(); self.replicas.len()];
-        // In turns, a call goes to one server whole.
+        // In turns, all queries of a call go to one server.
         let in_turns = queries.first().filter(|_| self.routing == Routing::RoundRobin);
-        let whole = in_turns.map(|first| self.order(first));
-        let order = |query: &ScoreQuery| whole.clone().unwrap_or_else(|| self.order(query));
-        for (at, query) in queries.iter().enumerate() {
-            shares[order(query)[0]].push(at);
-        }
-        let mut requests = Vec::new();
-        for share in shares {
-            let lengths = share.iter().map(|&at| queries[at].sequence_length());
-            let ranges = group(lengths, self.options.queries_per_request, self.options.tokens_per_request);
-            requests.extend(ranges.into_iter().map(|range| share[range].to_vec()));
-        }
+        let shared = in_turns.map(|first| self.preference(first));
+        let preference = |query: &ScoreQuery| shared.clone().unwrap_or_else(|| self.preference(query));
+        let requests = self.requests(&queries, preference);
         let queries = &queries;
-        let answer = async |places: Vec<usize>| {
-            let own: Vec<ScoreQuery> = places.iter().map(|&at| queries[at].clone()).collect();
-            let logprobs = self.ask(&order(&own[0]), &own).await?;
-            Ok::<_, Error>((places, logprobs))
+        let send = async |indices: Vec<usize>| {
+            let batch: Vec<ScoreQuery> = indices.iter().map(|&index| queries[index].clone()).collect();
+            let order = preference(&batch[0]);
+            let logprobs = self.first_success(&order, |source| source.score_once(&batch)).await?;
+            Ok::<_, Error>((indices, logprobs))
         };
-        let requests = stream::iter(requests).map(answer).buffer_unordered(self.concurrency());
-        let answers: Vec<_> = requests.try_collect().await?;
+        let responses = stream::iter(requests).map(send).buffer_unordered(self.concurrency());
+        let responses: Vec<_> = responses.try_collect().await?;
         let mut all = vec![Vec::new(); queries.len()];
-        for (places, logprobs) in answers {
-            places.into_iter().zip(logprobs).for_each(|(at, logprobs)| all[at] = logprobs);
+        for (indices, logprobs) in responses {
+            for (index, logprobs) in indices.into_iter().zip(logprobs) {
+                all[index] = logprobs;
+            }
         }
         Ok(all)
     }
@@ -276,8 +258,7 @@ impl LogprobSource for Replicas {
 
 impl Tokenize for Replicas {
     async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let order: Vec<usize> = (0..self.replicas.len()).collect();
-        self.first(&order, |source| source.tokenize_once(text)).await
+        self.first_success(&self.all(), |source| source.tokenize_once(text)).await
     }
 }
 
@@ -306,33 +287,5 @@ mod tests {
             let error = checked(given, id, adds).unwrap_err();
             assert!(error.contains(hint), "{error}");
         }
-    }
-
-    #[test]
-    fn one_outage_is_one_failure_however_many_requests_it_meets() {
-        let (hour, mut rest) = (Duration::from_secs(3600), Rest::default());
-        let retry = Retry { first: hour, longest: 8 * hour, ..Retry::default() };
-        (0..8).for_each(|_| rest.begin(&retry, None));
-        assert_eq!(rest.failures, 1);
-        assert!(rest.until.is_some_and(|until| until <= Instant::now() + hour));
-        rest.begin(&retry, Some(9 * hour));
-        assert!(rest.until.is_some_and(|until| until > Instant::now() + 8 * hour), "what a server asks for is heeded");
-        rest.until = Some(Instant::now());
-        rest.begin(&retry, None);
-        assert_eq!(rest.failures, 2, "it was asked again, and failed again");
-    }
-
-    #[test]
-    fn one_request_tries_a_server_that_rested() {
-        let (hour, mut rest) = (Duration::from_secs(3600), Rest::default());
-        let retry = Retry { first: hour, longest: hour, ..Retry::default() };
-        assert!(rest.ends(true) && rest.ends(true), "it never failed");
-        rest.begin(&retry, None);
-        assert!(!rest.ends(true) && !rest.ends(false));
-        rest.until = Some(Instant::now());
-        assert!(rest.ends(false) && rest.ends(false), "there is no other server");
-        assert!(rest.ends(true) && !rest.ends(true));
-        rest.begin(&retry, None);
-        assert_eq!(rest.failures, 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Which failures of a request pass by themselves, and how long to wait for that.
+//! Retries: which failed requests are sent again, and how long to wait before that.
 
 use std::error::Error as _;
 use std::hash::{BuildHasher, RandomState};
@@ -10,29 +10,33 @@ use surprisal_api::{PROBLEM_JSON, Problem};
 
 use crate::error::Error;
 
-/// A server that does not take the connection for this long is not there.
+/// How long a server may take to accept a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest piece of an unreadable answer that is shown.
-const SHOWN: usize = 300;
+/// The most characters of an unreadable error response that are shown.
+const SHOWN_CHARACTERS: usize = 300;
 
-/// Seconds; nobody waits longer.
-const DAY: u64 = 86_400;
+/// The longest wait that a server may ask for, in seconds: a day.
+const MAX_RETRY_AFTER: u64 = 86_400;
 
 /// Exponential backoff with jitter. Scoring changes nothing on the server, so any request may be sent twice.
 #[derive(Clone, Debug)]
-pub struct Retry {
-    /// The first wait; it doubles with every failure.
-    pub first: Duration,
-    /// The longest wait of one's own choice. A server that says how long to wait (`Retry-After`) is obeyed.
-    pub longest: Duration,
+pub struct RetryPolicy {
+    /// The wait after the first failure; it doubles with every further failure.
+    pub initial_wait: Duration,
+    /// The longest wait that the client chooses itself. A server that says how long to wait (`Retry-After`) is obeyed.
+    pub max_wait: Duration,
     /// No new attempt starts when this long has passed since the first failure, however long it took to fail.
-    pub patience: Duration,
+    pub give_up_after: Duration,
 }
 
-impl Default for Retry {
+impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { first: Duration::from_millis(250), longest: Duration::from_secs(30), patience: Duration::from_secs(300) }
+        Self {
+            initial_wait: Duration::from_millis(250),
+            max_wait: Duration::from_secs(30),
+            give_up_after: Duration::from_secs(300),
+        }
     }
 }
 
@@ -40,115 +44,116 @@ impl Default for Retry {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
-    /// Whether it may pass by itself.
-    pub(crate) passing: bool,
+    /// Whether the same request may succeed later.
+    pub(crate) is_transient: bool,
     /// How long the server asks to wait.
-    pub(crate) wait: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Failure {
-    /// One that trying again does not mend.
-    pub(crate) fn lasting(error: Error) -> Self {
-        Self { error, passing: false, wait: None }
+    /// A failure that another attempt would meet again.
+    pub(crate) fn permanent(error: Error) -> Self {
+        Self { error, is_transient: false, retry_after: None }
     }
 
-    /// Whether there was no answer at all.
+    /// Whether there was no response at all.
     pub(crate) fn is_transport(&self) -> bool {
         matches!(self.error, Error::Transport { .. })
     }
 }
 
-impl Retry {
-    /// Attempts until one succeeds.
+impl RetryPolicy {
+    /// Repeats `attempt` until it succeeds, fails permanently, or the policy gives up.
     pub(crate) async fn run<T, F>(&self, attempt: impl Fn() -> F + Send + Sync) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let mut trying = self.trying();
+        let mut attempts = self.attempts();
         loop {
             let failure = match attempt().await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            if !failure.passing {
+            if !failure.is_transient {
                 return Err(failure.error);
             }
-            let wait = self.wait(trying.attempts + 1, failure.wait);
-            trying.again("trying again", failure.error, wait)?;
+            let wait = self.wait(attempts.failed + 1, failure.retry_after);
+            attempts.record_failure("trying again", failure.error, wait)?;
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// A request that is about to be tried.
-    pub(crate) fn trying(&self) -> Trying {
-        Trying { patience: self.patience, start: Instant::now(), failed: None, attempts: 0 }
+    /// Starts to count the attempts of one request.
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts { give_up_after: self.give_up_after, start: Instant::now(), first_failure: None, failed: 0 }
     }
 
-    /// How long to wait after so many failures: as long as the server asks and a little more, or else by [`backoff`](Self::backoff).
-    pub(crate) fn wait(&self, failures: u32, asked: Option<Duration>) -> Duration {
-        asked.map_or_else(|| self.backoff(failures), |asked| asked + self.backoff(1))
+    /// Returns how long to wait after so many failures: as long as the server asks and a little more, or else by
+    /// [`backoff`](Self::backoff).
+    pub(crate) fn wait(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
+        retry_after.map_or_else(|| self.backoff(failures), |wait| wait + self.backoff(1))
     }
 
-    /// `first * 2^(failures - 1)`, at most `longest`, of which a random half is left out: clients that failed together do
-    /// not come back together.
+    /// Returns `initial_wait * 2^(failures - 1)`, at most `max_wait`, less a random part of up to a half: clients that failed
+    /// together do not come back together.
     fn backoff(&self, failures: u32) -> Duration {
-        let whole = self.first.saturating_mul(1 << (failures - 1).min(20)).min(self.longest);
+        let whole = self.initial_wait.saturating_mul(1 << (failures - 1).min(20)).min(self.max_wait);
         // The standard library's hash keys are its only randomness; a jitter needs no better.
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
         whole.mul_f64(0.5 + 0.5 * random)
     }
 }
 
-/// A request from its first attempt on.
-pub(crate) struct Trying {
-    patience: Duration,
+/// The attempts of one request.
+pub(crate) struct Attempts {
+    give_up_after: Duration,
     start: Instant,
-    /// When it failed first.
-    failed: Option<Instant>,
-    attempts: u32,
+    first_failure: Option<Instant>,
+    failed: u32,
 }
 
-impl Trying {
-    /// An attempt failed, and the next one may begin in `wait`, which the log says as `how`: it is an error if that is
-    /// beyond patience.
-    pub(crate) fn again(&mut self, how: &str, last: Error, wait: Duration) -> Result<(), Error> {
-        self.attempts += 1;
-        let attempts = self.attempts;
-        if self.failed.get_or_insert_with(Instant::now).elapsed() + wait > self.patience {
+impl Attempts {
+    /// Records a failed attempt after which the next one may start in `wait`; the log calls it `action`. Fails if that is too late.
+    pub(crate) fn record_failure(&mut self, action: &str, last: Error, wait: Duration) -> Result<(), Error> {
+        self.failed += 1;
+        let attempts = self.failed;
+        if self.first_failure.get_or_insert_with(Instant::now).elapsed() + wait > self.give_up_after {
             return Err(Error::GaveUp { attempts, seconds: self.start.elapsed().as_secs(), last: Box::new(last) });
         }
-        tracing::warn!(attempts, ?wait, error = %last, "{how}");
+        tracing::warn!(attempts, ?wait, error = %last, "{action}");
         Ok(())
     }
 }
 
-/// Sends a request once; the answer's body.
+/// Sends a request once and returns the response's body.
 pub(crate) async fn send(url: &str, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
-    let response = request.send().await.map_err(|error| transport(url, error))?;
+    let response = request.send().await.map_err(|error| transport_failure(url, error))?;
     if !response.status().is_success() {
-        return Err(refusal(url, response).await);
+        return Err(response_failure(url, response).await);
     }
-    let body = response.bytes().await.map_err(|error| transport(url, error))?;
+    let body = response.bytes().await.map_err(|error| transport_failure(url, error))?;
     Ok(body.into())
 }
 
-fn transport(url: &str, error: reqwest::Error) -> Failure {
-    // A connection that was refused or broke, also within the answer (which reqwest may call a decoding error). A slow
-    // answer would be as slow again; but where the system gave up a peer that is gone, which has a number, reqwest calls
-    // it a timeout too.
+/// A failure without a whole response.
+fn transport_failure(url: &str, error: reqwest::Error) -> Failure {
+    // A refused or broken connection is transient, also within the response (which reqwest may call a decoding error). A timeout
+    // is not: the response would be as slow again. But reqwest also says "timeout" where the system gave up a peer that is gone;
+    // that error has a number.
     let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
     let broke =
         causes.any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|it| it.raw_os_error().is_some()));
-    let lasting = (error.is_timeout() && !broke) || error.is_builder() || error.is_redirect();
-    // Whoever does not pick up is not called again for as long.
-    let wait = (error.is_connect() && error.is_timeout()).then_some(CONNECT_TIMEOUT);
-    Failure { passing: error.is_connect() || !lasting, wait, error: Error::transport(url, error) }
+    let is_permanent = (error.is_timeout() && !broke) || error.is_builder() || error.is_redirect();
+    // After a connection timeout, wait for as long again.
+    let retry_after = (error.is_connect() && error.is_timeout()).then_some(CONNECT_TIMEOUT);
+    Failure { is_transient: error.is_connect() || !is_permanent, retry_after, error: transport_error(url, error) }
 }
 
-async fn refusal(url: &str, response: Response) -> Failure {
+/// The failure that an error response describes.
+async fn response_failure(url: &str, response: Response) -> Failure {
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let wait = header(RETRY_AFTER).and_then(|seconds| seconds.trim().parse::<u64>().ok());
+    let seconds = header(RETRY_AFTER).and_then(|seconds| seconds.trim().parse::<u64>().ok());
     let is_problem = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(PROBLEM_JSON));
     let body = response.bytes().await.unwrap_or_default();
     let problem = serde_json::from_slice::<Problem>(&body).ok().filter(|_| is_problem);
@@ -157,28 +162,27 @@ async fn refusal(url: &str, response: Response) -> Failure {
         None => Error::Status {
             url: url.to_owned(),
             status: status.as_u16(),
-            body: String::from_utf8_lossy(&body).chars().take(SHOWN).collect(),
+            body: String::from_utf8_lossy(&body).chars().take(SHOWN_CHARACTERS).collect(),
         },
     };
-    let passing = match status {
+    let is_transient = match status {
         StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => false,
         status => status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error(),
     };
-    Failure { error, passing, wait: wait.map(|seconds| Duration::from_secs(seconds.min(DAY))) }
+    let retry_after = seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)));
+    Failure { error, is_transient, retry_after }
 }
 
-impl Error {
-    /// A transport error in one line: reqwest's own words hide the cause ("connection refused") in the chain.
-    pub(crate) fn transport(url: &str, error: reqwest::Error) -> Self {
-        let error = error.without_url();
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            reason = format!("{reason}: {inner}");
-            cause = inner.source();
-        }
-        Self::Transport { url: url.to_owned(), reason }
+/// A transport error in one line: reqwest's own message hides the cause ("connection refused") in the chain.
+pub(crate) fn transport_error(url: &str, error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        reason = format!("{reason}: {inner}");
+        cause = inner.source();
     }
+    Error::Transport { url: url.to_owned(), reason }
 }
 
 #[cfg(test)]
@@ -188,17 +192,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn patience_begins_with_the_first_failure() {
-        let longest = Duration::from_millis(1);
-        let retry = Retry { first: longest, longest, patience: Duration::from_millis(200) };
+    async fn the_time_to_give_up_counts_from_the_first_failure() {
+        let millisecond = Duration::from_millis(1);
+        let give_up_after = Duration::from_millis(200);
+        let retry = RetryPolicy { initial_wait: millisecond, max_wait: millisecond, give_up_after };
         let attempts = AtomicUsize::new(0);
         let counted = &attempts;
         let attempt = || async move {
             if counted.fetch_add(1, Ordering::SeqCst) > 0 {
                 return Ok(());
             }
-            tokio::time::sleep(2 * retry.patience).await;
-            Err(Failure { passing: true, ..Failure::lasting(Error::invalid("a", 0, "1")) })
+            tokio::time::sleep(2 * give_up_after).await;
+            Err(Failure { is_transient: true, ..Failure::permanent(Error::invalid("a", 0, "1")) })
         };
         retry.run(attempt).await.unwrap();
         assert_eq!(attempts.load(Ordering::SeqCst), 2);
@@ -206,8 +211,11 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest_and_vary() {
-        let retry =
-            Retry { first: Duration::from_millis(100), longest: Duration::from_secs(1), patience: Duration::ZERO };
+        let retry = RetryPolicy {
+            initial_wait: Duration::from_millis(100),
+            max_wait: Duration::from_secs(1),
+            give_up_after: Duration::ZERO,
+        };
         for (failures, whole) in [(1, 100), (2, 200), (4, 800), (5, 1000), (200, 1000)] {
             let wait = retry.backoff(failures).as_millis();
             assert!((whole / 2..=whole).contains(&wait), "{failures}: {wait} ms");

@@ -1,37 +1,39 @@
 //! Counting tokens, pairs of tokens and n-grams within bounded memory, of texts that need not fit into it.
 //!
-//! Pairs are sorted out by their first token: the second ones of each lie side by side, and are counted in an array as long as the vocabulary.
-//! n-grams are sorted as keys. Where all would not fit, the texts are read several times, each time for the pairs or keys of one slot:
-//! reading tokens again costs less than writing keys, of several tokens each, and reading those.
+//! Pairs are grouped by their first token; the second tokens of a group are counted in an array as long as the vocabulary. n-grams are
+//! sorted as keys. What does not fit is counted in several passes over the texts, one for each slot of pairs or keys: reading tokens
+//! again costs less than writing keys, of several tokens each, and reading those.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::statistics::spectrum::Spectrum;
+use crate::statistics::spectrum::{Spectrum, SpectrumBuilder};
 use crate::statistics::token_store::TokenTexts;
 
-/// Bytes that counting may take, unless said otherwise.
-pub(crate) const MEMORY: usize = 2 << 30;
+/// Bytes that counting may take by default.
+pub(crate) const MEMORY_LIMIT: usize = 2 << 30;
 
-/// A vocabulary with greater ids is not counted in arrays.
-const MOST_IDS: usize = 1 << 24;
+/// Vocabularies of more ids are not counted in arrays.
+const MAX_IDS: usize = 1 << 24;
 
-/// How often each token stands in the texts, by its id.
+/// How often each token occurs in the texts, by its id.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Frequencies(Vec<u64>);
 
 impl Frequencies {
-    /// Of all texts; `None` if ids are too great for an array.
+    /// Counts the tokens of all texts; `None` if ids are too great for an array.
     pub(crate) fn of(texts: &impl TokenTexts) -> Result<Option<Self>, Error> {
         let (mut counts, mut fits) = (Vec::new(), true);
         texts.each(&mut |text| {
             let ids = text.iter().max().map_or(0, |&greatest| greatest as usize + 1);
-            fits &= ids <= MOST_IDS;
+            fits &= ids <= MAX_IDS;
             if fits {
                 counts.resize(counts.len().max(ids), 0_u64);
-                text.iter().for_each(|&token| counts[token as usize] += 1);
+                for &token in text {
+                    counts[token as usize] += 1;
+                }
             }
         })?;
         Ok(fits.then_some(Self(counts)))
@@ -41,11 +43,11 @@ impl Frequencies {
         self.0.iter().copied().collect()
     }
 
-    /// Neighbouring ids whose tokens are `most` at most, unless one id has more.
-    fn slots(&self, most: usize) -> Vec<Range<usize>> {
+    /// Divides the ids into ranges with at most `max_tokens` tokens each, unless a single id has more.
+    fn slots(&self, max_tokens: usize) -> Vec<Range<usize>> {
         let (mut slots, mut start, mut tokens) = (Vec::new(), 0, 0);
         for (id, &count) in self.0.iter().enumerate() {
-            if count > 0 && tokens > 0 && tokens + count > most as u64 {
+            if count > 0 && tokens > 0 && tokens + count > max_tokens as u64 {
                 slots.push(start..id);
                 (start, tokens) = (id, 0);
             }
@@ -56,7 +58,7 @@ impl Frequencies {
     }
 }
 
-/// The spectrum of all tokens.
+/// Counts all tokens.
 pub(crate) fn tokens(texts: &impl TokenTexts, memory: usize) -> Result<Spectrum, Error> {
     match Frequencies::of(texts)? {
         Some(frequencies) => Ok(frequencies.spectrum()),
@@ -64,27 +66,26 @@ pub(crate) fn tokens(texts: &impl TokenTexts, memory: usize) -> Result<Spectrum,
     }
 }
 
-/// The spectra of the pairs of tokens at each of these distances within a text, in about `memory` bytes.
+/// Counts the pairs of tokens at each of these distances within a text, in about `memory` bytes.
 pub(crate) fn pairs(texts: &impl TokenTexts, distances: &[usize], memory: usize) -> Result<Vec<Spectrum>, Error> {
     let Some(frequencies) = Frequencies::of(texts)? else {
-        let keyed = |&distance: &usize| keyed(texts, |text, give| pair_keys(text, distance).for_each(give), memory);
-        return distances.iter().map(keyed).collect();
+        return distances.iter().map(|&distance| pairs_by_key(texts, distance, memory)).collect();
     };
     let threads = rayon::current_num_threads();
-    let room = memory / threads / size_of::<u32>();
-    // One distance alone is counted by all threads.
+    let tokens_in_memory = memory / threads / size_of::<u32>();
+    // A single distance is divided among all threads.
     let share = frequencies.0.iter().sum::<u64>() as usize / threads.div_ceil(distances.len().max(1));
-    let slots = frequencies.slots(room.min(share.max(1)));
-    let jobs: Vec<(usize, &Range<usize>)> =
-        distances.iter().flat_map(|&distance| slots.iter().map(move |slot| (distance, slot))).collect();
-    let count = |seconds: &mut Vec<u32>, (distance, slot): (usize, &Range<usize>)| {
-        pairs_of_slot(texts, &frequencies, slot.clone(), distance, seconds)
-    };
+    let slots = frequencies.slots(tokens_in_memory.min(share.max(1)));
+    let mut jobs: Vec<(usize, Range<usize>)> = Vec::with_capacity(distances.len() * slots.len());
+    for &distance in distances {
+        jobs.extend(slots.iter().map(|slot| (distance, slot.clone())));
+    }
+    let count = |buffer: &mut Vec<u32>, (distance, slot)| pairs_of_slot(texts, &frequencies, slot, distance, buffer);
     let spectra: Result<Vec<Spectrum>, Error> = jobs.into_par_iter().map_init(Vec::new, count).collect();
     Ok(spectra?.chunks(slots.len()).map(|slots| slots.iter().flat_map(Spectrum::iter).collect()).collect())
 }
 
-/// The spectrum of the pairs whose first token is one of `ids`; `seconds` is room that was used before.
+/// Counts the pairs whose first token is one of `ids`; `seconds` is a buffer that earlier calls used.
 fn pairs_of_slot(
     texts: &impl TokenTexts,
     Frequencies(counts): &Frequencies,
@@ -92,65 +93,42 @@ fn pairs_of_slot(
     distance: usize,
     seconds: &mut Vec<u32>,
 ) -> Result<Spectrum, Error> {
-    // Where the next second token goes, for each first one.
+    // For each first token, where its next second token goes.
     let mut total = 0;
-    let mut places: Vec<usize> = Vec::with_capacity(ids.len());
+    let mut next: Vec<usize> = Vec::with_capacity(ids.len());
     for &count in &counts[ids.clone()] {
-        places.push(total);
+        next.push(total);
         total += count as usize;
     }
     seconds.resize(seconds.len().max(total), 0);
     texts.each(&mut |text| {
         for (&first, &second) in text.iter().zip(text.get(distance..).unwrap_or_default()) {
-            if let Some(place) = places.get_mut((first as usize).wrapping_sub(ids.start)) {
+            if let Some(place) = next.get_mut((first as usize).wrapping_sub(ids.start)) {
                 seconds[*place] = second;
                 *place += 1;
             }
         }
     })?;
     let mut seen = vec![0_u64; counts.len()];
-    let mut tally = Tally::default();
+    let mut spectrum = SpectrumBuilder::default();
     let mut begin = 0;
-    for (end, count) in places.into_iter().zip(&counts[ids]) {
-        // The last tokens of a text are nobody's first.
-        let own = &seconds[begin..end];
-        own.iter().for_each(|&second| seen[second as usize] += 1);
-        own.iter().for_each(|&second| tally.add(std::mem::take(&mut seen[second as usize])));
+    for (end, count) in next.into_iter().zip(&counts[ids]) {
+        // Fewer than `count`: the last tokens of a text begin no pair.
+        let group = &seconds[begin..end];
+        for &second in group {
+            seen[second as usize] += 1;
+        }
+        for &second in group {
+            spectrum.add(std::mem::take(&mut seen[second as usize]));
+        }
         begin += *count as usize;
     }
-    Ok(tally.spectrum())
+    Ok(spectrum.build())
 }
 
-/// How many things have each count, the small ones in an array.
-struct Tally {
-    small: [u64; 256],
-    large: Spectrum,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self { small: [0; 256], large: Spectrum::default() }
-    }
-}
-
-impl Tally {
-    fn add(&mut self, count: u64) {
-        match self.small.get_mut(count as usize) {
-            Some(things) => *things += 1,
-            None => self.large.add(count, 1),
-        }
-    }
-
-    fn spectrum(self) -> Spectrum {
-        // 0 is what was counted already.
-        let small = self.small.into_iter().enumerate().skip(1).map(|(count, things)| (count as u64, things));
-        small.chain(self.large.iter()).collect()
-    }
-}
-
-/// The spectrum of all n-grams, in about `memory` bytes.
+/// Counts all n-grams, in about `memory` bytes.
 ///
-/// Those that do not fit into 128 bits (of a vocabulary of 2^17 tokens, for n above 7) stand by so many of their BLAKE3 hash:
+/// Those that do not fit into 128 bits (of a vocabulary of 2^17 tokens, for n above 7) stand as so many bits of their BLAKE3 hash:
 /// that any two of a billion have the same is less likely than 1e-20.
 pub(crate) fn ngrams(texts: &impl TokenTexts, n: usize, memory: usize) -> Result<Spectrum, Error> {
     if n == 2 {
@@ -160,26 +138,43 @@ pub(crate) fn ngrams(texts: &impl TokenTexts, n: usize, memory: usize) -> Result
     texts.each(&mut |text| greatest = text.iter().copied().fold(greatest, u32::max))?;
     let bits = (u32::BITS - greatest.leading_zeros()).max(1);
     let fits = n.saturating_mul(bits as usize) <= u128::BITS as usize;
-    let packed = move |ngram: &[u32]| ngram.iter().fold(0, |key, &token| key << bits | u128::from(token));
-    let hashed = |ngram: &[u32]| {
-        let mut hasher = blake3::Hasher::new();
-        for token in ngram {
-            hasher.update(&token.to_le_bytes());
+    let key = |ngram: &[u32]| if fits { packed(ngram, bits) } else { hashed(ngram) };
+    let keys = |text: &[u32], visit: &mut dyn FnMut(u128)| {
+        for ngram in text.windows(n) {
+            visit(key(ngram));
         }
-        let hash = hasher.finalize();
-        u128::from_le_bytes(hash.as_bytes().as_chunks().0[0])
     };
-    let key = |ngram: &[u32]| if fits { packed(ngram) } else { hashed(ngram) };
-    keyed(texts, |text, give| text.windows(n).for_each(|ngram| give(key(ngram))), memory)
+    count_keys(texts, keys, memory)
 }
 
-fn pair_keys(text: &[u32], distance: usize) -> impl Iterator<Item = u128> + '_ {
-    let seconds = text.get(distance..).unwrap_or_default();
-    text.iter().zip(seconds).map(|(&first, &second)| u128::from(first) << 32 | u128::from(second))
+/// An n-gram's ids side by side, each in so many bits.
+fn packed(ngram: &[u32], bits: u32) -> u128 {
+    ngram.iter().fold(0, |key, &token| key << bits | u128::from(token))
 }
 
-/// The spectrum of the keys that texts give, in as many passes as the memory asks for.
-fn keyed(
+/// 128 bits of an n-gram's BLAKE3 hash.
+fn hashed(ngram: &[u32]) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    for token in ngram {
+        hasher.update(&token.to_le_bytes());
+    }
+    let hash = hasher.finalize();
+    u128::from_le_bytes(hash.as_bytes().as_chunks().0[0])
+}
+
+/// Counts the pairs at one distance as keys, whatever the ids.
+fn pairs_by_key(texts: &impl TokenTexts, distance: usize, memory: usize) -> Result<Spectrum, Error> {
+    let keys = |text: &[u32], visit: &mut dyn FnMut(u128)| {
+        let seconds = text.get(distance..).unwrap_or_default();
+        for (&first, &second) in text.iter().zip(seconds) {
+            visit(u128::from(first) << 32 | u128::from(second));
+        }
+    };
+    count_keys(texts, keys, memory)
+}
+
+/// Counts the keys of all texts, in as many passes as the memory requires.
+fn count_keys(
     texts: &impl TokenTexts,
     keys: impl Fn(&[u32], &mut dyn FnMut(u128)),
     memory: usize,
@@ -187,25 +182,27 @@ fn keyed(
     let mut total = 0;
     texts.each(&mut |text| keys(text, &mut |_| total += 1))?;
     let slots = (total * size_of::<u128>()).div_ceil(memory.max(1)).max(1);
-    // Slots are nearly equal; one that is fuller grows.
-    let mut own = Vec::with_capacity(total / slots + total / slots / 64);
-    let mut tally = Tally::default();
+    // Slots are nearly equal; a larger one makes the buffer grow.
+    let mut sorted = Vec::with_capacity(total / slots + total / slots / 64);
+    let mut spectrum = SpectrumBuilder::default();
     for slot in 0..slots {
-        own.clear();
+        sorted.clear();
         let mut take = |key| {
-            if slots == 1 || mixed(key) % slots as u64 == slot as u64 {
-                own.push(key);
+            if slots == 1 || mix(key) % slots as u64 == slot as u64 {
+                sorted.push(key);
             }
         };
         texts.each(&mut |text| keys(text, &mut take))?;
-        own.par_sort_unstable();
-        own.chunk_by(|a, b| a == b).for_each(|run| tally.add(run.len() as u64));
+        sorted.par_sort_unstable();
+        for equal in sorted.chunk_by(|a, b| a == b) {
+            spectrum.add(equal.len() as u64);
+        }
     }
-    Ok(tally.spectrum())
+    Ok(spectrum.build())
 }
 
-/// A key's bits mixed (the finaliser of SplitMix64), so that slots are equally full.
-fn mixed(key: u128) -> u64 {
+/// Mixes a key's bits (the finaliser of SplitMix64), so that slots are equally full.
+fn mix(key: u128) -> u64 {
     let key = (key ^ key >> 64) as u64;
     let key = (key ^ key >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let key = (key ^ key >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -247,7 +244,7 @@ mod tests {
             let pair =
                 |d: usize| slices.iter().flat_map(move |text| text.iter().zip(text.get(d..).unwrap_or_default()));
             let expected: Vec<Spectrum> = distances.iter().map(|&d| spectrum(pair(d))).collect();
-            for memory in [300, 2000, MEMORY] {
+            for memory in [300, 2000, MEMORY_LIMIT] {
                 assert_eq!(pairs(&slices, &distances, memory).unwrap(), expected, "{ids} ids, {memory} bytes");
                 assert_eq!(pairs(&store, &distances, memory).unwrap(), expected, "{ids} ids, {memory} bytes");
                 for n in [1, 2, 3, 5, 40, 91] {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::statistics::count::{MEMORY, ngrams, tokens};
+use crate::statistics::count::{MEMORY_LIMIT, ngrams, tokens};
 use crate::statistics::entropy::EntropyMethod;
 use crate::statistics::token_store::TokenTexts;
 use crate::value::Estimate;
@@ -52,8 +52,8 @@ impl NgramEntropy {
     pub fn of(method: EntropyMethod, texts: &impl TokenTexts, n: usize) -> Result<Self, Error> {
         let spectrum = match n {
             0 => return Err(Error::invalid("n-gram length", n, "at least 1")),
-            1 => tokens(texts, MEMORY)?,
-            _ => ngrams(texts, n, MEMORY)?,
+            1 => tokens(texts, MEMORY_LIMIT)?,
+            _ => ngrams(texts, n, MEMORY_LIMIT)?,
         };
         if spectrum.distinct() == 0 {
             return Err(Error::invalid("n-gram length", n, "at most the length of the longest text"));

@@ -54,3 +54,30 @@ impl FromIterator<(u64, u64)> for Spectrum {
         spectrum
     }
 }
+
+/// A spectrum under construction: small counts are in an array.
+pub(crate) struct SpectrumBuilder {
+    small: [u64; 256],
+    large: Spectrum,
+}
+
+impl Default for SpectrumBuilder {
+    fn default() -> Self {
+        Self { small: [0; 256], large: Spectrum::default() }
+    }
+}
+
+impl SpectrumBuilder {
+    /// Adds one thing that was counted `count` times; 0 is ignored.
+    pub(crate) fn add(&mut self, count: u64) {
+        match self.small.get_mut(count as usize) {
+            Some(things) => *things += 1,
+            None => self.large.add(count, 1),
+        }
+    }
+
+    pub(crate) fn build(self) -> Spectrum {
+        let small = self.small.into_iter().enumerate().skip(1).map(|(count, things)| (count as u64, things));
+        small.chain(self.large.iter()).collect()
+    }
+}

@@ -1,4 +1,4 @@
-//! Token ids of texts that may be more than fits into memory: they are then in a temporary file, and read again and again.
+//! A store of token ids that may be more than fits into memory: the rest is in a temporary file, and is read again on every pass.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,15 +6,15 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
 
-/// Bytes of tokens that are held in memory, unless said otherwise.
-const HELD: usize = 1 << 30;
+/// Bytes of tokens that are held in memory by default.
+const MEMORY_LIMIT: usize = 1 << 30;
 
 /// Tokens that are read from a file or written to it at once, unless one text has more.
-const PIECE: usize = 1 << 18;
+const PIECE_TOKENS: usize = 1 << 18;
 
-/// Texts of token ids that can be gone through any number of times, also by several threads at once.
+/// Texts of token ids that can be visited any number of times, also by several threads at once.
 pub trait TokenTexts: Sync {
-    /// Gives every text, in order.
+    /// Visits every text, in order.
     ///
     /// # Errors
     /// [`Error::Spill`] if a temporary file cannot be read.
@@ -44,7 +44,7 @@ impl TokenTexts for Vec<&[u32]> {
 /// ```
 #[derive(Debug)]
 pub struct TokenStore {
-    most: usize,
+    max_tokens: usize,
     /// Of every text.
     lengths: Vec<usize>,
     /// The last texts.
@@ -57,14 +57,14 @@ pub struct TokenStore {
 /// Holds up to 1 GiB in memory.
 impl Default for TokenStore {
     fn default() -> Self {
-        Self::new(HELD)
+        Self::new(MEMORY_LIMIT)
     }
 }
 
 impl TokenStore {
     /// Holds up to `memory` bytes of tokens in memory, or one text of more.
     pub fn new(memory: usize) -> Self {
-        Self { most: memory / size_of::<u32>(), lengths: Vec::new(), held: Vec::new(), file: None, in_file: 0 }
+        Self { max_tokens: memory / size_of::<u32>(), lengths: Vec::new(), held: Vec::new(), file: None, in_file: 0 }
     }
 
     /// Adds a text.
@@ -72,7 +72,7 @@ impl TokenStore {
     /// # Errors
     /// [`Error::Spill`] if the temporary file cannot be made or written.
     pub fn push(&mut self, text: &[u32]) -> Result<(), Error> {
-        if !self.held.is_empty() && self.held.len() + text.len() > self.most {
+        if !self.held.is_empty() && self.held.len() + text.len() > self.max_tokens {
             self.spill().map_err(Error::Spill)?;
         }
         self.held.extend_from_slice(text);
@@ -92,7 +92,7 @@ impl TokenStore {
         };
         let file = file.get_mut().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::End(0))?;
-        for piece in self.held.chunks(PIECE) {
+        for piece in self.held.chunks(PIECE_TOKENS) {
             let bytes: Vec<u8> = piece.iter().flat_map(|token| token.to_le_bytes()).collect();
             file.write_all(&bytes)?;
         }
@@ -101,14 +101,14 @@ impl TokenStore {
         Ok(())
     }
 
-    /// Gives the texts of the file, a piece of several at a time.
-    fn each_of_file(&self, file: &Mutex<File>, visit: &mut dyn FnMut(&[u32])) -> std::io::Result<()> {
+    /// Visits the texts of the file; reads several at a time.
+    fn each_in_file(&self, file: &Mutex<File>, visit: &mut dyn FnMut(&[u32])) -> std::io::Result<()> {
         let (mut tokens, mut bytes) = (Vec::new(), Vec::new());
         let (mut texts, mut at) = (&self.lengths[..self.in_file], 0);
         while !texts.is_empty() {
             let mut length = 0;
             let fitting = texts.iter().take_while(|&&text| {
-                let fits = length == 0 || length + text <= PIECE;
+                let fits = length == 0 || length + text <= PIECE_TOKENS;
                 length += if fits { text } else { 0 };
                 fits
             });
@@ -122,7 +122,7 @@ impl TokenStore {
             at += bytes.len() as u64;
             tokens.clear();
             tokens.extend(bytes.as_chunks().0.iter().map(|&token| u32::from_le_bytes(token)));
-            split(&tokens, piece, visit);
+            each_of_lengths(&tokens, piece, visit);
             texts = rest;
         }
         Ok(())
@@ -132,15 +132,15 @@ impl TokenStore {
 impl TokenTexts for TokenStore {
     fn each(&self, visit: &mut dyn FnMut(&[u32])) -> Result<(), Error> {
         if let Some(file) = &self.file {
-            self.each_of_file(file, visit).map_err(Error::Spill)?;
+            self.each_in_file(file, visit).map_err(Error::Spill)?;
         }
-        split(&self.held, &self.lengths[self.in_file..], visit);
+        each_of_lengths(&self.held, &self.lengths[self.in_file..], visit);
         Ok(())
     }
 }
 
-/// Gives texts of these lengths that stand one after the other.
-fn split(mut tokens: &[u32], lengths: &[usize], visit: &mut dyn FnMut(&[u32])) {
+/// Visits texts of these lengths that lie one after the other.
+fn each_of_lengths(mut tokens: &[u32], lengths: &[usize], visit: &mut dyn FnMut(&[u32])) {
     for &length in lengths {
         let (text, rest) = tokens.split_at(length);
         visit(text);
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn long_texts_are_read_whole_and_by_several_threads() {
         let texts: Vec<Vec<u32>> =
-            [PIECE - 1, 2, PIECE + 3, 0, 5, PIECE, 1].iter().map(|&n| vec![n as u32; n]).collect();
+            [PIECE_TOKENS - 1, 2, PIECE_TOKENS + 3, 0, 5, PIECE_TOKENS, 1].iter().map(|&n| vec![n as u32; n]).collect();
         let mut store = TokenStore::new(0);
         texts.iter().for_each(|text| store.push(text).unwrap());
         std::thread::scope(|scope| {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::fit::Fit;
-use crate::statistics::count::{MEMORY, pairs, tokens};
+use crate::statistics::count::{MEMORY_LIMIT, pairs, tokens};
 use crate::statistics::entropy::EntropyMethod;
 use crate::statistics::spectrum::Spectrum;
 use crate::statistics::token_store::TokenTexts;
@@ -70,13 +70,13 @@ impl TwoPoint {
         if distances.is_empty() {
             return Err(Error::invalid("distances", "none", "at least one"));
         }
-        let entropy = method.of(&tokens(texts, MEMORY)?);
+        let entropy = method.of(&tokens(texts, MEMORY_LIMIT)?);
         let point = |(&distance, spectrum): (&usize, &Spectrum)| {
             let joint = method.of(spectrum);
             let estimate = Estimate::new(2.0 * entropy.value - joint.value, (2.0 * entropy.error).hypot(joint.error));
             TwoPointEstimate { distance, pairs: spectrum.total(), estimate }
         };
-        let spectra = pairs(texts, distances, MEMORY)?;
+        let spectra = pairs(texts, distances, MEMORY_LIMIT)?;
         let points: Vec<TwoPointEstimate> = distances.iter().zip(&spectra).map(point).collect();
         let values: Vec<_> = points.iter().map(|point| (point.distance as f64, point.estimate.value)).collect();
         Ok(Self { method, entropy, fit: Fit::of(&values), additive: Fit::additive(&values, 0.0), points })

@@ -1,4 +1,4 @@
-//! Answers that several processes gave, each a part of an experiment, put together in one folder.
+//! Merging: the answers of several shards of an experiment, put together in one folder.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::files::write_atomically;
 use crate::store::shard::Shard;
 
-/// Answers that were put together.
+/// The result of [`merge`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
-    /// Where they are.
+    /// The folder of all answers.
     pub folder: PathBuf,
     /// Steps of the plan that are answered.
     pub answered: usize,
@@ -21,72 +21,87 @@ pub struct Merged {
     pub steps: usize,
 }
 
-/// What of `manifest.json` must agree.
+/// The part of `manifest.json` that must agree.
 #[derive(Deserialize)]
-struct Manifest {
+struct ManifestKey {
     key: String,
     steps: usize,
 }
 
-/// Copies all shards of answers below `from` into `into`. Each is checked; those that are there already are left alone. A run of the same
-/// experiment with `into` as its folder finds them.
+/// Copies all shards of answers below `from` into `into`, after a check of each; leaves those alone that are there already. A run of
+/// the same experiment with `into` as its folder finds them.
 ///
 /// # Errors
-/// [`Error::Merge`] for a folder without answers, answers to different questions, a shard that is damaged, and steps that nobody
-/// answered; [`Error::File`] for what cannot be read or written.
+/// [`Error::Merge`] for a folder without answers, answers to different questions, a shard that is damaged, and steps without an
+/// answer; [`Error::File`] for what cannot be read or written.
 pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     let folders = from.iter().map(|parent| answers_below(parent)).collect::<Result<Vec<_>, _>>()?.concat();
-    let mut manifests = folders.iter().map(|folder| Ok((folder, manifest(folder)?)));
-    let (first, Manifest { key, steps }) =
-        manifests.next().unwrap_or_else(|| Err(wrong(into, "no folders are given")))?;
-    for other in manifests {
-        let (folder, manifest) = other?;
-        if manifest.key != key {
-            return Err(wrong(
-                folder,
-                &format!("answers to other questions than {}, or by another model", first.display()),
-            ));
-        }
-    }
+    let Some(first) = folders.first() else {
+        return Err(wrong(into, "no folders are given"));
+    };
+    let steps = check_same_answers(first, &folders[1..])?;
     let target = into.join(first.file_name().unwrap_or_default());
     std::fs::create_dir_all(&target).map_err(|source| Error::File { path: target.clone(), source })?;
-    let mut ranges = BTreeMap::new();
+    // The end of each shard's steps, by their start.
+    let mut ends = BTreeMap::new();
     for folder in &folders {
         for path in list(folder)? {
-            let Some(range) = range_of(&path) else { continue };
-            let bytes = read(&path)?;
-            let stem = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-            if !stem.ends_with(&format!("-{}", Shard::checksum(&bytes))) {
-                return Err(wrong(&path, "its bytes have another checksum than its name says"));
+            if let Some(range) = steps_of(&path) {
+                copy_shard(&path, &target)?;
+                ends.insert(range.start, range.end);
             }
-            let copy = target.join(path.file_name().unwrap_or_default());
-            if !copy.exists() {
-                write_atomically(&copy, &bytes)?;
-            }
-            ranges.insert(range.start, range.end);
         }
     }
-    let about = target.join("manifest.json");
-    if !about.exists() {
-        write_atomically(&about, &read(&first.join("manifest.json"))?)?;
+    let manifest = target.join("manifest.json");
+    if !manifest.exists() {
+        write_atomically(&manifest, &read(&first.join("manifest.json"))?)?;
     }
+    let answered = check_complete(&target, ends, steps)?;
+    Ok(Merged { folder: target, answered, steps })
+}
+
+/// Checks that all folders hold answers to the same questions; returns the number of the plan's steps.
+fn check_same_answers(first: &Path, others: &[PathBuf]) -> Result<usize, Error> {
+    let ManifestKey { key, steps } = manifest(first)?;
+    for folder in others {
+        if manifest(folder)?.key != key {
+            let reason = format!("answers to other questions than {}, or by another model", first.display());
+            return Err(wrong(folder, &reason));
+        }
+    }
+    Ok(steps)
+}
+
+/// Copies a shard into a folder, unless it is there, after a check of its bytes.
+fn copy_shard(path: &Path, folder: &Path) -> Result<(), Error> {
+    let bytes = read(path)?;
+    let stem = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    if !stem.ends_with(&format!("-{}", Shard::checksum(&bytes))) {
+        return Err(wrong(path, "its bytes have another checksum than its name says"));
+    }
+    let copy = folder.join(path.file_name().unwrap_or_default());
+    if copy.exists() { Ok(()) } else { write_atomically(&copy, &bytes) }
+}
+
+/// Checks that shards, given by the end of their steps for each start, answer all steps; returns how many they answer.
+fn check_complete(folder: &Path, ends: BTreeMap<usize, usize>, steps: usize) -> Result<usize, Error> {
     let (mut answered, mut next, mut missing) = (0, 0, Vec::new());
-    for (start, end) in ranges.into_iter().chain([(steps, steps)]) {
+    for (start, end) in ends.into_iter().chain([(steps, steps)]) {
         if start > next {
             missing.push(format!("{next}..{start}"));
         }
         answered += end.saturating_sub(start.max(next));
         next = next.max(end);
     }
-    if !missing.is_empty() {
-        let more = if missing.len() > 4 { ", ..." } else { "" };
-        let named = missing[..missing.len().min(4)].join(", ");
-        return Err(wrong(&target, &format!("{answered} of {steps} steps are answered, and none of {named}{more}")));
+    if missing.is_empty() {
+        return Ok(answered);
     }
-    Ok(Merged { folder: target, answered, steps })
+    let more = if missing.len() > 4 { ", ..." } else { "" };
+    let named = missing[..missing.len().min(4)].join(", ");
+    Err(wrong(folder, &format!("{answered} of {steps} steps are answered, and none of {named}{more}")))
 }
 
-/// The folders of answers in a folder, or itself.
+/// Finds the folders of answers in a folder, or the folder itself.
 fn answers_below(parent: &Path) -> Result<Vec<PathBuf>, Error> {
     if parent.join("manifest.json").is_file() {
         return Ok(vec![parent.to_owned()]);
@@ -99,7 +114,7 @@ fn answers_below(parent: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(folders)
 }
 
-fn manifest(folder: &Path) -> Result<Manifest, Error> {
+fn manifest(folder: &Path) -> Result<ManifestKey, Error> {
     let path = folder.join("manifest.json");
     serde_json::from_slice(&read(&path)?).map_err(|error| wrong(&path, &error.to_string()))
 }
@@ -112,8 +127,8 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// The steps that a shard's name says it answers.
-fn range_of(path: &Path) -> Option<Range<usize>> {
+/// Returns the steps that a shard answers, from its file's name; `None` for other files.
+fn steps_of(path: &Path) -> Option<Range<usize>> {
     path.extension().filter(|&extension| extension == "parquet")?;
     let mut ends = path.file_stem()?.to_str()?.split('-').take(2).map(str::parse);
     Some(ends.next()?.ok()?..ends.next()?.ok()?)

@@ -1,6 +1,6 @@
 //! Answers that outlive the process: a folder of shards, named by a hash of the model, the documents and the queries.
 //!
-//! Start with [`Answers::open`]. A `shard` is one Parquet file; `merge` puts the folders of several processes together.
+//! Start with [`AnswerStore::open`]. A `shard` is one Parquet file; `merge` puts the folders of several processes together.
 
 mod merge;
 mod provenance;
@@ -21,7 +21,7 @@ use crate::spec::Experiment;
 use crate::store::provenance::Provenance;
 use crate::store::shard::Shard;
 
-/// What a folder of answers says of itself.
+/// The content of `manifest.json`, which describes a folder of answers.
 #[derive(Serialize)]
 struct Manifest<'a> {
     #[serde(flatten)]
@@ -31,18 +31,18 @@ struct Manifest<'a> {
     experiment: &'a Experiment,
 }
 
-/// The answers to one plan over the same documents by the same model. A run that was broken off goes on where it was.
+/// A folder with the answers to one plan over the same documents by the same model, from which an interrupted run continues.
 ///
 /// The folder's name holds a hash of the model's fingerprint, the documents and the steps: equal names, equal answers. What else an
-/// experiment says (intervals, corrections, units) may change without anything being asked again.
+/// experiment says (intervals, corrections, units) may change without a query being sent again.
 #[derive(Debug)]
-pub struct Answers {
+pub struct AnswerStore {
     folder: PathBuf,
     provenance: Provenance,
 }
 
-impl Answers {
-    /// The answers below `parent`, of which there may be none yet. `experiment` is kept beside them for people to read.
+impl AnswerStore {
+    /// Opens the store below `parent`, or creates it. `experiment` is written beside the answers for people to read.
     ///
     /// # Errors
     /// [`Error::File`] if the folder cannot be made.
@@ -54,7 +54,7 @@ impl Answers {
         experiment: &Experiment,
     ) -> Result<Self, Error> {
         let provenance = Provenance {
-            key: key(model, documents, plan.steps()),
+            key: answers_key(model, documents, plan.steps()),
             version: env!("CARGO_PKG_VERSION"),
             model: model.name.clone(),
             fingerprint: model.fingerprint.clone(),
@@ -72,13 +72,13 @@ impl Answers {
         Ok(Self { folder, provenance })
     }
 
-    /// Where they are.
+    /// Returns the folder of the answers.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What was answered so far: for each step of the plan its log-probabilities, or none. A damaged shard is told of and left out.
-    pub(crate) fn read(&self, steps: &[Step]) -> Result<Vec<Option<Vec<f32>>>, Error> {
+    /// Loads the saved answers: for each step of the plan its log-probabilities, or none. A damaged shard is logged and skipped.
+    pub(crate) fn load(&self, steps: &[Step]) -> Result<Vec<Option<Vec<f32>>>, Error> {
         let mut answers = vec![None; steps.len()];
         let failed = |source| Error::File { path: self.folder.clone(), source };
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
@@ -91,8 +91,8 @@ impl Answers {
             let checksum = name.rsplit('-').next().unwrap_or_default();
             match Shard::decode(bytes, checksum, &self.provenance.key, steps) {
                 Ok(shard) => {
-                    for (place, answer) in answers[shard.first..].iter_mut().zip(shard.answers) {
-                        *place = Some(answer);
+                    for (slot, answer) in answers[shard.first..].iter_mut().zip(shard.answers) {
+                        *slot = Some(answer);
                     }
                 }
                 Err(damage) => tracing::warn!("{}: {damage}; its steps are asked again", path.display()),
@@ -101,8 +101,8 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Keeps the answers to `steps[range]`.
-    pub(crate) fn keep(
+    /// Saves the answers to `steps[range]` as a shard, and returns them.
+    pub(crate) fn save(
         &self,
         steps: &[Step],
         range: Range<usize>,
@@ -119,8 +119,8 @@ impl Answers {
     }
 }
 
-/// What is asked of whom.
-fn key(model: &Model, documents: &[Vec<u32>], steps: &[Step]) -> String {
+/// Hashes what the answers depend on: model, documents and steps.
+fn answers_key(model: &Model, documents: &[Vec<u32>], steps: &[Step]) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut number = |number: usize| {
         hasher.update(&(number as u64).to_le_bytes());
@@ -128,14 +128,17 @@ fn key(model: &Model, documents: &[Vec<u32>], steps: &[Step]) -> String {
     number(documents.len());
     for document in documents {
         number(document.len());
-        document.iter().for_each(|&token| number(token as usize));
+        for &token in document {
+            number(token as usize);
+        }
     }
     for step in steps {
-        match *step {
-            Step::Whole { document, end } => [0, document, end, 0, 0].into_iter().for_each(&mut number),
-            Step::Crossed { x, y, split, end } => [1, x, y, split, end].into_iter().for_each(&mut number),
-            Step::Marginal { document, split, end } => [2, document, split, end, 0].into_iter().for_each(&mut number),
-        }
+        let fields = match *step {
+            Step::Whole { document, end } => [0, document, end, 0, 0],
+            Step::Crossed { x, y, split, end } => [1, x, y, split, end],
+            Step::Marginal { document, split, end } => [2, document, split, end, 0],
+        };
+        fields.into_iter().for_each(&mut number);
     }
     hasher.update(model.fingerprint.as_bytes());
     hasher.finalize().to_hex().to_string()

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-/// Where answers are from. A shard says it too, so that one alone can be told.
+/// Where answers come from. Every shard holds it, so that a single file can be traced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Provenance {
-    /// What was asked of whom; the answers' folder has its beginning in its name.
+    /// A hash of model, documents and steps; the name of the answers' folder holds its beginning.
     pub(crate) key: String,
-    /// Of this program.
+    /// The version of this program.
     pub(crate) version: &'static str,
     pub(crate) model: String,
     pub(crate) fingerprint: String,

@@ -1,4 +1,4 @@
-//! A shard of answers: the log-probabilities of consecutive steps in a Parquet file, whose name has its checksum.
+//! A shard of answers: the log-probabilities of consecutive steps in a Parquet file, with a checksum in its name.
 
 use std::sync::Arc;
 
@@ -27,23 +27,23 @@ const SCHEMA: &str = "message answers {
     required float logprob;
 }";
 
-/// Under which a file says what its answers are the answers of.
+/// The metadata entry of a file that holds [`Provenance::key`].
 const KEY: &str = "answers";
 
-/// Places of the columns that are read back.
-const STEP: usize = 0;
-const LOGPROB: usize = 6;
+/// Indices of the columns that are read back.
+const STEP_COLUMN: usize = 0;
+const LOGPROB_COLUMN: usize = 6;
 
 /// The answers to consecutive steps of a plan.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Shard {
-    /// The first step's place in the plan.
+    /// The first step's index in the plan.
     pub(crate) first: usize,
     /// One vector a step: nats, one a target token.
     pub(crate) answers: Vec<Vec<f32>>,
 }
 
-/// Why a file is not the shard it should be.
+/// Why a file is not the shard that its name says.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
     #[error("it is not a Parquet file of answers: {0}")]
@@ -57,16 +57,11 @@ pub(crate) enum Damage {
 }
 
 impl Shard {
-    /// The file of these answers to `steps`, which are the plan's from `first` on; it says where they are from.
+    /// Encodes these answers to `steps`, which are the plan's from `first` on, as a file with their provenance.
     pub(crate) fn encode(&self, provenance: &Provenance, steps: &[Step]) -> Result<Vec<u8>, ParquetError> {
-        let Provenance { key, version, model, fingerprint, config, seed } = provenance;
-        let seed = seed.to_string();
-        let facts = [(KEY, key.as_str()), ("version", version), ("model", model), ("fingerprint", fingerprint)];
-        let facts = facts.into_iter().chain([("config", config.as_str()), ("seed", &seed)]);
-        let facts = facts.map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())).collect();
         // Log-probabilities are noise to a dictionary.
         let properties = WriterProperties::builder()
-            .set_key_value_metadata(Some(facts))
+            .set_key_value_metadata(Some(metadata(provenance)))
             .set_compression(Compression::UNCOMPRESSED)
             .set_column_dictionary_enabled("logprob".into(), false)
             .set_column_encoding("logprob".into(), Encoding::PLAIN);
@@ -74,44 +69,18 @@ impl Shard {
         let mut bytes = Vec::new();
         let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties.build()))?;
         let mut group = writer.next_row_group()?;
-        let of_rows = |of: &dyn Fn(usize, usize) -> i32| -> Vec<i32> {
-            let lengths = self.answers.iter().map(Vec::len).enumerate();
-            lengths.flat_map(|(step, length)| (0..length).map(move |place| of(step, place))).collect()
-        };
-        let places: Vec<Place> = steps.iter().map(Place::of).collect();
-        let kinds: Vec<ByteArray> = (self.answers.iter().zip(&places))
-            .flat_map(|(answer, place)| std::iter::repeat_n(ByteArray::from(place.kind), answer.len()))
-            .collect();
-        let optional = |value: fn(&Place) -> Option<usize>| {
-            let levels: Vec<i16> = (self.answers.iter().zip(&places))
-                .flat_map(|(answer, place)| std::iter::repeat_n(i16::from(value(place).is_some()), answer.len()))
-                .collect();
-            let values: Vec<i32> = (self.answers.iter().zip(&places))
-                .flat_map(|(answer, place)| value(place).into_iter().flat_map(|value| vec![value as i32; answer.len()]))
-                .collect();
-            (values, levels)
-        };
-        write::<Int32Type>(&mut group, &of_rows(&|step, _| (self.first + step) as i32), None)?;
-        write::<ByteArrayType>(&mut group, &kinds, None)?;
-        let (values, levels) = optional(|place| place.x);
-        write::<Int32Type>(&mut group, &values, Some(&levels))?;
-        write::<Int32Type>(&mut group, &of_rows(&|step, _| places[step].y as i32), None)?;
-        let (values, levels) = optional(|place| place.split);
-        write::<Int32Type>(&mut group, &values, Some(&levels))?;
-        let position = |step: usize, place: usize| (places[step].split.unwrap_or(0) + place) as i32;
-        write::<Int32Type>(&mut group, &of_rows(&position), None)?;
-        write::<FloatType>(&mut group, &self.answers.concat(), None)?;
+        Columns::new(self, steps).write(&mut group)?;
         group.close()?;
         writer.close()?;
         Ok(bytes)
     }
 
-    /// What the name of its file ends in: bytes are not read as Parquet unless they are those that were written.
+    /// Returns the checksum at the end of a file's name: bytes are parsed as Parquet only if they are those that were written.
     pub(crate) fn checksum(bytes: &[u8]) -> String {
         blake3::hash(bytes).to_hex()[..16].to_owned()
     }
 
-    /// Reads what [`encode`](Self::encode) wrote for the same key, as answers to steps of the whole plan.
+    /// Decodes what [`encode`](Self::encode) wrote for the same key, as answers to steps of the whole plan.
     pub(crate) fn decode(bytes: Vec<u8>, checksum: &str, key: &str, plan: &[Step]) -> Result<Self, Damage> {
         let actual = Self::checksum(&bytes);
         if actual != checksum {
@@ -122,39 +91,101 @@ impl Shard {
         if metadata.find(|pair| pair.key == KEY).and_then(|pair| pair.value.as_deref()) != Some(key) {
             return Err(Damage::Key);
         }
-        let numbers = read::<Int32Type>(&reader, STEP)?;
-        let mut logprobs = read::<FloatType>(&reader, LOGPROB)?.into_iter();
+        // The number of a row's step; a step has as many rows as target tokens.
+        let numbers = read::<Int32Type>(&reader, STEP_COLUMN)?;
+        let logprobs = read::<FloatType>(&reader, LOGPROB_COLUMN)?;
         let first = numbers.first().and_then(|&step| usize::try_from(step).ok()).ok_or(Damage::Steps)?;
         let count = numbers.chunk_by(|a, b| a == b).count();
         let steps = plan.get(first..first.saturating_add(count)).ok_or(Damage::Steps)?;
-        if !numbers.chunk_by(|a, b| a == b).zip(steps).all(|(rows, step)| rows.len() == step.target_length()) {
-            return Err(Damage::Steps);
+        let mut logprobs = logprobs.into_iter();
+        let mut answers = Vec::with_capacity(count);
+        for (rows, step) in numbers.chunk_by(|a, b| a == b).zip(steps) {
+            if rows.len() != step.target_length() {
+                return Err(Damage::Steps);
+            }
+            answers.push(logprobs.by_ref().take(rows.len()).collect());
         }
-        let answers = steps.iter().map(|step| logprobs.by_ref().take(step.target_length()).collect()).collect();
         Ok(Self { first, answers })
     }
 }
 
-/// A step, as columns say it.
-struct Place {
-    kind: &'static str,
-    x: Option<usize>,
-    y: usize,
-    split: Option<usize>,
+/// The file's metadata: where its answers come from.
+fn metadata(provenance: &Provenance) -> Vec<KeyValue> {
+    let Provenance { key, version, model, fingerprint, config, seed } = provenance;
+    let seed = seed.to_string();
+    let entries = [
+        (KEY, key.as_str()),
+        ("version", version),
+        ("model", model),
+        ("fingerprint", fingerprint),
+        ("config", config),
+        ("seed", &seed),
+    ];
+    entries.map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())).to_vec()
 }
 
-impl Place {
-    fn of(step: &Step) -> Self {
-        match *step {
-            Step::Whole { document, .. } => Self { kind: "whole", x: None, y: document, split: None },
-            Step::Crossed { x, y, split, .. } => Self { kind: "crossed", x: Some(x), y, split: Some(split) },
-            Step::Marginal { document, split, .. } => {
-                Self { kind: "marginal", x: None, y: document, split: Some(split) }
-            }
-        }
+/// The columns of a file: one entry for each target token.
+#[derive(Default)]
+struct Columns {
+    step: Vec<i32>,
+    kind: Vec<ByteArray>,
+    x: OptionalColumn,
+    y: Vec<i32>,
+    split: OptionalColumn,
+    position: Vec<i32>,
+    logprob: Vec<f32>,
+}
+
+/// A column with nulls: the values that are present, and for each entry a level, 1 if its value is present.
+#[derive(Default)]
+struct OptionalColumn {
+    values: Vec<i32>,
+    levels: Vec<i16>,
+}
+
+impl OptionalColumn {
+    fn push(&mut self, value: Option<usize>) {
+        self.levels.push(i16::from(value.is_some()));
+        self.values.extend(value.map(|value| value as i32));
     }
 }
 
+impl Columns {
+    fn new(shard: &Shard, steps: &[Step]) -> Self {
+        let mut columns = Self::default();
+        for (index, (step, answer)) in steps.iter().zip(&shard.answers).enumerate() {
+            let (kind, x, y, split) = match *step {
+                Step::Whole { document, .. } => ("whole", None, document, None),
+                Step::Crossed { x, y, split, .. } => ("crossed", Some(x), y, Some(split)),
+                Step::Marginal { document, split, .. } => ("marginal", None, document, Some(split)),
+            };
+            let kind = ByteArray::from(kind);
+            for (offset, &logprob) in answer.iter().enumerate() {
+                columns.step.push((shard.first + index) as i32);
+                columns.kind.push(kind.clone());
+                columns.x.push(x);
+                columns.y.push(y as i32);
+                columns.split.push(split);
+                columns.position.push((split.unwrap_or(0) + offset) as i32);
+                columns.logprob.push(logprob);
+            }
+        }
+        columns
+    }
+
+    /// Writes the columns in the schema's order.
+    fn write(&self, group: &mut SerializedRowGroupWriter<'_, &mut Vec<u8>>) -> Result<(), ParquetError> {
+        write::<Int32Type>(group, &self.step, None)?;
+        write::<ByteArrayType>(group, &self.kind, None)?;
+        write::<Int32Type>(group, &self.x.values, Some(&self.x.levels))?;
+        write::<Int32Type>(group, &self.y, None)?;
+        write::<Int32Type>(group, &self.split.values, Some(&self.split.levels))?;
+        write::<Int32Type>(group, &self.position, None)?;
+        write::<FloatType>(group, &self.logprob, None)
+    }
+}
+
+/// Writes the next column.
 fn write<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, &mut Vec<u8>>,
     values: &[T::T],
@@ -166,6 +197,7 @@ fn write<T: DataType>(
     column.close()
 }
 
+/// Reads one column of the file's only row group.
 fn read<T: DataType>(reader: &SerializedFileReader<bytes::Bytes>, column: usize) -> Result<Vec<T::T>, ParquetError> {
     if reader.num_row_groups() != 1 || reader.metadata().file_metadata().schema_descr().num_columns() <= column {
         return Err(ParquetError::General("other columns or row groups than answers have".to_owned()));

@@ -1,13 +1,24 @@
-//! Outcomes of one workload on one server, as text and as a file.
+//! Outcomes of one workload on one server, as text, as a file and as load curves.
+//!
+//! Start reading at [`Report`]. `html` makes its page, `charts` the curves in it, and `compare` the ratios of two reports.
+
+mod charts;
+mod compare;
+mod file;
+mod html;
 
 use std::fmt;
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Options, Outcome, Target, Workload};
+use crate::client::Target;
+use crate::error::Error;
+use crate::measure::Options;
+use crate::outcome::Outcome;
+use crate::workload::Workload;
+pub use compare::{Comparison, FailureCounts, Ratio};
+use file::write_atomically;
 
 /// Everything one needs to read the numbers, and to measure them again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,22 +85,4 @@ impl fmt::Display for Report {
         writeln!(f, "{} at {}", self.model, self.server)?;
         self.outcomes.iter().try_for_each(|outcome| write!(f, "{outcome}"))
     }
-}
-
-/// Writes beside `path`, to disk, and then renames.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|error| {
-        // The first error is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
-        Error::File { path: path.to_owned(), reason: error.to_string() }
-    })
 }

@@ -4,7 +4,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{Class, Error, Load, Outcome, Report};
+use super::Report;
+use crate::error::Error;
+use crate::load::Load;
+use crate::outcome::Outcome;
+use crate::workload::LatencyClass;
 
 /// Ratios of the first report's numbers to the second's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,12 +20,12 @@ pub struct Comparison {
     /// One a load and number.
     pub ratios: Vec<Ratio>,
     /// One a load.
-    pub failed: Vec<Failed>,
+    pub failed: Vec<FailureCounts>,
 }
 
-/// Requests of both without a good answer at one load, in all rounds: the ratios say nothing about them.
+/// Requests of both servers without a good answer at one load, in all rounds. The ratios leave them out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Failed {
+pub struct FailureCounts {
     /// The load.
     pub load: Load,
     /// The first server's.
@@ -51,25 +55,25 @@ impl Comparison {
     /// # Errors
     /// [`Error::Different`] if workload, seed, vocabulary, loads or rounds are not the same.
     pub fn new(first: &Report, second: &Report) -> Result<Self, Error> {
-        same("the workload", &first.workload, &second.workload)?;
-        same("the seed", &first.seed, &second.seed)?;
-        same("the vocabulary", &first.vocabulary, &second.vocabulary)?;
+        expect_equal("the workload", &first.workload, &second.workload)?;
+        expect_equal("the seed", &first.seed, &second.seed)?;
+        expect_equal("the vocabulary", &first.vocabulary, &second.vocabulary)?;
         let loads = |report: &Report| report.outcomes.iter().map(|outcome| outcome.load).collect::<Vec<_>>();
-        same("the loads", &loads(first), &loads(second))?;
+        expect_equal("the loads", &loads(first), &loads(second))?;
         let mut distinct: Vec<Load> = Vec::new();
         for load in loads(first) {
             if !distinct.contains(&load) {
                 distinct.push(load);
             }
         }
-        let failed = distinct.iter().map(|&load| Failed::at(load, first, second)).collect();
-        let ratios = distinct.into_iter().flat_map(|load| of_load(load, first, second)).collect();
+        let failed = distinct.iter().map(|&load| FailureCounts::at(load, first, second)).collect();
+        let ratios = distinct.into_iter().flat_map(|load| ratios_at(load, first, second)).collect();
         let name = |report: &Report| format!("{} at {}", report.model, report.server);
         Ok(Self { first: name(first), second: name(second), ratios, failed })
     }
 }
 
-impl Failed {
+impl FailureCounts {
     fn at(load: Load, first: &Report, second: &Report) -> Self {
         let failed = |report: &Report| -> u64 {
             report.outcomes.iter().filter(|outcome| outcome.load == load).map(Outcome::failed).sum()
@@ -78,34 +82,28 @@ impl Failed {
     }
 }
 
-fn same<T: PartialEq + Serialize>(field: &'static str, first: &T, second: &T) -> Result<(), Error> {
+/// Checks that a field is the same in both reports.
+fn expect_equal<T: PartialEq + Serialize>(field: &'static str, first: &T, second: &T) -> Result<(), Error> {
     if first == second {
         return Ok(());
     }
-    let told = |value: &T| serde_json::to_string(value).unwrap_or_default();
-    Err(Error::Different { field, first: told(first), second: told(second) })
+    let json = |value: &T| serde_json::to_string(value).unwrap_or_default();
+    Err(Error::Different { field, first: json(first), second: json(second) })
 }
 
-fn of_load(load: Load, first: &Report, second: &Report) -> Vec<Ratio> {
-    let rounds = |report: &Report, name: &str| -> Option<Vec<f64>> {
-        let outcomes = report.outcomes.iter().filter(|outcome| outcome.load == load);
-        outcomes.map(|outcome| numbers(outcome).find(|(one, _)| *one == name).map(|(_, value)| value)).collect()
-    };
-    let ratio = |name: &str| {
-        let (mut first, mut second) = (rounds(first, name)?, rounds(second, name)?);
-        let mut rounds: Vec<f64> = first.iter().zip(&second).map(|(first, second)| first / second).collect();
-        rounds.sort_unstable_by(f64::total_cmp);
-        // Nothing was answered: there is no ratio to it.
-        if !rounds.iter().all(|ratio| ratio.is_finite()) {
-            return None;
-        }
-        Some(Ratio { load, number: name.to_owned(), first: median(&mut first), second: median(&mut second), rounds })
-    };
-    let outcome = first.outcomes.iter().find(|outcome| outcome.load == load);
-    outcome.into_iter().flat_map(numbers).filter_map(|(name, _)| ratio(name)).collect()
+/// Returns the ratios at one load, in the order of an outcome's numbers.
+fn ratios_at(load: Load, first: &Report, second: &Report) -> Vec<Ratio> {
+    let Some(outcome) = first.outcomes.iter().find(|outcome| outcome.load == load) else { return Vec::new() };
+    numbers(outcome).filter_map(|(number, _)| Ratio::at(load, number, first, second)).collect()
 }
 
-/// The numbers of an outcome that are compared.
+/// Returns one number of every round at a load; `None` if a round lacks it.
+fn rounds_at(load: Load, name: &str, report: &Report) -> Option<Vec<f64>> {
+    let outcomes = report.outcomes.iter().filter(|outcome| outcome.load == load);
+    outcomes.map(|outcome| numbers(outcome).find(|(one, _)| *one == name).map(|(_, value)| value)).collect()
+}
+
+/// Returns the numbers of an outcome that are compared, with their names.
 fn numbers(outcome: &Outcome) -> impl Iterator<Item = (&'static str, f64)> {
     let latency = |class, p50, p99| {
         let latency = outcome.latency.get(&class);
@@ -113,11 +111,11 @@ fn numbers(outcome: &Outcome) -> impl Iterator<Item = (&'static str, f64)> {
     };
     [("requests/s", outcome.requests_per_second), ("tokens scored/s", outcome.scored_tokens_per_second)]
         .into_iter()
-        .chain(latency(Class::Bulk, "latency p50, ms", "latency p99, ms"))
-        .chain(latency(Class::Interactive, "waited for p50, ms", "waited for p99, ms"))
+        .chain(latency(LatencyClass::Bulk, "latency p50, ms", "latency p99, ms"))
+        .chain(latency(LatencyClass::Interactive, "waited for p50, ms", "waited for p99, ms"))
 }
 
-/// The middle value, or the mean of the two in the middle.
+/// Returns the middle value, or the mean of the two in the middle.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     match values.len() {
@@ -127,7 +125,19 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 impl Ratio {
-    /// The median of the rounds' ratios.
+    /// Compares one number at a load; `None` where a report lacks it, or where nothing was answered.
+    fn at(load: Load, number: &str, first: &Report, second: &Report) -> Option<Self> {
+        let (mut first, mut second) = (rounds_at(load, number, first)?, rounds_at(load, number, second)?);
+        let mut rounds: Vec<f64> = first.iter().zip(&second).map(|(first, second)| first / second).collect();
+        rounds.sort_unstable_by(f64::total_cmp);
+        // Nothing was answered: no ratio to it exists.
+        if !rounds.iter().all(|ratio| ratio.is_finite()) {
+            return None;
+        }
+        Some(Self { load, number: number.to_owned(), first: median(&mut first), second: median(&mut second), rounds })
+    }
+
+    /// Returns the median of the rounds' ratios.
     pub fn median(&self) -> f64 {
         median(&mut self.rounds.clone())
     }
@@ -145,7 +155,9 @@ impl fmt::Display for Comparison {
                 _ => writeln!(f)?,
             }
         }
-        for Failed { load, first, second } in self.failed.iter().filter(|failed| failed.first + failed.second > 0) {
+        for FailureCounts { load, first, second } in
+            self.failed.iter().filter(|failed| failed.first + failed.second > 0)
+        {
             let load = load.to_string();
             writeln!(f, "{load:<26} {:<18} {first:>10} {second:>10}", "failed")?;
         }
@@ -155,8 +167,13 @@ impl fmt::Display for Comparison {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::{Options, Target, Workload};
+    use crate::client::Target;
+    use crate::measure::Options;
+    use crate::outcome::Failures;
+    use crate::workload::Workload;
 
     fn report(server: &str, rates: &[f64]) -> Report {
         let target = Target {
@@ -165,7 +182,7 @@ mod tests {
             model: "m".into(),
             fingerprint: None,
             vocabulary: 9,
-            longest: None,
+            max_length: None,
         };
         let mut report = Report::new(&target, &Workload::Documents { length: 4 }, &Options::default());
         report.outcomes = rates.iter().map(|&rate| outcome(2, rate)).collect();
@@ -173,11 +190,22 @@ mod tests {
     }
 
     fn outcome(clients: usize, rate: f64) -> Outcome {
-        let record = crate::record::Record::new(0);
-        let mut outcome = Outcome::new(Load::Closed { clients }, std::time::Duration::from_secs(1), &record);
-        outcome.requests_per_second = rate;
-        outcome.scored_tokens_per_second = 3.0 * rate;
-        outcome
+        Outcome {
+            load: Load::Closed { clients },
+            seconds: 1.0,
+            requests: 0,
+            queries: 0,
+            scored_tokens: 0,
+            computed_tokens: Some(0),
+            cached_tokens: Some(0),
+            requests_per_second: rate,
+            scored_tokens_per_second: 3.0 * rate,
+            latency: BTreeMap::new(),
+            refused: 0,
+            failures: BTreeMap::new(),
+            repeats: None,
+            counters: None,
+        }
     }
 
     #[test]
@@ -197,10 +225,10 @@ mod tests {
         let (mut a, b) = (report("http://a", &[1.0, 1.0]), report("http://b", &[1.0, 1.0]));
         assert!(!Comparison::new(&a, &b).unwrap().to_string().contains("failed"));
         for outcome in &mut a.outcomes {
-            outcome.failures.insert("status 500".into(), crate::outcome::Failures { count: 3, example: "no".into() });
+            outcome.failures.insert("status 500".into(), Failures { count: 3, example: "no".into() });
         }
         let comparison = Comparison::new(&a, &b).unwrap();
-        assert_eq!(comparison.failed, [Failed { load: Load::Closed { clients: 2 }, first: 6, second: 0 }]);
+        assert_eq!(comparison.failed, [FailureCounts { load: Load::Closed { clients: 2 }, first: 6, second: 0 }]);
         let text = comparison.to_string();
         let line = text.lines().find(|line| line.contains("failed")).unwrap();
         assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["2", "clients", "failed", "6", "0"], "{text}");
@@ -211,14 +239,14 @@ mod tests {
     #[test]
     fn different_measurements_are_not_compared() {
         let a = report("http://a", &[1.0]);
-        let told = |b: &Report| Comparison::new(&a, b).unwrap_err().to_string();
+        let error = |b: &Report| Comparison::new(&a, b).unwrap_err().to_string();
         let mut b = report("http://b", &[1.0]);
         b.workload = Workload::Documents { length: 5 };
-        assert!(told(&b).contains("the workload") && told(&b).contains('5'), "{}", told(&b));
+        assert!(error(&b).contains("the workload") && error(&b).contains('5'), "{}", error(&b));
         b = Report { seed: 2, ..report("http://b", &[1.0]) };
-        assert!(told(&b).contains("the seed is 1 in one and 2"), "{}", told(&b));
+        assert!(error(&b).contains("the seed is 1 in one and 2"), "{}", error(&b));
         assert!(Comparison::new(&a, &report("http://b", &[0.0])).unwrap().ratios.is_empty(), "no ratio to nothing");
         b = report("http://b", &[1.0, 1.0]);
-        assert!(told(&b).contains("the loads"));
+        assert!(error(&b).contains("the loads"));
     }
 }

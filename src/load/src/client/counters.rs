@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::connection::Connection;
+use super::connection::Connection;
 
 /// Servers' namespaces.
 const NAMESPACES: [&str; 3] = ["surprisal_", "vllm:", "sglang:"];
@@ -26,8 +26,8 @@ pub struct Counters(pub BTreeMap<String, f64>);
 impl Counters {
     /// What the server counts now; `None` from one without metrics.
     pub(crate) async fn scrape(connection: &mut Connection) -> Option<Self> {
-        let reply = connection.get("/metrics").await.ok().filter(|reply| reply.status == 200)?;
-        let counters = Self::parse(&String::from_utf8_lossy(&reply.body));
+        let response = connection.get("/metrics").await.ok().filter(|response| response.status == 200)?;
+        let counters = Self::parse(&String::from_utf8_lossy(&response.body));
         (!counters.0.is_empty()).then_some(counters)
     }
 

@@ -1,0 +1,76 @@
+//! Axes: from values to places on the page.
+
+/// An axis from values to places on the page.
+pub(crate) struct Axis {
+    pub(crate) low: f64,
+    high: f64,
+    /// The places of `low` and `high`.
+    span: [f64; 2],
+    logarithmic: bool,
+    pub(crate) ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// Returns a linear axis from 0 to a round number not below `most`.
+    pub(crate) fn linear(most: f64, span: [f64; 2]) -> Self {
+        let most = if most > 0.0 { most } else { 1.0 };
+        let power = 10f64.powf((most / 5.0).log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| most / step <= 5.0);
+        let step = step.unwrap_or(most);
+        let steps = (most / step).ceil();
+        let ticks = (0..=steps as u32).map(|i| f64::from(i) * step).collect();
+        Self { low: 0.0, high: steps * step, span, logarithmic: false, ticks }
+    }
+
+    /// Returns a logarithmic axis that holds `low` to `high` and a factor of `margin` beyond either. Its ticks are 1, 2 and 5
+    /// times the powers of ten, or the powers alone where there would be more than `max_ticks`.
+    pub(crate) fn logarithmic([low, high]: [f64; 2], margin: f64, span: [f64; 2], max_ticks: usize) -> Self {
+        let mut axis = Self { low: low / margin, high: high * margin, span, logarithmic: true, ticks: Vec::new() };
+        axis.ticks = axis.ticks_at(&[1.0, 2.0, 5.0]);
+        if axis.ticks.len() > max_ticks {
+            axis.ticks = axis.ticks_at(&[1.0]);
+        }
+        axis
+    }
+
+    /// Returns those values on the axis that are one of `factors` times a power of ten.
+    fn ticks_at(&self, factors: &[f64]) -> Vec<f64> {
+        let mut ticks = Vec::new();
+        for power in self.low.log10().floor() as i32..=self.high.log10().ceil() as i32 {
+            ticks.extend(factors.iter().map(|factor| factor * 10f64.powi(power)).filter(|tick| self.holds(*tick)));
+        }
+        ticks
+    }
+
+    /// Returns the place of a value; the end of the axis for one beyond it.
+    pub(crate) fn place(&self, value: f64) -> f64 {
+        let part = match self.logarithmic {
+            true => (value / self.low).ln() / (self.high / self.low).ln(),
+            false => (value - self.low) / (self.high - self.low),
+        };
+        let [from, to] = self.span;
+        from + part.clamp(0.0, 1.0) * (to - from)
+    }
+
+    /// Whether a value is on the axis.
+    pub(crate) fn holds(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_hold_every_point_at_round_numbers() {
+        let axis = Axis::linear(47.0, [0.0, 100.0]);
+        assert_eq!(axis.ticks, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
+        assert_eq!((axis.place(0.0), axis.place(25.0)), (0.0, 50.0));
+        let axis = Axis::logarithmic([3.0, 150.0], 1.2, [100.0, 0.0], 12);
+        assert_eq!(axis.ticks, [5.0, 10.0, 20.0, 50.0, 100.0]);
+        assert!(axis.place(150.0) > 0.0 && axis.place(3.0) < 100.0);
+        let axis = Axis::logarithmic([1.0, 1e5], 1.2, [0.0, 1.0], 12);
+        assert_eq!(axis.ticks, [1.0, 10.0, 100.0, 1e3, 1e4, 1e5]);
+    }
+}

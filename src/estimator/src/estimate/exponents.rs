@@ -1,0 +1,72 @@
+//! Confidence intervals of the exponents of power laws.
+
+use crate::estimate::PointEstimate;
+use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
+use crate::estimate::contributions::{ESTIMATORS, column};
+use crate::estimate::series::Series;
+use crate::fit::FitMethod;
+use crate::plan::Point;
+use crate::value::Estimate;
+
+/// The 95 % interval of a fit's exponent: BCa, over documents.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExponentInterval {
+    /// `L/ℓ`.
+    pub ratio: usize,
+    /// The estimator.
+    pub series: Series,
+    /// How it was fitted.
+    pub method: FitMethod,
+    /// The interval.
+    pub interval: [f64; 2],
+}
+
+/// One point of a series, and the column of the bootstrap with its resampled values.
+struct ResampledPoint {
+    length: f64,
+    column: usize,
+    error: f64,
+}
+
+/// Returns the intervals of all exponents that have one: each resample is fitted as the estimates are, with their standard errors.
+pub(crate) fn exponent_intervals(
+    points: &[Point],
+    estimates: &[PointEstimate],
+    bootstrap: &Bootstrap<'_>,
+) -> Vec<ExponentInterval> {
+    let mut ratios: Vec<usize> = points.iter().map(|point| point.ratio).collect();
+    ratios.dedup();
+    let mut intervals = Vec::new();
+    for ratio in ratios {
+        for (estimator, series) in ESTIMATORS.into_iter().enumerate() {
+            let Some(points) = points_of(points, estimates, ratio, estimator) else { continue };
+            for method in FitMethod::ALL {
+                let exponent = |means: &[f64]| {
+                    let estimate = |point: &ResampledPoint| Estimate::new(means[point.column], point.error);
+                    let resampled: Vec<_> = points.iter().map(|point| (point.length, estimate(point))).collect();
+                    Some(method.fit(&resampled)?.exponent)
+                };
+                let interval = bootstrap.interval(CONFIDENCE_LEVEL, exponent);
+                intervals.extend(interval.map(|interval| ExponentInterval { ratio, series, method, interval }));
+            }
+        }
+    }
+    intervals
+}
+
+/// Returns the points of one estimator at one ratio; `None` if it was not computed.
+fn points_of(
+    points: &[Point],
+    estimates: &[PointEstimate],
+    ratio: usize,
+    estimator: usize,
+) -> Option<Vec<ResampledPoint>> {
+    let mut resampled = Vec::new();
+    for (index, (point, estimate)) in points.iter().zip(estimates).enumerate() {
+        if point.ratio == ratio {
+            let error = estimate.get(ESTIMATORS[estimator])?.error;
+            resampled.push(ResampledPoint { length: point.length() as f64, column: column(index, estimator), error });
+        }
+    }
+    Some(resampled)
+}

@@ -1,0 +1,49 @@
+//! Reading and writing reports: HTML, JSON, SVG and CSV files, each written atomically.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::files::write_atomically;
+use crate::report::Report;
+
+impl Report {
+    /// Writes [`html`](Self::html) to `path`, atomically: a reader finds the old file or the whole new one.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written.
+    pub fn write_html(&self, path: &Path) -> Result<(), Error> {
+        write_atomically(path, self.html().as_bytes())
+    }
+
+    /// Reads a report's JSON, or the report.json of a folder.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read, or is not a report.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let path = if path.is_dir() { path.join("report.json") } else { path.to_owned() };
+        let read = std::fs::read(&path).and_then(|json| Ok(serde_json::from_slice(&json)?));
+        read.map_err(|source| Error::File { path, source })
+    }
+
+    /// Writes the report as JSON to `path`, atomically.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written.
+    pub fn write_json(&self, path: &Path) -> Result<(), Error> {
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::File { path: path.to_owned(), source: error.into() })?;
+        write_atomically(path, json.as_bytes())
+    }
+
+    /// Writes each chart as an SVG file of its own, and the numbers as CSV, into a folder; each atomically.
+    ///
+    /// # Errors
+    /// [`Error::File`] if one cannot be written.
+    pub fn write_files(&self, folder: &Path) -> Result<(), Error> {
+        let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone()));
+        for (name, text) in charts.chain(self.tables()) {
+            write_atomically(&folder.join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+}

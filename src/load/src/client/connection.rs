@@ -1,0 +1,145 @@
+//! One connection to a server, kept alive, over HTTP/1.1.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::endpoint::Endpoint;
+use crate::error::Error;
+
+/// Characters of an error response's body that an error message shows.
+const MAX_SHOWN_CHARS: usize = 300;
+
+/// A server's response to one request.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// How long the server asks to wait.
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Bytes,
+}
+
+/// The reason why a request has no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    #[error("{0}")]
+    Connect(io::Error),
+    #[error("the connection broke: {0}")]
+    Broken(#[from] hyper::Error),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+/// A connection that is opened when it is needed, and again after it broke.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    endpoint: Endpoint,
+    authorization: Option<String>,
+    timeout: Duration,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Connection {
+    pub(crate) fn new(endpoint: Endpoint, key: Option<&str>, timeout: Duration) -> Self {
+        Self { endpoint, authorization: key.map(|key| format!("Bearer {key}")), timeout, sender: None }
+    }
+
+    /// Sends `GET path`.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Response, ExchangeError> {
+        self.exchange(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Sends `POST path` with a JSON body.
+    pub(crate) async fn post(&mut self, path: &str, body: Bytes) -> Result<Response, ExchangeError> {
+        self.exchange(Method::POST, path, body).await
+    }
+
+    /// Sends a request and waits for its response, at most for the timeout. A failure closes the connection.
+    async fn exchange(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response, ExchangeError> {
+        let timeout = self.timeout;
+        let response = tokio::time::timeout(timeout, self.exchange_or_reconnect(method, path, body)).await;
+        let response = response.unwrap_or(Err(ExchangeError::Timeout(timeout)));
+        if response.is_err() {
+            self.sender = None;
+        }
+        response
+    }
+
+    /// Sends the request again over a new connection if the server closed the old one before anything was sent.
+    async fn exchange_or_reconnect(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response, ExchangeError> {
+        let reused = self.sender.is_some();
+        match self.exchange_once(method.clone(), path, body.clone()).await {
+            Err(ExchangeError::Broken(error)) if reused && (error.is_canceled() || error.is_closed()) => {
+                self.sender = None;
+                self.exchange_once(method, path, body).await
+            }
+            response => response,
+        }
+    }
+
+    async fn exchange_once(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response, ExchangeError> {
+        let request = self.request(method, path, body)?;
+        let sender = self.connected_sender().await?;
+        sender.ready().await?;
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok(Response { status, retry_after: seconds.map(Duration::from_secs), body })
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, ExchangeError> {
+        let invalid =
+            |reason: &'static str| ExchangeError::Connect(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() =
+            self.endpoint.full_path(path).parse().map_err(|_| invalid("the path is no path of a URL"))?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.endpoint.host().parse().map_err(|_| invalid("the host is no host"))?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(authorization) = &self.authorization {
+            let value = authorization.parse().map_err(|_| invalid("the API key has characters no header may have"))?;
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(request)
+    }
+
+    /// Returns the sender of the open connection; opens one first if there is none.
+    async fn connected_sender(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, ExchangeError> {
+        if let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) {
+            return Ok(self.sender.insert(sender));
+        }
+        let host = self.endpoint.host();
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = if has_port { host.to_owned() } else { format!("{host}:80") };
+        let stream = TcpStream::connect(address).await.map_err(ExchangeError::Connect)?;
+        stream.set_nodelay(true).map_err(ExchangeError::Connect)?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        // The task ends with the sender. Whoever waits for a response gets the error that breaks the connection.
+        tokio::spawn(driver);
+        Ok(self.sender.insert(sender))
+    }
+}
+
+/// Returns a response with status 200, or the error that stands for any other outcome.
+pub(crate) fn expect_success(url: &str, response: Result<Response, ExchangeError>) -> Result<Response, Error> {
+    let response = response.map_err(|error| Error::Unreachable { url: url.to_owned(), reason: error.to_string() })?;
+    if response.status == 200 {
+        return Ok(response);
+    }
+    let body: String = String::from_utf8_lossy(&response.body).chars().take(MAX_SHOWN_CHARS).collect();
+    Err(Error::Status { url: url.to_owned(), status: response.status, body })
+}

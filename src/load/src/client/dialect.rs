@@ -1,0 +1,162 @@
+//! The body of a request in the server's dialect, and the check that its answer is complete.
+
+use bytes::Bytes;
+use surprisal_dialect::{Batch, Dialect, Logprobs, ReadError, Request, SglangOptions, SglangStart};
+
+use crate::workload::PairRequest;
+
+/// Options of requests to SGLang: it generates one token, as every other server does.
+const SGLANG: SglangOptions = SglangOptions { start: SglangStart::PerQuery, max_new_tokens: 1 };
+
+/// The error text where a result in an answer has another form than the dialect's.
+const UNKNOWN_RESULT: &str = "data did not match any variant of untagged enum OneOrMany";
+
+/// A complete answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    /// The targets' log-probabilities, in nats, in order; `None` from a server that has none.
+    pub(crate) logprobs: Option<Vec<f64>>,
+    /// Tokens that went through the model, where the answer states it.
+    pub(crate) computed_tokens: Option<u64>,
+    /// Tokens that were found in a cache, where the answer states it.
+    pub(crate) cached_tokens: Option<u64>,
+}
+
+/// Writes the body of a request.
+pub(crate) fn write_body(dialect: Dialect, request: &PairRequest, model: &str) -> Result<Bytes, serde_json::Error> {
+    let request = Request { model, batch: &batch(request), sglang: SGLANG };
+    Ok(serde_json::to_vec(&dialect.body(&request))?.into())
+}
+
+/// Reads the answer to `request`: every log-probability must be there. The error states what is wrong with it.
+pub(crate) fn read_answer(dialect: Dialect, request: &PairRequest, body: &[u8]) -> Result<Answer, String> {
+    let answer = dialect.read::<f64>(&batch(request), body).map_err(|error| match error {
+        ReadError::Answer(error) => error.to_string(),
+        ReadError::Result(_) => UNKNOWN_RESULT.to_owned(),
+    })?;
+    let logprobs = match dialect {
+        Dialect::LlamaCpp => {
+            check_count(answer.results.len(), "completions", request)?;
+            None
+        }
+        _ => Some(target_logprobs(dialect, request, answer.results)?),
+    };
+    Ok(Answer { logprobs, computed_tokens: answer.computed_tokens, cached_tokens: answer.cached_tokens })
+}
+
+fn batch(request: &PairRequest) -> Batch<'_> {
+    Batch::Pairs { contexts: &request.contexts, targets: &request.targets, pairs: &request.pairs }
+}
+
+/// Checks that there is one result for each pair.
+fn check_count(found: usize, results: &str, request: &PairRequest) -> Result<(), String> {
+    match request.pairs.len() {
+        expected if expected == found => Ok(()),
+        expected => Err(format!("{found} {results}, not {expected}")),
+    }
+}
+
+/// Collects the log-probabilities of all targets.
+fn target_logprobs(dialect: Dialect, request: &PairRequest, results: Vec<Logprobs<f64>>) -> Result<Vec<f64>, String> {
+    if matches!(dialect, Dialect::Vllm | Dialect::OpenAi) {
+        check_count(results.len(), "choices", request)?;
+    }
+    let mut logprobs = Vec::with_capacity(request.scored_tokens());
+    let mut pairs = request.pair_texts();
+    for result in results {
+        match (result, pairs.next()) {
+            (Logprobs::Target(target), _) => logprobs.extend(target),
+            (result, Some((context, target))) => logprobs.extend(select_target(dialect, &result, context, target)?),
+            (_, None) => break,
+        }
+    }
+    match logprobs.len() {
+        found if found == request.scored_tokens() => Ok(logprobs),
+        found => Err(format!("{found} log-probabilities, not {}", request.scored_tokens())),
+    }
+}
+
+/// Selects a target's log-probabilities from those of its prompt.
+fn select_target(
+    dialect: Dialect,
+    result: &Logprobs<f64>,
+    context: &[u32],
+    target: &[u32],
+) -> Result<Vec<f64>, String> {
+    let of_target = match result {
+        Logprobs::Target(logprobs) => return Ok(logprobs.clone()),
+        Logprobs::Prompt(all) => all.get(context.len()..).unwrap_or_default(),
+        Logprobs::PromptEnd(all) => &all[all.len().saturating_sub(target.len())..],
+        Logprobs::Missing if dialect == Dialect::Vllm => return Err("a choice has no prompt_logprobs".into()),
+        Logprobs::Missing => return Err("a choice has no logprobs".into()),
+    };
+    let missing = |id: &u32| match dialect {
+        Dialect::Vllm => format!("prompt_logprobs has none of token {id}"),
+        Dialect::Sglang => "input_token_logprobs has null".into(),
+        _ => "token_logprobs has null".into(),
+    };
+    of_target.iter().zip(target).map(|(logprob, id)| logprob.ok_or_else(|| missing(id))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Tokens 0 5 | 7 8 and 0 | 7 8.
+    fn request() -> PairRequest {
+        let (contexts, targets) = (vec![vec![0, 5], vec![0]], vec![vec![7, 8]]);
+        PairRequest { contexts, targets, pairs: vec![[0, 0], [1, 0]], ..PairRequest::default() }
+    }
+
+    fn logprobs(dialect: Dialect, body: &Value) -> Result<Vec<f64>, String> {
+        read_answer(dialect, &request(), body.to_string().as_bytes()).map(|answer| answer.logprobs.unwrap())
+    }
+
+    #[test]
+    fn each_servers_answer_has_the_same_numbers() {
+        let expected = Ok(vec![-1.0, -2.0, -3.0, -4.5]);
+        let at = |id: &str, value: f64| json!({id: {"logprob": value, "rank": 1, "decoded_token": "x"}});
+        let first = json!([null, at("5", -9.0), at("7", -1.0), at("8", -2.0)]);
+        let second = json!([null, at("7", -3.0), at("8", -4.5)]);
+        let vllm =
+            json!({"choices": [{"index": 1, "prompt_logprobs": second}, {"index": 0, "prompt_logprobs": first}]});
+        assert_eq!(logprobs(Dialect::Vllm, &vllm), expected);
+        let choice = |index, values: Value| json!({"index": index, "logprobs": {"token_logprobs": values}});
+        let echoed = [choice(0, json!([null, -9.0, -1.0, -2.0, -7.0])), choice(1, json!([null, -3.0, -4.5, -7.0]))];
+        assert_eq!(logprobs(Dialect::OpenAi, &json!({"choices": echoed})), expected);
+        let meta = |values: Value| json!({"meta_info": {"input_token_logprobs": values, "cached_tokens": 1}});
+        let generated = json!([
+            meta(json!([[null, 5, null], [-1.0, 7, null], [-2.0, 8, null]])),
+            meta(json!([[-3.0, 7, null], [-4.5, 8, "x"]])),
+        ]);
+        assert_eq!(logprobs(Dialect::Sglang, &generated), expected);
+        let result = |values: Value| json!({"sum": 0.0, "tokens": 2, "cached_tokens": 0, "logprobs": values});
+        let usage = json!({"computed_tokens": 5, "cached_tokens": 2, "scored_tokens": 4});
+        let results = [result(json!([-1.0, -2.0])), result(json!([-3.0, -4.5]))];
+        let ours = json!({"model": "m", "fingerprint": "f", "results": results, "usage": usage});
+        assert_eq!(logprobs(Dialect::Surprisal, &ours), expected);
+        let answer = read_answer(Dialect::Surprisal, &request(), ours.to_string().as_bytes()).unwrap();
+        assert_eq!((answer.computed_tokens, answer.cached_tokens), (Some(5), Some(2)));
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let choice = |values: Value| json!({"index": 0, "logprobs": {"token_logprobs": values}});
+        let cut = json!({"choices": [choice(json!([null, -9.0, -1.0])), choice(json!([null, -3.0, -4.5]))]});
+        assert_eq!(logprobs(Dialect::OpenAi, &cut), Err("3 log-probabilities, not 4".into()));
+        let null = json!({"choices": [choice(json!([null, -9.0, null, -1.0])), choice(json!([null, -3.0, -4.5]))]});
+        assert!(logprobs(Dialect::OpenAi, &null).unwrap_err().contains("null"));
+        assert!(logprobs(Dialect::OpenAi, &json!({"choices": []})).unwrap_err().contains("0 choices"));
+        assert!(logprobs(Dialect::Surprisal, &json!({"hello": 1})).is_err());
+    }
+
+    #[test]
+    fn llama_cpps_answer_says_what_was_computed() {
+        let one = |n: u64| json!({"tokens_evaluated": 4, "tokens_cached": 5, "timings": {"prompt_n": n}});
+        let answer =
+            read_answer(Dialect::LlamaCpp, &request(), json!([one(4), one(1)]).to_string().as_bytes()).unwrap();
+        assert_eq!((answer.logprobs, answer.computed_tokens, answer.cached_tokens), (None, Some(5), Some(3)));
+    }
+}

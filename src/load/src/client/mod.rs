@@ -1,0 +1,16 @@
+//! The HTTP client: the server under load, the connections to it, and the dialect it is spoken to in.
+//!
+//! Start reading at [`Target`], which asks a server what it serves. `Connection` sends one request at a time; `dialect`
+//! writes the bodies of requests and reads answers; [`Counters`] come from the server's `/metrics`.
+
+mod connection;
+mod counters;
+mod dialect;
+mod endpoint;
+mod target;
+
+pub(crate) use connection::{Connection, ExchangeError, Response, expect_success};
+pub use counters::Counters;
+pub(crate) use dialect::{Answer, read_answer, write_body};
+pub use endpoint::Endpoint;
+pub use target::Target;

@@ -1,0 +1,108 @@
+//! Sending one request: again after a status 429, until it is answered or has failed.
+
+use std::time::{Duration, Instant};
+
+use super::recorder::Failure;
+use super::run::{Run, ScheduledRequest};
+use crate::client::{Answer, Connection, ExchangeError, Target, expect_success, read_answer, write_body};
+use crate::error::Error;
+use crate::workload::PairRequest;
+
+/// Wait where a server refuses a request without a `Retry-After`, or takes no connection.
+const DEFAULT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Retries of a request that must be answered, at a server that refuses it.
+const MAX_RETRIES: usize = 10;
+
+/// Characters of an error response's body that a failure keeps as its example.
+const MAX_EXAMPLE_CHARS: usize = 200;
+
+/// Sends a request until it is answered or has failed, and records the result, unless it belongs to the warm-up.
+pub(super) async fn send_and_record(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) {
+    let measured = scheduled.is_measured();
+    let answer = send(run, scheduled, request).await;
+    let now = Instant::now();
+    let mut recorder = run.recorder();
+    match answer {
+        Ok(answer) => {
+            // Work that began in the warm-up and ended in the measurement is throughput all the same.
+            if now >= run.warm && !run.is_over(now) && (measured || run.end.is_some()) {
+                recorder.add_answer(request, &answer, now - run.warm);
+            }
+            if measured {
+                recorder.add_latency(request.class, now - scheduled.due);
+                recorder.add_sample(scheduled.index, answer.logprobs);
+            }
+        }
+        Err(failure) if measured => {
+            recorder.add_failure(request.class, failure, (now - scheduled.due).max(run.options.timeout));
+        }
+        Err(_) => {}
+    }
+}
+
+/// Sends a request until it is answered or has failed. After a 429 the request waits as long as the server asks.
+async fn send(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) -> Result<Answer, Failure> {
+    let dialect = run.target.endpoint.dialect();
+    let body =
+        write_body(dialect, request, &run.target.model).map_err(|error| Failure::new("not sent", error.to_string()))?;
+    loop {
+        let response = match run.post(dialect.path(), body.clone()).await {
+            Ok(response) => response,
+            Err(error) => return Err(failed_exchange(error).await),
+        };
+        let text = || String::from_utf8_lossy(&response.body).chars().take(MAX_EXAMPLE_CHARS).collect::<String>();
+        match response.status {
+            200 => {
+                return read_answer(dialect, request, &response.body)
+                    .map_err(|reason| Failure::new("bad answer", reason));
+            }
+            429 => {
+                if scheduled.is_measured() {
+                    run.recorder().refused += 1;
+                }
+                let wait = response.retry_after.unwrap_or(DEFAULT_RETRY_DELAY);
+                if scheduled.due.elapsed() + wait > run.options.timeout {
+                    return Err(Failure::gave_up("status 429 to the end", text()));
+                }
+                tokio::time::sleep(wait).await;
+            }
+            status => return Err(Failure::new(format!("status {status}"), text())),
+        }
+    }
+}
+
+/// Returns the failure of a request without a response; waits first where the server takes no connection.
+async fn failed_exchange(error: ExchangeError) -> Failure {
+    match error {
+        ExchangeError::Connect(_) => {
+            tokio::time::sleep(DEFAULT_RETRY_DELAY).await;
+            Failure::new("no connection", error.to_string())
+        }
+        ExchangeError::Broken(_) => Failure::new("broken connection", error.to_string()),
+        ExchangeError::Timeout(_) => Failure::gave_up("timeout", error.to_string()),
+    }
+}
+
+/// Sends one request that must be answered. Waits for a server that is full.
+pub(super) async fn send_alone(
+    target: &Target,
+    connection: &mut Connection,
+    request: &PairRequest,
+) -> Result<Answer, Error> {
+    let dialect = target.endpoint.dialect();
+    let url = target.endpoint.url(dialect.path());
+    let invalid = |reason: String| Error::Answer { url: url.clone(), reason };
+    let body = write_body(dialect, request, &target.model).map_err(|error| invalid(error.to_string()))?;
+    let mut response = connection.post(dialect.path(), body.clone()).await;
+    for _ in 0..MAX_RETRIES {
+        match &response {
+            Ok(full) if full.status == 429 => {
+                tokio::time::sleep(full.retry_after.unwrap_or(DEFAULT_RETRY_DELAY)).await;
+                response = connection.post(dialect.path(), body.clone()).await;
+            }
+            _ => break,
+        }
+    }
+    read_answer(dialect, request, &expect_success(&url, response)?.body).map_err(invalid)
+}

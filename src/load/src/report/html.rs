@@ -1,0 +1,106 @@
+//! A report as one page that needs no other file, and its load curves as one SVG.
+
+use std::path::Path;
+
+use surprisal_chart::{LineChart, escape, page, short, style};
+
+use super::Report;
+use super::charts::charts;
+use super::file::write_atomically;
+use crate::error::Error;
+use crate::outcome::{Latency, Outcome};
+use crate::workload::LatencyClass;
+
+/// Headings of the table's columns.
+const HEADS: [&str; 10] =
+    ["load", "requests/s", "tokens/s", "p50, ms", "p90", "p99", "p99.9", "max", "cached", "failed"];
+
+impl Report {
+    /// Returns load curves of reports of the same loads, and their numbers, as a page without scripts or other files.
+    pub fn html(reports: &[Report]) -> String {
+        let servers = reports.iter().map(|report| report.server.as_str()).collect::<Vec<_>>().join(" and ");
+        let workload = reports.first().map(|report| &report.workload);
+        let workload = workload.and_then(|workload| serde_json::to_string(workload).ok()).unwrap_or_default();
+        let mut content = format!("<p>Each request: <code>{}</code></p>\n", escape(&workload));
+        for (heading, chart) in charts(reports) {
+            let svg = chart.svg();
+            content += &format!("<section>\n<h2>{heading}</h2>\n<div class=\"scroll\">\n{svg}</div>\n</section>\n");
+        }
+        content.extend(reports.iter().map(section));
+        let style = chart_style() + include_str!("page.css");
+        page(&format!("Load on {}", escape(&servers)), &style, &content)
+    }
+
+    /// Writes the page, or the curves alone to a path that ends in `.svg`; atomically.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written.
+    pub fn write_curves(reports: &[Report], path: &Path) -> Result<(), Error> {
+        let text = if path.extension().is_some_and(|extension| extension == "svg") {
+            LineChart::stack(charts(reports).iter().map(|(_, chart)| chart), &chart_style())
+        } else {
+            Self::html(reports)
+        };
+        write_atomically(path, text.as_bytes())
+    }
+}
+
+fn chart_style() -> String {
+    style(include_str!("colours.css"), include_str!("series.css"))
+}
+
+/// Returns a report's numbers, a row a load and round, its failures, and how it was measured.
+fn section(report: &Report) -> String {
+    let heads: String = HEADS.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
+    let rows: String = report.outcomes.iter().flat_map(rows).collect();
+    let failures: String = report.outcomes.iter().flat_map(failures).collect();
+    let fingerprint = report.fingerprint.as_ref().map_or(String::new(), |it| format!("Fingerprint {}. ", escape(it)));
+    format!(
+        "<section>\n<h2>{} at {}</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n\
+         </table></div>\n{failures}<p>{fingerprint}Token ids below {}, seed {}, {} s of warm-up, surprisal {}. Tokens are those \
+         scored; latencies count from the time a request was due; failures have none, but for what was given up.</p>\n</section>\n",
+        escape(&report.model),
+        escape(&report.server),
+        report.vocabulary,
+        report.seed,
+        short(report.warm_up),
+        escape(&report.version),
+    )
+}
+
+/// Returns a row for each class of latencies, and one where nothing was answered.
+fn rows(outcome: &Outcome) -> Vec<String> {
+    let times = |latency: &Latency| {
+        [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(|time| format!("{time:.1}"))
+    };
+    let rows = outcome.latency.iter().map(|(&class, latency)| row(outcome, class, times(latency)));
+    let mut rows: Vec<String> = rows.collect();
+    if rows.is_empty() {
+        rows.push(row(outcome, LatencyClass::Bulk, std::array::from_fn(|_| "–".to_owned())));
+    }
+    rows
+}
+
+fn row(outcome: &Outcome, class: LatencyClass, times: [String; 5]) -> String {
+    let load = match class {
+        LatencyClass::Interactive => format!("{}, waited for", outcome.load),
+        LatencyClass::Bulk => outcome.load.to_string(),
+    };
+    let hits = outcome.hit_rate().map_or(String::new(), |rate| format!("{:.1}%", 100.0 * rate));
+    let mut cells =
+        vec![load, format!("{:.1}", outcome.requests_per_second), format!("{:.0}", outcome.scored_tokens_per_second)];
+    cells.extend(times);
+    cells.extend([hits, outcome.failed().to_string()]);
+    let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
+    format!("<tr>{cells}</tr>\n")
+}
+
+/// Returns a paragraph for each kind of failure.
+fn failures(outcome: &Outcome) -> Vec<String> {
+    let mut paragraphs = Vec::new();
+    for (kind, failures) in &outcome.failures {
+        let text = format!("{}: {} x {kind}: {}", outcome.load, failures.count, failures.example);
+        paragraphs.push(format!("<p>{}</p>\n", escape(&text)));
+    }
+    paragraphs
+}
