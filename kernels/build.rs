@@ -21,7 +21,7 @@ const KERNELS: &[&str] = &[
 const ARCHITECTURES: [&str; 3] = ["80", "90a", "100"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for path in ["cpu", "port.cuh"] {
+    for path in ["cpu", "port.cuh", "attention_tile.cuh"] {
         println!("cargo:rerun-if-changed={path}");
     }
     for kernel in KERNELS {

@@ -13,7 +13,7 @@ struct Fp8Args {
   float limit;
 };
 extern "C" __global__ void __launch_bounds__(512) fp8_quantize(const Fp8Args a) {
-  SHARED_ARRAY(float, part, 32);
+  SHARED_ARRAY(float, buffer, 32);
   const uint4* x = reinterpret_cast<const uint4*>(a.x + (size_t)blockIdx.x * a.n);
   uint2* out = reinterpret_cast<uint2*>(a.out + (size_t)blockIdx.x * a.n);
   float largest = 0.f;
@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(512) fp8_quantize(const Fp8Args a) 
 #pragma unroll
     for (int k = 0; k < 4; k++) largest = fmaxf(largest, fmaxf(fabsf(bf_lo(u[k])), fabsf(bf_hi(u[k]))));
   }
-  largest = fminf(block_max(largest, part), a.limit);
+  largest = fminf(block_max(largest, buffer), a.limit);
   if (threadIdx.x == 0) a.scales[blockIdx.x] = largest / 448.f;
   const float inverse = largest > 0.f ? 448.f / largest : 0.f;
   for (int i = threadIdx.x; i < a.n / 8; i += blockDim.x) {

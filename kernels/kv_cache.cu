@@ -28,69 +28,107 @@ __device__ __forceinline__ float2 power_of_two_scale(float largest) {
   const uint32_t exponent = max((__float_as_uint(largest) + 0x1fffffu) >> 23, 9u) - 8;
   return make_float2(__uint_as_float(exponent << 23), __uint_as_float((254 - exponent) << 23));
 }
+// A lane's part of a head: for i = lane + 32 e below D / 4, pairs i and D / 4 + i of bf16, whose elements turn together.
+template <int D>
+struct HeadPairs {
+  static constexpr int QUARTER = D / 4, EACH = (QUARTER + 31) / 32;
+  float x[EACH][4];
+};
+
+// Loads a head, and returns the sum of the squares of this lane's part.
+template <int D>
+__device__ __forceinline__ float load_head(HeadPairs<D>& head, const bf16* from, int lane) {
+  const uint32_t* pairs = reinterpret_cast<const uint32_t*>(from);
+  float s = 0.f;
+#pragma unroll
+  for (int e = 0; e < head.EACH; e++) {
+    const int i = lane + e * 32;
+    const uint32_t lo = i < head.QUARTER ? pairs[i] : 0u, hi = i < head.QUARTER ? pairs[i + head.QUARTER] : 0u;
+    float(&x)[4] = head.x[e];
+    x[0] = bf_lo(lo), x[1] = bf_hi(lo), x[2] = bf_lo(hi), x[3] = bf_hi(hi);
+#pragma unroll
+    for (int k = 0; k < 4; k++) s = fmaf(x[k], x[k], s);
+  }
+  return s;
+}
+
+// Multiplies a head with `scale` and its norm's weights if there is a norm, then turns it to its position.
+template <int D>
+__device__ __forceinline__ void norm_and_rotate(HeadPairs<D>& head, const bf16* weights, float scale,
+                                                const float* cos_sin, int lane) {
+  const uint32_t* norm = reinterpret_cast<const uint32_t*>(weights);
+  const float2* cosines = reinterpret_cast<const float2*>(cos_sin);
+  const float2* sines = cosines + head.QUARTER;
+#pragma unroll
+  for (int e = 0; e < head.EACH; e++) {
+    const int i = lane + e * 32;
+    if (i >= head.QUARTER) continue;
+    float(&x)[4] = head.x[e];
+    if (norm) {
+      const uint32_t lo = norm[i], hi = norm[i + head.QUARTER];
+      x[0] *= scale * bf_lo(lo), x[1] *= scale * bf_hi(lo), x[2] *= scale * bf_lo(hi), x[3] *= scale * bf_hi(hi);
+    }
+    const float2 c = cosines[i], n = sines[i];
+    const float x0 = x[0], x1 = x[1];
+    x[0] = x0 * c.x - x[2] * n.x, x[1] = x1 * c.y - x[3] * n.y;
+    x[2] = x[2] * c.x + x0 * n.x, x[3] = x[3] * c.y + x1 * n.y;
+  }
+}
+
+template <int D>
+__device__ __forceinline__ void store_bf16(const HeadPairs<D>& head, bf16* row, int lane) {
+  uint32_t* to = reinterpret_cast<uint32_t*>(row);
+#pragma unroll
+  for (int e = 0; e < head.EACH; e++) {
+    const int i = lane + e * 32;
+    const float(&x)[4] = head.x[e];
+    if (i < head.QUARTER) to[i] = pack_bf16(x[0], x[1]), to[i + head.QUARTER] = pack_bf16(x[2], x[3]);
+  }
+}
+
+// Stores a head as e4m3, and its scale.
+template <int D>
+__device__ __forceinline__ void store_fp8(const HeadPairs<D>& head, uint8_t* row, float* scale_out, int lane) {
+  float largest = 0.f, poison = 0.f;  // poison: 0 or NaN
+#pragma unroll
+  for (int e = 0; e < head.EACH; e++)
+#pragma unroll
+    for (int k = 0; k < 4; k++) largest = fmaxf(largest, fabsf(head.x[e][k])), poison += head.x[e][k] * 0.f;
+  const float2 scale = power_of_two_scale(warp_max(largest));
+  poison = warp_sum(poison);
+  if (lane == 0) *scale_out = scale.x + poison;
+  uint16_t* to = reinterpret_cast<uint16_t*>(row);
+#pragma unroll
+  for (int e = 0; e < head.EACH; e++) {
+    const int i = lane + e * 32;
+    if (i >= head.QUARTER) continue;
+    const float(&x)[4] = head.x[e];
+    to[i] = e4m3(x[0] * scale.y) | e4m3(x[1] * scale.y) << 8;
+    to[i + head.QUARTER] = e4m3(x[2] * scale.y) | e4m3(x[3] * scale.y) << 8;
+  }
+}
+
 template <int D, bool FP8>
 __device__ __forceinline__ void kv_cache(const KvCacheArgs& a) {
-  constexpr int QUARTER = D / 4, EACH = (QUARTER + 31) / 32;  // pairs of bf16 in half a head; pairs a lane has of them
-  const int token = blockIdx.x, lane = threadIdx.x & 31, all = a.heads + 2 * a.kv_heads;
+  const int token = blockIdx.x, lane = threadIdx.x & 31, all_heads = a.heads + 2 * a.kv_heads;
   const long long slot = a.slots[token];
-  const float2* cosines = reinterpret_cast<const float2*>(a.cos_sin + (size_t)a.positions[token] * D);
-  const float2* sines = cosines + QUARTER;
-  for (int head = threadIdx.x >> 5; head < all; head += blockDim.x >> 5) {
-    const uint32_t* from = reinterpret_cast<const uint32_t*>(a.qkv + ((size_t)token * all + head) * D);
+  const float* cos_sin = a.cos_sin + (size_t)a.positions[token] * D;
+  for (int head = threadIdx.x >> 5; head < all_heads; head += blockDim.x >> 5) {
     const bool query = head < a.heads, key = !query && head < a.heads + a.kv_heads;
     if (!query && slot < 0) continue;
-    float x[EACH][4], s = 0.f;
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-      const int i = lane + e * 32;
-      const uint32_t lo = i < QUARTER ? from[i] : 0u, hi = i < QUARTER ? from[i + QUARTER] : 0u;
-      x[e][0] = bf_lo(lo), x[e][1] = bf_hi(lo), x[e][2] = bf_lo(hi), x[e][3] = bf_hi(hi);
-#pragma unroll
-      for (int k = 0; k < 4; k++) s = fmaf(x[e][k], x[e][k], s);
-    }
-    const uint32_t* norm = reinterpret_cast<const uint32_t*>(query ? a.query_norm : key ? a.key_norm : nullptr);
-    const float r = norm ? rsqrtf(warp_sum(s) / D + a.epsilon) : 1.f;
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-      const int i = lane + e * 32;
-      if (i >= QUARTER || !(query || key)) continue;
-      if (norm) {
-        const uint32_t lo = norm[i], hi = norm[i + QUARTER];
-        x[e][0] *= r * bf_lo(lo), x[e][1] *= r * bf_hi(lo), x[e][2] *= r * bf_lo(hi), x[e][3] *= r * bf_hi(hi);
-      }
-      const float2 c = cosines[i], n = sines[i];
-      const float x0 = x[e][0], x1 = x[e][1];
-      x[e][0] = x0 * c.x - x[e][2] * n.x, x[e][1] = x1 * c.y - x[e][3] * n.y;
-      x[e][2] = x[e][2] * c.x + x0 * n.x, x[e][3] = x[e][3] * c.y + x1 * n.y;
-    }
-    const size_t place = slot * a.kv_heads + (head - a.heads) % a.kv_heads;
+    HeadPairs<D> pairs;
+    const float s = load_head(pairs, a.qkv + ((size_t)token * all_heads + head) * D, lane);
+    const bf16* norm = query ? a.query_norm : key ? a.key_norm : nullptr;
+    const float scale = norm ? rsqrtf(warp_sum(s) / D + a.epsilon) : 1.f;
+    if (query || key) norm_and_rotate(pairs, norm, scale, cos_sin, lane);
+
+    const size_t index = slot * a.kv_heads + (head - a.heads) % a.kv_heads;  // of a cached head
     void* cache = key ? a.keys : a.values;
     if (!FP8 || query) {
-      bf16* row = query ? a.queries + ((size_t)token * a.heads + head) * D : static_cast<bf16*>(cache) + place * D;
-      uint32_t* to = reinterpret_cast<uint32_t*>(row);
-#pragma unroll
-      for (int e = 0; e < EACH; e++) {
-        const int i = lane + e * 32;
-        if (i < QUARTER) to[i] = pack_bf16(x[e][0], x[e][1]), to[i + QUARTER] = pack_bf16(x[e][2], x[e][3]);
-      }
-      continue;
-    }
-    float largest = 0.f, poison = 0.f;  // 0 or NaN
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
-#pragma unroll
-      for (int k = 0; k < 4; k++) largest = fmaxf(largest, fabsf(x[e][k])), poison += x[e][k] * 0.f;
-    const float2 scale = power_of_two_scale(warp_max(largest));
-    poison = warp_sum(poison);
-    if (lane == 0) (key ? a.key_scales : a.value_scales)[place] = scale.x + poison;
-    uint16_t* to = reinterpret_cast<uint16_t*>(static_cast<uint8_t*>(cache) + place * D);
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-      const int i = lane + e * 32;
-      if (i >= QUARTER) continue;
-      to[i] = e4m3(x[e][0] * scale.y) | e4m3(x[e][1] * scale.y) << 8;
-      to[i + QUARTER] = e4m3(x[e][2] * scale.y) | e4m3(x[e][3] * scale.y) << 8;
-    }
+      bf16* row = query ? a.queries + ((size_t)token * a.heads + head) * D : static_cast<bf16*>(cache) + index * D;
+      store_bf16(pairs, row, lane);
+    } else
+      store_fp8(pairs, static_cast<uint8_t*>(cache) + index * D, (key ? a.key_scales : a.value_scales) + index, lane);
   }
 }
 #define KV_CACHE(D, NAME, FP8)                                                                                \

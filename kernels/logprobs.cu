@@ -13,6 +13,7 @@
 // top_logits, top_ids: [rows][tiles][top], each tile's best in order, ties by the smaller id.
 #include "port.cuh"
 constexpr int COLUMNS = 4096;  // a tile's
+constexpr int TILE_THREADS = 256, THREAD_COLUMNS = COLUMNS / TILE_THREADS, TILE_WARPS = TILE_THREADS / 32;
 struct LogprobPart {
   float max, sum, weighted;
   int above;
@@ -57,6 +58,10 @@ __device__ __forceinline__ bool before(Ranked a, Ranked b) {
   if (a.id < 0 || b.id < 0) return a.id >= 0;
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
+// The token listed last, before the first round and when there are no more tokens.
+__device__ __forceinline__ Ranked nothing_listed() { return {INFINITY, -1}; }
+__device__ __forceinline__ Ranked end_of_list() { return {-INFINITY, 0x7fffffff}; }
+// The first of the warp's.
 __device__ __forceinline__ Ranked warp_first(Ranked a) {
 #pragma unroll
   for (int d = 16; d > 0; d >>= 1) {
@@ -81,59 +86,55 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_target(const LogprobT
 }
 CUDACPU_KERNEL(logprobs_target);
 
-// Grid (tiles, rows), block 256. Tiles are as many as the rank with most tokens has.
-extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTileArgs a) {
-  constexpr int THREADS = 256, EACH = COLUMNS / THREADS, WARPS = THREADS / 32;
-  SHARED_ARRAY(float, part, 32);
-  SHARED_ARRAY(Ranked, firsts, WARPS);
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const float* row = a.logits + blockIdx.y * a.stride;
-  const int column = blockIdx.x * COLUMNS + threadIdx.x;
-  const float target = target_of(a.target_logits, a.ranks, gridDim.y, blockIdx.y);
-  float x[EACH], largest = -INFINITY, above = 0.f;
-#pragma unroll
-  for (int e = 0; e < EACH; e++) {
-    x[e] = column + e * THREADS < a.vocabulary ? row[column + e * THREADS] : -INFINITY;
-    largest = fmaxf(largest, x[e]);
-    above += x[e] > target ? 1.f : 0.f;  // at most 4096 in a tile: exact
-  }
-  largest = block_max(largest, part);
+// Sums over a tile of e^(x - largest), and of e^(x - largest) (x - largest).
+struct TileSums {
+  float sum, weighted;
+};
+__device__ __forceinline__ TileSums sum_tile(const float (&x)[THREAD_COLUMNS], float largest, float* buffer) {
   const float base = largest == -INFINITY ? 0.f : largest;
   float sum = 0.f, weighted = 0.f;
 #pragma unroll
-  for (int e = 0; e < EACH; e++) {
+  for (int e = 0; e < THREAD_COLUMNS; e++) {
     const float shifted = x[e] - base, weight = expf(shifted);
     sum += weight;
     weighted += weight == 0.f ? 0.f : weight * shifted;
   }
-  sum = block_sum(sum, part);
-  weighted = block_sum(weighted, part);
-  above = block_sum(above, part);
-  float set_max = -INFINITY, set_sum = 0.f;
-  if (a.members) {
-    const unsigned* members = a.members + (size_t)blockIdx.y * ((a.vocabulary + 31) / 32);
-    bool in[EACH];
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-      const int id = column + e * THREADS;
-      in[e] = id < a.vocabulary && (members[id >> 5] >> (id & 31) & 1);
-      if (in[e]) set_max = fmaxf(set_max, x[e]);
-    }
-    set_max = block_max(set_max, part);
-    const float set_base = set_max == -INFINITY ? 0.f : set_max;
-#pragma unroll
-    for (int e = 0; e < EACH; e++) set_sum += in[e] ? expf(x[e] - set_base) : 0.f;
-    set_sum = block_sum(set_sum, part);
-  }
-  const size_t at = (size_t)blockIdx.y * gridDim.x + blockIdx.x;
-  if (threadIdx.x == 0) a.parts[at] = {largest, sum, weighted, (int)above, set_max, set_sum};
+  sum = block_sum(sum, buffer);
+  weighted = block_sum(weighted, buffer);
+  return {sum, weighted};
+}
 
-  Ranked last = {INFINITY, -1};  // each round finds the first of those after the last
+// The largest logit of the tile's tokens in the row's set, and the sum of e^(x - max) over them.
+struct SetSums {
+  float max, sum;
+};
+__device__ __forceinline__ SetSums sum_set(const float (&x)[THREAD_COLUMNS], const unsigned* members, int column,
+                                           int vocabulary, float* buffer) {
+  bool in[THREAD_COLUMNS];
+  float max = -INFINITY, sum = 0.f;
+#pragma unroll
+  for (int e = 0; e < THREAD_COLUMNS; e++) {
+    const int id = column + e * TILE_THREADS;
+    in[e] = id < vocabulary && (members[id >> 5] >> (id & 31) & 1);
+    if (in[e]) max = fmaxf(max, x[e]);
+  }
+  max = block_max(max, buffer);
+  const float base = max == -INFINITY ? 0.f : max;
+#pragma unroll
+  for (int e = 0; e < THREAD_COLUMNS; e++) sum += in[e] ? expf(x[e] - base) : 0.f;
+  return {max, block_sum(sum, buffer)};
+}
+
+// Lists a tile's best in order: each round finds the first of those after the last.
+__device__ __forceinline__ void list_top(const LogprobTileArgs& a, const float (&x)[THREAD_COLUMNS], int column,
+                                         size_t part, Ranked* firsts) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  Ranked last = nothing_listed();
   for (int k = 0; k < a.top; k++) {
     Ranked best = {0.f, -1};
 #pragma unroll
-    for (int e = 0; e < EACH; e++) {
-      const int at = column + e * THREADS;
+    for (int e = 0; e < THREAD_COLUMNS; e++) {
+      const int at = column + e * TILE_THREADS;
       const Ranked here = {x[e], at < a.vocabulary && x[e] == x[e] ? a.first + at : -1};
       if ((last.id < 0 || before(last, here)) && before(here, best)) best = here;
     }
@@ -141,21 +142,51 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTil
     __syncthreads();  // the last round's have been read
     if (lane == 0) firsts[warp] = best;
     __syncthreads();
-    best = firsts[lane & (WARPS - 1)];
+    best = firsts[lane & (TILE_WARPS - 1)];
     best = warp_first(best);
     if (threadIdx.x == 0) {
-      a.top_logits[at * a.top + k] = best.logit;
-      a.top_ids[at * a.top + k] = best.id;
+      a.top_logits[part * a.top + k] = best.logit;
+      a.top_ids[part * a.top + k] = best.id;
     }
-    if (best.id < 0) best = {-INFINITY, 0x7fffffff};  // nothing comes after the end
-    last = best;
+    last = best.id < 0 ? end_of_list() : best;
   }
+}
+
+// Grid (tiles, rows), block 256. Tiles are as many as the rank with most tokens has.
+extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTileArgs a) {
+  SHARED_ARRAY(float, buffer, 32);
+  SHARED_ARRAY(Ranked, firsts, TILE_WARPS);
+  const float* row = a.logits + blockIdx.y * a.stride;
+  const int column = blockIdx.x * COLUMNS + threadIdx.x;
+  const float target = target_of(a.target_logits, a.ranks, gridDim.y, blockIdx.y);
+  float x[THREAD_COLUMNS], largest = -INFINITY, above = 0.f;
+#pragma unroll
+  for (int e = 0; e < THREAD_COLUMNS; e++) {
+    x[e] = column + e * TILE_THREADS < a.vocabulary ? row[column + e * TILE_THREADS] : -INFINITY;
+    largest = fmaxf(largest, x[e]);
+    above += x[e] > target ? 1.f : 0.f;  // at most 4096 in a tile: exact
+  }
+  largest = block_max(largest, buffer);
+  const TileSums sums = sum_tile(x, largest, buffer);
+  above = block_sum(above, buffer);
+  SetSums set = {-INFINITY, 0.f};
+  if (a.members) {
+    const unsigned* members = a.members + (size_t)blockIdx.y * ((a.vocabulary + 31) / 32);
+    set = sum_set(x, members, column, a.vocabulary, buffer);
+  }
+  const size_t part = (size_t)blockIdx.y * gridDim.x + blockIdx.x;
+  if (threadIdx.x == 0) a.parts[part] = {largest, sums.sum, sums.weighted, (int)above, set.max, set.sum};
+  list_top(a, x, column, part, firsts);
 }
 CUDACPU_KERNEL(logprobs_tile);
 
-// Grid (rows), block 32. Every lane adds up all tiles of all ranks; together they look through the tiles' best.
-extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobCombineArgs a) {
-  const int row = blockIdx.x, lane = threadIdx.x, rows = gridDim.x;
+// A row's parts of all ranks, added up in order.
+struct RowSums {
+  double lse, sum, weighted, set_sum;
+  float set_max;
+  int above;
+};
+__device__ __forceinline__ RowSums add_parts(const LogprobCombineArgs& a, int row, int rows) {
   const auto part = [&](int r, int t) { return a.parts[((size_t)r * rows + row) * a.tiles + t]; };
   float largest = -INFINITY, set_max = -INFINITY;
   for (int r = 0; r < a.ranks; r++)
@@ -175,15 +206,22 @@ extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobC
       sum += scale * p.sum;
       weighted += scale * (p.weighted + shift * p.sum);
     }
-  const double lse = largest + log(sum);
+  return {largest + log(sum), sum, weighted, set_sum, set_max, above};
+}
+
+// Grid (rows), block 32. Every lane adds up all tiles of all ranks; together they look through the tiles' best.
+extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobCombineArgs a) {
+  const int row = blockIdx.x, lane = threadIdx.x, rows = gridDim.x;
+  const RowSums sums = add_parts(a, row, rows);
+  const double lse = sums.lse;
   if (lane == 0) {
     a.logprobs[row] = (float)(target_of(a.target_logits, a.ranks, rows, row) - lse);
-    a.ranks_out[row] = above + 1;
-    a.entropies[row] = (float)(log(sum) - weighted / sum);
+    a.ranks_out[row] = sums.above + 1;
+    a.entropies[row] = (float)(log(sums.sum) - sums.weighted / sums.sum);
     // Of one token it has the bits of that token's; rounding must not make a set more than certain.
-    a.sets[row] = set_sum > 0. ? fminf((float)(set_max - lse + log(set_sum)), 0.f) : -INFINITY;
+    a.sets[row] = sums.set_sum > 0. ? fminf((float)(sums.set_max - lse + log(sums.set_sum)), 0.f) : -INFINITY;
   }
-  Ranked last = {INFINITY, -1};
+  Ranked last = nothing_listed();
   for (int k = 0; k < a.top; k++) {
     Ranked best = {0.f, -1};
     for (int r = 0; r < a.ranks; r++) {
@@ -198,8 +236,7 @@ extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobC
       a.top_logprobs[(size_t)row * a.top + k] = best.id < 0 ? -INFINITY : (float)(best.logit - lse);
       a.top_out[(size_t)row * a.top + k] = best.id;
     }
-    if (best.id < 0) best = {-INFINITY, 0x7fffffff};
-    last = best;
+    last = best.id < 0 ? end_of_list() : best;
   }
 }
 CUDACPU_KERNEL(logprobs_combine);

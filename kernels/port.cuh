@@ -1,8 +1,9 @@
-// port.cuh - the only header kernels include. GPU side here (nvcc, NVRTC); CPU side in cpu/cuda_cpu.h.
+// port.cuh - what kernels use of a GPU: here for nvcc and NVRTC, in cpu/cuda_cpu.h for a C++ compiler.
 //
-// No toolkit header is needed, so NVRTC compiles the kernels on a machine that has the driver alone.
+// It includes no toolkit header, so NVRTC compiles the kernels on a machine that has only the driver.
 #pragma once
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+// ---------------------------------------------------------------- Integers
 #ifdef __CUDACC_RTC__
 typedef unsigned char uint8_t;
 typedef unsigned short uint16_t;
@@ -16,11 +17,16 @@ typedef unsigned long long uint64_t;
 #else
 #include <stdint.h>
 #endif
+
+// ---------------------------------------------------------------- Shared memory
+// Arrays of fixed and of launch-time size. CUDACPU_KERNEL registers a kernel with the CPU shim.
 #define SHARED_ARRAY(T, name, n) __shared__ __align__(128) T name[n]
 #define DYN_SHARED(T, name)                                       \
   extern __shared__ __align__(1024) unsigned char dyn_smem_raw[]; \
   T* name = reinterpret_cast<T*>(dyn_smem_raw)
 #define CUDACPU_KERNEL(k)
+
+// ---------------------------------------------------------------- Numbers
 struct bf16 {
   uint16_t x;
 };
@@ -39,7 +45,8 @@ __device__ __forceinline__ float fast_exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-// ------------------------------------------------------------------ tensor cores and asynchronous copies
+
+// ---------------------------------------------------------------- Tensor cores and asynchronous copies
 __device__ __forceinline__ uint32_t smem_addr(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
 __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
@@ -59,8 +66,8 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* 
                : "r"(smem_addr(p))
                : "memory");
 }
-__device__ __forceinline__ void cp_async_16(void* dst, const void* src, bool real = true) {  // zeros if not real
-  int n = real ? 16 : 0;
+__device__ __forceinline__ void cp_async_16(void* dst, const void* src, bool valid = true) {  // zeros if not valid
+  int n = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;\n" ::"r"(smem_addr(dst)), "l"(src), "r"(n) : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
@@ -68,40 +75,43 @@ template <int N>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
 }
-// ------------------------------------------------------------------ Hopper's tensor cores: four warps, tiles in shared
-// memory Elsewhere than on sm_90a they trap.
+
+// ---------------------------------------------------------------- Hopper's tensor cores (wgmma)
+// Four warps multiply with tiles in shared memory. What is below traps on anything but sm_90a.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define WGMMA_ASM(...) asm volatile(__VA_ARGS__)
+#define SM90_ASM(...) asm volatile(__VA_ARGS__)
 #else
-#define WGMMA_ASM(...) asm volatile("trap;")
+#define SM90_ASM(...) asm volatile("trap;")
 #endif
-// Rows of 128 bytes swizzled by 16, from a multiple of 1024; groups of 8 rows lie `rows` bytes apart, slabs of 64
-// columns `columns` bytes.
-typedef uint64_t wgmma_tile;
-__device__ __forceinline__ wgmma_tile wgmma_tile_at(const void* p, uint32_t columns, uint32_t rows) {
+// A tile in shared memory: rows of 128 bytes swizzled by 16, from a multiple of 1024; groups of 8 rows lie `rows` bytes
+// apart, slabs of 64 columns `columns` bytes.
+typedef uint64_t wgmma_descriptor;
+__device__ __forceinline__ wgmma_descriptor wgmma_descriptor_of(const void* p, uint32_t columns, uint32_t rows) {
   return (uint64_t)((smem_addr(p) & 0x3ffffu) >> 4) | (uint64_t)(columns >> 4) << 16 | (uint64_t)(rows >> 4) << 32 |
          1ull << 62;
 }
-__device__ __forceinline__ void wgmma_shared_written() { WGMMA_ASM("fence.proxy.async.shared::cta;\n" ::: "memory"); }
-// No compiler moves what makes or uses these registers across: before wgmma_begin and after wgmma_end.
+// Makes this thread's writes to shared memory visible to wgmma and TMA.
+__device__ __forceinline__ void fence_async_proxy() { SM90_ASM("fence.proxy.async.shared::cta;\n" ::: "memory"); }
+// Keeps the compiler from moving code that makes or uses these registers across. Call it before wgmma_fence and after
+// wgmma_commit_and_wait.
 template <int N>
-__device__ __forceinline__ void wgmma_settle(float (&d)[N][4]) {
+__device__ __forceinline__ void wgmma_fence_registers(float (&d)[N][4]) {
 #pragma unroll
   for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
 }
 template <int N>
-__device__ __forceinline__ void wgmma_settle(uint32_t (&a)[N][4]) {
+__device__ __forceinline__ void wgmma_fence_registers(uint32_t (&a)[N][4]) {
 #pragma unroll
   for (int i = 0; i < N; i++) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
 }
-__device__ __forceinline__ void wgmma_begin() { WGMMA_ASM("wgmma.fence.sync.aligned;\n" ::: "memory"); }
-__device__ __forceinline__ void wgmma_end() {
-  WGMMA_ASM("wgmma.commit_group.sync.aligned;\n wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+__device__ __forceinline__ void wgmma_fence() { SM90_ASM("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit_and_wait() {
+  SM90_ASM("wgmma.commit_group.sync.aligned;\n wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 }
 // d += a b: this warp's 16 rows in the layout of m16n8k16, 16 deep; b [columns of d][16], or transposed [16][columns].
 template <bool TRANSPOSED>
-__device__ __forceinline__ void wgmma_k16(float (&d)[8][4], const uint32_t (&a)[4], wgmma_tile b) {
-  WGMMA_ASM(
+__device__ __forceinline__ void wgmma_k16(float (&d)[8][4], const uint32_t (&a)[4], wgmma_descriptor b) {
+  SM90_ASM(
       "{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
       "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%"
       "30,%31},{%32,%33,%34,%35},%36,p,1,1,%37;}\n"
@@ -113,8 +123,8 @@ __device__ __forceinline__ void wgmma_k16(float (&d)[8][4], const uint32_t (&a)[
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED ? 1 : 0));
 }
 template <bool TRANSPOSED>
-__device__ __forceinline__ void wgmma_k16(float (&d)[16][4], const uint32_t (&a)[4], wgmma_tile b) {
-  WGMMA_ASM(
+__device__ __forceinline__ void wgmma_k16(float (&d)[16][4], const uint32_t (&a)[4], wgmma_descriptor b) {
+  SM90_ASM(
       "{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
       "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%"
       "30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%"
@@ -131,28 +141,30 @@ __device__ __forceinline__ void wgmma_k16(float (&d)[16][4], const uint32_t (&a)
         "+f"(d[15][3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED ? 1 : 0));
 }
-// ------------------------------------------------------------------ Hopper's copy engine (TMA): boxes of a tensor that
-// the host described (cuTensorMapEncodeTiled), swizzled as wgmma reads them. A barrier in shared memory counts the bytes.
+
+// ---------------------------------------------------------------- Hopper's copy engine (TMA)
+// It copies boxes of a tensor that the host described (cuTensorMapEncodeTiled), swizzled as wgmma reads them. A barrier in
+// shared memory counts the bytes.
 struct __align__(128) TensorMap {
   uint64_t opaque[16];
 };
 typedef uint64_t mbarrier;
 __device__ __forceinline__ void mbarrier_init(mbarrier* b) {  // a phase is one arrival, and the bytes it says
-  WGMMA_ASM("mbarrier.init.shared::cta.b64 [%0],1;\n fence.mbarrier_init.release.cluster;\n" ::"r"(smem_addr(b))
+  SM90_ASM("mbarrier.init.shared::cta.b64 [%0],1;\n fence.mbarrier_init.release.cluster;\n" ::"r"(smem_addr(b))
             : "memory");
 }
 __device__ __forceinline__ void mbarrier_expect(mbarrier* b, uint32_t bytes) {
-  WGMMA_ASM("mbarrier.arrive.expect_tx.shared::cta.b64 _,[%0],%1;\n" ::"r"(smem_addr(b)), "r"(bytes) : "memory");
+  SM90_ASM("mbarrier.arrive.expect_tx.shared::cta.b64 _,[%0],%1;\n" ::"r"(smem_addr(b)), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void mbarrier_wait(mbarrier* b, uint32_t parity) {  // until a phase of this parity is over
-  WGMMA_ASM(
+  SM90_ASM(
       "{\n.reg .pred over;\nagain: mbarrier.try_wait.parity.shared::cta.b64 over,[%0],%1;\n@over bra done;\nbra "
       "again;\ndone:\n}\n" ::"r"(smem_addr(b)),
       "r"(parity)
       : "memory");
 }
 __device__ __forceinline__ void tma_load(void* dst, const TensorMap* map, mbarrier* b, int x, int y, int z) {
-  WGMMA_ASM(
+  SM90_ASM(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0],[%1,{%3,%4,%5}],[%2];\n" ::"r"(
           smem_addr(dst)),
       "l"(map), "r"(smem_addr(b)), "r"(x), "r"(y), "r"(z)
@@ -164,9 +176,9 @@ __device__ __forceinline__ void tma_load(void* dst, const TensorMap* map, mbarri
 __device__ __forceinline__ float bf_lo(uint32_t u) { return __uint_as_float(u << 16); }
 __device__ __forceinline__ float bf_hi(uint32_t u) { return __uint_as_float(u & 0xffff0000u); }
 
-// ------------------------------------------------------------------ FP8 (e4m3), rounded to nearest even; beyond 448:
-// 448. In integers where the hardware has no conversion (before sm_89, and on the CPU), so that all give the same
-// bytes.
+// ---------------------------------------------------------------- FP8 (e4m3)
+// Rounded to nearest even; beyond 448: 448. In integers where the hardware has no conversion (before sm_89, and on the
+// CPU), so that all give the same bytes.
 __device__ __forceinline__ uint32_t e4m3(float f) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
   uint16_t pair;
@@ -187,8 +199,8 @@ __device__ __forceinline__ float from_e4m3(uint32_t byte) {  // never NaN: 0x7f 
   return __uint_as_float((byte & 0x80u) << 24 | (byte & 0x7fu) << 20) * 1.329227995784916e36f;  // 2^120
 }
 
-// ------------------------------------------------------------------ reductions, each a fixed tree, known to all
-// threads
+// ---------------------------------------------------------------- Reductions
+// Each is a fixed tree; every thread has the result.
 __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll
   for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(~0u, v, d);
@@ -199,17 +211,18 @@ __device__ __forceinline__ float warp_max(float v) {
   for (int d = 16; d > 0; d >>= 1) v = fmaxf(v, __shfl_xor_sync(~0u, v, d));
   return v;
 }
-// `part`: 32 floats of shared memory. The block is whole warps.
-__device__ __forceinline__ float block_part(float v, float* part, float empty) {
+// Hands each lane the value of the warp that has its number, or `empty`. `buffer`: 32 floats of shared memory. The block
+// is whole warps.
+__device__ __forceinline__ float gather_warps(float v, float* buffer, float empty) {
   const int lane = threadIdx.x & 31;
   __syncthreads();  // the last reduction has been read
-  if (lane == 0) part[threadIdx.x >> 5] = v;
-  __syncthreads();  // every warp's part is there
-  return lane < (int)(blockDim.x >> 5) ? part[lane] : empty;
+  if (lane == 0) buffer[threadIdx.x >> 5] = v;
+  __syncthreads();  // every warp has written
+  return lane < (int)(blockDim.x >> 5) ? buffer[lane] : empty;
 }
-__device__ __forceinline__ float block_sum(float v, float* part) {
-  return warp_sum(block_part(warp_sum(v), part, 0.f));
+__device__ __forceinline__ float block_sum(float v, float* buffer) {
+  return warp_sum(gather_warps(warp_sum(v), buffer, 0.f));
 }
-__device__ __forceinline__ float block_max(float v, float* part) {
-  return warp_max(block_part(warp_max(v), part, -INFINITY));
+__device__ __forceinline__ float block_max(float v, float* buffer) {
+  return warp_max(gather_warps(warp_max(v), buffer, -INFINITY));
 }

@@ -13,7 +13,7 @@ struct RmsNormArgs {
   float epsilon;
 };
 extern "C" __global__ void __launch_bounds__(512) rms_norm(const RmsNormArgs a) {
-  SHARED_ARRAY(float, part, 32);
+  SHARED_ARRAY(float, buffer, 32);
   const size_t row = (size_t)blockIdx.x * a.n;
   const uint4* x = reinterpret_cast<const uint4*>(a.x + row);
   uint4* residual = a.residual ? reinterpret_cast<uint4*>(a.residual + row) : nullptr;
@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(512) rms_norm(const RmsNormArgs a) 
       s = fmaf(bf_hi(u[k]), bf_hi(u[k]), s);
     }
   }
-  const float r = rsqrtf(block_sum(s, part) / a.n + a.epsilon);
+  const float r = rsqrtf(block_sum(s, buffer) / a.n + a.epsilon);
   for (int i = threadIdx.x; i < vectors; i += blockDim.x) {  // the same vectors, so each thread reads its own sums
     const uint4 v = residual ? residual[i] : x[i], w = weight[i];
     const uint32_t u[4] = {v.x, v.y, v.z, v.w}, g[4] = {w.x, w.y, w.z, w.w};

@@ -40,7 +40,7 @@ check() { # name, expected, folder with the sources, flags...
 plant() { # what, kernel to run, sanitizer, file to change, how; the kernel's check must fail
     rm -rf "$work/planted"
     mkdir "$work/planted"
-    cp -r ./*.cu port.cuh cpu "$work/planted/"
+    cp -r ./*.cu ./*.cuh cpu "$work/planted/"
     sed -i "$5" "$work/planted/$4"
     if cmp -s "$4" "$work/planted/$4"; then
         verdict "the planted bug '$5' does not apply to $4" clean 1
@@ -63,33 +63,33 @@ plant "a scale written by every warp" fp8 threads fp8.cu 's|threadIdx.x == 0|thr
 plant "a vector too many" rank_sum address rank_sum.cu 's|i >= vectors|i > vectors|'
 plant "a rank too many" rank_sum address rank_sum.cu 's|r < a.ranks|r <= a.ranks|'
 plant "a row too long" rms_norm address rms_norm.cu 's|a.n / 8;|a.n / 8 + 1;|'
-plant "a shared array overrun" rms_norm address port.cuh 's|part\[threadIdx.x >> 5\] = v|part[(threadIdx.x >> 5) + 32] = v|'
-plant "a missing barrier" rms_norm threads port.cuh '/every warp.s part is there/d'
+plant "a shared array overrun" rms_norm address port.cuh 's|buffer\[threadIdx.x >> 5\] = v|buffer[(threadIdx.x >> 5) + 32] = v|'
+plant "a missing barrier" rms_norm threads port.cuh '/every warp has written/d'
 plant "a divergent barrier" rms_norm threads port.cuh 's|__syncthreads();  // every|if (threadIdx.x < 32) __syncthreads();  // every|'
 plant "a reduction that overtakes another" logprobs threads port.cuh '/the last reduction has been read/d'
 plant "a round that overtakes another" logprobs threads logprobs.cu "/the last round's have been read/d"
 plant "a row too many" logprobs address logprobs.cu 's|row >= a.rows|row > a.rows|'
-plant "a column too many" logprobs address logprobs.cu 's|column + e \* THREADS < a.vocabulary|column + e * THREADS <= a.vocabulary|'
+plant "a column too many" logprobs address logprobs.cu 's|column + e \* TILE_THREADS < a.vocabulary|column + e * TILE_THREADS <= a.vocabulary|'
 plant "a value head in a slot of keys" kv_cache address kv_cache.cu 's|(head - a.heads) % a.kv_heads|(head - a.heads)|'
 plant "padding that is written" kv_cache address kv_cache.cu 's|if (!query \&\& slot < 0) continue;||'
 plant "bytes in the place of pairs" kv_cache address kv_cache.cu 's|uint16_t\* to = reinterpret_cast<uint16_t\*>|uint32_t* to = reinterpret_cast<uint32_t*>|'
 plant "lanes that miss a sum" kv_cache threads kv_cache.cu 's|norm ? rsqrtf|norm \&\& lane < 31 ? rsqrtf|'
 for kernel in paged_attention paged_decode; do
-    plant "a forgotten wait for a copy" $kernel address $kernel.cu 's|cp_async_wait<0>();||'
-    plant "a missing barrier" $kernel threads $kernel.cu '/this tile is there/d'
-    plant "a tile used before it is widened" $kernel threads $kernel.cu '/this tile is widened/d'
-    plant "a tile overwritten too early" $kernel threads $kernel.cu 's|load(t0 + TK, stage ^ 1)|load(t0 + TK, stage)|'
+    plant "a forgotten wait for a copy" $kernel address attention_tile.cuh 's|cp_async_wait<0>();||'
+    plant "a missing barrier" $kernel threads attention_tile.cuh '/the tile has arrived/d'
+    plant "a tile used before it is widened" $kernel threads $kernel.cu '/the tile is widened/d'
+    plant "a tile overwritten too early" $kernel threads $kernel.cu 's|t0 + BLOCK_N, stage ^ 1|t0 + BLOCK_N, stage|'
+    plant "a key too many" $kernel address attention_tile.cuh 's|valid = t < kv.len;|valid = t < kv.len + 1;|'
+    plant "a query too many" $kernel address attention_tile.cuh 's|valid1 = rows.valid(lane.row() + 8)|valid1 = true|'
 done
 plant "a forgotten wait for the copy engine" paged_attention address paged_attention.cu 's|mbarrier_wait(full + stage,.*|{}|'
-plant "a box of another stage" paged_attention address paged_attention.cu 's|tiles + stage \* 2 \* TK \* LD + column|tiles + column|'
-plant "a block too many" paged_attention address paged_attention.cu 's|(min(t0 + TK, len) - t0 + rows - 1) / rows|TK / rows|'
+plant "a box of another stage" paged_attention address paged_attention.cu 's|smem.keys<Shape>(stage) + column|smem.tiles + column|'
+plant "a block too many" paged_attention address paged_attention.cu 's|(min(t0 + BLOCK_N, kv.len) - t0 + rows - 1) / rows|BLOCK_N / rows|'
 plant "bytes that never come" paged_attention address paged_attention.cu 's|mbarrier_expect(full + stage, blocks|mbarrier_expect(full + stage, 2 * blocks|'
-plant "values of no key" paged_attention address paged_attention.cu 's|if (t0 + TK > len) {|if (t0 > len) {|'
-plant "barriers used before they are there" paged_attention threads paged_attention.cu '/barriers are there/d'
-plant "a key too many" paged_attention address paged_attention.cu 's|real = t < len;|real = t < len + 1;|'
-plant "a query too many" paged_attention address paged_attention.cu 's|real1 = p1 >= past \&\& p1 < len|real1 = true|'
-plant "a key too many" paged_decode address paged_decode.cu 's|real = t <= p;|real = t <= p + 1;|'
-plant "a split too many" paged_decode address paged_decode.cu 's|split <= p / DECODE_SPLIT|split <= p / DECODE_SPLIT + 1|'
+plant "values of no key" paged_attention address paged_attention.cu 's|if (t0 + BLOCK_N > len) {|if (t0 > len) {|'
+plant "barriers used before they are there" paged_attention threads paged_attention.cu '/barriers are initialised/d'
+plant "an output row too many" paged_attention address paged_attention.cu 's|valid1 = rows.valid(lane.row() + 8)|valid1 = true|'
+plant "a split too many" paged_decode address paged_decode.cu 's|split <= p / SPLIT|split <= p / SPLIT + 1|'
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

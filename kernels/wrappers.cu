@@ -38,14 +38,14 @@ CUDACPU_KERNEL(wrapper_ldmatrix);
 
 // Four warps: x [128] floats; out [128][9]: exchanged over each distance, then sums and maxima of warps and of all.
 extern "C" __global__ void __launch_bounds__(128) wrapper_reduce(const WrapperArgs w) {
-  SHARED_ARRAY(float, part, 32);
+  SHARED_ARRAY(float, buffer, 32);
   const float v = __uint_as_float(w.x[threadIdx.x]);
   uint32_t* out = w.out + threadIdx.x * 9;
   for (int i = 0; i < 5; i++) out[i] = __float_as_uint(__shfl_xor_sync(~0u, v, 1 << i));
   out[5] = __float_as_uint(warp_sum(v));
   out[6] = __float_as_uint(warp_max(v));
-  out[7] = __float_as_uint(block_sum(v, part));
-  out[8] = __float_as_uint(block_max(v, part));
+  out[7] = __float_as_uint(block_sum(v, buffer));
+  out[8] = __float_as_uint(block_max(v, buffer));
 }
 CUDACPU_KERNEL(wrapper_reduce);
 
@@ -95,22 +95,22 @@ extern "C" __global__ void __launch_bounds__(128) wrapper_wgmma(const WrapperArg
   }
   cp_async_commit();
   cp_async_wait<0>();
-  wgmma_shared_written();
+  fence_async_proxy();
   __syncthreads();
   const uint32_t* x = w.x + threadIdx.x * 100;
   uint32_t a[1][4] = {{x[0], x[1], x[2], x[3]}};
   float s[8][4], o[16][4];
 #pragma unroll
   for (int i = 0; i < 96; i++) (i < 32 ? s[i / 4] : o[i / 4 - 8])[i % 4] = __uint_as_float(x[4 + i]);
-  wgmma_settle(a);
-  wgmma_settle(s);
-  wgmma_settle(o);
-  wgmma_begin();
-  wgmma_k16<false>(s, a[0], wgmma_tile_at(tile + ROWS * 64 + 16, 16, 1024));
-  wgmma_k16<true>(o, a[0], wgmma_tile_at(tile + 32 * 64, ROWS * 128, 1024));
-  wgmma_end();
-  wgmma_settle(s);
-  wgmma_settle(o);
+  wgmma_fence_registers(a);
+  wgmma_fence_registers(s);
+  wgmma_fence_registers(o);
+  wgmma_fence();
+  wgmma_k16<false>(s, a[0], wgmma_descriptor_of(tile + ROWS * 64 + 16, 16, 1024));
+  wgmma_k16<true>(o, a[0], wgmma_descriptor_of(tile + 32 * 64, ROWS * 128, 1024));
+  wgmma_commit_and_wait();
+  wgmma_fence_registers(s);
+  wgmma_fence_registers(o);
 #pragma unroll
   for (int i = 0; i < 96; i++) w.out[threadIdx.x * 96 + i] = __float_as_uint((i < 32 ? s[i / 4] : o[i / 4 - 8])[i % 4]);
 }

@@ -179,20 +179,20 @@ inline void cc_ldmatrix(uint32_t (&r)[N], const void* row, int line) {
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, CC_LINE) { cc_ldmatrix<4, false>(r, row, line); }
 inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, CC_LINE) { cc_ldmatrix<4, true>(r, row, line); }
 // wgmma: each of the four warps has its own 16 rows, so a warp alone does what it would
-struct wgmma_tile {
+struct wgmma_descriptor {
   uintptr_t p;
   uint32_t columns, rows;
 };
-inline wgmma_tile wgmma_tile_at(const void* p, uint32_t columns, uint32_t rows) {
+inline wgmma_descriptor wgmma_descriptor_of(const void* p, uint32_t columns, uint32_t rows) {
   return {(uintptr_t)p, columns, rows};
 }
-inline void wgmma_shared_written() {}
+inline void fence_async_proxy() {}
 template <class V, int N>
-void wgmma_settle(V (&)[N][4]) {}
-inline void wgmma_begin() {}
-inline void wgmma_end() {}
+void wgmma_fence_registers(V (&)[N][4]) {}
+inline void wgmma_fence() {}
+inline void wgmma_commit_and_wait() {}
 template <bool TRANSPOSED, int N>
-inline void wgmma_k16(float (&d)[N][4], const uint32_t (&a)[4], wgmma_tile b, CC_LINE) {
+inline void wgmma_k16(float (&d)[N][4], const uint32_t (&a)[4], wgmma_descriptor b, CC_LINE) {
   const int g = cudacpu::T->lane >> 2, tg = cudacpu::T->lane & 3;
   auto at = [&](int n, int k) -> uint32_t {
     const int row = TRANSPOSED ? k : n, column = TRANSPOSED ? n : k;

@@ -5,7 +5,8 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 
-use crate::{CacheView, Device, Error, Launch, TensorMap};
+use crate::device::{CacheView, Device, Launch, TensorMap};
+use crate::error::Error;
 
 /// In which order the threads of a block take their turns: bits must not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

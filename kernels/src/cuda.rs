@@ -12,7 +12,10 @@ use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 
-use crate::{CacheView, Device, Error, FATBINS, Launch, SOURCES, Source, TensorMap, nvrtc};
+use crate::device::{CacheView, Device, Launch, TensorMap};
+use crate::error::Error;
+use crate::nvrtc;
+use crate::sources::{FATBINS, SOURCES, Source};
 
 /// The oldest driver that is asked for anything, as it counts versions: CUDA 12.0.
 const OLDEST_DRIVER: i32 = 12_000;

@@ -3,7 +3,7 @@
 // To run a kernel is to trust its addresses.
 #![allow(unsafe_code)]
 
-use crate::Error;
+use crate::error::Error;
 
 /// An address in a device's memory; on the CPU shim, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,14 +43,3 @@ pub enum Error {
         reason: String,
     },
 }
-
-/// An error unless `fits`.
-pub(crate) fn check(
-    fits: bool,
-    kernel: &'static str,
-    field: &'static str,
-    value: u32,
-    limit: &'static str,
-) -> Result<(), Error> {
-    if fits { Ok(()) } else { Err(Error::Shape { kernel, field, value: value.into(), limit }) }
-}

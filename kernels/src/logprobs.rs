@@ -3,9 +3,9 @@
 //! Ranks may divide the vocabulary. Each runs [`LogprobTargets`] and [`LogprobTiles`] over its own columns and gathers what
 //! they leave, in order of rank; [`LogprobCombine`] then knows all of it. One rank has nothing to gather.
 
-use crate::error::check;
-use crate::rows::check_rows;
-use crate::{Address, Error, Launch};
+use crate::device::{Address, Launch};
+use crate::error::Error;
+use crate::shape::{check, check_rows};
 
 /// Columns of a tile of the vocabulary.
 pub const COLUMNS: u32 = 4096;

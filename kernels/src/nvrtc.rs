@@ -3,13 +3,14 @@
 // The boundary to C: NVRTC's handles and buffers.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use cudarc::nvrtc::{result, sys};
 
-use crate::{Error, HEADER, Source};
+use crate::error::Error;
+use crate::sources::{HEADERS, Source};
 
 /// Why an image is made, where nothing went wrong before.
 pub(crate) const NONE_BUILT_IN: &str = "no image was built in";
@@ -47,13 +48,14 @@ fn options(arch: &str) -> [String; 2] {
     [format!("--gpu-architecture={arch}"), "--std=c++17".to_owned()]
 }
 
-/// All that an image follows from.
+/// Hashes everything that an image depends on.
 fn key(source: &Source, arch: &str) -> String {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the library is there; it writes two integers.
     unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
     let mut hasher = blake3::Hasher::new();
-    for part in [HEADER.1, source.text, &options(arch).join(" "), &format!("{major}.{minor}")] {
+    let (options, version) = (options(arch).join(" "), format!("{major}.{minor}"));
+    for part in HEADERS.map(|(_, text)| text).into_iter().chain([source.text, &options, &version]) {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     }
     hasher.finalize().to_hex()[..16].to_owned()
@@ -77,13 +79,24 @@ fn write(path: &Path, image: &[u8]) -> std::io::Result<()> {
 }
 
 fn compile(source: &Source, arch: &str) -> Result<Vec<u8>, String> {
-    let text = source.text.replace("#include \"port.cuh\"", HEADER.1);
-    let text = CString::new(text).map_err(|error| error.to_string())?;
-    let name = CString::new(format!("{}.cu", source.file)).map_err(|error| error.to_string())?;
-    let program = result::create_program(&text, Some(&name)).map_err(|error| format!("{error:?}"))?;
-    // SAFETY: the program is live until the end of this function, as are its text and name; each buffer has the size that
-    // NVRTC asked for.
+    let c_string = |text: &str| CString::new(text).map_err(|error| error.to_string());
+    let (text, name) = (c_string(source.text)?, c_string(&format!("{}.cu", source.file))?);
+    let (mut names, mut headers) = (Vec::new(), Vec::new());
+    for (name, text) in HEADERS {
+        names.push(c_string(name)?);
+        headers.push(c_string(text)?);
+    }
+    let [names_at, headers_at] =
+        [&names, &headers].map(|strings| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>());
+    let mut program = std::ptr::null_mut();
+    // SAFETY: the program is live until the end of this function, as are its text, name and headers; each buffer has the
+    // size that NVRTC asked for.
     unsafe {
+        let count = HEADERS.len() as c_int;
+        let (headers, names) = (headers_at.as_ptr(), names_at.as_ptr());
+        sys::nvrtcCreateProgram(&raw mut program, text.as_ptr(), name.as_ptr(), count, headers, names)
+            .result()
+            .map_err(|error| format!("{error:?}"))?;
         let image = result::compile_program(program, &options(arch)).and_then(|()| {
             let mut size = 0;
             sys::nvrtcGetCUBINSize(program, &raw mut size).result()?;

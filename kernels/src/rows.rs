@@ -2,22 +2,10 @@
 //!
 //! Rows are bf16, 16-byte aligned, and a multiple of 8 long.
 
-use crate::error::check;
-use crate::{Address, Error, Launch};
-
-/// Head sizes the kernels are made for.
-pub const HEAD_SIZES: [u32; 4] = [64, 96, 128, 256];
-
-/// The kernel for a head size.
-pub(crate) fn by_head_size(names: [&'static str; 4], head_size: u32) -> Result<&'static str, Error> {
-    let at = HEAD_SIZES.iter().position(|&size| size == head_size);
-    at.and_then(|at| names.get(at).copied()).ok_or(Error::Shape {
-        kernel: names[0].trim_end_matches("_d64"),
-        field: "head_size",
-        value: head_size.into(),
-        limit: "64, 96, 128 or 256",
-    })
-}
+use crate::device::{Address, Launch};
+use crate::error::Error;
+pub use crate::shape::HEAD_SIZES;
+use crate::shape::{by_head_size, check, check_rows, check_scales};
 
 /// A block a row, of whole warps, its size by the row's length alone.
 fn by_row<A>(kernel: &'static str, rows: u32, n: u32, args: A) -> Result<Launch<A>, Error> {
@@ -25,17 +13,6 @@ fn by_row<A>(kernel: &'static str, rows: u32, n: u32, args: A) -> Result<Launch<
     check_rows(kernel, "rows", rows)?;
     let block = n.div_ceil(8).next_multiple_of(32).min(512);
     Ok(Launch { kernel, grid: [rows, 1, 1], block, shared: 0, args })
-}
-
-/// CUDA's limit of the grid's first dimension; no rows are no launch.
-pub(crate) fn check_rows(kernel: &'static str, field: &'static str, rows: u32) -> Result<(), Error> {
-    check(rows > 0 && rows <= i32::MAX as u32, kernel, field, rows, "from 1 to 2147483647")
-}
-
-/// Keys and values are both of FP8, or neither is.
-pub(crate) fn check_scales(kernel: &'static str, fp8: bool, value_scales: Address) -> Result<(), Error> {
-    let given = value_scales != Address::NULL;
-    check(given == fp8, kernel, "value_scales", given.into(), "given with key_scales, and only with them")
 }
 
 /// Token embeddings: `out[row] = table[ids[row]]`.

@@ -32,98 +32,143 @@ struct Out {
     top_ids: Vec<i32>,
 }
 
-/// `logits`: rows of `stride`, of which `vocabulary` columns are real. Each row's set is that of [`member`].
-fn logprobs(order: Order, logits: &[f32], vocabulary: usize, stride: usize, targets: &[i32], top: usize) -> Out {
-    divided(order, logits, stride, targets, top, &[0, vocabulary])
+/// Rows of logits. Each rank has the columns from one of `bounds` to the next; each row's set is that of [`member`].
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    logits: &'a [f32],
+    /// Columns of memory a row, those beyond the vocabulary included.
+    stride: usize,
+    targets: &'a [i32],
+    top: usize,
+    bounds: &'a [usize],
 }
 
-/// Each rank has the columns from one of `bounds` to the next.
-fn divided(order: Order, logits: &[f32], stride: usize, targets: &[i32], top: usize, bounds: &[usize]) -> Out {
-    let (rows, ranks, vocabulary) = (targets.len(), bounds.len() - 1, bounds[bounds.len() - 1]);
-    let tiles = bounds.windows(2).map(|own| tiles((own[1] - own[0]) as u32)).max().unwrap().max(1);
-    let slice = rows * tiles as usize;
-    let mut target_logits = Buffer::full(ranks * rows, f32::NAN);
-    let mut parts = Buffer::full(ranks * slice * PART_BYTES, u8::MAX);
-    let mut top_logits = Buffer::full(ranks * slice * top, f32::NAN);
-    let mut top_ids = Buffer::full(ranks * slice * top, i32::MIN);
-    let [mut first, mut entropies, mut listed] = [rows, rows, rows * top].map(|len| Buffer::full(len, f32::NAN));
-    let [mut above, mut ids] = [rows, rows * top].map(|len| Buffer::full(len, i32::MIN));
-    let mut subsets = Buffer::full(rows, f32::NAN);
-    // Bitmaps of a rank's own columns.
-    let members: Vec<Buffer<u32>> = bounds
-        .windows(2)
-        .map(|own| {
-            let has = |id: usize, target| id < own[1] && member(id as u32, target, vocabulary);
-            let word = |index: usize, target| {
-                (0..32).filter(|bit| has(own[0] + index * 32 + bit, target)).fold(0, |word, bit| word | 1 << bit)
+/// What the ranks leave for the last step.
+struct Gathered {
+    tiles: u32,
+    target_logits: Buffer<f32>,
+    parts: Buffer<u8>,
+    top_logits: Buffer<f32>,
+    top_ids: Buffer<i32>,
+}
+
+fn after(address: Address, bytes: usize) -> Address {
+    Address::new(address.get() + bytes as u64)
+}
+
+impl Batch<'_> {
+    fn rows(&self) -> usize {
+        self.targets.len()
+    }
+
+    fn ranks(&self) -> usize {
+        self.bounds.len() - 1
+    }
+
+    fn run(&self, order: Order) -> Out {
+        let rows = self.rows();
+        let tiles = self.bounds.windows(2).map(|own| tiles((own[1] - own[0]) as u32)).max().unwrap().max(1);
+        let parts = self.ranks() * rows * tiles as usize;
+        let mut gathered = Gathered {
+            tiles,
+            target_logits: Buffer::full(self.ranks() * rows, f32::NAN),
+            parts: Buffer::full(parts * PART_BYTES, u8::MAX),
+            top_logits: Buffer::full(parts * self.top, f32::NAN),
+            top_ids: Buffer::full(parts * self.top, i32::MIN),
+        };
+        let logits = Buffer::of(self.logits);
+        self.find_targets(order, &logits, &mut gathered);
+        self.scan_tiles(order, &logits, &mut gathered);
+        self.combine(order, &gathered)
+    }
+
+    fn find_targets(&self, order: Order, logits: &Buffer<f32>, gathered: &mut Gathered) {
+        let targets = Buffer::of(self.targets);
+        for (rank, own) in self.bounds.windows(2).enumerate() {
+            let args = LogprobTargets {
+                out: after(gathered.target_logits.address_mut(), rank * self.rows() * 4),
+                logits: after(logits.address(), own[0] * 4),
+                targets: targets.address(),
+                stride: self.stride as u64,
+                rows: self.rows() as u32,
+                first: own[0] as u32,
+                vocabulary: (own[1] - own[0]) as u32,
             };
-            let count = words((own[1] - own[0]) as u32) as usize;
-            Buffer::of(
-                &targets.iter().flat_map(|&target| (0..count).map(move |i| word(i, target))).collect::<Vec<u32>>(),
-            )
-        })
-        .collect();
-    let (logits, targets) = (Buffer::of(logits), Buffer::of(targets));
-    let after = |address: Address, bytes: usize| Address::new(address.get() + bytes as u64);
-    for (rank, own) in bounds.windows(2).enumerate() {
-        let args = LogprobTargets {
-            out: after(target_logits.address_mut(), rank * rows * 4),
-            logits: after(logits.address(), own[0] * 4),
-            targets: targets.address(),
-            stride: stride as u64,
-            rows: rows as u32,
-            first: own[0] as u32,
-            vocabulary: (own[1] - own[0]) as u32,
-        };
-        run(order, args.launch());
+            run(order, args.launch());
+        }
     }
-    for (rank, own) in bounds.windows(2).enumerate() {
-        let args = LogprobTiles {
-            parts: after(parts.address_mut(), rank * slice * PART_BYTES),
-            top_logits: after(top_logits.address_mut(), rank * slice * top * 4),
-            top_ids: after(top_ids.address_mut(), rank * slice * top * 4),
-            logits: after(logits.address(), own[0] * 4),
-            target_logits: target_logits.address(),
-            members: members[rank].address(),
-            stride: stride as u64,
-            first: own[0] as u32,
-            vocabulary: (own[1] - own[0]) as u32,
-            ranks: ranks as u32,
-            top: top as u32,
-        };
-        run(order, args.launch(rows as u32, tiles));
+
+    fn scan_tiles(&self, order: Order, logits: &Buffer<f32>, gathered: &mut Gathered) {
+        let parts = self.rows() * gathered.tiles as usize;
+        for (rank, own) in self.bounds.windows(2).enumerate() {
+            let members = Buffer::of(&self.members(own));
+            let args = LogprobTiles {
+                parts: after(gathered.parts.address_mut(), rank * parts * PART_BYTES),
+                top_logits: after(gathered.top_logits.address_mut(), rank * parts * self.top * 4),
+                top_ids: after(gathered.top_ids.address_mut(), rank * parts * self.top * 4),
+                logits: after(logits.address(), own[0] * 4),
+                target_logits: gathered.target_logits.address(),
+                members: members.address(),
+                stride: self.stride as u64,
+                first: own[0] as u32,
+                vocabulary: (own[1] - own[0]) as u32,
+                ranks: self.ranks() as u32,
+                top: self.top as u32,
+            };
+            run(order, args.launch(self.rows() as u32, gathered.tiles));
+        }
     }
-    let out = LogprobOut {
-        logprobs: first.address_mut(),
-        ranks: above.address_mut(),
-        entropies: entropies.address_mut(),
-        subsets: subsets.address_mut(),
-        top_logprobs: listed.address_mut(),
-        top_ids: ids.address_mut(),
-    };
-    let args = LogprobCombine {
-        out,
-        parts: parts.address(),
-        top_logits: top_logits.address(),
-        top_ids: top_ids.address(),
-        target_logits: target_logits.address(),
-        ranks: ranks as u32,
-        tiles,
-        top: top as u32,
-    };
-    run(order, args.launch(rows as u32));
-    Out {
-        logprobs: first.values(),
-        ranks: above.values(),
-        entropies: entropies.values(),
-        subsets: subsets.values(),
-        top_logprobs: listed.values(),
-        top_ids: ids.values(),
+
+    /// Bitmaps of a rank's own columns, a row after the other.
+    fn members(&self, own: &[usize]) -> Vec<u32> {
+        let vocabulary = self.bounds[self.ranks()];
+        let count = words((own[1] - own[0]) as u32) as usize;
+        let mut bitmaps = vec![0; self.rows() * count];
+        for (row, &target) in self.targets.iter().enumerate() {
+            for id in (own[0]..own[1]).filter(|&id| member(id as u32, target, vocabulary)) {
+                let column = id - own[0];
+                bitmaps[row * count + column / 32] |= 1 << (column % 32);
+            }
+        }
+        bitmaps
+    }
+
+    fn combine(&self, order: Order, gathered: &Gathered) -> Out {
+        let (rows, listed) = (self.rows(), self.rows() * self.top);
+        let [mut logprobs, mut entropies, mut subsets, mut top_logprobs] =
+            [rows, rows, rows, listed].map(|len| Buffer::full(len, f32::NAN));
+        let [mut ranks, mut top_ids] = [rows, listed].map(|len| Buffer::full(len, i32::MIN));
+        let args = LogprobCombine {
+            out: LogprobOut {
+                logprobs: logprobs.address_mut(),
+                ranks: ranks.address_mut(),
+                entropies: entropies.address_mut(),
+                subsets: subsets.address_mut(),
+                top_logprobs: top_logprobs.address_mut(),
+                top_ids: top_ids.address_mut(),
+            },
+            parts: gathered.parts.address(),
+            top_logits: gathered.top_logits.address(),
+            top_ids: gathered.top_ids.address(),
+            target_logits: gathered.target_logits.address(),
+            ranks: self.ranks() as u32,
+            tiles: gathered.tiles,
+            top: self.top as u32,
+        };
+        run(order, args.launch(rows as u32));
+        Out {
+            logprobs: logprobs.values(),
+            ranks: ranks.values(),
+            entropies: entropies.values(),
+            subsets: subsets.values(),
+            top_logprobs: top_logprobs.values(),
+            top_ids: top_ids.values(),
+        }
     }
 }
 
 proptest! {
-    #![proptest_config(support::cases(24))]
+    #![proptest_config(support::proptest_config(24))]
 
     #[test]
     fn logprobs_match_float64(
@@ -148,13 +193,14 @@ proptest! {
             row[vocabulary..].fill(1e30);
         }
         let targets: Vec<i32> = (0..rows).map(|_| rng.random_range(0..vocabulary as i32)).collect();
-        let out = divided(Order::Forward, &logits, stride, &targets, top, &bounds);
+        let batch = Batch { logits: &logits, stride, targets: &targets, top, bounds: &bounds };
+        let out = batch.run(Order::Forward);
         for order in ORDERS {
-            prop_assert_eq!(&divided(order, &logits, stride, &targets, top, &bounds), &out);
+            prop_assert_eq!(&batch.run(order), &out);
         }
         for row in 0..rows {
             let all = &logits[row * stride..];
-            let alone = divided(Order::Forward, all, stride, &targets[row..=row], top, &bounds);
+            let alone = Batch { logits: all, targets: &targets[row..=row], ..batch }.run(Order::Forward);
             prop_assert_eq!(alone.logprobs[0].to_bits(), out.logprobs[row].to_bits());
             prop_assert_eq!(alone.entropies[0].to_bits(), out.entropies[row].to_bits());
             let x: Vec<f64> = all[..vocabulary].iter().map(|&x| f64::from(x)).collect();
@@ -167,9 +213,9 @@ proptest! {
             let entropy: f64 = x.iter().map(|x| -(x - lse).exp() * (x - lse)).sum();
             prop_assert!((f64::from(out.entropies[row]) - entropy).abs() < 3e-6 * (1.0 + entropy), "{} {}", out.entropies[row], entropy);
             let members = (0..vocabulary).filter(|&id| member(id as u32, targets[row], vocabulary));
-            let mass = members.clone().map(|id| (x[id] - lse).exp()).sum::<f64>().ln();
+            let in_set = members.clone().map(|id| (x[id] - lse).exp()).sum::<f64>().ln();
             let got = out.subsets[row];
-            prop_assert!(near(got, mass) && got <= 0.0, "{} {}", got, mass);
+            prop_assert!(near(got, in_set) && got <= 0.0, "{} {}", got, in_set);
             prop_assert_eq!(alone.subsets[0].to_bits(), got.to_bits());
             if members.count() == 1 {
                 prop_assert_eq!(got.to_bits(), out.logprobs[row].to_bits());
@@ -191,13 +237,16 @@ proptest! {
 fn impossible_tokens_are_minus_infinity_and_nan_stays() {
     let mut logits = vec![f32::NEG_INFINITY; 9000];
     (logits[3], logits[8500]) = (1.0, 1.0);
-    let out = logprobs(Order::Forward, &logits, 9000, 9000, &[8500], 3);
+    let run = |logits: &[f32], target, top| {
+        Batch { logits, stride: 9000, targets: &[target], top, bounds: &[0, 9000] }.run(Order::Forward)
+    };
+    let out = run(&logits, 8500, 3);
     assert_eq!((out.logprobs[0], out.ranks[0], out.entropies[0]), (-(2f32.ln()), 1, 2f32.ln()));
     assert_eq!((&out.top_ids[..2], out.top_logprobs[2]), (&[3, 8500][..], f32::NEG_INFINITY));
-    let out = logprobs(Order::Forward, &logits, 9000, 9000, &[4], 0);
+    let out = run(&logits, 4, 0);
     assert_eq!((out.logprobs[0], out.ranks[0]), (f32::NEG_INFINITY, 3));
     logits[7] = f32::NAN;
-    assert!(logprobs(Order::Forward, &logits, 9000, 9000, &[3], 1).logprobs[0].is_nan());
+    assert!(run(&logits, 3, 1).logprobs[0].is_nan());
 }
 
 #[test]

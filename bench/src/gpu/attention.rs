@@ -5,7 +5,7 @@
 
 use surprisal_engine::BackendError;
 use surprisal_engine::cuda::{Accelerator, Region};
-use surprisal_kernels::attention::{PagedAttention, query_tiles};
+use surprisal_kernels::attention::{PagedAttention, PagedKv, query_tiles};
 use surprisal_kernels::{Address, Launch};
 
 use super::{Sizes, Timing, random, time, upload};
@@ -76,18 +76,20 @@ fn attend<A: Accelerator>(
     let args = PagedAttention {
         out: out.checked_address(width * 2)?,
         q: upload(device, &random(width, 6))?.checked_address(width * 2)?,
-        keys: upload(device, &random(cached, 7))?.checked_address(cached * 2)?,
-        values: upload(device, &random(cached, 8))?.checked_address(cached * 2)?,
-        key_scales: Address::NULL,
-        value_scales: Address::NULL,
-        table: integers(device, (0..blocks as i32).collect())?,
-        contexts: integers(device, vec![tokens as i32])?,
+        cache: PagedKv {
+            keys: upload(device, &random(cached, 7))?.checked_address(cached * 2)?,
+            values: upload(device, &random(cached, 8))?.checked_address(cached * 2)?,
+            key_scales: Address::NULL,
+            value_scales: Address::NULL,
+            table: integers(device, (0..blocks as i32).collect())?,
+            contexts: integers(device, vec![tokens as i32])?,
+            table_width: blocks as u32,
+            block_size: BLOCK,
+            kv_heads,
+        },
         starts: integers(device, vec![0, tokens as i32])?,
         tiles: integers(device, tiles.concat())?,
-        table_width: blocks as u32,
-        block_size: BLOCK,
         heads,
-        kv_heads,
         window: 0,
         scale: 128f32.sqrt().recip(),
     };
@@ -96,7 +98,7 @@ fn attend<A: Accelerator>(
         "mma.sync" => time_launch(device, out, repeats, &args.launch(128, count)?)?,
         "wgmma" => time_launch(device, out, repeats, &args.launch_wgmma(128, count)?)?,
         _ => {
-            let [keys, values] = [args.keys, args.values].map(|cache| args.view(cache, 128, blocks as u32));
+            let [keys, values] = [args.cache.keys, args.cache.values].map(|cache| args.view(cache, 128, blocks as u32));
             let maps = [device.tensor_map(&keys)?, device.tensor_map(&values)?];
             time_launch(device, out, repeats, &args.launch_tma(128, count, maps)?)?
         }

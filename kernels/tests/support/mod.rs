@@ -17,7 +17,7 @@ use surprisal_kernels::{Address, CacheView, Device, Error, Launch, TensorMap};
 pub const ORDERS: [Order; 3] = [Order::Forward, Order::Reverse, Order::Random(7)];
 
 /// The same random cases every time.
-pub fn cases(count: u32) -> Config {
+pub fn proptest_config(count: u32) -> Config {
     let seed = RngSeed::Fixed(1);
     Config { cases: count, rng_seed: seed, max_shrink_iters: 32, failure_persistence: None, ..Config::default() }
 }

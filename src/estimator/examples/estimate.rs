@@ -47,5 +47,6 @@ async fn main() -> Result<(), Error> {
 }
 
 fn show(progress: Progress) {
-    eprintln!("{} of {} queries", progress.queries, progress.total_queries);
+    let end = if progress.queries < progress.total_queries { "\r" } else { "\n" };
+    eprint!("{} of {} queries{end}", progress.queries, progress.total_queries);
 }

@@ -2,6 +2,8 @@
 //!
 //! A checkpoint is a folder in the Hugging Face layout: `config.json`, `*.safetensors`, `tokenizer.json`,
 //! `tokenizer_config.json`. [`hub::resolve`] finds or downloads one; [`oracle::ensure`] writes one by hand.
+//!
+//! Start with [`Checkpoint`], which reads weights, and [`LlamaConfig`], which reads config.json.
 
 mod checkpoint;
 mod config;

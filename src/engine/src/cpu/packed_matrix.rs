@@ -1,7 +1,6 @@
-//! Weight matrices in f32, bf16 or int8, packed for products: for each panel of 32 outputs, its values of one k after the other.
+//! `PackedMatrix`: a weight matrix in f32, bf16 or int8, packed for GEMM. Each panel of 32 outputs stores its values in order of k.
 //!
-//! bf16 and int8 stand in pairs: the values of k (even) and k + 1 side by side for each output, as dot products of pairs
-//! read them.
+//! bf16 and int8 are stored in pairs, as dot products of pairs read them: the values of k (even) and k + 1 side by side for each output.
 
 use std::ops::Range;
 

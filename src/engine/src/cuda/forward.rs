@@ -3,7 +3,7 @@
 // Launches trust their addresses. Each address is of a region that holds what its shape says, and the plan has checked all indices.
 #![allow(unsafe_code)]
 
-use surprisal_kernels::attention::{PagedAttention, PagedDecode, decode_splits, decode_workspace};
+use surprisal_kernels::attention::{PagedAttention, PagedDecode, PagedKv, decode_splits, decode_workspace};
 use surprisal_kernels::rows::{Embedding, Fp8Quantize, KvCache, RankSum, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Error, Launch};
 
@@ -103,9 +103,9 @@ impl<A: Accelerator> ForwardPass<'_, A> {
 
     /// Queues the embeddings of the batch's tokens. A rank contributes zeros for tokens whose rows it does not have.
     fn embed(&mut self, rows: usize) -> QueueResult {
-        let (work, own) = (self.work, &self.shape.ranges.vocab);
+        let (work, vocab) = (self.work, &self.shape.ranges.vocab);
         let table =
-            RowTable { rows: self.weights.embedding, first: own.start, count: own.len(), total: self.shape.vocab };
+            RowTable { rows: self.weights.embedding, first: vocab.start, count: vocab.len(), total: self.shape.vocab };
         let tokens = self.ints(&self.plan.tokens)?;
         if self.shape.slice.size == 1 {
             return self.gather_rows(work.residual, table, tokens, rows);
@@ -221,18 +221,20 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         let args = PagedAttention {
             out: work.attended.checked_address(rows.end * shape.query_columns() * 2)?,
             q: work.queries.checked_address(rows.end * shape.query_columns() * 2)?,
-            keys,
-            values,
-            key_scales,
-            value_scales,
-            table: self.ints(table)?,
-            contexts: self.ints(contexts)?,
+            cache: PagedKv {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+                table: self.ints(table)?,
+                contexts: self.ints(contexts)?,
+                table_width: *table_width as u32,
+                block_size: BLOCK_TOKENS as u32,
+                kv_heads: shape.kv_heads as u32,
+            },
             starts: self.ints(starts)?,
             tiles: self.ints(tiles)?,
-            table_width: *table_width as u32,
-            block_size: BLOCK_TOKENS as u32,
             heads: shape.heads as u32,
-            kv_heads: shape.kv_heads as u32,
             window: shape.window,
             scale: self.scale(),
         };
@@ -255,16 +257,18 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         let args = PagedDecode {
             parts: work.decode_parts.checked_address(parts * 4)?,
             q: decode_rows(work.queries)?,
-            keys,
-            values,
-            key_scales,
-            value_scales,
-            table: self.ints(table)?,
-            contexts: self.ints(contexts)?,
-            table_width: *table_width as u32,
-            block_size: BLOCK_TOKENS as u32,
+            cache: PagedKv {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+                table: self.ints(table)?,
+                contexts: self.ints(contexts)?,
+                table_width: *table_width as u32,
+                block_size: BLOCK_TOKENS as u32,
+                kv_heads: shape.kv_heads as u32,
+            },
             heads: shape.heads as u32,
-            kv_heads: shape.kv_heads as u32,
             window: shape.window,
             splits,
             scale: self.scale(),

@@ -67,10 +67,10 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     /// Queues the logits of a tile's targets.
     fn target_logits(&mut self, rows: &Range<usize>) -> QueueResult {
         let bytes = rows.len() * 4;
-        let (all, own) = self.rank_regions(self.work.target_logits, bytes)?;
+        let (all, slice) = self.rank_regions(self.work.target_logits, bytes)?;
         let (stride, vocab) = (self.shape.vocab_rows, &self.shape.ranges.vocab);
         let args = LogprobTargets {
-            out: own.checked_address(bytes)?,
+            out: slice.checked_address(bytes)?,
             logits: self.work.logits.checked_address(rows.len() * stride * 4)?,
             targets: self.tile_ints(&self.plan.targets, rows)?,
             stride: stride as u64,
@@ -140,8 +140,8 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         if options.iter().all(|options| options.subset.is_none()) {
             return Ok(Address::NULL);
         }
-        let own = &self.shape.ranges.vocab;
-        let (first, words) = (own.start / VOCAB_GRANULE, words(own.len() as u32) as usize);
+        let vocab = &self.shape.ranges.vocab;
+        let (first, words) = (vocab.start / VOCAB_GRANULE, words(vocab.len() as u32) as usize);
         let row = |options: &PositionOptions| -> Vec<i32> {
             let word = |index| options.subset.as_ref().map_or(0, |subset| subset.word(first + index).cast_signed());
             (0..words).map(word).collect()
@@ -177,9 +177,9 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     /// Reads the logits of the whole vocabulary of some of a tile's rows.
     fn full_logits(&mut self, rows: &[usize]) -> Result<Vec<Vec<f32>>, BackendError> {
         let row = self.shape.vocab_rows * 4;
-        let (all, own) = self.rank_regions(self.work.sampled_logits, rows.len() * row)?;
+        let (all, slice) = self.rank_regions(self.work.sampled_logits, rows.len() * row)?;
         for (i, &at) in rows.iter().enumerate() {
-            self.device.copy(self.work.logits.subregion(at * row, row)?, own.subregion(i * row, row)?)?;
+            self.device.copy(self.work.logits.subregion(at * row, row)?, slice.subregion(i * row, row)?)?;
         }
         self.device.gather(all)?;
         let mut bytes = vec![0; all.bytes()];

@@ -210,9 +210,9 @@ impl Collective for Shim {
 
 impl Shim {
     /// Returns each rank's bytes of a region.
-    fn gather_bytes(&mut self, own: Region) -> Result<Vec<Vec<u8>>, BackendError> {
-        let mut bytes = vec![0; own.bytes()];
-        self.read(own, &mut bytes)?;
+    fn gather_bytes(&mut self, region: Region) -> Result<Vec<Vec<u8>>, BackendError> {
+        let mut bytes = vec![0; region.bytes()];
+        self.read(region, &mut bytes)?;
         let Some(communicator) = &mut self.communicator else {
             return Ok(vec![bytes]);
         };
@@ -224,7 +224,7 @@ impl Shim {
         let gathered = communicator.all_gather(bytes.chunks(4).map(word).collect())?;
         let bytes = |words: Vec<f64>| {
             let mut all: Vec<u8> = words.into_iter().flat_map(|word| (word as u32).to_le_bytes()).collect();
-            all.truncate(own.bytes());
+            all.truncate(region.bytes());
             all
         };
         Ok(gathered.into_iter().map(bytes).collect())

@@ -20,18 +20,18 @@ pub trait Process: Sync {
     /// A token id, or a number.
     type Symbol: Clone + Send + Sync;
 
-    /// What a report calls it.
+    /// Returns its name in reports.
     fn name(&self) -> String;
 
-    /// All that its answers depend on.
+    /// Returns all that its log-probabilities depend on.
     fn fingerprint(&self) -> String;
 
-    /// The longest sequence that it samples and scores.
+    /// Returns the length of the longest sequence that it samples and scores.
     fn longest(&self) -> usize {
         usize::MAX - 1
     }
 
-    /// A document of `length` symbols.
+    /// Samples a document of `length` symbols.
     fn sample(&self, length: usize, rng: &mut impl Rng) -> Vec<Self::Symbol>;
 
     /// `ln q(symbols[t] | history, symbols[..t])` for each `t`: log-probabilities, or log-densities.

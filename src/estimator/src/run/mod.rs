@@ -19,7 +19,7 @@ use crate::run::batches::batches;
 use crate::source::{LogprobSource, ScoreQuery};
 use crate::store::AnswerStore;
 
-/// How far an experiment is.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Queries answered.
@@ -37,7 +37,7 @@ pub struct Progress {
 /// `progress` is called once before the first answer and after every batch of answers.
 ///
 /// # Errors
-/// Documents or a model that do not fit the plan; whatever the source fails with; and what [`Estimates::new`] refuses.
+/// Documents or a model that do not fit the plan; what the source fails with; and what [`Estimates::new`] rejects.
 pub async fn run<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],

@@ -1,4 +1,4 @@
-//! A server's cooldown: for how long a server that failed gets no requests.
+//! Cooldowns: after a failure a server gets no requests for a while.
 
 use std::time::{Duration, Instant};
 

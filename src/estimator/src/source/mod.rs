@@ -23,7 +23,7 @@ use std::ops::Range;
 
 use crate::error::Error;
 
-/// How probable is `target`, given `context`?
+/// A question: how probable is `target`, given `context`?
 ///
 /// Symbols `T` are token ids; an exact source of a [`Process`](crate::process::Process) may take others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,12 +42,12 @@ impl<T> ScoreQuery<T> {
     }
 }
 
-/// What answers.
+/// The model that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     /// The model's name.
     pub name: String,
-    /// What the numbers depend on: equal fingerprints, equal bits.
+    /// Identifies all that log-probabilities depend on: equal fingerprints, equal bits.
     pub fingerprint: String,
     /// The longest sequence (BOS, context and target) that is scored, in tokens.
     pub max_length: usize,
@@ -55,29 +55,29 @@ pub struct Model {
 
 /// Anything that scores token sequences: a server, a stored run, a closed form.
 pub trait LogprobSource<T = u32>: Sync {
-    /// What answers.
+    /// Returns the model that answers.
     fn model(&self) -> &Model;
 
-    /// How many calls keep it busy: so many are in flight at once, and a process that is killed loses at most their answers.
+    /// Returns how many calls are in flight at once; a process that is killed loses at most their answers.
     fn concurrency(&self) -> usize {
         1
     }
 
-    /// The log-probability in nats of each target token given everything before it; one vector a query, in the order asked.
+    /// Returns the log-probability in nats of each target token given everything before it: one vector a query, in the queries' order.
     ///
-    /// The source bounds what it asks of others.
+    /// The source bounds its own requests.
     ///
     /// # Errors
-    /// The first failure that trying again does not mend.
+    /// The first failure that retries do not resolve.
     fn logprobs(&self, queries: Vec<ScoreQuery<T>>) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
 }
 
-/// Anything that makes token ids of texts.
+/// A tokenizer: a server, or one in this process.
 pub trait Tokenize: Sync {
-    /// The token ids of a text, without BOS.
+    /// Returns the token ids of a text, without BOS.
     ///
     /// # Errors
-    /// Whatever kept the tokenizer from answering.
+    /// What the tokenizer fails with.
     fn tokenize(&self, text: &str) -> impl Future<Output = Result<Vec<u32>, Error>> + Send;
 }
 

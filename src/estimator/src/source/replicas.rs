@@ -107,8 +107,8 @@ impl Replicas {
         order
     }
 
-    /// Groups queries by the server that each prefers, in order, and each group into requests within the limits. Returns the indices
-    /// of each request's queries.
+    /// Groups queries by the server that each prefers, and each group into requests within the limits; returns the indices of each
+    /// request's queries.
     fn requests(&self, queries: &[ScoreQuery], preference: impl Fn(&ScoreQuery) -> Vec<usize>) -> Vec<Vec<usize>> {
         let mut by_server: Vec<Vec<usize>> = vec![Vec::new(); self.replicas.len()];
         for (index, query) in queries.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Where kept answers come from.
+//! The provenance of saved answers.
 
 use serde::Serialize;
 

@@ -127,8 +127,8 @@ impl ChunkExtras {
             self.greater += logits.iter().filter(|&&logit| logit > target.logit).count() as u32;
         }
         if let Some(subset) = &target.options.subset {
-            let own = set_bits(subset.word(first as usize / PANEL_WIDTH)).map(|at| logits[at as usize]);
-            self.subset = self.subset.merge(LogSumExp::new(own));
+            let subset_logits = set_bits(subset.word(first as usize / PANEL_WIDTH)).map(|at| logits[at as usize]);
+            self.subset = self.subset.merge(LogSumExp::new(subset_logits));
         }
         let most = usize::from(target.options.top);
         for (id, &logit) in (first..).zip(logits) {

@@ -133,7 +133,7 @@ impl Head<'_> {
         self.finish(&targets, stats, communicator)
     }
 
-    /// Computes the targets' own logits, where their ranks are asked for.
+    /// Computes the logits of targets whose token ranks are asked for.
     fn compute_target_logits(
         self,
         hidden: &GemmInput<'_>,
@@ -154,8 +154,8 @@ impl Head<'_> {
         });
         if let Some(communicator) = communicator {
             let mut logits: Vec<f32> = targets.iter().map(|target| target.logit).collect();
-            let own = std::mem::replace(&mut logits, vec![0.0; targets.len()]);
-            communicator.all_reduce(&mut logits, own)?;
+            let term = std::mem::replace(&mut logits, vec![0.0; targets.len()]);
+            communicator.all_reduce(&mut logits, term)?;
             targets.iter_mut().zip(logits).for_each(|(target, logit)| target.logit = logit);
         }
         Ok(())
@@ -168,14 +168,15 @@ impl Head<'_> {
         draws: &[(Sample, &PositionOptions)],
         communicator: &mut RankCommunicator,
     ) -> Result<Vec<TokenScore>, RankLost> {
-        let own = self.full_logits(hidden);
-        let all = self.gather_logits(&own, communicator)?;
+        let rank_logits = self.full_logits(hidden);
+        let all = self.gather_logits(&rank_logits, communicator)?;
         let target = |(logits, &(draw, options)): (&Vec<f32>, &(Sample, &PositionOptions))| {
             let token = draw.pick(logits);
             Target { token, logit: logits[token as usize], options: options.clone() }
         };
         let targets: Vec<Target> = all.par_iter().zip(draws).map(target).collect();
-        let stats = own.par_iter().zip(&targets).map(|(logits, target)| self.row_stats(logits, target)).collect();
+        let stats =
+            rank_logits.par_iter().zip(&targets).map(|(logits, target)| self.row_stats(logits, target)).collect();
         self.finish(&targets, stats, communicator)
     }
 
@@ -208,17 +209,17 @@ impl Head<'_> {
     /// Gathers each row's logits of the whole vocabulary from all ranks.
     fn gather_logits(
         self,
-        own: &[Vec<PanelRow>],
+        rank_logits: &[Vec<PanelRow>],
         communicator: &mut RankCommunicator,
     ) -> Result<Vec<Vec<f32>>, RankLost> {
         let outputs = self.weights.output_panels() * PANEL_WIDTH;
         let columns = self.vocab_size.saturating_sub(self.first_panel() * PANEL_WIDTH).min(outputs);
-        let own_rows = own.iter().map(|row| row.as_flattened()[..columns].to_vec());
+        let rank_rows = rank_logits.iter().map(|row| row.as_flattened()[..columns].to_vec());
         let Some(communicator) = communicator else {
-            return Ok(own_rows.collect());
+            return Ok(rank_rows.collect());
         };
-        let rows = own.len();
-        let ranks = communicator.all_gather(own_rows.flatten().map(f64::from).collect())?;
+        let rows = rank_logits.len();
+        let ranks = communicator.all_gather(rank_rows.flatten().map(f64::from).collect())?;
         let mut all = vec![Vec::new(); rows];
         for logits in &ranks {
             let columns = logits.len() / rows;
@@ -233,14 +234,14 @@ impl Head<'_> {
     fn finish(
         self,
         targets: &[Target],
-        own: Vec<VocabStats>,
+        rank_stats: Vec<VocabStats>,
         communicator: &mut RankCommunicator,
     ) -> Result<Vec<TokenScore>, RankLost> {
         let Some(communicator) = communicator else {
-            return Ok(targets.iter().zip(own).map(|(target, stats)| stats.score(target)).collect());
+            return Ok(targets.iter().zip(rank_stats).map(|(target, stats)| stats.score(target)).collect());
         };
         let mut numbers = vec![self.chunks.len() as f64];
-        for (target, stats) in targets.iter().zip(&own) {
+        for (target, stats) in targets.iter().zip(&rank_stats) {
             numbers.extend(stats.to_numbers(target));
         }
         let gathered = communicator.all_gather(numbers)?;
