@@ -85,10 +85,13 @@ struct CachedHead {
         shift(__ffs(cache.block_size) - 1), len(cache.contexts[seq]) {}
 
   // Where the token at position t lives in the cache.
-  __device__ __forceinline__ long long slot(int t) const {
-    return ((long long)table[t >> shift] << shift) + (t & (cache.block_size - 1));
+  __device__ __forceinline__ int slot(int t) const {
+    return (table[t >> shift] << shift) + (t & (cache.block_size - 1));
   }
-  __device__ __forceinline__ long long index(int t) const { return slot(t) * cache.kv_heads + kv_head; }
+  // Its head's place among all cached heads.
+  __device__ __forceinline__ long long index(int t) const {
+    return (long long)slot(t) * cache.kv_heads + kv_head;
+  }
 };
 
 // ---------------------------------------------------------------- Queries
@@ -120,7 +123,7 @@ __device__ __forceinline__ void load_queries(uint32_t (&qf)[Shape::Q_STEPS][4], 
 }
 
 // ---------------------------------------------------------------- Loading a tile
-// Where 8 elements of a row lie among all tiles; keys and values of a stage have 2 * BLOCK_N rows.
+// Where 8 elements of a row lie in a stage: BLOCK_N rows of keys, then as many of values.
 template <class Shape>
 __device__ __forceinline__ int tile_offset(int row, int chunk) {
   constexpr int BLOCK_N = Shape::BLOCK_N;
@@ -140,7 +143,7 @@ __device__ __forceinline__ void load_tile(const CachedHead& kv, const SharedTile
     const int row = i / CHUNKS, chunk = i % CHUNKS, t = t0 + row % BLOCK_N;
     const bool valid = t < kv.len;
     const void* from = row < BLOCK_N ? kv.cache.keys : kv.cache.values;
-    bf16* wide = smem.tiles + tile_offset<Shape>(stage * 2 * BLOCK_N + row, chunk);
+    bf16* wide = smem.keys<Shape>(stage) + tile_offset<Shape>(row, chunk);
     char* to = Shape::FP8 ? smem.packed + i * 16 : reinterpret_cast<char*>(wide);
     cp_async_16(to, static_cast<const char*>(from) + (valid ? kv.index(t) * BYTES + chunk * 16 : 0), valid);
   }

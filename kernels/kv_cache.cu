@@ -31,8 +31,8 @@ __device__ __forceinline__ float2 power_of_two_scale(float largest) {
 // A lane's part of a head: for i = lane + 32 e below D / 4, pairs i and D / 4 + i of bf16, whose elements turn together.
 template <int D>
 struct HeadPairs {
-  static constexpr int QUARTER = D / 4, EACH = (QUARTER + 31) / 32;
-  float x[EACH][4];
+  static constexpr int QUARTER = D / 4, PER_LANE = (QUARTER + 31) / 32;
+  float x[PER_LANE][4];
 };
 
 // Loads a head, and returns the sum of the squares of this lane's part.
@@ -41,7 +41,7 @@ __device__ __forceinline__ float load_head(HeadPairs<D>& head, const bf16* from,
   const uint32_t* pairs = reinterpret_cast<const uint32_t*>(from);
   float s = 0.f;
 #pragma unroll
-  for (int e = 0; e < head.EACH; e++) {
+  for (int e = 0; e < head.PER_LANE; e++) {
     const int i = lane + e * 32;
     const uint32_t lo = i < head.QUARTER ? pairs[i] : 0u, hi = i < head.QUARTER ? pairs[i + head.QUARTER] : 0u;
     float(&x)[4] = head.x[e];
@@ -60,7 +60,7 @@ __device__ __forceinline__ void norm_and_rotate(HeadPairs<D>& head, const bf16* 
   const float2* cosines = reinterpret_cast<const float2*>(cos_sin);
   const float2* sines = cosines + head.QUARTER;
 #pragma unroll
-  for (int e = 0; e < head.EACH; e++) {
+  for (int e = 0; e < head.PER_LANE; e++) {
     const int i = lane + e * 32;
     if (i >= head.QUARTER) continue;
     float(&x)[4] = head.x[e];
@@ -79,7 +79,7 @@ template <int D>
 __device__ __forceinline__ void store_bf16(const HeadPairs<D>& head, bf16* row, int lane) {
   uint32_t* to = reinterpret_cast<uint32_t*>(row);
 #pragma unroll
-  for (int e = 0; e < head.EACH; e++) {
+  for (int e = 0; e < head.PER_LANE; e++) {
     const int i = lane + e * 32;
     const float(&x)[4] = head.x[e];
     if (i < head.QUARTER) to[i] = pack_bf16(x[0], x[1]), to[i + head.QUARTER] = pack_bf16(x[2], x[3]);
@@ -91,7 +91,7 @@ template <int D>
 __device__ __forceinline__ void store_fp8(const HeadPairs<D>& head, uint8_t* row, float* scale_out, int lane) {
   float largest = 0.f, poison = 0.f;  // poison: 0 or NaN
 #pragma unroll
-  for (int e = 0; e < head.EACH; e++)
+  for (int e = 0; e < head.PER_LANE; e++)
 #pragma unroll
     for (int k = 0; k < 4; k++) largest = fmaxf(largest, fabsf(head.x[e][k])), poison += head.x[e][k] * 0.f;
   const float2 scale = power_of_two_scale(warp_max(largest));
@@ -99,7 +99,7 @@ __device__ __forceinline__ void store_fp8(const HeadPairs<D>& head, uint8_t* row
   if (lane == 0) *scale_out = scale.x + poison;
   uint16_t* to = reinterpret_cast<uint16_t*>(row);
 #pragma unroll
-  for (int e = 0; e < head.EACH; e++) {
+  for (int e = 0; e < head.PER_LANE; e++) {
     const int i = lane + e * 32;
     if (i >= head.QUARTER) continue;
     const float(&x)[4] = head.x[e];

@@ -36,10 +36,10 @@ struct AttentionTmaArgs {
 // A warp's queries, and the tiles of keys that it and its thread block walk.
 struct PrefillWork {
   int seq, head;
-  int position;    // of the warp's row 0
-  int first, last; // the warp's first and last tile
-  int begin, end;  // the block's tiles
-  bool busy;       // some row of the warp, or of those that it works with, is a query
+  int position;     // of the warp's row 0
+  int first, last;  // the warp's first and last tile
+  int begin, end;   // the keys of the block's tiles
+  bool busy;        // some row of the warp, or of those that it works with, is a query
   WarpRows rows;
 };
 
@@ -78,7 +78,7 @@ __device__ __forceinline__ void load_boxes(const CachedHead& kv, const TensorMap
   mbarrier_expect(full + stage, blocks * rows * Shape::D * 4);
   for (int column = 0; column < Shape::D; column += 64)
     for (int t = t0; t < t0 + blocks * rows; t += rows) {
-      const int slot = (int)kv.slot(t);
+      const int slot = kv.slot(t);
       bf16* to = smem.keys<Shape>(stage) + column * BLOCK_N + (t - t0) * 64;
       tma_load(to, key_map, full + stage, column, kv.kv_head, slot);
       tma_load(to + Shape::TILE, value_map, full + stage, column, kv.kv_head, slot);

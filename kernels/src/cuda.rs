@@ -26,15 +26,15 @@ const OLDEST_DRIVER: i32 = 12_000;
 ///
 /// There is no driver to ask for the GPU of this index, or it does not answer.
 pub fn driver_version(index: usize) -> Result<i32, Error> {
-    let none = |reason: String| Error::NoDevice { index, reason };
+    let no_device = |reason: String| Error::NoDevice { index, reason };
     // SAFETY: it looks for a library and runs its initialisers, which the driver's survive.
     if !unsafe { sys::is_culib_present() } {
-        return Err(none("there is no CUDA driver (libcuda) on this machine".to_owned()));
+        return Err(no_device("there is no CUDA driver (libcuda) on this machine".to_owned()));
     }
     let mut version = 0;
     // SAFETY: the library is there; it writes one integer, and needs no initialisation before.
     let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-    status.result().map_err(|error| none(format!("the driver does not say its version: {error:?}")))?;
+    status.result().map_err(|error| no_device(format!("the driver does not say its version: {error:?}")))?;
     Ok(version)
 }
 
@@ -44,18 +44,18 @@ pub fn driver_version(index: usize) -> Result<i32, Error> {
 ///
 /// There is no driver, it is too old, or there is no such GPU.
 pub fn context(index: usize) -> Result<Arc<CudaContext>, Error> {
-    let none = |reason: String| Error::NoDevice { index, reason };
-    let words = |error: DriverError| none(format!("{error:?}"));
+    let no_device = |reason: String| Error::NoDevice { index, reason };
+    let refused = |error: DriverError| no_device(format!("{error:?}"));
     let version = driver_version(index)?;
     if version < OLDEST_DRIVER {
         let (major, minor) = (version / 1000, version % 1000 / 10);
-        return Err(none(format!("the driver is for CUDA {major}.{minor}; 12.0 is the oldest that will do")));
+        return Err(no_device(format!("the driver is for CUDA {major}.{minor}; 12.0 is the oldest that will do")));
     }
-    let count = CudaContext::device_count().map_err(words)?;
+    let count = CudaContext::device_count().map_err(refused)?;
     if usize::try_from(count).is_ok_and(|count| index >= count) {
-        return Err(none(format!("this machine has {count}, counted from 0")));
+        return Err(no_device(format!("this machine has {count}, counted from 0")));
     }
-    CudaContext::new(index).map_err(words)
+    CudaContext::new(index).map_err(refused)
 }
 
 /// Bytes of shared memory that a block may ask for on a GPU.
@@ -94,7 +94,7 @@ impl Module {
                 arch: arch.clone(),
                 reason: format!("{error:?}"),
             };
-            let module = module(&context, source, &arch, cache)?;
+            let module = load_module(&context, source, &arch, cache)?;
             for &kernel in source.kernels {
                 let function = module.load_function(kernel).map_err(failed)?;
                 allow_shared_memory(&context, &function).map_err(failed)?;
@@ -129,7 +129,7 @@ impl Device for Module {
         self.stream.context().bind_to_thread().map_err(failed)?;
         let sizes = [head_size, kv_heads, slots].map(u64::from);
         let strides = [2 * sizes[0], 2 * sizes[0] * sizes[1]];
-        let (fetched, steps) = ([64, 1, rows], [1; 3]);
+        let (box_sizes, element_strides) = ([64, 1, rows], [1; 3]);
         let mut map = TensorMap([0; 16]);
         // SAFETY: the driver writes 128 bytes, aligned as it asks, and reads arrays of the lengths of a tensor of three dimensions.
         let status = unsafe {
@@ -140,8 +140,8 @@ impl Device for Module {
                 cache.get() as usize as *mut c_void,
                 sizes.as_ptr(),
                 strides.as_ptr(),
-                fetched.as_ptr(),
-                steps.as_ptr(),
+                box_sizes.as_ptr(),
+                element_strides.as_ptr(),
                 Interleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
                 Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
                 Promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
@@ -177,7 +177,7 @@ fn architecture(context: &CudaContext) -> Result<String, DriverError> {
     Ok(format!("sm_{major}{minor}{all}"))
 }
 
-fn module(
+fn load_module(
     context: &Arc<CudaContext>,
     source: &Source,
     arch: &str,
@@ -190,7 +190,7 @@ fn module(
         Some(Err(error)) => format!("the driver refuses the image that was built in ({error:?})"),
         None => nvrtc::NONE_BUILT_IN.to_owned(),
     };
-    load(nvrtc::make(source, arch, cache, &why)?).map_err(|error| Error::Compile {
+    load(nvrtc::load_or_compile(source, arch, cache, &why)?).map_err(|error| Error::Compile {
         file: source.file,
         arch: arch.to_owned(),
         reason: format!("{why}, and it refuses NVRTC's: {error:?}"),
@@ -199,12 +199,12 @@ fn module(
 
 /// Lets a kernel use all the shared memory that a block of this GPU may ask for.
 fn allow_shared_memory(context: &CudaContext, function: &CudaFunction) -> Result<(), DriverError> {
-    let most = shared_memory(context)?;
+    let (limit, function) = (shared_memory(context)?, function.cu_function());
     // SAFETY: the function is loaded.
     unsafe {
-        let own = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-        let fixed = result::function::get_function_attribute(function.cu_function(), own)?;
-        let dynamic = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        result::function::set_function_attribute(function.cu_function(), dynamic, most - fixed)
+        let static_size = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        let static_bytes = result::function::get_function_attribute(function, static_size)?;
+        let dynamic_limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        result::function::set_function_attribute(function, dynamic_limit, limit - static_bytes)
     }
 }

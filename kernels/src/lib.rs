@@ -8,7 +8,22 @@
 //! shared memory. A [`Launch`] runs on any [`Device`]: `cpu::Cpu` here (feature `shim`), `cuda::Module` where there is a GPU (feature
 //! `cuda`, which needs no toolkit to build and no driver to start).
 //!
-//! No sum depends on the batch: a row's bits follow from its values, and a query's from its position and its keys.
+//! The same text compiles with nvcc, with NVRTC (without toolkit headers) and with any C++ compiler. There, `cpu/` emulates barriers,
+//! shuffles, `mma.sync`, `wgmma`, `ldmatrix`, `cp.async` and TMA. Tests run every kernel against float64 in several thread orders, and
+//! `sanitize.sh` runs them under sanitizers, which must also find a planted bug of each class. `nvcc.sh` compiles everything for sm_80,
+//! sm_90a and sm_100 and rejects attention that spills registers. Images are built in where there is an nvcc; elsewhere NVRTC compiles
+//! them once, into a cache on disk.
+//!
+//! # Bits
+//!
+//! No sum depends on the batch. A row's sum is a fixed tree over its own length; a vocabulary's tiles are added in order, in f64.
+//! Attention's query and key tiles lie at absolute positions, and each split of 512 keys has its own softmax; splits are merged in
+//! order. So a prompt may be cut anywhere, and a decoded token has the bits of a prefilled one: both run `attention_tile.cuh`.
+//! An FP8 cache scales each head of each slot by a power of two, so its bytes widen to bf16 exactly.
+//!
+//! Prefill has a second version for Hopper's wgmma, with tiles copied by all threads (`launch_wgmma`) or by the copy engine
+//! (`launch_tma`); their bits are equal. The shim cannot show how a tensor core rounds inside one instruction. Only a GPU can confirm that
+//! mma.sync and wgmma give the same bits, so a model uses one kernel throughout.
 
 pub mod attention;
 #[cfg(feature = "shim")]

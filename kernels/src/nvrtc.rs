@@ -22,24 +22,24 @@ pub(crate) const NONE_BUILT_IN: &str = "no image was built in";
 ///
 /// There is no libnvrtc, or it refuses the source or the architecture. A cache that cannot be written is no error.
 pub fn cubin(source: &Source, arch: &str, cache: Option<&Path>) -> Result<Vec<u8>, Error> {
-    make(source, arch, cache, NONE_BUILT_IN)
+    load_or_compile(source, arch, cache, NONE_BUILT_IN)
 }
 
-/// As [`cubin`]; `why` an image is made is part of the error.
-pub(crate) fn make(source: &Source, arch: &str, cache: Option<&Path>, why: &str) -> Result<Vec<u8>, Error> {
+/// As [`cubin`]; the error says `why` an image is made.
+pub(crate) fn load_or_compile(source: &Source, arch: &str, cache: Option<&Path>, why: &str) -> Result<Vec<u8>, Error> {
     let failed = |reason: String| Error::Compile { file: source.file, arch: arch.to_owned(), reason };
     // SAFETY: it looks for a library and runs its initialisers, which libnvrtc's survive.
     if !unsafe { sys::is_culib_present() } {
         return Err(failed(format!("{why}, and there is no libnvrtc to make one")));
     }
     let path = cache.map(|folder| folder.join(format!("{}-{arch}-{}.cubin", source.file, key(source, arch))));
-    if let Some(image) = path.as_ref().and_then(|path| read(path)) {
+    if let Some(image) = path.as_ref().and_then(|path| read_cached(path)) {
         return Ok(image);
     }
     let image = compile(source, arch).map_err(|error| failed(format!("{why}, and NVRTC makes none: {error}")))?;
     if let Some(path) = path {
         // Next time it is compiled again; the image at hand is good.
-        _ = write(&path, &image);
+        _ = write_cached(&path, &image);
     }
     Ok(image)
 }
@@ -61,14 +61,14 @@ fn key(source: &Source, arch: &str) -> String {
     hasher.finalize().to_hex()[..16].to_owned()
 }
 
-/// A whole image: its own hash comes first.
-fn read(path: &Path) -> Option<Vec<u8>> {
+/// Reads an image, if it is whole: its hash comes first.
+fn read_cached(path: &Path) -> Option<Vec<u8>> {
     let mut file = std::fs::read(path).ok()?;
     let image = file.split_off(blake3::OUT_LEN.min(file.len()));
     (blake3::hash(&image).as_bytes()[..] == file[..]).then_some(image)
 }
 
-fn write(path: &Path, image: &[u8]) -> std::io::Result<()> {
+fn write_cached(path: &Path, image: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     std::fs::create_dir_all(&folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;

@@ -40,14 +40,14 @@ pub struct Buffer<T> {
 }
 
 enum Memory {
-    Shim(Vec<Lane>),
+    Shim(Vec<AlignedChunk>),
     #[cfg(feature = "cuda")]
     Gpu(cudarc::driver::CudaSlice<u8>),
 }
 
 #[derive(Clone, Copy)]
 #[repr(align(256))]
-struct Lane([u8; 256]);
+struct AlignedChunk([u8; 256]);
 
 /// A number whose every pattern of bits is one.
 pub trait Number: Copy {}
@@ -77,7 +77,7 @@ impl<T: Number> Buffer<T> {
 
     pub fn address(&self) -> Address {
         match &self.memory {
-            Memory::Shim(lanes) => Address::of(lanes),
+            Memory::Shim(chunks) => Address::of(chunks),
             #[cfg(feature = "cuda")]
             Memory::Gpu(slice) => gpu::address(slice),
         }
@@ -85,7 +85,7 @@ impl<T: Number> Buffer<T> {
 
     pub fn address_mut(&mut self) -> Address {
         match &mut self.memory {
-            Memory::Shim(lanes) => Address::of_mut(lanes),
+            Memory::Shim(chunks) => Address::of_mut(chunks),
             #[cfg(feature = "cuda")]
             Memory::Gpu(slice) => gpu::address(slice),
         }
@@ -100,17 +100,17 @@ impl Memory {
             let bytes = if bytes.is_empty() { &[0] } else { bytes };
             return Self::Gpu(module.stream().clone_htod(bytes).unwrap());
         }
-        let lane = |part: &[u8]| {
-            let mut lane = Lane([0xff; 256]);
-            lane.0[..part.len()].copy_from_slice(part);
-            lane
+        let chunk = |part: &[u8]| {
+            let mut chunk = AlignedChunk([0xff; 256]);
+            chunk.0[..part.len()].copy_from_slice(part);
+            chunk
         };
-        Self::Shim(bytes.chunks(256).map(lane).collect())
+        Self::Shim(bytes.chunks(256).map(chunk).collect())
     }
 
     fn bytes(&self, len: usize) -> Vec<u8> {
         match self {
-            Self::Shim(lanes) => lanes.iter().flat_map(|lane| lane.0).take(len).collect(),
+            Self::Shim(chunks) => chunks.iter().flat_map(|chunk| chunk.0).take(len).collect(),
             #[cfg(feature = "cuda")]
             Self::Gpu(slice) => {
                 let mut bytes = gpu::module().unwrap().stream().clone_dtoh(slice).unwrap();

@@ -66,8 +66,11 @@ struct Choice<F> {
     index: usize,
     logprobs: Option<Echo<F>>,
     /// For each token of the prompt, log-probabilities by token id.
-    prompt_logprobs: Option<Vec<Option<HashMap<u32, Listed<F>>>>>,
+    prompt_logprobs: Option<Vec<Option<Alternatives<F>>>>,
 }
+
+/// Tokens at one place of a prompt, by id.
+type Alternatives<F> = HashMap<u32, Listed<F>>;
 
 #[derive(Deserialize)]
 struct Echo<F> {
@@ -177,7 +180,7 @@ fn openai<F: DeserializeOwned>(body: &[u8]) -> Result<Answer<F>, ReadError> {
 }
 
 /// Selects each prompt token's log-probability from the tokens listed at its place.
-fn select<F: Copy>(listed: Vec<Option<HashMap<u32, Listed<F>>>>, prompt: &[u32]) -> Vec<Option<F>> {
+fn select<F: Copy>(listed: Vec<Option<Alternatives<F>>>, prompt: &[u32]) -> Vec<Option<F>> {
     let places = listed.into_iter().zip(prompt);
     places.map(|(listed, token)| listed.and_then(|listed| listed.get(token).map(|listed| listed.logprob))).collect()
 }

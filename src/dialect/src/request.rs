@@ -11,11 +11,11 @@ use crate::dialect::Dialect;
 
 /// A request for the log-probabilities of a batch of queries.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct Request<'m, 'b> {
     /// The model's name, for servers that have several.
-    pub model: &'a str,
+    pub model: &'m str,
     /// The queries.
-    pub batch: &'a Batch<'a>,
+    pub batch: &'b Batch<'b>,
     /// Options of a request to SGLang.
     pub sglang: SglangOptions,
 }
@@ -108,7 +108,7 @@ struct LlamaCppBody {
 
 impl Dialect {
     /// Returns the body of a request.
-    pub fn body<'a>(self, request: &Request<'a>) -> impl Serialize + use<'a> {
+    pub fn body<'m>(self, request: &Request<'m, '_>) -> impl Serialize + use<'m> {
         let &Request { model, batch, sglang } = request;
         let prompt = || batch.prompts();
         match self {

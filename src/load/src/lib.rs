@@ -1,13 +1,13 @@
-//! Load on servers of log-probabilities, and what it measures.
+//! Load tests of servers that return log-probabilities.
 //!
-//! A [`Workload`] is a stream of requests in which each is a function of the seed and of its index alone, so two runs ask the
-//! same. A [`Load`] says when they are sent: each client after its last answer (closed loop), or at times that do not wait for
-//! answers (open loop), where latency counts from the time a request was *meant* to be sent, so that a server which stalls
-//! cannot hide it. [`measure`] sends them to a [`Target`] (this project's server, or another in its own dialect) and gives an
+//! A [`Workload`] is a stream of requests in which each is a function of the seed and of its index, so two runs send the same
+//! requests. A [`Load`] says when they are sent: each client after its last answer (closed loop), or at times that do not wait for
+//! answers (open loop). In an open loop latency counts from the time a request was *due*, so that a server which stalls cannot
+//! hide it. [`measure`] sends the requests to a [`Target`] (this project's server, or another in its own [`Dialect`]) and returns an
 //! [`Outcome`]; outcomes make a [`Report`], and two reports a [`Comparison`].
 //!
 //! ```no_run
-//! use surprisal_load::{Dialect, Load, Options, Target, Workload, measure};
+//! use surprisal_load::{Load, Options, Target, Workload, measure};
 //!
 //! # async fn example() -> Result<(), surprisal_load::Error> {
 //! let target = Target::discover("http://127.0.0.1:8000".parse()?, None, None).await?;

@@ -210,28 +210,33 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.launch(rows as u32, shape.padded_head_dim as u32))
     }
 
+    /// Returns a layer's keys and values as attention reads them: through the launch's block tables.
+    fn layer_kv(&self, index: usize, launch: &AttentionLaunch) -> Result<PagedKv, BackendError> {
+        let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
+        Ok(PagedKv {
+            keys,
+            values,
+            key_scales,
+            value_scales,
+            table: self.ints(&launch.table)?,
+            contexts: self.ints(&launch.contexts)?,
+            table_width: launch.table_width as u32,
+            block_size: BLOCK_TOKENS as u32,
+            kv_heads: self.shape.kv_heads as u32,
+        })
+    }
+
     /// Queues attention of chunks of several tokens.
     fn prefill(&mut self, index: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
-        let AttentionLaunch { rows, sequences, table, table_width, contexts, starts, tiles, .. } = &self.plan.prefill;
+        let AttentionLaunch { rows, sequences, starts, tiles, .. } = &self.plan.prefill;
         if *sequences == 0 {
             return Ok(());
         }
-        let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
         let args = PagedAttention {
             out: work.attended.checked_address(rows.end * shape.query_columns() * 2)?,
             q: work.queries.checked_address(rows.end * shape.query_columns() * 2)?,
-            cache: PagedKv {
-                keys,
-                values,
-                key_scales,
-                value_scales,
-                table: self.ints(table)?,
-                contexts: self.ints(contexts)?,
-                table_width: *table_width as u32,
-                block_size: BLOCK_TOKENS as u32,
-                kv_heads: shape.kv_heads as u32,
-            },
+            cache: self.layer_kv(index, &self.plan.prefill)?,
             starts: self.ints(starts)?,
             tiles: self.ints(tiles)?,
             heads: shape.heads as u32,
@@ -244,11 +249,10 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     /// Queues attention of single tokens.
     fn decode(&mut self, index: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
-        let AttentionLaunch { rows, sequences, table, table_width, contexts, .. } = &self.plan.decode;
+        let AttentionLaunch { rows, sequences, table_width, .. } = &self.plan.decode;
         if *sequences == 0 {
             return Ok(());
         }
-        let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
         let row = shape.query_columns() * 2;
         let decode_rows =
             |region: Region| region.subregion(rows.start * row, rows.len() * row)?.checked_address(rows.len() * row);
@@ -257,17 +261,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         let args = PagedDecode {
             parts: work.decode_parts.checked_address(parts * 4)?,
             q: decode_rows(work.queries)?,
-            cache: PagedKv {
-                keys,
-                values,
-                key_scales,
-                value_scales,
-                table: self.ints(table)?,
-                contexts: self.ints(contexts)?,
-                table_width: *table_width as u32,
-                block_size: BLOCK_TOKENS as u32,
-                kv_heads: shape.kv_heads as u32,
-            },
+            cache: self.layer_kv(index, &self.plan.decode)?,
             heads: shape.heads as u32,
             window: shape.window,
             splits,

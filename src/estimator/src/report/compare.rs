@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use surprisal_chart::escape_quotes as escape;
+
 use crate::error::Error;
 use crate::estimate::Series;
 use crate::files::write_atomically;
 use crate::fit::FitMethod;
-use crate::report::escape::escape;
 use crate::report::html::{figure, page};
-use crate::report::plot::{Chart, Curve, Mark};
+use crate::report::plot::{Chart, Curve, Mark, chart_style, with_bars};
 use crate::report::{Report, SeriesFit};
 use crate::value::Estimate;
 
@@ -87,7 +88,8 @@ impl Comparison {
     /// [`Error::File`] if one cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-        let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone()));
+        let charts =
+            self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone(&chart_style())));
         let others = [("compare.html".to_owned(), self.html()), ("compare.csv".to_owned(), self.csv())];
         for (name, text) in charts.chain(others) {
             write_atomically(&folder.join(name), text.as_bytes())?;
@@ -125,7 +127,7 @@ impl Comparison {
             let fit = report.fit_of(ratio, series, FitMethod::LeastSquares);
             let line = fit.map_or_else(Vec::new, |fit| points.iter().map(|(at, _)| (*at, fit.at(*at))).collect());
             let title = fit.map_or_else(|| name.clone(), |fit| format!("{name}: fit {fit}"));
-            Curve { class, label: name.clone(), title, points, mark, shift: 0.0, line }
+            Curve { class, label: name.clone(), title, points: with_bars(&points), mark, shift: 0.0, line }
         };
         let truth = self.reports.iter().map(|(_, report)| report.points(ratio, Series::Truth));
         let truth = truth.filter(|points| !points.is_empty()).take(1).map(|points| Curve {
@@ -133,7 +135,7 @@ impl Comparison {
             label: "truth".to_owned(),
             title: "truth".to_owned(),
             line: points.iter().map(|(at, estimate)| (*at, estimate.value)).collect(),
-            points,
+            points: with_bars(&points),
             mark: Mark::None,
             shift: 0.0,
         });
@@ -151,7 +153,15 @@ impl Comparison {
             let points: Vec<(f64, Estimate)> =
                 report.nll.iter().enumerate().map(|(at, estimate)| (1.0 + at as f64, *estimate)).collect();
             let line = points.iter().map(|(at, estimate)| (*at, estimate.value)).collect();
-            Curve { class, label: name.clone(), title: name.clone(), points, mark: Mark::None, shift: 0.0, line }
+            Curve {
+                class,
+                label: name.clone(),
+                title: name.clone(),
+                points: with_bars(&points),
+                mark: Mark::None,
+                shift: 0.0,
+                line,
+            }
         };
         Chart {
             title: "Surprise by position".to_owned(),

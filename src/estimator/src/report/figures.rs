@@ -3,7 +3,7 @@
 use crate::estimate::Series;
 use crate::fit::{Fit, FitMethod};
 use crate::report::Report;
-use crate::report::plot::{Chart, Curve, Mark};
+use crate::report::plot::{Chart, Curve, Mark, with_bars};
 use crate::value::Estimate;
 
 impl Report {
@@ -33,7 +33,7 @@ impl Report {
             };
             let label = label(series).to_owned();
             let title = fit.map_or_else(|| label.clone(), |fit| format!("{label}: fit {fit}"));
-            Curve { class: class(series), label, title, points, mark, shift, line }
+            Curve { class: class(series), label, title, points: with_bars(&points), mark, shift, line }
         };
         let present = |series: &Series| !self.points(ratio, *series).is_empty();
         Chart {
@@ -55,7 +55,7 @@ impl Report {
             label: "two-point information".to_owned(),
             title: fit.map_or_else(String::new, |fit| format!("fit {fit}")),
             line: fit.map_or_else(Vec::new, |fit| along(&points, fit)),
-            points,
+            points: with_bars(&points),
             mark: Mark::Circle,
             shift: 0.0,
         };
@@ -82,7 +82,7 @@ impl Report {
                 class: "direct",
                 title: label.clone(),
                 label,
-                points,
+                points: with_bars(&points),
                 mark: Mark::None,
                 shift: 0.0,
                 line,

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::Error;
 use crate::files::write_atomically;
 use crate::report::Report;
+use crate::report::plot::chart_style;
 
 impl Report {
     /// Writes [`html`](Self::html) to `path`, atomically: a reader finds the old file or the whole new one.
@@ -40,7 +41,8 @@ impl Report {
     /// # Errors
     /// [`Error::File`] if one cannot be written.
     pub fn write_files(&self, folder: &Path) -> Result<(), Error> {
-        let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone()));
+        let charts =
+            self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone(&chart_style())));
         for (name, text) in charts.chain(self.tables()) {
             write_atomically(&folder.join(name), text.as_bytes())?;
         }

@@ -1,9 +1,10 @@
 //! The report as one HTML page, without scripts or other files.
 
+use surprisal_chart::escape_quotes as escape;
+
 use crate::estimate::PairingErrors;
 use crate::plan::{Cost, Pairing};
-use crate::report::escape::escape;
-use crate::report::plot::{self, Chart};
+use crate::report::plot::{Chart, chart_style};
 use crate::report::text::left_out;
 use crate::report::{Report, SeriesFit};
 use crate::statistics::NgramEntropy;
@@ -139,16 +140,9 @@ fn with_error(value: f64, error: Option<f64>) -> String {
 
 /// A page of sections.
 pub(crate) fn page(title: &str, lead: &str, sections: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{plot}{style}</style>\n</head>\n<body>\n<main>\n\
-         <h1>{title}</h1>\n<p class=\"lead\">{lead}</p>\n{sections}</main>\n</body>\n</html>\n",
-        title = escape(title),
-        plot = plot::STYLE,
-        style = include_str!("report.css"),
-        lead = escape(lead),
-    )
+    let style = chart_style() + include_str!("report.css");
+    let content = format!("<p class=\"lead\">{}</p>\n{sections}", escape(lead));
+    surprisal_chart::page(&escape(title), &style, &content)
 }
 
 /// A section that is a chart and its legend.

@@ -6,7 +6,6 @@
 mod compare;
 mod convert;
 mod csv;
-mod escape;
 mod figures;
 mod files;
 mod html;

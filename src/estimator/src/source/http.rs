@@ -16,7 +16,6 @@ use surprisal_api::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::Error;
-use crate::source::dialect::Wording;
 use crate::source::options::HttpOptions;
 use crate::source::retry::{CONNECT_TIMEOUT, Failure, RetryPolicy, send, transport_error};
 use crate::source::served_model::{ModelList, with_bos};
@@ -148,12 +147,11 @@ impl HttpSource {
     /// Sends one request for log-probabilities, without retries, and checks the response.
     pub(crate) async fn score_once(&self, queries: &[ScoreQuery]) -> Result<Vec<Vec<f32>>, Failure> {
         let HttpOptions { api, bos, .. } = self.options;
-        let wording = Wording { model: &self.model.name, bos };
         let url = format!("{}{}", self.base, api.path());
-        let request = self.client.post(&url).json(&api.request(queries, &wording));
+        let request = self.client.post(&url).json(&api.request(queries, &self.model.name, bos));
         let body = send(&url, request).await?;
         let wrong = |reason| Failure::permanent(Error::UnexpectedResponse { url: url.clone(), reason });
-        let (logprobs, fingerprint) = api.read(&body, queries, &wording).map_err(wrong)?;
+        let (logprobs, fingerprint) = api.read(&body, queries, bos).map_err(wrong)?;
         match fingerprint.map(|fingerprint| with_bos(fingerprint, bos)) {
             Some(is) if is != self.model.fingerprint => {
                 Err(Failure::permanent(Error::ModelChanged { was: self.model.fingerprint.clone(), is }))
