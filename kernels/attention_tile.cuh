@@ -84,11 +84,11 @@ struct CachedHead {
       : cache(cache), table(cache.table + (size_t)seq * cache.table_width), kv_head(kv_head),
         shift(__ffs(cache.block_size) - 1), len(cache.contexts[seq]) {}
 
-  // Where the token at position t lives in the cache.
+  // Returns the cache slot of position t: block x block_size + offset.
   __device__ __forceinline__ int slot(int t) const {
     return (table[t >> shift] << shift) + (t & (cache.block_size - 1));
   }
-  // Its head's place among all cached heads.
+  // Returns the index of its head among all cached heads.
   __device__ __forceinline__ long long index(int t) const {
     return (long long)slot(t) * cache.kv_heads + kv_head;
   }
@@ -123,7 +123,7 @@ __device__ __forceinline__ void load_queries(uint32_t (&qf)[Shape::Q_STEPS][4], 
 }
 
 // ---------------------------------------------------------------- Loading a tile
-// Where 8 elements of a row lie in a stage: BLOCK_N rows of keys, then as many of values.
+// Returns the offset of 8 elements in a stage: BLOCK_N rows of keys, then as many of values.
 template <class Shape>
 __device__ __forceinline__ int tile_offset(int row, int chunk) {
   constexpr int BLOCK_N = Shape::BLOCK_N;
@@ -323,7 +323,7 @@ __device__ __forceinline__ void accumulate_values(float (&o)[Shape::D / 8][4],
 }
 
 // ---------------------------------------------------------------- Merging splits, and the result
-// What the sums of the splits so far and those of the next split are multiplied with; m is the largest score of both.
+// Factors that rescale the old and the new sums; m is the largest score of both splits.
 struct MergeScales {
   float m, old_scale, new_scale;
 };
@@ -331,8 +331,8 @@ __device__ __forceinline__ MergeScales merge_scales(float old_m, float new_m, fl
   const float m = fmaxf(old_m, new_m), base = weight_base(m, scale);
   return {m, weight_of(old_m, scale, base), weight_of(new_m, scale, base)};
 }
-__device__ __forceinline__ float merge(float old_sum, float new_sum, const MergeScales& by) {
-  return fmaf(old_sum, by.old_scale, __fmul_rn(new_sum, by.new_scale));
+__device__ __forceinline__ float merge(float old_sum, float new_sum, const MergeScales& scales) {
+  return fmaf(old_sum, scales.old_scale, __fmul_rn(new_sum, scales.new_scale));
 }
 
 // An element of the output: the weighted sum of values, and 1 / the sum of weights.

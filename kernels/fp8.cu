@@ -1,4 +1,4 @@
-// Per-token quantisation to FP8 (e4m3, largest value 448): out = e4m3(x / scale), scale = max|x| / 448 of the row; and
+// Per-token quantization to FP8 (e4m3, largest value 448): out = e4m3(x / scale), scale = max|x| / 448 of the row; and
 // what its scales and the weights' do to a product, where the product's library does not apply them.
 //
 // x: [rows][n] bf16; out: [rows][n] bytes; scales: [rows] f32; n % 8 == 0; rows 16-byte aligned. Grid (rows). A row of

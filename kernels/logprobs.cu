@@ -53,7 +53,7 @@ struct Ranked {
   float logit;
   int id;  // -1: none
 };
-// Whether a comes before b among the most probable. NaN comes nowhere.
+// Returns whether a precedes b among the most probable tokens. NaN precedes nothing.
 __device__ __forceinline__ bool before(Ranked a, Ranked b) {
   if (a.id < 0 || b.id < 0) return a.id >= 0;
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);

@@ -36,10 +36,10 @@ struct AttentionTmaArgs {
 // A warp's queries, and the tiles of keys that it and its thread block walk.
 struct PrefillWork {
   int seq, head;
-  int position;     // of the warp's row 0
-  int first, last;  // the warp's first and last tile
-  int begin, end;   // the keys of the block's tiles
-  bool busy;        // some row of the warp, or of those that it works with, is a query
+  int position;      // of the warp's row 0
+  int first, last;   // the warp's first and last tile
+  int begin, end;    // the keys of the block's tiles
+  bool has_queries;  // some row of the warp, or of those that it works with, is a query
   WarpRows rows;
 };
 
@@ -55,7 +55,7 @@ __device__ __forceinline__ PrefillWork prefill_work(const AttentionArgs& a) {
 
   const int position = block_position + (threadIdx.x >> 5) * 16, group = position & ~(GROUP_ROWS - 1);
   work.position = position;
-  work.busy = group + GROUP_ROWS > past && group < len;
+  work.has_queries = group + GROUP_ROWS > past && group < len;
   work.first = first_tile(group, a.window, Shape::BLOCK_N);
   work.last = position / Shape::BLOCK_N * Shape::BLOCK_N;
 
@@ -103,7 +103,7 @@ __device__ __forceinline__ void wait_for_boxes(const SharedTiles& smem, mbarrier
   }
 }
 
-// As compute_scores.
+// Like compute_scores, but on wgmma: it reads the queries from registers and the keys from shared memory.
 template <class Shape>
 __device__ __forceinline__ void compute_scores_wgmma(float (&s)[Shape::BLOCK_N / 8][4],
                                                      uint32_t (&qf)[Shape::Q_STEPS][4], const bf16* keys) {
@@ -118,7 +118,7 @@ __device__ __forceinline__ void compute_scores_wgmma(float (&s)[Shape::BLOCK_N /
   wgmma_fence_registers(s);
 }
 
-// As accumulate_values.
+// Like accumulate_values, but on wgmma, which reads the values from shared memory.
 template <class Shape>
 __device__ __forceinline__ void accumulate_values_wgmma(float (&o)[Shape::D / 8][4],
                                                         const float (&s)[Shape::BLOCK_N / 8][4], const bf16* values) {
@@ -147,20 +147,20 @@ struct MergedSplits {
 // Merges a split, and resets it.
 template <class Shape>
 __device__ __forceinline__ void merge_split(MergedSplits& merged, SplitState<Shape::D>& split, float scale) {
-  MergeScales by[2];
+  MergeScales scales[2];
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    by[r] = merge_scales(merged.m[r], split.m[r], scale);
-    merged.m[r] = by[r].m;
-    merged.l[r] = merge(merged.l[r], quad_sum(split.l[r]), by[r]);
+    scales[r] = merge_scales(merged.m[r], split.m[r], scale);
+    merged.m[r] = scales[r].m;
+    merged.l[r] = merge(merged.l[r], quad_sum(split.l[r]), scales[r]);
   }
 #pragma unroll
   for (int n = 0; n < Shape::D / 8; n++) {
     float4 v = merged.o[n * Shape::THREADS];
-    v.x = merge(v.x, split.o[n][0], by[0]);
-    v.y = merge(v.y, split.o[n][1], by[0]);
-    v.z = merge(v.z, split.o[n][2], by[1]);
-    v.w = merge(v.w, split.o[n][3], by[1]);
+    v.x = merge(v.x, split.o[n][0], scales[0]);
+    v.y = merge(v.y, split.o[n][1], scales[0]);
+    v.z = merge(v.z, split.o[n][2], scales[1]);
+    v.w = merge(v.w, split.o[n][3], scales[1]);
     merged.o[n * Shape::THREADS] = v;
   }
   split.reset();
@@ -219,7 +219,7 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a, const Te
   };
   if constexpr (TMA) {
     if (threadIdx.x < Shape::STAGES) mbarrier_init(full + threadIdx.x);
-    __syncthreads();  // barriers are initialised
+    __syncthreads();  // barriers are initialized
   }
   load(work.begin, 0);
   for (int t0 = work.begin, stage = 0; t0 < work.end; t0 += BLOCK_N, stage ^= 1) {
@@ -229,7 +229,7 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a, const Te
     if constexpr (FP8) widen_tile<Shape>(smem);
     if (t0 + BLOCK_N < work.end) load(t0 + BLOCK_N, stage ^ 1);
     if constexpr (FP8) __syncthreads();  // the tile is widened
-    if (!work.busy || t0 < work.first || t0 > work.last) continue;
+    if (!work.has_queries || t0 < work.first || t0 > work.last) continue;
 
     const bf16 *keys = smem.keys<Shape>(stage), *values = keys + Shape::TILE;
     float s[BLOCK_N / 8][4];

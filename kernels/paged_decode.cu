@@ -114,10 +114,10 @@ extern "C" __global__ void __launch_bounds__(256) paged_decode_combine(const Dec
   float m = -INFINITY, l = 0.f, o = 0.f;
   for (int split = first; split <= p / SPLIT; split++) {
     const float* part = a.parts + (row * a.splits + split) * (D + 2);
-    const MergeScales by = merge_scales(m, part[0], scale);
-    m = by.m;
-    l = merge(l, part[1], by);
-    o = merge(o, part[2 + threadIdx.x], by);
+    const MergeScales scales = merge_scales(m, part[0], scale);
+    m = scales.m;
+    l = merge(l, part[1], scales);
+    o = merge(o, part[2 + threadIdx.x], scales);
   }
   a.out[row * D + threadIdx.x] = to_bf16(normalize(o, 1.f / l));
 }

@@ -1,4 +1,4 @@
-// What ranks have of the same values, added up in order of rank: out[i] = sum_r parts[r][i].
+// The sum of the ranks' addends, in order of rank: out[i] = sum_r parts[r][i].
 //
 // parts: [ranks][n] bf16; out: [n] bf16; n % 8 == 0; all 16-byte aligned. Grid (n / 8 / 256, rounded up). Each element
 // is one chain of f32 additions, rounded to bf16 once, so its bits depend on its addends alone.

@@ -1,4 +1,4 @@
-// What port.cuh wraps and the CPU shim emulates, each alone, so that a GPU can be asked whether it does the same.
+// Each instruction that port.cuh wraps and the CPU shim emulates, alone, so that a test can compare a GPU with the shim.
 //
 // x: what each thread starts from, 32-bit words; out: what it ends with. Part of no server: only tests launch these.
 #include "port.cuh"

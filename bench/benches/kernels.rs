@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use surprisal_bench::MODEL;
-use surprisal_engine::{Activations, KernelBench, WeightType};
+use surprisal_engine::{ActivationDtype, KernelBench, WeightDtype};
 
 const ROWS: usize = 512;
 
@@ -18,10 +18,10 @@ fn bench(criterion: &mut Criterion, name: &str, probe: Result<KernelBench, impl 
 
 fn benches(criterion: &mut Criterion) {
     let types = [
-        ("f32", WeightType::F32, Activations::F32),
-        ("bf16 x f32", WeightType::Bf16, Activations::F32),
-        ("bf16 x bf16", WeightType::Bf16, Activations::Bf16),
-        ("int8 x bf16", WeightType::Int8, Activations::Bf16),
+        ("f32", WeightDtype::F32, ActivationDtype::F32),
+        ("bf16 x f32", WeightDtype::Bf16, ActivationDtype::F32),
+        ("bf16 x bf16", WeightDtype::Bf16, ActivationDtype::Bf16),
+        ("int8 x bf16", WeightDtype::Int8, ActivationDtype::Bf16),
     ];
     for (name, weights, activations) in types {
         for (rows, depth, outputs) in [

@@ -18,9 +18,9 @@ fn ask(scheduler: &mut Scheduler, queries: &[Query]) {
         scheduler.submit(id as QueryId, query.clone()).expect("the query fits");
     }
     while !scheduler.is_idle() {
-        let step = scheduler.next_batch();
-        let scores = step.batch.scores.iter().map(score).collect();
-        black_box(scheduler.complete(step, Ok(scores)));
+        let scheduled = scheduler.next_batch();
+        let scores = scheduled.batch.scores.iter().map(score).collect();
+        black_box(scheduler.complete(scheduled, Ok(scores)));
     }
 }
 

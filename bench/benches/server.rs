@@ -1,4 +1,4 @@
-//! The server around a model that answers at once: tokenising, parsing, checking, writing.
+//! The server around a model that answers at once: tokenizing, parsing, checking, writing.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -84,7 +84,7 @@ fn request(text: impl Fn(usize) -> Text) -> LogprobsRequest {
     LogprobsRequest { queries: Some(queries), detail: Detail::Tokens, ..LogprobsRequest::default() }
 }
 
-/// What the server answers to a body; it must be good.
+/// Returns the server's response to a body; its status must be 200.
 fn post(runtime: &tokio::runtime::Runtime, router: &Router, body: &[u8], accept: &str) -> Vec<u8> {
     let request = Request::post("/logprobs").header(header::CONTENT_TYPE, "application/json");
     let request = request.header(header::ACCEPT, accept).body(Body::from(body.to_vec())).expect("a request");
@@ -95,25 +95,56 @@ fn post(runtime: &tokio::runtime::Runtime, router: &Router, body: &[u8], accept:
     })
 }
 
-fn benches(criterion: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let size = write_tokenizer(dir.path());
-    let vocabulary = Vocabulary::read(dir.path(), size).expect("the vocabulary is read");
-    let tokenizer = TextTokenizer::open(dir.path(), vocabulary).expect("the tokenizer opens");
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-
-    let text = prose(&mut rng, 64 * 1024);
+/// Times the tokenizer on a text.
+fn bench_tokenizer(criterion: &mut Criterion, tokenizer: &TextTokenizer, text: &str) {
     let mut group = criterion.benchmark_group("tokenizer");
     group.throughput(Throughput::Bytes(text.len() as u64));
-    group.bench_function("encode 64 KiB", |bencher| bencher.iter(|| tokenizer.encode(black_box(&text))));
+    group.bench_function("encode 64 KiB", |bencher| bencher.iter(|| tokenizer.encode(black_box(text))));
     let with_offsets = |bencher: &mut criterion::Bencher<'_>| {
-        bencher.iter(|| tokenizer.encode_with_offsets(black_box(&text)));
+        bencher.iter(|| tokenizer.encode_with_offsets(black_box(text)));
     };
     group.bench_function("encode 64 KiB, with offsets", with_offsets);
     group.finish();
+}
 
-    let ids = |length: usize| Text::from((0..length as u32).map(|id| id * id % size as u32).collect::<Vec<_>>());
-    let words = |length: usize| Text::from(text[..2 * length].trim());
+/// Times requests of token ids and of texts, in each format of the response.
+fn bench_logprobs(criterion: &mut Criterion, router: &Router, ids: &[u8], words: &[u8]) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut group = criterion.benchmark_group("logprobs");
+    group.throughput(Throughput::Elements((QUERIES * TARGET) as u64));
+    group.bench_function("parse a request of token ids", |bencher| {
+        bencher.iter(|| serde_json::from_slice::<LogprobsRequest>(black_box(ids)));
+    });
+    let answer: LogprobsResponse =
+        serde_json::from_slice(&post(&runtime, router, ids, "application/json")).expect("an answer");
+    group.bench_function("write an answer", |bencher| bencher.iter(|| serde_json::to_vec(black_box(&answer))));
+    group.bench_function("token ids, answered in JSON", |bencher| {
+        bencher.iter(|| post(&runtime, router, ids, "application/json"));
+    });
+    group.bench_function("texts, answered in JSON", |bencher| {
+        bencher.iter(|| post(&runtime, router, words, "application/json"));
+    });
+    group.bench_function("token ids, answered in NDJSON", |bencher| {
+        bencher.iter(|| post(&runtime, router, ids, NDJSON));
+    });
+    if cfg!(feature = "arrow") {
+        group.bench_function("token ids, answered in Arrow", |bencher| {
+            bencher.iter(|| post(&runtime, router, ids, ARROW_STREAM));
+        });
+    }
+    group.finish();
+}
+
+fn benches(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let size = write_tokenizer(dir.path());
+    let open_tokenizer = || {
+        let vocabulary = Vocabulary::read(dir.path(), size).expect("the vocabulary is read");
+        TextTokenizer::open(dir.path(), vocabulary).expect("the tokenizer opens")
+    };
+    let text = prose(&mut ChaCha8Rng::seed_from_u64(1), 64 * 1024);
+    bench_tokenizer(criterion, &open_tokenizer(), &text);
+
     let card = ModelCard {
         id: "uniform".to_owned(),
         fingerprint: "uniform".to_owned(),
@@ -121,35 +152,10 @@ fn benches(criterion: &mut Criterion) {
         max_length: 8192,
         device: "none".to_owned(),
     };
-    let tokenizer = TextTokenizer::open(dir.path(), Vocabulary::read(dir.path(), size).expect("it is read"));
-    let codec = Arc::new(tokenizer.expect("the tokenizer opens again"));
-    let router = router(App::new(Arc::new(Uniform(card)), codec, ServerConfig::default()));
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-
-    let mut group = criterion.benchmark_group("logprobs");
-    let (ids, words) = (json_of(&request(ids)), json_of(&request(words)));
-    group.throughput(Throughput::Elements((QUERIES * TARGET) as u64));
-    group.bench_function("parse a request of token ids", |bencher| {
-        bencher.iter(|| serde_json::from_slice::<LogprobsRequest>(black_box(&ids)));
-    });
-    let answer: LogprobsResponse =
-        serde_json::from_slice(&post(&runtime, &router, &ids, "application/json")).expect("an answer");
-    group.bench_function("write an answer", |bencher| bencher.iter(|| serde_json::to_vec(black_box(&answer))));
-    group.bench_function("token ids, answered in JSON", |bencher| {
-        bencher.iter(|| post(&runtime, &router, &ids, "application/json"));
-    });
-    group.bench_function("texts, answered in JSON", |bencher| {
-        bencher.iter(|| post(&runtime, &router, &words, "application/json"));
-    });
-    group.bench_function("token ids, answered in NDJSON", |bencher| {
-        bencher.iter(|| post(&runtime, &router, &ids, NDJSON));
-    });
-    if cfg!(feature = "arrow") {
-        group.bench_function("token ids, answered in Arrow", |bencher| {
-            bencher.iter(|| post(&runtime, &router, &ids, ARROW_STREAM));
-        });
-    }
-    group.finish();
+    let router = router(App::new(Arc::new(Uniform(card)), Arc::new(open_tokenizer()), ServerConfig::default()));
+    let ids = |length: usize| Text::from((0..length as u32).map(|id| id * id % size as u32).collect::<Vec<_>>());
+    let words = |length: usize| Text::from(text[..2 * length].trim());
+    bench_logprobs(criterion, &router, &json_of(&request(ids)), &json_of(&request(words)));
 }
 
 fn json_of(request: &LogprobsRequest) -> Vec<u8> {

@@ -59,11 +59,11 @@ impl WeightSource for RandomWeights {
         let mut seed = [0; 32];
         name.bytes().enumerate().for_each(|(at, byte)| seed[at % 32] ^= byte.rotate_left(at as u32 / 32));
         let mut rng = ChaCha8Rng::from_seed(seed);
-        let (centre, spread) = match shape {
+        let (center, spread) = match shape {
             [_, columns] => (0.0, 2.5 / (*columns as f32).sqrt()),
             _ => (1.0, 0.2),
         };
-        let value = |_| ((centre + spread * rng.random_range(-1.0..1.0f32)).to_bits() >> 16) as u16;
+        let value = |_| ((center + spread * rng.random_range(-1.0..1.0f32)).to_bits() >> 16) as u16;
         let length = shape.iter().product::<usize>();
         let random: Vec<u8> = (0..length.min(DISTINCT_WEIGHTS)).map(value).flat_map(u16::to_le_bytes).collect();
         let mut bytes = Vec::with_capacity(2 * length);
@@ -82,7 +82,7 @@ impl WeightSource for RandomWeights {
 /// The results of a whole model.
 #[derive(Clone, Debug)]
 pub struct ModelResults {
-    /// Whether texts keep their bits.
+    /// Checks that texts keep their bits.
     pub checks: Vec<Check>,
     /// Timings, one per length.
     pub prefills: Vec<Prefill>,
@@ -90,7 +90,7 @@ pub struct ModelResults {
     pub single_token: [f64; 2],
 }
 
-/// How long scoring all of a text takes.
+/// The time of scoring all of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prefill {
     /// Tokens of the text.

@@ -27,7 +27,7 @@ fn the_program_for_a_gpu_runs_on_the_shim() {
 }
 
 #[test]
-fn other_devices_are_refused() {
+fn other_devices_are_rejected() {
     let run = Command::new(env!("CARGO_BIN_EXE_gpu")).args(["--device", "abacus", "--out", "x"]).output().unwrap();
     assert!(!run.status.success());
     assert!(String::from_utf8_lossy(&run.stderr).contains("usage: gpu --device shim|cuda:N"));

@@ -1,5 +1,5 @@
 // check.cpp - every kernel in every thread order, for the sanitizers: no complaint, no NaN, always the same bits.
-// Whether the numbers are right is what the Rust tests ask. With -DONLY -DCHECK_name just that kernel is built.
+// The Rust tests check the numbers. With -DONLY -DCHECK_name just that kernel is built.
 #ifndef ONLY
 #define CHECK_embedding
 #define CHECK_fp8

@@ -7,7 +7,7 @@ CC_RT void sync_threads(int line) {
   the_thread->line = line;
   the_thread->state = AT_BARRIER;
   CC_TSAN(char* b = &the_launch->barrier_tags[the_launch->barrier_generation & 1]; __tsan_release(b);)
-  to_main(false);
+  switch_to_scheduler(false);
   CC_TSAN(__tsan_acquire(b);)
 }
 // Lanes meet. `complete` runs once, in the last lane to arrive; `read` runs in every lane afterwards. With `order`, the
@@ -45,7 +45,7 @@ CC_RT void collective(unsigned mask, int line, const uint32_t* in, int nin, bool
   } else {
     the_thread->collective = c;
     the_thread->state = AT_WARP;
-    to_main(false);
+    switch_to_scheduler(false);
   }
   CC_TSAN(if (order) __tsan_acquire(c);)
   read(*c);

@@ -47,9 +47,9 @@ CC_RT void end_phase(const void* at) {
   b.arrived = 0;
   b.expected = 0;
 }
-CC_RT void let_others_run(int spins, int line) {
+CC_RT void yield_to_others(int spins, int line) {
   the_thread->line = line;
   if (spins > 1 << 14) fail("a barrier whose bytes never come", the_thread);
-  to_main(false);
+  switch_to_scheduler(false);
 }
 }  // namespace cudacpu

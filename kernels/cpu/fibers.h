@@ -42,7 +42,7 @@ struct Thread {
   int line;  // of the call that it waits in
   ThreadState state;
   Collective* collective;  // that it waits for
-  void *sp, *fake, *tsan;
+  void *stack_pointer, *asan_stack, *tsan_fiber;
   char* stack;
   Copy copies[256];  // cp.async, not waited for
   unsigned copy_count, group_ends[8], group_count;
@@ -53,7 +53,7 @@ struct Barrier {
   unsigned parity, arrived;
   size_t expected;
 };
-// What the copy engine was told to fetch, 128 bytes a row.
+// The copy engine's pending fetch, 128 bytes a row.
 struct Box {
   const void* barrier;
   char* dst;
@@ -79,7 +79,7 @@ struct Launch {
   unsigned barrier_count, box_count;
   void (*body)(void*);
   void* arg;
-  void *main_sp, *main_fake, *main_tsan;
+  void *main_stack_pointer, *main_asan_stack, *main_tsan_fiber;
   const void* main_stack;
   size_t main_size;
   char barrier_tags[2], start, end;  // what TSan orders threads by
@@ -106,27 +106,28 @@ CC_RT void* init_stack(char* top, void (*entry)()) {
 #error "fiber switch missing for this CPU"
 #endif
 // Goes back to the scheduler.
-CC_RT void to_main(bool last) {
+CC_RT void switch_to_scheduler(bool finished) {
   Thread* t = the_thread;
-  (void)last;
-  CC_ASAN(__sanitizer_start_switch_fiber(last ? nullptr : &t->fake, the_launch->main_stack, the_launch->main_size);)
-  CC_TSAN(__tsan_switch_to_fiber(the_launch->main_tsan, __tsan_switch_to_fiber_no_sync);)
-  cudacpu_switch(&t->sp, the_launch->main_sp);
-  CC_ASAN(__sanitizer_finish_switch_fiber(t->fake, nullptr, nullptr);)
+  (void)finished;
+  CC_ASAN(__sanitizer_start_switch_fiber(finished ? nullptr : &t->asan_stack, the_launch->main_stack,
+                                         the_launch->main_size);)
+  CC_TSAN(__tsan_switch_to_fiber(the_launch->main_tsan_fiber, __tsan_switch_to_fiber_no_sync);)
+  cudacpu_switch(&t->stack_pointer, the_launch->main_stack_pointer);
+  CC_ASAN(__sanitizer_finish_switch_fiber(t->asan_stack, nullptr, nullptr);)
 }
 CC_RT void resume(Thread* t) {
   the_thread = t;
-  CC_ASAN(__sanitizer_start_switch_fiber(&the_launch->main_fake, t->stack, the_launch->stack);)
-  CC_TSAN(__tsan_switch_to_fiber(t->tsan, __tsan_switch_to_fiber_no_sync);)
-  cudacpu_switch(&the_launch->main_sp, t->sp);
-  CC_ASAN(__sanitizer_finish_switch_fiber(the_launch->main_fake, nullptr, nullptr);)
+  CC_ASAN(__sanitizer_start_switch_fiber(&the_launch->main_asan_stack, t->stack, the_launch->stack);)
+  CC_TSAN(__tsan_switch_to_fiber(t->tsan_fiber, __tsan_switch_to_fiber_no_sync);)
+  cudacpu_switch(&the_launch->main_stack_pointer, t->stack_pointer);
+  CC_ASAN(__sanitizer_finish_switch_fiber(the_launch->main_asan_stack, nullptr, nullptr);)
 }
 CC_RT void fiber_main() {
   CC_ASAN(__sanitizer_finish_switch_fiber(nullptr, &the_launch->main_stack, &the_launch->main_size);)
   CC_TSAN(__tsan_acquire(&the_launch->start);)
   the_launch->body(the_launch->arg);
   the_thread->state = DONE;
-  to_main(true);
+  switch_to_scheduler(true);
   abort();
 }
 // Ends the launch with an error: the first one counts.

@@ -29,7 +29,7 @@ struct Caller;
 template <class... A, void (*K)(A...)>
 struct Caller<K> {
   template <size_t... I>
-  static std::string go(dim3 g, dim3 b, size_t s, void** p, std::index_sequence<I...>) {
+  static std::string invoke(dim3 g, dim3 b, size_t s, void** p, std::index_sequence<I...>) {
     return launch(g, b, s, K, *(std::remove_cv_t<A>*)p[I]...);
   }
   static std::string call(dim3 g, dim3 b, size_t s, void** p, const size_t* sz, size_t n) {
@@ -37,7 +37,7 @@ struct Caller<K> {
     if (n != sizeof...(A)) return "wrong number of kernel arguments";
     for (size_t i = 0; i < n; i++)
       if (sz[i] != want[i]) return "kernel argument " + std::to_string(i) + " has the wrong size";
-    return go(g, b, s, p, std::index_sequence_for<A...>{});
+    return invoke(g, b, s, p, std::index_sequence_for<A...>{});
   }
 };
 #define CUDACPU_KERNEL(k) \

@@ -158,7 +158,7 @@ inline void mbarrier_expect(mbarrier* b, uint32_t bytes) {
 inline void mbarrier_wait(mbarrier* b, uint32_t parity, CC_LINE) {
   for (int spins = 0; !cudacpu::phase_is_over(b, parity); spins++) {
     if (!cudacpu::all_boxes_are_queued(b)) {
-      cudacpu::let_others_run(spins, line);
+      cudacpu::yield_to_others(spins, line);
       continue;
     }
     for (cudacpu::Box box; cudacpu::take_box(b, box);)

@@ -14,17 +14,17 @@ CC_RT void start_block(dim3 bid) {
   l.barrier_generation = 0;
   l.shared_count = 0;
   l.barrier_count = l.box_count = 0;
-  l.dyn = l.dyn_bytes ? fresh(l.dyn_bytes) : nullptr;
+  l.dyn = l.dyn_bytes ? allocate_poisoned(l.dyn_bytes) : nullptr;
   CC_TSAN(__tsan_release(&l.start);)
   for (unsigned i = 0; i < n; i++) {
     Thread& t = l.threads[i];
     t.bid = bid;
     t.state = READY;
     t.collective = nullptr;
-    t.fake = nullptr;
+    t.asan_stack = nullptr;
     t.copy_count = t.group_count = 0;
     CC_ASAN(__asan_unpoison_memory_region(t.stack, l.stack);)
-    t.sp = init_stack(t.stack + l.stack, fiber_main);
+    t.stack_pointer = init_stack(t.stack + l.stack, fiber_main);
   }
   for (int i = 0; i < (int)((n + 31) / 32) * COLLECTIVES_PER_WARP; i++) l.collectives[i].used = false;
 }
@@ -46,7 +46,7 @@ struct Turn {
   unsigned ready[1024], ready_count, done_count;
   const Thread *at_barrier, *at_warp;  // the last of each
 };
-CC_RT void survey(Turn& turn) {
+CC_RT void classify_threads(Turn& turn) {
   Launch& l = *the_launch;
   turn.ready_count = turn.done_count = 0;
   turn.at_barrier = turn.at_warp = nullptr;
@@ -93,7 +93,7 @@ CC_RT void run_block(dim3 bid, uint64_t& rng, std::vector<void*>& freed_later) {
   start_block(bid);
   Turn turn;
   while (!l.err[0]) {
-    survey(turn);
+    classify_threads(turn);
     if (turn.done_count == l.thread_count) break;
     if (!turn.ready_count) {
       open_barrier(turn);
@@ -110,7 +110,7 @@ CC_RT void run_block(dim3 bid, uint64_t& rng, std::vector<void*>& freed_later) {
 struct Stacks {
   static constexpr size_t GUARD = 4096;
   std::vector<std::pair<char*, size_t>> maps;
-  void reach(unsigned n, size_t bytes) {
+  void ensure(unsigned n, size_t bytes) {
     while (maps.size() < n) {
       const size_t all = bytes + GUARD;
       void* p = mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -130,8 +130,8 @@ CC_RT void create_threads(Launch& l) {
   const dim3 b = l.block;
   l.threads = (Thread*)calloc(n, sizeof(Thread));
   l.collectives = (Collective*)calloc((n + 31) / 32 * COLLECTIVES_PER_WARP, sizeof(Collective));
-  stacks.reach(n, l.stack);
-  CC_TSAN(l.main_tsan = __tsan_get_current_fiber();)
+  stacks.ensure(n, l.stack);
+  CC_TSAN(l.main_tsan_fiber = __tsan_get_current_fiber();)
   for (unsigned i = 0; i < n; i++) {
     Thread& t = l.threads[i];
     t.index = i;
@@ -139,19 +139,19 @@ CC_RT void create_threads(Launch& l) {
     t.warp = i / 32;
     t.tid = dim3(i % b.x, i / b.x % b.y, i / b.x / b.y);
     t.stack = stacks[i];
-    CC_TSAN(t.tsan = __tsan_create_fiber(0);)
+    CC_TSAN(t.tsan_fiber = __tsan_create_fiber(0);)
   }
 }
 #if defined(CC_UNDER_TSAN)
 // Orders the whole launch before what the caller does next.
 CC_RT void join_fibers(Launch& l) {
   for (unsigned i = 0; i < l.thread_count; i++) {
-    __tsan_switch_to_fiber(l.threads[i].tsan, __tsan_switch_to_fiber_no_sync);
+    __tsan_switch_to_fiber(l.threads[i].tsan_fiber, __tsan_switch_to_fiber_no_sync);
     __tsan_release(&l.end);
-    __tsan_switch_to_fiber(l.main_tsan, __tsan_switch_to_fiber_no_sync);
+    __tsan_switch_to_fiber(l.main_tsan_fiber, __tsan_switch_to_fiber_no_sync);
   }
   __tsan_acquire(&l.end);
-  for (unsigned i = 0; i < l.thread_count; i++) __tsan_destroy_fiber(l.threads[i].tsan);
+  for (unsigned i = 0; i < l.thread_count; i++) __tsan_destroy_fiber(l.threads[i].tsan_fiber);
 }
 #endif
 // Runs `body(arg)` in every thread; returns what went wrong, or nothing.

@@ -29,7 +29,7 @@ const MODELS: [Model; 3] = [
 /// Dense bf16 operations and bytes a second, from the makers' data sheets (SXM).
 const GPUS: [(&str, f64, f64); 2] = [("H100", 989.4e12, 3.35e12), ("H200", 989.4e12, 4.8e12)];
 
-/// What one token costs in all layers together (the head and the embedding: once).
+/// The cost of one token in all layers together (the head and the embedding: once).
 struct Cost {
     kernel: &'static str,
     operations: f64,
@@ -93,15 +93,25 @@ impl Model {
     }
 }
 
-/// The whole page.
+/// Returns the whole page.
 pub fn page() -> String {
     let mut page = String::from(HEAD);
-    let mut line = |text: String| _ = writeln!(page, "{text}");
-    line("| model | layers' weights | products | head | attention, T = 2048 | T = 8192 | KV bytes |".to_owned());
-    line("|---|---|---|---|---|---|---|".to_owned());
+    write_operations(&mut page);
+    for model in &MODELS {
+        write_floors(&mut page, model);
+    }
+    write_rates(&mut page);
+    page + TAIL
+}
+
+/// Writes each model's operations and cached bytes a token.
+fn write_operations(page: &mut String) {
+    _ = writeln!(page, "| model | layers' weights | products | head | attention, T = 2048 | T = 8192 | KV bytes |");
+    _ = writeln!(page, "|---|---|---|---|---|---|---|");
     for model in &MODELS {
         let attention = |t: f64| model.layers * 2.0 * model.query() * t / 1e9;
-        line(format!(
+        _ = writeln!(
+            page,
             "| {} | {:.2}e9 | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} |",
             model.name,
             model.layer_weights() / 1e9,
@@ -110,25 +120,31 @@ pub fn page() -> String {
             attention(2048.0),
             attention(8192.0),
             2.0 * model.layers * model.kv(),
-        ));
+        );
     }
-    for model in &MODELS {
-        let costs = model.costs(8192.0);
-        line(format!("\n## {}, T = 8192: each kernel's floor, microseconds a token\n", model.name));
-        line("| kernel | MFLOP | kB | H100 | H200 | bound by |\n|---|---|---|---|---|---|".to_owned());
-        for cost in &costs {
-            let [(h100, bound), (h200, other)] = GPUS.map(|gpu| cost.floor(gpu));
-            let bound = if bound == other { bound.to_owned() } else { format!("{bound}; {other} on H200") };
-            let (operations, bytes) = (cost.operations / 1e6, cost.bytes / 1e3);
-            let (h100, h200) = (h100 * 1e6, h200 * 1e6);
-            line(format!("| {} | {operations:.1} | {bytes:.1} | {h100:.3} | {h200:.3} | {bound} |", cost.kernel));
-        }
-        let sum = |gpu| costs.iter().map(|cost| cost.floor(gpu).0).sum::<f64>() * 1e6;
-        line(format!("| sum | | | {:.3} | {:.3} | |", sum(GPUS[0]), sum(GPUS[1])));
+}
+
+/// Writes the floor of each kernel of a model.
+fn write_floors(page: &mut String, model: &Model) {
+    let costs = model.costs(8192.0);
+    _ = writeln!(page, "\n## {}, T = 8192: each kernel's floor, microseconds a token\n", model.name);
+    _ = writeln!(page, "| kernel | MFLOP | kB | H100 | H200 | bound by |\n|---|---|---|---|---|---|");
+    for cost in &costs {
+        let [(h100, bound), (h200, other)] = GPUS.map(|gpu| cost.floor(gpu));
+        let bound = if bound == other { bound.to_owned() } else { format!("{bound}; {other} on H200") };
+        let (operations, bytes) = (cost.operations / 1e6, cost.bytes / 1e3);
+        let (h100, h200) = (h100 * 1e6, h200 * 1e6);
+        _ = writeln!(page, "| {} | {operations:.1} | {bytes:.1} | {h100:.3} | {h200:.3} | {bound} |", cost.kernel);
     }
-    line("\n## Tokens a second and GPU, nothing cached, every token scored\n".to_owned());
-    line("The sum of the kernels' floors; in brackets the products alone.\n".to_owned());
-    line("| model | T | H100 | H200 |\n|---|---|---|---|".to_owned());
+    let sum = |gpu| costs.iter().map(|cost| cost.floor(gpu).0).sum::<f64>() * 1e6;
+    _ = writeln!(page, "| sum | | | {:.3} | {:.3} | |", sum(GPUS[0]), sum(GPUS[1]));
+}
+
+/// Writes the rates that the floors allow.
+fn write_rates(page: &mut String) {
+    _ = writeln!(page, "\n## Tokens a second and GPU, nothing cached, every token scored\n");
+    _ = writeln!(page, "The sum of the kernels' floors; in brackets the products alone.\n");
+    _ = writeln!(page, "| model | T | H100 | H200 |\n|---|---|---|---|");
     for (model, t) in MODELS.iter().flat_map(|model| [2048.0, 8192.0].map(|t| (model, t))) {
         let rate = |gpu, all: bool| {
             let costs = model.costs(t);
@@ -136,9 +152,8 @@ pub fn page() -> String {
             1.0 / counted.map(|cost| cost.floor(gpu).0).sum::<f64>()
         };
         let [h100, h200] = GPUS.map(|gpu| format!("{:.0} ({:.0})", rate(gpu, true), rate(gpu, false)));
-        line(format!("| {} | {t:.0} | {h100} | {h200} |", model.name));
+        _ = writeln!(page, "| {} | {t:.0} | {h100} | {h200} |", model.name);
     }
-    page + TAIL
 }
 
 const HEAD: &str = "\

@@ -27,12 +27,12 @@ const OLDEST_DRIVER: i32 = 12_000;
 /// There is no driver to ask for the GPU of this index, or it does not answer.
 pub fn driver_version(index: usize) -> Result<i32, Error> {
     let no_device = |reason: String| Error::NoDevice { index, reason };
-    // SAFETY: it looks for a library and runs its initialisers, which the driver's survive.
+    // SAFETY: it looks for a library and runs its initializers, which the driver's survive.
     if !unsafe { sys::is_culib_present() } {
         return Err(no_device("there is no CUDA driver (libcuda) on this machine".to_owned()));
     }
     let mut version = 0;
-    // SAFETY: the library is there; it writes one integer, and needs no initialisation before.
+    // SAFETY: the library is there; it writes one integer, and needs no initialization before.
     let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
     status.result().map_err(|error| no_device(format!("the driver does not say its version: {error:?}")))?;
     Ok(version)
@@ -45,17 +45,17 @@ pub fn driver_version(index: usize) -> Result<i32, Error> {
 /// There is no driver, it is too old, or there is no such GPU.
 pub fn context(index: usize) -> Result<Arc<CudaContext>, Error> {
     let no_device = |reason: String| Error::NoDevice { index, reason };
-    let refused = |error: DriverError| no_device(format!("{error:?}"));
+    let unavailable = |error: DriverError| no_device(format!("{error:?}"));
     let version = driver_version(index)?;
     if version < OLDEST_DRIVER {
         let (major, minor) = (version / 1000, version % 1000 / 10);
         return Err(no_device(format!("the driver is for CUDA {major}.{minor}; 12.0 is the oldest that will do")));
     }
-    let count = CudaContext::device_count().map_err(refused)?;
+    let count = CudaContext::device_count().map_err(unavailable)?;
     if usize::try_from(count).is_ok_and(|count| index >= count) {
         return Err(no_device(format!("this machine has {count}, counted from 0")));
     }
-    CudaContext::new(index).map_err(refused)
+    CudaContext::new(index).map_err(unavailable)
 }
 
 /// Bytes of shared memory that a block may ask for on a GPU.
@@ -104,13 +104,13 @@ impl Module {
         Ok(Self { stream, arch, functions })
     }
 
-    /// What its kernels were made for, as in `sm_90a`.
+    /// Returns the architecture that its kernels were made for, as in `sm_90a`.
     #[must_use]
     pub fn arch(&self) -> &str {
         &self.arch
     }
 
-    /// Where launches queue.
+    /// Returns the stream on which launches queue.
     #[must_use]
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream

@@ -20,19 +20,19 @@ impl Address {
         Self(address)
     }
 
-    /// As the driver counts it.
+    /// Returns the address as the driver counts it.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
     }
 
-    /// Where the CPU shim reads these values.
+    /// Returns the address at which the CPU shim reads these values.
     #[must_use]
     pub fn of<T>(values: &[T]) -> Self {
         Self(values.as_ptr().expose_provenance() as u64)
     }
 
-    /// Where the CPU shim writes these values.
+    /// Returns the address at which the CPU shim writes these values.
     pub fn of_mut<T>(values: &mut [T]) -> Self {
         Self(values.as_mut_ptr().expose_provenance() as u64)
     }
@@ -56,7 +56,7 @@ pub struct Launch<A> {
 /// A cache of keys or of values in bf16, `[slots][kv_heads][head_size]`, for a device's copy engine (TMA).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheView {
-    /// Where it begins, a multiple of 16.
+    /// Its address, a multiple of 16.
     pub cache: Address,
     /// Slots of all blocks.
     pub slots: u32,
@@ -73,7 +73,7 @@ pub struct CacheView {
 #[repr(C, align(128))]
 pub struct TensorMap(pub(crate) [u64; 16]);
 
-/// Something that runs kernels.
+/// A device that runs kernels.
 pub trait Device {
     /// Describes a cache to the device's copy engine.
     ///
@@ -86,7 +86,7 @@ pub trait Device {
     ///
     /// # Errors
     ///
-    /// The device does not know the kernel or refuses its shape.
+    /// The device does not know the kernel or rejects its shape.
     ///
     /// # Safety
     ///

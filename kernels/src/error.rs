@@ -1,6 +1,6 @@
-//! What can go wrong before, at and after a launch.
+//! Errors before, at and after a launch.
 
-/// Why a kernel did not run.
+/// A kernel that did not run.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -9,14 +9,14 @@ pub enum Error {
     Shape {
         /// The kernel's name.
         kernel: &'static str,
-        /// Which field of its arguments.
+        /// The field of its arguments.
         field: &'static str,
-        /// What it is.
+        /// The field's value.
         value: u64,
-        /// What it may be.
+        /// The allowed values.
         limit: &'static str,
     },
-    /// The device refused the launch, or found something wrong while it ran.
+    /// The device rejected the launch, or found something wrong while it ran.
     #[error("{kernel}: {reason}")]
     Launch {
         /// The kernel's name.

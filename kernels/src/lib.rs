@@ -4,9 +4,9 @@
 //! prefill and decode share. On a machine without a GPU the same files are compiled as C++: one CUDA thread is one fiber,
 //! and a launch checks what a GPU would leave unchecked.
 //!
-//! Each kernel has one struct, laid out as its parameter, whose `launch` checks the shape and computes grid, block and
-//! shared memory. A [`Launch`] runs on any [`Device`]: `cpu::Cpu` here (feature `shim`), `cuda::Module` where there is a GPU (feature
-//! `cuda`, which needs no toolkit to build and no driver to start).
+//! Start with [`rows`], the simplest kernels. Each kernel has one struct, laid out as its parameter, whose `launch` checks the shape and
+//! computes grid, block and shared memory. A [`Launch`] runs on any [`Device`]: `cpu::Cpu` here (feature `shim`), `cuda::Module` where
+//! there is a GPU (feature `cuda`, which needs no toolkit to build and no driver to start).
 //!
 //! The same text compiles with nvcc, with NVRTC (without toolkit headers) and with any C++ compiler. There, `cpu/` emulates barriers,
 //! shuffles, `mma.sync`, `wgmma`, `ldmatrix`, `cp.async` and TMA. Tests run every kernel against float64 in several thread orders, and

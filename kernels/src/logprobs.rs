@@ -45,7 +45,7 @@ pub struct LogprobTargets {
     pub targets: Address,
     /// Columns of memory a row.
     pub stride: u64,
-    /// How many rows.
+    /// The number of rows.
     pub rows: u32,
     /// The token of the first column.
     pub first: u32,
@@ -89,7 +89,7 @@ pub struct LogprobTiles {
     pub vocabulary: u32,
     /// Ranks that the vocabulary is divided among.
     pub ranks: u32,
-    /// How many of the most probable tokens are wanted.
+    /// The number of most probable tokens to list.
     pub top: u32,
 }
 
@@ -111,7 +111,7 @@ impl LogprobTiles {
     }
 }
 
-/// What is known of each row in the end. Natural logarithms.
+/// The results of each row. Natural logarithms.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LogprobOut {
@@ -133,7 +133,7 @@ pub struct LogprobOut {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LogprobCombine {
-    /// Where it goes.
+    /// The results.
     pub out: LogprobOut,
     /// `[ranks][rows][tiles]` of [`PART_BYTES`].
     pub parts: Address,
@@ -147,7 +147,7 @@ pub struct LogprobCombine {
     pub ranks: u32,
     /// Tiles of each.
     pub tiles: u32,
-    /// How many of the most probable tokens are wanted.
+    /// The number of most probable tokens to list.
     pub top: u32,
 }
 

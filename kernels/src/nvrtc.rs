@@ -12,7 +12,7 @@ use cudarc::nvrtc::{result, sys};
 use crate::error::Error;
 use crate::sources::{HEADERS, Source};
 
-/// Why an image is made, where nothing went wrong before.
+/// The reason for compiling an image if nothing failed before.
 pub(crate) const NONE_BUILT_IN: &str = "no image was built in";
 
 /// An image of a file's kernels for an architecture such as `sm_90a`: from the cache if it is there, else compiled and put
@@ -20,15 +20,15 @@ pub(crate) const NONE_BUILT_IN: &str = "no image was built in";
 ///
 /// # Errors
 ///
-/// There is no libnvrtc, or it refuses the source or the architecture. A cache that cannot be written is no error.
+/// There is no libnvrtc, or it rejects the source or the architecture. A cache that cannot be written is no error.
 pub fn cubin(source: &Source, arch: &str, cache: Option<&Path>) -> Result<Vec<u8>, Error> {
     load_or_compile(source, arch, cache, NONE_BUILT_IN)
 }
 
-/// As [`cubin`]; the error says `why` an image is made.
+/// Like [`cubin`], but the error says `why` an image is made.
 pub(crate) fn load_or_compile(source: &Source, arch: &str, cache: Option<&Path>, why: &str) -> Result<Vec<u8>, Error> {
     let failed = |reason: String| Error::Compile { file: source.file, arch: arch.to_owned(), reason };
-    // SAFETY: it looks for a library and runs its initialisers, which libnvrtc's survive.
+    // SAFETY: it looks for a library and runs its initializers, which libnvrtc's survive.
     if !unsafe { sys::is_culib_present() } {
         return Err(failed(format!("{why}, and there is no libnvrtc to make one")));
     }

@@ -44,7 +44,7 @@ impl Embedding {
     }
 }
 
-/// What ranks have of the same values, added up in f32 in order of rank and rounded once.
+/// The sum of the ranks' addends, in f32 in order of rank, rounded once.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct RankSum {
@@ -52,9 +52,9 @@ pub struct RankSum {
     pub out: Address,
     /// `[ranks][n]` bf16.
     pub parts: Address,
-    /// How many values.
+    /// The number of values.
     pub n: u32,
-    /// How many ranks.
+    /// The number of ranks.
     pub ranks: u32,
 }
 
@@ -119,7 +119,7 @@ impl SiluMul {
     }
 }
 
-/// Per-token quantisation to FP8 (e4m3): `out = e4m3(x / scale)`, `scale = min(max |x|, limit) / 448`; beyond 448 is 448.
+/// Per-token quantization to FP8 (e4m3): `out = e4m3(x / scale)`, `scale = min(max |x|, limit) / 448`; beyond 448 is 448.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Fp8Quantize {
@@ -144,7 +144,7 @@ impl Fp8Quantize {
     }
 }
 
-/// What scales do to a product of FP8 matrices, in place: `x = x * (row's scale * column's scale) + bias`.
+/// Scales and bias of a product of FP8 matrices, in place: `x = x * (row's scale * column's scale) + bias`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Fp8Scale {
@@ -169,19 +169,19 @@ impl Fp8Scale {
     }
 }
 
-/// Rotary embedding of queries and keys, their heads normed first if there are norms; keys and values into the cache.
+/// Rotary embedding of queries and keys, their heads normed first if there are norms, and the write of keys and values to the cache.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct KvCache {
+pub struct WriteKv {
     /// `[tokens][heads][head_size]` bf16.
     pub queries: Address,
     /// `[slots][kv_heads][head_size]`, the cache's keys: bf16, or with scales bytes of e4m3.
     pub keys: Address,
-    /// As `keys`.
+    /// Like `keys`.
     pub values: Address,
     /// `[slots][kv_heads]` f32, powers of two; [`Address::NULL`] for a cache of bf16.
     pub key_scales: Address,
-    /// As `key_scales`.
+    /// Like `key_scales`.
     pub value_scales: Address,
     /// `[tokens][heads + 2 kv_heads][head_size]` bf16: queries, keys, values.
     pub qkv: Address,
@@ -203,7 +203,7 @@ pub struct KvCache {
     pub epsilon: f32,
 }
 
-impl KvCache {
+impl WriteKv {
     /// # Errors
     ///
     /// A head size the kernel does not take.

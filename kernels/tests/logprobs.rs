@@ -11,7 +11,7 @@ use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles, words};
 
-/// Whether a token is in a row's set: by the target alone, every one, or the target and some others.
+/// Returns whether a token is in a row's set: by the target alone, every one, or the target and some others.
 fn member(id: u32, target: i32, vocabulary: usize) -> bool {
     let target = target as u32;
     let with = match target % 3 {
@@ -43,7 +43,7 @@ struct Batch<'a> {
     bounds: &'a [usize],
 }
 
-/// What the ranks leave for the last step.
+/// The ranks' results for the last step.
 struct Gathered {
     tiles: u32,
     target_logits: Buffer<f32>,
@@ -265,12 +265,12 @@ fn what_does_not_fit_is_an_error() {
         ranks: 1,
         top: 0,
     };
-    let refused = |args: LogprobTiles, tiles| args.launch(1, tiles).unwrap_err().to_string();
-    assert_eq!(refused(args, 1), "logprobs_tile: vocabulary is 101, but must be at most the stride, below 2^30");
+    let shape_error = |args: LogprobTiles, tiles| args.launch(1, tiles).unwrap_err().to_string();
+    assert_eq!(shape_error(args, 1), "logprobs_tile: vocabulary is 101, but must be at most the stride, below 2^30");
     let args = LogprobTiles { vocabulary: 5000, stride: 5000, ..args };
     assert_eq!(
-        refused(args, 1),
+        shape_error(args, 1),
         "logprobs_tile: tiles is 1, but must be as many as the vocabulary has, at least 1, below 2^18"
     );
-    assert_eq!(refused(LogprobTiles { top: 65, ..args }, 2), "logprobs_tile: top is 65, but must be at most 64");
+    assert_eq!(shape_error(LogprobTiles { top: 65, ..args }, 2), "logprobs_tile: top is 65, but must be at most 64");
 }

@@ -19,7 +19,7 @@ struct Args {
     tile: Address,
 }
 
-/// What a wrapper makes of words and a tile, the same in every thread order.
+/// Returns a wrapper's output for words and a tile, the same in every thread order.
 fn wrapped(kernel: &'static str, [blocks, block, shared]: [u32; 3], x: &[u32], tile: &[bf16], len: usize) -> Vec<u32> {
     let (x, tile) = (Buffer::of(x), Buffer::of(tile));
     let once = |order: Order| {

@@ -39,7 +39,7 @@ fn load(model: TinyLlama, shim: Shim, config: CudaConfig) -> Result<CudaBackend<
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_memory_is_taken() {
+fn a_model_that_does_not_fit_is_rejected_before_any_allocation() {
     let refused = |model: TinyLlama, config: CudaConfig| load(model, shim(), config).unwrap_err().to_string();
     let base = one_layer();
     let error = refused(TinyLlama { hidden: 60, ..base }, CONFIG);
@@ -57,7 +57,7 @@ fn what_does_not_fit_is_refused_before_memory_is_taken() {
 
 /// GPUs of sm_86, sm_89 and sm_120 give a block 99 KB of shared memory, less than attention over most heads takes.
 #[test]
-fn a_device_with_too_little_shared_memory_is_refused() {
+fn a_device_with_too_little_shared_memory_is_rejected() {
     let small = 99 << 10;
     let load = |head_dim: usize, cache: Precision, limit: usize| {
         let model = TinyLlama { heads: 1, kv_heads: 1, head_dim, ..one_layer() };
@@ -81,7 +81,7 @@ fn a_device_with_too_little_shared_memory_is_refused() {
 
 /// Whatever it is that a device cannot run: a load ends with a pass.
 #[test]
-fn a_device_that_runs_no_pass_is_refused() {
+fn a_device_that_runs_no_pass_is_rejected() {
     let broken = shim();
     broken.lost_flag().store(true, Ordering::SeqCst);
     let error = load(one_layer(), broken, CONFIG).unwrap_err().to_string();
@@ -122,7 +122,7 @@ async fn a_load_replays_a_pass_and_a_device_that_records_none_does_without() {
     assert_eq!(answers[0], answers[1]);
 }
 
-/// It is of no more use, so whoever waits is told why, and the model is loaded anew.
+/// The device is unusable, so pending queries fail with the reason, and the model is reloaded.
 #[tokio::test]
 async fn a_device_that_is_lost_is_replaced() {
     let first = shim();

@@ -150,7 +150,7 @@ fn every_fixture_scores_the_same_in_2_and_4_ranks() {
     }
 }
 
-/// In FP8 each rank quantises its own part of what is multiplied, with a scale of its own: as near to float64 as one rank.
+/// In FP8 each rank quantizes its own part of what is multiplied, with a scale of its own: as near to float64 as one rank.
 #[test]
 fn fp8_is_as_near_in_ranks() {
     for name in ["llama-fp8-fbgemm", "llama-fp8-block", "llama-bf16", "llama-headdim-256"] {
@@ -236,7 +236,7 @@ proptest! {
     }
 }
 
-/// Each drawn token has the bits it has when it is scored; more than the eight rows that are gathered at a time are drawn at once.
+/// Each sampled token has the bits it has when it is scored; more than the eight rows that are gathered at a time are sampled at once.
 #[test]
 fn what_is_written_is_what_would_be_scored() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
@@ -276,14 +276,14 @@ async fn write_all(engine: &Engine, prompts: &[Vec<u32>], generation: &Generatio
     join_all(prompts.iter().map(write)).await
 }
 
-/// What a rank asks the others for while a model of two layers is loaded, in a pass of two tokens and three of one: for the embedding
+/// Exchanges and gathers of a rank while a model of two layers is loaded, in a pass of two tokens and three of one: for the embedding
 /// and each layer's two sums an exchange and a gather, for the head two gathers.
 const LOADING: usize = 4 * (2 + 2 * 4 + 2);
 
-/// Whether a rank panics or its device fails it alone: whoever waits is told which it was; then the model is loaded anew, and the
-/// answers have the bits they would have had.
+/// If a rank panics, or its device alone fails, pending queries fail with the rank's number. Then the model is reloaded, and answers
+/// have the same bits as before.
 #[test]
-fn a_rank_that_is_lost_fails_what_was_asked_and_comes_back() {
+fn a_lost_rank_fails_pending_queries_and_the_model_is_reloaded() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     model.write(dir.path(), 5);
@@ -344,7 +344,7 @@ fn a_rank_reads_its_own_weights_alone() {
         assert!(error.contains(name) && error.contains(&format!("NaN at index {}", row * columns + column)), "{error}");
         let shape = tensors[name].0.clone();
         let own = if column < columns / 2 { [0..shape[0] / 2, 0..columns] } else { [0..shape[0], 0..columns / 2] };
-        let bytes = checkpoint.part_bf16(name, &shape, own.clone()).unwrap();
+        let bytes = checkpoint.bf16_slice(name, &shape, own.clone()).unwrap();
         let want: Vec<u8> = tensors[name]
             .1
             .chunks(columns)

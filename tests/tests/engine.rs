@@ -218,7 +218,7 @@ async fn generate(engine: &Engine, query: &Query, generation: &Generation) -> (S
     (scores, tokens)
 }
 
-/// Greedy continuation is float64's, each drawn token has the bits it has when it is scored, and seeds repeat.
+/// Greedy continuation is float64's, each sampled token has the bits it has when it is scored, and seeds repeat.
 #[test]
 fn generated_tokens_have_the_scores_of_given_ones() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };

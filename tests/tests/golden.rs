@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use futures_util::future::join_all;
 use serde_json::Value;
 use surprisal_engine::{
-    Activations, CpuBackend, CpuConfig, Engine, Instructions, LoadError, Query, SchedulerConfig, Scorer, WeightType,
+    ActivationDtype, CpuBackend, CpuConfig, Engine, Instructions, LoadError, Query, SchedulerConfig, Scorer,
+    WeightDtype,
 };
 use surprisal_model::Checkpoint;
 
@@ -70,8 +71,8 @@ fn every_fixture_gives_the_same_bits_however_it_is_cut() {
             if instructions != Instructions::Best && !dir.ends_with("llama-default") {
                 continue;
             }
-            for weights in [WeightType::F32, WeightType::Bf16, WeightType::Int8] {
-                for activations in [Activations::F32, Activations::Bf16] {
+            for weights in [WeightDtype::F32, WeightDtype::Bf16, WeightDtype::Int8] {
+                for activations in [ActivationDtype::F32, ActivationDtype::Bf16] {
                     let weights = Some(weights);
                     check_bits(&dir, CpuConfig { weights, activations, instructions, ..CpuConfig::default() });
                 }
@@ -107,7 +108,7 @@ fn bits(answers: &[Vec<f32>]) -> Vec<Vec<u32>> {
 fn every_instruction_set_gives_the_same_bits_in_f32() {
     let dir = Path::new("golden/llama-default");
     let queries = [cases(dir).remove(0).0];
-    for weights in [WeightType::F32, WeightType::Bf16, WeightType::Int8] {
+    for weights in [WeightDtype::F32, WeightDtype::Bf16, WeightDtype::Int8] {
         let answer = |instructions| {
             let config = CpuConfig { weights: Some(weights), instructions, ..CpuConfig::default() };
             match engine(dir, SchedulerConfig::default(), config) {

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::{
-    Activations, Backend, BackendError, CpuBackend, CpuConfig, Engine, Generation, PositionOptions, Query, QueryEvent,
-    Sampling, SchedulerConfig, ScoreError, Scorer, Scores, Subset, WeightType,
+    ActivationDtype, Backend, BackendError, CpuBackend, CpuConfig, Engine, Generation, PositionOptions, Query,
+    QueryEvent, Sampling, SchedulerConfig, ScoreError, Scorer, Scores, Subset, WeightDtype,
 };
 use surprisal_model::Checkpoint;
 use surprisal_tests::faulty::Fault;
@@ -80,8 +80,8 @@ fn every_type_has_one_ranks_bits_or_another_name() {
     model.write(dir.path(), 3);
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let query = [Query::new(random_tokens(&mut ChaCha8Rng::seed_from_u64(4), model.vocab, 200), 1)];
-    for weights in [WeightType::F32, WeightType::Bf16, WeightType::Int8] {
-        for activations in [Activations::F32, Activations::Bf16] {
+    for weights in [WeightDtype::F32, WeightDtype::Bf16, WeightDtype::Int8] {
+        for activations in [ActivationDtype::F32, ActivationDtype::Bf16] {
             let config = CpuConfig { weights: Some(weights), activations, ..config() };
             let one = CpuBackend::load(&checkpoint, config).unwrap();
             let name = one.fingerprint().to_owned();
@@ -91,7 +91,7 @@ fn every_type_has_one_ranks_bits_or_another_name() {
                 let is_named_the_same = group.fingerprint() == name;
                 let got = bits(&ask(&started(group, SchedulerConfig::default()), &query));
                 assert_eq!(got == want, is_named_the_same, "{weights:?}, {activations:?}, {ranks} ranks");
-                assert_eq!(is_named_the_same, weights != WeightType::Int8 && ranks != 3);
+                assert_eq!(is_named_the_same, weights != WeightDtype::Int8 && ranks != 3);
             }
         }
     }
@@ -129,7 +129,7 @@ proptest! {
     }
 }
 
-/// A drawn token is the one that a single rank draws, and its log-probability that of a token given.
+/// A sampled token is the one that a single rank samples, and has the log-probability of a given token.
 #[test]
 fn what_is_written_is_what_would_be_scored() {
     let model = TinyLlama::default();
@@ -161,9 +161,9 @@ async fn write(engine: &Engine, query: &Query, generation: Generation) -> Vec<(u
     tokens
 }
 
-/// Whoever waits is told which rank it was; then the model is loaded anew, and the answers have the bits they would have had.
+/// Pending queries fail with the rank's number; then the model is reloaded, and answers have the same bits as before.
 #[test]
-fn a_rank_that_dies_fails_what_was_asked_and_comes_back() {
+fn a_dead_rank_fails_pending_queries_and_the_model_is_reloaded() {
     let model = TinyLlama::default();
     let dir = tempfile::tempdir().unwrap();
     model.write(dir.path(), 5);
@@ -218,10 +218,11 @@ fn a_rank_reads_its_own_weights_alone() {
     let (name, shape) = ("model.layers.1.mlp.down_proj.weight", [model.hidden, model.intermediate]);
     let half = model.intermediate / 2;
     let mut read = Vec::new();
-    checkpoint.read_part(name, shape, [0..model.hidden, 0..half], |_, values| read.extend_from_slice(values)).unwrap();
+    checkpoint.read_slice(name, shape, [0..model.hidden, 0..half], |_, values| read.extend_from_slice(values)).unwrap();
     let want: Vec<f32> = tensors[name].1.chunks(columns).flat_map(|row| &row[..half]).copied().collect();
     assert_eq!(read, want);
-    let error = checkpoint.read_part(name, shape, [0..model.hidden, half..columns], |_, _| ()).unwrap_err().to_string();
+    let error =
+        checkpoint.read_slice(name, shape, [0..model.hidden, half..columns], |_, _| ()).unwrap_err().to_string();
     assert!(error.contains(&format!("NaN at index {}", row * columns + columns - 1)), "{error}");
     let error = CpuBackend::load_group(&checkpoint, config(), 2).unwrap_err().to_string();
     assert!(error.contains(name), "{error}");

@@ -16,7 +16,7 @@ use surprisal_kernels::cpu::Order;
 
 const USAGE: &str = "usage: gpu --device shim|cuda:N --out FOLDER [--hopper]";
 
-/// What to run, and how often.
+/// The benchmarks to run, and their repetitions.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
     sizes: Sizes,

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use surprisal_engine::{Activations, KernelBench, WeightType};
+use surprisal_engine::{ActivationDtype, KernelBench, WeightDtype};
 
 /// Runs of each shape, after one that is not counted.
 const RUNS: usize = 5;
@@ -11,8 +11,8 @@ const RUNS: usize = 5;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let (weights, activations) = match args.next().as_deref() {
-        Some("f32") => (WeightType::F32, Activations::F32),
-        Some("bf16") => (WeightType::Bf16, Activations::Bf16),
+        Some("f32") => (WeightDtype::F32, ActivationDtype::F32),
+        Some("bf16") => (WeightDtype::Bf16, ActivationDtype::Bf16),
         _ => return Err("usage: products f32|bf16 ROWSxDEPTHxOUTPUTS...".into()),
     };
     for shape in args {

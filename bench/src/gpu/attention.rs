@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use surprisal_engine::BackendError;
-use surprisal_engine::cuda::{Accelerator, Region};
+use surprisal_engine::cuda::{Accelerator, DeviceRegion};
 use surprisal_kernels::attention::{PagedAttention, PagedKv, query_tiles};
 use surprisal_kernels::{Address, Launch};
 
@@ -114,7 +114,7 @@ fn attend<A: Accelerator>(
 /// Returns the milliseconds of a launch of attention.
 fn time_launch<A: Accelerator, T: Copy + Send + 'static>(
     device: &mut A,
-    out: Region,
+    out: DeviceRegion,
     repeats: u32,
     launch: &Launch<T>,
 ) -> Result<f64, BackendError> {

@@ -2,7 +2,7 @@
 
 use surprisal_engine::BackendError;
 use surprisal_engine::cuda::{Accelerator, Gemm, GemmScales, ROW_TILE};
-use surprisal_model::quantise_rows;
+use surprisal_model::quantize_rows;
 
 use super::{Check, bf16_value, bytes, random, upload};
 
@@ -10,13 +10,13 @@ use super::{Check, bf16_value, bytes, random, upload};
 /// fails is a failed check.
 pub fn check_device<A: Accelerator>(device: &mut A) -> Vec<Check> {
     let mut checks = vec![check_copies(device)];
-    let case = |(n, k, has_bias), kind| Case { n, k, has_bias, kind };
+    let case = |(n, k, has_bias), gemm_type| Case { n, k, has_bias, gemm_type };
     for (n, k, has_bias) in [(24, 40, true), (136, 256, false), (512, 1024, true)] {
-        checks.extend(check_products(device, case((n, k, has_bias), Kind::Bf16)));
-        checks.extend(check_products(device, case((n, k, false), Kind::Bf16ToF32)));
+        checks.extend(check_products(device, case((n, k, has_bias), GemmType::Bf16)));
+        checks.extend(check_products(device, case((n, k, false), GemmType::Bf16ToF32)));
     }
     for shape in [(48, 80, true), (512, 1024, false)] {
-        checks.extend(check_products(device, case(shape, Kind::Fp8)));
+        checks.extend(check_products(device, case(shape, GemmType::Fp8)));
     }
     checks
 }
@@ -46,12 +46,12 @@ struct Case {
     n: usize,
     k: usize,
     has_bias: bool,
-    kind: Kind,
+    gemm_type: GemmType,
 }
 
 /// The types of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum GemmType {
     /// bf16 to bf16.
     Bf16,
     /// bf16 to f32.
@@ -69,16 +69,16 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn random(count: usize, seed: u64, kind: Kind) -> Self {
+    fn random(count: usize, seed: u64, gemm_type: GemmType) -> Self {
         let bits = random(count, seed);
-        match kind {
-            Kind::Bf16 | Kind::Bf16ToF32 => {
+        match gemm_type {
+            GemmType::Bf16 | GemmType::Bf16ToF32 => {
                 Self { bytes: bytes(&bits), values: bits.iter().map(|&bits| bf16_value(bits)).collect(), size: 2 }
             }
-            Kind::Fp8 => {
+            GemmType::Fp8 => {
                 let values: Vec<f32> = bits.iter().map(|&bits| bf16_value(bits) as f32 * 448.0).collect();
                 // One scale for all values, 1 or a little less.
-                let (bytes, _) = quantise_rows(&values, count);
+                let (bytes, _) = quantize_rows(&values, count);
                 Self { values: bytes.iter().map(|&byte| e4m3(byte)).collect(), bytes, size: 1 }
             }
         }
@@ -100,13 +100,13 @@ fn scales(count: usize) -> Vec<f32> {
 fn check_products<A: Accelerator>(device: &mut A, case: Case) -> [Check; 2] {
     let failed = |error: BackendError| [Some(error.to_string()), Some(error.to_string())];
     let [inaccurate, unequal] = wrong_products(device, case).unwrap_or_else(failed);
-    let Case { n, k, has_bias, kind } = case;
-    let kind = match kind {
-        Kind::Bf16 => "bf16",
-        Kind::Bf16ToF32 => "bf16 to f32",
-        Kind::Fp8 => "fp8",
+    let Case { n, k, has_bias, gemm_type } = case;
+    let types = match gemm_type {
+        GemmType::Bf16 => "bf16",
+        GemmType::Bf16ToF32 => "bf16 to f32",
+        GemmType::Fp8 => "fp8",
     };
-    let shape = format!("n {n}, k {k}, {kind}{}", if has_bias { ", bias" } else { "" });
+    let shape = format!("n {n}, k {k}, {types}{}", if has_bias { ", bias" } else { "" });
     [
         Check { name: format!("product against float64: {shape}"), failure: inaccurate },
         Check { name: format!("bits of rows alone and in company: {shape}"), failure: unequal },
@@ -116,9 +116,9 @@ fn check_products<A: Accelerator>(device: &mut A, case: Case) -> [Check; 2] {
 /// Returns the error against float64, if it is too large, and the rows whose bits differ alone, if any.
 fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<String>; 2], BackendError> {
     const ROWS: usize = 300;
-    let Case { n, k, has_bias, kind } = case;
-    let (padded, size) = (ROWS.next_multiple_of(ROW_TILE), if kind == Kind::Bf16ToF32 { 4 } else { 2 });
-    let (x, w, b) = (Matrix::random(ROWS * k, 1, kind), Matrix::random(n * k, 2, kind), random(n, 3));
+    let Case { n, k, has_bias, gemm_type } = case;
+    let (padded, size) = (ROWS.next_multiple_of(ROW_TILE), if gemm_type == GemmType::Bf16ToF32 { 4 } else { 2 });
+    let (x, w, b) = (Matrix::random(ROWS * k, 1, gemm_type), Matrix::random(n * k, 2, gemm_type), random(n, 3));
     let weights = device.allocate(w.bytes.len())?;
     device.write(weights, &w.bytes)?;
     let bias = if has_bias { Some(upload(device, &b)?) } else { None };
@@ -130,7 +130,7 @@ fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<
     let mut multiply = |first: usize, rows: usize| {
         device.write(input, &x.bytes[first * k * x.size..(first + rows) * k * x.size])?;
         device.write(regions.rows, &f32_bytes(&row_scales[first..first + rows]))?;
-        let scales = (kind == Kind::Fp8).then_some(regions);
+        let scales = (gemm_type == GemmType::Fp8).then_some(regions);
         device.multiply(&Gemm {
             out,
             x: input,
@@ -139,7 +139,7 @@ fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<
             rows,
             n,
             k,
-            out_f32: kind == Kind::Bf16ToF32,
+            out_f32: gemm_type == GemmType::Bf16ToF32,
             scales,
         })?;
         let mut got = vec![0; rows * n * size];
@@ -151,8 +151,8 @@ fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<
         let same = multiply(first, rows)? == all[first * n * size..(first + rows) * n * size];
         unequal = unequal.or((!same).then(|| format!("rows {first} to {} have other bits alone", first + rows)));
     }
-    let value = |at: usize| match kind {
-        Kind::Bf16ToF32 => {
+    let value = |at: usize| match gemm_type {
+        GemmType::Bf16ToF32 => {
             f64::from(f32::from_le_bytes([all[at * 4], all[at * 4 + 1], all[at * 4 + 2], all[at * 4 + 3]]))
         }
         _ => bf16_value(u16::from_le_bytes([all[at * 2], all[at * 2 + 1]])),
@@ -160,14 +160,18 @@ fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<
     let (mut worst, mut total) = (0.0f64, 0.0f64);
     for (at, (row, column)) in (0..ROWS).flat_map(|row| (0..n).map(move |column| (row, column))).enumerate() {
         let terms = x.values[row * k..][..k].iter().zip(&w.values[column * k..][..k]).map(|(x, w)| x * w);
-        let scale = if kind == Kind::Fp8 { f64::from(row_scales[row]) * f64::from(column_scales[column]) } else { 1.0 };
+        let scale = if gemm_type == GemmType::Fp8 {
+            f64::from(row_scales[row]) * f64::from(column_scales[column])
+        } else {
+            1.0
+        };
         let want = terms.sum::<f64>() * scale + if has_bias { bf16_value(b[column]) } else { 0.0 };
         // NaN is an infinite error.
         let error = (value(at) - want).abs();
         worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
         total = total.max(want.abs());
     }
-    let limit = total * if kind == Kind::Bf16ToF32 { 1e-5 } else { 1.0 / 256.0 };
+    let limit = total * if gemm_type == GemmType::Bf16ToF32 { 1e-5 } else { 1.0 / 256.0 };
     let inaccurate = (worst > limit).then(|| format!("an error of {worst:e}, but {limit:e} is the limit"));
     Ok([inaccurate, unequal])
 }

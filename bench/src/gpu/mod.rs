@@ -1,6 +1,7 @@
 //! Checks and benchmarks of a GPU, which run on any accelerator.
 //!
-//! [`conformance`] checks that the device does what the CPU shim does. [`products`] and [`attention`] measure how fast it is.
+//! Start with [`conformance`], which checks that the device keeps the contract of an accelerator. [`products`] and [`attention`]
+//! measure its speed.
 
 pub mod attention;
 pub mod conformance;
@@ -12,21 +13,21 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use surprisal_engine::BackendError;
-use surprisal_engine::cuda::{Accelerator, Region};
+use surprisal_engine::cuda::{Accelerator, DeviceRegion};
 
 /// A check of the device, and its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
-    /// What was checked.
+    /// The checked operation.
     pub name: String,
-    /// What is wrong; `None` if the check passed.
+    /// The failure; `None` if the check passed.
     pub failure: Option<String>,
 }
 
-/// How long an operation took.
+/// An operation's time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timing {
-    /// What ran.
+    /// The timed operation.
     pub name: String,
     /// Milliseconds, the mean of several runs in one queue.
     pub milliseconds: f64,
@@ -89,7 +90,7 @@ fn bf16_value(bits: u16) -> f64 {
 }
 
 /// Allocates a region and writes values in bf16 to it.
-fn upload<A: Accelerator>(device: &mut A, values: &[u16]) -> Result<Region, BackendError> {
+fn upload<A: Accelerator>(device: &mut A, values: &[u16]) -> Result<DeviceRegion, BackendError> {
     let region = device.allocate(values.len() * 2)?;
     device.write(region, &bytes(values))?;
     Ok(region)
@@ -98,7 +99,7 @@ fn upload<A: Accelerator>(device: &mut A, values: &[u16]) -> Result<Region, Back
 /// Returns the milliseconds of a run, the mean of `repeats` in one queue, after a warm-up.
 fn time<A: Accelerator>(
     device: &mut A,
-    probe: Region,
+    probe: DeviceRegion,
     repeats: u32,
     mut run: impl FnMut(&mut A) -> Result<(), BackendError>,
 ) -> Result<f64, BackendError> {

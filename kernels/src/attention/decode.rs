@@ -20,7 +20,7 @@ pub struct PagedDecode {
     pub cache: PagedKv,
     /// Query heads.
     pub heads: u32,
-    /// How many keys a query sees, itself included; 0 for all.
+    /// The number of keys that a query sees, itself included; 0 for all.
     pub window: u32,
     /// Splits of the longest sequence: [`decode_splits`].
     pub splits: u32,

@@ -22,11 +22,11 @@ pub const SPLIT: u32 = 512;
 pub struct PagedKv {
     /// `[blocks][block_size][kv_heads][head_size]`: bf16, or with scales bytes of e4m3.
     pub keys: Address,
-    /// As `keys`.
+    /// Like `keys`.
     pub values: Address,
     /// `[blocks][block_size][kv_heads]` f32, powers of two; [`Address::NULL`] for a cache of bf16.
     pub key_scales: Address,
-    /// As `key_scales`.
+    /// Like `key_scales`.
     pub value_scales: Address,
     /// `[sequences][table_width]` i32 blocks.
     pub table: Address,
@@ -41,7 +41,7 @@ pub struct PagedKv {
 }
 
 impl PagedKv {
-    /// Whether keys and values are bytes of e4m3.
+    /// Returns whether keys and values are bytes of e4m3.
     fn is_fp8(&self) -> bool {
         self.key_scales != Address::NULL
     }

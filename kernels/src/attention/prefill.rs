@@ -42,7 +42,7 @@ pub struct PagedAttention {
     pub tiles: Address,
     /// Query heads.
     pub heads: u32,
-    /// How many keys a query sees, itself included; 0 for all.
+    /// The number of keys that a query sees, itself included; 0 for all.
     pub window: u32,
     /// Of the scores: usually `1 / sqrt(head_size)`.
     pub scale: f32,

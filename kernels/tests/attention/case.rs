@@ -29,7 +29,7 @@ pub(crate) struct Case {
 /// Of a text, the queries at these positions, with all keys up to the last.
 pub(crate) type Chunk = (usize, Range<usize>);
 
-/// What a text's random rows are.
+/// The use of a text's random rows.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
     Queries,
@@ -125,7 +125,7 @@ impl Case {
         let total = chunks.iter().map(needed).sum::<usize>() + 1;
         let mut free: Vec<usize> = (0..total).collect();
         free.shuffle(&mut rng(self.seed, 1 << 40));
-        let mut table = vec![1i32 << 28; chunks.len() * table_width];
+        let mut table = vec![1i32 << 22; chunks.len() * table_width];
         let mut caches = [vec![bf16::NAN; total * self.block * row], vec![bf16::NAN; total * self.block * row]];
         for (s, chunk) in chunks.iter().enumerate() {
             let sources = [Kind::Keys, Kind::Values].map(|kind| self.rows(chunk.0, kind, chunk.1.end));

@@ -75,7 +75,7 @@ impl Case {
         starts.windows(2).map(|w| out[w[0] as usize * row..w[1] as usize * row].to_vec()).collect()
     }
 
-    /// As `prefill`, where each chunk is one position.
+    /// Like `prefill`, but each chunk is one position.
     pub(crate) fn decode(&self, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
         let pages = self.pages(chunks);
         let q = Buffer::of(&self.queries(chunks));

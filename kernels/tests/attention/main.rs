@@ -179,12 +179,12 @@ fn what_does_not_fit_is_an_error() {
         kv_heads: 4,
     };
     let args = PagedAttention { out: null, q: null, cache, starts: null, tiles: null, heads: 6, window: 0, scale: 1.0 };
-    let refused = |args: PagedAttention, head_size| args.launch(head_size, 1).unwrap_err().to_string();
-    assert_eq!(refused(args, 80), "paged_attention: head_size is 80, but must be 64, 96, 128 or 256");
-    assert_eq!(refused(args, 64), "paged_attention_d64: heads is 6, but must be a multiple of kv_heads");
+    let shape_error = |args: PagedAttention, head_size| args.launch(head_size, 1).unwrap_err().to_string();
+    assert_eq!(shape_error(args, 80), "paged_attention: head_size is 80, but must be 64, 96, 128 or 256");
+    assert_eq!(shape_error(args, 64), "paged_attention_d64: heads is 6, but must be a multiple of kv_heads");
     let args = PagedAttention { heads: 8, ..args };
     let fits = PagedAttention { cache: PagedKv { block_size: 16, ..cache }, ..args };
     let wgmma = fits.launch_wgmma(96, 1).unwrap_err().to_string();
     assert_eq!(wgmma, "paged_attention_wgmma_d128: head_size is 96, but must be 64 or 128");
-    assert_eq!(refused(args, 64), "paged_attention_d64: block_size is 48, but must be 16, 32, 64, 128 or 256");
+    assert_eq!(shape_error(args, 64), "paged_attention_d64: block_size is 48, but must be 16, 32, 64, 128 or 256");
 }

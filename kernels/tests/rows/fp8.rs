@@ -1,4 +1,4 @@
-//! FP8: quantisation of rows, and scales applied to a product.
+//! FP8: quantization of rows, and scales applied to a product.
 
 use half::bf16;
 use proptest::prelude::*;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rand::RngExt;
 use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
-use surprisal_kernels::rows::{HEAD_SIZES, KvCache};
+use surprisal_kernels::rows::{HEAD_SIZES, WriteKv};
 
 use crate::support::{self, Buffer, ORDERS, ULP, bits, e4m3, random, rng, run, worst};
 
@@ -78,7 +78,7 @@ impl Case {
         let (mut keys, mut values) = (Buffer::full(len, u8::MAX), Buffer::full(len, u8::MAX));
         let mut scales = [(); 2].map(|()| Buffer::full(2 * self.tokens * self.kv_heads, f32::NAN));
         let norm = |index: usize| if self.normed { norms[index].address() } else { Address::NULL };
-        let args = KvCache {
+        let args = WriteKv {
             queries: queries.address_mut(),
             keys: keys.address_mut(),
             values: values.address_mut(),

@@ -9,7 +9,7 @@ mod support;
 
 use half::bf16;
 use proptest::prelude::*;
-use support::{Buffer, ORDERS, ULP, bits, random, refused, rng, run, worst};
+use support::{Buffer, ORDERS, ULP, bits, launch_error, random, rng, run, worst};
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::rows::{Embedding, RankSum, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Launch, SOURCES};
@@ -172,15 +172,15 @@ fn what_does_not_fit_is_an_error() {
 
     let mut launch = args.launch(1).unwrap();
     launch.kernel = "no_such_kernel";
-    assert_eq!(refused(&launch), "no_such_kernel: no kernel named no_such_kernel");
+    assert_eq!(launch_error(&launch), "no_such_kernel: no kernel named no_such_kernel");
     launch.kernel = "rms_norm";
-    assert_eq!(refused(&launch), "rms_norm: kernel argument 0 has the wrong size");
+    assert_eq!(launch_error(&launch), "rms_norm: kernel argument 0 has the wrong size");
 }
 
 #[test]
 fn every_kernel_listed_is_there() {
     for kernel in SOURCES.iter().flat_map(|source| source.kernels) {
         let launch = Launch { kernel, grid: [1; 3], block: 32, shared: 0, args: 0u8 };
-        assert_eq!(refused(&launch), format!("{kernel}: kernel argument 0 has the wrong size"));
+        assert_eq!(launch_error(&launch), format!("{kernel}: kernel argument 0 has the wrong size"));
     }
 }

@@ -123,7 +123,7 @@ impl Memory {
 
 #[cfg(feature = "cuda")]
 mod gpu {
-    //! The GPU that the tests were told to run on.
+    //! The GPU that the tests run on.
 
     use std::sync::OnceLock;
 
@@ -146,12 +146,12 @@ mod gpu {
     }
 }
 
-/// Whether the kernels run on a GPU; thread orders are the shim's alone.
+/// Returns whether the kernels run on a GPU; thread orders are the shim's alone.
 pub fn on_gpu() -> bool {
     std::env::var_os("SURPRISAL_TEST_GPU").is_some()
 }
 
-/// Whether the device has Hopper's own tensor cores; the shim does as if.
+/// Returns whether the device has Hopper's own tensor cores; the shim emulates them.
 pub fn has_wgmma() -> bool {
     #[cfg(feature = "cuda")]
     if let Some(module) = gpu::module() {
@@ -182,8 +182,8 @@ pub fn run<A: Copy>(order: Order, launch: Result<Launch<A>, Error>) {
     unsafe { Cpu { order }.launch(&launch) }.unwrap();
 }
 
-/// Why the shim refuses a launch, before it reads anything through the arguments.
-pub fn refused<A: Copy>(launch: &Launch<A>) -> String {
+/// Returns the error of a launch that the shim rejects before it reads anything through the arguments.
+pub fn launch_error<A: Copy>(launch: &Launch<A>) -> String {
     // SAFETY: nothing is read, or the test fails.
     unsafe { Cpu { order: Order::Forward }.launch(launch) }.unwrap_err().to_string()
 }

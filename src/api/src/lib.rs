@@ -1,7 +1,7 @@
 //! Wire types shared by server and client: requests, responses and problems.
 //!
-//! Each route has a file with its request and its response. Everything here is plain data: the server validates a request, and
-//! a client only has to build it:
+//! Start with `logprobs`, the types of `/logprobs`. Each route has a file with its request and its response. Everything here is
+//! plain data: the server validates a request, and a client only has to build it:
 //!
 //! ```
 //! use surprisal_api::{Detail, LogprobsRequest, QuerySpec, Text};

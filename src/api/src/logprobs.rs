@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_and_words_are_refused() {
+    fn unknown_fields_and_values_are_rejected() {
         for json in [
             r#"{"querys":[]}"#,
             r#"{"queries":[{"target":"a","contxt":"b"}]}"#,

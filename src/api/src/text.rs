@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_says_what_is_expected() {
+    fn other_types_report_the_expected_ones() {
         for json in ["1", "null", "{}", "[-1]", "[1.5]", "[4294967296]"] {
             assert!(serde_json::from_str::<Text>(json).is_err(), "{json}");
         }

@@ -1,10 +1,10 @@
-//! Axes: from values to places on the page.
+//! Axes: from values to positions on the page.
 
-/// An axis from values to places on the page.
+/// An axis from values to positions on the page.
 pub(crate) struct Axis {
     pub(crate) low: f64,
     high: f64,
-    /// The places of `low` and `high`.
+    /// The positions of `low` and `high`.
     span: [f64; 2],
     logarithmic: bool,
     pub(crate) ticks: Vec<f64>,
@@ -37,13 +37,13 @@ impl Axis {
     fn ticks_at(&self, factors: &[f64]) -> Vec<f64> {
         let mut ticks = Vec::new();
         for power in self.low.log10().floor() as i32..=self.high.log10().ceil() as i32 {
-            ticks.extend(factors.iter().map(|factor| factor * 10f64.powi(power)).filter(|tick| self.holds(*tick)));
+            ticks.extend(factors.iter().map(|factor| factor * 10f64.powi(power)).filter(|tick| self.contains(*tick)));
         }
         ticks
     }
 
-    /// Returns the place of a value; the end of the axis for one beyond it.
-    pub(crate) fn place(&self, value: f64) -> f64 {
+    /// Returns the position of a value; the end of the axis for one beyond it.
+    pub(crate) fn position(&self, value: f64) -> f64 {
         let part = match self.logarithmic {
             true => (value / self.low).ln() / (self.high / self.low).ln(),
             false => (value - self.low) / (self.high - self.low),
@@ -52,8 +52,8 @@ impl Axis {
         from + part.clamp(0.0, 1.0) * (to - from)
     }
 
-    /// Whether a value is on the axis.
-    pub(crate) fn holds(&self, value: f64) -> bool {
+    /// Returns whether a value is on the axis.
+    pub(crate) fn contains(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
     }
 }
@@ -66,10 +66,10 @@ mod tests {
     fn axes_hold_every_point_at_round_numbers() {
         let axis = Axis::linear(47.0, [0.0, 100.0]);
         assert_eq!(axis.ticks, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
-        assert_eq!((axis.place(0.0), axis.place(25.0)), (0.0, 50.0));
+        assert_eq!((axis.position(0.0), axis.position(25.0)), (0.0, 50.0));
         let axis = Axis::logarithmic([3.0, 150.0], 1.2, [100.0, 0.0], 12);
         assert_eq!(axis.ticks, [5.0, 10.0, 20.0, 50.0, 100.0]);
-        assert!(axis.place(150.0) > 0.0 && axis.place(3.0) < 100.0);
+        assert!(axis.position(150.0) > 0.0 && axis.position(3.0) < 100.0);
         let axis = Axis::logarithmic([1.0, 1e5], 1.2, [0.0, 1.0], 12);
         assert_eq!(axis.ticks, [1.0, 10.0, 100.0, 1e3, 1e4, 1e5]);
     }

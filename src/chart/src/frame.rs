@@ -1,4 +1,4 @@
-//! What is around the points of a chart: grid, axes, ticks and their labels.
+//! The frame of a chart: grid, axes, ticks and labels.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ pub(crate) struct Frame {
     pub(crate) right: f64,
     pub(crate) top: f64,
     pub(crate) bottom: f64,
-    /// Whether ticks of the x axis have grid lines.
+    /// True if ticks of the x axis have grid lines.
     pub(crate) x_grid: bool,
     /// Distance from the bottom edge to the baseline of tick labels.
     pub(crate) tick_drop: f64,
@@ -26,13 +26,13 @@ impl Frame {
         let &Self { left, right, top, bottom, .. } = self;
         // Writing to a String cannot fail.
         for &tick in &y.ticks {
-            let (at, label) = (y.place(tick), (self.number)(tick));
+            let (at, label) = (y.position(tick), (self.number)(tick));
             let (text_x, text_y) = (left - 8.0, at + 4.5);
             let _ = writeln!(svg, "<path class=\"grid\" d=\"M{left} {at:.1}H{right}\"/>");
             let _ = writeln!(svg, "<text x=\"{text_x}\" y=\"{text_y:.1}\" text-anchor=\"end\">{label}</text>");
         }
         for &tick in x_ticks {
-            let (at, label, text_y) = (x.place(tick), (self.number)(tick), bottom + self.tick_drop);
+            let (at, label, text_y) = (x.position(tick), (self.number)(tick), bottom + self.tick_drop);
             if self.x_grid {
                 let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {top}V{bottom}\"/>");
             }

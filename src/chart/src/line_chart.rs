@@ -26,7 +26,7 @@ pub struct Line {
     pub label: String,
     /// The CSS class, which gives the line its colour.
     pub class: &'static str,
-    /// Whether the line is dashed.
+    /// True if the line is dashed.
     pub dashed: bool,
     /// The points, in the order in which the line joins them.
     pub points: Vec<(f64, f64)>,
@@ -39,7 +39,7 @@ pub struct LineChart {
     pub x: String,
     /// The label of the y axis.
     pub y: String,
-    /// Whether the y axis is logarithmic; values that are not positive are not shown then.
+    /// True if the y axis is logarithmic; values that are not positive are not shown then.
     pub logarithmic: bool,
     /// The lines.
     pub lines: Vec<Line>,
@@ -59,7 +59,10 @@ impl LineChart {
                 self.draw_legend(&mut svg);
                 for line in &self.lines {
                     let shown = line.points.iter().filter(|(_, y)| self.shows(*y));
-                    line.draw(&mut svg, shown.map(|&(x, y)| ((x, y), (x_axis.place(x), y_axis.place(y)))).collect());
+                    line.draw(
+                        &mut svg,
+                        shown.map(|&(x, y)| ((x, y), (x_axis.position(x), y_axis.position(y)))).collect(),
+                    );
                 }
             }
             None => svg += "<text x=\"64\" y=\"80\">Nothing was answered.</text>\n",
@@ -136,7 +139,7 @@ impl LineChart {
         }
     }
 
-    /// Whether a value has a place on the y axis.
+    /// Returns whether a value has a place on the y axis.
     fn shows(&self, y: f64) -> bool {
         y.is_finite() && (y > 0.0 || !self.logarithmic)
     }

@@ -178,9 +178,9 @@ impl Curve {
     }
 
     fn line(&self, x: &Axis, y: &Axis) -> String {
-        let shown = self.line.iter().filter(|(_, value)| y.holds(*value));
+        let shown = self.line.iter().filter(|(_, value)| y.contains(*value));
         let path: Vec<String> =
-            shown.map(|(at, value)| format!("{:.1} {:.1}", x.place(*at), y.place(*value))).collect();
+            shown.map(|(at, value)| format!("{:.1} {:.1}", x.position(*at), y.position(*value))).collect();
         if path.is_empty() {
             return String::new();
         }
@@ -195,8 +195,8 @@ impl Curve {
         let mut svg = format!("<g class=\"{}\">\n", self.class);
         let label = escape_quotes(&self.label);
         for Point { x: place, value, bar: [low, high], text } in self.points.iter().filter(|point| point.value > 0.0) {
-            let (at, height) = (x.place(*place) + self.shift, y.place(*value));
-            let (foot, head) = (y.place(low.max(y.low)), y.place(*high));
+            let (at, height) = (x.position(*place) + self.shift, y.position(*value));
+            let (foot, head) = (y.position(low.max(y.low)), y.position(*high));
             let (left, mark, place) = (at - 3.0, self.mark.draw(at, height), precise(*place));
             let _ = writeln!(
                 svg,

@@ -45,7 +45,7 @@ pub(crate) enum Error {
 
 const KEY_HINT: &str = "; the key is given in SURPRISAL_API_KEY";
 
-/// What else to try where a port cannot be had.
+/// Returns a hint for a port that cannot be bound.
 fn bind_hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
@@ -56,7 +56,7 @@ fn bind_hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What to do where nobody answers, or not without a key, or not there.
+/// Returns a hint for a server that does not answer, requires a key, or has another path.
 fn server_hint(error: &surprisal_estimator::Error) -> &'static str {
     use surprisal_estimator::Error;
     let last = match error {
@@ -65,8 +65,8 @@ fn server_hint(error: &surprisal_estimator::Error) -> &'static str {
     };
     match last {
         Error::Status { status: 401 | 403, .. } => KEY_HINT,
-        Error::Refused { problem, .. } if problem.status == 401 => KEY_HINT,
-        Error::Status { url, .. } | Error::Refused { url, .. } if url.contains("/v1/v1/") => {
+        Error::Rejected { problem, .. } if problem.status == 401 => KEY_HINT,
+        Error::Status { url, .. } | Error::Rejected { url, .. } if url.contains("/v1/v1/") => {
             "; give the server's address without /v1"
         }
         Error::Transport { .. } => "; is a server running there? `surprisal serve` starts one, --url says where it is",

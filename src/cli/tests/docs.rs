@@ -33,7 +33,7 @@ const COMMANDS: &[(&str, Coverage)] = &[
     ("vllm serve ", Coverage::External),
 ];
 
-/// How a command is covered.
+/// The coverage of a command.
 #[derive(Clone, Copy, Debug)]
 enum Coverage {
     /// It is run here, against a server at the documented address, and must succeed.
@@ -176,8 +176,8 @@ fn run(dir: &Path, command: &str, url: &str) -> String {
         };
     }
     let output = shell(dir, &here).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{here}\n{told}{}", String::from_utf8_lossy(&output.stdout));
+    let stderr_text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{here}\n{stderr_text}{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8(output.stdout).unwrap()
 }
 

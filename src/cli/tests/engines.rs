@@ -8,7 +8,7 @@ fn serve(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_surprisal")).args(["serve", "--port", "0"]).args(args).output().unwrap()
 }
 
-fn refused(args: &[&str], code: i32, hint: &str) {
+fn assert_rejected(args: &[&str], code: i32, hint: &str) {
     let output = serve(args);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
@@ -16,27 +16,27 @@ fn refused(args: &[&str], code: i32, hint: &str) {
 }
 
 #[test]
-fn what_the_chosen_engine_would_not_heed_is_refused() {
+fn settings_that_the_engine_would_ignore_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let (none, gguf) = (dir.path().join("none.gguf"), dir.path().join("a.gguf"));
     std::fs::write(&gguf, b"GGUF").unwrap();
-    refused(&["--engine", "native", "--isq", "q8_0"], 2, "isq is set");
-    refused(&["--model", none.to_str().unwrap()], 1, "no such GGUF file");
-    refused(
+    assert_rejected(&["--engine", "native", "--isq", "q8_0"], 2, "isq is set");
+    assert_rejected(&["--model", none.to_str().unwrap()], 1, "no such GGUF file");
+    assert_rejected(
         &["--model", gguf.to_str().unwrap(), "--dtype", "int8"],
         2,
         "dtype, activations, kv_cache_dtype and tensor_parallel_size",
     );
     let config = r#"{"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}"#;
     std::fs::write(dir.path().join("config.json"), config).unwrap();
-    refused(&["--model", dir.path().to_str().unwrap(), "--engine", "native"], 1, "Phi3ForCausalLM");
+    assert_rejected(&["--model", dir.path().to_str().unwrap(), "--engine", "native"], 1, "Phi3ForCausalLM");
 }
 
 #[cfg(not(feature = "mistralrs"))]
 #[test]
 fn a_program_without_mistralrs_says_how_to_get_it() {
-    refused(&["--engine", "mistralrs"], 2, "--features mistralrs");
-    refused(&["--isq", "q8_0"], 2, "--features mistralrs");
+    assert_rejected(&["--engine", "mistralrs"], 2, "--features mistralrs");
+    assert_rejected(&["--isq", "q8_0"], 2, "--features mistralrs");
 }
 
 #[cfg(feature = "mistralrs")]
@@ -81,10 +81,10 @@ mod with_mistralrs {
         decode_bytes(dir.path());
         let (native, by_native) = score(dir.path(), &[]);
         let (mistral, by_mistral) = score(dir.path(), &["--engine", "mistralrs"]);
-        let (quantised, by_quantised) = score(dir.path(), &["--isq", "q8_0"]);
+        let (quantized, by_quantized) = score(dir.path(), &["--isq", "q8_0"]);
         assert!(by_native.contains("-cpu-") && by_mistral.contains("-f32-mistralrs-"), "{by_native} {by_mistral}");
-        assert!(by_quantised.contains("-q8_0-mistralrs-"), "{by_quantised}");
+        assert!(by_quantized.contains("-q8_0-mistralrs-"), "{by_quantized}");
         assert!((native - mistral).abs() < 1e-3, "{native} {mistral}");
-        assert!((native - quantised).abs() < 1.0 && quantised != mistral, "{native} {quantised}");
+        assert!((native - quantized).abs() < 1.0 && quantized != mistral, "{native} {quantized}");
     }
 }

@@ -260,7 +260,7 @@ fn a_cache_stays_at_its_commit() {
 }
 
 #[test]
-fn shards_that_are_not_beside_their_index_are_refused() {
+fn shards_outside_the_folder_of_their_index_are_rejected() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_sharded_model(files.path());
     let index = serde_json::json!({ "weight_map": { "model.norm.weight": "../model-1.safetensors" } });
@@ -271,7 +271,7 @@ fn shards_that_are_not_beside_their_index_are_refused() {
 }
 
 #[test]
-fn a_gated_model_asks_for_a_token_and_a_missing_one_is_named() {
+fn a_gated_model_requires_a_token_and_a_missing_one_is_named() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     TinyLlama::default().write(files.path(), 1);
     let hub = Hub { token: Some("secret"), ..Hub::new(files.path()) };

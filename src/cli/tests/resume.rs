@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use support::{Serving, metric, run, stderr, surprisal};
-use surprisal_estimator::{Experiment, HttpOptions, Plan, Step};
+use surprisal_estimator::{Experiment, HttpOptions, Plan, PlannedQuery};
 
 /// Documents of a process, under the served model.
 fn experiment(folder: &Path, url: &str) -> (String, Plan) {
@@ -45,7 +45,7 @@ fn scored(url: &str) -> u64 {
     }
 }
 
-/// Shards below a folder, each with its bytes; names hold the range of steps.
+/// Shards below a folder, each with its bytes; names hold the range of queries.
 fn shards(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let folders = std::fs::read_dir(out).into_iter().flatten().map(|entry| entry.unwrap().path());
     let files = folders.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
@@ -60,8 +60,8 @@ fn shards(out: &Path) -> BTreeMap<String, Vec<u8>> {
 fn tokens(plan: &Plan, shards: &BTreeMap<String, Vec<u8>>) -> Vec<u64> {
     let of_shard = |name: &String| {
         let mut ends = name.split('-').take(2).map(|end| end.parse::<usize>().unwrap());
-        let steps = &plan.steps()[ends.next().unwrap()..ends.next().unwrap()];
-        steps.iter().map(|step: &Step| step.target_length() as u64).sum()
+        let queries = &plan.queries()[ends.next().unwrap()..ends.next().unwrap()];
+        queries.iter().map(|query: &PlannedQuery| query.target_length() as u64).sum()
     };
     shards.keys().map(of_shard).collect()
 }
@@ -87,7 +87,7 @@ fn a_run_killed_at_twenty_moments_has_the_bits_of_one_undisturbed() {
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
     let (calm, killed) = (dir.path().join("calm"), dir.path().join("killed"));
-    let total: u64 = plan.steps().iter().map(|step: &Step| step.target_length() as u64).sum();
+    let total: u64 = plan.queries().iter().map(|query: &PlannedQuery| query.target_length() as u64).sum();
     let want = estimate(&calm);
     let all = shards(&calm);
     assert_eq!(scored(&serving.url), total);
@@ -123,7 +123,7 @@ fn a_run_killed_at_twenty_moments_has_the_bits_of_one_undisturbed() {
 }
 
 #[test]
-fn a_damaged_shard_is_asked_again() {
+fn a_damaged_shard_is_scored_again() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let (file, _) = experiment(dir.path(), &serving.url);
@@ -141,9 +141,9 @@ fn a_damaged_shard_is_asked_again() {
     let before = scored(&serving.url);
     let again = run(dir.path(), &args);
     assert_eq!(again.stdout, want.stdout);
-    let told = stderr(&again);
-    assert!(told.contains(name) && told.contains("asking for the rest"), "{told}");
+    let stderr_text = stderr(&again);
+    assert!(stderr_text.contains(name) && stderr_text.contains("asking for the rest"), "{stderr_text}");
     assert!(scored(&serving.url) > before && shards(&out) == all);
-    let told = stderr(&run(dir.path(), &args));
-    assert!(told.contains("kept answers: all of") && !told.contains("scoring"), "{told}");
+    let stderr_text = stderr(&run(dir.path(), &args));
+    assert!(stderr_text.contains("kept answers: all of") && !stderr_text.contains("scoring"), "{stderr_text}");
 }

@@ -96,8 +96,8 @@ fn a_model_without_bos_is_given_one() {
     let out = dir.path().join("missing");
     let missing = run(dir.path(), &["estimate", &file("missing", &silent, ""), "--out", out.to_str().unwrap()]);
     assert_eq!(missing.status.code(), Some(1));
-    let told = stderr(&missing);
-    assert!(told.contains("model.bos is missing") && told.contains("<|endoftext|>"), "{told}");
+    let stderr_text = stderr(&missing);
+    assert!(stderr_text.contains("model.bos is missing") && stderr_text.contains("<|endoftext|>"), "{stderr_text}");
     assert!(!out.exists(), "nothing was done");
 
     let own = estimate(dir.path(), &file("own", &adding, ""), "own");
@@ -198,7 +198,7 @@ fn a_pair_of_the_papers_takes_at_most_10_300_tokens() {
 }
 
 #[test]
-fn servers_of_different_models_are_refused() {
+fn servers_of_different_models_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let servers = [Serving::start(dir.path()), Serving::with(dir.path(), &[("SURPRISAL_DTYPE", "int8")])];
     let output = run(dir.path(), &["estimate", &experiment(dir.path(), "two", &urls(&servers, "affinity"), 4)]);

@@ -20,16 +20,16 @@ pub struct Request<'m, 'b> {
     pub sglang: SglangOptions,
 }
 
-/// What a program may choose in a request to SGLang.
+/// Options of a request to SGLang.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SglangOptions {
-    /// Where the log-probabilities begin.
+    /// The first position with log-probabilities.
     pub start: SglangStart,
     /// Tokens to generate; the other servers always generate one.
     pub max_new_tokens: u32,
 }
 
-/// Where SGLang's log-probabilities begin: at the token before a target, as some versions leave out the first one.
+/// The start of SGLang's log-probabilities: the token before a target, because some versions omit the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SglangStart {
     /// One place for the whole batch, the earliest that any of its queries needs.
@@ -113,7 +113,7 @@ impl Dialect {
         let prompt = || batch.prompts();
         match self {
             Self::Surprisal => surprisal(batch),
-            // One token is generated because old servers refuse to generate none.
+            // One token is generated because old servers reject a request to generate none.
             Self::Vllm => {
                 Body::Vllm(VllmBody { max_tokens: 1, model, prompt: prompt(), prompt_logprobs: 0, temperature: 0 })
             }

@@ -18,7 +18,7 @@ pub struct ForwardBatch {
     pub copies: Vec<BlockCopy>,
     /// The tokens of all chunks, one after the other; a row is an index into them.
     pub tokens: Vec<u32>,
-    /// Which rows belong to which sequence.
+    /// Each sequence's rows.
     pub chunks: Vec<Chunk>,
     /// Rows whose final hidden state (after the last norm) the backend stores with a block.
     pub store_hidden: Vec<(usize, BlockId)>,
@@ -33,7 +33,7 @@ pub struct BlockCopy {
     pub from: BlockId,
     /// Destination, held by one sequence alone.
     pub to: BlockId,
-    /// How many tokens; at most [`BLOCK_TOKENS`].
+    /// Number of tokens; at most [`BLOCK_TOKENS`].
     pub tokens: usize,
 }
 
@@ -53,9 +53,9 @@ pub struct Chunk {
 pub struct ScoreRow {
     /// The hidden state that predicts the token.
     pub from: Hidden,
-    /// Which token.
+    /// The token: given, or to be sampled.
     pub choice: TokenChoice,
-    /// What else to return.
+    /// The details to return.
     pub options: PositionOptions,
 }
 

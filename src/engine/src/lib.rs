@@ -22,13 +22,13 @@ pub use backend::{
     BLOCK_TOKENS, Backend, BackendError, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, Limits, ScoreRow,
     TokenChoice, TokenScore,
 };
-pub use cpu::{Activations, CpuBackend, CpuConfig, Instructions, KernelBench, WeightType, vector_bits};
+pub use cpu::{ActivationDtype, CpuBackend, CpuConfig, Instructions, KernelBench, WeightDtype, vector_bits};
 pub use load_error::LoadError;
 pub use parallel::communicator::{Communicator, RankLost, ThreadCommunicator};
 pub use parallel::group::TensorParallelGroup;
 pub use runtime::{BackendFactory, Engine};
 pub use sampling::{Sample, Sampling};
-pub use scheduling::{Progress, QueryId, Scheduler, SchedulerConfig, Step};
+pub use scheduling::{QueryId, QueryUpdate, ScheduledBatch, Scheduler, SchedulerConfig};
 pub use scorer::{
     FinishReason, GeneratedToken, Generation, Histogram, MAX_TOP, ModelCard, PositionDetails, PositionOptions, Query,
     QueryEvent, QueryEvents, SchedulingParams, ScoreError, ScoreFuture, Scorer, Scores, Stats, Subset,

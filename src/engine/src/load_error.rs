@@ -24,7 +24,7 @@ pub enum LoadError {
         *bytes >> 20, *bytes as f64 / (1_u64 << 30) as f64
     )]
     CacheTooLarge {
-        /// Bytes asked for.
+        /// The requested bytes.
         bytes: usize,
     },
     /// The machine lacks them.
@@ -35,9 +35,9 @@ pub enum LoadError {
     Unsupported {
         /// The field of config.json.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         value: usize,
-        /// What it may be.
+        /// Its allowed values.
         limit: &'static str,
     },
     /// The device's memory does not hold the model.

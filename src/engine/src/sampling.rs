@@ -8,7 +8,7 @@ pub struct Sampling {
     /// Samples from the smallest set of most probable tokens whose probabilities reach this sum (nucleus sampling,
     /// Holtzman et al., 2020); 1 is all.
     pub top_p: f32,
-    /// Samples from at most so many of the most probable tokens; 0 is all.
+    /// Number of most probable tokens to sample from; 0 is all.
     pub top_k: u32,
     /// Equal seeds sample equal tokens after equal tokens.
     pub seed: u64,
@@ -35,7 +35,7 @@ pub struct Sample {
     pub uniform: f64,
 }
 
-/// How many candidates [`nucleus`] sorts first; more follow if the nucleus has more.
+/// Number of candidates that [`nucleus`] sorts first; more follow if the nucleus has more.
 const FIRST_CANDIDATES: usize = 64;
 
 impl Sample {

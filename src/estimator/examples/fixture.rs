@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use surprisal_estimator::{
     Bootstrap, Correction, Design, EntropyMethod, Error, Estimates, ExactSource, Gaussian, LogprobSource, NgramEntropy,
-    Pairing, Plan, Process, Report, SantaFe, Step, TwoPoint,
+    Pairing, Plan, PlannedQuery, Process, Report, SantaFe, TwoPoint,
 };
 
 #[tokio::main]
@@ -31,24 +31,24 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
     let texts = || documents.iter().map(Vec::as_slice);
     let ln_p = documents.iter().map(|window| process.log_probability(window)).collect::<Result<Vec<_>, _>>()?;
     let source = ExactSource::new(process);
-    let queries = plan.steps().iter().map(|step| step.query(&documents)).collect();
+    let queries = plan.queries().iter().map(|query| query.score_query(&documents)).collect();
     let answers = source.logprobs(queries).await?;
-    let correction = Correction { entropy: NgramEntropy::by(method, texts(), n)?, weight };
+    let correction = Correction { entropy: NgramEntropy::with_method(method, texts(), n)?, weight };
     let estimates = Estimates::new(&plan, &answers, Some(correction))?;
     let report = Report::new("fixture", source.model(), &estimates);
 
-    let step = |(step, logprobs): (&Step, &Vec<f32>)| {
-        let (kind, x, y, split, end) = match *step {
-            Step::Whole { document, end } => ("whole", document, document, 0, end),
-            Step::Crossed { x, y, split, end } => ("crossed", x, y, split, end),
-            Step::Marginal { document, split, end } => ("marginal", document, document, split, end),
+    let describe = |(query, logprobs): (&PlannedQuery, &Vec<f32>)| {
+        let (kind, x, y, split, end) = match *query {
+            PlannedQuery::Whole { document, end } => ("whole", document, document, 0, end),
+            PlannedQuery::Crossed { x, y, split, end } => ("crossed", x, y, split, end),
+            PlannedQuery::Marginal { document, split, end } => ("marginal", document, document, split, end),
         };
         json!({ "kind": kind, "x": x, "y": y, "split": split, "end": end, "logprobs": logprobs })
     };
     let mut entropies = Vec::new();
     for method in EntropyMethod::ALL {
         for n in 1..=3 {
-            entropies.push(NgramEntropy::by(method, texts(), n)?);
+            entropies.push(NgramEntropy::with_method(method, texts(), n)?);
         }
     }
     Ok(json!({
@@ -56,7 +56,7 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
         "partners": plan.partners(),
         "pairing": plan.pairing(),
         "correction": { "n": n, "weight": weight, "method": method },
-        "steps": plan.steps().iter().zip(&answers).map(step).collect::<Vec<_>>(),
+        "steps": plan.queries().iter().zip(&answers).map(describe).collect::<Vec<_>>(),
         "rows": report.rows,
         "fits": report.fits,
         "nll": report.nll,

@@ -85,9 +85,9 @@ pub enum Error {
         /// What the source answered.
         value: f32,
     },
-    /// The server refused, and said why.
+    /// The server rejected the request, and stated the reason.
     #[error("{url} refused: {problem}{}", location(problem))]
-    Refused {
+    Rejected {
         /// Where.
         url: String,
         /// The server's words.
@@ -130,12 +130,12 @@ pub enum Error {
         reason: String,
     },
     /// The server's model is another than at the start, so that the numbers do not belong together.
-    #[error("the served model changed during the experiment: fingerprint {was} became {is}")]
+    #[error("the served model changed during the experiment: fingerprint {before} became {now}")]
     ModelChanged {
-        /// At the start.
-        was: String,
-        /// Now.
-        is: String,
+        /// The fingerprint at the start.
+        before: String,
+        /// The fingerprint now.
+        now: String,
     },
     /// Servers that do not serve the same model, so that their numbers do not belong together.
     #[error("{one}, but {other}: all servers of an experiment must have one model")]
@@ -148,7 +148,7 @@ pub enum Error {
     /// Answers that cannot be put together.
     #[error("{}: {reason}", path.display())]
     Merge {
-        /// Which folder or shard.
+        /// The folder or file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,

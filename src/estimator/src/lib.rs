@@ -50,12 +50,13 @@ pub use corpus::{CorpusStatistics, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{Bootstrap, Correction, Estimates, ExponentInterval, PairingErrors, PointEstimate, Series};
 pub use fit::{Fit, FitMethod};
-pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, Point, ShardIndex, Step};
+pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex};
 pub use process::{ExactSource, Gaussian, Process, SantaFe};
 pub use report::{Comparison, Report, Row, SeriesFit};
 pub use run::{Progress, execute, execute_shard, run, run_resumable, run_shard};
 pub use source::{
-    Api, ApiKey, HttpOptions, HttpSource, LogprobSource, Model, Replicas, RetryPolicy, Routing, ScoreQuery, Tokenize,
+    ApiKey, HttpOptions, HttpSource, LogprobSource, Model, Replicas, RetryPolicy, Routing, ScoreQuery, ScoringDialect,
+    Tokenize,
 };
 pub use spec::{CorpusSpec, Experiment, MeasureSpec, ModelSpec};
 pub use statistics::{EntropyMethod, NgramEntropy, Spectrum, TokenStore, TokenTexts, TwoPoint, TwoPointEstimate};

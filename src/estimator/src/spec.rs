@@ -8,7 +8,7 @@ use crate::corpus::TextCorpus;
 use crate::error::Error;
 use crate::estimate::Correction;
 use crate::plan::{Design, PAPER_SPLITS, Pairing, Plan};
-use crate::source::{Api, ApiKey, HttpOptions, Routing};
+use crate::source::{ApiKey, HttpOptions, Routing, ScoringDialect};
 use crate::statistics::EntropyMethod;
 use crate::unit::Unit;
 
@@ -73,7 +73,7 @@ pub struct ModelSpec {
     /// Which of several servers gets a request.
     pub routing: Routing,
     /// The dialect of the requests.
-    pub api: Api,
+    pub api: ScoringDialect,
     /// The model's name, where a server has several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

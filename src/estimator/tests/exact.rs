@@ -120,7 +120,7 @@ fn recorder(process: &SantaFe, max_length: usize) -> Recorder {
 }
 
 #[tokio::test]
-async fn every_query_is_asked_once_and_progress_ends_at_the_total() {
+async fn every_query_is_scored_once_and_progress_ends_at_the_total() {
     let process = process();
     let plan = Plan::new(30, &SPLITS, Pairing::Same, 2).unwrap();
     let documents = documents(&process, &plan, 2);
@@ -133,7 +133,7 @@ async fn every_query_is_asked_once_and_progress_ends_at_the_total() {
     .unwrap();
 
     let asked = source.asked.into_inner().unwrap();
-    let planned: Vec<ScoreQuery> = plan.steps().iter().map(|step| step.query(&documents)).collect();
+    let planned: Vec<ScoreQuery> = plan.queries().iter().map(|query| query.score_query(&documents)).collect();
     assert_eq!(asked, planned);
     assert_eq!((seen[0].queries, seen[0].tokens), (0, 0));
     assert!(seen.len() > 2 && seen.windows(2).all(|pair| pair[0].tokens < pair[1].tokens));
@@ -143,7 +143,7 @@ async fn every_query_is_asked_once_and_progress_ends_at_the_total() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_refused_before_anything_is_asked() {
+async fn an_oversized_plan_is_rejected_before_any_request() {
     let process = process();
     let plan = Plan::new(3, &SPLITS, Pairing::Same, 2).unwrap();
     let mut documents = documents(&process, &plan, 2);
@@ -205,7 +205,7 @@ async fn every_ratio_and_several_negatives_find_the_closed_forms() {
 }
 
 #[tokio::test]
-async fn a_gaussian_sequence_that_is_too_long_is_refused() {
+async fn a_gaussian_sequence_that_is_too_long_is_rejected() {
     let process = Gaussian::new(100, 0.6, 0.2).unwrap();
     let plan = Plan::new(2, &[64], Pairing::Same, 1).unwrap();
     let documents = vec![vec![0.0; 128]; 2];

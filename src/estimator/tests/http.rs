@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use support::{LONG, Reply, ids, models, options, process, query, score, serve};
 use surprisal_api::{Bos, LogprobsRequest, LogprobsResponse, PROBLEM_JSON, Problem, TokenizeRequest, TokenizeResponse};
 use surprisal_estimator::{
-    Api, ExactSource, HttpOptions, HttpSource, LogprobSource, Pairing, Plan, Spacing, TokenizedText, run,
+    ExactSource, HttpOptions, HttpSource, LogprobSource, Pairing, Plan, ScoringDialect, Spacing, TokenizedText, run,
 };
 use tokio::net::TcpListener;
 
@@ -78,7 +78,7 @@ async fn failures_that_pass_are_tried_again() {
 }
 
 #[tokio::test]
-async fn refusals_are_shown_and_not_repeated() {
+async fn rejections_are_shown_and_not_retried() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
     let url = serve(move |path, _| {
@@ -126,12 +126,12 @@ async fn a_bos_of_ones_own_is_in_the_fingerprint() {
     let nameless = serve(|_, _| Reply::text(200, r#"{"data":[{"id":"m"}]}"#)).await;
     let named = serve(|_, _| models()).await;
     for (url, api, bos, fingerprint) in [
-        (&nameless, Api::Vllm, None, "vllm:m"),
-        (&nameless, Api::Vllm, Some(1), "vllm:m, bos 1"),
-        (&nameless, Api::Sglang, Some(2), "sglang:m, bos 2"),
-        (&named, Api::OpenAi, Some(2), "f1, bos 2"),
-        (&named, Api::Surprisal, None, "f1"),
-        (&named, Api::Surprisal, Some(2), "f1, bos 2"),
+        (&nameless, ScoringDialect::Vllm, None, "vllm:m"),
+        (&nameless, ScoringDialect::Vllm, Some(1), "vllm:m, bos 1"),
+        (&nameless, ScoringDialect::Sglang, Some(2), "sglang:m, bos 2"),
+        (&named, ScoringDialect::OpenAi, Some(2), "f1, bos 2"),
+        (&named, ScoringDialect::Surprisal, None, "f1"),
+        (&named, ScoringDialect::Surprisal, Some(2), "f1, bos 2"),
     ] {
         let source = HttpSource::connect(url, HttpOptions { api, bos, ..options(LONG) }).await.unwrap();
         assert_eq!(source.model().fingerprint, fingerprint);
@@ -160,7 +160,7 @@ async fn a_bos_of_ones_own_is_sent_with_every_context() {
 }
 
 #[tokio::test]
-async fn answers_to_another_question_are_refused() {
+async fn responses_to_another_request_are_rejected() {
     for (change, message) in [
         ((|a| a.fingerprint = "f2".to_owned()) as fn(&mut LogprobsResponse), "fingerprint f1 became f2"),
         (|a| a.results.clear(), "1 queries, 0 results"),

@@ -60,7 +60,7 @@ async fn a_server_that_hangs_is_not_waited_for_again_and_again() {
 }
 
 #[tokio::test]
-async fn two_servers_in_turns_are_asked_equally_often() {
+async fn two_servers_in_turns_get_equally_many_requests() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let mut urls = Vec::new();
     for server in 0..2 {

@@ -32,7 +32,7 @@ pub enum Load {
 }
 
 impl Load {
-    /// Whether times of sending are given beforehand.
+    /// Returns whether times of sending are given beforehand.
     pub fn is_open(self) -> bool {
         self.rate().is_some()
     }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn loads_that_are_none_are_refused() {
+    fn invalid_loads_are_rejected() {
         for load in [Load::Closed { clients: 0 }, Load::Poisson { rate: 0.0 }, Load::Constant { rate: f64::NAN }] {
             assert!(load.check().is_err(), "{load}");
         }

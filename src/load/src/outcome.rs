@@ -40,7 +40,7 @@ pub struct Outcome {
     pub refused: u64,
     /// Requests without a good answer, by what went wrong.
     pub failures: BTreeMap<String, Failures>,
-    /// Whether answers have the same bits when they are asked for again.
+    /// True if answers have the same bits when they are asked for again.
     pub repeats: Option<Repeats>,
     /// What the server's own counters went up by, from the end of the warm-up to the last answer.
     pub counters: Option<Counters>,

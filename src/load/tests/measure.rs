@@ -77,7 +77,7 @@ async fn streams_ask_different_things() {
 
 /// The same server in all its dialects gives the same log-probabilities.
 #[tokio::test]
-async fn every_dialect_the_server_knows_is_asked() {
+async fn every_dialect_that_the_server_has_is_measured() {
     let server = serve(ServerConfig::default()).await;
     for dialect in [Dialect::Vllm, Dialect::OpenAi, Dialect::Sglang] {
         let target = discover(&format!("{}+{}", dialect.name(), server.url)).await;
@@ -115,7 +115,7 @@ async fn an_open_loop_offers_its_rate_for_its_time() {
 
 /// Room for one request of two: refused ones wait as long as they are told, and are answered in the end.
 #[tokio::test]
-async fn a_full_server_is_asked_again_when_it_says_so() {
+async fn a_request_is_retried_after_the_time_that_a_full_server_states() {
     let server = serve(ServerConfig { max_waiting_tokens: 130, ..ServerConfig::default() }).await;
     let target = discover(&server.url).await;
     let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &exactly(8)).await;
@@ -224,7 +224,7 @@ async fn a_server_that_cannot_be_measured_is_an_error() {
 }
 
 #[test]
-fn addresses_that_are_none_are_refused() {
+fn invalid_addresses_are_rejected() {
     for wrong in ["localhost:8000", "https://a", "ftp://a", "tgi+http://a", "http://", "http://a b", "http://me@a"] {
         let told = wrong.parse::<Endpoint>().unwrap_err().to_string();
         assert!(told.contains("http://HOST"), "{told}");

@@ -1,4 +1,4 @@
-//! Scores through mistralrs: GGUF, in-situ quantisation, and architectures that the native engine lacks.
+//! Scores through mistralrs: GGUF, in-situ quantization, and architectures that the native engine lacks.
 //!
 //! The crate is empty without its feature `mistralrs`.
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 pub struct Source {
     /// A folder in the Hugging Face layout, or a GGUF file with a tokenizer.json beside it.
     pub path: PathBuf,
-    /// In-situ quantisation, as mistralrs names it (`q8_0`, `q4k`, ...); for folders.
+    /// In-situ quantization, as mistralrs names it (`q8_0`, `q4k`, ...); for folders.
     pub isq: Option<String>,
 }
 
@@ -31,7 +31,7 @@ pub enum LoadError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The quantisation has no such name, or the model is quantised already.
+    /// The quantization has no such name, or the model is quantized already.
     #[error("isq is {0:?}; {1}")]
     Isq(String, String),
     /// mistralrs rejected the model.

@@ -43,7 +43,7 @@ impl MistralScorer {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, a quantisation that does not exist, or what mistralrs says.
+    /// A file that cannot be read, a quantization that does not exist, or what mistralrs says.
     pub async fn load(id: String, source: &Source, max_length: Option<usize>) -> Result<Self, LoadError> {
         let kind = match (&source.isq, source.is_gguf()) {
             (Some(isq), _) => isq.clone(),

@@ -120,7 +120,7 @@ fn llama(model: TinyLlama, settings: Value) -> TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn golden_checkpoints_match_transformers_or_are_refused_for_a_known_reason() {
+async fn golden_checkpoints_match_transformers_or_are_rejected_for_a_known_reason() {
     let mut matched = Vec::new();
     for dir in fixtures() {
         let name = dir.file_name().unwrap().to_str().unwrap();
@@ -236,18 +236,18 @@ async fn a_caller_that_goes_away_harms_nobody_and_bad_queries_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn weights_are_quantised_on_load() {
+async fn weights_are_quantized_on_load() {
     let model = TinyLlama { vocab: 512, hidden: 128, intermediate: 256, head_dim: 32, ..LLAMA };
     let dir = llama(model, json!({}));
     let query = Query::new(random_tokens(&mut ChaCha8Rng::seed_from_u64(2), 512, 200), 1);
     let want: Vec<f64> =
         native(dir.path()).score(query.clone()).await.unwrap().logprobs.iter().map(|&x| f64::from(x)).collect();
     let exact = scorer(dir.path(), None).await.unwrap();
-    let quantised = scorer(dir.path(), Some("q8_0")).await.unwrap();
-    assert_ne!(exact.describe().fingerprint, quantised.describe().fingerprint);
+    let quantized = scorer(dir.path(), Some("q8_0")).await.unwrap();
+    assert_ne!(exact.describe().fingerprint, quantized.describe().fingerprint);
     let error = largest_difference(&exact.score(query.clone()).await.unwrap().logprobs, &want);
     assert!(error < BOUND, "{error:e}");
-    let error = largest_difference(&quantised.score(query).await.unwrap().logprobs, &want);
+    let error = largest_difference(&quantized.score(query).await.unwrap().logprobs, &want);
     println!("q8_0: maximal difference {error:.1e}");
     assert!(error > BOUND && error < 0.5, "{error:e}");
     let unknown = scorer(dir.path(), Some("q99")).await.err().unwrap().to_string();

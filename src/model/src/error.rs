@@ -1,4 +1,4 @@
-//! Why a checkpoint could not be read or written.
+//! Errors of reading, writing and downloading checkpoints.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file is not what it should be.
@@ -19,7 +19,7 @@ pub enum Error {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         reason: String,
     },
     /// A weight file whose SHA-256 is not the published one.
@@ -41,7 +41,7 @@ pub enum Error {
         field: String,
         /// Its value, or "missing".
         found: String,
-        /// What would do.
+        /// The values that are supported.
         expected: String,
     },
     /// A tensor is missing.
@@ -61,20 +61,20 @@ pub enum Error {
     Tensor {
         /// The tensor.
         name: String,
-        /// What the configuration asks for.
+        /// The shape or type that the configuration implies.
         expected: String,
-        /// What the file has.
+        /// The file's shape, type or value.
         found: String,
     },
-    /// The tokenizer could not be read or refused a text.
+    /// The tokenizer could not be read, or rejected a text.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// No model of that name.
     #[error("model {name}: {reason}")]
     NotFound {
-        /// What was asked for.
+        /// The requested model.
         name: String,
-        /// Where it was looked for, and what to do.
+        /// The places that were searched, and what to do.
         reason: String,
     },
     /// An oracle that cannot be written down.

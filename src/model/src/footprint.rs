@@ -33,7 +33,7 @@ impl Footprint {
         let value: Value = serde_json::from_str(json).unwrap_or_default();
         let stored_bytes =
             bytes_per_weight(value.get("dtype").or_else(|| value.get("torch_dtype")).and_then(Value::as_str));
-        let unquantised = unquantised_modules(&value);
+        let unquantized = unquantized_modules(&value);
         let (mut parameters, mut weight_bytes) = (0, 0);
         // An embedding that serves as the head is multiplied with; any other is looked up.
         let mut matmul_weights =
@@ -43,9 +43,9 @@ impl Footprint {
             let count = rows as u64 * columns as u64;
             parameters += count;
             matmul_weights += if is_linear { count } else { 0 };
-            let is_quantised = is_linear && !unquantised.iter().any(|module| is_in_module(&name, module));
+            let is_quantized = is_linear && !unquantized.iter().any(|module| is_in_module(&name, module));
             weight_bytes += match config.quantization {
-                Some(quantization) if is_quantised => count + scale_bytes(quantization, rows, columns),
+                Some(quantization) if is_quantized => count + scale_bytes(quantization, rows, columns),
                 _ => count * stored_bytes,
             };
         }
@@ -72,10 +72,15 @@ impl Footprint {
         self.kv_bytes_per_token(value_bytes) / kv_heads.max(1) * kv_heads.div_ceil(ranks.max(1))
     }
 
+    /// Returns the bytes of a memory that weights and the cache may use: nine tenths. The rest is left for activations and the driver.
+    pub fn usable_memory(memory: u64) -> u64 {
+        memory - memory / 10
+    }
+
     /// Returns the tokens of cache that fit beside the weights on `devices` devices of `memory` bytes each, or `None` if the weights
-    /// do not fit. A tenth of each device is left for activations and the driver.
+    /// do not fit, using [`usable_memory`](Self::usable_memory) of each device.
     pub fn tokens_that_fit(&self, devices: u64, memory: u64, value_bytes: u64) -> Option<u64> {
-        let room = (devices * (memory - memory / 10)).checked_sub(self.weight_bytes)?;
+        let room = (devices * Self::usable_memory(memory)).checked_sub(self.weight_bytes)?;
         Some(room / self.kv_bytes_per_token(value_bytes).max(1))
     }
 
@@ -106,15 +111,15 @@ fn bytes_per_weight(dtype: Option<&str>) -> u64 {
     }
 }
 
-/// Lists the modules that a quantised checkpoint leaves unquantised.
-fn unquantised_modules(config: &Value) -> Vec<String> {
+/// Lists the modules that a quantized checkpoint leaves unquantized.
+fn unquantized_modules(config: &Value) -> Vec<String> {
     let quantization = config.get("quantization_config");
     let list = |field: &str| quantization.and_then(|q| q.get(field)).and_then(Value::as_array);
     let names = ["modules_to_not_convert", "ignore"].into_iter().filter_map(list).flatten();
     names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-/// Whether a tensor or module is the given module, or lies in it.
+/// Returns whether a tensor or module is the given module, or lies in it.
 fn is_in_module(name: &str, module: &str) -> bool {
     name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

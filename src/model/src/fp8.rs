@@ -1,13 +1,13 @@
-//! The number format of FP8 weights, e4m3: conversion from and to f32, and quantisation by row.
+//! The number format of FP8 weights, e4m3: conversion from and to f32, and quantization by row.
 
 use rayon::prelude::*;
 
 /// The largest value of e4m3.
 const MAX_E4M3: f32 = 448.0;
 
-/// Quantises each row to e4m3 bytes and a scale, so that byte times scale is the value, rounded to nearest. The scale maps e4m3's
+/// Quantizes each row to e4m3 bytes and a scale, so that byte times scale is the value, rounded to nearest. The scale maps e4m3's
 /// largest value to the row's largest magnitude; a row of zeros has scale 0.
-pub fn quantise_rows(values: &[f32], columns: usize) -> (Vec<u8>, Vec<f32>) {
+pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<u8>, Vec<f32>) {
     let mut bytes = vec![0; values.len()];
     let rows = values.par_chunks(columns.max(1)).zip(bytes.par_chunks_mut(columns.max(1)));
     let scales = rows.map(|(row, bytes)| {
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_row_of_zeros_has_no_scale() {
-        assert_eq!(quantise_rows(&[0.0, 0.0, 1.0, -2.0], 2), (vec![0, 0, 0x76, 0xfe], vec![0.0, 2.0 / 448.0]));
+        assert_eq!(quantize_rows(&[0.0, 0.0, 1.0, -2.0], 2), (vec![0, 0, 0x76, 0xfe], vec![0.0, 2.0 / 448.0]));
     }
 
     proptest! {
@@ -73,7 +73,7 @@ mod tests {
         #[test]
         fn values_take_the_nearest_byte(values in proptest::collection::vec(-500f32..500.0, 1..40), shrink in 0i32..18) {
             let values: Vec<f32> = values.iter().enumerate().map(|(i, x)| if i % 2 == 1 { x * 2f32.powi(-shrink) } else { *x }).collect();
-            let (bytes, scales) = quantise_rows(&values, values.len());
+            let (bytes, scales) = quantize_rows(&values, values.len());
             let all: Vec<f32> = (0..=255).map(from_e4m3).filter(|value| !value.is_nan()).collect();
             for (value, &byte) in values.iter().zip(&bytes) {
                 let want = if scales[0] > 0.0 { value / scales[0] } else { 0.0 };

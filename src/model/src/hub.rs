@@ -10,7 +10,7 @@ use hf_hub::{Repo, RepoType};
 use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE, shard_names};
 use crate::error::Error;
 
-/// How often an interrupted download is resumed.
+/// The number of times that an interrupted download is resumed.
 const RETRIES: usize = 5;
 
 const CONFIG_FILE: &str = "config.json";
@@ -82,7 +82,7 @@ fn download(id: &str) -> Result<PathBuf, String> {
     let Some(commit) = folder.file_name().and_then(OsStr::to_str) else {
         return Err(format!("{} is not a commit's folder", folder.display()));
     };
-    // What is missing is asked for of that commit: "main" may have moved, and would take the cache along with it.
+    // Missing files are requested of that commit: "main" may have moved, and would move the cache's reference too.
     let repo = api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, commit.to_owned()));
     let files = ModelFiles { is_complete: has_weights(&folder), folder, repo };
     files.required("tokenizer.json")?;
@@ -101,7 +101,7 @@ fn download(id: &str) -> Result<PathBuf, String> {
     Ok(files.folder)
 }
 
-/// Whether all weights are in the folder. They are downloaded last, so the hub has none of the files that it lacks then.
+/// Returns whether all weights are in the folder. They are downloaded last, so the hub has none of the files that it lacks then.
 fn has_weights(folder: &Path) -> bool {
     let index = folder.join(INDEX_FILE);
     if index.exists() {
@@ -114,7 +114,7 @@ fn has_weights(folder: &Path) -> bool {
 struct ModelFiles {
     folder: PathBuf,
     repo: ApiRepo,
-    /// Whether the folder has all weights.
+    /// True if the folder has all weights.
     is_complete: bool,
 }
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_weights_is_not_asked_for_on_the_hub() {
+    fn a_file_of_weights_is_not_requested_from_the_hub() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         for name in ["model.safetensors", "config.json"] {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_folder_nor_id_is_refused_without_asking_anyone() {
+    fn a_name_that_is_neither_folder_nor_id_is_rejected_without_a_request() {
         for model in ["", "no-such-folder", "./no/such", "/no/such/folder", "a/b/c", "../x", "owner/na me"] {
             let error = resolve(model).unwrap_err().to_string();
             assert!(error.contains("no such folder"), "{model}: {error}");

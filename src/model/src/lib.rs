@@ -20,5 +20,5 @@ pub use config::rope::RopeScaling;
 pub use config::{Architecture, LlamaConfig};
 pub use error::Error;
 pub use footprint::Footprint;
-pub use fp8::quantise_rows;
+pub use fp8::quantize_rows;
 pub use tokenizer::{TextTokenizer, Vocabulary};

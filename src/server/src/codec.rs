@@ -14,7 +14,7 @@ pub trait TextCodec: Send + Sync + 'static {
     /// Encodes a text as [`encode`](Self::encode) does; returns each token's bytes in the text, `[from, to)`, as well.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// The same as for [`encode`](Self::encode).
     fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String>;
 
     /// Decodes token ids.
@@ -26,7 +26,7 @@ pub trait TextCodec: Send + Sync + 'static {
     /// Decodes generated token ids, skipping special tokens.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode).
+    /// The same as for [`decode`](Self::decode).
     fn decode_without_special(&self, tokens: &[u32]) -> Result<String, String> {
         self.decode(tokens)
     }

@@ -3,7 +3,7 @@
 //! A `POST /logprobs` request goes one way. `routes::gate` identifies the client and admits the request, `transport::body`
 //! reads and parses it, `routes::logprobs::prepare` checks it and builds token sequences, `limits::admission` admits the
 //! tokens, and the [`Scorer`](surprisal_engine::Scorer) scores them. The response has the results in the order of the request,
-//! or as NDJSON in the order in which they finish. `/v1/completions` and `/generate` ask the same in other servers' formats.
+//! or as NDJSON in the order in which they finish. `/v1/completions` and `/generate` take and return other servers' formats.
 //! [`ApiKeys`] says which clients may send work. Every failure is an RFC 9457 problem that names the query, the field, the
 //! value and the limit.
 //!

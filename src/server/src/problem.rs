@@ -159,7 +159,7 @@ pub(crate) fn model_not_found(requested: &str, served: &str) -> Failure {
     Failure::new(404, "model-not-found", "Model not found", detail).field("model").value(requested)
 }
 
-// What /logprobs is asked.
+// Requests of /logprobs.
 
 pub(crate) fn missing_form() -> Failure {
     let detail = "there is nothing to score: give `queries`, or `contexts` and `targets`";

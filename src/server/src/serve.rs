@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::routes::router;
 use crate::transport::tls::Tls;
 
-/// How long connections may stay open after the last request: time to read the last response.
+/// The longest that connections may stay open after the last request: time to read the last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves `app` until `shutdown` completes, and returns when the requests in flight are answered.

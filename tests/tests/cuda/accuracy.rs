@@ -39,8 +39,8 @@ fn every_shape_matches_float64() {
     }
 }
 
-/// Quantised on load, with padded heads and without: as near to float64 on the same quantised weights as a float64 model is
-/// whose activations are quantised token by token. (Not to that model itself: bf16 tips some bytes over.)
+/// Quantized on load, with padded heads and without: as near to float64 on the same quantized weights as a float64 model is
+/// whose activations are quantized token by token. (Not to that model itself: bf16 tips some bytes over.)
 #[test]
 fn fp8_products_match_float64() {
     let base = TinyLlama { layers: 2, intermediate: 208, ..TinyLlama::default() };
@@ -52,10 +52,10 @@ fn fp8_products_match_float64() {
         let dir = tempfile::tempdir().unwrap();
         let mut tensors = rounded(model.write(dir.path(), seed as u64));
         for (name, (shape, values)) in tensors.iter_mut().filter(|(name, _)| name.contains("_proj")) {
-            // The checkpoint is f32, so that it is quantised without another rounding before.
+            // The checkpoint is f32, so that it is quantized without another rounding before.
             let original = Checkpoint::open(dir.path()).unwrap().tensor_f32(name, shape).unwrap();
             let scales = original.chunks(shape[1]).map(|row| row.iter().fold(0f32, |a, x| a.max(x.abs())) / 448.0);
-            let (bytes, given) = surprisal_model::quantise_rows(&original, shape[1]);
+            let (bytes, given) = surprisal_model::quantize_rows(&original, shape[1]);
             assert_eq!(given, scales.collect::<Vec<_>>());
             for (i, value) in values.iter_mut().enumerate() {
                 let (exponent, mantissa) = (i32::from(bytes[i] >> 3 & 15), f32::from(bytes[i] & 7) / 8.0);

@@ -25,7 +25,7 @@ fn every_fixture_matches_transformers_however_it_is_cut() {
     }
 }
 
-/// Weights in FP8 as checkpoints have them, or quantised on load, and a cache in FP8: less exact, and the same promise.
+/// Weights in FP8 as checkpoints have them, or quantized on load, and a cache in FP8: less exact, and the same promise.
 #[test]
 fn fp8_keeps_its_bits_however_it_is_cut() {
     let fixtures = fixtures();

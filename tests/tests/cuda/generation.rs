@@ -41,7 +41,7 @@ pub(super) async fn write_all(engine: &Engine, prompts: &[Vec<u32>], lengths: &[
     join_all(prompts.iter().zip(lengths).map(write)).await
 }
 
-/// Each drawn token has the bits it has when it is scored, from a cold cache or a warm one, and seeds differ.
+/// Each sampled token has the bits it has when it is scored, from a cold cache or a warm one, and seeds differ.
 #[test]
 fn what_is_written_is_what_would_be_scored() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };

@@ -46,10 +46,10 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct DoctorReport {
     machine: Machine,
     #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<Model>,
+    model: Option<ModelPlan>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,7 +61,7 @@ struct Machine {
 }
 
 #[derive(Debug, Serialize)]
-struct Model {
+struct ModelPlan {
     parameters: u64,
     weight_bytes: u64,
     kv_bytes_per_token_bf16: u64,
@@ -71,11 +71,11 @@ struct Model {
     cpu_bytes: u64,
     /// Tokens of cache that fit beside them; absent if the weights do not fit, or the memory is unknown.
     cpu_tokens: Option<u64>,
-    gpus: Vec<Gpu>,
+    gpus: Vec<GpuPlan>,
 }
 
 #[derive(Debug, Serialize)]
-struct Gpu {
+struct GpuPlan {
     kind: &'static str,
     /// The least power of two that holds the weights and one sequence of the maximum length, or the given number.
     count: u64,
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         Some(model) => Some(plan_model(&read_footprint(model)?, &machine, args.tensor_parallel_size)),
         None => None,
     };
-    let report = Report { machine, model };
+    let report = DoctorReport { machine, model };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -115,7 +115,7 @@ fn read_footprint(model: &str) -> Result<Footprint, Error> {
 }
 
 impl Machine {
-    /// Reads what the operating system tells of this machine.
+    /// Reads the operating system's description of this machine.
     fn detect() -> Self {
         Self {
             cores: std::thread::available_parallelism().map_or(1, Into::into),
@@ -135,10 +135,10 @@ fn available_memory(meminfo: &str) -> Option<u64> {
 }
 
 /// Plans a model for this machine's CPU, and for GPUs of each kind.
-fn plan_model(footprint: &Footprint, machine: &Machine, ranks: Option<u64>) -> Model {
+fn plan_model(footprint: &Footprint, machine: &Machine, ranks: Option<u64>) -> ModelPlan {
     let cpu_bytes = footprint.parameters * 4;
-    let cpu_room = machine.memory_bytes.and_then(|memory| usable(memory).checked_sub(cpu_bytes));
-    Model {
+    let cpu_room = machine.memory_bytes.and_then(|memory| Footprint::usable_memory(memory).checked_sub(cpu_bytes));
+    ModelPlan {
         parameters: footprint.parameters,
         weight_bytes: footprint.weight_bytes,
         kv_bytes_per_token_bf16: footprint.kv_bytes_per_token(GPU_KV_BYTES),
@@ -151,16 +151,16 @@ fn plan_model(footprint: &Footprint, machine: &Machine, ranks: Option<u64>) -> M
 }
 
 /// Plans a model for GPUs of one kind: as many as there are ranks, or as few as hold it.
-fn plan_gpus(footprint: &Footprint, kind: &GpuKind, ranks: Option<u64>) -> Gpu {
+fn plan_gpus(footprint: &Footprint, kind: &GpuKind, ranks: Option<u64>) -> GpuPlan {
     let max_length = footprint.config.max_positions as u64;
     let fewest = || footprint.devices_needed(kind.memory_bytes, GPU_KV_BYTES, max_length);
     let count = ranks.unwrap_or_else(fewest);
     let weight_bytes = footprint.weight_bytes.div_ceil(count);
-    let room = usable(kind.memory_bytes).checked_sub(weight_bytes);
+    let room = Footprint::usable_memory(kind.memory_bytes).checked_sub(weight_bytes);
     let token_bytes = footprint.kv_bytes_per_token_and_rank(GPU_KV_BYTES, count).max(1);
     let operations = footprint.operations_per_token(RATE_LENGTH.min(max_length)).max(1);
     let peak_operations = u128::from(kind.teraflops * count) * 1_000_000_000_000;
-    Gpu {
+    GpuPlan {
         kind: kind.name,
         count,
         weight_bytes,
@@ -169,12 +169,7 @@ fn plan_gpus(footprint: &Footprint, kind: &GpuKind, ranks: Option<u64>) -> Gpu {
     }
 }
 
-/// Returns the bytes of a memory that weights and the cache may use: nine tenths.
-fn usable(memory: u64) -> u64 {
-    memory - memory / 10
-}
-
-fn print_report(report: &Report) {
+fn print_report(report: &DoctorReport) {
     let Machine { cores, vector_bits, memory_bytes, nvidia_driver } = &report.machine;
     println!("cpu       {cores} cores, {vector_bits}-bit vectors");
     println!(
@@ -195,7 +190,7 @@ fn print_report(report: &Report) {
         format!("{} tokens of cache fit beside it", HumanCount(tokens))
     });
     println!("this cpu  {} in f32; {cache}", HumanBytes(model.cpu_bytes));
-    for Gpu { kind, count, weight_bytes, cache_tokens, peak_tokens_per_second } in &model.gpus {
+    for GpuPlan { kind, count, weight_bytes, cache_tokens, peak_tokens_per_second } in &model.gpus {
         let cache = cache_tokens.map_or("they do not fit".to_owned(), |tokens| {
             let peak = HumanCount(*peak_tokens_per_second);
             format!("{} tokens of cache; at their peak {peak} tokens/s", HumanCount(tokens))

@@ -27,7 +27,7 @@ pub(crate) struct ExperimentFlags {
     ratios: Vec<usize>,
     /// Which second part stands in the marginal term [default: same]
     #[arg(long, value_enum)]
-    pairing: Option<Pairing>,
+    pairing: Option<PairingChoice>,
     /// n of the n-gram correction of the direct estimator; 0 for none [default: 2]
     #[arg(long)]
     ngram: Option<usize>,
@@ -41,18 +41,18 @@ pub(crate) struct ExperimentFlags {
 
 /// The pairings of `--pairing`; see [`surprisal_estimator::Pairing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Pairing {
+enum PairingChoice {
     /// The same one as in the conditional term: the least variance
     Same,
     /// Another document's, as in the L2M paper's scripts
     Crossed,
 }
 
-impl From<Pairing> for surprisal_estimator::Pairing {
-    fn from(pairing: Pairing) -> Self {
+impl From<PairingChoice> for surprisal_estimator::Pairing {
+    fn from(pairing: PairingChoice) -> Self {
         match pairing {
-            Pairing::Same => Self::Same,
-            Pairing::Crossed => Self::Crossed,
+            PairingChoice::Same => Self::Same,
+            PairingChoice::Crossed => Self::Crossed,
         }
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn start_engine(
     if settings.requires_gpu() {
         return Err(Error::Usage(GPU_REQUIRED.to_owned()));
     }
-    let (config, ranks) = (settings.cpu(), settings.tensor_parallel_size);
+    let (config, ranks) = (settings.cpu_config(), settings.tensor_parallel_size);
     if ranks > 1 {
         return start_reloadable(checkpoint, settings, reopen, move |checkpoint| {
             let backend = CpuBackend::load_group(checkpoint, config, ranks)?;

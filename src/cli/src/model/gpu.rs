@@ -37,8 +37,8 @@ pub(super) fn start_engine(
     }
 }
 
-/// Whether the CPU computes after this error: no GPU was asked for, and the GPU is absent, fails, or lacks what the model needs. If
-/// its memory is too small, it does not: the error says which setting to lower.
+/// Returns whether the CPU computes after this error: the settings name no GPU, and the GPU is absent, fails, or lacks a feature that
+/// the model needs. If its memory is too small, the CPU does not: the error says which setting to lower.
 fn falls_back_to_cpu(settings: &Settings, error: &LoadError) -> bool {
     settings.device == DeviceChoice::Auto
         && !settings.requires_gpu()

@@ -10,7 +10,7 @@ use crate::error::Error;
 /// The name of the built-in model.
 pub(crate) const ORACLE: &str = "oracle";
 
-/// Whether a path is a GGUF file's, by its extension.
+/// Returns whether a path is a GGUF file's, by its extension.
 pub(crate) fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }

@@ -30,7 +30,7 @@ pub(super) fn start_reloadable<B: Backend>(
         check_same_model(&reloaded.fingerprint, &expected)?;
         Ok(reloaded.backend)
     };
-    let (name, scheduler) = (settings.model.clone(), settings.scheduler());
+    let (name, scheduler) = (settings.model.clone(), settings.scheduler_config());
     Ok(Engine::start_supervised(name, fingerprint, device, backend, scheduler, Some(Box::new(reload)))?)
 }
 

@@ -1,6 +1,7 @@
 //! Progress of long work: a bar on a terminal, and log lines elsewhere.
 //!
-//! `weights.rs` shows how far a checkpoint is read, `tokens.rs` how far an experiment is, and `load.rs` how a load test is going.
+//! Start with `weights.rs`, the shortest: it shows the progress of reading a checkpoint. `tokens.rs` shows an experiment's, and
+//! `load.rs` a load test's.
 
 pub(crate) mod load;
 pub(crate) mod tokens;

@@ -89,12 +89,12 @@ mod tests {
 
     #[test]
     fn a_run_says_where_it_begins() {
-        let told = |queries, total_queries| {
+        let progress_line = |queries, total_queries| {
             resume_message(Progress { queries, total_queries, ..Progress::default() }).unwrap_or_default()
         };
-        assert_eq!(told(0, 5000), "");
-        assert_eq!(told(1200, 5000), "kept answers: 1,200 of 5,000 queries; asking for the rest");
-        assert_eq!(told(5000, 5000), "kept answers: all of 5,000 queries; nothing is left to ask");
-        assert!(told(0, 0).contains("this part has nothing to do"));
+        assert_eq!(progress_line(0, 5000), "");
+        assert_eq!(progress_line(1200, 5000), "kept answers: 1,200 of 5,000 queries; asking for the rest");
+        assert_eq!(progress_line(5000, 5000), "kept answers: all of 5,000 queries; nothing is left to ask");
+        assert!(progress_line(0, 0).contains("this part has nothing to do"));
     }
 }

@@ -84,13 +84,13 @@ impl Settings {
         ))
     }
 
-    /// Whether a GPU supports the number types.
+    /// Returns whether a GPU supports the number types.
     pub(crate) fn is_gpu_compatible(&self) -> bool {
         matches!(self.dtype, WeightDtype::Auto | WeightDtype::Bf16 | WeightDtype::Fp8)
             && self.activations == ActivationDtype::F32
     }
 
-    /// Whether only a GPU supports the number types.
+    /// Returns whether only a GPU supports the number types.
     pub(crate) fn requires_gpu(&self) -> bool {
         self.dtype == WeightDtype::Fp8 || self.kv_cache_dtype != KvCacheDtype::Auto
     }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longest_sequence_beyond_the_model_s_is_refused() {
+    fn a_max_length_beyond_the_model_s_is_rejected() {
         let settings = Settings { max_length: Some(4096), ..Settings::default() };
         assert!(settings.check_max_length(4096).is_ok() && Settings::default().check_max_length(1).is_ok());
         let error = settings.check_max_length(4095).unwrap_err();

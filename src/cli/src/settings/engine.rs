@@ -1,6 +1,6 @@
 //! The engine's configuration, as the settings have it.
 
-use surprisal_engine::{Activations, CpuConfig, SchedulerConfig, WeightType};
+use surprisal_engine::{CpuConfig, SchedulerConfig};
 
 use super::{ActivationDtype, Settings, WeightDtype};
 
@@ -9,23 +9,23 @@ const CPU_CACHE_MIB: usize = 1024;
 
 impl Settings {
     /// Returns the scheduler's configuration.
-    pub(crate) fn scheduler(&self) -> SchedulerConfig {
+    pub(crate) fn scheduler_config(&self) -> SchedulerConfig {
         SchedulerConfig { token_budget: self.token_budget, max_running: self.max_running }
     }
 
     /// Returns the CPU backend's configuration.
-    pub(crate) fn cpu(&self) -> CpuConfig {
+    pub(crate) fn cpu_config(&self) -> CpuConfig {
         let cache_bytes = self.cache_mib.unwrap_or(CPU_CACHE_MIB).saturating_mul(1 << 20);
         let weights = match self.dtype {
             // FP8 is rejected before a CPU is used.
             WeightDtype::Auto | WeightDtype::Fp8 => None,
-            WeightDtype::F32 => Some(WeightType::F32),
-            WeightDtype::Bf16 => Some(WeightType::Bf16),
-            WeightDtype::Int8 => Some(WeightType::Int8),
+            WeightDtype::F32 => Some(surprisal_engine::WeightDtype::F32),
+            WeightDtype::Bf16 => Some(surprisal_engine::WeightDtype::Bf16),
+            WeightDtype::Int8 => Some(surprisal_engine::WeightDtype::Int8),
         };
         let activations = match self.activations {
-            ActivationDtype::F32 => Activations::F32,
-            ActivationDtype::Bf16 => Activations::Bf16,
+            ActivationDtype::F32 => surprisal_engine::ActivationDtype::F32,
+            ActivationDtype::Bf16 => surprisal_engine::ActivationDtype::Bf16,
         };
         CpuConfig {
             weights,

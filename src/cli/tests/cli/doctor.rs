@@ -68,10 +68,13 @@ fn the_doctor_plans_the_paper_s_model_by_rank() {
     let peak = u128::from(8 * 989_u64) * 1_000_000_000_000 / operations;
     assert_eq!(u128::from(of(h100, "peak_tokens_per_second")), peak);
     assert!(gpu("A100 40 GB").get("cache_tokens").is_none_or(Value::is_null));
-    let told = String::from_utf8(run(dir.path(), &args).stdout).unwrap();
-    let line = told.lines().find(|line| line.contains("H100")).unwrap();
-    assert!(line.trim_start().starts_with("8 x H100 80 GB") && line.contains("tokens of cache"), "{told}");
-    assert!(told.lines().any(|line| line.contains("A100 40 GB") && line.contains("they do not fit")), "{told}");
+    let plan_text = String::from_utf8(run(dir.path(), &args).stdout).unwrap();
+    let line = plan_text.lines().find(|line| line.contains("H100")).unwrap();
+    assert!(line.trim_start().starts_with("8 x H100 80 GB") && line.contains("tokens of cache"), "{plan_text}");
+    assert!(
+        plan_text.lines().any(|line| line.contains("A100 40 GB") && line.contains("they do not fit")),
+        "{plan_text}"
+    );
 }
 
 /// Presets divide models among as many H100 as hold them, with room for hundreds of thousands of tokens.

@@ -11,7 +11,7 @@ use surprisal_tests::tiny::TinyLlama;
 use crate::support::{Serving, run, stderr, surprisal};
 
 #[test]
-fn a_served_oracle_is_scored_and_estimated_and_stops_when_told() {
+fn a_served_oracle_is_scored_and_estimated_and_stops_on_a_signal() {
     let dir = tempfile::tempdir().unwrap();
     let mut serving = Serving::start(dir.path());
 
@@ -121,7 +121,7 @@ fn a_model_is_served_in_ranks() {
 
 /// Where there is no terminal for a bar, each tenth is a line.
 #[test]
-fn how_far_a_large_model_is_read_is_told() {
+fn progress_of_reading_a_large_model_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let shape = TinyLlama { hidden: 1024, intermediate: 6000, layers: 2, ..TinyLlama::default() };
     shape.write(dir.path(), 1);
@@ -129,15 +129,18 @@ fn how_far_a_large_model_is_read_is_told() {
     command.args(["serve", "--port", "0", "--cache-mib", "64", "--model", dir.path().to_str().unwrap()]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap());
-    let mut told = String::new();
-    while !told.lines().any(|line| line.starts_with("serving")) {
-        assert!(said.read_line(&mut told).unwrap() > 0, "{told}");
+    let mut log_text = String::new();
+    while !log_text.lines().any(|line| line.starts_with("serving")) {
+        assert!(said.read_line(&mut log_text).unwrap() > 0, "{log_text}");
     }
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-    said.read_to_string(&mut told).unwrap();
-    assert!(child.wait().unwrap().success(), "{told}");
-    let lines = |message: &str| told.lines().filter(|line| line.contains(message)).count();
-    assert!((1..=10).contains(&lines("checking weights")) && (5..=10).contains(&lines("loading weights")), "{told}");
+    said.read_to_string(&mut log_text).unwrap();
+    assert!(child.wait().unwrap().success(), "{log_text}");
+    let lines = |message: &str| log_text.lines().filter(|line| line.contains(message)).count();
+    assert!(
+        (1..=10).contains(&lines("checking weights")) && (5..=10).contains(&lines("loading weights")),
+        "{log_text}"
+    );
 }
 
 /// A reader of the log that reads no more holds up no request.

@@ -20,9 +20,9 @@ fn settings_have_one_precedence_and_are_printed() {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     assert!(!text.contains("secret"));
-    let told = stderr(&printed);
-    assert!(told.contains("nothing reads SURPRISAL_CACHE_MB, SURPRISAL_MAX_RUNNING"), "{told}");
-    assert!(!told.contains("SURPRISAL_PORT") && !told.contains("SURPRISAL_API_KEY"), "{told}");
+    let stderr_text = stderr(&printed);
+    assert!(stderr_text.contains("nothing reads SURPRISAL_CACHE_MB, SURPRISAL_MAX_RUNNING"), "{stderr_text}");
+    assert!(!stderr_text.contains("SURPRISAL_PORT") && !stderr_text.contains("SURPRISAL_API_KEY"), "{stderr_text}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn a_manual_that_is_not_read_to_its_end_is_no_error() {
 }
 
 #[test]
-fn what_is_not_a_model_is_told_what_to_give() {
+fn an_invalid_model_error_names_the_alternatives() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama::default().write(dir.path(), 1);
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -62,7 +62,7 @@ fn what_is_not_a_model_is_told_what_to_give() {
 }
 
 #[test]
-fn an_address_with_the_path_of_another_api_is_told_from_a_server_s() {
+fn an_address_with_the_path_of_an_openai_api_has_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let scored = run(dir.path(), &["score", "baba+", "--url", &format!("{}/v1", serving.url)]);

@@ -28,7 +28,7 @@ pub(crate) struct AttentionShape {
     pub(crate) head_dim: usize,
     /// Panels of one head: `head_dim` rounded up to whole panels.
     pub(crate) head_panels: usize,
-    /// How many tokens a token sees, itself included.
+    /// Number of tokens that a token sees, itself included.
     pub(crate) window: usize,
     /// Epsilon of the norms of heads.
     pub(crate) eps: f64,
@@ -73,7 +73,7 @@ impl AttentionShape {
     }
 }
 
-/// Norms (if the model does) and rotates the new keys, and writes them and the values to the cache.
+/// Normalizes (if the model has head norms) and rotates the new keys, then writes keys and values to the cache.
 pub(crate) fn write_kv(arch: Arch, inputs: &AttentionInputs<'_>, kv: &mut LayerKv) {
     let mut writes: Vec<(BlockId, usize, Range<usize>)> = inputs.chunks.iter().flat_map(block_rows).collect();
     writes.sort_unstable_by_key(|&(block, ..)| block);
@@ -245,7 +245,7 @@ impl WithSimd for TileTask<'_> {
             let block = |span: &TileSpan<'_>| span.block(index, shape.window);
             for spans in self.spans.chunk_by(|one, next| block(one) == block(next)) {
                 if let Some(block) = block(&spans[0]) {
-                    self.step(simd, &mut state, spans, index, block);
+                    self.attend_block(simd, &mut state, spans, index, block);
                 }
             }
         }
@@ -259,7 +259,14 @@ impl WithSimd for TileTask<'_> {
 impl TileTask<'_> {
     /// Attends to one block, which is the `index`-th of all `spans`.
     #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, state: &mut TileState, spans: &[TileSpan<'_>], index: usize, block: BlockId) {
+    fn attend_block<S: Simd>(
+        &self,
+        simd: S,
+        state: &mut TileState,
+        spans: &[TileSpan<'_>],
+        index: usize,
+        block: BlockId,
+    ) {
         let keys = self.kv.keys(block, self.kv_head);
         let values = |panel| self.kv.values(block, self.kv_head, panel);
         let range = spans[0].rows.start..tile_rows(spans);
@@ -290,7 +297,7 @@ fn visible_range(position: usize, start: usize, window: usize) -> (usize, usize)
 }
 
 impl TileTask<'_> {
-    /// Returns the queries, normed (if the model does), rotated, and scaled by 1/sqrt(head dim): `[head][panel][row]`.
+    /// Returns the queries, normalized (if the model has head norms), rotated, and scaled by 1/sqrt(head dim): `[head][panel][row]`.
     #[inline(always)]
     fn queries(&self, rows: usize) -> Vec<PanelRow> {
         let AttentionInputs { shape, norms, angles, qkv, .. } = self.inputs;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use pulp::Arch;
 use surprisal_model::Checkpoint;
 
-use super::compute::{Compute, VectorBits};
+use super::compute::{ComputeMode, VectorBits};
 use super::config::CpuConfig;
 use super::head::Head;
 use super::kv::{self, HiddenStore, LayerKv};
 use super::llama::{Llama, Scratch};
-use super::packed_matrix::WeightType;
+use super::packed_matrix::WeightDtype;
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, panels_for};
 use super::pool::Pool;
 use crate::backend::{BLOCK_TOKENS, Backend, BackendError, ForwardBatch, Hidden, Limits, TokenScore};
@@ -23,12 +23,12 @@ use crate::parallel::rank_slice::{RankSlice, VOCAB_GRANULE};
 const _: () = assert!(VOCAB_GRANULE == PANEL_WIDTH);
 
 /// Version of the numerics; increased whenever a change of the code changes bits.
-const NUMERICS: u32 = 2;
+const NUMERICS_VERSION: u32 = 2;
 
 /// A Llama on the CPU, or one rank's slice of it.
 #[derive(Debug)]
 pub struct CpuBackend {
-    compute: Compute,
+    compute: ComputeMode,
     model: Llama,
     communicator: RankCommunicator,
     kv: Vec<LayerKv>,
@@ -59,7 +59,7 @@ impl CpuBackend {
         Self::load_group_over(checkpoint, config, ranks.into_iter().map(|rank| Box::new(rank) as _).collect())
     }
 
-    /// As [`load_group`](Self::load_group), over any communicators.
+    /// Loads a group like [`load_group`](Self::load_group), but over the given communicators.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -100,15 +100,15 @@ impl CpuBackend {
         let pool = Pool::new(slice.threads(config.threads), format!("surprisal-cpu-{}", slice.rank))?;
         let missing = || LoadError::Instructions(format!("{:?}", config.instructions));
         let compute = config.instructions.compute(config.activations).ok_or_else(missing)?;
-        let stored = if checkpoint.is_bf16() { WeightType::Bf16 } else { WeightType::F32 };
+        let stored = if checkpoint.is_bf16() { WeightDtype::Bf16 } else { WeightDtype::F32 };
         let weights = config.weights.unwrap_or(stored);
         // Before it allocates memory for a configuration that does not match its tensors, or for a damaged file.
         checkpoint.check()?;
         let model = pool.install(|| Llama::load(checkpoint, weights, compute, slice))?;
         // Each rank's int8 weights have their own scales.
-        let has_bits_of_one_rank = slice.has_bits_of_one_rank() && weights != WeightType::Int8;
+        let has_bits_of_one_rank = slice.has_bits_of_one_rank() && weights != WeightDtype::Int8;
         let group = if has_bits_of_one_rank { String::new() } else { slice.fingerprint_suffix() };
-        let numerics = format!("{}{}-cpu-{NUMERICS}{group}", weights.name(), compute.activations.suffix());
+        let numerics = format!("{}{}-cpu-{NUMERICS_VERSION}{group}", weights.name(), compute.activations.suffix());
         // Again, now that the weights are loaded: a system that does not overcommit has that much less left.
         check_memory(&config, rank_bytes)?;
         let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();

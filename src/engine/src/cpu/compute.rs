@@ -1,10 +1,10 @@
-//! How the CPU computes products: with which vectors, in which types, and how it writes them.
+//! The CPU's compute modes: vectors, types and write modes.
 
 use pulp::{Arch, Simd, WithSimd};
 
 /// The precision in which products read activations. Sums, norms, attention and the residual stream are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activations {
+pub enum ActivationDtype {
     /// f32, without rounding.
     #[default]
     F32,
@@ -12,16 +12,16 @@ pub enum Activations {
     Bf16,
 }
 
-/// The vectors and the activation type of products.
+/// The vectors and the activation path of products.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Compute {
+pub(crate) struct ComputeMode {
     pub(crate) arch: Arch,
-    pub(crate) activations: ActivationType,
+    pub(crate) activations: ActivationPath,
 }
 
 /// The type in which products read activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ActivationType {
+pub(crate) enum ActivationPath {
     F32,
     /// Rounded to bf16, products by vectors of f32.
     RoundedBf16,
@@ -29,18 +29,18 @@ pub(crate) enum ActivationType {
     Bf16,
 }
 
-impl ActivationType {
+impl ActivationPath {
     /// Returns the suffix of fingerprints; each type has its own bits.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
-            ActivationType::F32 => "",
-            ActivationType::RoundedBf16 => "-a16",
-            ActivationType::Bf16 => "-a16-avx512bf16",
+            ActivationPath::F32 => "",
+            ActivationPath::RoundedBf16 => "-a16",
+            ActivationPath::Bf16 => "-a16-avx512bf16",
         }
     }
 }
 
-/// Whether a product replaces its output or adds to it.
+/// A product's effect on its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteMode {
     /// Replaces it.
@@ -49,7 +49,7 @@ pub(crate) enum WriteMode {
     Add,
 }
 
-/// Queries the bits of a vector.
+/// A [`WithSimd`] operation that returns the vector width in bits.
 pub(crate) struct VectorBits;
 
 impl WithSimd for VectorBits {

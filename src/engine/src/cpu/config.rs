@@ -1,16 +1,16 @@
 //! Options of the CPU backend.
 
-use super::compute::Activations;
+use super::compute::ActivationDtype;
 use super::instructions::Instructions;
-use super::packed_matrix::WeightType;
+use super::packed_matrix::WeightDtype;
 
 /// Options of the CPU backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuConfig {
-    /// How weights are stored; `None` is bf16 for a bf16 checkpoint, which is exact, and f32 for others.
-    pub weights: Option<WeightType>,
+    /// The storage type of weights; `None` is bf16 for a bf16 checkpoint, which is exact, and f32 for others.
+    pub weights: Option<WeightDtype>,
     /// The precision in which products read activations.
-    pub activations: Activations,
+    pub activations: ActivationDtype,
     /// The vector instructions; for comparisons, since the default is the fastest.
     pub instructions: Instructions,
     /// Memory for the KV cache, in bytes.
@@ -25,7 +25,7 @@ impl Default for CpuConfig {
     fn default() -> Self {
         Self {
             weights: None,
-            activations: Activations::F32,
+            activations: ActivationDtype::F32,
             instructions: Instructions::Best,
             cache_bytes: 1 << 30,
             threads: 0,

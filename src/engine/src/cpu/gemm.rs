@@ -13,7 +13,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::compute::{ActivationType, Compute, WriteMode};
+use super::compute::{ActivationPath, ComputeMode, WriteMode};
 use super::gemm_bf16::{self, Bf16PairMatrix};
 use super::packed_matrix::{DEPTH_BLOCK, PackedMatrix, PackedSlice};
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
@@ -29,17 +29,23 @@ pub(super) enum GemmInput<'a> {
 
 impl<'a> GemmInput<'a> {
     /// Converts activations, if need be.
-    pub(super) fn new(compute: Compute, a: &'a PanelMatrix) -> Self {
+    pub(super) fn new(compute: ComputeMode, a: &'a PanelMatrix) -> Self {
         match compute.activations {
-            ActivationType::F32 => GemmInput::F32(Cow::Borrowed(a)),
-            ActivationType::RoundedBf16 => GemmInput::F32(Cow::Owned(gemm_bf16::round_to_bf16(compute.arch, a))),
-            ActivationType::Bf16 => GemmInput::Bf16(Bf16PairMatrix::new(compute.arch, a)),
+            ActivationPath::F32 => GemmInput::F32(Cow::Borrowed(a)),
+            ActivationPath::RoundedBf16 => GemmInput::F32(Cow::Owned(gemm_bf16::round_to_bf16(compute.arch, a))),
+            ActivationPath::Bf16 => GemmInput::Bf16(Bf16PairMatrix::new(compute.arch, a)),
         }
     }
 }
 
 /// Computes `out (+)= a * w^T`.
-pub(super) fn multiply(compute: Compute, a: &PanelMatrix, w: &PackedMatrix, out: &mut PanelMatrix, write: WriteMode) {
+pub(super) fn multiply(
+    compute: ComputeMode,
+    a: &PanelMatrix,
+    w: &PackedMatrix,
+    out: &mut PanelMatrix,
+    write: WriteMode,
+) {
     debug_assert_eq!((a.panels(), out.panels(), out.rows()), (w.depth_panels(), w.output_panels(), a.rows()));
     let a = &GemmInput::new(compute, a);
     run_tasks(compute, a, w, out.panels_mut(), |panel| (panel, w.depth_blocks()), write);
@@ -47,7 +53,7 @@ pub(super) fn multiply(compute: Compute, a: &PanelMatrix, w: &PackedMatrix, out:
 
 /// Computes some panels of `a * w^T` without adding up the depth blocks: the sum of each block, `[block][panel][row]`.
 pub(super) fn partial_sums(
-    compute: Compute,
+    compute: ComputeMode,
     a: &GemmInput<'_>,
     rows: usize,
     w: &PackedMatrix,
@@ -63,7 +69,7 @@ pub(super) fn partial_sums(
 /// Runs a [`GemmTask`] for each panel of `out` and each [`TASK_ROWS`] rows. `operands` maps a panel of `out` to a panel of outputs and
 /// the depth blocks to sum over.
 fn run_tasks<'a>(
-    compute: Compute,
+    compute: ComputeMode,
     a: &GemmInput<'_>,
     w: &PackedMatrix,
     out: rayon::slice::ChunksMut<'_, PanelRow>,
@@ -208,7 +214,7 @@ fn tile<'a, S: Simd, const MR: usize, const NV: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::packed_matrix::WeightType;
+    use super::super::packed_matrix::WeightDtype;
     use super::super::panel_matrix::panels_for;
     use super::*;
     use pulp::Arch;
@@ -229,28 +235,28 @@ mod tests {
         out
     }
 
-    fn packed(kind: WeightType, values: &[f32], outputs: usize, depth: usize) -> PackedMatrix {
-        let mut weights = PackedMatrix::zeros(kind, outputs, depth);
+    fn packed(weight_dtype: WeightDtype, values: &[f32], outputs: usize, depth: usize) -> PackedMatrix {
+        let mut weights = PackedMatrix::zeros(weight_dtype, outputs, depth);
         weights.pack_rows(values, depth, |n| n, |k| k);
         weights
     }
 
     /// All combinations that this machine supports; prints those that it lacks.
-    fn computes() -> Vec<Compute> {
+    fn computes() -> Vec<ComputeMode> {
         let mut all = vec![];
         for arch in [Arch::new(), Arch::Scalar] {
-            for activations in [ActivationType::F32, ActivationType::RoundedBf16, ActivationType::Bf16] {
-                if activations == ActivationType::Bf16 && !gemm_bf16::is_available() {
+            for activations in [ActivationPath::F32, ActivationPath::RoundedBf16, ActivationPath::Bf16] {
+                if activations == ActivationPath::Bf16 && !gemm_bf16::is_available() {
                     eprintln!("skipped: products of pairs, for which this machine has no AVX512-BF16");
                 } else {
-                    all.push(Compute { arch, activations });
+                    all.push(ComputeMode { arch, activations });
                 }
             }
         }
         all
     }
 
-    const KINDS: [WeightType; 3] = [WeightType::F32, WeightType::Bf16, WeightType::Int8];
+    const WEIGHT_DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::Bf16, WeightDtype::Int8];
 
     fn rounded(values: &[f32]) -> Vec<f32> {
         values.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect()
@@ -262,24 +268,26 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for (rows, depth, outputs) in [(1, 32, 32), (5, 70, 33), (13, 600, 64), (205, 300, 96)] {
             let (a, w) = (random(&mut rng, rows * depth), random(&mut rng, outputs * depth));
-            for (compute, kind) in computes().into_iter().flat_map(|compute| KINDS.map(|kind| (compute, kind))) {
-                let (left, right) = (panels(&a, rows, depth), packed(kind, &w, outputs, depth));
+            for (compute, weight_dtype) in
+                computes().into_iter().flat_map(|compute| WEIGHT_DTYPES.map(|weight_dtype| (compute, weight_dtype)))
+            {
+                let (left, right) = (panels(&a, rows, depth), packed(weight_dtype, &w, outputs, depth));
                 let mut out = PanelMatrix::zeros(rows, panels_for(outputs));
                 multiply(compute, &left, &right, &mut out, WriteMode::Set);
                 multiply(compute, &left, &right, &mut out, WriteMode::Add);
-                let is_f32 = compute.activations == ActivationType::F32;
+                let is_f32 = compute.activations == ActivationPath::F32;
                 let a = if is_f32 { a.clone() } else { rounded(&a) };
                 for n in 0..outputs {
                     let w: Vec<f32> =
                         (0..right.depth_panels()).flat_map(|p| right.output_panel(n, p)).take(depth).collect();
-                    let is_paired = compute.activations == ActivationType::Bf16 && kind == WeightType::F32;
+                    let is_paired = compute.activations == ActivationPath::Bf16 && weight_dtype == WeightDtype::F32;
                     let w = if is_paired { rounded(&w) } else { w };
                     for m in 0..rows {
                         let terms = (0..depth).map(|k| f64::from(a[m * depth + k]) * f64::from(w[k]));
                         let (want, size) = terms.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
                         let got = f64::from(out.row(n / PANEL_WIDTH, m)[n % PANEL_WIDTH]);
                         let close = (got - 2.0 * want).abs() < 5e-7 * size;
-                        assert!(close, "{compute:?} {kind:?} {rows}x{depth}x{outputs}: {got} {}", 2.0 * want);
+                        assert!(close, "{compute:?} {weight_dtype:?} {rows}x{depth}x{outputs}: {got} {}", 2.0 * want);
                     }
                 }
             }
@@ -293,11 +301,11 @@ mod tests {
         let (rows, depth, outputs) = (131, 320, 64);
         let (a, w) = (random(&mut rng, rows * depth), random(&mut rng, outputs * depth));
         let left = panels(&a, rows, depth);
-        for kind in KINDS {
-            let right = packed(kind, &w, outputs, depth);
+        for weight_dtype in WEIGHT_DTYPES {
+            let right = packed(weight_dtype, &w, outputs, depth);
             for compute in computes() {
                 let mut all = PanelMatrix::zeros(rows, panels_for(outputs));
-                multiply(Compute { arch: Arch::new(), ..compute }, &left, &right, &mut all, WriteMode::Set);
+                multiply(ComputeMode { arch: Arch::new(), ..compute }, &left, &right, &mut all, WriteMode::Set);
                 for m in [0, 1, 50, 95, 96, 130] {
                     let mut alone = PanelMatrix::zeros(1, panels_for(outputs));
                     multiply(compute, &left.gather(&[m]), &right, &mut alone, WriteMode::Set);

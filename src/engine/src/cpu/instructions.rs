@@ -2,7 +2,7 @@
 
 use pulp::Arch;
 
-use super::compute::{ActivationType, Activations, Compute};
+use super::compute::{ActivationDtype, ActivationPath, ComputeMode};
 use super::gemm_bf16;
 
 /// A choice of vector instructions. Products of f32 have the same bits in each of them.
@@ -26,14 +26,14 @@ impl Instructions {
     pub const ALL: [Self; 5] = [Self::Best, Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
     /// Resolves the choice on this machine; `None` if it lacks the instructions.
-    pub(crate) fn compute(self, activations: Activations) -> Option<Compute> {
+    pub(crate) fn compute(self, activations: ActivationDtype) -> Option<ComputeMode> {
         let has_pairs = matches!(self, Self::Best | Self::Avx512) && gemm_bf16::is_available();
         let activations = match activations {
-            Activations::F32 => ActivationType::F32,
-            Activations::Bf16 if has_pairs => ActivationType::Bf16,
-            Activations::Bf16 => ActivationType::RoundedBf16,
+            ActivationDtype::F32 => ActivationPath::F32,
+            ActivationDtype::Bf16 if has_pairs => ActivationPath::Bf16,
+            ActivationDtype::Bf16 => ActivationPath::RoundedBf16,
         };
-        Some(Compute { arch: self.arch()?, activations })
+        Some(ComputeMode { arch: self.arch()?, activations })
     }
 
     fn arch(self) -> Option<Arch> {

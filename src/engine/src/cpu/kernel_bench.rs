@@ -3,13 +3,13 @@
 use surprisal_model::RopeScaling;
 
 use super::attention::{self, AttentionInputs, AttentionShape};
-use super::compute::{Activations, Compute, WriteMode};
+use super::compute::{ActivationDtype, ComputeMode, WriteMode};
 use super::gemm::multiply;
 use super::head::{self, Head};
 use super::instructions::Instructions;
 use super::kv::LayerKv;
 use super::math;
-use super::packed_matrix::{PackedMatrix, WeightType};
+use super::packed_matrix::{PackedMatrix, WeightDtype};
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, panels_for};
 use super::pool::Pool;
 use super::rope::{Angles, Rope};
@@ -49,8 +49,8 @@ impl KernelBench {
         rows: usize,
         depth: usize,
         outputs: usize,
-        weights: WeightType,
-        activations: Activations,
+        weights: WeightDtype,
+        activations: ActivationDtype,
     ) -> Result<Self, LoadError> {
         let compute = best_compute(activations)?;
         let weights = sample_weights(outputs, depth, weights);
@@ -70,7 +70,7 @@ impl KernelBench {
         kv_heads: usize,
         head_dim: usize,
     ) -> Result<Self, LoadError> {
-        let arch = best_compute(Activations::F32)?.arch;
+        let arch = best_compute(ActivationDtype::F32)?.arch;
         let head_panels = panels_for(head_dim);
         let shape = AttentionShape { heads, kv_heads, head_dim, head_panels, window: usize::MAX, eps: 1e-5 };
         let blocks = length.div_ceil(BLOCK_TOKENS);
@@ -108,8 +108,8 @@ impl KernelBench {
         rows: usize,
         depth: usize,
         vocabulary: usize,
-        weights: WeightType,
-        activations: Activations,
+        weights: WeightDtype,
+        activations: ActivationDtype,
     ) -> Result<Self, LoadError> {
         let compute = best_compute(activations)?;
         let (hidden, weights) = (sample_panels(rows, depth), sample_weights(vocabulary, depth, weights));
@@ -150,7 +150,7 @@ impl KernelBench {
     ///
     /// The threads could not be started.
     pub fn elementwise(rows: usize, columns: usize) -> Result<Self, LoadError> {
-        let arch = best_compute(Activations::F32)?.arch;
+        let arch = best_compute(ActivationDtype::F32)?.arch;
         let x = sample_panels(rows, columns);
         let (mut gate, mut normed) = (x.clone(), PanelMatrix::default());
         let weight = x.all()[..panels_for(columns)].to_vec();
@@ -162,7 +162,7 @@ impl KernelBench {
     }
 }
 
-fn best_compute(activations: Activations) -> Result<Compute, LoadError> {
+fn best_compute(activations: ActivationDtype) -> Result<ComputeMode, LoadError> {
     Instructions::Best.compute(activations).ok_or_else(|| LoadError::Instructions(format!("{:?}", Instructions::Best)))
 }
 
@@ -182,8 +182,8 @@ fn sample_panels(rows: usize, columns: usize) -> PanelMatrix {
     panels
 }
 
-fn sample_weights(outputs: usize, depth: usize, kind: WeightType) -> PackedMatrix {
-    let mut weights = PackedMatrix::zeros(kind, outputs, depth);
+fn sample_weights(outputs: usize, depth: usize, weight_dtype: WeightDtype) -> PackedMatrix {
+    let mut weights = PackedMatrix::zeros(weight_dtype, outputs, depth);
     let rows: Vec<f32> = (0..outputs * depth).map(sample_value).collect();
     weights.pack_rows(&rows, depth, |n| n, |k| k);
     weights

@@ -1,6 +1,6 @@
 //! `Linear`: a linear layer, and the sum of its output over ranks.
 
-use super::compute::{Compute, WriteMode};
+use super::compute::{ComputeMode, WriteMode};
 use super::gemm::{GemmInput, multiply, partial_sums};
 use super::math;
 use super::packed_matrix::PackedMatrix;
@@ -19,7 +19,7 @@ pub(super) struct Linear {
 
 impl Linear {
     /// Computes `out (+)= x weights^T + bias` on this rank alone.
-    pub(super) fn apply(&self, compute: Compute, x: &PanelMatrix, out: &mut PanelMatrix, write: WriteMode) {
+    pub(super) fn apply(&self, compute: ComputeMode, x: &PanelMatrix, out: &mut PanelMatrix, write: WriteMode) {
         multiply(compute, x, &self.weights, out, write);
         if let Some(bias) = &self.bias {
             math::add_bias(out, bias);
@@ -31,7 +31,7 @@ impl Linear {
     /// Ranks add the sum of each depth block in rank order, which is the order in which a single rank adds its own blocks.
     pub(super) fn add_across_ranks(
         &self,
-        compute: Compute,
+        compute: ComputeMode,
         x: Option<&PanelMatrix>,
         out: &mut PanelMatrix,
         communicator: &mut RankCommunicator,

@@ -6,12 +6,12 @@ use rayon::prelude::*;
 use surprisal_model::{Checkpoint, Error, LlamaConfig};
 
 use super::attention::{self, AttentionInputs, AttentionShape};
-use super::compute::{Compute, WriteMode};
+use super::compute::{ComputeMode, WriteMode};
 use super::head;
 use super::kv::LayerKv;
 use super::llama_loader::{Layer, LlamaWeights};
 use super::math;
-use super::packed_matrix::{PackedMatrix, WeightType};
+use super::packed_matrix::{PackedMatrix, WeightDtype};
 use super::panel_matrix::{PanelMatrix, PanelRow, panels_for};
 use super::rope::{Angles, Rope};
 use crate::backend::ForwardBatch;
@@ -30,14 +30,14 @@ pub(super) struct Scratch {
 /// The whole model, or one rank's slice of it.
 #[derive(Debug)]
 pub(super) struct Llama {
-    compute: Compute,
+    compute: ComputeMode,
     hidden_size: usize,
     eps: f64,
     shape: AttentionShape,
     rope: Rope,
     /// The tokens whose rows of the embedding and the head this rank has.
     vocab: Range<usize>,
-    /// See [`head::vocab_chunks`].
+    /// The [chunks](head::vocab_chunks) of this rank's part of the vocabulary.
     vocab_chunks: Vec<Range<usize>>,
     weights: LlamaWeights,
 }
@@ -46,8 +46,8 @@ impl Llama {
     /// Loads a rank's slice of a checkpoint that was [checked](Checkpoint::check).
     pub(super) fn load(
         checkpoint: &Checkpoint,
-        kind: WeightType,
-        compute: Compute,
+        weight_dtype: WeightDtype,
+        compute: ComputeMode,
         slice: RankSlice,
     ) -> Result<Self, Error> {
         let config = checkpoint.config();
@@ -59,7 +59,7 @@ impl Llama {
             rope: Rope::new(config),
             vocab: slice.vocab(config),
             vocab_chunks: head::vocab_chunks(&slice.vocab_pieces(config)),
-            weights: LlamaWeights::load(checkpoint, kind, slice)?,
+            weights: LlamaWeights::load(checkpoint, weight_dtype, slice)?,
         })
     }
 
@@ -76,7 +76,7 @@ impl Llama {
         self.weights.head.as_ref().unwrap_or(&self.weights.embedding)
     }
 
-    /// See [`head::vocab_chunks`].
+    /// Returns the [chunks](head::vocab_chunks) of this rank's part of the vocabulary.
     pub(super) fn vocab_chunks(&self) -> &[Range<usize>] {
         &self.vocab_chunks
     }
@@ -171,7 +171,7 @@ impl Llama {
     }
 }
 
-/// The shape of a rank's attention layers.
+/// Returns the shape of a rank's attention layers.
 fn attention_shape(config: &LlamaConfig, slice: RankSlice) -> AttentionShape {
     let (heads, kv_heads) = slice.heads(config);
     AttentionShape {

@@ -7,7 +7,7 @@ use surprisal_model::{Checkpoint, Error, LlamaConfig};
 
 use super::attention::HeadNorms;
 use super::linear::Linear;
-use super::packed_matrix::{PackedMatrix, WeightType};
+use super::packed_matrix::{PackedMatrix, WeightDtype};
 use super::panel_matrix::{PANEL_WIDTH, PanelRow, panels_for};
 use crate::parallel::rank_slice::RankSlice;
 
@@ -37,21 +37,21 @@ pub(super) struct Layer {
 
 impl LlamaWeights {
     /// Reads and packs a rank's slice of all tensors of a checkpoint that was [checked](Checkpoint::check).
-    pub(super) fn load(checkpoint: &Checkpoint, kind: WeightType, slice: RankSlice) -> Result<Self, Error> {
+    pub(super) fn load(checkpoint: &Checkpoint, weight_dtype: WeightDtype, slice: RankSlice) -> Result<Self, Error> {
         let config = checkpoint.config();
         let (heads, kv_heads) = slice.heads(config);
         let mlp = MlpColumns::new(&slice.mlp_pieces(config));
         let mlp_panels = mlp.panels();
         let head_pieces = slice.head_pieces(config);
         let vocab = slice.vocab(config);
-        let loader = WeightLoader { checkpoint, config, kind, heads, head_pieces, kv_heads, mlp };
-        let embedding = loader.vocab_rows("model.embed_tokens.weight", &vocab)?;
-        let layers = loader.layers()?;
+        let loader = WeightLoader { checkpoint, config, weight_dtype, heads, head_pieces, kv_heads, mlp };
+        let embedding = loader.load_vocab_rows("model.embed_tokens.weight", &vocab)?;
+        let layers = loader.load_layers()?;
         let head = match config.tie_word_embeddings {
             true => None,
-            false => Some(loader.vocab_rows("lm_head.weight", &vocab)?),
+            false => Some(loader.load_vocab_rows("lm_head.weight", &vocab)?),
         };
-        let norm = loader.vector("model.norm.weight", config.hidden_size)?;
+        let norm = loader.load_vector("model.norm.weight", config.hidden_size)?;
         Ok(Self { embedding, layers, norm, head, mlp_panels })
     }
 }
@@ -60,7 +60,7 @@ impl LlamaWeights {
 struct WeightLoader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a LlamaConfig,
-    kind: WeightType,
+    weight_dtype: WeightDtype,
     /// The rank's query heads.
     heads: Range<usize>,
     /// The same heads, in pieces.
@@ -103,58 +103,59 @@ struct RowSlice {
 
 impl WeightLoader<'_> {
     /// Loads all layers, as many at a time as there are threads to read and pack them.
-    fn layers(&self) -> Result<Vec<Layer>, Error> {
+    fn load_layers(&self) -> Result<Vec<Layer>, Error> {
         let mut layers = Vec::with_capacity(self.config.layers);
         while layers.len() < self.config.layers {
             let next = layers.len()..self.config.layers.min(layers.len() + rayon::current_num_threads());
-            layers.append(&mut next.into_par_iter().map(|index| self.layer(index)).collect::<Result<Vec<_>, _>>()?);
+            layers
+                .append(&mut next.into_par_iter().map(|index| self.load_layer(index)).collect::<Result<Vec<_>, _>>()?);
         }
         Ok(layers)
     }
 
-    fn layer(&self, index: usize) -> Result<Layer, Error> {
+    fn load_layer(&self, index: usize) -> Result<Layer, Error> {
         let config = self.config;
         let hidden = config.hidden_size;
         let name = |tensor: &str| format!("model.layers.{index}.{tensor}");
-        let bias = |tensor: &str, has_bias: bool| has_bias.then(|| self.vector(&name(tensor), hidden)).transpose();
-        let output = self.attention_output(&name("self_attn.o_proj.weight"))?;
-        let down = self.mlp_down(&name("mlp.down_proj.weight"))?;
+        let bias = |tensor: &str, has_bias: bool| has_bias.then(|| self.load_vector(&name(tensor), hidden)).transpose();
+        let output = self.load_attention_output(&name("self_attn.o_proj.weight"))?;
+        let down = self.load_mlp_down(&name("mlp.down_proj.weight"))?;
         let head_norms = match config.qk_norm {
             true => Some(HeadNorms {
-                query: self.vector(&name("self_attn.q_norm.weight"), config.head_dim)?,
-                key: self.vector(&name("self_attn.k_norm.weight"), config.head_dim)?,
+                query: self.load_vector(&name("self_attn.q_norm.weight"), config.head_dim)?,
+                key: self.load_vector(&name("self_attn.k_norm.weight"), config.head_dim)?,
             }),
             false => None,
         };
         Ok(Layer {
-            attention_norm: self.vector(&name("input_layernorm.weight"), hidden)?,
-            qkv: self.qkv(&name)?,
+            attention_norm: self.load_vector(&name("input_layernorm.weight"), hidden)?,
+            qkv: self.load_qkv(&name)?,
             head_norms,
             output: Linear { weights: output, bias: bias("self_attn.o_proj.bias", config.output_bias)? },
-            mlp_norm: self.vector(&name("post_attention_layernorm.weight"), hidden)?,
-            gate_up: self.gate_up(&name)?,
+            mlp_norm: self.load_vector(&name("post_attention_layernorm.weight"), hidden)?,
+            gate_up: self.load_gate_up(&name)?,
             down: Linear { weights: down, bias: bias("mlp.down_proj.bias", config.mlp_bias)? },
         })
     }
 
-    /// Columns of a head as it is stored: whole panels.
+    /// Returns the columns of a stored head: whole panels.
     fn padded_head_dim(&self) -> usize {
         panels_for(self.config.head_dim) * PANEL_WIDTH
     }
 
-    /// The padded position of a dimension, counted through all heads.
+    /// Returns a function from a dimension, counted through all heads, to its padded position.
     fn padded_dimension(&self) -> impl Fn(usize) -> usize + Copy + 'static {
         let (head_dim, padded) = (self.config.head_dim, self.padded_head_dim());
         move |dimension| dimension / head_dim * padded + dimension % head_dim
     }
 
-    /// The dimensions of some heads.
+    /// Returns the dimensions of some heads.
     fn dimensions(&self, heads: &Range<usize>) -> Range<usize> {
         heads.start * self.config.head_dim..heads.end * self.config.head_dim
     }
 
-    /// Queries, keys and values as one product.
-    fn qkv(&self, name: &impl Fn(&str) -> String) -> Result<Linear, Error> {
+    /// Loads queries, keys and values as one product.
+    fn load_qkv(&self, name: &impl Fn(&str) -> String) -> Result<Linear, Error> {
         let config = self.config;
         let rows = |total: usize, heads: &Range<usize>| RowSlice {
             total: total * config.head_dim,
@@ -165,32 +166,32 @@ impl WeightLoader<'_> {
             (name("self_attn.k_proj"), rows(config.kv_heads, &self.kv_heads)),
             (name("self_attn.v_proj"), rows(config.kv_heads, &self.kv_heads)),
         ];
-        self.fused(&parts, config.hidden_size, config.qkv_bias, self.padded_dimension())
+        self.load_fused(&parts, config.hidden_size, config.qkv_bias, self.padded_dimension())
     }
 
-    /// The MLP's gate and up projections as one product.
-    fn gate_up(&self, name: &impl Fn(&str) -> String) -> Result<Linear, Error> {
+    /// Loads the MLP's gate and up projections as one product.
+    fn load_gate_up(&self, name: &impl Fn(&str) -> String) -> Result<Linear, Error> {
         let config = self.config;
         let rows = || RowSlice { total: config.intermediate_size, range: self.mlp.columns.clone() };
         let parts = [(name("mlp.gate_proj"), rows()), (name("mlp.up_proj"), rows())];
-        self.fused(&parts, config.hidden_size, config.mlp_bias, |column| self.mlp.positions[column])
+        self.load_fused(&parts, config.hidden_size, config.mlp_bias, |column| self.mlp.positions[column])
     }
 
-    fn attention_output(&self, name: &str) -> Result<PackedMatrix, Error> {
+    fn load_attention_output(&self, name: &str) -> Result<PackedMatrix, Error> {
         let hidden = self.config.hidden_size;
         let padded = self.padded_head_dim();
         let pieces = self.head_pieces.iter().map(|heads| heads.len() * padded);
-        let mut weights = PackedMatrix::zeros_in_pieces(self.kind, hidden, pieces);
+        let mut weights = PackedMatrix::zeros_in_pieces(self.weight_dtype, hidden, pieces);
         let shape = [hidden, self.config.heads * self.config.head_dim];
         let ranges = [0..hidden, self.dimensions(&self.heads)];
         self.pack(name, shape, ranges, &mut weights, |n| n, self.padded_dimension())?;
         Ok(weights)
     }
 
-    fn mlp_down(&self, name: &str) -> Result<PackedMatrix, Error> {
+    fn load_mlp_down(&self, name: &str) -> Result<PackedMatrix, Error> {
         let hidden = self.config.hidden_size;
         let pieces = self.mlp.piece_lengths.iter().copied();
-        let mut weights = PackedMatrix::zeros_in_pieces(self.kind, hidden, pieces);
+        let mut weights = PackedMatrix::zeros_in_pieces(self.weight_dtype, hidden, pieces);
         let shape = [hidden, self.config.intermediate_size];
         let ranges = [0..hidden, self.mlp.columns.clone()];
         self.pack(name, shape, ranges, &mut weights, |n| n, |column| self.mlp.positions[column])?;
@@ -199,7 +200,7 @@ impl WeightLoader<'_> {
 
     /// Packs rows of several matrices of one input as one product. Each matrix begins a panel, and `position` is where each of
     /// its outputs goes from there.
-    fn fused(
+    fn load_fused(
         &self,
         matrices: &[(String, RowSlice)],
         depth: usize,
@@ -208,14 +209,14 @@ impl WeightLoader<'_> {
     ) -> Result<Linear, Error> {
         let panels = |rows: &RowSlice| rows.range.len().checked_sub(1).map_or(0, |last| panels_for(position(last) + 1));
         let total: usize = matrices.iter().map(|(_, rows)| panels(rows)).sum();
-        let mut weights = PackedMatrix::zeros(self.kind, total * PANEL_WIDTH, depth);
+        let mut weights = PackedMatrix::zeros(self.weight_dtype, total * PANEL_WIDTH, depth);
         let mut bias = vec![[0.0; PANEL_WIDTH]; total];
         let mut first = 0;
         for (name, rows) in matrices {
             let (shape, ranges) = ([rows.total, depth], [rows.range.clone(), 0..depth]);
             self.pack(&format!("{name}.weight"), shape, ranges, &mut weights, |n| first + position(n), |k| k)?;
             if has_bias {
-                let values = self.read(&format!("{name}.bias"), &[rows.total])?;
+                let values = self.read_tensor(&format!("{name}.bias"), &[rows.total])?;
                 for (n, &value) in values[rows.range.clone()].iter().enumerate() {
                     bias.as_flattened_mut()[first + position(n)] = value;
                 }
@@ -226,9 +227,9 @@ impl WeightLoader<'_> {
     }
 
     /// Loads the rows of some tokens of the embedding or the head.
-    fn vocab_rows(&self, name: &str, tokens: &Range<usize>) -> Result<PackedMatrix, Error> {
+    fn load_vocab_rows(&self, name: &str, tokens: &Range<usize>) -> Result<PackedMatrix, Error> {
         let LlamaConfig { vocab_size, hidden_size: hidden, .. } = *self.config;
-        let mut weights = PackedMatrix::zeros(self.kind, tokens.len(), hidden);
+        let mut weights = PackedMatrix::zeros(self.weight_dtype, tokens.len(), hidden);
         self.pack(name, [vocab_size, hidden], [tokens.clone(), 0..hidden], &mut weights, |n| n, |k| k)?;
         Ok(weights)
     }
@@ -245,20 +246,20 @@ impl WeightLoader<'_> {
         input: impl Fn(usize) -> usize + Copy,
     ) -> Result<(), Error> {
         let columns = ranges[1].len();
-        self.checkpoint.read_part(name, shape, ranges, |first, rows| {
+        self.checkpoint.read_slice(name, shape, ranges, |first, rows| {
             weights.pack_rows(rows, columns, |n| output(first + n), input);
         })
     }
 
     /// Loads a vector in panels, padded with zeros.
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<PanelRow>, Error> {
-        let values = self.read(name, &[len])?;
+    fn load_vector(&self, name: &str, len: usize) -> Result<Vec<PanelRow>, Error> {
+        let values = self.read_tensor(name, &[len])?;
         let mut rows = vec![[0.0; PANEL_WIDTH]; panels_for(len)];
         rows.as_flattened_mut()[..len].copy_from_slice(&values);
         Ok(rows)
     }
 
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+    fn read_tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         self.checkpoint.tensor_f32(name, shape)
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn exp_lanes<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     exp_lanes_unchecked_max(simd, simd.select_f32s(simd.greater_than_f32s(x, max), max, x))
 }
 
-/// As [`exp_lanes`], of lanes that are at most [`EXP_MAX`].
+/// Like [`exp_lanes`], but requires lanes that are at most [`EXP_MAX`].
 #[inline(always)]
 fn exp_lanes_unchecked_max<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let splat = |value: f32| simd.splat_f32s(value);
@@ -147,7 +147,7 @@ pub(crate) fn rms_norm(
     out.reshape(x.rows(), x.panels());
     out.panels_mut()
         .enumerate()
-        .for_each(|(p, out)| arch.dispatch(Normalise { x: x.panel(p), scales: &scales, weight: &weight[p], out }));
+        .for_each(|(p, out)| arch.dispatch(Normalize { x: x.panel(p), scales: &scales, weight: &weight[p], out }));
 }
 
 /// Computes RMSNorm of one head's vector in place; the values after `columns` are padding.
@@ -194,14 +194,14 @@ impl WithSimd for RmsScale<'_> {
     }
 }
 
-struct Normalise<'a> {
+struct Normalize<'a> {
     x: &'a [PanelRow],
     scales: &'a [f32],
     weight: &'a PanelRow,
     out: &'a mut [PanelRow],
 }
 
-impl WithSimd for Normalise<'_> {
+impl WithSimd for Normalize<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -41,8 +41,8 @@ mod rope;
 mod softmax;
 
 pub use backend::{CpuBackend, vector_bits};
-pub use compute::Activations;
+pub use compute::ActivationDtype;
 pub use config::CpuConfig;
 pub use instructions::Instructions;
 pub use kernel_bench::KernelBench;
-pub use packed_matrix::WeightType;
+pub use packed_matrix::WeightDtype;

@@ -8,13 +8,13 @@ use pulp::Simd;
 
 use super::panel_matrix::{PANEL_WIDTH, PanelRow, panels_for};
 
-/// How many values of k are summed in registers before they are added to the result.
+/// Number of values of k that are summed in registers before they are added to the result.
 pub(crate) const DEPTH_BLOCK: usize = 256;
 
-/// How weights are stored.
+/// The storage type of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WeightType {
-    /// As computed with.
+pub enum WeightDtype {
+    /// The type of the sums.
     F32,
     /// Rounded to nearest, ties to even; exact for a bf16 checkpoint.
     Bf16,
@@ -22,13 +22,13 @@ pub enum WeightType {
     Int8,
 }
 
-impl WeightType {
+impl WeightDtype {
     /// Returns its name on the command line and in fingerprints.
     pub fn name(self) -> &'static str {
         match self {
-            WeightType::F32 => "f32",
-            WeightType::Bf16 => "bf16",
-            WeightType::Int8 => "int8",
+            WeightDtype::F32 => "f32",
+            WeightDtype::Bf16 => "bf16",
+            WeightDtype::Int8 => "int8",
         }
     }
 }
@@ -64,12 +64,16 @@ pub(crate) enum PackedSlice<'a> {
 
 impl PackedMatrix {
     /// Allocates `outputs` x `depth` zeros (each rounded up to whole panels), to be filled by [`pack_rows`](Self::pack_rows).
-    pub(crate) fn zeros(kind: WeightType, outputs: usize, depth: usize) -> Self {
-        Self::zeros_in_pieces(kind, outputs, [depth])
+    pub(crate) fn zeros(weight_dtype: WeightDtype, outputs: usize, depth: usize) -> Self {
+        Self::zeros_in_pieces(weight_dtype, outputs, [depth])
     }
 
-    /// As [`zeros`](Self::zeros), with a depth in pieces that each begin a panel and a depth block.
-    pub(crate) fn zeros_in_pieces(kind: WeightType, outputs: usize, pieces: impl IntoIterator<Item = usize>) -> Self {
+    /// Like [`zeros`](Self::zeros), but divides the depth into pieces that each begin a panel and a depth block.
+    pub(crate) fn zeros_in_pieces(
+        weight_dtype: WeightDtype,
+        outputs: usize,
+        pieces: impl IntoIterator<Item = usize>,
+    ) -> Self {
         let (mut depth, mut blocks) = (0, Vec::new());
         for piece in pieces {
             let end = depth + panels_for(piece) * PANEL_WIDTH;
@@ -77,10 +81,10 @@ impl PackedMatrix {
             depth = end;
         }
         let panels = panels_for(outputs);
-        let data = match kind {
-            WeightType::F32 => Storage::F32(vec![[0.0; PANEL_WIDTH]; panels * depth]),
-            WeightType::Bf16 => Storage::Bf16(vec![[0; PANEL_WIDTH]; panels * depth / 2]),
-            WeightType::Int8 => Storage::Int8 {
+        let data = match weight_dtype {
+            WeightDtype::F32 => Storage::F32(vec![[0.0; PANEL_WIDTH]; panels * depth]),
+            WeightDtype::Bf16 => Storage::Bf16(vec![[0; PANEL_WIDTH]; panels * depth / 2]),
+            WeightDtype::Int8 => Storage::Int8 {
                 values: vec![[0; PANEL_WIDTH]; panels * depth / 2],
                 scales: vec![[0.0; PANEL_WIDTH]; panels],
             },
@@ -261,8 +265,8 @@ mod tests {
         /// Both ways of reading return the matrix, as exactly as its type allows.
         #[test]
         fn every_type_returns_its_values(values in proptest::collection::vec(-2.0f32..2.0, 40 * 36)) {
-            for (kind, step) in [(WeightType::F32, 0.0), (WeightType::Bf16, 1.0 / 256.0), (WeightType::Int8, 1.01 / 254.0)] {
-                let mut weights = PackedMatrix::zeros(kind, 40, 36);
+            for (weight_dtype, step) in [(WeightDtype::F32, 0.0), (WeightDtype::Bf16, 1.0 / 256.0), (WeightDtype::Int8, 1.01 / 254.0)] {
+                let mut weights = PackedMatrix::zeros(weight_dtype, 40, 36);
                 weights.pack_rows(&values, 36, |n| n, |k| k);
                 for n in 0..40 {
                     let largest = values[n * 36..][..36].iter().fold(0.0f32, |max, x| max.max(x.abs()));
@@ -271,11 +275,11 @@ mod tests {
                     let (pairs, scales) = weights.slice(n / PANEL_WIDTH, 0..64).unpack_bf16_pairs(&mut buffer);
                     for (k, &got) in row.iter().enumerate() {
                         let want = if k < 36 { values[n * 36 + k] } else { 0.0 };
-                        let error = if kind == WeightType::Int8 { step * largest } else { step * want.abs() };
-                        prop_assert!((got - want).abs() <= error, "{:?} {} {}", kind, got, want);
+                        let error = if weight_dtype == WeightDtype::Int8 { step * largest } else { step * want.abs() };
+                        prop_assert!((got - want).abs() <= error, "{:?} {} {}", weight_dtype, got, want);
                         let half = pairs[k / 2][n % PANEL_WIDTH] >> (16 * (k % 2)) << 16;
                         let paired = f32::from_bits(half) * scales.map_or(1.0, |scales| scales[n % PANEL_WIDTH]);
-                        let rounded = if kind == WeightType::F32 { f32::from_bits(bf16_bits(got) << 16) } else { got };
+                        let rounded = if weight_dtype == WeightDtype::F32 { f32::from_bits(bf16_bits(got) << 16) } else { got };
                         prop_assert_eq!(paired, rounded);
                     }
                 }

@@ -40,16 +40,17 @@ impl Pool {
         self.0.install(work)
     }
 
-    /// As [`install`](Self::install), but no thread sleeps until `work` is done. A thread without work yields to the machine's other threads.
+    /// Like [`install`](Self::install), but keeps all threads awake until `work` is done. A thread without work
+    /// yields to the machine's other threads.
     pub(crate) fn run_pass<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        let (asleep, over) = (&AtomicUsize::new(self.threads() - 1), &AtomicBool::new(false));
+        let (not_started, over) = (&AtomicUsize::new(self.threads() - 1), &AtomicBool::new(false));
         self.0.scope(|scope| {
             let own = rayon::current_thread_index();
             scope.spawn_broadcast(move |_, context| {
                 if Some(context.index()) == own {
                     return;
                 }
-                asleep.fetch_sub(1, Ordering::AcqRel);
+                not_started.fetch_sub(1, Ordering::AcqRel);
                 while !over.load(Ordering::Acquire) {
                     if rayon::yield_now() != Some(Yield::Executed) {
                         thread::yield_now();
@@ -58,7 +59,7 @@ impl Pool {
             });
             let _guard = PassGuard(over);
             // A thread that starts late might wait for work inside a part of `work`, and never finish that part.
-            while asleep.load(Ordering::Acquire) > 0 {
+            while not_started.load(Ordering::Acquire) > 0 {
                 thread::yield_now();
             }
             work()

@@ -7,13 +7,13 @@ use std::fmt::Debug;
 
 use surprisal_kernels::{CacheView, Launch, TensorMap};
 
-use super::collective::Collective;
+use super::device_communicator::DeviceCommunicator;
 use super::gemm::Gemm;
-use super::memory::Region;
+use super::memory::DeviceRegion;
 use crate::backend::BackendError;
 
 /// A device with one queue: all operations run in the order of the calls, including exchanges with other ranks.
-pub trait Accelerator: Collective + Send + 'static {
+pub trait Accelerator: DeviceCommunicator + Send + 'static {
     /// Recorded work; it is dropped before the accelerator.
     type Recording: Debug + Send;
 
@@ -45,28 +45,28 @@ pub trait Accelerator: Collective + Send + 'static {
     /// # Errors
     ///
     /// The device is out of memory.
-    fn allocate(&mut self, bytes: usize) -> Result<Region, BackendError>;
+    fn allocate(&mut self, bytes: usize) -> Result<DeviceRegion, BackendError>;
 
     /// Copies to the device.
     ///
     /// # Errors
     ///
     /// The region is shorter, or the device fails.
-    fn write(&mut self, to: Region, bytes: &[u8]) -> Result<(), BackendError>;
+    fn write(&mut self, to: DeviceRegion, bytes: &[u8]) -> Result<(), BackendError>;
 
     /// Copies from the device, after all queued work is done.
     ///
     /// # Errors
     ///
     /// The region is shorter, or the device failed, now or earlier.
-    fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError>;
+    fn read(&mut self, from: DeviceRegion, bytes: &mut [u8]) -> Result<(), BackendError>;
 
     /// Copies on the device: the beginning of `from` fills `to`. The two do not overlap.
     ///
     /// # Errors
     ///
     /// `from` is shorter, or the device fails.
-    fn copy(&mut self, from: Region, to: Region) -> Result<(), BackendError>;
+    fn copy(&mut self, from: DeviceRegion, to: DeviceRegion) -> Result<(), BackendError>;
 
     /// Queues a product. A row's bits depend only on that row and the weights, not on the number of rows or its position.
     ///

@@ -7,12 +7,13 @@ use super::batch_plan::{BatchPlan, Capacity};
 use super::config::{CudaConfig, Precision};
 use super::forward::ForwardPass;
 use super::graph_cache::GraphCache;
+use super::kv_cache::PagedCache;
 use super::memory::Arena;
 use super::model_shape::ModelShape;
 use super::weight_loader;
 use super::weight_source::WeightSource;
 use super::weights::DeviceWeights;
-use super::workspace::{PagedCache, Workspace};
+use super::workspace::Workspace;
 use crate::backend::{
     BLOCK_TOKENS, Backend, BackendError, BlockCopy, Chunk, ForwardBatch, Hidden, Limits, ScoreRow, TokenChoice,
     TokenScore,
@@ -23,7 +24,7 @@ use crate::parallel::rank_slice::RankSlice;
 use crate::scorer::PositionOptions;
 
 /// Version of the numerics; increased whenever a change of the code changes bits.
-const NUMERICS: u32 = 1;
+const NUMERICS_VERSION: u32 = 1;
 
 /// One part in this many of the free memory is left to the driver and to other processes.
 const RESERVED_DIVISOR: usize = 32;
@@ -105,7 +106,7 @@ impl<A: Accelerator> CudaBackend<A> {
         let cache_name = if config.cache == Precision::Fp8 { "-kv-fp8" } else { "" };
         let (weights_name, numerics) = (config.weights.name(), device.numerics());
         let group = slice.fingerprint_suffix();
-        let fingerprint = format!("{hash}-{weights_name}{cache_name}-{numerics}-{NUMERICS}{group}");
+        let fingerprint = format!("{hash}-{weights_name}{cache_name}-{numerics}-{NUMERICS_VERSION}{group}");
         Ok(Self { graphs: GraphCache::default(), device, shape, capacity, weights, work, cache, fingerprint })
     }
 

@@ -74,7 +74,7 @@ pub(super) struct BatchPlan {
     pub(super) targets: Range<usize>,
     /// Scores whose token is sampled, and how.
     pub(super) sampled: Vec<(usize, Sample)>,
-    /// What else to return of each score.
+    /// The options of each score.
     pub(super) options: Vec<PositionOptions>,
     /// The longest list of most probable tokens.
     pub(super) top: usize,
@@ -90,48 +90,58 @@ impl BatchPlan {
     /// The batch does not fit, or an index is out of range.
     pub(super) fn new(batch: &ForwardBatch, shape: &ModelShape, capacity: &Capacity) -> Result<Self, BackendError> {
         check_batch(batch, shape, capacity)?;
-        let is_decode = |chunk: &&Chunk| shape.has_decode_kernel() && chunk.rows.len() == 1;
-        let (decode, prefill): (Vec<_>, Vec<_>) =
-            batch.chunks.iter().filter(|chunk| !chunk.rows.is_empty()).partition(is_decode);
+        let (prefill, decode) = split_chunks(batch, shape);
         let order: Vec<&Chunk> = prefill.iter().chain(&decode).copied().collect();
-        let mut position_of = vec![0; batch.tokens.len()];
-        for (at, row) in order.iter().flat_map(|chunk| chunk.rows.clone()).enumerate() {
-            position_of[row] = at;
-        }
-
+        let device_rows = device_rows(batch.tokens.len(), &order);
         let mut plan = Self::default();
+        plan.add_rows(batch, &order);
+        plan.add_attention(&prefill, &decode, shape);
+        plan.add_scores(batch, &device_rows, capacity);
+        plan.kept_states = batch.store_hidden.iter().map(|&(row, block)| (device_rows[row], block as usize)).collect();
+        Ok(plan)
+    }
+
+    /// Adds the rows' tokens, slots in the cache, and positions.
+    fn add_rows(&mut self, batch: &ForwardBatch, order: &[&Chunk]) {
         let rows = order.iter().flat_map(|chunk| chunk.rows.clone());
-        plan.tokens = plan.push_ints(rows.map(|row| batch.tokens[row] as i32));
-        let positions =
-            || order.iter().flat_map(|chunk| (chunk.start..).take(chunk.rows.len()).map(move |p| (p, chunk)));
-        let slot = |(position, chunk): (usize, &&Chunk)| {
-            chunk.blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
-        };
-        plan.slots = plan.push_ints(positions().map(|at| slot(at) as i32));
-        plan.positions = plan.push_ints(positions().map(|(position, _)| position as i32));
-        let max_table_width = shape.max_length.div_ceil(BLOCK_TOKENS);
+        self.tokens = self.push_ints(rows.map(|row| batch.tokens[row] as i32));
+        let (mut slots, mut positions) = (Vec::new(), Vec::new());
+        for chunk in order {
+            for position in chunk.start..chunk.start + chunk.rows.len() {
+                let block = chunk.blocks[position / BLOCK_TOKENS] as usize;
+                slots.push((block * BLOCK_TOKENS + position % BLOCK_TOKENS) as i32);
+                positions.push(position as i32);
+            }
+        }
+        self.slots = self.push_ints(slots.into_iter());
+        self.positions = self.push_ints(positions.into_iter());
+    }
+
+    /// Adds the two launches of attention.
+    fn add_attention(&mut self, prefill: &[&Chunk], decode: &[&Chunk], shape: &ModelShape) {
         let kernel = AttentionKernel::Prefill { padded_head_dim: shape.padded_head_dim as u32 };
-        plan.prefill = plan.attention_launch(&prefill, 0, kernel);
-        let kernel = AttentionKernel::Decode { max_table_width };
-        plan.decode = plan.attention_launch(&decode, plan.prefill.rows.end, kernel);
-        let scored = batch.scores.iter().map(|score| match score.from {
-            Hidden::Row(row) => (capacity.blocks + position_of[row]) as i32,
+        self.prefill = self.attention_launch(prefill, 0, kernel);
+        let kernel = AttentionKernel::Decode { max_table_width: shape.max_length.div_ceil(BLOCK_TOKENS) };
+        self.decode = self.attention_launch(decode, self.prefill.rows.end, kernel);
+    }
+
+    /// Adds the scores: their hidden states, tokens and options.
+    fn add_scores(&mut self, batch: &ForwardBatch, device_rows: &[usize], capacity: &Capacity) {
+        self.scored = self.push_ints(batch.scores.iter().map(|score| match score.from {
+            Hidden::Row(row) => (capacity.blocks + device_rows[row]) as i32,
             Hidden::Block(block) => block as i32,
-        });
-        plan.scored = plan.push_ints(scored);
-        plan.targets = plan.push_ints(batch.scores.iter().map(|score| match score.choice {
+        }));
+        self.targets = self.push_ints(batch.scores.iter().map(|score| match score.choice {
             TokenChoice::Given(token) => token as i32,
             TokenChoice::Sampled(_) => 0,
         }));
-        let sampled = batch.scores.iter().enumerate().filter_map(|(at, score)| match score.choice {
-            TokenChoice::Given(_) => None,
-            TokenChoice::Sampled(draw) => Some((at, draw)),
-        });
-        plan.sampled = sampled.collect();
-        plan.options = batch.scores.iter().map(|score| score.options.clone()).collect();
-        plan.top = plan.options.iter().map(|options| options.top.into()).max().unwrap_or(0);
-        plan.kept_states = batch.store_hidden.iter().map(|&(row, block)| (position_of[row], block as usize)).collect();
-        Ok(plan)
+        for (at, score) in batch.scores.iter().enumerate() {
+            if let TokenChoice::Sampled(sample) = score.choice {
+                self.sampled.push((at, sample));
+            }
+        }
+        self.options = batch.scores.iter().map(|score| score.options.clone()).collect();
+        self.top = self.options.iter().map(|options| options.top.into()).max().unwrap_or(0);
     }
 
     /// Appends integers and returns their range.
@@ -177,6 +187,21 @@ impl BatchPlan {
             tiles,
         }
     }
+}
+
+/// Returns the chunks of attention's prefill launch, and those of its decode launch: single tokens, if there is a kernel for them.
+fn split_chunks<'a>(batch: &'a ForwardBatch, shape: &ModelShape) -> (Vec<&'a Chunk>, Vec<&'a Chunk>) {
+    let is_prefill = |chunk: &&Chunk| !shape.has_decode_kernel() || chunk.rows.len() > 1;
+    batch.chunks.iter().filter(|chunk| !chunk.rows.is_empty()).partition(is_prefill)
+}
+
+/// Returns the index of each of the batch's rows in the device's order.
+fn device_rows(rows: usize, order: &[&Chunk]) -> Vec<usize> {
+    let mut device_rows = vec![0; rows];
+    for (at, row) in order.iter().flat_map(|chunk| chunk.rows.clone()).enumerate() {
+        device_rows[row] = at;
+    }
+    device_rows
 }
 
 /// Checks that every index of a batch is in range.

@@ -12,7 +12,7 @@ use cudarc::cublaslt::sys;
 use surprisal_kernels::Address;
 
 use super::gemm::{Gemm, GemmScales, ROW_TILE};
-use super::memory::Region;
+use super::memory::DeviceRegion;
 use crate::backend::BackendError;
 
 /// Rows for which algorithms are chosen: enough to fill a large GPU.
@@ -92,7 +92,7 @@ impl CublasLt {
     ///
     /// libcublasLt is missing or does not start.
     pub(super) fn new() -> Result<Self, BackendError> {
-        // SAFETY: it looks for a library and runs its initialisers, which libcublasLt's survive.
+        // SAFETY: it looks for a library and runs its initializers, which libcublasLt's survive.
         if !unsafe { sys::is_culib_present() } {
             let reason = "there is no libcublasLt on the loader's path; it is part of CUDA's toolkit";
             return Err(BackendError(reason.to_owned()));
@@ -125,7 +125,7 @@ impl CublasLt {
         let values = if scales.is_some() { OperandType::ScaledFp8 } else { OperandType::Bf16 };
         let (kind, algorithm) = self.algorithm(GemmKind { n, k, out_f32, bias: bias.is_some(), values })?;
         let address =
-            |region: Option<Region>| region.map_or(Ok(0), |region| region.checked_address(0).map(Address::get));
+            |region: Option<DeviceRegion>| region.map_or(Ok(0), |region| region.checked_address(0).map(Address::get));
         let pointers = EpiloguePointers {
             bias: address(bias)?,
             rows: address(scales.map(|scales| scales.rows))?,
@@ -140,7 +140,7 @@ impl CublasLt {
             (pointer(x.checked_address(rows * k * size)?), pointer(weights.checked_address(n * k * size)?));
         let (one, zero) = (1f32, 0f32);
         // SAFETY: the handle and the descriptors are live, the scalars are of the descriptor's scale type and read before
-        // this returns, and the regions hold whole matrices of these descriptors. `out` is its own, unread, C.
+        // this returns, and the regions hold whole matrices of these shapes. `out` is its own, unread, C.
         let queued = unsafe {
             result::matmul(
                 self.handle,

@@ -4,17 +4,18 @@
 #![allow(unsafe_code)]
 
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, PagedKv, decode_splits, decode_workspace};
-use surprisal_kernels::rows::{Embedding, Fp8Quantize, KvCache, RankSum, RmsNorm, SiluMul};
+use surprisal_kernels::rows::{Embedding, Fp8Quantize, RankSum, RmsNorm, SiluMul, WriteKv};
 use surprisal_kernels::{Address, Error, Launch};
 
 use super::accelerator::Accelerator;
 use super::batch_plan::{AttentionLaunch, BatchPlan, Capacity};
 use super::gemm::{Gemm, GemmScales};
 use super::graph_cache::GraphCache;
-use super::memory::{Region, int_bytes, int_region};
+use super::kv_cache::PagedCache;
+use super::memory::{DeviceRegion, int_bytes, int_region};
 use super::model_shape::ModelShape;
-use super::weights::{DeviceWeights, Layer, Linear};
-use super::workspace::{PagedCache, Workspace};
+use super::weights::{DeviceLayer, DeviceLinear, DeviceWeights};
+use super::workspace::Workspace;
 use crate::backend::{BLOCK_TOKENS, BackendError, TokenScore};
 
 /// The result of queueing work.
@@ -34,7 +35,7 @@ pub(super) struct ForwardPass<'a, A> {
 /// Rows `first..first + count` of a matrix with `total` rows.
 #[derive(Clone, Copy)]
 pub(super) struct RowTable {
-    pub(super) rows: Region,
+    pub(super) rows: DeviceRegion,
     pub(super) first: usize,
     pub(super) count: usize,
     pub(super) total: usize,
@@ -48,11 +49,11 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         if rows > 0 {
             let &mut Self { ref mut device, shape, capacity, weights, work, cache, plan } = self;
             let layers =
-                |device: &mut A| ForwardPass { device, shape, capacity, weights, work, cache, plan }.layers(rows);
+                |device: &mut A| ForwardPass { device, shape, capacity, weights, work, cache, plan }.queue_layers(rows);
             graphs.run(*device, plan, layers)?;
         }
         // Scores read earlier states, so these are overwritten last.
-        let tokens = self.score()?;
+        let tokens = self.queue_scores()?;
         let row = self.shape.hidden * 2;
         for &(from, block) in &self.plan.kept_states {
             let from = self.cache.hidden.subregion((self.capacity.blocks + from) * row, row)?;
@@ -62,29 +63,29 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Queues all layers: from the plan's integers to normed hidden states in the last rows of the cache's hidden states.
-    fn layers(&mut self, rows: usize) -> QueueResult {
-        self.embed(rows)?;
+    fn queue_layers(&mut self, rows: usize) -> QueueResult {
+        self.queue_embed(rows)?;
         let work = self.work;
         let normed = self.batch_states()?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
-            self.rms_norm(layer.attention_norm, if index == 0 { None } else { Some(work.delta) }, normed, rows)?;
-            self.linear(work.qkv, normed, &layer.qkv, rows)?;
-            self.write_kv(layer, index, rows)?;
-            self.prefill(index)?;
-            self.decode(index)?;
-            self.linear(work.delta, work.attended, &layer.output, rows)?;
-            self.sum_ranks(rows)?;
-            self.rms_norm(layer.mlp_norm, Some(work.delta), normed, rows)?;
-            self.linear(work.gate_up, normed, &layer.gate_up, rows)?;
-            self.silu_mul(rows)?;
-            self.linear(work.delta, work.inner, &layer.down, rows)?;
-            self.sum_ranks(rows)?;
+            self.queue_rms_norm(layer.attention_norm, if index == 0 { None } else { Some(work.delta) }, normed, rows)?;
+            self.queue_linear(work.qkv, normed, &layer.qkv, rows)?;
+            self.queue_write_kv(layer, index, rows)?;
+            self.queue_prefill(index)?;
+            self.queue_decode(index)?;
+            self.queue_linear(work.delta, work.attended, &layer.output, rows)?;
+            self.queue_rank_sum(rows)?;
+            self.queue_rms_norm(layer.mlp_norm, Some(work.delta), normed, rows)?;
+            self.queue_linear(work.gate_up, normed, &layer.gate_up, rows)?;
+            self.queue_silu_mul(rows)?;
+            self.queue_linear(work.delta, work.inner, &layer.down, rows)?;
+            self.queue_rank_sum(rows)?;
         }
-        self.rms_norm(self.weights.norm, Some(work.delta), normed, rows)
+        self.queue_rms_norm(self.weights.norm, Some(work.delta), normed, rows)
     }
 
     /// Returns the hidden states of this batch's rows.
-    fn batch_states(&self) -> Result<Region, BackendError> {
+    fn batch_states(&self) -> Result<DeviceRegion, BackendError> {
         let row = self.shape.hidden * 2;
         let first = self.capacity.blocks * row;
         self.cache.hidden.subregion(first, self.cache.hidden.bytes() - first)
@@ -102,22 +103,22 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Queues the embeddings of the batch's tokens. A rank contributes zeros for tokens whose rows it does not have.
-    fn embed(&mut self, rows: usize) -> QueueResult {
+    fn queue_embed(&mut self, rows: usize) -> QueueResult {
         let (work, vocab) = (self.work, &self.shape.ranges.vocab);
         let table =
             RowTable { rows: self.weights.embedding, first: vocab.start, count: vocab.len(), total: self.shape.vocab };
         let tokens = self.ints(&self.plan.tokens)?;
         if self.shape.slice.size == 1 {
-            return self.gather_rows(work.residual, table, tokens, rows);
+            return self.queue_gather_rows(work.residual, table, tokens, rows);
         }
-        self.gather_rows(work.delta, table, tokens, rows)?;
-        self.sum_ranks(rows)?;
+        self.queue_gather_rows(work.delta, table, tokens, rows)?;
+        self.queue_rank_sum(rows)?;
         let bytes = rows * self.shape.hidden * 2;
         self.device.copy(work.delta, work.residual.subregion(0, bytes)?)
     }
 
     /// Queues the sum of all ranks' `delta`; each rank sums a slice. A value's bits do not depend on where it lies.
-    fn sum_ranks(&mut self, rows: usize) -> QueueResult {
+    fn queue_rank_sum(&mut self, rows: usize) -> QueueResult {
         let (ranks, slice) = (self.shape.slice.size, self.shape.rank_sum_bytes(rows));
         if ranks == 1 {
             return Ok(());
@@ -136,7 +137,13 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Queues a gather of rows as wide as the residual stream, by their indices.
-    pub(super) fn gather_rows(&mut self, out: Region, table: RowTable, ids: Address, rows: usize) -> QueueResult {
+    pub(super) fn queue_gather_rows(
+        &mut self,
+        out: DeviceRegion,
+        table: RowTable,
+        ids: Address,
+        rows: usize,
+    ) -> QueueResult {
         let row = self.shape.hidden * 2;
         let args = Embedding {
             out: out.checked_address(rows * row)?,
@@ -151,7 +158,13 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Queues the norm of the residual stream, after the addition of `added`.
-    fn rms_norm(&mut self, weight: Region, added: Option<Region>, out: Region, rows: usize) -> QueueResult {
+    fn queue_rms_norm(
+        &mut self,
+        weight: DeviceRegion,
+        added: Option<DeviceRegion>,
+        out: DeviceRegion,
+        rows: usize,
+    ) -> QueueResult {
         let bytes = rows * self.shape.hidden * 2;
         let residual = self.work.residual.checked_address(bytes)?;
         let args = RmsNorm {
@@ -165,9 +178,9 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.launch(rows as u32))
     }
 
-    /// Queues a linear layer; in FP8 it quantises `x` first.
-    fn linear(&mut self, out: Region, x: Region, linear: &Linear, rows: usize) -> QueueResult {
-        let &Linear { weights, scales, bias, n, k } = linear;
+    /// Queues a linear layer; in FP8 it quantizes `x` first.
+    fn queue_linear(&mut self, out: DeviceRegion, x: DeviceRegion, linear: &DeviceLinear, rows: usize) -> QueueResult {
+        let &DeviceLinear { weights, scales, bias, n, k } = linear;
         let (Some(columns), Some(limit)) = (scales, self.shape.fp8) else {
             return self.device.multiply(&Gemm { out, x, weights, bias, rows, n, k, out_f32: false, scales: None });
         };
@@ -185,13 +198,13 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Queues the norm and rotation of queries and keys, and writes keys and values to the cache.
-    fn write_kv(&mut self, layer: &Layer, index: usize, rows: usize) -> QueueResult {
+    fn queue_write_kv(&mut self, layer: &DeviceLayer, index: usize, rows: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
         let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
-        let norm = |norm: Option<Region>| {
+        let norm = |norm: Option<DeviceRegion>| {
             norm.map_or(Ok(Address::NULL), |norm| norm.checked_address(shape.padded_head_dim * 2))
         };
-        let args = KvCache {
+        let args = WriteKv {
             queries: work.queries.checked_address(rows * shape.query_columns() * 2)?,
             keys,
             values,
@@ -227,7 +240,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Queues attention of chunks of several tokens.
-    fn prefill(&mut self, index: usize) -> QueueResult {
+    fn queue_prefill(&mut self, index: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
         let AttentionLaunch { rows, sequences, starts, tiles, .. } = &self.plan.prefill;
         if *sequences == 0 {
@@ -247,15 +260,16 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Queues attention of single tokens.
-    fn decode(&mut self, index: usize) -> QueueResult {
+    fn queue_decode(&mut self, index: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
         let AttentionLaunch { rows, sequences, table_width, .. } = &self.plan.decode;
         if *sequences == 0 {
             return Ok(());
         }
         let row = shape.query_columns() * 2;
-        let decode_rows =
-            |region: Region| region.subregion(rows.start * row, rows.len() * row)?.checked_address(rows.len() * row);
+        let decode_rows = |region: DeviceRegion| {
+            region.subregion(rows.start * row, rows.len() * row)?.checked_address(rows.len() * row)
+        };
         let splits = decode_splits((table_width * BLOCK_TOKENS) as u32);
         let parts = decode_workspace(shape.padded_head_dim as u32, shape.heads as u32, *sequences as u32, splits);
         let args = PagedDecode {
@@ -271,7 +285,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.combine(decode_rows(work.attended)?, shape.padded_head_dim as u32, *sequences as u32))
     }
 
-    fn silu_mul(&mut self, rows: usize) -> QueueResult {
+    fn queue_silu_mul(&mut self, rows: usize) -> QueueResult {
         let mlp = self.shape.mlp;
         let args = SiluMul {
             out: self.work.inner.checked_address(rows * mlp * 2)?,

@@ -1,6 +1,6 @@
 //! `Gemm`: a matrix product that an accelerator runs, in bf16 or FP8.
 
-use super::memory::Region;
+use super::memory::DeviceRegion;
 use crate::backend::BackendError;
 
 /// Products are computed in tiles of this many rows; rows beyond the last one are never read.
@@ -10,20 +10,20 @@ pub const ROW_TILE: usize = 128;
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm {
     /// `[rows][n]`: bf16, or f32 if `out_f32`.
-    pub out: Region,
+    pub out: DeviceRegion,
     /// `[rows][k]`: bf16, or bytes of e4m3 if there are scales.
-    pub x: Region,
+    pub x: DeviceRegion,
     /// `[n][k]`, in the type of `x`.
-    pub weights: Region,
+    pub weights: DeviceRegion,
     /// `[n]` bf16.
-    pub bias: Option<Region>,
+    pub bias: Option<DeviceRegion>,
     /// Rows to compute; `out` and `x` hold whole tiles of [`ROW_TILE`].
     pub rows: usize,
     /// Columns of `out`; a multiple of 8, or of [`FP8_MULTIPLE`].
     pub n: usize,
     /// Columns of `x`; a multiple of 8, or of [`FP8_MULTIPLE`].
     pub k: usize,
-    /// Whether `out` is f32 instead of bf16.
+    /// True if `out` is f32 instead of bf16.
     pub out_f32: bool,
     /// The scales of a product in FP8, whose `out` is bf16.
     pub scales: Option<GemmScales>,
@@ -33,9 +33,9 @@ pub struct Gemm {
 #[derive(Clone, Copy, Debug)]
 pub struct GemmScales {
     /// `[rows]` f32, of `x`, in whole tiles.
-    pub rows: Region,
+    pub rows: DeviceRegion,
     /// `[n]` f32, of `weights`.
-    pub columns: Region,
+    pub columns: DeviceRegion,
 }
 
 /// `n` and `k` of a product in FP8 are multiples of this.

@@ -14,10 +14,10 @@ use surprisal_kernels::rows::Fp8Scale;
 use surprisal_kernels::{Address, CacheView, Device, Launch, TensorMap};
 
 use super::accelerator::Accelerator;
-use super::collective::Collective;
 use super::cublaslt::CublasLt;
+use super::device_communicator::DeviceCommunicator;
 use super::gemm::{Gemm, GemmScales};
-use super::memory::Region;
+use super::memory::DeviceRegion;
 use super::nccl::{self, NcclCommunicator};
 use crate::backend::BackendError;
 
@@ -33,7 +33,7 @@ pub struct Gpu {
     staging: [StagingBuffer; 2],
     /// Index of the next staging buffer.
     next_staging: usize,
-    memory: Vec<Region>,
+    memory: Vec<DeviceRegion>,
     /// Recorded after queued work, to wait for it.
     done: Event,
     /// The connection to the other ranks of its group.
@@ -168,7 +168,7 @@ impl Gpu {
     }
 }
 
-impl Collective for Gpu {
+impl DeviceCommunicator for Gpu {
     fn rank(&self) -> usize {
         self.communicator.as_ref().map_or(0, NcclCommunicator::rank)
     }
@@ -177,7 +177,7 @@ impl Collective for Gpu {
         self.communicator.as_ref().map_or(1, NcclCommunicator::size)
     }
 
-    fn exchange(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
+    fn exchange(&mut self, from: DeviceRegion, to: DeviceRegion) -> Result<(), BackendError> {
         self.bind()?;
         let stream = self.stream();
         match &mut self.communicator {
@@ -186,7 +186,7 @@ impl Collective for Gpu {
         }
     }
 
-    fn gather(&mut self, all: Region) -> Result<(), BackendError> {
+    fn gather(&mut self, all: DeviceRegion) -> Result<(), BackendError> {
         self.bind()?;
         let stream = self.stream();
         self.communicator.as_mut().map_or(Ok(()), |communicator| communicator.gather(all, stream))
@@ -219,17 +219,17 @@ impl Accelerator for Gpu {
         self.bind().and_then(|()| self.synchronize()).is_ok()
     }
 
-    fn allocate(&mut self, bytes: usize) -> Result<Region, BackendError> {
+    fn allocate(&mut self, bytes: usize) -> Result<DeviceRegion, BackendError> {
         self.bind()?;
         // SAFETY: what is in it is undefined, as promised; it is freed once, when this is dropped.
         let address = unsafe { result::malloc_sync(bytes.max(1)) };
         let address = address.map_err(|error| BackendError(format!("{bytes} bytes of GPU memory: {error}")))?;
-        let region = Region::new(address, bytes);
+        let region = DeviceRegion::new(address, bytes);
         self.memory.push(region);
         Ok(region)
     }
 
-    fn write(&mut self, to: Region, bytes: &[u8]) -> Result<(), BackendError> {
+    fn write(&mut self, to: DeviceRegion, bytes: &[u8]) -> Result<(), BackendError> {
         self.bind()?;
         let (address, stream) = (to.checked_address(bytes.len())?.get(), self.stream());
         for (index, part) in bytes.chunks(STAGING_BYTES).enumerate() {
@@ -249,7 +249,7 @@ impl Accelerator for Gpu {
         Ok(())
     }
 
-    fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError> {
+    fn read(&mut self, from: DeviceRegion, bytes: &mut [u8]) -> Result<(), BackendError> {
         self.bind()?;
         let address = from.checked_address(bytes.len())?.get();
         if self.communicator.is_some() {
@@ -264,7 +264,7 @@ impl Accelerator for Gpu {
         self.synchronize()
     }
 
-    fn copy(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
+    fn copy(&mut self, from: DeviceRegion, to: DeviceRegion) -> Result<(), BackendError> {
         self.bind()?;
         let (bytes, to) = (to.bytes(), to.checked_address(to.bytes())?.get());
         let from = from.checked_address(bytes)?.get();

@@ -13,13 +13,13 @@ use crate::backend::BackendError;
 const MAX_PASSES: usize = 64;
 
 /// The number of sequences and the width of their block tables, on which a pass's launches depend.
-type Key = (usize, usize);
+type PassKey = (usize, usize);
 
 /// The passes so far, and their recordings from the second time on.
 #[derive(Debug)]
 pub(super) struct GraphCache<R> {
-    passes: HashMap<Key, Option<R>>,
-    /// Whether the device has failed to record a pass.
+    passes: HashMap<PassKey, Option<R>>,
+    /// True if the device has failed to record a pass.
     failed: bool,
 }
 

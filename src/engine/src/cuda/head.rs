@@ -11,8 +11,8 @@ use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, Lo
 use super::accelerator::Accelerator;
 use super::forward::{ForwardPass, QueueResult, RowTable};
 use super::gemm::Gemm;
-use super::memory::{Region, int_bytes, int_region};
-use super::weights::Linear;
+use super::memory::{DeviceRegion, int_bytes, int_region};
+use super::weights::DeviceLinear;
 use super::workspace::{SAMPLED_ROWS, SCORE_ROWS};
 use crate::backend::{BackendError, TokenScore};
 use crate::parallel::rank_slice::{RankSlice, VOCAB_GRANULE};
@@ -21,7 +21,7 @@ use crate::scorer::{PositionDetails, PositionOptions};
 
 impl<A: Accelerator> ForwardPass<'_, A> {
     /// Queues the scores of all rows, tile by tile, and returns their tokens. It waits for the device only to sample a token.
-    pub(super) fn score(&mut self) -> Result<Vec<u32>, BackendError> {
+    pub(super) fn queue_scores(&mut self) -> Result<Vec<u32>, BackendError> {
         let work = self.work;
         let states = self.capacity.blocks + self.capacity.rows;
         let states = RowTable { rows: self.cache.hidden, first: 0, count: states, total: states };
@@ -31,8 +31,8 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         for first in (0..all).step_by(SCORE_ROWS) {
             let rows = first..all.min(first + SCORE_ROWS);
             let ids = self.tile_ints(&self.plan.scored, &rows)?;
-            self.gather_rows(work.scored, states, ids, rows.len())?;
-            let Linear { weights, bias, n, k, .. } = self.weights.head;
+            self.queue_gather_rows(work.scored, states, ids, rows.len())?;
+            let DeviceLinear { weights, bias, n, k, .. } = self.weights.head;
             let product = Gemm {
                 out: work.logits,
                 x: work.scored,
@@ -45,9 +45,9 @@ impl<A: Accelerator> ForwardPass<'_, A> {
                 scales: None,
             };
             self.device.multiply(&product)?;
-            self.sample(first, &mut tokens[rows.clone()])?;
-            self.target_logits(&rows)?;
-            self.logprobs(&rows)?;
+            self.sample_targets(first, &mut tokens[rows.clone()])?;
+            self.queue_target_logits(&rows)?;
+            self.queue_logprobs(&rows)?;
         }
         Ok(tokens)
     }
@@ -58,14 +58,14 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Returns the first bytes of a region that is divided into `bytes` for each rank, and this rank's slice of them.
-    fn rank_regions(&self, region: Region, bytes: usize) -> Result<(Region, Region), BackendError> {
+    fn rank_regions(&self, region: DeviceRegion, bytes: usize) -> Result<(DeviceRegion, DeviceRegion), BackendError> {
         let RankSlice { rank, size } = self.shape.slice;
         let all = region.subregion(0, size * bytes)?;
         Ok((all, all.slice(rank, size)?))
     }
 
     /// Queues the logits of a tile's targets.
-    fn target_logits(&mut self, rows: &Range<usize>) -> QueueResult {
+    fn queue_target_logits(&mut self, rows: &Range<usize>) -> QueueResult {
         let bytes = rows.len() * 4;
         let (all, slice) = self.rank_regions(self.work.target_logits, bytes)?;
         let (stride, vocab) = (self.shape.vocab_rows, &self.shape.ranges.vocab);
@@ -83,7 +83,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Queues a tile's scores, from its logits and those of the targets.
-    fn logprobs(&mut self, rows: &Range<usize>) -> QueueResult {
+    fn queue_logprobs(&mut self, rows: &Range<usize>) -> QueueResult {
         let (work, shape, top) = (self.work, self.shape, self.plan.top);
         let (first, count) = (rows.start, rows.len());
         let tiles = tiles(shape.vocab_rows as u32);
@@ -93,7 +93,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         let (logits, own_logits) = self.rank_regions(work.top.tile_logits, listed)?;
         let (ids, own_ids) = self.rank_regions(work.top.tile_ids, listed)?;
         let listing =
-            |region: Region| if top == 0 { Ok(Address::NULL) } else { region.checked_address(region.bytes()) };
+            |region: DeviceRegion| if top == 0 { Ok(Address::NULL) } else { region.checked_address(region.bytes()) };
         let target_logits = self.rank_regions(work.target_logits, count * 4)?.0.checked_address(count * 4)?;
         let args = LogprobTiles {
             parts: own_parts.checked_address(sums)?,
@@ -111,8 +111,8 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.launch(count as u32, tiles))?;
         let to_gather = if top == 0 { &[parts][..] } else { &[parts, logits, ids] };
         to_gather.iter().try_for_each(|&all| self.device.gather(all))?;
-        let values = |region: Region| region.subregion(first * 4, count * 4)?.checked_address(count * 4);
-        let lists = |region: Region| listing(region.subregion(first * top * 4, count * top * 4)?);
+        let values = |region: DeviceRegion| region.subregion(first * 4, count * 4)?.checked_address(count * 4);
+        let lists = |region: DeviceRegion| listing(region.subregion(first * top * 4, count * top * 4)?);
         let out = LogprobOut {
             logprobs: values(work.logprobs)?,
             ranks: values(work.token_ranks)?,
@@ -153,19 +153,19 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Samples the tokens of a tile on the host, as every backend does, and makes them targets like the given tokens.
-    fn sample(&mut self, first: usize, tokens: &mut [u32]) -> QueueResult {
+    fn sample_targets(&mut self, first: usize, tokens: &mut [u32]) -> QueueResult {
         let tile = first..first + tokens.len();
         let sampled: Vec<(usize, Sample)> = self
             .plan
             .sampled
             .iter()
             .filter(|(at, _)| tile.contains(at))
-            .map(|&(at, draw)| (at - first, draw))
+            .map(|&(at, sample)| (at - first, sample))
             .collect();
         for batch in sampled.chunks(SAMPLED_ROWS) {
             let logits = self.full_logits(&batch.iter().map(|row| row.0).collect::<Vec<_>>())?;
-            for (&(at, draw), logits) in batch.iter().zip(&logits) {
-                let token = draw.pick(logits);
+            for (&(at, sample), logits) in batch.iter().zip(&logits) {
+                let token = sample.pick(logits);
                 tokens[at] = token;
                 let target = int_region(self.work.ints, self.plan.targets.start + first + at, 1)?;
                 self.device.write(target, &int_bytes(&[token as i32]))?;
@@ -227,7 +227,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     /// Reads the first words of a region.
-    fn words(&mut self, region: Region, count: usize) -> Result<Vec<u8>, BackendError> {
+    fn words(&mut self, region: DeviceRegion, count: usize) -> Result<Vec<u8>, BackendError> {
         let mut bytes = vec![0; count * 4];
         if count > 0 {
             self.device.read(region, &mut bytes)?;

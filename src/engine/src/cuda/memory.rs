@@ -9,12 +9,12 @@ const ALIGNMENT: usize = 256;
 
 /// Memory of an accelerator, valid while the accelerator lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
+pub struct DeviceRegion {
     address: Address,
     bytes: usize,
 }
 
-impl Region {
+impl DeviceRegion {
     /// Wraps memory that an accelerator allocated.
     pub(super) fn new(address: u64, bytes: usize) -> Self {
         Self { address: Address::new(address), bytes }
@@ -68,7 +68,7 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    pub(super) fn over(region: Region) -> Self {
+    pub(super) fn over(region: DeviceRegion) -> Self {
         Self { base: region.address.get(), used: 0 }
     }
 
@@ -80,8 +80,8 @@ impl Arena {
     }
 
     /// Takes the next piece.
-    pub(super) fn take(&mut self, bytes: usize) -> Region {
-        let region = Region::new(self.base + self.used as u64, bytes);
+    pub(super) fn take(&mut self, bytes: usize) -> DeviceRegion {
+        let region = DeviceRegion::new(self.base + self.used as u64, bytes);
         self.used += bytes.next_multiple_of(ALIGNMENT);
         region
     }
@@ -93,6 +93,6 @@ pub(super) fn int_bytes(values: &[i32]) -> Vec<u8> {
 }
 
 /// Returns the region of `count` integers from the `first`th on.
-pub(super) fn int_region(region: Region, first: usize, count: usize) -> Result<Region, BackendError> {
+pub(super) fn int_region(region: DeviceRegion, first: usize, count: usize) -> Result<DeviceRegion, BackendError> {
     region.subregion(first * 4, count * 4)
 }

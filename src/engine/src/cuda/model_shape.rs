@@ -38,9 +38,9 @@ pub(super) struct ModelShape {
     /// Sliding window in tokens; 0 means none.
     pub(super) window: u32,
     pub(super) max_length: usize,
-    /// If products of layers are FP8, the limit to which activations are clamped before they are quantised.
+    /// If products of layers are FP8, the limit to which activations are clamped before they are quantized.
     pub(super) fp8: Option<f32>,
-    /// Whether the KV cache is FP8.
+    /// True if the KV cache is FP8.
     pub(super) fp8_cache: bool,
 }
 

@@ -1,6 +1,6 @@
 //! `NcclCommunicator`: the connection between ranks on GPUs of one machine. NCCL moves their bytes.
 //!
-//! The library is found at run time. cudarc polls only for its unversioned name, which comes with the headers; usually only libnccl.so.2
+//! The library is found at run time. cudarc looks only for its unversioned name, which comes with the headers; usually only libnccl.so.2
 //! is installed. Communicators do not block, and every wait of the host also watches the other ranks: a rank that fails sets a flag that
 //! all ranks' threads share, and each of them then aborts its own communicator, which ends the waits of its GPU.
 
@@ -17,7 +17,7 @@ use cudarc::driver::sys::{CUevent, CUevent_flags, CUresult, CUstream};
 use cudarc::driver::{CudaContext, DriverError, result};
 use libloading::Library;
 
-use super::memory::Region;
+use super::memory::DeviceRegion;
 use crate::backend::BackendError;
 use crate::parallel::communicator::RankLost;
 
@@ -26,10 +26,10 @@ const SUCCESS: c_int = 0;
 const IN_PROGRESS: c_int = 7;
 const BYTE: c_int = 1;
 
-/// How long a wait spins before it sleeps. Almost every exchange ends sooner than a sleep.
+/// Time for which a wait spins before it sleeps. Almost every exchange ends sooner than a sleep.
 const SPIN_TIME: Duration = Duration::from_micros(100);
 
-/// How often a sleeping wait polls the device and the other ranks.
+/// Interval at which a sleeping wait polls the device and the other ranks.
 const POLL_INTERVAL: Duration = Duration::from_micros(20);
 
 /// Exchanges that may be queued at a time. A full driver queue would block, even if a rank is lost.
@@ -46,7 +46,7 @@ struct UniqueId([c_char; 128]);
 
 /// `ncclConfig_t` as of 2.14. Later versions set the fields that it lacks to their defaults.
 #[repr(C)]
-struct Config {
+struct NcclConfig {
     size: usize,
     magic: u32,
     version: u32,
@@ -60,7 +60,7 @@ struct Config {
 struct Nccl {
     version: unsafe extern "C" fn(*mut c_int) -> c_int,
     unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
-    init: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int, *mut Config) -> c_int,
+    init: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int, *mut NcclConfig) -> c_int,
     abort: unsafe extern "C" fn(Comm) -> c_int,
     async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
     error_string: unsafe extern "C" fn(c_int) -> *const c_char,
@@ -96,7 +96,7 @@ impl Nccl {
 
     fn open() -> Result<Self, String> {
         let candidates = candidates(|name| std::env::var_os(name));
-        // SAFETY: it runs the library's initialisers, which NCCL's survive.
+        // SAFETY: it runs the library's initializers, which NCCL's survive.
         let library = candidates.iter().find_map(|path| unsafe { Library::new(path) }.ok()).ok_or_else(|| {
             "there is no NCCL, by which GPUs tell each other things: libnccl.so.2 is neither on the loader's path nor in \
              NCCL_HOME/lib; install libnccl2, or put the folder that has it into LD_LIBRARY_PATH (of the wheel \
@@ -182,8 +182,8 @@ impl NcclCommunicator {
         let mut id = UniqueId([0; 128]);
         // SAFETY: it writes one id.
         nccl.check("to begin a group", unsafe { (nccl.unique_id)(&raw mut id) })?;
-        let (size_of_config, magic, version) = (size_of::<Config>(), 0xcafe_beef, 21_400);
-        let mut config = Config { size: size_of_config, magic, version, blocking: 0, undefined: c_int::MIN };
+        let (size_of_config, magic, version) = (size_of::<NcclConfig>(), 0xcafe_beef, 21_400);
+        let mut config = NcclConfig { size: size_of_config, magic, version, blocking: 0, undefined: c_int::MIN };
         // NCCL may write to them until all are ready, or aborted, so they are dropped last.
         let comms: Vec<AtomicPtr<c_void>> = (0..size).map(|_| AtomicPtr::default()).collect();
         // SAFETY: the places of the communicators live as long as NCCL writes to them, atomically; the context that a rank is made
@@ -225,8 +225,13 @@ impl NcclCommunicator {
         self.size
     }
 
-    /// As [`Collective::exchange`](super::Collective::exchange), on the stream.
-    pub(super) fn exchange(&mut self, from: Region, to: Region, stream: CUstream) -> Result<(), BackendError> {
+    /// Queues a [`DeviceCommunicator::exchange`](super::DeviceCommunicator::exchange) on the stream.
+    pub(super) fn exchange(
+        &mut self,
+        from: DeviceRegion,
+        to: DeviceRegion,
+        stream: CUstream,
+    ) -> Result<(), BackendError> {
         let nccl = self.nccl;
         self.queue(stream, |communicator| {
             // SAFETY: the slices are of the GPU's memory, which outlives the stream's work.
@@ -246,8 +251,8 @@ impl NcclCommunicator {
         })
     }
 
-    /// As [`Collective::gather`](super::Collective::gather), on the stream.
-    pub(super) fn gather(&mut self, all: Region, stream: CUstream) -> Result<(), BackendError> {
+    /// Queues a [`DeviceCommunicator::gather`](super::DeviceCommunicator::gather) on the stream.
+    pub(super) fn gather(&mut self, all: DeviceRegion, stream: CUstream) -> Result<(), BackendError> {
         let slice = all.slice(self.rank, self.size)?;
         let (bytes, slice, all) = (slice.bytes(), pointer(slice)?, pointer(all)?);
         let nccl = self.nccl;
@@ -333,7 +338,7 @@ fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
     move |error| BackendError(format!("the GPU failed {what}: {error}"))
 }
 
-fn pointer(region: Region) -> Result<*mut c_void, BackendError> {
+fn pointer(region: DeviceRegion) -> Result<*mut c_void, BackendError> {
     Ok(region.checked_address(region.bytes())?.get() as usize as *mut c_void)
 }
 

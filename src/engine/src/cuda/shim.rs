@@ -11,9 +11,9 @@ use surprisal_kernels::cpu::{Cpu, Order};
 use surprisal_kernels::{CacheView, Device, Launch, TensorMap};
 
 use super::accelerator::Accelerator;
-use super::collective::Collective;
+use super::device_communicator::DeviceCommunicator;
 use super::gemm::{Gemm, GemmScales};
-use super::memory::Region;
+use super::memory::DeviceRegion;
 use crate::backend::BackendError;
 use crate::parallel::communicator::Communicator;
 
@@ -23,26 +23,26 @@ const LANES: usize = 16;
 /// An accelerator in this process's memory that runs every kernel on the CPU shim.
 pub struct Shim {
     order: Order,
-    memory: Vec<Box<[Line]>>,
+    memory: Vec<Box<[AlignedBytes]>>,
     capacity: usize,
     /// Bytes of shared memory per thread block.
     shared_memory: usize,
     /// The connection to the other ranks of its group.
     communicator: Option<Box<dyn Communicator>>,
-    recording: Option<Vec<Step>>,
-    /// Whether it can record.
+    recording: Option<Vec<RecordedOperation>>,
+    /// True if it can record.
     can_record: bool,
     replays: Arc<AtomicUsize>,
     lost: Arc<AtomicBool>,
 }
 
 /// A recorded operation.
-type Step = Box<dyn Fn(&mut Shim) -> Result<(), BackendError> + Send>;
+type RecordedOperation = Box<dyn Fn(&mut Shim) -> Result<(), BackendError> + Send>;
 
 /// A recording of a shim.
-pub struct Steps(Vec<Step>);
+pub struct ShimRecording(Vec<RecordedOperation>);
 
-impl Debug for Steps {
+impl Debug for ShimRecording {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} steps", self.0.len())
     }
@@ -51,7 +51,7 @@ impl Debug for Steps {
 /// Memory with the alignment of regions.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(256))]
-struct Line(#[expect(dead_code, reason = "read and written through pointers")] [u8; 256]);
+struct AlignedBytes(#[expect(dead_code, reason = "read and written through pointers")] [u8; 256]);
 
 impl Debug for Shim {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -107,9 +107,9 @@ impl Shim {
     }
 
     /// Adds an operation to the current recording, if any.
-    fn record_step(&mut self, step: impl Fn(&mut Self) -> Result<(), BackendError> + Send + 'static) {
-        if let Some(steps) = &mut self.recording {
-            steps.push(Box::new(step));
+    fn record_operation(&mut self, operation: impl Fn(&mut Self) -> Result<(), BackendError> + Send + 'static) {
+        if let Some(operations) = &mut self.recording {
+            operations.push(Box::new(operation));
         }
     }
 
@@ -128,12 +128,12 @@ impl Shim {
 
 /// Returns a pointer to a region. Callers follow the two rules of references: no slice outlives its call, and no live slice overlaps a
 /// mutable one.
-fn pointer<T>(region: Region, bytes: usize) -> Result<*mut T, BackendError> {
+fn pointer<T>(region: DeviceRegion, bytes: usize) -> Result<*mut T, BackendError> {
     Ok(std::ptr::with_exposed_provenance_mut(region.checked_address(bytes)?.get() as usize))
 }
 
 /// Reads values of e4m3, by its definition.
-fn fp8_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
+fn fp8_values(region: DeviceRegion, count: usize) -> Result<Vec<f32>, BackendError> {
     let value = |byte: u8| {
         let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
         let size = match (exponent, byte & 7) {
@@ -151,16 +151,16 @@ fn fp8_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
 }
 
 /// Reads f32 values.
-fn f32_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
+fn f32_values(region: DeviceRegion, count: usize) -> Result<Vec<f32>, BackendError> {
     let pointer = pointer::<f32>(region, count * 4)?;
     // SAFETY: as for `bf16_values`; any bits are an f32.
     Ok(unsafe { std::slice::from_raw_parts(pointer, count) }.to_vec())
 }
 
 /// Reads bf16 values.
-fn bf16_values(region: Region, count: usize) -> Result<Vec<f32>, BackendError> {
+fn bf16_values(region: DeviceRegion, count: usize) -> Result<Vec<f32>, BackendError> {
     let pointer = pointer::<u16>(region, count * 2)?;
-    // SAFETY: regions lie in memory of the shim that owns them, which is initialised; nothing writes to it meanwhile.
+    // SAFETY: regions lie in memory of the shim that owns them, which is initialized; nothing writes to it meanwhile.
     let bits = unsafe { std::slice::from_raw_parts(pointer, count) };
     Ok(bits.iter().map(|&bits| f32::from_bits(u32::from(bits) << 16)).collect())
 }
@@ -182,7 +182,7 @@ fn bf16_bits(x: f32) -> u16 {
 }
 
 /// Exchanges through memory that threads share, four bytes as one number: an f64 holds them exactly.
-impl Collective for Shim {
+impl DeviceCommunicator for Shim {
     fn rank(&self) -> usize {
         self.communicator.as_ref().map_or(0, |communicator| communicator.rank())
     }
@@ -191,7 +191,7 @@ impl Collective for Shim {
         self.communicator.as_ref().map_or(1, |communicator| communicator.size())
     }
 
-    fn exchange(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
+    fn exchange(&mut self, from: DeviceRegion, to: DeviceRegion) -> Result<(), BackendError> {
         let (rank, size) = (self.rank(), self.size());
         let gathered = self.gather_bytes(from)?;
         let slice = from.slice(rank, size)?.bytes();
@@ -201,7 +201,7 @@ impl Collective for Shim {
             .try_for_each(|(other, bytes)| self.write(to.slice(other, size)?, &bytes[rank * slice..(rank + 1) * slice]))
     }
 
-    fn gather(&mut self, all: Region) -> Result<(), BackendError> {
+    fn gather(&mut self, all: DeviceRegion) -> Result<(), BackendError> {
         let (rank, size) = (self.rank(), self.size());
         let gathered = self.gather_bytes(all.slice(rank, size)?)?;
         gathered.iter().enumerate().try_for_each(|(other, bytes)| self.write(all.slice(other, size)?, bytes))
@@ -210,7 +210,7 @@ impl Collective for Shim {
 
 impl Shim {
     /// Returns each rank's bytes of a region.
-    fn gather_bytes(&mut self, region: Region) -> Result<Vec<Vec<u8>>, BackendError> {
+    fn gather_bytes(&mut self, region: DeviceRegion) -> Result<Vec<Vec<u8>>, BackendError> {
         let mut bytes = vec![0; region.bytes()];
         self.read(region, &mut bytes)?;
         let Some(communicator) = &mut self.communicator else {
@@ -232,7 +232,7 @@ impl Shim {
 }
 
 impl Accelerator for Shim {
-    type Recording = Steps;
+    type Recording = ShimRecording;
 
     fn name(&self) -> String {
         "cpu shim".to_owned()
@@ -255,18 +255,18 @@ impl Accelerator for Shim {
     }
 
     /// Fills the memory with 0xff, a NaN in every type, so that reads before writes show.
-    fn allocate(&mut self, bytes: usize) -> Result<Region, BackendError> {
+    fn allocate(&mut self, bytes: usize) -> Result<DeviceRegion, BackendError> {
         let free = self.free_memory()?;
         if bytes > free {
             return Err(BackendError(format!("{bytes} bytes were asked for, {free} are free")));
         }
-        let mut lines = vec![Line([0xff; 256]); bytes.div_ceil(256)].into_boxed_slice();
-        let region = Region::new(lines.as_mut_ptr().expose_provenance() as u64, bytes);
+        let mut lines = vec![AlignedBytes([0xff; 256]); bytes.div_ceil(256)].into_boxed_slice();
+        let region = DeviceRegion::new(lines.as_mut_ptr().expose_provenance() as u64, bytes);
         self.memory.push(lines);
         Ok(region)
     }
 
-    fn write(&mut self, to: Region, bytes: &[u8]) -> Result<(), BackendError> {
+    fn write(&mut self, to: DeviceRegion, bytes: &[u8]) -> Result<(), BackendError> {
         self.check_not_recording()?;
         let to = pointer::<u8>(to, bytes.len())?;
         // SAFETY: regions lie in this shim's memory, which `bytes` cannot.
@@ -274,7 +274,7 @@ impl Accelerator for Shim {
         Ok(())
     }
 
-    fn read(&mut self, from: Region, bytes: &mut [u8]) -> Result<(), BackendError> {
+    fn read(&mut self, from: DeviceRegion, bytes: &mut [u8]) -> Result<(), BackendError> {
         self.check_not_recording()?;
         let from = pointer::<u8>(from, bytes.len())?;
         // SAFETY: as for `write`.
@@ -282,8 +282,8 @@ impl Accelerator for Shim {
         Ok(())
     }
 
-    fn copy(&mut self, from: Region, to: Region) -> Result<(), BackendError> {
-        self.record_step(move |shim| shim.copy(from, to));
+    fn copy(&mut self, from: DeviceRegion, to: DeviceRegion) -> Result<(), BackendError> {
+        self.record_operation(move |shim| shim.copy(from, to));
         let bytes = to.bytes();
         let (from, to) = (pointer::<u8>(from, bytes)?, pointer::<u8>(to, bytes)?);
         // SAFETY: both lie in this shim's memory.
@@ -295,7 +295,7 @@ impl Accelerator for Shim {
         let &Gemm { out, x, weights, bias, rows, n, k, out_f32, scales } = gemm;
         gemm.check()?;
         let again = *gemm;
-        self.record_step(move |shim| shim.multiply(&again));
+        self.record_operation(move |shim| shim.multiply(&again));
         let matrix = if scales.is_some() { fp8_values } else { bf16_values };
         let (x, weights) = (matrix(x, rows * k)?, matrix(weights, n * k)?);
         let bias = bias.map_or_else(|| Ok(vec![0.0; n]), |bias| bf16_values(bias, n))?;
@@ -325,7 +325,7 @@ impl Accelerator for Shim {
         }
         let again = *launch;
         // SAFETY: the caller's promise, which is for replays too.
-        self.record_step(move |shim| unsafe { shim.launch(&again) });
+        self.record_operation(move |shim| unsafe { shim.launch(&again) });
         // SAFETY: the caller's promise.
         Ok(unsafe { Cpu { order: self.order }.launch(launch) }?)
     }
@@ -334,18 +334,21 @@ impl Accelerator for Shim {
         Ok(Cpu { order: self.order }.tensor_map(view)?)
     }
 
-    fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<Steps, BackendError> {
+    fn record(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), BackendError>,
+    ) -> Result<ShimRecording, BackendError> {
         if !self.can_record {
             return Err(BackendError("the shim does not record".to_owned()));
         }
         self.recording = Some(Vec::new());
         let done = work(self);
-        let steps = self.recording.take().unwrap_or_default();
-        done.map(|()| Steps(steps))
+        let operations = self.recording.take().unwrap_or_default();
+        done.map(|()| ShimRecording(operations))
     }
 
-    fn replay(&mut self, recording: &Steps) -> Result<(), BackendError> {
+    fn replay(&mut self, recording: &ShimRecording) -> Result<(), BackendError> {
         self.replays.fetch_add(1, Ordering::Relaxed);
-        recording.0.iter().try_for_each(|step| step(self))
+        recording.0.iter().try_for_each(|operation| operation(self))
     }
 }

@@ -6,10 +6,10 @@ use std::ops::Range;
 use surprisal_model::LlamaConfig;
 
 use super::accelerator::Accelerator;
-use super::memory::Region;
+use super::memory::DeviceRegion;
 use super::model_shape::ModelShape;
 use super::weight_source::WeightSource;
-use super::weights::{DOWN, DeviceWeights, GATE_UP, Layer, Linear, OUTPUT, QKV};
+use super::weights::{DOWN, DeviceLayer, DeviceLinear, DeviceWeights, GATE_UP, OUTPUT, QKV};
 use crate::load_error::LoadError;
 
 /// Fills the memory of `weights`.
@@ -19,15 +19,15 @@ pub(super) fn load<A: Accelerator>(
     source: &impl WeightSource,
     shape: &ModelShape,
 ) -> Result<(), LoadError> {
-    let mut loader = WeightLoader { device, source, shape };
+    let mut loader = DeviceWeightLoader { device, source, shape };
     let (hidden, config) = (shape.hidden, source.config());
-    loader.vocab_rows("model.embed_tokens.weight", weights.embedding)?;
+    loader.load_vocab_rows("model.embed_tokens.weight", weights.embedding)?;
     if !config.tie_word_embeddings {
-        loader.vocab_rows("lm_head.weight", weights.head.weights)?;
+        loader.load_vocab_rows("lm_head.weight", weights.head.weights)?;
     }
-    loader.tensor("model.norm.weight", &[hidden], weights.norm)?;
+    loader.load_tensor("model.norm.weight", &[hidden], weights.norm)?;
     for (index, layer) in weights.layers.iter().enumerate() {
-        loader.layer(index, layer)?;
+        loader.load_layer(index, layer)?;
     }
     let table = cos_sin(config, shape);
     Ok(loader.device.write(weights.cos_sin, &table)?)
@@ -64,36 +64,36 @@ struct MatrixSlice {
     ranges: [Range<usize>; 2],
 }
 
-struct WeightLoader<'a, A, S> {
+struct DeviceWeightLoader<'a, A, S> {
     device: &'a mut A,
     source: &'a S,
     shape: &'a ModelShape,
 }
 
-impl<A: Accelerator, S: WeightSource> WeightLoader<'_, A, S> {
-    fn layer(&mut self, index: usize, layer: &Layer) -> Result<(), LoadError> {
+impl<A: Accelerator, S: WeightSource> DeviceWeightLoader<'_, A, S> {
+    fn load_layer(&mut self, index: usize, layer: &DeviceLayer) -> Result<(), LoadError> {
         let name = |tensor: &str| format!("model.layers.{index}.{tensor}");
         let &ModelShape { ref ranges, hidden, mlp, .. } = self.shape;
         let LlamaConfig { heads, intermediate_size, .. } = *self.source.config();
-        self.tensor(&name("input_layernorm.weight"), &[hidden], layer.attention_norm)?;
-        self.tensor(&name("post_attention_layernorm.weight"), &[hidden], layer.mlp_norm)?;
-        self.qkv(&name, &layer.qkv)?;
+        self.load_tensor(&name("input_layernorm.weight"), &[hidden], layer.attention_norm)?;
+        self.load_tensor(&name("post_attention_layernorm.weight"), &[hidden], layer.mlp_norm)?;
+        self.load_qkv(&name, &layer.qkv)?;
         let slice = self.columns(heads * self.shape.head_dim, self.dimensions(&ranges.heads));
-        self.module(&name(OUTPUT), slice, &layer.output, 0..hidden, HeadSide::Columns)?;
+        self.load_module(&name(OUTPUT), slice, &layer.output, 0..hidden, HeadSide::Columns)?;
         if let Some((query, key)) = layer.head_norms {
-            self.head_norm(&name("self_attn.q_norm.weight"), query)?;
-            self.head_norm(&name("self_attn.k_norm.weight"), key)?;
+            self.load_head_norm(&name("self_attn.q_norm.weight"), query)?;
+            self.load_head_norm(&name("self_attn.k_norm.weight"), key)?;
         }
         for (half, module) in GATE_UP.into_iter().enumerate() {
             let slice = self.rows(intermediate_size, ranges.mlp.clone());
-            self.module(&name(module), slice, &layer.gate_up, half * mlp..(half + 1) * mlp, HeadSide::None)?;
+            self.load_module(&name(module), slice, &layer.gate_up, half * mlp..(half + 1) * mlp, HeadSide::None)?;
         }
         let slice = self.columns(intermediate_size, ranges.mlp.clone());
-        self.module(&name(DOWN), slice, &layer.down, 0..hidden, HeadSide::None)
+        self.load_module(&name(DOWN), slice, &layer.down, 0..hidden, HeadSide::None)
     }
 
     /// Loads queries, keys and values, one after the other.
-    fn qkv(&mut self, name: &impl Fn(&str) -> String, to: &Linear) -> Result<(), LoadError> {
+    fn load_qkv(&mut self, name: &impl Fn(&str) -> String, to: &DeviceLinear) -> Result<(), LoadError> {
         let &ModelShape { ref ranges, heads, kv_heads, head_dim, padded_head_dim, .. } = self.shape;
         let LlamaConfig { heads: all_heads, kv_heads: all_kv_heads, .. } = *self.source.config();
         let queries = (all_heads, &ranges.heads, heads);
@@ -103,7 +103,7 @@ impl<A: Accelerator, S: WeightSource> WeightLoader<'_, A, S> {
             let slice = self.rows(total * head_dim, self.dimensions(range));
             let outputs = first..first + count * padded_head_dim;
             first = outputs.end;
-            self.module(&name(module), slice, to, outputs, HeadSide::Rows)?;
+            self.load_module(&name(module), slice, to, outputs, HeadSide::Rows)?;
         }
         Ok(())
     }
@@ -126,74 +126,80 @@ impl<A: Accelerator, S: WeightSource> WeightLoader<'_, A, S> {
     }
 
     /// Loads a slice of a module's matrix and bias into some outputs of `to`, and fills the rest of these outputs with zeros.
-    fn module(
+    fn load_module(
         &mut self,
         name: &str,
         MatrixSlice { shape, ranges }: MatrixSlice,
-        to: &Linear,
+        to: &DeviceLinear,
         outputs: Range<usize>,
         heads: HeadSide,
     ) -> Result<(), LoadError> {
         let weight = format!("{name}.weight");
         let columns = ranges[1].len();
         let output_region =
-            |region: Region, bytes: usize| region.subregion(outputs.start * bytes, outputs.len() * bytes);
+            |region: DeviceRegion, bytes: usize| region.subregion(outputs.start * bytes, outputs.len() * bytes);
         let value = if to.scales.is_some() { 1 } else { 2 };
         let (bytes, scales) = match to.scales {
-            Some(_) => self.source.fp8_part(&weight, shape, ranges.clone())?,
-            None => (self.source.bf16_part(&weight, &shape, ranges.clone())?, Vec::new()),
+            Some(_) => self.source.fp8_slice(&weight, shape, ranges.clone())?,
+            None => (self.source.bf16_slice(&weight, &shape, ranges.clone())?, Vec::new()),
         };
         let weights = output_region(to.weights, to.k * value)?;
         match heads {
             HeadSide::None if columns != to.k => {
-                self.fill(weights, &pad_rows(&bytes, columns * value, to.k * value))?;
+                self.write_padded(weights, &pad_rows(&bytes, columns * value, to.k * value))?;
             }
-            HeadSide::Rows => self.heads(weights, &bytes, heads, columns * value)?,
-            _ => self.heads(weights, &bytes, heads, value)?,
+            HeadSide::Rows => self.write_heads(weights, &bytes, heads, columns * value)?,
+            _ => self.write_heads(weights, &bytes, heads, value)?,
         }
         let row_heads = if heads == HeadSide::Rows { heads } else { HeadSide::None };
         if let Some(region) = to.scales {
             let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-            self.heads(output_region(region, 4)?, &bytes, row_heads, 4)?;
+            self.write_heads(output_region(region, 4)?, &bytes, row_heads, 4)?;
         }
         if let Some(region) = to.bias {
-            let bytes = self.source.bf16_part(&format!("{name}.bias"), &shape[..1], [0..1, ranges[0].clone()])?;
-            self.heads(output_region(region, 2)?, &bytes, row_heads, 2)?;
+            let bytes = self.source.bf16_slice(&format!("{name}.bias"), &shape[..1], [0..1, ranges[0].clone()])?;
+            self.write_heads(output_region(region, 2)?, &bytes, row_heads, 2)?;
         }
         Ok(())
     }
 
     /// Writes bytes. If they are heads, whose dimensions have `dimension` bytes each, it pads each head with zeros.
-    fn heads(&mut self, to: Region, bytes: &[u8], heads: HeadSide, dimension: usize) -> Result<(), LoadError> {
+    fn write_heads(
+        &mut self,
+        to: DeviceRegion,
+        bytes: &[u8],
+        heads: HeadSide,
+        dimension: usize,
+    ) -> Result<(), LoadError> {
         let is_padded = heads != HeadSide::None && self.shape.padded_head_dim != self.shape.head_dim;
         let bytes = if is_padded { Cow::Owned(pad_heads(self.shape, bytes, dimension)) } else { Cow::Borrowed(bytes) };
-        self.fill(to, &bytes)
+        self.write_padded(to, &bytes)
     }
 
     /// Writes bytes, and zeros after them.
-    fn fill(&mut self, to: Region, bytes: &[u8]) -> Result<(), LoadError> {
+    fn write_padded(&mut self, to: DeviceRegion, bytes: &[u8]) -> Result<(), LoadError> {
         self.device.write(to, bytes)?;
         let padding = to.bytes().saturating_sub(bytes.len());
         Ok(self.device.write(to.subregion(bytes.len(), padding)?, &vec![0; padding])?)
     }
 
     /// Loads a whole tensor.
-    fn tensor(&mut self, name: &str, shape: &[usize], to: Region) -> Result<(), LoadError> {
+    fn load_tensor(&mut self, name: &str, shape: &[usize], to: DeviceRegion) -> Result<(), LoadError> {
         let bytes = self.source.bf16(name, shape)?;
         Ok(self.device.write(to, &bytes)?)
     }
 
     /// Loads the rows of this rank's tokens, and zeros for padding rows.
-    fn vocab_rows(&mut self, name: &str, to: Region) -> Result<(), LoadError> {
+    fn load_vocab_rows(&mut self, name: &str, to: DeviceRegion) -> Result<(), LoadError> {
         let &ModelShape { ref ranges, vocab, hidden, .. } = self.shape;
-        let bytes = self.source.bf16_part(name, &[vocab, hidden], [ranges.vocab.clone(), 0..hidden])?;
-        self.fill(to, &bytes)
+        let bytes = self.source.bf16_slice(name, &[vocab, hidden], [ranges.vocab.clone(), 0..hidden])?;
+        self.write_padded(to, &bytes)
     }
 
     /// Loads the weights of a norm over heads. The mean over a padded head is smaller than over the real one; the weights compensate.
-    fn head_norm(&mut self, name: &str, to: Region) -> Result<(), LoadError> {
+    fn load_head_norm(&mut self, name: &str, to: DeviceRegion) -> Result<(), LoadError> {
         if self.shape.padded_head_dim == self.shape.head_dim {
-            return self.tensor(name, &[self.shape.head_dim], to);
+            return self.load_tensor(name, &[self.shape.head_dim], to);
         }
         let values = self.source.f32(name, &[self.shape.head_dim])?;
         let scale = self.shape.head_fill_ratio().sqrt();

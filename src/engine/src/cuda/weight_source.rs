@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use surprisal_model::{Checkpoint, Error, LlamaConfig, quantise_rows};
+use surprisal_model::{Checkpoint, Error, LlamaConfig, quantize_rows};
 
 /// A model's tensors by their names in the Hugging Face layout.
 pub trait WeightSource {
@@ -44,7 +44,7 @@ pub trait WeightSource {
     ///
     /// As [`bf16`](Self::bf16).
     fn fp8(&self, name: &str, shape: [usize; 2]) -> Result<Fp8Matrix<'_>, Error> {
-        let (bytes, scales) = quantise_rows(&self.f32(name, &shape)?, shape[1]);
+        let (bytes, scales) = quantize_rows(&self.f32(name, &shape)?, shape[1]);
         Ok((Cow::Owned(bytes), scales))
     }
 
@@ -53,7 +53,7 @@ pub trait WeightSource {
     /// # Errors
     ///
     /// As [`bf16`](Self::bf16).
-    fn bf16_part(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
+    fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
         Ok(cut(self.bf16(name, shape)?, shape.last().copied().unwrap_or(1) * 2, 2, ranges))
     }
 
@@ -62,7 +62,7 @@ pub trait WeightSource {
     /// # Errors
     ///
     /// As [`bf16`](Self::bf16).
-    fn fp8_part(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix<'_>, Error> {
+    fn fp8_slice(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix<'_>, Error> {
         let (bytes, scales) = self.fp8(name, shape)?;
         Ok((cut(bytes, shape[1], 1, ranges.clone()), scales[ranges[0].clone()].to_vec()))
     }
@@ -110,12 +110,12 @@ impl WeightSource for Checkpoint {
         self.tensor_fp8(name, shape)
     }
 
-    fn bf16_part(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
-        self.part_bf16(name, shape, ranges)
+    fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
+        self.bf16_slice(name, shape, ranges)
     }
 
-    fn fp8_part(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix<'_>, Error> {
-        self.part_fp8(name, shape, ranges)
+    fn fp8_slice(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix<'_>, Error> {
+        self.fp8_slice(name, shape, ranges)
     }
 
     fn is_fp8(&self, name: &str) -> bool {

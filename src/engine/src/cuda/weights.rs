@@ -1,17 +1,17 @@
 //! `DeviceWeights`: where a Llama's weights lie in device memory, or one rank's slice of them.
 
-use super::memory::{Arena, Region};
+use super::memory::{Arena, DeviceRegion};
 use super::model_shape::ModelShape;
 use super::weight_source::WeightSource;
 
 /// A weight matrix `[n][k]` and, in some models, its bias `[n]` bf16.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Linear {
+pub(super) struct DeviceLinear {
     /// bf16, or bytes of e4m3 if there are scales.
-    pub(super) weights: Region,
+    pub(super) weights: DeviceRegion,
     /// `[n]` f32.
-    pub(super) scales: Option<Region>,
-    pub(super) bias: Option<Region>,
+    pub(super) scales: Option<DeviceRegion>,
+    pub(super) bias: Option<DeviceRegion>,
     pub(super) n: usize,
     pub(super) k: usize,
 }
@@ -24,33 +24,33 @@ pub(super) const DOWN: &str = "mlp.down_proj";
 
 /// The weights of one decoder layer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Layer {
-    pub(super) attention_norm: Region,
-    pub(super) qkv: Linear,
+pub(super) struct DeviceLayer {
+    pub(super) attention_norm: DeviceRegion,
+    pub(super) qkv: DeviceLinear,
     /// The norms of queries and keys, in some models.
-    pub(super) head_norms: Option<(Region, Region)>,
-    pub(super) output: Linear,
-    pub(super) mlp_norm: Region,
-    pub(super) gate_up: Linear,
-    pub(super) down: Linear,
+    pub(super) head_norms: Option<(DeviceRegion, DeviceRegion)>,
+    pub(super) output: DeviceLinear,
+    pub(super) mlp_norm: DeviceRegion,
+    pub(super) gate_up: DeviceLinear,
+    pub(super) down: DeviceLinear,
 }
 
 /// All weights of a model.
 #[derive(Clone, Debug)]
 pub(super) struct DeviceWeights {
-    pub(super) embedding: Region,
-    pub(super) layers: Vec<Layer>,
-    pub(super) norm: Region,
-    pub(super) head: Linear,
+    pub(super) embedding: DeviceRegion,
+    pub(super) layers: Vec<DeviceLayer>,
+    pub(super) norm: DeviceRegion,
+    pub(super) head: DeviceLinear,
     /// `[positions][head]` f32: half cosines, half sines.
-    pub(super) cos_sin: Region,
+    pub(super) cos_sin: DeviceRegion,
 }
 
 impl DeviceWeights {
     /// Lays the weights out in memory.
     pub(super) fn lay_out(arena: &mut Arena, shape: &ModelShape, source: &impl WeightSource) -> Self {
         let config = source.config();
-        let linear = |arena: &mut Arena, n: usize, k: usize, has_bias: bool, fp8: bool| Linear {
+        let linear = |arena: &mut Arena, n: usize, k: usize, has_bias: bool, fp8: bool| DeviceLinear {
             weights: arena.take(n * k * if fp8 { 1 } else { 2 }),
             scales: fp8.then(|| arena.take(n * 4)),
             bias: has_bias.then(|| arena.take(n * 2)),
@@ -66,7 +66,7 @@ impl DeviceWeights {
         // Only one rank adds the bias of a sum over ranks.
         let is_first = shape.slice.rank == 0;
         let embedding = arena.take(shape.vocab_rows * hidden * 2);
-        let layers = (0..shape.layers).map(|index| Layer {
+        let layers = (0..shape.layers).map(|index| DeviceLayer {
             attention_norm: arena.take(hidden * 2),
             qkv: linear(arena, shape.qkv_columns(), hidden, config.qkv_bias, fp8(index, &QKV)),
             head_norms: config
@@ -80,7 +80,7 @@ impl DeviceWeights {
         let layers = layers.collect();
         let norm = arena.take(hidden * 2);
         let head = match config.tie_word_embeddings {
-            true => Linear { weights: embedding, scales: None, bias: None, n: shape.vocab_rows, k: hidden },
+            true => DeviceLinear { weights: embedding, scales: None, bias: None, n: shape.vocab_rows, k: hidden },
             false => linear(arena, shape.vocab_rows, hidden, false, false),
         };
         let cos_sin = arena.take(shape.max_length * shape.padded_head_dim * 4);

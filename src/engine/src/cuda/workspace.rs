@@ -1,12 +1,11 @@
-//! Memory beside the weights: the workspace of a forward pass, and the KV cache. Their sizes are known before any is allocated.
+//! `Workspace`: the memory of a forward pass beside the weights and the KV cache. Its size is known before it is allocated.
 
-use surprisal_kernels::{Address, attention, logprobs};
+use surprisal_kernels::{attention, logprobs};
 
 use super::batch_plan::Capacity;
 use super::gemm::ROW_TILE;
-use super::memory::{Arena, Region};
+use super::memory::{Arena, DeviceRegion};
 use super::model_shape::ModelShape;
-use crate::backend::{BLOCK_TOKENS, BackendError};
 
 /// Scored rows whose logits exist at a time.
 pub(super) const SCORE_ROWS: usize = 512;
@@ -18,47 +17,47 @@ pub(super) const SAMPLED_ROWS: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Workspace {
     /// The plan's integers.
-    pub(super) ints: Region,
+    pub(super) ints: DeviceRegion,
     /// `[rows][hidden]` bf16, the residual stream.
-    pub(super) residual: Region,
+    pub(super) residual: DeviceRegion,
     /// `[rows][hidden]` bf16, what a layer adds to the residual stream; divided into a slice per rank, and rounded up.
-    pub(super) delta: Region,
-    /// As `delta`: all ranks' addends of this rank's slice.
-    pub(super) addends: Region,
+    pub(super) delta: DeviceRegion,
+    /// Like `delta`, but all ranks' addends of this rank's slice.
+    pub(super) addends: DeviceRegion,
     /// `[rows][heads + 2 kv_heads][head]` bf16.
-    pub(super) qkv: Region,
+    pub(super) qkv: DeviceRegion,
     /// `[rows][heads][head]` bf16.
-    pub(super) queries: Region,
-    /// As `queries`.
-    pub(super) attended: Region,
+    pub(super) queries: DeviceRegion,
+    /// `[rows][heads][head]` bf16.
+    pub(super) attended: DeviceRegion,
     /// `[rows][2][mlp]` bf16.
-    pub(super) gate_up: Region,
+    pub(super) gate_up: DeviceRegion,
     /// `[rows][mlp]` bf16.
-    pub(super) inner: Region,
+    pub(super) inner: DeviceRegion,
     /// `[rows][columns]` e4m3, the input of a product in FP8; empty in a bf16 model.
-    pub(super) quantized: Region,
+    pub(super) quantized: DeviceRegion,
     /// `[rows]` f32, the scales of `quantized`.
-    pub(super) row_scales: Region,
+    pub(super) row_scales: DeviceRegion,
     /// Partial results of decode's splits.
-    pub(super) decode_parts: Region,
+    pub(super) decode_parts: DeviceRegion,
     /// `[SCORE_ROWS][hidden]` bf16.
-    pub(super) scored: Region,
+    pub(super) scored: DeviceRegion,
     /// `[SCORE_ROWS][vocab_rows]` f32.
-    pub(super) logits: Region,
+    pub(super) logits: DeviceRegion,
     /// `[ranks][SAMPLED_ROWS][vocab_rows]` f32.
-    pub(super) sampled_logits: Region,
+    pub(super) sampled_logits: DeviceRegion,
     /// `[ranks][SCORE_ROWS]` f32.
-    pub(super) target_logits: Region,
+    pub(super) target_logits: DeviceRegion,
     /// `[ranks][SCORE_ROWS][tiles]`, the statistics of the vocabulary's tiles.
-    pub(super) logprob_parts: Region,
+    pub(super) logprob_parts: DeviceRegion,
     /// `[scores]` f32.
-    pub(super) logprobs: Region,
+    pub(super) logprobs: DeviceRegion,
     /// `[scores]` i32 and f32.
-    pub(super) token_ranks: Region,
-    pub(super) entropies: Region,
+    pub(super) token_ranks: DeviceRegion,
+    pub(super) entropies: DeviceRegion,
     /// `[SCORE_ROWS][words]`, a bit per token, and `[scores]` f32.
-    pub(super) subset_masks: Region,
-    pub(super) subsets: Region,
+    pub(super) subset_masks: DeviceRegion,
+    pub(super) subsets: DeviceRegion,
     pub(super) top: TopTokens,
 }
 
@@ -66,11 +65,11 @@ pub(super) struct Workspace {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopTokens {
     /// `[ranks][SCORE_ROWS][tiles][top]` f32 and i32.
-    pub(super) tile_logits: Region,
-    pub(super) tile_ids: Region,
+    pub(super) tile_logits: DeviceRegion,
+    pub(super) tile_ids: DeviceRegion,
     /// `[scores][top]` f32 and i32.
-    pub(super) logprobs: Region,
-    pub(super) ids: Region,
+    pub(super) logprobs: DeviceRegion,
+    pub(super) ids: DeviceRegion,
 }
 
 impl TopTokens {
@@ -125,63 +124,5 @@ impl Workspace {
             subsets: arena.take(capacity.scores() * 4),
             top: TopTokens::lay_out(arena, ranks * tiles, capacity.scores()),
         }
-    }
-}
-
-/// The KV cache of all layers, and hidden states.
-#[derive(Clone, Debug)]
-pub(super) struct PagedCache {
-    pub(super) layers: Vec<LayerCache>,
-    /// `[blocks + rows][hidden]` bf16: the states after each block's last token, then those of the current batch.
-    pub(super) hidden: Region,
-}
-
-/// A layer's keys and values.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LayerCache {
-    /// `[blocks][BLOCK_TOKENS][kv_heads][head]`: bf16, or bytes of e4m3 if there are scales.
-    pub(super) keys: Region,
-    pub(super) values: Region,
-    /// `[blocks][BLOCK_TOKENS][kv_heads]` f32, of keys and of values.
-    pub(super) scales: Option<(Region, Region)>,
-}
-
-impl LayerCache {
-    /// Returns its regions, each with the bytes of a slot.
-    pub(super) fn regions(&self, shape: &ModelShape) -> impl Iterator<Item = (Region, usize)> {
-        let keys_and_values = [self.keys, self.values].map(|region| (region, shape.slot_bytes()));
-        let scale = shape.slot_scale_bytes();
-        keys_and_values
-            .into_iter()
-            .chain(self.scales.into_iter().flat_map(move |(keys, values)| [(keys, scale), (values, scale)]))
-    }
-
-    /// Returns the addresses for kernels: keys, values, and the scales of both.
-    pub(super) fn addresses(&self) -> Result<[Address; 4], BackendError> {
-        let whole = |region: Region| region.checked_address(region.bytes());
-        let (key_scales, value_scales) = match self.scales {
-            Some((keys, values)) => (whole(keys)?, whole(values)?),
-            None => (Address::NULL, Address::NULL),
-        };
-        Ok([whole(self.keys)?, whole(self.values)?, key_scales, value_scales])
-    }
-}
-
-impl PagedCache {
-    pub(super) fn lay_out(arena: &mut Arena, shape: &ModelShape, capacity: &Capacity) -> Self {
-        let slots = capacity.blocks * BLOCK_TOKENS;
-        let rows = capacity.blocks + capacity.rows.next_multiple_of(ROW_TILE);
-        let mut half = |bytes: usize| arena.take(slots * bytes);
-        let layers = (0..shape.layers).map(|_| LayerCache {
-            keys: half(shape.slot_bytes()),
-            values: half(shape.slot_bytes()),
-            scales: shape.fp8_cache.then(|| (half(shape.slot_scale_bytes()), half(shape.slot_scale_bytes()))),
-        });
-        Self { layers: layers.collect(), hidden: arena.take(rows * shape.hidden * 2) }
-    }
-
-    /// Returns the bytes of one block, of all layers.
-    pub(super) fn block_bytes(shape: &ModelShape) -> usize {
-        2 * shape.layers * BLOCK_TOKENS * (shape.slot_bytes() + shape.slot_scale_bytes()) + shape.hidden * 2
     }
 }

@@ -26,9 +26,9 @@ impl From<RankLost> for BackendError {
     }
 }
 
-/// One rank's connection to its group. All ranks call the same methods in the same order.
+/// A rank's link to its group for host values; sums in rank order.
 ///
-/// Every rank gets the same result, to the bit, in every run.
+/// All ranks call the same methods in the same order. Every rank gets the same result, to the bit, in every run.
 pub trait Communicator: Debug + Send {
     /// Returns this rank, from 0.
     fn rank(&self) -> usize;
@@ -75,7 +75,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Barrier {
     arrived: usize,
-    /// How often all ranks have arrived.
+    /// Number of times that all ranks have arrived.
     generation: u64,
     lost: Option<usize>,
 }

@@ -1,4 +1,4 @@
-//! What the handle and the engine's thread exchange: queries with the channels for their answers, and shared state.
+//! Messages and shared state between the handle and the engine's thread.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};

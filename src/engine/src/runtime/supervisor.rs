@@ -11,7 +11,7 @@ use crate::runtime::worker::{Worker, WorkerExit};
 use crate::scheduling::{Scheduler, SchedulerConfig};
 use crate::scorer::ScoreError;
 
-/// How long the supervisor waits before it tries again to make a backend.
+/// Time for which the supervisor waits before it tries again to make a backend.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Makes a backend to replace one that failed. It must take what the first one took and compute the same numbers.
@@ -28,7 +28,7 @@ pub(crate) struct Supervisor<B> {
 impl<B: Backend> Supervisor<B> {
     /// Runs a worker over `backend`, and over a new backend after each failure, until the engine is dropped.
     pub(crate) fn run(mut self, backend: B) {
-        let promised = backend.limits();
+        let advertised = backend.limits();
         let mut next = Some(backend);
         while let Some(backend) = next.take() {
             self.shared.alive.store(true, Ordering::SeqCst);
@@ -48,7 +48,7 @@ impl<B: Backend> Supervisor<B> {
                 Ok(WorkerExit::BackendUnusable(error)) => worker.fail_pending(&error),
                 _ => drop(worker),
             }
-            next = self.reload(promised);
+            next = self.reload(advertised);
         }
     }
 
@@ -64,9 +64,9 @@ impl<B: Backend> Supervisor<B> {
     }
 
     /// Makes another backend, however long it takes; returns `None` once the engine is dropped.
-    fn reload(&mut self, promised: Limits) -> Option<B> {
+    fn reload(&mut self, advertised: Limits) -> Option<B> {
         loop {
-            if let Some(backend) = self.try_reload(promised) {
+            if let Some(backend) = self.try_reload(advertised) {
                 tracing::warn!("the engine starts again");
                 self.shared.stats().restarts += 1;
                 return Some(backend);
@@ -78,13 +78,13 @@ impl<B: Backend> Supervisor<B> {
     }
 
     /// Makes another backend, if there is a way to make one, and if it takes every query that the first one took.
-    fn try_reload(&mut self, promised: Limits) -> Option<B> {
+    fn try_reload(&mut self, advertised: Limits) -> Option<B> {
         let factory = self.factory.as_mut()?;
         match catch_unwind(AssertUnwindSafe(factory)) {
-            Ok(Ok(backend)) if covers(promised, backend.limits()) => return Some(backend),
+            Ok(Ok(backend)) if covers(advertised, backend.limits()) => return Some(backend),
             Ok(Ok(backend)) => {
-                let now = backend.limits();
-                tracing::error!(?promised, ?now, "the engine stays dead: the new backend would take less");
+                let reloaded = backend.limits();
+                tracing::error!(promised = ?advertised, now = ?reloaded, "the engine stays dead: the new backend would take less");
             }
             Ok(Err(error)) => tracing::error!(%error, "the engine stays dead"),
             Err(_) => tracing::error!("the engine stays dead: making a backend panicked"),
@@ -105,10 +105,10 @@ impl<B: Backend> Supervisor<B> {
     }
 }
 
-/// Returns whether a backend takes every query that clients were promised. The size of the cache may change: on a GPU
+/// Returns whether a backend takes every query that was advertised to clients. The size of the cache may change: on a GPU
 /// it depends on what others leave free.
-fn covers(promised: Limits, now: Limits) -> bool {
-    now.vocab_size == promised.vocab_size && now.max_query_length() >= promised.max_query_length()
+fn covers(advertised: Limits, reloaded: Limits) -> bool {
+    reloaded.vocab_size == advertised.vocab_size && reloaded.max_query_length() >= advertised.max_query_length()
 }
 
 #[cfg(test)]
@@ -117,10 +117,10 @@ mod tests {
 
     #[test]
     fn a_cache_may_shrink_as_long_as_the_longest_sequence_fits() {
-        let promised = Limits { vocab_size: 10, max_length: 100, blocks: 20 };
-        assert!(covers(promised, Limits { blocks: 40, ..promised }));
-        assert!(covers(promised, Limits { blocks: 4, ..promised }));
-        assert!(!covers(promised, Limits { blocks: 3, ..promised }));
-        assert!(!covers(promised, Limits { vocab_size: 11, ..promised }));
+        let advertised = Limits { vocab_size: 10, max_length: 100, blocks: 20 };
+        assert!(covers(advertised, Limits { blocks: 40, ..advertised }));
+        assert!(covers(advertised, Limits { blocks: 4, ..advertised }));
+        assert!(!covers(advertised, Limits { blocks: 3, ..advertised }));
+        assert!(!covers(advertised, Limits { vocab_size: 11, ..advertised }));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::backend::{Backend, BackendError, ForwardBatch, TokenScore};
 use crate::runtime::submission::{Responder, SharedState, Submission};
-use crate::scheduling::{Progress, QueryId, Scheduler, Step};
+use crate::scheduling::{QueryId, QueryUpdate, ScheduledBatch, Scheduler};
 use crate::scorer::{QueryEvent, ScoreError};
 
 /// The reason why a worker ended.
@@ -25,7 +25,7 @@ pub(crate) struct Worker<B> {
     receiver: flume::Receiver<Submission>,
     responders: HashMap<QueryId, Responder>,
     /// When each query arrived, and later when its computation began.
-    since: HashMap<QueryId, Instant>,
+    phase_start: HashMap<QueryId, Instant>,
     next_id: QueryId,
     /// Blocks that the workers before this one evicted.
     evicted_before: u64,
@@ -40,27 +40,27 @@ impl<B: Backend> Worker<B> {
         shared: Arc<SharedState>,
     ) -> Self {
         let evicted_before = shared.stats().evicted_blocks;
-        let (responders, since) = (HashMap::new(), HashMap::new());
-        Self { scheduler, backend, receiver, responders, since, next_id: 0, evicted_before, shared }
+        let (responders, phase_start) = (HashMap::new(), HashMap::new());
+        Self { scheduler, backend, receiver, responders, phase_start, next_id: 0, evicted_before, shared }
     }
 
     /// Answers queries until the engine is dropped or the backend is unusable.
     pub(crate) fn run(&mut self) -> WorkerExit {
         while self.receive() {
             self.drop_cancelled();
-            let step = self.scheduler.next_batch();
-            self.record_started(&step);
-            let result = self.run_step(&step);
+            let scheduled = self.scheduler.next_batch();
+            self.record_started(&scheduled);
+            let result = self.run_batch(&scheduled);
             if let Err(error) = &result {
                 tracing::error!(%error, "a forward pass failed");
                 if !self.backend.is_usable() {
                     return WorkerExit::BackendUnusable(error.clone());
                 }
             }
-            let progress = self.scheduler.complete(step, result);
-            self.record_progress(&progress);
-            for (id, event) in progress {
-                self.respond(id, event);
+            let updates = self.scheduler.complete(scheduled, result);
+            self.record_updates(&updates);
+            for update in updates {
+                self.respond(update.id, update.result);
             }
         }
         WorkerExit::Disconnected
@@ -98,7 +98,7 @@ impl<B: Backend> Worker<B> {
         match submitted {
             Ok(()) => {
                 self.responders.insert(id, responder);
-                self.since.insert(id, Instant::now());
+                self.phase_start.insert(id, Instant::now());
             }
             Err(error) => responder.fail(error),
         }
@@ -113,21 +113,21 @@ impl<B: Backend> Worker<B> {
         }
         for id in &cancelled {
             self.responders.remove(id);
-            self.since.remove(id);
+            self.phase_start.remove(id);
         }
         let count = self.scheduler.cancel(&cancelled);
         self.shared.stats().cancelled_queries += count as u64;
     }
 
-    /// Runs a step's batch, unless it is empty.
-    fn run_step(&mut self, step: &Step) -> Result<Vec<TokenScore>, BackendError> {
-        let batch = &step.batch;
+    /// Runs a scheduled batch, unless it is empty.
+    fn run_batch(&mut self, scheduled: &ScheduledBatch) -> Result<Vec<TokenScore>, BackendError> {
+        let batch = &scheduled.batch;
         if batch.scores.is_empty() && batch.tokens.is_empty() {
             return Ok(Vec::new());
         }
         let start = Instant::now();
         let result = self.forward(batch);
-        self.record_pass(step, start);
+        self.record_pass(scheduled, start);
         result
     }
 
@@ -148,34 +148,34 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Records how long the queries that start now have waited.
-    fn record_started(&mut self, step: &Step) {
+    fn record_started(&mut self, scheduled: &ScheduledBatch) {
         let mut stats = self.shared.stats();
-        for id in step.started() {
-            if let Some(since) = self.since.get_mut(id) {
-                stats.queue_seconds.observe(since.elapsed().as_secs_f64());
-                *since = Instant::now();
+        for id in scheduled.started() {
+            if let Some(phase_start) = self.phase_start.get_mut(id) {
+                stats.queue_seconds.observe(phase_start.elapsed().as_secs_f64());
+                *phase_start = Instant::now();
             }
         }
     }
 
-    fn record_pass(&self, step: &Step, start: Instant) {
-        let tokens = step.batch.tokens.len();
+    fn record_pass(&self, scheduled: &ScheduledBatch, start: Instant) {
+        let tokens = scheduled.batch.tokens.len();
         let mut stats = self.shared.stats();
         stats.forward_passes += 1;
         stats.computed_tokens += tokens as u64;
-        stats.pass_queries.observe(step.queries() as f64);
+        stats.pass_queries.observe(scheduled.queries() as f64);
         stats.pass_tokens.observe(tokens as f64);
         stats.pass_seconds.observe(start.elapsed().as_secs_f64());
     }
 
-    fn record_progress(&mut self, progress: &[Progress]) {
+    fn record_updates(&mut self, updates: &[QueryUpdate]) {
         let mut stats = self.shared.stats();
-        for (id, event) in progress {
-            let since = self.since.remove(id);
-            match event {
+        for update in updates {
+            let phase_start = self.phase_start.remove(&update.id);
+            match &update.result {
                 Ok(QueryEvent::Scores(scores)) => {
-                    if let Some(since) = since {
-                        stats.prefill_seconds.observe(since.elapsed().as_secs_f64());
+                    if let Some(phase_start) = phase_start {
+                        stats.prefill_seconds.observe(phase_start.elapsed().as_secs_f64());
                     }
                     stats.recomputed_tokens += scores.recomputed_tokens as u64;
                     stats.finished_queries += 1;

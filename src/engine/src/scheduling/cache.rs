@@ -1,7 +1,7 @@
 //! `KvCache`: which KV block holds what, which queries hold it, and which prefixes can be found again.
 //!
 //! A published block remembers its tokens, how many of them have keys and values, and their log-probabilities where a
-//! query asked for them; the backend keeps its last hidden state. So a prefix that was scored once is scored again
+//! query requested them; the backend keeps its last hidden state. So a prefix that was scored once is scored again
 //! without computation, and so is the token after it. Blocks are found by the hash of the prefix before them: exactly,
 //! or by the longest common beginning, which is then copied into a block that the query alone holds.
 //!
@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::backend::{BLOCK_TOKENS, BlockId, TokenScore};
 use crate::scheduling::prefix_hash::PrefixHash;
 
-/// How many blocks with the same parent and first token are compared for a common beginning, newest first.
+/// Most blocks with the same parent and first token that are compared for a common beginning, newest first.
 const MAX_CANDIDATES: usize = 32;
 
 /// The state of one block.
@@ -35,7 +35,7 @@ struct PublishedBlock {
     tokens: Vec<u32>,
     /// Tokens that have keys and values: all, or all but the last of a sequence.
     computed: usize,
-    /// One for each token; `None` if no query asked for it.
+    /// One for each token; `None` if no query requested it.
     scores: Vec<Option<KnownScore>>,
 }
 
@@ -43,7 +43,7 @@ struct PublishedBlock {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct KnownScore {
     pub(crate) logprob: f32,
-    /// The most probable token at this position and its log-probability, if a query asked for it.
+    /// The most probable token at this position and its log-probability, if a query requested it.
     pub(crate) top1: Option<(u32, f32)>,
 }
 
@@ -54,11 +54,11 @@ impl From<&TokenScore> for KnownScore {
     }
 }
 
-/// What a query must know of `tokens[from..]`.
+/// The scores of `tokens[from..]` that a query requires.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequiredScores {
     pub(crate) from: usize,
-    /// Whether it needs [`KnownScore::top1`] beside the log-probability.
+    /// True if it needs [`KnownScore::top1`] beside the log-probability.
     pub(crate) top1: bool,
 }
 
@@ -185,7 +185,7 @@ impl KvCache {
             let published = self.blocks[block as usize].published.as_ref()?;
             Some((block, published.usable_len(tokens, required)))
         };
-        let exact = self.by_hash.get(&parent.then(tokens)).and_then(|&block| usable(block));
+        let exact = self.by_hash.get(&parent.extend(tokens)).and_then(|&block| usable(block));
         if let Some((block, len)) = exact
             && len == tokens.len()
         {
@@ -260,7 +260,7 @@ impl KvCache {
         computed: usize,
         scores: Vec<Option<KnownScore>>,
     ) -> (PrefixHash, BlockId) {
-        let hash = parent.then(tokens);
+        let hash = parent.extend(tokens);
         let mut published = PublishedBlock { parent, hash, tokens: tokens.to_vec(), computed, scores };
         if let Some(&other) = self.by_hash.get(&hash).filter(|&&other| other != block) {
             if let Some(former) = &mut self.blocks[other as usize].published {

@@ -15,13 +15,6 @@ pub(crate) struct Job {
     pub(crate) generation: Option<Generation>,
 }
 
-/// A running query that computes a prefix which another query needs, until it has published that many tokens.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PrefixDependency {
-    pub(crate) on: QueryId,
-    pub(crate) tokens: usize,
-}
-
 impl Job {
     /// Rejects a query that the backend cannot answer.
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), ScoreError> {
@@ -74,13 +67,13 @@ impl Job {
         self.query.tokens.len().saturating_add(max_tokens)
     }
 
-    /// Returns the tokens whose work the cache may have: of the options it knows the most probable token alone.
+    /// Returns the tokens whose cached work can be reused; the cache stores no option but `top1`.
     pub(crate) fn reusable_tokens(&self) -> &[u32] {
         let Query { tokens, score_from, options, .. } = &self.query;
         if options.is_empty() || self.needs_top1_only() { tokens } else { &tokens[..*score_from] }
     }
 
-    /// Returns what the cache must know of them.
+    /// Returns the scores that the cache must have for these tokens.
     pub(crate) fn required_scores(&self) -> RequiredScores {
         RequiredScores { from: self.query.score_from, top1: self.needs_top1_only() }
     }

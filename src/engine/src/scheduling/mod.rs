@@ -11,4 +11,4 @@ mod running;
 mod scheduler;
 
 pub use job::QueryId;
-pub use scheduler::{Progress, Scheduler, SchedulerConfig, Step};
+pub use scheduler::{QueryUpdate, ScheduledBatch, Scheduler, SchedulerConfig};

@@ -13,7 +13,7 @@ impl PrefixHash {
     pub(crate) const ROOT: Self = Self([0; 16]);
 
     /// Returns the hash of this prefix followed by up to one block of tokens.
-    pub(crate) fn then(self, tokens: &[u32]) -> Self {
+    pub(crate) fn extend(self, tokens: &[u32]) -> Self {
         debug_assert!(tokens.len() <= BLOCK_TOKENS);
         let mut bytes = [0u8; 16 + 4 * BLOCK_TOKENS];
         bytes[..16].copy_from_slice(&self.0);

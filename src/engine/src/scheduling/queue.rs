@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
-use crate::scheduling::job::{Job, PrefixDependency, QueryId};
+use crate::scheduling::job::{Job, QueryId};
 use crate::scorer::SchedulingParams;
 
-/// How many queries may be taken before the one that has waited longest.
+/// Number of queries that may be taken before the one that has waited longest.
 const STARVATION_LIMIT: usize = 16;
 
 /// A place in the queue; smaller keys run sooner.
@@ -22,6 +22,13 @@ pub(crate) struct QueueKey {
     virtual_start: u64,
     /// Counts submissions, so that every key is different.
     arrival: u64,
+}
+
+/// A running query that computes a prefix which another query needs, until it has published that many tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PrefixDependency {
+    pub(crate) on: QueryId,
+    pub(crate) tokens: usize,
 }
 
 /// A query that waits.
@@ -74,7 +81,7 @@ pub(crate) struct Queue {
     by_arrival: BTreeMap<u64, QueueKey>,
     classes: HashMap<i32, PriorityClass>,
     next_arrival: u64,
-    /// How many queries were taken before the one that has waited longest.
+    /// Number of queries that were taken before the one that has waited longest.
     overtakes: usize,
 }
 
@@ -127,7 +134,7 @@ impl Queue {
         self.by_arrival.first_key_value().map(|(_, &key)| key)
     }
 
-    /// Returns whether so many others ran before this query that it is tried first.
+    /// Returns whether the query is overdue: `STARVATION_LIMIT` others were taken before it.
     pub(crate) fn is_overdue(&self, key: QueueKey) -> bool {
         self.overtakes >= STARVATION_LIMIT && self.oldest() == Some(key)
     }

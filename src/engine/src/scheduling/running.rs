@@ -4,8 +4,9 @@ use crate::backend::{
     BLOCK_TOKENS, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, ScoreRow, TokenChoice, TokenScore,
 };
 use crate::scheduling::cache::{CachedPrefix, KnownScore, KvCache};
-use crate::scheduling::job::{Job, PrefixDependency, QueryId};
+use crate::scheduling::job::{Job, QueryId};
 use crate::scheduling::prefix_hash::PrefixHash;
+use crate::scheduling::queue::PrefixDependency;
 use crate::scorer::{FinishReason, GeneratedToken, Generation, PositionDetails, Query, QueryEvent, Scores};
 
 /// A query that holds its blocks.
@@ -14,7 +15,7 @@ pub(crate) struct RunningQuery {
     pub(crate) id: QueryId,
     /// The query; sampled tokens are added to it.
     pub(crate) query: Query,
-    /// How to sample tokens, while there are more to sample.
+    /// The parameters of sampling, while there are tokens to sample.
     generation: Option<Generation>,
     /// Tokens sampled so far.
     sampled: usize,
@@ -39,7 +40,7 @@ pub(crate) struct RunningQuery {
     borrowed: Option<BlockId>,
     copy: Option<BlockCopy>,
     hidden: Option<BlockId>,
-    /// How many blocks others can find, and the hash up to their end.
+    /// Number of blocks that others can find, and the hash up to their end.
     published: usize,
     hash: PrefixHash,
 }
@@ -52,7 +53,7 @@ pub(crate) struct ScheduledChunk {
     pub(crate) rows: usize,
     /// Scores that the backend returns.
     pub(crate) scores: usize,
-    /// Whether the last score is that of a sampled token.
+    /// True if the last score is that of a sampled token.
     pub(crate) samples: bool,
 }
 

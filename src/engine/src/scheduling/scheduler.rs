@@ -13,15 +13,15 @@ use std::collections::HashSet;
 
 use crate::backend::{BLOCK_TOKENS, BackendError, BlockId, ForwardBatch, Limits, TokenScore};
 use crate::scheduling::cache::{CacheUsage, CachedPrefix, KvCache};
-use crate::scheduling::job::{Job, PrefixDependency, QueryId};
-use crate::scheduling::queue::{Queue, QueueKey, SkippedQueries, WaitingQuery};
+use crate::scheduling::job::{Job, QueryId};
+use crate::scheduling::queue::{PrefixDependency, Queue, QueueKey, SkippedQueries, WaitingQuery};
 use crate::scheduling::running::{RunningQuery, ScheduledChunk};
 use crate::scorer::{Generation, Query, QueryEvent, ScoreError, Scores};
 
-/// How many queries the scheduler defers in one pass before it stops looking for one to start.
+/// Number of queries that the scheduler defers in one pass before it stops looking for one to start.
 const LOOKAHEAD: usize = 512;
 
-/// The query that has run longest keeps one in so many tokens of a pass that more urgent ones would fill.
+/// The longest-running query keeps at least one in this many tokens of a pass.
 const OLDEST_SHARE: usize = 4;
 
 /// The limits of one forward pass.
@@ -40,21 +40,27 @@ impl Default for SchedulerConfig {
 }
 
 /// A result of a query, or the reason why there will be none. A query that does not generate ends with its scores.
-pub type Progress = (QueryId, Result<QueryEvent, ScoreError>);
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryUpdate {
+    /// The query.
+    pub id: QueryId,
+    /// An event of the query, or the error that ends it.
+    pub result: Result<QueryEvent, ScoreError>,
+}
 
 /// One forward pass, and the queries that its results belong to.
 #[derive(Debug, Default)]
-pub struct Step {
-    /// What the backend runs; it may be empty.
+pub struct ScheduledBatch {
+    /// The batch that the backend runs; it may be empty.
     pub batch: ForwardBatch,
     chunks: Vec<ScheduledChunk>,
     /// Queries that the cache answers.
-    answered: Vec<Progress>,
+    answered: Vec<QueryUpdate>,
     /// Queries that left the queue.
     started: Vec<QueryId>,
 }
 
-impl Step {
+impl ScheduledBatch {
     /// Returns how many queries this pass computes.
     pub(crate) fn queries(&self) -> usize {
         self.chunks.len()
@@ -115,25 +121,25 @@ impl Scheduler {
     }
 
     /// Returns the next forward pass. Its results must be given to [`Scheduler::complete`].
-    pub fn next_batch(&mut self) -> Step {
-        let mut step = Step::default();
+    pub fn next_batch(&mut self) -> ScheduledBatch {
+        let mut scheduled = ScheduledBatch::default();
         if let Some(suspect) = self.running.iter().find(|running| running.retry_alone) {
-            step.add_chunk(suspect, self.config.token_budget);
-            return step;
+            scheduled.add_chunk(suspect, self.config.token_budget);
+            return scheduled;
         }
-        self.add_running(&mut step);
-        self.admit_waiting(&mut step);
-        step
+        self.add_running(&mut scheduled);
+        self.admit_waiting(&mut scheduled);
+        scheduled
     }
 
     /// Adds the next chunks of running queries: first of those that decode, then by priority. While a more urgent query
     /// waits or runs, the one that has run longest keeps a share of the pass, so that neither starves the other.
-    fn add_running(&self, step: &mut Step) {
+    fn add_running(&self, scheduled: &mut ScheduledBatch) {
         let budget = self.config.token_budget;
         let (decoding, mut prefilling): (Vec<_>, Vec<_>) =
             self.running.iter().partition(|running| running.is_decoding());
         for running in decoding {
-            step.add_chunk(running, budget);
+            scheduled.add_chunk(running, budget);
         }
         let running_priorities = prefilling.iter().map(|running| running.priority());
         let most_urgent = running_priorities.chain(self.waiting.most_urgent()).min();
@@ -141,32 +147,35 @@ impl Scheduler {
             && most_urgent < Some(oldest.priority())
         {
             prefilling.remove(0);
-            let used = step.batch.tokens.len();
+            let used = scheduled.batch.tokens.len();
             let share = budget.saturating_sub(used).div_ceil(OLDEST_SHARE);
-            step.add_chunk(oldest, used + share);
+            scheduled.add_chunk(oldest, used + share);
         }
         prefilling.sort_by_key(|running| running.priority());
         for running in prefilling {
-            step.add_chunk(running, budget);
+            scheduled.add_chunk(running, budget);
         }
     }
 
     /// Starts queries from the queue and adds their first chunks, until the pass is full or nothing more can start.
-    fn admit_waiting(&mut self, step: &mut Step) {
+    fn admit_waiting(&mut self, scheduled: &mut ScheduledBatch) {
         let SchedulerConfig { token_budget, max_running } = self.config;
         let mut skipped = SkippedQueries::default();
-        while skipped.count < LOOKAHEAD && self.running.len() < max_running && step.batch.tokens.len() < token_budget {
+        while skipped.count < LOOKAHEAD
+            && self.running.len() < max_running
+            && scheduled.batch.tokens.len() < token_budget
+        {
             let Some(key) = self.waiting.next(&skipped) else { return };
             match self.admit(key) {
                 Admission::Deferred => self.waiting.skip(key, &mut skipped),
                 Admission::NoBlocks => return,
                 Admission::Answered(id, scores) => {
-                    step.started.push(id);
-                    step.answered.push((id, Ok(QueryEvent::Scores(scores))));
+                    scheduled.started.push(id);
+                    scheduled.answered.push(QueryUpdate { id, result: Ok(QueryEvent::Scores(scores)) });
                 }
                 Admission::Running(running) => {
-                    step.started.push(running.id);
-                    step.add_chunk(&running, token_budget);
+                    scheduled.started.push(running.id);
+                    scheduled.add_chunk(&running, token_budget);
                     self.running.push(*running);
                 }
             }
@@ -251,11 +260,15 @@ impl Scheduler {
         Some((prefix, blocks))
     }
 
-    /// Takes the results of a step; returns what became known, in order.
+    /// Takes the results of a batch; returns what became known, in order.
     ///
     /// When a pass of several queries fails, each is tried alone, so that only those that cannot be computed fail.
-    pub fn complete(&mut self, step: Step, result: Result<Vec<TokenScore>, BackendError>) -> Vec<Progress> {
-        let Step { batch, chunks, answered: mut progress, .. } = step;
+    pub fn complete(
+        &mut self,
+        scheduled: ScheduledBatch,
+        result: Result<Vec<TokenScore>, BackendError>,
+    ) -> Vec<QueryUpdate> {
+        let ScheduledBatch { batch, chunks, answered: mut updates, .. } = scheduled;
         let scores = match result {
             Ok(scores) if scores.len() == batch.scores.len() => Ok(scores),
             Ok(short) => Err(format!("{} scores came back for {}", short.len(), batch.scores.len())),
@@ -266,36 +279,36 @@ impl Scheduler {
                 let mut scores = scores.into_iter();
                 for chunk in chunks {
                     let chunk_scores = scores.by_ref().take(chunk.scores).collect();
-                    self.advance(&chunk, chunk_scores, &mut progress);
+                    self.advance(&chunk, chunk_scores, &mut updates);
                 }
             }
-            Err(error) => self.fail(&chunks, error, &mut progress),
+            Err(error) => self.fail(&chunks, error, &mut updates),
         }
-        progress
+        updates
     }
 
-    /// Records what a step computed for a running query.
-    fn advance(&mut self, chunk: &ScheduledChunk, scores: Vec<TokenScore>, progress: &mut Vec<Progress>) {
+    /// Records what a batch computed for a running query.
+    fn advance(&mut self, chunk: &ScheduledChunk, scores: Vec<TokenScore>, updates: &mut Vec<QueryUpdate>) {
         let Some(running) = self.running.iter_mut().find(|running| running.id == chunk.id) else { return };
         if let Some(at) = scores.iter().position(|score| !score.logprob.is_finite()) {
             let (position, logprob) = (running.next_score() + at, scores[at].logprob);
             let error = format!("the log-probability of token {position} is {logprob}");
             self.end(chunk.id);
-            progress.push((chunk.id, Err(ScoreError::Backend(error))));
+            updates.push(QueryUpdate { id: chunk.id, result: Err(ScoreError::Backend(error)) });
             return;
         }
         let events = running.advance(chunk, scores, &mut self.cache);
-        progress.extend(events.into_iter().map(|event| (chunk.id, Ok(event))));
+        updates.extend(events.into_iter().map(|event| QueryUpdate { id: chunk.id, result: Ok(event) }));
         if running.is_done() {
             self.end(chunk.id);
         }
     }
 
     /// Ends the only query of a failed pass, or marks its queries to be tried alone.
-    fn fail(&mut self, chunks: &[ScheduledChunk], error: String, progress: &mut Vec<Progress>) {
+    fn fail(&mut self, chunks: &[ScheduledChunk], error: String, updates: &mut Vec<QueryUpdate>) {
         if let [chunk] = chunks {
             if self.end(chunk.id) {
-                progress.push((chunk.id, Err(ScoreError::Backend(error))));
+                updates.push(QueryUpdate { id: chunk.id, result: Err(ScoreError::Backend(error)) });
             }
             return;
         }

@@ -85,7 +85,7 @@ pub enum ScoreError {
     /// More alternatives than [`MAX_TOP`](crate::MAX_TOP).
     #[error("{top} alternatives are asked for; the most that are listed is {limit}")]
     TooManyAlternatives {
-        /// How many the query asks for.
+        /// The number that the query requests.
         top: u16,
         /// The most.
         limit: u16,

@@ -17,9 +17,9 @@ pub struct Query {
     pub tokens: Vec<u32>,
     /// Index of the first scored token; at least 1, below `tokens.len()`.
     pub score_from: usize,
-    /// What to return of each scored position beside the log-probability.
+    /// The details to return of each scored position beside the log-probability.
     ///
-    /// The cache keeps log-probabilities and, where a query asked for it, the most probable token (`top: 1`). With more
+    /// The cache keeps log-probabilities and, where a query requested it, the most probable token (`top: 1`). With more
     /// options than that, the engine recomputes the tokens from `score_from - 1` on; it still finds those before in the
     /// cache.
     pub options: PositionOptions,
@@ -34,7 +34,7 @@ impl Query {
     }
 }
 
-/// What decides when a query runs, among those that wait.
+/// The parameters that order a query among those that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedulingParams {
     /// Smaller values run sooner.
@@ -43,10 +43,10 @@ pub struct SchedulingParams {
     pub client: u64,
 }
 
-/// What to return of a position's predictive distribution beside one token's log-probability.
+/// The details to return of a position's predictive distribution beside one token's log-probability.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PositionOptions {
-    /// How many of the most probable tokens; at most [`MAX_TOP`].
+    /// Number of most probable tokens; at most [`MAX_TOP`].
     pub top: u16,
     /// The token's rank.
     pub rank: bool,
@@ -63,16 +63,16 @@ impl PositionOptions {
     }
 }
 
-/// How to continue a sequence: after a query's tokens, at most `max_tokens` more.
+/// The continuation of a sequence: after a query's tokens, at most `max_tokens` more.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
     /// The most tokens to sample; at least 1.
     pub max_tokens: usize,
-    /// How to sample each.
+    /// The sampling of each.
     pub sampling: Sampling,
     /// Tokens that end the sequence; the one sampled is the last [`GeneratedToken`](crate::GeneratedToken).
     pub stop: Vec<u32>,
-    /// What to return of each sampled position.
+    /// The details to return of each sampled position.
     pub options: PositionOptions,
 }
 

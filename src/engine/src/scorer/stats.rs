@@ -13,7 +13,7 @@ pub struct Stats {
     pub cancelled_queries: u64,
     /// Tokens that went through the model, ever.
     pub computed_tokens: u64,
-    /// Computed tokens whose keys and values were in the cache, but not the details asked for, ever.
+    /// Computed tokens whose keys and values were in the cache, but not the requested details, ever.
     pub recomputed_tokens: u64,
     /// Tokens found in the cache instead, ever.
     pub cached_tokens: u64,
@@ -31,7 +31,7 @@ pub struct Stats {
     pub cached_blocks: u64,
     /// Cached blocks evicted for new ones, ever.
     pub evicted_blocks: u64,
-    /// How often the engine died and started again.
+    /// Number of times that the engine died and started again.
     pub restarts: u64,
     /// Seconds from a query's arrival to its first chunk, or to its answer if the cache had it.
     pub queue_seconds: Histogram,

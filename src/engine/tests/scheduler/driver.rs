@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use surprisal_engine::{Backend, GeneratedToken, Query, QueryEvent, QueryId, Scheduler, Scores};
+use surprisal_engine::{Backend, GeneratedToken, Query, QueryEvent, QueryId, QueryUpdate, Scheduler, Scores};
 
 use crate::hash_backend::HashBackend;
 
@@ -13,13 +13,13 @@ pub(crate) type Results = HashMap<QueryId, (Scores, Vec<GeneratedToken>)>;
 pub(crate) fn run_all(scheduler: &mut Scheduler, backend: &mut HashBackend) -> Results {
     let mut results = Results::new();
     while !scheduler.is_idle() {
-        let step = scheduler.next_batch();
-        let is_empty = step.batch.scores.is_empty() && step.batch.tokens.is_empty();
-        let result = backend.forward(&step.batch);
-        let progress = scheduler.complete(step, result);
-        assert!(!is_empty || !progress.is_empty(), "the scheduler is stuck");
-        for (id, event) in progress {
-            match event.unwrap() {
+        let scheduled = scheduler.next_batch();
+        let is_empty = scheduled.batch.scores.is_empty() && scheduled.batch.tokens.is_empty();
+        let result = backend.forward(&scheduled.batch);
+        let updates = scheduler.complete(scheduled, result);
+        assert!(!is_empty || !updates.is_empty(), "the scheduler is stuck");
+        for QueryUpdate { id, result } in updates {
+            match result.unwrap() {
                 QueryEvent::Scores(scores) => {
                     assert!(results.insert(id, (scores, Vec::new())).is_none(), "query {id} was answered twice");
                 }

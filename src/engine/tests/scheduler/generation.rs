@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use surprisal_engine::{
-    Backend, Generation, PositionOptions, Query, QueryEvent, QueryId, Sampling, Scheduler, SchedulerConfig, ScoreError,
+    Backend, Generation, PositionOptions, Query, QueryEvent, QueryId, QueryUpdate, Sampling, Scheduler,
+    SchedulerConfig, ScoreError,
 };
 
 use crate::driver::run_all;
@@ -56,11 +57,12 @@ fn each_pass_samples_a_token() {
     scheduler.submit(1, Query::new(vec![4; 900], 1)).unwrap();
     scheduler.submit(2, Query::new(vec![5; 900], 1)).unwrap();
     for pass in 0..9 {
-        let step = scheduler.next_batch();
-        assert_eq!(step.batch.tokens.len(), 16, "pass {pass} is full");
-        let result = backend.forward(&step.batch);
-        let progress = scheduler.complete(step, result);
-        assert!(matches!(progress.as_slice(), [(0, Ok(QueryEvent::Token(_)))]), "pass {pass}: {progress:?}");
+        let scheduled = scheduler.next_batch();
+        assert_eq!(scheduled.batch.tokens.len(), 16, "pass {pass} is full");
+        let result = backend.forward(&scheduled.batch);
+        let updates = scheduler.complete(scheduled, result);
+        let is_token = matches!(updates.as_slice(), [QueryUpdate { id: 0, result: Ok(QueryEvent::Token(_)) }]);
+        assert!(is_token, "pass {pass}: {updates:?}");
     }
 }
 

@@ -42,9 +42,9 @@ proptest! {
         }
         let mut finished = 0;
         for _ in 0..steps {
-            let step = scheduler.next_batch();
-            let result = backend.forward(&step.batch);
-            finished += scheduler.complete(step, result).len();
+            let scheduled = scheduler.next_batch();
+            let result = backend.forward(&scheduled.batch);
+            finished += scheduler.complete(scheduled, result).len();
         }
         let ids: Vec<QueryId> = (0..queries.len() as QueryId).collect();
         prop_assert_eq!(scheduler.cancel(&ids), queries.len() - finished);
@@ -64,13 +64,13 @@ proptest! {
         }
         let mut outcomes = HashMap::new();
         while !scheduler.is_idle() {
-            let step = scheduler.next_batch();
-            let result = match step.batch.tokens.contains(&7) {
+            let scheduled = scheduler.next_batch();
+            let result = match scheduled.batch.tokens.contains(&7) {
                 true => Err(BackendError("a 7".into())),
-                false => backend.forward(&step.batch),
+                false => backend.forward(&scheduled.batch),
             };
-            for (id, outcome) in scheduler.complete(step, result) {
-                prop_assert!(outcomes.insert(id, outcome).is_none());
+            for update in scheduler.complete(scheduled, result) {
+                prop_assert!(outcomes.insert(update.id, update.result).is_none());
             }
         }
         for (id, query) in queries.iter().enumerate() {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::corpus::texts::TextCorpus;
-use crate::corpus::windows::TokenizedText;
+use crate::corpus::tokenized_text::TokenizedText;
 use crate::error::Error;
 use crate::source::{Replicas, Tokenize};
 use crate::statistics::{EntropyMethod, NgramEntropy, TokenStore};
@@ -185,7 +185,7 @@ mod tests {
         let documents = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap();
         assert_eq!(documents.windows, [[1, 2], [4, 2], [1, 2], [1, 2]]);
         let mut found = Vec::new();
-        documents.texts.each(&mut |text| found.push(text.to_vec())).unwrap();
+        documents.texts.for_each(&mut |text| found.push(text.to_vec())).unwrap();
         assert_eq!(found, [vec![1, 2, 3, 4, 2], vec![1, 2, 1, 2]]);
         let statistics = documents.statistics.unwrap();
         let NgramEntropy { nats, total, distinct, .. } = statistics.unigrams;

@@ -1,4 +1,5 @@
-//! From files to documents: `texts` reads texts from files, `documents` tokenizes them, and `windows` cuts the tokens into windows.
+//! From files to documents: `texts` reads texts from files, `documents` tokenizes them (`tokenized_text`), and
+//! `windows` cuts the tokens into windows.
 //!
 //! Start with [`TextCorpus`], which an experiment file describes, and its `documents`. `formats` reads each kind of file, and
 //! `sentences` cuts long texts into pieces.
@@ -7,9 +8,11 @@ mod documents;
 mod formats;
 mod sentences;
 mod texts;
+mod tokenized_text;
 mod windows;
 
 pub use documents::CorpusStatistics;
 pub(crate) use documents::Documents;
 pub use texts::TextCorpus;
-pub use windows::{Spacing, TokenizedText};
+pub use tokenized_text::TokenizedText;
+pub use windows::Spacing;

@@ -23,7 +23,7 @@ use crate::estimate::bootstrap::CONFIDENCE_LEVEL;
 use crate::estimate::contributions::{CORRECTED, Contributions, DIRECT, VCLUB, bootstrap_rows, column, pairing_errors};
 use crate::estimate::exponents::exponent_intervals;
 use crate::estimate::terms::{collect, sum};
-use crate::plan::{Pairing, Plan, Point, Step};
+use crate::plan::{Pairing, Plan, PlannedQuery, Point};
 use crate::value::Estimate;
 
 /// The estimates at one point.
@@ -76,13 +76,13 @@ pub struct Estimates {
 }
 
 impl Estimates {
-    /// Computes estimates from `logprobs`, the target tokens' log-probabilities in nats of each of the plan's steps.
+    /// Computes estimates from `logprobs`, the target tokens' log-probabilities in nats of each of the plan's queries.
     ///
     /// The n-gram entropy's error is added in quadrature to the corrected estimate of the smallest split, as in the paper's
     /// scripts; it is common to all splits and is not lessened by averaging over documents.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the answers do not fit the plan's steps, a correction's n-gram is longer than the smallest
+    /// [`Error::Invalid`] if the answers do not fit the plan's queries, a correction's n-gram is longer than the smallest
     /// `y` or its weight is outside 0..=1; [`Error::NotFinite`] for a log-probability that is not finite.
     pub fn new(plan: &Plan, logprobs: &[Vec<f32>], correction: Option<Correction>) -> Result<Self, Error> {
         if let Some(correction) = &correction {
@@ -168,8 +168,8 @@ impl PointEstimate {
 /// Returns the answers about whole windows, by document.
 fn whole<'a>(plan: &Plan, logprobs: &'a [Vec<f32>]) -> Vec<&'a [f32]> {
     let mut whole: Vec<&[f32]> = vec![&[]; plan.documents()];
-    for (step, answer) in plan.steps().iter().zip(logprobs) {
-        if let Step::Whole { document, .. } = *step {
+    for (query, answer) in plan.queries().iter().zip(logprobs) {
+        if let PlannedQuery::Whole { document, .. } = *query {
             whole[document] = answer;
         }
     }

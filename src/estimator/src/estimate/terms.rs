@@ -1,7 +1,7 @@
 //! Terms: the sums of log-probabilities that the estimators are made of.
 
 use crate::error::Error;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, PlannedQuery};
 
 /// The sums of log-probabilities at one point, one entry a document, in nats.
 pub(crate) struct Terms {
@@ -17,45 +17,45 @@ pub(crate) struct Terms {
 
 /// Sums the answers of a plan to the terms of each of its points; the head has `ngram` tokens.
 pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Result<Vec<Terms>, Error> {
-    if logprobs.len() != plan.steps().len() {
-        let limit = format!("one for each of the plan's {} steps", plan.steps().len());
+    if logprobs.len() != plan.queries().len() {
+        let limit = format!("one for each of the plan's {} steps", plan.queries().len());
         return Err(Error::invalid("number of answers", logprobs.len(), limit));
     }
     let zeros = || vec![0.0; plan.documents()];
     let empty = |_| Terms { conditional: zeros(), marginal: zeros(), head: zeros(), crossed: zeros() };
     let mut terms: Vec<Terms> = plan.points().iter().map(empty).collect();
     let share = 1.0 / plan.design().negatives as f64;
-    for (step, answer) in plan.steps().iter().zip(logprobs) {
-        validate(step, answer)?;
+    for (query, answer) in plan.queries().iter().zip(logprobs) {
+        validate(query, answer)?;
         for (terms, point) in terms.iter_mut().zip(plan.points()) {
             let length = point.length() - point.split;
-            match *step {
-                Step::Whole { document, .. } => {
+            match *query {
+                PlannedQuery::Whole { document, .. } => {
                     terms.conditional[document] = sum(&answer[point.split..point.length()]);
                 }
-                Step::Marginal { document, split, .. } if split == point.split => {
+                PlannedQuery::Marginal { document, split, .. } if split == point.split => {
                     terms.marginal[document] = sum(&answer[..length]);
                     terms.head[document] = sum(&answer[..ngram]);
                 }
-                Step::Crossed { y, split, .. } if split == point.split => {
+                PlannedQuery::Crossed { y, split, .. } if split == point.split => {
                     terms.crossed[y] += share * sum(&answer[..length]);
                 }
-                Step::Marginal { .. } | Step::Crossed { .. } => {}
+                PlannedQuery::Marginal { .. } | PlannedQuery::Crossed { .. } => {}
             }
         }
     }
     Ok(terms)
 }
 
-fn validate(step: &Step, answer: &[f32]) -> Result<(), Error> {
-    let expected = step.target_length();
+fn validate(query: &PlannedQuery, answer: &[f32]) -> Result<(), Error> {
+    let expected = query.target_length();
     if answer.len() != expected {
-        let limit = format!("{expected} for {step}");
+        let limit = format!("{expected} for {query}");
         return Err(Error::invalid("number of log-probabilities", answer.len(), limit));
     }
     match answer.iter().position(|logprob| !logprob.is_finite()) {
         None => Ok(()),
-        Some(position) => Err(Error::NotFinite { query: step.to_string(), position, value: answer[position] }),
+        Some(position) => Err(Error::NotFinite { query: query.to_string(), position, value: answer[position] }),
     }
 }
 

@@ -7,15 +7,15 @@ use crate::statistics::{EntropyMethod, NgramEntropy};
 /// Three documents at splits 1 and 2, each answer made of a number of its own.
 fn example() -> (Plan, Vec<Vec<f32>>) {
     let plan = Plan::new(3, &[1, 2], Pairing::Same, 0).unwrap();
-    let answer = |step: &Step| match *step {
-        Step::Whole { document, .. } => {
+    let answer = |query: &PlannedQuery| match *query {
+        PlannedQuery::Whole { document, .. } => {
             let d = document as f32;
             vec![-100.0, -d, -2.0 * d, -3.0 * d]
         }
-        Step::Marginal { document, split, .. } => vec![-10.0 * document as f32 - 1.0; split],
-        Step::Crossed { x, y, split, .. } => vec![-((5 * x + 7 * y) as f32); split],
+        PlannedQuery::Marginal { document, split, .. } => vec![-10.0 * document as f32 - 1.0; split],
+        PlannedQuery::Crossed { x, y, split, .. } => vec![-((5 * x + 7 * y) as f32); split],
     };
-    let answers = plan.steps().iter().map(answer).collect();
+    let answers = plan.queries().iter().map(answer).collect();
     (plan, answers)
 }
 
@@ -57,12 +57,12 @@ fn estimates_are_the_means_they_say() {
 fn several_negatives_are_averaged_and_ratios_read_more_of_y() {
     let design = Design { splits: vec![1], ratios: vec![2, 3], window: 3, negatives: 2, ..Design::default() };
     let plan = Plan::of(3, design).unwrap();
-    let answer = |step: &Step| match *step {
-        Step::Whole { .. } => vec![-100.0, -1.0, -2.0],
-        Step::Marginal { .. } => vec![-4.0, -8.0],
-        Step::Crossed { x, .. } => vec![-(x as f32), -16.0],
+    let answer = |query: &PlannedQuery| match *query {
+        PlannedQuery::Whole { .. } => vec![-100.0, -1.0, -2.0],
+        PlannedQuery::Marginal { .. } => vec![-4.0, -8.0],
+        PlannedQuery::Crossed { x, .. } => vec![-(x as f32), -16.0],
     };
-    let answers: Vec<Vec<f32>> = plan.steps().iter().map(answer).collect();
+    let answers: Vec<Vec<f32>> = plan.queries().iter().map(answer).collect();
     let estimates = Estimates::new(&plan, &answers, None).unwrap();
     let [two, three] = estimates.points[..] else { panic!() };
     close(two.direct, 3.0, 0.0);
@@ -73,7 +73,7 @@ fn several_negatives_are_averaged_and_ratios_read_more_of_y() {
 }
 
 #[test]
-fn crossed_pairing_moves_no_mean_and_both_errors_are_told() {
+fn crossed_pairing_moves_no_mean_and_both_errors_are_reported() {
     let (plan, answers) = example();
     let crossed = Plan::new(3, &[1, 2], Pairing::Crossed, 0).unwrap();
     let same = Estimates::new(&plan, &answers, None).unwrap().points[1];

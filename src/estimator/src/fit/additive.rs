@@ -22,54 +22,70 @@ pub(crate) struct Solution {
     pub(crate) errors: Option<[f64; 2]>,
 }
 
-/// The problem with lengths measured in their geometric mean.
-struct Problem {
+/// The least-squares problem with lengths measured in their geometric mean.
+struct LeastSquares {
     /// `(ln(L / centre), I)`.
     points: Vec<(f64, f64)>,
     lowest: f64,
     highest: f64,
 }
 
-/// The best fit of positive points; see [`Fit::additive`](crate::fit::Fit::additive).
+/// Returns the best fit of positive points; see [`Fit::additive`](crate::fit::Fit::additive).
 pub(crate) fn solve(points: &[(f64, f64)], lowest: f64) -> Option<Solution> {
-    let mut lengths: Vec<f64> = points.iter().map(|(length, _)| *length).collect();
-    lengths.sort_unstable_by(f64::total_cmp);
-    lengths.dedup();
-    if lengths.len() < 4 {
+    if count_lengths(points) < 4 {
         return None;
     }
-    let smallest = points.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
     let centre = points.iter().map(|(length, _)| length.ln()).sum::<f64>() / points.len() as f64;
-    let problem = Problem {
-        points: points.iter().map(|(length, value)| (length.ln() - centre, *value)).collect(),
-        lowest,
-        highest: smallest * (1.0 - GAP),
-    };
-    let (exponent, _) = (EXPONENTS.filter(|&step| step != 0))
-        .map(|step| f64::from(step) * SPACING)
-        .filter_map(|exponent| Some((exponent, problem.best(exponent)?.2)))
-        .min_by(|a, b| a.1.total_cmp(&b.1))?;
-    let exponent = problem.golden_section(exponent - SPACING, exponent + SPACING);
+    let problem = LeastSquares::new(points, centre, lowest);
+    let exponent = problem.best_exponent()?;
     let (amplitude, bias, _) = problem.best(exponent)?;
     let mut fit = [amplitude, exponent, bias];
-    let free = bias > lowest && bias < problem.highest;
-    let mut errors = None;
-    if free {
-        let (minimum, covariance) = problem.newton(fit)?;
-        (fit, errors) = (minimum, Some(covariance));
+    let mut covariance = None;
+    let is_free = bias > lowest && bias < problem.highest;
+    if is_free {
+        let (minimum, at_minimum) = problem.newton(fit)?;
+        (fit, covariance) = (minimum, Some(at_minimum));
     }
     let scale = (-fit[1] * centre).exp();
-    // ln A = ln A' - exponent · centre: the amplitude's error comes from both.
-    let errors = errors.map(|covariance: [[f64; 3]; 3]| {
-        let (da, de) = (scale, -centre * fit[0] * scale);
-        let amplitude = da * da * covariance[0][0] + 2.0 * da * de * covariance[0][1] + de * de * covariance[1][1];
-        [amplitude.sqrt(), covariance[1][1].sqrt()]
-    });
+    let errors = covariance.map(|covariance| standard_errors(fit, covariance, centre, scale));
     Some(Solution { amplitude: fit[0] * scale, exponent: fit[1], bias: fit[2], errors })
 }
 
-impl Problem {
-    /// The best amplitude and bias for an exponent, and the sum of squares; `None` where the amplitude would not be positive.
+/// Counts the different lengths.
+fn count_lengths(points: &[(f64, f64)]) -> usize {
+    let mut lengths: Vec<f64> = points.iter().map(|(length, _)| *length).collect();
+    lengths.sort_unstable_by(f64::total_cmp);
+    lengths.dedup();
+    lengths.len()
+}
+
+/// Returns the standard errors of amplitude and exponent in the original lengths.
+///
+/// `ln A = ln A' - exponent · centre`: the amplitude's error comes from both.
+fn standard_errors(fit: [f64; 3], covariance: [[f64; 3]; 3], centre: f64, scale: f64) -> [f64; 2] {
+    let (da, de) = (scale, -centre * fit[0] * scale);
+    let amplitude = da * da * covariance[0][0] + 2.0 * da * de * covariance[0][1] + de * de * covariance[1][1];
+    [amplitude.sqrt(), covariance[1][1].sqrt()]
+}
+
+impl LeastSquares {
+    /// States the problem for lengths whose mean logarithm is `centre`.
+    fn new(points: &[(f64, f64)], centre: f64, lowest: f64) -> Self {
+        let smallest = points.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
+        let points = points.iter().map(|(length, value)| (length.ln() - centre, *value)).collect();
+        Self { points, lowest, highest: smallest * (1.0 - GAP) }
+    }
+
+    /// Finds the exponent with the smallest sum of squares: on the grid, then by golden section between its neighbours.
+    fn best_exponent(&self) -> Option<f64> {
+        let grid = EXPONENTS.filter(|&index| index != 0).map(|index| f64::from(index) * SPACING);
+        let (nearest, _) =
+            grid.filter_map(|exponent| Some((exponent, self.best(exponent)?.2))).min_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(self.golden_section(nearest - SPACING, nearest + SPACING))
+    }
+
+    /// Returns the best amplitude and bias for an exponent, and the sum of squares; `None` where the amplitude would not be
+    /// positive.
     fn best(&self, exponent: f64) -> Option<(f64, f64, f64)> {
         // Unknowns a, c in (a p + c) / I = 1, with p = L^exponent.
         let (mut pp, mut p1, mut one, mut py, mut y1) = (0.0, 0.0, 0.0, 0.0, 0.0);
@@ -103,8 +119,8 @@ impl Problem {
         f64::midpoint(low, high)
     }
 
-    /// Gauss and Newton's steps from a start that is nearly the minimum, and the covariance there: the inverse of `JᵀJ`, times
-    /// the residuals' variance with three degrees of freedom less than points.
+    /// Takes Gauss and Newton's steps from a start that is nearly the minimum. Returns the minimum and the covariance there:
+    /// the inverse of `JᵀJ`, times the residuals' variance with three degrees of freedom less than points.
     fn newton(&self, start: [f64; 3]) -> Option<([f64; 3], [[f64; 3]; 3])> {
         let mut fit = start;
         let mut inverse = [[0.0; 3]; 3];
@@ -132,7 +148,7 @@ impl Problem {
     }
 }
 
-/// The inverse of a 3 x 3 matrix, by cofactors.
+/// Inverts a 3 x 3 matrix, by cofactors.
 fn invert(m: [[f64; 3]; 3]) -> Option<[[f64; 3]; 3]> {
     let cofactor = |i: usize, j: usize| {
         let (a, b, c, d) = ((i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3);

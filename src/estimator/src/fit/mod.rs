@@ -102,33 +102,26 @@ impl Fit {
         Self::line(points, None)
     }
 
-    /// A straight line through the logarithms; `weights` are inverse variances of `ln I`.
+    /// Fits a straight line through the logarithms; `weights` are inverse variances of `ln I`.
     fn line(points: &[(f64, f64)], weights: Option<&[f64]>) -> Option<Self> {
-        let weight = |index: usize| weights.map_or(1.0, |weights| weights[index]);
-        let logs: Vec<(f64, f64, f64)> = (points.iter().enumerate())
-            .filter(|(_, (_, value))| *value > 0.0)
-            .map(|(index, (length, value))| (length.ln(), value.ln(), weight(index)))
-            .collect();
-        let total: f64 = logs.iter().map(|(_, _, w)| w).sum();
-        let mean_x = logs.iter().map(|(x, _, w)| w * x).sum::<f64>() / total;
-        let mean_y = logs.iter().map(|(_, y, w)| w * y).sum::<f64>() / total;
-        let spread: f64 = logs.iter().map(|(x, _, w)| w * (x - mean_x).powi(2)).sum();
-        if logs.len() < 2 || !total.is_finite() || spread <= 0.0 {
-            return None;
+        let mut logs = Vec::with_capacity(points.len());
+        for (index, (length, value)) in points.iter().enumerate() {
+            if *value > 0.0 {
+                logs.push((length.ln(), value.ln(), weights.map_or(1.0, |weights| weights[index])));
+            }
         }
-        let exponent = logs.iter().map(|(x, y, w)| w * (x - mean_x) * (y - mean_y)).sum::<f64>() / spread;
-        let intercept = mean_y - exponent * mean_x;
-        let residuals: f64 = logs.iter().map(|(x, y, _)| (y - intercept - exponent * x).powi(2)).sum();
+        let line = Line::through(&logs)?;
         let variance = match weights {
             Some(_) => Some(1.0),
-            None => (logs.len() > 2).then(|| residuals / (logs.len() as f64 - 2.0)),
+            None => (logs.len() > 2).then(|| line.squared_residuals(&logs) / (logs.len() as f64 - 2.0)),
         };
-        let amplitude = intercept.exp();
+        let amplitude = line.intercept.exp();
+        let Line { total_weight, mean_x, spread, .. } = line;
         Some(Self {
             method: if weights.is_some() { FitMethod::Weighted } else { FitMethod::LeastSquares },
             amplitude,
-            amplitude_error: variance.map(|v| amplitude * (v * (1.0 / total + mean_x * mean_x / spread)).sqrt()),
-            exponent,
+            amplitude_error: variance.map(|v| amplitude * (v * (1.0 / total_weight + mean_x * mean_x / spread)).sqrt()),
+            exponent: line.slope,
             exponent_error: variance.map(|v| (v / spread).sqrt()),
             exponent_interval: None,
             bias: None,
@@ -188,7 +181,38 @@ impl Fit {
     }
 }
 
-/// The `L` whose `I` has no logarithm.
+/// The weighted least-squares line through points.
+struct Line {
+    slope: f64,
+    intercept: f64,
+    /// The sum of the weights.
+    total_weight: f64,
+    mean_x: f64,
+    /// `Σ w (x - mean_x)²`.
+    spread: f64,
+}
+
+impl Line {
+    /// Fits points `(x, y, weight)`; `None` with fewer than two different `x`, and where a weight is infinite.
+    fn through(points: &[(f64, f64, f64)]) -> Option<Self> {
+        let total_weight: f64 = points.iter().map(|(_, _, w)| w).sum();
+        let mean_x = points.iter().map(|(x, _, w)| w * x).sum::<f64>() / total_weight;
+        let mean_y = points.iter().map(|(_, y, w)| w * y).sum::<f64>() / total_weight;
+        let spread: f64 = points.iter().map(|(x, _, w)| w * (x - mean_x).powi(2)).sum();
+        if points.len() < 2 || !total_weight.is_finite() || spread <= 0.0 {
+            return None;
+        }
+        let slope = points.iter().map(|(x, y, w)| w * (x - mean_x) * (y - mean_y)).sum::<f64>() / spread;
+        Some(Self { slope, intercept: mean_y - slope * mean_x, total_weight, mean_x, spread })
+    }
+
+    /// Sums the squared distances of the points from the line, all alike.
+    fn squared_residuals(&self, points: &[(f64, f64, f64)]) -> f64 {
+        points.iter().map(|(x, y, _)| (y - self.intercept - self.slope * x).powi(2)).sum()
+    }
+}
+
+/// Returns the `L` whose `I` has no logarithm.
 fn left_out(points: &[(f64, f64)]) -> Vec<f64> {
     let rest = points.iter().filter(|(_, value)| value.is_nan() || *value <= 0.0);
     rest.map(|(length, _)| *length).collect()
@@ -233,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn points_that_are_not_positive_are_left_out_and_told() {
+    fn points_that_are_not_positive_are_left_out_and_reported() {
         let fit = Fit::of(&[(2.0, -0.1), (4.0, 2.0), (8.0, 0.0), (16.0, 8.0), (32.0, f64::NAN)]).unwrap();
         assert_eq!(fit.left_out, [2.0, 8.0, 32.0]);
         assert!((fit.exponent - 1.0).abs() < 1e-12 && (fit.at(8.0) - 4.0).abs() < 1e-12);

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
-use crate::plan::step::Step;
+use crate::plan::query::PlannedQuery;
 
 /// Token-forwards of a plan: how many tokens, BOS included, go through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,16 +29,16 @@ impl Plan {
         let (documents, window) = (self.documents() as u64, self.window() as u64);
         let (count, total) = (self.splits().len() as u64, self.splits().iter().sum::<usize>() as u64);
         let crossed = self.design().negatives as u64;
-        let sequence = |step: &Step| step.sequence_length() as u64;
-        let shared = |step: &Step| match step {
-            Step::Crossed { .. } => step.target_length() as u64,
-            Step::Whole { .. } | Step::Marginal { .. } => sequence(step),
+        let sequence = |query: &PlannedQuery| query.sequence_length() as u64;
+        let shared = |query: &PlannedQuery| match query {
+            PlannedQuery::Crossed { .. } => query.target_length() as u64,
+            PlannedQuery::Whole { .. } | PlannedQuery::Marginal { .. } => sequence(query),
         };
         Cost {
-            queries: self.steps().len() as u64,
+            queries: self.queries().len() as u64,
             scripts: documents * (1 + window + count * (1 + crossed) * (1 + window) - total),
-            apart: self.steps().iter().map(sequence).sum(),
-            shared: self.steps().iter().map(shared).sum(),
+            apart: self.queries().iter().map(sequence).sum(),
+            shared: self.queries().iter().map(shared).sum(),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The plan: an experiment over documents, splits and ratios, compiled to the smallest set of queries.
 //!
-//! Start with [`Plan::of`]. A [`Step`] is one query; `partners` decides which documents are crossed, `cost` counts tokens, and a
-//! [`ShardIndex`] selects the part of a plan that one of several processes asks.
+//! Start with [`Plan::of`]. A [`PlannedQuery`] is one query and its purpose; `partners` decides which documents are crossed, `cost` counts
+//! tokens, and a [`ShardIndex`] selects the shard of a plan that one of several processes scores.
 
 mod cost;
 mod partners;
+mod query;
 mod shard_index;
-mod step;
 
 pub use cost::Cost;
+pub use query::PlannedQuery;
 pub use shard_index::ShardIndex;
-pub use step::Step;
 
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +105,7 @@ pub struct Plan {
     points: Vec<Point>,
     /// `partners[k][i]`: the k-th document whose `x` is put before `y` of document `i`.
     partners: Vec<Vec<usize>>,
-    steps: Vec<Step>,
+    queries: Vec<PlannedQuery>,
 }
 
 impl Plan {
@@ -151,7 +151,7 @@ impl Plan {
         }
         let table = PartnerTable::new(documents, design.per_text, design.seed);
         let partners = (0..design.negatives).map(|k| table.partners(k)).collect();
-        Ok(Self { steps: compile(&table, &design, &points), design, points, partners })
+        Ok(Self { queries: compile(&table, &design, &points), design, points, partners })
     }
 
     /// What is measured.
@@ -191,8 +191,8 @@ impl Plan {
     }
 
     /// The queries. Those that share a prefix (a whole document, and what is crossed with its `x`) are neighbours.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
+    pub fn queries(&self) -> &[PlannedQuery] {
+        &self.queries
     }
 }
 
@@ -208,7 +208,7 @@ fn check_increasing(field: &'static str, numbers: &[usize], least: usize) -> Res
 
 /// Compiles the queries. For each document in the table's order: the whole window, then after its `x` the `y` of each document whose
 /// partner it is, then one of those `y` alone.
-fn compile(table: &PartnerTable, design: &Design, points: &[Point]) -> Vec<Step> {
+fn compile(table: &PartnerTable, design: &Design, points: &[Point]) -> Vec<PlannedQuery> {
     // Each split, and the end of the longest `y` after it.
     let mut ends: Vec<(usize, usize)> = Vec::with_capacity(design.splits.len());
     for &split in &design.splits {
@@ -216,17 +216,17 @@ fn compile(table: &PartnerTable, design: &Design, points: &[Point]) -> Vec<Step>
         ends.push((split, of_split.map(Point::length).max().unwrap_or(split)));
     }
     let window = ends.iter().map(|&(_, end)| end).max().unwrap_or_default();
-    let mut steps = Vec::new();
+    let mut queries = Vec::new();
     for (place, &x) in table.order().iter().enumerate() {
-        steps.push(Step::Whole { document: x, end: window });
+        queries.push(PlannedQuery::Whole { document: x, end: window });
         for k in 0..design.negatives {
             let y = table.document_with_partner(place, k);
-            steps.extend(ends.iter().map(|&(split, end)| Step::Crossed { x, y, split, end }));
+            queries.extend(ends.iter().map(|&(split, end)| PlannedQuery::Crossed { x, y, split, end }));
         }
         let document = table.document_with_partner(place, 0);
-        steps.extend(ends.iter().map(|&(split, end)| Step::Marginal { document, split, end }));
+        queries.extend(ends.iter().map(|&(split, end)| PlannedQuery::Marginal { document, split, end }));
     }
-    steps
+    queries
 }
 
 #[cfg(test)]
@@ -244,16 +244,16 @@ mod tests {
     }
 
     #[test]
-    fn each_step_asks_what_it_says() {
+    fn each_planned_query_selects_its_tokens() {
         let documents = vec![vec![0, 1, 2, 3], vec![10, 11, 12, 13]];
-        let ask = |step: Step| {
-            let query = step.query(&documents);
+        let ask = |planned: PlannedQuery| {
+            let query = planned.score_query(&documents);
             (query.context, query.target)
         };
-        assert_eq!(ask(Step::Whole { document: 1, end: 3 }), (vec![], vec![10, 11, 12]));
-        assert_eq!(ask(Step::Crossed { x: 0, y: 1, split: 2, end: 4 }), (vec![0, 1], vec![12, 13]));
-        assert_eq!(ask(Step::Marginal { document: 0, split: 1, end: 2 }), (vec![], vec![1]));
-        assert_eq!(Plan::new(2, &[1, 2], Pairing::Same, 0).unwrap().steps().len(), 2 * 5);
+        assert_eq!(ask(PlannedQuery::Whole { document: 1, end: 3 }), (vec![], vec![10, 11, 12]));
+        assert_eq!(ask(PlannedQuery::Crossed { x: 0, y: 1, split: 2, end: 4 }), (vec![0, 1], vec![12, 13]));
+        assert_eq!(ask(PlannedQuery::Marginal { document: 0, split: 1, end: 2 }), (vec![], vec![1]));
+        assert_eq!(Plan::new(2, &[1, 2], Pairing::Same, 0).unwrap().queries().len(), 2 * 5);
     }
 
     #[test]
@@ -262,13 +262,15 @@ mod tests {
         let plan = Plan::of(3, design).unwrap();
         let points: Vec<_> = plan.points().iter().map(|point| (point.ratio, point.split)).collect();
         assert_eq!(points, [(2, 2), (2, 5), (3, 2)]);
-        assert_eq!((plan.window(), plan.steps().len()), (10, 3 * 5));
+        assert_eq!((plan.window(), plan.queries().len()), (10, 3 * 5));
         let ends: BTreeSet<_> = plan
-            .steps()
+            .queries()
             .iter()
-            .filter_map(|step| match step {
-                Step::Crossed { split, end, .. } | Step::Marginal { split, end, .. } => Some((*split, *end)),
-                Step::Whole { .. } => None,
+            .filter_map(|query| match query {
+                PlannedQuery::Crossed { split, end, .. } | PlannedQuery::Marginal { split, end, .. } => {
+                    Some((*split, *end))
+                }
+                PlannedQuery::Whole { .. } => None,
             })
             .collect();
         assert_eq!(ends, BTreeSet::from([(2, 6), (5, 10)]));
@@ -307,8 +309,8 @@ mod tests {
                 prop_assert_eq!(partners.iter().collect::<HashSet<_>>().len(), count);
             }
             // Each y stands after as many different x as there are negatives, the first of them its partner.
-            let crossed: Vec<(usize, usize)> = plan.steps().iter().filter_map(|step| match *step {
-                Step::Crossed { x, y, split: 2, .. } => Some((y, x)),
+            let crossed: Vec<(usize, usize)> = plan.queries().iter().filter_map(|query| match *query {
+                PlannedQuery::Crossed { x, y, split: 2, .. } => Some((y, x)),
                 _ => None,
             }).collect();
             prop_assert_eq!(crossed.iter().collect::<HashSet<_>>().len(), count * negatives);
@@ -326,11 +328,11 @@ mod tests {
             let plan = Plan::of(count, Design { splits, ratios, window, negatives, seed, ..Design::default() }).unwrap();
             prop_assert!(plan.window() <= window);
             let documents = documents(&plan);
-            let queries: Vec<ScoreQuery> = plan.steps().iter().map(|step| step.query(&documents)).collect();
+            let queries: Vec<ScoreQuery> = plan.queries().iter().map(|query| query.score_query(&documents)).collect();
             let distinct: HashSet<_> = queries.iter().map(|q| (&q.context, &q.target)).collect();
             prop_assert_eq!(distinct.len(), queries.len());
-            for (step, query) in plan.steps().iter().zip(&queries) {
-                prop_assert_eq!(step.sequence_length(), query.sequence_length());
+            for (planned, query) in plan.queries().iter().zip(&queries) {
+                prop_assert_eq!(planned.sequence_length(), query.sequence_length());
             }
             let apart: usize = queries.iter().map(ScoreQuery::sequence_length).sum();
             prop_assert_eq!(plan.cost().apart, apart as u64);

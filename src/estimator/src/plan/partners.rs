@@ -1,4 +1,4 @@
-//! Partners: whose `x` stands before whose `y` in crossed queries. Partners are windows of different texts if they can be.
+//! Pairs each window's `y` with another window's `x` for crossed queries. Partners are windows of different texts if they can be.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;

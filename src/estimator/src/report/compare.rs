@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::estimate::Series;
 use crate::files::write_atomically;
 use crate::fit::FitMethod;
+use crate::report::chart_points::{Chart, Curve, Mark, chart_style, with_bars};
 use crate::report::html::{figure, page};
-use crate::report::plot::{Chart, Curve, Mark, chart_style, with_bars};
 use crate::report::{Report, SeriesFit};
 use crate::value::Estimate;
 

@@ -3,7 +3,7 @@
 use crate::estimate::Series;
 use crate::fit::{Fit, FitMethod};
 use crate::report::Report;
-use crate::report::plot::{Chart, Curve, Mark, with_bars};
+use crate::report::chart_points::{Chart, Curve, Mark, with_bars};
 use crate::value::Estimate;
 
 impl Report {

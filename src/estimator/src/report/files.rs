@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::Error;
 use crate::files::write_atomically;
 use crate::report::Report;
-use crate::report::plot::chart_style;
+use crate::report::chart_points::chart_style;
 
 impl Report {
     /// Writes [`html`](Self::html) to `path`, atomically: a reader finds the old file or the whole new one.

@@ -4,7 +4,7 @@ use surprisal_chart::escape_quotes as escape;
 
 use crate::estimate::PairingErrors;
 use crate::plan::{Cost, Pairing};
-use crate::report::plot::{Chart, chart_style};
+use crate::report::chart_points::{Chart, chart_style};
 use crate::report::text::left_out;
 use crate::report::{Report, SeriesFit};
 use crate::statistics::NgramEntropy;

@@ -1,15 +1,15 @@
 //! The report: estimates beside the truth where it is known, their fits, and how they were made; as JSON and as text.
 //!
-//! Start with [`Report::new`]. `text` writes the table for a terminal, `html` the page, `csv` the tables, and `figures` the charts, which
-//! `plot` draws; `compare` puts several reports side by side.
+//! Start with [`Report::new`]. `text` writes the table for a terminal, `html` the page, `csv` the tables. `figures`
+//! builds the charts from the points in `chart_points`; `compare` puts several reports side by side.
 
+mod chart_points;
 mod compare;
 mod convert;
 mod csv;
 mod figures;
 mod files;
 mod html;
-mod plot;
 mod text;
 
 pub use compare::Comparison;

@@ -58,7 +58,7 @@ pub async fn execute(
 /// [`merge`](crate::store::merge) has put all shards together, [`execute`] sends no more queries.
 ///
 /// # Errors
-/// As [`execute`]; [`Error::Invalid`] for an experiment without a server.
+/// Those of [`execute`]; [`Error::Invalid`] for an experiment without a server.
 pub async fn execute_shard(
     experiment: &Experiment,
     folder: &Path,

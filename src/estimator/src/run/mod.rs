@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::error::Error;
 use crate::estimate::{Correction, Estimates};
-use crate::plan::{Plan, ShardIndex, Step};
+use crate::plan::{Plan, PlannedQuery, ShardIndex};
 use crate::run::batches::batches;
 use crate::source::{LogprobSource, ScoreQuery};
 use crate::store::AnswerStore;
@@ -49,11 +49,11 @@ pub async fn run<T: Clone + Send + Sync, S: LogprobSource<T>>(
     Estimates::new(plan, &logprobs, correction)
 }
 
-/// As [`run`], with a store: saves every answer and scores only the queries without one, so that a run that is killed and started
-/// again ends in the same bits.
+/// Runs an experiment like [`run`], but with a store: saves every answer and scores only the queries without one. A run that is
+/// killed and started again ends in the same bits.
 ///
 /// # Errors
-/// As [`run`], and [`Error::File`] for what cannot be read or written.
+/// Those of [`run`], and [`Error::File`] for what cannot be read or written.
 pub async fn run_resumable<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
@@ -70,7 +70,7 @@ pub async fn run_resumable<T: Clone + Send + Sync, S: LogprobSource<T>>(
 /// Scores one shard of a plan and saves its answers, for [`merge`](crate::store::merge) to put together with those of other shards.
 ///
 /// # Errors
-/// As [`run_resumable`], except those of the estimates.
+/// Those of [`run_resumable`], except those of the estimates.
 pub async fn run_shard<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
@@ -83,18 +83,18 @@ pub async fn run_shard<T: Clone + Send + Sync, S: LogprobSource<T>>(
     score(source, documents, plan, scope, progress).await.map(drop)
 }
 
-/// Which of a plan's steps are scored, and where their answers are saved.
+/// The queries of a plan that are scored, and the store of their answers.
 #[derive(Clone, Copy, Default)]
 struct Scope<'a> {
     store: Option<&'a AnswerStore>,
-    /// None: all steps.
+    /// `None` for all queries.
     shard: Option<ShardIndex>,
 }
 
 impl Scope<'_> {
-    /// The batches of the plan's steps that are in scope: consecutive ranges.
+    /// Returns the batches of the plan's queries that are in scope: consecutive ranges.
     fn batches(self, plan: &Plan) -> Vec<Range<usize>> {
-        let all = batches(plan.steps());
+        let all = batches(plan.queries());
         match self.shard {
             Some(shard) => all[shard.range(all.len())].to_vec(),
             None => all,
@@ -102,7 +102,7 @@ impl Scope<'_> {
     }
 }
 
-/// Returns the answers to the steps in scope, in the plan's order.
+/// Returns the answers to the queries in scope, in the plan's order.
 async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
@@ -112,19 +112,19 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
 ) -> Result<Vec<Vec<f32>>, Error> {
     check(source, documents, plan)?;
     let mut logprobs = match scope.store {
-        Some(store) => store.load(plan.steps())?,
-        None => vec![None; plan.steps().len()],
+        Some(store) => store.load(plan.queries())?,
+        None => vec![None; plan.queries().len()],
     };
     let mut batches = scope.batches(plan);
-    let mut done = progress_so_far(plan.steps(), &logprobs, &batches);
+    let mut done = progress_so_far(plan.queries(), &logprobs, &batches);
     batches.retain(|batch| logprobs[batch.clone()].iter().any(Option::is_none));
-    // A batch is scored whole. One that is partly answered comes from a version that divided steps differently.
+    // A batch is scored whole. One that is partly answered comes from a version that divided queries differently.
     for batch in &batches {
         logprobs[batch.clone()].fill(None);
     }
     progress(done);
     let request = async |batch: Range<usize>| {
-        let queries: Vec<_> = plan.steps()[batch.clone()].iter().map(|step| step.query(documents)).collect();
+        let queries: Vec<_> = plan.queries()[batch.clone()].iter().map(|query| query.score_query(documents)).collect();
         let tokens: usize = queries.iter().map(ScoreQuery::sequence_length).sum();
         let answers = source.logprobs(queries).await?;
         Ok::<_, Error>((batch, tokens, answers))
@@ -133,7 +133,7 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     while let Some(response) = responses.next().await {
         let (batch, tokens, mut answers) = response?;
         if let Some(store) = scope.store {
-            answers = store.save(plan.steps(), batch.clone(), answers)?;
+            answers = store.save(plan.queries(), batch.clone(), answers)?;
         }
         done.queries += batch.len() as u64;
         done.tokens += tokens as u64;
@@ -145,11 +145,11 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     Ok(logprobs.into_iter().flatten().collect())
 }
 
-/// Counts the steps of the batches, and those of them that are answered already.
-fn progress_so_far(steps: &[Step], logprobs: &[Option<Vec<f32>>], batches: &[Range<usize>]) -> Progress {
+/// Counts the queries of the batches, and those of them that are answered already.
+fn progress_so_far(queries: &[PlannedQuery], logprobs: &[Option<Vec<f32>>], batches: &[Range<usize>]) -> Progress {
     let mut progress = Progress::default();
     for index in batches.iter().cloned().flatten() {
-        let tokens = steps[index].sequence_length() as u64;
+        let tokens = queries[index].sequence_length() as u64;
         progress.total_queries += 1;
         progress.total_tokens += tokens;
         if logprobs[index].is_some() {

@@ -12,7 +12,7 @@ pub(crate) struct Cooldown {
     until: Option<Instant>,
     /// The last cooldown's length.
     length: Duration,
-    /// Whether a probe is in flight: one request that finds out whether the server responds again.
+    /// True if a probe is in flight: one request that finds out whether the server responds again.
     is_probing: bool,
 }
 

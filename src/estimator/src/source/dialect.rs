@@ -11,7 +11,7 @@ const SGLANG: SglangOptions = SglangOptions { start: SglangStart::Earliest, max_
 /// The dialects that have log-probabilities of a prompt. Every one sends token ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Api {
+pub enum ScoringDialect {
     /// `POST /logprobs` of a surprisal server.
     #[default]
     Surprisal,
@@ -23,7 +23,7 @@ pub enum Api {
     Sglang,
 }
 
-impl Api {
+impl ScoringDialect {
     fn dialect(self) -> Dialect {
         match self {
             Self::Surprisal => Dialect::Surprisal,
@@ -143,7 +143,7 @@ mod tests {
         vec![ScoreQuery { context: vec![1, 2], target: vec![3, 4] }, ScoreQuery { context: vec![], target: vec![5] }]
     }
 
-    fn read(api: Api, answer: Value, bos: Option<u32>) -> Result<Vec<Vec<f32>>, String> {
+    fn read(api: ScoringDialect, answer: Value, bos: Option<u32>) -> Result<Vec<Vec<f32>>, String> {
         api.read(answer.to_string().as_bytes(), &queries(), bos).map(|(logprobs, _)| logprobs)
     }
 
@@ -154,7 +154,7 @@ mod tests {
         let echo = json!({"choices": [
             {"index": 1, "text": "", "logprobs": {"token_logprobs": [null, -5.0, -0.5], "tokens": ["b", "e", "x"]}},
             {"index": 0, "text": "", "logprobs": {"token_logprobs": [null, -1.0, -2.0, -3.0, -4.0, -0.5]}}]});
-        assert_eq!(read(Api::OpenAi, echo, BOS), want);
+        assert_eq!(read(ScoringDialect::OpenAi, echo, BOS), want);
         let listed =
             |id: u32, logprob: f32| json!({id.to_string(): {"logprob": logprob, "rank": 3, "decoded_token": "x"}});
         let mut third = listed(3, -3.0);
@@ -162,18 +162,18 @@ mod tests {
         let vllm = json!({"choices": [
             {"index": 0, "prompt_logprobs": [null, listed(1, -1.0), listed(2, -2.0), third, listed(4, -4.0)]},
             {"index": 1, "prompt_logprobs": [null, listed(5, -5.0)]}]});
-        assert_eq!(read(Api::Vllm, vllm, BOS), want);
+        assert_eq!(read(ScoringDialect::Vllm, vllm, BOS), want);
         let sglang = json!([
             {"text": "", "meta_info": {"input_token_logprobs": [[-2.0, 2, null], [-3.0, 3, null], [-4.0, 4, null]]}},
             {"text": "", "meta_info": {"input_token_logprobs": [[null, 9, null], [-5.0, 5, null]]}}]);
-        assert_eq!(read(Api::Sglang, sglang, BOS), want);
+        assert_eq!(read(ScoringDialect::Sglang, sglang, BOS), want);
     }
 
     /// Our server adds its model's own BOS, or none where one is sent.
     #[test]
     fn sequences_begin_with_one_bos() {
         for (bos, rule, contexts) in [(None, "always", json!([[1, 2], []])), (BOS, "none", json!([[9, 1, 2], [9]]))] {
-            let request = Api::Surprisal.request(&queries(), "m", bos);
+            let request = ScoringDialect::Surprisal.request(&queries(), "m", bos);
             let request = serde_json::to_value(&request).unwrap();
             let sent: Vec<&Value> = (0..2_usize).map(|query| &request["queries"][query]["context"]).collect();
             assert_eq!((&request["bos"], json!(sent)), (&json!(rule), contexts));
@@ -183,12 +183,12 @@ mod tests {
     #[test]
     fn what_is_missing_is_said() {
         let silent = || json!({"choices": [{"index": 0, "text": "x"}, {"index": 1, "text": "y"}]});
-        assert!(read(Api::OpenAi, silent(), BOS).unwrap_err().contains("does not offer echo"));
-        assert!(read(Api::Vllm, silent(), BOS).unwrap_err().contains("does not offer them"));
+        assert!(read(ScoringDialect::OpenAi, silent(), BOS).unwrap_err().contains("does not offer echo"));
+        assert!(read(ScoringDialect::Vllm, silent(), BOS).unwrap_err().contains("does not offer them"));
         let one = json!({"choices": [{"index": 0, "logprobs": {"token_logprobs": [null, -1.0, -2.0, -3.0]}}]});
-        assert_eq!(read(Api::OpenAi, one, None).unwrap_err(), "2 queries, 1 results");
+        assert_eq!(read(ScoringDialect::OpenAi, one, None).unwrap_err(), "2 queries, 1 results");
         let unknown = json!({"choices": [{"index": 0, "logprobs": {"token_logprobs": [null, -1.0, -2.0, -3.0, -9.0]}},
             {"index": 1, "logprobs": {"token_logprobs": [null, -9.0]}}]});
-        assert!(read(Api::OpenAi, unknown, None).unwrap_err().contains("say the model's bos"));
+        assert!(read(ScoringDialect::OpenAi, unknown, None).unwrap_err().contains("say the model's bos"));
     }
 }

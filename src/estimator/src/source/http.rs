@@ -16,8 +16,9 @@ use surprisal_api::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::Error;
+use crate::source::failure::{CONNECT_TIMEOUT, Failure, send, transport_error};
 use crate::source::options::HttpOptions;
-use crate::source::retry::{CONNECT_TIMEOUT, Failure, RetryPolicy, send, transport_error};
+use crate::source::retry::RetryPolicy;
 use crate::source::served_model::{ModelList, with_bos};
 use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group_within_limits};
 
@@ -125,7 +126,7 @@ impl HttpSource {
         parse(&url, &body).map_err(Failure::permanent)
     }
 
-    /// As [`tokenize`](Self::tokenize), without retries.
+    /// Returns the token ids of a text like [`tokenize`](Self::tokenize), but without retries.
     pub(crate) async fn tokenize_once(&self, text: &str) -> Result<Vec<u32>, Failure> {
         // vLLM and SGLang do not require the model's name.
         let request = TokenizeRequest { model: None, prompt: text.to_owned(), add_special_tokens: false };
@@ -153,8 +154,8 @@ impl HttpSource {
         let wrong = |reason| Failure::permanent(Error::UnexpectedResponse { url: url.clone(), reason });
         let (logprobs, fingerprint) = api.read(&body, queries, bos).map_err(wrong)?;
         match fingerprint.map(|fingerprint| with_bos(fingerprint, bos)) {
-            Some(is) if is != self.model.fingerprint => {
-                Err(Failure::permanent(Error::ModelChanged { was: self.model.fingerprint.clone(), is }))
+            Some(now) if now != self.model.fingerprint => {
+                Err(Failure::permanent(Error::ModelChanged { before: self.model.fingerprint.clone(), now }))
             }
             _ => Ok(logprobs),
         }

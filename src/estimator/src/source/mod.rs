@@ -1,18 +1,19 @@
-//! Where log-probabilities come from: the [`LogprobSource`] trait and its implementation over HTTP.
+//! Sources of log-probabilities: the [`LogprobSource`] trait and its implementation over HTTP.
 //!
 //! Start with the trait below. [`HttpSource`] is one server, [`Replicas`] several servers of one model, whose `cooldown` keeps requests
-//! away from a server that failed. `retry` decides which failures are tried again, and `dialect` writes requests for other servers.
-//! The exact source is in [`process`](crate::process).
+//! away from a server that failed. `failure` classifies failed requests, `retry` repeats those that may succeed later, and `dialect`
+//! writes requests for other servers. The exact source is in [`process`](crate::process).
 
 mod cooldown;
 mod dialect;
+mod failure;
 mod http;
 mod options;
 mod replicas;
 mod retry;
 mod served_model;
 
-pub use dialect::Api;
+pub use dialect::ScoringDialect;
 pub use http::HttpSource;
 pub use options::{ApiKey, HttpOptions};
 pub use replicas::{Replicas, Routing};

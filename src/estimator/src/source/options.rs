@@ -1,4 +1,4 @@
-//! How an HTTP source sends its requests: limits, retries, dialect, API key.
+//! Options of an HTTP source: limits, retries, dialect, API key.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use reqwest::header::HeaderValue;
 
 use crate::error::Error;
-use crate::source::dialect::Api;
+use crate::source::dialect::ScoringDialect;
 use crate::source::retry::RetryPolicy;
 
-/// How requests are sent to a server.
+/// Options of an HTTP source.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     /// Requests in flight at once.
@@ -18,12 +18,12 @@ pub struct HttpOptions {
     pub queries_per_request: usize,
     /// The most tokens (BOS, context and target) in one request, unless a single query has more.
     pub tokens_per_request: usize,
-    /// How long a request may take.
+    /// The longest time that a request may take.
     pub timeout: Duration,
     /// When and for how long failed requests are sent again.
     pub retry: RetryPolicy,
     /// The dialect of the requests.
-    pub api: Api,
+    pub api: ScoringDialect,
     /// The model, where a server has several.
     pub model: Option<String>,
     /// The token before every sequence. Servers other than ours add none to token ids; ours is told to add none where one is
@@ -58,7 +58,7 @@ impl Default for HttpOptions {
             // Our server's own deadline: on a slow one, the last of eight requests waits for seven.
             timeout: Duration::from_secs(3600),
             retry: RetryPolicy::default(),
-            api: Api::default(),
+            api: ScoringDialect::default(),
             model: None,
             bos: None,
             api_key: None,

@@ -11,10 +11,10 @@ use surprisal_api::TokenizerInfo;
 
 use crate::error::Error;
 use crate::source::cooldown::Cooldown;
-use crate::source::dialect::Api;
+use crate::source::dialect::ScoringDialect;
+use crate::source::failure::Failure;
 use crate::source::http::HttpSource;
 use crate::source::options::HttpOptions;
-use crate::source::retry::Failure;
 use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group_within_limits};
 
 /// Tokens of a sequence's beginning that decide which server gets it: a block of a server's cache.
@@ -82,7 +82,7 @@ impl Replicas {
     /// # Errors
     /// [`Error::Invalid`] for a BOS that is missing, that is another than the servers' own, or that is no token of the model.
     pub(crate) async fn check_bos(&self) -> Result<(), Error> {
-        if self.options.api != Api::Surprisal {
+        if self.options.api != ScoringDialect::Surprisal {
             return Ok(());
         }
         let info = self.first_success(&self.all(), HttpSource::tokenizer_info_once).await?;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::source::dialect::Api;
+use crate::source::dialect::ScoringDialect;
 use crate::source::options::HttpOptions;
 
 /// The response of `/v1/models`; servers other than ours leave fields out.
@@ -44,7 +44,7 @@ impl ServedModel {
     pub(crate) fn fingerprint(&self, url: &str, options: &HttpOptions) -> Result<String, Error> {
         let own = self.fingerprint.clone();
         let model = match options.api {
-            Api::Surprisal => {
+            ScoringDialect::Surprisal => {
                 let reason = "it has no fingerprint: not a surprisal server? then say which api it has".to_owned();
                 own.ok_or_else(|| Error::UnexpectedResponse { url: url.to_owned(), reason })?
             }

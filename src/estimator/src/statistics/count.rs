@@ -13,7 +13,7 @@ use crate::statistics::spectrum::{Spectrum, SpectrumBuilder};
 use crate::statistics::token_store::TokenTexts;
 
 /// Bytes that counting may take by default.
-pub(crate) const MEMORY_LIMIT: usize = 2 << 30;
+pub(crate) const COUNT_MEMORY_BYTES: usize = 2 << 30;
 
 /// Vocabularies of more ids are not counted in arrays.
 const MAX_IDS: usize = 1 << 24;
@@ -26,7 +26,7 @@ impl Frequencies {
     /// Counts the tokens of all texts; `None` if ids are too great for an array.
     pub(crate) fn of(texts: &impl TokenTexts) -> Result<Option<Self>, Error> {
         let (mut counts, mut fits) = (Vec::new(), true);
-        texts.each(&mut |text| {
+        texts.for_each(&mut |text| {
             let ids = text.iter().max().map_or(0, |&greatest| greatest as usize + 1);
             fits &= ids <= MAX_IDS;
             if fits {
@@ -59,15 +59,15 @@ impl Frequencies {
 }
 
 /// Counts all tokens.
-pub(crate) fn tokens(texts: &impl TokenTexts, memory: usize) -> Result<Spectrum, Error> {
+pub(crate) fn count_tokens(texts: &impl TokenTexts, memory: usize) -> Result<Spectrum, Error> {
     match Frequencies::of(texts)? {
         Some(frequencies) => Ok(frequencies.spectrum()),
-        None => ngrams(texts, 1, memory),
+        None => count_ngrams(texts, 1, memory),
     }
 }
 
 /// Counts the pairs of tokens at each of these distances within a text, in about `memory` bytes.
-pub(crate) fn pairs(texts: &impl TokenTexts, distances: &[usize], memory: usize) -> Result<Vec<Spectrum>, Error> {
+pub(crate) fn count_pairs(texts: &impl TokenTexts, distances: &[usize], memory: usize) -> Result<Vec<Spectrum>, Error> {
     let Some(frequencies) = Frequencies::of(texts)? else {
         return distances.iter().map(|&distance| pairs_by_key(texts, distance, memory)).collect();
     };
@@ -101,7 +101,7 @@ fn pairs_of_slot(
         total += count as usize;
     }
     seconds.resize(seconds.len().max(total), 0);
-    texts.each(&mut |text| {
+    texts.for_each(&mut |text| {
         for (&first, &second) in text.iter().zip(text.get(distance..).unwrap_or_default()) {
             if let Some(place) = next.get_mut((first as usize).wrapping_sub(ids.start)) {
                 seconds[*place] = second;
@@ -128,14 +128,14 @@ fn pairs_of_slot(
 
 /// Counts all n-grams, in about `memory` bytes.
 ///
-/// Those that do not fit into 128 bits (of a vocabulary of 2^17 tokens, for n above 7) stand as so many bits of their BLAKE3 hash:
+/// Those that do not fit into 128 bits (of a vocabulary of 2^17 tokens, for n above 7) stand as 128 bits of their BLAKE3 hash:
 /// that any two of a billion have the same is less likely than 1e-20.
-pub(crate) fn ngrams(texts: &impl TokenTexts, n: usize, memory: usize) -> Result<Spectrum, Error> {
+pub(crate) fn count_ngrams(texts: &impl TokenTexts, n: usize, memory: usize) -> Result<Spectrum, Error> {
     if n == 2 {
-        return Ok(pairs(texts, &[1], memory)?.remove(0));
+        return Ok(count_pairs(texts, &[1], memory)?.remove(0));
     }
     let mut greatest = 0;
-    texts.each(&mut |text| greatest = text.iter().copied().fold(greatest, u32::max))?;
+    texts.for_each(&mut |text| greatest = text.iter().copied().fold(greatest, u32::max))?;
     let bits = (u32::BITS - greatest.leading_zeros()).max(1);
     let fits = n.saturating_mul(bits as usize) <= u128::BITS as usize;
     let key = |ngram: &[u32]| if fits { packed(ngram, bits) } else { hashed(ngram) };
@@ -147,12 +147,12 @@ pub(crate) fn ngrams(texts: &impl TokenTexts, n: usize, memory: usize) -> Result
     count_keys(texts, keys, memory)
 }
 
-/// An n-gram's ids side by side, each in so many bits.
+/// Packs an n-gram's ids side by side, each in `bits` bits.
 fn packed(ngram: &[u32], bits: u32) -> u128 {
     ngram.iter().fold(0, |key, &token| key << bits | u128::from(token))
 }
 
-/// 128 bits of an n-gram's BLAKE3 hash.
+/// Returns 128 bits of an n-gram's BLAKE3 hash.
 fn hashed(ngram: &[u32]) -> u128 {
     let mut hasher = blake3::Hasher::new();
     for token in ngram {
@@ -180,7 +180,7 @@ fn count_keys(
     memory: usize,
 ) -> Result<Spectrum, Error> {
     let mut total = 0;
-    texts.each(&mut |text| keys(text, &mut |_| total += 1))?;
+    texts.for_each(&mut |text| keys(text, &mut |_| total += 1))?;
     let slots = (total * size_of::<u128>()).div_ceil(memory.max(1)).max(1);
     // Slots are nearly equal; a larger one makes the buffer grow.
     let mut sorted = Vec::with_capacity(total / slots + total / slots / 64);
@@ -192,7 +192,7 @@ fn count_keys(
                 sorted.push(key);
             }
         };
-        texts.each(&mut |text| keys(text, &mut take))?;
+        texts.for_each(&mut |text| keys(text, &mut take))?;
         sorted.par_sort_unstable();
         for equal in sorted.chunk_by(|a, b| a == b) {
             spectrum.add(equal.len() as u64);
@@ -244,15 +244,15 @@ mod tests {
             let pair =
                 |d: usize| slices.iter().flat_map(move |text| text.iter().zip(text.get(d..).unwrap_or_default()));
             let expected: Vec<Spectrum> = distances.iter().map(|&d| spectrum(pair(d))).collect();
-            for memory in [300, 2000, MEMORY_LIMIT] {
-                assert_eq!(pairs(&slices, &distances, memory).unwrap(), expected, "{ids} ids, {memory} bytes");
-                assert_eq!(pairs(&store, &distances, memory).unwrap(), expected, "{ids} ids, {memory} bytes");
+            for memory in [300, 2000, COUNT_MEMORY_BYTES] {
+                assert_eq!(count_pairs(&slices, &distances, memory).unwrap(), expected, "{ids} ids, {memory} bytes");
+                assert_eq!(count_pairs(&store, &distances, memory).unwrap(), expected, "{ids} ids, {memory} bytes");
                 for n in [1, 2, 3, 5, 40, 91] {
                     let expected = spectrum(slices.iter().flat_map(|text| text.windows(n)));
-                    assert_eq!(ngrams(&slices, n, memory).unwrap(), expected, "n = {n}, {memory} bytes");
-                    assert_eq!(ngrams(&store, n, memory).unwrap(), expected, "n = {n}, {memory} bytes");
+                    assert_eq!(count_ngrams(&slices, n, memory).unwrap(), expected, "n = {n}, {memory} bytes");
+                    assert_eq!(count_ngrams(&store, n, memory).unwrap(), expected, "n = {n}, {memory} bytes");
                 }
-                assert_eq!(tokens(&store, memory).unwrap(), spectrum(texts.iter().flatten()));
+                assert_eq!(count_tokens(&store, memory).unwrap(), spectrum(texts.iter().flatten()));
             }
         }
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::statistics::count::{MEMORY_LIMIT, ngrams, tokens};
+use crate::statistics::count::{COUNT_MEMORY_BYTES, count_ngrams, count_tokens};
 use crate::statistics::entropy::EntropyMethod;
 use crate::statistics::token_store::TokenTexts;
 use crate::value::Estimate;
@@ -30,16 +30,20 @@ impl NgramEntropy {
     /// Grassberger's entropy of all overlapping n-grams of `texts`; none spans two texts.
     ///
     /// # Errors
-    /// As [`by`](Self::by).
+    /// As [`with_method`](Self::with_method).
     pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
-        Self::by(EntropyMethod::Grassberger, texts, n)
+        Self::with_method(EntropyMethod::Grassberger, texts, n)
     }
 
-    /// As [`of`](Self::of), of texts in memory.
+    /// Returns the entropy by `method` of all overlapping n-grams of texts in memory; see [`of`](Self::of).
     ///
     /// # Errors
     /// As [`of`](Self::of).
-    pub fn by<'a>(method: EntropyMethod, texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
+    pub fn with_method<'a>(
+        method: EntropyMethod,
+        texts: impl IntoIterator<Item = &'a [u32]>,
+        n: usize,
+    ) -> Result<Self, Error> {
         Self::of(method, &texts.into_iter().collect::<Vec<_>>(), n)
     }
 
@@ -52,8 +56,8 @@ impl NgramEntropy {
     pub fn of(method: EntropyMethod, texts: &impl TokenTexts, n: usize) -> Result<Self, Error> {
         let spectrum = match n {
             0 => return Err(Error::invalid("n-gram length", n, "at least 1")),
-            1 => tokens(texts, MEMORY_LIMIT)?,
-            _ => ngrams(texts, n, MEMORY_LIMIT)?,
+            1 => count_tokens(texts, COUNT_MEMORY_BYTES)?,
+            _ => count_ngrams(texts, n, COUNT_MEMORY_BYTES)?,
         };
         if spectrum.distinct() == 0 {
             return Err(Error::invalid("n-gram length", n, "at most the length of the longest text"));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub struct Spectrum(BTreeMap<u64, u64>);
 
 impl Spectrum {
-    /// Adds so many things that were counted `count` times each.
+    /// Adds `things` things that were counted `count` times each.
     pub(crate) fn add(&mut self, count: u64, things: u64) {
         if count > 0 && things > 0 {
             *self.0.entry(count).or_default() += things;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::Error;
 
 /// Bytes of tokens that are held in memory by default.
-const MEMORY_LIMIT: usize = 1 << 30;
+const STORE_MEMORY_BYTES: usize = 1 << 30;
 
 /// Tokens that are read from a file or written to it at once, unless one text has more.
 const PIECE_TOKENS: usize = 1 << 18;
@@ -18,11 +18,11 @@ pub trait TokenTexts: Sync {
     ///
     /// # Errors
     /// [`Error::Spill`] if a temporary file cannot be read.
-    fn each(&self, visit: &mut dyn FnMut(&[u32])) -> Result<(), Error>;
+    fn for_each(&self, visit: &mut dyn FnMut(&[u32])) -> Result<(), Error>;
 }
 
 impl TokenTexts for Vec<&[u32]> {
-    fn each(&self, visit: &mut dyn FnMut(&[u32])) -> Result<(), Error> {
+    fn for_each(&self, visit: &mut dyn FnMut(&[u32])) -> Result<(), Error> {
         self.iter().for_each(|text| visit(text));
         Ok(())
     }
@@ -57,7 +57,7 @@ pub struct TokenStore {
 /// Holds up to 1 GiB in memory.
 impl Default for TokenStore {
     fn default() -> Self {
-        Self::new(MEMORY_LIMIT)
+        Self::new(STORE_MEMORY_BYTES)
     }
 }
 
@@ -102,7 +102,7 @@ impl TokenStore {
     }
 
     /// Visits the texts of the file; reads several at a time.
-    fn each_in_file(&self, file: &Mutex<File>, visit: &mut dyn FnMut(&[u32])) -> std::io::Result<()> {
+    fn for_each_in_file(&self, file: &Mutex<File>, visit: &mut dyn FnMut(&[u32])) -> std::io::Result<()> {
         let (mut tokens, mut bytes) = (Vec::new(), Vec::new());
         let (mut texts, mut at) = (&self.lengths[..self.in_file], 0);
         while !texts.is_empty() {
@@ -122,7 +122,7 @@ impl TokenStore {
             at += bytes.len() as u64;
             tokens.clear();
             tokens.extend(bytes.as_chunks().0.iter().map(|&token| u32::from_le_bytes(token)));
-            each_of_lengths(&tokens, piece, visit);
+            for_each_of_lengths(&tokens, piece, visit);
             texts = rest;
         }
         Ok(())
@@ -130,17 +130,17 @@ impl TokenStore {
 }
 
 impl TokenTexts for TokenStore {
-    fn each(&self, visit: &mut dyn FnMut(&[u32])) -> Result<(), Error> {
+    fn for_each(&self, visit: &mut dyn FnMut(&[u32])) -> Result<(), Error> {
         if let Some(file) = &self.file {
-            self.each_in_file(file, visit).map_err(Error::Spill)?;
+            self.for_each_in_file(file, visit).map_err(Error::Spill)?;
         }
-        each_of_lengths(&self.held, &self.lengths[self.in_file..], visit);
+        for_each_of_lengths(&self.held, &self.lengths[self.in_file..], visit);
         Ok(())
     }
 }
 
 /// Visits texts of these lengths that lie one after the other.
-fn each_of_lengths(mut tokens: &[u32], lengths: &[usize], visit: &mut dyn FnMut(&[u32])) {
+fn for_each_of_lengths(mut tokens: &[u32], lengths: &[usize], visit: &mut dyn FnMut(&[u32])) {
     for &length in lengths {
         let (text, rest) = tokens.split_at(length);
         visit(text);
@@ -173,7 +173,7 @@ mod tests {
             prop_assert_eq!(store.lengths(), &lengths[..]);
             for _ in 0..2 {
                 let mut found = Vec::new();
-                store.each(&mut |text| found.push(text.to_vec())).unwrap();
+                store.for_each(&mut |text| found.push(text.to_vec())).unwrap();
                 prop_assert_eq!(&found, &texts);
             }
         }
@@ -189,7 +189,7 @@ mod tests {
             for _ in 0..3 {
                 scope.spawn(|| {
                     let mut expected = texts.iter();
-                    store.each(&mut |text| assert!(text == expected.next().unwrap())).unwrap();
+                    store.for_each(&mut |text| assert!(text == expected.next().unwrap())).unwrap();
                     assert!(expected.next().is_none());
                 });
             }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::fit::Fit;
-use crate::statistics::count::{MEMORY_LIMIT, pairs, tokens};
+use crate::statistics::count::{COUNT_MEMORY_BYTES, count_pairs, count_tokens};
 use crate::statistics::entropy::EntropyMethod;
 use crate::statistics::spectrum::Spectrum;
 use crate::statistics::token_store::TokenTexts;
@@ -41,7 +41,7 @@ pub struct TwoPointEstimate {
 }
 
 impl TwoPoint {
-    /// As [`of`](Self::of), of texts in memory.
+    /// Returns the two-point mutual information of texts in memory; see [`of`](Self::of).
     ///
     /// # Errors
     /// As [`of`](Self::of).
@@ -62,7 +62,7 @@ impl TwoPoint {
     /// texts cannot be read.
     pub fn of(texts: &impl TokenTexts, distances: &[usize], method: EntropyMethod) -> Result<Self, Error> {
         let mut longest = 0;
-        texts.each(&mut |text| longest = longest.max(text.len()))?;
+        texts.for_each(&mut |text| longest = longest.max(text.len()))?;
         if let Some(distance) = distances.iter().find(|&&distance| distance == 0 || distance >= longest) {
             let limit = format!("at least 1 and less than the longest text, {longest} tokens");
             return Err(Error::invalid("distance", distance, limit));
@@ -70,13 +70,13 @@ impl TwoPoint {
         if distances.is_empty() {
             return Err(Error::invalid("distances", "none", "at least one"));
         }
-        let entropy = method.of(&tokens(texts, MEMORY_LIMIT)?);
+        let entropy = method.of(&count_tokens(texts, COUNT_MEMORY_BYTES)?);
         let point = |(&distance, spectrum): (&usize, &Spectrum)| {
             let joint = method.of(spectrum);
             let estimate = Estimate::new(2.0 * entropy.value - joint.value, (2.0 * entropy.error).hypot(joint.error));
             TwoPointEstimate { distance, pairs: spectrum.total(), estimate }
         };
-        let spectra = pairs(texts, distances, MEMORY_LIMIT)?;
+        let spectra = count_pairs(texts, distances, COUNT_MEMORY_BYTES)?;
         let points: Vec<TwoPointEstimate> = distances.iter().zip(&spectra).map(point).collect();
         let values: Vec<_> = points.iter().map(|point| (point.distance as f64, point.estimate.value)).collect();
         Ok(Self { method, entropy, fit: Fit::of(&values), additive: Fit::additive(&values, 0.0), points })

@@ -1,10 +1,10 @@
-//! Answers that outlive the process: a folder of shards, named by a hash of the model, the documents and the queries.
+//! Answers that outlive the process: a folder of files, named by a hash of the model, the documents and the queries.
 //!
-//! Start with [`AnswerStore::open`]. A `shard` is one Parquet file; `merge` puts the folders of several processes together.
+//! Start with [`AnswerStore::open`]. An `answer_file` is in Parquet; `merge` puts the folders of several processes together.
 
+mod answer_file;
 mod merge;
 mod provenance;
-mod shard;
 
 pub use merge::{Merged, merge};
 
@@ -15,11 +15,11 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::files::write_atomically;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, PlannedQuery};
 use crate::source::Model;
 use crate::spec::Experiment;
+use crate::store::answer_file::AnswerFile;
 use crate::store::provenance::Provenance;
-use crate::store::shard::Shard;
 
 /// The content of `manifest.json`, which describes a folder of answers.
 #[derive(Serialize)]
@@ -27,13 +27,15 @@ struct Manifest<'a> {
     #[serde(flatten)]
     provenance: &'a Provenance,
     documents: usize,
-    steps: usize,
+    /// The file's key is `steps`, as in earlier versions.
+    #[serde(rename = "steps")]
+    queries: usize,
     experiment: &'a Experiment,
 }
 
 /// A folder with the answers to one plan over the same documents by the same model, from which an interrupted run continues.
 ///
-/// The folder's name holds a hash of the model's fingerprint, the documents and the steps: equal names, equal answers. What else an
+/// The folder's name holds a hash of the model's fingerprint, the documents and the queries: equal names, equal answers. What else an
 /// experiment says (intervals, corrections, units) may change without a query being sent again.
 #[derive(Debug)]
 pub struct AnswerStore {
@@ -54,7 +56,7 @@ impl AnswerStore {
         experiment: &Experiment,
     ) -> Result<Self, Error> {
         let provenance = Provenance {
-            key: answers_key(model, documents, plan.steps()),
+            key: answers_key(model, documents, plan.queries()),
             version: env!("CARGO_PKG_VERSION"),
             model: model.name.clone(),
             fingerprint: model.fingerprint.clone(),
@@ -63,8 +65,8 @@ impl AnswerStore {
         };
         let folder = parent.join(format!("answers-{}", &provenance.key[..16]));
         std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.clone(), source })?;
-        let (documents, steps) = (documents.len(), plan.steps().len());
-        let manifest = Manifest { provenance: &provenance, documents, steps, experiment };
+        let (documents, queries) = (documents.len(), plan.queries().len());
+        let manifest = Manifest { provenance: &provenance, documents, queries, experiment };
         let path = folder.join("manifest.json");
         let json = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| Error::File { path: path.clone(), source: error.into() })?;
@@ -77,9 +79,9 @@ impl AnswerStore {
         &self.folder
     }
 
-    /// Loads the saved answers: for each step of the plan its log-probabilities, or none. A damaged shard is logged and skipped.
-    pub(crate) fn load(&self, steps: &[Step]) -> Result<Vec<Option<Vec<f32>>>, Error> {
-        let mut answers = vec![None; steps.len()];
+    /// Loads the saved answers: for each query of the plan its log-probabilities, or none. A damaged file is logged and skipped.
+    pub(crate) fn load(&self, queries: &[PlannedQuery]) -> Result<Vec<Option<Vec<f32>>>, Error> {
+        let mut answers = vec![None; queries.len()];
         let failed = |source| Error::File { path: self.folder.clone(), source };
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -89,9 +91,9 @@ impl AnswerStore {
             let bytes = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
             let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
             let checksum = name.rsplit('-').next().unwrap_or_default();
-            match Shard::decode(bytes, checksum, &self.provenance.key, steps) {
-                Ok(shard) => {
-                    for (slot, answer) in answers[shard.first..].iter_mut().zip(shard.answers) {
+            match AnswerFile::decode(bytes, checksum, &self.provenance.key, queries) {
+                Ok(file) => {
+                    for (slot, answer) in answers[file.first..].iter_mut().zip(file.answers) {
                         *slot = Some(answer);
                     }
                 }
@@ -101,26 +103,26 @@ impl AnswerStore {
         Ok(answers)
     }
 
-    /// Saves the answers to `steps[range]` as a shard, and returns them.
+    /// Saves the answers to `queries[range]` as a file, and returns them.
     pub(crate) fn save(
         &self,
-        steps: &[Step],
+        queries: &[PlannedQuery],
         range: Range<usize>,
         answers: Vec<Vec<f32>>,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let Range { start, end } = range;
-        let shard = Shard { first: start, answers };
-        let bytes = shard
-            .encode(&self.provenance, &steps[start..end])
+        let file = AnswerFile { first: start, answers };
+        let bytes = file
+            .encode(&self.provenance, &queries[start..end])
             .map_err(|error| Error::File { path: self.folder.clone(), source: std::io::Error::other(error) })?;
-        let name = format!("{start:09}-{end:09}-{}.parquet", Shard::checksum(&bytes));
+        let name = format!("{start:09}-{end:09}-{}.parquet", AnswerFile::checksum(&bytes));
         write_atomically(&self.folder.join(name), &bytes)?;
-        Ok(shard.answers)
+        Ok(file.answers)
     }
 }
 
-/// Hashes what the answers depend on: model, documents and steps.
-fn answers_key(model: &Model, documents: &[Vec<u32>], steps: &[Step]) -> String {
+/// Hashes what the answers depend on: model, documents and queries.
+fn answers_key(model: &Model, documents: &[Vec<u32>], queries: &[PlannedQuery]) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut number = |number: usize| {
         hasher.update(&(number as u64).to_le_bytes());
@@ -132,11 +134,11 @@ fn answers_key(model: &Model, documents: &[Vec<u32>], steps: &[Step]) -> String 
             number(token as usize);
         }
     }
-    for step in steps {
-        let fields = match *step {
-            Step::Whole { document, end } => [0, document, end, 0, 0],
-            Step::Crossed { x, y, split, end } => [1, x, y, split, end],
-            Step::Marginal { document, split, end } => [2, document, split, end, 0],
+    for query in queries {
+        let fields = match *query {
+            PlannedQuery::Whole { document, end } => [0, document, end, 0, 0],
+            PlannedQuery::Crossed { x, y, split, end } => [1, x, y, split, end],
+            PlannedQuery::Marginal { document, split, end } => [2, document, split, end, 0],
         };
         fields.into_iter().for_each(&mut number);
     }

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-/// Where answers come from. Every shard holds it, so that a single file can be traced.
+/// Where answers come from. Every file of answers holds it, so that a single file can be traced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Provenance {
-    /// A hash of model, documents and steps; the name of the answers' folder holds its beginning.
+    /// A hash of model, documents and queries; the name of the answers' folder holds its beginning.
     pub(crate) key: String,
     /// The version of this program.
     pub(crate) version: &'static str,

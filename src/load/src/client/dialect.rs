@@ -1,4 +1,4 @@
-//! The body of a request in the server's dialect, and the check that its answer is complete.
+//! The body of a request in the server's dialect, and the check that its response is complete.
 
 use bytes::Bytes;
 use surprisal_dialect::{Batch, Dialect, Logprobs, ReadError, Request, SglangOptions, SglangStart};
@@ -8,17 +8,17 @@ use crate::workload::PairRequest;
 /// Options of requests to SGLang: it generates one token, as every other server does.
 const SGLANG: SglangOptions = SglangOptions { start: SglangStart::PerQuery, max_new_tokens: 1 };
 
-/// The error text where a result in an answer has another form than the dialect's.
+/// The error text where a result in a response has another form than the dialect's.
 const UNKNOWN_RESULT: &str = "data did not match any variant of untagged enum OneOrMany";
 
-/// A complete answer.
+/// A complete response.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct CompleteResponse {
     /// The targets' log-probabilities, in nats, in order; `None` from a server that has none.
     pub(crate) logprobs: Option<Vec<f64>>,
-    /// Tokens that went through the model, where the answer states it.
+    /// Tokens that went through the model, where the response states it.
     pub(crate) computed_tokens: Option<u64>,
-    /// Tokens that were found in a cache, where the answer states it.
+    /// Tokens that were found in a cache, where the response states it.
     pub(crate) cached_tokens: Option<u64>,
 }
 
@@ -28,20 +28,20 @@ pub(crate) fn write_body(dialect: Dialect, request: &PairRequest, model: &str) -
     Ok(serde_json::to_vec(&dialect.body(&request))?.into())
 }
 
-/// Reads the answer to `request`: every log-probability must be there. The error states what is wrong with it.
-pub(crate) fn read_answer(dialect: Dialect, request: &PairRequest, body: &[u8]) -> Result<Answer, String> {
-    let answer = dialect.read::<f64>(&batch(request), body).map_err(|error| match error {
-        ReadError::Answer(error) => error.to_string(),
+/// Reads the response to `request`: every log-probability must be there. The error states what is wrong with it.
+pub(crate) fn read_response(dialect: Dialect, request: &PairRequest, body: &[u8]) -> Result<CompleteResponse, String> {
+    let response = dialect.read::<f64>(&batch(request), body).map_err(|error| match error {
+        ReadError::Response(error) => error.to_string(),
         ReadError::Result(_) => UNKNOWN_RESULT.to_owned(),
     })?;
     let logprobs = match dialect {
         Dialect::LlamaCpp => {
-            check_count(answer.results.len(), "completions", request)?;
+            check_count(response.results.len(), "completions", request)?;
             None
         }
-        _ => Some(target_logprobs(dialect, request, answer.results)?),
+        _ => Some(target_logprobs(dialect, request, response.results)?),
     };
-    Ok(Answer { logprobs, computed_tokens: answer.computed_tokens, cached_tokens: answer.cached_tokens })
+    Ok(CompleteResponse { logprobs, computed_tokens: response.computed_tokens, cached_tokens: response.cached_tokens })
 }
 
 fn batch(request: &PairRequest) -> Batch<'_> {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn logprobs(dialect: Dialect, body: &Value) -> Result<Vec<f64>, String> {
-        read_answer(dialect, &request(), body.to_string().as_bytes()).map(|answer| answer.logprobs.unwrap())
+        read_response(dialect, &request(), body.to_string().as_bytes()).map(|response| response.logprobs.unwrap())
     }
 
     #[test]
@@ -137,8 +137,8 @@ mod tests {
         let results = [result(json!([-1.0, -2.0])), result(json!([-3.0, -4.5]))];
         let ours = json!({"model": "m", "fingerprint": "f", "results": results, "usage": usage});
         assert_eq!(logprobs(Dialect::Surprisal, &ours), expected);
-        let answer = read_answer(Dialect::Surprisal, &request(), ours.to_string().as_bytes()).unwrap();
-        assert_eq!((answer.computed_tokens, answer.cached_tokens), (Some(5), Some(2)));
+        let response = read_response(Dialect::Surprisal, &request(), ours.to_string().as_bytes()).unwrap();
+        assert_eq!((response.computed_tokens, response.cached_tokens), (Some(5), Some(2)));
     }
 
     #[test]
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn llama_cpps_answer_says_what_was_computed() {
         let one = |n: u64| json!({"tokens_evaluated": 4, "tokens_cached": 5, "timings": {"prompt_n": n}});
-        let answer =
-            read_answer(Dialect::LlamaCpp, &request(), json!([one(4), one(1)]).to_string().as_bytes()).unwrap();
-        assert_eq!((answer.logprobs, answer.computed_tokens, answer.cached_tokens), (None, Some(5), Some(3)));
+        let response =
+            read_response(Dialect::LlamaCpp, &request(), json!([one(4), one(1)]).to_string().as_bytes()).unwrap();
+        assert_eq!((response.logprobs, response.computed_tokens, response.cached_tokens), (None, Some(5), Some(3)));
     }
 }

@@ -29,13 +29,13 @@ pub struct Target {
 }
 
 #[derive(Deserialize)]
-struct Models {
-    data: Vec<Model>,
+struct ModelList {
+    data: Vec<ListedModel>,
 }
 
 /// A model in the list of models; beyond the name, each kind of server states other fields.
 #[derive(Deserialize)]
-struct Model {
+struct ListedModel {
     id: String,
     #[serde(default)]
     max_model_len: Option<usize>,
@@ -44,12 +44,12 @@ struct Model {
     #[serde(default)]
     fingerprint: Option<String>,
     #[serde(default)]
-    meta: Option<Meta>,
+    meta: Option<LlamaCppMeta>,
 }
 
 /// The fields of llama.cpp's server.
 #[derive(Default, Deserialize)]
-struct Meta {
+struct LlamaCppMeta {
     #[serde(default)]
     n_vocab: Option<u32>,
     #[serde(default)]
@@ -69,7 +69,7 @@ impl Target {
         let response = connection.get("/v1/models").await;
         let response = expect_success(&url, response)?;
         let invalid = |reason: String| Error::Answer { url: url.clone(), reason };
-        let models: Models = serde_json::from_slice(&response.body).map_err(|error| invalid(error.to_string()))?;
+        let models: ModelList = serde_json::from_slice(&response.body).map_err(|error| invalid(error.to_string()))?;
         let model = models.data.into_iter().next().ok_or_else(|| invalid("it serves no model".into()))?;
         let meta = model.meta.unwrap_or_default();
         let Some(vocabulary) = vocabulary.or(model.vocab_size).or(meta.n_vocab) else {

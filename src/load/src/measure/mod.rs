@@ -95,7 +95,7 @@ async fn repeat(run: &Run, connection: &mut Connection, samples: BTreeMap<u64, V
 async fn watch(run: &Run, clients: &mut JoinSet<()>, progress: &(dyn Fn(&Progress) + Sync)) -> Option<Counters> {
     let mut connection = run.target.connect(run.options.timeout);
     let scrape = async {
-        tokio::time::sleep_until(run.warm.into()).await;
+        tokio::time::sleep_until(run.warm_up_end.into()).await;
         Counters::scrape(&mut connection).await
     };
     let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);

@@ -1,4 +1,4 @@
-//! How a load is measured.
+//! Options of a measurement.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::error::Error;
 /// Number of streams of requests of one seed.
 const STREAMS: u64 = 1_000_000;
 
-/// How a load is measured.
+/// Options of a measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// Seed of every request and of every send time. A server that has seen it before may have answers in its cache.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::client::Answer;
+use crate::client::CompleteResponse;
 use crate::load::Load;
 use crate::outcome::{Failures, Latency, Outcome, hit_rate};
 use crate::workload::{LatencyClass, PairRequest};
@@ -51,7 +51,7 @@ impl Recorder {
     }
 
     /// Adds work that was finished within the measurement.
-    pub(super) fn add_answer(&mut self, request: &PairRequest, answer: &Answer, now: Duration) {
+    pub(super) fn add_response(&mut self, request: &PairRequest, answer: &CompleteResponse, now: Duration) {
         self.requests += 1;
         self.queries += request.pairs.len() as u64;
         self.scored_tokens += request.scored_tokens() as u64;
@@ -149,7 +149,7 @@ fn quantiles(histogram: &Histogram<u64>) -> Latency {
 pub(super) struct Failure {
     kind: String,
     example: String,
-    /// Whether an answer might have come later.
+    /// Returns whether an answer might have come later.
     gave_up: bool,
 }
 
@@ -202,10 +202,15 @@ mod tests {
     #[test]
     fn a_total_that_one_answer_lacks_is_none() {
         let mut recorder = Recorder::new(0);
-        let known = Answer { computed_tokens: Some(3), cached_tokens: Some(1), ..Answer::default() };
-        recorder.add_answer(&PairRequest::default(), &known, Duration::ZERO);
+        let known =
+            CompleteResponse { computed_tokens: Some(3), cached_tokens: Some(1), ..CompleteResponse::default() };
+        recorder.add_response(&PairRequest::default(), &known, Duration::ZERO);
         assert_eq!((recorder.computed_tokens, recorder.cached_tokens), (Some(3), Some(1)));
-        recorder.add_answer(&PairRequest::default(), &Answer { cached_tokens: None, ..known }, Duration::ZERO);
+        recorder.add_response(
+            &PairRequest::default(),
+            &CompleteResponse { cached_tokens: None, ..known },
+            Duration::ZERO,
+        );
         assert_eq!((recorder.computed_tokens, recorder.cached_tokens), (Some(6), None));
     }
 }

@@ -15,12 +15,12 @@ use crate::workload::{PairRequest, STREAM_LENGTH, Workload};
 /// The warm-up's requests have indices from here on, so that the measured requests are the same however long it is.
 const FIRST_WARM_UP_INDEX: u64 = 1 << 62;
 
-/// How far a measurement is.
+/// The progress of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// Time since it began, warm-up included.
     pub elapsed: Duration,
-    /// Whether the warm-up is still on.
+    /// True during the warm-up.
     pub warming_up: bool,
     /// Requests answered in the measurement.
     pub requests: u64,
@@ -48,7 +48,7 @@ pub(super) struct ScheduledRequest {
 }
 
 impl ScheduledRequest {
-    /// Whether it belongs to the measurement and not to the warm-up.
+    /// Returns whether it belongs to the measurement and not to the warm-up.
     pub(super) fn is_measured(self) -> bool {
         self.index < FIRST_WARM_UP_INDEX
     }
@@ -61,7 +61,7 @@ pub(super) struct Run {
     pub(super) options: Options,
     pub(super) start: Instant,
     /// The end of the warm-up.
-    pub(super) warm: Instant,
+    pub(super) warm_up_end: Instant,
     /// Nothing is sent from here on; `None` where the number of requests decides.
     pub(super) end: Option<Instant>,
     recorder: Mutex<Recorder>,
@@ -75,12 +75,12 @@ impl Run {
     /// Starts the clock.
     pub(super) fn new(target: Target, workload: Workload, options: Options) -> Self {
         let start = Instant::now();
-        let warm = start + options.warm_up;
-        let end = options.requests.is_none().then(|| warm + options.duration);
+        let warm_up_end = start + options.warm_up;
+        let end = options.requests.is_none().then(|| warm_up_end + options.duration);
         let recorder = Mutex::new(Recorder::new(options.repeats));
         let first = options.stream * STREAM_LENGTH;
         let next_index = [AtomicU64::new(FIRST_WARM_UP_INDEX + first), AtomicU64::new(first)];
-        Self { target, workload, options, start, warm, end, recorder, idle: Mutex::default(), next_index }
+        Self { target, workload, options, start, warm_up_end, end, recorder, idle: Mutex::default(), next_index }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -103,14 +103,14 @@ impl Run {
         response
     }
 
-    /// Whether the measurement has ended by `now`.
+    /// Returns whether the measurement has ended by `now`.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.end.is_some_and(|end| now >= end)
     }
 
     /// Schedules the next request for the time `due`; `None` when there are no more.
     pub(super) fn schedule(&self, due: Instant) -> Option<ScheduledRequest> {
-        let measured = due >= self.warm;
+        let measured = due >= self.warm_up_end;
         let index = self.next_index[usize::from(measured)].fetch_add(1, Ordering::Relaxed);
         let limit = self.options.requests.filter(|_| measured);
         let limit = limit.map(|count| self.options.stream * STREAM_LENGTH + count);
@@ -126,12 +126,12 @@ impl Run {
     pub(super) fn progress(&self) -> Progress {
         let now = Instant::now();
         let recorder = self.recorder();
-        let measured = now.saturating_duration_since(self.warm);
+        let measured = now.saturating_duration_since(self.warm_up_end);
         let seconds = self.end.map_or(measured, |_| measured.min(self.options.duration)).as_secs_f64();
         let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         Progress {
             elapsed: now.saturating_duration_since(self.start),
-            warming_up: now < self.warm,
+            warming_up: now < self.warm_up_end,
             requests: recorder.requests,
             scored_tokens: recorder.scored_tokens,
             requests_per_second: rate(recorder.requests),

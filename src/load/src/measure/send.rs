@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::recorder::Failure;
 use super::run::{Run, ScheduledRequest};
-use crate::client::{Answer, Connection, ExchangeError, Target, expect_success, read_answer, write_body};
+use crate::client::{CompleteResponse, Connection, ExchangeError, Target, expect_success, read_response, write_body};
 use crate::error::Error;
 use crate::workload::PairRequest;
 
@@ -26,8 +26,8 @@ pub(super) async fn send_and_record(run: &Run, scheduled: ScheduledRequest, requ
     match answer {
         Ok(answer) => {
             // Work that began in the warm-up and ended in the measurement is throughput all the same.
-            if now >= run.warm && !run.is_over(now) && (measured || run.end.is_some()) {
-                recorder.add_answer(request, &answer, now - run.warm);
+            if now >= run.warm_up_end && !run.is_over(now) && (measured || run.end.is_some()) {
+                recorder.add_response(request, &answer, now - run.warm_up_end);
             }
             if measured {
                 recorder.add_latency(request.class, now - scheduled.due);
@@ -42,7 +42,7 @@ pub(super) async fn send_and_record(run: &Run, scheduled: ScheduledRequest, requ
 }
 
 /// Sends a request until it is answered or has failed. After a 429 the request waits as long as the server asks.
-async fn send(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) -> Result<Answer, Failure> {
+async fn send(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) -> Result<CompleteResponse, Failure> {
     let dialect = run.target.endpoint.dialect();
     let body =
         write_body(dialect, request, &run.target.model).map_err(|error| Failure::new("not sent", error.to_string()))?;
@@ -54,7 +54,7 @@ async fn send(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) -> 
         let text = || String::from_utf8_lossy(&response.body).chars().take(MAX_EXAMPLE_CHARS).collect::<String>();
         match response.status {
             200 => {
-                return read_answer(dialect, request, &response.body)
+                return read_response(dialect, request, &response.body)
                     .map_err(|reason| Failure::new("bad answer", reason));
             }
             429 => {
@@ -89,7 +89,7 @@ pub(super) async fn send_alone(
     target: &Target,
     connection: &mut Connection,
     request: &PairRequest,
-) -> Result<Answer, Error> {
+) -> Result<CompleteResponse, Error> {
     let dialect = target.endpoint.dialect();
     let url = target.endpoint.url(dialect.path());
     let invalid = |reason: String| Error::Answer { url: url.clone(), reason };
@@ -104,5 +104,5 @@ pub(super) async fn send_alone(
             _ => break,
         }
     }
-    read_answer(dialect, request, &expect_success(&url, response)?.body).map_err(invalid)
+    read_response(dialect, request, &expect_success(&url, response)?.body).map_err(invalid)
 }

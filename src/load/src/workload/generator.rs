@@ -11,9 +11,9 @@ pub(super) const SPECIAL_IDS: u32 = 3;
 /// Every text begins with this id, so that servers that add no beginning-of-text token score the same texts.
 pub(super) const START_ID: u32 = 0;
 
-/// The purpose of a stream of random numbers. Two purposes never share numbers.
+/// A stream of random numbers, by its purpose. Two streams never share numbers.
 #[derive(Clone, Copy)]
-enum Purpose {
+enum RngStream {
     /// Texts that only one request has.
     NewTexts = 0,
     /// Contexts of the pool.
@@ -41,7 +41,7 @@ pub(super) struct Generator {
 impl Generator {
     /// Generates one new text, all but its first token scored.
     pub(super) fn document(self, index: u64, length: usize) -> PairRequest {
-        let mut text = self.text(&mut self.rng(Purpose::NewTexts, index), length);
+        let mut text = self.text(&mut self.rng(RngStream::NewTexts, index), length);
         let target = text.split_off(1);
         PairRequest::all_pairs(vec![text], vec![target], LatencyClass::Bulk)
     }
@@ -55,18 +55,18 @@ impl Generator {
         targets: usize,
         target_length: usize,
     ) -> PairRequest {
-        let first = self.rng(Purpose::Choices, index).random_range(0..pool.size as u64);
+        let first = self.rng(RngStream::Choices, index).random_range(0..pool.size as u64);
         // Neighbours in the pool, so that no two are the same.
         let places = (0..contexts as u64).map(|i| (first + i) % pool.size as u64);
         let contexts = places.map(|place| self.pooled_context(pool, place)).collect();
-        let mut rng = self.rng(Purpose::NewTexts, index);
+        let mut rng = self.rng(RngStream::NewTexts, index);
         let targets = (0..targets).map(|_| self.tokens(&mut rng, target_length)).collect();
         PairRequest::all_pairs(contexts, targets, LatencyClass::Bulk)
     }
 
     /// Generates the pairs that an estimate of mutual information scores at each split of two new texts.
     pub(super) fn splits(self, index: u64, length: usize) -> PairRequest {
-        let mut rng = self.rng(Purpose::NewTexts, index);
+        let mut rng = self.rng(RngStream::NewTexts, index);
         let (x, y) = (self.text(&mut rng, length), self.text(&mut rng, length));
         let mut request = PairRequest { contexts: vec![vec![START_ID]], ..PairRequest::default() };
         let splits = (1..).map(|power| 1 << power).take_while(|&split| split < length);
@@ -89,7 +89,7 @@ impl Generator {
         pool: ContextPool,
         target_length: usize,
     ) -> Option<PairRequest> {
-        let mut rng = self.rng(Purpose::Choices, index);
+        let mut rng = self.rng(RngStream::Choices, index);
         if !rng.random_bool(probability.clamp(0.0, 1.0)) {
             return None;
         }
@@ -100,13 +100,13 @@ impl Generator {
 
     /// Returns the context at a place of the pool.
     fn pooled_context(self, pool: ContextPool, place: u64) -> Vec<u32> {
-        self.text(&mut self.rng(Purpose::Pool, place), pool.context_length)
+        self.text(&mut self.rng(RngStream::Pool, place), pool.context_length)
     }
 
-    /// Returns random numbers that depend only on the seed, the purpose and the index.
-    fn rng(self, purpose: Purpose, index: u64) -> ChaCha8Rng {
+    /// Returns random numbers that depend only on the seed, the stream and the index.
+    fn rng(self, stream: RngStream, index: u64) -> ChaCha8Rng {
         let mut key = [0; 32];
-        for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, purpose as u64, index]) {
+        for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, stream as u64, index]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         ChaCha8Rng::from_seed(key)

@@ -1,16 +1,16 @@
 //! A checkpoint's weights: memory-mapped safetensors, read tensor by tensor and checked against config.json.
 //!
 //! Start with [`Checkpoint::open`], which finds the weight files through `index.rs` and maps each as a `Shard`. `read.rs` reads
-//! tensors or regions of them as f32, bf16 or FP8 values; `scales.rs` dequantises FP8 with its scales; `fingerprint.rs` hashes the
+//! tensors or slices of them as f32, bf16 or FP8 values; `scales.rs` dequantizes FP8 with its scales; `fingerprint.rs` hashes the
 //! files and verifies their checksums.
 
 mod checksums;
 mod fingerprint;
 pub(crate) mod index;
 mod read;
-mod region;
 mod scales;
 mod shard;
+mod tensor_slice;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -78,7 +78,7 @@ impl Checkpoint {
     }
 
     /// Calls `observer` after each read, from any thread, with the number of bytes read and their purpose: whole files for
-    /// their checksums, and the regions of tensors that are asked for.
+    /// their checksums, and the slices of tensors that are read.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(ReadPurpose, u64) + Send + Sync + 'static) -> Self {
         self.observer = Some(Observer(Arc::new(observer)));
@@ -112,13 +112,13 @@ impl Checkpoint {
         tensors.map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
     }
 
-    /// Whether every matrix is stored in bf16.
+    /// Returns whether every matrix is stored in bf16.
     pub fn is_bf16(&self) -> bool {
         let mut matrices = expected_tensors(&self.config).filter(|tensor| tensor.shape.len() == 2);
         matrices.all(|tensor| self.find(&tensor.name).is_ok_and(|(info, _)| info.dtype == Dtype::BF16))
     }
 
-    /// Whether a tensor is stored in FP8.
+    /// Returns whether a tensor is stored in FP8.
     pub fn is_fp8(&self, name: &str) -> bool {
         self.find(name).is_ok_and(|(info, _)| info.dtype == Dtype::F8_E4M3)
     }

@@ -1,4 +1,4 @@
-//! Tensors, and regions of them, as f32, bf16 or FP8 values. Only the bytes of the region are read.
+//! Tensors, and slices of them, as f32, bf16 or FP8 values. Only the bytes of the slice are read.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,12 +7,12 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use super::region::Region;
 use super::scales::multiply_by_scales;
+use super::tensor_slice::TensorSlice;
 use super::{Checkpoint, ReadPurpose};
 use crate::config::quantization::Quantization;
 use crate::error::Error;
-use crate::fp8::{from_e4m3, quantise_rows};
+use crate::fp8::{from_e4m3, quantize_rows};
 
 /// The number of values that are converted to f32 at a time, in whole rows.
 pub(super) const SLAB_VALUES: usize = 1 << 22;
@@ -29,18 +29,18 @@ impl Checkpoint {
         Ok(values)
     }
 
-    /// As [`tensor_f32`](Self::tensor_f32), a few rows at a time: `on_slab` gets the first one's index, and their values. Rows
-    /// leave memory once they are read, so that a tensor need not fit in it twice.
+    /// Like [`tensor_f32`](Self::tensor_f32), but reads a few rows at a time: `on_slab` receives the index of the first, and their
+    /// values. Rows leave memory once they are read, so that a tensor need not fit in it twice.
     ///
     /// # Errors
     ///
     /// As [`tensor_f32`](Self::tensor_f32).
     pub fn read_slabs(&self, name: &str, shape: &[usize], on_slab: impl FnMut(usize, &[f32])) -> Result<(), Error> {
         self.check_tensor(name, shape)?;
-        self.read_region(name, &Region::whole(shape), on_slab)
+        self.read_f32(name, &TensorSlice::whole(shape), on_slab)
     }
 
-    /// As [`read_slabs`](Self::read_slabs), but only the given rows and columns of a matrix; the first of these rows has index 0.
+    /// Like [`read_slabs`](Self::read_slabs), but reads only the given rows and columns of a matrix; the first of these rows has index 0.
     ///
     /// # Errors
     ///
@@ -49,20 +49,20 @@ impl Checkpoint {
     /// # Panics
     ///
     /// Rows or columns beyond the matrix.
-    pub fn read_part(
+    pub fn read_slice(
         &self,
         name: &str,
         shape: [usize; 2],
         ranges: [Range<usize>; 2],
         on_slab: impl FnMut(usize, &[f32]),
     ) -> Result<(), Error> {
-        let region = Region::new(&shape, ranges);
+        let slice = TensorSlice::new(&shape, ranges);
         self.check_tensor(name, &shape)?;
-        self.read_region(name, &region, on_slab)
+        self.read_f32(name, &slice, on_slab)
     }
 
-    fn read_region(&self, name: &str, region: &Region, mut on_slab: impl FnMut(usize, &[f32])) -> Result<(), Error> {
-        if region.columns.is_empty() {
+    fn read_f32(&self, name: &str, slice: &TensorSlice, mut on_slab: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+        if slice.columns.is_empty() {
             return Ok(());
         }
         let (info, shard) = self.find(name)?;
@@ -73,9 +73,9 @@ impl Checkpoint {
             _ => None,
         };
         let value_bytes = info.dtype.bitsize() / 8;
-        let slab_rows = (SLAB_VALUES / region.columns.len()).max(1);
-        for first in region.rows.clone().step_by(slab_rows) {
-            let slab = region.with_rows(first..region.rows.end.min(first + slab_rows));
+        let slab_rows = (SLAB_VALUES / slice.columns.len()).max(1);
+        for first in slice.rows.clone().step_by(slab_rows) {
+            let slab = slice.with_rows(first..slice.rows.end.min(first + slab_rows));
             let rows = slab.row_bytes(shard.bytes(info), value_bytes);
             let mut values = to_f32(info.dtype, &slab.select_columns(rows, value_bytes));
             if let Some((quantization, scales)) = &scales {
@@ -84,7 +84,7 @@ impl Checkpoint {
             if let Some(position) = values.par_iter().position_any(|value| !value.is_finite()) {
                 return Err(Error::not_finite(name, values[position], slab.index_of(position)));
             }
-            on_slab(first - region.rows.start, &values);
+            on_slab(first - slice.rows.start, &values);
             shard.release(rows);
             self.observe(ReadPurpose::Weights, values.len() * value_bytes);
         }
@@ -104,11 +104,11 @@ impl Checkpoint {
     ///
     /// As [`Checkpoint::tensor_f32`].
     pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
-        self.region_bf16(name, shape, &Region::whole(shape))
+        self.read_bf16(name, shape, &TensorSlice::whole(shape))
     }
 
-    /// As [`tensor_bf16`](Self::tensor_bf16), but only the given rows and columns, where a column is an index of the last dimension
-    /// and a row one of all others.
+    /// Like [`tensor_bf16`](Self::tensor_bf16), but reads only the given rows and columns, where a column is an index of the last
+    /// dimension and a row one of all others.
     ///
     /// # Errors
     ///
@@ -117,40 +117,40 @@ impl Checkpoint {
     /// # Panics
     ///
     /// Rows or columns beyond the tensor.
-    pub fn part_bf16(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
-        self.region_bf16(name, shape, &Region::new(shape, ranges))
+    pub fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
+        self.read_bf16(name, shape, &TensorSlice::new(shape, ranges))
     }
 
-    fn region_bf16(&self, name: &str, shape: &[usize], region: &Region) -> Result<Cow<'_, [u8]>, Error> {
+    fn read_bf16(&self, name: &str, shape: &[usize], slice: &TensorSlice) -> Result<Cow<'_, [u8]>, Error> {
         self.check_tensor(name, shape)?;
         let (info, shard) = self.find(name)?;
         if info.dtype != Dtype::BF16 {
             let mut bytes = Vec::new();
-            self.read_region(name, region, |_, slab| {
+            self.read_f32(name, slice, |_, slab| {
                 bytes.par_extend(slab.par_iter().flat_map_iter(|&value| bf16::from_f32(value).to_le_bytes()));
             })?;
             return Ok(Cow::Owned(bytes));
         }
-        let bytes = region.select_columns(region.row_bytes(shard.bytes(info), 2), 2);
+        let bytes = slice.select_columns(slice.row_bytes(shard.bytes(info), 2), 2);
         let value = |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]);
         if let Some(position) = bytes.par_chunks_exact(2).position_any(|pair| !value(pair).is_finite()) {
-            return Err(Error::not_finite(name, value(&bytes[2 * position..]), region.index_of(position)));
+            return Err(Error::not_finite(name, value(&bytes[2 * position..]), slice.index_of(position)));
         }
         self.observe(ReadPurpose::Weights, bytes.len());
         Ok(bytes)
     }
 
     /// Reads a matrix as e4m3 bytes in row-major order, and a scale for each row: as stored if it has one scale per row or one for
-    /// all; else, in blocks or of other types, quantised by [`quantise_rows`].
+    /// all; else, in blocks or of other types, quantized by [`quantize_rows`].
     ///
     /// # Errors
     ///
     /// As [`Checkpoint::tensor_f32`].
     pub fn tensor_fp8(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
-        self.part_fp8(name, [rows, columns], [0..rows, 0..columns])
+        self.fp8_slice(name, [rows, columns], [0..rows, 0..columns])
     }
 
-    /// As [`tensor_fp8`](Self::tensor_fp8), but only the given rows and columns; nothing else is quantised with them.
+    /// Like [`tensor_fp8`](Self::tensor_fp8), but reads only the given rows and columns; nothing else is quantized with them.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl Checkpoint {
     /// # Panics
     ///
     /// Rows or columns beyond the matrix.
-    pub fn part_fp8(
+    pub fn fp8_slice(
         &self,
         name: &str,
         shape: [usize; 2],
@@ -170,19 +170,19 @@ impl Checkpoint {
             Some(quantization @ Quantization::Rows { .. }) if info.dtype == Dtype::F8_E4M3 => quantization,
             _ => {
                 let (columns, mut values) = (ranges[1].len(), Vec::new());
-                self.read_part(name, shape, ranges, |_, slab| values.extend_from_slice(slab))?;
-                let (bytes, scales) = quantise_rows(&values, columns);
+                self.read_slice(name, shape, ranges, |_, slab| values.extend_from_slice(slab))?;
+                let (bytes, scales) = quantize_rows(&values, columns);
                 return Ok((Cow::Owned(bytes), scales));
             }
         };
-        let region = Region::new(&shape, ranges);
+        let slice = TensorSlice::new(&shape, ranges);
         self.check_tensor(name, &shape)?;
         let scales = self.read_scales(name, quantization)?;
-        let bytes = region.select_columns(region.row_bytes(shard.bytes(info), 1), 1);
+        let bytes = slice.select_columns(slice.row_bytes(shard.bytes(info), 1), 1);
         if let Some(position) = bytes.par_iter().position_any(|byte| byte & 0x7f == 0x7f) {
-            return Err(Error::not_finite(name, "NaN", region.index_of(position)));
+            return Err(Error::not_finite(name, "NaN", slice.index_of(position)));
         }
-        let scales = if scales.len() == 1 { vec![scales[0]; region.rows.len()] } else { scales[region.rows].to_vec() };
+        let scales = if scales.len() == 1 { vec![scales[0]; slice.rows.len()] } else { scales[slice.rows].to_vec() };
         Ok((bytes, scales))
     }
 }

@@ -1,23 +1,23 @@
-//! Dequantisation of FP8 weights: values are multiplied by the scales stored beside them.
+//! Dequantization of FP8 weights: values are multiplied by the scales stored beside them.
 
 use rayon::prelude::*;
 
-use super::region::Region;
+use super::tensor_slice::TensorSlice;
 use crate::config::quantization::Quantization;
 
-/// Multiplies the values of a region, row-major, by the tensor's scales, whose shape is one of [`Quantization::scale_shapes`].
-pub(super) fn multiply_by_scales(quantization: Quantization, values: &mut [f32], region: &Region, scales: &[f32]) {
-    let rows = values.par_chunks_exact_mut(region.columns.len().max(1)).enumerate();
+/// Multiplies the values of a slice, row-major, by the tensor's scales, whose shape is one of [`Quantization::scale_shapes`].
+pub(super) fn multiply_by_scales(quantization: Quantization, values: &mut [f32], slice: &TensorSlice, scales: &[f32]) {
+    let rows = values.par_chunks_exact_mut(slice.columns.len().max(1)).enumerate();
     rows.for_each(|(position, values)| {
-        let row = region.rows.start + position;
+        let row = slice.rows.start + position;
         match quantization {
             Quantization::Rows { .. } => {
                 let scale = scales[if scales.len() == 1 { 0 } else { row }];
                 values.iter_mut().for_each(|value| *value *= scale);
             }
             Quantization::Blocks { rows: block_rows, columns: block_columns } => {
-                let scales = &scales[row / block_rows * region.width.div_ceil(block_columns)..];
-                multiply_by_block_scales(values, region.columns.start, block_columns, scales);
+                let scales = &scales[row / block_rows * slice.width.div_ceil(block_columns)..];
+                multiply_by_block_scales(values, slice.columns.start, block_columns, scales);
             }
         }
     });
@@ -45,7 +45,7 @@ mod tests {
     /// Ones of three columns' width, multiplied.
     fn multiplied(quantization: Quantization, rows: Range<usize>, columns: Range<usize>, scales: &[f32]) -> Vec<f32> {
         let mut values = vec![1.0; rows.len() * columns.len()];
-        multiply_by_scales(quantization, &mut values, &Region { rows, columns, width: 3 }, scales);
+        multiply_by_scales(quantization, &mut values, &TensorSlice { rows, columns, width: 3 }, scales);
         values
     }
 

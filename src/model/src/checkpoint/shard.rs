@@ -196,7 +196,7 @@ mod tests {
         checkpoint.fingerprint().unwrap();
         assert_eq!(sum(ReadPurpose::Checksums), files, "files are not read twice for it");
         checkpoint.tensor_f32("x", &[2, 1]).unwrap();
-        checkpoint.read_part("y", [2, 1], [1..2, 0..1], |_, _| {}).unwrap();
+        checkpoint.read_slice("y", [2, 1], [1..2, 0..1], |_, _| {}).unwrap();
         assert_eq!(sum(ReadPurpose::Weights), 8 + 4);
     }
 }

@@ -1,4 +1,4 @@
-//! What is read of checkpoints that are written here, and what is refused.
+//! Reading checkpoints that are written here, and rejecting invalid ones.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -88,7 +88,7 @@ fn shards_are_found_by_the_index_and_only_beside_it() {
 }
 
 #[test]
-fn weights_of_another_format_are_told_from_damaged_ones() {
+fn weights_of_another_format_and_damaged_ones_have_different_errors() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
     std::fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();

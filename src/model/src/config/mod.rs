@@ -78,24 +78,27 @@ pub struct LlamaConfig {
     pub max_positions: usize,
     /// Base of the rotary angles.
     pub rope_theta: f64,
-    /// How the angles are stretched for long contexts.
+    /// The scaling of the angles for long contexts.
     pub rope_scaling: RopeScaling,
-    /// How many tokens back a token sees, itself included; all when `None`.
+    /// The number of tokens back that a token sees, itself included; all if `None`.
     pub sliding_window: Option<usize>,
-    /// Whether queries, keys and values have biases.
+    /// True if queries, keys and values have biases.
     pub qkv_bias: bool,
-    /// Whether the attention's output has a bias.
+    /// True if the attention's output has a bias.
     pub output_bias: bool,
-    /// Whether the MLP's products have biases.
+    /// True if the MLP's products have biases.
     pub mlp_bias: bool,
-    /// Whether each head's queries and keys are normed before they are turned.
+    /// True if each head's queries and keys are normed before they are rotated.
     pub qk_norm: bool,
-    /// How FP8 weights are scaled, where there are some.
+    /// The scaling of FP8 weights, if there are any.
     pub quantization: Option<Quantization>,
-    /// Whether the embedding serves as the head.
+    /// True if the embedding serves as the head.
     pub tie_word_embeddings: bool,
     /// The beginning-of-sequence token.
     pub bos_token_id: Option<u32>,
     /// The (first) end-of-sequence token.
     pub eos_token_id: Option<u32>,
 }
+
+#[cfg(test)]
+mod test_configs;

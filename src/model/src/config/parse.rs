@@ -149,25 +149,13 @@ impl JsonFields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::test_configs::{parse_with, small_config};
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn small() -> Value {
-        json!({
-            "architectures": ["LlamaForCausalLM"], "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": [2, 3],
-        })
-    }
-
-    fn with(field: &str, value: Value) -> Result<LlamaConfig, Error> {
-        let mut config = small();
-        config[field] = value;
-        LlamaConfig::parse(&config.to_string())
-    }
-
     #[test]
     fn absent_fields_have_the_usual_values() {
-        let config = LlamaConfig::parse(&small().to_string()).unwrap();
+        let config = LlamaConfig::parse(&small_config().to_string()).unwrap();
         assert_eq!((config.kv_heads, config.head_dim, config.max_positions), (4, 16, 2048));
         assert_eq!((config.rms_norm_eps, config.rope_theta), (1e-6, 10000.0));
         assert_eq!((config.bos_token_id, config.eos_token_id), (Some(1), Some(2)));
@@ -195,10 +183,10 @@ mod tests {
             ("bos_token_id", json!(-5)),
             ("tie_word_embeddings", json!(1)),
         ] {
-            let error = with(field, value).unwrap_err().to_string();
+            let error = parse_with(field, value).unwrap_err().to_string();
             assert!(error.contains(field), "{field}: {error}");
         }
-        let mut config = small();
+        let mut config = small_config();
         config.as_object_mut().unwrap().remove("num_hidden_layers");
         let error = LlamaConfig::parse(&config.to_string()).unwrap_err().to_string();
         assert_eq!(error, "config.json: num_hidden_layers is missing; it must be a whole number from 1 to 4096");
@@ -207,7 +195,7 @@ mod tests {
     #[test]
     fn the_families_differ_in_what_is_absent() {
         let family = |name: &str| {
-            let mut config = small();
+            let mut config = small_config();
             config["architectures"] = json!([name]);
             config["num_key_value_heads"] = json!(2);
             config["attention_bias"] = json!(true);
@@ -224,10 +212,10 @@ mod tests {
         #[test]
         fn no_input_panics(text in ".{0,200}", field in "[a-z_]{1,24}", number in any::<f64>()) {
             let _ = LlamaConfig::parse(&text);
-            let _ = with(&field, json!(number));
+            let _ = parse_with(&field, json!(number));
             for known in ["hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "rope_parameters"] {
-                let _ = with(known, json!(number as i64));
-                let _ = with(known, json!({field.clone(): number}));
+                let _ = parse_with(known, json!(number as i64));
+                let _ = parse_with(known, json!({field.clone(): number}));
             }
         }
     }

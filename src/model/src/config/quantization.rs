@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 pub enum Quantization {
     /// One scale per row, or one for the whole matrix.
     Rows {
-        /// The limit to which activations are clipped before they are quantised, `activation_scale_ub`.
+        /// The limit to which activations are clipped before they are quantized, `activation_scale_ub`.
         activation_limit: Option<f32>,
     },
     /// One scale per block of rows and columns.

@@ -4,7 +4,7 @@
 
 use std::f64::consts::PI;
 
-/// How positions become angles: each pair i of a head's dimensions turns by `position * frequency_i`.
+/// The rotary angles of positions: each pair i of a head's dimensions turns by `position * frequency_i`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Frequencies `theta^(-2i / head_dim)`.
@@ -35,9 +35,9 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// Rotations within it below which a frequency is divided.
         beta_slow: f64,
-        /// What cosines and sines are multiplied by.
+        /// The factor of cosines and sines.
         attention_factor: f64,
-        /// Whether the passage begins and ends at whole dimensions.
+        /// True if the passage begins and ends at whole dimensions.
         truncate: bool,
     },
 }

@@ -46,7 +46,7 @@ impl JsonFields<'_> {
             rope.positive_or("original_max_position_embeddings", top_level.unwrap_or(max_positions as f64))
         };
         Ok(Some(match name {
-            // Dynamic NTK changes nothing up to the length the model was made for, and longer sequences are refused.
+            // Dynamic NTK changes nothing up to the length the model was made for, and longer sequences are rejected.
             Some("default" | "dynamic") => RopeScaling::Default,
             Some("linear") => RopeScaling::Linear { factor: rope.required_positive("factor")? },
             Some("llama3") => RopeScaling::Llama3 {
@@ -91,27 +91,15 @@ impl JsonFields<'_> {
 mod tests {
     use super::*;
     use crate::config::LlamaConfig;
+    use crate::config::test_configs::{parse_with, small_config};
     use serde_json::json;
-
-    fn small() -> Value {
-        json!({
-            "architectures": ["LlamaForCausalLM"], "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": [2, 3],
-        })
-    }
-
-    fn with(field: &str, value: Value) -> Result<LlamaConfig, Error> {
-        let mut config = small();
-        config[field] = value;
-        LlamaConfig::parse(&config.to_string())
-    }
 
     #[test]
     fn older_and_newer_forms_say_the_same() {
-        let old = with("rope_theta", json!(500000.0)).unwrap();
-        let new = with("rope_parameters", json!({"rope_theta": 500000.0, "rope_type": "default"})).unwrap();
+        let old = parse_with("rope_theta", json!(500000.0)).unwrap();
+        let new = parse_with("rope_parameters", json!({"rope_theta": 500000.0, "rope_type": "default"})).unwrap();
         assert_eq!(old, new);
-        assert_eq!(with("rope_scaling", Value::Null).unwrap().rope_theta, 10000.0);
+        assert_eq!(parse_with("rope_scaling", Value::Null).unwrap().rope_theta, 10000.0);
     }
 
     #[test]
@@ -120,25 +108,27 @@ mod tests {
             "original_max_position_embeddings": 8192});
         let expected = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
         for field in ["rope_scaling", "rope_parameters"] {
-            assert_eq!(with(field, llama3.clone()).unwrap().rope_scaling, expected);
+            assert_eq!(parse_with(field, llama3.clone()).unwrap().rope_scaling, expected);
         }
-        let old = with("rope_scaling", json!({"type": "linear", "factor": 2.0})).unwrap();
+        let old = parse_with("rope_scaling", json!({"type": "linear", "factor": 2.0})).unwrap();
         assert_eq!(old.rope_scaling, RopeScaling::Linear { factor: 2.0 });
-        let yarn =
-            with("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}));
+        let yarn = parse_with(
+            "rope_scaling",
+            json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}),
+        );
         let RopeScaling::Yarn { attention_factor, beta_fast, truncate, .. } = yarn.unwrap().rope_scaling else {
             panic!("yarn is yarn")
         };
         assert!((attention_factor - 1.138_629_436).abs() < 1e-9);
         assert_eq!((beta_fast, truncate), (32.0, true));
-        let error = with("rope_scaling", json!({"rope_type": "linear"})).unwrap_err().to_string();
+        let error = parse_with("rope_scaling", json!({"rope_type": "linear"})).unwrap_err().to_string();
         assert!(error.contains("factor is missing"), "{error}");
     }
 
     #[test]
     fn two_rope_forms_must_say_the_same() {
         let both = |newer: Value, older: Value| {
-            let mut config = small();
+            let mut config = small_config();
             config["rope_parameters"] = newer;
             config["rope_scaling"] = older;
             LlamaConfig::parse(&config.to_string())
@@ -151,7 +141,7 @@ mod tests {
         assert_eq!(both(Value::Null, linear).unwrap().rope_scaling, RopeScaling::Linear { factor: 2.0 });
 
         let thetas = |older: Value, newer: f64| {
-            let mut config = small();
+            let mut config = small_config();
             config["rope_theta"] = older;
             config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": newer});
             LlamaConfig::parse(&config.to_string())

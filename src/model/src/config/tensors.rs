@@ -7,7 +7,7 @@ use super::LlamaConfig;
 pub(crate) struct TensorSpec {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
-    /// Whether it is the matrix of a linear layer, which FP8 checkpoints store in FP8.
+    /// True for the matrix of a linear layer, which FP8 checkpoints store in FP8.
     pub(crate) is_linear: bool,
 }
 
@@ -30,8 +30,8 @@ pub(crate) fn expected_tensors(config: &LlamaConfig) -> impl Iterator<Item = Ten
     outside_layers.into_iter().chain((0..config.layers).flat_map(in_layer))
 }
 
-/// Whether a tensor beyond the expected ones is known and harmless: rotary frequencies, a head beside the embedding that serves as
-/// one, scales of weights, activations and cached keys and values.
+/// Returns whether a tensor beyond the expected ones is known and harmless: rotary frequencies, a head beside the embedding that
+/// serves as one, scales of weights, activations and cached keys and values.
 pub(crate) fn is_known_extra(name: &str, config: &LlamaConfig) -> bool {
     name.ends_with("rotary_emb.inv_freq")
         || (config.tie_word_embeddings && name == "lm_head.weight")

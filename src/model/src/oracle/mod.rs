@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_distribution_is_refused() {
+    fn rows_that_are_no_distribution_are_rejected() {
         for bad in [
             OracleSpec { probabilities: vec![], ..spec(2) },
             OracleSpec { probabilities: vec![0.5, 0.6], ..spec(2) },

@@ -88,7 +88,7 @@ fn step_mlp(
 
 /// Returns the contents of model.safetensors.
 pub(super) fn safetensors(spec: &OracleSpec, shape: &Shape) -> Result<Vec<u8>, Error> {
-    serialise(&tensors(spec, shape))
+    serialize_tensors(&tensors(spec, shape))
 }
 
 fn tensors(spec: &OracleSpec, shape: &Shape) -> Tensors {
@@ -164,8 +164,8 @@ fn head(spec: &OracleSpec, shape: &Shape) -> Matrix {
     head
 }
 
-/// Serialises tensors as a safetensors file.
-fn serialise(tensors: &Tensors) -> Result<Vec<u8>, Error> {
+/// Serializes tensors as a safetensors file.
+fn serialize_tensors(tensors: &Tensors) -> Result<Vec<u8>, Error> {
     let failed = |error: SafeTensorError| Error::Oracle(error.to_string());
     let mut bytes: BTreeMap<&String, Vec<u8>> = BTreeMap::new();
     for (name, (_, values)) in tensors {

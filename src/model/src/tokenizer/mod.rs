@@ -63,7 +63,7 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// As [`encode`](Self::encode), with each token's bytes in the text, `[from, to)`.
+    /// Like [`encode`](Self::encode), but also returns each token's bytes in the text, `[from, to)`.
     ///
     /// Tokens that share a character (byte-level BPE cuts some) share its bytes.
     ///
@@ -108,7 +108,8 @@ impl TextTokenizer {
         self.bos.filter(|_| self.adds_bos)
     }
 
-    /// Whether a space is put before every text, even before one that begins with a space, as in Llama 2's tokenizer.json.
+    /// Returns whether the tokenizer puts a space before every text, even before one that begins with a space, as Llama 2's
+    /// tokenizer.json does.
     pub fn adds_space(&self) -> bool {
         self.adds_space
     }

@@ -30,8 +30,8 @@ pub(super) fn special_token<'a>(config: &'a Value, name: &str) -> Option<&'a str
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// Whether BOS precedes every text: as `add_bos_token` of tokenizer_config.json says; else as the tokenizer's post-processor does; else
-/// as the tokenizer's class is known to do.
+/// Returns whether BOS precedes every text: as `add_bos_token` of tokenizer_config.json says; else as the tokenizer's post-processor
+/// does; else as the tokenizer's class is known to do.
 pub(super) fn adds_bos(tokenizer: &Tokenizer, config: &Value, bos: Option<u32>) -> bool {
     if let Some(adds_bos) = config.get("add_bos_token").and_then(Value::as_bool) {
         return adds_bos;
@@ -44,9 +44,9 @@ pub(super) fn adds_bos(tokenizer: &Tokenizer, config: &Value, bos: Option<u32>) 
     class.starts_with("LlamaTokenizer")
 }
 
-/// Whether the normaliser puts a space before every text, even before one that begins with a space.
+/// Returns whether the normalizer puts a space before every text, even before one that begins with a space.
 pub(super) fn adds_space(tokenizer: &Tokenizer) -> bool {
     let mut text = NormalizedString::from(" a");
-    let normalised = tokenizer.get_normalizer().is_some_and(|normalizer| normalizer.normalize(&mut text).is_ok());
-    normalised && text.get().starts_with("\u{2581}\u{2581}")
+    let normalized = tokenizer.get_normalizer().is_some_and(|normalizer| normalizer.normalize(&mut text).is_ok());
+    normalized && text.get().starts_with("\u{2581}\u{2581}")
 }

@@ -40,7 +40,7 @@ fn the_rule_for_bos_is_the_models_own() {
 }
 
 #[test]
-fn a_space_before_every_text_is_told_from_one_before_those_without() {
+fn a_space_before_every_text_differs_from_one_before_texts_without() {
     let dir = tempfile::tempdir().unwrap();
     let prepend = json!({"type": "Prepend", "prepend": "▁"});
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});

@@ -22,9 +22,9 @@ pub(crate) struct PromptBatch {
     pub(crate) completions_per_prompt: usize,
     /// Index of the first token of a prompt to score, if any; a prompt's first token is never scored.
     pub(crate) score_from: Option<usize>,
-    /// What to compute for each scored token beside its log-probability.
+    /// The details to compute for each scored token besides its log-probability.
     pub(crate) options: PositionOptions,
-    /// How to continue the prompts, if at all.
+    /// The generation settings; `None` if the prompts are only scored.
     pub(crate) generation: Option<GenerationConfig>,
     pub(crate) scheduling: SchedulingParams,
 }

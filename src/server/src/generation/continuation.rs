@@ -14,28 +14,28 @@ pub(crate) struct Continuation {
     finished: bool,
 }
 
-/// A part of a continuation.
-pub(crate) enum Piece {
-    /// The prompt's scores: the first piece, and the only one of its kind.
+/// An event of a continuation.
+pub(crate) enum ContinuationEvent {
+    /// The prompt's scores: the first event, and the only one of its kind.
     Scores(Scores),
     /// A token, and the text that became final with it, which may be empty.
-    Token { token: GeneratedToken, text: String, end: Option<End> },
+    Token { token: GeneratedToken, text: String, end: Option<EndReason> },
 }
 
-/// The end of a continuation, by its cause.
+/// The reason why a continuation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum EndReason {
     Length,
     StopToken(u32),
     StopText(String),
 }
 
-impl End {
+impl EndReason {
     /// Returns OpenAI's `finish_reason`.
     pub(crate) fn finish_reason(&self) -> &'static str {
         match self {
-            End::Length => "length",
-            End::StopToken(_) | End::StopText(_) => "stop",
+            EndReason::Length => "length",
+            EndReason::StopToken(_) | EndReason::StopText(_) => "stop",
         }
     }
 }
@@ -46,7 +46,7 @@ pub(crate) struct Completion {
     pub(crate) scores: Scores,
     pub(crate) tokens: Vec<GeneratedToken>,
     pub(crate) text: String,
-    pub(crate) end: Option<End>,
+    pub(crate) end: Option<EndReason>,
 }
 
 impl Continuation {
@@ -56,13 +56,13 @@ impl Continuation {
         Self { events: app.scorer.generate(query, generation), decoder, finished: false }
     }
 
-    /// Waits for the next piece; returns `None` after the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Piece>, ScoreError> {
+    /// Waits for the next event; returns `None` after the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<ContinuationEvent>, ScoreError> {
         if self.finished {
             return Ok(None);
         }
         let token = match self.events.recv().await.unwrap_or(Err(ScoreError::Stopped))? {
-            QueryEvent::Scores(scores) => return Ok(Some(Piece::Scores(scores))),
+            QueryEvent::Scores(scores) => return Ok(Some(ContinuationEvent::Scores(scores))),
             QueryEvent::Token(token) => token,
         };
         let (text, matched) = match token.finish_reason {
@@ -71,25 +71,25 @@ impl Continuation {
             finish => self.decoder.push(token.id, finish.is_some()),
         };
         let end = match (matched, token.finish_reason) {
-            (Some(stop), _) => Some(End::StopText(stop)),
-            (None, Some(FinishReason::Stop)) => Some(End::StopToken(token.id)),
-            (None, Some(FinishReason::Length)) => Some(End::Length),
+            (Some(stop), _) => Some(EndReason::StopText(stop)),
+            (None, Some(FinishReason::Stop)) => Some(EndReason::StopToken(token.id)),
+            (None, Some(FinishReason::Length)) => Some(EndReason::Length),
             (None, None) => None,
         };
         if end.is_some() {
             self.finished = true;
             self.events.close();
         }
-        Ok(Some(Piece::Token { token, text, end }))
+        Ok(Some(ContinuationEvent::Token { token, text, end }))
     }
 
     /// Waits for the whole completion.
     pub(crate) async fn finish(mut self) -> Result<Completion, ScoreError> {
         let mut completion = Completion::default();
-        while let Some(piece) = self.next().await? {
-            match piece {
-                Piece::Scores(scores) => completion.scores = scores,
-                Piece::Token { token, text, end } => {
+        while let Some(event) = self.next().await? {
+            match event {
+                ContinuationEvent::Scores(scores) => completion.scores = scores,
+                ContinuationEvent::Token { token, text, end } => {
                     completion.tokens.push(token);
                     completion.text.push_str(&text);
                     completion.end = end;

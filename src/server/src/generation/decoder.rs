@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::app::App;
 
-/// How many tokens of the prompt are decoded with what follows them, for spaces that depend on the text before.
+/// The number of tokens of the prompt that are decoded with the text after them, for spaces that depend on the text before.
 const PROMPT_TOKENS: usize = 5;
 
 /// An incremental decoder. It holds back text that a later token may change or complete to a stop text.

@@ -1,6 +1,6 @@
 //! Prompts scored, continued, or both: what `/v1/completions` and `/generate` have in common.
 //!
-//! Start with `batch`, the prompts of one request. `params` says how they are continued, `continuation` follows one prompt's
+//! Start with `batch`, the prompts of one request. `params` has their generation settings, `continuation` follows one prompt's
 //! continuation, and `decoder` turns its tokens into text.
 
 pub(crate) mod batch;

@@ -1,4 +1,4 @@
-//! How prompts are continued: a request's parameters, and the engine's configuration made of them.
+//! Generation parameters of a request, and the engine's configuration made from them.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -37,20 +37,20 @@ pub(crate) struct GenerationParams {
     pub(crate) top: u16,
 }
 
-/// How each prompt of a batch is continued.
+/// The generation settings of a batch's prompts.
 #[derive(Debug)]
 pub(crate) struct GenerationConfig {
     /// For the first completion of a prompt; `seed` and `max_tokens` differ for others.
     pub(crate) generation: Generation,
-    /// Whether the request has a seed: then each prompt is continued as it would be alone. Otherwise all completions differ.
+    /// True if the request has a seed: then each prompt is continued as it would be alone. Otherwise all completions differ.
     pub(crate) is_seeded: bool,
-    /// Whether the request leaves `max_tokens` to the default: then a long prompt is continued as far as the model allows.
+    /// True if the request leaves `max_tokens` to the default: then a long prompt is continued as far as the model allows.
     pub(crate) is_default_length: bool,
     pub(crate) stops: Arc<[String]>,
 }
 
 impl GenerationParams {
-    /// Validates the parameters; returns how to generate, or `None` if no token is requested.
+    /// Validates the parameters; returns the settings, or `None` if no token is requested.
     pub(crate) fn into_config(self, app: &App) -> Result<Option<GenerationConfig>, Failure> {
         let field = |name: &str| format!("{}{name}", self.field_prefix);
         let stops: Arc<[String]> = self.stop.map(Vec::from).unwrap_or_default().into();

@@ -37,7 +37,7 @@ struct Limit {
     held: Arc<Mutex<Held>>,
 }
 
-/// How much of a resource is held, in total and by each account.
+/// The held amount of a resource, in total and by account.
 #[derive(Debug, Default)]
 struct Held {
     total: u32,
@@ -53,7 +53,7 @@ pub(crate) struct Permit {
     amount: u32,
 }
 
-/// Why a request exceeds a limit.
+/// A limit that a request exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exceeded {
     /// All clients together hold too much.

@@ -20,7 +20,7 @@ pub struct ServerConfig {
     pub max_waiting_tokens: u32,
     /// Seconds a request may take, from its first byte; then it is given up and answered 504.
     pub max_request_seconds: u64,
-    /// Origins (`https://example.org`) whose pages may ask from a browser, or `*` for all; none unless told.
+    /// Origins (`https://example.org`) whose pages may send requests from a browser, or `*` for all; by default none.
     pub cors_origins: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the server accepts: its configured limits, the clients it shares them among, admission, and draining at shutdown.
+//! Limits: their configuration, clients, admission, and draining at shutdown.
 //!
 //! Start with `admission`, which admits or rejects each request. `pressure` says when a rejected client should retry.
 

@@ -88,7 +88,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// Returns the rejections a second of a server that admits `capacity` requests a second, with clients that retry as told.
+    /// Returns the rejections a second of a server that admits `capacity` requests a second, with clients that obey
+    /// `Retry-After`.
     fn rejections(clients: u64, capacity: u64) -> f64 {
         let start = Instant::now();
         let pressure = Pressure::new(start);

@@ -15,7 +15,7 @@ use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 use crate::transport::body;
 
-/// A request that passed the gate: the app that serves it, and who sent it.
+/// A request that passed the gate: the app that serves it, and the client that sent it.
 pub(super) struct RequestContext {
     pub(super) app: App,
     pub(super) client: Client,

@@ -55,8 +55,8 @@ pub(super) async fn precheck(
     }
 }
 
-/// Drains the request's body, so that its client reads the response; returns the failure.
+/// Discards the request's body, so that its client reads the response; returns the failure.
 async fn reject_after_drain(app: &App, request: Request, failure: Failure) -> Failure {
-    let drained = app.within_deadline(body::drain(request, app.config.max_body_bytes)).await;
-    drained.err().unwrap_or(failure)
+    let discarded = app.within_deadline(body::discard(request, app.config.max_body_bytes)).await;
+    discarded.err().unwrap_or(failure)
 }

@@ -11,7 +11,7 @@ use super::context::RequestContext;
 use super::response::{LOWEST_LOGPROB, json};
 use crate::app::App;
 use crate::generation::batch::{PromptBatch, tokenize_prompts};
-use crate::generation::continuation::{Completion, End};
+use crate::generation::continuation::{Completion, EndReason};
 use crate::generation::decoder::token_text;
 use crate::generation::params::GenerationParams;
 use crate::input::validate::check_top;
@@ -24,13 +24,13 @@ const DEFAULT_MAX_NEW_TOKENS: u32 = 128;
 /// A request that the engine can answer.
 struct GenerateSubmission {
     batch: PromptBatch,
-    /// Whether the prompts were a list.
+    /// True if the prompts were a list.
     is_list: bool,
-    /// Whether the response has log-probabilities.
+    /// True if the response has log-probabilities.
     logprobs: bool,
-    /// Whether each log-probability comes with its token's text.
+    /// True if each log-probability comes with its token's text.
     token_texts: bool,
-    /// How many tokens the request counts as.
+    /// The number of tokens that the request counts as.
     tokens: u32,
 }
 
@@ -166,9 +166,9 @@ impl GenerateSubmission {
 
 fn finish_reason(completion: &Completion) -> FinishReason {
     let (kind, length, matched) = match &completion.end {
-        None | Some(End::Length) => ("length", Some(completion.tokens.len()), None),
-        Some(End::StopToken(token)) => ("stop", None, Some(Matched::Token(*token))),
-        Some(End::StopText(text)) => ("stop", None, Some(Matched::Text(text.clone()))),
+        None | Some(EndReason::Length) => ("length", Some(completion.tokens.len()), None),
+        Some(EndReason::StopToken(token)) => ("stop", None, Some(Matched::Token(*token))),
+        Some(EndReason::StopText(text)) => ("stop", None, Some(Matched::Text(text.clone()))),
     };
     FinishReason { kind: kind.to_owned(), length, matched }
 }

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::openapi;
 use crate::problem::{self, Failure};
 
-/// `GET /health`: the process lives, and its engine.
+/// `GET /health`: reports whether the process and its engine are alive.
 pub(super) async fn health(State(app): State<App>) -> Result<&'static str, Failure> {
     if app.scorer.is_alive() {
         Ok("ok\n")
@@ -18,7 +18,7 @@ pub(super) async fn health(State(app): State<App>) -> Result<&'static str, Failu
     }
 }
 
-/// `GET /ready`: the server accepts new work.
+/// `GET /ready`: reports whether the server accepts new work.
 pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failure> {
     if app.drain.is_draining() {
         Err(problem::shutting_down())

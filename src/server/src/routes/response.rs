@@ -1,4 +1,4 @@
-//! What the responses of several routes have in common.
+//! Helpers shared by the responses of several routes.
 
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};

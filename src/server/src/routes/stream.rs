@@ -1,4 +1,4 @@
-//! Streamed responses: bytes that are sent as soon as they are there, and a last line.
+//! Streamed responses: bytes that are sent as soon as they are ready, and a last line.
 
 use std::convert::Infallible;
 
@@ -19,7 +19,7 @@ use crate::problem::Failure;
 const LINE_BUFFER: usize = 256;
 
 /// The sender of a stream's lines.
-pub(super) type Lines = mpsc::Sender<Vec<u8>>;
+pub(super) type LineSender = mpsc::Sender<Vec<u8>>;
 
 /// The request of a streamed response, and its tokens' permit.
 pub(super) struct StreamedRequest {
@@ -36,7 +36,7 @@ impl StreamedRequest {
     pub(super) fn respond<T: Send + 'static, F>(
         self,
         media: &'static str,
-        work: impl FnOnce(App, Lines) -> F + Send + 'static,
+        work: impl FnOnce(App, LineSender) -> F + Send + 'static,
         end: impl FnOnce(&App, Result<T, Problem>) -> Vec<u8> + Send + 'static,
     ) -> Response
     where
@@ -51,8 +51,8 @@ impl StreamedRequest {
 
     async fn run<T: Send, F: Future<Output = Result<T, Failure>> + Send>(
         self,
-        lines: Lines,
-        work: impl FnOnce(App, Lines) -> F + Send,
+        lines: LineSender,
+        work: impl FnOnce(App, LineSender) -> F + Send,
         end: impl FnOnce(&App, Result<T, Problem>) -> Vec<u8> + Send,
     ) {
         let Self { context: RequestContext { app, in_flight, start, .. }, permit, tokens } = self;
@@ -75,6 +75,6 @@ impl StreamedRequest {
 }
 
 /// Sends a line; a client that has disconnected is noticed by [`StreamedRequest::respond`].
-pub(super) async fn send(lines: &Lines, bytes: Vec<u8>) {
+pub(super) async fn send(lines: &LineSender, bytes: Vec<u8>) {
     let _ = lines.send(bytes).await;
 }

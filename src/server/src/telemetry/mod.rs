@@ -1,4 +1,4 @@
-//! What operators see: metrics, log lines and traces.
+//! Telemetry: metrics, log lines and traces.
 //!
 //! Start with `observe`, the middleware around every request. `metrics` holds the server's counters and reads the engine's.
 

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trace_is_kept_and_a_broken_one_is_not() {
+    fn a_valid_trace_continues_and_an_invalid_one_does_not() {
         let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let parsed = TraceContext::parse(text).unwrap();
         assert_eq!(parsed.to_string(), text);

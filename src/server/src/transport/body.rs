@@ -52,7 +52,7 @@ pub(crate) async fn read(
     request: Request,
 ) -> Result<BodyBytes, Failure> {
     if let Err(failure) = check_headers(request.headers(), limit) {
-        drain(request, limit).await;
+        discard(request, limit).await;
         return Err(failure);
     }
     let empty = BodyBytes { bytes: Vec::new(), permit: admission.body_permit(client.account()) };
@@ -102,7 +102,7 @@ async fn collect(body: BodyBytes, stream: Body, limit: usize, admission: &Admiss
 
 /// Reads and discards the body of a rejected request: a client that is still sending would take a closed connection for a
 /// broken one. A client that waits for `100 Continue` sends nothing, so there is nothing to read.
-pub(crate) async fn drain(request: Request, limit: usize) {
+pub(crate) async fn discard(request: Request, limit: usize) {
     if request.headers().contains_key(header::EXPECT) {
         return;
     }

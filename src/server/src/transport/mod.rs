@@ -1,4 +1,6 @@
-//! What a request passes on its way in: TLS, API keys, and the reading of its body.
+//! The inbound path of a request: TLS, API keys, and reading the body.
+//!
+//! Start with `body`, which reads and parses a request. `auth` checks its API key, and `tls` decrypts its connection.
 //!
 //! `serve`, which listens, stands above the routes and therefore outside this folder.
 

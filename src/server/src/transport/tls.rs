@@ -30,7 +30,7 @@ pub enum TlsError {
     File {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The defect.
         reason: String,
     },
     /// A certificate and a key that do not make a pair.

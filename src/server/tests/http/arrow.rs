@@ -27,7 +27,7 @@ fn bits(batch: &RecordBatch, name: &str) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn columns_say_what_the_lists_say() {
+async fn columns_match_the_json_response() {
     let server = Server::start().await;
     let body = json!({"contexts": ["ab", "c"], "targets": ["x", "yz", [1, 2]], "rank": true, "entropy": true, "subset": [1], "detail": "tokens"});
     let whole: LogprobsResponse = serde_json::from_str(&server.post("/logprobs", &body).await.text).unwrap();
@@ -66,7 +66,7 @@ async fn columns_say_what_the_lists_say() {
 }
 
 #[tokio::test]
-async fn there_are_no_more_columns_than_asked_and_problems_stay_problems() {
+async fn only_requested_columns_are_sent_and_problems_stay_json() {
     let server = Server::start().await;
     let bytes = ask(&server, &json!({"queries": [{"target": "ab"}]})).await.bytes().await.unwrap();
     let batch = StreamReader::try_new(bytes.as_ref(), None).unwrap().next().unwrap().unwrap();

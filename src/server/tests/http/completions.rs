@@ -67,14 +67,14 @@ async fn prompts_are_strings_token_ids_or_lists_of_either() {
 }
 
 #[tokio::test]
-async fn minus_infinity_is_said_as_vllm_says_it() {
+async fn minus_infinity_is_written_as_vllm_writes_it() {
     let server = Server::start().await;
     let answer = ask(&server, json!({"prompt": [1, INFINITE], "max_tokens": 0, "echo": true, "logprobs": 0})).await;
     assert_eq!(answer["choices"][0]["logprobs"]["token_logprobs"], json!([null, -9999.0]));
 }
 
 #[tokio::test]
-async fn what_is_not_offered_is_refused_by_name() {
+async fn invalid_parameters_are_rejected_by_name() {
     let server = Server::start().await;
     let long = vec![1; MAX_LENGTH + 1];
     for (body, name, field, limit) in [

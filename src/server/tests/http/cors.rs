@@ -8,7 +8,7 @@ use surprisal_server::{ApiKeys, ServerConfig};
 use crate::support::{BOS, LetterScorer, Server};
 
 #[tokio::test]
-async fn pages_of_listed_origins_alone_may_ask() {
+async fn only_pages_of_listed_origins_may_send_requests() {
     let cors_origins = vec!["https://lab.example".to_owned()];
     let config = ServerConfig { cors_origins, ..ServerConfig::default() };
     let keys = ApiKeys::parse("key");
@@ -19,12 +19,13 @@ async fn pages_of_listed_origins_alone_may_ask() {
         (&open, "https://elsewhere.example", None),
         (&closed, "https://lab.example", None),
     ] {
-        // A browser asks before it sends, and without the key.
-        let asked = server.client.request(Method::OPTIONS, format!("{}/logprobs", server.url)).header("origin", origin);
-        let asked = asked.header("access-control-request-method", "POST").send().await.unwrap();
+        // A browser sends a preflight request first, without the key.
+        let preflight =
+            server.client.request(Method::OPTIONS, format!("{}/logprobs", server.url)).header("origin", origin);
+        let preflight = preflight.header("access-control-request-method", "POST").send().await.unwrap();
         let sent =
             server.client.get(format!("{}/v1/models", server.url)).header("origin", origin).send().await.unwrap();
-        for answer in [asked, sent] {
+        for answer in [preflight, sent] {
             let found = answer.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap());
             assert_eq!(found, allowed, "{origin}: {answer:?}");
         }
@@ -32,7 +33,7 @@ async fn pages_of_listed_origins_alone_may_ask() {
 }
 
 #[test]
-fn what_is_no_origin_is_found() {
+fn invalid_origins_are_found() {
     let wrong = |origin: &str| {
         let config = ServerConfig { cors_origins: vec![origin.to_owned()], ..ServerConfig::default() };
         config.invalid_origin().is_some()
@@ -40,7 +41,7 @@ fn what_is_no_origin_is_found() {
     for right in ["*", "https://lab.example", "http://localhost:3000"] {
         assert!(!wrong(right), "{right}");
     }
-    for refused in ["", "lab.example", "https://", "https://lab.example/", "ftp://lab.example", "https://a b"] {
-        assert!(wrong(refused), "{refused}");
+    for invalid in ["", "lab.example", "https://", "https://lab.example/", "ftp://lab.example", "https://a b"] {
+        assert!(wrong(invalid), "{invalid}");
     }
 }

@@ -17,7 +17,7 @@ const CLIENT: &str = r#"exec 3<>"/dev/tcp/127.0.0.1/$0"
 printf 'POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: %s\r\ncontent-length: %d\r\n\r\n%s' "$1" "$2" "${#3}" "$3" >&3
 while read -r _ <&3; do :; done"#;
 
-/// What a client's query scores.
+/// Returns the target of a client's query.
 fn target(number: usize, query: usize) -> String {
     format!("{number:03} {query} and some more of it")
 }

@@ -62,7 +62,7 @@ async fn a_small_request_overtakes_a_large_one() {
 }
 
 #[tokio::test]
-async fn of_one_client_the_more_urgent_goes_first() {
+async fn a_clients_more_urgent_request_goes_first() {
     let named = |request: RequestBuilder| request.header("x-client-id", "alice");
     let passes = passes_until_served(named, named, -1).await;
     assert!(passes <= 4, "after {passes} passes");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{BOS, Server, logprob};
 
 #[tokio::test]
-async fn prompt_tokens_are_scored_from_where_it_is_asked() {
+async fn prompt_tokens_are_scored_from_logprob_start_len() {
     let server = Server::start().await;
     let ids = [7, 8, 97];
     let ask = async |start: Value| {
@@ -30,7 +30,7 @@ async fn prompt_tokens_are_scored_from_where_it_is_asked() {
 }
 
 #[tokio::test]
-async fn a_list_is_answered_with_a_list() {
+async fn a_list_of_prompts_returns_a_list() {
     let server = Server::start().await;
     let request = json!({"text": ["ab", "c"], "sampling_params": {"max_new_tokens": 0}, "return_logprob": true,
         "logprob_start_len": 0});
@@ -45,7 +45,7 @@ async fn a_list_is_answered_with_a_list() {
 }
 
 #[tokio::test]
-async fn what_is_not_offered_is_refused_by_name() {
+async fn invalid_parameters_are_rejected_by_name() {
     let server = Server::start().await;
     for (body, name, field) in [
         (json!({"text": "a", "stream": true}), "not-offered", "stream"),

@@ -22,7 +22,7 @@ fn f32_of(number: &Value) -> f32 {
     serde_json::from_value(number.clone()).unwrap()
 }
 
-/// What lm-evaluation-harness sends, and how it reads the answer.
+/// A request as lm-evaluation-harness sends it, and the response as it reads it.
 #[tokio::test]
 async fn log_likelihoods_are_read_as_the_harness_reads_them() {
     let server = Server::start().await;
@@ -70,14 +70,14 @@ async fn a_prompt_is_continued_until_it_is_long_enough_or_stops() {
         assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!(text), &json!(reason)), "{more}");
         assert_eq!(answer["usage"]["completion_tokens"], tokens, "{more}");
     }
-    // Where no length is asked for, it is what there is room for.
+    // Without `max_tokens`, the length is limited by the model.
     let answer = ask(&server, json!({"prompt": vec![33; 60]})).await;
     assert_eq!(answer["usage"], json!({"prompt_tokens": 60, "completion_tokens": 4, "total_tokens": 64}));
     assert_eq!(server.scorer.stats().running_queries, 0, "what was stopped is not computed on");
 }
 
 #[tokio::test]
-async fn lists_go_on_after_the_prompt() {
+async fn logprob_lists_continue_after_the_prompt() {
     let server = Server::start().await;
     let body = json!({"prompt": "ab", "max_tokens": 2, "echo": true, "logprobs": 2, "prompt_logprobs": 1});
     let choice = ask(&server, body).await["choices"][0].clone();
@@ -101,7 +101,7 @@ async fn lists_go_on_after_the_prompt() {
 }
 
 #[tokio::test]
-async fn several_completions_of_a_prompt_stand_together() {
+async fn completions_of_a_prompt_are_adjacent() {
     let server = Server::start().await;
     let answer = ask(&server, json!({"prompt": ["a", "c"], "n": 2, "max_tokens": 1})).await;
     let choices = answer["choices"].as_array().unwrap();
@@ -110,9 +110,9 @@ async fn several_completions_of_a_prompt_stand_together() {
     assert_eq!(found, [(0, "b"), (1, "b"), (2, "d"), (3, "d")]);
 }
 
-/// Without a seed, nothing that is drawn at once is drawn alike.
+/// Without a seed, each completion of a request has its own.
 #[tokio::test]
-async fn completions_are_drawn_apart_and_a_seed_says_how() {
+async fn completions_have_distinct_seeds_unless_the_request_has_one() {
     let server = Server::start().await;
     let seeds = async |path: &str, body: Value| {
         server.scorer.seeds.lock().unwrap().clear();
@@ -123,8 +123,8 @@ async fn completions_are_drawn_apart_and_a_seed_says_how() {
         ("/v1/completions", json!({"prompt": ["a", "a", "c"], "n": 2, "max_tokens": 1})),
         ("/generate", json!({"text": ["a", "a", "a", "a", "a", "a"], "sampling_params": {"max_new_tokens": 1}})),
     ] {
-        let drawn = seeds(path, body).await;
-        assert_eq!((drawn.len(), drawn.iter().collect::<HashSet<_>>().len()), (6, 6), "{path}");
+        let sampled = seeds(path, body).await;
+        assert_eq!((sampled.len(), sampled.iter().collect::<HashSet<_>>().len()), (6, 6), "{path}");
     }
     // With one, a prompt is continued as it would be alone.
     let seeded = json!({"prompt": ["a", "b"], "n": 2, "max_tokens": 1, "seed": 7});
@@ -143,7 +143,7 @@ async fn events(server: &Server, body: &Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_stream_adds_up_to_the_whole_answer() {
+async fn stream_events_add_up_to_the_whole_response() {
     let server = Server::start().await;
     for more in [
         json!({}),
@@ -181,7 +181,7 @@ async fn a_stream_adds_up_to_the_whole_answer() {
 }
 
 #[tokio::test]
-async fn what_fails_in_a_stream_is_said_in_it() {
+async fn a_failure_in_a_stream_is_sent_as_an_event() {
     let server = Server::start().await;
     let events = events(&server, &json!({"prompt": [1, FAILS], "logprobs": 0, "echo": true, "stream": true})).await;
     assert_eq!(events.len(), 1);
@@ -190,7 +190,7 @@ async fn what_fails_in_a_stream_is_said_in_it() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_ends_the_writing() {
+async fn a_disconnected_reader_cancels_generation() {
     let server = Server::start().await;
     server.scorer.set_open(false);
     let request = server.client.post(format!("{}/v1/completions", server.url));
@@ -203,7 +203,7 @@ async fn a_reader_that_goes_away_ends_the_writing() {
 }
 
 #[tokio::test]
-async fn sglang_is_answered_in_its_own_shape() {
+async fn generate_responds_in_sglangs_format() {
     let server = Server::start().await;
     let body = json!({"input_ids": [7, 97], "return_logprob": true, "logprob_start_len": 0, "top_logprobs_num": 1,
         "return_text_in_logprobs": true, "sampling_params": {"max_new_tokens": 3, "temperature": 0}});

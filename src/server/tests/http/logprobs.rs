@@ -44,7 +44,7 @@ async fn a_space_that_the_tokenizer_puts_before_a_text_is_not_doubled_in_a_targe
 }
 
 #[tokio::test]
-async fn queries_are_answered_in_the_order_asked() {
+async fn results_are_in_the_order_of_the_queries() {
     let server = Server::start().await;
     let queries: Vec<Value> = (0..100)
         .map(|n| json!({"id": format!("q{n}"), "context": format!("context {n}"), "target": format!("target {}", n * n)}))
@@ -68,7 +68,7 @@ async fn queries_are_answered_in_the_order_asked() {
 }
 
 #[tokio::test]
-async fn more_of_each_place_is_told_when_it_is_asked() {
+async fn token_details_are_returned_on_request() {
     let server = Server::start().await;
     let query = json!({"context": [7], "target": [8, 9], "id": "q"});
     let plain = ask(&server, json!({"queries": [query], "detail": "tokens"})).await.results.remove(0);
@@ -99,9 +99,9 @@ async fn more_of_each_place_is_told_when_it_is_asked() {
     }
 }
 
-/// The probability of some tokens together: of each place of every query, in every form of answer.
+/// A subset's log-probability is returned for each token of every query, in JSON and in NDJSON.
 #[tokio::test]
-async fn a_subsets_probability_is_told_of_each_place() {
+async fn a_subsets_logprob_is_returned_for_each_token() {
     let server = Server::start().await;
     let body = json!({"contexts": [[7]], "targets": [[8, 9], [4]], "detail": "tokens", "subset": [5, 200, 5]});
     let answer = ask(&server, body.clone()).await;
@@ -114,9 +114,9 @@ async fn a_subsets_probability_is_told_of_each_place() {
     assert_eq!(lines.matches("\"subset_logprobs\":[").count(), 2, "{lines}");
 }
 
-/// Alternatives take room as tokens do.
+/// An alternative counts as a token.
 #[tokio::test]
-async fn alternatives_count_against_the_bound() {
+async fn alternatives_count_against_the_token_limit() {
     let config = ServerConfig { max_waiting_tokens: 20, ..ServerConfig::default() };
     let server = Server::with_config(config, Some(BOS)).await;
     let body = |top: u16| json!({"queries": [{"target": "abc"}], "detail": "tokens", "top": top});
@@ -129,7 +129,7 @@ async fn alternatives_count_against_the_bound() {
 }
 
 #[tokio::test]
-async fn a_dead_engine_is_told_by_health_and_readiness() {
+async fn health_and_readiness_report_a_dead_engine() {
     let server = Server::start().await;
     server.scorer.alive.store(false, std::sync::atomic::Ordering::SeqCst);
     for path in ["/health", "/ready"] {
@@ -139,7 +139,7 @@ async fn a_dead_engine_is_told_by_health_and_readiness() {
 }
 
 #[tokio::test]
-async fn a_sum_needs_no_tokens_in_the_answer() {
+async fn a_sum_is_returned_without_tokens() {
     let server = Server::start().await;
     let query = json!({"context": "It was", "target": " a dark night"});
     let sum = ask(&server, json!({"queries": [query]})).await;
@@ -176,7 +176,7 @@ async fn pairs_carry_their_indices_and_score_like_queries() {
 }
 
 #[tokio::test]
-async fn bos_stands_before_the_context_if_the_model_has_it() {
+async fn bos_precedes_the_context_if_the_model_has_it() {
     let (with, without) = (Server::start().await, Server::with_config(ServerConfig::default(), None).await);
     let only =
         |context: Value, bos| json!({"queries": [{"context": context, "target": [5]}], "bos": bos, "detail": "tokens"});
@@ -204,7 +204,7 @@ async fn bos_stands_before_the_context_if_the_model_has_it() {
 }
 
 #[tokio::test]
-async fn the_longest_sequence_is_answered_whole() {
+async fn the_longest_sequence_is_scored_whole() {
     let server = Server::start().await;
     let target = vec![3_u32; MAX_LENGTH - 1];
     let answer = ask(&server, json!({"queries": [{"target": target}], "detail": "tokens"})).await;

@@ -1,4 +1,4 @@
-//! What `/openapi.json` says is what the server does.
+//! `/openapi.json` describes the server as it is.
 
 use serde_json::{Value, json};
 use surprisal_server::{ApiKeys, ServerConfig};
@@ -44,7 +44,7 @@ async fn the_document_is_whole_and_names_the_limits() {
 }
 
 #[tokio::test]
-async fn every_route_is_there_and_answers_as_it_says() {
+async fn every_route_is_documented_and_responds_as_documented() {
     let server = Server::start().await;
     let document = server.get("/openapi.json").await.json();
     let bodies = json!({
@@ -67,7 +67,7 @@ async fn every_route_is_there_and_answers_as_it_says() {
 }
 
 #[tokio::test]
-async fn a_closed_server_says_so() {
+async fn a_server_with_keys_documents_its_security() {
     let server = Server::with_keys(ApiKeys::parse("key")).await;
     let document = server.get("/openapi.json").await.json();
     assert_eq!(document["paths"]["/logprobs"]["post"]["security"], json!([{"key": []}]));

@@ -14,7 +14,7 @@ async fn small() -> Server {
 }
 
 #[tokio::test]
-async fn a_full_server_says_try_again_and_recovers() {
+async fn a_full_server_sends_retry_after_and_recovers() {
     let server = small().await;
     server.scorer.set_open(false);
     let request = json!({"queries": [{"target": "abc"}, {"target": "d"}]});
@@ -22,16 +22,16 @@ async fn a_full_server_says_try_again_and_recovers() {
     server.until_running(2).await;
     assert_eq!(server.metric("surprisal_admitted_tokens").await, 6.0);
 
-    let refused = server.post("/logprobs", &request).await;
-    assert_eq!(refused.retry_after.as_deref(), Some("1"));
-    let (status, name, problem) = refused.problem();
+    let rejected = server.post("/logprobs", &request).await;
+    assert_eq!(rejected.retry_after.as_deref(), Some("1"));
+    let (status, name, problem) = rejected.problem();
     assert_eq!((status, name.as_str()), (429, "overloaded"));
     assert_eq!((&problem["value"], &problem["limit"]), (&json!(6), &json!(10)));
 
-    // Half of what is left is taken at most from one who has something; others find it.
+    // A client that holds tokens may take at most half of the free ones; the rest is for other clients.
     let small = json!({"queries": [{"target": "efg"}]});
-    let refused = server.post("/logprobs", &small).await;
-    assert!(refused.problem().2["detail"].as_str().unwrap().contains("for other clients"), "{refused:?}");
+    let rejected = server.post("/logprobs", &small).await;
+    assert!(rejected.problem().2["detail"].as_str().unwrap().contains("for other clients"), "{rejected:?}");
     let other = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other").json(&small);
     let second = tokio::spawn(async move { Reply::read(other.send().await.unwrap()).await });
     server.until_running(3).await;
@@ -42,9 +42,9 @@ async fn a_full_server_says_try_again_and_recovers() {
     assert_eq!(server.metric("surprisal_admitted_tokens").await, 0.0);
 }
 
-/// Who would find no room whatever was asked is told so before the request is read, and others are heard.
+/// A client that may not take a single token is rejected before its request is read; other routes still respond.
 #[tokio::test]
-async fn a_full_server_refuses_what_it_has_not_read() {
+async fn a_full_server_rejects_requests_unread() {
     let server = small().await;
     server.scorer.set_open(false);
     let first = server.spawn_logprobs(&json!({"queries": [{"target": "abcdefghi"}]}));
@@ -53,7 +53,8 @@ async fn a_full_server_refuses_what_it_has_not_read() {
         let (status, name, problem) = server.post_as("text/plain", path, "no JSON").await.problem();
         assert_eq!((status, name.as_str(), &problem["value"]), (429, "overloaded", &json!(10)), "{path}");
     }
-    // A client that sends much more than a buffer's worth sees the problem, too, and may ask again over the same connection.
+    // A client that sends much more than a buffer's worth sees the problem, too, and may send another request over the same
+    // connection.
     let much = "x".repeat(8 << 20);
     assert_eq!(server.post_as("application/json", "/logprobs", much.clone()).await.problem().0, 429);
     assert_eq!(server.post("/tokenize", &json!({"prompt": "ab"})).await.status, 200, "it takes no room");
@@ -63,7 +64,7 @@ async fn a_full_server_refuses_what_it_has_not_read() {
 }
 
 #[tokio::test]
-async fn requests_in_flight_are_bounded_before_they_are_read() {
+async fn requests_in_flight_are_limited_before_they_are_read() {
     let server =
         Server::with_config(ServerConfig { max_waiting_requests: 3, ..ServerConfig::default() }, Some(BOS)).await;
     server.scorer.set_open(false);
@@ -74,8 +75,8 @@ async fn requests_in_flight_are_bounded_before_they_are_read() {
         server.until_running(count).await;
     }
     assert_eq!(server.metric("surprisal_admitted_requests").await, 2.0);
-    let refused = server.post_as("text/plain", "/logprobs", "no JSON").await;
-    assert!(refused.problem().2["detail"].as_str().unwrap().contains("2 of 3 requests"), "{refused:?}");
+    let rejected = server.post_as("text/plain", "/logprobs", "no JSON").await;
+    assert!(rejected.problem().2["detail"].as_str().unwrap().contains("2 of 3 requests"), "{rejected:?}");
     let other = |body: &serde_json::Value| {
         server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other").json(body)
     };
@@ -84,8 +85,8 @@ async fn requests_in_flight_are_bounded_before_they_are_read() {
         async move { Reply::read(last.send().await.unwrap()).await }
     });
     server.until_running(3).await;
-    let refused = Reply::read(other(&request).send().await.unwrap()).await;
-    assert_eq!((refused.status, &refused.problem().2["limit"]), (429, &json!(3)));
+    let rejected = Reply::read(other(&request).send().await.unwrap()).await;
+    assert_eq!((rejected.status, &rejected.problem().2["limit"]), (429, &json!(3)));
     server.scorer.set_open(true);
     for waiting in waiting.into_iter().chain([last]) {
         assert_eq!(waiting.await.unwrap().status, 200);
@@ -93,9 +94,9 @@ async fn requests_in_flight_are_bounded_before_they_are_read() {
     until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
 }
 
-/// What clients send counts while it is being read; what does not fit is refused, and none of it kept.
+/// Bodies count while the server reads them; one that does not fit is rejected, and none of it is kept.
 #[tokio::test]
-async fn bodies_are_bounded_together() {
+async fn body_bytes_are_limited_in_total() {
     let config = ServerConfig { max_body_bytes: 1000, max_waiting_body_bytes: 10, ..ServerConfig::default() };
     let server = Server::with_config(config, Some(BOS)).await;
     let held = async || server.metric("surprisal_admitted_body_bytes").await;
@@ -130,7 +131,7 @@ async fn bodies_are_bounded_together() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_frees_its_place() {
+async fn a_disconnected_client_frees_its_capacity() {
     let server = small().await;
     server.scorer.set_open(false);
     let request = json!({"queries": [{"target": "abcd"}, {"target": "efgh"}]});

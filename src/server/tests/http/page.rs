@@ -55,7 +55,7 @@ async fn the_live_page_shows_what_the_server_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_live_page_is_dark_where_that_is_preferred() {
+async fn the_live_page_follows_the_preferred_color_scheme() {
     let Some(browser) = browser() else {
         eprintln!("skipped: there is no Chromium here");
         return;

@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 
 use crate::support::{BOS, FAILS, INFINITE, MAX_LENGTH, PANICS, STOPS, Server, VOCABULARY};
 
-/// Asserts that a body is refused with this status and type, and exactly these members besides the words.
-async fn refused(server: &Server, path: &str, body: &str, status: u16, name: &str, members: Value) -> Value {
+/// Asserts that a body is rejected with this status and type, and exactly these members besides the texts.
+async fn assert_rejected(server: &Server, path: &str, body: &str, status: u16, name: &str, members: Value) -> Value {
     let (found, kind, problem) = server.post_as("application/json", path, body).await.problem();
     assert_eq!((found, kind.as_str()), (status, name), "{body}: {problem}");
     for member in ["query", "field", "value", "limit"] {
@@ -18,7 +18,7 @@ async fn refused(server: &Server, path: &str, body: &str, status: u16, name: &st
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_told_where() {
+async fn invalid_json_reports_its_position() {
     let server = Server::start().await;
     for (body, place) in [
         ("", "line 1 column 0"),
@@ -26,11 +26,11 @@ async fn what_is_not_json_is_told_where() {
         ("nonsense", "line 1 column 2"),
         ("{\"queries\":[{\"target\":\"a\"}]} more", "line 1 column 30"),
     ] {
-        let problem = refused(&server, "/logprobs", body, 400, "invalid-json", json!({})).await;
+        let problem = assert_rejected(&server, "/logprobs", body, 400, "invalid-json", json!({})).await;
         assert!(problem["detail"].as_str().unwrap().contains(place), "{body}: {problem}");
     }
     for path in ["/tokenize", "/detokenize"] {
-        refused(&server, path, "nonsense", 400, "invalid-json", json!({})).await;
+        assert_rejected(&server, path, "nonsense", 400, "invalid-json", json!({})).await;
     }
 }
 
@@ -51,18 +51,19 @@ async fn unknown_fields_and_wrong_types_are_named() {
         (r#"{"contexts":["a"],"targets":["b"],"pairs":[[0,0],[0,"b"]]}"#, json!({"field": "pairs[1][1]", "query": 1})),
         (r#"{"contexts":["a",{}],"targets":["b"]}"#, json!({"field": "contexts[1]"})),
     ] {
-        refused(&server, "/logprobs", body, 400, "invalid-field", members).await;
+        assert_rejected(&server, "/logprobs", body, 400, "invalid-field", members).await;
     }
-    refused(&server, "/tokenize", r#"{"prompt":7}"#, 400, "invalid-field", json!({"field": "prompt"})).await;
+    assert_rejected(&server, "/tokenize", r#"{"prompt":7}"#, 400, "invalid-field", json!({"field": "prompt"})).await;
     for path in ["/tokenize", "/v1/completions"] {
-        refused(&server, path, "{}", 400, "invalid-field", json!({"field": "prompt"})).await;
-        refused(&server, path, "7", 400, "invalid-field", json!({})).await;
+        assert_rejected(&server, path, "{}", 400, "invalid-field", json!({"field": "prompt"})).await;
+        assert_rejected(&server, path, "7", 400, "invalid-field", json!({})).await;
     }
-    refused(&server, "/detokenize", r#"{"tokens":[1,"b"]}"#, 400, "invalid-field", json!({"field": "tokens[1]"})).await;
+    let members = json!({"field": "tokens[1]"});
+    assert_rejected(&server, "/detokenize", r#"{"tokens":[1,"b"]}"#, 400, "invalid-field", members).await;
 }
 
 #[tokio::test]
-async fn a_request_has_one_form_and_something_in_it() {
+async fn a_request_has_exactly_one_form_and_at_least_one_query() {
     let server = Server::start().await;
     let a = json!(["a"]);
     for (body, name, field) in [
@@ -79,12 +80,12 @@ async fn a_request_has_one_form_and_something_in_it() {
         (json!({"contexts": a, "targets": []}), "no-queries", "targets"),
         (json!({"contexts": a, "targets": a, "pairs": []}), "no-queries", "pairs"),
     ] {
-        refused(&server, "/logprobs", &body.to_string(), 400, name, json!({"field": field})).await;
+        assert_rejected(&server, "/logprobs", &body.to_string(), 400, name, json!({"field": field})).await;
     }
 }
 
 #[tokio::test]
-async fn each_text_is_checked_and_named() {
+async fn each_invalid_text_is_named() {
     let server = Server::start().await;
     let query = |target: Value| json!({"queries": [{"target": "a"}, {"target": target}]});
     let matrix = |targets: Value| json!({"contexts": ["a"], "targets": targets});
@@ -106,65 +107,65 @@ async fn each_text_is_checked_and_named() {
         ),
         (matrix(json!(["a", "b", wrong])), "token-out-of-range", ids("targets[2][7]")),
     ] {
-        refused(&server, "/logprobs", &body.to_string(), 400, name, members).await;
+        assert_rejected(&server, "/logprobs", &body.to_string(), 400, name, members).await;
     }
-    refused(&server, "/tokenize", r#"{"prompt":"\u0000"}"#, 400, "text-not-encodable", json!({"field": "prompt"}))
-        .await;
+    let members = json!({"field": "prompt"});
+    assert_rejected(&server, "/tokenize", r#"{"prompt":"\u0000"}"#, 400, "text-not-encodable", members).await;
     let body = json!({"tokens": [1, VOCABULARY]}).to_string();
-    refused(&server, "/detokenize", &body, 400, "token-out-of-range", ids("tokens[1]")).await;
+    assert_rejected(&server, "/detokenize", &body, 400, "token-out-of-range", ids("tokens[1]")).await;
     let body = json!({"tokens": [BOS]}).to_string();
-    refused(&server, "/detokenize", &body, 400, "tokens-not-decodable", json!({"field": "tokens"})).await;
+    assert_rejected(&server, "/detokenize", &body, 400, "tokens-not-decodable", json!({"field": "tokens"})).await;
 }
 
 #[tokio::test]
-async fn pairs_must_exist() {
+async fn pairs_out_of_range_are_rejected() {
     let server = Server::start().await;
     for (pair, field, value, limit) in [([2, 0], "pairs[1][0]", 2, 2), ([0, 9], "pairs[1][1]", 9, 1)] {
         let body = json!({"contexts": ["a", "b"], "targets": ["c"], "pairs": [[1, 0], pair]}).to_string();
         let members = json!({"query": 1, "field": field, "value": value, "limit": limit});
-        refused(&server, "/logprobs", &body, 400, "pair-out-of-range", members).await;
+        assert_rejected(&server, "/logprobs", &body, 400, "pair-out-of-range", members).await;
     }
 }
 
 #[tokio::test]
-async fn a_sequence_that_does_not_fit_is_not_cut() {
+async fn too_long_sequences_are_rejected_not_truncated() {
     let server = Server::start().await;
     let long = vec![1_u32; MAX_LENGTH - 1];
     let body = json!({"queries": [{"target": "a"}, {"context": [1], "target": long}]}).to_string();
     let members = json!({"query": 1, "field": "queries[1]", "value": MAX_LENGTH + 1, "limit": MAX_LENGTH});
-    refused(&server, "/logprobs", &body, 400, "sequence-too-long", members).await;
+    assert_rejected(&server, "/logprobs", &body, 400, "sequence-too-long", members).await;
     let body = json!({"contexts": ["", "a"], "targets": [long]}).to_string();
     let members = json!({"query": 1, "field": "pairs[1]", "value": MAX_LENGTH + 1, "limit": MAX_LENGTH});
-    refused(&server, "/logprobs", &body, 400, "sequence-too-long", members).await;
+    assert_rejected(&server, "/logprobs", &body, 400, "sequence-too-long", members).await;
 }
 
 #[tokio::test]
-async fn a_target_needs_something_before_it() {
+async fn a_target_needs_a_token_before_it() {
     let (with, without) = (Server::start().await, Server::with_config(ServerConfig::default(), None).await);
     for (server, bos) in [(&with, "none"), (&without, "auto"), (&without, "none")] {
         let body = json!({"queries": [{"context": "", "target": "a"}], "bos": bos}).to_string();
         let members = json!({"query": 0, "field": "queries[0].context"});
-        refused(server, "/logprobs", &body, 400, "nothing-given", members).await;
+        assert_rejected(server, "/logprobs", &body, 400, "nothing-given", members).await;
         let body = json!({"contexts": ["a", ""], "targets": ["a", "b"], "bos": bos}).to_string();
         let members = json!({"query": 2, "field": "contexts[1]"});
-        let problem = refused(server, "/logprobs", &body, 400, "nothing-given", members).await;
+        let problem = assert_rejected(server, "/logprobs", &body, 400, "nothing-given", members).await;
         assert!(problem["detail"].as_str().unwrap().contains("give a context of at least one token"), "{problem}");
     }
 }
 
 #[tokio::test]
-async fn no_bos_is_added_that_the_model_does_not_have() {
+async fn bos_is_rejected_if_the_model_has_none() {
     let server = Server::with_config(ServerConfig::default(), None).await;
     for context in ["", "a"] {
         let body = json!({"queries": [{"context": context, "target": "b"}], "bos": "always"}).to_string();
         let members = json!({"field": "bos", "value": "always"});
-        let problem = refused(&server, "/logprobs", &body, 400, "no-bos", members).await;
+        let problem = assert_rejected(&server, "/logprobs", &body, 400, "no-bos", members).await;
         assert!(problem["detail"].as_str().unwrap().contains("this model has no BOS"), "{problem}");
     }
 }
 
 #[tokio::test]
-async fn what_may_only_be_nothing_is_told_what_it_must_be() {
+async fn an_unsupported_value_reports_the_supported_one() {
     let server = Server::start().await;
     for (path, body, detail) in [
         ("/v1/completions", json!({"prompt": "a", "best_of": 3}), "`best_of` is 3; it must be as many as `n`"),
@@ -177,7 +178,7 @@ async fn what_may_only_be_nothing_is_told_what_it_must_be() {
 }
 
 #[tokio::test]
-async fn only_the_served_model_answers() {
+async fn other_models_are_rejected() {
     let server = Server::start().await;
     for (path, body) in [
         ("/logprobs", json!({"model": "other", "queries": [{"target": "a"}]})),
@@ -185,26 +186,26 @@ async fn only_the_served_model_answers() {
         ("/detokenize", json!({"model": "other", "tokens": [1]})),
     ] {
         let members = json!({"field": "model", "value": "other"});
-        let problem = refused(&server, path, &body.to_string(), 404, "model-not-found", members).await;
+        let problem = assert_rejected(&server, path, &body.to_string(), 404, "model-not-found", members).await;
         assert!(problem["detail"].as_str().unwrap().contains("letters"));
     }
 }
 
 #[tokio::test]
-async fn a_request_that_can_never_fit_is_told_the_limit() {
+async fn an_oversized_request_reports_the_limit() {
     let config =
         ServerConfig { max_body_bytes: 1000, max_queries: 4, max_waiting_tokens: 100, ..ServerConfig::default() };
     let server = Server::with_config(config, Some(BOS)).await;
     let too_many = |field, value| json!({"field": field, "value": value, "limit": 4});
     let five = json!({"queries": vec![json!({"target": "a"}); 5]}).to_string();
-    refused(&server, "/logprobs", &five, 413, "too-many-queries", too_many("queries", 5)).await;
+    assert_rejected(&server, "/logprobs", &five, 413, "too-many-queries", too_many("queries", 5)).await;
     let six = json!({"contexts": ["a", "b"], "targets": ["c", "d", "e"]}).to_string();
-    refused(&server, "/logprobs", &six, 413, "too-many-queries", too_many("pairs", 6)).await;
+    assert_rejected(&server, "/logprobs", &six, 413, "too-many-queries", too_many("pairs", 6)).await;
     let tokens = json!({"contexts": ["", "a"], "targets": ["b".repeat(50)]}).to_string();
-    refused(&server, "/logprobs", &tokens, 413, "request-too-large", json!({"value": 103, "limit": 100})).await;
+    assert_rejected(&server, "/logprobs", &tokens, 413, "request-too-large", json!({"value": 103, "limit": 100})).await;
     for length in [1000, 1500, 5000] {
         let body = json!({"queries": [{"target": "b".repeat(length)}]}).to_string();
-        refused(&server, "/logprobs", &body, 413, "body-too-large", json!({"limit": 1000})).await;
+        assert_rejected(&server, "/logprobs", &body, 413, "body-too-large", json!({"limit": 1000})).await;
     }
     let fits = json!({"queries": [{"target": "a"}]}).to_string();
     let padded = format!("{fits}{}", " ".repeat(1000 - fits.len()));
@@ -212,7 +213,7 @@ async fn a_request_that_can_never_fit_is_told_the_limit() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_leave_need_not_send_a_body_that_is_too_large() {
+async fn an_oversized_body_is_rejected_before_100_continue() {
     let server = Server::with_config(ServerConfig { max_body_bytes: 10, ..ServerConfig::default() }, Some(BOS)).await;
     let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
     let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\
@@ -224,7 +225,7 @@ async fn a_client_that_asks_leave_need_not_send_a_body_that_is_too_large() {
 }
 
 #[tokio::test]
-async fn http_itself_is_checked() {
+async fn media_types_routes_and_methods_are_checked() {
     let server = Server::start().await;
     for found in ["text/plain", "application/json5", ""] {
         let (status, name, problem) = server.post_as(found, "/logprobs", "{}").await.problem();
@@ -244,16 +245,16 @@ async fn http_itself_is_checked() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_inside_names_the_query() {
+async fn engine_failures_name_the_query() {
     let server = Server::start().await;
     let body = |token| json!({"queries": [{"target": "a"}, {"target": [token]}, {"target": [FAILS]}]}).to_string();
     let at = json!({"query": 1, "field": "queries[1]"});
-    let problem = refused(&server, "/logprobs", &body(FAILS), 500, "backend-failed", at.clone()).await;
+    let problem = assert_rejected(&server, "/logprobs", &body(FAILS), 500, "backend-failed", at.clone()).await;
     assert!(problem["detail"].as_str().unwrap().contains("out of memory"));
-    refused(&server, "/logprobs", &body(STOPS), 503, "engine-stopped", at).await;
-    refused(&server, "/logprobs", &body(PANICS), 500, "internal", json!({})).await;
+    assert_rejected(&server, "/logprobs", &body(STOPS), 503, "engine-stopped", at).await;
+    assert_rejected(&server, "/logprobs", &body(PANICS), 500, "internal", json!({})).await;
     let infinite = json!({"queries": [{"target": [1, INFINITE]}]}).to_string();
-    refused(&server, "/logprobs", &infinite, 500, "not-finite", json!({"query": 0, "value": "-inf"})).await;
+    assert_rejected(&server, "/logprobs", &infinite, 500, "not-finite", json!({"query": 0, "value": "-inf"})).await;
     // A panic is one request's misfortune, not the server's.
     assert_eq!(server.post("/logprobs", &json!({"queries": [{"target": "a"}]})).await.status, 200);
     assert_eq!(server.metric("surprisal_admitted_tokens").await, 0.0);

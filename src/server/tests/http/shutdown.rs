@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use crate::support::{Server, until};
 
 #[tokio::test]
-async fn shutting_down_finishes_what_was_begun() {
+async fn shutdown_finishes_requests_in_flight() {
     let server = Server::start().await;
     server.scorer.set_open(false);
     let begun = server.spawn_logprobs(&json!({"queries": [{"target": "abc"}]}));
@@ -33,7 +33,7 @@ async fn shutting_down_finishes_what_was_begun() {
 }
 
 #[tokio::test]
-async fn an_idle_server_stops_although_connections_are_open() {
+async fn idle_connections_do_not_delay_shutdown() {
     let server = Server::start().await;
     let _silent = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
     assert_eq!(server.get("/health").await.status, 200);

@@ -1,4 +1,4 @@
-//! What an OpenTelemetry collector is sent.
+//! Spans that the server sends to an OpenTelemetry collector.
 
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -42,7 +42,7 @@ fn attribute(span: &Span, key: &str) -> Option<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_is_sent_each_requests_span() {
+async fn each_requests_span_is_exported() {
     let (sent, collector) = collector().await;
     let app = App::new(Arc::new(LetterScorer::new()), Arc::new(ByteCodec(Some(BOS))), ServerConfig::default());
     let app = app.with_span_export(SpanExport::to(&collector).unwrap());
@@ -90,7 +90,7 @@ async fn a_collector_is_sent_each_requests_span() {
 }
 
 #[test]
-fn what_is_no_address_is_refused() {
+fn an_invalid_address_is_rejected() {
     let error = SpanExport::to("not an address").unwrap_err();
     assert!(error.to_string().starts_with("spans cannot be exported"), "{error}");
 }

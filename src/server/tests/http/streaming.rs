@@ -20,7 +20,7 @@ async fn lines(server: &Server, body: &Value) -> Vec<StreamLine> {
 }
 
 #[tokio::test]
-async fn a_stream_says_what_the_whole_answer_says() {
+async fn a_stream_matches_the_json_response() {
     let server = Server::start().await;
     let body = json!({"contexts": ["ab", "c"], "targets": ["x", "yz", [1, 2]], "detail": "tokens"});
     let whole: LogprobsResponse = serde_json::from_str(&server.post("/logprobs", &body).await.text).unwrap();
@@ -35,7 +35,7 @@ async fn a_stream_says_what_the_whole_answer_says() {
 }
 
 #[tokio::test]
-async fn what_fails_after_the_first_byte_is_the_last_line() {
+async fn a_failure_after_the_first_byte_is_the_last_line() {
     let server = Server::start().await;
     let lines = lines(&server, &json!({"queries": [{"target": [FAILS]}]})).await;
     let [StreamLine::Problem(problem)] = lines.as_slice() else { panic!("{lines:?}") };
@@ -44,7 +44,7 @@ async fn what_fails_after_the_first_byte_is_the_last_line() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_frees_its_place() {
+async fn a_disconnected_reader_frees_its_capacity() {
     let server = Server::start().await;
     server.scorer.set_open(false);
     let request = server.client.post(format!("{}/logprobs", server.url)).header("accept", "application/x-ndjson");
@@ -57,9 +57,10 @@ async fn a_reader_that_goes_away_frees_its_place() {
     assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 1.0);
 }
 
-/// Who neither reads nor goes away holds a place no longer than a request may take, and finds the end whenever it reads on.
+/// A client that stays connected without reading holds capacity no longer than a request may take, and receives the last line
+/// whenever it reads on.
 #[tokio::test]
-async fn a_reader_that_stalls_loses_its_place_and_not_the_end() {
+async fn a_stalled_reader_loses_its_capacity_but_receives_the_last_line() {
     let server = Server::start().await;
     let body =
         json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 500], "detail": "tokens", "top": 64}).to_string();
@@ -91,9 +92,9 @@ async fn a_reader_that_stalls_loses_its_place_and_not_the_end() {
     assert!(matches!(&last, StreamLine::Problem(problem) if problem.status == 504), "{last:?}");
 }
 
-/// A server that stops waits half a minute for one that reads nothing.
+/// A server that shuts down waits at most half a minute for a client that does not read.
 #[tokio::test]
-async fn a_reader_that_stalls_does_not_hold_up_the_end() {
+async fn a_stalled_reader_does_not_delay_shutdown() {
     let server = Server::start().await;
     let body = json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 100], "detail": "tokens", "top": 64});
     let request = server.client.post(format!("{}/logprobs", server.url)).header("accept", NDJSON).json(&body);
@@ -109,7 +110,7 @@ async fn a_reader_that_stalls_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_request_past_its_deadline_is_given_up() {
+async fn a_request_past_its_deadline_times_out() {
     let config = ServerConfig { max_request_seconds: 1, ..ServerConfig::default() };
     let server = Server::with_config(config, Some(BOS)).await;
     server.scorer.set_open(false);
@@ -122,7 +123,7 @@ async fn a_request_past_its_deadline_is_given_up() {
 }
 
 #[tokio::test]
-async fn bodies_may_be_compressed_both_ways() {
+async fn requests_and_responses_may_be_compressed() {
     let server = Server::start().await;
     let body = json!({"queries": [{"context": "It was", "target": " a dark night"}]}).to_string();
     let plain = server.post_as("application/json", "/logprobs", body.as_str()).await.text;
@@ -141,7 +142,7 @@ async fn bodies_may_be_compressed_both_ways() {
     assert_eq!(reply.problem().1, "unsupported-encoding");
     assert_eq!(Reply::read(send("gzip", body.clone().into_bytes()).await).await.problem().1, "body-unreadable");
 
-    // What fits into a packet anyhow is sent as it is.
+    // A response that fits into a packet is not compressed.
     for (queries, encoding) in [(1, None), (40, Some("zstd"))] {
         let body = json!({"queries": vec![json!({"context": "It was", "target": " a dark night"}); queries]});
         let plain = server.post("/logprobs", &body).await.text;
@@ -157,7 +158,7 @@ async fn bodies_may_be_compressed_both_ways() {
 
 /// A small body may not become a large one.
 #[tokio::test]
-async fn what_a_body_decodes_to_is_bounded() {
+async fn the_decompressed_body_is_limited() {
     let config = ServerConfig { max_body_bytes: 1000, ..ServerConfig::default() };
     let server = Server::with_config(config, Some(BOS)).await;
     let bytes = zstd::encode_all(vec![b' '; 10_000_000].as_slice(), 1).unwrap();

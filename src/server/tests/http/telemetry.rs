@@ -67,7 +67,7 @@ async fn histograms_are_written_as_prometheus_reads_them() {
 
 /// Every number that the live page reads is one of the metrics, and it needs nothing from elsewhere.
 #[tokio::test]
-async fn the_live_page_reads_metrics_that_are_there() {
+async fn the_live_page_reads_existing_metrics() {
     let server = Server::start().await;
     let page = server.get("/").await;
     assert_eq!((page.status, page.content_type.as_str()), (200, "text/html; charset=utf-8"));
@@ -86,7 +86,7 @@ async fn the_live_page_reads_metrics_that_are_there() {
 }
 
 #[tokio::test]
-async fn a_trace_goes_on_in_the_answer() {
+async fn a_trace_continues_in_the_response() {
     let server = Server::start().await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let get = async |given: Option<String>| {

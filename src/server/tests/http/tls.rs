@@ -22,7 +22,7 @@ fn certificate(dir: &Path) -> (std::path::PathBuf, std::path::PathBuf, String) {
 }
 
 #[tokio::test]
-async fn connections_are_encrypted_and_a_silent_one_holds_up_no_other() {
+async fn connections_are_encrypted_and_a_silent_one_does_not_delay_others() {
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key, pem) = certificate(dir.path());
     let tls = Tls::from_pem_files(&certificate, &key).unwrap();
@@ -52,15 +52,15 @@ async fn connections_are_encrypted_and_a_silent_one_holds_up_no_other() {
 }
 
 #[test]
-fn a_wrong_certificate_is_named() {
+fn certificate_errors_name_the_file_or_the_defect() {
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key, _) = certificate(dir.path());
     let none = dir.path().join("none.pem");
-    let refused = |certificate: &Path, key: &Path| Tls::from_pem_files(certificate, key).err().unwrap().to_string();
-    assert!(refused(&none, &key).contains("none.pem"));
-    assert!(refused(&key, &key).contains("no certificate"));
-    assert!(refused(&certificate, &certificate).contains("cert.pem"));
+    let error = |certificate: &Path, key: &Path| Tls::from_pem_files(certificate, key).err().unwrap().to_string();
+    assert!(error(&none, &key).contains("none.pem"));
+    assert!(error(&key, &key).contains("no certificate"));
+    assert!(error(&certificate, &certificate).contains("cert.pem"));
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
     std::fs::write(&none, other).unwrap();
-    assert!(refused(&certificate, &none).contains("cannot be served with"));
+    assert!(error(&certificate, &none).contains("cannot be served with"));
 }

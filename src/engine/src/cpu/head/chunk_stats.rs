@@ -7,11 +7,11 @@ use crate::cpu::panel_matrix::{PANEL_WIDTH, PanelRow};
 use crate::scorer::PositionOptions;
 use crate::scorer::subset::set_bits;
 
-/// A token to score, and what else to return of its position.
+/// A token to score, and the options of its position.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) token: u32,
-    /// The token's logit, where its rank is asked for.
+    /// The token's logit, if its rank is requested.
     pub(super) logit: f32,
     pub(super) options: PositionOptions,
 }
@@ -22,15 +22,15 @@ pub(super) struct ChunkStats {
     pub(super) max: f32,
     pub(super) sum: f32,
     pub(super) target_logit: Option<f32>,
-    pub(super) options: Option<Box<ChunkExtras>>,
+    pub(super) details: Option<Box<ChunkDetails>>,
 }
 
-/// What [`PositionOptions`] need of a chunk.
+/// Sums for [`PositionOptions`] over a chunk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ChunkExtras {
+pub(super) struct ChunkDetails {
     /// `sum_v e^(logit[v] - max) (logit[v] - max)`
     pub(super) weighted: f64,
-    /// How many logits are greater than the target's.
+    /// Number of logits that are greater than the target's.
     pub(super) greater: u32,
     /// The greatest logits, in order; of equal ones the smaller id first.
     pub(super) top: Vec<(u32, f32)>,
@@ -68,8 +68,8 @@ impl LogSumExp {
 
 impl ChunkStats {
     pub(super) fn new(target: &Target) -> Self {
-        let options = (!target.options.is_empty()).then(Box::default);
-        Self { max: f32::NEG_INFINITY, sum: 0.0, target_logit: None, options }
+        let details = (!target.options.is_empty()).then(Box::default);
+        Self { max: f32::NEG_INFINITY, sum: 0.0, target_logit: None, details }
     }
 
     /// Folds in one panel of logits, and overwrites it.
@@ -82,38 +82,38 @@ impl ChunkStats {
         logits: &mut PanelRow,
         vocab_size: usize,
     ) {
-        let real = (vocab_size - panel * PANEL_WIDTH).min(PANEL_WIDTH);
-        logits[real..].fill(f32::NEG_INFINITY);
+        let valid_columns = (vocab_size - panel * PANEL_WIDTH).min(PANEL_WIDTH);
+        logits[valid_columns..].fill(f32::NEG_INFINITY);
         if target.token as usize / PANEL_WIDTH == panel {
             self.target_logit = Some(logits[target.token as usize % PANEL_WIDTH]);
         }
         let raw = *logits;
-        let (former, panel_max) = (self.max, math::max(simd, logits));
-        let former_sum = self.sum;
+        let (old_max, panel_max) = (self.max, math::max(simd, logits));
+        let old_sum = self.sum;
         if panel_max > self.max {
             let shrink = if self.sum == 0.0 { 0.0 } else { math::exp(self.max - panel_max) };
             self.sum *= shrink;
             self.max = panel_max;
         }
         let mut sum = math::exp_row(simd, logits, self.max);
-        if real < PANEL_WIDTH {
-            logits[real..].fill(0.0);
+        if valid_columns < PANEL_WIDTH {
+            logits[valid_columns..].fill(0.0);
             sum = math::sum(simd, logits);
         }
         self.sum += sum;
-        if let Some(options) = &mut self.options {
-            options.rescale(former, former_sum, self.max);
-            options.add(target, (panel * PANEL_WIDTH) as u32, &raw[..real], logits, self.max);
+        if let Some(details) = &mut self.details {
+            details.rescale(old_max, old_sum, self.max);
+            details.add(target, (panel * PANEL_WIDTH) as u32, &raw[..valid_columns], logits, self.max);
         }
     }
 }
 
-impl ChunkExtras {
+impl ChunkDetails {
     /// Makes the weighted sum relative to a greater maximum.
-    fn rescale(&mut self, former: f32, former_sum: f32, max: f32) {
-        if max > former && former_sum > 0.0 {
-            let shift = f64::from(former) - f64::from(max);
-            self.weighted = shift.exp() * (self.weighted + f64::from(former_sum) * shift);
+    fn rescale(&mut self, old_max: f32, old_sum: f32, max: f32) {
+        if max > old_max && old_sum > 0.0 {
+            let shift = f64::from(old_max) - f64::from(max);
+            self.weighted = shift.exp() * (self.weighted + f64::from(old_sum) * shift);
         }
     }
 

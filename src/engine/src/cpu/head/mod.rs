@@ -1,8 +1,8 @@
 //! The head: from hidden states to log-probabilities of given and of sampled tokens.
 //!
-//! The vocabulary is cut into chunks of fixed size. [`Head`] computes the logits of a chunk tile by tile and folds them into
-//! [`chunk_stats`], an online log-sum-exp; [`vocab_stats`] merges the chunks in order, and the ranks of a group. The full logits never
-//! exist, except for a few rows at a time from which tokens are sampled.
+//! Start with [`Head::scores`]. The vocabulary is cut into chunks of fixed size. [`Head`] computes the logits of a chunk tile by tile and
+//! folds them into [`chunk_stats`], an online log-sum-exp; [`vocab_stats`] merges the chunks in order, and the ranks of a group. The full
+//! logits never exist, except for a few rows at a time from which tokens are sampled.
 
 mod chunk_stats;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use self::chunk_stats::{ChunkStats, Target};
 use self::vocab_stats::VocabStats;
-use super::compute::{Compute, WriteMode};
+use super::compute::{ComputeMode, WriteMode};
 use super::gemm::{GemmInput, GemmTask};
 use super::packed_matrix::PackedMatrix;
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
@@ -40,7 +40,7 @@ const SAMPLED_ROWS: usize = 8;
 /// The output matrix, or a rank's rows of it, and how products with it are computed.
 #[derive(Clone, Copy)]
 pub(super) struct Head<'a> {
-    pub(super) compute: Compute,
+    pub(super) compute: ComputeMode,
     pub(super) weights: &'a PackedMatrix,
     /// The [chunks](vocab_chunks) of the vocabulary's panels, from the matrix's first panel on.
     pub(super) chunks: &'a [Range<usize>],
@@ -75,7 +75,7 @@ impl Head<'_> {
                     given.push(at);
                     targets.push(Target { token, logit: 0.0, options: row.options.clone() });
                 }
-                TokenChoice::Sampled(draw) => sampled.push((at, draw, &row.options)),
+                TokenChoice::Sampled(sample) => sampled.push((at, sample, &row.options)),
             }
         }
         let given_scores = if sampled.is_empty() {
@@ -88,15 +88,15 @@ impl Head<'_> {
         }
         for batch in sampled.chunks(SAMPLED_ROWS) {
             let hidden = hidden.gather(&batch.iter().map(|row| row.0).collect::<Vec<_>>());
-            let draws: Vec<_> = batch.iter().map(|&(_, draw, options)| (draw, options)).collect();
-            for (&(at, ..), score) in batch.iter().zip(self.score_sampled(&hidden, &draws, communicator)?) {
+            let samples: Vec<_> = batch.iter().map(|&(_, sample, options)| (sample, options)).collect();
+            for (&(at, ..), score) in batch.iter().zip(self.score_sampled(&hidden, &samples, communicator)?) {
                 scores[at] = Some(score);
             }
         }
         Ok(scores.into_iter().flatten().collect())
     }
 
-    /// The vocabulary's panel with which the matrix begins.
+    /// Returns the vocabulary's panel with which the matrix begins.
     fn first_panel(self) -> usize {
         self.chunks.first().map_or(0, |chunk| chunk.start)
     }
@@ -133,7 +133,7 @@ impl Head<'_> {
         self.finish(&targets, stats, communicator)
     }
 
-    /// Computes the logits of targets whose token ranks are asked for.
+    /// Computes the logits of targets whose token ranks are requested.
     fn compute_target_logits(
         self,
         hidden: &GemmInput<'_>,
@@ -165,16 +165,16 @@ impl Head<'_> {
     fn score_sampled(
         self,
         hidden: &PanelMatrix,
-        draws: &[(Sample, &PositionOptions)],
+        samples: &[(Sample, &PositionOptions)],
         communicator: &mut RankCommunicator,
     ) -> Result<Vec<TokenScore>, RankLost> {
         let rank_logits = self.full_logits(hidden);
         let all = self.gather_logits(&rank_logits, communicator)?;
-        let target = |(logits, &(draw, options)): (&Vec<f32>, &(Sample, &PositionOptions))| {
-            let token = draw.pick(logits);
+        let target = |(logits, &(sample, options)): (&Vec<f32>, &(Sample, &PositionOptions))| {
+            let token = sample.pick(logits);
             Target { token, logit: logits[token as usize], options: options.clone() }
         };
-        let targets: Vec<Target> = all.par_iter().zip(draws).map(target).collect();
+        let targets: Vec<Target> = all.par_iter().zip(samples).map(target).collect();
         let stats =
             rank_logits.par_iter().zip(&targets).map(|(logits, target)| self.row_stats(logits, target)).collect();
         self.finish(&targets, stats, communicator)

@@ -1,4 +1,4 @@
-//! The head against float64, and its bits with more asked or tokens sampled.
+//! The head against float64, and its bits with options or sampled tokens.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use pulp::Arch;
 
 use super::*;
 use crate::backend::Hidden;
-use crate::cpu::compute::ActivationType;
-use crate::cpu::packed_matrix::WeightType;
+use crate::cpu::compute::ActivationPath;
+use crate::cpu::packed_matrix::WeightDtype;
 use crate::cpu::panel_matrix::panels_for;
 use crate::sampling::Sampling;
 use crate::scorer::subset::Subset;
@@ -39,9 +39,9 @@ fn scores(
     choice: impl Fn(u32) -> TokenChoice,
     options: PositionOptions,
 ) -> Vec<TokenScore> {
-    let mut packed = PackedMatrix::zeros(WeightType::F32, VOCAB, DEPTH);
+    let mut packed = PackedMatrix::zeros(WeightDtype::F32, VOCAB, DEPTH);
     packed.pack_rows(weights, DEPTH, |n| n, |k| k);
-    let compute = Compute { arch: Arch::new(), activations: ActivationType::F32 };
+    let compute = ComputeMode { arch: Arch::new(), activations: ActivationPath::F32 };
     let chunks = &vocab_chunks(&[0..20, 20..panels_for(VOCAB)]);
     let head = Head { compute, weights: &packed, chunks, vocab_size: VOCAB };
     let row = |at: usize| ScoreRow { from: Hidden::Row(at), choice: choice(target(at)), options: options.clone() };
@@ -114,7 +114,7 @@ fn equal_logits_are_listed_by_id_and_share_a_rank() {
 
 /// A log-probability has the same bits alone, with all options, and where its token was sampled.
 #[test]
-fn extras_and_sampling_change_no_bits() {
+fn options_and_sampling_change_no_bits() {
     let (hidden, weights) = inputs();
     let plain = scores(&hidden, &weights, TokenChoice::Given, PositionOptions::default());
     let asked = scores(&hidden, &weights, TokenChoice::Given, ALL);
@@ -127,8 +127,8 @@ fn extras_and_sampling_change_no_bits() {
         assert_eq!((position.top[0], position.rank), ((score.token, score.logprob), Some(1)), "row {m}");
     }
     assert!(sampled.iter().zip(&greedy).any(|(a, b)| a.token != b.token));
-    for drawn in [greedy, sampled] {
-        let again = |row: u32| TokenChoice::Given(drawn[(0..ROWS).find(|&m| target(m) == row).unwrap()].token);
-        assert_eq!(scores(&hidden, &weights, again, ALL), drawn);
+    for sampled in [greedy, sampled] {
+        let again = |row: u32| TokenChoice::Given(sampled[(0..ROWS).find(|&m| target(m) == row).unwrap()].token);
+        assert_eq!(scores(&hidden, &weights, again, ALL), sampled);
     }
 }

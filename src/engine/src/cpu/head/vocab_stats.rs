@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::chunk_stats::{ChunkExtras, ChunkStats, LogSumExp, Target};
+use super::chunk_stats::{ChunkDetails, ChunkStats, LogSumExp, Target};
 use crate::backend::TokenScore;
 use crate::scorer::PositionDetails;
 
@@ -47,13 +47,13 @@ impl ChunkSums {
 impl VocabStats {
     /// Merges a row's chunks, in order.
     pub(super) fn merge_chunks<'a>(chunks: impl IntoIterator<Item = &'a ChunkStats>) -> Self {
-        let none = ChunkExtras::default();
+        let none = ChunkDetails::default();
         let mut merged = Self::default();
         for chunk in chunks {
-            let options = chunk.options.as_deref().unwrap_or(&none);
-            let (weighted, subset) = (options.weighted, options.subset);
+            let details = chunk.details.as_deref().unwrap_or(&none);
+            let (weighted, subset) = (details.weighted, details.subset);
             merged.sums.push(ChunkSums { max: chunk.max, sum: f64::from(chunk.sum), weighted, subset });
-            merged.add(chunk.target_logit, options.greater, &options.top);
+            merged.add(chunk.target_logit, details.greater, &details.top);
         }
         merged.sort_top()
     }
@@ -80,7 +80,7 @@ impl VocabStats {
         self
     }
 
-    /// Serialises the statistics for other ranks. The length depends on the chunks and the target's options only.
+    /// Serializes the statistics for other ranks. The length depends on the chunks and the target's options only.
     pub(super) fn to_numbers(&self, target: &Target) -> Vec<f64> {
         let mut numbers = vec![self.target_logit.map_or(f64::NAN, f64::from), f64::from(self.greater)];
         let top = self.top.iter().map(|&(id, logit)| [f64::from(id), f64::from(logit)]);

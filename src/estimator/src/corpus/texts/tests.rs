@@ -75,7 +75,7 @@ fn long_columns_are_read_whole() {
 }
 
 #[test]
-fn what_has_no_text_is_told_where() {
+fn a_document_without_text_is_reported_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let error = |name: &str, field: &str| {
         let texts = TextCorpus { field: field.to_owned(), ..TextCorpus::of(vec![dir.path().join(name)]) };

@@ -7,11 +7,11 @@ use surprisal_engine::{GeneratedToken, PositionDetails, Scores};
 
 use crate::app::App;
 use crate::generation::batch::Prompt;
-use crate::generation::continuation::{Completion, End};
+use crate::generation::continuation::{Completion, EndReason};
 use crate::generation::decoder::token_text;
 use crate::routes::response::LOWEST_LOGPROB;
 
-/// What a choice contains.
+/// The contents of a choice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChoiceFormat {
     pub(super) echo: bool,
@@ -47,7 +47,7 @@ impl ChoiceFormat {
             lists.tokens.extend(generated.tokens);
             lists.top_logprobs.extend(generated.top_logprobs);
         }
-        choice.finish_reason = Some(completion.end.as_ref().map_or("length", End::finish_reason).to_owned());
+        choice.finish_reason = Some(completion.end.as_ref().map_or("length", EndReason::finish_reason).to_owned());
         choice
     }
 
@@ -69,7 +69,7 @@ impl ChoiceFormat {
             text: if self.echo { text.clone().unwrap_or_else(decoded) } else { String::new() },
             logprobs: self
                 .logprobs
-                .map(|top| if self.echo { lists(app, &entries, top, 0) } else { ChoiceLogprobs::default() }),
+                .map(|top| if self.echo { openai_logprobs(app, &entries, top, 0) } else { ChoiceLogprobs::default() }),
             finish_reason: None,
             prompt_logprobs: self
                 .prompt_logprobs
@@ -80,7 +80,7 @@ impl ChoiceFormat {
     /// Returns the lists of generated tokens, whose text begins at `offset`.
     pub(super) fn tokens(self, app: &App, tokens: &[GeneratedToken], offset: usize) -> Option<ChoiceLogprobs> {
         let entries: Vec<Entry<'_>> = tokens.iter().map(Entry::from).collect();
-        self.logprobs.map(|top| lists(app, &entries, top, offset))
+        self.logprobs.map(|top| openai_logprobs(app, &entries, top, offset))
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) fn end_offset(lists: &ChoiceLogprobs) -> usize {
 }
 
 /// Returns OpenAI's lists of tokens, whose text begins at `offset`.
-fn lists(app: &App, entries: &[Entry<'_>], top: u16, offset: usize) -> ChoiceLogprobs {
+fn openai_logprobs(app: &App, entries: &[Entry<'_>], top: u16, offset: usize) -> ChoiceLogprobs {
     let mut lists = ChoiceLogprobs::default();
     let mut offset = offset;
     for entry in entries {

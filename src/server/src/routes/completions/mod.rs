@@ -1,6 +1,6 @@
 //! `POST /v1/completions` as vLLM answers it: prompts scored, continued, or both.
 //!
-//! `choice` turns completions into choices, and `sse` streams them.
+//! Start with `completions`, the handler. `choice` turns completions into choices, and `sse` streams them.
 
 mod choice;
 mod sse;
@@ -31,9 +31,9 @@ struct CompletionsSubmission {
     batch: PromptBatch,
     format: ChoiceFormat,
     is_streamed: bool,
-    /// Whether a stream ends with the token counts.
+    /// True if a stream ends with the token counts.
     include_usage: bool,
-    /// How many tokens the request counts as.
+    /// The number of tokens that the request counts as.
     tokens: u32,
 }
 

@@ -11,12 +11,12 @@ use super::choice::end_offset;
 use super::{CompletionsSubmission, empty_response, usage};
 use crate::app::{App, TOKEN_BYTES};
 use crate::generation::batch::PendingCompletion;
-use crate::generation::continuation::{Continuation, Piece};
+use crate::generation::continuation::{Continuation, ContinuationEvent};
 use crate::limits::admission::Permit;
 use crate::problem::{self, Failure};
 use crate::routes::context::RequestContext;
 use crate::routes::gate::InFlight;
-use crate::routes::stream::{Lines, StreamedRequest, send};
+use crate::routes::stream::{LineSender, StreamedRequest, send};
 
 /// Streams the completions of a submission.
 pub(super) fn respond(context: RequestContext, submission: CompletionsSubmission, permit: Permit) -> Response {
@@ -43,7 +43,7 @@ async fn stream_all(
     app: App,
     submission: Arc<CompletionsSubmission>,
     in_flight: Arc<InFlight>,
-    lines: Lines,
+    lines: LineSender,
 ) -> Result<(), Failure> {
     let (head, batch) = (empty_response(&app), &submission.batch);
     let mut streams = Vec::with_capacity(batch.count());
@@ -72,14 +72,14 @@ struct CompletionStream<'a> {
     app: &'a App,
     submission: &'a Arc<CompletionsSubmission>,
     in_flight: &'a Arc<InFlight>,
-    lines: &'a Lines,
+    lines: &'a LineSender,
     /// An event without choices.
     head: &'a CompletionsResponse,
     index: usize,
 }
 
 impl CompletionStream<'_> {
-    /// Sends the completion piece by piece; returns how many tokens were generated.
+    /// Sends the completion event by event; returns the number of generated tokens.
     async fn run(self, pending: PendingCompletion<'_>) -> Result<usize, Failure> {
         let (format, index) = (self.submission.format, self.index);
         match pending {
@@ -99,16 +99,16 @@ impl CompletionStream<'_> {
     async fn run_continuation(&self, mut continuation: Box<Continuation>) -> Result<usize, Failure> {
         let (format, index, batch) = (self.submission.format, self.index, &self.submission.batch);
         let (mut offset, mut count) = (0, 0);
-        while let Some(piece) = continuation.next().await.map_err(|error| batch.engine_failed(index, &error))? {
-            match piece {
-                Piece::Scores(scores) if format.echo || format.prompt_logprobs.is_some() => {
+        while let Some(event) = continuation.next().await.map_err(|error| batch.engine_failed(index, &error))? {
+            match event {
+                ContinuationEvent::Scores(scores) if format.echo || format.prompt_logprobs.is_some() => {
                     let make = move |app: &App, submission: &CompletionsSubmission| {
                         format.prompt_choice(app, index, submission.batch.prompt(index), &scores)
                     };
                     offset = self.send_prompt(make).await?;
                 }
-                Piece::Scores(_) => {}
-                Piece::Token { token, text, end } => {
+                ContinuationEvent::Scores(_) => {}
+                ContinuationEvent::Token { token, text, end } => {
                     count += 1;
                     let logprobs = format.tokens(self.app, &[token], offset);
                     offset = logprobs.as_ref().map_or(0, end_offset);

@@ -1,7 +1,7 @@
 //! `POST /logprobs`: read, parse, tokenise, admit, score, respond.
 //!
-//! `prepare` turns the request into queries, and `result` turns their scores into results. The response is JSON, or in the
-//! format of `stream` or `arrow` if the client accepts it.
+//! Start with `logprobs`, the handler. `prepare` turns the request into queries, and `result` turns their scores into results.
+//! The response is JSON, or in the format of `stream` or `arrow` if the client accepts it.
 
 #[cfg(feature = "arrow")]
 mod arrow;

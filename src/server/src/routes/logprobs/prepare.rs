@@ -20,7 +20,7 @@ pub(super) struct LogprobsSubmission {
     pub(super) queries: Vec<Query>,
     /// One for each query.
     pub(super) labels: Vec<ResultLabel>,
-    /// How many tokens the request counts as.
+    /// The number of tokens that the request counts as.
     pub(super) tokens: u32,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct ResultLabel {
     pub(super) pair: Option<[usize; 2]>,
     /// Present if each token's log-probability is requested.
     pub(super) target: Option<EncodedText>,
-    /// What is requested of each token beside its log-probability.
+    /// The details requested for each token besides its log-probability.
     pub(super) options: PositionOptions,
 }
 
@@ -58,10 +58,10 @@ struct PairRequest {
 /// Each context and each target is tokenised once, apart from the other: a context has the same tokens whatever follows it.
 pub(super) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Result<LogprobsSubmission, Failure> {
     app.check_model(request.model.as_deref())?;
-    let options = options(app, &request)?;
+    let options = parse_options(app, &request)?;
     check_bos(app, request.bos)?;
     let (bos, detail, scheduling) = (request.bos, request.detail, client.scheduling(request.priority));
-    let PairRequest { form, ids, contexts, targets, pairs } = pair_request(request, app.config.max_queries)?;
+    let PairRequest { form, ids, contexts, targets, pairs } = into_pairs(request, app.config.max_queries)?;
     let contexts = encode_contexts(app, form, contexts, bos)?;
     let targets = encode_targets(app, form, targets, detail)?;
     let tokens = check_lengths(app, form, &contexts, &targets, &pairs, bos, options.top)?;
@@ -87,8 +87,8 @@ fn check_bos(app: &App, rule: Bos) -> Result<(), Failure> {
     if rule == Bos::Always && app.codec.bos().is_none() { Err(problem::no_bos()) } else { Ok(()) }
 }
 
-/// Returns what is requested of each token beside its log-probability.
-fn options(app: &App, request: &LogprobsRequest) -> Result<PositionOptions, Failure> {
+/// Returns the details requested for each token besides its log-probability.
+fn parse_options(app: &App, request: &LogprobsRequest) -> Result<PositionOptions, Failure> {
     let &LogprobsRequest { top, rank, entropy, ref subset, detail, .. } = request;
     let fields = [("top", top > 0), ("rank", rank), ("entropy", entropy), ("subset", subset.is_some())];
     for (field, is_requested) in fields {
@@ -110,8 +110,8 @@ fn check_subset(app: &App, ids: &[u32]) -> Result<Arc<Subset>, Failure> {
     Ok(Arc::new(Subset::new(ids)))
 }
 
-/// Returns the request as pairs, whichever of the two forms it has.
-fn pair_request(request: LogprobsRequest, max_queries: usize) -> Result<PairRequest, Failure> {
+/// Converts a request of either form into pairs.
+fn into_pairs(request: LogprobsRequest, max_queries: usize) -> Result<PairRequest, Failure> {
     let LogprobsRequest { queries, contexts, targets, pairs, .. } = request;
     match (queries, contexts, targets, pairs) {
         (Some(queries), None, None, None) => from_queries(queries, max_queries),

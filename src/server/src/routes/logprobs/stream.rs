@@ -1,4 +1,4 @@
-//! The NDJSON response of `/logprobs`: each result as soon as it is there, and at the end the usage.
+//! The NDJSON response of `/logprobs`: each result as soon as it is ready, and at the end the usage.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::limits::admission::Permit;
 use crate::problem::{self, Failure};
 use crate::routes::context::RequestContext;
 use crate::routes::gate::InFlight;
-use crate::routes::stream::{Lines, StreamedRequest, send};
+use crate::routes::stream::{LineSender, StreamedRequest, send};
 
 /// Streams the results of a submission.
 pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, permit: Permit) -> Response {
@@ -31,12 +31,12 @@ pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, p
     request.respond(NDJSON, |app, lines| score(app, submission, in_flight, lines), last_line)
 }
 
-/// Submits all queries at once, and sends each result when its scores are there.
+/// Submits all queries at once, and sends each result when its scores are ready.
 async fn score(
     app: App,
     submission: LogprobsSubmission,
     in_flight: Arc<InFlight>,
-    lines: Lines,
+    lines: LineSender,
 ) -> Result<Usage, Failure> {
     let LogprobsSubmission { form, queries, labels, .. } = submission;
     let mut labels: Vec<_> = labels.into_iter().map(Some).collect();

@@ -27,12 +27,15 @@ pub(crate) fn next(before: u32) -> u32 {
 }
 
 /// Returns the scorer's details of a token after another: the smaller a token, the more probable.
-pub(crate) fn position(before: u32, token: u32, extras: &PositionOptions) -> PositionDetails {
+pub(crate) fn position(before: u32, token: u32, options: &PositionOptions) -> PositionDetails {
     PositionDetails {
-        rank: extras.rank.then_some(token + 1),
-        entropy: extras.entropy.then(|| (before + token) as f32 / 256.0),
-        subset: extras.subset.as_ref().map(|subset| -(subset.ids().map(|id| before + id).sum::<u32>() as f32) / 1024.0),
-        top: (0..extras.top.into()).map(|token| (token, logprob(before, token))).collect(),
+        rank: options.rank.then_some(token + 1),
+        entropy: options.entropy.then(|| (before + token) as f32 / 256.0),
+        subset: options
+            .subset
+            .as_ref()
+            .map(|subset| -(subset.ids().map(|id| before + id).sum::<u32>() as f32) / 1024.0),
+        top: (0..options.top.into()).map(|token| (token, logprob(before, token))).collect(),
     }
 }
 
@@ -96,7 +99,7 @@ impl LetterScorer {
     }
 }
 
-fn answer(Query { tokens, score_from, options: extras, .. }: &Query) -> Result<Scores, ScoreError> {
+fn answer(Query { tokens, score_from, options, .. }: &Query) -> Result<Scores, ScoreError> {
     for token in &tokens[*score_from..] {
         match *token {
             FAILS => return Err(ScoreError::Backend("out of memory".to_owned())),
@@ -110,8 +113,8 @@ fn answer(Query { tokens, score_from, options: extras, .. }: &Query) -> Result<S
         token => logprob(tokens[at - 1], token),
     };
     let cached_tokens = score_from - 1;
-    let positions = (*score_from..tokens.len()).filter(|_| !extras.is_empty());
-    let positions = positions.map(|at| position(tokens[at - 1], tokens[at], extras)).collect();
+    let positions = (*score_from..tokens.len()).filter(|_| !options.is_empty());
+    let positions = positions.map(|at| position(tokens[at - 1], tokens[at], options)).collect();
     let logprobs = (*score_from..tokens.len()).map(one).collect();
     let computed_tokens = tokens.len() - cached_tokens;
     Ok(Scores { logprobs, positions, cached_tokens, computed_tokens, ..Scores::default() })

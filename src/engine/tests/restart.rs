@@ -141,7 +141,7 @@ async fn a_dead_engine_says_so_and_comes_back() {
     }
 }
 
-/// As a GPU's, part of whose memory is another's by then.
+/// Like a GPU's, if another process has taken some of its memory by then.
 #[tokio::test]
 async fn the_next_backend_may_have_fewer_blocks() {
     let engine = engine(Some(Box::new(|| Ok(FragileBackend { blocks: 5, ..NEW }))));

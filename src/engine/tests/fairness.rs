@@ -1,4 +1,4 @@
-//! Which query is next: priorities, fairness between clients, and no starvation. `scheduler/scoring.rs` tests that the
+//! The order of queries: priorities, fairness between clients, and no starvation. `scheduler/scoring.rs` tests that the
 //! order changes no answer.
 
 #![allow(clippy::unwrap_used)]
@@ -27,13 +27,18 @@ fn query(id: QueryId, length: usize, priority: i32, client: u64) -> Query {
 
 /// Runs one forward pass; returns the queries that were answered.
 fn pass(scheduler: &mut Scheduler) -> Vec<QueryId> {
-    let step = scheduler.next_batch();
-    let scores = step.batch.scores.iter().map(|score| match score.choice {
+    let scheduled = scheduler.next_batch();
+    let scores = scheduled.batch.scores.iter().map(|score| match score.choice {
         TokenChoice::Given(token) => TokenScore { token, logprob: -1.0, position: None },
         TokenChoice::Sampled(_) => TokenScore { token: 7, logprob: -1.0, position: None },
     });
     let scores = scores.collect();
-    scheduler.complete(step, Ok(scores)).into_iter().map(|(id, event)| (event.unwrap(), id).1).collect()
+    let mut answered = Vec::new();
+    for update in scheduler.complete(scheduled, Ok(scores)) {
+        update.result.unwrap();
+        answered.push(update.id);
+    }
+    answered
 }
 
 /// Runs passes until nothing is left; returns the queries that were answered, in order.

@@ -1,4 +1,4 @@
-//! One query of a plan, as what it is for.
+//! A query of a plan: its documents, its split and the term that it is for.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::source::ScoreQuery;
 /// One query of a plan. At split `s`, `x` is a document's first `s` tokens, and `y` those from there to `end`: long enough for
 /// every ratio `L/ℓ`, of which the smaller ones read the beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PlannedQuery {
     /// The whole window after BOS: holds the conditional term of every split.
     Whole {
         /// The document.
@@ -37,16 +37,16 @@ pub enum Step {
     },
 }
 
-impl Step {
-    /// The query that this step asks of the documents' windows.
+impl PlannedQuery {
+    /// Returns this query's tokens in the documents' windows.
     ///
     /// # Panics
     /// If the documents are not those of the plan: fewer, or shorter than its window.
-    pub fn query<T: Clone>(&self, documents: &[Vec<T>]) -> ScoreQuery<T> {
+    pub fn score_query<T: Clone>(&self, documents: &[Vec<T>]) -> ScoreQuery<T> {
         let (context, target) = match *self {
-            Step::Whole { document, end } => (&[][..], &documents[document][..end]),
-            Step::Crossed { x, y, split, end } => (&documents[x][..split], &documents[y][split..end]),
-            Step::Marginal { document, split, end } => (&[][..], &documents[document][split..end]),
+            PlannedQuery::Whole { document, end } => (&[][..], &documents[document][..end]),
+            PlannedQuery::Crossed { x, y, split, end } => (&documents[x][..split], &documents[y][split..end]),
+            PlannedQuery::Marginal { document, split, end } => (&[][..], &documents[document][split..end]),
         };
         ScoreQuery { context: context.to_vec(), target: target.to_vec() }
     }
@@ -54,29 +54,29 @@ impl Step {
     /// Tokens that are scored.
     pub fn target_length(&self) -> usize {
         match *self {
-            Step::Whole { end, .. } => end,
-            Step::Crossed { split, end, .. } | Step::Marginal { split, end, .. } => end - split,
+            PlannedQuery::Whole { end, .. } => end,
+            PlannedQuery::Crossed { split, end, .. } | PlannedQuery::Marginal { split, end, .. } => end - split,
         }
     }
 
     /// Tokens of the whole sequence, BOS included.
     pub fn sequence_length(&self) -> usize {
         let context = match *self {
-            Step::Crossed { split, .. } => split,
-            Step::Whole { .. } | Step::Marginal { .. } => 0,
+            PlannedQuery::Crossed { split, .. } => split,
+            PlannedQuery::Whole { .. } | PlannedQuery::Marginal { .. } => 0,
         };
         1 + context + self.target_length()
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for PlannedQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Whole { document, .. } => write!(f, "document {document}, whole"),
-            Step::Crossed { x, y, split, .. } => {
+            PlannedQuery::Whole { document, .. } => write!(f, "document {document}, whole"),
+            PlannedQuery::Crossed { x, y, split, .. } => {
                 write!(f, "y of document {y} after x of document {x} at split {split}")
             }
-            Step::Marginal { document, split, .. } => {
+            PlannedQuery::Marginal { document, split, .. } => {
                 write!(f, "y of document {document} alone at split {split}")
             }
         }

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
-use surprisal_dialect::{Answer, Batch, Dialect, Logprobs, Query, ReadError};
+use surprisal_dialect::{Batch, Dialect, Logprobs, Query, ReadError, Response};
 
 /// Tokens 9 1 2 | 3 and 9 | 5, where 9 is the BOS.
-fn read(dialect: Dialect, answer: &Value) -> Result<Answer<f64>, ReadError> {
+fn read(dialect: Dialect, answer: &Value) -> Result<Response<f64>, ReadError> {
     let queries = vec![Query { context: &[1, 2], target: &[3] }, Query { context: &[], target: &[5] }];
     dialect.read(&Batch::Queries { queries, bos: Some(9) }, answer.to_string().as_bytes())
 }
@@ -30,7 +30,7 @@ fn choices_are_in_the_order_of_the_prompts() {
         {"index": 0, "text": "", "logprobs": {"token_logprobs": [null, -1.0, -2.0, -3.0, -0.5]}}]});
     let prompts = [vec![None, Some(-1.0), Some(-2.0), Some(-3.0), Some(-0.5)], vec![None, Some(-5.0), Some(-0.5)]];
     assert_eq!(read(Dialect::OpenAi, &echo).unwrap().results, prompts.map(Logprobs::Prompt));
-    let at = |id: &str, logprob: f64| json!({id: {"logprob": logprob, "rank": 3}, "77": {"logprob": -0.1}});
+    let at = |id: &str, logprob: f64| json!({id: {"logprob": logprob, "rank": 3}, "77": {"logprob": -0.1}, "a text": {"logprob": -0.2}});
     let listed = json!({"choices": [
         {"index": 0, "prompt_logprobs": [null, at("1", -1.0), at("8", -2.0), at("3", -3.0)]},
         {"index": 1, "text": "x"}]});
@@ -56,7 +56,7 @@ fn results_of_sglang_and_llama_cpp_may_stand_alone() {
 
 #[test]
 fn what_is_not_an_answer_is_an_error() {
-    assert!(matches!(read(Dialect::OpenAi, &json!({"hello": 1})), Err(ReadError::Answer(_))));
+    assert!(matches!(read(Dialect::OpenAi, &json!({"hello": 1})), Err(ReadError::Response(_))));
     let error = read(Dialect::Sglang, &json!([{"meta_info": 1}])).unwrap_err();
     assert!(matches!(error, ReadError::Result(_)) && error.to_string().contains("invalid type"), "{error}");
 }

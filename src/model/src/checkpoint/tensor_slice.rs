@@ -1,4 +1,4 @@
-//! A region of a tensor: some of its rows and some of its columns.
+//! A slice of a tensor: some of its rows and some of its columns.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,21 +7,21 @@ use rayon::prelude::*;
 
 /// Some rows and columns of a tensor. A column is an index of the last dimension, and a row one of all the others.
 #[derive(Clone, Debug)]
-pub(super) struct Region {
+pub(super) struct TensorSlice {
     pub(super) rows: Range<usize>,
     pub(super) columns: Range<usize>,
     /// Columns of the whole tensor.
     pub(super) width: usize,
 }
 
-impl Region {
-    /// All rows and columns.
+impl TensorSlice {
+    /// Creates the slice of all rows and columns.
     pub(super) fn whole(shape: &[usize]) -> Self {
         let width = shape.last().copied().unwrap_or(1);
         Self { rows: 0..shape.iter().rev().skip(1).product(), columns: 0..width, width }
     }
 
-    /// These rows and columns.
+    /// Creates the slice of these rows and columns.
     ///
     /// # Panics
     ///
@@ -34,24 +34,24 @@ impl Region {
         Self { rows, columns, width: whole.width }
     }
 
-    /// The same columns of other rows.
+    /// Returns the same columns of other rows.
     pub(super) fn with_rows(&self, rows: Range<usize>) -> Self {
         Self { rows, columns: self.columns.clone(), width: self.width }
     }
 
-    /// Returns the index, in the whole tensor, of a value at a position of this region; both count in row-major order.
+    /// Returns the index, in the whole tensor, of a value at a position of this slice; both count in row-major order.
     pub(super) fn index_of(&self, position: usize) -> usize {
         let (row, column) = (position / self.columns.len(), position % self.columns.len());
         (self.rows.start + row) * self.width + self.columns.start + column
     }
 
-    /// Returns the stored bytes of the region's rows, with all their columns, from the tensor's bytes.
+    /// Returns the stored bytes of the slice's rows, with all their columns, from the tensor's bytes.
     pub(super) fn row_bytes<'a>(&self, tensor: &'a [u8], value_bytes: usize) -> &'a [u8] {
         let row = self.width * value_bytes;
         &tensor[self.rows.start * row..self.rows.end * row]
     }
 
-    /// Picks the region's columns from the bytes of its rows; copies them unless they are all columns.
+    /// Picks the slice's columns from the bytes of its rows; copies them unless they are all columns.
     pub(super) fn select_columns<'a>(&self, rows: &'a [u8], value_bytes: usize) -> Cow<'a, [u8]> {
         if self.columns.len() == self.width {
             return Cow::Borrowed(rows);

@@ -1,4 +1,4 @@
-//! A shard of answers: the log-probabilities of consecutive steps in a Parquet file, with a checksum in its name.
+//! A file of answers: the log-probabilities of consecutive queries in Parquet, with a checksum in its name.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
-use crate::plan::Step;
+use crate::plan::PlannedQuery;
 use crate::store::provenance::Provenance;
 
 /// One row a target token. `kind` is `whole`, `crossed` or `marginal`; `x` is the document before a crossed `y`; `position` is the
@@ -34,16 +34,16 @@ const KEY: &str = "answers";
 const STEP_COLUMN: usize = 0;
 const LOGPROB_COLUMN: usize = 6;
 
-/// The answers to consecutive steps of a plan.
+/// The answers to consecutive queries of a plan.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Shard {
-    /// The first step's index in the plan.
+pub(crate) struct AnswerFile {
+    /// The first query's index in the plan.
     pub(crate) first: usize,
-    /// One vector a step: nats, one a target token.
+    /// One vector a query: nats, one a target token.
     pub(crate) answers: Vec<Vec<f32>>,
 }
 
-/// Why a file is not the shard that its name says.
+/// The reason why a file does not hold the answers that its name states.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
     #[error("it is not a Parquet file of answers: {0}")]
@@ -53,12 +53,12 @@ pub(crate) enum Damage {
     #[error("its answers are those of another run")]
     Key,
     #[error("its steps are not those of the plan")]
-    Steps,
+    Queries,
 }
 
-impl Shard {
-    /// Encodes these answers to `steps`, which are the plan's from `first` on, as a file with their provenance.
-    pub(crate) fn encode(&self, provenance: &Provenance, steps: &[Step]) -> Result<Vec<u8>, ParquetError> {
+impl AnswerFile {
+    /// Encodes these answers to `queries`, which are the plan's from `first` on, as a file with their provenance.
+    pub(crate) fn encode(&self, provenance: &Provenance, queries: &[PlannedQuery]) -> Result<Vec<u8>, ParquetError> {
         // Log-probabilities are noise to a dictionary.
         let properties = WriterProperties::builder()
             .set_key_value_metadata(Some(metadata(provenance)))
@@ -69,7 +69,7 @@ impl Shard {
         let mut bytes = Vec::new();
         let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties.build()))?;
         let mut group = writer.next_row_group()?;
-        Columns::new(self, steps).write(&mut group)?;
+        Columns::new(self, queries).write(&mut group)?;
         group.close()?;
         writer.close()?;
         Ok(bytes)
@@ -80,8 +80,8 @@ impl Shard {
         blake3::hash(bytes).to_hex()[..16].to_owned()
     }
 
-    /// Decodes what [`encode`](Self::encode) wrote for the same key, as answers to steps of the whole plan.
-    pub(crate) fn decode(bytes: Vec<u8>, checksum: &str, key: &str, plan: &[Step]) -> Result<Self, Damage> {
+    /// Decodes what [`encode`](Self::encode) wrote for the same key, as answers to queries of the whole plan.
+    pub(crate) fn decode(bytes: Vec<u8>, checksum: &str, key: &str, plan: &[PlannedQuery]) -> Result<Self, Damage> {
         let actual = Self::checksum(&bytes);
         if actual != checksum {
             return Err(Damage::Checksum(actual));
@@ -91,17 +91,17 @@ impl Shard {
         if metadata.find(|pair| pair.key == KEY).and_then(|pair| pair.value.as_deref()) != Some(key) {
             return Err(Damage::Key);
         }
-        // The number of a row's step; a step has as many rows as target tokens.
-        let numbers = read::<Int32Type>(&reader, STEP_COLUMN)?;
+        // The index of a row's query; a query has as many rows as target tokens.
+        let indices = read::<Int32Type>(&reader, STEP_COLUMN)?;
         let logprobs = read::<FloatType>(&reader, LOGPROB_COLUMN)?;
-        let first = numbers.first().and_then(|&step| usize::try_from(step).ok()).ok_or(Damage::Steps)?;
-        let count = numbers.chunk_by(|a, b| a == b).count();
-        let steps = plan.get(first..first.saturating_add(count)).ok_or(Damage::Steps)?;
+        let first = indices.first().and_then(|&index| usize::try_from(index).ok()).ok_or(Damage::Queries)?;
+        let count = indices.chunk_by(|a, b| a == b).count();
+        let queries = plan.get(first..first.saturating_add(count)).ok_or(Damage::Queries)?;
         let mut logprobs = logprobs.into_iter();
         let mut answers = Vec::with_capacity(count);
-        for (rows, step) in numbers.chunk_by(|a, b| a == b).zip(steps) {
-            if rows.len() != step.target_length() {
-                return Err(Damage::Steps);
+        for (rows, query) in indices.chunk_by(|a, b| a == b).zip(queries) {
+            if rows.len() != query.target_length() {
+                return Err(Damage::Queries);
             }
             answers.push(logprobs.by_ref().take(rows.len()).collect());
         }
@@ -151,17 +151,17 @@ impl OptionalColumn {
 }
 
 impl Columns {
-    fn new(shard: &Shard, steps: &[Step]) -> Self {
+    fn new(file: &AnswerFile, queries: &[PlannedQuery]) -> Self {
         let mut columns = Self::default();
-        for (index, (step, answer)) in steps.iter().zip(&shard.answers).enumerate() {
-            let (kind, x, y, split) = match *step {
-                Step::Whole { document, .. } => ("whole", None, document, None),
-                Step::Crossed { x, y, split, .. } => ("crossed", Some(x), y, Some(split)),
-                Step::Marginal { document, split, .. } => ("marginal", None, document, Some(split)),
+        for (index, (query, answer)) in queries.iter().zip(&file.answers).enumerate() {
+            let (kind, x, y, split) = match *query {
+                PlannedQuery::Whole { document, .. } => ("whole", None, document, None),
+                PlannedQuery::Crossed { x, y, split, .. } => ("crossed", Some(x), y, Some(split)),
+                PlannedQuery::Marginal { document, split, .. } => ("marginal", None, document, Some(split)),
             };
             let kind = ByteArray::from(kind);
             for (offset, &logprob) in answer.iter().enumerate() {
-                columns.step.push((shard.first + index) as i32);
+                columns.step.push((file.first + index) as i32);
                 columns.kind.push(kind.clone());
                 columns.x.push(x);
                 columns.y.push(y as i32);
@@ -222,26 +222,26 @@ mod tests {
         Provenance { key, version: "1.2.3", model, fingerprint, config, seed: u64::MAX }
     }
 
-    fn shard() -> (Vec<Step>, Shard) {
-        let steps = vec![
-            Step::Whole { document: 3, end: 4 },
-            Step::Crossed { x: 1, y: 0, split: 2, end: 4 },
-            Step::Marginal { document: 0, split: 1, end: 2 },
+    fn answer_file() -> (Vec<PlannedQuery>, AnswerFile) {
+        let queries = vec![
+            PlannedQuery::Whole { document: 3, end: 4 },
+            PlannedQuery::Crossed { x: 1, y: 0, split: 2, end: 4 },
+            PlannedQuery::Marginal { document: 0, split: 1, end: 2 },
         ];
         let answers = vec![vec![-1.5, -0.0, f32::MIN_POSITIVE, -7e-30], vec![-2.0, f32::NEG_INFINITY], vec![-0.1]];
-        (steps, Shard { first: 2, answers })
+        (queries, AnswerFile { first: 2, answers })
     }
 
     #[test]
-    fn a_shard_is_read_back_to_the_bit() {
-        let (steps, shard) = shard();
-        let plan = [&steps[..2], &steps[..]].concat();
-        let bytes = shard.encode(&provenance(), &steps).unwrap();
-        let checksum = Shard::checksum(&bytes);
-        let decode = |key, plan| Shard::decode(bytes.clone(), &checksum, key, plan);
-        assert_eq!(decode("key", &plan).unwrap(), shard);
+    fn an_answer_file_is_read_back_to_the_bit() {
+        let (queries, file) = answer_file();
+        let plan = [&queries[..2], &queries[..]].concat();
+        let bytes = file.encode(&provenance(), &queries).unwrap();
+        let checksum = AnswerFile::checksum(&bytes);
+        let decode = |key, plan| AnswerFile::decode(bytes.clone(), &checksum, key, plan);
+        assert_eq!(decode("key", &plan).unwrap(), file);
         assert!(matches!(decode("other", &plan), Err(Damage::Key)));
-        assert!(matches!(decode("key", &plan[1..]), Err(Damage::Steps)));
+        assert!(matches!(decode("key", &plan[1..]), Err(Damage::Queries)));
         let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
         let facts = reader.metadata().file_metadata().key_value_metadata().unwrap();
         let fact = |name: &str| facts.iter().find(|fact| fact.key == name).unwrap().value.as_deref().unwrap();
@@ -251,11 +251,11 @@ mod tests {
 
     #[test]
     fn damage_is_found_before_anything_is_read() {
-        let (steps, shard) = shard();
-        let bytes = shard.encode(&provenance(), &steps).unwrap();
-        let checksum = Shard::checksum(&bytes);
+        let (queries, file) = answer_file();
+        let bytes = file.encode(&provenance(), &queries).unwrap();
+        let checksum = AnswerFile::checksum(&bytes);
         let is_damaged =
-            |bytes: Vec<u8>| matches!(Shard::decode(bytes, &checksum, "key", &steps), Err(Damage::Checksum(_)));
+            |bytes: Vec<u8>| matches!(AnswerFile::decode(bytes, &checksum, "key", &queries), Err(Damage::Checksum(_)));
         for place in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[place] ^= 1;

@@ -1,0 +1,105 @@
+//! A text's tokens, and the pieces in which a long text is tokenized.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::source::Tokenize;
+
+/// The most bytes of a text that are tokenized in one request.
+const MAX_PIECE: usize = 256 * 1024;
+
+/// A text's token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizedText {
+    tokens: Vec<u32>,
+}
+
+impl TokenizedText {
+    /// Wraps a text that is tokenized already.
+    pub fn new(tokens: Vec<u32>) -> Self {
+        Self { tokens }
+    }
+
+    /// Reads a UTF-8 file and tokenizes it with `tokenizer`; see [`from_text`](Self::from_text).
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read, or is not UTF-8; otherwise what the tokenizer fails with.
+    pub async fn read(tokenizer: &impl Tokenize, path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+        Self::from_text(tokenizer, &text).await
+    }
+
+    /// Tokenizes a text, a long one in pieces.
+    ///
+    /// Pieces end where a line does, the next beginning with no space: there byte-level BPE (Llama 3) splits words anyway,
+    /// and the tokens are those of the whole text. Other tokenizers may set a token in every 256 KiB differently.
+    ///
+    /// # Errors
+    /// What the tokenizer fails with.
+    pub async fn from_text(tokenizer: &impl Tokenize, text: &str) -> Result<Self, Error> {
+        let mut tokens = Vec::new();
+        for piece in pieces(text, MAX_PIECE) {
+            tokens.extend(tokenizer.tokenize(piece).await?);
+        }
+        Ok(Self { tokens })
+    }
+
+    /// Returns the token ids.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+}
+
+/// Cuts a text into pieces of at most `most` bytes (at least 4, a character): after a line if it can be, else after a
+/// space, else anywhere between characters.
+fn pieces(text: &str, most: usize) -> Vec<&str> {
+    let mut rest = text;
+    let mut pieces = Vec::new();
+    while rest.len() > most {
+        let end = (0..=most).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(most);
+        let after_line = last_break(rest, end, |c| c == '\n');
+        let cut = after_line.or_else(|| last_break(rest, end, char::is_whitespace)).unwrap_or(end);
+        let (piece, tail) = rest.split_at(cut);
+        pieces.push(piece);
+        rest = tail;
+    }
+    pieces.push(rest);
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
+}
+
+/// Finds the last place in `text[..end]` after a space, as `is_space` says, and before a character that is no white space.
+fn last_break(text: &str, end: usize, is_space: impl Fn(char) -> bool) -> Option<usize> {
+    for (index, c) in text[..end].char_indices().rev() {
+        let after = index + c.len_utf8();
+        let next = text[after..].chars().next();
+        if is_space(c) && next.is_none_or(|next| !next.is_whitespace()) {
+            return Some(after);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn pieces_end_where_lines_do() {
+        let text = "one two\n\nthree four\n fiv six\nséven";
+        assert_eq!(pieces(text, 16), ["one two\n\n", "three four\n fiv ", "six\nséven"][..].to_vec());
+        assert_eq!(pieces("ééééé", 5), ["éé", "éé", "é"]);
+        assert!(pieces("", 4).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_lose_nothing(text in "[a-c \\nÀ-ÿ]{0,80}", most in 4_usize..20) {
+            let pieces = pieces(&text, most);
+            prop_assert!(pieces.iter().all(|piece| piece.len() <= most));
+            prop_assert_eq!(pieces.concat(), text);
+        }
+    }
+}
