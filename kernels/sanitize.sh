@@ -87,7 +87,7 @@ plant "a box of another stage" paged_attention address paged_attention.cu 's|sme
 plant "a block too many" paged_attention address paged_attention.cu 's|(min(t0 + BLOCK_N, kv.len) - t0 + rows - 1) / rows|BLOCK_N / rows|'
 plant "bytes that never come" paged_attention address paged_attention.cu 's|mbarrier_expect(full + stage, blocks|mbarrier_expect(full + stage, 2 * blocks|'
 plant "values of no key" paged_attention address paged_attention.cu 's|if (t0 + BLOCK_N > len) {|if (t0 > len) {|'
-plant "barriers used before they are there" paged_attention threads paged_attention.cu '/barriers are initialised/d'
+plant "barriers used before they are there" paged_attention threads paged_attention.cu '/barriers are initialized/d'
 plant "an output row too many" paged_attention address paged_attention.cu 's|valid1 = rows.valid(lane.row() + 8)|valid1 = true|'
 plant "a split too many" paged_decode address paged_decode.cu 's|split <= p / SPLIT|split <= p / SPLIT + 1|'
 

@@ -125,6 +125,7 @@ impl Case {
         let total = chunks.iter().map(needed).sum::<usize>() + 1;
         let mut free: Vec<usize> = (0..total).collect();
         free.shuffle(&mut rng(self.seed, 1 << 40));
+        // Beyond every slot, and no overflow when it is shifted by the largest block.
         let mut table = vec![1i32 << 22; chunks.len() * table_width];
         let mut caches = [vec![bf16::NAN; total * self.block * row], vec![bf16::NAN; total * self.block * row]];
         for (s, chunk) in chunks.iter().enumerate() {

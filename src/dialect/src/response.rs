@@ -167,7 +167,7 @@ fn choices<F: DeserializeOwned>(body: &[u8]) -> Result<Vec<CompletionChoice<F>>,
 fn vllm<F: DeserializeOwned + Copy>(batch: &Batch<'_>, body: &[u8]) -> Result<Response<F>, ReadError> {
     let mut prompts = batch.prompts().into_iter();
     let results = choices(body)?.into_iter().map(|choice| {
-        // CompletionsResponse beyond the queries have no prompt.
+        // Choices beyond the queries have no prompt.
         let prompt = prompts.next().unwrap_or_default();
         choice.prompt_logprobs.map(|listed| select(listed, &prompt))
     });
@@ -180,7 +180,7 @@ fn openai<F: DeserializeOwned>(body: &[u8]) -> Result<Response<F>, ReadError> {
 }
 
 /// Selects each prompt token's log-probability from the tokens listed at its place.
-fn select<F: Copy>(listed: Vec<Option<Alternatives<F>>>, prompt: &[u32]) -> Vec<Option<F>> {
+fn select<F>(listed: Vec<Option<Alternatives<F>>>, prompt: &[u32]) -> Vec<Option<F>> {
     let mut logprobs = Vec::with_capacity(prompt.len());
     for (alternatives, token) in listed.into_iter().zip(prompt) {
         let own = alternatives.and_then(|mut alternatives| alternatives.remove(&token.to_string()));

@@ -1,8 +1,8 @@
 //! `DeviceCommunicator`: exchanges between ranks on devices. They move bytes and never add them, in the order of each device's queue.
 //!
 //! A sum over ranks is an [`exchange`](DeviceCommunicator::exchange) of slices, a kernel that adds up one slice in order of rank, and a
-//! [`gather`](DeviceCommunicator::gather) of the sums. Each rank sends the minimum, `2 (r - 1) / r · n` bytes, in two steps instead of a
-//! ring's `2 (r - 1)`. Unlike a library's rings and trees, a value's order of addition does not depend on its position or on the message
+//! [`gather`](DeviceCommunicator::gather) of the sums. For n bytes among r ranks, each rank sends the minimum,
+//! `2 (r - 1) / r · n` bytes, in two steps instead of a ring's `2 (r - 1)`. Unlike a library's rings and trees, a value's order of addition does not depend on its position or on the message
 //! size.
 
 use super::memory::DeviceRegion;

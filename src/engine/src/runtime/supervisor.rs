@@ -84,7 +84,11 @@ impl<B: Backend> Supervisor<B> {
             Ok(Ok(backend)) if covers(advertised, backend.limits()) => return Some(backend),
             Ok(Ok(backend)) => {
                 let reloaded = backend.limits();
-                tracing::error!(promised = ?advertised, now = ?reloaded, "the engine stays dead: the new backend would take less");
+                tracing::error!(
+                    promised = ?advertised,
+                    now = ?reloaded,
+                    "the engine stays dead: the new backend would take less"
+                );
             }
             Ok(Err(error)) => tracing::error!(%error, "the engine stays dead"),
             Err(_) => tracing::error!("the engine stays dead: making a backend panicked"),

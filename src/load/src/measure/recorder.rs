@@ -149,7 +149,7 @@ fn quantiles(histogram: &Histogram<u64>) -> Latency {
 pub(super) struct Failure {
     kind: String,
     example: String,
-    /// Returns whether an answer might have come later.
+    /// True if an answer might have come later.
     gave_up: bool,
 }
 
