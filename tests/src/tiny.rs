@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
+use surprisal_engine::Query;
 
 /// A random Llama's shape.
 #[derive(Clone, Copy, Debug)]
@@ -163,4 +164,19 @@ pub fn decode_bytes(dir: &Path) {
 /// Random token ids that begin with BOS.
 pub fn random_tokens(rng: &mut impl rand::Rng, vocab: usize, len: usize) -> Vec<u32> {
     std::iter::once(0).chain((1..len).map(|_| rng.random_range(0..vocab as u32))).collect()
+}
+
+/// Returns `count` queries on a vocabulary of 300 tokens, whose beginnings, of up to `longest` tokens, are often shared.
+pub fn random_queries(seed: u64, count: usize, longest: usize) -> Vec<Query> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let texts: Vec<Vec<u32>> = (0..3).map(|_| random_tokens(&mut rng, 300, longest)).collect();
+    let mut queries = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut tokens = texts[rng.random_range(0..texts.len())][..rng.random_range(2..longest)].to_vec();
+        let tail = rng.random_range(0..30);
+        tokens.extend(random_tokens(&mut rng, 300, tail + 1).into_iter().skip(1));
+        let score_from = rng.random_range(1..tokens.len());
+        queries.push(Query::new(tokens, score_from));
+    }
+    queries
 }

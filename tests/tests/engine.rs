@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use surprisal_engine::{
     CpuBackend, CpuConfig, Engine, GeneratedToken, Generation, PositionOptions, Query, QueryEvent, Sampling,
@@ -14,7 +14,7 @@ use surprisal_engine::{
 };
 use surprisal_model::Checkpoint;
 use surprisal_tests::reference;
-use surprisal_tests::tiny::{TinyLlama, random_tokens};
+use surprisal_tests::tiny::{TinyLlama, random_queries, random_tokens};
 
 fn engine(dir: &std::path::Path, cache_bytes: usize, scheduler: SchedulerConfig) -> Engine {
     let checkpoint = Checkpoint::open(dir).unwrap();
@@ -66,21 +66,6 @@ fn bits(scores: &Scores) -> Vec<u32> {
     scores.logprobs.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Queries on one small vocabulary whose beginnings are often shared.
-fn random_queries(seed: u64, count: usize) -> Vec<Query> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let texts: Vec<Vec<u32>> = (0..3).map(|_| random_tokens(&mut rng, 300, 200)).collect();
-    (0..count)
-        .map(|_| {
-            let mut tokens = texts[rng.random_range(0..texts.len())][..rng.random_range(2..200)].to_vec();
-            let tail = rng.random_range(0..30);
-            tokens.extend(random_tokens(&mut rng, 300, tail + 1).into_iter().skip(1));
-            let score_from = rng.random_range(1..tokens.len());
-            Query::new(tokens, score_from)
-        })
-        .collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -91,7 +76,7 @@ proptest! {
         let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
         let dir = tempfile::tempdir().unwrap();
         model.write(dir.path(), seed);
-        let queries = random_queries(seed, count);
+        let queries = random_queries(seed, count, 200);
         let alone: Vec<Vec<u32>> = queries
             .iter()
             .map(|query| {
@@ -119,7 +104,7 @@ fn a_repeated_query_computes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama { vocab: 300, ..TinyLlama::default() }.write(dir.path(), 3);
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig::default());
-    let queries = random_queries(3, 40);
+    let queries = random_queries(3, 40, 200);
     let first = score_all(&engine, &queries);
     let computed = engine.stats().computed_tokens;
     let second = score_all(&engine, &queries);
@@ -257,7 +242,7 @@ fn a_dropped_future_cancels_its_query() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama::default().write(dir.path(), 4);
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 8, max_running: 1 });
-    let queries = random_queries(4, 30);
+    let queries = random_queries(4, 30, 200);
     for query in &queries {
         drop(engine.score(query.clone()));
     }
@@ -273,7 +258,7 @@ fn histograms_count_queries_and_passes() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama { vocab: 300, ..TinyLlama::default() }.write(dir.path(), 8);
     let engine = engine(dir.path(), 64 << 20, SchedulerConfig { token_budget: 64, max_running: 4 });
-    score_all(&engine, &random_queries(8, 30));
+    score_all(&engine, &random_queries(8, 30, 200));
     let stats = engine.stats();
     assert_eq!((stats.queue_seconds.count(), stats.prefill_seconds.count()), (30, 30));
     assert_eq!((stats.pass_tokens.count(), stats.pass_queries.count()), (stats.forward_passes, stats.forward_passes));

@@ -24,7 +24,7 @@ pub struct PagedDecode {
     pub window: u32,
     /// Splits of the longest sequence: [`decode_splits`].
     pub splits: u32,
-    /// Of the scores.
+    /// Scale of the scores.
     pub scale: f32,
 }
 

@@ -44,7 +44,7 @@ pub struct PagedAttention {
     pub heads: u32,
     /// The number of keys that a query sees, itself included; 0 for all.
     pub window: u32,
-    /// Of the scores: usually `1 / sqrt(head_size)`.
+    /// Scale of the scores, usually `1 / sqrt(head_size)`.
     pub scale: f32,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Case {
     pub(crate) seed: u64,
 }
 
-/// Of a text, the queries at these positions, with all keys up to the last.
+/// The queries at these positions of a text, with all keys up to the last.
 pub(crate) type Chunk = (usize, Range<usize>);
 
 /// The use of a text's random rows.

@@ -4,13 +4,11 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use surprisal_engine::cuda::{CudaConfig, Precision};
 use surprisal_engine::{Query, SchedulerConfig};
 use surprisal_kernels::cpu::Order;
 use surprisal_tests::golden::{case, fixtures};
-use surprisal_tests::tiny::{TinyLlama, random_tokens};
+use surprisal_tests::tiny::{TinyLlama, random_queries};
 
 use super::{ask, bits, config, engine, engine_with, errors};
 
@@ -69,21 +67,6 @@ fn matches_however_it_is_cut(dir: &Path, weights: Precision, cache: Precision, l
     }
 }
 
-/// Queries on one small vocabulary whose beginnings are often shared.
-fn random_queries(seed: u64, count: usize) -> Vec<Query> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let texts: Vec<Vec<u32>> = (0..3).map(|_| random_tokens(&mut rng, 300, 150)).collect();
-    (0..count)
-        .map(|_| {
-            let mut tokens = texts[rng.random_range(0..texts.len())][..rng.random_range(2..150)].to_vec();
-            let tail = rng.random_range(0..30);
-            tokens.extend(random_tokens(&mut rng, 300, tail + 1).into_iter().skip(1));
-            let score_from = rng.random_range(1..tokens.len());
-            Query::new(tokens, score_from)
-        })
-        .collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -94,7 +77,7 @@ proptest! {
         let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
         let dir = tempfile::tempdir().unwrap();
         model.write(dir.path(), seed);
-        let queries = random_queries(seed, count);
+        let queries = random_queries(seed, count, 150);
         let alone: Vec<Vec<u32>> = queries
             .iter()
             .map(|query| {

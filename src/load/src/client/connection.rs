@@ -128,7 +128,7 @@ impl Connection {
         let stream = TcpStream::connect(address).await.map_err(ExchangeError::Connect)?;
         stream.set_nodelay(true).map_err(ExchangeError::Connect)?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-        // The task ends with the sender. Whoever waits for a response gets the error that breaks the connection.
+        // The task ends with the sender. Callers that wait for a response get the error that breaks the connection.
         tokio::spawn(driver);
         Ok(self.sender.insert(sender))
     }

@@ -1,4 +1,4 @@
-//! The address of a server and the dialect it is spoken to in.
+//! The address of a server and its dialect.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use surprisal_dialect::Dialect;
 
 use crate::error::Error;
 
-/// A server's address and the dialect it is spoken to in: `[API+]http://HOST[:PORT][/BASE]`.
+/// A server's address and dialect: `[API+]http://HOST[:PORT][/BASE]`.
 ///
 /// ```
 /// use surprisal_load::{Dialect, Endpoint};
@@ -28,7 +28,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns the dialect the server is spoken to in.
+    /// Returns the server's dialect.
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }

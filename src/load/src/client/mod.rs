@@ -1,4 +1,4 @@
-//! The HTTP client: the server under load, the connections to it, and the dialect it is spoken to in.
+//! The HTTP client: the server under load, the connections to it, and its dialect.
 //!
 //! Start reading at [`Target`], which asks a server what it serves. `Connection` sends one request at a time; `dialect`
 //! writes the bodies of requests and reads answers; [`Counters`] come from the server's `/metrics`.

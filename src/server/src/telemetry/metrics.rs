@@ -16,7 +16,6 @@ const LATENCIES: [f64; 18] =
 
 /// The server's own counters, and the registry of all metrics; the engine's numbers are read when they are scraped. Clones share
 /// them.
-#[derive(Clone)]
 pub(crate) struct Metrics {
     registry: Registry,
     http_requests: IntCounterVec,

@@ -8,13 +8,12 @@ pub(crate) mod metrics;
 pub(crate) mod observe;
 pub(crate) mod trace;
 
-#[cfg(feature = "otlp")]
 use std::sync::Arc;
 
 /// The metrics, and where spans are exported to. Clones share both.
 #[derive(Clone)]
 pub(crate) struct Telemetry {
-    pub(crate) metrics: metrics::Metrics,
+    pub(crate) metrics: Arc<metrics::Metrics>,
     #[cfg(feature = "otlp")]
     pub(crate) spans: Option<Arc<export::SpanExport>>,
 }
@@ -22,7 +21,7 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     pub(crate) fn new(metrics: metrics::Metrics) -> Self {
         Self {
-            metrics,
+            metrics: Arc::new(metrics),
             #[cfg(feature = "otlp")]
             spans: None,
         }
