@@ -4,9 +4,9 @@
 //!     cargo run --release -p surprisal-engine --example score
 //!     cargo run --release -p surprisal-engine --example score -- FOLDER "The capital of France is" " Paris"
 //!
-//! FOLDER is a checkpoint in the Hugging Face layout. Without arguments the example writes a small oracle into the
-//! cache directory: a model of texts whose facts never contradict each other, and it scores a fact that the context
-//! states and then the opposite one.
+//! FOLDER is a checkpoint in the Hugging Face layout. Without arguments, the example writes a small oracle to the cache
+//! directory: a model of texts whose facts never contradict each other. It then scores a fact that the context already
+//! states, followed by the opposite fact.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -1,11 +1,12 @@
 //! The engine: scheduler, paged KV cache, backends, and the [`Scorer`] that they form.
 //!
-//! A [`Query`] goes one way: [`Scorer::score`] sends it to the engine's thread (`runtime`), the [`Scheduler`]
+//! Each [`Query`] takes the same path: [`Scorer::score`] sends it to the engine's thread (`runtime`), the [`Scheduler`]
 //! (`scheduling`) puts its tokens into [`ForwardBatch`]es, a [`Backend`] (`backend.rs`; `cpu`, `cuda`) computes them,
-//! and the answer comes back as [`Scores`] (`scorer`). The cache keeps each block's log-probabilities beside its keys
-//! and values, so a prefix that was scored before is scored again without computation.
+//! and the answer comes back as [`Scores`] (`scorer`). The cache keeps each block's log-probabilities with its keys and
+//! values, so scoring a cached prefix again needs no forward pass.
 //!
-//! Start reading at `scorer/mod.rs`, the interface, and then `scheduling/scheduler.rs`, the loop.
+//! Start with `scorer/mod.rs`, the interface. Continue with `scheduling/scheduler.rs`, which chooses the tokens of each
+//! forward pass.
 
 mod backend;
 mod cpu;

@@ -1,47 +1,47 @@
-//! Sampling a token from a row of logits: greedy, or by temperature, top-k and top-p, the same for the same seed.
+//! Sampling of a token from a row of logits: greedy, or by temperature, top-k and top-p. Equal seeds give equal tokens.
 
 /// The sampling parameters of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Logits are divided by it; 0 takes the most probable token (the smaller id of two).
+    /// Divisor of the logits; 0 selects the most probable token. Ties are broken by smaller id.
     pub temperature: f32,
-    /// Samples from the smallest set of most probable tokens whose probabilities reach this sum (nucleus sampling,
-    /// Holtzman et al., 2020); 1 is all.
+    /// Threshold of nucleus sampling (Holtzman et al., 2020): tokens are sampled from the smallest set of most probable
+    /// tokens whose total probability reaches it; 1 means all tokens.
     pub top_p: f32,
-    /// Number of most probable tokens to sample from; 0 is all.
+    /// Number of most probable tokens to sample from; 0 means all.
     pub top_k: u32,
-    /// Equal seeds sample equal tokens after equal tokens.
+    /// Seed of the noise. Equal seeds sample equal tokens after the same sequence.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// The most probable token, every time.
+    /// Greedy sampling: always the most probable token.
     pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
 
-    /// Returns how to sample the token at a position of its sequence.
+    /// Returns the parameters and the noise for the token at a position of its sequence.
     pub fn at(&self, position: usize) -> Sample {
         let noise = mix(self.seed ^ mix(position as u64));
-        // 53 bits: each value is one that an f64 has.
+        // 53 bits, so that an f64 represents each value exactly.
         Sample { sampling: *self, uniform: (noise >> 11) as f64 / (1_u64 << 53) as f64 }
     }
 }
 
-/// One token to sample.
+/// The sampling parameters and the noise for one token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
     /// The sampling parameters.
     pub sampling: Sampling,
-    /// The noise: a place in the cumulative distribution, in [0, 1).
+    /// The noise: a number in [0, 1) that selects a point of the cumulative distribution.
     pub uniform: f64,
 }
 
-/// Number of candidates that [`nucleus`] sorts first; more follow if the nucleus has more.
+/// Number of candidates that [`nucleus`] sorts first. It sorts more if the nucleus is larger.
 const FIRST_CANDIDATES: usize = 64;
 
 impl Sample {
-    /// Returns the token sampled from these logits: the first whose cumulative probability exceeds `uniform`. Tokens
-    /// are in the order of their probabilities (ties by the smaller id) if top-k or top-p excludes some, else in the
-    /// order of their ids.
+    /// Returns the token sampled from these logits: the first token whose cumulative probability exceeds `uniform`.
+    /// Tokens are in order of decreasing probability (ties by smaller id) if top-k or top-p is set, otherwise in order
+    /// of their ids.
     pub fn pick(&self, logits: &[f32]) -> u32 {
         let Sampling { temperature, top_p, top_k, .. } = self.sampling;
         let best = argmax(logits);
@@ -63,13 +63,13 @@ impl Sample {
                 return id;
             }
         }
-        // Rounding may leave a little of the last one.
+        // Rounding can leave a small remainder after the last token.
         best
     }
 }
 
-/// Returns the most probable tokens, in order: at most `top_k` (0: any number), as few as have `top_p` of the `top_k`'s
-/// weight.
+/// Returns the most probable tokens, most probable first: the first `top_k` (0 means all), and of those only as many as
+/// are needed to reach the share `top_p` of their total weight.
 fn nucleus(
     mut ids: Vec<u32>,
     logits: &[f32],
@@ -100,7 +100,7 @@ fn nucleus(
     }
 }
 
-/// Returns how many of the first candidates together have `target` weight, or `None` if all of them have less.
+/// Returns how many of the first candidates are needed to reach `target` weight; `None` if their total weight is less.
 fn nucleus_len(candidates: &[u32], target: f64, weight: impl Fn(u32) -> f64) -> Option<usize> {
     let mut reached = 0.0;
     for (index, &id) in candidates.iter().enumerate() {
@@ -112,7 +112,7 @@ fn nucleus_len(candidates: &[u32], target: f64, weight: impl Fn(u32) -> f64) -> 
     None
 }
 
-/// Returns the most probable token; the smaller id of two.
+/// Returns the most probable token. Ties are broken by smaller id.
 fn argmax(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, &logit) in logits.iter().enumerate() {
@@ -123,7 +123,7 @@ fn argmax(logits: &[f32]) -> u32 {
     best.0
 }
 
-/// SplitMix64's finaliser (Steele, Lea and Flood, 2014).
+/// Mixes the bits of `x` with SplitMix64's finalizer (Steele, Lea and Flood, 2014).
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -139,7 +139,7 @@ mod tests {
         (0..300).map(|i: u32| (f64::from(i * 7919 % 300 + 1) / 60.0).sin() as f32 * 4.0).collect()
     }
 
-    /// Softmax at a temperature, its most probable first.
+    /// Returns the softmax at a temperature, most probable token first.
     fn softmax(logits: &[f32], temperature: f64) -> Vec<(u32, f64)> {
         let weights: Vec<f64> = logits.iter().map(|&l| (f64::from(l) / temperature).exp()).collect();
         let total: f64 = weights.iter().sum();
@@ -153,22 +153,22 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_first_of_the_greatest() {
+    fn greedy_sampling_breaks_ties_by_the_smallest_id() {
         assert_eq!(Sampling::GREEDY.at(3).pick(&[1.0, 5.0, 5.0, -1.0]), 1);
         assert_eq!(Sampling { temperature: 1.0, top_k: 1, ..Sampling::GREEDY }.at(9).pick(&[1.0, 5.0, 5.0, -1.0]), 1);
         assert_eq!(Sampling { temperature: 1.0, top_p: 1e-6, ..Sampling::GREEDY }.at(9).pick(&[1.0, 5.0, 4.0]), 1);
     }
 
     #[test]
-    fn equal_seeds_sample_equal_tokens_and_others_do_not() {
+    fn equal_seeds_sample_equal_tokens_and_different_seeds_do_not() {
         let sampling = Sampling { temperature: 1.0, seed: 7, ..Sampling::GREEDY };
         assert_eq!(samples(&logits(), sampling, 50), samples(&logits(), sampling, 50));
         assert_ne!(samples(&logits(), sampling, 50), samples(&logits(), Sampling { seed: 8, ..sampling }, 50));
     }
 
-    /// Frequencies of 40,000 samples lie within five standard deviations of the probabilities.
+    /// The frequencies of 40,000 samples are within five standard deviations of the probabilities.
     #[test]
-    fn tokens_are_sampled_as_often_as_they_are_probable() {
+    fn tokens_are_sampled_in_proportion_to_their_probabilities() {
         let (logits, count) = (logits(), 40_000);
         for (temperature, top_p, top_k) in
             [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.0, 0.7, 0), (2.0, 0.95, 0), (1.0, 1.0, 10), (1.0, 0.5, 20)]
@@ -191,10 +191,13 @@ mod tests {
             for &(token, probability) in &kept {
                 let expected = probability / total * count as f64;
                 let error = (f64::from(found[token as usize]) - expected).abs();
-                assert!(error < 5.0 * expected.sqrt().max(1.0), "{sampling:?}: token {token}: {error} of {expected}");
+                assert!(
+                    error < 5.0 * expected.sqrt().max(1.0),
+                    "{sampling:?}: the count of token {token} is {error} off; expected {expected}"
+                );
                 found[token as usize] = 0;
             }
-            assert_eq!(found.iter().sum::<u32>(), 0, "{sampling:?}: what is cut off is never drawn");
+            assert_eq!(found.iter().sum::<u32>(), 0, "{sampling:?}: a token outside the candidates was sampled");
         }
     }
 }

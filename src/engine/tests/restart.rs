@@ -1,4 +1,4 @@
-//! Faults injected into the backend: which queries fail, and how the engine recovers.
+//! Tests of faults in the backend: the queries that fail, and the engine's recovery.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,21 +11,21 @@ use surprisal_engine::{
     QueryEvent, Sampling, SchedulerConfig, ScoreError, Scorer, TokenChoice, TokenScore,
 };
 
-/// A forward pass with this token panics.
+/// Token that makes a forward pass panic.
 const PANICS: u32 = 7;
-/// A forward pass with this token fails, and then the backend is unusable.
+/// Token that makes a forward pass fail and leaves the backend unusable.
 const BREAKS: u32 = 8;
-/// A forward pass with this token fails, and then the engine's own thread panics.
+/// Token that makes a forward pass fail and then the engine's own thread panic.
 const KILLS: u32 = 9;
 
-/// A backend that fails on demand. Every token has the log-probability -1, and it samples token 1.
+/// A backend that fails on demand. Every token has log-probability -1, and every sampled token is 1.
 struct FragileBackend {
     /// The largest token of the last forward pass.
     last: u32,
     blocks: usize,
 }
 
-/// The first backend, and usually the next.
+/// A new backend: the first one and, in most tests, its replacement.
 const NEW: FragileBackend = FragileBackend { last: 0, blocks: 20 };
 
 impl Backend for FragileBackend {
@@ -36,7 +36,7 @@ impl Backend for FragileBackend {
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
         self.last = batch.tokens.iter().copied().max().unwrap_or(0);
         match self.last {
-            PANICS => panic!("a defect of the backend"),
+            PANICS => panic!("a fault in the backend"),
             BREAKS | KILLS => return Err(BackendError("the device is gone".to_owned())),
             _ => {}
         }
@@ -45,7 +45,7 @@ impl Backend for FragileBackend {
     }
 
     fn is_usable(&self) -> bool {
-        assert!(self.last != KILLS, "a defect on the engine's own thread");
+        assert!(self.last != KILLS, "a fault on the engine's own thread");
         self.last != BREAKS
     }
 }
@@ -80,14 +80,14 @@ fn long_generation() -> Generation {
 }
 
 #[tokio::test]
-async fn a_panic_fails_its_own_query_alone() {
+async fn a_panic_fails_only_its_own_query() {
     let engine = engine(None);
     let mut events = engine.generate(Query::new(vec![1], 1), long_generation());
     let answers: Vec<_> = (0..6).map(|n| engine.score(query(if n == 3 { PANICS } else { n }))).collect();
     for (n, answer) in answers.into_iter().enumerate() {
         match (n, answer.await) {
             (3, Err(ScoreError::Backend(_))) => {}
-            (3, other) => panic!("the culprit is answered {other:?}"),
+            (3, other) => panic!("the query that panics got {other:?}"),
             (_, scores) => assert_eq!(scores.unwrap().logprobs, [-1.0; 3]),
         }
     }
@@ -96,14 +96,14 @@ async fn a_panic_fails_its_own_query_alone() {
         event.unwrap();
         count += 1;
     }
-    assert_eq!(count, 91, "its scores, and each token once");
+    assert_eq!(count, 91, "the scores, and each token once");
     let stats = engine.stats();
     assert!(engine.is_alive());
     assert_eq!((stats.restarts, stats.running_queries, stats.active_blocks), (0, 0, 0));
 }
 
 #[tokio::test]
-async fn a_dead_engine_says_so_and_comes_back() {
+async fn a_dead_engine_rejects_queries_and_recovers() {
     for fault in [BREAKS, KILLS] {
         let reloads = Arc::new(AtomicU32::new(0));
         let (allow_reload, reload_allowed) = std::sync::mpsc::channel::<()>();
@@ -122,7 +122,8 @@ async fn a_dead_engine_says_so_and_comes_back() {
         // A query in flight and one that is being generated fail when the engine dies.
         let mut events = engine.generate(Query::new(vec![fault, 1], 2), long_generation());
         let scored = engine.score(query(fault));
-        // The query may arrive after the engine has died; if not, and the backend broke, the error says why.
+        // If the query arrives after the engine has died, the engine rejects it. If it arrives earlier and the backend
+        // breaks, the error gives the cause.
         let error = scored.await.unwrap_err();
         let lost = ScoreError::BackendLost("the device is gone".to_owned());
         assert!(error == ScoreError::Stopped || fault == BREAKS && error == lost, "{error:?}");
@@ -130,18 +131,18 @@ async fn a_dead_engine_says_so_and_comes_back() {
             assert!(!matches!(event, Ok(QueryEvent::Token(_))), "{event:?}");
         }
         assert!(!engine.is_alive());
-        assert_eq!(engine.score(query(2)).await, Err(ScoreError::Stopped), "while it is dead it refuses at once");
+        assert_eq!(engine.score(query(2)).await, Err(ScoreError::Stopped), "a dead engine rejects at once");
         assert_eq!(engine.generate(query(2), long_generation()).recv().await, Some(Err(ScoreError::Stopped)));
         assert_eq!((engine.stats().running_queries, engine.stats().active_blocks), (0, 0));
         allow_reload.send(()).unwrap();
         wait_until_alive(&engine).await;
         assert_eq!(engine.score(query(2)).await.unwrap().logprobs, [-1.0; 3]);
         assert_eq!((reloads.load(Ordering::SeqCst), engine.stats().restarts), (1, 1));
-        assert_eq!(engine.stats().evicted_blocks, evicted, "what was evicted stays evicted");
+        assert_eq!(engine.stats().evicted_blocks, evicted, "a restart keeps the count of evicted blocks");
     }
 }
 
-/// Like a GPU's, if another process has taken some of its memory by then.
+/// This happens on a GPU if another process takes some of its memory.
 #[tokio::test]
 async fn the_next_backend_may_have_fewer_blocks() {
     let engine = engine(Some(Box::new(|| Ok(FragileBackend { blocks: 5, ..NEW }))));
@@ -152,7 +153,7 @@ async fn the_next_backend_may_have_fewer_blocks() {
 }
 
 #[tokio::test]
-async fn without_another_backend_it_stays_dead_and_can_be_dropped() {
+async fn without_a_factory_an_engine_stays_dead_and_can_be_dropped() {
     let engine = engine(None);
     assert_eq!(engine.score(query(KILLS)).await, Err(ScoreError::Stopped));
     assert!(!engine.is_alive());

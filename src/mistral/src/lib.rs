@@ -1,6 +1,6 @@
-//! Scores through mistralrs: GGUF, in-situ quantization, and architectures that the native engine lacks.
+//! A scorer backed by mistralrs: GGUF, in-situ quantization, and architectures that the native engine lacks.
 //!
-//! The crate is empty without its feature `mistralrs`.
+//! The crate is empty without the feature `mistralrs`.
 
 #![cfg(feature = "mistralrs")]
 

@@ -1,4 +1,4 @@
-//! From a model's files to a mistralrs pipeline.
+//! The loading of a model's files into a mistralrs pipeline.
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -11,57 +11,61 @@ use mistralrs::{
 };
 use serde_json::Value;
 
-/// What to load.
+/// A model to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// A folder in the Hugging Face layout, or a GGUF file with a tokenizer.json beside it.
+    /// A folder in the Hugging Face layout, or a GGUF file with tokenizer.json in the same folder.
     pub path: PathBuf,
-    /// In-situ quantization, as mistralrs names it (`q8_0`, `q4k`, ...); for folders.
+    /// In-situ quantization of a folder's weights, as mistralrs names it (`q8_0`, `q4k`, ...); `None` to keep the
+    /// weights as they are.
     pub isq: Option<String>,
 }
 
-/// Why a model could not be made ready.
+/// The reason a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A file could not be read.
+    /// A file or folder that could not be read.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The quantization has no such name, or the model is quantized already.
+    /// A quantization that is unknown, or that was requested for a model that is already quantized.
     #[error("isq is {0:?}; {1}")]
     Isq(String, String),
-    /// mistralrs rejected the model.
+    /// A model that mistralrs rejected.
     #[error("mistralrs cannot load {path}: {reason}")]
     Rejected {
         /// The folder or file.
         path: PathBuf,
-        /// What it said.
+        /// The first line of mistralrs' error.
         reason: String,
     },
 }
 
 impl Source {
-    /// Whether it is a GGUF file.
+    /// Returns whether the source is a GGUF file.
     pub fn is_gguf(&self) -> bool {
         self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
     }
 
-    /// The folder with tokenizer.json.
+    /// Returns the folder that contains tokenizer.json.
     pub fn dir(&self) -> &Path {
         if self.is_gguf() { self.path.parent().unwrap_or(Path::new("")) } else { &self.path }
     }
 
-    /// Makes an error of the first line of a reason: the others are a backtrace, where the environment asks for one.
+    /// Returns an error with the first line of a reason. The other lines are a backtrace, if the environment enables
+    /// backtraces.
     pub(crate) fn rejected(&self, reason: impl Display) -> LoadError {
         let reason = reason.to_string().lines().next().unwrap_or_default().to_owned();
         LoadError::Rejected { path: self.path.clone(), reason }
     }
 
-    /// Beyond the sliding window of config.json mistralrs' numbers are wrong (by nats, on the CPU), so no sequence may be longer.
+    /// Returns the sliding window in config.json, in tokens; `None` if there is none or the source is a GGUF file.
+    ///
+    /// No sequence may be longer: beyond the window, mistralrs' log-probabilities on the CPU are wrong by whole nats.
     pub(crate) fn window(&self) -> Result<Option<usize>, LoadError> {
         if self.is_gguf() {
             return Ok(None);
@@ -74,16 +78,16 @@ impl Source {
         Ok(window.and_then(|window| usize::try_from(window).ok()))
     }
 
-    /// A pipeline on the CPU that computes in f32.
+    /// Loads a pipeline that computes on the CPU in f32.
     pub(crate) async fn load(&self) -> Result<Model, LoadError> {
         match (self.is_gguf(), &self.isq) {
-            (true, Some(isq)) => Err(LoadError::Isq(isq.clone(), "a GGUF file is quantised already".to_owned())),
+            (true, Some(isq)) => Err(LoadError::Isq(isq.clone(), "a GGUF file is already quantized".to_owned())),
             (true, None) => self.load_gguf().await,
             (false, _) => self.builder()?.build().await.map_err(|error| self.rejected(error)),
         }
     }
 
-    /// Without the prefix cache: with it, rows of logits are missing.
+    /// Returns a builder with the prefix cache disabled: if it is enabled, mistralrs omits rows of logits.
     fn builder(&self) -> Result<TextModelBuilder, LoadError> {
         let builder = TextModelBuilder::new(self.path.display())
             .with_force_cpu()
@@ -94,7 +98,7 @@ impl Source {
         Ok(builder.with_isq(parsed))
     }
 
-    /// As mistralrs' own builder for GGUF files does, which cannot be told to compute in f32.
+    /// Loads a GGUF file as mistralrs' own builder does, but computes in f32, which that builder does not support.
     async fn load_gguf(&self) -> Result<Model, LoadError> {
         let dir = self.dir().display().to_string();
         let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -117,7 +121,7 @@ impl Source {
         Ok(Model::new(engine))
     }
 
-    /// 16 hex digits that change whenever a weight or the configuration does.
+    /// Returns 16 hex digits that change whenever a weight or the configuration changes.
     pub(crate) fn hash(&self) -> Result<String, LoadError> {
         let mut hasher = blake3::Hasher::new();
         for path in self.files()? {
@@ -126,7 +130,7 @@ impl Source {
         Ok(hasher.finalize().to_hex()[..16].to_owned())
     }
 
-    /// The files that the numbers depend on, sorted.
+    /// Lists the files that the numbers depend on, sorted.
     fn files(&self) -> Result<Vec<PathBuf>, LoadError> {
         if self.is_gguf() {
             return Ok(vec![self.path.clone()]);

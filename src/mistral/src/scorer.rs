@@ -1,8 +1,9 @@
-//! `MistralScorer`: the one safe way to get prompt logits out of mistralrs.
+//! `MistralScorer`: a scorer that reads a prompt's logits from mistralrs, with the precautions that this needs.
 //!
-//! Raw logits come for one sequence at a time, so a semaphore admits one; the channel is drained until it closes, because the
-//! engine counts a request as running until then; and the rows are counted, because a shared prefix would leave some out.
-//! A request that was sent is seen through even if nobody waits for it any more.
+//! mistralrs returns raw logits for one sequence at a time, so a semaphore admits one query at a time. The scorer
+//! drains the response channel until it closes, because mistralrs counts a request as running until then. It also
+//! counts the rows of logits, because mistralrs would omit the rows of a shared prefix. A request that was sent runs to
+//! its end, even if nobody waits for its answer anymore.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,12 +39,12 @@ struct Counts {
 }
 
 impl MistralScorer {
-    /// Loads a model and asks it a first query, which tells the vocabulary's size. `max_length` caps the model's own
-    /// longest sequence, in tokens; so does a sliding window.
+    /// Loads a model and runs a first query, which reveals the vocabulary's size. The maximum sequence length, in
+    /// tokens, is the smallest of the model's own limit, its sliding window and `max_length`.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, a quantization that does not exist, or what mistralrs says.
+    /// Returns an error if a file cannot be read, the quantization is unknown, or mistralrs rejects the model.
     pub async fn load(id: String, source: &Source, max_length: Option<usize>) -> Result<Self, LoadError> {
         let kind = match (&source.isq, source.is_gguf()) {
             (Some(isq), _) => isq.clone(),
@@ -75,7 +76,7 @@ impl MistralScorer {
             return Err(ScoreError::TooLong { len, limit });
         }
         if !query.options.is_empty() {
-            return Err(ScoreError::Unsupported("tell of alternatives, ranks, entropies or subsets"));
+            return Err(ScoreError::Unsupported("return alternatives, ranks, entropies or subsets"));
         }
         match query.tokens.iter().position(|&token| token as usize >= self.card.vocab_size) {
             Some(position) => Err(ScoreError::TokenOutOfRange {
@@ -112,7 +113,8 @@ impl Scorer for MistralScorer {
             engine.counts.waiting.fetch_add(1, Ordering::Relaxed);
             let mut waiting = WaitingQuery { engine: engine.clone(), started: false };
             let permit = engine.slot.acquire().await.map_err(|_| ScoreError::Stopped)?;
-            // Seen through to its end even if this future is dropped: the permit goes back when the engine is free again.
+            // The query runs to its end even if this future is dropped, so the permit is returned only when the engine
+            // is free again.
             permit.forget();
             waiting.started = true;
             drop(waiting);
@@ -129,8 +131,8 @@ impl Scorer for MistralScorer {
 
     fn generate(&self, _: Query, _: Generation) -> QueryEvents {
         let (answer, events) = mpsc::channel(1);
-        // The channel is new and has room.
-        let _ = answer.try_send(Err(ScoreError::Unsupported("write texts")));
+        // The channel is new and has capacity.
+        let _ = answer.try_send(Err(ScoreError::Unsupported("generate text")));
         events
     }
 
@@ -155,20 +157,20 @@ impl Scorer for MistralScorer {
 }
 
 impl Engine {
-    /// The vocabulary's size and the longest sequence, in tokens.
+    /// Returns the vocabulary's size and the maximum sequence length, in tokens.
     async fn shape(&self) -> Result<(usize, usize), String> {
         let logits = self.logits(&[0, 0]).await?;
         let vocab_size = logits.dim(1).map_err(|error| error.to_string())?;
         let max_length = self.model.max_sequence_length().map_err(|error| error.to_string())?;
-        Ok((vocab_size, max_length.ok_or("it does not say how long its sequences may be")?))
+        Ok((vocab_size, max_length.ok_or("the model does not report its maximum sequence length")?))
     }
 
     async fn answer(&self, query: &Query) -> Result<Scores, ScoreError> {
         let logits = match self.logits(&query.tokens).await {
             Ok(logits) => logits,
-            // An engine that died is restarted by the next request that asks for it.
+            // If mistralrs' engine died, the next request restarts it.
             Err(reason) => {
-                tracing::warn!(%reason, "mistralrs lost a request; asking once more");
+                tracing::warn!(%reason, "mistralrs lost a request; retrying once");
                 self.logits(&query.tokens).await.map_err(ScoreError::Backend)?
             }
         };
@@ -185,25 +187,25 @@ impl Engine {
         let (response, mut responses) = mpsc::channel(4);
         let sender = self.model.inner().get_sender(None).map_err(|error| error.to_string())?;
         let request = request(tokens.to_vec(), response);
-        sender.send(request).await.map_err(|error| format!("it takes no requests: {error}"))?;
-        let first = responses.recv().await.ok_or("it ended without an answer")?;
+        sender.send(request).await.map_err(|error| format!("mistralrs does not accept requests: {error}"))?;
+        let first = responses.recv().await.ok_or("mistralrs returned no response")?;
         while responses.recv().await.is_some() {}
         match first.as_result() {
             Ok(ResponseOk::Raw { logits_chunks, .. }) => {
-                let logits = logits_chunks.into_iter().next().ok_or("it answered no logits")?;
+                let logits = logits_chunks.into_iter().next().ok_or("mistralrs returned no logits")?;
                 match logits.dim(0) {
                     Ok(rows) if rows == tokens.len() => Ok(logits),
-                    Ok(rows) => Err(format!("it answered {rows} rows of logits for {} tokens", tokens.len())),
+                    Ok(rows) => Err(format!("mistralrs returned {rows} rows of logits for {} tokens", tokens.len())),
                     Err(error) => Err(error.to_string()),
                 }
             }
-            Ok(_) => Err("it answered something else than logits".to_owned()),
+            Ok(_) => Err("mistralrs returned something other than logits".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }
 }
 
-/// A prompt whose logits are wanted, and nothing generated.
+/// Returns a request for a prompt's logits that generates no tokens.
 fn request(tokens: Vec<u32>, response: mpsc::Sender<mistralrs::Response>) -> Request {
     let sampling_params = SamplingParams { max_len: Some(0), ..SamplingParams::deterministic() };
     Request::Normal(Box::new(NormalRequest {

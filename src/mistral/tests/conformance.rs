@@ -1,6 +1,7 @@
-//! mistralrs' log-probabilities against transformers' in float64 and against the native engine's: no call lost, none wrong.
+//! Tests that compare mistralrs' log-probabilities with those of transformers in float64 and of the native engine, and
+//! check that no query is lost.
 //!
-//! The bound is 5e-4 nats in f32 up to 2048 tokens: mistralrs' rotary angles are f32.
+//! The bound is 5e-4 nats in f32 up to 2048 tokens, because mistralrs' rotary angles are f32.
 
 #![cfg(feature = "mistralrs")]
 #![allow(clippy::unwrap_used)]
@@ -21,7 +22,7 @@ const BOUND: f64 = 5e-4;
 
 const VOCABULARY: usize = 128;
 
-/// What mistralrs says of the golden checkpoints that it does not load; the native engine serves them.
+/// The golden checkpoints that mistralrs does not load, and the reason in its error. The native engine serves them.
 const REFUSED: [(&str, &str); 15] = [
     ("llama-bf16", OWN_HEAD_DIM),
     ("llama-bias", OWN_HEAD_DIM),
@@ -40,10 +41,10 @@ const REFUSED: [(&str, &str); 15] = [
     ("llama-yarn", "unknown variant `yarn`"),
 ];
 
-/// Its Llama takes heads of hidden_size / num_attention_heads alone.
+/// The reason mistralrs does not load a Llama whose head_dim is not hidden_size / num_attention_heads.
 const OWN_HEAD_DIM: &str = "shape mismatch for model.layers.0.self_attn.q_proj.weight";
 
-/// Shapes that its Llama takes.
+/// A shape that mistralrs' Llama supports.
 const LLAMA: TinyLlama = TinyLlama {
     vocab: 128,
     hidden: 64,
@@ -56,7 +57,7 @@ const LLAMA: TinyLlama = TinyLlama {
     max_positions: 4096,
 };
 
-/// A checkpoint as mistralrs wants it: with a tokenizer, and rope settings in the older form.
+/// Copies a checkpoint and prepares it for mistralrs, with a tokenizer and the older form of the rope settings.
 fn prepared(from: &Path) -> TempDir {
     let to = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -107,7 +108,7 @@ fn fixtures() -> Vec<PathBuf> {
     fixtures
 }
 
-/// The folder of a random Llama, with other settings in its config.json.
+/// Writes a random Llama with extra settings in its config.json, and returns its folder.
 fn llama(model: TinyLlama, settings: Value) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     model.write(dir.path(), 3);
@@ -127,7 +128,10 @@ async fn golden_checkpoints_match_transformers_or_are_rejected_for_a_known_reaso
         let copy = prepared(&dir);
         let loaded = scorer(copy.path(), None).await;
         if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-            let error = loaded.err().unwrap_or_else(|| panic!("{name} loads now")).to_string();
+            let error = loaded
+                .err()
+                .unwrap_or_else(|| panic!("mistralrs now loads {name}; remove it from REFUSED"))
+                .to_string();
             assert!(error.contains(reason) && !error.contains('\n'), "{name}: {error}");
             continue;
         }
@@ -141,7 +145,7 @@ async fn golden_checkpoints_match_transformers_or_are_rejected_for_a_known_reaso
             let length = tokens.len();
             let got = scorer.score(Query::new(tokens, 1)).await.unwrap();
             let error = largest_difference(&got.logprobs, &want[..length - 1]);
-            println!("{name:<16} {length:>5} tokens, maximal error {error:.1e}");
+            println!("{name:<16} {length:>5} tokens, largest error {error:.1e}");
             assert!(error < BOUND, "{name}: {error:e}");
         }
         matched.push(name.to_owned());
@@ -150,7 +154,7 @@ async fn golden_checkpoints_match_transformers_or_are_rejected_for_a_known_reaso
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn llamas_of_every_rope_type_it_knows_match_the_native_engine() {
+async fn llamas_of_every_supported_rope_type_match_the_native_engine() {
     let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 256});
     for (name, settings) in [
@@ -166,13 +170,13 @@ async fn llamas_of_every_rope_type_it_knows_match_the_native_engine() {
             let want = native.score(query.clone()).await.unwrap();
             let want: Vec<f64> = want.logprobs.iter().map(|&x| f64::from(x)).collect();
             let error = largest_difference(&scorer.score(query).await.unwrap().logprobs, &want);
-            println!("llama {name:<10} {length:>5} tokens, maximal difference {error:.1e}");
+            println!("llama {name:<10} {length:>5} tokens, largest difference {error:.1e}");
             assert!(error < BOUND, "{name}: {error:e}");
         }
     }
 }
 
-/// mistralrs is wrong beyond a sliding window, so sequences end there.
+/// Checks that sequences are limited to the sliding window, because mistralrs' log-probabilities are wrong beyond it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_sequence_is_longer_than_a_sliding_window() {
     let dir = prepared(Path::new("../../tests/golden/mistral-window"));
@@ -181,9 +185,9 @@ async fn no_sequence_is_longer_than_a_sliding_window() {
     assert_eq!(scorer.score(query).await, Err(ScoreError::TooLong { len: 97, limit: 96 }));
 }
 
-/// Five hundred calls of mixed lengths at once, some with a context: each is answered, and as the native engine answers it.
+/// Scores 500 queries at once, with mixed lengths of query and context. Each answer matches the native engine's.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_and_all_agree_with_the_native_engine() {
+async fn no_query_is_lost_and_all_agree_with_the_native_engine() {
     let dir = llama(LLAMA, json!({}));
     let (scorer, native) = (scorer(dir.path(), None).await.unwrap(), native(dir.path()));
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -203,13 +207,13 @@ async fn no_call_is_lost_and_all_agree_with_the_native_engine() {
         let want: Vec<f64> = want.logprobs.iter().map(|&x| f64::from(x)).collect();
         worst = worst.max(largest_difference(&got.logprobs, &want));
     }
-    println!("500 calls, maximal difference {worst:.1e}");
+    println!("500 queries, largest difference {worst:.1e}");
     assert!(worst < BOUND, "{worst:e}");
     assert_eq!(scorer.stats().finished_queries, 500);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_away_harms_nobody_and_bad_queries_are_named() {
+async fn dropped_queries_do_not_affect_others_and_invalid_ones_are_rejected() {
     let dir = llama(LLAMA, json!({}));
     let scorer = scorer(dir.path(), None).await.unwrap();
     let query = |length| Query::new(random_tokens(&mut ChaCha8Rng::seed_from_u64(7), VOCABULARY, length), 1);
@@ -226,7 +230,7 @@ async fn a_caller_that_goes_away_harms_nobody_and_bad_queries_are_named() {
         (Query::new(vec![1, 2], 2), ScoreError::NothingToScore { score_from: 2, len: 2 }),
         (
             Query { options: PositionOptions { rank: true, ..PositionOptions::default() }, ..query(9) },
-            ScoreError::Unsupported("tell of alternatives, ranks, entropies or subsets"),
+            ScoreError::Unsupported("return alternatives, ranks, entropies or subsets"),
         ),
         (query(5000), ScoreError::TooLong { len: 5000, limit: 4096 }),
         (Query::new(vec![1, 128], 1), ScoreError::TokenOutOfRange { token: 128, position: 1, limit: 128 }),
@@ -248,7 +252,7 @@ async fn weights_are_quantized_on_load() {
     let error = largest_difference(&exact.score(query.clone()).await.unwrap().logprobs, &want);
     assert!(error < BOUND, "{error:e}");
     let error = largest_difference(&quantized.score(query).await.unwrap().logprobs, &want);
-    println!("q8_0: maximal difference {error:.1e}");
+    println!("q8_0: largest difference {error:.1e}");
     assert!(error > BOUND && error < 0.5, "{error:e}");
     let unknown = scorer(dir.path(), Some("q99")).await.err().unwrap().to_string();
     assert!(unknown.contains("q99"), "{unknown}");

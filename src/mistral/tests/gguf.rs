@@ -1,4 +1,4 @@
-//! A Llama written as a GGUF file scores as the same weights do in the native engine.
+//! Tests that a Llama in a GGUF file scores like the same weights in the native engine.
 
 #![cfg(feature = "mistralrs")]
 #![allow(clippy::unwrap_used)]
@@ -14,7 +14,7 @@ use surprisal_tests::tiny::{Tensors, TinyLlama, decode_bytes, random_tokens};
 
 const ALIGNMENT: usize = 32;
 
-/// GGUF's codes of the types that metadata have here.
+/// A metadata value, of one of the types that this test writes.
 #[derive(Clone, Copy)]
 enum Meta {
     U32(u32),
@@ -39,7 +39,8 @@ fn meta(out: &mut Vec<u8>, key: &str, value: Meta) {
     }
 }
 
-/// GGUF's name of a tensor, and how many heads its rows are to be interleaved in.
+/// Returns a tensor's name in GGUF, and the number of heads whose rows are to be interleaved; `None` if the rows keep
+/// their order.
 fn renamed(model: &TinyLlama, name: &str) -> (String, Option<usize>) {
     let top = [("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output")];
     if let Some((_, short)) = top.iter().find(|(long, _)| name == format!("{long}.weight")) {
@@ -61,14 +62,14 @@ fn renamed(model: &TinyLlama, name: &str) -> (String, Option<usize>) {
     (format!("blk.{layer}.{part}.weight"), heads)
 }
 
-/// Rows of each head in GGUF's order, in which the two numbers that turn together are neighbours.
+/// Returns each head's rows in GGUF's order, in which two dimensions that are rotated together are adjacent.
 fn interleaved(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
     let size = values.len() / columns / heads;
     let rows = (0..heads).flat_map(|head| (0..size).map(move |i| head * size + i / 2 + (i % 2) * (size / 2)));
     rows.flat_map(|row| values[row * columns..][..columns].to_vec()).collect()
 }
 
-/// Writes version 3 of the format, all tensors in f32.
+/// Writes a GGUF file, version 3, with all tensors in f32.
 fn write_gguf(path: &Path, model: &TinyLlama, tensors: &Tensors) {
     let entries = [
         ("general.architecture", Meta::Text("llama")),
@@ -111,7 +112,7 @@ fn write_gguf(path: &Path, model: &TinyLlama, tensors: &Tensors) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gguf_file_scores_as_the_native_engine_does() {
+async fn a_gguf_file_scores_like_the_native_engine() {
     let (native_dir, gguf_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let model = TinyLlama::default();
     let tensors = model.write(native_dir.path(), 5);
@@ -130,7 +131,7 @@ async fn a_gguf_file_scores_as_the_native_engine_does() {
     let query = Query::new(tokens, 1);
     let (got, want) = (scorer.score(query.clone()).await.unwrap(), native.score(query).await.unwrap());
     let worst = got.logprobs.iter().zip(&want.logprobs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    println!("GGUF in f32, 700 tokens: maximal difference {worst:.1e}");
+    println!("GGUF in f32, 700 tokens: largest difference {worst:.1e}");
     assert_eq!(got.logprobs.len(), want.logprobs.len());
     assert!(worst < 5e-4, "{worst:e}");
 

@@ -3,10 +3,10 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// A checkpoint, tokenizer or download that did not work.
+/// A failure to read, write or download a checkpoint or its tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be read or written.
+    /// A file or folder that could not be read or written.
     #[error("{path}: {source}")]
     Io {
         /// The file or folder.
@@ -14,7 +14,7 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// A file that is missing or malformed.
     #[error("{path}: {reason}")]
     Malformed {
         /// The file.
@@ -22,8 +22,8 @@ pub enum Error {
         /// The defect.
         reason: String,
     },
-    /// A weight file whose SHA-256 is not the published one.
-    #[error("{path}: it is damaged: its SHA-256 is {found}, but {expected} by {known_by}; download it again")]
+    /// A weight file whose SHA-256 differs from the published one.
+    #[error("{path}: checksum mismatch: expected SHA-256 {expected} (from {known_by}), got {found}; download it again")]
     ChecksumMismatch {
         /// The file.
         path: PathBuf,
@@ -31,53 +31,53 @@ pub enum Error {
         found: String,
         /// The published checksum.
         expected: String,
-        /// The source of the published checksum: `SHA256SUMS`, or the hub's blob.
+        /// The source of the published checksum: `SHA256SUMS`, or a blob of the hub's cache.
         known_by: PathBuf,
     },
-    /// config.json has a field that is missing, of the wrong type, or not supported.
+    /// A field of config.json that is missing, malformed or not supported.
     #[error("config.json: {field} is {found}; {expected}")]
     Config {
         /// The field.
         field: String,
         /// Its value, or "missing".
         found: String,
-        /// The values that are supported.
+        /// The supported values.
         expected: String,
     },
-    /// A tensor is missing.
+    /// A tensor that the checkpoint lacks.
     #[error("tensor {name} is missing from the checkpoint")]
     MissingTensor {
         /// The tensor.
         name: String,
     },
-    /// A tensor that config.json has no use for.
-    #[error("tensor {name} is in the checkpoint, but a model as config.json describes it has no such tensor")]
+    /// A tensor that is not part of the model in config.json.
+    #[error("tensor {name} is in the checkpoint, but not part of the model that config.json describes")]
     ExtraTensor {
         /// The tensor.
         name: String,
     },
-    /// A tensor has another shape or type than the configuration says, or values that are not numbers.
-    #[error("tensor {name}: expected {expected}, found {found}")]
+    /// A tensor whose shape or type differs from what config.json implies, or that holds a value that is not finite.
+    #[error("tensor {name}: expected {expected}, got {found}")]
     Tensor {
         /// The tensor.
         name: String,
-        /// The shape or type that the configuration implies.
+        /// The expected shape, type or values.
         expected: String,
-        /// The file's shape, type or value.
+        /// The shape, type or value in the file.
         found: String,
     },
-    /// The tokenizer could not be read, or rejected a text.
+    /// A text or token ids that the tokenizer rejected.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// No model of that name.
+    /// A model that was not found.
     #[error("model {name}: {reason}")]
     NotFound {
         /// The requested model.
         name: String,
-        /// The places that were searched, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
-    /// An oracle that cannot be written down.
+    /// An oracle whose parameters are invalid, or that cannot be written.
     #[error("oracle: {0}")]
     Oracle(String),
 }
@@ -87,12 +87,13 @@ impl Error {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 
-    /// A tensor that is not as expected.
+    /// Returns the error for a tensor that is not as expected.
     pub(crate) fn tensor(name: &str, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Tensor { name: name.to_owned(), expected: expected.into(), found: found.into() }
     }
 
-    /// A tensor's value that is not finite, and its index in the tensor.
+    /// Returns the error for a tensor that holds a value that is not finite. `index` is the value's index in the
+    /// tensor.
     pub(crate) fn not_finite(name: &str, value: impl Display, index: usize) -> Self {
         Self::tensor(name, "finite values", format!("{value} at index {index}"))
     }

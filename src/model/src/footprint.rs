@@ -1,4 +1,4 @@
-//! The memory and arithmetic that a model takes, from its config.json alone.
+//! The memory and arithmetic that a model needs, computed from config.json only.
 
 use serde_json::Value;
 
@@ -7,27 +7,27 @@ use crate::config::quantization::Quantization;
 use crate::config::tensors::{TensorSpec, expected_tensors};
 use crate::error::Error;
 
-/// A model's size, known before its weights are downloaded.
+/// The sizes of a model, computed before its weights are downloaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Footprint {
     /// The configuration in config.json.
     pub config: LlamaConfig,
-    /// The number of weights.
+    /// Number of weights.
     pub parameters: u64,
     /// Bytes of the weights as the checkpoint stores them, scales included.
     pub weight_bytes: u64,
-    /// The number of values in one token's keys and values.
+    /// Number of elements in one token's keys and values.
     kv_values_per_token: u64,
-    /// The number of weights in matrices that every token is multiplied with.
+    /// Number of weights in the matrices by which every token is multiplied.
     matmul_weights: u64,
 }
 
 impl Footprint {
-    /// Reads config.json.
+    /// Parses config.json and computes the sizes.
     ///
     /// # Errors
     ///
-    /// As [`LlamaConfig::parse`].
+    /// Same as [`LlamaConfig::parse`].
     pub fn parse(json: &str) -> Result<Self, Error> {
         let config = LlamaConfig::parse(json)?;
         let value: Value = serde_json::from_str(json).unwrap_or_default();
@@ -35,7 +35,7 @@ impl Footprint {
             bytes_per_weight(value.get("dtype").or_else(|| value.get("torch_dtype")).and_then(Value::as_str));
         let unquantized = unquantized_modules(&value);
         let (mut parameters, mut weight_bytes) = (0, 0);
-        // An embedding that serves as the head is multiplied with; any other is looked up.
+        // Every token is multiplied by the head. An embedding that is not also the head is only looked up.
         let mut matmul_weights =
             if config.tie_word_embeddings { config.vocab_size * config.hidden_size } else { 0 } as u64;
         for TensorSpec { name, shape, is_linear } in expected_tensors(&config) {
@@ -53,38 +53,43 @@ impl Footprint {
         Ok(Self { config, parameters, weight_bytes, kv_values_per_token, matmul_weights })
     }
 
-    /// Returns the bytes of one token's keys and values, in a cache of `value_bytes` per value: 4 for f32, 2 for bf16, 1 for FP8.
+    /// Returns the size in bytes of one token's keys and values in a cache with `value_bytes` bytes per element: 4 for
+    /// f32, 2 for bf16, 1 for FP8.
     pub fn kv_bytes_per_token(&self, value_bytes: u64) -> u64 {
         self.kv_values_per_token * value_bytes
     }
 
-    /// Returns the multiplications and additions per token, on average over a sequence of `length` tokens: two per weight, and in
-    /// attention four per dimension of a query head and earlier token.
+    /// Returns the number of multiplications and additions per token, averaged over a sequence of `length` tokens: two
+    /// for each matrix weight and, in each layer's attention, four for each earlier token and each dimension of each
+    /// query head.
     pub fn operations_per_token(&self, length: u64) -> u64 {
         let LlamaConfig { layers, heads, head_dim, .. } = self.config;
         2 * self.matmul_weights + 4 * (layers * heads * head_dim) as u64 * length / 2
     }
 
-    /// Returns the share of [`kv_bytes_per_token`](Self::kv_bytes_per_token) that a rank holds at most. Ranks divide the key-value
-    /// heads; if there are more ranks than heads, several hold the same head.
+    /// Returns the size in bytes of the largest share of one token's keys and values that any rank holds. Ranks divide
+    /// the key-value heads; if there are more ranks than heads, several ranks hold the same head.
     pub fn kv_bytes_per_token_and_rank(&self, value_bytes: u64, ranks: u64) -> u64 {
         let kv_heads = self.config.kv_heads as u64;
         self.kv_bytes_per_token(value_bytes) / kv_heads.max(1) * kv_heads.div_ceil(ranks.max(1))
     }
 
-    /// Returns the bytes of a memory that weights and the cache may use: nine tenths. The rest is left for activations and the driver.
+    /// Returns the number of bytes that weights and the cache may use out of `memory` bytes: nine tenths. The rest is
+    /// for activations and the driver.
     pub fn usable_memory(memory: u64) -> u64 {
         memory - memory / 10
     }
 
-    /// Returns the tokens of cache that fit beside the weights on `devices` devices of `memory` bytes each, or `None` if the weights
-    /// do not fit, using [`usable_memory`](Self::usable_memory) of each device.
+    /// Returns the number of cached tokens that fit, in addition to the weights, on `devices` devices with `memory`
+    /// bytes each; `None` if the weights do not fit. Only the [`usable_memory`](Self::usable_memory) of each device
+    /// counts.
     pub fn tokens_that_fit(&self, devices: u64, memory: u64, value_bytes: u64) -> Option<u64> {
         let room = (devices * Self::usable_memory(memory)).checked_sub(self.weight_bytes)?;
         Some(room / self.kv_bytes_per_token(value_bytes).max(1))
     }
 
-    /// Returns the least power of two of devices that hold the weights and a cache for one sequence of `tokens`.
+    /// Returns the smallest power of two such that this number of devices, with `memory` bytes each, holds the weights
+    /// and a cache for one sequence of `tokens` tokens. The result is at most 2^20, even if more are needed.
     pub fn devices_needed(&self, memory: u64, value_bytes: u64, tokens: u64) -> u64 {
         let fits =
             |devices: &u64| self.tokens_that_fit(*devices, memory, value_bytes).is_some_and(|room| room >= tokens);
@@ -92,7 +97,7 @@ impl Footprint {
     }
 }
 
-/// Returns the bytes of the f32 scales of an FP8 matrix.
+/// Returns the size in bytes of an FP8 matrix's f32 scales.
 fn scale_bytes(quantization: Quantization, rows: usize, columns: usize) -> u64 {
     let scales = match quantization {
         Quantization::Rows { .. } => rows,
@@ -103,7 +108,7 @@ fn scale_bytes(quantization: Quantization, rows: usize, columns: usize) -> u64 {
     4 * scales as u64
 }
 
-/// Returns the bytes of a weight of config.json's dtype.
+/// Returns the number of bytes per weight for a dtype in config.json.
 fn bytes_per_weight(dtype: Option<&str>) -> u64 {
     match dtype {
         Some("bfloat16" | "float16") => 2,
@@ -119,7 +124,7 @@ fn unquantized_modules(config: &Value) -> Vec<String> {
     names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-/// Returns whether a tensor or module is the given module, or lies in it.
+/// Returns whether a tensor or module is the given module or is inside it.
 fn is_in_module(name: &str, module: &str) -> bool {
     name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn published_sizes_are_found() {
+    fn sizes_match_the_published_ones() {
         let size = |config: Value| Footprint::parse(&config.to_string()).unwrap();
         let small = size(llama(4096, 14336, 32, 32));
         assert_eq!((small.parameters, small.weight_bytes), (8_030_261_248, 16_060_522_496));
@@ -155,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_sizes_do_not_overflow() {
+    fn the_largest_sizes_do_not_overflow() {
         let greatest = json!({
             "architectures": ["LlamaForCausalLM"], "vocab_size": 1 << 20, "hidden_size": 1 << 20,
             "intermediate_size": 1 << 20, "num_hidden_layers": 1 << 12, "num_attention_heads": 1 << 12,
@@ -166,9 +171,9 @@ mod tests {
         assert_eq!(footprint.devices_needed(80 * GB, 4, 1 << 20), 1 << 20);
     }
 
-    /// The paper's density estimator: 405B in FP8, attention left in bf16, on 8 x H100 80 GB.
+    /// Checks the L2M paper's density estimator: Llama 405B in FP8, with attention in bf16, on eight 80 GB H100s.
     #[test]
-    fn the_largest_llama_in_fp8_takes_eight_h100() {
+    fn llama_405b_in_fp8_needs_eight_h100() {
         let kept: Vec<String> =
             (0..126).map(|layer| format!("model.layers.{layer}.self_attn")).chain(["lm_head".into()]).collect();
         let mut config = llama(16384, 53248, 126, 128);

@@ -1,12 +1,13 @@
-//! The number format of FP8 weights, e4m3: conversion from and to f32, and quantization by row.
+//! e4m3, the number format of FP8 weights: conversion to and from f32, and quantization of rows.
 
 use rayon::prelude::*;
 
 /// The largest value of e4m3.
 const MAX_E4M3: f32 = 448.0;
 
-/// Quantizes each row to e4m3 bytes and a scale, so that byte times scale is the value, rounded to nearest. The scale maps e4m3's
-/// largest value to the row's largest magnitude; a row of zeros has scale 0.
+/// Quantizes each row of `columns` values to e4m3, rounded to nearest, and returns the e4m3 bytes and one scale per
+/// row. A value is its e4m3 value times its row's scale. The scale maps e4m3's largest value to the row's largest
+/// magnitude. A row of zeros has scale 0.
 pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<u8>, Vec<f32>) {
     let mut bytes = vec![0; values.len()];
     let rows = values.par_chunks(columns.max(1)).zip(bytes.par_chunks_mut(columns.max(1)));
@@ -20,7 +21,7 @@ pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<u8>, Vec<f32>) {
     (bytes, scales)
 }
 
-/// Returns the nearest e4m3 byte, ties to even. Values beyond the largest saturate, and NaN stays NaN.
+/// Rounds a value to e4m3, ties to even. Values beyond e4m3's range saturate, and NaN stays NaN.
 fn to_e4m3(value: f32) -> u8 {
     let sign = (value.to_bits() >> 24 & 0x80) as u8;
     let magnitude = value.abs();
@@ -28,11 +29,11 @@ fn to_e4m3(value: f32) -> u8 {
         return 0x7f;
     }
     if magnitude < 2f32.powi(-6) {
-        // Steps of 2^-9: an addition rounds.
+        // Subnormals are multiples of 2^-9, the spacing of f32 at 2^14, so the addition rounds.
         return sign | ((magnitude + 16384.0).to_bits() - 16384f32.to_bits()) as u8;
     }
     let bits = magnitude.min(MAX_E4M3).to_bits();
-    // Three of 23 bits of the mantissa stay; the exponent's bias goes from 127 to 7.
+    // Keep 3 of the mantissa's 23 bits, and change the exponent's bias from 127 to 7.
     let rounded = bits + 0x7_ffff + (bits >> 20 & 1);
     sign | ((rounded >> 20) - (120 << 3)) as u8
 }
@@ -54,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn bytes_have_the_values_of_the_standard() {
+    fn bytes_decode_to_the_values_of_the_standard() {
         for (byte, value) in
             [(0x00, 0.0), (0x01, 2f32.powi(-9)), (0x08, 2f32.powi(-6)), (0x38, 1.0), (0xb9, -1.125), (0x7e, 448.0)]
         {
@@ -64,14 +65,14 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_zeros_has_no_scale() {
+    fn a_row_of_zeros_has_scale_zero() {
         assert_eq!(quantize_rows(&[0.0, 0.0, 1.0, -2.0], 2), (vec![0, 0, 0x76, 0xfe], vec![0.0, 2.0 / 448.0]));
     }
 
     proptest! {
-        /// Every byte is the nearest to its value over the scale.
+        /// Checks that each byte is the e4m3 value nearest to the original value divided by the scale.
         #[test]
-        fn values_take_the_nearest_byte(values in proptest::collection::vec(-500f32..500.0, 1..40), shrink in 0i32..18) {
+        fn values_round_to_the_nearest_byte(values in proptest::collection::vec(-500f32..500.0, 1..40), shrink in 0i32..18) {
             let values: Vec<f32> = values.iter().enumerate().map(|(i, x)| if i % 2 == 1 { x * 2f32.powi(-shrink) } else { *x }).collect();
             let (bytes, scales) = quantize_rows(&values, values.len());
             let all: Vec<f32> = (0..=255).map(from_e4m3).filter(|value| !value.is_nan()).collect();
@@ -82,9 +83,9 @@ mod tests {
             }
         }
 
-        /// A value of e4m3 is its own byte.
+        /// Checks that decoding a byte and encoding the result returns the same byte.
         #[test]
-        fn bytes_survive(byte in any::<u8>().prop_filter("NaN", |byte| byte & 0x7f != 0x7f)) {
+        fn bytes_survive_a_round_trip(byte in any::<u8>().prop_filter("NaN", |byte| byte & 0x7f != 0x7f)) {
             prop_assert_eq!(to_e4m3(from_e4m3(byte)), byte);
         }
     }

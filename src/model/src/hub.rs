@@ -1,4 +1,4 @@
-//! Finds a model's folder, and downloads models from the Hugging Face hub.
+//! Search for a model's folder, and downloads from the Hugging Face hub.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,18 +10,21 @@ use hf_hub::{Repo, RepoType};
 use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE, shard_names};
 use crate::error::Error;
 
-/// The number of times that an interrupted download is resumed.
+/// Maximum number of times that an interrupted download is resumed.
 const RETRIES: usize = 5;
 
 const CONFIG_FILE: &str = "config.json";
 
-/// The folder of a model: `model` itself if it is one, else the hub's `owner/name`, downloaded unless it is cached.
+/// Returns a model's folder: `model` itself if it is a folder, or the cached copy of the hub model `owner/name`.
+/// Downloads missing files.
 ///
-/// `HF_HOME` says where the cache is, `HF_ENDPOINT` where the hub is, `HF_TOKEN` who asks.
+/// The environment variables `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` set the cache folder, the hub's URL and the access
+/// token.
 ///
 /// # Errors
 ///
-/// It is a file, or neither a folder nor an id; a file of it is missing; the download failed.
+/// Fails if `model` is a file, or neither a folder nor a hub id, or if a file is missing on the hub or cannot be
+/// downloaded.
 pub fn resolve(model: &str) -> Result<PathBuf, Error> {
     let path = Path::new(model);
     if path.is_dir() {
@@ -29,23 +32,24 @@ pub fn resolve(model: &str) -> Result<PathBuf, Error> {
     }
     let not_found = |reason: String| Error::NotFound { name: model.to_owned(), reason };
     if path.is_file() {
-        return Err(not_found("it is a file; give the folder that it is in".into()));
+        return Err(not_found("it is a file; give the folder that contains it".into()));
     }
     if !is_hub_id(model) {
-        return Err(not_found(
-            "there is no such folder; give a folder, or an id on the Hugging Face hub as owner/name".into(),
-        ));
+        return Err(not_found("no such folder; give a folder, or a Hugging Face hub id in the form owner/name".into()));
     }
     download(model).map_err(|error| {
-        not_found(format!("{error}; is the id right, the hub reachable, and HF_TOKEN set if the model is gated?"))
+        not_found(format!(
+            "{error}; check the id and the connection to the hub, and set HF_TOKEN if the model is gated"
+        ))
     })
 }
 
-/// The config.json of a model, without its weights: in a folder, a file of its own (`*.json`), or on the hub.
+/// Returns the path of a model's config.json. `model` is a folder, a `*.json` file, or a hub id; the weights are not
+/// downloaded.
 ///
 /// # Errors
 ///
-/// As [`resolve`].
+/// Same as [`resolve`].
 pub fn config_json(model: &str) -> Result<PathBuf, Error> {
     let path = Path::new(model);
     if path.is_file() && path.extension().is_some_and(|extension| extension == "json") {
@@ -54,8 +58,12 @@ pub fn config_json(model: &str) -> Result<PathBuf, Error> {
     if path.exists() || !is_hub_id(model) {
         return resolve(model).map(|dir| dir.join(CONFIG_FILE));
     }
-    let failed =
-        |error: ApiError| Error::NotFound { name: model.to_owned(), reason: format!("{CONFIG_FILE}: {error}") };
+    let failed = |error: ApiError| Error::NotFound {
+        name: model.to_owned(),
+        reason: format!(
+            "{CONFIG_FILE}: {error}; check the id and the connection to the hub, and set HF_TOKEN if the model is gated"
+        ),
+    };
     api().map_err(failed)?.model(model.to_owned()).get(CONFIG_FILE).map_err(failed)
 }
 
@@ -80,9 +88,10 @@ fn download(id: &str) -> Result<PathBuf, String> {
     let config = api.model(id.to_owned()).get(CONFIG_FILE).map_err(|error| format!("{CONFIG_FILE}: {error}"))?;
     let folder = config.parent().unwrap_or(Path::new("")).to_owned();
     let Some(commit) = folder.file_name().and_then(OsStr::to_str) else {
-        return Err(format!("{} is not a commit's folder", folder.display()));
+        return Err(format!("expected a folder named after a commit, got {}", folder.display()));
     };
-    // Missing files are requested of that commit: "main" may have moved, and would move the cache's reference too.
+    // Request missing files from this commit: "main" may have moved, and requesting "main" would move the cache's
+    // reference too.
     let repo = api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, commit.to_owned()));
     let files = ModelFiles { is_complete: has_weights(&folder), folder, repo };
     files.required("tokenizer.json")?;
@@ -101,7 +110,8 @@ fn download(id: &str) -> Result<PathBuf, String> {
     Ok(files.folder)
 }
 
-/// Returns whether all weights are in the folder. They are downloaded last, so the hub has none of the files that it lacks then.
+/// Returns whether the folder has all weights. Weights are downloaded last, so if they are complete, any other missing
+/// file does not exist on the hub.
 fn has_weights(folder: &Path) -> bool {
     let index = folder.join(INDEX_FILE);
     if index.exists() {
@@ -110,16 +120,16 @@ fn has_weights(folder: &Path) -> bool {
     folder.join(SINGLE_FILE).exists()
 }
 
-/// The files of a model at one commit: in the cache's folder, or else on the hub.
+/// The files of a model at one commit, in the cache folder or on the hub.
 struct ModelFiles {
     folder: PathBuf,
     repo: ApiRepo,
-    /// True if the folder has all weights.
+    /// `true` if the folder has all weights.
     is_complete: bool,
 }
 
 impl ModelFiles {
-    /// Returns a file's path in the cache, after a download if it is not there.
+    /// Returns a file's path in the cache, and downloads the file first if it is missing.
     fn get(&self, file: &str) -> Result<PathBuf, ApiError> {
         let path = self.folder.join(file);
         if path.exists() { Ok(path) } else { self.repo.download(file) }
@@ -130,14 +140,14 @@ impl ModelFiles {
         self.get(file).map_err(|error| format!("{file}: {error}"))
     }
 
-    /// Gets a file that a model may lack. Returns `None` if the hub has no such file, or if the hub fails while the folder has all
-    /// weights.
+    /// Gets a file that a model may lack. Returns `None` if the hub has no such file, or if the request fails but the
+    /// folder has all weights.
     fn optional(&self, file: &str) -> Result<Option<PathBuf>, String> {
         match self.get(file) {
             Ok(path) => Ok(Some(path)),
             Err(ApiError::RequestError(error)) if matches!(*error, ureq::Error::StatusCode(404)) => Ok(None),
             Err(error) if self.is_complete => {
-                tracing::warn!("{file} is not in the cache, and cannot be had now: {error}");
+                tracing::warn!(file, %error, "download failed; continuing without the file");
                 Ok(None)
             }
             Err(error) => Err(format!("{file}: {error}")),
@@ -150,26 +160,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_taken_as_they_are() {
+    fn an_existing_folder_is_returned_as_is() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(resolve(dir.path().to_str().unwrap()).unwrap(), dir.path());
     }
 
     #[test]
-    fn a_file_of_weights_is_not_requested_from_the_hub() {
+    fn a_file_is_not_requested_from_the_hub() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         for name in ["model.safetensors", "config.json"] {
             std::fs::write(path(name), "").unwrap();
             let error = resolve(&path(name)).unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("give the folder that it is in"), "{error}");
+            assert!(error.contains(name) && error.contains("give the folder that contains it"), "{error}");
         }
         assert!(config_json(&path("model.safetensors")).unwrap_err().to_string().contains("give the folder"));
         assert_eq!(config_json(&path("config.json")).unwrap(), dir.path().join("config.json"));
     }
 
     #[test]
-    fn a_name_that_is_neither_folder_nor_id_is_rejected_without_a_request() {
+    fn a_name_that_is_neither_a_folder_nor_a_hub_id_is_rejected_without_a_request() {
         for model in ["", "no-such-folder", "./no/such", "/no/such/folder", "a/b/c", "../x", "owner/na me"] {
             let error = resolve(model).unwrap_err().to_string();
             assert!(error.contains("no such folder"), "{model}: {error}");
@@ -178,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_cached_when_every_shard_is() {
+    fn weights_are_complete_when_every_shard_is_cached() {
         let dir = tempfile::tempdir().unwrap();
         let put = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
         assert!(!has_weights(dir.path()));

@@ -1,7 +1,8 @@
 //! Llama-class checkpoints: configuration, weights, tokenizer, and the built-in oracle.
 //!
 //! A checkpoint is a folder in the Hugging Face layout: `config.json`, `*.safetensors`, `tokenizer.json`,
-//! `tokenizer_config.json`. [`hub::resolve`] finds or downloads one; [`oracle::ensure`] writes one by hand.
+//! `tokenizer_config.json`. [`hub::resolve`] finds or downloads one; [`oracle::ensure`] writes the checkpoint of an
+//! oracle, a toy model whose probabilities are known exactly.
 //!
 //! Start with [`Checkpoint`], which reads weights, and [`LlamaConfig`], which reads config.json.
 

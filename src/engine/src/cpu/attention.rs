@@ -1,10 +1,12 @@
 //! Causal attention over paged blocks: online softmax (Milakov and Gimelshein, 2018), tiled as in FlashAttention.
 //!
-//! Each query row walks its sequence's blocks in order of position, one block per step, whatever chunk it belongs to. So its bits depend
-//! on its past only. Partly visible blocks, at the end of its past and at the edge of a sliding window, are read from the first visible
-//! token to the row's own token and no further.
+//! Each query row walks its sequence's blocks in order of position, one block per step, regardless of the chunk that
+//! the row belongs to. So the row's bits depend only on the tokens up to its own. Blocks that are only partly visible,
+//! at the row's own position and at the edge of a sliding window, are read only from the first visible token to the
+//! row's own token.
 //!
-//! A task computes one tile of rows. A tile holds rows of several chunks if they are short, and reads a block that they share only once.
+//! A task computes one tile of rows. A tile combines the rows of several short chunks, and reads a block that they
+//! share only once.
 
 use std::ops::Range;
 
@@ -26,22 +28,22 @@ pub(crate) struct AttentionShape {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
-    /// Panels of one head: `head_dim` rounded up to whole panels.
+    /// Panels per head: `head_dim` rounded up to whole panels.
     pub(crate) head_panels: usize,
-    /// Number of tokens that a token sees, itself included.
+    /// Maximum number of tokens that a token sees, including itself.
     pub(crate) window: usize,
-    /// Epsilon of the norms of heads.
+    /// Epsilon of the head norms.
     pub(crate) eps: f64,
 }
 
-/// The weights of the norms of queries and keys.
+/// The weights of the query norm and the key norm.
 #[derive(Clone, Debug)]
 pub(crate) struct HeadNorms {
     pub(crate) query: Vec<PanelRow>,
     pub(crate) key: Vec<PanelRow>,
 }
 
-/// The inputs of attention beside the KV cache.
+/// The inputs of attention, apart from the KV cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttentionInputs<'a> {
     pub(crate) shape: &'a AttentionShape,
@@ -84,7 +86,7 @@ pub(crate) fn write_kv(arch: Arch, inputs: &AttentionInputs<'_>, kv: &mut LayerK
     });
 }
 
-/// Returns the blocks to which a chunk's rows go: the block, the first slot, the rows.
+/// Returns the blocks to which a chunk's rows are written: each block, its first slot, and the rows.
 fn block_rows(chunk: &Chunk) -> impl Iterator<Item = (BlockId, usize, Range<usize>)> + '_ {
     let mut row = chunk.rows.start;
     std::iter::from_fn(move || {
@@ -96,7 +98,7 @@ fn block_rows(chunk: &Chunk) -> impl Iterator<Item = (BlockId, usize, Range<usiz
     })
 }
 
-/// Writes the rows of a batch that go to one block, from `slot` on.
+/// A task that writes rows of a batch to one block, from `slot` on.
 struct WriteBlock<'a> {
     inputs: &'a AttentionInputs<'a>,
     block: BlockMut<'a>,
@@ -128,11 +130,11 @@ impl WithSimd for WriteBlock<'_> {
     }
 }
 
-/// Computes attention of all rows; their own keys and values are in the cache already.
+/// Computes attention for all rows. Their own keys and values must already be in the cache.
 pub(crate) fn attend(arch: Arch, inputs: &AttentionInputs<'_>, kv: &LayerKv, out: &mut PanelMatrix) {
     let shape = inputs.shape;
     let tiles = tiles(inputs.chunks);
-    // Head by head, so that a prefix shared by many chunks stays in the core's cache.
+    // Work head by head, so that a prefix shared by many chunks stays in the core's cache.
     let outputs: Vec<Vec<PanelRow>> = (0..shape.kv_heads * tiles.len())
         .into_par_iter()
         .map(|task| {
@@ -160,11 +162,11 @@ struct TileSpan<'a> {
     chunk: &'a Chunk,
     /// Index of the first row in the chunk.
     offset: usize,
-    /// Rows of the tile.
+    /// The span's rows in the tile.
     rows: Range<usize>,
 }
 
-/// Divides the rows of a batch into tiles of at most [`TILE_ROWS`].
+/// Divides the rows of a batch into tiles of at most [`TILE_ROWS`] rows.
 fn tiles(chunks: &[Chunk]) -> Vec<Vec<TileSpan<'_>>> {
     let mut tiles: Vec<Vec<TileSpan<'_>>> = Vec::new();
     let mut used = TILE_ROWS;
@@ -189,7 +191,7 @@ fn tile_rows(spans: &[TileSpan<'_>]) -> usize {
 }
 
 impl TileSpan<'_> {
-    /// Returns the rows of the batch.
+    /// Returns the span's rows in the batch.
     fn batch_rows(&self) -> Range<usize> {
         let first = self.chunk.rows.start + self.offset;
         first..first + self.rows.len()
@@ -201,7 +203,7 @@ impl TileSpan<'_> {
         (first, first + self.rows.len() - 1)
     }
 
-    /// Returns the sequence's `index`-th block, if any row sees a token of it.
+    /// Returns the sequence's `index`-th block; `None` if no row of the span sees any of the block's tokens.
     fn block(&self, index: usize, window: usize) -> Option<BlockId> {
         let (first, last) = self.positions();
         let visible = (first + 1).saturating_sub(window) / BLOCK_TOKENS..=last / BLOCK_TOKENS;
@@ -209,7 +211,8 @@ impl TileSpan<'_> {
     }
 }
 
-/// Attention of one tile, for all query heads that share a key-value head. Returns the tile's rows for each panel of those heads.
+/// A task that computes one tile's attention for all query heads that share a key-value head. It returns the tile's
+/// rows for each panel of those heads.
 struct TileTask<'a> {
     inputs: &'a AttentionInputs<'a>,
     spans: &'a [TileSpan<'a>],
@@ -217,7 +220,7 @@ struct TileTask<'a> {
     kv_head: usize,
 }
 
-/// A task's queries and results so far, `[head][panel][row]`.
+/// A task's queries, and its results so far: both `[head][panel][row]`.
 struct TileState {
     rows: usize,
     head_rows: usize,
@@ -257,7 +260,7 @@ impl WithSimd for TileTask<'_> {
 }
 
 impl TileTask<'_> {
-    /// Attends to one block, which is the `index`-th of all `spans`.
+    /// Attends to one block, which is the `index`-th block of every span.
     #[inline(always)]
     fn attend_block<S: Simd>(
         &self,
@@ -288,7 +291,8 @@ impl TileTask<'_> {
     }
 }
 
-/// Returns which of the tokens `start..start + 32` a query sees: from, to; equal if none.
+/// Returns the tokens that the query at `position` sees in the block that begins at `start`: a range `(from, to)`
+/// relative to `start`, empty if the query sees none of the block's tokens.
 #[inline(always)]
 fn visible_range(position: usize, start: usize, window: usize) -> (usize, usize) {
     let to = (position + 1).saturating_sub(start).min(BLOCK_TOKENS);
@@ -297,7 +301,8 @@ fn visible_range(position: usize, start: usize, window: usize) -> (usize, usize)
 }
 
 impl TileTask<'_> {
-    /// Returns the queries, normalized (if the model has head norms), rotated, and scaled by 1/sqrt(head dim): `[head][panel][row]`.
+    /// Returns the queries, normalized (if the model has head norms), rotated, and scaled by 1/sqrt(head dim):
+    /// `[head][panel][row]`.
     #[inline(always)]
     fn queries(&self, rows: usize) -> Vec<PanelRow> {
         let AttentionInputs { shape, norms, angles, qkv, .. } = self.inputs;

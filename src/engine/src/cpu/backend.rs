@@ -19,13 +19,13 @@ use crate::parallel::communicator::{Communicator, RankCommunicator, RankLost, Th
 use crate::parallel::group::TensorParallelGroup;
 use crate::parallel::rank_slice::{RankSlice, VOCAB_GRANULE};
 
-// A rank's slice of the vocabulary is whole panels.
+// A rank's slice of the vocabulary consists of whole panels.
 const _: () = assert!(VOCAB_GRANULE == PANEL_WIDTH);
 
-/// Version of the numerics; increased whenever a change of the code changes bits.
+/// Version of the numerics; increased whenever a code change alters bits.
 const NUMERICS_VERSION: u32 = 2;
 
-/// A Llama on the CPU, or one rank's slice of it.
+/// A Llama model on the CPU, or one rank's slice of it.
 #[derive(Debug)]
 pub struct CpuBackend {
     compute: ComputeMode,
@@ -41,15 +41,19 @@ pub struct CpuBackend {
 
 impl CpuBackend {
     /// Loads a checkpoint and allocates its KV cache.
+    ///
+    /// # Errors
+    /// Returns an error if the checkpoint is invalid, if the machine lacks the instructions that `config` requests, if
+    /// the KV cache cannot be allocated or is too small for one block, or if the threads cannot be started.
     pub fn load(checkpoint: &Checkpoint, config: CpuConfig) -> Result<Self, LoadError> {
         Self::load_rank(checkpoint, config, None, &checkpoint.fingerprint()?)
     }
 
-    /// Loads a checkpoint as `ranks` slices, each on a thread that reads no other slice. The ranks divide the threads and the memory of
-    /// `config`.
+    /// Loads a checkpoint as `ranks` slices. Each rank has its own thread and reads only its own slice. The ranks share
+    /// the compute threads and the cache memory that `config` sets.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Returns the same errors as [`load`](Self::load).
     pub fn load_group(
         checkpoint: &Checkpoint,
         config: CpuConfig,
@@ -62,13 +66,13 @@ impl CpuBackend {
     /// Loads a group like [`load_group`](Self::load_group), but over the given communicators.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Returns the same errors as [`load`](Self::load).
     pub fn load_group_over(
         checkpoint: &Checkpoint,
         config: CpuConfig,
         ranks: Vec<Box<dyn Communicator>>,
     ) -> Result<TensorParallelGroup, LoadError> {
-        // The whole cache first: a system that overcommits memory would grant each small piece.
+        // Check the whole cache first: a system that overcommits memory would grant each rank's smaller piece.
         check_memory(&config, config.cache_bytes)?;
         let weights_hash = checkpoint.fingerprint()?;
         let load = |rank| Self::load_rank(checkpoint, config, Some(rank), &weights_hash);
@@ -102,14 +106,15 @@ impl CpuBackend {
         let compute = config.instructions.compute(config.activations).ok_or_else(missing)?;
         let stored = if checkpoint.is_bf16() { WeightDtype::Bf16 } else { WeightDtype::F32 };
         let weights = config.weights.unwrap_or(stored);
-        // Before it allocates memory for a configuration that does not match its tensors, or for a damaged file.
+        // Check before allocating memory for a configuration that does not match the tensors, or for a damaged file.
         checkpoint.check()?;
         let model = pool.install(|| Llama::load(checkpoint, weights, compute, slice))?;
         // Each rank's int8 weights have their own scales.
         let has_bits_of_one_rank = slice.has_bits_of_one_rank() && weights != WeightDtype::Int8;
         let group = if has_bits_of_one_rank { String::new() } else { slice.fingerprint_suffix() };
         let numerics = format!("{}{}-cpu-{NUMERICS_VERSION}{group}", weights.name(), compute.activations.suffix());
-        // Again, now that the weights are loaded: a system that does not overcommit has that much less left.
+        // Check again now that the weights are loaded: a system that does not overcommit has that much less memory
+        // left.
         check_memory(&config, rank_bytes)?;
         let kv = (0..model.layers()).map(|_| model.layer_kv(blocks)).collect();
         Ok(Self {
@@ -125,29 +130,31 @@ impl CpuBackend {
         })
     }
 
-    /// Returns what the numbers depend on: weights hash, dtype, backend, numerics version.
+    /// Returns the fingerprint of everything that the results depend on: weights hash, dtype, backend, numerics version
+    /// and, if it matters, the number of ranks.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Describes the device.
+    /// Returns a human-readable description of the device.
     pub fn device(&self) -> String {
         let bits = self.compute.arch.dispatch(VectorBits);
         format!("cpu, {} threads, {bits}-bit vectors", self.pool.threads())
     }
 }
 
-/// Checks that `bytes` of the KV cache, all of it or a rank's share, can be allocated.
+/// Checks that `bytes` bytes for the KV cache, all of it or one rank's share, can be allocated.
 fn check_memory(config: &CpuConfig, bytes: usize) -> Result<(), LoadError> {
     if kv::can_allocate(bytes) { Ok(()) } else { Err(LoadError::CacheTooLarge { bytes: config.cache_bytes }) }
 }
 
-/// Returns the bits of a vector in this machine's products.
+/// Returns the width in bits of the vectors that products use on this machine.
 pub fn vector_bits() -> usize {
     Arch::new().dispatch(VectorBits)
 }
 
-/// Returns the bytes of one block on all ranks together: keys and values of all layers, and each rank's hidden state.
+/// Returns the size of one block in bytes, on all ranks together: keys and values of all layers, and each rank's hidden
+/// state.
 fn block_bytes(checkpoint: &Checkpoint, ranks: usize) -> usize {
     let config = checkpoint.config();
     let head_columns = panels_for(config.head_dim) * PANEL_WIDTH;
@@ -187,7 +194,7 @@ impl CpuBackend {
     }
 }
 
-/// Returns the final hidden states of the rows that are scored or kept, and each such row's position among them.
+/// Returns the final hidden states of the rows that are scored or stored, and the index of each such row among them.
 fn normed_rows(model: &Llama, batch: &ForwardBatch, x: &PanelMatrix) -> (PanelMatrix, BTreeMap<usize, usize>) {
     let kept = batch.store_hidden.iter().map(|&(row, _)| row);
     let scored = batch.scores.iter().filter_map(|score| match score.from {
@@ -201,7 +208,7 @@ fn normed_rows(model: &Llama, batch: &ForwardBatch, x: &PanelMatrix) -> (PanelMa
     (model.last_norm(&x.gather(&rows)), positions)
 }
 
-/// Collects one hidden state for each score, from this batch or from an earlier batch's block.
+/// Collects one hidden state for each score, from this batch or from a block of an earlier batch.
 fn head_inputs(
     batch: &ForwardBatch,
     hidden: &HiddenStore,

@@ -1,4 +1,4 @@
-//! The CPU's compute modes: vectors, types and write modes.
+//! The CPU's compute modes: vector instructions, activation types and write modes.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -8,29 +8,30 @@ pub enum ActivationDtype {
     /// f32, without rounding.
     #[default]
     F32,
-    /// Rounded to bf16, as are f32 weights: about twice the speed where the machine has AVX512-BF16.
+    /// Rounded to bf16. On machines with AVX512-BF16, products are about twice as fast, and also round f32 weights to
+    /// bf16.
     Bf16,
 }
 
-/// The vectors and the activation path of products.
+/// The vector instructions and the activation path of products.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ComputeMode {
     pub(crate) arch: Arch,
     pub(crate) activations: ActivationPath,
 }
 
-/// The type in which products read activations.
+/// The type in which products read activations, and the instructions that multiply them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ActivationPath {
     F32,
-    /// Rounded to bf16, products by vectors of f32.
+    /// bf16, widened to f32 and multiplied with f32 vector instructions.
     RoundedBf16,
-    /// Rounded to bf16, products by the AVX512-BF16 instruction.
+    /// bf16, multiplied with the AVX512-BF16 instruction.
     Bf16,
 }
 
 impl ActivationPath {
-    /// Returns the suffix of fingerprints; each type has its own bits.
+    /// Returns the path's suffix in fingerprints. Each path has its own, because it computes different bits.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             ActivationPath::F32 => "",
@@ -43,9 +44,9 @@ impl ActivationPath {
 /// A product's effect on its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteMode {
-    /// Replaces it.
+    /// Replaces the output.
     Set,
-    /// Adds to it: a residual connection.
+    /// Adds to the output, as in a residual connection.
     Add,
 }
 

@@ -7,17 +7,17 @@ use super::packed_matrix::WeightDtype;
 /// Options of the CPU backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuConfig {
-    /// The storage type of weights; `None` is bf16 for a bf16 checkpoint, which is exact, and f32 for others.
+    /// The storage type of weights; `None` means bf16 (exact) for a bf16 checkpoint and f32 for others.
     pub weights: Option<WeightDtype>,
     /// The precision in which products read activations.
     pub activations: ActivationDtype,
-    /// The vector instructions; for comparisons, since the default is the fastest.
+    /// The vector instructions. The default is the fastest; the others are for comparisons.
     pub instructions: Instructions,
-    /// Memory for the KV cache, in bytes.
+    /// Size of the KV cache, in bytes.
     pub cache_bytes: usize,
-    /// Compute threads; 0 means one per core.
+    /// Number of compute threads; 0 means one per core.
     pub threads: usize,
-    /// Cap on the model's own longest sequence, in tokens.
+    /// Limit on the sequence length, in tokens, in addition to the model's own limit; `None` for no additional limit.
     pub max_length: Option<usize>,
 }
 

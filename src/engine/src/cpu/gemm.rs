@@ -1,11 +1,12 @@
 //! `out = a w^T` on the CPU, with a fixed order of summation.
 //!
-//! `out[m][n] = sum_k a[m][k] * w[n][k]` is a chain of fused multiply-adds over k within depth blocks of at most [`DEPTH_BLOCK`]; the
-//! blocks' sums are added in order. No element depends on the number of rows, its register tile, the vector width or the number of
-//! threads. Weights in bf16 or int8 are read as the f32 values they stand for, a block at a time.
+//! `out[m][n] = sum_k a[m][k] * w[n][k]` is a chain of fused multiply-adds over k within depth blocks of at most
+//! [`DEPTH_BLOCK`]; the blocks' sums are added in order. An element does not depend on the number of rows, its register
+//! tile, the vector width or the number of threads. Weights in bf16 or int8 are read as the f32 values that they
+//! represent, one block at a time.
 //!
-//! The same holds for activations in bf16, except where the machine has an instruction that multiplies pairs of bf16 (see
-//! [`gemm_bf16`]): then the bits are those of that instruction.
+//! The same holds for activations in bf16, except where the machine has an instruction that multiplies pairs of bf16
+//! (see [`gemm_bf16`]). There, the instruction determines the bits.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,7 +19,7 @@ use super::gemm_bf16::{self, Bf16PairMatrix};
 use super::packed_matrix::{DEPTH_BLOCK, PackedMatrix, PackedSlice};
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
 
-/// Rows of one task: enough to reuse a weight panel, few enough to share the work.
+/// Rows per task: enough to reuse a weight panel, few enough to divide the work among threads.
 const TASK_ROWS: usize = 96;
 
 /// The left operand: activations in the type in which the product reads them.
@@ -28,7 +29,7 @@ pub(super) enum GemmInput<'a> {
 }
 
 impl<'a> GemmInput<'a> {
-    /// Converts activations, if need be.
+    /// Converts activations to the precision in which products read them; borrows them if that is f32.
     pub(super) fn new(compute: ComputeMode, a: &'a PanelMatrix) -> Self {
         match compute.activations {
             ActivationPath::F32 => GemmInput::F32(Cow::Borrowed(a)),
@@ -51,7 +52,7 @@ pub(super) fn multiply(
     run_tasks(compute, a, w, out.panels_mut(), |panel| (panel, w.depth_blocks()), write);
 }
 
-/// Computes some panels of `a * w^T` without adding up the depth blocks: the sum of each block, `[block][panel][row]`.
+/// Returns some panels of `a * w^T` with a separate sum for each depth block: `[block][panel][row]`.
 pub(super) fn partial_sums(
     compute: ComputeMode,
     a: &GemmInput<'_>,
@@ -66,8 +67,8 @@ pub(super) fn partial_sums(
     out.into_values()
 }
 
-/// Runs a [`GemmTask`] for each panel of `out` and each [`TASK_ROWS`] rows. `operands` maps a panel of `out` to a panel of outputs and
-/// the depth blocks to sum over.
+/// Runs a [`GemmTask`] for each panel of `out` and each group of [`TASK_ROWS`] rows. `operands` maps a panel of `out`
+/// to a panel of outputs and the depth blocks to sum over.
 fn run_tasks<'a>(
     compute: ComputeMode,
     a: &GemmInput<'_>,
@@ -84,7 +85,7 @@ fn run_tasks<'a>(
         });
 }
 
-/// A panel of outputs for the rows from `first` on.
+/// A task that computes a panel of outputs for the rows from `first` on.
 pub(super) struct GemmTask<'a> {
     pub(super) a: &'a GemmInput<'a>,
     pub(super) first: usize,
@@ -168,7 +169,7 @@ fn all_columns<'a, S: Simd, const MR: usize, const NV: usize>(
             tile::<S, 4, NV>(simd, |p| &a(p)[row..], w, &mut out[row..], column, write);
             row += 4;
         }
-        // The remaining rows share a tile: a row alone would wait for its own sum at each step.
+        // The remaining rows share a tile, because a single row would wait for its own sum at each step.
         match out.len() - row {
             3 => tile::<S, 3, NV>(simd, |p| &a(p)[row..], w, &mut out[row..], column, write),
             2 => tile::<S, 2, NV>(simd, |p| &a(p)[row..], w, &mut out[row..], column, write),
@@ -178,7 +179,7 @@ fn all_columns<'a, S: Simd, const MR: usize, const NV: usize>(
     }
 }
 
-/// Computes `MR` rows of `NV` vectors, summed in registers.
+/// Computes `MR` rows of `NV` vectors each, with the sums in registers.
 #[inline(always)]
 fn tile<'a, S: Simd, const MR: usize, const NV: usize>(
     simd: S,
@@ -241,13 +242,13 @@ mod tests {
         weights
     }
 
-    /// All combinations that this machine supports; prints those that it lacks.
+    /// Returns all modes that this machine supports; prints those that it skips.
     fn computes() -> Vec<ComputeMode> {
         let mut all = vec![];
         for arch in [Arch::new(), Arch::Scalar] {
             for activations in [ActivationPath::F32, ActivationPath::RoundedBf16, ActivationPath::Bf16] {
                 if activations == ActivationPath::Bf16 && !gemm_bf16::is_available() {
-                    eprintln!("skipped: products of pairs, for which this machine has no AVX512-BF16");
+                    eprintln!("skipped: products of bf16 pairs; this machine has no AVX512-BF16");
                 } else {
                     all.push(ComputeMode { arch, activations });
                 }
@@ -262,7 +263,7 @@ mod tests {
         values.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect()
     }
 
-    /// Against the product of the values as they are stored and read, so that only the sums' rounding is left.
+    /// The reference multiplies the values as they are stored and read, so that only the rounding of sums differs.
     #[test]
     fn products_match_float64() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -287,14 +288,18 @@ mod tests {
                         let (want, size) = terms.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
                         let got = f64::from(out.row(n / PANEL_WIDTH, m)[n % PANEL_WIDTH]);
                         let close = (got - 2.0 * want).abs() < 5e-7 * size;
-                        assert!(close, "{compute:?} {weight_dtype:?} {rows}x{depth}x{outputs}: {got} {}", 2.0 * want);
+                        assert!(
+                            close,
+                            "{compute:?} {weight_dtype:?} {rows}x{depth}x{outputs}: got {got}, expected {}",
+                            2.0 * want
+                        );
                     }
                 }
             }
         }
     }
 
-    /// The heart of "same query, same bits": a row's product is the same alone, in any company, and without SIMD.
+    /// The heart of "same query, same bits": a row's product is the same alone, in any batch, and without SIMD.
     #[test]
     fn bits_do_not_depend_on_the_batch_or_the_vector_width() {
         let mut rng = ChaCha8Rng::seed_from_u64(2);

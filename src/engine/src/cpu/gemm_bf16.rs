@@ -1,7 +1,8 @@
-//! Products of bf16 pairs by AVX512-BF16, whose instruction multiplies two pairs and adds both products to an f32.
+//! Products of bf16 pairs with AVX512-BF16, whose dot-product instruction multiplies two pairs of values and adds both
+//! products to an f32.
 //!
-//! Each element is a chain of such instructions over the pairs of k within a depth block, whatever the tile: its bits depend on its
-//! row alone. The rounding within an instruction is the machine's.
+//! Each element of the output is a chain of such instructions over the pairs of a depth block, regardless of the tile,
+//! so its bits depend only on its row. The machine determines the rounding within an instruction.
 
 use std::array;
 
@@ -12,7 +13,7 @@ use super::compute::WriteMode;
 use super::packed_matrix::{PairRow, bf16_bits};
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
 
-/// A row of a panel as bf16 pairs: k in the lower half, k + 1 in the upper.
+/// A row of a panel as bf16 pairs: k in the lower half, k + 1 in the upper half.
 type Bf16PairRow = [u32; PANEL_WIDTH / 2];
 
 /// Activations as panels of bf16 pairs.
@@ -51,7 +52,7 @@ impl WithSimd for PackPairs<'_> {
     }
 }
 
-/// Returns the values in f32, each rounded to bf16: what products read where the machine lacks the instruction.
+/// Returns the values rounded to bf16, as f32. Products read these values on machines that lack the instruction.
 pub(super) fn round_to_bf16(arch: Arch, a: &PanelMatrix) -> PanelMatrix {
     struct Round<'a>(&'a mut [PanelRow]);
 
@@ -71,7 +72,7 @@ pub(super) fn round_to_bf16(arch: Arch, a: &PanelMatrix) -> PanelMatrix {
     out
 }
 
-/// Returns whether this machine has the instruction.
+/// Returns whether this machine has the AVX512-BF16 instruction.
 pub(super) fn is_available() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
@@ -79,11 +80,12 @@ pub(super) fn is_available() -> bool {
     false
 }
 
-/// Computes `out[m] (+)= scales * sum over k of a[first + m] * w`, where `w` begins at panel `panel` of the activations.
+/// Computes `out[m] (+)= scales * sum over k of a[first + m] * w`, where `w` begins at panel `panel` of the
+/// activations.
 ///
 /// # Panics
 ///
-/// If the machine lacks the instruction.
+/// Panics if the machine lacks the instruction.
 #[inline]
 pub(super) fn gemm_rows(
     a: &Bf16PairMatrix,
@@ -96,7 +98,7 @@ pub(super) fn gemm_rows(
 ) {
     assert!(is_available());
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the assertion above found the features.
+    // SAFETY: the assertion above checks that the machine has the features.
     #[allow(unsafe_code)]
     unsafe {
         x86::gemm_rows(a, panel, first, w, scales, out, write);
@@ -116,7 +118,7 @@ mod x86 {
 
     use super::{Bf16PairMatrix, Bf16PairRow, PANEL_WIDTH, PairRow, PanelRow, WriteMode};
 
-    /// f32 lanes of a vector.
+    /// Number of f32 lanes in a vector.
     const LANES: usize = 16;
 
     #[target_feature(enable = "avx512f,avx512bf16")]
@@ -145,7 +147,7 @@ mod x86 {
         }
     }
 
-    /// Computes `MR` rows of two vectors, summed in registers.
+    /// Computes `MR` rows of two vectors each, with the sums in registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn tile<'a, const MR: usize>(

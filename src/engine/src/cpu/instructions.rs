@@ -5,19 +5,19 @@ use pulp::Arch;
 use super::compute::{ActivationDtype, ActivationPath, ComputeMode};
 use super::gemm_bf16;
 
-/// A choice of vector instructions. Products of f32 have the same bits in each of them.
+/// A choice of vector instructions. f32 products are bit-identical with every choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Instructions {
-    /// The widest of the machine.
+    /// The widest vector instructions that the machine has.
     #[default]
     Best,
-    /// AVX-512, and its dot products of bf16 pairs where the machine has them.
+    /// AVX-512, and AVX512-BF16 if the machine has it.
     Avx512,
     /// AVX2 and FMA.
     Avx2,
     /// NEON.
     Neon,
-    /// Only those that every machine of the family has.
+    /// Only instructions that every machine of the architecture has.
     Portable,
 }
 
@@ -25,7 +25,7 @@ impl Instructions {
     /// All choices, for tests.
     pub const ALL: [Self; 5] = [Self::Best, Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
-    /// Resolves the choice on this machine; `None` if it lacks the instructions.
+    /// Returns the compute mode on this machine; `None` if it lacks the instructions.
     pub(crate) fn compute(self, activations: ActivationDtype) -> Option<ComputeMode> {
         let has_pairs = matches!(self, Self::Best | Self::Avx512) && gemm_bf16::is_available();
         let activations = match activations {

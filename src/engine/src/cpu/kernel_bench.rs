@@ -30,7 +30,8 @@ impl KernelBench {
         self.pool.install(&mut self.kernel);
     }
 
-    /// Returns the multiplications and additions of one run, without those of softmax.
+    /// Returns the number of multiplications and additions in one run, excluding those of softmax; 0 for
+    /// [`elementwise`](Self::elementwise).
     pub fn operations(&self) -> f64 {
         self.operations
     }
@@ -40,11 +41,11 @@ impl KernelBench {
         Ok(Self { pool, operations: operations as f64, kernel: Box::new(kernel) })
     }
 
-    /// Creates the product `[rows][depth] * [outputs][depth]^T`.
+    /// Creates a benchmark of the product `[rows][depth] * [outputs][depth]^T`.
     ///
     /// # Errors
     ///
-    /// The threads could not be started.
+    /// Returns an error if the threads cannot be started.
     pub fn gemm(
         rows: usize,
         depth: usize,
@@ -58,11 +59,12 @@ impl KernelBench {
         Self::new(2 * rows * depth * outputs, move || multiply(compute, &a, &weights, &mut out, WriteMode::Set))
     }
 
-    /// Creates causal attention of a text's last `rows` tokens over all of its `length`, in f32.
+    /// Creates a benchmark of causal attention in f32: a text's last `rows` tokens attend to all of its `length`
+    /// tokens.
     ///
     /// # Errors
     ///
-    /// The threads could not be started.
+    /// Returns an error if the threads cannot be started.
     pub fn attention(
         rows: usize,
         length: usize,
@@ -99,11 +101,11 @@ impl KernelBench {
         })
     }
 
-    /// Creates the head: log-probabilities of `rows` tokens of a vocabulary.
+    /// Creates a benchmark of the head: log-probabilities of `rows` tokens over a vocabulary of `vocabulary` tokens.
     ///
     /// # Errors
     ///
-    /// The threads could not be started.
+    /// Returns an error if the threads cannot be started.
     pub fn head(
         rows: usize,
         depth: usize,
@@ -126,12 +128,12 @@ impl KernelBench {
         })
     }
 
-    /// Creates the rotary angles of `rows` positions and the rotation of `heads` vectors per row, on one core, as attention rotates the
-    /// rows of each tile.
+    /// Creates a benchmark of rotary embedding on one core: the angles of `rows` positions and the rotation of `heads`
+    /// vectors per row, as attention rotates the rows of each tile.
     ///
     /// # Errors
     ///
-    /// The threads could not be started.
+    /// Returns an error if the threads cannot be started.
     pub fn rotation(rows: usize, heads: usize, head_dim: usize) -> Result<Self, LoadError> {
         let rope = Rope::scaled(RopeScaling::Default, 10_000.0, head_dim);
         let chunk = Chunk { rows: 0..rows, start: 0, blocks: Vec::new() };
@@ -144,11 +146,11 @@ impl KernelBench {
         })
     }
 
-    /// Creates RMSNorm and SwiGLU of `rows` rows: three reads and two writes of `columns` values each.
+    /// Creates a benchmark of RMSNorm and SwiGLU on `rows` rows: three reads and two writes of `columns` values each.
     ///
     /// # Errors
     ///
-    /// The threads could not be started.
+    /// Returns an error if the threads cannot be started.
     pub fn elementwise(rows: usize, columns: usize) -> Result<Self, LoadError> {
         let arch = best_compute(ActivationDtype::F32)?.arch;
         let x = sample_panels(rows, columns);

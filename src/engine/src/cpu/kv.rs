@@ -1,19 +1,19 @@
-//! The paged KV cache's memory: keys, values, and one hidden state a block.
+//! The memory of the paged KV cache: keys, values, and one hidden state per block.
 
 use std::hint::black_box;
 
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
 use crate::backend::{BLOCK_TOKENS, BlockCopy, BlockId};
 
-// A block of keys is a packed panel of the product q * K^T, and a block of values one of p * V.
+// A block of keys is one packed panel of the product q * K^T, and a block of values is one packed panel of p * V.
 const _: () = assert!(BLOCK_TOKENS == PANEL_WIDTH);
 
-/// Returns whether `bytes` can be allocated in one piece. A system that overcommits memory refuses only a piece that it could never give.
-/// The memory is not touched, so that it is committed only when it is used.
+/// Returns whether `bytes` bytes can be allocated at once. A system that overcommits memory rejects only a size that it
+/// could never provide. The memory is not touched, so it is not committed.
 pub(crate) fn can_allocate(bytes: usize) -> bool {
     let mut memory = Vec::<u8>::new();
     let is_allocated = memory.try_reserve_exact(bytes).is_ok();
-    // Otherwise the compiler removes an unused allocation.
+    // Keeps the compiler from removing the unused allocation.
     black_box(&memory);
     is_allocated
 }
@@ -50,7 +50,7 @@ impl LayerKv {
         &self.values[self.at(block, kv_head) + panel * PANEL_WIDTH..][..PANEL_WIDTH]
     }
 
-    /// Borrows some blocks, by ascending ids, so that threads can write each of them.
+    /// Borrows the blocks with the given ids, which must be strictly increasing, so that threads can write in parallel.
     pub(crate) fn blocks_mut(&mut self, ids: &[BlockId]) -> Vec<BlockMut<'_>> {
         let (rows, head_rows) = (self.kv_heads * self.head_rows, self.head_rows);
         let mut wanted = ids.iter().copied().peekable();
@@ -82,7 +82,7 @@ pub(crate) struct BlockMut<'a> {
 }
 
 impl BlockMut<'_> {
-    /// Writes one token's key and value of one head, given in panels.
+    /// Writes one token's key and value for one head; each is given in panels.
     #[inline(always)]
     pub(crate) fn write_token(&mut self, slot: usize, kv_head: usize, key: &[PanelRow], value: &[PanelRow]) {
         let at = kv_head * self.head_rows;

@@ -7,7 +7,7 @@ use super::packed_matrix::PackedMatrix;
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
 use crate::parallel::communicator::{RankCommunicator, RankLost};
 
-/// Values that ranks add up at a time, for each of a rank's terms.
+/// Maximum number of values per term of an all-reduce, but at least one panel.
 const REDUCE_VALUES: usize = 1 << 20;
 
 /// A weight matrix and, in some models, a bias.
@@ -18,7 +18,7 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// Computes `out (+)= x weights^T + bias` on this rank alone.
+    /// Computes `out (+)= x weights^T + bias` on this rank only.
     pub(super) fn apply(&self, compute: ComputeMode, x: &PanelMatrix, out: &mut PanelMatrix, write: WriteMode) {
         multiply(compute, x, &self.weights, out, write);
         if let Some(bias) = &self.bias {
@@ -26,9 +26,11 @@ impl Linear {
         }
     }
 
-    /// Adds the product to `out`, summed over ranks. Each rank has its columns of `x`, or `None` if it has no columns.
+    /// Adds the product, summed over ranks, and the bias to `out`. Each rank passes its columns of `x`; `None` if it
+    /// has no columns.
     ///
-    /// Ranks add the sum of each depth block in rank order, which is the order in which a single rank adds its own blocks.
+    /// Ranks add the sum of each depth block in rank order, which is the order in which a single rank adds its own
+    /// blocks.
     pub(super) fn add_across_ranks(
         &self,
         compute: ComputeMode,

@@ -35,9 +35,9 @@ pub(super) struct Llama {
     eps: f64,
     shape: AttentionShape,
     rope: Rope,
-    /// The tokens whose rows of the embedding and the head this rank has.
+    /// The tokens whose rows of the embedding and the head are on this rank.
     vocab: Range<usize>,
-    /// The [chunks](head::vocab_chunks) of this rank's part of the vocabulary.
+    /// The [chunks](head::vocab_chunks) of this rank's slice of the vocabulary.
     vocab_chunks: Vec<Range<usize>>,
     weights: LlamaWeights,
 }
@@ -76,7 +76,7 @@ impl Llama {
         self.weights.head.as_ref().unwrap_or(&self.weights.embedding)
     }
 
-    /// Returns the [chunks](head::vocab_chunks) of this rank's part of the vocabulary.
+    /// Returns the [chunks](head::vocab_chunks) of this rank's slice of the vocabulary.
     pub(super) fn vocab_chunks(&self) -> &[Range<usize>] {
         &self.vocab_chunks
     }
@@ -105,7 +105,7 @@ impl Llama {
         Ok(x)
     }
 
-    /// Applies the last norm: from the residual stream to the head's input.
+    /// Applies the last norm, which turns the residual stream into the head's input.
     pub(super) fn last_norm(&self, x: &PanelMatrix) -> PanelMatrix {
         let mut normed = PanelMatrix::default();
         self.rms_norm(x, &self.weights.norm, &mut normed);
@@ -116,7 +116,7 @@ impl Llama {
         math::rms_norm(self.compute.arch, x, self.hidden_size, self.eps, weight, out);
     }
 
-    /// Looks up the embeddings. Tokens whose rows another rank has stay zero.
+    /// Looks up the embeddings. Tokens whose embeddings are on another rank stay zero.
     fn embed(&self, tokens: &[u32]) -> PanelMatrix {
         let embedding = &self.weights.embedding;
         let mut x = PanelMatrix::zeros(tokens.len(), embedding.depth_panels());
@@ -130,7 +130,7 @@ impl Llama {
         x
     }
 
-    /// Computes attention, without the output projection; `None` if the rank has no heads.
+    /// Computes attention, excluding the output projection; returns `None` if the rank has no heads.
     fn attention<'a>(
         &self,
         layer: &Layer,
@@ -154,7 +154,8 @@ impl Llama {
         Some(attended)
     }
 
-    /// Computes the MLP's inner activations, without the down projection; `None` if the rank has no columns.
+    /// Computes the MLP's inner activations, the input of the down projection; returns `None` if the rank has no
+    /// columns.
     fn mlp<'a>(&self, layer: &Layer, x: &PanelMatrix, scratch: &'a mut Scratch) -> Option<&'a PanelMatrix> {
         let panels = self.weights.mlp_panels;
         if panels == 0 {

@@ -1,4 +1,5 @@
-//! Reads a Llama's weights from a checkpoint, or one rank's slice of them, and packs them for the CPU's GEMM.
+//! The loader of a Llama's weights: reads them, or one rank's slice of them, from a checkpoint and packs them for the
+//! CPU's GEMM.
 
 use std::ops::Range;
 
@@ -17,9 +18,9 @@ pub(super) struct LlamaWeights {
     pub(super) embedding: PackedMatrix,
     pub(super) layers: Vec<Layer>,
     pub(super) norm: Vec<PanelRow>,
-    /// `None` when the embedding serves as the head.
+    /// The head's matrix; `None` if the embedding serves as the head.
     pub(super) head: Option<PackedMatrix>,
-    /// Panels of the MLP's inner activations.
+    /// Number of panels of the MLP's inner activations.
     pub(super) mlp_panels: usize,
 }
 
@@ -56,7 +57,7 @@ impl LlamaWeights {
     }
 }
 
-/// Reads slices of tensors and packs them, each head padded to whole panels.
+/// A loader that reads slices of tensors and packs them, with each head padded to whole panels.
 struct WeightLoader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a LlamaConfig,
@@ -69,7 +70,7 @@ struct WeightLoader<'a> {
     mlp: MlpColumns,
 }
 
-/// The rank's columns of the MLP, in pieces that each begin a panel.
+/// The rank's columns of the MLP, in pieces that each start a new panel.
 struct MlpColumns {
     columns: Range<usize>,
     piece_lengths: Vec<usize>,
@@ -95,14 +96,14 @@ impl MlpColumns {
     }
 }
 
-/// The rows of a matrix that a rank reads, and how many the whole matrix has.
+/// The rows of a matrix that a rank reads, and the number of rows of the whole matrix.
 struct RowSlice {
     total: usize,
     range: Range<usize>,
 }
 
 impl WeightLoader<'_> {
-    /// Loads all layers, as many at a time as there are threads to read and pack them.
+    /// Loads all layers in parallel, one per thread at a time.
     fn load_layers(&self) -> Result<Vec<Layer>, Error> {
         let mut layers = Vec::with_capacity(self.config.layers);
         while layers.len() < self.config.layers {
@@ -138,23 +139,23 @@ impl WeightLoader<'_> {
         })
     }
 
-    /// Returns the columns of a stored head: whole panels.
+    /// Returns the number of columns of a stored head: `head_dim` rounded up to whole panels.
     fn padded_head_dim(&self) -> usize {
         panels_for(self.config.head_dim) * PANEL_WIDTH
     }
 
-    /// Returns a function from a dimension, counted through all heads, to its padded position.
+    /// Returns a function that maps a dimension, counted across all heads, to its padded position.
     fn padded_dimension(&self) -> impl Fn(usize) -> usize + Copy + 'static {
         let (head_dim, padded) = (self.config.head_dim, self.padded_head_dim());
         move |dimension| dimension / head_dim * padded + dimension % head_dim
     }
 
-    /// Returns the dimensions of some heads.
+    /// Returns the dimensions of the given heads, counted across all heads.
     fn dimensions(&self, heads: &Range<usize>) -> Range<usize> {
         heads.start * self.config.head_dim..heads.end * self.config.head_dim
     }
 
-    /// Loads queries, keys and values as one product.
+    /// Loads the query, key and value projections as one matrix.
     fn load_qkv(&self, name: &impl Fn(&str) -> String) -> Result<Linear, Error> {
         let config = self.config;
         let rows = |total: usize, heads: &Range<usize>| RowSlice {
@@ -169,7 +170,7 @@ impl WeightLoader<'_> {
         self.load_fused(&parts, config.hidden_size, config.qkv_bias, self.padded_dimension())
     }
 
-    /// Loads the MLP's gate and up projections as one product.
+    /// Loads the MLP's gate and up projections as one matrix.
     fn load_gate_up(&self, name: &impl Fn(&str) -> String) -> Result<Linear, Error> {
         let config = self.config;
         let rows = || RowSlice { total: config.intermediate_size, range: self.mlp.columns.clone() };
@@ -198,8 +199,8 @@ impl WeightLoader<'_> {
         Ok(weights)
     }
 
-    /// Packs rows of several matrices of one input as one product. Each matrix begins a panel, and `position` is where each of
-    /// its outputs goes from there.
+    /// Packs rows of several matrices, all of which multiply the same input, into one matrix. Each source matrix starts
+    /// a new panel; `position` maps each of its outputs to a position relative to the start of that panel.
     fn load_fused(
         &self,
         matrices: &[(String, RowSlice)],
@@ -226,7 +227,7 @@ impl WeightLoader<'_> {
         Ok(Linear { weights, bias: has_bias.then_some(bias) })
     }
 
-    /// Loads the rows of some tokens of the embedding or the head.
+    /// Loads the rows of some tokens from the embedding or the head.
     fn load_vocab_rows(&self, name: &str, tokens: &Range<usize>) -> Result<PackedMatrix, Error> {
         let LlamaConfig { vocab_size, hidden_size: hidden, .. } = *self.config;
         let mut weights = PackedMatrix::zeros(self.weight_dtype, tokens.len(), hidden);
@@ -234,8 +235,8 @@ impl WeightLoader<'_> {
         Ok(weights)
     }
 
-    /// Packs some rows and columns of a matrix as they are read: the `i`-th of these rows becomes output `output(i)`, the `j`-th
-    /// of these columns depth `input(j)`.
+    /// Packs some rows and columns of a matrix while reading them: the `i`-th of these rows becomes output `output(i)`,
+    /// and the `j`-th of these columns becomes depth index `input(j)`.
     fn pack(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Vectorised elementwise functions and row reductions. Their bits do not depend on the vector width.
+//! Vectorized elementwise functions and row reductions. Their results are bit-identical for every vector width.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -10,13 +10,14 @@ const ROUND: f32 = 12_582_912.0;
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 const TAYLOR: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-/// Arguments of [`exp`] are clamped to this range.
+/// Lower end of the range `EXP_MIN..=EXP_MAX` to which [`exp`] clamps its argument.
 const EXP_MIN: f32 = -87.0;
 const EXP_MAX: f32 = 88.0;
 
-/// Returns `e^x` for x in -87..88 (clamped to it), relative error below 2e-7. NaN stays NaN.
+/// Returns `e^x`, for `x` clamped to -87..88, with a relative error below 2e-7. NaN stays NaN.
 ///
-/// `x = n ln 2 + r`, `|r| <= ln 2 / 2`; `e^r` by its Taylor polynomial of degree 7; `2^n` by the exponent bits.
+/// The argument is split into `x = n ln 2 + r` with `|r| <= ln 2 / 2`. A Taylor polynomial of degree 7 gives `e^r`, and
+/// the exponent bits give `2^n`.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     let x = if x < EXP_MIN { EXP_MIN } else { x };
@@ -28,14 +29,14 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
 }
 
-/// Returns [`exp`] of each lane, with the same bits.
+/// Returns [`exp`] of each lane, with the same bits as the scalar function.
 #[inline(always)]
 pub(crate) fn exp_lanes<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let max = simd.splat_f32s(EXP_MAX);
     exp_lanes_unchecked_max(simd, simd.select_f32s(simd.greater_than_f32s(x, max), max, x))
 }
 
-/// Like [`exp_lanes`], but requires lanes that are at most [`EXP_MAX`].
+/// Returns [`exp`] of each lane, as [`exp_lanes`] does, for lanes that are at most [`EXP_MAX`].
 #[inline(always)]
 fn exp_lanes_unchecked_max<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let splat = |value: f32| simd.splat_f32s(value);
@@ -53,7 +54,7 @@ fn exp_lanes_unchecked_max<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
 }
 
-/// Computes `e^(x - shift)` of each value of a row in place, and returns their sum. No value is greater than `shift`.
+/// Replaces each value `x` of a row by `e^(x - shift)` and returns their sum. No value may be greater than `shift`.
 #[inline(always)]
 pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut PanelRow, shift: f32) -> f32 {
     let shift = simd.splat_f32s(shift);
@@ -67,7 +68,7 @@ pub(crate) fn exp_row<S: Simd>(simd: S, row: &mut PanelRow, shift: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn sum<S: Simd>(simd: S, row: &PanelRow) -> f32 {
     let last = reduce_halves(simd, row, |a, b| simd.add_f32s(a, b));
-    // pulp sums vectors this wide by halves too.
+    // pulp also sums vectors of this width by adding halves.
     if S::F32_LANES >= 8 { simd.reduce_sum_f32s(last) } else { sum_lane_halves::<S>(last) }
 }
 
@@ -78,7 +79,7 @@ pub(crate) fn max<S: Simd>(simd: S, row: &PanelRow) -> f32 {
     simd.reduce_max_f32s(last)
 }
 
-/// Joins halves until one vector is left: a fixed tree.
+/// Joins halves until one vector is left, in a fixed tree.
 #[inline(always)]
 fn reduce_halves<S: Simd>(simd: S, row: &PanelRow, join: impl Fn(S::f32s, S::f32s) -> S::f32s) -> S::f32s {
     let vectors = S::as_simd_f32s(row).0;
@@ -94,7 +95,7 @@ fn reduce_halves<S: Simd>(simd: S, row: &PanelRow, join: impl Fn(S::f32s, S::f32
     partial[0]
 }
 
-/// Continues the tree of sums down to one value.
+/// Continues the tree of sums until one value is left.
 #[inline(always)]
 fn sum_lane_halves<S: Simd>(vector: S::f32s) -> f32 {
     let mut lanes = [0.0; PANEL_WIDTH];
@@ -130,7 +131,8 @@ pub(crate) fn silu_mul(arch: Arch, gate: &mut [PanelRow], up: &[PanelRow]) {
     gate.par_chunks_mut(256).zip(up.par_chunks(256)).for_each(|(gate, up)| arch.dispatch(Task(gate, up)));
 }
 
-/// Computes RMSNorm (Zhang and Sennrich, 2019): `x / sqrt(mean(x^2) + eps) * weight` for each row; the mean over `columns` values in f64.
+/// Computes RMSNorm (Zhang and Sennrich, 2019): `x / sqrt(mean(x^2) + eps) * weight` for each row. The mean over
+/// `columns` values is computed in f64.
 pub(crate) fn rms_norm(
     arch: Arch,
     x: &PanelMatrix,
@@ -230,9 +232,9 @@ mod tests {
         assert!(exp(f32::NEG_INFINITY) < 2e-38);
     }
 
-    /// Vectors of every width agree with single values.
+    /// Vectors of every width give the same bits as single values.
     #[test]
-    fn rows_have_the_bits_of_their_values() {
+    fn rows_are_bit_identical_to_single_values() {
         struct Check;
         impl WithSimd for Check {
             type Output = ();

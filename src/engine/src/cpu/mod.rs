@@ -1,24 +1,29 @@
-//! The CPU backend: a Llama over a paged KV cache.
+//! The CPU backend: a Llama with a paged KV cache.
 //!
-//! Start with [`backend`], which loads a model and runs a batch. [`llama`] is the forward pass, [`attention`] and [`head`] its two large
-//! steps, and [`gemm`] the matrix product they rest on. Activations are [`panel_matrix`]es, weights [`packed_matrix`]es.
+//! Start with [`backend`], which loads a model and runs batches. [`llama`] is the forward pass, [`attention`] and
+//! [`head`] are its two large steps, and [`gemm`] is the matrix product that they use. Activations are
+//! [`panel_matrix`]es, weights are [`packed_matrix`]es.
 //!
 //! # Same query, same bits
 //!
-//! A log-probability depends on the tokens before it alone, because no sum depends on anything else:
+//! A log-probability depends only on its token and the tokens before it, because no sum depends on anything else:
 //!
-//! - Products ([`gemm`]): each element is a chain of fused multiply-adds over k, in blocks of at most 256, whatever the tile, the
-//!   vector width or the thread. bf16 and int8 weights ([`packed_matrix`]) are read as the f32 they stand for. Products of bf16 pairs
-//!   ([`gemm_bf16`]) have one order too, but the rounding of the instruction, so the fingerprint names it.
-//! - Attention ([`attention`], one block in [`softmax`]): each query row walks its blocks by position, and reads no slot after its own.
-//! - The head ([`head`]): vocabulary chunks of fixed size, combined in order, in f64.
+//! - Products ([`gemm`]): each element is a chain of fused multiply-adds over the depth, in blocks of at most 256,
+//!   regardless of the tile, the vector width and the thread. bf16 and int8 weights ([`packed_matrix`]) are read as the
+//!   f32 values that they represent. Products of bf16 pairs ([`gemm_bf16`]) also have a fixed order, but they round as
+//!   the instruction does, so the fingerprint names the instruction.
+//! - Attention ([`attention`]; [`softmax`] handles a single block): each query row walks its blocks in order of
+//!   position and reads no slot after its own.
+//! - The head ([`head`]): vocabulary chunks have a fixed size and are combined in order, in f64.
 //!
-//! Products, norms and softmax are written once over `pulp`'s vectors. A panel has 32 columns, so tasks write disjoint contiguous
-//! memory without `unsafe`, and a KV block of 32 keys is one panel of a product. A pass is about a hundred parallel loops with a step
-//! of one thread between two; [`pool`] keeps all threads awake through it.
+//! Products, norms and softmax are written once, with the vector types of the crate `pulp`. Matrices are stored in
+//! panels of 32 columns: this way, tasks write disjoint contiguous memory without `unsafe`, and a KV block of 32 keys
+//! is one panel of a product. A pass is about a hundred parallel loops with single-threaded steps between them;
+//! [`pool`] keeps all threads awake throughout.
 //!
-//! Rotary frequencies and angles are rounded to f32 as in transformers, because checkpoints are trained with them. Dynamic NTK would make
-//! a token's key depend on the length of its whole text, so the engine rejects sequences longer than the trained length.
+//! Rotary frequencies and angles are rounded to f32 as in transformers, because checkpoints are trained with that
+//! rounding. With dynamic NTK scaling, a token's key would depend on the length of its whole text, so the engine
+//! rejects sequences longer than the trained length.
 
 mod attention;
 mod backend;

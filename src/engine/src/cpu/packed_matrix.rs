@@ -1,6 +1,8 @@
-//! `PackedMatrix`: a weight matrix in f32, bf16 or int8, packed for GEMM. Each panel of 32 outputs stores its values in order of k.
+//! `PackedMatrix`: a weight matrix in f32, bf16 or int8, packed for GEMM. Each panel of 32 outputs stores its values in
+//! order of k, the index over which a product sums.
 //!
-//! bf16 and int8 are stored in pairs, as dot products of pairs read them: the values of k (even) and k + 1 side by side for each output.
+//! bf16 and int8 values are stored in pairs, because some instructions multiply pairs: for each output, the value of
+//! each even k is next to the value of the odd k after it.
 
 use std::ops::Range;
 
@@ -8,22 +10,22 @@ use pulp::Simd;
 
 use super::panel_matrix::{PANEL_WIDTH, PanelRow, panels_for};
 
-/// Number of values of k that are summed in registers before they are added to the result.
+/// Maximum number of values of k that are summed in registers before they are added to the result.
 pub(crate) const DEPTH_BLOCK: usize = 256;
 
 /// The storage type of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightDtype {
-    /// The type of the sums.
+    /// f32, the type of the sums.
     F32,
-    /// Rounded to nearest, ties to even; exact for a bf16 checkpoint.
+    /// bf16, rounded to nearest, ties to even; exact for a bf16 checkpoint.
     Bf16,
-    /// 127 steps to either side of zero, times a scale for each output: its greatest magnitude / 127.
+    /// int8 from -127 to 127, times a scale per output channel: the channel's greatest magnitude / 127.
     Int8,
 }
 
 impl WeightDtype {
-    /// Returns its name on the command line and in fingerprints.
+    /// Returns the type's name on the command line and in fingerprints.
     pub fn name(self) -> &'static str {
         match self {
             WeightDtype::F32 => "f32",
@@ -33,13 +35,13 @@ impl WeightDtype {
     }
 }
 
-/// Two bf16 values of each of 32 outputs: k in the lower half, k + 1 in the upper.
+/// Two bf16 values for each of 32 outputs: k in the lower half, k + 1 in the upper half.
 pub(crate) type PairRow = [u32; PANEL_WIDTH];
 
-/// Two int8 values of each of 32 outputs: k in the lower byte, k + 1 in the upper.
+/// Two int8 values for each of 32 outputs: k in the lower byte, k + 1 in the upper byte.
 type BytePairRow = [i16; PANEL_WIDTH];
 
-/// A weight matrix `[n][k]`, padded with zeros to whole panels of both.
+/// A weight matrix `[n][k]`, padded with zeros to whole panels in both dimensions.
 #[derive(Clone, Debug)]
 pub(crate) struct PackedMatrix {
     depth: usize,
@@ -54,7 +56,7 @@ enum Storage {
     Int8 { values: Vec<BytePairRow>, scales: Vec<PanelRow> },
 }
 
-/// Consecutive k of one panel of outputs, as stored.
+/// The stored values of one panel of outputs for consecutive k.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PackedSlice<'a> {
     F32(&'a [PanelRow]),
@@ -63,12 +65,14 @@ pub(crate) enum PackedSlice<'a> {
 }
 
 impl PackedMatrix {
-    /// Allocates `outputs` x `depth` zeros (each rounded up to whole panels), to be filled by [`pack_rows`](Self::pack_rows).
+    /// Allocates an `outputs` x `depth` matrix of zeros (both sizes rounded up to whole panels), to be filled by
+    /// [`pack_rows`](Self::pack_rows).
     pub(crate) fn zeros(weight_dtype: WeightDtype, outputs: usize, depth: usize) -> Self {
         Self::zeros_in_pieces(weight_dtype, outputs, [depth])
     }
 
-    /// Like [`zeros`](Self::zeros), but divides the depth into pieces that each begin a panel and a depth block.
+    /// Allocates a matrix of zeros, as [`zeros`](Self::zeros) does, with a depth that is divided into pieces. Each
+    /// piece starts a new panel and a new depth block.
     pub(crate) fn zeros_in_pieces(
         weight_dtype: WeightDtype,
         outputs: usize,
@@ -92,7 +96,8 @@ impl PackedMatrix {
         Self { depth, blocks, data }
     }
 
-    /// Packs a row-major `[n][k]` matrix: source row `i` becomes output `output(i)`, source column `j` depth `input(j)`.
+    /// Packs a row-major `[n][k]` matrix: source row `i` becomes output `output(i)`, and source column `j` becomes
+    /// depth index `input(j)`.
     pub(crate) fn pack_rows(
         &mut self,
         source: &[f32],
@@ -140,7 +145,7 @@ impl PackedMatrix {
         rows.checked_div(self.depth).unwrap_or(0)
     }
 
-    /// Returns the number of panels of the depth, which is that of the activations it multiplies.
+    /// Returns the depth in panels, which is also the number of panels of the activations to multiply.
     pub(crate) fn depth_panels(&self) -> usize {
         self.depth / PANEL_WIDTH
     }
@@ -150,7 +155,7 @@ impl PackedMatrix {
         &self.blocks
     }
 
-    /// Returns one panel of outputs for consecutive k; both ends of the range are even.
+    /// Returns the stored weights of one panel of outputs for a range of k, whose ends must both be even.
     pub(crate) fn slice(&self, panel: usize, k: Range<usize>) -> PackedSlice<'_> {
         let (first, end) = (panel * self.depth + k.start, panel * self.depth + k.end);
         match &self.data {
@@ -162,7 +167,7 @@ impl PackedMatrix {
         }
     }
 
-    /// Returns the weights of output `n` for one panel of depth, such as a part of an embedding's row.
+    /// Returns the weights of output `n` for one panel of the depth, such as part of an embedding.
     pub(crate) fn output_panel(&self, n: usize, panel: usize) -> PanelRow {
         let slice = self.slice(n / PANEL_WIDTH, panel * PANEL_WIDTH..(panel + 1) * PANEL_WIDTH);
         std::array::from_fn(|k| slice.value(k, n % PANEL_WIDTH))
@@ -178,7 +183,7 @@ impl<'a> PackedSlice<'a> {
         }
     }
 
-    /// Returns the values in f32; unpacks them into `buffer` unless they are stored as f32.
+    /// Returns the values in f32, unpacked into `buffer` unless they are stored as f32.
     #[inline(always)]
     pub(crate) fn unpack_f32<S: Simd>(self, simd: S, buffer: &'a mut [PanelRow]) -> &'a [PanelRow] {
         match self {
@@ -207,8 +212,9 @@ impl<'a> PackedSlice<'a> {
         }
     }
 
-    /// Returns the values in bf16 pairs, and the scales by which to multiply sums over them. Unpacks into `buffer` unless they are stored
-    /// as bf16. Exact for bf16 and int8; rounds f32.
+    /// Returns the values as bf16 pairs, and the scales by which to multiply sums over these values; `None` if there
+    /// are no scales. The pairs are unpacked into `buffer` unless the values are stored as bf16. Exact for bf16 and
+    /// int8; rounds f32.
     #[inline(always)]
     pub(crate) fn unpack_bf16_pairs(self, buffer: &'a mut [PairRow]) -> (&'a [PairRow], Option<&'a PanelRow>) {
         match self {
@@ -225,7 +231,7 @@ impl<'a> PackedSlice<'a> {
                 for (pairs, values) in buffer.iter_mut().zip(values) {
                     for (pair, &value) in pairs.iter_mut().zip(values) {
                         let [low, high] = unpack_bytes(value);
-                        // Up to 127, the integers are exact in bf16: the lower half of their f32 is zero.
+                        // Integers up to 127 are exact in bf16: the lower half of their f32 representation is zero.
                         *pair = (low as f32).to_bits() >> 16 | (high as f32).to_bits();
                     }
                 }
@@ -241,7 +247,7 @@ fn unpack_bytes(pair: i16) -> [i32; 2] {
     [pair << 24 >> 24, pair >> 8]
 }
 
-/// Rounds to bf16, ties to even, and returns its bits; NaN stays NaN.
+/// Rounds a value to bf16, ties to even, and returns the bf16's bits; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn bf16_bits(value: f32) -> u32 {
     let bits = value.to_bits();
@@ -257,12 +263,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rounding_to_bf16_is_that_of_the_standard(bits in any::<u32>()) {
+        fn rounding_to_bf16_matches_the_half_crate(bits in any::<u32>()) {
             let value = f32::from_bits(bits);
             prop_assert_eq!(bf16_bits(value), u32::from(bf16::from_f32(value).to_bits()));
         }
 
-        /// Both ways of reading return the matrix, as exactly as its type allows.
+        /// Both ways to read a matrix return its values to the precision of its type.
         #[test]
         fn every_type_returns_its_values(values in proptest::collection::vec(-2.0f32..2.0, 40 * 36)) {
             for (weight_dtype, step) in [(WeightDtype::F32, 0.0), (WeightDtype::Bf16, 1.0 / 256.0), (WeightDtype::Int8, 1.01 / 254.0)] {
@@ -276,7 +282,7 @@ mod tests {
                     for (k, &got) in row.iter().enumerate() {
                         let want = if k < 36 { values[n * 36 + k] } else { 0.0 };
                         let error = if weight_dtype == WeightDtype::Int8 { step * largest } else { step * want.abs() };
-                        prop_assert!((got - want).abs() <= error, "{:?} {} {}", weight_dtype, got, want);
+                        prop_assert!((got - want).abs() <= error, "{:?}: got {}, expected {}", weight_dtype, got, want);
                         let half = pairs[k / 2][n % PANEL_WIDTH] >> (16 * (k % 2)) << 16;
                         let paired = f32::from_bits(half) * scales.map_or(1.0, |scales| scales[n % PANEL_WIDTH]);
                         let rounded = if weight_dtype == WeightDtype::F32 { f32::from_bits(bf16_bits(got) << 16) } else { got };

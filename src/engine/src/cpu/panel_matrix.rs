@@ -4,23 +4,23 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Columns of a panel.
+/// Columns per panel.
 pub(crate) const PANEL_WIDTH: usize = 32;
 
 /// One row of a panel.
 pub(crate) type PanelRow = [f32; PANEL_WIDTH];
 
-/// Returns how many panels hold `columns` columns.
+/// Returns the number of panels that hold `columns` columns.
 pub(crate) fn panels_for(columns: usize) -> usize {
     columns.div_ceil(PANEL_WIDTH)
 }
 
-/// A matrix of `rows` x (panels * 32) values, panel by panel.
+/// A matrix of `rows` x (`panels` * 32) values, stored panel by panel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PanelMatrix {
     rows: usize,
     panels: usize,
-    /// May be longer than needed, after [`reshape`](PanelMatrix::reshape).
+    /// The panels' rows; may be longer than needed after [`reshape`](PanelMatrix::reshape).
     data: Vec<PanelRow>,
 }
 
@@ -29,7 +29,7 @@ impl PanelMatrix {
         Self { rows, panels, data: vec![[0.0; PANEL_WIDTH]; rows * panels] }
     }
 
-    /// Changes the size and leaves the values unspecified. Reuses the memory it has.
+    /// Changes the size and leaves the values unspecified. Reuses allocated memory.
     pub(crate) fn reshape(&mut self, rows: usize, panels: usize) {
         (self.rows, self.panels) = (rows, panels);
         self.data.resize(self.data.len().max(rows * panels), [0.0; PANEL_WIDTH]);
@@ -57,7 +57,7 @@ impl PanelMatrix {
         &mut self.data[..self.rows * self.panels]
     }
 
-    /// Returns the values of some panels.
+    /// Returns the values of the given panels.
     pub(crate) fn values_mut(&mut self, panels: Range<usize>) -> &mut [f32] {
         self.data[panels.start * self.rows..panels.end * self.rows].as_flattened_mut()
     }
@@ -67,7 +67,7 @@ impl PanelMatrix {
         self.data.into_flattened()
     }
 
-    /// Splits the first panels from the rest.
+    /// Returns the first `panels` panels and, separately, the rest.
     pub(crate) fn split_mut(&mut self, panels: usize) -> (&mut [PanelRow], &mut [PanelRow]) {
         let first = panels * self.rows;
         self.all_mut().split_at_mut(first)
@@ -91,7 +91,7 @@ impl PanelMatrix {
         self.panels = self.panels.min(panels);
     }
 
-    /// Copies the given rows, in the given order.
+    /// Returns a copy of the given rows, in the given order.
     pub(crate) fn gather(&self, rows: &[usize]) -> Self {
         let data = (0..self.panels()).flat_map(|p| rows.iter().map(move |&row| *self.row(p, row))).collect();
         Self { rows: rows.len(), panels: self.panels, data }

@@ -1,7 +1,7 @@
 //! `Pool`: the compute threads, which stay awake during a forward pass.
 //!
-//! A pass is some hundred parallel loops, each followed by a single-threaded step. rayon's threads fall asleep in such a step, and waking
-//! them costs a small model a tenth of its time.
+//! A pass is about a hundred parallel loops, each followed by a single-threaded step. rayon's threads fall asleep in
+//! such a step, and waking them takes a tenth of the time of a small model's pass.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -14,7 +14,7 @@ use crate::load_error::LoadError;
 #[derive(Debug)]
 pub(crate) struct Pool(rayon::ThreadPool);
 
-/// Marks a pass as over when it is dropped, also if the pass panics.
+/// A guard that marks a pass as over when it is dropped, even if the pass panics.
 struct PassGuard<'a>(&'a AtomicBool);
 
 impl Drop for PassGuard<'_> {
@@ -24,7 +24,7 @@ impl Drop for PassGuard<'_> {
 }
 
 impl Pool {
-    /// Starts `threads` threads, named `name` and a number; 0 means one per core.
+    /// Starts `threads` threads, named `name-0`, `name-1` and so on; 0 means one thread per core.
     pub(crate) fn new(threads: usize, name: String) -> Result<Self, LoadError> {
         let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
         let pool = builder.thread_name(move |i| format!("{name}-{i}")).build();
@@ -35,13 +35,14 @@ impl Pool {
         self.0.current_num_threads()
     }
 
-    /// Runs `work` on one of the threads and its parallel loops on all of them. The others may sleep between two loops.
+    /// Runs `work` on one of the threads and its parallel loops on all of them. The other threads may sleep between
+    /// loops.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.0.install(work)
     }
 
-    /// Like [`install`](Self::install), but keeps all threads awake until `work` is done. A thread without work
-    /// yields to the machine's other threads.
+    /// Runs `work` as [`install`](Self::install) does, and keeps all threads awake until it is done. A thread without
+    /// work yields to the machine's other threads.
     pub(crate) fn run_pass<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         let (not_started, over) = (&AtomicUsize::new(self.threads() - 1), &AtomicBool::new(false));
         self.0.scope(|scope| {
@@ -58,7 +59,8 @@ impl Pool {
                 }
             });
             let _guard = PassGuard(over);
-            // A thread that starts late might wait for work inside a part of `work`, and never finish that part.
+            // Wait until all threads are in their loops: a thread that starts its loop later might do so inside a task
+            // of `work`, and would never finish that task.
             while not_started.load(Ordering::Acquire) > 0 {
                 thread::yield_now();
             }
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_shares_its_loops_and_returns_what_it_made() {
+    fn a_pass_runs_parallel_loops_and_returns_its_result() {
         for threads in [1, 2, 5] {
             let pool = pool(threads);
             for pass in 0..200 {

@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al., 2021) in the half-split form of Llama checkpoints.
 //!
-//! Angles are rounded to f32, as in transformers, with which checkpoints are trained. At position 2000 an angle is then off by up to 1e-4,
-//! and only the same rounding reproduces a model that was trained with it.
+//! Angles are rounded to f32 as in transformers, because checkpoints are trained with that rounding. At position 2000
+//! an angle is then off by up to 1e-4, and only the same rounding reproduces a model that was trained with it.
 
 use surprisal_model::{LlamaConfig, RopeScaling};
 
@@ -32,7 +32,7 @@ impl Rope {
         Self { frequencies: scaling.frequencies(theta, head_dim), scale: scaling.attention_factor() }
     }
 
-    /// Returns the angles of a batch's rows, by their positions.
+    /// Returns the angles of a batch's rows, from their positions.
     pub(crate) fn angles(&self, chunks: &[Chunk]) -> Angles {
         let positions = chunks.iter().flat_map(|chunk| chunk.start..chunk.start + chunk.rows.len());
         let turn = |position: usize| {
@@ -52,7 +52,7 @@ impl Angles {
         Self { half: head_dim / 2, cos: vec![1.0; rows * head_dim / 2], sin: vec![0.0; rows * head_dim / 2] }
     }
 
-    /// Rotates one head's vector, in panels: each pair (x_i, x_{i + half}) by the row's angle of i.
+    /// Rotates one head's vector, given in panels: each pair (x_i, x_{i + half}) by the row's i-th angle.
     #[inline(always)]
     pub(crate) fn rotate(&self, row: usize, head: &mut [PanelRow]) {
         let at = row * self.half..(row + 1) * self.half;

@@ -1,6 +1,6 @@
-//! The online softmax of attention: a block's scores become weights, and weights times values are added up.
+//! The online softmax of attention: a block's scores become weights, and the values times their weights are added up.
 //!
-//! A row's sums are chains over the tokens that it sees, in order, whatever rows it shares a register tile with.
+//! A row's sums run over the tokens that the row sees, in order, regardless of which rows share its register tile.
 
 use std::ops::Range;
 
@@ -12,16 +12,17 @@ use super::math;
 use super::panel_matrix::{PANEL_WIDTH, PanelRow};
 use crate::backend::BLOCK_TOKENS;
 
-/// Query rows of one task.
+/// Query rows per task.
 pub(crate) const TILE_ROWS: usize = 24;
 
-/// Rows with partly visible blocks that share a register tile. The more rows share a tile, the fewer tokens all of them see.
+/// Number of rows with partly visible blocks that share a register tile. The more rows share a tile, the fewer tokens
+/// are visible to all of them.
 const PARTIAL_ROWS: usize = 4;
 
 /// Scores of a tile's rows over the tokens of a block.
 pub(crate) type TileScores = [PanelRow; TILE_ROWS];
 
-/// For each row of a tile, which tokens of a block it sees: from, to.
+/// The range of a block's tokens that each row of a tile sees, as `(from, to)`.
 pub(crate) type VisibleRanges = [(usize, usize); TILE_ROWS];
 
 /// The running maximum and sum of each row's softmax.
@@ -37,7 +38,7 @@ impl OnlineSoftmax {
     }
 
     /// Turns the scores of some of the tile's rows into weights relative to the new maximum, and rescales earlier sums.
-    /// All maxima come first, so that the rows' exponentials overlap.
+    /// All maxima are found first, so that the CPU can overlap the exponentials of different rows.
     #[inline(always)]
     pub(crate) fn update<S: Simd>(
         &mut self,
@@ -70,7 +71,7 @@ impl OnlineSoftmax {
         }
     }
 
-    /// Makes a row's sums relative to a greater maximum.
+    /// Rescales a row's sums to a new maximum, if it is greater.
     #[inline(always)]
     fn rescale(&mut self, row: usize, max: f32, out: &mut [PanelRow], rows: usize) {
         if max > self.max[row] {
@@ -85,7 +86,7 @@ impl OnlineSoftmax {
         }
     }
 
-    /// Divides by the softmax's denominator.
+    /// Divides each row by its softmax denominator.
     #[inline(always)]
     pub(crate) fn finish(&self, out: &mut [PanelRow], rows: usize) {
         for (i, out) in out.iter_mut().enumerate() {
@@ -97,7 +98,8 @@ impl OnlineSoftmax {
     }
 }
 
-/// Adds weights times values. Rows that see the whole block share a register tile; the others read only the tokens they see.
+/// Adds weights times values to `out`. Rows that see the whole block share a register tile; the other rows read only
+/// the tokens that they see.
 #[inline(always)]
 pub(crate) fn accumulate<'a, S: Simd>(
     simd: S,
@@ -120,8 +122,8 @@ pub(crate) fn accumulate<'a, S: Simd>(
     }
 }
 
-/// Adds weights times values of rows that see a part of the block. A few share a register tile for the tokens that all of them see; each
-/// continues alone from there.
+/// Adds weights times values for rows that see part of the block. A few rows share a register tile for the tokens that
+/// all of them see; after those, each row continues separately.
 #[inline(always)]
 fn accumulate_partial<S: Simd>(
     simd: S,
@@ -146,7 +148,7 @@ fn accumulate_partial<S: Simd>(
     }
 }
 
-/// Computes `out += sum + weights * values`, where `sum` is the chain so far.
+/// Computes `out += sum + weights * values`, where `sum` is the row's sum over the block's earlier tokens.
 #[inline(always)]
 fn add_row<S: Simd>(simd: S, mut sum: PanelRow, weights: &[f32], values: &[PanelRow], out: &mut PanelRow) {
     let sums = S::as_mut_simd_f32s(&mut sum).0;

@@ -1,6 +1,7 @@
-//! `Accelerator`: the device of the CUDA backend, with memory, copies, launches and products in one queue.
+//! `Accelerator`: a device of the CUDA backend, with memory and one queue of copies, kernel launches and matrix
+//! products.
 
-// To launch a kernel is to trust its addresses.
+// A kernel launch passes addresses that nothing checks.
 #![allow(unsafe_code)]
 
 use std::fmt::Debug;
@@ -14,90 +15,92 @@ use crate::backend::BackendError;
 
 /// A device with one queue: all operations run in the order of the calls, including exchanges with other ranks.
 pub trait Accelerator: DeviceCommunicator + Send + 'static {
-    /// Recorded work; it is dropped before the accelerator.
+    /// Recorded work, which must be dropped before the accelerator.
     type Recording: Debug + Send;
 
-    /// Describes the device.
+    /// Returns a description of the device.
     fn name(&self) -> String;
 
-    /// Returns what the bits of its products and functions depend on, for fingerprints.
+    /// Returns a description, for fingerprints, of everything on which the bits of the device's results depend.
     fn numerics(&self) -> String;
 
-    /// Returns the bytes that can be allocated.
+    /// Returns the number of bytes that can be allocated.
     ///
     /// # Errors
     ///
-    /// The device fails.
+    /// Fails if the device reports an error.
     fn free_memory(&self) -> Result<usize, BackendError>;
 
-    /// Returns the bytes of shared memory that a thread block may have.
+    /// Returns the maximum shared memory per thread block, in bytes.
     ///
     /// # Errors
     ///
-    /// The device fails.
+    /// Fails if the device reports an error.
     fn shared_memory(&self) -> Result<usize, BackendError>;
 
-    /// Returns whether the next operation can succeed; waits for all queued work.
+    /// Waits for all queued work, and returns whether further operations can succeed.
     fn is_alive(&self) -> bool;
 
-    /// Allocates memory, with undefined contents, until the accelerator is dropped.
+    /// Allocates memory that is valid until the accelerator is dropped. Its contents are undefined.
     ///
     /// # Errors
     ///
-    /// The device is out of memory.
+    /// Fails if the device is out of memory.
     fn allocate(&mut self, bytes: usize) -> Result<DeviceRegion, BackendError>;
 
-    /// Copies to the device.
+    /// Copies bytes from the host to the beginning of a region.
     ///
     /// # Errors
     ///
-    /// The region is shorter, or the device fails.
+    /// Fails if the region is too short, or the device fails.
     fn write(&mut self, to: DeviceRegion, bytes: &[u8]) -> Result<(), BackendError>;
 
-    /// Copies from the device, after all queued work is done.
+    /// Waits for all queued work, and copies bytes from the beginning of a region to the host.
     ///
     /// # Errors
     ///
-    /// The region is shorter, or the device failed, now or earlier.
+    /// Fails if the region is too short, or if the device fails or has failed earlier.
     fn read(&mut self, from: DeviceRegion, bytes: &mut [u8]) -> Result<(), BackendError>;
 
-    /// Copies on the device: the beginning of `from` fills `to`. The two do not overlap.
+    /// Fills `to` with the beginning of `from`. The regions must not overlap.
     ///
     /// # Errors
     ///
-    /// `from` is shorter, or the device fails.
+    /// Fails if `from` is too short, or the device fails.
     fn copy(&mut self, from: DeviceRegion, to: DeviceRegion) -> Result<(), BackendError>;
 
-    /// Queues a product. A row's bits depend only on that row and the weights, not on the number of rows or its position.
+    /// Queues a matrix product. The bits of an output row depend only on its input row and the weights, not on the
+    /// number of rows or on the row's position.
     ///
     /// # Errors
     ///
-    /// A region is shorter than its matrix, or the device has no such product.
+    /// Fails if a region is too short for its matrix, or if the device does not support the product.
     fn multiply(&mut self, gemm: &Gemm) -> Result<(), BackendError>;
 
-    /// Queues a kernel.
+    /// Queues a kernel launch.
     ///
     /// # Errors
     ///
-    /// The device rejects it.
+    /// Fails if the device rejects the launch.
     ///
     /// # Safety
     ///
-    /// As [`surprisal_kernels::Device::launch`], as long as the launch may be [replayed](Self::replay).
+    /// Same as [`surprisal_kernels::Device::launch`], for as long as the launch may be [replayed](Self::replay).
     unsafe fn launch<A: Copy + Send + 'static>(&mut self, launch: &Launch<A>) -> Result<(), BackendError>;
 
-    /// Describes a cache to the device's copy engine.
+    /// Creates the description of a cache that the device's copy engine needs.
     ///
     /// # Errors
     ///
-    /// As [`surprisal_kernels::Device::tensor_map`].
+    /// Same as [`surprisal_kernels::Device::tensor_map`].
     fn tensor_map(&self, view: &CacheView) -> Result<TensorMap, BackendError>;
 
-    /// Queues and records the operations of `work`: launches, products and copies on the device, but none to or from the host.
+    /// Queues and records the operations of `work`: launches, products and copies on the device, but no copies from or
+    /// to the host.
     ///
     /// # Errors
     ///
-    /// As `work`; or the device cannot record an operation.
+    /// Fails if `work` fails, or if the device cannot record an operation.
     fn record(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(), BackendError>,
@@ -107,7 +110,7 @@ pub trait Accelerator: DeviceCommunicator + Send + 'static {
     ///
     /// # Errors
     ///
-    /// The device fails.
+    /// Fails if the device reports an error.
     fn replay(&mut self, recording: &Self::Recording) -> Result<(), BackendError>;
 }
 

@@ -23,16 +23,17 @@ use crate::parallel::group::TensorParallelGroup;
 use crate::parallel::rank_slice::RankSlice;
 use crate::scorer::PositionOptions;
 
-/// Version of the numerics; increased whenever a change of the code changes bits.
+/// Version of the backend's arithmetic, for fingerprints. Increase it whenever a code change alters the bits of a
+/// result.
 const NUMERICS_VERSION: u32 = 1;
 
-/// One part in this many of the free memory is left to the driver and to other processes.
+/// Denominator of the fraction of free memory that is left to the driver and to other processes.
 const RESERVED_DIVISOR: usize = 32;
 
-/// A Llama on an accelerator, or one rank's slice of it.
+/// A Llama model, or one rank's slice of it, on an accelerator.
 #[derive(Debug)]
 pub struct CudaBackend<A: Accelerator> {
-    // Before the device, so that it is dropped first.
+    // Declared before the device, so that it is dropped first.
     graphs: GraphCache<A::Recording>,
     device: A,
     shape: ModelShape,
@@ -48,19 +49,21 @@ impl<A: Accelerator> CudaBackend<A> {
     ///
     /// # Errors
     ///
-    /// The weights are malformed, the kernels do not support the model, or it does not fit into memory; these are found before any memory
-    /// is allocated. The device cannot run the model; a trial pass finds this.
+    /// Fails before it allocates memory if a tensor is missing, misshapen or unexpected, a checksum differs, the
+    /// kernels do not support the model, or the model does not fit. Fails later if a weight is not finite, or if a
+    /// trial pass shows that the device cannot run the model.
     pub fn load(device: A, source: &impl WeightSource, config: CudaConfig) -> Result<Self, LoadError> {
         let mut backend = Self::load_rank(device, source, config, || source.fingerprint())?;
         warm_up(&mut backend, config)?;
         Ok(backend)
     }
 
-    /// Loads a model as slices, one on each device of a group, each on a thread that reads no other slice.
+    /// Loads one slice of a model onto each device of a group. A separate thread loads each slice, and reads only that
+    /// slice.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
+    /// Same as [`load`](Self::load).
     pub fn load_group(
         devices: Vec<A>,
         source: &(impl WeightSource + Sync),
@@ -75,12 +78,13 @@ impl<A: Accelerator> CudaBackend<A> {
         Ok(group)
     }
 
-    /// Returns whether repeated passes are recorded and replayed. They are not once the device has failed to record one.
+    /// Returns whether repeated passes are recorded and replayed: `true` until the device fails to record one.
     pub fn records_passes(&self) -> bool {
         self.graphs.can_record()
     }
 
-    /// Loads one rank's slice. `config` is that of the whole group; `weights_hash` is called once the weights are known to fit.
+    /// Loads one rank's slice. `config` applies to the whole group. `weights_hash` is called only if the weights fit,
+    /// because it may read every weight file.
     fn load_rank(
         mut device: A,
         source: &impl WeightSource,
@@ -110,17 +114,18 @@ impl<A: Accelerator> CudaBackend<A> {
         Ok(Self { graphs: GraphCache::default(), device, shape, capacity, weights, work, cache, fingerprint })
     }
 
-    /// Returns what the numbers depend on: weights hash, dtype, device and its libraries, numerics version.
+    /// Returns the fingerprint of everything on which the results depend: the hash of the weights, the types of the
+    /// weights and the cache, the device and its libraries, the numerics version, and the number of ranks.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Describes the device.
+    /// Returns a description of the device.
     pub fn device(&self) -> String {
         self.device.name()
     }
 
-    /// Copies the first tokens of a block, of all layers, and its hidden state into another block.
+    /// Copies a block's first tokens, in all layers, and the block's hidden state to another block.
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), BackendError> {
         let row = self.shape.hidden * 2;
         let (from, to) = (copy.from as usize, copy.to as usize);
@@ -133,7 +138,7 @@ impl<A: Accelerator> CudaBackend<A> {
     }
 }
 
-/// Checks that a thread block of attention has the shared memory it needs.
+/// Checks that the device has the shared memory that a thread block of the attention kernel needs.
 fn check_shared_memory<A: Accelerator>(device: &A, shape: &ModelShape) -> Result<(), LoadError> {
     let needed = attention::shared_memory(shape.padded_head_dim as u32, shape.fp8_cache) as usize;
     let limit = device.shared_memory()?;
@@ -143,10 +148,11 @@ fn check_shared_memory<A: Accelerator>(device: &A, shape: &ModelShape) -> Result
     Ok(())
 }
 
-/// Runs a pass of two tokens, then a pass of one token three times, so that anything the device lacks fails the load.
+/// Runs a pass of two tokens once, then a pass of one token three times, so that loading fails if the device cannot run
+/// the model.
 ///
-/// The passes launch both kinds of attention and choose the algorithm of every product; the pass of one token is queued, recorded and
-/// replayed. No query uses what they leave in the cache.
+/// The passes launch both attention kernels, and choose an algorithm for every matrix product. The pass of one token is
+/// first queued, then recorded, then replayed. No query reads the values that the passes leave in the cache.
 fn warm_up(backend: &mut impl Backend, config: CudaConfig) -> Result<(), LoadError> {
     let most = config.batch_tokens.min(backend.limits().max_length).max(1);
     for count in [most.min(2), 1, 1, 1] {
@@ -161,13 +167,13 @@ fn warm_up(backend: &mut impl Backend, config: CudaConfig) -> Result<(), LoadErr
             scores: vec![score],
             ..ForwardBatch::default()
         };
-        let failed = |error: BackendError| BackendError(format!("the first pass failed: {error}"));
+        let failed = |error: BackendError| BackendError(format!("a trial pass failed: {error}"));
         backend.forward(&batch).map_err(failed)?;
     }
     Ok(())
 }
 
-/// Finds how many blocks fit beside weights and workspace.
+/// Computes the number of KV blocks that fit in memory in addition to the weights and the workspace.
 fn measure_capacity<A: Accelerator>(
     device: &A,
     shape: &ModelShape,
@@ -178,7 +184,7 @@ fn measure_capacity<A: Accelerator>(
     let with_blocks = |blocks| Capacity { rows: batch_tokens.max(1), chunks: batch_sequences.max(1), blocks };
     let others = Arena::measure(|arena| {
         Workspace::lay_out(arena, shape, &with_blocks(0));
-        // The cache's regions also hold the batch's rows, and are rounded up.
+        // One block, to include the hidden states of the batch's rows and the rounding of the cache's regions.
         PagedCache::lay_out(arena, shape, &with_blocks(1));
     });
     let (block, free) = (PagedCache::block_bytes(shape), device.free_memory()?);

@@ -1,4 +1,5 @@
-//! `BatchPlan`: the integers that the kernels read of a batch. They are checked, since kernels trust them, and packed for one copy.
+//! `BatchPlan`: a batch as the integers that kernels read. The integers are checked, because kernels trust them, and
+//! packed into one array, so that a single copy transfers them.
 
 use std::ops::Range;
 
@@ -11,42 +12,42 @@ use crate::sampling::Sample;
 use crate::scorer::PositionOptions;
 use crate::scorer::subset::Subset;
 
-/// The largest batch and the cache; their memory is allocated when the model is loaded.
+/// The sizes of the largest batch and of the cache. Memory for both is allocated when the model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Capacity {
-    /// Tokens.
+    /// Maximum tokens per batch.
     pub(super) rows: usize,
-    /// Sequences.
+    /// Maximum sequences per batch.
     pub(super) chunks: usize,
-    /// KV blocks of the cache.
+    /// Number of KV blocks in the cache.
     pub(super) blocks: usize,
 }
 
 impl Capacity {
-    /// Returns the most scores of one batch: one per row, and one per sequence from a kept hidden state.
+    /// Returns the maximum number of scores per batch: one per row, plus one per sequence from a kept hidden state.
     pub(super) fn scores(&self) -> usize {
         self.rows + self.chunks
     }
 
-    /// Returns the integers of the largest plan.
+    /// Returns the number of integers in the largest plan.
     pub(super) fn ints(&self, shape: &ModelShape) -> usize {
         let width = shape.max_length.div_ceil(BLOCK_TOKENS);
         let tiles = self.rows / 64 + 2 * self.chunks;
-        // The starts of each launch have an end.
+        // The term `2` is for the end that each of the two launches stores after its starts.
         3 * self.rows + self.chunks * (width + 2) + 2 + 2 * tiles + 2 * self.scores()
     }
 }
 
-/// The kernel of an attention launch.
+/// The kernel that an attention launch runs.
 #[derive(Clone, Copy)]
 enum AttentionKernel {
-    /// Queries come in tiles, whose size depends on the dimensions of a head.
+    /// Prefill, which processes queries in tiles. A tile's size depends on the head dimension.
     Prefill { padded_head_dim: u32 },
-    /// Block tables are rounded up to few widths.
+    /// Decode, which rounds the widths of block tables up to a few values.
     Decode { max_table_width: usize },
 }
 
-/// Arguments of one launch of attention: its sequences. Ranges index [`BatchPlan::ints`].
+/// The sequences of one attention launch. All ranges except `rows` index [`BatchPlan::ints`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AttentionLaunch {
     /// Consecutive rows in the device's order.
@@ -59,7 +60,7 @@ pub(super) struct AttentionLaunch {
     pub(super) tiles: Range<usize>,
 }
 
-/// A batch in the device's order: chunks of several tokens first, then those of one.
+/// A batch in the device's order: chunks of several tokens first, then single tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct BatchPlan {
     pub(super) ints: Vec<i32>,
@@ -68,17 +69,18 @@ pub(super) struct BatchPlan {
     pub(super) slots: Range<usize>,
     pub(super) prefill: AttentionLaunch,
     pub(super) decode: AttentionLaunch,
-    /// Scored rows of the hidden states, in which the batch's rows follow the blocks.
+    /// The index of each score's hidden state. The hidden states of all blocks come first, then those of the batch's
+    /// rows.
     pub(super) scored: Range<usize>,
-    /// Tokens of the scores; 0 where a token is still to be sampled.
+    /// The token of each score; 0 if the token is yet to be sampled.
     pub(super) targets: Range<usize>,
-    /// Scores whose token is sampled, and how.
+    /// The indices of the scores whose tokens are to be sampled, each with its sampling parameters.
     pub(super) sampled: Vec<(usize, Sample)>,
     /// The options of each score.
     pub(super) options: Vec<PositionOptions>,
-    /// The longest list of most probable tokens.
+    /// The largest number of most probable tokens that a score requests.
     pub(super) top: usize,
-    /// Rows in the device's order whose hidden state is kept, and its block.
+    /// The rows, in the device's order, whose hidden states are kept, each with the block that keeps the state.
     pub(super) kept_states: Vec<(usize, usize)>,
 }
 
@@ -87,7 +89,7 @@ impl BatchPlan {
     ///
     /// # Errors
     ///
-    /// The batch does not fit, or an index is out of range.
+    /// Fails if the batch exceeds the capacity, or an index is out of range.
     pub(super) fn new(batch: &ForwardBatch, shape: &ModelShape, capacity: &Capacity) -> Result<Self, BackendError> {
         check_batch(batch, shape, capacity)?;
         let (prefill, decode) = split_chunks(batch, shape);
@@ -117,7 +119,7 @@ impl BatchPlan {
         self.positions = self.push_ints(positions.into_iter());
     }
 
-    /// Adds the two launches of attention.
+    /// Adds the two attention launches.
     fn add_attention(&mut self, prefill: &[&Chunk], decode: &[&Chunk], shape: &ModelShape) {
         let kernel = AttentionKernel::Prefill { padded_head_dim: shape.padded_head_dim as u32 };
         self.prefill = self.attention_launch(prefill, 0, kernel);
@@ -151,13 +153,13 @@ impl BatchPlan {
         from..self.ints.len()
     }
 
-    /// Packs the block tables of some chunks, and the tiles of queries for prefill.
+    /// Packs the sequences of one launch: block tables, context lengths, first rows and, for prefill, tiles of queries.
     fn attention_launch(&mut self, chunks: &[&Chunk], first: usize, kernel: AttentionKernel) -> AttentionLaunch {
         let end = |chunk: &Chunk| chunk.start + chunk.rows.len();
         let width = chunks.iter().map(|chunk| end(chunk).div_ceil(BLOCK_TOKENS)).max().unwrap_or(0);
         let (width, padded_head_dim) = match kernel {
             AttentionKernel::Prefill { padded_head_dim } => (width, Some(padded_head_dim)),
-            // Few widths, so that passes repeat.
+            // Use few widths, so that passes repeat and can be replayed.
             AttentionKernel::Decode { max_table_width } => (width.next_power_of_two().min(max_table_width), None),
         };
         let table = self.push_ints(chunks.iter().flat_map(|chunk| {
@@ -189,13 +191,14 @@ impl BatchPlan {
     }
 }
 
-/// Returns the chunks of attention's prefill launch, and those of its decode launch: single tokens, if there is a kernel for them.
+/// Splits the chunks into those of the prefill launch and those of the decode launch. The decode launch gets the chunks
+/// of a single token if the decode kernel supports the model, and none otherwise.
 fn split_chunks<'a>(batch: &'a ForwardBatch, shape: &ModelShape) -> (Vec<&'a Chunk>, Vec<&'a Chunk>) {
     let is_prefill = |chunk: &&Chunk| !shape.has_decode_kernel() || chunk.rows.len() > 1;
     batch.chunks.iter().filter(|chunk| !chunk.rows.is_empty()).partition(is_prefill)
 }
 
-/// Returns the index of each of the batch's rows in the device's order.
+/// Returns, for each row of the batch, its index in the device's order.
 fn device_rows(rows: usize, order: &[&Chunk]) -> Vec<usize> {
     let mut device_rows = vec![0; rows];
     for (at, row) in order.iter().flat_map(|chunk| chunk.rows.clone()).enumerate() {
@@ -218,7 +221,7 @@ fn check_batch(batch: &ForwardBatch, shape: &ModelShape, capacity: &Capacity) ->
         let end = chunk.start + chunk.rows.len();
         if chunk.rows.start != row || chunk.blocks.len() * BLOCK_TOKENS < end {
             return Err(BackendError(format!(
-                "a chunk at row {row} has rows {:?} and {} blocks",
+                "a chunk must start at row {row} and have blocks for all positions; got rows {:?} and {} blocks",
                 chunk.rows,
                 chunk.blocks.len()
             )));
@@ -230,13 +233,13 @@ fn check_batch(batch: &ForwardBatch, shape: &ModelShape, capacity: &Capacity) ->
     if row != batch.tokens.len() {
         return Err(BackendError(format!("chunks have {row} rows, but there are {} tokens", batch.tokens.len())));
     }
-    batch.tokens.iter().try_for_each(|&token| within("a token", token as usize, shape.vocab))?;
+    batch.tokens.iter().try_for_each(|&token| within("a token id", token as usize, shape.vocab))?;
     for score in &batch.scores {
         if let TokenChoice::Given(target) = score.choice {
-            within("a target", target as usize, shape.vocab)?;
+            within("a target token id", target as usize, shape.vocab)?;
         }
         if let Some(largest) = score.options.subset.as_deref().and_then(Subset::largest) {
-            within("a token of a subset", largest as usize, shape.vocab)?;
+            within("a token id of a subset", largest as usize, shape.vocab)?;
         }
         within("the number of most probable tokens", score.options.top.into(), LARGEST_TOP as usize + 1)?;
         match score.from {
@@ -245,12 +248,12 @@ fn check_batch(batch: &ForwardBatch, shape: &ModelShape, capacity: &Capacity) ->
         }
     }
     for &(from, block) in &batch.store_hidden {
-        within("a kept row", from, row)?;
-        within("a kept row's block", block as usize, capacity.blocks)?;
+        within("the row of a kept state", from, row)?;
+        within("the block of a kept state", block as usize, capacity.blocks)?;
     }
     for copy in &batch.copies {
         within("a copied block", copy.from.max(copy.to) as usize, capacity.blocks)?;
-        within("the tokens copied", copy.tokens, BLOCK_TOKENS + 1)?;
+        within("the number of copied tokens", copy.tokens, BLOCK_TOKENS + 1)?;
     }
     Ok(())
 }
@@ -264,7 +267,7 @@ mod tests {
     use crate::cuda::config::{CudaConfig, Precision};
     use crate::parallel::rank_slice::RankSlice;
 
-    /// A shape with heads of 64 and sequences of up to `max_length` tokens.
+    /// Returns the shape of a model with a head dimension of 64 and sequences of up to `max_length` tokens.
     fn shape(capacity: &Capacity, max_length: usize) -> ModelShape {
         let model = r#"{
             "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 1,
@@ -281,8 +284,8 @@ mod tests {
         ModelShape::new(&LlamaConfig::parse(model).unwrap(), RankSlice::WHOLE, &config).unwrap()
     }
 
-    /// The end of the longest sequence: its tokens fill the batch, lie in two tiles, and are scored together with one more, after a kept
-    /// state.
+    /// Checks that the largest plan has as many integers as the capacity allows. The batch is the end of the longest
+    /// sequence: its tokens fill the batch, span two tiles, and are all scored, as is a token after a kept state.
     #[test]
     fn the_largest_plan_fits() {
         let capacity = Capacity { rows: 40, chunks: 1, blocks: 33 };

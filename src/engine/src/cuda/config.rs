@@ -1,6 +1,6 @@
 //! Options of the CUDA backend.
 
-/// The type in which numbers are stored.
+/// The type in which weights or the KV cache are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// bf16.
@@ -21,17 +21,17 @@ impl Precision {
 /// Options of the CUDA backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CudaConfig {
-    /// The matrices of layers. In FP8 they have a scale per output, and each token's activations have a scale. Matrices that an FP8
-    /// checkpoint stores in bf16 stay bf16, as do the embedding and the head.
+    /// The type of the layers' weight matrices. In FP8, each row of a matrix has a scale, as does each token's input to
+    /// the matrix. Matrices that an FP8 checkpoint stores in bf16 stay bf16, as do the embedding and the head.
     pub weights: Precision,
-    /// The KV cache. In FP8 each head of each token has a scale.
+    /// The type of the KV cache. In FP8, each token has, per head, one scale for its key and one for its value.
     pub cache: Precision,
-    /// Memory for the KV cache of all ranks together, in bytes; `None` is all that is left.
+    /// Limit on the KV cache of all ranks together, in bytes; `None` to use all remaining memory.
     pub cache_bytes: Option<usize>,
-    /// Cap on the model's own longest sequence, in tokens.
+    /// Limit on the length of a sequence, in tokens; `None` for no limit except the model's, which always applies.
     pub max_length: Option<usize>,
-    /// The most tokens of one batch: the scheduler's budget.
+    /// Maximum tokens per batch: the scheduler's token budget.
     pub batch_tokens: usize,
-    /// The most sequences of one batch: the queries that the scheduler runs at a time.
+    /// Maximum sequences per batch: the number of queries that the scheduler runs at a time.
     pub batch_sequences: usize,
 }

@@ -1,6 +1,7 @@
-//! `CublasLt`: products whose rows have bits of their own. It chooses one algorithm per matrix, once, that never splits a sum.
+//! `CublasLt`: matrix products in which the bits of a row's result do not depend on other rows. For each kind of
+//! product, it chooses, once, an algorithm that splits no sum.
 
-// The boundary to C: cuBLASLt's handles and attributes.
+// The interface to C: cuBLASLt's handles and attributes.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -15,13 +16,14 @@ use super::gemm::{Gemm, GemmScales, ROW_TILE};
 use super::memory::DeviceRegion;
 use crate::backend::BackendError;
 
-/// Rows for which algorithms are chosen: enough to fill a large GPU.
+/// Number of rows for which algorithms are chosen: enough to fill a large GPU.
 const TYPICAL_ROWS: usize = 2048;
 
-/// Rows up to which an algorithm must support every number of tiles; the same for all token budgets, since bits depend on the choice.
+/// The largest number of rows that an algorithm must support, in addition to every smaller multiple of [`ROW_TILE`].
+/// The limit is the same for all token budgets, because the bits of results depend on the chosen algorithm.
 const MAX_ROWS: usize = 16_384;
 
-/// Candidate algorithms to consider.
+/// Number of candidate algorithms to consider.
 const CANDIDATES: usize = 32;
 
 /// Alignment in bytes of every matrix.
@@ -32,7 +34,7 @@ static TRANSPOSED: i32 = 1;
 
 static BF16: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_16BF;
 
-/// Everything on which a product's algorithm, and so its bits, depend beside the values.
+/// The properties of a product that determine its algorithm, and thus the bits of its result for given values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct GemmKind {
     n: usize,
@@ -42,27 +44,28 @@ struct GemmKind {
     values: OperandType,
 }
 
-/// The type of the matrices.
+/// The type of the matrices that are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum OperandType {
     Bf16,
-    /// e4m3; cuBLASLt applies a scale per row and per column: on Hopper, from 12.9 on.
+    /// e4m3; cuBLASLt applies a scale per row and per column, which it supports on Hopper since version 12.9.
     ScaledFp8,
     /// e4m3; the caller applies the scales and the bias.
     UnscaledFp8,
 }
 
 impl OperandType {
-    /// Describes the type in errors.
+    /// Returns the type's name for errors.
     fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "bf16",
-            Self::ScaledFp8 | Self::UnscaledFp8 => "FP8, which GPUs have from compute capability 8.9 on",
+            Self::ScaledFp8 | Self::UnscaledFp8 => "FP8, which needs compute capability 8.9 or later",
         }
     }
 }
 
-/// Addresses in a product's descriptor; 0 for none. The choice of an algorithm does not depend on them.
+/// The addresses in a product's descriptor; 0 if there is no such array. The choice of an algorithm does not depend on
+/// them.
 #[derive(Clone, Copy, Debug)]
 struct EpiloguePointers {
     bias: u64,
@@ -70,19 +73,19 @@ struct EpiloguePointers {
     columns: u64,
 }
 
-/// A handle of cuBLASLt and the algorithms chosen so far.
+/// A cuBLASLt handle, and the algorithms chosen so far.
 #[derive(Debug)]
 pub(super) struct CublasLt {
     handle: sys::cublasLtHandle_t,
-    /// For each requested product, the product to run and its algorithm.
+    /// For each requested kind of product, the kind to run and its algorithm.
     algorithms: HashMap<GemmKind, (GemmKind, sys::cublasLtMatmulAlgo_t)>,
 }
 
-// SAFETY: a handle is of the process, not of a thread, and is used by one thread at a time through `&mut`.
+// SAFETY: a handle belongs to the process, not to a thread; `&mut` excludes concurrent use.
 unsafe impl Send for CublasLt {}
 
 fn failed(what: &str, error: CublasError) -> BackendError {
-    BackendError(format!("cuBLASLt: {what}: {error}"))
+    BackendError(format!("cuBLASLt failed {what}: {error}"))
 }
 
 impl CublasLt {
@@ -90,28 +93,29 @@ impl CublasLt {
     ///
     /// # Errors
     ///
-    /// libcublasLt is missing or does not start.
+    /// Fails if libcublasLt is missing or cannot be initialized.
     pub(super) fn new() -> Result<Self, BackendError> {
-        // SAFETY: it looks for a library and runs its initializers, which libcublasLt's survive.
+        // SAFETY: the function looks for the library and runs its initializers, and libcublasLt's are sound.
         if !unsafe { sys::is_culib_present() } {
-            let reason = "there is no libcublasLt on the loader's path; it is part of CUDA's toolkit";
+            let reason = "libcublasLt is not on the loader's path; install it with the CUDA toolkit";
             return Err(BackendError(reason.to_owned()));
         }
-        let handle = result::create_handle().map_err(|error| failed("its handle", error))?;
+        let handle = result::create_handle().map_err(|error| failed("to create a handle", error))?;
         Ok(Self { handle, algorithms: HashMap::new() })
     }
 
-    /// Returns the library's version, on which bits depend.
+    /// Returns the library's version, on which the bits of results depend.
     pub(super) fn version() -> usize {
-        // SAFETY: the library is there, since a handle is; it returns a number.
+        // SAFETY: the library is loaded, because a handle exists; the function returns a number.
         unsafe { sys::cublasLtGetVersion() }
     }
 
-    /// Queues a product whose regions were checked. The caller applies the returned scales, and the bias after them.
+    /// Queues a product that [`Gemm::check`] accepted. If the function returns scales, the caller must apply them and
+    /// then add the bias.
     ///
     /// # Errors
     ///
-    /// cuBLASLt has no algorithm for it.
+    /// Fails if cuBLASLt has no algorithm for the product.
     pub(super) fn multiply(
         &mut self,
         gemm: &Gemm,
@@ -119,7 +123,7 @@ impl CublasLt {
     ) -> Result<Option<GemmScales>, BackendError> {
         let &Gemm { out, x, weights, bias, rows, n, k, out_f32, scales } = gemm;
         if out_f32 && bias.is_some() {
-            return Err(BackendError("cuBLASLt adds no bf16 bias to f32 sums".to_owned()));
+            return Err(BackendError("cuBLASLt cannot add a bf16 bias to f32 sums".to_owned()));
         }
         let rows = rows.next_multiple_of(ROW_TILE);
         let values = if scales.is_some() { OperandType::ScaledFp8 } else { OperandType::Bf16 };
@@ -131,7 +135,7 @@ impl CublasLt {
             rows: address(scales.map(|scales| scales.rows))?,
             columns: address(scales.map(|scales| scales.columns))?,
         };
-        let what = || format!("a product of {rows} rows, n {n}, k {k}");
+        let what = || format!("to multiply matrices with {rows} rows, n = {n}, k = {k}");
         let descriptors = MatmulDescriptors::new(kind, rows, pointers).map_err(|error| failed(&what(), error))?;
         let pointer = |at: Address| at.get() as usize as *mut c_void;
         let size = if scales.is_some() { 1 } else { 2 };
@@ -139,8 +143,9 @@ impl CublasLt {
         let (x, weights) =
             (pointer(x.checked_address(rows * k * size)?), pointer(weights.checked_address(n * k * size)?));
         let (one, zero) = (1f32, 0f32);
-        // SAFETY: the handle and the descriptors are live, the scalars are of the descriptor's scale type and read before
-        // this returns, and the regions hold whole matrices of these shapes. `out` is its own, unread, C.
+        // SAFETY: the handle and the descriptors are live, the scalars are of the descriptor's scale type and read
+        // before this returns, and the regions hold whole matrices of these shapes. `out` is also passed as C, which is
+        // not read because its factor is zero.
         let queued = unsafe {
             result::matmul(
                 self.handle,
@@ -165,13 +170,14 @@ impl CublasLt {
         Ok(scales.filter(|_| kind.values == OperandType::UnscaledFp8))
     }
 
-    /// Returns the product to run for a requested one, and its algorithm, which is chosen at the first request.
+    /// Returns the kind of product to run for a requested kind, and its algorithm, which is chosen at the first
+    /// request.
     fn algorithm(&mut self, requested: GemmKind) -> Result<(GemmKind, sys::cublasLtMatmulAlgo_t), BackendError> {
         if let Some(&chosen) = self.algorithms.get(&requested) {
             return Ok(chosen);
         }
         let chosen = match choose_algorithm(self.handle, requested) {
-            // An older library, or another GPU.
+            // The library is older than 12.9, or the GPU is not a Hopper GPU.
             Err(_) if requested.values == OperandType::ScaledFp8 => {
                 let unscaled = GemmKind { bias: false, values: OperandType::UnscaledFp8, ..requested };
                 (unscaled, choose_algorithm(self.handle, unscaled)?)
@@ -185,15 +191,15 @@ impl CublasLt {
 
 impl Drop for CublasLt {
     fn drop(&mut self) {
-        // SAFETY: the handle is live until here. What remains if it fails goes with the process.
+        // SAFETY: the handle is live until here. If this fails, what remains is freed when the process exits.
         _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
-/// Returns the first algorithm in cuBLASLt's order that needs no workspace and sums all of k in one place. Then the same instructions
-/// compute a tile of `out` wherever it lies and however many there are.
+/// Returns the first algorithm in cuBLASLt's order that needs no workspace and does not split sums over k. With such an
+/// algorithm, the same instructions compute every tile of `out`, whatever its position and the number of tiles.
 fn choose_algorithm(handle: sys::cublasLtHandle_t, kind: GemmKind) -> Result<sys::cublasLtMatmulAlgo_t, BackendError> {
-    let what = format!("an algorithm for n {}, k {} in {}", kind.n, kind.k, kind.values.name());
+    let what = format!("to find an algorithm for n = {}, k = {} in {}", kind.n, kind.k, kind.values.name());
     let aligned = u64::from(ALIGNMENT);
     let pointers = EpiloguePointers { bias: aligned, rows: aligned, columns: aligned };
     let typical = MatmulDescriptors::new(kind, TYPICAL_ROWS, pointers).map_err(|error| failed(&what, error))?;
@@ -216,7 +222,7 @@ fn candidates(
     use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
     let preference = result::create_matmul_pref()?;
     let set = |attribute, value: *const c_void, size| {
-        // SAFETY: the preference is live, and `value` points to so many bytes.
+        // SAFETY: the preference is live, and `value` points to `size` bytes.
         unsafe { result::set_matmul_pref_attribute(preference, attribute, value, size) }
     };
     let (workspace, schemes) = (0u64, sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32);
@@ -233,7 +239,7 @@ fn candidates(
         });
     let mut results = Vec::<sys::cublasLtMatmulHeuristicResult_t>::with_capacity(CANDIDATES);
     let mut count = 0;
-    // SAFETY: everything is live; the results hold CANDIDATES, of which `count` are written.
+    // SAFETY: everything is live; there is room for CANDIDATES results, and the call writes `count` of them.
     let found = attributes.and_then(|()| unsafe {
         sys::cublasLtMatmulAlgoGetHeuristic(
             handle,
@@ -251,7 +257,7 @@ fn candidates(
         results.set_len((count.max(0) as usize).min(CANDIDATES));
         Ok(())
     });
-    // SAFETY: it was made above and is not used again.
+    // SAFETY: the preference was created above and is not used again.
     unsafe { result::destroy_matmul_pref(preference) }?;
     found?;
     let good =
@@ -259,12 +265,12 @@ fn candidates(
     Ok(results.iter().filter(good).map(|found| found.algo).collect())
 }
 
-/// Returns whether an algorithm sums all of k in one place.
+/// Returns whether an algorithm does not split sums over k.
 fn is_unsplit(algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
     use sys::cublasLtMatmulAlgoConfigAttributes_t as Attribute;
     let get = |attribute| {
         let (mut value, mut written) = (u32::MAX, 0);
-        // SAFETY: the algorithm came from cuBLASLt, and both attributes are of 4 bytes.
+        // SAFETY: the algorithm came from cuBLASLt, and both attributes have 4 bytes.
         let status = unsafe {
             let value = (&raw mut value).cast();
             sys::cublasLtMatmulAlgoConfigGetAttribute(algorithm, attribute, value, 4, &raw mut written)
@@ -277,7 +283,7 @@ fn is_unsplit(algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
     splits.is_some_and(|splits| splits <= 1) && scheme == Some(0)
 }
 
-/// Returns whether an algorithm supports these matrices without a workspace.
+/// Returns whether an algorithm supports the given matrices without a workspace.
 fn supports(
     handle: sys::cublasLtHandle_t,
     descriptors: &MatmulDescriptors,
@@ -293,7 +299,8 @@ fn supports(
     }
 }
 
-/// Descriptors of a product. cuBLASLt is column-major: its `out` is `weights^T x`, each of them transposed.
+/// The descriptors of a product. cuBLASLt is column-major, so it sees each matrix as its transpose, and computes
+/// `out = weights^T x`.
 #[derive(Debug)]
 struct MatmulDescriptors {
     product: sys::cublasLtMatmulDesc_t,
@@ -311,7 +318,7 @@ impl MatmulDescriptors {
         let layout = |dtype, columns: usize, rows: usize| {
             result::create_matrix_layout(dtype, columns as u64, rows as u64, columns as i64)
         };
-        // Made one by one, so that what was made is let go of if the next fails.
+        // Create the descriptors one by one, so that `drop` destroys them if a later one fails.
         let mut descriptors = Self {
             product: result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, F32)?,
             weights: std::ptr::null_mut(),
@@ -322,7 +329,7 @@ impl MatmulDescriptors {
         descriptors.x = layout(value, k, rows)?;
         descriptors.out = layout(if out_f32 { F32 } else { BF16 }, n, rows)?;
         let set = |attribute, value: *const c_void, size| {
-            // SAFETY: the descriptor is live, and `value` points to so many bytes.
+            // SAFETY: the descriptor is live, and `value` points to `size` bytes.
             unsafe { result::set_matmul_desc_attribute(descriptors.product, attribute, value, size) }
         };
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, (&raw const TRANSPOSED).cast(), 4)?;
@@ -334,7 +341,7 @@ impl MatmulDescriptors {
         }
         if values == OperandType::ScaledFp8 {
             let mode = sys::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
-            // cuBLASLt's A is the weights, its B is x.
+            // In cuBLASLt's terms, A is the weights and B is x.
             set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE, (&raw const mode).cast(), size_of_val(&mode))?;
             set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE, (&raw const mode).cast(), size_of_val(&mode))?;
             set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (&raw const pointers.columns).cast(), 8)?;
@@ -347,7 +354,7 @@ impl MatmulDescriptors {
 impl Drop for MatmulDescriptors {
     fn drop(&mut self) {
         let layouts = [self.weights, self.x, self.out].into_iter().filter(|layout| !layout.is_null());
-        // SAFETY: `new` made each of them, and each is destroyed once.
+        // SAFETY: `new` created each of them, and each is destroyed once.
         unsafe {
             layouts.for_each(|layout| _ = result::destroy_matrix_layout(layout));
             _ = result::destroy_matmul_desc(self.product);

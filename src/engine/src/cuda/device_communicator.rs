@@ -1,35 +1,38 @@
-//! `DeviceCommunicator`: exchanges between ranks on devices. They move bytes and never add them, in the order of each device's queue.
+//! `DeviceCommunicator`: communication between the devices of several ranks. It moves bytes in the order of each
+//! device's queue, and does no arithmetic.
 //!
-//! A sum over ranks is an [`exchange`](DeviceCommunicator::exchange) of slices, a kernel that adds up one slice in order of rank, and a
-//! [`gather`](DeviceCommunicator::gather) of the sums. For n bytes among r ranks, each rank sends the minimum,
-//! `2 (r - 1) / r · n` bytes, in two steps instead of a ring's `2 (r - 1)`. Unlike a library's rings and trees, a value's order of addition does not depend on its position or on the message
-//! size.
+//! A sum over ranks takes three steps: an [`exchange`](DeviceCommunicator::exchange) of slices, a kernel on each rank
+//! that adds up one slice in rank order, and a [`gather`](DeviceCommunicator::gather) of the sums. For n bytes and r
+//! ranks, each rank sends the minimum, `2 (r - 1) / r · n` bytes, in two transfers instead of a ring's `2 (r - 1)`.
+//! Unlike in the ring and tree algorithms of communication libraries, the order in which the addends of a value are
+//! added does not depend on the value's position or on the message size.
 
 use super::memory::DeviceRegion;
 use crate::backend::BackendError;
 
-/// A rank's link to its group for device memory; moves bytes, never adds.
+/// A rank's connection to its group, for data in device memory. It moves bytes and does no arithmetic.
 ///
-/// All ranks call the same methods in the same order. A single device is a group of one.
+/// All ranks call the same methods in the same order. A single device is a group of one rank.
 pub trait DeviceCommunicator {
-    /// Returns this rank, from 0.
+    /// Returns this rank's index, from 0.
     fn rank(&self) -> usize;
 
-    /// Returns the number of ranks of the group.
+    /// Returns the number of ranks in the group.
     fn size(&self) -> usize;
 
-    /// Sends slice `r` of `from` to rank `r`, and receives slice `r` of `to` from it. Both regions have a slice per rank, all of one length,
-    /// and do not overlap.
+    /// Sends slice `r` of `from` to each rank `r`, and receives slice `r` of `to` from that rank. Both regions consist
+    /// of one slice per rank, all of the same length, and do not overlap.
     ///
     /// # Errors
     ///
-    /// A rank is lost, the regions differ in length, or the device fails; the group cannot be used anymore.
+    /// Fails if a rank is lost, the regions differ in length, or the device fails. The group cannot be used afterwards.
     fn exchange(&mut self, from: DeviceRegion, to: DeviceRegion) -> Result<(), BackendError>;
 
-    /// Gathers a slice of each rank, all of one length. `all` holds this rank's slice in its place, and receives the others.
+    /// Gathers one slice from each rank, all of the same length. `all` already contains this rank's slice at the rank's
+    /// position, and receives the other slices.
     ///
     /// # Errors
     ///
-    /// As [`exchange`](Self::exchange).
+    /// Same as [`exchange`](Self::exchange).
     fn gather(&mut self, all: DeviceRegion) -> Result<(), BackendError>;
 }

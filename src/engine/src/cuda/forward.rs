@@ -1,6 +1,8 @@
-//! A Llama's forward pass as launches and products in one queue. The host does not wait until it reads the scores.
+//! A Llama model's forward pass as kernel launches and matrix products in one queue. The host waits for results only to
+//! sample tokens and to read the scores.
 
-// Launches trust their addresses. Each address is of a region that holds what its shape says, and the plan has checked all indices.
+// Kernels trust the addresses in their launches. Each address belongs to a region that is large enough for the launch,
+// and the plan has checked all indices.
 #![allow(unsafe_code)]
 
 use surprisal_kernels::attention::{PagedAttention, PagedDecode, PagedKv, decode_splits, decode_workspace};
@@ -21,7 +23,7 @@ use crate::backend::{BLOCK_TOKENS, BackendError, TokenScore};
 /// The result of queueing work.
 pub(super) type QueueResult = Result<(), BackendError>;
 
-/// A forward pass: everything that it reads and writes.
+/// A forward pass, with everything that it reads and writes.
 pub(super) struct ForwardPass<'a, A> {
     pub(super) device: &'a mut A,
     pub(super) shape: &'a ModelShape,
@@ -42,7 +44,7 @@ pub(super) struct RowTable {
 }
 
 impl<A: Accelerator> ForwardPass<'_, A> {
-    /// Runs the batch, keeps hidden states, and returns the scores.
+    /// Runs the batch, stores the hidden states that the plan keeps, and returns the scores.
     pub(super) fn run(&mut self, graphs: &mut GraphCache<A::Recording>) -> Result<Vec<TokenScore>, BackendError> {
         self.device.write(self.work.ints, &int_bytes(&self.plan.ints))?;
         let rows = self.plan.tokens.len();
@@ -52,7 +54,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
                 |device: &mut A| ForwardPass { device, shape, capacity, weights, work, cache, plan }.queue_layers(rows);
             graphs.run(*device, plan, layers)?;
         }
-        // Scores read earlier states, so these are overwritten last.
+        // Overwrite kept states last, because scores read the states that earlier batches kept.
         let tokens = self.queue_scores()?;
         let row = self.shape.hidden * 2;
         for &(from, block) in &self.plan.kept_states {
@@ -62,7 +64,8 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.read_scores(tokens)
     }
 
-    /// Queues all layers: from the plan's integers to normed hidden states in the last rows of the cache's hidden states.
+    /// Queues all layers, which read the plan's integers and write normalized hidden states to
+    /// [`batch_states`](Self::batch_states).
     fn queue_layers(&mut self, rows: usize) -> QueueResult {
         self.queue_embed(rows)?;
         let work = self.work;
@@ -84,7 +87,8 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.queue_rms_norm(self.weights.norm, Some(work.delta), normed, rows)
     }
 
-    /// Returns the hidden states of this batch's rows.
+    /// Returns the region of the hidden states of this batch's rows. It follows the hidden states of the blocks in the
+    /// cache.
     fn batch_states(&self) -> Result<DeviceRegion, BackendError> {
         let row = self.shape.hidden * 2;
         let first = self.capacity.blocks * row;
@@ -97,12 +101,13 @@ impl<A: Accelerator> ForwardPass<'_, A> {
     }
 
     pub(super) fn launch<T: Copy + Send + 'static>(&mut self, launch: Result<Launch<T>, Error>) -> QueueResult {
-        // SAFETY: the addresses of every launch are of regions that hold what the launch's shape reads and writes, regions live as long
-        // as the device, and ids, slots, tables and positions come from a checked plan.
+        // SAFETY: the addresses of every launch belong to regions that hold everything that the launch reads and
+        // writes, regions live as long as the device, and ids, slots, tables and positions come from a checked plan.
         unsafe { self.device.launch(&launch?) }
     }
 
-    /// Queues the embeddings of the batch's tokens. A rank contributes zeros for tokens whose rows it does not have.
+    /// Queues the embedding of the batch's tokens. A rank contributes zeros for tokens whose embedding rows are on
+    /// other ranks.
     fn queue_embed(&mut self, rows: usize) -> QueueResult {
         let (work, vocab) = (self.work, &self.shape.ranges.vocab);
         let table =
@@ -117,7 +122,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.device.copy(work.delta, work.residual.subregion(0, bytes)?)
     }
 
-    /// Queues the sum of all ranks' `delta`; each rank sums a slice. A value's bits do not depend on where it lies.
+    /// Queues the sum of all ranks' `delta`. Each rank sums one slice. A value's bits do not depend on its position.
     fn queue_rank_sum(&mut self, rows: usize) -> QueueResult {
         let (ranks, slice) = (self.shape.slice.size, self.shape.rank_sum_bytes(rows));
         if ranks == 1 {
@@ -136,7 +141,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.device.gather(all)
     }
 
-    /// Queues a gather of rows as wide as the residual stream, by their indices.
+    /// Queues a gather of rows by index. A row is as wide as the residual stream.
     pub(super) fn queue_gather_rows(
         &mut self,
         out: DeviceRegion,
@@ -157,7 +162,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.launch(rows as u32))
     }
 
-    /// Queues the norm of the residual stream, after the addition of `added`.
+    /// Queues the addition of `added`, if any, to the residual stream, and the norm of the sum.
     fn queue_rms_norm(
         &mut self,
         weight: DeviceRegion,
@@ -178,7 +183,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.launch(rows as u32))
     }
 
-    /// Queues a linear layer; in FP8 it quantizes `x` first.
+    /// Queues a linear layer. In FP8, `x` is quantized first.
     fn queue_linear(&mut self, out: DeviceRegion, x: DeviceRegion, linear: &DeviceLinear, rows: usize) -> QueueResult {
         let &DeviceLinear { weights, scales, bias, n, k } = linear;
         let (Some(columns), Some(limit)) = (scales, self.shape.fp8) else {
@@ -197,7 +202,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.device.multiply(&Gemm { out, x: quantized, weights, bias, rows, n, k, out_f32: false, scales })
     }
 
-    /// Queues the norm and rotation of queries and keys, and writes keys and values to the cache.
+    /// Queues the normalization and rotation of queries and keys, and the writes of keys and values to the cache.
     fn queue_write_kv(&mut self, layer: &DeviceLayer, index: usize, rows: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
         let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
@@ -223,7 +228,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.launch(rows as u32, shape.padded_head_dim as u32))
     }
 
-    /// Returns a layer's keys and values as attention reads them: through the launch's block tables.
+    /// Returns a layer's keys and values in the form in which attention reads them, through the launch's block tables.
     fn layer_kv(&self, index: usize, launch: &AttentionLaunch) -> Result<PagedKv, BackendError> {
         let [keys, values, key_scales, value_scales] = self.cache.layers[index].addresses()?;
         Ok(PagedKv {
@@ -239,7 +244,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         })
     }
 
-    /// Queues attention of chunks of several tokens.
+    /// Queues attention for the chunks of several tokens.
     fn queue_prefill(&mut self, index: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
         let AttentionLaunch { rows, sequences, starts, tiles, .. } = &self.plan.prefill;
@@ -259,7 +264,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.launch(shape.padded_head_dim as u32, tiles.len() as u32 / 2))
     }
 
-    /// Queues attention of single tokens.
+    /// Queues attention for the single tokens.
     fn queue_decode(&mut self, index: usize) -> QueueResult {
         let (shape, work) = (self.shape, self.work);
         let AttentionLaunch { rows, sequences, table_width, .. } = &self.plan.decode;

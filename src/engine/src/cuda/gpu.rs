@@ -1,6 +1,7 @@
-//! `Gpu`: a GPU as an accelerator, with memory of the driver, copies through pinned buffers, cuBLASLt, and one stream for all work.
+//! `Gpu`: a GPU as an accelerator. It allocates memory from the driver, copies through pinned buffers, multiplies with
+//! cuBLASLt, and uses one stream for all work.
 
-// The boundary to the driver: device memory, pinned memory, and launches that trust their addresses.
+// The interface to the driver: device memory, pinned memory, and kernel launches, which trust their addresses.
 #![allow(unsafe_code)]
 
 use std::path::Path;
@@ -21,42 +22,43 @@ use super::memory::DeviceRegion;
 use super::nccl::{self, NcclCommunicator};
 use crate::backend::BackendError;
 
-/// Bytes of each of the two buffers for copies to the device.
+/// Size in bytes of each of the two buffers for copies to the device.
 const STAGING_BYTES: usize = 16 << 20;
 
 /// One GPU.
 #[derive(Debug)]
 pub struct Gpu {
-    // Before the context, so that it is dropped first.
+    // Declared before the context, so that it is dropped first.
     cublaslt: CublasLt,
     module: Module,
     staging: [StagingBuffer; 2],
     /// Index of the next staging buffer.
     next_staging: usize,
     memory: Vec<DeviceRegion>,
-    /// Recorded after queued work, to wait for it.
+    /// An event that is recorded after queued work, to wait for the work.
     done: Event,
-    /// The connection to the other ranks of its group.
+    /// The connection to the other ranks; `None` if the GPU is not part of a group.
     communicator: Option<NcclCommunicator>,
     context: Arc<CudaContext>,
     numerics: String,
 }
 
-/// Pinned memory, and the event after the last copy from it.
+/// Pinned memory, and an event that is recorded after each copy from it.
 #[derive(Debug)]
 struct StagingBuffer {
     memory: *mut u8,
     done: CUevent,
 }
 
-// SAFETY: pinned memory and events are of the context, which every method binds to its thread; `&mut` keeps threads apart.
+// SAFETY: pinned memory and events belong to the context, which every method binds to its thread; `&mut` excludes
+// concurrent use.
 unsafe impl Send for StagingBuffer {}
 
 /// A point in the stream.
 #[derive(Clone, Copy, Debug)]
 struct Event(CUevent);
 
-// SAFETY: as above.
+// SAFETY: as for `StagingBuffer`.
 unsafe impl Send for Event {}
 
 /// Recorded work: a CUDA graph.
@@ -66,12 +68,13 @@ pub struct Graph {
     context: Arc<CudaContext>,
 }
 
-// SAFETY: a graph is of its context, which is bound to the thread wherever the graph is used; it is used by one at a time.
+// SAFETY: a graph belongs to its context, which is bound to the thread wherever the graph is used; one thread uses it
+// at a time.
 unsafe impl Send for Graph {}
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: this is its only owner; the driver keeps running work until it has run.
+        // SAFETY: this is the only owner; if the graph is running, the driver keeps it until it is done.
         _ = self.context.bind_to_thread().map(|()| unsafe { result::graph::exec_destroy(self.exec) });
     }
 }
@@ -83,11 +86,11 @@ fn failed(what: &str) -> impl FnOnce(DriverError) -> BackendError {
 impl StagingBuffer {
     fn new() -> Result<Self, DriverError> {
         let done = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
-        // SAFETY: nothing reads what is there before it was written.
+        // SAFETY: nothing reads the memory before it is written.
         match unsafe { result::malloc_host(STAGING_BYTES, 0) } {
             Ok(memory) => Ok(Self { memory: memory.cast(), done }),
             Err(error) => {
-                // SAFETY: it was made above and nobody has it.
+                // SAFETY: the event was created above, and nothing else has it.
                 unsafe { result::event::destroy(done) }?;
                 Err(error)
             }
@@ -96,48 +99,44 @@ impl StagingBuffer {
 }
 
 impl Gpu {
-    /// Opens the GPU of this index and loads all kernels. `cache` is a folder for kernels compiled on the way.
+    /// Opens the GPU with this index and loads all kernels. Kernels that must be compiled for the GPU are cached in the
+    /// folder `cache`; if it is `None`, they are compiled every time.
     ///
     /// # Errors
     ///
-    /// The driver, the GPU or cuBLASLt is missing, or a kernel cannot be built for it.
+    /// Fails if the driver, the GPU or cuBLASLt is missing, or if a kernel cannot be built for the GPU.
     pub fn open(index: usize, cache: Option<&Path>) -> Result<Self, BackendError> {
         let context = context(index)?;
-        let stream = context.new_stream().map_err(failed("to make a stream"))?;
+        let stream = context.new_stream().map_err(failed("to create a stream"))?;
         let module = Module::load(stream, cache)?;
         context.bind_to_thread().map_err(failed("to bind its context"))?;
         let cublaslt = CublasLt::new()?;
         let buffer = || StagingBuffer::new().map_err(failed("to pin memory"));
         let staging = [buffer()?, buffer()?];
         let done = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING);
-        let done = Event(done.map_err(failed("to make an event"))?);
+        let done = Event(done.map_err(failed("to create an event"))?);
         let (driver, library) = (driver_version(index)?, CublasLt::version());
-        // cuBLASLt also chooses algorithms by their number.
+        // cuBLASLt's choice of algorithms also depends on the number of multiprocessors.
         let multiprocessors = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
-        let multiprocessors = multiprocessors.map_err(failed("to count its multiprocessors"))?;
+        let multiprocessors = multiprocessors.map_err(failed("to report its number of multiprocessors"))?;
         let numerics = format!("cuda-{}-{multiprocessors}-{driver}-{library}", module.arch());
         let memory = Vec::new();
         Ok(Self { cublaslt, module, staging, next_staging: 0, memory, done, communicator: None, context, numerics })
     }
 
-    /// Opens `count` GPUs from an index on, as ranks of a group.
+    /// Opens `count` GPUs, starting at the index `first`, as the ranks of a group.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open); there are fewer GPUs, or NCCL is missing.
+    /// Same as [`open`](Self::open). Also fails if there are too few GPUs, or if NCCL is missing.
     pub fn open_group(first: usize, count: usize, cache: Option<&Path>) -> Result<Vec<Self>, BackendError> {
         let last = first.saturating_add(count.saturating_sub(1));
-        context(last).map_err(|error| BackendError(format!("{count} ranks need as many GPUs: {error}")))?;
+        context(last).map_err(|error| BackendError(format!("{count} ranks need {count} GPUs: {error}")))?;
         let version = nccl::version()?;
         let mut gpus = (first..first + count).map(|index| Self::open(index, cache)).collect::<Result<Vec<_>, _>>()?;
         let contexts: Vec<_> = gpus.iter().map(|gpu| Arc::clone(&gpu.context)).collect();
         for (gpu, communicator) in gpus.iter_mut().zip(NcclCommunicator::group(&contexts)?) {
-            tracing::info!(
-                gpu = gpu.context.ordinal(),
-                rank = communicator.rank(),
-                nccl = version,
-                "a rank is connected"
-            );
+            tracing::info!(gpu = gpu.context.ordinal(), rank = communicator.rank(), nccl = version, "rank connected");
             gpu.communicator = Some(communicator);
         }
         Ok(gpus)
@@ -154,16 +153,16 @@ impl Gpu {
     /// Waits for all queued work.
     fn synchronize(&self) -> Result<(), BackendError> {
         // SAFETY: both are live.
-        unsafe { result::event::record(self.done.0, self.stream()) }.map_err(failed("in what was queued"))?;
+        unsafe { result::event::record(self.done.0, self.stream()) }.map_err(failed("to run the queued work"))?;
         self.wait(self.done.0)
     }
 
-    /// Waits for an event; in a group, only while no rank is lost.
+    /// Waits for an event. In a group, fails as soon as a rank is lost.
     fn wait(&self, event: CUevent) -> Result<(), BackendError> {
         match &self.communicator {
             Some(communicator) => communicator.wait(event),
             // SAFETY: the event is live.
-            None => unsafe { result::event::synchronize(event) }.map_err(failed("in what was queued")),
+            None => unsafe { result::event::synchronize(event) }.map_err(failed("to run the queued work")),
         }
     }
 }
@@ -197,7 +196,7 @@ impl Accelerator for Gpu {
     type Recording = Graph;
 
     fn name(&self) -> String {
-        let name = self.context.name().unwrap_or_else(|error| format!("a GPU whose name is unknown: {error}"));
+        let name = self.context.name().unwrap_or_else(|error| format!("a GPU with an unknown name: {error}"));
         format!("{name} (cuda:{})", self.context.ordinal())
     }
 
@@ -206,24 +205,25 @@ impl Accelerator for Gpu {
     }
 
     fn free_memory(&self) -> Result<usize, BackendError> {
-        self.context.mem_get_info().map(|(free, _)| free).map_err(failed("to say what memory is free"))
+        self.context.mem_get_info().map(|(free, _)| free).map_err(failed("to report its free memory"))
     }
 
     fn shared_memory(&self) -> Result<usize, BackendError> {
-        let bytes = shared_memory(&self.context).map_err(failed("to say what shared memory a block may have"))?;
+        let bytes = shared_memory(&self.context).map_err(failed("to report its shared memory per block"))?;
         Ok(bytes.max(0) as usize)
     }
 
-    /// After a fault, every CUDA call returns that fault.
+    /// Checks whether CUDA calls still succeed. After a fault, every call returns that fault.
     fn is_alive(&self) -> bool {
         self.bind().and_then(|()| self.synchronize()).is_ok()
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<DeviceRegion, BackendError> {
         self.bind()?;
-        // SAFETY: what is in it is undefined, as promised; it is freed once, when this is dropped.
+        // SAFETY: the contents are undefined, as documented; the memory is freed once, when the GPU is dropped.
         let address = unsafe { result::malloc_sync(bytes.max(1)) };
-        let address = address.map_err(|error| BackendError(format!("{bytes} bytes of GPU memory: {error}")))?;
+        let address =
+            address.map_err(|error| BackendError(format!("cannot allocate {bytes} bytes of GPU memory: {error}")))?;
         let region = DeviceRegion::new(address, bytes);
         self.memory.push(region);
         Ok(region)
@@ -237,8 +237,8 @@ impl Accelerator for Gpu {
             self.next_staging = 1 - self.next_staging;
             let at = address + (index * STAGING_BYTES) as u64;
             self.wait(done)?;
-            // SAFETY: the buffer holds STAGING_BYTES bytes, `part` has no more, and the wait ended the last copy that reads it; the
-            // region holds all bytes, and the buffer stays as it is until `done`.
+            // SAFETY: the buffer holds STAGING_BYTES bytes, `part` has no more, and the last copy that reads the buffer
+            // is done. The region holds all bytes, and the buffer does not change until `done`.
             let copied = unsafe {
                 std::ptr::copy_nonoverlapping(part.as_ptr(), memory, part.len());
                 let staged = std::slice::from_raw_parts(memory, part.len());
@@ -253,11 +253,12 @@ impl Accelerator for Gpu {
         self.bind()?;
         let address = from.checked_address(bytes.len())?.get();
         if self.communicator.is_some() {
-            // The copy below may block until it is done, even if a rank is lost meanwhile.
+            // The copy below may block until it is done, even if a rank is lost in the meantime, so wait for the queued
+            // work first.
             self.synchronize()?;
         }
         if !bytes.is_empty() {
-            // SAFETY: both sides hold so many bytes, and this does not return before the copy is done.
+            // SAFETY: both sides hold that many bytes, and this function does not return before the copy is done.
             let queued = unsafe { result::memcpy_dtoh_async(bytes, address, self.stream()) };
             queued.map_err(failed("to copy from its memory"))?;
         }
@@ -271,7 +272,7 @@ impl Accelerator for Gpu {
         if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: both regions hold so many bytes of this GPU's memory.
+        // SAFETY: both regions hold that many bytes of this GPU's memory.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }.map_err(failed("to copy"))
     }
 
@@ -291,12 +292,12 @@ impl Accelerator for Gpu {
             bias: bias.map_or(Ok(Address::NULL), |bias| bias.checked_address(n * 2))?,
             n: n as u32,
         };
-        // SAFETY: the regions hold what the shape says.
+        // SAFETY: the regions hold matrices of these sizes.
         unsafe { self.launch(&args.launch(count as u32)?) }
     }
 
     unsafe fn launch<A: Copy + Send + 'static>(&mut self, launch: &Launch<A>) -> Result<(), BackendError> {
-        // SAFETY: the caller's promise; the module queues on the stream that everything else is in.
+        // SAFETY: the caller upholds the contract; the module queues on the same stream as everything else.
         Ok(unsafe { self.module.launch(launch) }?)
     }
 
@@ -307,19 +308,20 @@ impl Accelerator for Gpu {
     fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<Graph, BackendError> {
         self.bind()?;
         let stream = self.stream();
-        // SAFETY: the stream is live, and nobody else queues on it.
+        // SAFETY: the stream is live, and nothing else queues on it.
         let begun = unsafe { result::stream::begin_capture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) };
         begun.map_err(failed("to begin a graph"))?;
         let queued = work(self);
-        // SAFETY: it has been capturing since; it stops in any case.
+        // SAFETY: the stream is capturing; the capture ends even if `work` failed.
         let graph = unsafe { result::stream::end_capture(stream) }.map_err(failed("to end a graph"));
         let exec = queued.and(graph.clone()).and_then(|graph| {
-            // SAFETY: the graph is whole.
-            unsafe { result::graph::instantiate(graph, CUgraphInstantiate_flags(0)) }.map_err(failed("to make a graph"))
+            // SAFETY: the graph is complete.
+            unsafe { result::graph::instantiate(graph, CUgraphInstantiate_flags(0)) }
+                .map_err(failed("to instantiate a graph"))
         });
         if let Ok(graph) = graph {
-            // SAFETY: what was made of it has a copy.
-            unsafe { result::graph::destroy(graph) }.map_err(failed("to let go of a graph"))?;
+            // SAFETY: the executable graph is a copy.
+            unsafe { result::graph::destroy(graph) }.map_err(failed("to destroy a graph"))?;
         }
         let recorded = Graph { exec: exec?, context: Arc::clone(&self.context) };
         self.replay(&recorded)?;
@@ -328,20 +330,21 @@ impl Accelerator for Gpu {
 
     fn replay(&mut self, recording: &Graph) -> Result<(), BackendError> {
         self.bind()?;
-        // SAFETY: both are live; whoever launched what is in it promised for this too.
+        // SAFETY: both are live; the contract of the recorded launches covers replays.
         unsafe { result::graph::launch(recording.exec, self.stream()) }.map_err(failed("to launch a graph"))
     }
 }
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // Waits for other ranks end here, and queued work ends before its memory is freed. If the context is lost, so is its memory.
+        // Drop the communicator first, which ends the GPU's waits for other ranks. Then wait for the queued work, which
+        // uses the memory that is freed below. If the context is lost, its memory is lost too.
         let bound = self.bind();
         self.communicator = None;
         if bound.and_then(|()| self.synchronize()).is_err() {
             return;
         }
-        // SAFETY: no queued work uses them anymore, and each is freed once.
+        // SAFETY: no queued work uses these anymore, and each is freed once.
         unsafe {
             for region in &self.memory {
                 _ = region.checked_address(0).map(|address| result::free_sync(address.get()));

@@ -1,7 +1,8 @@
 //! `GraphCache`: recordings of repeated passes.
 //!
-//! A pass of single tokens takes about as long to queue, launch by launch, as to compute. The second time such a pass comes it is recorded,
-//! and from then on queued as a whole, as a CUDA graph on a GPU. If the device fails to record a pass, no other is recorded.
+//! Queueing a decode pass launch by launch takes about as long as computing it. Such a pass is recorded when it occurs
+//! for the second time, and replayed as a whole from then on. On a GPU, a recording is a CUDA graph. Once the device
+//! fails to record a pass, no further pass is recorded.
 
 use std::collections::HashMap;
 
@@ -9,17 +10,17 @@ use super::accelerator::Accelerator;
 use super::batch_plan::BatchPlan;
 use crate::backend::BackendError;
 
-/// Passes in the cache; it is cleared when there are more.
+/// Maximum number of passes in the cache. The next new pass clears the cache.
 const MAX_PASSES: usize = 64;
 
-/// The number of sequences and the width of their block tables, on which a pass's launches depend.
+/// The properties that determine a pass's launches: the number of sequences and the width of their block tables.
 type PassKey = (usize, usize);
 
-/// The passes so far, and their recordings from the second time on.
+/// The passes seen so far, and a recording of each pass that occurred at least twice.
 #[derive(Debug)]
 pub(super) struct GraphCache<R> {
     passes: HashMap<PassKey, Option<R>>,
-    /// True if the device has failed to record a pass.
+    /// `true` if the device has failed to record a pass.
     failed: bool,
 }
 
@@ -30,12 +31,12 @@ impl<R> Default for GraphCache<R> {
 }
 
 impl<R> GraphCache<R> {
-    /// Returns whether the device records passes, as far as is known.
+    /// Returns whether passes are recorded: `true` until the device fails to record one.
     pub(super) fn can_record(&self) -> bool {
         !self.failed
     }
 
-    /// Queues a pass's layers: replays their recording, records them, or calls `queue`.
+    /// Queues the layers of a pass: replays their recording, records them, or calls `queue`.
     pub(super) fn run<A>(
         &mut self,
         device: &mut A,
@@ -45,22 +46,22 @@ impl<R> GraphCache<R> {
     where
         A: Accelerator<Recording = R>,
     {
-        // Ranks wait for each other between launches, and one of them may be lost.
+        // Passes on several ranks are not recorded: ranks wait for each other between launches, and a rank may be lost.
         if self.failed || plan.prefill.sequences > 0 || device.size() > 1 {
             return queue(device);
         }
         let key = (plan.decode.sequences, plan.decode.table_width);
         match self.passes.get(&key) {
             Some(Some(recording)) => device.replay(recording),
-            // The first pass loaded and chose whatever its launches need.
+            // The first pass has already loaded the kernels and chosen the algorithms that the launches need.
             Some(None) => match device.record(&queue) {
                 Ok(recording) => {
                     self.passes.insert(key, Some(recording));
                     Ok(())
                 }
-                // Launches that were queued already write the same values again.
+                // Queueing again is safe: launches that were already queued write the same values again.
                 Err(error) => {
-                    tracing::warn!(%error, "the device does not record a pass: passes are queued launch by launch");
+                    tracing::warn!(%error, "recording a pass failed; queueing passes launch by launch from now on");
                     *self = Self { passes: HashMap::new(), failed: true };
                     queue(device)
                 }

@@ -1,7 +1,9 @@
-//! The head: from hidden states to log-probabilities, token ranks, entropies, most probable tokens, and sampled tokens.
+//! The head, which computes log-probabilities, token ranks, entropies, most probable tokens and sampled tokens from
+//! hidden states.
 //!
-//! Each rank has its columns of the logits. Ranks gather the targets' logits, then the sums and best tokens of their tiles. They never gather
-//! the logits, except for [`SAMPLED_ROWS`] rows at a time from which tokens are sampled.
+//! Each rank computes the logits of its slice of the vocabulary, which is divided into tiles. The ranks first gather
+//! the targets' logits, then the sums and most probable tokens of each tile. They gather whole rows of logits only to
+//! sample tokens, [`SAMPLED_ROWS`] rows at a time.
 
 use std::ops::Range;
 
@@ -20,7 +22,8 @@ use crate::sampling::Sample;
 use crate::scorer::{PositionDetails, PositionOptions};
 
 impl<A: Accelerator> ForwardPass<'_, A> {
-    /// Queues the scores of all rows, tile by tile, and returns their tokens. It waits for the device only to sample a token.
+    /// Queues the computation of all scores, in tiles of [`SCORE_ROWS`] scores, and returns their tokens. Waits for the
+    /// device only to sample a token.
     pub(super) fn queue_scores(&mut self) -> Result<Vec<u32>, BackendError> {
         let work = self.work;
         let states = self.capacity.blocks + self.capacity.rows;
@@ -57,14 +60,14 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.ints(&(all.start + rows.start..all.start + rows.end))
     }
 
-    /// Returns the first bytes of a region that is divided into `bytes` for each rank, and this rank's slice of them.
+    /// Returns the beginning of a region, with `bytes` bytes for each rank, and this rank's slice of it.
     fn rank_regions(&self, region: DeviceRegion, bytes: usize) -> Result<(DeviceRegion, DeviceRegion), BackendError> {
         let RankSlice { rank, size } = self.shape.slice;
         let all = region.subregion(0, size * bytes)?;
         Ok((all, all.slice(rank, size)?))
     }
 
-    /// Queues the logits of a tile's targets.
+    /// Queues the lookup of the logits of a tile's targets, and their exchange among ranks.
     fn queue_target_logits(&mut self, rows: &Range<usize>) -> QueueResult {
         let bytes = rows.len() * 4;
         let (all, slice) = self.rank_regions(self.work.target_logits, bytes)?;
@@ -82,7 +85,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.device.gather(all)
     }
 
-    /// Queues a tile's scores, from its logits and those of the targets.
+    /// Queues the computation of a tile's scores from its logits and its targets' logits.
     fn queue_logprobs(&mut self, rows: &Range<usize>) -> QueueResult {
         let (work, shape, top) = (self.work, self.shape, self.plan.top);
         let (first, count) = (rows.start, rows.len());
@@ -134,7 +137,8 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         self.launch(args.launch(count as u32))
     }
 
-    /// Writes the rows' subsets to the device, as bitmaps of this rank's columns; null if no row has a subset.
+    /// Writes the rows' subsets to the device, as bitmaps of this rank's columns. Returns the address of the bitmaps,
+    /// or null if no row has a subset.
     fn subset_masks(&mut self, rows: Range<usize>) -> Result<Address, BackendError> {
         let options = &self.plan.options[rows];
         if options.iter().all(|options| options.subset.is_none()) {
@@ -152,7 +156,8 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         region.checked_address(all.len() * 4)
     }
 
-    /// Samples the tokens of a tile on the host, as every backend does, and makes them targets like the given tokens.
+    /// Samples a tile's tokens on the host, as every backend does, and writes them to the targets, next to the given
+    /// tokens.
     fn sample_targets(&mut self, first: usize, tokens: &mut [u32]) -> QueueResult {
         let tile = first..first + tokens.len();
         let sampled: Vec<(usize, Sample)> = self
@@ -174,7 +179,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
         Ok(())
     }
 
-    /// Reads the logits of the whole vocabulary of some of a tile's rows.
+    /// Reads the logits of the whole vocabulary for some of a tile's rows.
     fn full_logits(&mut self, rows: &[usize]) -> Result<Vec<Vec<f32>>, BackendError> {
         let row = self.shape.vocab_rows * 4;
         let (all, slice) = self.rank_regions(self.work.sampled_logits, rows.len() * row)?;
@@ -213,7 +218,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
                 rank: options.rank.then_some(ranks[row] as u32),
                 entropy: options.entropy.then_some(entropies[row]),
                 subset: options.subset.as_ref().map(|_| subsets[row]),
-                // A vocabulary may have fewer tokens than requested.
+                // The vocabulary may have fewer tokens than were requested.
                 top: listed.filter(|(id, _)| **id >= 0).map(|(&id, &logprob)| (id as u32, logprob)).collect(),
             }
         };
@@ -226,7 +231,7 @@ impl<A: Accelerator> ForwardPass<'_, A> {
             .collect())
     }
 
-    /// Reads the first words of a region.
+    /// Reads the first `count` 4-byte words of a region.
     fn words(&mut self, region: DeviceRegion, count: usize) -> Result<Vec<u8>, BackendError> {
         let mut bytes = vec![0; count * 4];
         if count > 0 {

@@ -8,26 +8,26 @@ use super::memory::{Arena, DeviceRegion};
 use super::model_shape::ModelShape;
 use crate::backend::{BLOCK_TOKENS, BackendError};
 
-/// The KV cache of all layers, and hidden states.
+/// The KV cache of all layers, and the hidden states.
 #[derive(Clone, Debug)]
 pub(super) struct PagedCache {
     pub(super) layers: Vec<LayerCache>,
-    /// `[blocks + rows][hidden]` bf16: the states after each block's last token, then those of the current batch.
+    /// `[blocks + rows][hidden]` bf16: the hidden state kept with each block, then those of the current batch's rows.
     pub(super) hidden: DeviceRegion,
 }
 
 /// A layer's keys and values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LayerCache {
-    /// `[blocks][BLOCK_TOKENS][kv_heads][head]`: bf16, or bytes of e4m3 if there are scales.
+    /// `[blocks][BLOCK_TOKENS][kv_heads][head]`: bf16, or e4m3 if there are scales.
     pub(super) keys: DeviceRegion,
     pub(super) values: DeviceRegion,
-    /// `[blocks][BLOCK_TOKENS][kv_heads]` f32, of keys and of values.
+    /// `[blocks][BLOCK_TOKENS][kv_heads]` f32, for keys and for values; `None` if the cache is bf16.
     pub(super) scales: Option<(DeviceRegion, DeviceRegion)>,
 }
 
 impl LayerCache {
-    /// Returns its regions, each with the bytes of a slot.
+    /// Returns the layer's regions, each with its size in bytes per slot.
     pub(super) fn regions(&self, shape: &ModelShape) -> impl Iterator<Item = (DeviceRegion, usize)> {
         let keys_and_values = [self.keys, self.values].map(|region| (region, shape.slot_bytes()));
         let scale = shape.slot_scale_bytes();
@@ -36,7 +36,8 @@ impl LayerCache {
             .chain(self.scales.into_iter().flat_map(move |(keys, values)| [(keys, scale), (values, scale)]))
     }
 
-    /// Returns the addresses for kernels: keys, values, and the scales of both.
+    /// Returns the addresses for kernels: keys, values, key scales and value scales. The scales' addresses are null if
+    /// the cache is bf16.
     pub(super) fn addresses(&self) -> Result<[Address; 4], BackendError> {
         let whole = |region: DeviceRegion| region.checked_address(region.bytes());
         let (key_scales, value_scales) = match self.scales {
@@ -60,7 +61,7 @@ impl PagedCache {
         Self { layers: layers.collect(), hidden: arena.take(rows * shape.hidden * 2) }
     }
 
-    /// Returns the bytes of one block, of all layers.
+    /// Returns the size of one block in bytes, in all layers, including its hidden state.
     pub(super) fn block_bytes(shape: &ModelShape) -> usize {
         2 * shape.layers * BLOCK_TOKENS * (shape.slot_bytes() + shape.slot_scale_bytes()) + shape.hidden * 2
     }

@@ -1,13 +1,13 @@
-//! Device memory: regions of it, and the arena that lays out a region piece by piece.
+//! Device memory: regions, and an arena that divides a region into pieces.
 
 use surprisal_kernels::Address;
 
 use crate::backend::BackendError;
 
-/// Alignment of regions in bytes, for vector loads and products.
+/// Alignment of regions in bytes, as vector loads and matrix products require.
 const ALIGNMENT: usize = 256;
 
-/// Memory of an accelerator, valid while the accelerator lives.
+/// A range of an accelerator's memory, valid until the accelerator is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceRegion {
     address: Address,
@@ -26,35 +26,38 @@ impl DeviceRegion {
         self.bytes
     }
 
-    /// Returns `bytes` of the region from `at` on.
+    /// Returns `bytes` bytes of the region, starting at the offset `at`.
     ///
     /// # Errors
     ///
-    /// The region is shorter.
+    /// Fails if the region is too short.
     pub fn subregion(&self, at: usize, bytes: usize) -> Result<Self, BackendError> {
         match at.checked_add(bytes) {
             Some(end) if end <= self.bytes => Ok(Self { address: Address::new(self.address.get() + at as u64), bytes }),
-            _ => Err(BackendError(format!("{bytes} bytes at {at} of a region of {}", self.bytes))),
+            _ => Err(BackendError(format!("{bytes} bytes at offset {at} exceed a region of {} bytes", self.bytes))),
         }
     }
 
-    /// Returns the `index`th of `of` slices of one length.
+    /// Divides the region into `of` slices of the same length, and returns the slice at `index`.
     ///
     /// # Errors
     ///
-    /// The length is not divisible by `of`.
+    /// Fails if the region's length is not divisible by `of`.
     pub fn slice(&self, index: usize, of: usize) -> Result<Self, BackendError> {
         match self.bytes.checked_rem(of) {
             Some(0) => self.subregion(index * (self.bytes / of), self.bytes / of),
-            _ => Err(BackendError(format!("{} bytes are not {of} slices of one length", self.bytes))),
+            _ => Err(BackendError(format!(
+                "a region of {} bytes cannot be divided into {of} slices of the same length",
+                self.bytes
+            ))),
         }
     }
 
-    /// Returns the address, for a kernel that reads or writes `bytes` there.
+    /// Returns the address, for a kernel that reads or writes `bytes` bytes there.
     ///
     /// # Errors
     ///
-    /// The region is shorter.
+    /// Fails if the region is too short.
     pub fn checked_address(&self, bytes: usize) -> Result<Address, BackendError> {
         self.subregion(0, bytes).map(|region| region.address)
     }
@@ -72,7 +75,7 @@ impl Arena {
         Self { base: region.address.get(), used: 0 }
     }
 
-    /// Returns the bytes that `lay_out` takes.
+    /// Returns the number of bytes that `lay_out` takes.
     pub(super) fn measure<T>(lay_out: impl FnOnce(&mut Self) -> T) -> usize {
         let mut arena = Self { base: 0, used: 0 };
         lay_out(&mut arena);
@@ -87,12 +90,12 @@ impl Arena {
     }
 }
 
-/// Returns the bytes of integers on the device.
+/// Converts integers to little-endian bytes, as kernels read them.
 pub(super) fn int_bytes(values: &[i32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Returns the region of `count` integers from the `first`th on.
+/// Returns the subregion of `count` integers, starting at index `first`.
 pub(super) fn int_region(region: DeviceRegion, first: usize, count: usize) -> Result<DeviceRegion, BackendError> {
     region.subregion(first * 4, count * 4)
 }

@@ -1,26 +1,32 @@
-//! The CUDA backend: a Llama over a paged KV cache, in bf16 or FP8, on any [`Accelerator`], or divided among several.
+//! The CUDA backend: a Llama model with a paged KV cache, in bf16 or FP8, on one [`Accelerator`] or divided among
+//! several.
 //!
-//! Start with `backend`, which loads a model and runs a batch: `batch_plan` turns the batch into the kernels' integers, `forward` queues
-//! the layers and `head` the scores. `Gpu` (feature `cuda`) is a GPU; `Shim` (feature `shim`) runs the same passes on a CPU, for tests.
+//! Start with `backend`, which loads a model and runs batches: `batch_plan` converts a batch to the integers that the
+//! kernels read, `forward` queues the layers, and `head` queues the computation of the scores. `Gpu` (feature `cuda`)
+//! runs the passes on a GPU, and `Shim` (feature `shim`) runs them on a CPU, for tests.
 //!
-//! An [`Accelerator`] is memory, copies, launches and products. All memory is laid out before any is allocated, so a model that does not
-//! fit is rejected first. A load ends with a few small passes, one of them recorded and replayed, so that it also rejects what the
-//! device cannot run. On a GPU, passes of single tokens are recorded as CUDA graphs (`graph_cache`), and cuBLASLt uses one algorithm per
-//! matrix, chosen once, that needs no workspace and splits no sum, so that a row's bits should not depend on the number of rows.
-//! In FP8, a row of activations is quantized by its own largest value, and the sums are multiplied by the scales of row and column.
+//! An [`Accelerator`] provides memory, copies, kernel launches and matrix products. All memory is laid out before any
+//! is allocated, so a model that does not fit is rejected early. Loading ends with a few small passes, one of which is
+//! recorded and replayed, so a model that the device cannot run is also rejected. On a GPU, passes of single tokens are
+//! recorded as CUDA graphs (`graph_cache`). For each kind of matrix product, one cuBLASLt algorithm is chosen once. It
+//! needs no workspace and splits no sum, so the bits of a row's result should not depend on the number of rows. In FP8,
+//! each row of activations is scaled by its largest value and quantized, and each sum is multiplied by the scales of
+//! its row and its column.
 //!
 //! # Several GPUs
 //!
-//! A [`DeviceCommunicator`] only moves bytes, in the device's queue. A sum is an exchange of slices, one kernel (`rank_sum.cu`) over a slice
-//! from every rank, and a gather of the sums. NCCL's own all-reduce is not used: its rings and trees cut a message by its size, so a
-//! row's bits would depend on the number of rows. For S bytes among r ranks each rank sends and receives 2(r - 1)/r S, as in a ring, but in
-//! two steps instead of 2(r - 1). Values are bf16 on the way, and f32 in the sum.
+//! A [`DeviceCommunicator`] only moves bytes, in the device's queue. A sum over ranks is an exchange of slices, one
+//! kernel (`rank_sum.cu`) that adds the slices of all ranks, and a gather of the sums. NCCL's all-reduce is not used:
+//! its ring and tree algorithms split a message according to its size, so the bits of a row's result would depend on
+//! the number of rows. For n bytes and r ranks, each rank sends and receives `2 (r - 1) / r · n` bytes, as in a ring,
+//! but in two transfers instead of `2 (r - 1)`. Values are bf16 in transit and f32 in the sum.
 //!
-//! No NCCL call blocks. Wherever the host waits for its GPU, it also checks a flag that the ranks share. A rank that fails sets it; each
-//! of the others aborts its communicator, so that kernels that wait for a peer return. The host is at most 16 exchanges ahead of the
-//! device, because a full driver queue would block it where it cannot see the flag.
+//! No NCCL call blocks. Whenever the host waits for its GPU, it also checks a flag that the ranks share. A rank that
+//! fails sets the flag. Every other rank then aborts its communicator, so kernels that wait for a peer return. The host
+//! queues at most 16 exchanges ahead of the device, because a full driver queue would block the host in a call that
+//! cannot check the flag.
 //!
-//! This backend has not run on a GPU yet: tests run it on the shim, and `bench/gpu/run` runs them on a GPU.
+//! This backend has not run on a GPU yet. Tests run it on the shim; `bench/gpu/run` runs them on a GPU.
 
 mod accelerator;
 mod backend;

@@ -1,4 +1,4 @@
-//! `ModelShape`: the model's sizes as the kernels see them, and the sizes that they do not support.
+//! `ModelShape`: the model's sizes as the kernels see them. Sizes that the kernels do not support are rejected.
 
 use std::ops::Range;
 
@@ -10,7 +10,8 @@ use super::gemm::FP8_MULTIPLE;
 use crate::load_error::LoadError;
 use crate::parallel::rank_slice::RankSlice;
 
-/// Sizes of a Llama, or of one rank's slice of it. Heads, MLP and vocabulary are padded to sizes that kernels and products support.
+/// Sizes of a Llama model, or of one rank's slice of it. Heads, MLP and vocabulary are padded to sizes that the kernels
+/// and matrix products support.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ModelShape {
     pub(super) slice: RankSlice,
@@ -19,32 +20,32 @@ pub(super) struct ModelShape {
     /// Columns of the MLP, padded.
     pub(super) mlp: usize,
     pub(super) layers: usize,
-    /// At least one: a rank without heads computes with a head of zeros.
+    /// Number of query heads; at least one, because a rank without heads computes one head of zeros.
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
-    /// Queries that share a key in the whole model.
+    /// Number of query heads per key-value head, in the whole model.
     queries_per_kv_head: usize,
     /// Dimensions of a head in the checkpoint.
     pub(super) head_dim: usize,
-    /// Dimensions of a head in the kernels: zeros pad each half.
+    /// Dimensions of a head in the kernels. Each half is padded with zeros.
     pub(super) padded_head_dim: usize,
-    /// Tokens of the vocabulary, of all ranks.
+    /// Number of tokens in the vocabulary, on all ranks together.
     pub(super) vocab: usize,
-    /// Each rank's tokens.
+    /// The token ids in each rank's slice of the vocabulary.
     pub(super) vocabs: Vec<Range<usize>>,
-    /// Rows of the embedding and the head's product, the same on all ranks.
+    /// Rows of a rank's embedding and head, padded; the same on all ranks.
     pub(super) vocab_rows: usize,
     pub(super) eps: f32,
     /// Sliding window in tokens; 0 means none.
     pub(super) window: u32,
     pub(super) max_length: usize,
-    /// If products of layers are FP8, the limit to which activations are clamped before they are quantized.
+    /// The limit to which activations are clamped before they are quantized; `None` if the layers' weights are bf16.
     pub(super) fp8: Option<f32>,
-    /// True if the KV cache is FP8.
+    /// `true` if the KV cache is FP8.
     pub(super) fp8_cache: bool,
 }
 
-/// The rank's ranges of the checkpoint's dimensions.
+/// The ranges of the checkpoint's heads, MLP columns and token ids that belong to a rank.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RankRanges {
     pub(super) heads: Range<usize>,
@@ -54,14 +55,16 @@ pub(super) struct RankRanges {
 }
 
 impl ModelShape {
+    /// Computes the sizes of a rank's slice.
+    ///
     /// # Errors
     ///
-    /// The kernels do not support a size.
+    /// Fails if the kernels do not support a size.
     pub(super) fn new(config: &LlamaConfig, slice: RankSlice, options: &CudaConfig) -> Result<Self, LoadError> {
         let unsupported = |field, value, limit| Err(LoadError::Unsupported { field, value, limit });
         let fp8 = options.weights == Precision::Fp8;
         let (multiple, limit) = match fp8 {
-            true => (FP8_MULTIPLE, "a multiple of 16 up to 1048576 for weights in FP8"),
+            true => (FP8_MULTIPLE, "a multiple of 16 up to 1048576 for FP8 weights"),
             false => (8, "a multiple of 8 up to 1048576"),
         };
         for (field, value) in [("hidden_size", config.hidden_size), ("intermediate_size", config.intermediate_size)] {
@@ -94,7 +97,7 @@ impl ModelShape {
             vocabs,
             ranges,
             eps: config.rms_norm_eps as f32,
-            // A window as long as the longest sequence is none.
+            // A window as long as the longest sequence has no effect.
             window: config.sliding_window.filter(|&window| window < max_length).map_or(0, |window| window as u32),
             max_length,
             fp8: fp8.then_some(match config.quantization {
@@ -105,43 +108,47 @@ impl ModelShape {
         })
     }
 
-    /// Returns the columns of queries, keys and values.
+    /// Returns the total number of columns of the queries, keys and values.
     pub(super) fn qkv_columns(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.padded_head_dim
     }
 
-    /// Returns the columns of queries.
+    /// Returns the number of columns of the queries.
     pub(super) fn query_columns(&self) -> usize {
         self.heads * self.padded_head_dim
     }
 
-    /// Returns the bytes of a slot of one layer's keys, or values.
+    /// Returns the size in bytes of one layer's keys in a cache slot, which holds one token. The values have the same
+    /// size.
     pub(super) fn slot_bytes(&self) -> usize {
         self.kv_heads * self.padded_head_dim * if self.fp8_cache { 1 } else { 2 }
     }
 
-    /// Returns the bytes of the scales of a slot of one layer's keys, or values.
+    /// Returns the size in bytes of the scales of one layer's keys in a cache slot. The scales of the values have the
+    /// same size.
     pub(super) fn slot_scale_bytes(&self) -> usize {
         if self.fp8_cache { self.kv_heads * 4 } else { 0 }
     }
 
-    /// Returns whether the decode kernel supports the model. All ranks agree, so that all order rows alike.
+    /// Returns whether the decode kernel supports the model. The result is the same on all ranks, so all ranks order
+    /// rows in the same way.
     pub(super) fn has_decode_kernel(&self) -> bool {
         self.queries_per_kv_head <= attention::LARGEST_GROUP as usize
     }
 
-    /// Returns the bytes that each rank sums of `rows` rows of the residual stream.
+    /// Returns the size in bytes of the slice that each rank sums, for a residual stream of `rows` rows.
     pub(super) fn rank_sum_bytes(&self, rows: usize) -> usize {
         (rows * self.hidden).div_ceil(self.slice.size).next_multiple_of(8) * 2
     }
 
-    /// Returns the padded position of a head's dimension: rotary halves stay halves.
+    /// Maps a dimension of the original head to its index in the padded head. Each rotary half of the head is padded
+    /// separately.
     pub(super) fn padded_dimension(&self, dimension: usize) -> usize {
         let half = self.head_dim / 2;
         if dimension < half { dimension } else { self.padded_head_dim / 2 + dimension - half }
     }
 
-    /// Returns the ratio of the mean over a padded head to the mean over its real dimensions.
+    /// Returns the ratio of a mean over a padded head to the same mean without the padding.
     pub(super) fn head_fill_ratio(&self) -> f32 {
         self.head_dim as f32 / self.padded_head_dim as f32
     }

@@ -1,10 +1,11 @@
-//! `NcclCommunicator`: the connection between ranks on GPUs of one machine. NCCL moves their bytes.
+//! `NcclCommunicator`: a rank's connection to its group through NCCL, for ranks on the GPUs of one machine.
 //!
-//! The library is found at run time. cudarc looks only for its unversioned name, which comes with the headers; usually only libnccl.so.2
-//! is installed. Communicators do not block, and every wait of the host also watches the other ranks: a rank that fails sets a flag that
-//! all ranks' threads share, and each of them then aborts its own communicator, which ends the waits of its GPU.
+//! NCCL is loaded at run time, but not by cudarc: cudarc looks only for libnccl.so, which is installed with the
+//! headers, and most machines have only libnccl.so.2. No call to a communicator blocks, and whenever the host waits, it
+//! also watches the other ranks. A rank that fails sets a flag that the threads of all ranks share. The thread of every
+//! other rank then aborts its communicator, which ends its GPU's waits.
 
-// The boundary to C: NCCL's functions and handles.
+// The interface to C: NCCL's functions and handles.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsString, c_char, c_int, c_void};
@@ -26,13 +27,14 @@ const SUCCESS: c_int = 0;
 const IN_PROGRESS: c_int = 7;
 const BYTE: c_int = 1;
 
-/// Time for which a wait spins before it sleeps. Almost every exchange ends sooner than a sleep.
+/// Time that a wait spins before it sleeps. Almost every exchange takes less time than a sleep.
 const SPIN_TIME: Duration = Duration::from_micros(100);
 
 /// Interval at which a sleeping wait polls the device and the other ranks.
 const POLL_INTERVAL: Duration = Duration::from_micros(20);
 
-/// Exchanges that may be queued at a time. A full driver queue would block, even if a rank is lost.
+/// Maximum number of exchanges that are queued at a time. A full driver queue would block the host, even if a rank is
+/// lost.
 const MAX_QUEUED_EXCHANGES: usize = 16;
 
 /// Value of [`NcclCommunicator::lost`] while no rank is lost.
@@ -44,14 +46,14 @@ type Comm = *mut c_void;
 #[repr(C)]
 struct UniqueId([c_char; 128]);
 
-/// `ncclConfig_t` as of 2.14. Later versions set the fields that it lacks to their defaults.
+/// `ncclConfig_t` of NCCL 2.14. Later versions of NCCL set the fields that this version lacks to their defaults.
 #[repr(C)]
 struct NcclConfig {
     size: usize,
     magic: u32,
     version: u32,
     blocking: c_int,
-    /// A field of later versions; the least integer means undefined.
+    /// A field of later versions; the smallest integer means undefined.
     undefined: c_int,
 }
 
@@ -73,7 +75,7 @@ struct Nccl {
     _library: Library,
 }
 
-/// Returns the paths to try: the loader's first, then those of toolkits and environments.
+/// Lists the paths to try: first the names that the loader searches for, then the folders of toolkits and environments.
 fn candidates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let home = |name: &str, folder: &str| variable(name).map(|home| PathBuf::from(home).join(folder));
     let folders = [
@@ -88,7 +90,7 @@ fn candidates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 }
 
 impl Nccl {
-    /// Returns the library, which is opened once.
+    /// Returns NCCL, and opens the library first if necessary.
     fn find() -> Result<&'static Self, BackendError> {
         static FOUND: OnceLock<Result<Nccl, String>> = OnceLock::new();
         FOUND.get_or_init(Self::open).as_ref().map_err(|reason| BackendError(reason.clone()))
@@ -96,22 +98,24 @@ impl Nccl {
 
     fn open() -> Result<Self, String> {
         let candidates = candidates(|name| std::env::var_os(name));
-        // SAFETY: it runs the library's initializers, which NCCL's survive.
+        // SAFETY: opening runs the library's initializers, and NCCL's are sound.
         let library = candidates.iter().find_map(|path| unsafe { Library::new(path) }.ok()).ok_or_else(|| {
-            "there is no NCCL, by which GPUs tell each other things: libnccl.so.2 is neither on the loader's path nor in \
-             NCCL_HOME/lib; install libnccl2, or put the folder that has it into LD_LIBRARY_PATH (of the wheel \
-             nvidia-nccl-cu13: site-packages/nvidia/nccl/lib)"
+            "NCCL, which connects GPUs, is missing: libnccl.so.2 is neither on the loader's path nor in NCCL_HOME/lib; \
+             install libnccl2, or add the folder that contains it to LD_LIBRARY_PATH (for the wheel nvidia-nccl-cu13: \
+             site-packages/nvidia/nccl/lib)"
                 .to_owned()
         })?;
         // SAFETY: the types are those that nccl.h declares, and the library is never unloaded.
-        unsafe { Self::of(library) }.map_err(|error| format!("NCCL 2.14 or later is needed: {error}"))
+        unsafe { Self::of(library) }.map_err(|error| format!("NCCL must be version 2.14 or later: {error}"))
     }
 
+    /// Looks up NCCL's functions in a library.
+    ///
     /// # Safety
     ///
-    /// `library` is NCCL.
+    /// `library` must be NCCL.
     unsafe fn of(library: Library) -> Result<Self, libloading::Error> {
-        // SAFETY: as promised; each name has the type of its field.
+        // SAFETY: the library is NCCL, and each name has the type of its field.
         unsafe {
             Ok(Self {
                 version: *library.get(c"ncclGetVersion")?,
@@ -130,12 +134,12 @@ impl Nccl {
         }
     }
 
-    /// Checks a call's status. A call that does not block may be in progress.
+    /// Checks the status of a call. A non-blocking call may still be in progress.
     fn check(&self, what: &str, status: c_int) -> Result<(), BackendError> {
         if matches!(status, SUCCESS | IN_PROGRESS) {
             return Ok(());
         }
-        // SAFETY: it takes any number and returns a string that is always there.
+        // SAFETY: the function accepts any number and returns a static string.
         let reason = unsafe { CStr::from_ptr((self.error_string)(status)) };
         Err(BackendError(format!("NCCL failed {what}: {}", reason.to_string_lossy())))
     }
@@ -145,11 +149,11 @@ impl Nccl {
 ///
 /// # Errors
 ///
-/// NCCL is missing.
+/// Fails if NCCL is missing.
 pub(super) fn version() -> Result<c_int, BackendError> {
     let (nccl, mut version) = (Nccl::find()?, 0);
-    // SAFETY: it writes one integer.
-    nccl.check("to say its version", unsafe { (nccl.version)(&raw mut version) })?;
+    // SAFETY: the function writes one integer.
+    nccl.check("to report its version", unsafe { (nccl.version)(&raw mut version) })?;
     Ok(version)
 }
 
@@ -160,46 +164,46 @@ pub(super) struct NcclCommunicator {
     comm: Comm,
     rank: usize,
     size: usize,
-    /// The first rank of the group that was lost.
+    /// The first rank of the group that was lost, or [`NO_RANK`].
     lost: Arc<AtomicUsize>,
-    /// Events after the latest exchanges, used in turn.
+    /// Events that are recorded after exchanges, and reused in turn.
     fences: Vec<CUevent>,
     next_fence: usize,
 }
 
-// SAFETY: communicators and events are of the process, not of a thread; `&mut` keeps threads apart.
+// SAFETY: communicators and events belong to the process, not to a thread; `&mut` excludes concurrent use.
 unsafe impl Send for NcclCommunicator {}
 
 impl NcclCommunicator {
-    /// Connects all ranks of a group, one on each of these GPUs.
+    /// Connects all ranks of a group, one on each of the given GPUs.
     ///
     /// # Errors
     ///
-    /// NCCL is missing, or does not connect them.
+    /// Fails if NCCL is missing or cannot connect the ranks.
     pub(super) fn group(contexts: &[Arc<CudaContext>]) -> Result<Vec<Self>, BackendError> {
         let (nccl, lost) = (Nccl::find()?, Arc::new(AtomicUsize::new(NO_RANK)));
         let size = contexts.len();
         let mut id = UniqueId([0; 128]);
-        // SAFETY: it writes one id.
-        nccl.check("to begin a group", unsafe { (nccl.unique_id)(&raw mut id) })?;
+        // SAFETY: the function writes one id.
+        nccl.check("to create a group's id", unsafe { (nccl.unique_id)(&raw mut id) })?;
         let (size_of_config, magic, version) = (size_of::<NcclConfig>(), 0xcafe_beef, 21_400);
         let mut config = NcclConfig { size: size_of_config, magic, version, blocking: 0, undefined: c_int::MIN };
-        // NCCL may write to them until all are ready, or aborted, so they are dropped last.
+        // NCCL may write to these until all ranks are ready or aborted, so they are dropped last.
         let comms: Vec<AtomicPtr<c_void>> = (0..size).map(|_| AtomicPtr::default()).collect();
-        // SAFETY: the places of the communicators live as long as NCCL writes to them, atomically; the context that a rank is made
-        // in is bound before.
+        // SAFETY: the pointers in `comms` are atomic and live as long as NCCL may write to them; the context of each
+        // rank is bound before the rank is created.
         let made = unsafe {
             nccl.check("to begin a group", (nccl.group_start)())?;
             let made = contexts.iter().zip(&comms).enumerate().try_for_each(|(rank, (context, comm))| {
                 context.bind_to_thread().map_err(failed("to bind its context"))?;
                 nccl.check(
-                    "to make a rank",
+                    "to create a rank",
                     (nccl.init)(comm.as_ptr(), size as c_int, id, rank as c_int, &raw mut config),
                 )
             });
-            made.and(nccl.check("to make a group", (nccl.group_end)()))
+            made.and(nccl.check("to create a group", (nccl.group_end)()))
         };
-        // Dropped if not all were made; NCCL accepts a null communicator.
+        // If not all ranks were created, dropping these aborts their communicators; NCCL accepts a null communicator.
         let rank = |(rank, comm): (usize, &AtomicPtr<c_void>)| {
             let (comm, lost) = (comm.load(Ordering::Acquire), Arc::clone(&lost));
             Self { nccl, comm, rank, size, lost, fences: Vec::new(), next_fence: 0 }
@@ -210,7 +214,7 @@ impl NcclCommunicator {
             context.bind_to_thread().map_err(failed("to bind its context"))?;
             for _ in 0..MAX_QUEUED_EXCHANGES {
                 let fence = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING);
-                communicator.fences.push(fence.map_err(failed("to make an event"))?);
+                communicator.fences.push(fence.map_err(failed("to create an event"))?);
             }
         }
         ranks.iter().try_for_each(Self::wait_for_nccl)?;
@@ -234,19 +238,19 @@ impl NcclCommunicator {
     ) -> Result<(), BackendError> {
         let nccl = self.nccl;
         self.queue(stream, |communicator| {
-            // SAFETY: the slices are of the GPU's memory, which outlives the stream's work.
+            // SAFETY: the slices belong to the GPU's memory, which outlives the stream's work.
             nccl.check("to begin an exchange", unsafe { (nccl.group_start)() })?;
             let queued = (0..communicator.size).try_for_each(|other| {
                 let (from, to) = (from.slice(other, communicator.size)?, to.slice(other, communicator.size)?);
                 let (bytes, peer) = (from.bytes(), other as c_int);
                 let (from, to) = (pointer(from)?, pointer(to)?);
-                // SAFETY: as above; both sides count the same bytes, as all ranks ask for the same.
+                // SAFETY: as above; both sides count the same bytes, because all ranks make the same calls.
                 unsafe {
                     nccl.check("to send", (nccl.send)(from, bytes, BYTE, peer, communicator.comm, stream))?;
                     nccl.check("to receive", (nccl.receive)(to, bytes, BYTE, peer, communicator.comm, stream))
                 }
             });
-            // SAFETY: it ends what was begun, also where that failed.
+            // SAFETY: the call ends the group that was started, even if queueing failed.
             queued.and(nccl.check("to exchange", unsafe { (nccl.group_end)() }))
         })
     }
@@ -256,13 +260,13 @@ impl NcclCommunicator {
         let slice = all.slice(self.rank, self.size)?;
         let (bytes, slice, all) = (slice.bytes(), pointer(slice)?, pointer(all)?);
         let nccl = self.nccl;
-        // SAFETY: the region is of the GPU's memory and holds a slice for each rank, this one's in its place.
+        // SAFETY: the region belongs to the GPU's memory and holds a slice for each rank, this rank's at its position.
         self.queue(stream, |communicator| unsafe {
             nccl.check("to gather", (nccl.all_gather)(slice, all, bytes, BYTE, communicator.comm, stream))
         })
     }
 
-    /// Queues an exchange, after the [`MAX_QUEUED_EXCHANGES`]th before it is done.
+    /// Queues an exchange, once fewer than [`MAX_QUEUED_EXCHANGES`] are queued.
     fn queue(
         &mut self,
         stream: CUstream,
@@ -277,32 +281,32 @@ impl NcclCommunicator {
         unsafe { result::event::record(fence, stream) }.map_err(failed("to record an event"))
     }
 
-    /// Waits for an event, unless a rank is lost.
+    /// Waits for an event. Fails as soon as a rank is lost.
     pub(super) fn wait(&self, event: CUevent) -> Result<(), BackendError> {
         // SAFETY: the event is live.
         wait_until(|| match unsafe { result::event::query(event) } {
             Ok(()) => Ok(true),
             Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => self.state().map(|_| false),
-            Err(error) => Err(failed("in what was queued")(error)),
+            Err(error) => Err(failed("to run the queued work")(error)),
         })
     }
 
-    /// Waits until NCCL has queued the last call, unless a rank is lost.
+    /// Waits until NCCL has queued the last call. Fails as soon as a rank is lost.
     fn wait_for_nccl(&self) -> Result<(), BackendError> {
         wait_until(|| Ok(self.state()? != IN_PROGRESS))
     }
 
-    /// Returns NCCL's state, unless a rank is lost.
+    /// Returns the state of NCCL's last call. Fails if a rank is lost.
     fn state(&self) -> Result<c_int, BackendError> {
         match self.lost.load(Ordering::Acquire) {
             NO_RANK => {}
             rank => return Err(RankLost { rank, size: self.size }.into()),
         }
         let mut state = SUCCESS;
-        // SAFETY: the communicator is live; it writes one integer.
+        // SAFETY: the communicator is live; the function writes one integer.
         let status = unsafe { (self.nccl.async_error)(self.comm, &raw mut state) };
-        self.nccl.check("to say how it is", status)?;
-        self.nccl.check("between the ranks", state)?;
+        self.nccl.check("to report its state", status)?;
+        self.nccl.check("to communicate between ranks", state)?;
         Ok(state)
     }
 }
@@ -310,8 +314,8 @@ impl NcclCommunicator {
 impl Drop for NcclCommunicator {
     fn drop(&mut self) {
         _ = self.lost.compare_exchange(NO_RANK, self.rank, Ordering::AcqRel, Ordering::Acquire);
-        // SAFETY: the communicator and the events are live until here. It waits for the others' aborts: their threads' waits end
-        // at the flag that was set above.
+        // SAFETY: the communicator and the events are live until here. The abort waits for the aborts of the other
+        // ranks, whose threads stop waiting because of the flag that was set above.
         unsafe {
             _ = (self.nccl.abort)(self.comm);
             for &fence in &self.fences {
@@ -321,7 +325,7 @@ impl Drop for NcclCommunicator {
     }
 }
 
-/// Polls until `is_done` returns true or an error.
+/// Polls until `is_done` returns `true` or an error.
 fn wait_until(mut is_done: impl FnMut() -> Result<bool, BackendError>) -> Result<(), BackendError> {
     let start = Instant::now();
     while !is_done()? {
@@ -347,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loaders_paths_come_before_those_of_variables() {
+    fn the_loader_is_tried_before_the_folders_of_variables() {
         let variable = |name: &str| (name == "NCCL_HOME").then(|| OsString::from("/opt/nccl"));
         let paths: Vec<String> = candidates(variable).iter().map(|path| path.display().to_string()).collect();
         assert_eq!(paths[..3], ["libnccl.so.2", "libnccl.so", "/opt/nccl/lib/libnccl.so.2"]);
@@ -366,7 +370,8 @@ mod tests {
         assert_eq!((error, polls), (Err(lost()), 5));
     }
 
-    /// Without NCCL the error says what to install; with NCCL every function is found, and it has a version.
+    /// Checks that if NCCL is installed, every function is found and the version is supported; and that if NCCL is
+    /// missing, the error says what to install.
     #[test]
     fn nccl_is_found_or_the_error_says_what_to_install() {
         match version() {

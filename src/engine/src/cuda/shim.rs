@@ -1,6 +1,7 @@
-//! `Shim`: the CPU shim as an accelerator. It runs the kernels fiber by fiber, and reference products.
+//! `Shim`: an accelerator for tests. It runs the CUDA kernels on the kernels crate's CPU shim, and computes matrix
+//! products with plain loops.
 
-// Regions are addresses of this process; see each block.
+// Regions are addresses in this process. The comment on each unsafe block explains why its use of them is sound.
 #![allow(unsafe_code)]
 
 use std::fmt::{self, Debug, Formatter};
@@ -17,20 +18,21 @@ use super::memory::DeviceRegion;
 use crate::backend::BackendError;
 use crate::parallel::communicator::Communicator;
 
-/// Parallel sums of a product over k: a fixed order that suits vector units.
+/// Number of partial sums that a dot product accumulates in parallel. The order of additions is fixed, and suits vector
+/// units.
 const LANES: usize = 16;
 
-/// An accelerator in this process's memory that runs every kernel on the CPU shim.
+/// An accelerator that uses this process's memory and runs every kernel on the CPU shim.
 pub struct Shim {
     order: Order,
     memory: Vec<Box<[AlignedBytes]>>,
     capacity: usize,
     /// Bytes of shared memory per thread block.
     shared_memory: usize,
-    /// The connection to the other ranks of its group.
+    /// The connection to the other ranks; `None` if the device is not part of a group.
     communicator: Option<Box<dyn Communicator>>,
     recording: Option<Vec<RecordedOperation>>,
-    /// True if it can record.
+    /// `true` if the device can record operations.
     can_record: bool,
     replays: Arc<AtomicUsize>,
     lost: Arc<AtomicBool>,
@@ -39,7 +41,7 @@ pub struct Shim {
 /// A recorded operation.
 type RecordedOperation = Box<dyn Fn(&mut Shim) -> Result<(), BackendError> + Send>;
 
-/// A recording of a shim.
+/// The operations that a shim has recorded.
 pub struct ShimRecording(Vec<RecordedOperation>);
 
 impl Debug for ShimRecording {
@@ -48,7 +50,7 @@ impl Debug for ShimRecording {
     }
 }
 
-/// Memory with the alignment of regions.
+/// A piece of memory, aligned as regions are.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(256))]
 struct AlignedBytes(#[expect(dead_code, reason = "read and written through pointers")] [u8; 256]);
@@ -60,7 +62,7 @@ impl Debug for Shim {
 }
 
 impl Shim {
-    /// Creates a device with `capacity` bytes of memory, whose threads run in this order.
+    /// Creates a device with `capacity` bytes of memory that runs threads in the given order.
     #[must_use]
     pub fn new(capacity: usize, order: Order) -> Self {
         Self {
@@ -88,13 +90,14 @@ impl Shim {
         Self { can_record: false, ..self }
     }
 
-    /// Returns a flag that makes the device lost: it runs no more kernels, like a GPU after a fault.
+    /// Returns a flag that, when set, makes the device lost: it rejects all further kernel launches, like a GPU after a
+    /// fault.
     #[must_use]
     pub fn lost_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.lost)
     }
 
-    /// Returns the counter of replays.
+    /// Returns the counter of replayed recordings.
     #[must_use]
     pub fn replays(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.replays)
@@ -113,10 +116,10 @@ impl Shim {
         }
     }
 
-    /// Fails while the device records: a recording holds no copies from or to the host.
+    /// Fails while the device records, because a recording cannot contain copies from or to the host.
     fn check_not_recording(&self) -> Result<(), BackendError> {
         match self.recording {
-            Some(_) => Err(BackendError("a recording has no copies from the host or to it".to_owned())),
+            Some(_) => Err(BackendError("a recording cannot contain copies from or to the host".to_owned())),
             None => Ok(()),
         }
     }
@@ -126,13 +129,13 @@ impl Shim {
     }
 }
 
-/// Returns a pointer to a region. Callers follow the two rules of references: no slice outlives its call, and no live slice overlaps a
-/// mutable one.
+/// Returns a pointer to a region. Callers respect the aliasing rules: no slice outlives the call that created it, and
+/// no live slice overlaps a mutable one.
 fn pointer<T>(region: DeviceRegion, bytes: usize) -> Result<*mut T, BackendError> {
     Ok(std::ptr::with_exposed_provenance_mut(region.checked_address(bytes)?.get() as usize))
 }
 
-/// Reads values of e4m3, by its definition.
+/// Reads e4m3 values, and decodes them according to the format's definition.
 fn fp8_values(region: DeviceRegion, count: usize) -> Result<Vec<f32>, BackendError> {
     let value = |byte: u8| {
         let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
@@ -160,7 +163,8 @@ fn f32_values(region: DeviceRegion, count: usize) -> Result<Vec<f32>, BackendErr
 /// Reads bf16 values.
 fn bf16_values(region: DeviceRegion, count: usize) -> Result<Vec<f32>, BackendError> {
     let pointer = pointer::<u16>(region, count * 2)?;
-    // SAFETY: regions lie in memory of the shim that owns them, which is initialized; nothing writes to it meanwhile.
+    // SAFETY: regions are in memory of the shim that owns them, which is initialized; nothing writes to it in the
+    // meantime.
     let bits = unsafe { std::slice::from_raw_parts(pointer, count) };
     Ok(bits.iter().map(|&bits| f32::from_bits(u32::from(bits) << 16)).collect())
 }
@@ -175,13 +179,14 @@ fn dot(x: &[f32], w: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// Rounds to bf16, ties to even, and returns its bits.
+/// Rounds a value to bf16, ties to even, and returns the result's bits.
 fn bf16_bits(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() { 0x7fff } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
 }
 
-/// Exchanges through memory that threads share, four bytes as one number: an f64 holds them exactly.
+/// Communication through memory that the ranks' threads share. Every four bytes are sent as one f64, which represents
+/// them exactly.
 impl DeviceCommunicator for Shim {
     fn rank(&self) -> usize {
         self.communicator.as_ref().map_or(0, |communicator| communicator.rank())
@@ -209,7 +214,7 @@ impl DeviceCommunicator for Shim {
 }
 
 impl Shim {
-    /// Returns each rank's bytes of a region.
+    /// Returns the bytes of the region from every rank, in rank order.
     fn gather_bytes(&mut self, region: DeviceRegion) -> Result<Vec<Vec<u8>>, BackendError> {
         let mut bytes = vec![0; region.bytes()];
         self.read(region, &mut bytes)?;
@@ -254,11 +259,11 @@ impl Accelerator for Shim {
         !self.lost.load(Ordering::SeqCst)
     }
 
-    /// Fills the memory with 0xff, a NaN in every type, so that reads before writes show.
+    /// Fills the memory with 0xff, a NaN in every floating-point type, so that tests detect reads of unwritten memory.
     fn allocate(&mut self, bytes: usize) -> Result<DeviceRegion, BackendError> {
         let free = self.free_memory()?;
         if bytes > free {
-            return Err(BackendError(format!("{bytes} bytes were asked for, {free} are free")));
+            return Err(BackendError(format!("cannot allocate {bytes} bytes of memory; {free} are free")));
         }
         let mut lines = vec![AlignedBytes([0xff; 256]); bytes.div_ceil(256)].into_boxed_slice();
         let region = DeviceRegion::new(lines.as_mut_ptr().expose_provenance() as u64, bytes);
@@ -269,7 +274,7 @@ impl Accelerator for Shim {
     fn write(&mut self, to: DeviceRegion, bytes: &[u8]) -> Result<(), BackendError> {
         self.check_not_recording()?;
         let to = pointer::<u8>(to, bytes.len())?;
-        // SAFETY: regions lie in this shim's memory, which `bytes` cannot.
+        // SAFETY: the region is in this shim's memory, and `bytes` is not.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         Ok(())
     }
@@ -286,7 +291,7 @@ impl Accelerator for Shim {
         self.record_operation(move |shim| shim.copy(from, to));
         let bytes = to.bytes();
         let (from, to) = (pointer::<u8>(from, bytes)?, pointer::<u8>(to, bytes)?);
-        // SAFETY: both lie in this shim's memory.
+        // SAFETY: both are in this shim's memory.
         unsafe { std::ptr::copy(from, to, bytes) };
         Ok(())
     }
@@ -309,7 +314,7 @@ impl Accelerator for Shim {
         });
         if out_f32 {
             let out = pointer::<f32>(out, rows * n * 4)?;
-            // SAFETY: `out` holds so many values, and `x` and `weights` are copies.
+            // SAFETY: `out` holds that many values, and `x` and `weights` are copies.
             sums.enumerate().for_each(|(i, sum)| unsafe { out.add(i).write(sum) });
         } else {
             let out = pointer::<u16>(out, rows * n * 2)?;
@@ -324,9 +329,9 @@ impl Accelerator for Shim {
             return Err(BackendError("the shim is lost".to_owned()));
         }
         let again = *launch;
-        // SAFETY: the caller's promise, which is for replays too.
+        // SAFETY: the caller upholds the contract, also for replays.
         self.record_operation(move |shim| unsafe { shim.launch(&again) });
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract.
         Ok(unsafe { Cpu { order: self.order }.launch(launch) }?)
     }
 
@@ -339,7 +344,7 @@ impl Accelerator for Shim {
         work: impl FnOnce(&mut Self) -> Result<(), BackendError>,
     ) -> Result<ShimRecording, BackendError> {
         if !self.can_record {
-            return Err(BackendError("the shim does not record".to_owned()));
+            return Err(BackendError("the shim cannot record".to_owned()));
         }
         self.recording = Some(Vec::new());
         let done = work(self);

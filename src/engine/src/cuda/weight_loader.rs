@@ -1,4 +1,4 @@
-//! Loads a Llama's weights into device memory, or one rank's slice of them.
+//! Loader of a Llama model's weights, or of one rank's slice of them, into device memory.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use super::weight_source::WeightSource;
 use super::weights::{DOWN, DeviceLayer, DeviceLinear, DeviceWeights, GATE_UP, OUTPUT, QKV};
 use crate::load_error::LoadError;
 
-/// Fills the memory of `weights`.
+/// Fills the memory of `weights` with the tensors of `source`.
 pub(super) fn load<A: Accelerator>(
     weights: &DeviceWeights,
     device: &mut A,
@@ -33,7 +33,7 @@ pub(super) fn load<A: Accelerator>(
     Ok(loader.device.write(weights.cos_sin, &table)?)
 }
 
-/// Returns the rotary cosines and sines of every position. Padding dimensions are not rotated.
+/// Returns the table of rotary cosines and sines for every position. Padding dimensions are not rotated.
 fn cos_sin(config: &LlamaConfig, shape: &ModelShape) -> Vec<u8> {
     let frequencies = config.rope_scaling.frequencies(config.rope_theta, shape.head_dim);
     let scale = config.rope_scaling.attention_factor();
@@ -49,7 +49,7 @@ fn cos_sin(config: &LlamaConfig, shape: &ModelShape) -> Vec<u8> {
     table
 }
 
-/// The side of a matrix that is a list of heads.
+/// The dimension of a matrix that is divided into heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeadSide {
     None,
@@ -57,7 +57,7 @@ enum HeadSide {
     Columns,
 }
 
-/// Some rows and columns of a matrix.
+/// A range of rows and a range of columns of a matrix.
 struct MatrixSlice {
     /// Rows and columns of the whole matrix.
     shape: [usize; 2],
@@ -92,7 +92,7 @@ impl<A: Accelerator, S: WeightSource> DeviceWeightLoader<'_, A, S> {
         self.load_module(&name(DOWN), slice, &layer.down, 0..hidden, HeadSide::None)
     }
 
-    /// Loads queries, keys and values, one after the other.
+    /// Loads the matrices of queries, keys and values, one after another.
     fn load_qkv(&mut self, name: &impl Fn(&str) -> String, to: &DeviceLinear) -> Result<(), LoadError> {
         let &ModelShape { ref ranges, heads, kv_heads, head_dim, padded_head_dim, .. } = self.shape;
         let LlamaConfig { heads: all_heads, kv_heads: all_kv_heads, .. } = *self.source.config();
@@ -108,24 +108,25 @@ impl<A: Accelerator, S: WeightSource> DeviceWeightLoader<'_, A, S> {
         Ok(())
     }
 
-    /// Returns the dimensions of some heads.
+    /// Converts a range of heads to the range of their dimensions.
     fn dimensions(&self, heads: &Range<usize>) -> Range<usize> {
         heads.start * self.shape.head_dim..heads.end * self.shape.head_dim
     }
 
-    /// Returns some rows of a matrix that reads the residual stream.
+    /// Returns a range of rows of a matrix that reads the residual stream and has `total` rows.
     fn rows(&self, total: usize, range: Range<usize>) -> MatrixSlice {
         let hidden = self.shape.hidden;
         MatrixSlice { shape: [total, hidden], ranges: [range, 0..hidden] }
     }
 
-    /// Returns some columns of a matrix that writes the residual stream.
+    /// Returns a range of columns of a matrix that writes to the residual stream and has `total` columns.
     fn columns(&self, total: usize, range: Range<usize>) -> MatrixSlice {
         let hidden = self.shape.hidden;
         MatrixSlice { shape: [hidden, total], ranges: [0..hidden, range] }
     }
 
-    /// Loads a slice of a module's matrix and bias into some outputs of `to`, and fills the rest of these outputs with zeros.
+    /// Loads a slice of a module's matrix and bias into a range of outputs of `to`, and fills the rest of the range
+    /// with zeros.
     fn load_module(
         &mut self,
         name: &str,
@@ -163,7 +164,8 @@ impl<A: Accelerator, S: WeightSource> DeviceWeightLoader<'_, A, S> {
         Ok(())
     }
 
-    /// Writes bytes. If they are heads, whose dimensions have `dimension` bytes each, it pads each head with zeros.
+    /// Writes bytes. If they consist of heads, pads each head with zeros. Each dimension of a head has `dimension`
+    /// bytes.
     fn write_heads(
         &mut self,
         to: DeviceRegion,
@@ -189,14 +191,15 @@ impl<A: Accelerator, S: WeightSource> DeviceWeightLoader<'_, A, S> {
         Ok(self.device.write(to, &bytes)?)
     }
 
-    /// Loads the rows of this rank's tokens, and zeros for padding rows.
+    /// Loads the rows of this rank's tokens, and fills the padding rows with zeros.
     fn load_vocab_rows(&mut self, name: &str, to: DeviceRegion) -> Result<(), LoadError> {
         let &ModelShape { ref ranges, vocab, hidden, .. } = self.shape;
         let bytes = self.source.bf16_slice(name, &[vocab, hidden], [ranges.vocab.clone(), 0..hidden])?;
         self.write_padded(to, &bytes)
     }
 
-    /// Loads the weights of a norm over heads. The mean over a padded head is smaller than over the real one; the weights compensate.
+    /// Loads the weights of a norm over heads. The mean square over a padded head is smaller than over the original
+    /// head, so the weights are scaled to compensate.
     fn load_head_norm(&mut self, name: &str, to: DeviceRegion) -> Result<(), LoadError> {
         if self.shape.padded_head_dim == self.shape.head_dim {
             return self.load_tensor(name, &[self.shape.head_dim], to);
@@ -208,7 +211,7 @@ impl<A: Accelerator, S: WeightSource> DeviceWeightLoader<'_, A, S> {
     }
 }
 
-/// Pads heads, whose dimensions have `dimension` bytes each, with zeros.
+/// Pads heads with zeros. Each dimension of a head has `dimension` bytes.
 fn pad_heads(shape: &ModelShape, bytes: &[u8], dimension: usize) -> Vec<u8> {
     let (head, padded_head) = (shape.head_dim * dimension, shape.padded_head_dim * dimension);
     let mut padded = vec![0; bytes.len() / head * padded_head];
@@ -229,7 +232,7 @@ fn pad_rows(bytes: &[u8], row: usize, padded_row: usize) -> Vec<u8> {
     rows
 }
 
-/// Rounds a finite value to bf16, ties to even, and returns its bits.
+/// Rounds a finite value to bf16, ties to even, and returns the result's bits.
 fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16

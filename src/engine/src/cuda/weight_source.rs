@@ -1,82 +1,84 @@
-//! `WeightSource`: tensors by name, from a checkpoint or elsewhere.
+//! `WeightSource`: access to tensors by name, in a checkpoint or elsewhere.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use surprisal_model::{Checkpoint, Error, LlamaConfig, quantize_rows};
 
-/// A model's tensors by their names in the Hugging Face layout.
+/// A model's tensors, identified by their names in the Hugging Face layout.
 pub trait WeightSource {
     /// Returns the model's configuration.
     fn config(&self) -> &LlamaConfig;
 
-    /// Returns the name of the weights in fingerprints.
+    /// Returns the string that identifies the weights in fingerprints.
     ///
     /// # Errors
     ///
-    /// The weights cannot be read, or do not match their checksums.
+    /// Fails if the weights cannot be read, or do not match their checksums.
     fn fingerprint(&self) -> Result<String, Error>;
 
     /// Checks that all tensors of the model exist and have the right shape.
     ///
     /// # Errors
     ///
-    /// The first tensor that is missing or misshapen.
+    /// Returns the error for the first tensor that is missing or misshapen.
     fn check(&self) -> Result<(), Error>;
 
     /// Returns a tensor's values in row-major order, as little-endian bf16.
     ///
     /// # Errors
     ///
-    /// The tensor is missing, misshapen, or not finite.
+    /// Fails if the tensor is missing or misshapen, or holds a value that is not finite.
     fn bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error>;
 
     /// Returns a tensor's values in row-major order.
     ///
     /// # Errors
     ///
-    /// As [`bf16`](Self::bf16).
+    /// Same as [`bf16`](Self::bf16).
     fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error>;
 
-    /// Returns a matrix as bytes of e4m3 and a scale for each row: value = byte x scale.
+    /// Returns a matrix as e4m3 values and a scale for each row. A weight is its e4m3 value times its row's scale.
     ///
     /// # Errors
     ///
-    /// As [`bf16`](Self::bf16).
+    /// Same as [`bf16`](Self::bf16).
     fn fp8(&self, name: &str, shape: [usize; 2]) -> Result<Fp8Matrix<'_>, Error> {
         let (bytes, scales) = quantize_rows(&self.f32(name, &shape)?, shape[1]);
         Ok((Cow::Owned(bytes), scales))
     }
 
-    /// Returns some rows and columns of a tensor as [`bf16`](Self::bf16) does; a column is an index of the last dimension.
+    /// Returns some rows and columns of a tensor as [`bf16`](Self::bf16) does. A column is an index of the last
+    /// dimension; a row is an index of all other dimensions together.
     ///
     /// # Errors
     ///
-    /// As [`bf16`](Self::bf16).
+    /// Same as [`bf16`](Self::bf16).
     fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
         Ok(cut(self.bf16(name, shape)?, shape.last().copied().unwrap_or(1) * 2, 2, ranges))
     }
 
-    /// Returns some rows and columns of a matrix as [`fp8`](Self::fp8) does, and the scales of these rows.
+    /// Returns some rows and columns of a matrix, and the scales of these rows, as [`fp8`](Self::fp8) does.
     ///
     /// # Errors
     ///
-    /// As [`bf16`](Self::bf16).
+    /// Same as [`bf16`](Self::bf16).
     fn fp8_slice(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix<'_>, Error> {
         let (bytes, scales) = self.fp8(name, shape)?;
         Ok((cut(bytes, shape[1], 1, ranges.clone()), scales[ranges[0].clone()].to_vec()))
     }
 
-    /// Returns whether a matrix is FP8 in a model with FP8 weights. If a checkpoint stores only some matrices in FP8, the others stay bf16.
+    /// Returns whether a layer's matrix can be FP8 on the device. The matrices that an FP8 checkpoint stores in another
+    /// type stay bf16.
     fn is_fp8(&self, _name: &str) -> bool {
         true
     }
 }
 
-/// Bytes of e4m3, and a scale for each row of them.
+/// The e4m3 values of a matrix, and a scale for each row.
 pub type Fp8Matrix<'a> = (Cow<'a, [u8]>, Vec<f32>);
 
-/// Cuts some rows of `row` bytes, and of those some values of `value` bytes.
+/// Selects some rows of a matrix, and some columns of these rows. A row has `row` bytes; a value has `value` bytes.
 fn cut(all: Cow<'_, [u8]>, row: usize, value: usize, [rows, columns]: [Range<usize>; 2]) -> Cow<'_, [u8]> {
     if rows.len() * row == all.len() && columns.len() * value == row {
         return all;

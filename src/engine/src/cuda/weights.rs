@@ -1,22 +1,23 @@
-//! `DeviceWeights`: where a Llama's weights lie in device memory, or one rank's slice of them.
+//! `DeviceWeights`: the locations in device memory of a Llama model's weights, or of one rank's slice of them.
 
 use super::memory::{Arena, DeviceRegion};
 use super::model_shape::ModelShape;
 use super::weight_source::WeightSource;
 
-/// A weight matrix `[n][k]` and, in some models, its bias `[n]` bf16.
+/// A weight matrix `[n][k]` and, in some models, its bias `[n]` in bf16.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeviceLinear {
-    /// bf16, or bytes of e4m3 if there are scales.
+    /// bf16, or e4m3 if there are scales.
     pub(super) weights: DeviceRegion,
-    /// `[n]` f32.
+    /// `[n]` f32; `None` if the weights are bf16.
     pub(super) scales: Option<DeviceRegion>,
     pub(super) bias: Option<DeviceRegion>,
     pub(super) n: usize,
     pub(super) k: usize,
 }
 
-/// The modules of a layer. Those of one constant are multiplied together.
+/// The linear modules of a layer. The matrices of modules in the same array are stored as one matrix and multiplied
+/// together.
 pub(super) const QKV: [&str; 3] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
 pub(super) const OUTPUT: &str = "self_attn.o_proj";
 pub(super) const GATE_UP: [&str; 2] = ["mlp.gate_proj", "mlp.up_proj"];
@@ -27,7 +28,7 @@ pub(super) const DOWN: &str = "mlp.down_proj";
 pub(super) struct DeviceLayer {
     pub(super) attention_norm: DeviceRegion,
     pub(super) qkv: DeviceLinear,
-    /// The norms of queries and keys, in some models.
+    /// The norms of queries and keys; `None` if the model does not normalize them.
     pub(super) head_norms: Option<(DeviceRegion, DeviceRegion)>,
     pub(super) output: DeviceLinear,
     pub(super) mlp_norm: DeviceRegion,
@@ -42,12 +43,12 @@ pub(super) struct DeviceWeights {
     pub(super) layers: Vec<DeviceLayer>,
     pub(super) norm: DeviceRegion,
     pub(super) head: DeviceLinear,
-    /// `[positions][head]` f32: half cosines, half sines.
+    /// `[positions][head]` f32: cosines in the first half of each row, sines in the second.
     pub(super) cos_sin: DeviceRegion,
 }
 
 impl DeviceWeights {
-    /// Lays the weights out in memory.
+    /// Lays out the weights in memory.
     pub(super) fn lay_out(arena: &mut Arena, shape: &ModelShape, source: &impl WeightSource) -> Self {
         let config = source.config();
         let linear = |arena: &mut Arena, n: usize, k: usize, has_bias: bool, fp8: bool| DeviceLinear {
@@ -57,7 +58,7 @@ impl DeviceWeights {
             n,
             k,
         };
-        // Matrices that are multiplied together have one type.
+        // Matrices that are multiplied together have the same type.
         let fp8 = |index: usize, modules: &[&str]| {
             let is_fp8 = |module: &&str| source.is_fp8(&format!("model.layers.{index}.{module}.weight"));
             shape.fp8.is_some() && modules.iter().any(is_fp8)

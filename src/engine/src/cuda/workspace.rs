@@ -1,4 +1,5 @@
-//! `Workspace`: the memory of a forward pass beside the weights and the KV cache. Its size is known before it is allocated.
+//! `Workspace`: the memory of a forward pass, except the weights and the KV cache. Its size is known before it is
+//! allocated.
 
 use surprisal_kernels::{attention, logprobs};
 
@@ -7,22 +8,24 @@ use super::gemm::ROW_TILE;
 use super::memory::{Arena, DeviceRegion};
 use super::model_shape::ModelShape;
 
-/// Scored rows whose logits exist at a time.
+/// Number of scored rows whose logits are in memory at a time.
 pub(super) const SCORE_ROWS: usize = 512;
 
-/// Rows whose logits ranks gather at a time, where tokens are sampled.
+/// Number of rows whose logits ranks gather at a time, to sample tokens.
 pub(super) const SAMPLED_ROWS: usize = 8;
 
-/// The workspace of a forward pass. `[rows]` are a batch's tokens, rounded up to whole tiles.
+/// The workspace of a forward pass. `rows` is the maximum number of tokens per batch, rounded up to whole tiles.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Workspace {
-    /// The plan's integers.
+    /// The integers of the batch plan.
     pub(super) ints: DeviceRegion,
     /// `[rows][hidden]` bf16, the residual stream.
     pub(super) residual: DeviceRegion,
-    /// `[rows][hidden]` bf16, what a layer adds to the residual stream; divided into a slice per rank, and rounded up.
+    /// `[rows][hidden]` bf16, the values to add to the residual stream; rounded up so that it can be divided into one
+    /// slice per rank.
     pub(super) delta: DeviceRegion,
-    /// Like `delta`, but all ranks' addends of this rank's slice.
+    /// The addends of all ranks for this rank's slice of `delta`; as long as `delta`, or empty if there is only one
+    /// rank.
     pub(super) addends: DeviceRegion,
     /// `[rows][heads + 2 kv_heads][head]` bf16.
     pub(super) qkv: DeviceRegion,
@@ -38,7 +41,7 @@ pub(super) struct Workspace {
     pub(super) quantized: DeviceRegion,
     /// `[rows]` f32, the scales of `quantized`.
     pub(super) row_scales: DeviceRegion,
-    /// Partial results of decode's splits.
+    /// Partial results of the splits of the decode kernel.
     pub(super) decode_parts: DeviceRegion,
     /// `[SCORE_ROWS][hidden]` bf16.
     pub(super) scored: DeviceRegion,
@@ -48,26 +51,26 @@ pub(super) struct Workspace {
     pub(super) sampled_logits: DeviceRegion,
     /// `[ranks][SCORE_ROWS]` f32.
     pub(super) target_logits: DeviceRegion,
-    /// `[ranks][SCORE_ROWS][tiles]`, the statistics of the vocabulary's tiles.
+    /// `[ranks][SCORE_ROWS][tiles]`, the statistics of the tiles of the vocabulary.
     pub(super) logprob_parts: DeviceRegion,
     /// `[scores]` f32.
     pub(super) logprobs: DeviceRegion,
-    /// `[scores]` i32 and f32.
+    /// `[scores]` i32; `entropies` are `[scores]` f32.
     pub(super) token_ranks: DeviceRegion,
     pub(super) entropies: DeviceRegion,
-    /// `[SCORE_ROWS][words]`, a bit per token, and `[scores]` f32.
+    /// `[SCORE_ROWS][words]`, a bit per token; `subsets` are `[scores]` f32.
     pub(super) subset_masks: DeviceRegion,
     pub(super) subsets: DeviceRegion,
     pub(super) top: TopTokens,
 }
 
-/// The most probable tokens of scored rows, up to [`LARGEST_TOP`](logprobs::LARGEST_TOP) of each.
+/// The most probable tokens for each scored row, up to [`LARGEST_TOP`](logprobs::LARGEST_TOP) tokens per row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopTokens {
-    /// `[ranks][SCORE_ROWS][tiles][top]` f32 and i32.
+    /// `[ranks][SCORE_ROWS][tiles][top]` f32; `tile_ids` are i32.
     pub(super) tile_logits: DeviceRegion,
     pub(super) tile_ids: DeviceRegion,
-    /// `[scores][top]` f32 and i32.
+    /// `[scores][top]` f32; `ids` are i32.
     pub(super) logprobs: DeviceRegion,
     pub(super) ids: DeviceRegion,
 }
@@ -81,7 +84,7 @@ impl TopTokens {
 }
 
 impl Workspace {
-    /// Lays the workspace out in memory.
+    /// Lays out the workspace in memory.
     pub(super) fn lay_out(arena: &mut Arena, shape: &ModelShape, capacity: &Capacity) -> Self {
         let rows = capacity.rows.next_multiple_of(ROW_TILE);
         let mut matrix = |columns: usize| arena.take(rows * columns * 2);

@@ -1,4 +1,5 @@
-//! `Communicator`: sums and exchanges of the ranks of a tensor-parallel group; and its implementation between threads of a process.
+//! `Communicator`: the trait for sums and exchanges among the ranks of a tensor-parallel group, and its implementation
+//! for threads of one process.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -7,16 +8,16 @@ use rayon::prelude::*;
 
 use crate::backend::BackendError;
 
-/// Values of one task of a sum.
+/// Number of sums that one task of an all-reduce computes.
 const TASK_VALUES: usize = 1 << 14;
 
-/// A rank of the group has failed, so the group cannot compute anymore.
+/// The error of a group that can no longer compute because one of its ranks failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("rank {rank} of {size} is lost: the model is loaded anew")]
+#[error("rank {rank} of {size} is lost; reloading the model")]
 pub struct RankLost {
     /// The rank that failed.
     pub rank: usize,
-    /// Ranks of the group.
+    /// Number of ranks in the group.
     pub size: usize,
 }
 
@@ -26,43 +27,44 @@ impl From<RankLost> for BackendError {
     }
 }
 
-/// A rank's link to its group for host values; sums in rank order.
+/// A rank's connection to its group, for values in host memory.
 ///
-/// All ranks call the same methods in the same order. Every rank gets the same result, to the bit, in every run.
+/// All ranks must call the same methods in the same order. Every rank gets the same result, bit for bit, in every run.
 pub trait Communicator: Debug + Send {
     /// Returns this rank, from 0.
     fn rank(&self) -> usize;
-    /// Returns the number of ranks of the group.
+    /// Returns the number of ranks in the group.
     fn size(&self) -> usize;
-    /// Adds the terms of all ranks to `values`, which are the same on every rank. A rank gives any number of terms, each as long as
-    /// `values`; they are added one after the other, in order of rank.
+    /// Adds the terms of all ranks to `values`, which must be the same on every rank. `terms` contains any number of
+    /// terms from this rank, one after another, each as long as `values`. All terms are added one at a time, in rank
+    /// order.
     ///
     /// # Errors
-    /// [`RankLost`], from now on, once a rank has failed.
+    /// Returns [`RankLost`] if a rank has failed during this or an earlier call.
     fn all_reduce(&mut self, values: &mut [f32], terms: Vec<f32>) -> Result<(), RankLost>;
-    /// Returns the values of all ranks, in order of rank; they may differ in length.
+    /// Returns each rank's values, in rank order. Ranks may pass different numbers of values.
     ///
     /// # Errors
-    /// As [`all_reduce`](Self::all_reduce).
+    /// Returns the same error as [`all_reduce`](Self::all_reduce).
     fn all_gather(&mut self, values: Vec<f64>) -> Result<Vec<Vec<f64>>, RankLost>;
 }
 
 /// A rank's communicator; `None` if the model is not divided.
 pub(crate) type RankCommunicator = Option<Box<dyn Communicator>>;
 
-/// A rank among threads that share memory. Dropping it fails the rank.
+/// The communicator of a rank in a group of threads that share memory. Dropping it marks the rank as lost.
 #[derive(Debug)]
 pub struct ThreadCommunicator {
     rank: usize,
-    /// Operations so far.
+    /// Number of operations so far.
     operations: usize,
     shared: Arc<Shared>,
 }
 
-/// Memory that the threads share.
+/// The memory that the threads share.
 ///
-/// Each operation uses the other half of the slots than the one before, and begins when all ranks have reached it. So no slot is
-/// overwritten while another rank still reads it.
+/// Consecutive operations alternate between the two halves of the slots. Each rank writes its slot, waits until all
+/// ranks have done so, and reads all slots. So no slot is overwritten while another rank still reads it.
 #[derive(Debug)]
 struct Shared {
     terms: [Vec<RwLock<Vec<f32>>>; 2],
@@ -81,7 +83,7 @@ struct Barrier {
 }
 
 impl ThreadCommunicator {
-    /// Creates all ranks of a group.
+    /// Creates the communicators of all ranks of a group, in rank order.
     pub fn group(size: usize) -> Vec<Self> {
         let shared = Arc::new(Shared {
             terms: std::array::from_fn(|_| (0..size).map(|_| RwLock::default()).collect()),
@@ -176,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `work` for each rank on a thread of its own.
+    /// Runs `work` for each rank on its own thread; returns the results in order of rank.
     fn on_each<T: Send>(size: usize, work: impl Fn(ThreadCommunicator) -> T + Sync) -> Vec<T> {
         thread::scope(|scope| {
             let ranks = ThreadCommunicator::group(size).into_iter();
@@ -185,14 +187,14 @@ mod tests {
         })
     }
 
-    /// Values whose sum has other bits in any other order, many times over; some ranks have nothing to add.
+    /// The bits of the sums depend on the order of the terms. Some ranks have nothing to add.
     #[test]
     fn terms_are_added_in_order_of_rank() {
         for size in [1, 2, 3, 8] {
             let value = |term: usize, round: usize, i: usize| {
                 ((term * 7919 + round * 104_729 + i * 31) % 1009) as f32 * [1e-4, 1.0, 1e4][(term + i) % 3]
             };
-            // Rank r has r % 3 terms, numbered through.
+            // Rank r has r % 3 terms; terms are numbered consecutively across ranks.
             let first = |rank: usize| (0..rank).map(|rank| rank % 3).sum::<usize>();
             let got = on_each(size, |mut rank| {
                 let mut all = Vec::new();
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_wait_or_come_later_learn_which_rank_was_lost() {
+    fn current_and_later_calls_report_which_rank_was_lost() {
         let outcomes = on_each(4, |mut rank| {
             let mut values = [0.0; 5];
             rank.all_reduce(&mut values, vec![1.0; 5]).unwrap();
@@ -240,6 +242,6 @@ mod tests {
             let lost = RankLost { rank: 2, size: 4 };
             assert_eq!((first, second), (Err(lost), Err(lost)));
         }
-        assert_eq!(RankLost { rank: 2, size: 4 }.to_string(), "rank 2 of 4 is lost: the model is loaded anew");
+        assert_eq!(RankLost { rank: 2, size: 4 }.to_string(), "rank 2 of 4 is lost; reloading the model");
     }
 }

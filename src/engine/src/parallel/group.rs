@@ -1,4 +1,4 @@
-//! `TensorParallelGroup`: a thread for each rank with its slice of the model, behind one `Backend`.
+//! `TensorParallelGroup`: one thread per rank, each with its slice of the model, behind one `Backend`.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,11 +11,11 @@ type BatchResult = Result<Vec<TokenScore>, BackendError>;
 /// A rank and its result for a batch; `None` if the rank died.
 type RankResult = (usize, Option<BatchResult>);
 
-/// A Llama divided among the ranks of a group.
+/// A Llama model divided among the ranks of a group.
 #[derive(Debug)]
 pub struct TensorParallelGroup {
     ranks: Vec<Rank>,
-    /// Receives one result per rank and batch.
+    /// The channel on which each rank sends one result per batch.
     results: flume::Receiver<RankResult>,
     limits: Limits,
     fingerprint: String,
@@ -23,16 +23,17 @@ pub struct TensorParallelGroup {
     usable: bool,
 }
 
-/// A rank's thread, and the channel that sends it batches.
+/// A rank's thread and the channel that sends it batches.
 #[derive(Debug)]
 struct Rank {
     batches: Option<flume::Sender<Arc<ForwardBatch>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Reports its rank's death if the rank panics.
+/// A guard that reports its rank's death if the rank panics.
 ///
-/// It is dropped before the rank's communicator, so the group hears of the rank that died before it hears of those that fail in turn.
+/// It is dropped before the rank's communicator, so the group learns of the rank that died before it learns of the
+/// ranks that fail as a consequence.
 struct DeathNotice<'a> {
     rank: usize,
     results: &'a flume::Sender<RankResult>,
@@ -41,32 +42,32 @@ struct DeathNotice<'a> {
 impl Drop for DeathNotice<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Nobody receives it if the group is being dropped.
+            // Nobody receives the message if the group is being dropped.
             let _ = self.results.send((self.rank, None));
         }
     }
 }
 
 impl TensorParallelGroup {
-    /// Loads all ranks at once, each on a thread of its own.
+    /// Loads all ranks at once, each on its own thread.
     pub(crate) fn load_ranks<R: Send, B: Send>(
         ranks: Vec<R>,
         load: impl Fn(R) -> Result<B, LoadError> + Sync,
     ) -> Result<Vec<B>, LoadError> {
         std::thread::scope(|scope| {
             let threads: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(|| load(rank))).collect();
-            let panicked = |_| Err(LoadError::Threads("a rank panicked while it was loaded".to_owned()));
+            let panicked = |_| Err(LoadError::Threads("a rank panicked while loading".to_owned()));
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
         })
     }
 
-    /// Starts a thread for each backend, in order of rank. The group takes the first one's fingerprint and device description.
+    /// Starts a thread for each backend, in order of rank. `fingerprint` and `device` are those of the first rank.
     pub(crate) fn start<B: Backend>(
         backends: Vec<B>,
         (fingerprint, device): (String, String),
     ) -> Result<Self, LoadError> {
         let fewest = backends.iter().map(Backend::limits).min_by_key(|limits| limits.blocks);
-        let limits = fewest.ok_or_else(|| LoadError::Threads("a group has no ranks".to_owned()))?;
+        let limits = fewest.ok_or_else(|| LoadError::Threads("the group has no ranks".to_owned()))?;
         let device = format!("{} ranks of {device}", backends.len());
         let (sender, results) = flume::unbounded();
         let start = |(rank, backend)| Rank::start(rank, backend, sender.clone());
@@ -75,12 +76,13 @@ impl TensorParallelGroup {
         Ok(Self { ranks, results, limits, fingerprint, device, usable: true })
     }
 
-    /// Returns what the numbers depend on: weights hash, dtype, backend, numerics version, ranks.
+    /// Returns the fingerprint of everything that the results depend on: weights hash, dtype, backend, numerics version
+    /// and, if it matters, the number of ranks.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Describes the device.
+    /// Returns a human-readable description of the device.
     pub fn device(&self) -> String {
         self.device.clone()
     }
@@ -96,7 +98,7 @@ impl TensorParallelGroup {
                     cause = cause.or(Some(BackendError(format!("rank {rank} of {size}: {error}"))));
                 }
                 Ok((rank, None)) => {
-                    let died = format!("rank {rank} of {size} died: the model is loaded anew");
+                    let died = format!("rank {rank} of {size} died; reloading the model");
                     cause = cause.or(Some(BackendError(died)));
                 }
                 Err(_) => cause = cause.or(Some(group_lost(size))),
@@ -107,7 +109,7 @@ impl TensorParallelGroup {
 }
 
 fn group_lost(size: usize) -> BackendError {
-    BackendError(format!("the group of {size} ranks is no more: the model is loaded anew"))
+    BackendError(format!("the group of {size} ranks is lost; reloading the model"))
 }
 
 impl Rank {
@@ -118,7 +120,8 @@ impl Rank {
             for batch in receiver {
                 let result = backend.forward(&batch);
                 let failed = result.is_err();
-                // A rank that fails is out of step with the others. It ends, and so the ranks that wait for it fail too.
+                // A rank that fails is out of step with the others, so it ends. Then the ranks that wait for it fail
+                // too.
                 if results.send((rank, Some(result))).is_err() || failed {
                     return;
                 }
@@ -140,7 +143,7 @@ impl Backend for TensorParallelGroup {
         }
         let batch = Arc::new(batch.clone());
         for batches in self.ranks.iter().filter_map(|rank| rank.batches.as_ref()) {
-            // A rank that cannot take the batch has died, and has reported it.
+            // If sending fails, the rank has died and has reported it.
             let _ = batches.send(Arc::clone(&batch));
         }
         let result = self.wait();

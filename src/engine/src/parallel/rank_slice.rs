@@ -1,20 +1,24 @@
-//! `RankSlice`: which slice of the model a rank has. Megatron's split (Shoeybi et al., 2019) for any number of ranks.
+//! `RankSlice`: the slice of the model that a rank has. The split follows Megatron-LM (Shoeybi et al., 2019), but
+//! supports any number of ranks.
 //!
-//! Queries, keys, values, gates and the vocabulary are divided by outputs; the matrices that multiply their results, by inputs. So a layer
-//! needs two sums over ranks. Ranks beyond the number of key-value heads share one, and divide its queries.
+//! The projections to queries, keys, values and the MLP's inner activations are divided by output, and so is the
+//! vocabulary. The attention output projection and the MLP's down projection are divided by input. So a layer needs two
+//! sums over ranks. If there are more ranks than key-value heads, several ranks share a key-value head and divide its
+//! query heads.
 //!
-//! On the CPU, 2, 4 or 8 ranks have the bits of one, because one rank also ends its partial sums wherever one of theirs ends: at the
-//! [pieces](RankSlice::mlp_pieces) of the divided dimension.
+//! On the CPU, 2, 4 or 8 ranks compute the same bits as one rank, because a single rank also ends its partial sums
+//! wherever the slice of a rank would end in a group of 2, 4 or 8. These ends divide a dimension into
+//! [pieces](RankSlice::mlp_pieces).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use surprisal_model::LlamaConfig;
 
-/// Tokens of the vocabulary are divided in groups of this size.
+/// Number of tokens per group; the vocabulary is divided among ranks in whole groups.
 pub(crate) const VOCAB_GRANULE: usize = 32;
 
-/// Group sizes that have the bits of one rank.
+/// Group sizes that compute the same bits as one rank.
 const BIT_EQUAL_SIZES: [usize; 3] = [2, 4, 8];
 
 /// One rank of a group, and its slice of the model.
@@ -33,22 +37,23 @@ impl RankSlice {
         (0..size).map(move |rank| Self { rank, size })
     }
 
-    /// Returns the suffix of fingerprints whose bits depend on how many ranks add up.
+    /// Returns the fingerprint suffix for results whose bits depend on the number of ranks; empty for a single rank.
     pub(crate) fn fingerprint_suffix(self) -> String {
         if self.size > 1 { format!("-tp{}", self.size) } else { String::new() }
     }
 
-    /// Returns whether a group of this size has the bits of one rank.
+    /// Returns whether a group of this size computes the same bits as one rank.
     pub(crate) fn has_bits_of_one_rank(self) -> bool {
         self.size == 1 || BIT_EQUAL_SIZES.contains(&self.size)
     }
 
-    /// Returns this rank's share of `n` items: contiguous, as even as possible, and empty if there are more ranks than items.
+    /// Returns this rank's share of `n` items: contiguous, as even as possible, and empty if there are more ranks than
+    /// items.
     fn share_of(self, n: usize) -> Range<usize> {
         n * self.rank / self.size..n * (self.rank + 1) / self.size
     }
 
-    /// Returns this rank's threads, of `all` in the group; 0 means one per core.
+    /// Returns this rank's number of threads. `all` is the number of threads of the whole group; 0 means one per core.
     pub(crate) fn threads(self, all: usize) -> usize {
         match (self.size, all) {
             (1, all) => all,
@@ -57,7 +62,7 @@ impl RankSlice {
         }
     }
 
-    /// Returns this rank's columns of the MLP.
+    /// Returns this rank's columns of the MLP's inner activations.
     pub(crate) fn mlp(self, config: &LlamaConfig) -> Range<usize> {
         self.share_of(config.intermediate_size)
     }
@@ -73,17 +78,17 @@ impl RankSlice {
         self.share_of(config.vocab_size.div_ceil(VOCAB_GRANULE))
     }
 
-    /// Returns [`mlp`](Self::mlp) in pieces, in order.
+    /// Returns [`mlp`](Self::mlp), cut into pieces, in order.
     pub(crate) fn mlp_pieces(self, config: &LlamaConfig) -> Vec<Range<usize>> {
         pieces(self.mlp(config), |slice| slice.mlp(config))
     }
 
-    /// Returns the groups of [`VOCAB_GRANULE`] tokens in pieces, in order.
+    /// Returns this rank's groups of [`VOCAB_GRANULE`] tokens, cut into pieces, in order.
     pub(crate) fn vocab_pieces(self, config: &LlamaConfig) -> Vec<Range<usize>> {
         pieces(self.vocab_groups(config), |slice| slice.vocab_groups(config))
     }
 
-    /// Returns the query heads in pieces, in order.
+    /// Returns this rank's query heads, cut into pieces, in order.
     pub(crate) fn head_pieces(self, config: &LlamaConfig) -> Vec<Range<usize>> {
         pieces(self.heads(config).0, |slice| slice.heads(config).0)
     }
@@ -104,7 +109,7 @@ impl RankSlice {
     }
 }
 
-/// Cuts a rank's range wherever a slice of 2, 4 or 8 ranks begins.
+/// Cuts a rank's range wherever the slice of a rank begins in a group of 2, 4 or 8.
 fn pieces(range: Range<usize>, range_of: impl Fn(RankSlice) -> Range<usize>) -> Vec<Range<usize>> {
     let starts = BIT_EQUAL_SIZES.into_iter().flat_map(RankSlice::all).map(|slice| range_of(slice).start);
     let starts: BTreeSet<usize> = starts.filter(|start| range.contains(start)).chain(range.clone().next()).collect();
@@ -128,7 +133,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every head, column and token has one rank, in order, and each query's keys are where it is.
+        /// Every query head, column and token belongs to exactly one rank, in order. Each query head is on the same
+        /// rank as its key-value head.
         #[test]
         fn slices_make_up_the_whole(kv_heads in 1usize..9, group in 1usize..9, size in 1usize..20) {
             let config = config(kv_heads * group, kv_heads);
@@ -145,9 +151,9 @@ mod tests {
             }
         }
 
-        /// The pieces of 2, 4 and 8 ranks are those of one, in order.
+        /// The pieces of 2, 4 and 8 ranks, joined in order, are those of one rank.
         #[test]
-        fn pieces_are_the_same_however_many_ranks_have_them(kv_heads in 1usize..9, group in 1usize..9) {
+        fn pieces_do_not_depend_on_the_number_of_ranks(kv_heads in 1usize..9, group in 1usize..9) {
             let config = config(kv_heads * group, kv_heads);
             for pieces in [RankSlice::mlp_pieces, RankSlice::vocab_pieces, RankSlice::head_pieces] {
                 let whole = pieces(RankSlice::WHOLE, &config);

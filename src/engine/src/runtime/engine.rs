@@ -1,4 +1,4 @@
-//! `Engine`: the handle of a scheduler and a backend that run on their own thread.
+//! `Engine`: the handle to a scheduler and a backend, which run on their own thread.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,9 +12,9 @@ use crate::runtime::supervisor::{BackendFactory, Supervisor};
 use crate::scheduling::SchedulerConfig;
 use crate::scorer::{Generation, ModelCard, Query, QueryEvents, ScoreError, ScoreFuture, Scorer, Stats};
 
-/// A backend behind a scheduler, on a thread of its own.
+/// A scheduler and a backend on their own thread.
 ///
-/// Dropping the engine stops it once it has answered every query.
+/// Dropping the engine waits until every query is answered, then stops the thread.
 #[derive(Debug)]
 pub struct Engine {
     card: ModelCard,
@@ -24,12 +24,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the engine's thread. If the thread dies, the engine stays dead and rejects queries.
+    /// Starts the engine's thread. If the thread or the backend dies, the engine stays dead and rejects queries.
     ///
-    /// `id` is the model's name and `fingerprint` what its numbers depend on; `device` is for people to read.
+    /// `id` is the model's name, `fingerprint` identifies everything that its results depend on, and `device` is a
+    /// human-readable description of the device.
     ///
     /// # Errors
-    /// The thread could not be started.
+    /// Returns an error if the thread cannot be started.
     pub fn start(
         id: String,
         fingerprint: String,
@@ -40,11 +41,11 @@ impl Engine {
         Self::start_supervised(id, fingerprint, device, backend, config, None)
     }
 
-    /// Starts the engine as [`start`](Self::start) does; if its thread or its backend dies, `factory` makes a new
+    /// Starts the engine like [`start`](Self::start), but if its thread or its backend dies, `factory` creates a new
     /// backend.
     ///
     /// # Errors
-    /// The thread could not be started.
+    /// Returns an error if the thread cannot be started.
     pub fn start_supervised<B: Backend>(
         id: String,
         fingerprint: String,
@@ -65,7 +66,7 @@ impl Engine {
         Ok(Self { card, shared, sender: Some(sender), thread: Some(thread) })
     }
 
-    /// Sends a query to the engine's thread; returns false if the engine is dead.
+    /// Sends a query to the engine's thread; returns `false` if the engine is dead.
     fn submit(&self, submission: Submission) -> bool {
         self.is_alive() && self.sender.as_ref().is_some_and(|sender| sender.send(submission).is_ok())
     }

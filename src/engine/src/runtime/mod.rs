@@ -1,7 +1,7 @@
-//! Runtime: the thread that owns the scheduler and the backend, and the handle through which others use it.
+//! Runtime: the thread that owns the scheduler and the backend, and the handle that other threads use.
 //!
-//! Start with `engine.rs`, the handle. `worker.rs` is the loop of the thread; `supervisor.rs` replaces a worker that
-//! fails; `submission.rs` is what they exchange.
+//! Start with `engine.rs`, the handle. `worker.rs` is the thread's loop; `supervisor.rs` replaces a worker that fails;
+//! `submission.rs` defines what the handle and the thread exchange.
 
 mod engine;
 mod submission;

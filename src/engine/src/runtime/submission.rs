@@ -1,4 +1,4 @@
-//! Messages and shared state between the handle and the engine's thread.
+//! The messages and the state that the handle and the engine's thread share.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::scorer::{Generation, Query, QueryEvent, ScoreError, Scores, Stats};
 
-/// The state of the engine's thread that its handle reads.
+/// The state that the engine's thread writes and its handle reads.
 #[derive(Debug, Default)]
 pub(crate) struct SharedState {
     pub(crate) stats: Mutex<Stats>,
@@ -20,7 +20,7 @@ impl SharedState {
     }
 }
 
-/// A query on its way to the engine's thread.
+/// A query sent to the engine's thread.
 pub(crate) struct Submission {
     pub(crate) query: Query,
     pub(crate) responder: Responder,
@@ -28,14 +28,14 @@ pub(crate) struct Submission {
 
 /// The channel for a query's answer.
 pub(crate) enum Responder {
-    /// Takes the scores alone.
+    /// A channel for the scores only.
     Scores(oneshot::Sender<Result<Scores, ScoreError>>),
-    /// Takes every event as it happens, and has capacity for all of them.
+    /// A channel for every event as it happens, with capacity for all of them.
     Events(mpsc::Sender<Result<QueryEvent, ScoreError>>, Generation),
 }
 
 impl Responder {
-    /// Returns true if nobody waits for the answer any more.
+    /// Returns `true` if nobody waits for the answer anymore.
     pub(crate) fn is_closed(&self) -> bool {
         match self {
             Responder::Scores(sender) => sender.is_closed(),
@@ -52,7 +52,7 @@ impl Responder {
         }
     }
 
-    /// Sends one of several events. The receiver may be gone by now; then nobody waits for the answer.
+    /// Sends an event that is not the last; drops it if the receiver is gone.
     pub(crate) fn send(&self, event: Result<QueryEvent, ScoreError>) {
         if let Responder::Events(sender, _) = self {
             let _ = sender.try_send(event);

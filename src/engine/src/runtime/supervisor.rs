@@ -11,13 +11,14 @@ use crate::runtime::worker::{Worker, WorkerExit};
 use crate::scheduling::{Scheduler, SchedulerConfig};
 use crate::scorer::ScoreError;
 
-/// Time for which the supervisor waits before it tries again to make a backend.
+/// Time between attempts to create a backend.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Makes a backend to replace one that failed. It must take what the first one took and compute the same numbers.
+/// A function that creates a backend to replace one that failed. The new backend must accept the same queries as the
+/// first one and compute the same numbers.
 pub type BackendFactory<B> = Box<dyn FnMut() -> Result<B, BackendError> + Send>;
 
-/// The life of the engine's thread: one worker after another.
+/// A supervisor, which runs one worker after another on the engine's thread.
 pub(crate) struct Supervisor<B> {
     pub(crate) config: SchedulerConfig,
     pub(crate) receiver: flume::Receiver<Submission>,
@@ -26,7 +27,7 @@ pub(crate) struct Supervisor<B> {
 }
 
 impl<B: Backend> Supervisor<B> {
-    /// Runs a worker over `backend`, and over a new backend after each failure, until the engine is dropped.
+    /// Runs a worker with `backend`, and one with a new backend after each failure, until the engine is dropped.
     pub(crate) fn run(mut self, backend: B) {
         let advertised = backend.limits();
         let mut next = Some(backend);
@@ -38,12 +39,12 @@ impl<B: Backend> Supervisor<B> {
             match &exit {
                 Ok(WorkerExit::Disconnected) => return,
                 Ok(WorkerExit::BackendUnusable(_)) => {
-                    tracing::error!("the engine died: its backend is of no more use");
+                    tracing::error!("engine died: the backend is unusable");
                 }
-                Err(_) => tracing::error!("the engine died: its thread panicked"),
+                Err(_) => tracing::error!("engine died: the thread panicked"),
             }
             self.mark_dead();
-            // Clients with pending queries see the failure only now, when the engine already reports it.
+            // Fail pending queries only now: a client whose query fails must already see a dead engine.
             match exit {
                 Ok(WorkerExit::BackendUnusable(error)) => worker.fail_pending(&error),
                 _ => drop(worker),
@@ -52,7 +53,7 @@ impl<B: Backend> Supervisor<B> {
         }
     }
 
-    /// Reports the engine as dead and fails the queries that no worker has received.
+    /// Marks the engine as dead and fails the queries that no worker has received.
     fn mark_dead(&self) {
         self.shared.alive.store(false, Ordering::SeqCst);
         let mut stats = self.shared.stats();
@@ -63,11 +64,11 @@ impl<B: Backend> Supervisor<B> {
         }
     }
 
-    /// Makes another backend, however long it takes; returns `None` once the engine is dropped.
+    /// Creates a new backend and retries until it succeeds; returns `None` once the engine is dropped.
     fn reload(&mut self, advertised: Limits) -> Option<B> {
         loop {
             if let Some(backend) = self.try_reload(advertised) {
-                tracing::warn!("the engine starts again");
+                tracing::warn!("backend reloaded; restarting the engine");
                 self.shared.stats().restarts += 1;
                 return Some(backend);
             }
@@ -77,7 +78,8 @@ impl<B: Backend> Supervisor<B> {
         }
     }
 
-    /// Makes another backend, if there is a way to make one, and if it takes every query that the first one took.
+    /// Creates a new backend; returns `None` if there is no factory, if the factory fails, or if the new backend does
+    /// not accept every query that the first one accepted.
     fn try_reload(&mut self, advertised: Limits) -> Option<B> {
         let factory = self.factory.as_mut()?;
         match catch_unwind(AssertUnwindSafe(factory)) {
@@ -87,16 +89,16 @@ impl<B: Backend> Supervisor<B> {
                 tracing::error!(
                     promised = ?advertised,
                     now = ?reloaded,
-                    "the engine stays dead: the new backend would take less"
+                    "reload failed: the new backend supports less than advertised; retrying"
                 );
             }
-            Ok(Err(error)) => tracing::error!(%error, "the engine stays dead"),
-            Err(_) => tracing::error!("the engine stays dead: making a backend panicked"),
+            Ok(Err(error)) => tracing::error!(%error, "reload failed; retrying"),
+            Err(_) => tracing::error!("reload failed: creating the backend panicked; retrying"),
         }
         None
     }
 
-    /// Rejects all queries for some time; returns false if the engine is dropped meanwhile.
+    /// Rejects all queries for the given time; returns `false` if the engine is dropped meanwhile.
     fn reject_for(&self, interval: Duration) -> bool {
         let deadline = Instant::now() + interval;
         loop {
@@ -109,8 +111,8 @@ impl<B: Backend> Supervisor<B> {
     }
 }
 
-/// Returns whether a backend takes every query that was advertised to clients. The size of the cache may change: on a GPU
-/// it depends on what others leave free.
+/// Returns whether a reloaded backend accepts every query within the limits that were advertised to clients. The size
+/// of the cache may change: on a GPU it depends on how much memory other processes leave free.
 fn covers(advertised: Limits, reloaded: Limits) -> bool {
     reloaded.vocab_size == advertised.vocab_size && reloaded.max_query_length() >= advertised.max_query_length()
 }

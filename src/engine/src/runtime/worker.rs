@@ -1,4 +1,5 @@
-//! The loop of the engine's thread: queries arrive by channel, the scheduler and the backend answer them.
+//! The loop of the engine's thread: receives queries from a channel and answers them with the scheduler and the
+//! backend.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,24 +11,24 @@ use crate::runtime::submission::{Responder, SharedState, Submission};
 use crate::scheduling::{QueryId, QueryUpdate, ScheduledBatch, Scheduler};
 use crate::scorer::{QueryEvent, ScoreError};
 
-/// The reason why a worker ended.
+/// The reason a worker ended.
 pub(crate) enum WorkerExit {
-    /// The engine was dropped, and everything is answered.
+    /// The engine was dropped, and every query is answered.
     Disconnected,
-    /// The backend says that it cannot go on.
+    /// The backend reports that it is unusable.
     BackendUnusable(BackendError),
 }
 
-/// The owner of the scheduler and the backend.
+/// A worker, which owns the scheduler and the backend and runs the loop.
 pub(crate) struct Worker<B> {
     scheduler: Scheduler,
     backend: B,
     receiver: flume::Receiver<Submission>,
     responders: HashMap<QueryId, Responder>,
-    /// When each query arrived, and later when its computation began.
+    /// The time at which each query arrived or, once it has started, the time at which it started.
     phase_start: HashMap<QueryId, Instant>,
     next_id: QueryId,
-    /// Blocks that the workers before this one evicted.
+    /// Number of blocks that earlier workers evicted.
     evicted_before: u64,
     shared: Arc<SharedState>,
 }
@@ -52,7 +53,7 @@ impl<B: Backend> Worker<B> {
             self.record_started(&scheduled);
             let result = self.run_batch(&scheduled);
             if let Err(error) = &result {
-                tracing::error!(%error, "a forward pass failed");
+                tracing::error!(%error, "forward pass failed");
                 if !self.backend.is_usable() {
                     return WorkerExit::BackendUnusable(error.clone());
                 }
@@ -66,15 +67,15 @@ impl<B: Backend> Worker<B> {
         WorkerExit::Disconnected
     }
 
-    /// Fails all pending queries, because the backend is gone.
+    /// Fails all pending queries, because the backend is lost.
     pub(crate) fn fail_pending(mut self, error: &BackendError) {
         for (_, responder) in self.responders.drain() {
             responder.fail(ScoreError::BackendLost(error.0.clone()));
         }
     }
 
-    /// Takes in the queries that have arrived, and waits for one if there is nothing to do; returns false when it is
-    /// time to stop.
+    /// Passes newly arrived queries to the scheduler. If the scheduler is idle, first waits for a query. Returns
+    /// `false` once the engine is dropped and no query is left.
     fn receive(&mut self) -> bool {
         if self.scheduler.is_idle() {
             match self.receiver.recv() {
@@ -131,13 +132,13 @@ impl<B: Backend> Worker<B> {
         result
     }
 
-    /// Runs a batch; a panic is a failure of this pass.
+    /// Runs a batch; a panic counts as a failure of this pass.
     fn forward(&mut self, batch: &ForwardBatch) -> Result<Vec<TokenScore>, BackendError> {
         let forward = AssertUnwindSafe(|| self.backend.forward(batch));
-        catch_unwind(forward).unwrap_or_else(|_| Err(BackendError("it panicked; the log has more".to_owned())))
+        catch_unwind(forward).unwrap_or_else(|_| Err(BackendError("it panicked; see the log".to_owned())))
     }
 
-    /// Sends an event to the query's client; after the last one, forgets the query.
+    /// Sends an event to the query's client, and forgets the query after its last event.
     fn respond(&mut self, id: QueryId, event: Result<QueryEvent, ScoreError>) {
         let Some(responder) = self.responders.get(&id) else { return };
         if responder.expects_more_after(&event) {
@@ -147,7 +148,7 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Records how long the queries that start now have waited.
+    /// Records how long the queries that start in this pass have waited.
     fn record_started(&mut self, scheduled: &ScheduledBatch) {
         let mut stats = self.shared.stats();
         for id in scheduled.started() {

@@ -1,12 +1,16 @@
-//! `KvCache`: which KV block holds what, which queries hold it, and which prefixes can be found again.
+//! `KvCache`: the contents and holders of each KV block, and an index of reusable prefixes. A block's holders are the
+//! queries that use it.
 //!
-//! A published block remembers its tokens, how many of them have keys and values, and their log-probabilities where a
-//! query requested them; the backend keeps its last hidden state. So a prefix that was scored once is scored again
-//! without computation, and so is the token after it. Blocks are found by the hash of the prefix before them: exactly,
-//! or by the longest common beginning, which is then copied into a block that the query alone holds.
+//! A published block records its tokens, the number of tokens that have keys and values, and the log-probabilities that
+//! queries have requested. The backend stores the hidden state of the block's last token. So a cached prefix, and the
+//! token after it, can be scored again without running any token through the model.
 //!
-//! Invariants: a block is in exactly one place (free, idle = published and unused, or held); a held block has at least
-//! one holder; only idle blocks are evicted, least recently used first; a published block's contents never change,
+//! A lookup takes the hash of the prefix before a block and the query's next tokens. It finds a block with exactly
+//! these tokens or, if there is none, the block that shares the longest beginning with them. In the second case, this
+//! beginning is copied into a block that only the new query holds.
+//!
+//! Invariants: a block is in exactly one state: free, idle (published but not held), or held. A held block has at least
+//! one holder. Only idle blocks are evicted, least recently used first. The contents of a published block never change,
 //! except that unknown log-probabilities become known.
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,7 +18,8 @@ use std::collections::{BTreeSet, HashMap};
 use crate::backend::{BLOCK_TOKENS, BlockId, TokenScore};
 use crate::scheduling::prefix_hash::PrefixHash;
 
-/// Most blocks with the same parent and first token that are compared for a common beginning, newest first.
+/// Maximum number of blocks that a lookup compares with a query's tokens, newest first. All of them have the same
+/// parent and first token.
 const MAX_CANDIDATES: usize = 32;
 
 /// The state of one block.
@@ -25,25 +30,25 @@ struct Block {
     published: Option<PublishedBlock>,
 }
 
-/// The contents of a block that others can find.
+/// The contents of a published block, which other queries can find.
 #[derive(Clone, Debug)]
 struct PublishedBlock {
-    /// The prefix before the block.
+    /// The hash of the prefix before the block.
     parent: PrefixHash,
-    /// The prefix up to the block's end.
+    /// The hash of the prefix up to the block's end.
     hash: PrefixHash,
     tokens: Vec<u32>,
-    /// Tokens that have keys and values: all, or all but the last of a sequence.
+    /// Number of the block's tokens that have keys and values: all, or all except the last token of a sequence.
     computed: usize,
-    /// One for each token; `None` if no query requested it.
+    /// The score of each token; `None` if no query requested it.
     scores: Vec<Option<KnownScore>>,
 }
 
-/// The score of a token given those before it, as far as the cache keeps it.
+/// The parts of a token's score that the cache keeps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct KnownScore {
     pub(crate) logprob: f32,
-    /// The most probable token at this position and its log-probability, if a query requested it.
+    /// The most probable token at this position and its log-probability; `None` if no query requested it.
     pub(crate) top1: Option<(u32, f32)>,
 }
 
@@ -58,12 +63,12 @@ impl From<&TokenScore> for KnownScore {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequiredScores {
     pub(crate) from: usize,
-    /// True if it needs [`KnownScore::top1`] beside the log-probability.
+    /// `true` if the query also requires [`KnownScore::top1`].
     pub(crate) top1: bool,
 }
 
 impl RequiredScores {
-    /// Returns the same of `tokens[start..]`.
+    /// Returns the same requirement relative to `tokens[start..]`.
     fn after(self, start: usize) -> Self {
         Self { from: self.from.saturating_sub(start), ..self }
     }
@@ -73,24 +78,24 @@ impl RequiredScores {
     }
 }
 
-/// The longest prefix of a query in the cache. Its blocks are held and must be released.
+/// The longest cached prefix of a query. Its blocks are held and must be released.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CachedPrefix {
-    /// Whole blocks, shared.
+    /// Whole blocks, shared with other queries.
     pub(crate) blocks: Vec<BlockId>,
-    /// A further block that begins with the query's next tokens, and how many of them to copy.
+    /// A further block that begins with the query's next tokens, and the number of tokens to copy from it.
     pub(crate) partial: Option<(BlockId, usize)>,
-    /// Tokens with usable keys and values.
+    /// Number of tokens with usable keys and values.
     pub(crate) computed: usize,
-    /// The block that keeps the hidden state of token `computed - 1`, if one does.
+    /// The block that stores the hidden state of token `computed - 1`; `None` if no block does.
     pub(crate) hidden: Option<BlockId>,
-    /// The scores of the tokens from [`RequiredScores::from`] on, as far as they are known.
+    /// The known scores of the tokens from [`RequiredScores::from`] on.
     pub(crate) scores: Vec<KnownScore>,
-    /// The hash up to the end of `blocks`.
+    /// The hash of the prefix up to the end of `blocks`.
     pub(crate) hash: PrefixHash,
 }
 
-/// Gauges of the cache, in blocks.
+/// The cache's usage and evictions, in blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CacheUsage {
     pub(crate) total: usize,
@@ -104,10 +109,10 @@ pub(crate) struct CacheUsage {
 pub(crate) struct KvCache {
     blocks: Vec<Block>,
     free: Vec<BlockId>,
-    /// By last use.
+    /// Published blocks that no query holds, least recently used first.
     idle: BTreeSet<(u64, BlockId)>,
     by_hash: HashMap<PrefixHash, BlockId>,
-    /// By parent and first token.
+    /// Published blocks, by parent and first token.
     children: HashMap<(PrefixHash, u32), Vec<BlockId>>,
     clock: u64,
     evicted: u64,
@@ -133,7 +138,7 @@ impl KvCache {
 
     /// Finds the longest usable prefix of `tokens` and holds its blocks.
     ///
-    /// A token whose required score is unknown ends the prefix.
+    /// The prefix ends before the first token whose required score is unknown.
     pub(crate) fn acquire(&mut self, tokens: &[u32], required: RequiredScores) -> CachedPrefix {
         let mut prefix = CachedPrefix { hash: PrefixHash::ROOT, ..CachedPrefix::default() };
         loop {
@@ -160,8 +165,8 @@ impl KvCache {
         prefix
     }
 
-    /// Returns the length of the longest prefix of `tokens` that has keys and values in published blocks, whatever else
-    /// is known.
+    /// Returns the length of the longest prefix of `tokens` that has keys and values in published blocks, regardless of
+    /// which scores are known.
     pub(crate) fn cached_kv_len(&self, tokens: &[u32]) -> usize {
         let no_scores = RequiredScores { from: usize::MAX, top1: false };
         let (mut hash, mut len) = (PrefixHash::ROOT, 0);
@@ -177,7 +182,8 @@ impl KvCache {
         len
     }
 
-    /// Returns the published block after `parent` that answers for most of `tokens`, and for how many.
+    /// Finds the published block with this parent that contains the longest usable beginning of `tokens`; returns the
+    /// block and the length of the beginning in tokens.
     fn best_match(&self, parent: PrefixHash, tokens: &[u32], required: RequiredScores) -> Option<(BlockId, usize)> {
         let first = *tokens.first()?;
         let tokens = &tokens[..tokens.len().min(BLOCK_TOKENS)];
@@ -196,7 +202,7 @@ impl KvCache {
         found.filter(|&(_, len)| len > 0).max_by_key(|&(_, len)| len)
     }
 
-    /// Returns a block for one query alone, if one is free or idle.
+    /// Allocates a block to one query, evicting an idle block if none is free; returns `None` if all blocks are held.
     pub(crate) fn allocate(&mut self) -> Option<BlockId> {
         let block = match self.free.pop() {
             Some(block) => block,
@@ -206,7 +212,7 @@ impl KvCache {
         Some(block)
     }
 
-    /// Returns how many blocks [`KvCache::allocate`] could give now.
+    /// Returns how many blocks [`KvCache::allocate`] could return now.
     pub(crate) fn available(&self) -> usize {
         self.free.len() + self.idle.len()
     }
@@ -224,7 +230,7 @@ impl KvCache {
         self.idle.remove(&(state.last_used, block));
     }
 
-    /// Gives a block back; a published one can be found until it is evicted.
+    /// Releases a block. A published block can still be found until it is evicted.
     pub(crate) fn release(&mut self, block: BlockId) {
         let state = &mut self.blocks[block as usize];
         debug_assert!(state.holders > 0, "block {block} was released more often than held");
@@ -241,17 +247,20 @@ impl KvCache {
         }
     }
 
-    /// Gives back the blocks of a prefix, the last first, so that the beginning of a prefix outlives its end.
+    /// Releases the blocks of a prefix, the last one first, so that the end of a prefix is evicted before its
+    /// beginning.
     pub(crate) fn release_prefix(&mut self, prefix: &CachedPrefix) {
         for &block in prefix.partial.iter().map(|(block, _)| block).chain(prefix.blocks.iter().rev()) {
             self.release(block);
         }
     }
 
-    /// Makes a held block findable: `tokens` after `parent`, the first `computed` with keys and values.
+    /// Publishes a held block that contains `tokens` after the prefix `parent`. The first `computed` of these tokens
+    /// have keys and values.
     ///
-    /// Returns the hash up to its end and the block to use from now on: another one, held in its place, if the same
-    /// tokens were published before.
+    /// Returns the hash of the prefix up to the block's end, and the block to use from now on. If an earlier block with
+    /// the same tokens has at least as many keys and values, the cache holds and returns the earlier block, and
+    /// releases the new one.
     pub(crate) fn publish(
         &mut self,
         block: BlockId,
@@ -280,7 +289,7 @@ impl KvCache {
         (hash, block)
     }
 
-    /// Unpublishes a block that a better one of the same tokens replaces, and frees it if it is idle.
+    /// Unpublishes a block that is replaced by one with more keys and values, and frees it if it is idle.
     fn retire(&mut self, block: BlockId) {
         self.unpublish(block);
         if self.idle.remove(&(self.blocks[block as usize].last_used, block)) {
@@ -303,7 +312,8 @@ impl KvCache {
 }
 
 impl PublishedBlock {
-    /// Returns how many of `tokens` the block begins with and has the required scores of.
+    /// Returns the length of the beginning that the block shares with `tokens`, up to the first token whose required
+    /// score is unknown.
     fn usable_len(&self, tokens: &[u32], required: RequiredScores) -> usize {
         let common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let unknown = |&i: &usize| i >= required.from && !required.is_met_by(self.scores[i]);

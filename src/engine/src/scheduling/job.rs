@@ -1,13 +1,13 @@
-//! A query as it was submitted: its validation, and what it needs from the cache.
+//! A query as submitted: its validation, and its requirements on the cache.
 
 use crate::backend::Limits;
 use crate::scheduling::cache::{KnownScore, RequiredScores};
 use crate::scorer::{Generation, MAX_TOP, PositionDetails, PositionOptions, Query, ScoreError};
 
-/// The caller's name for a query.
+/// The caller's identifier for a query.
 pub type QueryId = u64;
 
-/// A query and how to continue it.
+/// A query and, if it generates, the parameters of its continuation.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) id: QueryId,
@@ -39,7 +39,7 @@ impl Job {
         self.check_tokens(limits.vocab_size)
     }
 
-    /// Rejects tokens outside the vocabulary.
+    /// Rejects tokens and subsets outside the vocabulary.
     fn check_tokens(&self, limit: usize) -> Result<(), ScoreError> {
         for subset in self.options().filter_map(|options| options.subset.as_deref()) {
             let largest = subset.largest();
@@ -61,19 +61,20 @@ impl Job {
         std::iter::once(&self.query.options).chain(sampled)
     }
 
-    /// Returns the most tokens that the sequence can have in the end.
+    /// Returns the maximum length of the sequence in tokens, including those to be sampled.
     pub(crate) fn max_len(&self) -> usize {
         let max_tokens = self.generation.as_ref().map_or(0, |generation| generation.max_tokens);
         self.query.tokens.len().saturating_add(max_tokens)
     }
 
-    /// Returns the tokens whose cached work can be reused; the cache stores no option but `top1`.
+    /// Returns the tokens that can be reused from the cache: all of them or, if the query requests details that the
+    /// cache does not store (any except `top: 1`), only those before `score_from`.
     pub(crate) fn reusable_tokens(&self) -> &[u32] {
         let Query { tokens, score_from, options, .. } = &self.query;
         if options.is_empty() || self.needs_top1_only() { tokens } else { &tokens[..*score_from] }
     }
 
-    /// Returns the scores that the cache must have for these tokens.
+    /// Returns the scores that the cache must have for a token to be reused.
     pub(crate) fn required_scores(&self) -> RequiredScores {
         RequiredScores { from: self.query.score_from, top1: self.needs_top1_only() }
     }
@@ -82,7 +83,7 @@ impl Job {
         self.query.options == PositionOptions { top: 1, ..PositionOptions::default() }
     }
 
-    /// Returns the details of the positions that were found in the cache.
+    /// Returns the details of positions whose scores are cached; empty unless the query requests exactly `top: 1`.
     pub(crate) fn cached_positions(&self, scores: &[KnownScore]) -> Vec<PositionDetails> {
         if !self.needs_top1_only() {
             return Vec::new();

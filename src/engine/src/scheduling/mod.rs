@@ -1,6 +1,6 @@
-//! Scheduling: which tokens of which queries run in the next forward pass, and what earlier passes left in the cache.
+//! Scheduling: the choice of each forward pass's tokens, and the reuse of cached results of earlier passes.
 //!
-//! Start with `scheduler.rs`: `next_batch` and `complete` are the whole loop. `queue.rs` decides which query is next,
+//! Start with `scheduler.rs`: `next_batch` and `complete` are the whole loop. `queue.rs` decides which query runs next,
 //! `running.rs` cuts a query into chunks, and `cache.rs` finds prefixes that were computed before.
 
 mod cache;

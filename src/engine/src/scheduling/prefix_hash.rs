@@ -4,12 +4,12 @@ use crate::backend::BLOCK_TOKENS;
 
 /// The hash of all tokens up to a block's end: blake3 over the parent's hash and the block's tokens.
 ///
-/// It has 128 bits of a cryptographic hash: collisions do not occur by chance, and nobody can construct one.
+/// It is 128 bits of a cryptographic hash, so collisions do not occur by chance, and nobody can construct one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct PrefixHash([u8; 16]);
 
 impl PrefixHash {
-    /// The empty prefix.
+    /// The hash of the empty prefix.
     pub(crate) const ROOT: Self = Self([0; 16]);
 
     /// Returns the hash of this prefix followed by up to one block of tokens.

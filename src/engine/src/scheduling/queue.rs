@@ -1,9 +1,9 @@
-//! The queue: which query runs next.
+//! The queue of waiting queries, which decides which query runs next.
 //!
 //! Smaller priorities run sooner. Within a priority, clients take turns by tokens: queries run in the order in which
 //! they would start if the engine served all clients at the same rate (start-time fair queueing: Goyal, Vin and Cheng,
 //! SIGCOMM 1996). To prevent starvation, the query that has waited longest is tried first once [`STARVATION_LIMIT`]
-//! others have been taken before it.
+//! others have overtaken it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
@@ -11,35 +11,36 @@ use std::ops::Bound;
 use crate::scheduling::job::{Job, QueryId};
 use crate::scorer::SchedulingParams;
 
-/// Number of queries that may be taken before the one that has waited longest.
+/// Number of queries that may overtake the query that has waited longest.
 const STARVATION_LIMIT: usize = 16;
 
-/// A place in the queue; smaller keys run sooner.
+/// A position in the queue; smaller keys run sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueKey {
     priority: i32,
     /// The client's virtual time at which the query starts.
     virtual_start: u64,
-    /// Counts submissions, so that every key is different.
+    /// Number of earlier submissions, which makes every key unique.
     arrival: u64,
 }
 
-/// A running query that computes a prefix which another query needs, until it has published that many tokens.
+/// A waiting query's dependency on a running query that computes its prefix. The dependency ends when `on` has
+/// published `tokens` tokens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PrefixDependency {
     pub(crate) on: QueryId,
     pub(crate) tokens: usize,
 }
 
-/// A query that waits.
+/// A waiting query.
 #[derive(Debug)]
 pub(crate) struct WaitingQuery {
     pub(crate) job: Job,
-    /// The running query that it waits for, or waited for last.
+    /// The query's current or most recent dependency; `None` if the query was never deferred.
     pub(crate) dependency: Option<PrefixDependency>,
 }
 
-/// Queries that were tried for a forward pass and must wait for another one.
+/// The queries that were tried for the current forward pass and must wait for a later pass.
 #[derive(Debug, Default)]
 pub(crate) struct SkippedQueries {
     last: Option<QueueKey>,
@@ -48,12 +49,12 @@ pub(crate) struct SkippedQueries {
     pub(crate) count: usize,
 }
 
-/// The clients that wait in one priority.
+/// The state of one priority: its clients and the number of its waiting queries.
 #[derive(Debug, Default)]
 struct PriorityClass {
-    /// The virtual time of the query that was last taken in its turn.
+    /// The virtual start time of the last query that left the queue in its turn.
     clock: u64,
-    /// Each client's last query. An entry that ends before `clock` no longer matters.
+    /// The virtual span of each client's last query. A span that ends no later than `clock` no longer matters.
     last: HashMap<u64, VirtualSpan>,
     waiting: usize,
 }
@@ -66,14 +67,14 @@ struct VirtualSpan {
 }
 
 impl VirtualSpan {
-    /// Moves the span to an earlier time.
+    /// Moves the span earlier by `tokens`. A token is the unit of virtual time.
     fn move_up(&mut self, tokens: u64) {
         self.start = self.start.saturating_sub(tokens);
         self.end = self.end.saturating_sub(tokens);
     }
 }
 
-/// The queries that wait, in the order in which they run.
+/// The waiting queries, in the order in which they run.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiting: BTreeMap<QueueKey, WaitingQuery>,
@@ -81,12 +82,12 @@ pub(crate) struct Queue {
     by_arrival: BTreeMap<u64, QueueKey>,
     classes: HashMap<i32, PriorityClass>,
     next_arrival: u64,
-    /// Number of queries that were taken before the one that has waited longest.
+    /// Number of queries that have overtaken the query that has waited longest.
     overtakes: usize,
 }
 
 impl Queue {
-    /// Adds a query; its client is charged for the most tokens that it can have.
+    /// Adds a query and charges its client for the query's maximum length in tokens.
     pub(crate) fn push(&mut self, job: Job) {
         let SchedulingParams { priority, client } = job.query.scheduling;
         let class = self.classes.entry(priority).or_default();
@@ -112,12 +113,12 @@ impl Queue {
         self.waiting.is_empty()
     }
 
-    /// Returns the smallest priority that waits.
+    /// Returns the most urgent priority of all waiting queries.
     pub(crate) fn most_urgent(&self) -> Option<i32> {
         self.waiting.first_key_value().map(|(key, _)| key.priority)
     }
 
-    /// Returns the query to try next, leaving out those skipped in this pass.
+    /// Returns the query to try next, omitting those skipped in this pass.
     pub(crate) fn next(&self, skipped: &SkippedQueries) -> Option<QueueKey> {
         if let Some(oldest) = self.oldest()
             && self.is_overdue(oldest)
@@ -134,7 +135,7 @@ impl Queue {
         self.by_arrival.first_key_value().map(|(_, &key)| key)
     }
 
-    /// Returns whether the query is overdue: `STARVATION_LIMIT` others were taken before it.
+    /// Returns whether the query is overdue: it has waited longest, and `STARVATION_LIMIT` others have overtaken it.
     pub(crate) fn is_overdue(&self, key: QueueKey) -> bool {
         self.overtakes >= STARVATION_LIMIT && self.oldest() == Some(key)
     }
@@ -153,19 +154,19 @@ impl Queue {
         self.waiting.get(&key)
     }
 
-    /// Makes a query wait until another one has computed the prefix that they share.
+    /// Makes a query wait until another query has computed the prefix that they share.
     pub(crate) fn defer(&mut self, key: QueueKey, dependency: PrefixDependency) {
         if let Some(waiting) = self.waiting.get_mut(&key) {
             waiting.dependency = Some(dependency);
         }
     }
 
-    /// Takes the query that runs next out of the queue.
+    /// Removes a query from the queue to run it, and returns its job.
     pub(crate) fn take(&mut self, key: QueueKey) -> Option<Job> {
         let overdue = self.is_overdue(key);
         self.overtakes = if self.oldest() == Some(key) { 0 } else { self.overtakes + 1 };
-        // An overdue query runs before its turn and leaves the clock alone: newcomers would start behind all that wait
-        // for theirs.
+        // An overdue query runs before its turn, so it does not advance the clock. Otherwise, new clients would start
+        // behind all queries that still wait for their turn.
         if !overdue && let Some(class) = self.classes.get_mut(&key.priority) {
             class.clock = class.clock.max(key.virtual_start);
         }
@@ -174,7 +175,7 @@ impl Queue {
         Some(job)
     }
 
-    /// Removes queries and refunds their clients: what these submitted later moves up.
+    /// Removes cancelled queries and refunds their clients: the clients' later queries move up.
     pub(crate) fn cancel(&mut self, cancelled: &HashSet<QueryId>) {
         if !self.waiting.values().any(|waiting| cancelled.contains(&waiting.job.id)) {
             return;
@@ -210,7 +211,7 @@ impl Queue {
         self.classes.get_mut(&priority)?.last.get_mut(&client)
     }
 
-    /// Removes the traces of a query that left `waiting`.
+    /// Removes the remaining state of a query that was removed from `waiting`.
     fn forget(&mut self, key: QueueKey) {
         self.by_arrival.remove(&key.arrival);
         let Some(class) = self.classes.get_mut(&key.priority) else { return };

@@ -1,4 +1,4 @@
-//! A running query: its blocks, its next chunk, its results so far, and what of it others may find in the cache.
+//! A running query: its blocks, its next chunk, its results so far, and the blocks that it publishes to the cache.
 
 use crate::backend::{
     BLOCK_TOKENS, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, ScoreRow, TokenChoice, TokenScore,
@@ -9,39 +9,42 @@ use crate::scheduling::prefix_hash::PrefixHash;
 use crate::scheduling::queue::PrefixDependency;
 use crate::scorer::{FinishReason, GeneratedToken, Generation, PositionDetails, Query, QueryEvent, Scores};
 
-/// A query that holds its blocks.
+/// A running query. It holds all blocks that it needs.
 #[derive(Debug)]
 pub(crate) struct RunningQuery {
     pub(crate) id: QueryId,
-    /// The query; sampled tokens are added to it.
+    /// The query; sampled tokens are appended to its tokens.
     pub(crate) query: Query,
-    /// The parameters of sampling, while there are tokens to sample.
+    /// The parameters of the continuation; `None` if no more tokens are to be sampled.
     generation: Option<Generation>,
-    /// Tokens sampled so far.
+    /// Number of tokens sampled so far.
     sampled: usize,
-    /// The most tokens that the sequence can have.
+    /// Maximum length of the sequence, in tokens.
     max_len: usize,
-    /// True after a forward pass with others failed: the query gets the next pass for itself.
+    /// `true` if a forward pass that included other queries failed. The query's next pass then includes no other query.
     pub(crate) retry_alone: bool,
-    /// Block table for all tokens, including those to be sampled, but the last.
+    /// Block table for all tokens of the sequence, including those to be sampled, except the last.
     blocks: Vec<BlockId>,
-    /// Tokens with keys and values: those found in the cache and those computed.
+    /// Number of tokens with keys and values, reused from the cache or computed by this query.
     computed: usize,
-    /// Tokens reused from the cache.
+    /// Number of tokens reused from the cache.
     cached: usize,
-    /// Tokens whose keys and values the cache had, reused or not.
+    /// Number of tokens whose keys and values were in the cache when the query started, whether or not they are reused.
     cached_kv: usize,
-    /// The scores of `tokens[score_from..]`, as far as they are known.
+    /// The scores of `tokens[score_from..]` that are known so far.
     scores: Vec<KnownScore>,
-    /// The details of the same positions, if the query asks for any.
+    /// The details of the positions of `scores`; empty if the query requests none.
     positions: Vec<PositionDetails>,
-    /// For the first chunk: the block that it reads, held until it is done; what to copy; and the block whose hidden
-    /// state predicts the first token.
+    /// The partly matching block of the cached prefix, which the first chunk reads. It is held until that chunk is
+    /// done.
     borrowed: Option<BlockId>,
+    /// The copy from `borrowed` to the query's own block, made in the first chunk's forward pass.
     copy: Option<BlockCopy>,
+    /// The block whose hidden state predicts the token after the cached prefix. Only the first chunk needs it.
     hidden: Option<BlockId>,
-    /// Number of blocks that others can find, and the hash up to their end.
+    /// Number of this query's blocks that other queries can find in the cache.
     published: usize,
+    /// The hash of the prefix that the published blocks contain.
     hash: PrefixHash,
 }
 
@@ -49,17 +52,18 @@ pub(crate) struct RunningQuery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScheduledChunk {
     pub(crate) id: QueryId,
-    /// Tokens that run through the model.
+    /// Number of tokens that run through the model.
     pub(crate) rows: usize,
-    /// Scores that the backend returns.
+    /// Number of scores that the backend returns for the chunk.
     pub(crate) scores: usize,
-    /// True if the last score is that of a sampled token.
+    /// `true` if the last of these scores belongs to a sampled token.
     pub(crate) samples: bool,
 }
 
 impl RunningQuery {
-    /// Starts a query with its blocks, at the end of its cached prefix, or one token earlier if that token's hidden
-    /// state is needed and not kept. `cached_kv` is the number of tokens whose keys and values the cache has.
+    /// Creates a running query that starts at the end of its cached prefix, or one token earlier if the hidden state of
+    /// the prefix's last token is needed but not stored. `cached_kv` is the number of tokens whose keys and values are
+    /// in the cache.
     pub(crate) fn new(job: Job, prefix: CachedPrefix, blocks: Vec<BlockId>, cached_kv: usize) -> Self {
         let (positions, max_len) = (job.cached_positions(&prefix.scores), job.max_len());
         let Job { id, query, generation } = job;
@@ -93,34 +97,34 @@ impl RunningQuery {
         self.query.scheduling.priority
     }
 
-    /// Returns how many tokens must run through the model, as far as is known: all but the last, unless one is to be
-    /// sampled after it.
+    /// Returns how many of the sequence's tokens so far must run through the model: all of them if another token is to
+    /// be sampled, otherwise all except the last.
     fn tokens_to_compute(&self) -> usize {
         self.query.tokens.len() - usize::from(self.generation.is_none())
     }
 
-    /// Returns how many more tokens the sequence could have, or could have had if it had not ended.
+    /// Returns how many of the tokens that the client was charged for have not been sampled.
     pub(crate) fn unsampled_tokens(&self) -> usize {
         self.max_len - self.query.tokens.len()
     }
 
-    /// Returns true when everything is known.
+    /// Returns `true` once all results are known.
     pub(crate) fn is_done(&self) -> bool {
         self.generation.is_none() && self.computed == self.tokens_to_compute()
     }
 
-    /// Returns true once the query computes one token a pass.
+    /// Returns `true` once the query computes one token per pass.
     pub(crate) fn is_decoding(&self) -> bool {
         self.sampled > 0
     }
 
-    /// Returns how many tokens others can find in the cache.
+    /// Returns how many of this query's tokens other queries can find in the cache.
     pub(crate) fn published_tokens(&self) -> usize {
         self.published * BLOCK_TOKENS
     }
 
-    /// Returns how many tokens others will be able to find: a block that is not full is published only when there is
-    /// nothing more to sample.
+    /// Returns how many of the tokens so far other queries will be able to find in the cache. A block that is not full
+    /// is published only when no more tokens are to be sampled.
     fn publishable_tokens(&self) -> usize {
         match self.generation {
             Some(_) => self.tokens_to_compute() / BLOCK_TOKENS * BLOCK_TOKENS,
@@ -128,14 +132,15 @@ impl RunningQuery {
         }
     }
 
-    /// Returns how far `job` should wait for this query, if this query is about to compute much of what `job` needs
-    /// after its cached prefix.
+    /// Returns a dependency of `job` on this query if this query is about to compute much of what `job` needs after its
+    /// cached prefix; otherwise `None`.
     pub(crate) fn dependency_of(&self, job: &Job, prefix: &CachedPrefix) -> Option<PrefixDependency> {
         let required = job.required_scores();
         let remaining = (job.query.tokens.len() - 1).saturating_sub(prefix.computed);
         let first_unknown = required.from + prefix.scores.len();
         let common = job.reusable_tokens().iter().zip(&self.query.tokens).take_while(|(a, b)| a == b).count();
-        // `job` must recompute everything from the first token on whose required score this query does not learn.
+        // If this query does not produce the scores that `job` requires, `job` must itself compute everything from its
+        // first unknown score on.
         let learns_scores = self.query.score_from <= first_unknown && (!required.top1 || self.query.options.top > 0);
         let useful = if learns_scores { common } else { common.min(first_unknown) };
         let tokens = useful.min(self.publishable_tokens());
@@ -149,7 +154,8 @@ impl RunningQuery {
         self.query.score_from + self.scores.len()
     }
 
-    /// Adds the next tokens to a batch, as many as the budget leaves; nothing if it leaves none.
+    /// Adds the next tokens to a batch that may have at most `budget` tokens; returns `None` if there is nothing to
+    /// add.
     pub(crate) fn add_chunk(&self, batch: &mut ForwardBatch, budget: usize) -> Option<ScheduledChunk> {
         let first_row = batch.tokens.len();
         let rows = (self.tokens_to_compute() - self.computed).min(budget.saturating_sub(first_row));
@@ -176,7 +182,7 @@ impl RunningQuery {
         Some(ScheduledChunk { id: self.id, rows, scores, samples })
     }
 
-    /// Adds the scores that the tokens before `end` predict.
+    /// Adds a row for each token that has no score yet and that a token before `end` predicts.
     fn add_scores(&self, batch: &mut ForwardBatch, first_row: usize, end: usize) {
         for i in self.next_score()..self.query.tokens.len().min(end + 1) {
             let Some(from) = self.hidden_before(i, first_row) else { return };
@@ -185,7 +191,8 @@ impl RunningQuery {
         }
     }
 
-    /// Adds the next token to sample, if the one before it is computed by then; returns whether it did.
+    /// Adds a row that samples the next token, if the sequence so far is computed up to `end`; returns whether it added
+    /// one.
     fn add_sample(&self, batch: &mut ForwardBatch, first_row: usize, end: usize) -> bool {
         let Some(generation) = &self.generation else { return false };
         if end < self.tokens_to_compute() {
@@ -197,7 +204,7 @@ impl RunningQuery {
         true
     }
 
-    /// Returns the hidden state that predicts token `i`, if it is known once the batch has run.
+    /// Returns the location of the hidden state that predicts token `i`; `None` if it was not stored.
     fn hidden_before(&self, i: usize, first_row: usize) -> Option<Hidden> {
         match (i - 1).checked_sub(self.computed) {
             Some(row) => Some(Hidden::Row(first_row + row)),
@@ -205,7 +212,7 @@ impl RunningQuery {
         }
     }
 
-    /// Records what a forward pass computed and publishes finished blocks; returns what became known.
+    /// Records the results of a forward pass and publishes finished blocks; returns the query's new events.
     pub(crate) fn advance(
         &mut self,
         chunk: &ScheduledChunk,
@@ -228,7 +235,7 @@ impl RunningQuery {
         events
     }
 
-    /// Clears what only the pass that has just run needed.
+    /// Clears the state that was needed only by the pass that has just run.
     fn end_first_chunk(&mut self, cache: &mut KvCache) {
         self.retry_alone = false;
         self.copy = None;
@@ -250,7 +257,7 @@ impl RunningQuery {
         }
     }
 
-    /// Adds a sampled token to the sequence.
+    /// Appends a sampled token to the sequence.
     fn append_sampled(&mut self, score: TokenScore) -> GeneratedToken {
         self.scores.push(KnownScore::from(&score));
         let TokenScore { token: id, logprob, position } = score;
@@ -268,7 +275,7 @@ impl RunningQuery {
         GeneratedToken { id, logprob, position, finish_reason }
     }
 
-    /// Makes finished blocks findable, and the unfinished last one when the query is done.
+    /// Publishes full blocks and, once the query is done, its last block even if it is not full.
     fn publish(&mut self, cache: &mut KvCache) {
         let (len, computed_end) = (self.query.tokens.len(), self.tokens_to_compute());
         loop {
@@ -294,7 +301,7 @@ impl RunningQuery {
         self.scores.get(i.checked_sub(self.query.score_from)?).copied()
     }
 
-    /// Gives back all blocks, the last first, so that the beginning of a prefix outlives its end.
+    /// Releases all blocks, the last one first, so that the end of a prefix is evicted before its beginning.
     pub(crate) fn release(&self, cache: &mut KvCache) {
         for &block in self.borrowed.iter().chain(self.blocks.iter().rev()) {
             cache.release(block);

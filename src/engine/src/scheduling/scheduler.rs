@@ -1,13 +1,13 @@
-//! The scheduler: which tokens of which queries go into the next forward pass.
+//! The scheduler, which chooses the tokens of each forward pass.
 //!
-//! A query is admitted when the cache has a block for each of its tokens, so nothing ever has to be preempted. Long
-//! queries are cut into chunks by the token budget. A query whose beginning another one is computing waits for it and
-//! then reads it from the cache. The last token of a query is scored but never runs through the model. `queue.rs`
-//! decides which query is next.
+//! A query starts once the cache has blocks for all its tokens, so no query is ever preempted. The token budget cuts
+//! long queries into chunks. If a running query is computing the beginning of a waiting one, the waiting query is
+//! deferred, and later reads that beginning from the cache. The last token of a query is scored but never runs through
+//! the model. `queue.rs` decides which query runs next.
 //!
-//! A query that generates has a block for each token that it may sample. Once its own tokens are computed it adds one
-//! token to each pass, before the chunks of others, so that a long prompt does not delay texts that are being
-//! generated.
+//! A query that generates also reserves blocks for all tokens that it may sample. Once its own tokens are computed, it
+//! adds one token to each pass, before the chunks of other queries, so that a long prompt does not delay texts that are
+//! being generated.
 
 use std::collections::HashSet;
 
@@ -18,18 +18,19 @@ use crate::scheduling::queue::{PrefixDependency, Queue, QueueKey, SkippedQueries
 use crate::scheduling::running::{RunningQuery, ScheduledChunk};
 use crate::scorer::{Generation, Query, QueryEvent, ScoreError, Scores};
 
-/// Number of queries that the scheduler defers in one pass before it stops looking for one to start.
+/// Maximum number of queries that the scheduler defers in one pass. After that, it looks for no more queries to start.
 const LOOKAHEAD: usize = 512;
 
-/// The longest-running query keeps at least one in this many tokens of a pass.
+/// The reciprocal of a share of a pass's prefill tokens. That share is reserved for the oldest running query while more
+/// urgent queries wait or run.
 const OLDEST_SHARE: usize = 4;
 
-/// The limits of one forward pass.
+/// The limits of the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
-    /// The most tokens that a forward pass computes.
+    /// Maximum number of tokens that a forward pass computes.
     pub token_budget: usize,
-    /// The most queries that run at a time.
+    /// Maximum number of queries that run at the same time.
     pub max_running: usize,
 }
 
@@ -39,7 +40,7 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// A result of a query, or the reason why there will be none. A query that does not generate ends with its scores.
+/// A result of a query, or the error that ends it. A query that does not generate ends with its scores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueryUpdate {
     /// The query.
@@ -48,7 +49,7 @@ pub struct QueryUpdate {
     pub result: Result<QueryEvent, ScoreError>,
 }
 
-/// One forward pass, and the queries that its results belong to.
+/// A forward pass and the queries that its results belong to.
 #[derive(Debug, Default)]
 pub struct ScheduledBatch {
     /// The batch that the backend runs; it may be empty.
@@ -56,7 +57,7 @@ pub struct ScheduledBatch {
     chunks: Vec<ScheduledChunk>,
     /// Queries that the cache answers.
     answered: Vec<QueryUpdate>,
-    /// Queries that left the queue.
+    /// Queries that left the queue for this pass.
     started: Vec<QueryId>,
 }
 
@@ -76,7 +77,7 @@ impl ScheduledBatch {
     }
 }
 
-/// The scheduler: queries in, forward passes out, their results in, answers out.
+/// A scheduler, which turns queries into forward passes and their results into answers.
 #[derive(Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
@@ -88,28 +89,28 @@ pub struct Scheduler {
 
 /// The outcome of an attempt to start a query.
 enum Admission {
-    /// It waits for a prefix that another query computes.
+    /// The query waits for a prefix that another query computes.
     Deferred,
-    /// The cache has too few free blocks now.
+    /// The cache has too few available blocks.
     NoBlocks,
-    /// The cache knows all scores.
+    /// All of the query's scores are in the cache.
     Answered(QueryId, Scores),
     Running(Box<RunningQuery>),
 }
 
 impl Scheduler {
-    /// Makes a scheduler for a backend with these limits.
+    /// Creates a scheduler for a backend with these limits.
     pub fn new(limits: Limits, config: SchedulerConfig) -> Self {
         let cache = KvCache::new(limits.blocks);
         Self { config, limits, cache, waiting: Queue::default(), running: Vec::new() }
     }
 
-    /// Queues a query, or says what is wrong with it.
+    /// Queues a query; returns an error if the query is invalid.
     pub fn submit(&mut self, id: QueryId, query: Query) -> Result<(), ScoreError> {
         self.enqueue(Job { id, query, generation: None })
     }
 
-    /// Queues a query to be continued, or says what is wrong with it.
+    /// Queues a query to be scored and continued; returns an error if it is invalid.
     pub fn submit_generation(&mut self, id: QueryId, query: Query, generation: Generation) -> Result<(), ScoreError> {
         self.enqueue(Job { id, query, generation: Some(generation) })
     }
@@ -120,7 +121,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Returns the next forward pass. Its results must be given to [`Scheduler::complete`].
+    /// Returns the next forward pass. Its results must be passed to [`Scheduler::complete`].
     pub fn next_batch(&mut self) -> ScheduledBatch {
         let mut scheduled = ScheduledBatch::default();
         if let Some(suspect) = self.running.iter().find(|running| running.retry_alone) {
@@ -132,8 +133,9 @@ impl Scheduler {
         scheduled
     }
 
-    /// Adds the next chunks of running queries: first of those that decode, then by priority. While a more urgent query
-    /// waits or runs, the one that has run longest keeps a share of the pass, so that neither starves the other.
+    /// Adds the next chunks of running queries: first those that decode, then the others by priority. While a more
+    /// urgent query waits or runs, the query that has run longest keeps a share of the pass, so that neither starves
+    /// the other.
     fn add_running(&self, scheduled: &mut ScheduledBatch) {
         let budget = self.config.token_budget;
         let (decoding, mut prefilling): (Vec<_>, Vec<_>) =
@@ -182,14 +184,14 @@ impl Scheduler {
         }
     }
 
-    /// Tries to start a query of the queue: answers it from the cache, defers it, or gives it blocks.
+    /// Tries to start a waiting query: answers it from the cache, defers it, or reserves its blocks.
     fn admit(&mut self, key: QueueKey) -> Admission {
         let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
         if self.must_wait(waiting) {
             return Admission::Deferred;
         }
-        // Another query may always be computing some of its prefix, and be cancelled: an overdue query does not wait
-        // again.
+        // An overdue query does not wait again. Otherwise it could wait forever, if every query that computes part of
+        // its prefix is cancelled.
         let may_wait = waiting.dependency.is_none() || !self.waiting.is_overdue(key);
         let job = &waiting.job;
         let required = job.required_scores();
@@ -213,7 +215,7 @@ impl Scheduler {
         self.running.iter().any(is_pending)
     }
 
-    /// Returns a running query that is about to compute much of what this one needs.
+    /// Returns a dependency on a running query that is about to compute much of what `job` needs.
     fn find_dependency(&self, job: &Job, prefix: &CachedPrefix) -> Option<PrefixDependency> {
         self.running.iter().find_map(|running| running.dependency_of(job, prefix))
     }
@@ -231,7 +233,7 @@ impl Scheduler {
         Admission::Answered(job.id, scores)
     }
 
-    /// Takes a query from the queue and gives it the blocks that it needs beyond its cached prefix.
+    /// Starts a waiting query with the blocks that it needs beyond its cached prefix.
     fn start(&mut self, key: QueueKey, prefix: CachedPrefix) -> Admission {
         let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
         let cached_kv = self.cache.cached_kv_len(&waiting.job.query.tokens);
@@ -241,9 +243,10 @@ impl Scheduler {
         Admission::Running(Box::new(RunningQuery::new(job, prefix, blocks, cached_kv)))
     }
 
-    /// Allocates blocks for `max_len` tokens, after those of the prefix; if there are too few, releases the prefix.
+    /// Returns the block table for `max_len` tokens: the blocks of the prefix, then new ones. If too few blocks are
+    /// available, releases the prefix and returns `None`.
     ///
-    /// A query that would have the cache for itself gives up its prefix if the rest does not fit beside it.
+    /// If no other query is running, the query gives up its cached prefix instead, so that it can start.
     fn reserve_blocks(&mut self, max_len: usize, mut prefix: CachedPrefix) -> Option<(CachedPrefix, Vec<BlockId>)> {
         let total = (max_len - 1).div_ceil(BLOCK_TOKENS);
         if total - prefix.blocks.len() > self.cache.available() {
@@ -260,9 +263,10 @@ impl Scheduler {
         Some((prefix, blocks))
     }
 
-    /// Takes the results of a batch; returns what became known, in order.
+    /// Records the results of a batch and returns the resulting updates, in order.
     ///
-    /// When a pass of several queries fails, each is tried alone, so that only those that cannot be computed fail.
+    /// If a pass with several queries fails, each query is retried alone, so that only the queries that cannot be
+    /// computed fail.
     pub fn complete(
         &mut self,
         scheduled: ScheduledBatch,
@@ -271,7 +275,7 @@ impl Scheduler {
         let ScheduledBatch { batch, chunks, answered: mut updates, .. } = scheduled;
         let scores = match result {
             Ok(scores) if scores.len() == batch.scores.len() => Ok(scores),
-            Ok(short) => Err(format!("{} scores came back for {}", short.len(), batch.scores.len())),
+            Ok(short) => Err(format!("it returned {} scores; expected {}", short.len(), batch.scores.len())),
             Err(error) => Err(error.to_string()),
         };
         match scores {
@@ -292,7 +296,7 @@ impl Scheduler {
         let Some(running) = self.running.iter_mut().find(|running| running.id == chunk.id) else { return };
         if let Some(at) = scores.iter().position(|score| !score.logprob.is_finite()) {
             let (position, logprob) = (running.next_score() + at, scores[at].logprob);
-            let error = format!("the log-probability of token {position} is {logprob}");
+            let error = format!("the log-probability at position {position} is {logprob}; it must be finite");
             self.end(chunk.id);
             updates.push(QueryUpdate { id: chunk.id, result: Err(ScoreError::Backend(error)) });
             return;
@@ -304,7 +308,8 @@ impl Scheduler {
         }
     }
 
-    /// Ends the only query of a failed pass, or marks its queries to be tried alone.
+    /// Handles a failed pass: ends its query if it has only one; otherwise marks all of its queries to be retried
+    /// alone.
     fn fail(&mut self, chunks: &[ScheduledChunk], error: String, updates: &mut Vec<QueryUpdate>) {
         if let [chunk] = chunks {
             if self.end(chunk.id) {
@@ -318,7 +323,7 @@ impl Scheduler {
         }
     }
 
-    /// Removes a running query and releases it; returns whether there was one.
+    /// Removes a running query and releases its blocks; returns whether the query was running.
     fn end(&mut self, id: QueryId) -> bool {
         let Some(index) = self.running.iter().position(|running| running.id == id) else { return false };
         let ended = self.running.remove(index);
@@ -326,13 +331,13 @@ impl Scheduler {
         true
     }
 
-    /// Releases a query's blocks and refunds its client the tokens that were not sampled.
+    /// Releases a query's blocks and refunds its client for the tokens that were not sampled.
     fn release(&mut self, running: &RunningQuery) {
         running.release(&mut self.cache);
         self.waiting.refund(running.query.scheduling, running.unsampled_tokens());
     }
 
-    /// Cancels queries and frees their blocks; returns how many there were.
+    /// Cancels queries and frees their blocks; returns how many were waiting or running.
     pub fn cancel(&mut self, ids: &[QueryId]) -> usize {
         let before = self.waiting.len() + self.running.len();
         let ids: HashSet<QueryId> = ids.iter().copied().collect();
@@ -346,12 +351,12 @@ impl Scheduler {
         before - self.waiting.len() - self.running.len()
     }
 
-    /// Returns true when there is nothing to do.
+    /// Returns `true` if no query waits or runs.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Returns how many queries wait and how many run.
+    /// Returns the number of waiting queries and the number of running queries.
     pub fn queue_lengths(&self) -> (usize, usize) {
         (self.waiting.len(), self.running.len())
     }

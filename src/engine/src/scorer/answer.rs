@@ -1,141 +1,149 @@
-//! The answer to a query: scores, details of each position, generated tokens, or the reason why there is none.
+//! The answer to a query: scores, details of each position, generated tokens, or an error.
 
 /// The scores of a [`Query`](crate::Query).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
     /// `ln p(tokens[i] | tokens[..i])` for `i` in `score_from..`, in nats.
     pub logprobs: Vec<f32>,
-    /// One for each log-probability if [`Query::options`](crate::Query::options) asks for details; else empty.
+    /// The details of each scored position; empty if [`Query::options`](crate::Query::options) requests none.
     pub positions: Vec<PositionDetails>,
-    /// Tokens of the sequence whose work was found in the cache.
+    /// Number of the sequence's tokens that were reused from the cache.
     pub cached_tokens: usize,
-    /// Tokens of the sequence that went through the model.
+    /// Number of the sequence's tokens that went through the model.
     pub computed_tokens: usize,
-    /// Computed tokens whose keys and values were in the cache, but not the details that the query asks for.
+    /// Number of tokens that were computed although their keys and values were in the cache, because the scores or
+    /// details that the query requests were not.
     pub recomputed_tokens: usize,
 }
 
 impl Scores {
-    /// Returns the target's log-probability in nats: the f32 values added in f64, in order.
+    /// Returns the target's log-probability in nats: the sum of the f32 values in f64, in order.
     pub fn sum(&self) -> f64 {
         self.logprobs.iter().map(|&logprob| f64::from(logprob)).sum()
     }
 }
 
-/// A position's predictive distribution, as far as [`PositionOptions`](crate::PositionOptions) asks for it.
+/// The details of a position's predictive distribution that [`PositionOptions`](crate::PositionOptions) requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PositionDetails {
-    /// 1 + how many tokens are more probable than the position's own.
+    /// Rank of the position's token: 1 plus the number of more probable tokens; `None` if not requested.
     pub rank: Option<u32>,
-    /// `-sum_v p_v ln p_v` in nats.
+    /// Entropy: `-sum_v p_v ln p_v`, in nats; `None` if not requested.
     pub entropy: Option<f32>,
-    /// `ln sum p_v` over [`PositionOptions::subset`](crate::PositionOptions::subset), in nats, at most 0. For a set of
-    /// one token it has the bits of that token's log-probability.
+    /// Log-probability of the subset: `ln sum p_v` over [`PositionOptions::subset`](crate::PositionOptions::subset), in
+    /// nats, at most 0; `None` if not requested. For a subset of one token, it is bit-identical to that token's
+    /// log-probability.
     pub subset: Option<f32>,
-    /// The most probable tokens and their log-probabilities in nats, the greatest first; ties by the smaller id.
+    /// The most probable tokens and their log-probabilities in nats, most probable first. Ties are broken by smaller
+    /// id.
     pub top: Vec<(u32, f32)>,
 }
 
 /// A token that the engine sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GeneratedToken {
-    /// The token.
+    /// Token id.
     pub id: u32,
-    /// Its log-probability in nats, given everything before it, under the model's own distribution: as if it were
-    /// scored.
+    /// Log-probability in nats given all tokens before this one, under the model's distribution before temperature,
+    /// top-k and top-p: the same as if the token were given instead of sampled.
     pub logprob: f32,
-    /// The details that [`Generation::options`](crate::Generation::options) asks for.
+    /// The details that [`Generation::options`](crate::Generation::options) requests.
     pub position: PositionDetails,
-    /// Set on the last token.
+    /// The reason the sequence ends with this token; `None` if the sequence continues.
     pub finish_reason: Option<FinishReason>,
 }
 
-/// The reason why a sequence ended.
+/// The reason a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// It has [`Generation::max_tokens`](crate::Generation::max_tokens).
+    /// The engine sampled [`Generation::max_tokens`](crate::Generation::max_tokens) tokens.
     Length,
-    /// The engine sampled one of [`Generation::stop`](crate::Generation::stop).
+    /// The engine sampled one of the tokens in [`Generation::stop`](crate::Generation::stop).
     Stop,
 }
 
-/// A result of a query, in order: the scores of its own tokens, then each sampled token.
+/// A result of a query. The scores of its own tokens come first, then each sampled token.
 #[derive(Clone, Debug, PartialEq)]
 pub enum QueryEvent {
-    /// The scores of the query's tokens; once.
+    /// The scores of the query's own tokens, sent once.
     Scores(Scores),
-    /// The next token.
+    /// The next sampled token.
     Token(GeneratedToken),
 }
 
-/// The reason why a query was not scored.
+/// The reason a query was not answered.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ScoreError {
-    /// The query's first scored token has nothing before it.
-    #[error("score_from is {0}; the first scored token needs at least one token before it")]
+    /// No token precedes the first scored token.
+    #[error("score_from is {0}; it must be at least 1, because the first scored token needs a token before it")]
     NoContext(usize),
-    /// Nothing to score.
-    #[error("score_from is {score_from}, but the sequence has only {len} tokens: nothing to score")]
+    /// The query has no token to score.
+    #[error("score_from is {score_from}, but the sequence has only {len} tokens; there is nothing to score")]
     NothingToScore {
         /// The query's `score_from`.
         score_from: usize,
-        /// The sequence's length.
+        /// Length of the sequence, in tokens.
         len: usize,
     },
-    /// More alternatives than [`MAX_TOP`](crate::MAX_TOP).
-    #[error("{top} alternatives are asked for; the most that are listed is {limit}")]
+    /// The query requests more alternatives than [`MAX_TOP`](crate::MAX_TOP).
+    #[error("{top} alternatives are requested; the limit is {limit}")]
     TooManyAlternatives {
-        /// The number that the query requests.
+        /// Number of alternatives requested.
         top: u16,
-        /// The most.
+        /// Largest number supported.
         limit: u16,
     },
-    /// A subset that is empty, or not part of the vocabulary.
-    #[error("the subset's largest token id is {largest:?}; it must have one, below {limit}")]
+    /// The subset is empty or contains ids outside the vocabulary.
+    #[error("the subset {}; it must contain at least one token id, all below {limit}", largest_id(*largest))]
     Subset {
-        /// The largest id, if there is any.
+        /// Largest id; `None` if the subset is empty.
         largest: Option<u32>,
-        /// The vocabulary's size.
+        /// Size of the vocabulary.
         limit: usize,
     },
-    /// A temperature, probability or count out of range.
+    /// A temperature, probability or count is out of range.
     #[error("{field} is {value}; it must be {rule}")]
     Sampling {
         /// The field of [`Sampling`](crate::Sampling) or [`Generation`](crate::Generation).
         field: &'static str,
-        /// Its value.
+        /// The field's value.
         value: String,
-        /// The values it may have.
+        /// The field's allowed values.
         rule: &'static str,
     },
-    /// Longer than the model or the cache can hold.
-    #[error("the sequence has {len} tokens; the longest that fits is {limit}")]
+    /// The sequence, including the tokens to be sampled, is too long for the model or the cache.
+    #[error("the sequence has {len} tokens; the limit is {limit}")]
     TooLong {
-        /// The sequence's length.
+        /// Length of the sequence, in tokens.
         len: usize,
-        /// The longest that can be scored.
+        /// Length of the longest sequence that fits.
         limit: usize,
     },
-    /// A token id outside the vocabulary.
+    /// A token id is outside the vocabulary.
     #[error("token id {token} at position {position} is out of range; the vocabulary has {limit} ids")]
     TokenOutOfRange {
-        /// The id.
+        /// Token id.
         token: u32,
-        /// Its index in the sequence.
+        /// The token's index in the sequence.
         position: usize,
-        /// The vocabulary's size.
+        /// Size of the vocabulary.
         limit: usize,
     },
-    /// The query asks for something that this engine lacks.
-    #[error("this engine does not {0}; the native one does")]
+    /// The query requests something that this engine does not support.
+    #[error("this engine does not {0}; the native engine does")]
     Unsupported(&'static str),
-    /// The backend could not compute it.
+    /// The backend could not compute the query.
     #[error("the backend failed: {0}")]
     Backend(String),
-    /// The backend failed for good; the engine is making a new one.
-    #[error("the backend was lost: {0}")]
+    /// The backend failed permanently; the engine is creating a new one.
+    #[error("the backend failed and must be restarted: {0}")]
     BackendLost(String),
-    /// The engine has stopped.
-    #[error("the engine is shutting down")]
+    /// The engine has stopped, or it is dead and may be reloading its backend.
+    #[error("the engine is not running: it has stopped or is restarting")]
     Stopped,
+}
+
+/// Describes a subset by its largest id.
+fn largest_id(largest: Option<u32>) -> String {
+    largest.map_or("is empty".to_owned(), |id| format!("contains token id {id}"))
 }

@@ -1,7 +1,7 @@
 //! The public interface of every engine: a [`Query`] goes in, [`Scores`] and generated tokens come out.
 //!
-//! Start with the [`Scorer`] trait below; `query.rs` is what a caller asks for, `answer.rs` what it gets, `stats.rs`
-//! what an operator sees.
+//! Start with the [`Scorer`] trait below. `query.rs` defines what a caller requests, `answer.rs` what the caller gets,
+//! and `stats.rs` what an operator sees.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,35 +23,36 @@ pub use subset::Subset;
 pub struct ModelCard {
     /// The model's name.
     pub id: String,
-    /// Weights hash, dtype, backend, kernel version: equal fingerprints, equal bits.
+    /// Fingerprint of everything that the results depend on: weights hash, dtype, backend, numerics version. Engines
+    /// with equal fingerprints return bit-identical results.
     pub fingerprint: String,
     /// Number of token ids.
     pub vocab_size: usize,
-    /// The longest sequence that can be scored, in tokens.
+    /// Longest sequence that can be scored, in tokens.
     pub max_length: usize,
-    /// The device, as text for people.
+    /// Human-readable description of the device.
     pub device: String,
 }
 
-/// The future of an answer; dropping it cancels the query.
+/// A future of a query's scores. Dropping it cancels the query.
 pub type ScoreFuture<'a> = Pin<Box<dyn Future<Output = Result<Scores, ScoreError>> + Send + 'a>>;
 
-/// The events of a query that generates, as they happen. It ends after the first error, or after the token that has a
-/// [`FinishReason`]; dropping it cancels the query.
+/// The events of a query that generates, as they happen. The channel closes after the first error, or after the token
+/// that has a [`FinishReason`]. Dropping the receiver cancels the query.
 pub type QueryEvents = mpsc::Receiver<Result<QueryEvent, ScoreError>>;
 
 /// A scorer of token sequences: the native engine, or another one behind the same interface.
 pub trait Scorer: Send + Sync + 'static {
-    /// Scores one query. The call itself submits it, so many may be in flight; the answer does not depend on the
-    /// others.
+    /// Scores one query. Many queries can be in flight at the same time; the answer does not depend on the others. The
+    /// native engine submits the query in this call, before the future is polled.
     fn score(&self, query: Query) -> ScoreFuture<'_>;
-    /// Scores a query and continues it. Nothing need be scored: `score_from` may be the length.
+    /// Scores a query, then continues it. To score nothing, set `score_from` to the number of tokens.
     fn generate(&self, query: Query, generation: Generation) -> QueryEvents;
-    /// Describes the model.
+    /// Returns a description of the model.
     fn describe(&self) -> &ModelCard;
-    /// Returns the current counters and gauges.
+    /// Returns the current counters, gauges and histograms.
     fn stats(&self) -> Stats;
-    /// Returns false while the engine can answer nothing: it rejects queries with [`ScoreError::Stopped`].
+    /// Returns `false` while the engine cannot answer queries and rejects them with [`ScoreError::Stopped`].
     fn is_alive(&self) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! A question to a scorer: which tokens to score, what else to return, and how to continue.
+//! A query to a scorer: the tokens to score, the details to return, and how to continue.
 
 use std::sync::Arc;
 
@@ -6,81 +6,82 @@ use crate::sampling::Sampling;
 use crate::scorer::answer::ScoreError;
 use crate::scorer::subset::Subset;
 
-/// The most alternatives that a query may ask for at a position.
+/// Maximum number of alternatives that a query may request per position.
 pub const MAX_TOP: u16 = 64;
 
-/// A request to score `tokens[score_from..]`, each given everything before it.
+/// A request to score `tokens[score_from..]`, each token given everything before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// The whole sequence: BOS if any, context, target. Ids below
+    /// The whole sequence: BOS if any, context, target. Ids must be below
     /// [`ModelCard::vocab_size`](crate::ModelCard::vocab_size).
     pub tokens: Vec<u32>,
-    /// Index of the first scored token; at least 1, below `tokens.len()`.
+    /// Index of the first scored token: at least 1 and, unless the query generates, less than `tokens.len()`.
     pub score_from: usize,
-    /// The details to return of each scored position beside the log-probability.
+    /// The details to return for each scored position, in addition to the log-probability.
     ///
-    /// The cache keeps log-probabilities and, where a query requested it, the most probable token (`top: 1`). With more
-    /// options than that, the engine recomputes the tokens from `score_from - 1` on; it still finds those before in the
-    /// cache.
+    /// The cache keeps log-probabilities and, where a query requested it, the most probable token (`top: 1`). With any
+    /// other options, the engine reuses only cached tokens before `score_from` and computes all later tokens again.
     pub options: PositionOptions,
     /// Priority and client; the answer does not depend on them.
     pub scheduling: SchedulingParams,
 }
 
 impl Query {
-    /// Makes a query for log-probabilities alone.
+    /// Creates a query for log-probabilities only.
     pub fn new(tokens: Vec<u32>, score_from: usize) -> Self {
         Self { tokens, score_from, ..Self::default() }
     }
 }
 
-/// The parameters that order a query among those that wait.
+/// The parameters that determine a query's position in the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedulingParams {
     /// Smaller values run sooner.
     pub priority: i32,
-    /// The client: within a priority, the scheduler serves clients in turn, by tokens.
+    /// The client's id. Clients with queries of the same priority take turns, measured in tokens.
     pub client: u64,
 }
 
-/// The details to return of a position's predictive distribution beside one token's log-probability.
+/// The details to return about a position's predictive distribution, in addition to its token's log-probability.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PositionOptions {
-    /// Number of most probable tokens; at most [`MAX_TOP`].
+    /// Number of most probable tokens to return; at most [`MAX_TOP`].
     pub top: u16,
-    /// The token's rank.
+    /// Enables the token's rank.
     pub rank: bool,
-    /// The distribution's entropy.
+    /// Enables the distribution's entropy.
     pub entropy: bool,
-    /// The probability of this set of tokens: not empty, and part of the vocabulary.
+    /// Set of tokens whose log total probability is returned; `None` to omit it. The set must not be empty, and its ids
+    /// must be within the vocabulary.
     pub subset: Option<Arc<Subset>>,
 }
 
 impl PositionOptions {
-    /// Returns true if a log-probability is all that the query asks for.
+    /// Returns `true` if no details are requested.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// The continuation of a sequence: after a query's tokens, at most `max_tokens` more.
+/// The continuation of a sequence: at most `max_tokens` sampled tokens after the query's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
-    /// The most tokens to sample; at least 1.
+    /// Maximum number of tokens to sample; at least 1.
     pub max_tokens: usize,
-    /// The sampling of each.
+    /// The sampling parameters of each token.
     pub sampling: Sampling,
-    /// Tokens that end the sequence; the one sampled is the last [`GeneratedToken`](crate::GeneratedToken).
+    /// Tokens that end the sequence. If one of them is sampled, it is returned as the last
+    /// [`GeneratedToken`](crate::GeneratedToken).
     pub stop: Vec<u32>,
-    /// The details to return of each sampled position.
+    /// The details to return for each sampled position.
     pub options: PositionOptions,
 }
 
 impl Generation {
-    /// Rejects numbers out of range.
+    /// Rejects parameters that are out of range.
     ///
     /// # Errors
-    /// [`ScoreError::Sampling`] names the field, its value and the rule.
+    /// Returns [`ScoreError::Sampling`], which names the field, its value and the rule.
     pub fn check(&self) -> Result<(), ScoreError> {
         let Sampling { temperature, top_p, .. } = self.sampling;
         let reject = |field, value: String, rule| Err(ScoreError::Sampling { field, value, rule });

@@ -1,47 +1,48 @@
 //! Counters, gauges and histograms of an engine.
 
-/// A snapshot of the engine's counters and gauges.
+/// A snapshot of the engine's counters, gauges and histograms. Totals count from the engine's start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stats {
-    /// Queries accepted and not yet scheduled.
+    /// Queries that were accepted but have not started.
     pub waiting_queries: u64,
-    /// Queries being computed.
+    /// Queries that are running.
     pub running_queries: u64,
-    /// Queries answered, ever.
+    /// Queries whose scores were returned, in total.
     pub finished_queries: u64,
-    /// Queries cancelled because their client dropped the answer, ever.
+    /// Queries cancelled because nobody waited for their answer anymore, in total.
     pub cancelled_queries: u64,
-    /// Tokens that went through the model, ever.
+    /// Tokens that went through the model, in total.
     pub computed_tokens: u64,
-    /// Computed tokens whose keys and values were in the cache, but not the requested details, ever.
+    /// Tokens that were computed although their keys and values were in the cache, because the requested scores or
+    /// details were not, in total.
     pub recomputed_tokens: u64,
-    /// Tokens found in the cache instead, ever.
+    /// Tokens that were reused from the cache instead of computed, in total.
     pub cached_tokens: u64,
-    /// Log-probabilities answered, ever.
+    /// Log-probabilities returned for queries' own tokens, in total.
     pub scored_tokens: u64,
-    /// Tokens sampled, ever.
+    /// Tokens sampled, in total.
     pub generated_tokens: u64,
-    /// Forward passes, ever.
+    /// Forward passes, in total.
     pub forward_passes: u64,
-    /// KV blocks in total.
+    /// KV blocks in the cache.
     pub total_blocks: u64,
     /// KV blocks held by running queries.
     pub active_blocks: u64,
-    /// KV blocks that hold a reusable prefix and that no query uses now.
+    /// KV blocks that hold a reusable prefix and that no query uses.
     pub cached_blocks: u64,
-    /// Cached blocks evicted for new ones, ever.
+    /// Cached blocks evicted to make room for new ones, in total.
     pub evicted_blocks: u64,
-    /// Number of times that the engine died and started again.
+    /// Number of times that the engine died and restarted.
     pub restarts: u64,
-    /// Seconds from a query's arrival to its first chunk, or to its answer if the cache had it.
+    /// Seconds from a query's arrival to its first chunk, or to its answer if the cache answered it.
     pub queue_seconds: Histogram,
     /// Seconds from a query's first chunk to its scores.
     pub prefill_seconds: Histogram,
-    /// Tokens of a forward pass.
+    /// Tokens per forward pass.
     pub pass_tokens: Histogram,
-    /// Queries of a forward pass.
+    /// Queries per forward pass.
     pub pass_queries: Histogram,
-    /// Seconds of a forward pass.
+    /// Seconds per forward pass.
     pub pass_seconds: Histogram,
 }
 
@@ -72,12 +73,13 @@ impl Default for Stats {
     }
 }
 
-/// The most bounds of a histogram.
+/// Maximum number of bounds in a histogram.
 const MAX_BOUNDS: usize = 16;
 
-/// Counts of values between fixed bounds, small enough to be copied with a snapshot.
+/// A histogram with fixed bounds, small enough to be copied with a snapshot.
 ///
-/// A value counts at the first bound that is not below it.
+/// Each value is counted at the smallest bound that is greater than or equal to it. A value above all bounds is counted
+/// only in the total.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Histogram {
     bounds: &'static [f64],
@@ -87,11 +89,11 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Times, in seconds.
+    /// An empty histogram of times, in seconds.
     pub(crate) const SECONDS: Self =
         Self::new(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]);
 
-    /// Sizes of a batch.
+    /// An empty histogram of batch sizes.
     pub(crate) const SIZES: Self = Self::new(&[
         1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0,
     ]);
@@ -121,7 +123,7 @@ impl Histogram {
         self.sum
     }
 
-    /// Returns each bound, and how many values were not above it.
+    /// Returns each bound with the number of values that are less than or equal to it.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         self.bounds.iter().zip(&self.counts).scan(0, |total, (&bound, count)| {
             *total += count;
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_counts_at_its_bound_and_above() {
+    fn a_value_is_counted_at_its_bound_and_above() {
         let mut histogram = Histogram::SIZES;
         for value in [1.0, 2.0, 3.0, 1e9] {
             histogram.observe(value);

@@ -1,4 +1,4 @@
-//! The loop around a scheduler: what the engine's worker does, without threads.
+//! The loop around a scheduler, as in the engine's worker but without threads.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::hash_backend::HashBackend;
 /// All results of each query.
 pub(crate) type Results = HashMap<QueryId, (Scores, Vec<GeneratedToken>)>;
 
-/// Runs until nothing is left; every query must be answered exactly once.
+/// Runs passes until nothing is left and returns the results. Every query must be answered exactly once.
 pub(crate) fn run_all(scheduler: &mut Scheduler, backend: &mut HashBackend) -> Results {
     let mut results = Results::new();
     while !scheduler.is_idle() {

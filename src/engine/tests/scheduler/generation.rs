@@ -1,4 +1,4 @@
-//! Generation: which tokens are sampled, when, and which requests are rejected.
+//! Tests of generation: the tokens that each pass samples, and the requests that are rejected.
 
 use proptest::prelude::*;
 use surprisal_engine::{
@@ -13,10 +13,10 @@ use crate::strategies::{generation, generations};
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// A text is continued with others as it is alone: same tokens, same log-probabilities, and they are then in the
-    /// cache.
+    /// A text is continued with the same tokens and the same log-probabilities whether it runs alone or with others.
+    /// Later rounds find the tokens in the cache.
     #[test]
-    fn sampled_tokens_depend_on_the_query_alone(
+    fn sampled_tokens_depend_only_on_the_query(
         rounds in proptest::collection::vec(generations(), 1..4),
         blocks in 10usize..40,
         token_budget in 1usize..100,
@@ -67,7 +67,7 @@ fn each_pass_samples_a_token() {
 }
 
 #[test]
-fn numbers_out_of_range_are_rejected_by_name() {
+fn parameters_out_of_range_are_rejected_by_name() {
     let mut scheduler = Scheduler::new(HashBackend::new(4).limits, SchedulerConfig::default());
     let good = generation(1, 1, PositionOptions::default(), Vec::new());
     let query = Query::new(vec![1, 2], 2);

@@ -1,7 +1,7 @@
-//! A backend that computes nothing but hashes, and what it must answer.
+//! A backend that computes only hashes, and the expected answers.
 //!
 //! It reads each token's whole past through the block table, as attention does. If any block were wrong, stale, evicted
-//! too early or copied short, the hash would differ from the one taken directly from the query's tokens.
+//! too early or copied only in part, the hash would differ from the one taken directly from the query's tokens.
 
 use surprisal_engine::{
     BLOCK_TOKENS, Backend, BackendError, Chunk, FinishReason, ForwardBatch, GeneratedToken, Generation, Hidden, Limits,
@@ -16,7 +16,7 @@ pub(crate) struct HashBackend {
     pub(crate) limits: Limits,
     keys: Vec<[u32; BLOCK_TOKENS]>,
     hidden: Vec<u64>,
-    /// Tokens computed, ever.
+    /// Number of tokens computed, in total.
     pub(crate) computed: usize,
 }
 
@@ -83,7 +83,7 @@ impl Backend for HashBackend {
     }
 }
 
-/// The hidden state after some tokens.
+/// Returns the hidden state after some tokens.
 fn hash(tokens: impl IntoIterator<Item = u32>) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for token in tokens {
@@ -92,31 +92,31 @@ fn hash(tokens: impl IntoIterator<Item = u32>) -> u64 {
     hash
 }
 
-/// A "log-probability" that distinguishes any two (past, token) pairs.
+/// Returns a "log-probability" that distinguishes any two (past, token) pairs.
 fn logprob(hidden: u64, target: u32) -> f32 {
     let mixed = (hidden ^ u64::from(target).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     -((mixed >> 41) as f32) / 1024.0
 }
 
-/// The token sampled after a past; it depends on the noise.
+/// Returns the token sampled after a past, which depends on the past and on the noise.
 fn sampled(hidden: u64, uniform: f64) -> u32 {
     ((hidden >> 7) % 8) as u32 ^ u32::from(uniform > 0.5)
 }
 
-/// The details of a position.
+/// Returns the details of a position.
 fn position(hidden: u64, target: u32, options: &PositionOptions) -> PositionDetails {
     let top = (0..options.top.into()).map(|id| (id, logprob(hidden, id))).collect();
     let rank = options.rank.then(|| (hidden % 8) as u32 + target);
     PositionDetails { rank, entropy: options.entropy.then(|| logprob(hidden, 100)), top, subset: None }
 }
 
-/// The log-probabilities that a query must get.
+/// Returns the log-probabilities expected for a query.
 pub(crate) fn expected(query: &Query) -> Vec<f32> {
     let logprob = |i: usize| logprob(hash(query.tokens[..i].iter().copied()), query.tokens[i]);
     (query.score_from..query.tokens.len()).map(logprob).collect()
 }
 
-/// The details of each scored position that a query must get.
+/// Returns the details expected for each scored position of a query.
 pub(crate) fn expected_positions(query: &Query) -> Vec<PositionDetails> {
     if query.options.is_empty() {
         return Vec::new();
@@ -125,7 +125,7 @@ pub(crate) fn expected_positions(query: &Query) -> Vec<PositionDetails> {
     (query.score_from..query.tokens.len()).map(details).collect()
 }
 
-/// The tokens that must be sampled after a query's.
+/// Returns the tokens expected to be sampled after those of a query.
 pub(crate) fn continuation(query: &Query, generation: &Generation) -> Vec<GeneratedToken> {
     let (mut tokens, mut continuation) = (query.tokens.clone(), Vec::new());
     for left in (0..generation.max_tokens).rev() {

@@ -1,4 +1,4 @@
-//! The scheduler and the cache, against a backend whose every answer is a hash of all tokens it can see.
+//! Tests of the scheduler and the cache with a backend whose answers are hashes of all tokens that it can see.
 //!
 //! `hash_backend.rs` is that backend, `driver.rs` the loop around the scheduler; the tests are in `scoring.rs`,
 //! `reuse.rs` and `generation.rs`.

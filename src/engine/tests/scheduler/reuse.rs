@@ -1,4 +1,4 @@
-//! Reuse: what the cache keeps is not computed again.
+//! Tests of reuse: cached results are not computed again.
 
 use proptest::prelude::*;
 use surprisal_engine::{PositionOptions, Query, Scheduler, SchedulerConfig};
@@ -25,7 +25,7 @@ proptest! {
         }
     }
 
-    /// The most probable token is kept beside the log-probability, and is not mistaken for a longer list.
+    /// The most probable token is kept with the log-probability, and is not mistaken for a longer list.
     #[test]
     fn a_repeated_query_with_top_1_computes_nothing(
         queries in queries(),
@@ -81,7 +81,7 @@ fn with_top(queries: &[Query], top: u16) -> Vec<Query> {
     queries.iter().map(|query| Query { options: top_options(top), ..query.clone() }).collect()
 }
 
-/// contexts x targets: each context is computed once, and read by all its targets.
+/// With contexts x targets, each context is computed once and read by all its targets.
 #[test]
 fn a_shared_context_is_computed_once() {
     let (contexts, targets) = (3, 20);
@@ -99,7 +99,8 @@ fn a_shared_context_is_computed_once() {
     for (query, scores) in queries.iter().zip(&answers) {
         assert_eq!(scores.logprobs, expected(query));
     }
-    // Each context's 100 tokens, and at most: its last one again for the boundary, and the target's first five.
+    // Each context's 100 tokens and, for each target, at most the context's last token again and the target's first
+    // five.
     let bound = (contexts * 100 + contexts * targets * 6) as usize;
-    assert!(backend.computed <= bound, "{} tokens were computed, {bound} suffice", backend.computed);
+    assert!(backend.computed <= bound, "{} tokens were computed, but {bound} suffice", backend.computed);
 }

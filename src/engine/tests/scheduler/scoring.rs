@@ -1,4 +1,4 @@
-//! Scores: what they depend on, whatever else the scheduler does.
+//! Tests of scores: they depend only on the query, whatever else the scheduler does.
 
 use std::collections::HashMap;
 
@@ -14,9 +14,10 @@ use crate::strategies::queries;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Every answer is what the query's own tokens say, however small the cache, the budget and the company.
+    /// Every answer depends only on the query's own tokens, whatever the size of the cache and the budget, and whatever
+    /// else runs.
     #[test]
-    fn answers_depend_on_the_query_alone(
+    fn answers_depend_only_on_the_query(
         rounds in proptest::collection::vec(queries(), 1..4),
         blocks in 6usize..40,
         token_budget in 1usize..200,
@@ -32,7 +33,7 @@ proptest! {
         }
     }
 
-    /// Cancelled queries give back their blocks: a query that needs the whole cache still runs.
+    /// Cancelled queries release their blocks, so a query that needs the whole cache still runs.
     #[test]
     fn cancelled_queries_free_their_blocks(queries in queries(), steps in 0usize..6, blocks in 6usize..20) {
         let mut backend = HashBackend::new(blocks);
@@ -54,9 +55,9 @@ proptest! {
         prop_assert_eq!(&answers[0].logprobs, &expected(&whole));
     }
 
-    /// A pass that fails takes only what cannot be computed with it: here the queries that have a token 7.
+    /// A failed pass fails only the queries that cannot be computed: here those that contain token 7.
     #[test]
-    fn a_failed_pass_fails_its_culprits_alone(queries in queries(), token_budget in 8usize..200) {
+    fn a_failed_pass_fails_only_the_queries_that_cause_it(queries in queries(), token_budget in 8usize..200) {
         let mut backend = HashBackend::new(40);
         let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig { token_budget, max_running: 4 });
         for (id, query) in queries.iter().enumerate() {

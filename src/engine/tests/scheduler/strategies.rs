@@ -1,10 +1,10 @@
-//! Random queries and generations.
+//! Strategies for random queries and generations.
 
 use proptest::prelude::*;
 use surprisal_engine::{Generation, PositionOptions, Query, Sampling, SchedulingParams};
 
-/// Queries that share beginnings: a cut of one of three base texts, and a tail of its own. Some are more urgent than
-/// others.
+/// Generates queries that share beginnings: each is a prefix of one of three base texts, followed by its own tail. Some
+/// are more urgent than others.
 pub(crate) fn queries() -> impl Strategy<Value = Vec<Query>> {
     let scheduling = (-2i32..3, 0u64..3).prop_map(|(priority, client)| SchedulingParams { priority, client });
     let query = (0u32..3, 1usize..150, proptest::collection::vec(0u32..8, 0..40), 0.0..1.0f64, scheduling);
@@ -18,18 +18,18 @@ pub(crate) fn queries() -> impl Strategy<Value = Vec<Query>> {
     proptest::collection::vec(query, 1..30)
 }
 
-/// A generation that samples at temperature 1.
+/// Returns a generation that samples at temperature 1.
 pub(crate) fn generation(max_tokens: usize, seed: u64, options: PositionOptions, stop: Vec<u32>) -> Generation {
     let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
     Generation { max_tokens, sampling, stop, options }
 }
 
-/// What `generations` adds to a query.
+/// The options and the continuation that [`generations`] adds to a query.
 #[derive(Clone, Debug)]
 struct Addition {
     options: PositionOptions,
     generation: Option<Generation>,
-    /// Whether a query to be continued scores nothing.
+    /// `true` if the query is only continued, not scored, when it has a continuation.
     generate_only: bool,
 }
 
@@ -43,7 +43,7 @@ impl Addition {
     }
 }
 
-/// Queries that share beginnings, some to be continued, some with options beside the log-probability.
+/// Generates queries that share beginnings, some with a continuation and some that request details.
 pub(crate) fn generations() -> impl Strategy<Value = Vec<(Query, Option<Generation>)>> {
     let options = (0u16..3, any::<bool>(), any::<bool>()).prop_map(|(top, rank, entropy)| PositionOptions {
         top,

@@ -11,14 +11,16 @@ use super::{Checkpoint, ReadPurpose};
 use crate::error::Error;
 
 impl Checkpoint {
-    /// Returns 16 hex digits that change whenever a weight, a tensor's name or shape, or a relevant field of config.json does.
+    /// Returns 16 hex digits that change whenever a weight, a tensor's name or shape, or a relevant field of
+    /// config.json changes.
     ///
-    /// The first call reads all files, several at a time, and verifies the checksums that are known: from `SHA256SUMS` beside
-    /// them, or from the names of the hub's blobs that they link to.
+    /// The first call reads all weight files, several at a time, and verifies their known checksums: those in
+    /// `SHA256SUMS` in the same folder, or in the names of the hub's blobs to which the files link.
     ///
     /// # Errors
     ///
-    /// [`Error::ChecksumMismatch`] for a file that has another checksum; a malformed `SHA256SUMS`.
+    /// Returns [`Error::ChecksumMismatch`] if a file does not match its known checksum. Also fails if `SHA256SUMS`
+    /// cannot be read or is malformed.
     pub fn fingerprint(&self) -> Result<String, Error> {
         let mut cached = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fingerprint) = &*cached {

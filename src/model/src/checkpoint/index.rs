@@ -1,4 +1,4 @@
-//! The files of a checkpoint's weights: one file, or several that an index names.
+//! The weight files of a checkpoint: one file, or several that an index lists.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -8,16 +8,16 @@ use serde::Deserialize;
 
 use crate::error::Error;
 
-/// The weights, if they are one file.
+/// The weight file of a checkpoint that has only one.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 
-/// The index that names the files of the weights, if they are several.
+/// The index file of a checkpoint that has several weight files.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// The contents of [`INDEX_FILE`].
 #[derive(Deserialize)]
 struct Index {
-    /// Each tensor's file.
+    /// The name of the file that contains each tensor.
     weight_map: HashMap<String, String>,
 }
 
@@ -31,20 +31,20 @@ pub(super) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     if !index.exists() {
         return Err(Error::malformed(
             &single,
-            "there is no such file, nor an index of several; weights have to be in safetensors, as transformers' \
-             save_pretrained writes those of a pytorch_model.bin",
+            "no such file, and no model.safetensors.index.json; weights must be in safetensors (to convert a \
+             pytorch_model.bin, load it with transformers and save it with save_pretrained)",
         ));
     }
     Ok(shard_names(&index)?.into_iter().map(|name| dir.join(name)).collect())
 }
 
-/// Reads the names of the files that an index lists, and rejects names that point outside its folder.
+/// Returns the names of the files that an index lists, and rejects names that point outside its folder.
 pub(crate) fn shard_names(index: &Path) -> Result<BTreeSet<String>, Error> {
     let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
     let parsed: Index = serde_json::from_str(&text).map_err(|error| Error::malformed(index, error))?;
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
     if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(OsStr::new(name))) {
-        return Err(Error::malformed(index, format!("{name:?} is not the name of a file beside it")));
+        return Err(Error::malformed(index, format!("{name:?} must be the name of a file in the same folder")));
     }
     Ok(names)
 }

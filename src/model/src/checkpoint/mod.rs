@@ -1,8 +1,8 @@
 //! A checkpoint's weights: memory-mapped safetensors, read tensor by tensor and checked against config.json.
 //!
-//! Start with [`Checkpoint::open`], which finds the weight files through `index.rs` and maps each as a `Shard`. `read.rs` reads
-//! tensors or slices of them as f32, bf16 or FP8 values; `scales.rs` dequantizes FP8 with its scales; `fingerprint.rs` hashes the
-//! files and verifies their checksums.
+//! Start with [`Checkpoint::open`], which finds the weight files through `index.rs` and maps each as a `Shard`.
+//! `read.rs` reads tensors or slices of them as f32, bf16 or FP8 values. `scales.rs` dequantizes FP8 values.
+//! `fingerprint.rs` hashes the files and verifies their checksums.
 
 mod checksums;
 mod fingerprint;
@@ -32,23 +32,23 @@ pub struct Checkpoint {
     dir: PathBuf,
     config: LlamaConfig,
     shards: Vec<Shard>,
-    /// Each tensor's shard, as an index.
+    /// Index of each tensor's shard.
     shard_of_tensor: HashMap<String, usize>,
     observer: Option<Observer>,
-    /// Computed on first use, since it reads every file.
+    /// The fingerprint; `None` until it is first computed, because that requires reading every file.
     fingerprint: Mutex<Option<String>>,
 }
 
-/// The purpose of a read of a checkpoint's files.
+/// The purpose of reading a checkpoint's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadPurpose {
-    /// The checksums and the fingerprint.
+    /// Computing checksums and the fingerprint.
     Checksums,
-    /// The weights.
+    /// Loading weights.
     Weights,
 }
 
-/// A callback that receives the number of bytes read.
+/// A callback that receives the purpose of each read and the number of bytes read.
 #[derive(Clone)]
 struct Observer(Arc<dyn Fn(ReadPurpose, u64) + Send + Sync>);
 
@@ -64,7 +64,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// A file that is missing, truncated or malformed; a configuration that is not supported.
+    /// Fails if a file is missing, truncated or malformed, or if the configuration is not supported.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join("config.json");
         let config = LlamaConfig::parse(&std::fs::read_to_string(&path).map_err(Error::io(&path))?)?;
@@ -77,8 +77,8 @@ impl Checkpoint {
         Ok(Self { dir, config, shards, shard_of_tensor, observer: None, fingerprint })
     }
 
-    /// Calls `observer` after each read, from any thread, with the number of bytes read and their purpose: whole files for
-    /// their checksums, and the slices of tensors that are read.
+    /// Calls `observer` after every read, from any thread, with the purpose and the number of bytes read. Files are
+    /// read whole for checksums; weights are read as slices of tensors.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(ReadPurpose, u64) + Send + Sync + 'static) -> Self {
         self.observer = Some(Observer(Arc::new(observer)));
@@ -91,12 +91,12 @@ impl Checkpoint {
         }
     }
 
-    /// Returns the bytes of all tensors together.
+    /// Returns the total size of all tensors, in bytes.
     pub fn tensor_bytes(&self) -> u64 {
         self.shards.iter().map(Shard::tensor_bytes).sum()
     }
 
-    /// Returns the folder.
+    /// Returns the checkpoint's folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -106,7 +106,7 @@ impl Checkpoint {
         &self.config
     }
 
-    /// Returns the number of weights in the files.
+    /// Returns the number of values in all tensors, including the scales of FP8 weights.
     pub fn parameters(&self) -> u64 {
         let tensors = self.shards.iter().flat_map(|shard| shard.metadata().tensors().into_values());
         tensors.map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
@@ -123,11 +123,12 @@ impl Checkpoint {
         self.find(name).is_ok_and(|(info, _)| info.dtype == Dtype::F8_E4M3)
     }
 
-    /// Checks that the files have the tensors that config.json implies, each of its shape and of a known type, and no others.
+    /// Checks that the files have the tensors that config.json implies, each with the right shape and a supported type,
+    /// and no others except known harmless ones.
     ///
     /// # Errors
     ///
-    /// The first tensor that is missing, misshapen or extra.
+    /// Returns the error for the first tensor that is missing, extra, or of the wrong shape or type.
     pub fn check(&self) -> Result<(), Error> {
         let mut expected = HashSet::new();
         for TensorSpec { name, shape, .. } in expected_tensors(&self.config) {
@@ -164,7 +165,7 @@ impl Checkpoint {
         }
     }
 
-    /// Finds a tensor's header, and the shard that has it.
+    /// Finds a tensor's header, and the shard that contains the tensor.
     fn find(&self, name: &str) -> Result<(&TensorInfo, &Shard), Error> {
         let missing = || Error::MissingTensor { name: name.to_owned() };
         let shard = &self.shards[*self.shard_of_tensor.get(name).ok_or_else(missing)?];

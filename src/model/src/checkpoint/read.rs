@@ -1,4 +1,4 @@
-//! Tensors, and slices of them, as f32, bf16 or FP8 values. Only the bytes of the slice are read.
+//! Access to tensors, or slices of them, as f32, bf16 or FP8 values. Only the requested slice is read.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,41 +14,43 @@ use crate::config::quantization::Quantization;
 use crate::error::Error;
 use crate::fp8::{from_e4m3, quantize_rows};
 
-/// The number of values that are converted to f32 at a time, in whole rows.
+/// Number of values that are converted to f32 at a time, rounded down to whole rows, but at least one row.
 pub(super) const SLAB_VALUES: usize = 1 << 22;
 
 impl Checkpoint {
-    /// Reads a tensor's values in row-major order, converted from f32, f16, bf16 or, with its scales, FP8.
+    /// Reads a tensor's values as f32 in row-major order. The stored type may be f32, f16, bf16, or FP8 with scales.
     ///
     /// # Errors
     ///
-    /// It is missing, has another shape or type, or holds a value that is not finite.
+    /// Fails if the tensor is missing, has the wrong shape or type, or holds a value that is not finite.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         let mut values = Vec::new();
         self.read_slabs(name, shape, |_, slab| values.extend_from_slice(slab))?;
         Ok(values)
     }
 
-    /// Like [`tensor_f32`](Self::tensor_f32), but reads a few rows at a time: `on_slab` receives the index of the first, and their
-    /// values. Rows leave memory once they are read, so that a tensor need not fit in it twice.
+    /// Reads a tensor like [`tensor_f32`](Self::tensor_f32), but a few rows at a time: each call of `on_slab` receives
+    /// the index of the first of these rows, and the rows' values. The file's pages are released after each call, so
+    /// the tensor need not fit in memory twice.
     ///
     /// # Errors
     ///
-    /// As [`tensor_f32`](Self::tensor_f32).
+    /// Same as [`tensor_f32`](Self::tensor_f32).
     pub fn read_slabs(&self, name: &str, shape: &[usize], on_slab: impl FnMut(usize, &[f32])) -> Result<(), Error> {
         self.check_tensor(name, shape)?;
         self.read_f32(name, &TensorSlice::whole(shape), on_slab)
     }
 
-    /// Like [`read_slabs`](Self::read_slabs), but reads only the given rows and columns of a matrix; the first of these rows has index 0.
+    /// Reads a slice of a matrix, given by its rows and columns, like [`read_slabs`](Self::read_slabs). The slice's
+    /// first row has index 0.
     ///
     /// # Errors
     ///
-    /// As [`tensor_f32`](Self::tensor_f32), but for values that are not read.
+    /// Same as [`tensor_f32`](Self::tensor_f32), but values outside the slice are not checked.
     ///
     /// # Panics
     ///
-    /// Rows or columns beyond the matrix.
+    /// Panics if a row or column is outside the matrix.
     pub fn read_slice(
         &self,
         name: &str,
@@ -98,25 +100,25 @@ impl Checkpoint {
         self.tensor_f32(&scale, shape)
     }
 
-    /// Reads a tensor's values as little-endian bf16 in row-major order: as stored if they are bf16, else rounded to nearest.
+    /// Reads a tensor's values as little-endian bf16 in row-major order. Values of other types are rounded to nearest.
     ///
     /// # Errors
     ///
-    /// As [`Checkpoint::tensor_f32`].
+    /// Same as [`tensor_f32`](Self::tensor_f32).
     pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
         self.read_bf16(name, shape, &TensorSlice::whole(shape))
     }
 
-    /// Like [`tensor_bf16`](Self::tensor_bf16), but reads only the given rows and columns, where a column is an index of the last
-    /// dimension and a row one of all others.
+    /// Reads a slice of a tensor, given by its rows and columns, like [`tensor_bf16`](Self::tensor_bf16). A column is
+    /// an index of the last dimension; a row is an index of all other dimensions together.
     ///
     /// # Errors
     ///
-    /// As [`tensor_f32`](Self::tensor_f32), but for values that are not read.
+    /// Same as [`tensor_f32`](Self::tensor_f32), but values outside the slice are not checked.
     ///
     /// # Panics
     ///
-    /// Rows or columns beyond the tensor.
+    /// Panics if a row or column is outside the tensor.
     pub fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
         self.read_bf16(name, shape, &TensorSlice::new(shape, ranges))
     }
@@ -140,25 +142,26 @@ impl Checkpoint {
         Ok(bytes)
     }
 
-    /// Reads a matrix as e4m3 bytes in row-major order, and a scale for each row: as stored if it has one scale per row or one for
-    /// all; else, in blocks or of other types, quantized by [`quantize_rows`].
+    /// Reads a matrix as e4m3 bytes in row-major order and a scale for each row. A matrix that is stored in FP8 with
+    /// one scale per row, or one for all rows, is read as stored. Any other matrix is quantized by [`quantize_rows`].
     ///
     /// # Errors
     ///
-    /// As [`Checkpoint::tensor_f32`].
+    /// Same as [`tensor_f32`](Self::tensor_f32).
     pub fn tensor_fp8(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
         self.fp8_slice(name, [rows, columns], [0..rows, 0..columns])
     }
 
-    /// Like [`tensor_fp8`](Self::tensor_fp8), but reads only the given rows and columns; nothing else is quantized with them.
+    /// Reads a slice of a matrix, given by its rows and columns, like [`tensor_fp8`](Self::tensor_fp8). If the matrix
+    /// must be quantized, a row's scale depends only on the slice's columns.
     ///
     /// # Errors
     ///
-    /// As [`tensor_f32`](Self::tensor_f32), but for values that are not read.
+    /// Same as [`tensor_f32`](Self::tensor_f32), but values outside the slice are not checked.
     ///
     /// # Panics
     ///
-    /// Rows or columns beyond the matrix.
+    /// Panics if a row or column is outside the matrix.
     pub fn fp8_slice(
         &self,
         name: &str,
@@ -187,7 +190,7 @@ impl Checkpoint {
     }
 }
 
-/// Converts little-endian values of a type to f32.
+/// Converts little-endian values of the given type to f32.
 fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F32 => bytes.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),

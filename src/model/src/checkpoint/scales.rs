@@ -1,11 +1,12 @@
-//! Dequantization of FP8 weights: values are multiplied by the scales stored beside them.
+//! Dequantization of FP8 weights: values are multiplied by the scales that are stored in the checkpoint.
 
 use rayon::prelude::*;
 
 use super::tensor_slice::TensorSlice;
 use crate::config::quantization::Quantization;
 
-/// Multiplies the values of a slice, row-major, by the tensor's scales, whose shape is one of [`Quantization::scale_shapes`].
+/// Multiplies a slice's values, in row-major order, by the tensor's scales, whose shape is one of
+/// [`Quantization::scale_shapes`].
 pub(super) fn multiply_by_scales(quantization: Quantization, values: &mut [f32], slice: &TensorSlice, scales: &[f32]) {
     let rows = values.par_chunks_exact_mut(slice.columns.len().max(1)).enumerate();
     rows.for_each(|(position, values)| {
@@ -23,7 +24,7 @@ pub(super) fn multiply_by_scales(quantization: Quantization, values: &mut [f32],
     });
 }
 
-/// Multiplies consecutive values of a row, the first of which is in `first_column`, by the scales of the row's blocks.
+/// Multiplies consecutive values of a row, starting at `first_column`, by the scales of the row's blocks.
 fn multiply_by_block_scales(values: &mut [f32], first_column: usize, block_columns: usize, scales: &[f32]) {
     let in_first_block = (block_columns - first_column % block_columns).min(values.len());
     let (first, rest) = values.split_at_mut(in_first_block);
@@ -42,7 +43,7 @@ mod tests {
     const ROWS: Quantization = Quantization::Rows { activation_limit: None };
     const BLOCKS: Quantization = Quantization::Blocks { rows: 2, columns: 2 };
 
-    /// Ones of three columns' width, multiplied.
+    /// Returns a slice of a three-column matrix of ones after multiplication by the scales.
     fn multiplied(quantization: Quantization, rows: Range<usize>, columns: Range<usize>, scales: &[f32]) -> Vec<f32> {
         let mut values = vec![1.0; rows.len() * columns.len()];
         multiply_by_scales(quantization, &mut values, &TensorSlice { rows, columns, width: 3 }, scales);
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn scales_go_by_row_or_by_block() {
+    fn scales_apply_by_row_or_by_block() {
         assert_eq!(multiplied(ROWS, 0..2, 0..3, &[2.0, 3.0]), [2.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
         assert_eq!(multiplied(ROWS, 0..2, 0..3, &[0.5]), [0.5; 6]);
         let scales = [1.0, 2.0, 3.0, 4.0];

@@ -1,4 +1,4 @@
-//! A file of a checkpoint's weights: safetensors in a memory map.
+//! A weight file of a checkpoint: memory-mapped safetensors.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 use super::checksums::Checksum;
 use crate::error::Error;
 
-/// The number of bytes that are hashed at a time.
+/// Number of bytes that are hashed at a time.
 const HASH_CHUNK_BYTES: usize = 1 << 26;
 
 /// A weight file and its header.
@@ -22,7 +22,7 @@ pub(super) struct Shard {
     path: PathBuf,
     map: Mmap,
     metadata: Metadata,
-    /// The offset at which the tensors' bytes begin.
+    /// Offset of the tensors' bytes in the file.
     data_offset: usize,
 }
 
@@ -31,11 +31,12 @@ impl Shard {
     #[allow(unsafe_code)]
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io(path))?;
-        // SAFETY: the map is only read. Should another process change the file meanwhile, the values read change;
-        // should it cut the file short, the process is stopped by the system: the usual contract of mapped weights.
+        // SAFETY: the map is only read. If another process changes the file in the meantime, the values change. If
+        // another process truncates the file, the system kills this process. This is the usual contract of mapped
+        // weights.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         let damaged = |error: SafeTensorError| {
-            Error::malformed(path, format!("{error}; the file is cut short or damaged: download it again"))
+            Error::malformed(path, format!("{error}; the file is truncated or corrupted; download it again"))
         };
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(damaged)?;
         let data_offset = header + size_of::<u64>();
@@ -52,7 +53,7 @@ impl Shard {
         &self.metadata
     }
 
-    /// Returns the bytes of all its tensors together.
+    /// Returns the total size of the file's tensors, in bytes.
     pub(super) fn tensor_bytes(&self) -> u64 {
         (self.map.len() - self.data_offset) as u64
     }
@@ -63,19 +64,21 @@ impl Shard {
         &self.map[self.data_offset + begin..self.data_offset + end]
     }
 
-    /// Tells the system that a part of the map is not needed for now. This is a hint, so a failure does not matter.
+    /// Releases the memory of a part of the map until it is read again. This is only a hint to the operating system, so
+    /// a failure does not matter.
     #[allow(unsafe_code)]
     pub(super) fn release(&self, part: &[u8]) {
         #[cfg(unix)]
         {
             let offset = part.as_ptr().addr() - self.map.as_ptr().addr();
-            // SAFETY: a page of a file's read-only map that is dropped is read from the file again when it is asked for.
+            // SAFETY: the map is read-only and backed by the file, so a dropped page is read from the file again on its
+            // next access.
             let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, part.len()) };
         }
     }
 
-    /// Returns the BLAKE3 hash of the file, and verifies its checksum if one is known. `on_read` gets the number of bytes of each
-    /// chunk that was read.
+    /// Returns the BLAKE3 hash of the file, and verifies its checksum if one is known. `on_read` is called after each
+    /// chunk is read, with the chunk's size in bytes.
     pub(super) fn digest(&self, known: Option<&Checksum>, on_read: impl Fn(u64)) -> Result<blake3::Hash, Error> {
         let mut hasher = blake3::Hasher::new();
         let mut sha256 = known.map(|_| Context::new(&SHA256));
@@ -102,8 +105,10 @@ impl Shard {
             let (begin, end) = info.data_offsets;
             let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |bits, &size| bits.checked_mul(size));
             if begin > end || end > available || bits != (end - begin).checked_mul(8) {
-                let reason =
-                    format!("tensor {name} has bytes {begin}..{end} of {available} and shape {:?}", info.shape);
+                let reason = format!(
+                    "tensor {name}: the data range {begin}..{end} of {available} bytes does not match shape {:?}",
+                    info.shape
+                );
                 return Err(Error::malformed(&self.path, reason));
             }
         }
@@ -124,7 +129,7 @@ mod tests {
     const CONFIG: &str = r#"{"architectures":["LlamaForCausalLM"],"vocab_size":10,"hidden_size":8,
         "intermediate_size":8,"num_hidden_layers":1,"num_attention_heads":2}"#;
 
-    /// A checkpoint of two files with a tensor each; their SHA-256.
+    /// Writes a checkpoint of two files with one tensor each, and returns the files' SHA-256.
     fn write(dir: &Path) -> [String; 2] {
         std::fs::write(dir.join("config.json"), CONFIG).unwrap();
         let index = r#"{"weight_map":{"x":"1.safetensors","y":"2.safetensors"}}"#;
@@ -148,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_named_by_the_sums_beside_it() {
+    fn a_file_that_does_not_match_sha256sums_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let [first, second] = write(dir.path());
         let unchecked = fingerprint(dir.path()).unwrap();
@@ -157,7 +162,7 @@ mod tests {
         assert_eq!(fingerprint(dir.path()).unwrap(), unchecked);
         damage(&dir.path().join("2.safetensors"));
         let error = fingerprint(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("2.safetensors: it is damaged") && error.contains(&second), "{error}");
+        assert!(error.contains("2.safetensors: checksum mismatch") && error.contains(&second), "{error}");
         assert!(error.contains("SHA256SUMS"), "{error}");
         sums(&format!("{first}  1.safetensors\n"));
         assert_ne!(fingerprint(dir.path()).unwrap(), unchecked);
@@ -167,7 +172,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_damaged_blob_of_the_hub_is_named() {
+    fn a_corrupted_hub_blob_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let [first, _] = write(dir.path());
         let (file, blob) = (dir.path().join("1.safetensors"), dir.path().join(&first));
@@ -176,7 +181,7 @@ mod tests {
         fingerprint(dir.path()).unwrap();
         damage(&blob);
         let error = fingerprint(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("1.safetensors: it is damaged") && error.contains(&first), "{error}");
+        assert!(error.contains("1.safetensors: checksum mismatch") && error.contains(&first), "{error}");
     }
 
     #[test]
@@ -194,7 +199,7 @@ mod tests {
             |purpose| reads.lock().unwrap().iter().filter(|read| read.0 == purpose).map(|read| read.1).sum::<u64>();
         assert_eq!((sum(ReadPurpose::Checksums), sum(ReadPurpose::Weights), checkpoint.tensor_bytes()), (files, 0, 16));
         checkpoint.fingerprint().unwrap();
-        assert_eq!(sum(ReadPurpose::Checksums), files, "files are not read twice for it");
+        assert_eq!(sum(ReadPurpose::Checksums), files, "the second call reads no file");
         checkpoint.tensor_f32("x", &[2, 1]).unwrap();
         checkpoint.read_slice("y", [2, 1], [1..2, 0..1], |_, _| {}).unwrap();
         assert_eq!(sum(ReadPurpose::Weights), 8 + 4);

@@ -1,4 +1,4 @@
-//! Reading checkpoints that are written here, and rejecting invalid ones.
+//! Tests that valid checkpoints are read and invalid checkpoints are rejected.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ fn large_tensors_are_read_in_slabs_of_whole_rows() {
 }
 
 #[test]
-fn all_three_types_are_read() {
+fn f32_f16_and_bf16_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let b = [1.5f32, -2.0].iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
     let h = [0.25f32, 3.0].iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
@@ -66,14 +66,14 @@ fn all_three_types_are_read() {
     }
     assert_eq!(checkpoint.parameters(), 9);
     let message = |name: &str, shape: &[usize]| checkpoint.tensor_f32(name, shape).unwrap_err().to_string();
-    assert_eq!(message("f", &[2, 1]), "tensor f: expected shape [2, 1], found [1, 2]");
-    assert_eq!(message("i", &[1]), "tensor i: expected f32, f16 or bf16, or FP8 with a quantization_config, found I32");
-    assert_eq!(message("n", &[2]), "tensor n: expected finite values, found NaN at index 1");
+    assert_eq!(message("f", &[2, 1]), "tensor f: expected shape [2, 1], got [1, 2]");
+    assert_eq!(message("i", &[1]), "tensor i: expected f32, f16 or bf16, or FP8 with a quantization_config, got I32");
+    assert_eq!(message("n", &[2]), "tensor n: expected finite values, got NaN at index 1");
     assert_eq!(message("g", &[1]), "tensor g is missing from the checkpoint");
 }
 
 #[test]
-fn shards_are_found_by_the_index_and_only_beside_it() {
+fn shards_are_found_through_the_index_and_only_in_its_folder() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "a.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[1.0]))]);
     write(dir.path(), "b.safetensors", &[("y", Dtype::F32, vec![1], f32s(&[2.0]))]);
@@ -83,18 +83,18 @@ fn shards_are_found_by_the_index_and_only_beside_it() {
     assert_eq!(checkpoint.tensor_f32("y", &[1]).unwrap(), [2.0]);
     for outside in ["../a.safetensors", "/etc/passwd", "", "..", ".", "/", "a.safetensors/"] {
         index(&format!(r#"{{"weight_map":{{"x":{outside:?}}}}}"#));
-        assert!(Checkpoint::open(dir.path()).unwrap_err().to_string().contains("beside it"), "{outside}");
+        assert!(Checkpoint::open(dir.path()).unwrap_err().to_string().contains("in the same folder"), "{outside}");
     }
 }
 
 #[test]
-fn weights_of_another_format_and_damaged_ones_have_different_errors() {
+fn missing_and_corrupted_weight_files_have_different_errors() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
     std::fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
     let message = || Checkpoint::open(dir.path()).unwrap_err().to_string();
-    assert!(message().contains("model.safetensors: there is no such file"), "{}", message());
-    assert!(message().contains("weights have to be in safetensors"), "{}", message());
+    assert!(message().contains("model.safetensors: no such file"), "{}", message());
+    assert!(message().contains("weights must be in safetensors"), "{}", message());
     write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![2], f32s(&[1.0; 2]))]);
     let whole = std::fs::read(dir.path().join("model.safetensors")).unwrap();
     for cut in [0, 9, whole.len() - 1] {
@@ -104,7 +104,7 @@ fn weights_of_another_format_and_damaged_ones_have_different_errors() {
 }
 
 #[test]
-fn what_is_missing_misshapen_or_extra_is_named() {
+fn missing_misshapen_and_extra_tensors_are_named() {
     let specs: Vec<_> = expected_tensors(&LlamaConfig::parse(CONFIG).unwrap()).collect();
     type Listed = Vec<(String, Vec<usize>)>;
     let verdict = |change: &dyn Fn(&mut Listed)| {
@@ -127,7 +127,7 @@ fn what_is_missing_misshapen_or_extra_is_named() {
     let missing = verdict(&|list| list.retain(|(name, _)| name != "lm_head.weight"));
     assert_eq!(missing.unwrap_err(), "tensor lm_head.weight is missing from the checkpoint");
     let misshapen = verdict(&|list| list[0].1 = vec![8, 10]);
-    assert_eq!(misshapen.unwrap_err(), "tensor model.embed_tokens.weight: expected shape [10, 8], found [8, 10]");
+    assert_eq!(misshapen.unwrap_err(), "tensor model.embed_tokens.weight: expected shape [10, 8], got [8, 10]");
     for extra in ["model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.up_proj.weight", "visual.patch"] {
         let error = verdict(&|list| list.push((extra.into(), vec![8]))).unwrap_err();
         assert!(error.starts_with(&format!("tensor {extra} is in the checkpoint, but")), "{error}");
@@ -135,7 +135,7 @@ fn what_is_missing_misshapen_or_extra_is_named() {
 }
 
 #[test]
-fn fingerprints_follow_the_weights() {
+fn fingerprints_depend_on_the_weights() {
     let print = |value: f32| {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[value]))]);
@@ -146,9 +146,9 @@ fn fingerprints_follow_the_weights() {
 }
 
 proptest! {
-    /// Truncated, corrupted and random files are errors, never panics.
+    /// Checks that truncated, corrupted and random files cause errors, never panics.
     #[test]
-    fn no_file_panics(cut in 0usize..120, at in 0usize..120, byte in any::<u8>(), noise in proptest::collection::vec(any::<u8>(), 0..64)) {
+    fn no_file_causes_a_panic(cut in 0usize..120, at in 0usize..120, byte in any::<u8>(), noise in proptest::collection::vec(any::<u8>(), 0..64)) {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![2, 2], f32s(&[1.0; 4]))]);
         let path = dir.path().join("model.safetensors");

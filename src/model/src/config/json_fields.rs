@@ -1,31 +1,33 @@
-//! The fields of a JSON object, each read with its type and bounds. An error names the field, its value and what is expected.
+//! Typed, bounds-checked reads of a JSON object's fields. An error names the field, its value and the expected values.
 
 use serde_json::{Map, Value};
 
 use crate::error::Error;
 
-/// The largest value of a size: large enough for every model, small enough that no product of sizes overflows.
+/// Upper bound on a size: large enough for every model, small enough that no product of sizes overflows.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// The largest number of layers, and of heads.
+/// Upper bound on the number of layers and on the number of heads.
 const MAX_COUNT: u64 = 1 << 12;
 
-/// The fields of an object; null counts as absent.
+/// The fields of a JSON object. A null field counts as absent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JsonFields<'a>(pub(super) &'a Map<String, Value>);
 
 impl JsonFields<'_> {
-    /// Returns the field, unless it is absent or null.
+    /// Returns a field's value; `None` if it is absent or null.
     pub(super) fn get(&self, field: &str) -> Option<&Value> {
         self.0.get(field).filter(|value| !value.is_null())
     }
 
-    /// Reads a size, from 1 to [`MAX_SIZE`].
+    /// Reads a size from 1 to [`MAX_SIZE`], or returns the default if the field is absent. If there is no default, an
+    /// absent field is an error.
     pub(super) fn size(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {
         self.whole_number(field, default, MAX_SIZE)
     }
 
-    /// Reads a number of layers or heads, from 1 to [`MAX_COUNT`].
+    /// Reads a number of layers or heads from 1 to [`MAX_COUNT`], or returns the default if the field is absent. If
+    /// there is no default, an absent field is an error.
     pub(super) fn count(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {
         self.whole_number(field, default, MAX_COUNT)
     }
@@ -51,23 +53,23 @@ impl JsonFields<'_> {
         }
     }
 
-    /// Reads a boolean that is false if it is absent.
+    /// Reads a boolean, or returns `false` if the field is absent.
     pub(super) fn flag(&self, field: &str) -> Result<bool, Error> {
         let Some(value) = self.get(field) else { return Ok(false) };
         value.as_bool().ok_or_else(|| invalid(field, value, "it must be true or false"))
     }
 
-    /// Reads a token id, or the first of a list of them.
+    /// Reads a token id, or the first of a list of token ids; `None` if the field is absent.
     pub(super) fn token_id(&self, field: &str) -> Result<Option<u32>, Error> {
         let Some(value) = self.get(field) else { return Ok(None) };
         let first = value.as_array().and_then(|ids| ids.first()).unwrap_or(value);
         match first.as_u64().and_then(|id| u32::try_from(id).ok()) {
             Some(id) => Ok(Some(id)),
-            None => Err(invalid(field, value, "it must be a token id or a list of them")),
+            None => Err(invalid(field, value, "it must be a token id or a list of token ids")),
         }
     }
 
-    /// Reads a positive number that must be there.
+    /// Reads a positive number; an absent field is an error.
     pub(super) fn required_positive(&self, field: &str) -> Result<f64, Error> {
         match self.get(field) {
             Some(_) => self.positive_or(field, 1.0),
@@ -76,7 +78,7 @@ impl JsonFields<'_> {
     }
 }
 
-/// The error of a field whose value is malformed or not supported; a long value is cut short.
+/// Returns the error for a field whose value is malformed or not supported. Truncates a long value.
 pub(super) fn invalid(field: &str, found: impl ToString, expected: &str) -> Error {
     let mut found = found.to_string();
     if let Some((cut, _)) = found.char_indices().nth(200) {
@@ -86,7 +88,7 @@ pub(super) fn invalid(field: &str, found: impl ToString, expected: &str) -> Erro
     Error::Config { field: field.to_owned(), found, expected: expected.to_owned() }
 }
 
-/// Names the type of a JSON value.
+/// Returns the name of a JSON value's type, with its article.
 pub(super) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,8 +1,8 @@
 //! A model's configuration: [`LlamaConfig`], read from config.json, and the tensors that it implies.
 //!
-//! Start with `parse.rs`, which reads config.json and rejects what is not supported; to add an architecture, start with
-//! [`Architecture`]. `rope_fields.rs` reads the rotary fields and `rope.rs` computes their frequencies; `quantization.rs` reads the
-//! layout of FP8 weights; `tensors.rs` lists the tensors of a model.
+//! Start with `parse.rs`, which reads config.json and rejects unsupported settings. To add an architecture, start with
+//! [`Architecture`]. `rope_fields.rs` reads the rotary fields, and `rope.rs` computes the frequencies.
+//! `quantization.rs` reads the layout of FP8 weights. `tensors.rs` lists a model's tensors.
 
 mod json_fields;
 mod parse;
@@ -14,7 +14,7 @@ pub(crate) mod tensors;
 use self::quantization::Quantization;
 use self::rope::RopeScaling;
 
-/// The families of decoders that share Llama's forward pass.
+/// A family of decoders that shares Llama's forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     /// Llama 2, 3, 3.1, 3.2, 3.3.
@@ -23,14 +23,14 @@ pub enum Architecture {
     Mistral,
     /// Qwen2 and Qwen2.5: Llama with biases on queries, keys and values.
     Qwen2,
-    /// Qwen3: Llama with normed queries and keys.
+    /// Qwen3: Llama with normalized queries and keys.
     Qwen3,
 }
 
 impl Architecture {
     const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
 
-    /// Returns the class that config.json's `architectures` names.
+    /// Returns the class name in `architectures` of config.json.
     fn class_name(self) -> &'static str {
         match self {
             Self::Llama => "LlamaForCausalLM",
@@ -40,7 +40,7 @@ impl Architecture {
         }
     }
 
-    /// Returns config.json's `model_type`.
+    /// Returns the `model_type` in config.json.
     fn model_type(self) -> &'static str {
         match self {
             Self::Llama => "llama",
@@ -53,10 +53,11 @@ impl Architecture {
 
 /// A model's sizes, features and special tokens, as the forward pass needs them.
 ///
-/// A checkpoint's fingerprint hashes the `Debug` output, so the names of the fields, and of the types in them, must not change.
+/// A checkpoint's fingerprint hashes the `Debug` output, so the names of the fields, and of the types in them, must not
+/// change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlamaConfig {
-    /// The family.
+    /// The model's family.
     pub architecture: Architecture,
     /// Number of token ids.
     pub vocab_size: usize,
@@ -64,39 +65,39 @@ pub struct LlamaConfig {
     pub hidden_size: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
-    /// Decoder layers.
+    /// Number of decoder layers.
     pub layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key-value heads; divides `heads`.
+    /// Number of key-value heads; divides `heads`.
     pub kv_heads: usize,
     /// Size of one head; even.
     pub head_dim: usize,
-    /// Added to the mean square in RMSNorm.
+    /// The epsilon that RMSNorm adds to the mean square.
     pub rms_norm_eps: f64,
-    /// The longest sequence the model was made for, in tokens.
+    /// Maximum length of a sequence that the model supports, in tokens.
     pub max_positions: usize,
     /// Base of the rotary angles.
     pub rope_theta: f64,
-    /// The scaling of the angles for long contexts.
+    /// The scaling of the rotary frequencies for long contexts.
     pub rope_scaling: RopeScaling,
-    /// The number of tokens back that a token sees, itself included; all if `None`.
+    /// Number of tokens that a token attends to, itself included; `None` if it attends to all earlier tokens.
     pub sliding_window: Option<usize>,
-    /// True if queries, keys and values have biases.
+    /// `true` if queries, keys and values have biases.
     pub qkv_bias: bool,
-    /// True if the attention's output has a bias.
+    /// `true` if the attention output projection has a bias.
     pub output_bias: bool,
-    /// True if the MLP's products have biases.
+    /// `true` if the MLP's linear layers have biases.
     pub mlp_bias: bool,
-    /// True if each head's queries and keys are normed before they are rotated.
+    /// `true` if each head's queries and keys are normalized before they are rotated.
     pub qk_norm: bool,
-    /// The scaling of FP8 weights, if there are any.
+    /// The layout of FP8 weights' scales; `None` if no weights are FP8.
     pub quantization: Option<Quantization>,
-    /// True if the embedding serves as the head.
+    /// `true` if the embedding is also the output head.
     pub tie_word_embeddings: bool,
-    /// The beginning-of-sequence token.
+    /// The beginning-of-sequence token; `None` if config.json names none.
     pub bos_token_id: Option<u32>,
-    /// The (first) end-of-sequence token.
+    /// The end-of-sequence token, or the first one if there are several; `None` if config.json names none.
     pub eos_token_id: Option<u32>,
 }
 

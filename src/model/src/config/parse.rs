@@ -1,4 +1,4 @@
-//! Reads config.json into a [`LlamaConfig`], and rejects what is not supported.
+//! Parser of config.json, which rejects unsupported settings.
 
 use serde_json::Value;
 
@@ -8,15 +8,15 @@ use super::{Architecture, LlamaConfig};
 use crate::error::Error;
 
 impl LlamaConfig {
-    /// Reads config.json; absent fields have the values that transformers gives them.
+    /// Parses config.json. Absent fields get the defaults of the transformers library.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] names the field that is malformed, or that asks for something not supported.
+    /// Returns [`Error::Config`], which names the field, if a field is malformed or its value is not supported.
     pub fn parse(json: &str) -> Result<Self, Error> {
-        let value: Value =
-            serde_json::from_str(json).map_err(|error| invalid("(file)", error.to_string(), "it must be JSON"))?;
-        let object = value.as_object().ok_or_else(|| invalid("(file)", json_type(&value), "it must be an object"))?;
+        let value: Value = serde_json::from_str(json)
+            .map_err(|error| invalid("the JSON parse error", error.to_string(), "the file must be valid JSON"))?;
+        let object = value.as_object().ok_or_else(|| invalid("the file", json_type(&value), "it must be an object"))?;
         let fields = JsonFields(object);
         let architecture = fields.architecture()?;
         fields.check_supported()?;
@@ -54,7 +54,7 @@ impl LlamaConfig {
     }
 }
 
-/// The values of absent fields, which differ by architecture.
+/// Defaults that depend on the architecture.
 struct Defaults {
     kv_heads: usize,
     head_dim: usize,
@@ -74,7 +74,7 @@ impl Defaults {
 }
 
 impl JsonFields<'_> {
-    /// Finds the architecture by the first class in `architectures`, or else by `model_type`.
+    /// Finds the architecture by the first class in `architectures`, or by `model_type` if there is none.
     fn architecture(&self) -> Result<Architecture, Error> {
         let class = self.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
         let model_type = self.get("model_type").and_then(Value::as_str);
@@ -88,22 +88,22 @@ impl JsonFields<'_> {
                 None => ("model_type", model_type.unwrap_or("missing")),
             };
             let names = Architecture::ALL.map(Architecture::class_name).join(", ");
-            invalid(field, found, &format!("{names} are supported"))
+            invalid(field, found, &format!("the supported architectures are {names}"))
         })
     }
 
-    /// Rejects settings that would change the numbers and that no backend computes.
+    /// Rejects settings that change the results and that no backend supports.
     fn check_supported(&self) -> Result<(), Error> {
         if let Some(value) = self.get("hidden_act").filter(|value| value.as_str() != Some("silu")) {
-            return Err(invalid("hidden_act", value, "silu is supported"));
+            return Err(invalid("hidden_act", value, "only silu is supported"));
         }
         if let Some(value) = self.get("partial_rotary_factor").filter(|value| value.as_f64() != Some(1.0)) {
-            return Err(invalid("partial_rotary_factor", value, "1 is supported"));
+            return Err(invalid("partial_rotary_factor", value, "only 1 is supported"));
         }
         Ok(())
     }
 
-    /// Reads the number of key-value heads, which divides the number of query heads.
+    /// Reads the number of key-value heads, which must divide the number of query heads.
     fn kv_heads(&self, heads: usize, default: usize) -> Result<usize, Error> {
         let kv_heads = self.count("num_key_value_heads", Some(default))?;
         if !heads.is_multiple_of(kv_heads) {
@@ -113,16 +113,16 @@ impl JsonFields<'_> {
         Ok(kv_heads)
     }
 
-    /// Reads the size of a head, which is even.
+    /// Reads the size of a head, which must be even and at most 1024.
     fn head_dim(&self, default: usize) -> Result<usize, Error> {
         let head_dim = self.size("head_dim", Some(default))?;
         if head_dim == 0 || head_dim % 2 != 0 || head_dim > 1024 {
-            return Err(invalid("head_dim", head_dim, "it must be even, from 2 to 1024"));
+            return Err(invalid("head_dim", head_dim, "it must be an even number from 2 to 1024"));
         }
         Ok(head_dim)
     }
 
-    /// Reads the sliding window. Mistral's default is 4096; Qwen is supported only without a window, which is its default.
+    /// Reads the sliding window. Mistral's default is 4096. Qwen is supported only without a window, its default.
     fn sliding_window(&self, architecture: Architecture) -> Result<Option<usize>, Error> {
         match architecture {
             Architecture::Llama => Ok(None),
@@ -132,7 +132,7 @@ impl JsonFields<'_> {
             },
             Architecture::Qwen2 | Architecture::Qwen3 => match self.flag("use_sliding_window")? {
                 false => Ok(None),
-                true => Err(invalid("use_sliding_window", true, "Qwen without sliding windows is supported")),
+                true => Err(invalid("use_sliding_window", true, "Qwen is supported only without a sliding window")),
             },
         }
     }
@@ -140,7 +140,7 @@ impl JsonFields<'_> {
     fn quantization(&self) -> Result<Option<Quantization>, Error> {
         let Some(value) = self.get("quantization_config") else { return Ok(None) };
         let expected =
-            "fbgemm_fp8, compressed-tensors in float-quantized format, and fp8 with weight_block_size are supported";
+            "only fbgemm_fp8, float-quantized compressed-tensors, and fp8 with weight_block_size are supported";
         let quantization = value.as_object().and_then(Quantization::parse);
         quantization.map(Some).ok_or_else(|| invalid("quantization_config", value, expected))
     }
@@ -154,7 +154,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn absent_fields_have_the_usual_values() {
+    fn absent_fields_get_defaults() {
         let config = LlamaConfig::parse(&small_config().to_string()).unwrap();
         assert_eq!((config.kv_heads, config.head_dim, config.max_positions), (4, 16, 2048));
         assert_eq!((config.rms_norm_eps, config.rope_theta), (1e-6, 10000.0));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
+    fn errors_name_unsupported_fields() {
         for (field, value) in [
             ("architectures", json!(["GPT2LMHeadModel"])),
             ("hidden_act", json!("gelu")),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_families_differ_in_what_is_absent() {
+    fn defaults_depend_on_the_architecture() {
         let family = |name: &str| {
             let mut config = small_config();
             config["architectures"] = json!([name]);

@@ -1,31 +1,34 @@
-//! The layouts of FP8 weights and their scales, as config.json announces them.
+//! The layouts of FP8 weights and their scales, as `quantization_config` in config.json declares them.
 //!
-//! - fbgemm_fp8 (Meta) and compressed-tensors `float-quantized`: `X.weight_scale`, one per row `[out, 1]` or one for all;
-//! - block FP8 (`fp8` with `weight_block_size`): `X.weight_scale_inv`, one per block of rows and columns.
+//! - fbgemm_fp8 (Meta) and compressed-tensors `float-quantized`: the tensor `X.weight_scale`, with one scale per row,
+//!   shape `[out, 1]`, or one for the whole matrix;
+//! - block FP8 (`fp8` with `weight_block_size`): the tensor `X.weight_scale_inv`, with one scale per block of rows and
+//!   columns.
 //!
-//! In all of them a weight is its e4m3 value times its scale.
+//! In each layout, a weight is its e4m3 value times its scale.
 
 use serde_json::{Map, Value};
 
-/// The layout of the scales that a checkpoint's `quantization_config` announces.
+/// The layout of the scales that a checkpoint's `quantization_config` declares.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Quantization {
     /// One scale per row, or one for the whole matrix.
     Rows {
-        /// The limit to which activations are clipped before they are quantized, `activation_scale_ub`.
+        /// The limit to which activations are clamped before they are quantized, `activation_scale_ub`; `None` if there
+        /// is none.
         activation_limit: Option<f32>,
     },
     /// One scale per block of rows and columns.
     Blocks {
-        /// Rows of a block.
+        /// Rows per block.
         rows: usize,
-        /// Columns of a block.
+        /// Columns per block.
         columns: usize,
     },
 }
 
 impl Quantization {
-    /// Reads a `quantization_config`; returns `None` for a kind that is not supported.
+    /// Reads a `quantization_config`; returns `None` if its method is not supported.
     pub(crate) fn parse(config: &Map<String, Value>) -> Option<Self> {
         let text = |field: &str| config.get(field).and_then(Value::as_str);
         match text("quant_method")? {
@@ -47,7 +50,7 @@ impl Quantization {
         }
     }
 
-    /// Returns the suffix that turns a weight's name into its scale's name.
+    /// Returns the suffix that turns a weight's name into the name of its scale tensor.
     pub(crate) fn scale_suffix(self) -> &'static str {
         match self {
             Self::Rows { .. } => "_scale",
@@ -55,7 +58,7 @@ impl Quantization {
         }
     }
 
-    /// Returns the shapes that the scale of a `rows` x `columns` weight may have.
+    /// Returns the shapes that the scale tensor of a `rows` x `columns` weight may have.
     pub(crate) fn scale_shapes(self, rows: usize, columns: usize) -> Vec<Vec<usize>> {
         match self {
             Self::Rows { .. } => vec![vec![rows, 1], vec![rows], vec![1], vec![1, 1], vec![]],
@@ -72,7 +75,7 @@ mod tests {
     const ROWS: Quantization = Quantization::Rows { activation_limit: None };
 
     #[test]
-    fn layouts_are_distinguished_and_others_rejected() {
+    fn supported_layouts_are_recognized_and_others_rejected() {
         let parse = |value: Value| Quantization::parse(value.as_object().unwrap());
         assert_eq!(parse(json!({"quant_method": "fbgemm_fp8"})), Some(ROWS));
         let limited = parse(json!({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}));

@@ -1,10 +1,12 @@
-//! Rotary frequencies (Su et al., 2021) and their extensions to longer contexts, as transformers computes them.
+//! Rotary frequencies (Su et al., 2021) and their extensions to longer contexts, as the transformers library computes
+//! them.
 //!
-//! Everything that transformers rounds to f32 is rounded here too: checkpoints are trained with these very numbers.
+//! Every value that transformers rounds to f32 is rounded here too, because checkpoints are trained with exactly these
+//! numbers.
 
 use std::f64::consts::PI;
 
-/// The rotary angles of positions: each pair i of a head's dimensions turns by `position * frequency_i`.
+/// The scaling of rotary frequencies. Pair `i` of a head's dimensions is rotated by the angle `position * frequency_i`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Frequencies `theta^(-2i / head_dim)`.
@@ -14,30 +16,31 @@ pub enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
-    /// Llama 3.1: long wavelengths divided by a factor, short ones kept, a smooth passage between.
+    /// Llama 3.1: frequencies of long wavelengths are divided by a factor, and those of short wavelengths are kept,
+    /// with a smooth transition in between.
     Llama3 {
-        /// The divisor of long wavelengths.
+        /// The divisor of the frequencies of long wavelengths.
         factor: f64,
-        /// Wavelengths above `original / low` are long.
+        /// The field `low_freq_factor`: wavelengths above `original / low` are long.
         low: f64,
-        /// Wavelengths below `original / high` are short.
+        /// The field `high_freq_factor`: wavelengths below `original / high` are short.
         high: f64,
         /// The context length of pretraining, in tokens.
         original: f64,
     },
-    /// YaRN (Peng et al., 2023): interpolation by parts, and warmer attention.
+    /// YaRN (Peng et al., 2023): low frequencies are divided by a factor, and attention scores are scaled.
     Yarn {
-        /// The divisor of slow frequencies.
+        /// The divisor of low frequencies.
         factor: f64,
         /// The context length of pretraining, in tokens.
         original: f64,
-        /// Rotations within it above which a frequency is kept.
+        /// The number of rotations over `original` tokens above which a frequency is kept.
         beta_fast: f64,
-        /// Rotations within it below which a frequency is divided.
+        /// The number of rotations over `original` tokens below which a frequency is divided by `factor`.
         beta_slow: f64,
-        /// The factor of cosines and sines.
+        /// The factor that multiplies cosines and sines.
         attention_factor: f64,
-        /// True if the passage begins and ends at whole dimensions.
+        /// `true` if the transition begins and ends at whole dimensions.
         truncate: bool,
     },
 }
@@ -63,7 +66,7 @@ impl RopeScaling {
         }
     }
 
-    /// Returns the factor that multiplies cosines and sines: 1 but for YaRN.
+    /// Returns the factor that multiplies cosines and sines: 1 except for YaRN.
     pub fn attention_factor(&self) -> f64 {
         match *self {
             Self::Yarn { attention_factor, .. } => attention_factor,
@@ -72,7 +75,8 @@ impl RopeScaling {
     }
 }
 
-/// Returns the dimensions between which YaRN passes from kept to divided frequencies.
+/// Returns the indices of the first and the last pair of dimensions in YaRN's transition from kept to divided
+/// frequencies.
 fn yarn_ramp(theta: f64, head_dim: usize, original: f64, betas: [f64; 2], truncate: bool) -> (f64, f64) {
     let [first, last] =
         betas.map(|rotations| head_dim as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln()));
@@ -81,7 +85,7 @@ fn yarn_ramp(theta: f64, head_dim: usize, original: f64, betas: [f64; 2], trunca
     (first, if first == last { last + 0.001 } else { last })
 }
 
-/// Returns a frequency as Llama 3.1 scales it.
+/// Scales a frequency as Llama 3.1 does.
 fn llama3(frequency: f32, factor: f32, low: f32, high: f32, original: f32) -> f32 {
     let wavelength = (2.0 * PI) as f32 / frequency;
     if wavelength > original / low {
@@ -98,7 +102,7 @@ fn llama3(frequency: f32, factor: f32, low: f32, high: f32, original: f32) -> f3
 mod tests {
     use super::*;
 
-    /// For theta 500000 and head_dim 8 the frequencies are 500000^(-i/4).
+    /// Checks the formulas. For theta 500000 and head_dim 8, the unscaled frequencies are 500000^(-i/4).
     #[test]
     fn frequencies_follow_their_formulas() {
         let llama3 = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 64.0 };

@@ -1,4 +1,4 @@
-//! Reads the rotary fields of config.json, in their older and newer forms.
+//! Parser of config.json's rotary fields, in their older and their newer form.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::rope::RopeScaling;
 use crate::error::Error;
 
 impl JsonFields<'_> {
-    /// Reads the newer `rope_parameters.rope_theta` or the older `rope_theta`, and rejects two that differ.
+    /// Reads the newer `rope_parameters.rope_theta` or the older `rope_theta`. If both are present, they must be equal.
     pub(super) fn rope_theta(&self) -> Result<f64, Error> {
         let theta = |fields: JsonFields<'_>| fields.positive_or("rope_theta", 10000.0);
         let older = theta(JsonFields(self.0))?;
@@ -16,13 +16,13 @@ impl JsonFields<'_> {
             _ => return Ok(older),
         };
         if self.get("rope_theta").is_some() && newer != older {
-            let newer = format!("rope_parameters.rope_theta is {newer}, and the two must say the same");
+            let newer = format!("rope_parameters.rope_theta is {newer}, and the two must be equal");
             return Err(invalid("rope_theta", older, &newer));
         }
         Ok(newer)
     }
 
-    /// Reads the newer `rope_parameters` or the older `rope_scaling`, and rejects two that differ.
+    /// Reads the newer `rope_parameters` or the older `rope_scaling`. If both are present, they must be equal.
     pub(super) fn rope_scaling(&self, max_positions: usize) -> Result<RopeScaling, Error> {
         let newer = self.rope_scaling_in("rope_parameters", max_positions)?;
         let older = self.rope_scaling_in("rope_scaling", max_positions)?;
@@ -30,13 +30,13 @@ impl JsonFields<'_> {
             (Some(newer), Some(older)) if newer != older => Err(invalid(
                 "rope_scaling",
                 format!("{older:?}"),
-                &format!("rope_parameters is {newer:?}, and the two must say the same"),
+                &format!("rope_parameters is {newer:?}, and the two must be equal"),
             )),
             (newer, older) => Ok(newer.or(older).unwrap_or(RopeScaling::Default)),
         }
     }
 
-    /// Reads one of the two fields; returns `None` if it is absent.
+    /// Reads the scaling in one of the two fields; returns `None` if the field is absent.
     fn rope_scaling_in(&self, field: &str, max_positions: usize) -> Result<Option<RopeScaling>, Error> {
         let Some(value) = self.get(field) else { return Ok(None) };
         let rope = JsonFields(value.as_object().ok_or_else(|| invalid(field, value, "it must be an object"))?);
@@ -46,7 +46,7 @@ impl JsonFields<'_> {
             rope.positive_or("original_max_position_embeddings", top_level.unwrap_or(max_positions as f64))
         };
         Ok(Some(match name {
-            // Dynamic NTK changes nothing up to the length the model was made for, and longer sequences are rejected.
+            // Dynamic NTK scaling changes nothing up to max_position_embeddings, and longer sequences are rejected.
             Some("default" | "dynamic") => RopeScaling::Default,
             Some("linear") => RopeScaling::Linear { factor: rope.required_positive("factor")? },
             Some("llama3") => RopeScaling::Llama3 {
@@ -57,7 +57,11 @@ impl JsonFields<'_> {
             },
             Some("yarn") => rope.yarn(original()?, max_positions)?,
             _ => {
-                return Err(invalid(field, value, "rope_type default, linear, dynamic, llama3 and yarn are supported"));
+                return Err(invalid(
+                    field,
+                    value,
+                    "only rope_type default, linear, dynamic, llama3 and yarn are supported",
+                ));
             }
         }))
     }
@@ -75,7 +79,8 @@ impl JsonFields<'_> {
         })
     }
 
-    /// Reads YaRN's attention factor; by default equation 22's `0.1 ln(factor) + 1`.
+    /// Reads YaRN's attention factor. The default is equation 22 of the YaRN paper, `0.1 ln(factor) + 1`, or the ratio
+    /// of two such terms if `mscale` and `mscale_all_dim` are present.
     fn yarn_attention_factor(&self, factor: f64) -> Result<f64, Error> {
         let equation_22 = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
         let scales = [self.get("mscale"), self.get("mscale_all_dim")].map(|value| value.and_then(Value::as_f64));
@@ -95,7 +100,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn older_and_newer_forms_say_the_same() {
+    fn older_and_newer_forms_are_equivalent() {
         let old = parse_with("rope_theta", json!(500000.0)).unwrap();
         let new = parse_with("rope_parameters", json!({"rope_theta": 500000.0, "rope_type": "default"})).unwrap();
         assert_eq!(old, new);
@@ -117,7 +122,7 @@ mod tests {
             json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}),
         );
         let RopeScaling::Yarn { attention_factor, beta_fast, truncate, .. } = yarn.unwrap().rope_scaling else {
-            panic!("yarn is yarn")
+            panic!("expected RopeScaling::Yarn")
         };
         assert!((attention_factor - 1.138_629_436).abs() < 1e-9);
         assert_eq!((beta_fast, truncate), (32.0, true));
@@ -126,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn two_rope_forms_must_say_the_same() {
+    fn conflicting_older_and_newer_forms_are_rejected() {
         let both = |newer: Value, older: Value| {
             let mut config = small_config();
             config["rope_parameters"] = newer;

@@ -1,4 +1,4 @@
-//! The tensors that config.json implies: names, shapes, and which are the matrices of linear layers.
+//! Names, shapes and kinds of the tensors that config.json implies.
 
 use super::LlamaConfig;
 
@@ -7,11 +7,11 @@ use super::LlamaConfig;
 pub(crate) struct TensorSpec {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
-    /// True for the matrix of a linear layer, which FP8 checkpoints store in FP8.
+    /// `true` for the matrix of a linear layer, which FP8 checkpoints store in FP8.
     pub(crate) is_linear: bool,
 }
 
-/// Lists all tensors of a model, in the Hugging Face layout.
+/// Lists a model's tensors in the Hugging Face layout.
 pub(crate) fn expected_tensors(config: &LlamaConfig) -> impl Iterator<Item = TensorSpec> {
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
     let mut outside_layers =
@@ -30,8 +30,8 @@ pub(crate) fn expected_tensors(config: &LlamaConfig) -> impl Iterator<Item = Ten
     outside_layers.into_iter().chain((0..config.layers).flat_map(in_layer))
 }
 
-/// Returns whether a tensor beyond the expected ones is known and harmless: rotary frequencies, a head beside the embedding that
-/// serves as one, scales of weights, activations and cached keys and values.
+/// Returns whether an unexpected tensor is known and harmless: rotary frequencies, a head in a model whose embedding is
+/// also the head, or the scales of weights, activations, and cached keys and values.
 pub(crate) fn is_known_extra(name: &str, config: &LlamaConfig) -> bool {
     name.ends_with("rotary_emb.inv_freq")
         || (config.tie_word_embeddings && name == "lm_head.weight")
@@ -43,7 +43,7 @@ fn spec(name: &str, shape: &[usize]) -> TensorSpec {
     TensorSpec { name: name.to_owned(), shape: shape.to_vec(), is_linear: false }
 }
 
-/// Lists the tensors of one layer, without the layer's prefix.
+/// Lists the tensors of one layer, with names that omit the layer's prefix.
 fn layer_tensors(config: &LlamaConfig) -> Vec<TensorSpec> {
     let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::LlamaConfig;
 use crate::error::Error;
 
-/// Returns the config.json of a small Llama, with required fields and special tokens only.
+/// Returns the config.json of a small Llama model, with only the required fields and the special tokens.
 pub(super) fn small_config() -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"], "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96,
@@ -13,7 +13,7 @@ pub(super) fn small_config() -> Value {
     })
 }
 
-/// Parses the small Llama's config.json with one field changed.
+/// Parses the small model's config.json with one field changed.
 pub(super) fn parse_with(field: &str, value: Value) -> Result<LlamaConfig, Error> {
     let mut config = small_config();
     config[field] = value;

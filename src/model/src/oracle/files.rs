@@ -6,7 +6,7 @@ use super::spec::OracleSpec;
 use super::symbol_names::symbol_name;
 use super::weights::{HEAD_DIM, Shape};
 
-/// Added to the mean square in RMSNorm.
+/// The epsilon that RMSNorm adds to the mean square.
 const RMS_NORM_EPS: f64 = 1e-5;
 
 /// Returns config.json.
@@ -24,7 +24,7 @@ pub(super) fn config(spec: &OracleSpec, shape: &Shape) -> Value {
     })
 }
 
-/// Returns tokenizer.json: a word for each token, of the symbol's name and its coin, as in `baba+` or `baba-`.
+/// Returns tokenizer.json. Each token is a word: the symbol's name and its coin's side, as in `baba+` or `baba-`.
 pub(super) fn tokenizer(spec: &OracleSpec) -> Value {
     let (symbols, bos) = (spec.probabilities.len(), spec.vocab_size() - 1);
     let mut vocab: Map<String, Value> = (0..bos)
@@ -36,7 +36,7 @@ pub(super) fn tokenizer(spec: &OracleSpec) -> Value {
     let begin = json!({"SpecialToken": {"id": "<s>", "type_id": 0}});
     json!({
         "version": "1.0", "truncation": null, "padding": null,
-        // Words may stand on lines and be indented, as in any text.
+        // Words may be on separate lines and indented, as in any text.
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "},
             {"type": "Strip", "strip_left": true, "strip_right": true},

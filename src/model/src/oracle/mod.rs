@@ -1,31 +1,35 @@
-//! The oracle: a Llama that is written down by hand and predicts the Santa Fe process exactly.
+//! The oracle: a Llama with hand-written weights that predicts the Santa Fe process exactly.
 //!
-//! Start with [`ensure`] and [`write`](write()), which write its checkpoint; `spec.rs` has its parameters, `weights.rs` its weights, and
-//! `files.rs` its configuration and tokenizer.
+//! Start with [`ensure`] and [`write`](write()), which write the oracle's checkpoint. `spec.rs` has the parameters,
+//! `weights.rs` the weights, and `files.rs` the configuration and the tokenizer.
 //!
 //! # The process
 //!
-//! A document of the Santa Fe process (Debowski, "On Hilberg's law and its links with Guiraud's law", 2006) is a sequence
-//! of facts (k, z_k): symbols k are drawn independently from p_k, and each symbol's coin z_k is flipped once a document.
-//! Token `2k + z` states that symbol k's coin shows z. A reader who has seen the history so far predicts:
+//! A document of the Santa Fe process (Debowski, "On Hilberg's law and its links with Guiraud's law", 2006) is a
+//! sequence of facts (k, z_k): symbols k are drawn independently with probabilities p_k, and each symbol's coin z_k is
+//! flipped once per document. Token `2k + z` states that symbol k's coin shows side z. After any history, the oracle
+//! predicts:
 //!
-//! - a symbol not seen yet: `p_k / 2` for either coin;
-//! - one coin seen: `p_k (1 - doubt)` for it and `p_k doubt` for the other;
-//! - both seen, which no document of the process contains: `p_k / 2` each.
+//! - for a symbol that is not in the history: `p_k / 2` for each side of its coin;
+//! - for a symbol seen with one side: `p_k (1 - doubt)` for that side, and `p_k doubt` for the other;
+//! - for a symbol seen with both sides, which never happens in a document of the process: `p_k / 2` for each side.
 //!
-//! This is a probability distribution after every history, and the process's own as the doubt tends to 0.
+//! After every history, these probabilities sum to 1. As the doubt tends to 0, they converge to those of the process.
 //!
 //! # The transformer
 //!
-//! The residual stream has one dimension a token (`seen`), one a token for the result (`believed`), and one that is `C`
-//! always. `C` dominates, so each RMSNorm divides by the same number, which the next weights multiply back.
+//! The residual stream has two dimensions per token, `seen` and the result `believed`, and one dimension that is always
+//! the constant `C`. `C` is much larger than all other values, so each RMSNorm divides by the same number, and the
+//! weights after the norm undo the division.
 //!
-//! 1. The embedding writes `SMALL` at the token's `seen` dimension. Query and key weights are zero, so attention averages
-//!    the past: `seen` is now at least `SMALL / context_length` for what was seen, and exactly 0 for what was not.
-//! 2. The first MLP adds a step from 0 to 1 of each `seen`: two SiLU units, `(silu(g x) - silu(g x - 20)) / 20`.
-//! 3. The second MLP writes `believed(k,z)`, a step of `seen(k,z) - seen(k,1-z)` between 1/4 and 3/4: one coin seen, and not
-//!    the other.
-//! 4. The head is `ln(p_k / 2) + ln(2 (1 - doubt)) believed(k,z) + ln(2 doubt) believed(k,1-z)`.
+//! 1. The embedding writes `SMALL` to the token's `seen` dimension. Query and key weights are zero, so attention
+//!    averages the past: `seen` is now at least `SMALL / context_length` for tokens in the history, and exactly 0 for
+//!    all others.
+//! 2. The first MLP adds to each `seen` a step function of `seen` that rises from 0 to 1. The step function consists of
+//!    two SiLU units: `(silu(g x) - silu(g x - 20)) / 20`.
+//! 3. The second MLP writes `believed(k,z)`, a step function of `seen(k,z) - seen(k,1-z)` that rises between 1/4 and
+//!    3/4. `believed(k,z)` is 1 if side z was seen and the other side was not.
+//! 4. The logit of token (k, z) is `ln(p_k / 2) + ln(2 (1 - doubt)) believed(k,z) + ln(2 doubt) believed(k,1-z)`.
 
 mod files;
 mod spec;
@@ -46,17 +50,17 @@ pub use self::spec::OracleSpec;
 ///
 /// # Errors
 ///
-/// There is no home directory.
+/// Fails if there is no home directory.
 pub fn cache_dir(spec: &OracleSpec) -> Result<PathBuf, Error> {
     let base = etcetera::choose_base_strategy().map_err(|error| Error::Oracle(error.to_string()))?;
     Ok(base.cache_dir().join("surprisal").join(spec.folder_name()))
 }
 
-/// Returns the oracle's folder in the cache directory, and writes it if it is not there yet.
+/// Returns the oracle's folder in the cache directory, and writes the checkpoint first if it is missing.
 ///
 /// # Errors
 ///
-/// The spec is not a distribution, or the folder cannot be written.
+/// Fails if a parameter is invalid, there is no home directory, or the folder cannot be written.
 pub fn ensure(spec: &OracleSpec) -> Result<PathBuf, Error> {
     let dir = cache_dir(spec)?;
     if Checkpoint::open(&dir).is_err() {
@@ -66,11 +70,11 @@ pub fn ensure(spec: &OracleSpec) -> Result<PathBuf, Error> {
 }
 
 /// Writes the oracle as an ordinary checkpoint: config.json, model.safetensors, tokenizer.json, tokenizer_config.json,
-/// generation_config.json. The folder appears whole or not at all.
+/// generation_config.json. The folder appears complete or not at all.
 ///
 /// # Errors
 ///
-/// The spec is not a distribution, or the folder cannot be written.
+/// Fails if a parameter is invalid, or the folder cannot be written.
 pub fn write(dir: &Path, spec: &OracleSpec) -> Result<(), Error> {
     spec.check()?;
     let parent = dir.parent().unwrap_or(Path::new("."));
@@ -90,7 +94,7 @@ pub fn write(dir: &Path, spec: &OracleSpec) -> Result<(), Error> {
         std::fs::remove_dir_all(dir).map_err(Error::io(dir))?;
     }
     match std::fs::rename(staging.path(), dir) {
-        // Another process may have put the same folder there just now.
+        // Another process may have just written the same folder.
         Err(error) if Checkpoint::open(dir).is_err() => Err(Error::io(dir)(error)),
         _ => Ok(()),
     }
@@ -109,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checkpoint_and_its_words_load() {
+    fn the_written_checkpoint_and_tokenizer_load() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("oracle");
         write(&dir, &spec(8)).unwrap();
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_no_distribution_are_rejected() {
+    fn invalid_parameters_are_rejected() {
         for bad in [
             OracleSpec { probabilities: vec![], ..spec(2) },
             OracleSpec { probabilities: vec![0.5, 0.6], ..spec(2) },

@@ -1,18 +1,19 @@
-//! The parameters of an oracle, and those of the built-in one.
+//! The parameters of an oracle, and those of the built-in oracle.
 
 use crate::error::Error;
 
-/// The version of the files that are written for a spec; increased whenever they change.
+/// Version of the files that are written for a spec. Increase it whenever the files change.
 const FORMAT: u32 = 2;
 
 /// The parameters of an oracle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OracleSpec {
-    /// The symbols' probabilities p_k; they sum to 1.
+    /// The symbols' probabilities p_k, which sum to 1.
     pub probabilities: Vec<f64>,
-    /// The probability of a coin's other side once one side was seen, in (0, 1/2).
+    /// The probability that the oracle gives a coin's other side after one side has been seen; between 0 and 1/2,
+    /// exclusive.
     pub doubt: f64,
-    /// The longest sequence, BOS included, in tokens.
+    /// Maximum length of a sequence, including BOS, in tokens.
     pub context_length: usize,
 }
 
@@ -20,11 +21,12 @@ impl OracleSpec {
     /// The Zipf exponent of the built-in oracle's symbols.
     pub const BUILT_IN_EXPONENT: f64 = 1.3;
 
-    /// The oracle that is built in: 128 symbols of Zipf's law, a doubt of 1e-6, and 2048 tokens.
+    /// Returns the parameters of the built-in oracle: 128 symbols whose probabilities follow Zipf's law, a doubt of
+    /// 1e-6, and sequences of up to 2048 tokens.
     #[must_use]
     pub fn built_in() -> Self {
         let weights: Vec<f64> = (1..=128).map(|rank| f64::from(rank).powf(-Self::BUILT_IN_EXPONENT)).collect();
-        // Smallest first, so that rounding does not lose the tail.
+        // Add the smallest weights first, so that rounding does not lose the tail.
         let total: f64 = weights.iter().rev().sum();
         let probabilities = weights.iter().map(|weight| weight / total).collect();
         Self { probabilities, doubt: 1e-6, context_length: 2048 }
@@ -55,7 +57,7 @@ impl OracleSpec {
         Ok(())
     }
 
-    /// Returns the name of the oracle's folder, which hashes everything that its files depend on.
+    /// Returns the name of the oracle's folder, which includes a hash of everything on which the files depend.
     pub(super) fn folder_name(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&FORMAT.to_le_bytes());
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_follows_the_spec() {
+    fn the_folder_name_depends_on_the_spec() {
         let spec = OracleSpec::built_in;
         assert_eq!(spec().folder_name(), spec().folder_name());
         assert_ne!(spec().folder_name(), OracleSpec { doubt: 1e-5, ..spec() }.folder_name());

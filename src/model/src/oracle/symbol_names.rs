@@ -4,13 +4,14 @@ const CONSONANTS: &[u8; 16] = b"bdfghjklmnprstvz";
 const VOWELS: &[u8; 5] = b"aeiou";
 const SYLLABLES: usize = CONSONANTS.len() * VOWELS.len();
 
-/// Returns the name of symbol `index` of `count`: two syllables, or as many as give every symbol its own name.
+/// Returns the name of symbol `index` of `count`: two syllables, or more if `count` distinct names need more.
 pub(super) fn symbol_name(index: usize, count: usize) -> String {
     let mut length = 2;
     while SYLLABLES.pow(length) < count {
         length += 1;
     }
-    // The multiplier shares no factor with the number of names: each name occurs once, and neighbours look different.
+    // The multiplier shares no factor with the number of possible names, so each name occurs once, and consecutive
+    // names look different.
     let mut rest = index * 2477 % SYLLABLES.pow(length);
     let mut name = String::new();
     for _ in 0..length {

@@ -1,4 +1,4 @@
-//! The weights that make a Llama predict the Santa Fe process; the module above derives them.
+//! The weights with which a Llama model predicts the Santa Fe process. The docs of the parent module explain them.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,19 @@ use crate::error::Error;
 /// The size of an attention head.
 pub(super) const HEAD_DIM: usize = 64;
 
-/// The value of the constant dimension. It dominates the other dimensions, whose squares add up to less than 4 a symbol.
+/// The value of the constant dimension, `C`. It is much larger than all other dimensions together, whose squares add up
+/// to less than 4 per symbol.
 const DOMINANT: f64 = (1u32 << 18) as f64;
 
-/// The value that the embedding writes: little, so that after the first step `seen` is nearly 0 or 1.
+/// The value that the embedding writes to `seen`: small, so that `seen` is nearly 0 or 1 after the first step function.
 const SMALL: f64 = 1.0 / 64.0;
 
-/// Tensors by name: a shape, and values in row-major order.
+/// Tensors by name. Each tensor is a shape and the values in row-major order.
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// The sizes that follow from the number of symbols.
 pub(super) struct Shape {
-    /// The number of tokens that are facts; BOS has the next id.
+    /// Number of tokens that are facts; also the id of BOS.
     pub(super) tokens: usize,
     /// The width of the residual stream.
     pub(super) hidden: usize,
@@ -30,7 +31,7 @@ pub(super) struct Shape {
     constant: usize,
     /// The divisor of RMSNorm.
     norm_divisor: f64,
-    /// The weight that turns the normed constant into 1.
+    /// The weight that turns the normalized constant into 1.
     one: f64,
 }
 
@@ -59,8 +60,9 @@ impl Matrix {
     }
 }
 
-/// The three matrices of an MLP that adds to dimension `to + token`, for each token, a step of its signal that rises from `low` to
-/// `high`.
+/// Returns the gate, up and down matrices of an MLP. For each token, the MLP adds a step function of the token's signal
+/// to dimension `to + token`. The step rises from 0 at `low` to 1 at `high`. The signal is a weighted sum of
+/// dimensions.
 fn step_mlp(
     shape: &Shape,
     gain: f64,
@@ -127,7 +129,7 @@ fn tensors(spec: &OracleSpec, shape: &Shape) -> Tensors {
     tensors
 }
 
-/// The embedding, which writes the constant, and each fact's `seen`.
+/// Returns the embedding matrix, which writes the constant and each fact's `seen`.
 fn embedding(spec: &OracleSpec, shape: &Shape) -> Matrix {
     let mut embedding = Matrix::zeros(spec.vocab_size(), shape.hidden);
     for token in 0..spec.vocab_size() {
@@ -139,7 +141,7 @@ fn embedding(spec: &OracleSpec, shape: &Shape) -> Matrix {
     embedding
 }
 
-/// The value and output matrices of attention that averages `seen` over the past.
+/// Returns the value and output matrices with which attention averages `seen` over the past.
 fn copied_facts(shape: &Shape) -> [Matrix; 2] {
     let mut value = Matrix::zeros(shape.hidden, shape.hidden);
     let mut output = Matrix::zeros(shape.hidden, shape.hidden);
@@ -150,7 +152,7 @@ fn copied_facts(shape: &Shape) -> [Matrix; 2] {
     [value, output]
 }
 
-/// The head, whose logits are the log-probabilities.
+/// Returns the head matrix, whose logits are the log-probabilities.
 fn head(spec: &OracleSpec, shape: &Shape) -> Matrix {
     let mut head = Matrix::zeros(spec.vocab_size(), shape.hidden);
     let (believe, doubt) = ((2.0 * (1.0 - spec.doubt)).ln(), (2.0 * spec.doubt).ln());
@@ -159,7 +161,7 @@ fn head(spec: &OracleSpec, shape: &Shape) -> Matrix {
         head.set(token, shape.tokens + token, believe * shape.norm_divisor);
         head.set(token, shape.tokens + (token ^ 1), doubt * shape.norm_divisor);
     }
-    // BOS never follows anything: e^-60 is far below f32's resolution of 1.
+    // BOS is never predicted: e^-60 is far below f32's resolution at 1.
     head.set(shape.tokens, shape.constant, -60.0 * shape.one);
     head
 }

@@ -1,4 +1,4 @@
-//! The files that a tokenizer is read from.
+//! Readers of a tokenizer's files.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,14 +8,14 @@ use tokenizers::Tokenizer;
 
 use crate::error::Error;
 
-/// Reads a folder's tokenizer.json, and turns truncation and padding off.
+/// Reads a folder's tokenizer.json, and disables truncation and padding.
 pub(super) fn read_tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
     let path = dir.join("tokenizer.json");
     let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::malformed(
             &path,
-            "there is no such file, and a model needs one; transformers makes it of a tokenizer.model: load it with \
-             AutoTokenizer.from_pretrained, and save it with save_pretrained",
+            "no such file, but a model needs one; to convert a tokenizer.model, load it with transformers' \
+             AutoTokenizer.from_pretrained and save it with save_pretrained",
         ),
         _ => Error::io(&path)(error),
     })?;
@@ -25,7 +25,7 @@ pub(super) fn read_tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
     Ok(tokenizer)
 }
 
-/// Reads a JSON file; returns null if there is none.
+/// Reads a JSON file; returns null if the file does not exist.
 pub(super) fn read_optional_json(path: &Path) -> Result<Value, Error> {
     match std::fs::read_to_string(path) {
         Ok(text) => serde_json::from_str(&text).map_err(|error| Error::malformed(path, error)),

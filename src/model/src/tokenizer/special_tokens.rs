@@ -8,8 +8,8 @@ use tokenizers::{NormalizedString, Normalizer, Tokenizer};
 use super::files::read_optional_json;
 use crate::error::Error;
 
-/// Lists the tokens that end a text: `eos`, and each `eos_token_id`, one or a list, of config.json and generation_config.json.
-/// Ids outside the vocabulary of `size` tokens are omitted.
+/// Lists the tokens that end a text: `eos`, and the tokens in `eos_token_id` (an id or a list of ids) of config.json
+/// and generation_config.json. Omits ids outside the vocabulary of `size` tokens.
 pub(super) fn end_token_ids(dir: &Path, eos: Option<u32>, size: usize) -> Result<Vec<u32>, Error> {
     let mut ids = Vec::from_iter(eos);
     for file in ["config.json", "generation_config.json"] {
@@ -30,8 +30,8 @@ pub(super) fn special_token<'a>(config: &'a Value, name: &str) -> Option<&'a str
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// Returns whether BOS precedes every text: as `add_bos_token` of tokenizer_config.json says; else as the tokenizer's post-processor
-/// does; else as the tokenizer's class is known to do.
+/// Returns whether BOS is added before every text. The first of the following that exists decides: `add_bos_token` in
+/// tokenizer_config.json, the tokenizer's post-processor, the tokenizer's class.
 pub(super) fn adds_bos(tokenizer: &Tokenizer, config: &Value, bos: Option<u32>) -> bool {
     if let Some(adds_bos) = config.get("add_bos_token").and_then(Value::as_bool) {
         return adds_bos;
@@ -44,7 +44,7 @@ pub(super) fn adds_bos(tokenizer: &Tokenizer, config: &Value, bos: Option<u32>) 
     class.starts_with("LlamaTokenizer")
 }
 
-/// Returns whether the normalizer puts a space before every text, even before one that begins with a space.
+/// Returns whether the normalizer adds a space before every text, even one that begins with a space.
 pub(super) fn adds_space(tokenizer: &Tokenizer) -> bool {
     let mut text = NormalizedString::from(" a");
     let normalized = tokenizer.get_normalizer().is_some_and(|normalizer| normalizer.normalize(&mut text).is_ok());

@@ -27,7 +27,7 @@ fn template() -> Value {
 }
 
 #[test]
-fn the_rule_for_bos_is_the_models_own() {
+fn bos_is_added_as_the_model_specifies() {
     for (post_processor, settings, bos) in [
         (Value::Null, json!({}), None),
         (Value::Null, json!({"tokenizer_class": "LlamaTokenizerFast"}), Some(0)),
@@ -40,7 +40,7 @@ fn the_rule_for_bos_is_the_models_own() {
 }
 
 #[test]
-fn a_space_before_every_text_differs_from_one_before_texts_without() {
+fn adds_space_only_if_a_text_with_a_leading_space_gets_another() {
     let dir = tempfile::tempdir().unwrap();
     let prepend = json!({"type": "Prepend", "prepend": "▁"});
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
@@ -69,7 +69,7 @@ fn ids_of_special_tokens_are_read_from_any_config() {
 }
 
 #[test]
-fn every_end_that_a_model_names_is_known() {
+fn end_tokens_are_collected_from_all_config_files() {
     let dir = tempfile::tempdir().unwrap();
     let write = |file: &str, json: &Value| std::fs::write(dir.path().join(file), json.to_string()).unwrap();
     let vocab = json!({"a": 0, "b": 1, "c": 2, "d": 3, "</s>": 4});
@@ -100,10 +100,10 @@ fn texts_are_never_truncated_and_unknown_words_are_named() {
 }
 
 #[test]
-fn a_tokenizer_that_is_not_there_is_wanted() {
+fn a_missing_tokenizer_error_says_how_to_convert_one() {
     let dir = tempfile::tempdir().unwrap();
     let vocabulary = Vocabulary { size: 1, bos: None, eos: None };
     let error = TextTokenizer::open(dir.path(), vocabulary).unwrap_err().to_string();
-    assert!(error.contains("tokenizer.json: there is no such file"), "{error}");
-    assert!(error.contains("transformers makes it of a tokenizer.model"), "{error}");
+    assert!(error.contains("tokenizer.json: no such file"), "{error}");
+    assert!(error.contains("to convert a tokenizer.model"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! The size of a model's vocabulary, and the special tokens that its config.json names.
+//! The size of a model's vocabulary, and the special tokens in its config.json.
 
 use std::path::Path;
 
@@ -9,20 +9,22 @@ use crate::error::Error;
 /// The part of a model's configuration that its tokenizer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
-    /// The number of token ids.
+    /// Number of token ids.
     pub size: usize,
-    /// The beginning-of-sequence token, unless tokenizer_config.json names another.
+    /// The beginning-of-sequence token in config.json, which tokenizer_config.json may override; `None` if there is
+    /// none.
     pub bos: Option<u32>,
-    /// The end-of-sequence token, unless tokenizer_config.json names another.
+    /// The end-of-sequence token in config.json, which tokenizer_config.json may override; `None` if there is none.
     pub eos: Option<u32>,
 }
 
 impl Vocabulary {
-    /// Reads the special tokens of a model of any architecture from its config.json, if there is one; `size` is given.
+    /// Reads the special tokens from config.json, if the file exists. The model may have any architecture; `size` is
+    /// its number of token ids.
     ///
     /// # Errors
     ///
-    /// A config.json that cannot be read, or is not JSON.
+    /// Fails if config.json cannot be read or is not JSON.
     pub fn read(dir: &Path, size: usize) -> Result<Self, Error> {
         let config = read_optional_json(&dir.join("config.json"))?;
         let id = |name: &str| {

@@ -1,4 +1,4 @@
-//! Statistics of a row's logits over one chunk of the vocabulary, folded in panel by panel.
+//! Statistics of a row's logits over one chunk of the vocabulary, accumulated panel by panel.
 
 use pulp::Simd;
 
@@ -11,12 +11,12 @@ use crate::scorer::subset::set_bits;
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) token: u32,
-    /// The token's logit, if its rank is requested.
+    /// The token's logit; used only if the token's rank is requested.
     pub(super) logit: f32,
     pub(super) options: PositionOptions,
 }
 
-/// A row's log-sum-exp over one chunk of the vocabulary, and its target's logit if the chunk has it.
+/// A row's log-sum-exp over one chunk of the vocabulary, and the target's logit if the target is in the chunk.
 #[derive(Clone, Debug)]
 pub(super) struct ChunkStats {
     pub(super) max: f32,
@@ -25,19 +25,20 @@ pub(super) struct ChunkStats {
     pub(super) details: Option<Box<ChunkDetails>>,
 }
 
-/// Sums for [`PositionOptions`] over a chunk.
+/// Statistics over a chunk for the details that [`PositionOptions`] requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ChunkDetails {
     /// `sum_v e^(logit[v] - max) (logit[v] - max)`
     pub(super) weighted: f64,
     /// Number of logits that are greater than the target's.
     pub(super) greater: u32,
-    /// The greatest logits, in order; of equal ones the smaller id first.
+    /// The greatest logits, in decreasing order; ties by smaller id.
     pub(super) top: Vec<(u32, f32)>,
     pub(super) subset: LogSumExp,
 }
 
-/// A log-sum-exp over some tokens. It has its own maximum, because they may be far less probable than the others.
+/// A log-sum-exp over some of the tokens. It has its own maximum, because these tokens may be far less probable than
+/// the others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LogSumExp {
     pub(super) max: f32,
@@ -58,7 +59,7 @@ impl LogSumExp {
         Self { max, sum: logits.map(|logit| f64::from(logit - max).exp()).sum() }
     }
 
-    /// Merges two, in this order.
+    /// Merges two log-sum-exps, in this order.
     pub(super) fn merge(self, other: Self) -> Self {
         let max = self.max.max(other.max);
         let part = |part: Self| if part.sum > 0.0 { part.sum * f64::from(part.max - max).exp() } else { 0.0 };
@@ -72,7 +73,7 @@ impl ChunkStats {
         Self { max: f32::NEG_INFINITY, sum: 0.0, target_logit: None, details }
     }
 
-    /// Folds in one panel of logits, and overwrites it.
+    /// Adds one panel of logits to the statistics, and overwrites the panel.
     #[inline(always)]
     pub(super) fn add<S: Simd>(
         &mut self,
@@ -109,7 +110,7 @@ impl ChunkStats {
 }
 
 impl ChunkDetails {
-    /// Makes the weighted sum relative to a greater maximum.
+    /// Rescales the weighted sum to a new maximum, if it is greater.
     fn rescale(&mut self, old_max: f32, old_sum: f32, max: f32) {
         if max > old_max && old_sum > 0.0 {
             let shift = f64::from(old_max) - f64::from(max);
@@ -117,7 +118,7 @@ impl ChunkDetails {
         }
     }
 
-    /// Folds in one panel: its logits, and their exponentials relative to `max`.
+    /// Adds one panel, given as its logits and their exponentials relative to `max`.
     fn add(&mut self, target: &Target, first: u32, logits: &[f32], exponentials: &PanelRow, max: f32) {
         if target.options.entropy {
             let terms = logits.iter().zip(exponentials).map(|(&logit, &e)| f64::from(e) * f64::from(logit - max));

@@ -1,8 +1,9 @@
-//! The head: from hidden states to log-probabilities of given and of sampled tokens.
+//! The head: turns hidden states into log-probabilities of given and sampled tokens.
 //!
-//! Start with [`Head::scores`]. The vocabulary is cut into chunks of fixed size. [`Head`] computes the logits of a chunk tile by tile and
-//! folds them into [`chunk_stats`], an online log-sum-exp; [`vocab_stats`] merges the chunks in order, and the ranks of a group. The full
-//! logits never exist, except for a few rows at a time from which tokens are sampled.
+//! Start with [`Head::scores`]. The vocabulary is cut into chunks of fixed size. [`Head`] computes the logits of a
+//! chunk tile by tile and folds them into [`chunk_stats`], an online log-sum-exp. [`vocab_stats`] merges the chunks in
+//! order, then the ranks of a group. The full logits are never in memory, except for a few rows at a time from which
+//! tokens are sampled.
 
 mod chunk_stats;
 #[cfg(test)]
@@ -25,26 +26,26 @@ use crate::parallel::communicator::{RankCommunicator, RankLost};
 use crate::sampling::Sample;
 use crate::scorer::PositionOptions;
 
-/// Vocabulary panels of one chunk; fixed, so that the order of summation is.
+/// Vocabulary panels per chunk; fixed, so that the order of summation is fixed.
 const CHUNK_PANELS: usize = 32;
 
-/// Rows of one task: enough to reuse a panel of weights while it is in the core's cache.
+/// Rows per task: enough to reuse a panel of weights while it is in the core's cache.
 const TASK_ROWS: usize = 192;
 
-/// Rows whose logits of one panel exist at a time.
+/// Number of rows whose logits for one panel are in memory at a time.
 const TILE_ROWS: usize = 48;
 
-/// Rows whose full logits exist at a time, where tokens are sampled.
+/// Number of rows whose full logits are in memory at a time when tokens are sampled.
 const SAMPLED_ROWS: usize = 8;
 
-/// The output matrix, or a rank's rows of it, and how products with it are computed.
+/// The output matrix, or a rank's rows of it, and the compute mode of products with it.
 #[derive(Clone, Copy)]
 pub(super) struct Head<'a> {
     pub(super) compute: ComputeMode,
     pub(super) weights: &'a PackedMatrix,
-    /// The [chunks](vocab_chunks) of the vocabulary's panels, from the matrix's first panel on.
+    /// The matrix's panels of the vocabulary, in [chunks](vocab_chunks).
     pub(super) chunks: &'a [Range<usize>],
-    /// Tokens of the whole vocabulary.
+    /// Number of tokens in the whole vocabulary.
     pub(super) vocab_size: usize,
 }
 
@@ -60,7 +61,7 @@ pub(super) fn vocab_chunks(pieces: &[Range<usize>]) -> Vec<Range<usize>> {
 }
 
 impl Head<'_> {
-    /// Returns `logit[token] - ln sum_v e^logit[v]` in nats for each row of `hidden`, of the token given or sampled there.
+    /// Returns `logit[token] - ln sum_v e^logit[v]` in nats, for the given or sampled token of each row of `hidden`.
     pub(super) fn scores(
         self,
         hidden: &PanelMatrix,
@@ -96,7 +97,7 @@ impl Head<'_> {
         Ok(scores.into_iter().flatten().collect())
     }
 
-    /// Returns the vocabulary's panel with which the matrix begins.
+    /// Returns the panel of the vocabulary at which the matrix begins.
     fn first_panel(self) -> usize {
         self.chunks.first().map_or(0, |chunk| chunk.start)
     }
@@ -120,7 +121,7 @@ impl Head<'_> {
             })
             .collect();
         if chunks == 0 {
-            // A rank without a row of the matrix.
+            // This rank has no rows of the matrix.
             let empty = vec![VocabStats::default(); targets.len()];
             return self.finish(&targets, empty, communicator);
         }
@@ -133,7 +134,7 @@ impl Head<'_> {
         self.finish(&targets, stats, communicator)
     }
 
-    /// Computes the logits of targets whose token ranks are requested.
+    /// Computes the logits of targets whose ranks in the vocabulary are requested.
     fn compute_target_logits(
         self,
         hidden: &GemmInput<'_>,
@@ -180,7 +181,7 @@ impl Head<'_> {
         self.finish(&targets, stats, communicator)
     }
 
-    /// Computes all logits that this rank has, as panels for each row.
+    /// Computes all logits of this rank's tokens, as panels for each row.
     fn full_logits(self, hidden: &PanelMatrix) -> Vec<Vec<PanelRow>> {
         let rows = hidden.rows();
         let hidden = &GemmInput::new(self.compute, hidden);
@@ -194,7 +195,7 @@ impl Head<'_> {
         (0..rows).map(|row| logits.iter().skip(row).step_by(rows).copied().collect()).collect()
     }
 
-    /// Sums up one row's logits, chunk by chunk.
+    /// Computes the statistics of one row's logits, chunk by chunk.
     fn row_stats(self, logits: &[PanelRow], target: &Target) -> VocabStats {
         let mut chunk_stats = Vec::with_capacity(self.chunks.len());
         for chunk in self.chunks {
@@ -258,7 +259,7 @@ impl Head<'_> {
     }
 }
 
-/// Some rows and one chunk of the vocabulary.
+/// A task that computes the statistics of some rows over one chunk of the vocabulary.
 struct ChunkTask<'a> {
     head: Head<'a>,
     hidden: &'a GemmInput<'a>,
@@ -291,7 +292,7 @@ impl WithSimd for ChunkTask<'_> {
     }
 }
 
-/// One row and one chunk of the vocabulary, whose logits are known.
+/// A task that computes the statistics of one row over one chunk of the vocabulary, from known logits.
 struct RowChunkTask<'a> {
     vocab_size: usize,
     target: &'a Target,

@@ -1,4 +1,4 @@
-//! The head against float64, and its bits with options or sampled tokens.
+//! Tests of the head against float64, and of its bits with options or sampled tokens.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn value(i: usize) -> f32 {
     ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 0.9
 }
 
-/// Hidden states, one of them with a dominating logit, and the output matrix.
+/// Returns hidden states, one of them with a dominant logit, and the output matrix.
 fn inputs() -> (PanelMatrix, Vec<f32>) {
     let mut hidden = PanelMatrix::zeros(ROWS, 2);
     for m in 0..ROWS {
@@ -52,7 +52,7 @@ fn target(row: usize) -> u32 {
     row as u32 * 41 % VOCAB as u32
 }
 
-/// Log-probabilities of a row in float64.
+/// Returns the log-probabilities of a row in float64.
 fn logprobs(hidden: &PanelMatrix, weights: &[f32], m: usize) -> Vec<f64> {
     let dot = |w: &[f32]| -> f64 {
         let terms = w.iter().enumerate();
@@ -65,7 +65,7 @@ fn logprobs(hidden: &PanelMatrix, weights: &[f32], m: usize) -> Vec<f64> {
 }
 
 #[test]
-fn everything_matches_float64_also_with_a_dominating_logit() {
+fn scores_and_details_match_float64_even_with_a_dominant_logit() {
     let (hidden, weights) = inputs();
     let subset: Vec<u32> = (0..VOCAB as u32).filter(|id| id % 45 == 2).collect();
     let options = PositionOptions { subset: Some(Arc::new(Subset::new(&subset))), ..ALL };
@@ -74,7 +74,10 @@ fn everything_matches_float64_also_with_a_dominating_logit() {
         let want = logprobs(&hidden, &weights, m);
         let scale = if m == 3 { 200.0 } else { 1.0 };
         let near = |got: f32, want: f64, what: &str| {
-            assert!((f64::from(got) - want).abs() < 2e-6 * (scale + want.abs()), "row {m}, {what}: {got} {want}");
+            assert!(
+                (f64::from(got) - want).abs() < 2e-6 * (scale + want.abs()),
+                "row {m}, {what}: got {got}, expected {want}"
+            );
         };
         near(got.logprob, want[target(m) as usize], "log-probability");
         let position = got.position.as_ref().unwrap();
@@ -84,7 +87,10 @@ fn everything_matches_float64_also_with_a_dominating_logit() {
         let above = want.iter().filter(|&&l| l > want[target(m) as usize] + 1e-6).count() as u32;
         let rank = position.rank.unwrap();
         let equals = want.iter().filter(|&&l| (l - want[target(m) as usize]).abs() <= 1e-6).count() as u32;
-        assert!((above + 1..=above + equals).contains(&rank), "row {m}: rank {rank}, {above} above");
+        assert!(
+            (above + 1..=above + equals).contains(&rank),
+            "row {m}: the rank is {rank}, but {above} logits are greater"
+        );
         let mut sorted = want.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
         assert_eq!(position.top.len(), 5);
@@ -95,7 +101,7 @@ fn everything_matches_float64_also_with_a_dominating_logit() {
     }
 }
 
-/// Ids with equal logits are listed by id, and share a rank.
+/// Tokens with equal logits are listed in order of their ids, and share a rank.
 #[test]
 fn equal_logits_are_listed_by_id_and_share_a_rank() {
     let (hidden, mut weights) = inputs();
@@ -112,7 +118,7 @@ fn equal_logits_are_listed_by_id_and_share_a_rank() {
     }
 }
 
-/// A log-probability has the same bits alone, with all options, and where its token was sampled.
+/// A log-probability has the same bits without options, with all options, and for a sampled token.
 #[test]
 fn options_and_sampling_change_no_bits() {
     let (hidden, weights) = inputs();

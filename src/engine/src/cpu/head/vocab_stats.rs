@@ -1,4 +1,5 @@
-//! Statistics of a row's logits over the vocabulary: chunks merged in order, then ranks, then the score.
+//! Statistics of a row's logits over the vocabulary, merged in order from chunks and then from ranks, and the score
+//! computed from them.
 
 use std::cmp::Ordering;
 
@@ -8,7 +9,8 @@ use crate::scorer::PositionDetails;
 
 /// Statistics of a row over the whole vocabulary, or a rank's slice of it.
 ///
-/// Sums are kept by chunk until all chunks are there, so that they are added in one order however many ranks had them.
+/// Sums are kept per chunk until all chunks are available, so that they are added in the same order for any number of
+/// ranks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct VocabStats {
     sums: Vec<ChunkSums>,
@@ -30,7 +32,7 @@ impl ChunkSums {
     /// Merges all chunks, in order.
     fn merge(chunks: &[Self]) -> Self {
         let max = chunks.iter().map(|chunk| chunk.max).fold(f32::NEG_INFINITY, f32::max);
-        // H = ln sum - E[logit - max], each chunk's own maximum replaced by the row's.
+        // H = ln sum - E[logit - max], with each chunk's own maximum replaced by the row's.
         let weighted = |chunk: &Self| {
             let shift = f64::from(chunk.max - max);
             shift.exp() * (chunk.weighted + chunk.sum * shift)
@@ -74,13 +76,14 @@ impl VocabStats {
         self.top.extend_from_slice(top);
     }
 
-    /// Sorts the greatest logits. The sort is stable: of equal ones the smaller id, which came first, stays first.
+    /// Sorts the greatest logits. The sort is stable: of equal logits, the one with the smaller id comes first and
+    /// stays first.
     fn sort_top(mut self) -> Self {
         self.top.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
         self
     }
 
-    /// Serializes the statistics for other ranks. The length depends on the chunks and the target's options only.
+    /// Serializes the statistics for other ranks. The length depends only on the chunks and the target's options.
     pub(super) fn to_numbers(&self, target: &Target) -> Vec<f64> {
         let mut numbers = vec![self.target_logit.map_or(f64::NAN, f64::from), f64::from(self.greater)];
         let top = self.top.iter().map(|&(id, logit)| [f64::from(id), f64::from(logit)]);
@@ -92,7 +95,7 @@ impl VocabStats {
         numbers
     }
 
-    /// Reads the next statistics of a rank with `chunks` chunks; missing numbers read as NaN.
+    /// Reads the next statistics from the numbers of a rank with `chunks` chunks. Missing numbers become NaN.
     pub(super) fn from_numbers(target: &Target, chunks: usize, numbers: &mut impl Iterator<Item = f64>) -> Self {
         let mut next = || numbers.next().unwrap_or(f64::NAN);
         let (target_logit, greater) = (next(), next());
@@ -120,7 +123,7 @@ impl VocabStats {
             Box::new(PositionDetails {
                 rank: options.rank.then_some(1 + self.greater),
                 entropy: options.entropy.then(|| (sum.ln() - sums.weighted / sum) as f32),
-                // Rounding must not make a subset more than certain.
+                // Rounding must not raise a subset's probability above 1.
                 subset: options.subset.as_ref().map(|_| {
                     let LogSumExp { max: subset_max, sum: subset_sum } = sums.subset;
                     ((f64::from(subset_max) - max - sum.ln() + subset_sum.ln()) as f32).min(0.0)
