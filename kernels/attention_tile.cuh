@@ -1,37 +1,39 @@
 // attention_tile.cuh - the steps of attention over a tile of keys. Prefill (paged_attention.cu) and decode
-// (paged_decode.cu) both run this text, so a decoded token has the bits of a prefilled one. Its arithmetic is written in
-// intrinsics, which no compiler contracts differently in the two kernels.
+// (paged_decode.cu) both run this code, so decoding a token gives the same bits as prefilling it. The arithmetic uses
+// intrinsics, so that no compiler contracts it differently in the two kernels.
 //
-// A warp takes 16 query rows against BLOCK_N keys at a time (FlashAttention-2), with mma.sync m16n8k16. A thread holds
-// parts of two rows: scores s[BLOCK_N / 8][4] and weighted sums of values o[D / 8][4], where entries 0 and 1 of each four
-// are of the first row and 2 and 3 of the second; and for each row m, its largest score, and l, its sum of weights.
+// A warp multiplies 16 query rows by BLOCK_N keys at a time (FlashAttention-2), with mma.sync m16n8k16. A thread holds
+// parts of two rows: scores s[BLOCK_N / 8][4] and weighted sums of values o[D / 8][4]. Of each four entries, 0 and 1
+// belong to the first row, 2 and 3 to the second. For each row a thread also holds m, the largest score, and l, this
+// thread's part of the sum of weights.
 #pragma once
 #include "port.cuh"
 
 // ---------------------------------------------------------------- Tiles and splits
-constexpr int SPLIT = 512;  // keys with a softmax of their own, from a multiple of SPLIT; splits are merged in order
+constexpr int SPLIT = 512;  // keys that share a softmax; splits start at multiples of SPLIT
 constexpr float LOG2_E = 1.4426950408889634f;
 
-// Keys a tile.
+// Returns the number of keys per tile.
 __host__ __device__ constexpr int block_n(int head_size) { return head_size > 128 ? 32 : 64; }
 
-// The first key of the first tile that queries from a position on see.
+// Returns the first key of the first tile that queries at `position` and later attend to.
 __device__ __forceinline__ int first_tile(int position, int window, int keys) {
   return window ? max(0, position - window + 1) / keys * keys : 0;
 }
 
-// Sizes of a thread block's tiles. Rows are padded for ldmatrix, or for wgmma swizzled in slabs of 64 columns.
+// Sizes of a thread block's tiles. Rows are padded for ldmatrix, or swizzled in slabs of 64 columns for wgmma.
 template <int HEAD_SIZE, bool FP8_CACHE, int WARPS, bool SWIZZLED_ROWS = false>
 struct TileShape {
   static constexpr bool FP8 = FP8_CACHE, SWIZZLED = SWIZZLED_ROWS;
   static constexpr int D = HEAD_SIZE, BLOCK_M = WARPS * 16, BLOCK_N = block_n(D), THREADS = WARPS * 32;
-  static constexpr int LD = SWIZZLED ? D : D + 8;         // elements from a row to the next
-  static constexpr int TILE = BLOCK_N * LD;               // elements of a tile of keys, or of values
-  static constexpr int STAGES = FP8 ? 1 : 2;              // FP8: the next tile is loaded while packed
-  static constexpr bool Q_IN_SMEM = D > 128;              // registers do not hold the queries
-  static constexpr int Q_STEPS = Q_IN_SMEM ? 1 : D / 16;  // left operands of queries that a thread holds
-  static constexpr int SCALES = (2 * BLOCK_N + THREADS - 1) / THREADS;  // FP8: scales a thread loads for the others
-  static_assert(SPLIT % BLOCK_N == 0 && BLOCK_N % 16 == 0, "a tile lies in one split, and 16 rows end in one tile");
+  static constexpr int LD = SWIZZLED ? D : D + 8;         // elements from one row to the next
+  static constexpr int TILE = BLOCK_N * LD;               // elements of a tile of keys or of values
+  static constexpr int STAGES = FP8 ? 1 : 2;              // FP8: the next tile is loaded in packed form
+  static constexpr bool Q_IN_SMEM = D > 128;              // the queries do not fit in registers
+  static constexpr int Q_STEPS = Q_IN_SMEM ? 1 : D / 16;  // left operands of queries per thread
+  static constexpr int SCALES = (2 * BLOCK_N + THREADS - 1) / THREADS;  // FP8: scales that a thread loads and shares
+  static_assert(SPLIT % BLOCK_N == 0 && BLOCK_N % 16 == 0,
+                "a tile must lie in one split, and a warp's 16 rows must end in the same tile");
 };
 
 // A thread block's dynamic shared memory.
@@ -41,7 +43,7 @@ struct SharedTiles {
   char* packed;   // [keys, values][BLOCK_N][D] bytes, if FP8
   float* scales;  // [keys, values][BLOCK_N], if FP8
 
-  // The keys of a stage; its values follow.
+  // Returns the keys of a stage. The stage's values follow them.
   template <class Shape>
   __device__ __forceinline__ bf16* keys(int stage) const {
     return tiles + (Shape::FP8 ? 0 : stage * 2 * Shape::TILE);
@@ -56,22 +58,22 @@ struct Lane {
   __device__ __forceinline__ int column() const { return (index & 3) * 2; }
 };
 
-// A warp's 16 query rows: row r is head `first + r * stride` of q and of out; 2^31 heads would take 256 GiB. Rows
-// [begin, end) are queries.
+// A warp's 16 query rows. Row r is head `first + r * stride` of q and of out (int is enough: 2^31 heads would take 256
+// GiB). Only rows [begin, end) are queries.
 struct WarpRows {
   int first, stride, begin, end;
   __device__ __forceinline__ bool valid(int row) const { return row >= begin && row < end; }
   __device__ __forceinline__ long long head(int row) const { return first + row * stride; }
 };
 
-// A paged KV cache with its sequences, as the host passes it.
+// A paged KV cache and the sequences in it, as the host passes them.
 struct PagedKv {
   const void* keys;  // [blocks][block_size][kv_heads][D] bf16, or bytes of e4m3
   const void* values;
   const float* key_scales;  // [blocks][block_size][kv_heads], FP8 only
   const float* value_scales;
-  const int* table;     // [sequences][table_width] blocks; sequences may share some
-  const int* contexts;  // [sequences], keys each has
+  const int* table;     // [sequences][table_width] blocks; sequences may share blocks
+  const int* contexts;  // [sequences], number of keys
   int table_width, block_size, kv_heads;
 };
 
@@ -88,14 +90,14 @@ struct CachedHead {
   __device__ __forceinline__ int slot(int t) const {
     return (table[t >> shift] << shift) + (t & (cache.block_size - 1));
   }
-  // Returns the index of its head among all cached heads.
+  // Returns the index of position t's head among all cached heads.
   __device__ __forceinline__ long long index(int t) const {
     return (long long)slot(t) * cache.kv_heads + kv_head;
   }
 };
 
 // ---------------------------------------------------------------- Queries
-// Starts copying a warp's queries to shared memory; the wait for the first tile completes it.
+// Starts copying a warp's queries to shared memory. The wait for the first tile completes the copy.
 template <class Shape>
 __device__ __forceinline__ void copy_queries(bf16* to, const bf16* q, const WarpRows& rows, int lane) {
   constexpr int CHUNKS = Shape::D / 8;
@@ -106,7 +108,7 @@ __device__ __forceinline__ void copy_queries(bf16* to, const bf16* q, const Warp
   }
 }
 
-// Loads a thread's queries, as left operands.
+// Loads a thread's queries as left operands.
 template <class Shape>
 __device__ __forceinline__ void load_queries(uint32_t (&qf)[Shape::Q_STEPS][4], const bf16* q, const WarpRows& rows,
                                              Lane lane) {
@@ -123,7 +125,7 @@ __device__ __forceinline__ void load_queries(uint32_t (&qf)[Shape::Q_STEPS][4], 
 }
 
 // ---------------------------------------------------------------- Loading a tile
-// Returns the offset of 8 elements in a stage: BLOCK_N rows of keys, then as many of values.
+// Returns the offset of a chunk of 8 elements in a stage, which has BLOCK_N rows of keys, then BLOCK_N rows of values.
 template <class Shape>
 __device__ __forceinline__ int tile_offset(int row, int chunk) {
   constexpr int BLOCK_N = Shape::BLOCK_N;
@@ -132,13 +134,13 @@ __device__ __forceinline__ int tile_offset(int row, int chunk) {
   else return row * Shape::LD + chunk * 8;
 }
 
-// Starts copying the keys and values from t0 on into a stage, 16 bytes at a time; FP8: to `packed`, and loads scales.
-// Keys that the sequence does not have become zeros.
+// Starts copying the keys and values of the tile at position t0 into a stage, 16 bytes at a time. FP8: copies them to
+// `packed` and loads the scales. Rows beyond the end of the sequence become zeros.
 template <class Shape>
 __device__ __forceinline__ void load_tile(const CachedHead& kv, const SharedTiles& smem, int t0, int stage,
                                           float (&scales)[Shape::SCALES]) {
   constexpr int BLOCK_N = Shape::BLOCK_N;
-  constexpr int BYTES = Shape::FP8 ? Shape::D : 2 * Shape::D, CHUNKS = BYTES / 16;  // of a row
+  constexpr int BYTES = Shape::FP8 ? Shape::D : 2 * Shape::D, CHUNKS = BYTES / 16;  // per row
   for (int i = threadIdx.x; i < 2 * BLOCK_N * CHUNKS; i += Shape::THREADS) {
     const int row = i / CHUNKS, chunk = i % CHUNKS, t = t0 + row % BLOCK_N;
     const bool valid = t < kv.len;
@@ -165,10 +167,10 @@ __device__ __forceinline__ void wait_for_tile(const SharedTiles& smem, const flo
     for (int e = 0; e < Shape::SCALES; e++)
       if (threadIdx.x + e * Shape::THREADS < 2 * Shape::BLOCK_N)
         smem.scales[threadIdx.x + e * Shape::THREADS] = scales[e];
-  __syncthreads();  // the tile has arrived, and no thread reads the previous one any more
+  __syncthreads();  // the tile has arrived, and no thread still reads the previous one
 }
 
-// Widens the FP8 bytes that this thread copied to bf16; exact, as scales are powers of two.
+// Widens to bf16 the FP8 bytes that this thread copied. Exact, because scales are powers of two.
 template <class Shape>
 __device__ __forceinline__ void widen_tile(const SharedTiles& smem) {
   constexpr int CHUNKS = Shape::D / 16;
@@ -196,7 +198,7 @@ __device__ __forceinline__ void set_zero(float (&fragments)[N][4]) {
   for (int n = 0; n < N; n++) fragments[n][0] = fragments[n][1] = fragments[n][2] = fragments[n][3] = 0.f;
 }
 
-// s = queries x keys; the queries are in qf, or in shared memory.
+// Computes s = queries x keys. The queries are in qf or in shared memory.
 template <class Shape>
 __device__ __forceinline__ void compute_scores(float (&s)[Shape::BLOCK_N / 8][4],
                                                const uint32_t (&qf)[Shape::Q_STEPS][4], const bf16* queries,
@@ -223,7 +225,8 @@ __device__ __forceinline__ void compute_scores(float (&s)[Shape::BLOCK_N / 8][4]
   }
 }
 
-// Hides the keys from t0 on that come after a query, or before its window. The thread's two rows are at p0 and p1.
+// Masks the keys of the tile at t0 that come after a query or before its window. The thread's two rows are at positions
+// p0 and p1.
 template <int N>
 __device__ __forceinline__ void mask_scores(float (&s)[N][4], int t0, Lane lane, int p0, int p1, int window) {
 #pragma unroll
@@ -236,7 +239,7 @@ __device__ __forceinline__ void mask_scores(float (&s)[N][4], int t0, Lane lane,
 }
 
 // ---------------------------------------------------------------- Online softmax
-// The thread's two rows of a split.
+// The softmax state of the thread's two rows in one split.
 template <int D>
 struct SplitState {
   float m[2], l[2], o[D / 8][4];
@@ -250,7 +253,7 @@ struct SplitState {
   }
 };
 
-// Over the four lanes that share a row.
+// Reductions over the four lanes that share a row.
 __device__ __forceinline__ float quad_max(float x) {
   x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
   return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
@@ -260,7 +263,7 @@ __device__ __forceinline__ float quad_sum(float x) {
   return __fadd_rn(x, __shfl_xor_sync(~0u, x, 2));
 }
 
-// The weight 2^(scale * score - base) of a score, where base makes that of the largest score 1. `scale` includes log2 e.
+// A score's weight is 2^(scale * score - base). `base` makes the largest weight 1; `scale` includes log2 e.
 __device__ __forceinline__ float weight_base(float m, float scale) {
   return m == -INFINITY ? 0.f : __fmul_rn(m, scale);
 }
@@ -268,7 +271,7 @@ __device__ __forceinline__ float weight_of(float score, float scale, float base)
   return fast_exp2(fmaf(score, scale, -base));
 }
 
-// Makes weights of a tile's scores, and rescales the sums to the new largest score.
+// Turns a tile's scores into weights, and rescales the sums to the new largest score.
 template <int D, int N>
 __device__ __forceinline__ void softmax_step(float (&s)[N][4], SplitState<D>& state, float scale) {
 #pragma unroll
@@ -296,14 +299,14 @@ __device__ __forceinline__ void softmax_step(float (&s)[N][4], SplitState<D>& st
 }
 
 // ---------------------------------------------------------------- Values
-// The weights of 16 keys as a left operand.
+// Packs the weights of 16 keys into a left operand.
 template <int N>
 __device__ __forceinline__ void pack_weights(uint32_t (&w)[4], const float (&s)[N][4], int k) {
 #pragma unroll
   for (int j = 0; j < 4; j++) w[j] = pack_bf16(s[2 * k + j / 2][j % 2 * 2], s[2 * k + j / 2][j % 2 * 2 + 1]);
 }
 
-// o += weights x values.
+// Computes o += weights x values.
 template <class Shape>
 __device__ __forceinline__ void accumulate_values(float (&o)[Shape::D / 8][4],
                                                   const float (&s)[Shape::BLOCK_N / 8][4], const bf16* values,
@@ -323,7 +326,7 @@ __device__ __forceinline__ void accumulate_values(float (&o)[Shape::D / 8][4],
 }
 
 // ---------------------------------------------------------------- Merging splits, and the result
-// Factors that rescale the old and the new sums; m is the largest score of both splits.
+// Factors that rescale the old and the new sums. m is the largest score of both.
 struct MergeScales {
   float m, old_scale, new_scale;
 };
@@ -335,5 +338,5 @@ __device__ __forceinline__ float merge(float old_sum, float new_sum, const Merge
   return fmaf(old_sum, scales.old_scale, __fmul_rn(new_sum, scales.new_scale));
 }
 
-// An element of the output: the weighted sum of values, and 1 / the sum of weights.
+// Returns an element of the output: the weighted sum of values, times 1 / the sum of weights.
 __device__ __forceinline__ float normalize(float o, float inverse_l) { return __fmul_rn(o, inverse_l); }

@@ -1,4 +1,4 @@
-//! Compiles the kernels as C++ for the CPU shim, and as fatbins where an nvcc is at hand (`NVCC` or `CUDA_HOME`).
+//! Compiles the kernels as C++ for the CPU shim, and as fatbins if `NVCC` or `CUDA_HOME` leads to nvcc.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -38,15 +38,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 #[cfg(feature = "shim")]
 fn shim() -> Result<(), cc::Error> {
-    // Fused multiply-adds would make the shim's sums differ from one compiler to the next.
+    // Fused multiply-adds would make the shim's sums differ between compilers.
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").file("cpu/all.cpp").opt_level(2).warnings(false);
-    // Arguments aligned to 128 bytes are passed in another way than by compilers of long ago.
+    // Silences a note that very old compilers pass arguments aligned to 128 bytes differently.
     build.flag_if_supported("-Wno-psabi");
     build.flag("-fno-strict-aliasing").flag("-ffp-contract=off").try_compile("surprisal_kernels_cpu")
 }
 
-/// A table of the kernels' images; empty without nvcc.
+/// Returns the Rust source of the table of the kernels' images. Without nvcc, the table is empty.
 fn fatbins() -> Result<String, Box<dyn Error>> {
     let home = env::var("CUDA_HOME").map(|home| format!("{home}/bin/nvcc"));
     let nvcc = env::var("NVCC").or(home).ok().filter(|nvcc| Path::new(nvcc).exists());

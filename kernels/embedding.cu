@@ -1,8 +1,8 @@
 // Token embeddings: out[row] = table[ids[row]].
 //
 // table: [count][n] bf16, the rows of ids from `first` on; ids: [rows]; out: [rows][n] bf16; n % 8 == 0; rows 16-byte
-// aligned. Grid (rows). An id of the vocabulary that is not in the table gives zeros: another rank has it. One outside
-// the vocabulary gives NaN: the host refuses such ids, and one that slips through cannot pass for text.
+// aligned. Grid (rows). An id that is in the vocabulary but not in the table gives zeros: another rank has it. An id
+// outside the vocabulary gives NaN. The host rejects such ids; NaN exposes one that slips through.
 #include "port.cuh"
 struct EmbeddingArgs {
   bf16* out;

@@ -1,9 +1,10 @@
-// Per-token quantization to FP8 (e4m3, largest value 448): out = e4m3(x / scale), scale = max|x| / 448 of the row; and
-// what its scales and the weights' do to a product, where the product's library does not apply them.
+// Per-token quantization to FP8 (e4m3, largest value 448): out = e4m3(x / scale), where scale = max|x| / 448 of the
+// row. A second kernel applies these scales and the weights' scales to a matrix product, if the library that computes
+// the product does not.
 //
 // x: [rows][n] bf16; out: [rows][n] bytes; scales: [rows] f32; n % 8 == 0; rows 16-byte aligned. Grid (rows). A row of
-// zeros has scale 0. The maximum does not depend on its order. No scale is above limit / 448, and what would be beyond
-// e4m3 is its largest value.
+// zeros has scale 0. The maximum does not depend on the order of the values. No scale exceeds limit / 448; values
+// beyond the limit saturate at 448.
 #include "port.cuh"
 struct Fp8Args {
   uint8_t* out;
@@ -37,7 +38,9 @@ extern "C" __global__ void __launch_bounds__(512) fp8_quantize(const Fp8Args a) 
 }
 CUDACPU_KERNEL(fp8_quantize);
 
-// x[row][i] = x[row][i] * (rows[row] * columns[i]) + bias[i], in place. x: [rows][n] bf16; n % 8 == 0; bias may be null.
+// x[row][i] = x[row][i] * (rows[row] * columns[i]) + bias[i], in place.
+//
+// x: [rows][n] bf16; n % 8 == 0; bias may be null.
 struct Fp8ScaleArgs {
   bf16* x;
   const float* rows;

@@ -1,12 +1,15 @@
-// After the QKV product: optional RMSNorm of each query and key head (Qwen3), rotary embedding (RoPE, half-split as in
-// Hugging Face checkpoints), and the write of keys and values to the paged cache. All in f32, rounded once.
+// The steps after the QKV projection: optional RMSNorm of each query and key head (Qwen3), rotary embedding (RoPE,
+// half-split as in Hugging Face checkpoints), and the write of keys and values to the paged cache. All arithmetic is in
+// f32, rounded once.
 //
 // qkv: [tokens][heads + 2 kv_heads][D] bf16; queries: [tokens][heads][D]; keys, values: [slots][kv_heads][D];
-// cos_sin: [positions][D] f32, D/2 cosines, then D/2 sines; slots: where each token lives, block * block size + offset,
-// or -1 to write nothing. Grid (tokens); a warp takes a head, and a head's sum is a fixed tree of its lanes.
+// cos_sin: [positions][D] f32, D/2 cosines, then D/2 sines; slots: each token's cache slot, block * block size +
+// offset, or -1 to cache nothing. Grid (tokens). A warp processes one head at a time; a head's sum of squares
+// is a fixed tree over the lanes.
 //
-// An FP8 cache has bytes of e4m3 and a scale for each head of each slot, [slots][kv_heads] f32: the least power of two
-// that brings the head below 448. So a byte times its scale is a bf16, exactly. A NaN or infinity makes the scale NaN.
+// An FP8 cache has e4m3 bytes and, for each head of each slot, a scale ([slots][kv_heads] f32): the smallest power of
+// two that brings the head to at most 448. A byte times its scale is therefore exactly a bf16. A NaN or infinity makes
+// the scale NaN.
 #include "port.cuh"
 struct KvCacheArgs {
   bf16* queries;
@@ -23,19 +26,19 @@ struct KvCacheArgs {
   int heads, kv_heads;
   float epsilon;
 };
-// The least power of two s, at least 2^-126, with largest / s <= 448 = 1.75 * 2^8; and 1 / s.
+// Returns the smallest power of two s >= 2^-126 with largest / s <= 448 = 1.75 * 2^8, and 1 / s.
 __device__ __forceinline__ float2 power_of_two_scale(float largest) {
   const uint32_t exponent = max((__float_as_uint(largest) + 0x1fffffu) >> 23, 9u) - 8;
   return make_float2(__uint_as_float(exponent << 23), __uint_as_float((254 - exponent) << 23));
 }
-// A lane's part of a head: for i = lane + 32 e below D / 4, pairs i and D / 4 + i of bf16, whose elements turn together.
+// A lane's part of a head: for each i = lane + 32 e below D / 4, bf16 pairs i and D / 4 + i, rotated together.
 template <int D>
 struct HeadPairs {
   static constexpr int QUARTER = D / 4, PER_LANE = (QUARTER + 31) / 32;
   float x[PER_LANE][4];
 };
 
-// Loads a head, and returns the sum of the squares of this lane's part.
+// Loads this lane's part of a head, and returns its sum of squares.
 template <int D>
 __device__ __forceinline__ float load_head(HeadPairs<D>& head, const bf16* from, int lane) {
   const uint32_t* pairs = reinterpret_cast<const uint32_t*>(from);
@@ -52,7 +55,7 @@ __device__ __forceinline__ float load_head(HeadPairs<D>& head, const bf16* from,
   return s;
 }
 
-// Multiplies a head with `scale` and its norm's weights if there is a norm, then turns it to its position.
+// Multiplies a head by `scale` and its norm's weights if there is a norm, then rotates it by its position's angles.
 template <int D>
 __device__ __forceinline__ void norm_and_rotate(HeadPairs<D>& head, const bf16* weights, float scale,
                                                 const float* cos_sin, int lane) {
@@ -86,7 +89,7 @@ __device__ __forceinline__ void store_bf16(const HeadPairs<D>& head, bf16* row, 
   }
 }
 
-// Stores a head as e4m3, and its scale.
+// Stores a head as e4m3 bytes, and its scale.
 template <int D>
 __device__ __forceinline__ void store_fp8(const HeadPairs<D>& head, uint8_t* row, float* scale_out, int lane) {
   float largest = 0.f, poison = 0.f;  // poison: 0 or NaN
@@ -122,7 +125,7 @@ __device__ __forceinline__ void kv_cache(const KvCacheArgs& a) {
     const float scale = norm ? rsqrtf(warp_sum(s) / D + a.epsilon) : 1.f;
     if (query || key) norm_and_rotate(pairs, norm, scale, cos_sin, lane);
 
-    const size_t index = slot * a.kv_heads + (head - a.heads) % a.kv_heads;  // of a cached head
+    const size_t index = slot * a.kv_heads + (head - a.heads) % a.kv_heads;  // of the cached head
     void* cache = key ? a.keys : a.values;
     if (!FP8 || query) {
       bf16* row = query ? a.queries + ((size_t)token * a.heads + head) * D : static_cast<bf16*>(cache) + index * D;

@@ -1,18 +1,20 @@
-// Log-probabilities from logits: target, rank, entropy, a set of tokens, most probable tokens. Natural logarithms.
+// Log-probabilities from logits: of the target and of a set of tokens, with the target's rank, the entropy, and the
+// most probable tokens. Natural logarithms.
 //
-// logits: [rows][stride] f32, one row tile of the head's product; vocabulary columns of them are real. A thread block
-// takes one row and 4096 columns, so a row's sums are fixed trees over columns at absolute positions; a second kernel
-// adds the tiles up in order, in f64. (Milakov and Gimelshein, 2018, is the online softmax; here tiles are its steps.)
+// logits: [rows][stride] f32, one row tile of the head's output; the first `vocabulary` columns are tokens, the others
+// padding. A thread block processes 4096 columns of one row, so a row's sums are fixed trees over columns at absolute
+// positions. The last kernel adds up the tiles in order, in f64. This is the online softmax (Milakov and Gimelshein,
+// 2018), with tiles as its steps.
 //
-// Ranks may divide the vocabulary: each has the columns from `first` on, runs the first two kernels, and gathers from
-// the others what both leave, in order of rank; then each has all of it. A rank without tokens leaves what adds nothing.
+// Ranks may divide the vocabulary. Each rank has the columns from `first` on, runs the first two kernels, gathers both
+// kernels' outputs from all ranks, in order of rank, and combines them. A rank without tokens adds nothing to any sum.
 //
 // target_logits: [ranks][rows], -inf where another rank has the target.
-// parts: workspace, [rows][tiles] of {max, sum e^(x - max), sum e^(x - max) (x - max), number of x above the target's, and the
-// first two again over the row's set of tokens, whose maximum is its own};
-// top_logits, top_ids: [rows][tiles][top], each tile's best in order, ties by the smaller id.
+// parts: workspace, [rows][tiles] of {max, sum e^(x - max), sum e^(x - max) (x - max), number of logits above
+// the target's, max and sum again over the tokens of the row's set}.
+// top_logits, top_ids: [rows][tiles][top], each tile's most probable tokens in order; ties: smaller id first.
 #include "port.cuh"
-constexpr int COLUMNS = 4096;  // a tile's
+constexpr int COLUMNS = 4096;  // per tile
 constexpr int TILE_THREADS = 256, THREAD_COLUMNS = COLUMNS / TILE_THREADS, TILE_WARPS = TILE_THREADS / 32;
 struct LogprobPart {
   float max, sum, weighted;
@@ -32,7 +34,7 @@ struct LogprobTileArgs {
   int* top_ids;
   const float* logits;
   const float* target_logits;
-  const unsigned* members;  // [rows][words], a bit a column; or null
+  const unsigned* members;  // [rows][words], one bit per column; may be null
   long long stride;
   int first, vocabulary, ranks, top;
 };
@@ -40,12 +42,12 @@ struct LogprobCombineArgs {
   float* logprobs;      // [rows], of the targets
   int* ranks_out;       // [rows], 1 + number of tokens more probable than the target
   float* entropies;     // [rows], nats
-  float* sets;          // [rows], of the sets; -inf where there is none
+  float* sets;          // [rows], of the sets; -inf if the set is empty
   float* top_logprobs;  // [rows][top]
   int* top_out;         // [rows][top], -1 beyond the vocabulary
-  const LogprobPart* parts;  // [ranks][rows][tiles], as are the lists
-  const float* top_logits;
-  const int* top_ids;
+  const LogprobPart* parts;  // [ranks][rows][tiles]
+  const float* top_logits;   // [ranks][rows][tiles][top]
+  const int* top_ids;        // [ranks][rows][tiles][top]
   const float* target_logits;
   int ranks, tiles, top;
 };
@@ -53,15 +55,15 @@ struct Ranked {
   float logit;
   int id;  // -1: none
 };
-// Returns whether a precedes b among the most probable tokens. NaN precedes nothing.
+// Returns true if a precedes b in the list of most probable tokens. NaN precedes nothing.
 __device__ __forceinline__ bool before(Ranked a, Ranked b) {
   if (a.id < 0 || b.id < 0) return a.id >= 0;
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
-// The token listed last, before the first round and when there are no more tokens.
+// Stand-ins for the token listed last: before the first round, and when no tokens are left.
 __device__ __forceinline__ Ranked nothing_listed() { return {INFINITY, -1}; }
 __device__ __forceinline__ Ranked end_of_list() { return {-INFINITY, 0x7fffffff}; }
-// The first of the warp's.
+// Returns the warp's token that precedes all others in the list.
 __device__ __forceinline__ Ranked warp_first(Ranked a) {
 #pragma unroll
   for (int d = 16; d > 0; d >>= 1) {
@@ -86,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_target(const LogprobT
 }
 CUDACPU_KERNEL(logprobs_target);
 
-// Sums over a tile of e^(x - largest), and of e^(x - largest) (x - largest).
+// Sums of e^(x - largest), and of e^(x - largest) (x - largest), over a tile.
 struct TileSums {
   float sum, weighted;
 };
@@ -104,7 +106,7 @@ __device__ __forceinline__ TileSums sum_tile(const float (&x)[THREAD_COLUMNS], f
   return {sum, weighted};
 }
 
-// The largest logit of the tile's tokens in the row's set, and the sum of e^(x - max) over them.
+// The largest logit among the tile's tokens in the row's set, and the sum of e^(x - max) over them.
 struct SetSums {
   float max, sum;
 };
@@ -125,7 +127,7 @@ __device__ __forceinline__ SetSums sum_set(const float (&x)[THREAD_COLUMNS], con
   return {max, block_sum(sum, buffer)};
 }
 
-// Lists a tile's best in order: each round finds the first of those after the last.
+// Lists a tile's most probable tokens in order: each round finds the first token after the one listed last.
 __device__ __forceinline__ void list_top(const LogprobTileArgs& a, const float (&x)[THREAD_COLUMNS], int column,
                                          size_t part, Ranked* firsts) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -139,7 +141,7 @@ __device__ __forceinline__ void list_top(const LogprobTileArgs& a, const float (
       if ((last.id < 0 || before(last, here)) && before(here, best)) best = here;
     }
     best = warp_first(best);
-    __syncthreads();  // the last round's have been read
+    __syncthreads();  // the previous firsts have been read
     if (lane == 0) firsts[warp] = best;
     __syncthreads();
     best = firsts[lane & (TILE_WARPS - 1)];
@@ -152,7 +154,7 @@ __device__ __forceinline__ void list_top(const LogprobTileArgs& a, const float (
   }
 }
 
-// Grid (tiles, rows), block 256. Tiles are as many as the rank with most tokens has.
+// Grid (tiles, rows), block 256. Every rank launches as many tiles as the rank with the most tokens.
 extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTileArgs a) {
   SHARED_ARRAY(float, buffer, 32);
   SHARED_ARRAY(Ranked, firsts, TILE_WARPS);
@@ -164,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTil
   for (int e = 0; e < THREAD_COLUMNS; e++) {
     x[e] = column + e * TILE_THREADS < a.vocabulary ? row[column + e * TILE_THREADS] : -INFINITY;
     largest = fmaxf(largest, x[e]);
-    above += x[e] > target ? 1.f : 0.f;  // at most 4096 in a tile: exact
+    above += x[e] > target ? 1.f : 0.f;  // exact: at most 4096 per tile
   }
   largest = block_max(largest, buffer);
   const TileSums sums = sum_tile(x, largest, buffer);
@@ -180,7 +182,7 @@ extern "C" __global__ void __launch_bounds__(256) logprobs_tile(const LogprobTil
 }
 CUDACPU_KERNEL(logprobs_tile);
 
-// A row's parts of all ranks, added up in order.
+// A row's parts, added up over all ranks and tiles in order.
 struct RowSums {
   double lse, sum, weighted, set_sum;
   float set_max;
@@ -209,7 +211,7 @@ __device__ __forceinline__ RowSums add_parts(const LogprobCombineArgs& a, int ro
   return {largest + log(sum), sum, weighted, set_sum, set_max, above};
 }
 
-// Grid (rows), block 32. Every lane adds up all tiles of all ranks; together they look through the tiles' best.
+// Grid (rows), block 32. Every lane adds up all tiles of all ranks; the lanes share the search of the tiles' lists.
 extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobCombineArgs a) {
   const int row = blockIdx.x, lane = threadIdx.x, rows = gridDim.x;
   const RowSums sums = add_parts(a, row, rows);
@@ -218,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(32) logprobs_combine(const LogprobC
     a.logprobs[row] = (float)(target_of(a.target_logits, a.ranks, rows, row) - lse);
     a.ranks_out[row] = sums.above + 1;
     a.entropies[row] = (float)(log(sums.sum) - sums.weighted / sums.sum);
-    // Of one token it has the bits of that token's; rounding must not make a set more than certain.
+    // A set of one token has the bits of that token's log-probability. Rounding must not push a set above ln 1 = 0.
     a.sets[row] = sums.set_sum > 0. ? fminf((float)(sums.set_max - lse + log(sums.set_sum)), 0.f) : -INFINITY;
   }
   Ranked last = nothing_listed();

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Compiles every kernel for sm_80, sm_90a and sm_100, and fails if attention spills registers. Needs no GPU and no
-# toolkit: nvcc comes from PyPI into a cache outside the checkout (or say NVCC=/path/to/nvcc). Prints a table.
-# Then runs its arguments as a command, if there are any, with that nvcc as NVCC and its NVRTC in reach.
+# Compiles every kernel for sm_80, sm_90a and sm_100, prints a table of registers, and fails if attention spills any.
+# Needs no GPU and no toolkit: it installs nvcc from PyPI into a cache outside the checkout, unless NVCC=/path/to/nvcc
+# is set. Arguments, if any, are a command to run afterwards, with NVCC set and the same release's NVRTC on
+# LD_LIBRARY_PATH.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "$0")"
-# The parts do not pin each other, and releases do not mix.
+# The wheels do not pin each other's versions, and releases cannot be mixed.
 wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96
     nvidia-cuda-cccl==13.0.85 nvidia-cuda-nvrtc==13.0.88)
 venv="${XDG_CACHE_HOME:-$HOME/.cache}/surprisal-ci/nvcc-13.0.88"
@@ -26,7 +27,7 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-compile() { # file, architecture: a row of the table for each kernel
+compile() { # file, architecture; prints a table row for each kernel
     "$NVCC" -std=c++17 -O3 -Xptxas -v -Werror all-warnings "-gencode=arch=compute_$2,code=sm_$2" -cubin \
         -o "$work/$1.$2.cubin" "$1.cu" 2>"$work/$1.$2.log" || {
         cat "$work/$1.$2.log"
@@ -52,7 +53,7 @@ for file in *.cu; do
     sort "$work"/*.rows | tee -a "$work/table"
 done
 if [ "$failed" = 1 ]; then
-    echo "a kernel does not compile"
+    echo "a kernel failed to compile"
     exit 1
 fi
 if grep -E '^paged_(attention|decode)' "$work/table" | awk '$4 > 0 { bad = 1; print "spills: " $0 } END { exit !bad }'; then

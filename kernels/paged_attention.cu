@@ -1,21 +1,24 @@
-// Causal attention over a paged KV cache, for any mix of whole prompts, chunks and short suffixes of long prefixes.
+// Causal attention over a paged KV cache, for any mix of whole prompts, chunks and short suffixes of long cached
+// prefixes.
 //
-// q, out: [tokens][heads][D] bf16. keys, values: [blocks][block size][kv_heads][D] bf16, block_size a power of two.
-// table: [sequences][table_width] blocks; sequences may share some. contexts: keys each sequence has. starts:
-// [sequences + 1], first query row of each; its last query sees all its keys, and with a window only the last `window`.
-// tiles: [][2], sequence and position / BLOCK_M of each thread block's queries, made by the host.
+// q, out: [tokens][heads][D] bf16. keys, values: [blocks][block_size][kv_heads][D] bf16, block_size a power of two.
+// table: [sequences][table_width] blocks; sequences may share blocks. contexts: [sequences], number of keys. starts:
+// [sequences + 1], first query row of each sequence. The last query of a sequence attends to all keys of the sequence,
+// or to the last `window` keys if there is a window. tiles: [][2], sequence and position / BLOCK_M of each thread
+// block's queries, made by the host.
 //
-// An FP8 cache (kv_cache.cu) has bytes of e4m3, and a scale for each head of each slot, a power of two. Tiles are
-// widened to bf16 in shared memory, exactly, and go the same way from there.
+// An FP8 cache (kv_cache.cu) has e4m3 bytes and a scale for each head of each slot, a power of two. Tiles are widened
+// to bf16 in shared memory, which is exact; all later steps are the same.
 //
-// A thread block takes one head and BLOCK_M queries at consecutive positions from a multiple of BLOCK_M; a warp takes 16
-// of them. Keys go by in tiles, loaded one ahead, through the steps of attention_tile.cuh. On sm_90a the products also
-// run on wgmma, with tiles copied by all threads or, a block of the cache at a time, by the copy engine (TMA).
+// A thread block processes one head of BLOCK_M queries at consecutive positions, from a multiple of BLOCK_M on. Each
+// warp has 16 of the queries. The block walks the keys tile by tile with the steps of attention_tile.cuh, and loads one
+// tile ahead. On sm_90a the matrix products can also run on wgmma, with tiles copied by all threads or, one cache block
+// at a time, by the copy engine (TMA).
 //
-// Bits. Queries and keys lie in tiles at absolute positions, so the row of position P walks the same tiles in the same
-// company, whatever else is in the batch and however its prompt was cut. Each 512 keys have a softmax of their own;
-// these are merged in order. paged_decode.cu does the same with the same text, so a decoded token has the bits of a
-// prefilled one.
+// Reproducible bits: tiles of queries and keys lie at absolute positions, so the query at position P always walks the
+// same tiles with the same neighbors, whatever else is in the batch and however its prompt was cut into chunks. Each
+// split of 512 keys has its own softmax, and splits are merged in order. paged_decode.cu runs the same steps, so
+// decoding a token gives the same bits as prefilling it.
 #include "attention_tile.cuh"
 struct AttentionArgs {
   bf16* out;
@@ -29,7 +32,7 @@ struct AttentionArgs {
 };
 struct AttentionTmaArgs {
   AttentionArgs attention;
-  TensorMap keys, values;  // [slots][kv_heads][D], in boxes of 64 columns, 1 head, and a block's slots up to 64
+  TensorMap keys, values;  // [slots][kv_heads][D]; a box: 64 columns, 1 head, min(block_size, 64) slots
 };
 
 // ---------------------------------------------------------------- Work
@@ -38,12 +41,12 @@ struct PrefillWork {
   int seq, head;
   int position;      // of the warp's row 0
   int first, last;   // the warp's first and last tile
-  int begin, end;    // the keys of the block's tiles
-  bool has_queries;  // some row of the warp, or of those that it works with, is a query
+  int begin, end;    // the keys that the block walks
+  bool has_queries;  // some row of the warp, or of the warps in its group, is a query
   WarpRows rows;
 };
 
-// GROUP_ROWS: queries of the warps that walk the same tiles together, 16 of one warp or 64 of four.
+// GROUP_ROWS: queries of a group of warps that walk the same tiles together: 16 for one warp, or 64 for four.
 template <class Shape, int GROUP_ROWS>
 __device__ __forceinline__ PrefillWork prefill_work(const AttentionArgs& a) {
   PrefillWork work;
@@ -59,7 +62,7 @@ __device__ __forceinline__ PrefillWork prefill_work(const AttentionArgs& a) {
   work.first = first_tile(group, a.window, Shape::BLOCK_N);
   work.last = position / Shape::BLOCK_N * Shape::BLOCK_N;
 
-  const int first_group = max(block_position, past & ~(GROUP_ROWS - 1));  // the first with a query
+  const int first_group = max(block_position, past & ~(GROUP_ROWS - 1));  // the first group with a query
   work.begin = first_tile(first_group, a.window, Shape::BLOCK_N);
   work.end = min(block_position + Shape::BLOCK_M, len);
 
@@ -68,7 +71,7 @@ __device__ __forceinline__ PrefillWork prefill_work(const AttentionArgs& a) {
 }
 
 // ---------------------------------------------------------------- Hopper: copies by TMA, products by wgmma
-// Starts the copy of the blocks that hold the keys from t0 on. One thread asks for all of them.
+// Starts copying the cache blocks that hold the tile at t0. One thread issues all copies.
 template <class Shape>
 __device__ __forceinline__ void load_boxes(const CachedHead& kv, const TensorMap* key_map, const TensorMap* value_map,
                                            const SharedTiles& smem, mbarrier* full, int t0, int stage) {
@@ -85,13 +88,14 @@ __device__ __forceinline__ void load_boxes(const CachedHead& kv, const TensorMap
     }
 }
 
-// Waits for the boxes of a stage, and zeroes the values that have no key: their weight is 0, but they may be NaN.
+// Waits for the boxes of a stage, and zeroes the values beyond the sequence's end: their weight is 0, but they may be
+// NaN.
 template <class Shape>
 __device__ __forceinline__ void wait_for_boxes(const SharedTiles& smem, mbarrier* full, int t0, int stage, int parity,
                                                int len) {
   constexpr int BLOCK_N = Shape::BLOCK_N, CHUNKS = Shape::D / 8;
   mbarrier_wait(full + stage, parity);
-  __syncthreads();  // no thread reads the previous tile any more
+  __syncthreads();  // no thread still reads the previous tile
   if (t0 + BLOCK_N > len) {
     for (int i = threadIdx.x; i < (t0 + BLOCK_N - len) * CHUNKS; i += Shape::THREADS) {
       const int row = len - t0 + i / CHUNKS, c = i % CHUNKS;
@@ -99,11 +103,11 @@ __device__ __forceinline__ void wait_for_boxes(const SharedTiles& smem, mbarrier
       *reinterpret_cast<uint4*>(to) = make_uint4(0, 0, 0, 0);
     }
     fence_async_proxy();
-    __syncthreads();  // they are zeros
+    __syncthreads();  // the values are zero
   }
 }
 
-// Like compute_scores, but on wgmma: it reads the queries from registers and the keys from shared memory.
+// Like compute_scores, but on wgmma, which reads the queries from registers and the keys from shared memory.
 template <class Shape>
 __device__ __forceinline__ void compute_scores_wgmma(float (&s)[Shape::BLOCK_N / 8][4],
                                                      uint32_t (&qf)[Shape::Q_STEPS][4], const bf16* keys) {
@@ -137,14 +141,14 @@ __device__ __forceinline__ void accumulate_values_wgmma(float (&o)[Shape::D / 8]
 }
 
 // ---------------------------------------------------------------- Splits and the output
-// The splits merged so far: of the thread's two rows the largest score and the sum of weights; its weighted sums of
-// values lie in shared memory, [D / 8][THREADS].
+// The merged splits of the thread's two rows: the largest score and the sum of weights. The weighted sums of values lie
+// in shared memory, [D / 8][THREADS].
 struct MergedSplits {
   float m[2], l[2];
   float4* o;
 };
 
-// Merges a split, and resets it.
+// Merges a split and resets it.
 template <class Shape>
 __device__ __forceinline__ void merge_split(MergedSplits& merged, SplitState<Shape::D>& split, float scale) {
   MergeScales scales[2];
@@ -188,7 +192,7 @@ __device__ __forceinline__ void paged_attention(const AttentionArgs& a, const Te
   using Shape = TileShape<D, FP8, (D > 128 ? 4 : 8), WGMMA>;
   constexpr int BLOCK_N = Shape::BLOCK_N, THREADS = Shape::THREADS;
   static_assert(!WGMMA || (!FP8 && D % 64 == 0 && D <= 128), "");
-  static_assert(WGMMA || !TMA, "boxes are swizzled");
+  static_assert(WGMMA || !TMA, "TMA swizzles tiles, and only wgmma reads swizzled tiles");
   DYN_SHARED(bf16, tiles);
   float4* merged_o = reinterpret_cast<float4*>(tiles + Shape::STAGES * 2 * Shape::TILE);
   bf16* queries = reinterpret_cast<bf16*>(merged_o + D / 8 * THREADS);  // of all warps

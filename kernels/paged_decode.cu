@@ -1,12 +1,13 @@
-// Attention of one query a sequence, its last token, over a paged KV cache: split over the keys, then combined.
+// Attention of one query per sequence, the query of its last token, over a paged KV cache. The keys are divided into
+// splits, whose results are then combined.
 //
 // q, out: [sequences][heads][D] bf16; cache and window as in paged_attention.cu. parts: workspace,
-// [sequences][heads][splits][D + 2] f32: a split's largest score, its sum of weights, its weighted sum of values.
+// [sequences][heads][splits][D + 2] f32: a split's largest score, its sum of weights, and its weighted sum of values.
 //
-// A warp takes one sequence, one KV head and the 512 keys from a multiple of 512; its 16 rows are the query heads that
-// share the KV head, so keys and values are read once for all of them. A second kernel merges the splits in order.
-// Tiles and splits lie where paged_attention.cu has them and go through the same steps (attention_tile.cuh), so the
-// bits are the same too.
+// A warp processes one sequence, one KV head and one split of 512 keys. Its 16 rows are the query heads that share the
+// KV head, so keys and values are read once for all of them. A second kernel merges the splits in order. Tiles and
+// splits lie at the same positions as in paged_attention.cu and go through the same steps (attention_tile.cuh), so the
+// bits are the same.
 #include "attention_tile.cuh"
 struct DecodeArgs {
   float* parts;
@@ -22,12 +23,12 @@ struct DecodeCombineArgs {
   int heads, window, splits, head_size;
   float scale;
 };
-// The first tile of the query at position p: that of prefill's warp of p.
+// Returns the first tile for the query at position p: the first tile of the warp that has p in prefill.
 __device__ __forceinline__ int decode_first_tile(int p, int window, int keys) {
   return first_tile(p & ~15, window, keys);
 }
 
-// Writes what a split leaves of the thread's two rows.
+// Writes a split's partial results for the thread's two rows.
 template <class Shape>
 __device__ __forceinline__ void write_part(const DecodeArgs& a, const SplitState<Shape::D>& split,
                                            const WarpRows& rows, Lane lane) {
@@ -50,7 +51,7 @@ __device__ __forceinline__ void write_part(const DecodeArgs& a, const SplitState
   }
 }
 
-// Grid (splits, kv_heads, sequences), a warp.
+// Grid (splits, kv_heads, sequences), block 32.
 template <int D, bool FP8>
 __device__ __forceinline__ void paged_decode(const DecodeArgs& a) {
   using Shape = TileShape<D, FP8, 1>;
@@ -105,7 +106,7 @@ PAGED_DECODE(96, paged_decode_fp8, true)
 PAGED_DECODE(128, paged_decode_fp8, true)
 PAGED_DECODE(256, paged_decode_fp8, true)
 
-// Merges the splits of a head. Grid (heads, sequences), a thread an element of the head.
+// Merges the splits of a head. Grid (heads, sequences), one thread per element of the head.
 extern "C" __global__ void __launch_bounds__(256) paged_decode_combine(const DecodeCombineArgs a) {
   const int h = blockIdx.x, seq = blockIdx.y, D = a.head_size, p = a.contexts[seq] - 1;
   const size_t row = (size_t)seq * a.heads + h;

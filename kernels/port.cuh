@@ -1,6 +1,6 @@
-// port.cuh - what kernels use of a GPU: here for nvcc and NVRTC, in cpu/cuda_cpu.h for a C++ compiler.
+// port.cuh - the GPU features that the kernels use, for nvcc and NVRTC. cpu/cuda_cpu.h emulates them in C++.
 //
-// It includes no toolkit header, so NVRTC compiles the kernels on a machine that has only the driver.
+// This file includes no toolkit header, so NVRTC can compile the kernels on a machine without a CUDA toolkit.
 #pragma once
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 // ---------------------------------------------------------------- Integers
@@ -19,7 +19,7 @@ typedef unsigned long long uint64_t;
 #endif
 
 // ---------------------------------------------------------------- Shared memory
-// Arrays of fixed and of launch-time size. CUDACPU_KERNEL registers a kernel with the CPU shim.
+// SHARED_ARRAY has a fixed size, DYN_SHARED a size set at launch. CUDACPU_KERNEL registers a kernel with the CPU shim.
 #define SHARED_ARRAY(T, name, n) __shared__ __align__(128) T name[n]
 #define DYN_SHARED(T, name)                                       \
   extern __shared__ __align__(1024) unsigned char dyn_smem_raw[]; \
@@ -77,14 +77,14 @@ __device__ __forceinline__ void cp_async_wait() {
 }
 
 // ---------------------------------------------------------------- Hopper's tensor cores (wgmma)
-// Four warps multiply with tiles in shared memory. What is below traps on anything but sm_90a.
+// Four warps together multiply by a tile in shared memory. The instructions below trap on every GPU except sm_90a.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define SM90_ASM(...) asm volatile(__VA_ARGS__)
 #else
 #define SM90_ASM(...) asm volatile("trap;")
 #endif
-// A tile in shared memory: rows of 128 bytes swizzled by 16, from a multiple of 1024; groups of 8 rows lie `rows` bytes
-// apart, slabs of 64 columns `columns` bytes.
+// Describes a tile in shared memory, aligned to 1024 bytes: rows of 128 bytes, swizzled in units of 16 bytes. Groups of
+// 8 rows are `rows` bytes apart, slabs of 64 columns `columns` bytes. The pointer may lie inside the tile.
 typedef uint64_t wgmma_descriptor;
 __device__ __forceinline__ wgmma_descriptor wgmma_descriptor_of(const void* p, uint32_t columns, uint32_t rows) {
   return (uint64_t)((smem_addr(p) & 0x3ffffu) >> 4) | (uint64_t)(columns >> 4) << 16 | (uint64_t)(rows >> 4) << 32 |
@@ -92,8 +92,8 @@ __device__ __forceinline__ wgmma_descriptor wgmma_descriptor_of(const void* p, u
 }
 // Makes this thread's writes to shared memory visible to wgmma and TMA.
 __device__ __forceinline__ void fence_async_proxy() { SM90_ASM("fence.proxy.async.shared::cta;\n" ::: "memory"); }
-// Keeps the compiler from moving code that makes or uses these registers across. Call it before wgmma_fence and after
-// wgmma_commit_and_wait.
+// Keeps the compiler from moving code that writes or reads these registers across this point. Call it before
+// wgmma_fence and after wgmma_commit_and_wait.
 template <int N>
 __device__ __forceinline__ void wgmma_fence_registers(float (&d)[N][4]) {
 #pragma unroll
@@ -108,7 +108,8 @@ __device__ __forceinline__ void wgmma_fence() { SM90_ASM("wgmma.fence.sync.align
 __device__ __forceinline__ void wgmma_commit_and_wait() {
   SM90_ASM("wgmma.commit_group.sync.aligned;\n wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 }
-// d += a b: this warp's 16 rows in the layout of m16n8k16, 16 deep; b [columns of d][16], or transposed [16][columns].
+// Computes d += a b for this warp's 16 rows, 16 deep, in the layout of m16n8k16. b is [columns of d][16], or
+// [16][columns of d] if TRANSPOSED.
 template <bool TRANSPOSED>
 __device__ __forceinline__ void wgmma_k16(float (&d)[8][4], const uint32_t (&a)[4], wgmma_descriptor b) {
   SM90_ASM(
@@ -143,20 +144,22 @@ __device__ __forceinline__ void wgmma_k16(float (&d)[16][4], const uint32_t (&a)
 }
 
 // ---------------------------------------------------------------- Hopper's copy engine (TMA)
-// It copies boxes of a tensor that the host described (cuTensorMapEncodeTiled), swizzled as wgmma reads them. A barrier in
-// shared memory counts the bytes.
+// The copy engine copies boxes of a tensor that the host has described (cuTensorMapEncodeTiled), and swizzles them for
+// wgmma. A barrier in shared memory counts the bytes that arrive.
 struct __align__(128) TensorMap {
   uint64_t opaque[16];
 };
 typedef uint64_t mbarrier;
-__device__ __forceinline__ void mbarrier_init(mbarrier* b) {  // a phase is one arrival, and the bytes it says
+// Initializes a barrier. A phase ends after one arrival and the bytes that it expects.
+__device__ __forceinline__ void mbarrier_init(mbarrier* b) {
   SM90_ASM("mbarrier.init.shared::cta.b64 [%0],1;\n fence.mbarrier_init.release.cluster;\n" ::"r"(smem_addr(b))
             : "memory");
 }
 __device__ __forceinline__ void mbarrier_expect(mbarrier* b, uint32_t bytes) {
   SM90_ASM("mbarrier.arrive.expect_tx.shared::cta.b64 _,[%0],%1;\n" ::"r"(smem_addr(b)), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void mbarrier_wait(mbarrier* b, uint32_t parity) {  // until a phase of this parity is over
+// Waits for the end of the phase of this parity.
+__device__ __forceinline__ void mbarrier_wait(mbarrier* b, uint32_t parity) {
   SM90_ASM(
       "{\n.reg .pred over;\nagain: mbarrier.try_wait.parity.shared::cta.b64 over,[%0],%1;\n@over bra done;\nbra "
       "again;\ndone:\n}\n" ::"r"(smem_addr(b)),
@@ -177,8 +180,8 @@ __device__ __forceinline__ float bf_lo(uint32_t u) { return __uint_as_float(u <<
 __device__ __forceinline__ float bf_hi(uint32_t u) { return __uint_as_float(u & 0xffff0000u); }
 
 // ---------------------------------------------------------------- FP8 (e4m3)
-// Rounded to nearest even; beyond 448: 448. In integers where the hardware has no conversion (before sm_89, and on the
-// CPU), so that all give the same bytes.
+// Rounds to nearest, ties to even, and saturates at 448. Where the hardware has no conversion (before sm_89, and on the
+// CPU), software gives the same bytes.
 __device__ __forceinline__ uint32_t e4m3(float f) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
   uint16_t pair;
@@ -188,19 +191,19 @@ __device__ __forceinline__ uint32_t e4m3(float f) {
   const uint32_t bits = __float_as_uint(f), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return 0x7f;          // NaN
   if (magnitude >= 0x43e00000u) return sign | 0x7e;  // 448 and above
-  if (magnitude < 0x3c800000u)                       // below 2^-6, steps of 2^-9: let an addition round
+  if (magnitude < 0x3c800000u)                       // below 2^-6, steps of 2^-9: an addition rounds
     return sign | (__float_as_uint(__uint_as_float(magnitude) + 16384.f) - 0x46800000u);
-  const uint32_t rounded = magnitude + 0x7ffffu + (magnitude >> 20 & 1);  // 3 of 23 mantissa bits stay
-  const uint32_t byte = (rounded >> 20) - (120u << 3);                    // the exponent's bias goes from 127 to 7
+  const uint32_t rounded = magnitude + 0x7ffffu + (magnitude >> 20 & 1);  // keep 3 of 23 mantissa bits
+  const uint32_t byte = (rounded >> 20) - (120u << 3);                    // the exponent's bias changes from 127 to 7
   return sign | min(byte, 0x7eu);
 #endif
 }
-__device__ __forceinline__ float from_e4m3(uint32_t byte) {  // never NaN: 0x7f is 480
+__device__ __forceinline__ float from_e4m3(uint32_t byte) {  // never NaN: 0x7f gives 480
   return __uint_as_float((byte & 0x80u) << 24 | (byte & 0x7fu) << 20) * 1.329227995784916e36f;  // 2^120
 }
 
 // ---------------------------------------------------------------- Reductions
-// Each is a fixed tree; every thread has the result.
+// Each reduction is a fixed tree. Every thread gets the result.
 __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll
   for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(~0u, v, d);
@@ -211,11 +214,11 @@ __device__ __forceinline__ float warp_max(float v) {
   for (int d = 16; d > 0; d >>= 1) v = fmaxf(v, __shfl_xor_sync(~0u, v, d));
   return v;
 }
-// Hands each lane the value of the warp that has its number, or `empty`. `buffer`: 32 floats of shared memory. The block
-// is whole warps.
+// Returns the value of warp i to lane i, or `empty` if there is no such warp. `buffer`: 32 floats of shared memory. The
+// block must consist of whole warps.
 __device__ __forceinline__ float gather_warps(float v, float* buffer, float empty) {
   const int lane = threadIdx.x & 31;
-  __syncthreads();  // the last reduction has been read
+  __syncthreads();  // the previous reduction has been read
   if (lane == 0) buffer[threadIdx.x >> 5] = v;
   __syncthreads();  // every warp has written
   return lane < (int)(blockDim.x >> 5) ? buffer[lane] : empty;

@@ -1,7 +1,7 @@
-// The sum of the ranks' addends, in order of rank: out[i] = sum_r parts[r][i].
+// The sum of all ranks' partial results, in order of rank: out[i] = sum_r parts[r][i].
 //
 // parts: [ranks][n] bf16; out: [n] bf16; n % 8 == 0; all 16-byte aligned. Grid (n / 8 / 256, rounded up). Each element
-// is one chain of f32 additions, rounded to bf16 once, so its bits depend on its addends alone.
+// is one chain of f32 additions, rounded to bf16 once, so its bits depend only on its addends.
 #include "port.cuh"
 struct RankSumArgs {
   bf16* out;

@@ -1,8 +1,8 @@
 // RMSNorm (Zhang and Sennrich, 2019), with the residual sum in the same pass: out = x / sqrt(mean(x^2) + eps) * w.
 //
 // x, out, residual: [rows][n] bf16; weight: [n] bf16; n % 8 == 0; rows 16-byte aligned. Grid (rows). With a residual,
-// residual += x comes first, and the sum, rounded to bf16, is what is normed. A row is one block's, and the block's
-// size follows from n: each thread sums its vectors in order, then lanes and warps add up as a fixed tree.
+// the kernel first computes residual += x, then normalizes that sum, rounded to bf16. One block computes a row, and the
+// block's size depends only on n: each thread sums its vectors in order, then a fixed tree adds up lanes and warps.
 #include "port.cuh"
 struct RmsNormArgs {
   bf16* out;
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(512) rms_norm(const RmsNormArgs a) 
     }
   }
   const float r = rsqrtf(block_sum(s, buffer) / a.n + a.epsilon);
-  for (int i = threadIdx.x; i < vectors; i += blockDim.x) {  // the same vectors, so each thread reads its own sums
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x) {  // each thread reads the sums that it wrote
     const uint4 v = residual ? residual[i] : x[i], w = weight[i];
     const uint32_t u[4] = {v.x, v.y, v.z, v.w}, g[4] = {w.x, w.y, w.z, w.w};
     uint32_t y[4];

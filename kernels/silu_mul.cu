@@ -1,7 +1,7 @@
-// The gate of a Llama MLP: out = silu(gate) * up, silu(g) = g / (1 + e^-g).
+// The gate of a Llama MLP: out = silu(gate) * up, where silu(g) = g / (1 + e^-g).
 //
 // gate_up: [rows][2][n] bf16, the gate before the up half; out: [rows][n] bf16; n % 8 == 0; rows 16-byte aligned.
-// Grid (rows); each element is computed alone.
+// Grid (rows). Each element is computed independently.
 #include "port.cuh"
 struct SiluMulArgs {
   bf16* out;

@@ -1,6 +1,7 @@
-// Each instruction that port.cuh wraps and the CPU shim emulates, alone, so that a test can compare a GPU with the shim.
+// One kernel for each instruction that port.cuh wraps and the CPU shim emulates, so that tests can compare a GPU with
+// the shim.
 //
-// x: what each thread starts from, 32-bit words; out: what it ends with. Part of no server: only tests launch these.
+// x: each thread's inputs, as 32-bit words; out: each thread's results. Only tests launch these kernels.
 #include "port.cuh"
 struct WrapperArgs {
   uint32_t* out;
@@ -8,7 +9,7 @@ struct WrapperArgs {
   const bf16* tile;
 };
 
-// A warp: x [32][10] is a, b and d of each lane, out [32][4] is d + a b.
+// One warp. x [32][10]: a, b and d of each lane; out [32][4]: d + a b.
 extern "C" __global__ void __launch_bounds__(32) wrapper_mma(const WrapperArgs w) {
   const uint32_t* x = w.x + threadIdx.x * 10;
   const uint32_t a[4] = {x[0], x[1], x[2], x[3]};
@@ -19,7 +20,8 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_mma(const WrapperArgs w
 }
 CUDACPU_KERNEL(wrapper_mma);
 
-// A warp: lane i copies row i of tile [32][8], or zeros if x [32] is 0; out [32][8] is ldmatrix of all, then transposed.
+// One warp. Lane i copies row i of tile [32][8], or zeros if x[i] is 0; out [32][8]: ldmatrix's results, plain, then
+// transposed.
 extern "C" __global__ void __launch_bounds__(32) wrapper_ldmatrix(const WrapperArgs w) {
   SHARED_ARRAY(bf16, rows, 32 * 8);
   cp_async_16(rows + threadIdx.x * 8, w.tile + threadIdx.x * 8, w.x[threadIdx.x] != 0);
@@ -36,7 +38,8 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_ldmatrix(const WrapperA
 }
 CUDACPU_KERNEL(wrapper_ldmatrix);
 
-// Four warps: x [128] floats; out [128][9]: exchanged over each distance, then sums and maxima of warps and of all.
+// Four warps. x [128]: floats; out [128][9]: x exchanged over distances 1 to 16, then the warp's sum and maximum, then
+// the block's.
 extern "C" __global__ void __launch_bounds__(128) wrapper_reduce(const WrapperArgs w) {
   SHARED_ARRAY(float, buffer, 32);
   const float v = __uint_as_float(w.x[threadIdx.x]);
@@ -49,8 +52,8 @@ extern "C" __global__ void __launch_bounds__(128) wrapper_reduce(const WrapperAr
 }
 CUDACPU_KERNEL(wrapper_reduce);
 
-// Any block: x [threads] floats; out [threads][6]: as bf16, below its negative, as e4m3, back from its lowest byte, then
-// what hardware approximates: 2^x and 1 / sqrt(|x|).
+// Any block. x [threads]: floats; out [threads][6]: x as bf16; x packed with -x; x as e4m3; the lowest byte of x, read
+// as e4m3; and two functions that the hardware approximates, 2^x and 1 / sqrt(|x|).
 extern "C" __global__ void __launch_bounds__(1024) wrapper_convert(const WrapperArgs w) {
   const uint32_t bits = w.x[blockIdx.x * blockDim.x + threadIdx.x];
   const float v = __uint_as_float(bits);
@@ -64,7 +67,8 @@ extern "C" __global__ void __launch_bounds__(1024) wrapper_convert(const Wrapper
 }
 CUDACPU_KERNEL(wrapper_convert);
 
-// A warp on sm_90a: out [16][32] is a box of 16 rows, 64 columns from column 64 on, of head 1, from slot `slot` on, as it lies.
+// One warp on sm_90a. out [16][32]: the words of a box as they lie in shared memory: 16 slots from `slot` on, head 1,
+// 64 columns from column 64 on.
 struct WrapperTmaArgs {
   uint32_t* out;
   int slot;
@@ -84,8 +88,9 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_tma_wgmma(const __grid_
 }
 CUDACPU_KERNEL(wrapper_tma_wgmma);
 
-// Four warps on sm_90a: x [128][4 + 24 * 4] is a and d of each thread, tile [64][128] is b; out [128][24][4]: to the first
-// 8 accumulators a b^T was added, b 64 rows of columns 80 to 95; to the others a b, b rows 32 to 47 of all columns.
+// Four warps on sm_90a. x [128][4 + 24 * 4]: a and d of each thread; tile [64][128]: b; out [128][24][4]: d plus a
+// product. The first 8 accumulators add a b^T, where b is columns 80 to 95 of all 64 rows. The others add a b, where b
+// is rows 32 to 47 of all columns.
 extern "C" __global__ void __launch_bounds__(128) wrapper_wgmma(const WrapperArgs w) {
   constexpr int ROWS = 64, COLUMNS = 128;
   DYN_SHARED(bf16, tile);

@@ -1,4 +1,4 @@
-// The one C++ unit of the CPU build: every kernel, plus the C entry the Rust tests call.
+// The only translation unit of the CPU build: every kernel, and the C entry point that Rust calls.
 #include "../embedding.cu"
 #include "../fp8.cu"
 #include "../kv_cache.cu"

@@ -1,5 +1,6 @@
-// check.cpp - every kernel in every thread order, for the sanitizers: no complaint, no NaN, always the same bits.
-// The Rust tests check the numbers. With -DONLY -DCHECK_name just that kernel is built.
+// check.cpp - runs every kernel in every thread order, for the sanitizers. There must be no finding and no NaN, and the
+// bits must be the same in every order.
+// The Rust tests check the numbers. -DONLY -DCHECK_name builds only the kernel `name`.
 #ifndef ONLY
 #define CHECK_embedding
 #define CHECK_fp8

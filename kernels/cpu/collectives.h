@@ -1,4 +1,4 @@
-// collectives.h - __syncthreads, and what the lanes of a warp do together.
+// collectives.h - __syncthreads, and the collective operations of a warp's lanes.
 #pragma once
 #include "fibers.h"
 
@@ -10,8 +10,8 @@ CC_RT void sync_threads(int line) {
   switch_to_scheduler(false);
   CC_TSAN(__tsan_acquire(b);)
 }
-// Lanes meet. `complete` runs once, in the last lane to arrive; `read` runs in every lane afterwards. With `order`, the
-// lanes' memory is ordered too.
+// Waits until all lanes of `mask` have arrived. `complete` runs once, in the last lane to arrive; `read` then runs in
+// every lane. If `order` is set, the collective also orders the lanes' memory accesses.
 template <class A, class E>
 CC_RT void collective(unsigned mask, int line, const uint32_t* in, int nin, bool order, A complete, E read) {
   unsigned bit = 1u << the_thread->lane;

@@ -6,7 +6,7 @@ namespace cudacpu {
 CC_RT Barrier& barrier_at(const void* at) {
   for (unsigned i = 0; i < the_launch->barrier_count; i++)
     if (the_launch->barriers[i].at == at) return the_launch->barriers[i];
-  fail("a barrier that was not initialised", the_thread);
+  fail("barrier not initialized", the_thread);
   if (the_launch->barrier_count == MAX_BARRIERS) abort();
   return the_launch->barriers[the_launch->barrier_count++] = {at, 0, 0, 0};
 }
@@ -16,7 +16,7 @@ CC_RT void barrier_init(const void* at) {
 }
 CC_RT void barrier_expect(const void* at, size_t bytes) {
   Barrier& b = barrier_at(at);
-  if (b.arrived++) fail("a barrier's phase has two arrivals", the_thread);
+  if (b.arrived++) fail("two arrivals in one phase of a barrier", the_thread);
   b.expected += bytes;
 }
 CC_RT void push_box(Box box) {
@@ -49,7 +49,7 @@ CC_RT void end_phase(const void* at) {
 }
 CC_RT void yield_to_others(int spins, int line) {
   the_thread->line = line;
-  if (spins > 1 << 14) fail("a barrier whose bytes never come", the_thread);
+  if (spins > 1 << 14) fail("barrier waits for bytes that never arrive", the_thread);
   switch_to_scheduler(false);
 }
 }  // namespace cudacpu

@@ -1,5 +1,5 @@
-// cuda_cpu.h - compile a .cu file as plain C++17 and run it on the CPU, for tests: CUDA's names over fibers.h, and in
-// ptx.h the instructions that port.cuh wraps.
+// cuda_cpu.h - compiles a .cu file as plain C++17 and runs it on the CPU, for tests. It maps CUDA's names to fibers.h;
+// ptx.h emulates the instructions that port.cuh wraps.
 #pragma once
 #include "collectives.h"
 #include "launch.h"

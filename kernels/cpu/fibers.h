@@ -2,8 +2,8 @@
 //
 // One CUDA thread is one fiber; the blocks of a grid run one after another on the calling OS thread.
 // Under ASan/UBSan every access is checked. Under TSan each fiber is a "thread" and only __syncthreads,
-// __syncwarp and atomics order memory, so a missing barrier is reported whatever the order was.
-// Code reached from fibers in here uses no std:: containers: their instantiations would be instrumented.
+// __syncwarp and mbarriers order memory, so a missing barrier is reported in any thread order.
+// Shim code that fibers reach uses no std:: containers, because their instantiations would be instrumented.
 #pragma once
 #include "cuda_types.h"
 #include "sanitizers.h"
@@ -39,12 +39,12 @@ struct Copy {
 struct Thread {
   dim3 tid, bid;
   unsigned index, lane, warp;
-  int line;  // of the call that it waits in
+  int line;  // the line of the call in which the thread waits
   ThreadState state;
-  Collective* collective;  // that it waits for
+  Collective* collective;  // the collective that the thread waits for
   void *stack_pointer, *asan_stack, *tsan_fiber;
   char* stack;
-  Copy copies[256];  // cp.async, not waited for
+  Copy copies[256];  // pending cp.async copies
   unsigned copy_count, group_ends[8], group_count;
 };
 // A barrier in shared memory that counts the copy engine's bytes.
@@ -53,7 +53,7 @@ struct Barrier {
   unsigned parity, arrived;
   size_t expected;
 };
-// The copy engine's pending fetch, 128 bytes a row.
+// A pending fetch of the copy engine, 128 bytes per row.
 struct Box {
   const void* barrier;
   char* dst;
@@ -62,7 +62,7 @@ struct Box {
   unsigned rows;
 };
 constexpr int COLLECTIVES_PER_WARP = 34, MAX_SHARED_ARRAYS = 32, MAX_BARRIERS = 8, MAX_BOXES = 64;
-// A launch, and its block that is running.
+// A launch, and its running block.
 struct Launch {
   dim3 grid, block;
   size_t dyn_bytes, stack;
@@ -82,7 +82,7 @@ struct Launch {
   void *main_stack_pointer, *main_asan_stack, *main_tsan_fiber;
   const void* main_stack;
   size_t main_size;
-  char barrier_tags[2], start, end;  // what TSan orders threads by
+  char barrier_tags[2], start, end;  // addresses by which TSan orders threads
   char err[300];
 };
 inline thread_local Launch* the_launch = nullptr;
@@ -103,9 +103,9 @@ CC_RT void* init_stack(char* top, void (*entry)()) {
   return s;
 }
 #else
-#error "fiber switch missing for this CPU"
+#error "fiber switching is not implemented for this CPU"
 #endif
-// Goes back to the scheduler.
+// Switches back to the scheduler.
 CC_RT void switch_to_scheduler(bool finished) {
   Thread* t = the_thread;
   (void)finished;
@@ -130,7 +130,7 @@ CC_RT void fiber_main() {
   switch_to_scheduler(true);
   abort();
 }
-// Ends the launch with an error: the first one counts.
+// Ends the launch with an error. Keeps only the first error.
 CC_RT void fail(const char* what, const Thread* t, int other = 0) {
   if (the_launch->err[0]) return;
   snprintf(the_launch->err, sizeof the_launch->err, "%s: block(%u,%u,%u) thread %u line %d%s%d", what, t->bid.x,

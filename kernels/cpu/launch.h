@@ -1,4 +1,4 @@
-// launch.h - launches of a typed kernel, or by name with void** as cuLaunchKernel takes them.
+// launch.h - launches a kernel by its typed function, or by name with void** arguments like cuLaunchKernel.
 #pragma once
 #include "scheduler.h"
 #include <tuple>

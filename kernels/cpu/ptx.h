@@ -1,4 +1,4 @@
-// ptx.h - the instructions that port.cuh wraps, emulated: mma, ldmatrix, wgmma, cp.async, TMA.
+// ptx.h - emulates the instructions that port.cuh wraps: mma, ldmatrix, wgmma, cp.async, TMA.
 #pragma once
 #include "collectives.h"
 #include "copy_engine.h"
@@ -79,7 +79,7 @@ inline void ldmatrix_lanes(uint32_t (&r)[N], const void* row, int line) {
   const uint16_t* rows[8 * N];
   collect_rows<N>(rows, row, line);
   int g = cudacpu::the_thread->lane >> 2,
-      t = (cudacpu::the_thread->lane & 3) * 2;  // the reads below are this lane's own: ASan and TSan see them
+      t = (cudacpu::the_thread->lane & 3) * 2;  // this lane does the reads below, so that ASan and TSan check them
   for (int j = 0; j < N; j++)
     r[j] = TR ? rows[8 * j + t][g] | (uint32_t)rows[8 * j + t + 1][g] << 16
               : rows[8 * j + g][t] | (uint32_t)rows[8 * j + g][t + 1] << 16;
@@ -88,7 +88,7 @@ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, CC_LINE) { ldmatrix_l
 inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, CC_LINE) { ldmatrix_lanes<4, true>(r, row, line); }
 
 // ---------------------------------------------------------------- Hopper's tensor cores (wgmma)
-// Each of the four warps has its own 16 rows, so a warp alone does what it would
+// Each of the four warps has 16 rows, so each warp can compute its part without the others.
 struct wgmma_descriptor {
   uintptr_t p;
   uint32_t columns, rows;
@@ -117,7 +117,7 @@ inline void wgmma_k16(float (&d)[N][4], const uint32_t (&a)[4], wgmma_descriptor
 }
 
 // ---------------------------------------------------------------- Asynchronous copies
-// cp.async runs only at the wait, so that a forgotten wait reads the 0xff fill (NaN)
+// cp.async copies only at the wait, so that a kernel that forgets to wait reads the 0xff fill (NaN).
 inline void cp_async_16(void* dst, const void* src, bool pred = true) {
   auto& t = *cudacpu::the_thread;
   if (((uintptr_t)dst | (uintptr_t)src) & 15) cudacpu::fail("cp.async address not 16-byte aligned", &t);
@@ -145,7 +145,7 @@ inline void cp_async_wait() {
 }
 
 // ---------------------------------------------------------------- Hopper's copy engine (TMA)
-// Boxes come when their barrier is waited for, so that a forgotten wait reads the 0xff fill
+// Boxes are copied only at the wait for their barrier, so that a kernel that forgets to wait reads the 0xff fill.
 struct alignas(128) TensorMap {
   uint64_t base, columns, heads, slots, rows;
 };
@@ -172,10 +172,10 @@ inline void mbarrier_wait(mbarrier* b, uint32_t parity, CC_LINE) {
   CC_TSAN(__tsan_acquire(b);)
 }
 inline void tma_load(void* dst, const TensorMap* map, mbarrier* b, int x, int y, int z) {
-  if ((uintptr_t)dst & 1023) cudacpu::fail("a box that does not begin at a multiple of 1024", cudacpu::the_thread);
+  if ((uintptr_t)dst & 1023) cudacpu::fail("TMA destination not 1024-byte aligned", cudacpu::the_thread);
   if (x < 0 || y < 0 || z < 0 || x + 64 > (int64_t)map->columns || y >= (int64_t)map->heads ||
       z + map->rows > map->slots)
-    return cudacpu::fail("a box outside its tensor", cudacpu::the_thread);
+    return cudacpu::fail("TMA box outside its tensor", cudacpu::the_thread);
   const size_t pitch = map->columns * map->heads * 2;
   const char* src = (const char*)map->base + z * pitch + (y * map->columns + x) * 2;
   cudacpu::push_box({b, (char*)dst, src, pitch, (unsigned)map->rows});

@@ -1,4 +1,4 @@
-// sanitizers.h - which sanitizer the shim is built with, and its own functions' exemption from ThreadSanitizer.
+// sanitizers.h - detects this build's sanitizer, and exempts the shim's own functions from ThreadSanitizer.
 #pragma once
 #ifndef __has_feature
 #define __has_feature(x) 0

@@ -1,4 +1,4 @@
-// scheduler.h - runs the blocks of a launch one after another, and the threads of a block in turns.
+// scheduler.h - runs the blocks of a launch one after another, and the threads of a block in turn.
 #pragma once
 #include "shared_memory.h"
 #include <string>
@@ -28,8 +28,8 @@ CC_RT void start_block(dim3 bid) {
   }
   for (int i = 0; i < (int)((n + 31) / 32) * COLLECTIVES_PER_WARP; i++) l.collectives[i].used = false;
 }
-// Frees a block's shared memory. Under TSan a free() here would order this block before the next: it waits in
-// `freed_later` until the launch ends.
+// Frees a block's shared memory. Under TSan, a free() here would order this block before the next, so the memory waits
+// in `freed_later` until the launch ends.
 CC_RT void end_block(std::vector<void*>& freed_later) {
   Launch& l = *the_launch;
   (void)freed_later;
@@ -41,10 +41,10 @@ CC_RT void end_block(std::vector<void*>& freed_later) {
 }
 
 // ---------------------------------------------------------------- Turns
-// The threads that can run, and what the others wait for.
+// The threads that can run, and threads that wait.
 struct Turn {
   unsigned ready[1024], ready_count, done_count;
-  const Thread *at_barrier, *at_warp;  // the last of each
+  const Thread *at_barrier, *at_warp;  // the last of each kind
 };
 CC_RT void classify_threads(Turn& turn) {
   Launch& l = *the_launch;
@@ -63,10 +63,10 @@ CC_RT void classify_threads(Turn& turn) {
     }
   }
 }
-// Lets the threads at a __syncthreads pass, once no thread can run.
+// Releases the threads that wait at a __syncthreads. Called when no thread can run.
 CC_RT void open_barrier(const Turn& turn) {
   Launch& l = *the_launch;
-  if (turn.at_warp) fail("deadlock, warp collective waits for lanes that never come", turn.at_warp);
+  if (turn.at_warp) fail("deadlock, warp collective waits for lanes that never arrive", turn.at_warp);
   else if (turn.done_count && config.strict)
     fail("threads exited before a __syncthreads of their block", turn.at_barrier);
   l.barrier_generation++;
@@ -106,7 +106,8 @@ CC_RT void run_block(dim3 bid, uint64_t& rng, std::vector<void*>& freed_later) {
 }
 
 // ---------------------------------------------------------------- A launch
-// The fibers' stacks, kept from one launch to the next; a system has only so many maps, so they end with the OS thread.
+// The fibers' stacks, kept from one launch to the next. The OS limits the number of mappings, so the stacks are
+// unmapped when the OS thread ends.
 struct Stacks {
   static constexpr size_t GUARD = 4096;
   std::vector<std::pair<char*, size_t>> maps;
@@ -143,7 +144,7 @@ CC_RT void create_threads(Launch& l) {
   }
 }
 #if defined(CC_UNDER_TSAN)
-// Orders the whole launch before what the caller does next.
+// Orders the whole launch before everything that the caller does next.
 CC_RT void join_fibers(Launch& l) {
   for (unsigned i = 0; i < l.thread_count; i++) {
     __tsan_switch_to_fiber(l.threads[i].tsan_fiber, __tsan_switch_to_fiber_no_sync);
@@ -154,10 +155,10 @@ CC_RT void join_fibers(Launch& l) {
   for (unsigned i = 0; i < l.thread_count; i++) __tsan_destroy_fiber(l.threads[i].tsan_fiber);
 }
 #endif
-// Runs `body(arg)` in every thread; returns what went wrong, or nothing.
+// Runs `body(arg)` in every thread. Returns the error; an empty string if there is none.
 CC_RT std::string launch_raw(dim3 g, dim3 b, size_t smem, void (*body)(void*), void* arg) {
   const unsigned n = b.x * b.y * b.z;
-  if (!n || n > 1024) return "bad block size";
+  if (!n || n > 1024) return "block size must be from 1 to 1024 threads";
   Launch* l = (Launch*)calloc(1, sizeof(Launch));
   the_launch = l;
   l->grid = g;

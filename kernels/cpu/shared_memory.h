@@ -1,4 +1,4 @@
-// shared_memory.h - shared arrays: on the heap, of exact size, filled with 0xff, fresh for each block.
+// shared_memory.h - shared arrays, allocated on the heap for each block, of exact size and filled with 0xff.
 #pragma once
 #include "fibers.h"
 
@@ -15,7 +15,7 @@ CC_RT void* shared_alloc(const void* key, size_t bytes) {
   while (i < l.shared_count && l.shared_arrays[i].key != key) i++;
   if (i == MAX_SHARED_ARRAYS) abort();
   if (i == l.shared_count) {
-    // TSan books the allocation as a write: the scheduler does it, and hands it to the fibers through `start`.
+    // TSan counts the allocation as a write, so the scheduler does it and releases it to the fibers through `start`.
     CC_TSAN(__tsan_switch_to_fiber(l.main_tsan_fiber, __tsan_switch_to_fiber_no_sync);)
     l.shared_arrays[i].key = key;
     l.shared_arrays[i].p = allocate_poisoned(bytes);

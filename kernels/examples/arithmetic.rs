@@ -1,4 +1,5 @@
-//! Operations and bytes a token for Llama shapes, and the floors they set: prints `bench/results/arithmetic.md`.
+//! Prints `bench/results/arithmetic.md`: operations and bytes per token for Llama shapes, and the lower bounds on time
+//! that follow from them.
 //!
 //! `cargo run -q -p surprisal-kernels --example arithmetic > bench/results/arithmetic.md`
 
@@ -15,9 +16,10 @@ struct Model {
 
 const HEAD_SIZE: f64 = 128.0;
 const VOCABULARY: f64 = 128_256.0;
-/// Tokens of one forward pass: what weights are read once for.
+/// Tokens per forward pass, which reads the weights once.
 const BATCH: f64 = 8192.0;
-/// Queries that read a key from memory once: a tile of `paged_attention.cu`, whose heads of a group run together.
+/// Queries that share one read of a key from memory: the queries of a tile of `paged_attention.cu`. The query heads of
+/// a KV head run at the same time and share the read too.
 const TILE: f64 = 128.0;
 
 const MODELS: [Model; 3] = [
@@ -26,10 +28,10 @@ const MODELS: [Model; 3] = [
     Model { name: "405B", hidden: 16_384.0, layers: 126.0, heads: 128.0, kv_heads: 8.0, mlp: 53_248.0 },
 ];
 
-/// Dense bf16 operations and bytes a second, from the makers' data sheets (SXM).
+/// Dense bf16 operations per second and bytes per second, from the data sheets (SXM).
 const GPUS: [(&str, f64, f64); 2] = [("H100", 989.4e12, 3.35e12), ("H200", 989.4e12, 4.8e12)];
 
-/// The cost of one token in all layers together (the head and the embedding: once).
+/// The cost of one token, summed over all layers; the head and the embedding count once.
 struct Cost {
     kernel: &'static str,
     operations: f64,
@@ -37,18 +39,19 @@ struct Cost {
 }
 
 impl Cost {
-    /// A product of rows of `n` with weights `[n][m]`: two operations a weight; weights read once a pass; bf16.
+    /// Returns the cost of `times` bf16 products of a row of `n` values with weights `[n][m]`: two operations per
+    /// weight, and one read of the weights per pass.
     fn product(kernel: &'static str, times: f64, n: f64, m: f64, out_bytes: f64) -> Self {
         let bytes = 2.0 * n * m / BATCH + 2.0 * n + out_bytes * m;
         Self { kernel, operations: times * 2.0 * n * m, bytes: times * bytes }
     }
 
-    /// So many bf16 values read or written; operations do not count.
+    /// Returns the cost of reading or writing `values` bf16 values `times` times, without operations.
     fn moved(kernel: &'static str, times: f64, values: f64) -> Self {
         Self { kernel, operations: 0.0, bytes: times * 2.0 * values }
     }
 
-    /// Seconds on a GPU, and what sets them.
+    /// Returns the shortest possible time on a GPU in seconds, and the resource that bounds it.
     fn floor(&self, (_, peak, bandwidth): (&str, f64, f64)) -> (f64, &'static str) {
         let (compute, memory) = (self.operations / peak, self.bytes / bandwidth);
         if compute > memory { (compute, "compute") } else { (memory, "memory") }
@@ -64,12 +67,12 @@ impl Model {
         2.0 * self.kv_heads * HEAD_SIZE
     }
 
-    /// Weights of all layers.
+    /// Returns the number of weights in all layers.
     fn layer_weights(&self) -> f64 {
         self.layers * (self.hidden * (2.0 * self.query() + self.kv()) + 3.0 * self.hidden * self.mlp)
     }
 
-    /// Every token of a document of `t` tokens, each scored.
+    /// Returns the costs per token of a document of `t` tokens, all scored.
     fn costs(&self, t: f64) -> Vec<Cost> {
         let (l, h, q, kv, mlp) = (self.layers, self.hidden, self.query(), self.kv(), self.mlp);
         let keys = t / 2.0;
@@ -104,7 +107,7 @@ pub fn page() -> String {
     page + TAIL
 }
 
-/// Writes each model's operations and cached bytes a token.
+/// Writes each model's operations and cached bytes per token.
 fn write_operations(page: &mut String) {
     _ = writeln!(page, "| model | layers' weights | products | head | attention, T = 2048 | T = 8192 | KV bytes |");
     _ = writeln!(page, "|---|---|---|---|---|---|---|");
@@ -127,7 +130,7 @@ fn write_operations(page: &mut String) {
 /// Writes the floor of each kernel of a model.
 fn write_floors(page: &mut String, model: &Model) {
     let costs = model.costs(8192.0);
-    _ = writeln!(page, "\n## {}, T = 8192: each kernel's floor, microseconds a token\n", model.name);
+    _ = writeln!(page, "\n## {}, T = 8192: each kernel's floor in microseconds per token\n", model.name);
     _ = writeln!(page, "| kernel | MFLOP | kB | H100 | H200 | bound by |\n|---|---|---|---|---|---|");
     for cost in &costs {
         let [(h100, bound), (h200, other)] = GPUS.map(|gpu| cost.floor(gpu));
@@ -142,8 +145,8 @@ fn write_floors(page: &mut String, model: &Model) {
 
 /// Writes the rates that the floors allow.
 fn write_rates(page: &mut String) {
-    _ = writeln!(page, "\n## Tokens a second and GPU, nothing cached, every token scored\n");
-    _ = writeln!(page, "The sum of the kernels' floors; in brackets the products alone.\n");
+    _ = writeln!(page, "\n## Tokens per second per GPU, nothing cached, every token scored\n");
+    _ = writeln!(page, "From the sum of the kernels' floors; in parentheses, from the products' floors only.\n");
     _ = writeln!(page, "| model | T | H100 | H200 |\n|---|---|---|---|");
     for (model, t) in MODELS.iter().flat_map(|model| [2048.0, 8192.0].map(|t| (model, t))) {
         let rate = |gpu, all: bool| {
@@ -157,34 +160,36 @@ fn write_rates(page: &mut String) {
 }
 
 const HEAD: &str = "\
-# Arithmetic: what a token costs, and the floors
+# Arithmetic: the cost of a token, and floors on its time
 
-Printed by `cargo run -q -p surprisal-kernels --example arithmetic`; nothing here is measured. Llama 3.1's shapes: head size
-128, vocabulary 128256, bf16 weights, activations and KV.
+Printed by `cargo run -q -p surprisal-kernels --example arithmetic`; nothing here is measured. Shapes are those of
+Llama 3.1: head size 128, vocabulary 128256; weights, activations and KV cache in bf16.
 
-- A product of a row of n with weights [n][m]: 2 n m operations; 2 n m / 8192 bytes of weights (a pass takes 8192
-  tokens), 2 n of input, 2 m of output (4 m for logits, which are f32).
-- Attention of a document of T tokens, T / 2 keys a query: 4 x heads x 128 x T / 2 operations; 2 bytes for each value of
-  query, output, and of T / 2 keys and values once for 128 queries.
-- The others move each value once: RMSNorm twice a layer, x and residual in, residual and result out.
-- A floor is the larger of operations / peak and bytes / bandwidth. H100: 989.4 TFLOP/s, 3.35 TB/s; H200: 989.4, 4.8
-  (dense bf16, data sheets).
+- A product of a row of n with weights [n][m]: 2 n m operations. It reads 2 n m / 8192 bytes of weights (a pass has 8192
+  tokens) and 2 n bytes of input, and writes 2 m bytes of output (4 m for logits, which are f32).
+- Attention in a document of T tokens, T / 2 keys per query on average: 4 x heads x 128 x T / 2 operations. It moves 2
+  bytes for each value of the query and the output, and reads T / 2 keys and values once per 128 queries.
+- The other kernels move each value once. RMSNorm runs twice per layer; it reads x and residual, and writes residual and
+  result.
+- A floor is the larger of operations / peak and bytes / bandwidth. H100: 989.4 TFLOP/s, 3.35 TB/s; H200: 989.4 TFLOP/s,
+  4.8 TB/s (dense bf16, from the data sheets).
 
-## Operations a token (GFLOP), and bytes a token in the KV cache
+## Operations per token (GFLOP), and bytes per token in the KV cache
 
 ";
 
 const TAIL: &str = "
-## What follows
+## Conclusions
 
-- Products and attention are bound by compute, everything else by memory. On an H100 what is bound by memory has 10% of the
-  whole at 8B, 5% at 70B, 3% at 405B: all that moving values fewer times could save.
-- Logits in f32 are the largest stream of the head. In row tiles of 64 they take 33 MB, which the L2 of either GPU (50 MB)
-  holds, so they need not reach memory at all.
-- A second bound holds for decode: a pass of B tokens reads all weights, 2 bytes each, so on an H100 no fewer than 295 tokens
-  (989.4e12 / 3.35e12) keep its tensor cores busy; on an H200, 206.
-- FP8 products (twice the peak) halve the products' floors; quantising costs 3 bytes a value moved.
-- Larger models need more than one GPU; tokens a second and GPU then leave out what the GPUs tell each other.
+- Products and attention are bound by compute, everything else by memory. On an H100 the memory-bound kernels take 10%
+  of the time at 8B, 5% at 70B and 3% at 405B. Moving values fewer times can save no more than that.
+- Logits in f32 are the largest stream of the head. A tile of 64 rows takes 33 MB, which fits in the L2 cache of either
+  GPU (50 MB), so logits need not reach memory at all.
+- Decode has a second bound: a pass reads all weights, 2 bytes each, however few tokens it has. A pass needs at least
+  295 tokens on an H100 (989.4e12 / 3.35e12), or 206 on an H200, to keep the tensor cores busy.
+- FP8 products (twice the peak) halve the products' floors. Quantizing moves 3 bytes per value.
+- Larger models need more than one GPU. Their tokens per second per GPU do not include the time of communication
+  between GPUs.
 ";
 
 fn main() {

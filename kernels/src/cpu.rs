@@ -1,6 +1,6 @@
-//! Launching kernels on the CPU shim.
+//! The CPU shim as a device.
 
-// The boundary to C++: raw pointers go in, as they would go to a GPU.
+// Calls into C++ pass raw pointers, as launches on a GPU do.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -8,21 +8,21 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use crate::device::{CacheView, Device, Launch, TensorMap};
 use crate::error::Error;
 
-/// In which order the threads of a block take their turns: bits must not depend on it.
+/// The order in which the threads of a block run. The bits of a kernel's output must not depend on this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// By thread index.
+    /// Ascending thread index.
     Forward,
-    /// Against it.
+    /// Descending thread index.
     Reverse,
-    /// Shuffled anew at every step, by this seed.
+    /// A new random order at every turn of the scheduler, from this seed.
     Random(u64),
 }
 
-/// The CPU as a device: a launch is done when it returns, and an error says what the kernel did wrong.
+/// The CPU as a device. A launch returns when the kernel has finished. An error describes what the kernel did wrong.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
-    /// The threads' turns.
+    /// The order of the threads.
     pub order: Order,
 }
 
@@ -62,9 +62,9 @@ impl Device for Cpu {
         let block = [launch.block, 1, 1];
         let (args, size) = (std::ptr::from_ref(&launch.args).cast_mut().cast::<c_void>(), size_of::<A>());
         let mut error: [c_char; 400] = [0; 400];
-        // SAFETY: all pointers are to live values of the lengths given; the shim copies `size` bytes of the arguments, or
-        // refuses them, and writes at most `error.len()` bytes, ended by a zero; what the kernel's own pointers need is the
-        // caller's promise.
+        // SAFETY: all pointers point to live values of the given lengths. The shim copies `size` bytes of the
+        // arguments, or rejects them, and writes at most `error.len()` bytes, including a final zero. The caller
+        // guarantees that the kernel's own pointers are valid.
         let status = unsafe {
             cudacpu_launch(
                 name.as_ptr(),

@@ -1,6 +1,6 @@
-//! A GPU as a device: its context, and every kernel loaded for it.
+//! A GPU as a device: its context, and its loaded kernels.
 
-// The boundary to the driver: function handles, and launches that trust their addresses.
+// Calls to the driver use raw handles, and launches trust the addresses in their arguments.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -17,57 +17,57 @@ use crate::error::Error;
 use crate::nvrtc;
 use crate::sources::{FATBINS, SOURCES, Source};
 
-/// The oldest driver that is asked for anything, as it counts versions: CUDA 12.0.
+/// The oldest supported driver, in the driver's version format: CUDA 12.0.
 const OLDEST_DRIVER: i32 = 12_000;
 
-/// The version of CUDA that the driver is for, as in `13000`.
+/// Returns the latest version of CUDA that the driver supports, such as `13000` for 13.0. Errors name the GPU `index`.
 ///
 /// # Errors
 ///
-/// There is no driver to ask for the GPU of this index, or it does not answer.
+/// There is no driver, or it does not report its version.
 pub fn driver_version(index: usize) -> Result<i32, Error> {
     let no_device = |reason: String| Error::NoDevice { index, reason };
-    // SAFETY: it looks for a library and runs its initializers, which the driver's survive.
+    // SAFETY: this looks for a library and runs its initializers. Those of the driver are safe to run.
     if !unsafe { sys::is_culib_present() } {
-        return Err(no_device("there is no CUDA driver (libcuda) on this machine".to_owned()));
+        return Err(no_device("the CUDA driver (libcuda) was not found".to_owned()));
     }
     let mut version = 0;
-    // SAFETY: the library is there; it writes one integer, and needs no initialization before.
+    // SAFETY: the library is loaded. The call writes one integer and needs no prior initialization.
     let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-    status.result().map_err(|error| no_device(format!("the driver does not say its version: {error:?}")))?;
+    status.result().map_err(|error| no_device(format!("cannot read the driver's version: {error:?}")))?;
     Ok(version)
 }
 
-/// The GPU of this index.
+/// Returns the context of a GPU.
 ///
 /// # Errors
 ///
-/// There is no driver, it is too old, or there is no such GPU.
+/// The driver is missing or too old, or there is no such GPU.
 pub fn context(index: usize) -> Result<Arc<CudaContext>, Error> {
     let no_device = |reason: String| Error::NoDevice { index, reason };
     let unavailable = |error: DriverError| no_device(format!("{error:?}"));
     let version = driver_version(index)?;
     if version < OLDEST_DRIVER {
         let (major, minor) = (version / 1000, version % 1000 / 10);
-        return Err(no_device(format!("the driver is for CUDA {major}.{minor}; 12.0 is the oldest that will do")));
+        return Err(no_device(format!("the driver supports CUDA {major}.{minor}, but 12.0 or later is required")));
     }
     let count = CudaContext::device_count().map_err(unavailable)?;
     if usize::try_from(count).is_ok_and(|count| index >= count) {
-        return Err(no_device(format!("this machine has {count}, counted from 0")));
+        return Err(no_device(format!("this machine has {count} CUDA device(s), numbered from 0")));
     }
     CudaContext::new(index).map_err(unavailable)
 }
 
-/// Bytes of shared memory that a block may ask for on a GPU.
+/// Returns the largest amount of shared memory that a block can request on a GPU, in bytes.
 ///
 /// # Errors
 ///
-/// The GPU does not answer.
+/// The driver cannot read the attribute.
 pub fn shared_memory(context: &CudaContext) -> Result<i32, DriverError> {
     context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
 }
 
-/// Every kernel, loaded on a GPU, launched in the order of one stream.
+/// All kernels, loaded on a GPU. Launches are queued on one stream and run in order.
 #[derive(Debug)]
 pub struct Module {
     stream: Arc<CudaStream>,
@@ -76,16 +76,17 @@ pub struct Module {
 }
 
 impl Module {
-    /// Loads the images that were built in; what has none that fits is compiled by NVRTC, once for each `cache`, a folder.
+    /// Loads the built-in images. NVRTC compiles the files that have no usable image for this GPU; the results are
+    /// saved in the folder `cache`, if there is one.
     ///
     /// # Errors
     ///
-    /// A kernel has no image and none can be made.
+    /// A file has no usable image for this GPU and NVRTC cannot compile one, or the driver rejects a compiled image.
     pub fn load(stream: Arc<CudaStream>, cache: Option<&Path>) -> Result<Self, Error> {
         let context = stream.context().clone();
         let arch = architecture(&context).map_err(|error| Error::NoDevice {
             index: context.ordinal(),
-            reason: format!("its compute capability is unknown: {error:?}"),
+            reason: format!("cannot read the device's compute capability: {error:?}"),
         })?;
         let mut functions = HashMap::new();
         for source in SOURCES {
@@ -104,13 +105,13 @@ impl Module {
         Ok(Self { stream, arch, functions })
     }
 
-    /// Returns the architecture that its kernels were made for, as in `sm_90a`.
+    /// Returns the architecture that the kernels are loaded for, such as `sm_90a`.
     #[must_use]
     pub fn arch(&self) -> &str {
         &self.arch
     }
 
-    /// Returns the stream on which launches queue.
+    /// Returns the stream on which launches are queued.
     #[must_use]
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
@@ -125,13 +126,14 @@ impl Device for Module {
             CUtensorMapSwizzle_enum as Swizzle,
         };
         let &CacheView { cache, slots, kv_heads, head_size, rows } = view;
-        let failed = |error| Error::Launch { kernel: "a tensor map".to_owned(), reason: format!("{error:?}") };
+        let failed = |error| Error::Launch { kernel: "tensor map".to_owned(), reason: format!("{error:?}") };
         self.stream.context().bind_to_thread().map_err(failed)?;
         let sizes = [head_size, kv_heads, slots].map(u64::from);
         let strides = [2 * sizes[0], 2 * sizes[0] * sizes[1]];
         let (box_sizes, element_strides) = ([64, 1, rows], [1; 3]);
         let mut map = TensorMap([0; 16]);
-        // SAFETY: the driver writes 128 bytes, aligned as it asks, and reads arrays of the lengths of a tensor of three dimensions.
+        // SAFETY: the driver writes 128 bytes to the map, which has the required alignment, and reads arrays that have
+        // the lengths for a tensor of three dimensions.
         let status = unsafe {
             sys::cuTensorMapEncodeTiled(
                 (&raw mut map).cast(),
@@ -154,14 +156,14 @@ impl Device for Module {
 
     unsafe fn launch<A: Copy>(&self, launch: &Launch<A>) -> Result<(), Error> {
         let failed = |reason: String| Error::Launch { kernel: launch.kernel.to_owned(), reason };
-        let function = self.functions.get(launch.kernel).ok_or_else(|| failed("there is no such kernel".to_owned()))?;
+        let function = self.functions.get(launch.kernel).ok_or_else(|| failed("no such kernel".to_owned()))?;
         if launch.kernel.contains("wgmma") && self.arch != "sm_90a" {
-            return Err(failed(format!("wgmma is of sm_90a, and this GPU is {}", self.arch)));
+            return Err(failed(format!("wgmma needs sm_90a, but this GPU is {}", self.arch)));
         }
         self.stream.context().bind_to_thread().map_err(|error| failed(format!("{error:?}")))?;
         let ([x, y, z], mut args) = (launch.grid, [std::ptr::from_ref(&launch.args).cast_mut().cast::<c_void>()]);
-        // SAFETY: the function's module lives in it, the driver copies the one argument before it returns, and what the
-        // kernel's addresses need is the caller's promise.
+        // SAFETY: the function keeps its module alive, and the driver copies the one argument before it returns. The
+        // caller guarantees that the kernel's addresses are valid.
         let launched = unsafe {
             let (block, shared) = ((launch.block, 1, 1), launch.shared);
             result::launch_kernel(function.cu_function(), (x, y, z), block, shared, self.stream.cu_stream(), &mut args)
@@ -170,7 +172,7 @@ impl Device for Module {
     }
 }
 
-/// The architecture that has all of a GPU's instructions.
+/// Returns a GPU's architecture, with the suffix that enables all its instructions: `sm_90a` rather than `sm_90`.
 fn architecture(context: &CudaContext) -> Result<String, DriverError> {
     let (major, minor) = context.compute_capability()?;
     let all = if (major, minor) == (9, 0) { "a" } else { "" };
@@ -187,17 +189,17 @@ fn load_module(
     let built_in = FATBINS.iter().find(|(file, _)| *file == source.file);
     let why = match built_in.map(|(_, image)| load(image.to_vec())) {
         Some(Ok(module)) => return Ok(module),
-        Some(Err(error)) => format!("the driver refuses the image that was built in ({error:?})"),
+        Some(Err(error)) => format!("the driver rejects the built-in image ({error:?})"),
         None => nvrtc::NONE_BUILT_IN.to_owned(),
     };
     load(nvrtc::load_or_compile(source, arch, cache, &why)?).map_err(|error| Error::Compile {
         file: source.file,
         arch: arch.to_owned(),
-        reason: format!("{why}, and it refuses NVRTC's: {error:?}"),
+        reason: format!("{why}, and the driver rejects the image that NVRTC compiled: {error:?}"),
     })
 }
 
-/// Lets a kernel use all the shared memory that a block of this GPU may ask for.
+/// Allows a kernel to use all the shared memory that a block can request on this GPU.
 fn allow_shared_memory(context: &CudaContext, function: &CudaFunction) -> Result<(), DriverError> {
     let (limit, function) = (shared_memory(context)?, function.cu_function());
     // SAFETY: the function is loaded.

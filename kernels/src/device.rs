@@ -1,26 +1,26 @@
-//! A launch, and what can run it.
+//! Kernel launches, and the devices that run them.
 
-// To run a kernel is to trust its addresses.
+// Kernels trust the addresses in their arguments.
 #![allow(unsafe_code)]
 
 use crate::error::Error;
 
-/// An address in a device's memory; on the CPU shim, in this process.
+/// An address in a device's memory, which for the CPU shim is this process's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Address(u64);
 
 impl Address {
-    /// Nothing there; for what a kernel may go without.
+    /// The null address, for optional arguments.
     pub const NULL: Self = Self(0);
 
-    /// A device pointer as the driver counts it.
+    /// Creates an address from a device pointer, as the driver represents it.
     #[must_use]
     pub fn new(address: u64) -> Self {
         Self(address)
     }
 
-    /// Returns the address as the driver counts it.
+    /// Returns the address as the driver represents it.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -38,59 +38,60 @@ impl Address {
     }
 }
 
-/// A kernel, how many threads run it, and its one parameter.
+/// A kernel, the number of threads that run it, and its only parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Launch<A> {
-    /// Its name in the image.
+    /// The kernel's name in the image.
     pub kernel: &'static str,
-    /// Blocks by x, y, z.
+    /// Blocks along x, y and z.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub block: u32,
-    /// Bytes of dynamic shared memory of a block.
+    /// Bytes of dynamic shared memory per block.
     pub shared: u32,
-    /// Laid out as the kernel's struct.
+    /// The parameter, with the same layout as the kernel's struct.
     pub args: A,
 }
 
-/// A cache of keys or of values in bf16, `[slots][kv_heads][head_size]`, for a device's copy engine (TMA).
+/// A view of a bf16 cache of keys or values, `[slots][kv_heads][head_size]`, for a device's copy engine (TMA).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheView {
-    /// Its address, a multiple of 16.
+    /// The cache's address, a multiple of 16.
     pub cache: Address,
-    /// Slots of all blocks.
+    /// Total number of slots in all blocks.
     pub slots: u32,
-    /// Heads of a slot.
+    /// KV heads per slot.
     pub kv_heads: u32,
-    /// Columns of a head, a multiple of 64.
+    /// Elements per head, a multiple of 64.
     pub head_size: u32,
-    /// Slots that are fetched at a time: a block's, at most 64.
+    /// Slots per fetch: the slots of one block, but at most 64.
     pub rows: u32,
 }
 
-/// A view in a device's own words: `CUtensorMap` on a GPU.
+/// A [`CacheView`] in a device's format: `CUtensorMap` on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(128))]
 pub struct TensorMap(pub(crate) [u64; 16]);
 
 /// A device that runs kernels.
 pub trait Device {
-    /// Describes a cache to the device's copy engine.
+    /// Returns the description of a cache that the device's copy engine needs.
     ///
     /// # Errors
     ///
-    /// The device has none, or does not take the view.
+    /// The device has no copy engine, or does not support the view.
     fn tensor_map(&self, view: &CacheView) -> Result<TensorMap, Error>;
 
-    /// Runs a launch, or puts it in the device's queue.
+    /// Runs a launch, or adds it to the device's queue.
     ///
     /// # Errors
     ///
-    /// The device does not know the kernel or rejects its shape.
+    /// The device does not have the kernel or rejects the launch. The CPU shim also returns errors that it detects
+    /// while the kernel runs.
     ///
     /// # Safety
     ///
-    /// Addresses among the arguments must be valid on this device for all that the kernel reads and writes, until it has
-    /// run; ids, slots and block tables must point inside what they index.
+    /// Addresses in the arguments must be valid on this device for everything that the kernel reads and writes, until
+    /// the kernel has finished. Ids, slots and block tables must be in range.
     unsafe fn launch<A: Copy>(&self, launch: &Launch<A>) -> Result<(), Error>;
 }

@@ -1,45 +1,45 @@
-//! Errors before, at and after a launch.
+//! Errors of kernels and devices.
 
-/// A kernel that did not run.
+/// A failure to open a device, or to compile or run a kernel.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel has no such shape.
+    /// A shape that the kernel does not support.
     #[error("{kernel}: {field} is {value}, but must be {limit}")]
     Shape {
         /// The kernel's name.
         kernel: &'static str,
-        /// The field of its arguments.
+        /// The field of the kernel's arguments.
         field: &'static str,
         /// The field's value.
         value: u64,
         /// The allowed values.
         limit: &'static str,
     },
-    /// The device rejected the launch, or found something wrong while it ran.
+    /// A launch that the device rejected, or that failed while running.
     #[error("{kernel}: {reason}")]
     Launch {
         /// The kernel's name.
         kernel: String,
-        /// In the device's words.
+        /// The device's message.
         reason: String,
     },
-    /// There is no GPU to be had: no driver, or no such device.
-    #[error("no CUDA device {index}: {reason}")]
+    /// A GPU that is not available: there is no usable driver, or no such device.
+    #[error("CUDA device {index} is not available: {reason}")]
     NoDevice {
-        /// The device asked for.
+        /// The index of the requested device.
         index: usize,
-        /// In the driver's words, or that there is no driver.
+        /// The driver's error, or another reason, such as a missing or outdated driver.
         reason: String,
     },
-    /// No image of a kernel for this GPU could be made or loaded.
-    #[error("{file}.cu for {arch}: {reason}")]
+    /// A file of kernels that could not be compiled or loaded for this GPU.
+    #[error("cannot load {file}.cu for {arch}: {reason}")]
     Compile {
-        /// The source file, without its ending.
+        /// The source file, without extension.
         file: &'static str,
-        /// The architecture, as in `sm_90a`.
+        /// The architecture, such as `sm_90a`.
         arch: String,
-        /// The compiler's or driver's words.
+        /// The compiler's or driver's message.
         reason: String,
     },
 }

@@ -1,28 +1,30 @@
-//! From logits to log-probabilities: target, rank, entropy, most probable tokens.
+//! Log-probabilities from logits: of the target, of a set of tokens and of the most probable tokens. Also computes the
+//! target's rank and the entropy.
 //!
-//! Ranks may divide the vocabulary. Each runs [`LogprobTargets`] and [`LogprobTiles`] over its own columns and gathers what
-//! they leave, in order of rank; [`LogprobCombine`] then knows all of it. One rank has nothing to gather.
+//! Ranks may divide the vocabulary. Each rank runs [`LogprobTargets`] and [`LogprobTiles`] over its own columns,
+//! gathers all ranks' outputs in order of rank, and combines them with [`LogprobCombine`]. A single rank has nothing to
+//! gather.
 
 use crate::device::{Address, Launch};
 use crate::error::Error;
 use crate::shape::{check, check_rows};
 
-/// Columns of a tile of the vocabulary.
+/// Columns per tile of the vocabulary.
 pub const COLUMNS: u32 = 4096;
 
-/// The most tokens a row lists.
+/// The maximum number of most probable tokens that are listed per row.
 pub const LARGEST_TOP: u32 = 64;
 
-/// Bytes of a tile's sums: of each of `[rows][tiles]` in [`LogprobTiles::parts`].
+/// The size in bytes of an entry of [`LogprobTiles::parts`], which holds the sums of one tile of one row.
 pub const PART_BYTES: usize = 24;
 
-/// Tiles of a vocabulary.
+/// Returns the number of tiles of a vocabulary.
 #[must_use]
 pub fn tiles(vocabulary: u32) -> u32 {
     vocabulary.div_ceil(COLUMNS)
 }
 
-/// Words of a row's bitmap of tokens.
+/// Returns the number of 32-bit words in a row's bitmap of tokens.
 #[must_use]
 pub fn words(vocabulary: u32) -> u32 {
     vocabulary.div_ceil(32)
@@ -30,33 +32,35 @@ pub fn words(vocabulary: u32) -> u32 {
 
 fn check_columns(kernel: &'static str, vocabulary: u32, stride: u64) -> Result<(), Error> {
     let fits = u64::from(vocabulary) <= stride && vocabulary < 1 << 30;
-    check(fits, kernel, "vocabulary", vocabulary, "at most the stride, below 2^30")
+    check(fits, kernel, "vocabulary", vocabulary, "at most the stride and below 2^30")
 }
 
-/// The first step: the targets' own logits.
+/// The first step: finds the targets' logits.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LogprobTargets {
-    /// `[rows]` f32; minus infinity where another rank has the target.
+    /// `[rows]` f32: the targets' logits; minus infinity where another rank has the target.
     pub out: Address,
     /// `[rows][stride]` f32.
     pub logits: Address,
     /// `[rows]` i32.
     pub targets: Address,
-    /// Columns of memory a row.
+    /// Elements from one row to the next.
     pub stride: u64,
     /// The number of rows.
     pub rows: u32,
-    /// The token of the first column.
+    /// The token id of the first column.
     pub first: u32,
-    /// Columns that are tokens.
+    /// The number of columns that are tokens; the columns after them are padding.
     pub vocabulary: u32,
 }
 
 impl LogprobTargets {
+    /// Checks the shape and returns the launch.
+    ///
     /// # Errors
     ///
-    /// A shape the kernel does not take.
+    /// The kernel does not support the shape.
     pub fn launch(self) -> Result<Launch<Self>, Error> {
         let kernel = "logprobs_target";
         check_columns(kernel, self.vocabulary, self.stride)?;
@@ -65,11 +69,11 @@ impl LogprobTargets {
     }
 }
 
-/// The second step: each tile of each row's vocabulary.
+/// The second step: computes the sums and the most probable tokens of each tile of each row.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LogprobTiles {
-    /// Workspace, `[rows][tiles]` of [`PART_BYTES`].
+    /// Workspace, `[rows][tiles]` entries of [`PART_BYTES`] bytes.
     pub parts: Address,
     /// Workspace, `[rows][tiles][top]` f32.
     pub top_logits: Address,
@@ -77,33 +81,35 @@ pub struct LogprobTiles {
     pub top_ids: Address,
     /// `[rows][stride]` f32.
     pub logits: Address,
-    /// `[ranks][rows]` f32, of [`LogprobTargets`].
+    /// `[ranks][rows]` f32, the output of [`LogprobTargets`].
     pub target_logits: Address,
-    /// `[rows]` of [`words`] u32, a bit a column, the lowest first: sets whose probability is wanted; null for none.
+    /// `[rows][words]` u32: each row's set of tokens, one bit per column, lowest bit first (see [`words`]);
+    /// [`Address::NULL`] for no sets.
     pub members: Address,
-    /// Columns of memory a row.
+    /// Elements from one row to the next.
     pub stride: u64,
-    /// The token of the first column.
+    /// The token id of the first column.
     pub first: u32,
-    /// Columns that are tokens.
+    /// The number of columns that are tokens; the columns after them are padding.
     pub vocabulary: u32,
-    /// Ranks that the vocabulary is divided among.
+    /// The number of ranks among which the vocabulary is divided.
     pub ranks: u32,
     /// The number of most probable tokens to list.
     pub top: u32,
 }
 
 impl LogprobTiles {
-    /// `tiles` are those of the rank that has most tokens; those beyond this one's tokens add nothing.
+    /// Checks the shape and returns the launch. `tiles` is the number of tiles of the rank with the most tokens; tiles
+    /// beyond this rank's tokens add nothing.
     ///
     /// # Errors
     ///
-    /// A shape the kernel does not take.
+    /// The kernel does not support the shape.
     pub fn launch(self, rows: u32, tiles: u32) -> Result<Launch<Self>, Error> {
         let kernel = "logprobs_tile";
         check_columns(kernel, self.vocabulary, self.stride)?;
         let enough = tiles > 0 && tiles >= self::tiles(self.vocabulary) && tiles < 1 << 18;
-        check(enough, kernel, "tiles", tiles, "as many as the vocabulary has, at least 1, below 2^18")?;
+        check(enough, kernel, "tiles", tiles, "from 1 to 262143 and enough for the vocabulary")?;
         check(self.top <= LARGEST_TOP, kernel, "top", self.top, "at most 64")?;
         check(self.ranks > 0, kernel, "ranks", self.ranks, "at least 1")?;
         check((1..=65_535).contains(&rows), kernel, "rows", rows, "from 1 to 65535")?;
@@ -111,21 +117,21 @@ impl LogprobTiles {
     }
 }
 
-/// The results of each row. Natural logarithms.
+/// The results of each row. Logarithms are natural.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LogprobOut {
     /// `[rows]` f32: `ln p` of the targets.
     pub logprobs: Address,
-    /// `[rows]` i32: 1 + how many tokens have a larger logit than the target.
+    /// `[rows]` i32: 1 + the number of tokens with a larger logit than the target's.
     pub ranks: Address,
-    /// `[rows]` f32: the distribution's entropy in nats.
+    /// `[rows]` f32: the distributions' entropies in nats.
     pub entropies: Address,
-    /// `[rows]` f32: `ln p` of the sets, at most 0; minus infinity where there is none.
+    /// `[rows]` f32: `ln p` of the sets of tokens, at most 0; minus infinity for an empty set.
     pub subsets: Address,
-    /// `[rows][top]` f32: `ln p` of the most probable tokens, in order; ties by the smaller id.
+    /// `[rows][top]` f32: `ln p` of the most probable tokens, in decreasing order; of equal ones, the smaller id first.
     pub top_logprobs: Address,
-    /// `[rows][top]` i32: those tokens; -1 beyond the vocabulary.
+    /// `[rows][top]` i32: the ids of those tokens; -1 in entries beyond the size of the vocabulary.
     pub top_ids: Address,
 }
 
@@ -135,7 +141,7 @@ pub struct LogprobOut {
 pub struct LogprobCombine {
     /// The results.
     pub out: LogprobOut,
-    /// `[ranks][rows][tiles]` of [`PART_BYTES`].
+    /// `[ranks][rows][tiles]` entries of [`PART_BYTES`] bytes.
     pub parts: Address,
     /// `[ranks][rows][tiles][top]` f32.
     pub top_logits: Address,
@@ -143,18 +149,20 @@ pub struct LogprobCombine {
     pub top_ids: Address,
     /// `[ranks][rows]` f32.
     pub target_logits: Address,
-    /// Ranks that the vocabulary is divided among.
+    /// The number of ranks among which the vocabulary is divided.
     pub ranks: u32,
-    /// Tiles of each.
+    /// Tiles per rank.
     pub tiles: u32,
     /// The number of most probable tokens to list.
     pub top: u32,
 }
 
 impl LogprobCombine {
+    /// Checks the shape and returns the launch.
+    ///
     /// # Errors
     ///
-    /// A shape the kernel does not take.
+    /// The kernel does not support the shape.
     pub fn launch(self, rows: u32) -> Result<Launch<Self>, Error> {
         let kernel = "logprobs_combine";
         check_rows(kernel, "rows", rows)?;

@@ -1,6 +1,6 @@
-//! Compiling a kernel where it runs: NVRTC to a cubin, kept on disk.
+//! Compilation of kernels at run time. NVRTC compiles a source file to a cubin, which is cached on disk.
 
-// The boundary to C: NVRTC's handles and buffers.
+// Calls to NVRTC, a C library, pass raw handles and buffers.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_int};
@@ -12,33 +12,33 @@ use cudarc::nvrtc::{result, sys};
 use crate::error::Error;
 use crate::sources::{HEADERS, Source};
 
-/// The reason for compiling an image if nothing failed before.
-pub(crate) const NONE_BUILT_IN: &str = "no image was built in";
+/// The reason to compile an image when none is built in.
+pub(crate) const NONE_BUILT_IN: &str = "there is no built-in image";
 
-/// An image of a file's kernels for an architecture such as `sm_90a`: from the cache if it is there, else compiled and put
-/// there. Needs no GPU.
+/// Returns an image of a file's kernels for an architecture such as `sm_90a`. Reads it from the folder `cache`, or
+/// compiles it and saves it there. Needs no GPU.
 ///
 /// # Errors
 ///
-/// There is no libnvrtc, or it rejects the source or the architecture. A cache that cannot be written is no error.
+/// libnvrtc is missing, or rejects the source or the architecture. Failing to write the cache is not an error.
 pub fn cubin(source: &Source, arch: &str, cache: Option<&Path>) -> Result<Vec<u8>, Error> {
     load_or_compile(source, arch, cache, NONE_BUILT_IN)
 }
 
-/// Like [`cubin`], but the error says `why` an image is made.
+/// Returns the same image as [`cubin`]. Errors begin with `why`, the reason to compile an image.
 pub(crate) fn load_or_compile(source: &Source, arch: &str, cache: Option<&Path>, why: &str) -> Result<Vec<u8>, Error> {
     let failed = |reason: String| Error::Compile { file: source.file, arch: arch.to_owned(), reason };
-    // SAFETY: it looks for a library and runs its initializers, which libnvrtc's survive.
+    // SAFETY: this looks for a library and runs its initializers. Those of libnvrtc are safe to run.
     if !unsafe { sys::is_culib_present() } {
-        return Err(failed(format!("{why}, and there is no libnvrtc to make one")));
+        return Err(failed(format!("{why}, and libnvrtc was not found to compile the source")));
     }
     let path = cache.map(|folder| folder.join(format!("{}-{arch}-{}.cubin", source.file, key(source, arch))));
     if let Some(image) = path.as_ref().and_then(|path| read_cached(path)) {
         return Ok(image);
     }
-    let image = compile(source, arch).map_err(|error| failed(format!("{why}, and NVRTC makes none: {error}")))?;
+    let image = compile(source, arch).map_err(|error| failed(format!("{why}, and NVRTC failed: {error}")))?;
     if let Some(path) = path {
-        // Next time it is compiled again; the image at hand is good.
+        // If this fails, the next start compiles the image again.
         _ = write_cached(&path, &image);
     }
     Ok(image)
@@ -48,10 +48,10 @@ fn options(arch: &str) -> [String; 2] {
     [format!("--gpu-architecture={arch}"), "--std=c++17".to_owned()]
 }
 
-/// Hashes everything that an image depends on.
+/// Returns a hash of everything that an image depends on.
 fn key(source: &Source, arch: &str) -> String {
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: the library is there; it writes two integers.
+    // SAFETY: the library is loaded. The call writes two integers.
     unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
     let mut hasher = blake3::Hasher::new();
     let (options, version) = (options(arch).join(" "), format!("{major}.{minor}"));
@@ -61,7 +61,7 @@ fn key(source: &Source, arch: &str) -> String {
     hasher.finalize().to_hex()[..16].to_owned()
 }
 
-/// Reads an image, if it is whole: its hash comes first.
+/// Reads a cached image; `None` if there is none, or if it does not match the hash at the beginning of its file.
 fn read_cached(path: &Path) -> Option<Vec<u8>> {
     let mut file = std::fs::read(path).ok()?;
     let image = file.split_off(blake3::OUT_LEN.min(file.len()));
@@ -89,8 +89,8 @@ fn compile(source: &Source, arch: &str) -> Result<Vec<u8>, String> {
     let [names_at, headers_at] =
         [&names, &headers].map(|strings| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>());
     let mut program = std::ptr::null_mut();
-    // SAFETY: the program is live until the end of this function, as are its text, name and headers; each buffer has the
-    // size that NVRTC asked for.
+    // SAFETY: the program, its source, name and headers live until the end of this function. Each buffer has the size
+    // that NVRTC reports.
     unsafe {
         let count = HEADERS.len() as c_int;
         let (headers, names) = (headers_at.as_ptr(), names_at.as_ptr());

@@ -1,9 +1,9 @@
-//! Checks of shapes that kernels share.
+//! Shape checks that kernels share.
 
 use crate::device::Address;
 use crate::error::Error;
 
-/// Returns an error unless `fits`.
+/// Returns an error that names the field, its value and its limit, unless `fits`.
 pub(crate) fn check(
     fits: bool,
     kernel: &'static str,
@@ -14,10 +14,10 @@ pub(crate) fn check(
     if fits { Ok(()) } else { Err(Error::Shape { kernel, field, value: value.into(), limit }) }
 }
 
-/// Head sizes the kernels are made for.
+/// Head sizes that the kernels support.
 pub const HEAD_SIZES: [u32; 4] = [64, 96, 128, 256];
 
-/// Picks the kernel of a head size.
+/// Returns the kernel for a head size.
 pub(crate) fn by_head_size(names: [&'static str; 4], head_size: u32) -> Result<&'static str, Error> {
     let at = HEAD_SIZES.iter().position(|&size| size == head_size);
     at.and_then(|at| names.get(at).copied()).ok_or(Error::Shape {
@@ -28,13 +28,13 @@ pub(crate) fn by_head_size(names: [&'static str; 4], head_size: u32) -> Result<&
     })
 }
 
-/// Checks a count of rows against CUDA's limit of the grid's first dimension.
+/// Checks a count of rows against CUDA's limit on the grid's first dimension.
 pub(crate) fn check_rows(kernel: &'static str, field: &'static str, rows: u32) -> Result<(), Error> {
     check(rows > 0 && rows <= i32::MAX as u32, kernel, field, rows, "from 1 to 2147483647")
 }
 
-/// Checks that keys and values are both of FP8, or neither is.
+/// Checks that keys and values are either both in FP8 or both in bf16.
 pub(crate) fn check_scales(kernel: &'static str, fp8: bool, value_scales: Address) -> Result<(), Error> {
     let given = value_scales != Address::NULL;
-    check(given == fp8, kernel, "value_scales", given.into(), "given with key_scales, and only with them")
+    check(given == fp8, kernel, "value_scales", given.into(), "null exactly when key_scales is null")
 }

@@ -1,17 +1,17 @@
 //! The kernels' sources and images, built into the crate.
 
-/// The headers that kernels include, by name; a header includes none that comes after it.
+/// Names and texts of the headers that kernels include. A header includes only headers earlier in this list.
 pub const HEADERS: [(&str, &str); 2] =
     [("port.cuh", include_str!("../port.cuh")), ("attention_tile.cuh", include_str!("../attention_tile.cuh"))];
 
 /// A file of kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    /// Its name, without the ending.
+    /// The file's name, without extension.
     pub file: &'static str,
     /// CUDA C++ that includes some of [`HEADERS`].
     pub text: &'static str,
-    /// The kernels in it.
+    /// The names of the file's kernels.
     pub kernels: &'static [&'static str],
 }
 
@@ -21,7 +21,7 @@ macro_rules! source {
     };
 }
 
-/// Every kernel's source: what NVRTC compiles where no image fits.
+/// The sources of all kernels, which NVRTC compiles if there is no built-in image for the GPU.
 pub const SOURCES: &[Source] = &[
     source!("embedding", "embedding"),
     source!("fp8", "fp8_quantize", "fp8_scale"),
@@ -67,7 +67,7 @@ pub const SOURCES: &[Source] = &[
     source!("rank_sum", "rank_sum"),
     source!("rms_norm", "rms_norm"),
     source!("silu_mul", "silu_mul"),
-    // For tests, which have the shim.
+    // Only for tests, which use the shim.
     #[cfg(feature = "shim")]
     source!(
         "wrappers",
@@ -80,5 +80,5 @@ pub const SOURCES: &[Source] = &[
     ),
 ];
 
-/// The kernels' images by file, for sm_80, sm_90a and sm_100; empty if there was no nvcc when this was built.
+/// The kernels' images by file, for sm_80, sm_90a and sm_100; empty if nvcc was not available at build time.
 pub const FATBINS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));

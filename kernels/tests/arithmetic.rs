@@ -1,4 +1,4 @@
-//! The recorded arithmetic is what the program prints.
+//! Checks that the recorded arithmetic is the program's output.
 
 #[path = "../examples/arithmetic.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -7,5 +7,8 @@ mod arithmetic;
 #[test]
 fn the_recorded_page_is_up_to_date() {
     let recorded = std::fs::read_to_string("../bench/results/arithmetic.md").expect("bench/results/arithmetic.md");
-    assert!(recorded == arithmetic::page(), "run the example again: its first lines say how");
+    assert!(
+        recorded == arithmetic::page(),
+        "bench/results/arithmetic.md is out of date; run the command at the top of examples/arithmetic.rs"
+    );
 }

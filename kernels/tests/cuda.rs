@@ -1,4 +1,4 @@
-//! What holds of the GPU's side on a machine without one; compiling where there is an NVRTC (on LD_LIBRARY_PATH).
+//! Tests of the GPU code that need no GPU. If NVRTC is on LD_LIBRARY_PATH, they also compile every kernel.
 
 #![cfg(feature = "cuda")]
 #![allow(unsafe_code, clippy::unwrap_used)]
@@ -6,17 +6,17 @@
 use surprisal_kernels::{Error, FATBINS, SOURCES, cuda, nvrtc};
 
 #[test]
-fn without_a_driver_the_error_says_so() {
-    // SAFETY: it looks for a library.
+fn a_missing_driver_is_reported() {
+    // SAFETY: this looks for a library.
     if unsafe { cudarc::driver::sys::is_culib_present() } {
         return;
     }
     let error = cuda::context(0).unwrap_err();
-    assert_eq!(error.to_string(), "no CUDA device 0: there is no CUDA driver (libcuda) on this machine");
+    assert_eq!(error.to_string(), "CUDA device 0 is not available: the CUDA driver (libcuda) was not found");
 }
 
 #[test]
-fn with_nvcc_every_file_has_its_image() {
+fn nvcc_builds_an_image_of_every_file() {
     let home = std::env::var("CUDA_HOME").map(|home| format!("{home}/bin/nvcc"));
     let at_hand = std::env::var("NVCC").or(home).is_ok_and(|nvcc| std::path::Path::new(&nvcc).exists());
     assert_eq!(FATBINS.len(), if at_hand { SOURCES.len() } else { 0 });
@@ -27,11 +27,11 @@ fn with_nvcc_every_file_has_its_image() {
 #[test]
 fn nvrtc_compiles_every_kernel_once() {
     let cache = tempfile::tempdir().unwrap();
-    // SAFETY: it looks for a library.
+    // SAFETY: this looks for a library.
     if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
         let error = nvrtc::cubin(&SOURCES[0], "sm_90a", Some(cache.path())).unwrap_err();
-        let reason = "no image was built in, and there is no libnvrtc to make one";
-        assert_eq!(error.to_string(), format!("embedding.cu for sm_90a: {reason}"));
+        let reason = "there is no built-in image, and libnvrtc was not found to compile the source";
+        assert_eq!(error.to_string(), format!("cannot load embedding.cu for sm_90a: {reason}"));
         return;
     }
     for source in SOURCES {
@@ -45,7 +45,7 @@ fn nvrtc_compiles_every_kernel_once() {
     let files = || -> Vec<_> { cache.path().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect() };
     assert_eq!(files().len(), SOURCES.len());
 
-    // What is cached is what comes back; what is cut off is made anew.
+    // A cached image is returned; a truncated one is compiled again.
     let good = nvrtc::cubin(&SOURCES[0], "sm_90a", Some(cache.path())).unwrap();
     let path = files().into_iter().find(|path| path.to_string_lossy().contains("embedding-")).unwrap();
     std::fs::write(&path, &std::fs::read(&path).unwrap()[..100]).unwrap();

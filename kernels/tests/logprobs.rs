@@ -1,4 +1,4 @@
-//! Log-probabilities against float64, in every thread order, each row alone and in company.
+//! Compares log-probabilities with float64, in every thread order, each row alone and in a batch.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,8 @@ use surprisal_kernels::Address;
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::logprobs::{LogprobCombine, LogprobOut, LogprobTargets, LogprobTiles, PART_BYTES, tiles, words};
 
-/// Returns whether a token is in a row's set: by the target alone, every one, or the target and some others.
+/// Returns whether a token is in a row's set. Depending on the target, the set has only the target, all tokens, or the
+/// target and some others.
 fn member(id: u32, target: i32, vocabulary: usize) -> bool {
     let target = target as u32;
     let with = match target % 3 {
@@ -32,18 +33,19 @@ struct Out {
     top_ids: Vec<i32>,
 }
 
-/// Rows of logits. Each rank has the columns from one of `bounds` to the next; each row's set is that of [`member`].
+/// Rows of logits. Rank `i` has the columns from `bounds[i]` to `bounds[i + 1]`; [`member`] defines each row's set of
+/// tokens.
 #[derive(Clone, Copy)]
 struct Batch<'a> {
     logits: &'a [f32],
-    /// Columns of memory a row, those beyond the vocabulary included.
+    /// Columns per row in memory, including those beyond the vocabulary.
     stride: usize,
     targets: &'a [i32],
     top: usize,
     bounds: &'a [usize],
 }
 
-/// The ranks' results for the last step.
+/// The ranks' results, gathered for the last step.
 struct Gathered {
     tiles: u32,
     target_logits: Buffer<f32>,
@@ -119,7 +121,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Bitmaps of a rank's own columns, a row after the other.
+    /// Returns each row's set as a bitmap of a rank's columns.
     fn members(&self, own: &[usize]) -> Vec<u32> {
         let vocabulary = self.bounds[self.ranks()];
         let count = words((own[1] - own[0]) as u32) as usize;
@@ -183,7 +185,7 @@ proptest! {
     ) {
         let mut rng = rng(seed, 0);
         let stride = vocabulary + padding;
-        // The first of four ranks has no tokens.
+        // If there are four ranks, the first has no tokens.
         let bounds: Vec<usize> = (0..=ranks).map(|rank| if ranks == 4 { rank.max(1) - 1 } else { rank })
             .map(|rank| vocabulary * rank / if ranks == 4 { 3 } else { ranks }).collect();
         // Coarse logits have ties. Padding columns would win if they were read.
@@ -234,7 +236,7 @@ proptest! {
 }
 
 #[test]
-fn impossible_tokens_are_minus_infinity_and_nan_stays() {
+fn impossible_tokens_score_minus_infinity_and_nan_propagates() {
     let mut logits = vec![f32::NEG_INFINITY; 9000];
     (logits[3], logits[8500]) = (1.0, 1.0);
     let run = |logits: &[f32], target, top| {
@@ -250,7 +252,7 @@ fn impossible_tokens_are_minus_infinity_and_nan_stays() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn unsupported_shapes_are_rejected() {
     let null = Address::NULL;
     let args = LogprobTiles {
         parts: null,
@@ -266,11 +268,11 @@ fn what_does_not_fit_is_an_error() {
         top: 0,
     };
     let shape_error = |args: LogprobTiles, tiles| args.launch(1, tiles).unwrap_err().to_string();
-    assert_eq!(shape_error(args, 1), "logprobs_tile: vocabulary is 101, but must be at most the stride, below 2^30");
+    assert_eq!(shape_error(args, 1), "logprobs_tile: vocabulary is 101, but must be at most the stride and below 2^30");
     let args = LogprobTiles { vocabulary: 5000, stride: 5000, ..args };
     assert_eq!(
         shape_error(args, 1),
-        "logprobs_tile: tiles is 1, but must be as many as the vocabulary has, at least 1, below 2^18"
+        "logprobs_tile: tiles is 1, but must be from 1 to 262143 and enough for the vocabulary"
     );
     assert_eq!(shape_error(LogprobTiles { top: 65, ..args }, 2), "logprobs_tile: top is 65, but must be at most 64");
 }

@@ -1,4 +1,5 @@
-//! What the kernels take for granted of the device: fragments, shuffles, copies and conversions do what the shim says.
+//! Checks the device features that the kernels rely on: fragments, shuffles, copies and conversions must behave the
+//! same on a GPU and on the shim.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +11,7 @@ use support::{Buffer, ORDERS, e4m3, has_wgmma, random, rng, run, tensor_map};
 use surprisal_kernels::cpu::Order;
 use surprisal_kernels::{Address, CacheView, Launch, TensorMap};
 
-/// The parameter of every wrapper's kernel.
+/// The parameter of every wrapper kernel except the copy engine's.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Args {
@@ -19,7 +20,7 @@ struct Args {
     tile: Address,
 }
 
-/// Returns a wrapper's output for words and a tile, the same in every thread order.
+/// Returns a wrapper kernel's output for words and a tile. Checks that the output is the same in every thread order.
 fn wrapped(kernel: &'static str, [blocks, block, shared]: [u32; 3], x: &[u32], tile: &[bf16], len: usize) -> Vec<u32> {
     let (x, tile) = (Buffer::of(x), Buffer::of(tile));
     let once = |order: Order| {
@@ -33,31 +34,32 @@ fn wrapped(kernel: &'static str, [blocks, block, shared]: [u32; 3], x: &[u32], t
     out
 }
 
-/// Small whole numbers, whose sums of products are exact in any order.
+/// Returns small whole numbers, whose sums of products are exact in any order.
 fn whole(stream: u64, count: usize) -> Vec<bf16> {
     let mut rng = rng(1, stream);
     (0..count).map(|_| bf16::from_f32(rng.random_range(-9i32..10) as f32)).collect()
 }
 
-/// Two neighbours as a register holds them, the first below.
+/// Packs two neighboring values into a register, the first in the low half.
 fn pair(values: &[bf16]) -> u32 {
     u32::from(values[0].to_bits()) | u32::from(values[1].to_bits()) << 16
 }
 
-/// A thread's part of a 16 x 16 left operand.
+/// Returns a lane's part of a 16 x 16 left operand.
 fn left(a: &[bf16], lane: usize) -> [u32; 4] {
     let (row, column) = (lane / 4, lane % 4 * 2);
     [(0, 0), (8, 0), (0, 8), (8, 8)].map(|(down, right)| pair(&a[(row + down) * 16 + column + right..]))
 }
 
-/// `d + sum of products`, and by how much a device may round it: not at all if all terms are whole.
+/// Checks a result against `d` plus the sum of products: exactly if all terms are whole numbers, otherwise up to a
+/// device's rounding.
 fn check(got: u32, d: f32, terms: impl Iterator<Item = (f64, f64)>, is_whole: bool, what: &str) {
     let products: Vec<f64> = terms.map(|(a, b)| a * b).collect();
     let want = f64::from(d) + products.iter().sum::<f64>();
     let size = f64::from(d).abs() + products.iter().map(|x| x.abs()).sum::<f64>();
     let allowed = if is_whole { 0.0 } else { size * 2f64.powi(-20) };
     let error = (f64::from(f32::from_bits(got)) - want).abs();
-    assert!(error <= allowed, "{what}: {} but {want} is right", f32::from_bits(got));
+    assert!(error <= allowed, "{what}: got {}, expected {want}", f32::from_bits(got));
 }
 
 #[test]
@@ -66,7 +68,7 @@ fn mma_adds_sixteen_products() {
         let values =
             |stream, count| if is_whole { whole(stream, count) } else { random(&mut rng(2, stream), count, 2.0) };
         let (a, b, d) = (values(0, 256), values(1, 128), values(2, 128));
-        // b is [16][8]: a register has two rows of a column.
+        // b is [16][8]: a register holds two rows of a column.
         let right = |lane: usize, down: usize| {
             let (row, column) = (lane % 4 * 2 + down, lane / 4);
             pair(&[b[row * 8 + column], b[(row + 1) * 8 + column]])
@@ -107,7 +109,7 @@ fn copies_and_ldmatrix_place_every_value() {
 }
 
 #[test]
-fn reductions_are_the_same_trees() {
+fn reductions_are_fixed_trees() {
     let x: Vec<f32> = random(&mut rng(3, 0), 128, 5.0).iter().map(|x| x.to_f32() * 1.000_123).collect();
     let out = wrapped("wrapper_reduce", [1, 128, 0], &x.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), &[], 128 * 9);
     let tree = |values: &[f32], combine: fn(f32, f32) -> f32| -> f32 {
@@ -136,7 +138,7 @@ fn reductions_are_the_same_trees() {
 fn conversions_round_to_nearest_even() {
     let mut rng = rng(4, 0);
     let mut x: Vec<u32> = (0..4096).map(|_| rng.random()).collect();
-    // Of e4m3 every boundary between two values, and their neighbours.
+    // Every midpoint between two e4m3 values, and the floats next to it.
     let values: Vec<f64> = (0..0x7f).map(e4m3).collect();
     for between in values.windows(2).map(|two| ((two[0] + two[1]) / 2.0) as f32) {
         x.extend([between.to_bits() - 1, between.to_bits(), between.to_bits() + 1, (-between).to_bits()]);
@@ -156,7 +158,7 @@ fn conversions_round_to_nearest_even() {
             let size = f64::from(v.abs()).min(448.0);
             let nearest = values.iter().map(|value| (value - size).abs()).fold(f64::MAX, f64::min);
             let (at, error) = (byte & 0x7f, (e4m3(byte & 0x7f) - size).abs());
-            // A tie goes to the even of two.
+            // A tie rounds to the even byte.
             let is_tie = values.iter().filter(|&value| (value - size).abs() == nearest).count() == 2;
             assert!(error == nearest && (!is_tie || at % 2 == 0), "{v} as e4m3 is {byte:#x}");
             assert_eq!(byte >> 7, (bits >> 31) as u8, "the sign of {v}");
@@ -213,7 +215,7 @@ fn wgmma_reads_swizzled_tiles_both_ways() {
     }
 }
 
-/// The parameter of the copy engine's wrapper.
+/// The parameter of the copy engine's wrapper kernel.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct TmaArgs {
@@ -227,7 +229,7 @@ fn the_copy_engine_swizzles_boxes() {
     if !has_wgmma() {
         return;
     }
-    // Words that say where they are from: of 48 slots with 3 heads of 128 columns, two columns each.
+    // Each word is its own index in 48 slots with 3 heads of 128 columns; a word holds two columns.
     let cache: Vec<u32> = (0..48 * 3 * 64).collect();
     let cached = Buffer::of(&cache);
     let map = tensor_map(&CacheView { cache: cached.address(), slots: 48, kv_heads: 3, head_size: 128, rows: 16 });

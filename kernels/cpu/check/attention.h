@@ -6,7 +6,7 @@
 #include <numeric>
 using std::vector;
 
-// Sequences of `lengths` keys over shuffled blocks; NaN where nothing lives, unused table entries point nowhere.
+// Sequences of `lengths` keys in shuffled blocks. Unused slots are NaN; unused table entries are out of bounds.
 struct Sequences {
   int kv_heads, d, width = 0, block = 16;
   Buffer<bf16> keys{0}, values{0};
@@ -23,7 +23,7 @@ struct Sequences {
     std::iota(free.begin(), free.end(), 0);
     for (int i = blocks - 1; i > 0; i--) std::swap(free[i], free[(unsigned)(random_float() * 1e6 + 2e6) % (i + 1)]);
     const size_t heads = (size_t)blocks * block * kv_heads;
-    keys = nan_bf16(heads * d / (fp8 ? 2 : 1));  // FP8: two bytes in each
+    keys = nan_bf16(heads * d / (fp8 ? 2 : 1));  // FP8: two bytes per element
     values = nan_bf16(keys.n);
     key_scales = Buffer<float>(heads), value_scales = Buffer<float>(heads);
     for (size_t i = 0; i < heads; i++) key_scales[i] = value_scales[i] = NAN;
@@ -49,7 +49,7 @@ struct Sequences {
   }
 };
 
-// Bytes of tiles of keys and values, and of `rows` rows of queries where registers do not hold them.
+// Returns the bytes of the tiles of keys and values, and of `rows` rows of queries if they do not fit in registers.
 static size_t shared_bytes(int d, bool fp8, int rows) {
   const int keys = block_n(d), queries = d > 128 ? rows * (d + 8) * 2 : 0;
   return (fp8 ? 2 * keys * (2 * (d + 8) + d + 4) : 4 * keys * (d + 8) * 2) + queries;

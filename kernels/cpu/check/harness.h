@@ -1,4 +1,4 @@
-// harness.h - what the checks share: exact buffers of reproducible values, and a case run in every thread order.
+// harness.h - code shared by the checks: exact buffers, reproducible values, and runs of a case in every thread order.
 #pragma once
 #include "../../port.cuh"
 #include <cstring>
@@ -11,7 +11,7 @@ static float random_float() {  // -1 to 1
   return ((int)(state >> 40) - (1 << 23)) / (float)(1 << 23);
 }
 
-// Exactly as long as it should be, so that ASan sees one element too many.
+// A buffer of exactly `n` elements, so that ASan detects an access beyond them.
 template <class T>
 struct Buffer {
   std::unique_ptr<T[]> p;
@@ -67,7 +67,7 @@ static void check(const std::string& name, std::function<void(Result&)> work) {
     Result r;
     work(r);
     if (order == cudacpu::FORWARD) first = r.digest;
-    const char* verdict = !r.error.empty() ? r.error.c_str() : r.nan ? "NaN" : r.digest != first ? "other bits" : "";
+    const char* verdict = !r.error.empty() ? r.error.c_str() : r.nan ? "NaN" : r.digest != first ? "bits differ" : "";
     if (*verdict) {
       printf("FAIL  %s order=%d %s\n", name.c_str(), order, verdict);
       exit(1);
@@ -76,7 +76,7 @@ static void check(const std::string& name, std::function<void(Result&)> work) {
   printf("done  %s\n", name.c_str());
 }
 
-// The checks of the kernels that are built.
+// Returns the checks of the kernels in this build.
 static std::vector<void (*)()>& checks() {
   static std::vector<void (*)()> list;
   return list;

@@ -1,4 +1,4 @@
-// logprobs.h - the check of the three kernels of log-probabilities, one after the other.
+// logprobs.h - check of the three log-probability kernels, one after another.
 #pragma once
 #include "harness.h"
 

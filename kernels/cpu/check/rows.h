@@ -1,4 +1,4 @@
-// rows.h - checks of the kernels that take rows.
+// rows.h - checks of the row kernels.
 #pragma once
 #include "harness.h"
 

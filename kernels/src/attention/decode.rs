@@ -1,18 +1,18 @@
-//! Decode: attention of one query a sequence, its last token (`paged_decode.cu`).
+//! Decode: attention of one query per sequence, the query of its last token (`paged_decode.cu`).
 
 use super::{PagedKv, SPLIT, query_bytes, tile_bytes};
 use crate::device::{Address, Launch};
 use crate::error::Error;
 use crate::shape::{by_head_size, check, check_rows};
 
-/// Query heads that may share a KV head in decode: the rows of a tensor core's tile.
+/// The maximum number of query heads that can share a KV head in decode: the number of rows of a tensor-core tile.
 pub const LARGEST_GROUP: u32 = 16;
 
-/// The first half of decode: each split of the keys of each sequence's one query.
+/// The first half of decode: attention of each sequence's query over each split of the sequence's keys.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PagedDecode {
-    /// Workspace, [`decode_workspace`] f32.
+    /// Workspace of [`decode_workspace`] f32 values.
     pub parts: Address,
     /// `[sequences][heads][head_size]` bf16.
     pub q: Address,
@@ -20,20 +20,20 @@ pub struct PagedDecode {
     pub cache: PagedKv,
     /// Query heads.
     pub heads: u32,
-    /// The number of keys that a query sees, itself included; 0 for all.
+    /// The number of keys that a query attends to, including its own; 0 for all.
     pub window: u32,
-    /// Splits of the longest sequence: [`decode_splits`].
+    /// The number of splits of the longest sequence, from [`decode_splits`].
     pub splits: u32,
     /// Scale of the scores.
     pub scale: f32,
 }
 
 impl PagedDecode {
-    /// Checks the shape, and lays out the launch.
+    /// Checks the shape and returns the launch.
     ///
     /// # Errors
     ///
-    /// A shape the kernel does not take.
+    /// The kernel does not support the shape.
     pub fn launch(self, head_size: u32, sequences: u32) -> Result<Launch<Self>, Error> {
         const KERNELS: [[&str; 4]; 2] = [
             ["paged_decode_d64", "paged_decode_d96", "paged_decode_d128", "paged_decode_d256"],
@@ -51,11 +51,12 @@ impl PagedDecode {
         Ok(Launch { kernel, grid, block: 32, shared, args: self })
     }
 
-    /// The second half: merges the splits in order, into `out`, `[sequences][heads][head_size]` bf16.
+    /// Returns the launch of the second half, which merges the splits in order into `out`,
+    /// `[sequences][heads][head_size]` bf16.
     ///
     /// # Errors
     ///
-    /// A shape the kernel does not take.
+    /// The kernel does not support the shape.
     pub fn combine(self, out: Address, head_size: u32, sequences: u32) -> Result<Launch<DecodeCombine>, Error> {
         let kernel = by_head_size(["paged_decode_combine"; 4], head_size)?;
         check((1..=65_535).contains(&sequences), kernel, "sequences", sequences, "from 1 to 65535")?;
@@ -66,7 +67,7 @@ impl PagedDecode {
     }
 }
 
-/// The parameter of [`PagedDecode::combine`].
+/// The parameter of the kernel that [`PagedDecode::combine`] launches.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct DecodeCombine {
@@ -80,13 +81,13 @@ pub struct DecodeCombine {
     scale: f32,
 }
 
-/// Splits of a sequence of so many keys.
+/// Returns the number of splits of a sequence of `longest` keys.
 #[must_use]
 pub fn decode_splits(longest: u32) -> u32 {
     longest.div_ceil(SPLIT)
 }
 
-/// f32 values of [`PagedDecode::parts`].
+/// Returns the number of f32 values in [`PagedDecode::parts`].
 #[must_use]
 pub fn decode_workspace(head_size: u32, heads: u32, sequences: u32, splits: u32) -> usize {
     sequences as usize * heads as usize * splits as usize * (head_size as usize + 2)

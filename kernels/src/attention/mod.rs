@@ -1,7 +1,8 @@
-//! Attention over the paged cache: [`PagedAttention`] prefills any mix of chunks, [`PagedDecode`] decodes one token a sequence.
+//! Attention over the paged cache: [`PagedAttention`] prefills any mix of chunks, [`PagedDecode`] decodes one token per
+//! sequence.
 //!
-//! Both walk the same tiles of keys (`attention_tile.cuh`), so a decoded token has the bits of a prefilled one. This file
-//! has what they share: the cache they read, and the sizes of tiles.
+//! Both walk the same tiles of keys (`attention_tile.cuh`), so decoding a token gives the same bits as prefilling it.
+//! This file has what the two share: the cache and the sizes of tiles.
 
 mod decode;
 mod prefill;
@@ -13,40 +14,40 @@ use crate::device::Address;
 use crate::error::Error;
 use crate::shape::{by_head_size, check, check_scales};
 
-/// Keys with a softmax of their own; splits lie at multiples of it.
+/// Keys per split. Each split has its own softmax and begins at a multiple of `SPLIT`.
 pub const SPLIT: u32 = 512;
 
 /// A paged KV cache, and the sequences in it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PagedKv {
-    /// `[blocks][block_size][kv_heads][head_size]`: bf16, or with scales bytes of e4m3.
+    /// `[blocks][block_size][kv_heads][head_size]`: bf16, or e4m3 bytes if there are scales.
     pub keys: Address,
-    /// Like `keys`.
+    /// The values, like `keys`.
     pub values: Address,
-    /// `[blocks][block_size][kv_heads]` f32, powers of two; [`Address::NULL`] for a cache of bf16.
+    /// `[blocks][block_size][kv_heads]` f32, powers of two; [`Address::NULL`] for a bf16 cache.
     pub key_scales: Address,
     /// Like `key_scales`.
     pub value_scales: Address,
-    /// `[sequences][table_width]` i32 blocks.
+    /// `[sequences][table_width]` i32: each sequence's blocks.
     pub table: Address,
-    /// `[sequences]` i32: keys each has, its queries' included.
+    /// `[sequences]` i32: the number of keys of each sequence, including those of its queries.
     pub contexts: Address,
-    /// Blocks a row of the table.
+    /// Blocks per row of the table.
     pub table_width: u32,
-    /// Tokens a block.
+    /// Tokens per block.
     pub block_size: u32,
-    /// Key heads, and value heads.
+    /// KV heads: the number of key heads, and of value heads.
     pub kv_heads: u32,
 }
 
 impl PagedKv {
-    /// Returns whether keys and values are bytes of e4m3.
+    /// Returns whether keys and values are e4m3 bytes.
     fn is_fp8(&self) -> bool {
         self.key_scales != Address::NULL
     }
 
-    /// Picks the kernel of a precision and a head size, and checks that the cache fits it.
+    /// Returns the kernel for the cache's precision and a head size, and checks that it supports the cache.
     fn kernel(&self, [bf16, fp8]: [[&'static str; 4]; 2], head_size: u32, heads: u32) -> Result<&'static str, Error> {
         let kernel = by_head_size(if self.is_fp8() { fp8 } else { bf16 }, head_size)?;
         check_scales(kernel, self.is_fp8(), self.value_scales)?;
@@ -59,19 +60,19 @@ impl PagedKv {
     }
 }
 
-/// Keys a tile.
+/// Returns the number of keys per tile.
 fn tile_keys(head_size: u32) -> u32 {
     if head_size > 128 { 32 } else { 64 }
 }
 
-/// Bytes of a block's tiles of keys and of values, rows padded by 16 bytes: two stages of bf16; for FP8 one, with the
-/// packed bytes that it is widened from and their scales.
+/// Returns the size in bytes of a thread block's tiles of keys and values, with rows padded by 16 bytes: two stages in
+/// bf16 or, for FP8, one stage with its packed bytes and their scales.
 fn tile_bytes(head_size: u32, fp8: bool) -> u32 {
     let (keys, padded) = (tile_keys(head_size), 2 * (head_size + 8));
     if fp8 { 2 * keys * (padded + head_size + 4) } else { 4 * keys * padded }
 }
 
-/// Bytes of shared memory for rows of queries, where registers do not hold them.
+/// Returns the shared memory for rows of queries, in bytes; 0 if they fit in registers.
 fn query_bytes(head_size: u32, rows: u32) -> u32 {
     if head_size > 128 { rows * (head_size + 8) * 2 } else { 0 }
 }

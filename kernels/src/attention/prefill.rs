@@ -5,28 +5,28 @@ use crate::device::{Address, CacheView, Launch, TensorMap};
 use crate::error::Error;
 use crate::shape::{check, check_rows};
 
-/// Bytes of a barrier in shared memory.
+/// The size of a barrier in shared memory, in bytes.
 const BARRIER: u32 = 8;
 
-/// Queries a tile of [`PagedAttention`] for a head size.
+/// Returns the number of queries per tile of [`PagedAttention`].
 #[must_use]
 pub fn tile_rows(head_size: u32) -> u32 {
     if head_size > 128 { 64 } else { 128 }
 }
 
-/// Bytes of a tile's weighted sums of values, f32.
+/// Returns the size in bytes of a tile's weighted sums of values, which are f32.
 fn sum_bytes(head_size: u32) -> u32 {
     tile_rows(head_size) * head_size * 4
 }
 
-/// Bytes of shared memory that a block of [`PagedAttention`] takes, over a cache of FP8 or of bf16; one of
-/// [`PagedDecode`](super::PagedDecode) takes fewer.
+/// Returns the shared memory in bytes that a thread block of [`PagedAttention`] needs, for an FP8 or a bf16 cache.
+/// [`PagedDecode`](super::PagedDecode) needs less.
 #[must_use]
 pub fn shared_memory(head_size: u32, fp8: bool) -> u32 {
     tile_bytes(head_size, fp8) + sum_bytes(head_size) + query_bytes(head_size, tile_rows(head_size))
 }
 
-/// Causal attention of each sequence's last queries over all its keys.
+/// Causal attention of each sequence's last queries over all keys of the sequence.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PagedAttention {
@@ -36,24 +36,24 @@ pub struct PagedAttention {
     pub q: Address,
     /// Keys and values.
     pub cache: PagedKv,
-    /// `[sequences + 1]` i32: first query row of each.
+    /// `[sequences + 1]` i32: each sequence's first query row, then the total number of rows.
     pub starts: Address,
-    /// `[tiles][2]` i32: what [`query_tiles`] made.
+    /// `[tiles][2]` i32, from [`query_tiles`].
     pub tiles: Address,
     /// Query heads.
     pub heads: u32,
-    /// The number of keys that a query sees, itself included; 0 for all.
+    /// The number of keys that a query attends to, including its own; 0 for all.
     pub window: u32,
     /// Scale of the scores, usually `1 / sqrt(head_size)`.
     pub scale: f32,
 }
 
 impl PagedAttention {
-    /// Checks the shape, and lays out the launch.
+    /// Checks the shape and returns the launch.
     ///
     /// # Errors
     ///
-    /// A shape the kernel does not take.
+    /// The kernel does not support the shape.
     pub fn launch(self, head_size: u32, tiles: u32) -> Result<Launch<Self>, Error> {
         const KERNELS: [[&str; 4]; 2] = [
             ["paged_attention_d64", "paged_attention_d96", "paged_attention_d128", "paged_attention_d256"],
@@ -71,28 +71,30 @@ impl PagedAttention {
         Ok(Launch { kernel, grid: [tiles * self.heads, 1, 1], block, shared, args: self })
     }
 
-    /// The same on Hopper's own tensor cores (wgmma): a cache of bf16, heads of 64 or 128, an image for sm_90a. Whether its
-    /// sums have the bits of the other kernels' is the hardware's to say, so it is chosen for all of a model or not at all.
+    /// Returns the launch of the wgmma variant. This kernel needs a bf16 cache, heads of size 64 or 128, and an image
+    /// for sm_90a. Only a GPU can confirm that the kernel's sums have the same bits as those of the other kernels, so a
+    /// model must use it for all prefill or for none.
     ///
     /// # Errors
     ///
-    /// A shape the kernel does not take.
+    /// The kernel does not support the shape.
     pub fn launch_wgmma(self, head_size: u32, tiles: u32) -> Result<Launch<Self>, Error> {
         let Launch { grid, block, args, .. } = self.launch(head_size, tiles)?;
         let kernel = if head_size == 64 { "paged_attention_wgmma_d64" } else { "paged_attention_wgmma_d128" };
         check(matches!(head_size, 64 | 128), kernel, "head_size", head_size, "64 or 128")?;
         let fp8 = self.cache.is_fp8();
-        check(!fp8, kernel, "key_scales", fp8.into(), "null: the cache is of bf16")?;
+        check(!fp8, kernel, "key_scales", fp8.into(), "null, for a bf16 cache")?;
         let shared = 4 * tile_keys(head_size) * head_size * 2 + sum_bytes(head_size);
         Ok(Launch { kernel, grid, block, shared, args })
     }
 
-    /// The same with tiles that the copy engine (TMA) fetches, block by block: it has the bits of [`launch_wgmma`](Self::launch_wgmma).
-    /// The maps are of [`view`](Self::view)s of the keys and of the values.
+    /// Returns the launch of the wgmma variant whose tiles the copy engine (TMA) fetches, block by block. The result
+    /// has the same bits as that of [`launch_wgmma`](Self::launch_wgmma). `keys` and `values` are the tensor maps of
+    /// their [`view`](Self::view)s.
     ///
     /// # Errors
     ///
-    /// As [`launch_wgmma`](Self::launch_wgmma).
+    /// The same as for [`launch_wgmma`](Self::launch_wgmma).
     pub fn launch_tma(
         self,
         head_size: u32,
@@ -105,7 +107,8 @@ impl PagedAttention {
         Ok(Launch { kernel, grid, block, shared: shared + 2 * BARRIER, args })
     }
 
-    /// The keys or the values as [`launch_tma`](Self::launch_tma) needs them mapped, of so many blocks.
+    /// Returns the view of `blocks` blocks of keys or values. Its tensor map is an argument of
+    /// [`launch_tma`](Self::launch_tma).
     #[must_use]
     pub fn view(&self, cache: Address, head_size: u32, blocks: u32) -> CacheView {
         let PagedKv { block_size, kv_heads, .. } = self.cache;
@@ -113,7 +116,7 @@ impl PagedAttention {
     }
 }
 
-/// The parameter of [`PagedAttention::launch_tma`].
+/// The parameter of the kernel that [`PagedAttention::launch_tma`] launches.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PagedAttentionTma {
@@ -122,11 +125,12 @@ pub struct PagedAttentionTma {
     values: TensorMap,
 }
 
-/// The work of a prefill: `(sequence, tile)` for every tile of positions that has queries, most keys first, so that the
-/// longest blocks start first. `lengths`: keys and queries of each sequence, at most as many queries as keys.
+/// Returns the work of a prefill: `[sequence, tile]` for every tile of positions that has queries. Tiles with the most
+/// keys come first, so that the longest thread blocks start first. `lengths` has the number of keys and the number of
+/// queries of each sequence; a sequence has at most as many queries as keys.
 ///
 /// ```
-/// // A prompt of 200 tokens, and the last 3 of 140: positions 137 to 139 lie in tile 1.
+/// // All 200 tokens of a prompt, and the last 3 of 140: positions 137 to 139 lie in tile 1.
 /// assert_eq!(surprisal_kernels::attention::query_tiles(128, &[(200, 200), (140, 3)]), [[0, 1], [1, 1], [0, 0]]);
 /// ```
 #[must_use]

@@ -1,4 +1,4 @@
-//! A case: a model's shape, random texts for it, and the paged cache that holds their keys and values.
+//! Test cases: a model's shape, random texts, and the paged cache of their keys and values.
 
 use std::ops::Range;
 
@@ -7,7 +7,8 @@ use rand::seq::SliceRandom;
 
 use crate::support::{Buffer, e4m3, random, rng};
 
-/// A model's attention, and endless random texts to run it on; texts agree with text 0 on the first `shared` positions.
+/// A model's attention shape, and a supply of random texts. All texts agree with text 0 in the first `shared`
+/// positions.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) head_size: usize,
@@ -16,20 +17,20 @@ pub(crate) struct Case {
     pub(crate) block: usize,
     pub(crate) window: usize,
     pub(crate) shared: usize,
-    /// If not 0: all weights are equal, and large values cancel within so many positions, so that a result is what
-    /// roundings left, and any other order of summation gives other bits.
+    /// The number of positions in a group whose large values cancel, with all weights equal; 0 for ordinary random
+    /// values. If values cancel, only rounding errors are left, so any other order of summation gives different bits.
     pub(crate) cancel: usize,
-    /// Keys and values are e4m3 values times powers of two, so that FP8 holds them exactly.
+    /// `true` if keys and values are e4m3 values times powers of two, which FP8 represents exactly.
     pub(crate) fp8_exact: bool,
-    /// The cache is of FP8.
+    /// `true` if the cache is in FP8.
     pub(crate) fp8: bool,
     pub(crate) seed: u64,
 }
 
-/// The queries at these positions of a text, with all keys up to the last.
+/// A text's index, and the positions whose queries run. The cache has all keys up to the last of these positions.
 pub(crate) type Chunk = (usize, Range<usize>);
 
-/// The use of a text's random rows.
+/// The purpose of a text's random rows.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
     Queries,
@@ -37,29 +38,29 @@ pub(crate) enum Kind {
     Values,
 }
 
-/// Keys or values as the kernels read them, and the scales of FP8.
+/// Keys or values as the kernels read them, and their FP8 scales.
 pub(crate) struct Stored {
     pub(crate) bytes: Buffer<u8>,
     pub(crate) scales: Buffer<f32>,
 }
 
-/// The paged cache of some chunks.
+/// The paged cache for some chunks.
 pub(crate) struct Pages {
     pub(crate) keys: Stored,
     pub(crate) values: Stored,
-    /// Each chunk's row of blocks.
+    /// `[chunks][table_width]`: each chunk's blocks.
     pub(crate) table: Buffer<i32>,
     pub(crate) table_width: usize,
 }
 
 impl Case {
-    /// A case without a shared prefix, with a cache of bf16.
+    /// Creates a case without a shared prefix, with a bf16 cache.
     pub(crate) fn new(head_size: usize, heads: usize, kv_heads: usize, block: usize, window: usize, seed: u64) -> Self {
         let (shared, cancel, fp8_exact, fp8) = (0, 0, false, false);
         Self { head_size, heads, kv_heads, block, window, shared, cancel, fp8_exact, fp8, seed }
     }
 
-    /// Queries, keys or values of a text's first positions.
+    /// Returns the queries, keys or values of a text's first `len` positions.
     pub(crate) fn rows(&self, text: usize, kind: Kind, len: usize) -> Vec<bf16> {
         let width = self.head_size * if kind == Kind::Queries { self.heads } else { self.kv_heads };
         let spread = if kind == Kind::Values { 1.0 } else { 2.0 };
@@ -82,7 +83,7 @@ impl Case {
         rows
     }
 
-    /// Lets large values cancel within every `cancel` positions.
+    /// Makes large values cancel within each group of `cancel` positions.
     fn make_cancel(&self, rows: &mut [bf16], width: usize) {
         for t in 0..rows.len() / width {
             let mirror = t / self.cancel * self.cancel + self.cancel - 1 - t % self.cancel;
@@ -94,7 +95,8 @@ impl Case {
         }
     }
 
-    /// A cache as the kernels take it: bf16, or bytes with the least scale of each head of each slot that holds it.
+    /// Returns a cache in the kernels' format: bf16, or e4m3 bytes with the smallest possible scale for each head of
+    /// each slot.
     fn stored(&self, cache: &[bf16]) -> Stored {
         if !self.fp8 {
             let bytes: Vec<u8> = cache.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect();
@@ -109,15 +111,15 @@ impl Case {
             for x in head {
                 let size = x.to_f64().abs() / f64::from(scale);
                 let byte = sizes.partition_point(|&s| s < size) as u8;
-                assert!(x.is_nan() || e4m3(byte) == size, "{x} is no e4m3 of scale {scale}");
+                assert!(x.is_nan() || e4m3(byte) == size, "{x} is not an e4m3 value times {scale}");
                 bytes.push(byte | if x.is_sign_negative() { 0x80 } else { 0 });
             }
         }
         Stored { bytes: Buffer::of(&bytes), scales: Buffer::of(&scales) }
     }
 
-    /// Builds the cache. Blocks lie in random order; whole blocks of the shared positions are the same; unused slots are
-    /// NaN, unused table entries point nowhere.
+    /// Builds the cache. Blocks lie in random order, and texts share the full blocks of their shared positions. Unused
+    /// slots are NaN; unused table entries are out of bounds.
     pub(crate) fn pages(&self, chunks: &[Chunk]) -> Pages {
         let row = self.kv_heads * self.head_size;
         let needed = |chunk: &Chunk| chunk.1.end.div_ceil(self.block);
@@ -125,7 +127,7 @@ impl Case {
         let total = chunks.iter().map(needed).sum::<usize>() + 1;
         let mut free: Vec<usize> = (0..total).collect();
         free.shuffle(&mut rng(self.seed, 1 << 40));
-        // Beyond every slot, and no overflow when it is shifted by the largest block.
+        // Beyond every slot, but small enough not to overflow when shifted by the largest block size.
         let mut table = vec![1i32 << 22; chunks.len() * table_width];
         let mut caches = [vec![bf16::NAN; total * self.block * row], vec![bf16::NAN; total * self.block * row]];
         for (s, chunk) in chunks.iter().enumerate() {
@@ -145,7 +147,7 @@ impl Case {
         Pages { keys, values, table: Buffer::of(&table), table_width }
     }
 
-    /// The queries of all chunks, one chunk after the other.
+    /// Returns the queries of all chunks, one chunk after another.
     pub(crate) fn queries(&self, chunks: &[Chunk]) -> Vec<bf16> {
         let row = self.heads * self.head_size;
         let of = |(text, at): &Chunk| self.rows(*text, Kind::Queries, at.end)[at.start * row..].to_vec();

@@ -1,4 +1,4 @@
-//! Runs the kernels on a case.
+//! Launches of the attention kernels on a case.
 
 use half::bf16;
 use surprisal_kernels::Address;
@@ -10,7 +10,7 @@ use surprisal_kernels::cpu::Order;
 use crate::case::{Case, Chunk, Pages};
 use crate::support::{Buffer, run, tensor_map};
 
-/// The kernels of prefill.
+/// The prefill kernels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kernel {
     Mma,
@@ -75,7 +75,7 @@ impl Case {
         starts.windows(2).map(|w| out[w[0] as usize * row..w[1] as usize * row].to_vec()).collect()
     }
 
-    /// Like `prefill`, but each chunk is one position.
+    /// Runs the decode kernels. Returns each chunk's output, as `prefill` does. Each chunk must be one position.
     pub(crate) fn decode(&self, chunks: &[Chunk], order: Order) -> Vec<Vec<bf16>> {
         let pages = self.pages(chunks);
         let q = Buffer::of(&self.queries(chunks));

@@ -1,5 +1,5 @@
-//! Attention against float64, in every thread order; and its bits, whatever the batch, the cut, the block size and the
-//! kernel.
+//! Compares attention with float64, in every thread order, and checks that the output's bits do not depend on the
+//! batch, the chunks, the block size or the kernel.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,8 @@ use surprisal_kernels::Address;
 use surprisal_kernels::attention::{PagedAttention, PagedKv};
 use surprisal_kernels::cpu::Order;
 
-/// GQA of 1 to 16, every head size and block size, windows of any length or none.
+/// Returns cases with GQA groups of 1 to 16 heads, every head size and block size, and windows of up to 149 keys or
+/// none.
 fn cases() -> impl Strategy<Value = Case> {
     let heads = prop::sample::select(vec![(1, 1), (2, 2), (4, 2), (3, 1), (8, 2), (8, 1), (16, 1)]);
     let head_size = prop::sample::select(vec![64, 96, 128, 256]);
@@ -32,7 +33,7 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Texts' lengths, and where each is cut in three.
+/// Returns each text's length, and the two positions that cut the text into three chunks.
 fn texts() -> impl Strategy<Value = Vec<(usize, [usize; 2])>> {
     let text = prop_oneof![3 => 1usize..70, 2 => 100usize..150, 1 => 500usize..530];
     let text = (text, 0.0..1.0f64, 0.0..1.0f64).prop_map(|(len, a, b)| {
@@ -42,7 +43,7 @@ fn texts() -> impl Strategy<Value = Vec<(usize, [usize; 2])>> {
     prop::collection::vec(text, 1..4)
 }
 
-/// The last chunk of each text, of 40 queries at most.
+/// Returns the last chunk of each text, with at most 40 queries.
 fn tails(texts: &[(usize, [usize; 2])]) -> Vec<Chunk> {
     texts
         .iter()
@@ -67,7 +68,7 @@ proptest! {
         }
         for (chunk, out) in chunks.iter().zip(&out) {
             let error = case.worst_error(chunk, out);
-            prop_assert!(error < 1.0, "{} of what is allowed, {:?}", error, chunk);
+            prop_assert!(error < 1.0, "{} times the allowed error, {:?}", error, chunk);
         }
     }
 
@@ -80,12 +81,12 @@ proptest! {
         }
         for (chunk, out) in chunks.iter().zip(&out) {
             let error = case.worst_error(chunk, out);
-            prop_assert!(error < 1.0, "{} of what is allowed, {:?}", error, chunk);
+            prop_assert!(error < 1.0, "{} times the allowed error, {:?}", error, chunk);
         }
     }
 
     #[test]
-    fn an_fp8_cache_has_the_bits_of_what_it_holds(case in cases(), texts in texts()) {
+    fn an_fp8_cache_gives_the_same_bits_as_a_bf16_cache(case in cases(), texts in texts()) {
         let case = Case { heads: case.heads / case.kv_heads * case.kv_heads.min(2), kv_heads: case.kv_heads.min(2), fp8_exact: true, ..case };
         let packed = Case { fp8: true, ..case.clone() };
         let chunks = tails(&texts);
@@ -100,10 +101,10 @@ proptest! {
         }
     }
 
-    /// What the shim computes for both is the same; how a GPU rounds inside an instruction is its own affair. How tiles come changes
-    /// nothing on either.
+    /// On the shim, wgmma and mma give the same bits; on a GPU they may round differently within an instruction. The
+    /// way tiles are copied never changes the bits.
     #[test]
-    fn wgmma_computes_what_mma_does(case in cases(), texts in texts(), fragile in any::<bool>()) {
+    fn wgmma_matches_float64(case in cases(), texts in texts(), fragile in any::<bool>()) {
         let cancel = if fragile { 32 } else { 0 };
         let case = Case { head_size: if case.head_size < 128 { 64 } else { 128 }, cancel, ..case };
         let chunks = tails(&texts);
@@ -118,12 +119,12 @@ proptest! {
         }
         for (chunk, out) in chunks.iter().zip(&out) {
             let error = case.worst_error(chunk, out);
-            prop_assert!(error < 1.0, "{} of what is allowed, {:?}", error, chunk);
+            prop_assert!(error < 1.0, "{} times the allowed error, {:?}", error, chunk);
         }
     }
 
     #[test]
-    fn bits_depend_on_the_text_alone(case in cases(), texts in texts(), block in 4u32..9, fragile in any::<bool>()) {
+    fn bits_depend_only_on_the_text(case in cases(), texts in texts(), block in 4u32..9, fragile in any::<bool>()) {
         let cancel = if fragile { 32 } else { 0 };
         let case = Case { heads: case.heads / case.kv_heads, kv_heads: 1, cancel, ..case };
         let whole: Vec<Chunk> = texts.iter().enumerate().map(|(i, text)| (i, 0..text.0)).collect();
@@ -133,7 +134,7 @@ proptest! {
             let row = case.heads * case.head_size;
             let mut cut = Vec::new();
             for at in [0..a, a..b, b..len] {
-                // Alone, in other blocks, and nothing after the chunk in the cache.
+                // Alone, with another block size, and with nothing after the chunk in the cache.
                 if !at.is_empty() { cut.extend(other.prefill(&[(text, at)], Order::Forward).remove(0)); }
             }
             prop_assert!(bits(&cut) == bits(together), "cut at {} and {} of {}", a, b, len);
@@ -148,13 +149,13 @@ proptest! {
 
 #[test]
 fn keys_of_many_splits() {
-    // 3 splits, the tile of the last one partial; the window begins inside a split.
+    // 3 splits, the last of which ends with a partial tile; the window begins inside a split.
     for (head_size, window) in [(64, 0), (96, 700), (128, 600), (256, 0)] {
         let case = Case::new(head_size, 2, 1, 32, window, 3);
         let (chunk, last) = ((0, 1200..1205), (0, 1204..1205));
         let out = case.prefill(&[(1, 0..20), chunk.clone()], Order::Forward).remove(1);
         let error = case.worst_error(&chunk, &out);
-        assert!(error < 1.0, "{head_size}: {error} of what is allowed");
+        assert!(error < 1.0, "head size {head_size}: {error} times the allowed error");
         let decoded = case.decode(&[last, (1, 19..20)], Order::Forward).remove(0);
         assert_eq!(bits(&decoded), bits(&out[4 * case.heads * head_size..]));
     }
@@ -165,7 +166,7 @@ fn keys_of_many_splits() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn unsupported_shapes_are_rejected() {
     let null = Address::NULL;
     let cache = PagedKv {
         keys: null,

@@ -1,4 +1,4 @@
-//! Attention in float64.
+//! The reference: attention in float64.
 
 use half::bf16;
 
@@ -6,7 +6,7 @@ use crate::case::{Case, Chunk, Kind};
 use crate::support::{ULP, worst};
 
 impl Case {
-    /// Returns the worst error, in units of what roundings of weights and results to bf16 may add up to.
+    /// Returns the worst error, as a multiple of the error that rounding weights and results to bf16 may cause.
     pub(crate) fn worst_error(&self, (text, at): &Chunk, out: &[bf16]) -> f64 {
         let d = self.head_size;
         let [q, keys, values] = [Kind::Queries, Kind::Keys, Kind::Values].map(|kind| self.rows(*text, kind, at.end));

@@ -1,4 +1,4 @@
-//! FP8: quantization of rows, and scales applied to a product.
+//! Tests of FP8: quantization of rows, and scales applied to a matrix product.
 
 use half::bf16;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use surprisal_kernels::rows::{Fp8Quantize, Fp8Scale};
 
 use crate::support::{self, Buffer, ORDERS, ULP, bits, e4m3, random, rng, run, worst};
 
-/// Returns the bytes, and each row's scale.
+/// Returns the quantized bytes and each row's scale.
 fn quantize(order: Order, x: &[bf16], n: usize) -> (Vec<u8>, Vec<f32>) {
     quantize_below(f32::INFINITY, order, x, n)
 }
@@ -27,12 +27,12 @@ proptest! {
     #![proptest_config(support::proptest_config(16))]
 
     #[test]
-    fn fp8_takes_the_nearest(rows in 1usize..4, vectors in 1usize..500, spread in 1e-3f32..1e3, seed in any::<u64>()) {
+    fn fp8_rounds_to_nearest(rows in 1usize..4, vectors in 1usize..500, spread in 1e-3f32..1e3, seed in any::<u64>()) {
         let n = vectors * 8;
         let mut rng = rng(seed, 0);
         let mut x = random(&mut rng, rows * n, spread);
         for value in &mut x {
-            *value = bf16::from_f32(value.to_f32() * 2f32.powi(-rng.random_range(0..16)));  // down to subnormal bytes
+            *value = bf16::from_f32(value.to_f32() * 2f32.powi(-rng.random_range(0..16)));  // some become subnormal
         }
         x[..n].fill(bf16::ZERO);
         let (out, scales) = quantize(Order::Forward, &x, n);
@@ -81,12 +81,12 @@ proptest! {
             let want = product + if has_bias { bias[i % n].to_f64() } else { 0.0 };
             (out[i].to_f64(), want, ULP * want.abs() + 1e-6 * product.abs() + 1e-30)
         }));
-        prop_assert!(error < 1.001, "{} half units", error);
+        prop_assert!(error < 1.001, "{} half units in the last place", error);
     }
 }
 
 #[test]
-fn fp8_is_cut_off_at_the_limit() {
+fn fp8_clips_at_the_limit() {
     let x: Vec<bf16> = [1.0, -4.0, 2.0, 0.5, 3.0, -2.0, 0.0, 8.0].map(bf16::from_f32).to_vec();
     let (out, scales) = quantize_below(2.0, Order::Forward, &x, 8);
     assert_eq!(scales, [2.0 / 448.0]);
@@ -96,7 +96,7 @@ fn fp8_is_cut_off_at_the_limit() {
 }
 
 #[test]
-fn every_bf16_has_its_fp8() {
+fn every_bf16_rounds_to_nearest_even() {
     // With 448 in the row the scale is 1, so each byte is the value rounded to nearest, ties to even.
     let mut x: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).filter(|x| x.to_f32().abs() <= 448.0).collect();
     x.resize(x.len().next_multiple_of(8), bf16::from_f32(448.0));

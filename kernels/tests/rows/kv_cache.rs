@@ -1,4 +1,4 @@
-//! The write to the KV cache: norms of heads, rotary embedding, bf16 and FP8 slots.
+//! Tests of the write to the KV cache: norms of heads, rotary embedding, bf16 and FP8 slots.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use surprisal_kernels::rows::{HEAD_SIZES, WriteKv};
 
 use crate::support::{self, Buffer, ORDERS, ULP, bits, e4m3, random, rng, run, worst};
 
-/// Tokens to write to a cache of twice as many slots; every third is padding.
+/// Tokens to write to a cache with twice as many slots. Every third token is padding.
 struct Case {
     size: usize,
     heads: usize,
@@ -24,7 +24,7 @@ struct Case {
 
 const POSITIONS: usize = 50;
 
-/// Queries, and a cache of keys and values, as bf16.
+/// The queries, and the cached keys and values, as bf16.
 struct Written {
     queries: Vec<bf16>,
     keys: Vec<bf16>,
@@ -66,7 +66,7 @@ impl Case {
         (0..self.tokens).map(|t| if t % 3 == 2 { -1 } else { 2 * t as i32 + 1 }).collect()
     }
 
-    /// Writes some of the tokens.
+    /// Runs the kernel on a range of the tokens.
     fn run(&self, order: Order, tokens: Range<usize>) -> Written {
         let (width, row) = (self.width(), self.kv_heads * self.size);
         let qkv = Buffer::of(&self.qkv()[tokens.start * width..tokens.end * width]);
@@ -95,7 +95,7 @@ impl Case {
             epsilon: 1e-6,
         };
         run(order, args.launch(tokens.len() as u32, self.size as u32));
-        // A byte times its power of two is a bf16, exactly.
+        // A byte times its power of two is exactly a bf16.
         let held = |cache: &Buffer<u8>, scales: &Buffer<f32>| -> Vec<bf16> {
             let (bytes, scales) = (cache.values(), scales.values());
             if !self.fp8 {
@@ -139,7 +139,7 @@ impl Case {
                 let want = direct + turned;
                 let rounding =
                     if self.fp8 && kind > 0 { (16.0 * ULP * want.abs()).max(step / 2.0) } else { ULP * want.abs() };
-                // What cancels leaves f32's error of what there was.
+                // Cancellation leaves the f32 error of the terms.
                 errors.push((got.to_f64(), want, rounding + 1e-6 * (direct.abs() + turned.abs()) + 1e-30));
             }
         }
@@ -164,7 +164,7 @@ proptest! {
             prop_assert_eq!(again.all_bits(), got.all_bits());
         }
         let error = case.worst_error(&got);
-        prop_assert!(error < 1.01, "{} half units", error);
+        prop_assert!(error < 1.01, "{} half units in the last place", error);
         let row = heads * case.size;
         for token in 0..tokens {
             let alone = case.run(Order::Forward, token..token + 1);

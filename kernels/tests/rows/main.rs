@@ -1,4 +1,4 @@
-//! Kernels over rows against float64, in every thread order, each row alone and in company.
+//! Compares the row kernels with float64, in every thread order, each row alone and in a batch.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use surprisal_kernels::cpu::Order;
 use surprisal_kernels::rows::{Embedding, RankSum, RmsNorm, SiluMul};
 use surprisal_kernels::{Address, Launch, SOURCES};
 
-/// Out, and the residual if there is one.
+/// Returns the output, and the residual if there is one.
 fn rms_norm(order: Order, x: &[bf16], residual: Option<&[bf16]>, weight: &[bf16]) -> (Vec<bf16>, Vec<bf16>) {
     let n = weight.len();
     let (xs, ws, mut out) = (Buffer::of(x), Buffer::of(weight), Buffer::full(x.len(), bf16::NAN));
@@ -48,7 +48,7 @@ fn rank_sum(order: Order, parts: &[bf16], ranks: usize) -> Vec<bf16> {
 proptest! {
     #![proptest_config(support::proptest_config(16))]
 
-    /// To float64, and to the bit in order of rank: also where large addends cancel.
+    /// Results are close to float64, and bit-identical to a sum in order of rank, even where large addends cancel.
     #[test]
     fn ranks_are_added_in_order(ranks in 1usize..10, vectors in 1usize..600, seed in any::<u64>()) {
         let n = vectors * 8;
@@ -68,7 +68,7 @@ proptest! {
             let (sum, size): (f64, f64) = own().fold((0.0, 0.0), |(sum, size), x| (sum + x.to_f64(), size + x.to_f64().abs()));
             prop_assert!((out.to_f64() - sum).abs() <= ULP * sum.abs() + 1e-6 * size, "{} {}", out, sum);
         }
-        // Where a value lies among others, and how many there are, does not matter.
+        // Neither the number of values nor a value's position matters.
         let half = (vectors / 2).max(1) * 8;
         let first: Vec<bf16> = parts.chunks(n).flat_map(|part| &part[n - half..]).copied().collect();
         prop_assert_eq!(bits(&rank_sum(Order::Forward, &first, ranks)), bits(&out[n - half..]));
@@ -98,7 +98,7 @@ proptest! {
             let scale = 1.0 / (normed.iter().map(|a| a * a).sum::<f64>() / n as f64 + 1e-5).sqrt();
             let want = normed.iter().zip(&w).map(|(x, w)| x * scale * w.to_f64());
             let error = worst(out[at].iter().zip(want).map(|(got, want)| (got.to_f64(), want, ULP * want.abs() + 1e-30)));
-            prop_assert!(error < 1.001, "{} half units", error);
+            prop_assert!(error < 1.001, "{} half units in the last place", error);
         }
     }
 
@@ -115,7 +115,7 @@ proptest! {
             let want = gate / (1.0 + (-gate).exp()) * up;
             (out[i].to_f64(), want, ULP * want.abs() + 1e-30)
         }));
-        prop_assert!(error < 1.001, "{} half units", error);
+        prop_assert!(error < 1.001, "{} half units in the last place", error);
     }
 }
 
@@ -137,7 +137,7 @@ fn embeddings_are_rows_of_the_table() {
                 vocabulary: vocabulary as u32,
             };
             run(order, args.launch(ids.len() as u32));
-            // Of a rank that has rows 3 to 5, the others' are zeros.
+            // On a rank that has rows 3 to 5, other ids give zeros.
             let mut own = Buffer::full(ids.len() * n, bf16::NAN);
             let rows = Buffer::of(&table[3 * n..6 * n]);
             let part = Embedding { out: own.address_mut(), table: rows.address(), first: 3, count: 3, ..args };
@@ -160,7 +160,7 @@ fn embeddings_are_rows_of_the_table() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn unsupported_shapes_are_rejected() {
     let null = Address::NULL;
     let args = SiluMul { out: null, gate_up: null, n: 12 };
     assert_eq!(
@@ -178,7 +178,7 @@ fn what_does_not_fit_is_an_error() {
 }
 
 #[test]
-fn every_kernel_listed_is_there() {
+fn every_listed_kernel_exists() {
     for kernel in SOURCES.iter().flat_map(|source| source.kernels) {
         let launch = Launch { kernel, grid: [1; 3], block: 32, shared: 0, args: 0u8 };
         assert_eq!(launch_error(&launch), format!("{kernel}: kernel argument 0 has the wrong size"));

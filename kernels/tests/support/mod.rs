@@ -1,6 +1,6 @@
-//! What the kernels' tests share: the device, its memory, random values, launches in a thread order.
+//! Code shared by the kernels' tests: the device, its memory, random values, and launches in a chosen thread order.
 //!
-//! The device is the CPU shim; with `SURPRISAL_TEST_GPU=N`, in a build with the feature `cuda`, it is that GPU.
+//! The device is the CPU shim, or GPU N if `SURPRISAL_TEST_GPU=N` is set and the feature `cuda` is enabled.
 
 #![allow(unsafe_code, clippy::unwrap_used, dead_code, unreachable_pub)]
 
@@ -13,10 +13,10 @@ use rand_chacha::ChaCha8Rng;
 use surprisal_kernels::cpu::{Cpu, Order};
 use surprisal_kernels::{Address, CacheView, Device, Error, Launch, TensorMap};
 
-/// Bits must not depend on these.
+/// The thread orders to test. Results must be bit-identical in all of them.
 pub const ORDERS: [Order; 3] = [Order::Forward, Order::Reverse, Order::Random(7)];
 
-/// The same random cases every time.
+/// Returns a proptest configuration with `count` random cases, the same in every run.
 pub fn proptest_config(count: u32) -> Config {
     let seed = RngSeed::Fixed(1);
     Config { cases: count, rng_seed: seed, max_shrink_iters: 32, failure_persistence: None, ..Config::default() }
@@ -32,7 +32,7 @@ pub fn random(rng: &mut ChaCha8Rng, len: usize, spread: f32) -> Vec<bf16> {
     (0..len).map(|_| bf16::from_f32(rng.random_range(-spread..spread))).collect()
 }
 
-/// Values in the memory of the device that runs the tests, 256-byte aligned, and not a byte longer than they are.
+/// Values in the memory of the tests' device, 256-byte aligned.
 pub struct Buffer<T> {
     memory: Memory,
     len: usize,
@@ -49,7 +49,7 @@ enum Memory {
 #[repr(align(256))]
 struct AlignedChunk([u8; 256]);
 
-/// A number whose every pattern of bits is one.
+/// A number type for which every bit pattern is valid.
 pub trait Number: Copy {}
 impl Number for u8 {}
 impl Number for i32 {}
@@ -64,14 +64,14 @@ impl<T: Number> Buffer<T> {
         Self { memory: Memory::of(bytes), len: values.len(), values: PhantomData }
     }
 
-    /// All of one value, for what is to be written.
+    /// Creates a buffer of `len` copies of a value, for a kernel to overwrite.
     pub fn full(len: usize, value: T) -> Self {
         Self::of(&vec![value; len])
     }
 
     pub fn values(&self) -> Vec<T> {
         let bytes = self.memory.bytes(self.len * size_of::<T>());
-        // SAFETY: there are so many bytes, and each number may have any.
+        // SAFETY: the bytes hold `len` numbers, and every bit pattern is a valid number.
         (0..self.len).map(|i| unsafe { bytes.as_ptr().cast::<T>().add(i).read_unaligned() }).collect()
     }
 
@@ -96,7 +96,7 @@ impl Memory {
     fn of(bytes: &[u8]) -> Self {
         #[cfg(feature = "cuda")]
         if let Some(module) = gpu::module() {
-            // The driver has no memory of no bytes.
+            // The driver cannot allocate zero bytes.
             let bytes = if bytes.is_empty() { &[0] } else { bytes };
             return Self::Gpu(module.stream().clone_htod(bytes).unwrap());
         }
@@ -146,12 +146,12 @@ mod gpu {
     }
 }
 
-/// Returns whether the kernels run on a GPU; thread orders are the shim's alone.
+/// Returns whether the kernels run on a GPU.
 pub fn on_gpu() -> bool {
     std::env::var_os("SURPRISAL_TEST_GPU").is_some()
 }
 
-/// Returns whether the device has Hopper's own tensor cores; the shim emulates them.
+/// Returns whether the device supports wgmma (Hopper). The shim emulates it.
 pub fn has_wgmma() -> bool {
     #[cfg(feature = "cuda")]
     if let Some(module) = gpu::module() {
@@ -160,7 +160,7 @@ pub fn has_wgmma() -> bool {
     true
 }
 
-/// A cache in the words of the device that runs the tests.
+/// Returns the tensor map of a cache for the tests' device.
 pub fn tensor_map(view: &CacheView) -> TensorMap {
     #[cfg(feature = "cuda")]
     if let Some(module) = gpu::module() {
@@ -169,12 +169,12 @@ pub fn tensor_map(view: &CacheView) -> TensorMap {
     Cpu { order: Order::Forward }.tensor_map(view).unwrap()
 }
 
-/// Runs a launch whose addresses are of live buffers of the lengths its shape asks for; on a GPU in the order it likes.
+/// Runs a launch. Its addresses must belong to live buffers that are large enough for its shape. A GPU ignores `order`.
 pub fn run<A: Copy>(order: Order, launch: Result<Launch<A>, Error>) {
     let launch = launch.unwrap();
     #[cfg(feature = "cuda")]
     if let Some(module) = gpu::module() {
-        // SAFETY: every test builds its buffers to the shape it launches, and they outlive the wait.
+        // SAFETY: every test sizes its buffers for the shape it launches, and they outlive the wait.
         unsafe { module.launch(&launch) }.unwrap();
         return module.stream().synchronize().unwrap();
     }
@@ -184,7 +184,7 @@ pub fn run<A: Copy>(order: Order, launch: Result<Launch<A>, Error>) {
 
 /// Returns the error of a launch that the shim rejects before it reads anything through the arguments.
 pub fn launch_error<A: Copy>(launch: &Launch<A>) -> String {
-    // SAFETY: nothing is read, or the test fails.
+    // SAFETY: the shim rejects the launch before it reads anything; otherwise the test fails.
     unsafe { Cpu { order: Order::Forward }.launch(launch) }.unwrap_err().to_string()
 }
 
@@ -192,16 +192,17 @@ pub fn bits(values: &[bf16]) -> Vec<u16> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 
-/// The largest error by the size of what may be off by a rounding: `|got - want| / allowed`.
+/// Returns the largest `|got - want| / allowed` over the given `(got, want, allowed)`; NaN if any is NaN, so that
+/// `worst < 1` fails.
 pub fn worst(errors: impl IntoIterator<Item = (f64, f64, f64)>) -> f64 {
     let one = |(got, want, allowed): (f64, f64, f64)| (got - want).abs() / allowed;
-    errors.into_iter().map(one).fold(0.0, |worst, error| if error <= worst { worst } else { error })
+    errors.into_iter().map(one).fold(0.0, |worst, error| if worst.is_nan() || error <= worst { worst } else { error })
 }
 
-/// Half a unit in the last place of a bf16, relative.
+/// The largest value of half a unit in the last place of a bf16, relative to the bf16.
 pub const ULP: f64 = 1.0 / 256.0;
 
-/// A byte of e4m3 by its definition: bias 7, no infinities, 0x7f is NaN.
+/// Returns the value of an e4m3 byte, as the format defines it: bias 7, no infinities, 0x7f is NaN.
 pub fn e4m3(byte: u8) -> f64 {
     let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f64::from(byte & 7));
     let size = match (exponent, byte & 7) {
