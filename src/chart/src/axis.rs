@@ -1,6 +1,6 @@
-//! Axes: from values to positions on the page.
+//! Axes, which map values to positions in a chart.
 
-/// An axis from values to positions on the page.
+/// An axis, which maps values to positions in a chart.
 pub(crate) struct Axis {
     pub(crate) low: f64,
     high: f64,
@@ -11,7 +11,7 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    /// Returns a linear axis from 0 to a round number not below `most`.
+    /// Returns a linear axis from 0 to a round number that is at least `most`.
     pub(crate) fn linear(most: f64, span: [f64; 2]) -> Self {
         let most = if most > 0.0 { most } else { 1.0 };
         let power = 10f64.powf((most / 5.0).log10().floor());
@@ -22,8 +22,8 @@ impl Axis {
         Self { low: 0.0, high: steps * step, span, logarithmic: false, ticks }
     }
 
-    /// Returns a logarithmic axis that holds `low` to `high` and a factor of `margin` beyond either. Its ticks are 1, 2 and 5
-    /// times the powers of ten, or the powers alone where there would be more than `max_ticks`.
+    /// Returns a logarithmic axis from `low / margin` to `high * margin`. Its ticks are 1, 2 and 5 times the powers of
+    /// ten, or only the powers of ten if there would be more than `max_ticks` ticks.
     pub(crate) fn logarithmic([low, high]: [f64; 2], margin: f64, span: [f64; 2], max_ticks: usize) -> Self {
         let mut axis = Self { low: low / margin, high: high * margin, span, logarithmic: true, ticks: Vec::new() };
         axis.ticks = axis.ticks_at(&[1.0, 2.0, 5.0]);
@@ -33,7 +33,7 @@ impl Axis {
         axis
     }
 
-    /// Returns those values on the axis that are one of `factors` times a power of ten.
+    /// Returns the values on the axis that are one of `factors` times a power of ten.
     fn ticks_at(&self, factors: &[f64]) -> Vec<f64> {
         let mut ticks = Vec::new();
         for power in self.low.log10().floor() as i32..=self.high.log10().ceil() as i32 {
@@ -42,7 +42,7 @@ impl Axis {
         ticks
     }
 
-    /// Returns the position of a value; the end of the axis for one beyond it.
+    /// Returns the position of a value. A value off the axis is clamped to the axis's nearer end.
     pub(crate) fn position(&self, value: f64) -> f64 {
         let part = match self.logarithmic {
             true => (value / self.low).ln() / (self.high / self.low).ln(),
@@ -52,7 +52,7 @@ impl Axis {
         from + part.clamp(0.0, 1.0) * (to - from)
     }
 
-    /// Returns whether a value is on the axis.
+    /// Returns `true` if a value is on the axis.
     pub(crate) fn contains(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn axes_hold_every_point_at_round_numbers() {
+    fn axes_contain_every_value_and_have_round_ticks() {
         let axis = Axis::linear(47.0, [0.0, 100.0]);
         assert_eq!(axis.ticks, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
         assert_eq!((axis.position(0.0), axis.position(25.0)), (0.0, 50.0));

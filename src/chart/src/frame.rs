@@ -4,24 +4,24 @@ use std::fmt::Write as _;
 
 use crate::axis::Axis;
 
-/// The edges of a chart's plot, and how its axes are drawn.
+/// The edges of a chart's plot area, and the style of its axes.
 pub(crate) struct Frame {
     pub(crate) left: f64,
     pub(crate) right: f64,
     pub(crate) top: f64,
     pub(crate) bottom: f64,
-    /// True if ticks of the x axis have grid lines.
+    /// `true` if the ticks of the x axis have grid lines.
     pub(crate) x_grid: bool,
-    /// Distance from the bottom edge to the baseline of tick labels.
+    /// The distance from the bottom edge to the baseline of the tick labels.
     pub(crate) tick_drop: f64,
-    /// Distance from the bottom edge to the baseline of the x axis's label.
+    /// The distance from the bottom edge to the baseline of the x axis's label.
     pub(crate) label_drop: f64,
-    /// Writes the number at a tick.
+    /// The function that formats the numbers at the ticks.
     pub(crate) number: fn(f64) -> String,
 }
 
 impl Frame {
-    /// Draws the axes with their ticks, and `x_label`, which is escaped already.
+    /// Draws the axes, their ticks and `x_label`, which must already be escaped.
     pub(crate) fn draw(&self, svg: &mut String, x: &Axis, x_ticks: &[f64], y: &Axis, x_label: &str) {
         let &Self { left, right, top, bottom, .. } = self;
         // Writing to a String cannot fail.
@@ -45,7 +45,7 @@ impl Frame {
     }
 }
 
-/// Returns the beginning of a picture that stands alone: its style, and the card on which it is drawn.
+/// Returns the beginning of a standalone picture: its style, and the card (a rectangle) behind the chart.
 pub(crate) fn card(style: &str, width: f64, height: f64) -> String {
     format!("<style>\n{style}</style>\n<rect class=\"card\" width=\"{width}\" height=\"{height}\" rx=\"10\"/>\n")
 }

@@ -1,4 +1,4 @@
-//! Charts of lines over a linear axis, with a linear or a logarithmic axis upwards.
+//! Line charts with a linear x axis, and a linear or logarithmic y axis.
 
 use std::fmt::Write as _;
 
@@ -13,22 +13,22 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 46.0;
 
-/// Height of a row of the legend, which is between the title and the plot.
+/// The height of a row of the legend, which is between the y axis's label and the plot.
 const LEGEND_ROW: f64 = 19.0;
 
-/// Space above, below and between charts of a stack.
+/// The space above, below and between the charts of a stack.
 const STACK_GAP: f64 = 8.0;
 
-/// A line with a mark at each of its points.
+/// A line with a mark at each point.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// The name in the legend.
     pub label: String,
-    /// The CSS class, which gives the line its colour.
+    /// The CSS class, which gives the line its color.
     pub class: &'static str,
-    /// True if the line is dashed.
+    /// `true` if the line is dashed.
     pub dashed: bool,
-    /// The points, in the order in which the line joins them.
+    /// The points `(x, y)`, in the order in which the line connects them.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -39,14 +39,14 @@ pub struct LineChart {
     pub x: String,
     /// The label of the y axis.
     pub y: String,
-    /// True if the y axis is logarithmic; values that are not positive are not shown then.
+    /// `true` if the y axis is logarithmic; then values that are not positive are not shown.
     pub logarithmic: bool,
     /// The lines.
     pub lines: Vec<Line>,
 }
 
 impl LineChart {
-    /// Returns an `<svg>` element for a page or picture that has a [`style`](crate::style).
+    /// Returns an `<svg>` element for a page or picture with a [`style`](crate::style).
     pub fn svg(&self) -> String {
         let (x, y, height) = (escape(&self.x), escape(&self.y), self.height());
         let mut svg = format!(
@@ -65,12 +65,12 @@ impl LineChart {
                     );
                 }
             }
-            None => svg += "<text x=\"64\" y=\"80\">Nothing was answered.</text>\n",
+            None => svg += "<text x=\"64\" y=\"80\">No data.</text>\n",
         }
         svg + "</svg>\n"
     }
 
-    /// Returns charts one below the other, as a picture that stands alone: on a card, with its style.
+    /// Returns a standalone picture of charts stacked vertically, with `style` and a card behind the charts.
     pub fn stack<'a>(charts: impl IntoIterator<Item = &'a LineChart>, style: &str) -> String {
         let (mut parts, mut height) = (String::new(), STACK_GAP);
         for chart in charts {
@@ -83,7 +83,7 @@ impl LineChart {
         format!("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\">\n{card}{parts}</svg>\n")
     }
 
-    /// Returns axes that hold every point that is shown; `None` if there is none.
+    /// Returns axes that contain every point that is shown; `None` if no point is shown.
     fn axes(&self) -> Option<(Axis, Axis)> {
         let points = || self.lines.iter().flat_map(|line| &line.points).filter(|(_, y)| self.shows(*y));
         let frame = self.frame();
@@ -118,7 +118,7 @@ impl LineChart {
         HEIGHT + LEGEND_ROW * self.lines.len().div_ceil(self.legend_columns()) as f64
     }
 
-    /// Returns how many entries of the legend stand side by side, given the longest.
+    /// Returns the number of columns of the legend, given its longest entry.
     fn legend_columns(&self) -> usize {
         let longest = self.lines.iter().map(|line| line.label.chars().count()).max().unwrap_or(0);
         ((WIDTH - LEFT - RIGHT) / (44.0 + 7.5 * longest as f64)).clamp(1.0, 6.0) as usize
@@ -139,7 +139,7 @@ impl LineChart {
         }
     }
 
-    /// Returns whether a value has a place on the y axis.
+    /// Returns `true` if the y axis can show a value.
     fn shows(&self, y: f64) -> bool {
         y.is_finite() && (y > 0.0 || !self.logarithmic)
     }
@@ -150,7 +150,7 @@ impl Line {
         if self.dashed { " stroke-dasharray=\"5 4\"" } else { "" }
     }
 
-    /// Draws the line and its marks, given each point and its place; a mark shows its number on hover.
+    /// Draws the line and its marks, given each point and its position. A mark shows its values on hover.
     fn draw(&self, svg: &mut String, points: Vec<((f64, f64), (f64, f64))>) {
         let path: Vec<String> = points.iter().map(|(_, (x, y))| format!("{x:.1} {y:.1}")).collect();
         let (class, label) = (self.class, escape(&self.label));
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_has_a_mark_for_each_point_that_can_be_shown() {
+    fn each_point_that_can_be_shown_has_a_mark() {
         let line = Line {
             label: "p99 <b>".into(),
             class: "first",
@@ -180,17 +180,17 @@ mod tests {
             points: vec![(1.0, 2.0), (2.0, 0.0), (4.0, 9.0)],
         };
         let mut chart = LineChart { x: "load".into(), y: "ms".into(), logarithmic: true, lines: vec![line] };
-        assert_eq!(chart.svg().matches("<circle").count(), 2, "0 has no logarithm");
+        assert_eq!(chart.svg().matches("<circle").count(), 2, "a logarithmic axis cannot show 0");
         assert!(chart.svg().contains("p99 &lt;b&gt;") && !chart.svg().contains("NaN"));
         chart.logarithmic = false;
         assert_eq!(chart.svg().matches("<circle").count(), 3);
         let one = chart.clone();
         chart.lines.clear();
-        assert!(chart.svg().contains("Nothing was answered"));
-        // Entries of the legend are as far apart as the longest is wide.
+        assert!(chart.svg().contains("No data"));
+        // The longest entry sets the width of the legend's columns.
         chart.lines = (0..4).map(|_| one.lines[0].clone()).collect();
         assert_eq!(chart.height() - one.height(), 0.0);
-        chart.lines.iter_mut().for_each(|line| line.label = "llamacpp, waited for, p99".into());
+        chart.lines.iter_mut().for_each(|line| line.label = "llamacpp, including queueing, p99".into());
         assert_eq!(chart.height() - one.height(), LEGEND_ROW);
     }
 }

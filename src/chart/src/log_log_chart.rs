@@ -14,48 +14,49 @@ const RIGHT: f64 = 18.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 50.0;
 
-/// The legend of a chart that stands alone.
+/// The number of columns of a standalone chart's legend.
 const LEGEND_COLUMNS: usize = 3;
 const LEGEND_ROW: f64 = 22.0;
 
-/// An error bar that reaches below this fraction of its value does not stretch the axis; it is cut there instead.
+/// The lowest end of an error bar that the y axis must include, as a fraction of the bar's value. A longer bar may be
+/// cut off at the axis.
 const SHOWN_FRACTION: f64 = 0.4;
 
-/// An axis with more ticks than this shows powers of ten alone.
+/// The maximum number of ticks at 1, 2 and 5 times powers of ten; with more, an axis shows only powers of ten.
 const MAX_FINE_TICKS: usize = 12;
 
-/// More labels than this on an axis run into each other.
+/// The maximum number of labels on an axis; more would overlap.
 const MAX_LABELS: usize = 14;
 
-/// An estimate at a place.
+/// An estimate with its error bar.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// The place.
+    /// The position on the x axis.
     pub x: f64,
     /// The estimate.
     pub value: f64,
-    /// The ends of the error bar.
+    /// The lower and upper ends of the error bar.
     pub bar: [f64; 2],
-    /// The estimate as the mark shows it on hover, without its unit.
+    /// The text that the mark shows on hover, without the unit.
     pub text: String,
 }
 
-/// Points with their errors, and a line.
+/// Points with error bars, and a line.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// The CSS class, which gives the curve its colour.
+    /// The CSS class, which gives the curve its color.
     pub class: &'static str,
     /// The name in the legend.
     pub label: String,
     /// The text that the line shows on hover.
     pub title: String,
-    /// Shown with marks. Points that are not positive have no place.
+    /// The points, shown with marks. Points that are not positive are not shown.
     pub points: Vec<Point>,
-    /// The shape of the points.
+    /// The shape of the marks.
     pub mark: Mark,
-    /// How far the marks stand beside their place, so that none hides another.
+    /// The horizontal shift of the marks, so that marks of different curves do not hide each other.
     pub shift: f64,
-    /// The line; its points off the axes are left out.
+    /// The points of the line. Points off the y axis are omitted.
     pub line: Vec<(f64, f64)>,
 }
 
@@ -75,12 +76,12 @@ pub struct LogLogChart {
 }
 
 impl LogLogChart {
-    /// Returns an `<svg>` element for a page that has a [`style`](crate::style).
+    /// Returns an `<svg>` element for a page with a [`style`](crate::style).
     pub fn svg(&self) -> String {
         self.draw("", HEIGHT, "", "")
     }
 
-    /// Returns the chart as a picture that stands alone: on a card, with its style, and its legend below.
+    /// Returns the chart as a standalone picture, with `style`, a card behind the chart and the legend below it.
     pub fn standalone(&self, style: &str) -> String {
         let height = HEIGHT + LEGEND_ROW * self.curves.len().div_ceil(LEGEND_COLUMNS) as f64 + 16.0;
         let column = (WIDTH - LEFT - RIGHT) / LEGEND_COLUMNS as f64;
@@ -98,7 +99,7 @@ impl LogLogChart {
         self.draw(" xmlns=\"http://www.w3.org/2000/svg\"", height, &card(style, WIDTH, height), &legend)
     }
 
-    /// Returns the legend as a list: one entry a curve, with its mark and line.
+    /// Returns the legend as an HTML list with one entry per curve: its mark, line and label.
     pub fn legend(&self) -> String {
         let entry = |curve: &Curve| {
             format!(
@@ -111,7 +112,7 @@ impl LogLogChart {
         format!("<ul class=\"legend\">\n{}</ul>\n", self.curves.iter().map(entry).collect::<String>())
     }
 
-    /// Returns the chart's element, with `before` and `after` around what is in it.
+    /// Returns the chart's element, with `before` and `after` around its content.
     fn draw(&self, attributes: &str, height: f64, before: &str, after: &str) -> String {
         let (title, x_label, y_label) = (escape_quotes(&self.title), escape_quotes(&self.x), escape_quotes(&self.y));
         let mut svg = format!(
@@ -134,7 +135,7 @@ impl LogLogChart {
         svg + after + "</svg>\n"
     }
 
-    /// Returns axes that hold every positive point; `None` if there is none.
+    /// Returns axes that contain every positive point; `None` if no point is positive.
     fn axes(&self) -> Option<(Axis, Axis)> {
         let all = || self.curves.iter().flat_map(|curve| &curve.points);
         let positive = || all().filter(|point| point.value > 0.0);
@@ -147,7 +148,8 @@ impl LogLogChart {
         Some((x, y))
     }
 
-    /// Returns the places of points; where those are very many, round numbers.
+    /// Returns the ticks of the x axis: the x values of all points, of every n-th point if there are many, or round
+    /// numbers if there are very many.
     fn x_ticks(&self, x: &Axis) -> Vec<f64> {
         let mut places: Vec<f64> = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.x).collect();
         places.sort_unstable_by(f64::total_cmp);
@@ -172,7 +174,7 @@ const FRAME: Frame = Frame {
 };
 
 impl Curve {
-    /// Returns line and mark as the legend shows them, 30 wide and 14 high.
+    /// Returns the line and the mark of a legend entry, 30 wide and 14 high.
     fn sample(&self) -> String {
         format!("<path class=\"line\" d=\"M1 7H29\"/>{}", self.mark.draw(15.0, 7.0))
     }
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_that_stands_alone_has_its_style_and_legend() {
+    fn a_standalone_chart_has_its_style_and_legend() {
         let svg = chart(&[1.0]).standalone(".first { --c: red; }\n");
         assert!(svg.contains("xmlns=") && svg.contains("<style>\n.first { --c: red; }\n</style>"), "{svg}");
         assert!(svg.contains("viewBox=\"0 0 860 518\"") && svg.contains("<text x=\"38\" y=\"12\">Ann&#39;s"), "{svg}");

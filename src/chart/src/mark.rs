@@ -1,6 +1,6 @@
-//! Marks: the shapes of points.
+//! Marks: the shapes of points in a chart.
 
-/// The shape of a point. Each series has a shape of its own, so that colour is not needed to tell series apart.
+/// The shape of a point. Each series has a different shape, so that series can be told apart without color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// No mark: the series is a line.
@@ -9,12 +9,12 @@ pub enum Mark {
     Circle,
     /// A square.
     Square,
-    /// A triangle, one corner up.
+    /// A triangle that points up.
     Triangle,
 }
 
 impl Mark {
-    /// Returns the mark's element around a place.
+    /// Returns the mark's element, centered at a position.
     pub(crate) fn draw(self, x: f64, y: f64) -> String {
         match self {
             Self::None => String::new(),

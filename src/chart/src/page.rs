@@ -1,12 +1,12 @@
 //! The HTML page around charts and tables.
 
-/// Returns the style of charts: `colours`, which gives a value to each variable, what all charts share, and `series`, which gives
-/// each series its colour and its lines.
+/// Returns the CSS of charts: `colours`, which sets the CSS variables; the rules that all charts share; and `series`,
+/// which sets the color and the lines of each series.
 pub fn style(colours: &str, series: &str) -> String {
     [colours, include_str!("common.css"), series].concat()
 }
 
-/// Returns a page that needs no other file; `title` is escaped already, and `content`, which follows the heading, is HTML.
+/// Returns a self-contained HTML page. `title` must already be escaped; `content` is HTML that follows the heading.
 pub fn page(title: &str, style: &str, content: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

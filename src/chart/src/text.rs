@@ -1,4 +1,4 @@
-//! Text and numbers in charts and pages.
+//! Formatting of text and numbers for charts and pages.
 
 /// Escapes text for an HTML element, or for an attribute value in double quotes.
 ///
@@ -9,12 +9,13 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Escapes text as [`escape`] does, and apostrophes too.
+/// Escapes text like [`escape`], and also apostrophes.
 pub fn escape_quotes(text: &str) -> String {
     escape(text).replace('\'', "&#39;")
 }
 
-/// Returns a number with at most four decimals, fewer for large ones: `0.05`, `2`, `5000`.
+/// Formats a number with at most four decimals if it is below 1, at most two if it is below 100, and none otherwise.
+/// Examples: `0.05`, `2`, `5000`.
 ///
 /// ```
 /// assert_eq!([0.05, 2.0, 1234.5, 0.0].map(surprisal_chart::short), ["0.05", "2", "1234", "0"]);
@@ -30,7 +31,7 @@ pub fn short(value: f64) -> String {
     without_trailing_zeros(format!("{value:.decimals$}"))
 }
 
-/// Returns a number with at most nine decimals.
+/// Formats a number with at most nine decimals.
 pub(crate) fn precise(value: f64) -> String {
     without_trailing_zeros(format!("{value:.9}"))
 }

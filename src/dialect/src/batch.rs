@@ -1,6 +1,6 @@
-//! Queries that go into one request.
+//! The queries of one request.
 
-/// One query: the log-probabilities of `target` after `context`.
+/// A query for the log-probabilities of `target` after `context`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query<'a> {
     /// The tokens before the target.
@@ -9,23 +9,24 @@ pub struct Query<'a> {
     pub target: &'a [u32],
 }
 
-/// The queries of one request, in one of the two forms that a surprisal server takes. Other servers get a prompt a query.
+/// The queries of one request, in one of the two forms that a surprisal server accepts. Other servers get one prompt
+/// per query.
 #[derive(Clone, Debug)]
 pub enum Batch<'a> {
-    /// Each query has a context and a target of its own.
+    /// Separate queries, each with a context and a target.
     Queries {
         /// The queries.
         queries: Vec<Query<'a>>,
-        /// The token before every context. Without one, a surprisal server adds its model's own; other servers add none.
+        /// The token before every context. If `None`, a surprisal server adds its model's BOS; other servers add none.
         bos: Option<u32>,
     },
-    /// Queries share contexts and targets. The texts are complete: no server adds a BOS.
+    /// Queries that share contexts and targets. The token sequences are complete: no server adds a BOS.
     Pairs {
         /// The contexts; none is empty.
         contexts: &'a [Vec<u32>],
         /// The targets to score.
         targets: &'a [Vec<u32>],
-        /// `[context, target]` of each query.
+        /// The indices `[context, target]` of each query.
         pairs: &'a [[usize; 2]],
     },
 }
@@ -41,7 +42,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Returns the token before every context, if the batch has one.
+    /// Returns the token before every context; `None` if the batch has none.
     pub fn bos(&self) -> Option<u32> {
         match self {
             Self::Queries { bos, .. } => *bos,
@@ -49,7 +50,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Returns each query as one text: BOS, context and target.
+    /// Returns each query as one sequence: the token before the context, if any; the context; and the target.
     pub(crate) fn prompts(&self) -> Vec<Vec<u32>> {
         let bos = self.bos();
         let prompt = |Query { context, target }: Query<'_>| bos.iter().chain(context).chain(target).copied().collect();

@@ -1,6 +1,6 @@
-//! The dialects, their names and paths.
+//! The dialects, with their names and paths.
 
-/// The API in which a server is asked for log-probabilities. Every dialect sends token ids.
+/// A server's API for log-probabilities. Every dialect sends token ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// `POST /logprobs` of a surprisal server.
@@ -10,10 +10,10 @@ pub enum Dialect {
     Vllm,
     /// `POST /generate` of SGLang with `return_logprob`.
     Sglang,
-    /// `POST /v1/completions` with `echo` and `logprobs`, as OpenAI's first servers had it and many others have.
+    /// `POST /v1/completions` with `echo` and `logprobs`, as in OpenAI's original API and many other servers.
     OpenAi,
-    /// `POST /completion` of llama.cpp's server. It has no log-probabilities of a prompt: the texts go through the model and the
-    /// answer has none, so the server does less work than the others.
+    /// `POST /completion` of llama.cpp's server. This API cannot return log-probabilities of a prompt: the prompt
+    /// goes through the model, but the response has no log-probabilities, so this server does less work than others.
     LlamaCpp,
 }
 
@@ -21,7 +21,7 @@ impl Dialect {
     /// Every dialect.
     pub const ALL: [Self; 5] = [Self::Surprisal, Self::Vllm, Self::Sglang, Self::OpenAi, Self::LlamaCpp];
 
-    /// Returns the name by which users choose the dialect.
+    /// Returns the name by which users select the dialect.
     pub fn name(self) -> &'static str {
         match self {
             Self::Surprisal => "surprisal",
@@ -32,7 +32,7 @@ impl Dialect {
         }
     }
 
-    /// Returns the path of requests.
+    /// Returns the URL path that requests are sent to.
     pub fn path(self) -> &'static str {
         match self {
             Self::Surprisal => "/logprobs",

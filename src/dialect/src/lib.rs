@@ -1,7 +1,8 @@
-//! Dialects: how each kind of server takes a request for log-probabilities, and what its response looks like.
+//! Dialects: the formats of requests for log-probabilities, and of their responses, for each kind of server.
 //!
-//! A [`Dialect`] names a path, writes the body of a [`Request`] for a [`Batch`] of queries, and reads the [`Response`]. Nothing here
-//! sends anything. Whoever sends a request checks its response: the number of results, and the log-probabilities in them.
+//! A [`Dialect`] names a path, writes the body of a [`Request`] for a [`Batch`] of queries, and reads the [`Response`].
+//! This crate sends nothing. The caller sends the request and checks the response: the number of results, and their
+//! log-probabilities.
 //!
 //! ```
 //! use surprisal_dialect::{Batch, Dialect, Logprobs, Query, Request, SglangOptions};

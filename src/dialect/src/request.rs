@@ -1,7 +1,7 @@
-//! Bodies of requests.
+//! Request bodies.
 //!
-//! The fields of a body that is not one of surprisal's wire types are in alphabetical order, so that its bytes do not depend on
-//! the features of `serde_json`.
+//! Bodies that are not wire types of `surprisal_api` have their fields in alphabetical order, so that their bytes do
+//! not depend on the features of `serde_json`.
 
 use serde::Serialize;
 use surprisal_api::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec, Text};
@@ -12,7 +12,7 @@ use crate::dialect::Dialect;
 /// A request for the log-probabilities of a batch of queries.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'m, 'b> {
-    /// The model's name, for servers that have several.
+    /// The model's name, for servers that serve several models.
     pub model: &'m str,
     /// The queries.
     pub batch: &'b Batch<'b>,
@@ -23,19 +23,20 @@ pub struct Request<'m, 'b> {
 /// Options of a request to SGLang.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SglangOptions {
-    /// The first position with log-probabilities.
+    /// The first position whose log-probability is returned.
     pub start: SglangStart,
-    /// Tokens to generate; the other servers always generate one.
+    /// The number of tokens to generate. The other completion dialects always generate one.
     pub max_new_tokens: u32,
 }
 
-/// The start of SGLang's log-probabilities: the token before a target, because some versions omit the first one.
+/// The position from which SGLang returns log-probabilities: one token before a target, because some versions omit the
+/// first log-probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SglangStart {
-    /// One place for the whole batch, the earliest that any of its queries needs.
+    /// One position for the whole batch: the earliest that any query needs.
     #[default]
     Earliest,
-    /// A place for each query; one number where all are the same, because not every server takes a list.
+    /// A position for each query; a single number if all are equal, because not every server accepts a list.
     PerQuery,
 }
 
@@ -50,7 +51,7 @@ enum Body<'a> {
     LlamaCpp(LlamaCppBody),
 }
 
-/// The body of a [`LogprobsRequest`] of single queries.
+/// The body of a [`LogprobsRequest`] with a list of queries.
 #[derive(Serialize)]
 struct QueriesBody {
     bos: Bos,
@@ -113,7 +114,7 @@ impl Dialect {
         let prompt = || batch.prompts();
         match self {
             Self::Surprisal => surprisal(batch),
-            // One token is generated because old servers reject a request to generate none.
+            // Generate one token, because older servers reject requests that generate none.
             Self::Vllm => {
                 Body::Vllm(VllmBody { max_tokens: 1, model, prompt: prompt(), prompt_logprobs: 0, temperature: 0 })
             }

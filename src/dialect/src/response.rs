@@ -1,4 +1,4 @@
-//! Responses of servers, read but not judged.
+//! Parsed responses of servers. Their values are not checked.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,35 +14,35 @@ use crate::dialect::Dialect;
 /// A server's response to a batch of queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response<F> {
-    /// Results in the order of the queries, as many as the response has.
+    /// The results in the order of the queries. Their number may differ from the number of queries.
     pub results: Vec<Logprobs<F>>,
-    /// The fingerprint of the model, if the response has one.
+    /// The fingerprint of the model; `None` if the response has none.
     pub fingerprint: Option<String>,
-    /// Tokens that went through the model, where the response states it.
+    /// The number of tokens that went through the model; `None` if the response does not state it.
     pub computed_tokens: Option<u64>,
-    /// Tokens that were found in a cache, where the response states it.
+    /// The number of tokens that were found in a cache; `None` if the response does not state it.
     pub cached_tokens: Option<u64>,
 }
 
-/// Log-probabilities in one result, in nats; `None` for a token that has none.
+/// The log-probabilities in one result, in nats; `None` for a token without one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logprobs<F> {
-    /// Those of the target's tokens.
+    /// Log-probabilities of the target's tokens.
     Target(Vec<F>),
-    /// Those of the prompt's tokens from the first on, and then perhaps those of generated tokens.
+    /// Log-probabilities of all prompt tokens, possibly followed by those of generated tokens.
     Prompt(Vec<Option<F>>),
-    /// Those of the prompt's last tokens.
+    /// Log-probabilities of the last prompt tokens.
     PromptEnd(Vec<Option<F>>),
-    /// The result has none.
+    /// No log-probabilities.
     Missing,
 }
 
-/// The reason why a response cannot be read.
+/// A failure to read a response.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The response is not JSON, or JSON of another form.
+    /// A response that is not JSON, or does not have the dialect's form.
     Response(serde_json::Error),
-    /// The response is JSON, and one result in it has another form.
+    /// A JSON response with a result that does not have the dialect's form.
     Result(serde_json::Error),
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// A response of OpenAI's or vLLM's.
+/// A response in the OpenAI or vLLM dialect.
 #[derive(Deserialize)]
 struct CompletionsResponse<F> {
     choices: Vec<CompletionChoice<F>>,
@@ -65,11 +65,12 @@ struct CompletionsResponse<F> {
 struct CompletionChoice<F> {
     index: usize,
     logprobs: Option<OpenAiLogprobs<F>>,
-    /// For each token of the prompt, log-probabilities by token id.
+    /// The listed log-probabilities at each position of the prompt.
     prompt_logprobs: Option<Vec<Option<Alternatives<F>>>>,
 }
 
-/// Log-probabilities of the tokens listed at one position of a prompt, by token id. A server may list others by their text.
+/// Log-probabilities of the tokens listed at one position of a prompt, by token id. A server may list some tokens by
+/// their text instead.
 type Alternatives<F> = HashMap<String, ListedLogprob<F>>;
 
 #[derive(Deserialize)]
@@ -82,7 +83,7 @@ struct ListedLogprob<F> {
     logprob: F,
 }
 
-/// One result of SGLang's.
+/// One result in a response of SGLang.
 #[derive(Deserialize)]
 struct SglangResult<F> {
     meta_info: SglangMeta<F>,
@@ -90,16 +91,16 @@ struct SglangResult<F> {
 
 #[derive(Deserialize)]
 struct SglangMeta<F> {
-    /// Log-probability, token id, text.
+    /// The log-probability, token id and text of each token.
     input_token_logprobs: Vec<(Option<F>, u32, IgnoredAny)>,
     #[serde(default)]
     cached_tokens: Value,
 }
 
-/// One result of llama.cpp's.
+/// One result in a response of llama.cpp.
 #[derive(Deserialize)]
 struct LlamaCppResult {
-    /// Tokens of the prompt.
+    /// The number of tokens in the prompt.
     tokens_evaluated: u64,
     #[serde(default)]
     timings: Option<LlamaCppTimings>,
@@ -107,15 +108,15 @@ struct LlamaCppResult {
 
 #[derive(Deserialize)]
 struct LlamaCppTimings {
-    /// Tokens of the prompt that went through the model.
+    /// The number of prompt tokens that went through the model.
     prompt_n: u64,
 }
 
 impl Dialect {
-    /// Reads the response to a request for `batch`; log-probabilities are numbers of type `F`.
+    /// Reads the response to a request for `batch`, with log-probabilities of type `F`.
     ///
     /// # Errors
-    /// [`ReadError`] if the response is not of the dialect's form.
+    /// [`ReadError`] if the response does not have the dialect's form.
     pub fn read<F>(self, batch: &Batch<'_>, body: &[u8]) -> Result<Response<F>, ReadError>
     where
         F: DeserializeOwned + Copy + From<f32>,
@@ -134,7 +135,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(body).map_err(ReadError::Response)
 }
 
-/// Reads an array of results, or a single one that stands alone.
+/// Reads an array of results, or a single result without an array.
 fn parse_results<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, ReadError> {
     let results = match parse::<Value>(body)? {
         Value::Array(results) => results,
@@ -167,7 +168,7 @@ fn choices<F: DeserializeOwned>(body: &[u8]) -> Result<Vec<CompletionChoice<F>>,
 fn vllm<F: DeserializeOwned + Copy>(batch: &Batch<'_>, body: &[u8]) -> Result<Response<F>, ReadError> {
     let mut prompts = batch.prompts().into_iter();
     let results = choices(body)?.into_iter().map(|choice| {
-        // Choices beyond the queries have no prompt.
+        // If there are more choices than queries, the extra choices have no prompt.
         let prompt = prompts.next().unwrap_or_default();
         choice.prompt_logprobs.map(|listed| select(listed, &prompt))
     });
@@ -179,7 +180,7 @@ fn openai<F: DeserializeOwned>(body: &[u8]) -> Result<Response<F>, ReadError> {
     Ok(completions(choices.map(|choice| choice.logprobs.map(|logprobs| logprobs.token_logprobs))))
 }
 
-/// Selects each prompt token's log-probability from the tokens listed at its place.
+/// Selects the log-probability of each prompt token from the tokens listed at its position.
 fn select<F>(listed: Vec<Option<Alternatives<F>>>, prompt: &[u32]) -> Vec<Option<F>> {
     let mut logprobs = Vec::with_capacity(prompt.len());
     for (alternatives, token) in listed.into_iter().zip(prompt) {

@@ -1,4 +1,4 @@
-//! Request bodies, byte for byte, as both programs send them.
+//! Request bodies, byte for byte, as the estimator and the load tester send them.
 #![allow(clippy::unwrap_used)]
 
 use surprisal_dialect::{Batch, Dialect, Query, Request, SglangOptions, SglangStart};
@@ -8,20 +8,20 @@ fn body(dialect: Dialect, batch: &Batch<'_>, start: SglangStart, max_new_tokens:
     serde_json::to_string(&dialect.body(&request)).unwrap()
 }
 
-/// The estimator's: queries of their own, with or without a BOS.
+/// Returns a body as the estimator sends it: separate queries, with or without a BOS.
 fn of_queries(dialect: Dialect, bos: Option<u32>) -> String {
     let queries = vec![Query { context: &[1, 2], target: &[3, 4] }, Query { context: &[], target: &[5] }];
     body(dialect, &Batch::Queries { queries, bos }, SglangStart::Earliest, 0)
 }
 
-/// The load tester's: contexts and targets in pairs.
+/// Returns a body as the load tester sends it: contexts and targets in pairs.
 fn of_pairs(dialect: Dialect, pairs: &[[usize; 2]]) -> String {
     let (contexts, targets) = ([vec![0, 5], vec![0]], [vec![7, 8]]);
     body(dialect, &Batch::Pairs { contexts: &contexts, targets: &targets, pairs }, SglangStart::PerQuery, 1)
 }
 
 #[test]
-fn queries_have_one_body_a_dialect() {
+fn bodies_of_queries() {
     assert_eq!(
         of_queries(Dialect::Surprisal, Some(9)),
         r#"{"bos":"none","detail":"tokens","queries":[{"context":[9,1,2],"target":[3,4]},{"context":[9],"target":[5]}]}"#
@@ -45,7 +45,7 @@ fn queries_have_one_body_a_dialect() {
 }
 
 #[test]
-fn pairs_have_one_body_a_dialect() {
+fn bodies_of_pairs() {
     let all = &[[0, 0], [1, 0]];
     assert_eq!(
         of_pairs(Dialect::Surprisal, all),

@@ -1,17 +1,17 @@
-//! Answers as the servers write them.
+//! Tests of reading responses in each server's format.
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
 use surprisal_dialect::{Batch, Dialect, Logprobs, Query, ReadError, Response};
 
-/// Tokens 9 1 2 | 3 and 9 | 5, where 9 is the BOS.
+/// Reads a response to two queries: tokens 9 1 2 | 3 and 9 | 5 (context | target), where 9 is the BOS.
 fn read(dialect: Dialect, answer: &Value) -> Result<Response<f64>, ReadError> {
     let queries = vec![Query { context: &[1, 2], target: &[3] }, Query { context: &[], target: &[5] }];
     dialect.read(&Batch::Queries { queries, bos: Some(9) }, answer.to_string().as_bytes())
 }
 
 #[test]
-fn surprisal_states_tokens_and_fingerprint() {
+fn surprisal_responses_state_tokens_and_fingerprint() {
     let result = |logprob: f64| json!({"sum": logprob, "tokens": 1, "cached_tokens": 0, "logprobs": [logprob]});
     let usage = json!({"computed_tokens": 5, "cached_tokens": 2, "scored_tokens": 2});
     let answer = json!({"model": "m", "fingerprint": "f", "results": [result(-3.0), result(-5.0)], "usage": usage});
@@ -39,7 +39,7 @@ fn choices_are_in_the_order_of_the_prompts() {
 }
 
 #[test]
-fn results_of_sglang_and_llama_cpp_may_stand_alone() {
+fn sglang_and_llama_cpp_may_return_a_single_result() {
     let one = json!({"meta_info": {"input_token_logprobs": [[null, 2, null], [-3.0, 3, "c"]], "cached_tokens": 2}});
     let answer = read(Dialect::Sglang, &one).unwrap();
     assert_eq!(
@@ -55,7 +55,7 @@ fn results_of_sglang_and_llama_cpp_may_stand_alone() {
 }
 
 #[test]
-fn what_is_not_an_answer_is_an_error() {
+fn an_unexpected_form_is_an_error() {
     assert!(matches!(read(Dialect::OpenAi, &json!({"hello": 1})), Err(ReadError::Response(_))));
     let error = read(Dialect::Sglang, &json!([{"meta_info": 1}])).unwrap_err();
     assert!(matches!(error, ReadError::Result(_)) && error.to_string().contains("invalid type"), "{error}");

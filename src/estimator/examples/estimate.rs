@@ -1,10 +1,11 @@
-//! Estimates from Rust: how much the first half of a text tells about the second, beside the known truth of the Santa Fe process.
+//! Estimates the mutual information between the two halves of a document of the Santa Fe process, and compares the
+//! estimates with the exact values.
 //!
-//! The exact source answers, without a server:
+//! Run this example with the exact source, which needs no server:
 //!
 //!     cargo run -p surprisal-estimator --example estimate
 //!
-//! Or a server of the built-in oracle answers (`surprisal serve`), given by its URL:
+//! Or with the URL of a server that serves the built-in oracle (`surprisal serve`):
 //!
 //!     cargo run -p surprisal-estimator --example estimate -- http://127.0.0.1:8000
 
@@ -17,12 +18,12 @@ use surprisal_estimator::{
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    // 1. A process of the built-in oracle's parameters, and a plan: 200 documents, split after 2, 4, ..., 128 tokens.
+    // 1. A process with the built-in oracle's parameters, and a plan: 200 documents, split after 2, 4, ..., 128 tokens.
     let process = SantaFe::new(128, 1.3, 1e-6)?;
     let plan = Plan::new(200, &[2, 4, 8, 16, 32, 64, 128], Pairing::Same, 0)?;
     eprint!("{plan}");
 
-    // 2. Documents of token ids, and the entropy of their bigrams for the n-gram correction.
+    // 2. Documents of token ids, and their bigram entropy for the n-gram correction.
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let entropy = NgramEntropy::of_texts(documents.iter().map(Vec::as_slice), 2)?;
@@ -40,7 +41,7 @@ async fn main() -> Result<(), Error> {
         }
     };
 
-    // 4. A report, here as text; `Report::write_html` writes a page with plots.
+    // 4. A report, here as text; `Report::write_html` writes an HTML page with charts.
     let report = Report::new("The Santa Fe process", &model, &estimates).with_truth(&process);
     print!("{}", report.table());
     Ok(())

@@ -1,5 +1,5 @@
-//! A small recorded experiment as JSON: documents, answers, counts, and all that the estimators make of them. An independent
-//! transcription of the formulas in NumPy and SciPy reads it (`tests/estimator/check.py`).
+//! Prints small experiments as JSON: documents, log-probabilities, entropies and estimates. `tests/estimator/check.py`
+//! checks this output against an independent implementation of the formulas in NumPy and SciPy.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

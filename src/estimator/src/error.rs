@@ -1,184 +1,186 @@
-//! What can go wrong, said so that one can act on it.
+//! Errors of the estimation client.
 
 use std::fmt::Display;
 use std::path::PathBuf;
 
 use surprisal_api::Problem;
 
-/// Why an estimation did not finish.
+/// A failure that ends an estimation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An argument outside its limits.
+    /// An argument with an invalid value.
     #[error("{field} is {value}; it must be {limit}")]
     Invalid {
         /// The argument.
         field: &'static str,
-        /// What it was.
+        /// The argument's value.
         value: String,
-        /// What it may be.
+        /// The accepted values.
         limit: String,
     },
-    /// An experiment file that cannot be read as one.
+    /// An invalid experiment file.
     #[error("{}: {reason}", path.display())]
     Experiment {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The line, the key and what is wrong with it.
+        /// The line, the key and the problem.
         reason: String,
     },
     /// A text with too few tokens for the experiment.
     #[error(
-        "the text has {tokens} tokens, but {windows} windows of {length} need {needed}: take a longer text{} or shorter splits",
+        "the text has {tokens} tokens, but {windows} windows of {length} tokens need {needed}; use a longer text{} or \
+         shorter splits",
         fewer(*most)
     )]
     TooShort {
-        /// Tokens there are.
+        /// Tokens in the text.
         tokens: usize,
-        /// Windows asked for.
+        /// Windows requested.
         windows: usize,
-        /// Tokens in a window.
+        /// Tokens per window.
         length: usize,
         /// Tokens needed.
         needed: usize,
-        /// The most windows of this length that the text holds.
+        /// The number of windows of this length that fit in the text.
         most: usize,
     },
-    /// A document whose length is not the plan's window.
-    #[error("document {document} has {length} tokens; the plan's window is {window}")]
+    /// A document whose length differs from the plan's window.
+    #[error("document {document} has {length} tokens; the plan's window has {window}")]
     DocumentLength {
-        /// Which one.
+        /// The document's index.
         document: usize,
-        /// Its tokens.
+        /// Tokens in the document.
         length: usize,
-        /// The plan's window.
+        /// Tokens in the plan's window.
         window: usize,
     },
-    /// A sequence that the model cannot score.
+    /// A plan with a sequence that is too long for the model.
     #[error(
-        "the experiment scores {needed} tokens at once (BOS included), but {model} takes at most {limit}: use shorter splits"
+        "the longest sequence has {needed} tokens with BOS, but {model} accepts at most {limit}; use shorter splits or \
+         smaller ratios"
     )]
     TooLong {
-        /// The longest sequence of the plan.
+        /// Tokens in the plan's longest sequence, BOS included.
         needed: usize,
         /// The model's name.
         model: String,
-        /// The model's limit.
+        /// The model's maximum sequence length, in tokens.
         limit: usize,
     },
-    /// A token id that the source does not know.
-    #[error("token id {token} at position {position} is out of range; the vocabulary has {limit} ids")]
+    /// A token id that the source cannot score.
+    #[error("token id {token} at position {position} is out of range; it must be less than {limit}")]
     TokenOutOfRange {
-        /// The id.
+        /// The token id.
         token: u32,
-        /// Its place in the target.
+        /// Its position in the context or the target.
         position: usize,
-        /// The vocabulary's size.
+        /// The number of token ids that can be scored.
         limit: usize,
     },
-    /// A log-probability that cannot be averaged.
+    /// A log-probability that is not finite, so it cannot be averaged.
     #[error("{query} has log-probability {value} at target token {position}; it must be finite")]
     NotFinite {
-        /// The query, in words.
+        /// A description of the query.
         query: String,
-        /// Place in the target.
+        /// The position in the target.
         position: usize,
-        /// What the source answered.
+        /// The log-probability that the source returned.
         value: f32,
     },
-    /// The server rejected the request, and stated the reason.
-    #[error("{url} refused: {problem}{}", location(problem))]
+    /// A request that the server rejected with a problem document.
+    #[error("{url} rejected the request: {problem}{}", location(problem))]
     Rejected {
-        /// Where.
+        /// The request's URL.
         url: String,
-        /// The server's words.
+        /// The server's problem document.
         problem: Box<Problem>,
     },
-    /// The server answered with an error status and no problem document.
-    #[error("{url} answered {status}: {body}")]
+    /// A response with an error status and no problem document.
+    #[error("{url} returned {status}: {body}")]
     Status {
-        /// Where.
+        /// The request's URL.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// The beginning of what it said.
+        /// The beginning of the response body.
         body: String,
     },
-    /// The server could not be reached, or the connection broke.
+    /// A failure to reach the server, or a broken connection.
     #[error("{url}: {reason}")]
     Transport {
-        /// Where.
+        /// The request's URL.
         url: String,
-        /// What happened, with its causes.
+        /// The failure with its causes.
         reason: String,
     },
-    /// The same failure again and again.
+    /// A request that kept failing until the time limit for retries.
     #[error("gave up after {attempts} attempts in {seconds} s: {last}")]
     GaveUp {
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
-        /// For how long.
+        /// Seconds from the first attempt to the last failure.
         seconds: u64,
         /// The last failure.
         last: Box<Error>,
     },
-    /// A response that does not fit the request.
-    #[error("{url} answered something else than was asked: {reason}")]
+    /// A response that does not match its request.
+    #[error("{url} returned an unexpected response: {reason}")]
     UnexpectedResponse {
-        /// The server's address.
+        /// The request's URL.
         url: String,
-        /// What is wrong with the response.
+        /// The mismatch.
         reason: String,
     },
-    /// The server's model is another than at the start, so that the numbers do not belong together.
-    #[error("the served model changed during the experiment: fingerprint {before} became {now}")]
+    /// A model that changed during the experiment, so its numbers cannot be combined.
+    #[error("the served model changed during the experiment: fingerprint {before} became {now}; run the command again")]
     ModelChanged {
         /// The fingerprint at the start.
         before: String,
         /// The fingerprint now.
         now: String,
     },
-    /// Servers that do not serve the same model, so that their numbers do not belong together.
-    #[error("{one}, but {other}: all servers of an experiment must have one model")]
+    /// Servers that do not serve the same model, so their numbers cannot be combined.
+    #[error("{one}, but {other}: all servers of an experiment must serve the same model")]
     ReplicasDiffer {
         /// The address and model of one server.
         one: String,
         /// The address and model of another.
         other: String,
     },
-    /// Answers that cannot be put together.
+    /// Saved answers that cannot be merged.
     #[error("{}: {reason}", path.display())]
     Merge {
         /// The folder or file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// The temporary file of tokens that do not fit into memory could not be made, written or read.
-    #[error("the temporary file of tokens that do not fit into memory (its folder is TMPDIR's): {0}")]
+    /// A failure to create, write or read the temporary file for tokens that do not fit in memory.
+    #[error("cannot use the temporary file in $TMPDIR for tokens that do not fit in memory: {0}")]
     Spill(#[source] std::io::Error),
-    /// A file could not be read or written.
+    /// A failure to read or write a file.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// An argument outside its limits.
+    /// Creates an [`Error::Invalid`].
     pub(crate) fn invalid(field: &'static str, value: impl Display, limit: impl Into<String>) -> Self {
         Self::Invalid { field, value: value.to_string(), limit: limit.into() }
     }
 }
 
-/// What fewer windows would do: nothing, where not even one fits.
+/// Returns the advice to use fewer windows; an empty string if the text is too short for even one.
 fn fewer(most: usize) -> String {
     if most == 0 { String::new() } else { format!(", at most {most} windows,") }
 }
 
-/// Where a problem lies, as far as the server told: field, value, limit.
+/// Returns the field, value and limit of a problem in parentheses, omitting those that the server did not state.
 fn location(problem: &Problem) -> String {
     let parts = [
         problem.field.as_ref().map(|field| format!("field {field}")),

@@ -1,4 +1,4 @@
-//! Files that are whole or not there.
+//! Atomic file writes.
 
 use std::fs::File;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::Error;
 
-/// Writes beside `path`, to disk, and then renames.
+/// Writes and syncs a temporary file in the folder of `path`, then renames it to `path`.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
@@ -18,7 +18,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         std::fs::rename(&temporary, path)
     };
     write().map_err(|source| {
-        // The first error is the one to tell.
+        // Report the first error, not an error from the cleanup.
         let _ = std::fs::remove_file(&temporary);
         Error::File { path: path.to_owned(), source }
     })

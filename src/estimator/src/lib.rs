@@ -1,11 +1,13 @@
-//! The estimation client: how much one half of a text tells about the other, by a language model's log-probabilities.
+//! The estimation client: estimates the mutual information between the two parts of a text from a language model's
+//! log-probabilities.
 //!
-//! Data flows one way: a corpus ([`TextCorpus`], or samples of a [`Process`]) gives documents; a [`Plan`] lists the queries about them;
-//! a [`LogprobSource`] (a server over HTTP, or an exact one) answers; [`run`] computes [`Estimates`] from the answers; a [`Report`]
-//! shows them with their [`Fit`]s. [`execute`] does all of it for an [`Experiment`] file. All information is in nats, unless a report
-//! is converted to bits.
+//! Data flows one way. A corpus ([`TextCorpus`], or samples of a [`Process`]) yields documents. A [`Plan`] lists the
+//! queries about them. A [`LogprobSource`] (a server over HTTP, or an exact source) answers the queries. [`run`]
+//! computes [`Estimates`] from the answers. A [`Report`] shows the estimates with their power-law [`Fit`]s. [`execute`]
+//! runs all these steps for an [`Experiment`] file. Information is in nats, unless a report is converted to bits.
 //!
-//! A [`Process`] ([`SantaFe`], [`Gaussian`]) has a mutual information known in closed form, so the whole way can be checked without a model:
+//! The mutual information of a [`Process`] ([`SantaFe`], [`Gaussian`]) is known in closed form, so all steps can be
+//! checked without a model:
 //!
 //! ```
 //! use rand::SeedableRng;

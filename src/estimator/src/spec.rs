@@ -1,4 +1,4 @@
-//! The experiment file: corpus, model and measure in TOML. Every key is checked before a query is sent.
+//! The experiment file: corpus, model and measurement settings in TOML. All keys are checked before any query is sent.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::source::{ApiKey, HttpOptions, Routing, ScoringDialect};
 use crate::statistics::EntropyMethod;
 use crate::unit::Unit;
 
-/// A whole experiment. Everything but the corpus has a default.
+/// An experiment. Every field except the corpus has a default.
 ///
 /// ```
 /// use std::path::Path;
@@ -37,21 +37,21 @@ use crate::unit::Unit;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// The report's heading.
+    /// Heading of the report.
     #[serde(default = "title")]
     pub title: String,
-    /// Seed of sampled documents, of the pairing and of the bootstrap.
+    /// Seed for sampled texts and documents, the choice of partners, and the bootstrap.
     #[serde(default)]
     pub seed: u64,
-    /// What the report gives information in.
+    /// Unit of information in the report.
     #[serde(default)]
     pub unit: Unit,
-    /// The servers of the model. None: the process of the corpus answers, exactly.
+    /// Servers of the model; `None` to compute exact log-probabilities from the process that generates the corpus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSpec>,
-    /// Where documents come from.
+    /// Source of the documents.
     pub corpus: CorpusSpec,
-    /// What is measured.
+    /// Measurement settings.
     #[serde(default)]
     pub measure: MeasureSpec,
 }
@@ -60,68 +60,68 @@ fn title() -> String {
     "Bipartite mutual information".to_owned()
 }
 
-/// The servers of the model, and how requests are sent to them.
+/// The servers of a model, and options for requests to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSpec {
-    /// A server: `http://host:port`.
+    /// Address of a server: `http://host:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Several servers of the same model.
+    /// Addresses of several servers of the same model.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
-    /// Which of several servers gets a request.
+    /// Policy that chooses a server for each request.
     pub routing: Routing,
-    /// The dialect of the requests.
+    /// API dialect of the servers.
     pub api: ScoringDialect,
-    /// The model's name, where a server has several.
+    /// Name of the model, for servers that serve several; `None` for the first model in a server's list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The token before every sequence, where the server adds none by itself: others than ours never do, ours if the model's
-    /// tokenizer does.
+    /// Id of the BOS token to put before every sequence; `None` if the server adds BOS. A surprisal server adds BOS if
+    /// the model's tokenizer does; other servers never add it to token ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bos: Option<u32>,
-    /// The environment variable that holds the servers' API key, `SURPRISAL_API_KEY` unless told.
+    /// Environment variable that contains the servers' API key; `None` for `SURPRISAL_API_KEY`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
 }
 
-/// The environment variable of the servers' API key, unless an experiment names another.
+/// The default environment variable for the servers' API key.
 const API_KEY_ENV: &str = "SURPRISAL_API_KEY";
 
 impl ModelSpec {
-    /// Surprisal servers at these addresses.
+    /// Returns the specification of surprisal servers at these addresses.
     pub fn at(urls: Vec<String>) -> Self {
         Self { urls, ..Self::default() }
     }
 
-    /// Returns all addresses.
+    /// Returns the addresses of all servers.
     pub fn servers(&self) -> Vec<String> {
         self.url.iter().chain(&self.urls).cloned().collect()
     }
 
-    /// Returns how requests are sent, with the API key from the environment.
+    /// Returns the options for requests, with the API key from the environment.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a variable was named that is not set.
+    /// [`Error::Invalid`] if `api_key_env` names a variable that is unset or empty.
     pub fn options(&self) -> Result<HttpOptions, Error> {
         let variable = self.api_key_env.as_deref().unwrap_or(API_KEY_ENV);
         let api_key = ApiKey::from_env(variable);
         if let (None, Some(variable)) = (&api_key, &self.api_key_env) {
-            return Err(Error::invalid("model.api_key_env", variable, "an environment variable that is set"));
+            return Err(Error::invalid("model.api_key_env", variable, "a variable that is set and not empty"));
         }
         Ok(HttpOptions { api: self.api, model: self.name.clone(), bos: self.bos, api_key, ..HttpOptions::default() })
     }
 
     fn check(&self) -> Result<(), Error> {
         if self.servers().is_empty() {
-            return Err(Error::invalid("model.url", "missing", "given, or model.urls"));
+            return Err(Error::invalid("model.url", "missing", "set, unless model.urls is set"));
         }
         Ok(())
     }
 }
 
-/// Where documents come from.
+/// The source of the documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CorpusSpec {
@@ -129,52 +129,53 @@ pub enum CorpusSpec {
     Text(TextCorpus),
     /// Samples of the [`SantaFe`](crate::process::SantaFe) process.
     SantaFe {
-        /// How many.
+        /// Number of documents.
         documents: usize,
-        /// Symbols; twice as many token ids, and BOS.
+        /// Number of symbols; there are twice as many token ids, plus BOS.
         symbols: usize,
-        /// Of Zipf's law.
+        /// Exponent of Zipf's law.
         exponent: f64,
-        /// The probability of a coin's other side.
+        /// Probability that the oracle assigns to the wrong value of a symbol whose value is already known.
         doubt: f64,
     },
     /// Samples of a [`Gaussian`](crate::process::Gaussian) process.
     Gaussian {
-        /// How many.
+        /// Number of documents.
         documents: usize,
-        /// The longest sequence.
+        /// Maximum length of a sequence, in values.
         length: usize,
-        /// How information grows.
+        /// Exponent of the growth of mutual information.
         exponent: f64,
-        /// How much there is.
+        /// Scale factor of the mutual information.
         strength: f64,
     },
 }
 
-/// What is measured; the defaults are the paper's, at `L/ℓ = 2` and with the same `y` in both terms.
+/// The measurement settings. The defaults are those of the L2M paper, with `L/ℓ = 2` and the same `y` in both terms of
+/// the direct estimate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MeasureSpec {
-    /// `ℓ`: tokens of `x`, increasing.
+    /// Splits `ℓ` (numbers of tokens in `x`), in increasing order.
     pub splits: Vec<usize>,
-    /// `L/ℓ`, increasing.
+    /// Ratios `L/ℓ`, in increasing order.
     pub ratios: Vec<usize>,
-    /// Tokens there are of a document; points with a longer `L` are left out. None: as many as the points need.
+    /// Maximum tokens in a document; points with a longer `L` are omitted. `None` for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
-    /// Contexts of other documents before each `y`, for vCLUB.
+    /// Number of contexts from other documents after which each `y` is scored, for vCLUB.
     pub negatives: usize,
-    /// Which `y` stands in the direct estimate's marginal term.
+    /// Choice of the `y` in the direct estimate's marginal term.
     pub pairing: Pairing,
-    /// Resamples of the documents for intervals; 0 for none.
+    /// Number of bootstrap resamples of the documents for confidence intervals; 0 for no intervals.
     pub resamples: usize,
-    /// n of the n-gram correction; 0 for none.
+    /// Tokens per n-gram in the n-gram correction; 0 for no correction.
     pub ngram: usize,
-    /// How far the n-gram entropy is trusted, 0 to 1.
+    /// Weight of the n-gram entropy in the correction, from 0 to 1.
     pub ngram_weight: f64,
-    /// How entropies are estimated.
+    /// Estimator of the entropies of tokens, pairs and n-grams.
     pub entropy: EntropyMethod,
-    /// Distances of the corpus's two-point information; none, no such information.
+    /// Distances, in tokens, at which to compute the corpus's two-point mutual information; empty to omit it.
     pub two_point: Vec<usize>,
 }
 
@@ -200,16 +201,18 @@ impl Experiment {
     /// Reads an experiment file.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be read; otherwise as [`parse`](Self::parse).
+    /// [`Error::File`] if the file cannot be read; the errors of [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
-    /// Reads an experiment from TOML; `path` is named in errors, and the corpus's files are relative to its folder.
+    /// Parses an experiment from TOML. Errors name `path`. The paths of the corpus's files are relative to the folder
+    /// of `path`.
     ///
     /// # Errors
-    /// [`Error::Experiment`] for unknown, missing and mistyped keys; as [`check`](Self::check) for values.
+    /// [`Error::Experiment`] for unknown, missing and mistyped keys, and for values that [`check`](Self::check)
+    /// rejects.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Experiment { path: path.to_owned(), reason: reason.trim_end().to_owned() };
         let mut experiment: Self = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
@@ -220,21 +223,21 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Checks that the values fit together, as far as that can be decided without files and model.
+    /// Checks that the values are valid and consistent, as far as possible without the corpus's files and the model.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the key, its value and its limit.
+    /// [`Error::Invalid`] with the key, its value and its limit.
     pub fn check(&self) -> Result<(), Error> {
         self.model.as_ref().map_or(Ok(()), ModelSpec::check)?;
         self.check_corpus()?;
         let measure = &self.measure;
         if !(0.0..=1.0).contains(&measure.ngram_weight) {
-            return Err(Error::invalid("measure.ngram_weight", measure.ngram_weight, "in 0..=1"));
+            return Err(Error::invalid("measure.ngram_weight", measure.ngram_weight, "from 0 to 1"));
         }
         let plan = self.outline()?;
         let smallest = plan.points().iter().map(|point| point.length() - point.split).min().unwrap_or_default();
         if measure.ngram > smallest {
-            let limit = format!("at most {smallest}, the length of the smallest y");
+            let limit = format!("at most {smallest}, the length of the shortest y");
             return Err(Error::invalid("measure.ngram", measure.ngram, limit));
         }
         if let Some(distance) = measure.two_point.iter().find(|&&distance| distance == 0) {
@@ -243,30 +246,30 @@ impl Experiment {
         Ok(())
     }
 
-    /// Checks the corpus, and that model and measure fit its kind.
+    /// Checks the corpus, and that the model and the measurement settings fit its kind.
     fn check_corpus(&self) -> Result<(), Error> {
         let measure = &self.measure;
         match &self.corpus {
             CorpusSpec::Text(_) if self.model.is_none() => {
-                Err(Error::invalid("model", "missing", "given for a corpus of texts"))
+                Err(Error::invalid("model", "missing", "set for a corpus of texts"))
             }
             CorpusSpec::Text(texts) => texts.check(),
             CorpusSpec::SantaFe { .. } => Ok(()),
             CorpusSpec::Gaussian { .. } if self.model.is_some() => {
-                Err(Error::invalid("model", "given", "absent for Gaussian documents, which have no tokens"))
+                Err(Error::invalid("model", "set", "omitted for Gaussian documents, which have no tokens"))
             }
             CorpusSpec::Gaussian { .. } if measure.ngram > 0 => {
                 Err(Error::invalid("measure.ngram", measure.ngram, "0 for Gaussian documents"))
             }
             CorpusSpec::Gaussian { .. } if !measure.two_point.is_empty() => {
-                Err(Error::invalid("measure.two_point", "given", "absent for Gaussian documents"))
+                Err(Error::invalid("measure.two_point", "set", "omitted for Gaussian documents"))
             }
             CorpusSpec::Gaussian { .. } => Ok(()),
         }
     }
 
-    /// Returns 16 hex digits of a hash of the experiment without the addresses of its servers and the folders of its files: equal for
-    /// the same experiment on any machine.
+    /// Returns 16 hex digits of a hash of the experiment. The hash excludes the servers' addresses, routing and API key
+    /// variable, and the folders of the corpus's files, so the same experiment has the same digest on any machine.
     pub fn digest(&self) -> String {
         let mut essence = self.clone();
         if let Some(ModelSpec { api, name, bos, .. }) = essence.model.take() {
@@ -275,12 +278,12 @@ impl Experiment {
         if let CorpusSpec::Text(texts) = &mut essence.corpus {
             texts.without_folders();
         }
-        // Numbers, strings and lists of them are always JSON.
+        // Serializing numbers, strings and lists of them cannot fail.
         let json = serde_json::to_vec(&essence).unwrap_or_default();
         blake3::hash(&json).to_hex()[..16].to_owned()
     }
 
-    /// Returns the number of documents; if short texts are left out, the most there can be.
+    /// Returns the number of documents. It is an upper bound if short texts are skipped or texts are sampled.
     ///
     /// # Errors
     /// [`Error::File`] for files that cannot be read.
@@ -298,18 +301,18 @@ impl Experiment {
         }
     }
 
-    /// Returns the plan over so many documents.
+    /// Returns the plan for this number of documents.
     ///
     /// # Errors
-    /// As [`Plan::of`]; [`Error::Invalid`] where there are no texts, or one window of one text.
+    /// The errors of [`Plan::of`]; [`Error::Invalid`] if there are no texts, or only one window of one text.
     pub fn plan(&self, documents: usize) -> Result<Plan, Error> {
         let per_text = match &self.corpus {
             CorpusSpec::Text(_) if documents == 0 => {
-                let limit = "at least 1: the files have none, or none that is long enough";
+                let limit = "at least 1: the files contain no texts, or only texts that are too short";
                 return Err(Error::invalid("number of texts", documents, limit));
             }
             CorpusSpec::Text(texts) if documents == 1 => {
-                let limit = "at least 2 of a single text: windows are documents, and each needs a partner";
+                let limit = "at least 2 for a single text, because each window needs a partner";
                 return Err(Error::invalid("windows", texts.windows, limit));
             }
             CorpusSpec::Text(texts) => texts.windows,
@@ -318,7 +321,8 @@ impl Experiment {
         Plan::of(documents, Design { per_text, ..self.design() })
     }
 
-    /// Returns a plan before texts are read: over as few documents as there can be, each measured as all will be.
+    /// Returns a preliminary plan, before texts are read. For a corpus of texts, this plan has the fewest documents
+    /// that the settings allow. Its points and window are those of the final plan.
     pub(crate) fn outline(&self) -> Result<Plan, Error> {
         let enough = self.measure.negatives.saturating_add(1).max(2);
         Plan::of(self.fixed_documents().unwrap_or(enough), self.design())

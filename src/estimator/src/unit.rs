@@ -1,4 +1,4 @@
-//! The units of information.
+//! Units of information.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
-    /// Natural logarithms.
+    /// Nats: natural logarithms.
     #[default]
     Nats,
-    /// Logarithms to base 2.
+    /// Bits: logarithms to base 2.
     Bits,
 }
 
 impl Unit {
-    /// `nats` or `bits`.
+    /// Returns the unit's name: `nats` or `bits`.
     pub fn name(self) -> &'static str {
         match self {
             Unit::Nats => "nats",
@@ -22,7 +22,7 @@ impl Unit {
         }
     }
 
-    /// One of it, in nats.
+    /// Returns the size of one unit, in nats.
     pub(crate) fn nats(self) -> f64 {
         match self {
             Unit::Nats => 1.0,

@@ -4,25 +4,25 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A mean and its standard error (sample standard deviation with ddof 1, over `sqrt(N)`), in nats.
+/// A mean and its standard error (sample standard deviation with ddof 1, divided by `sqrt(N)`), in nats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The mean.
     pub value: f64,
     /// The standard error.
     pub error: f64,
-    /// The 95 % interval: BCa, over documents.
+    /// The 95 % BCa bootstrap interval, from resampled documents; `None` if it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
 }
 
 impl Estimate {
-    /// A value with its standard error, and no interval.
+    /// Creates an estimate without an interval.
     pub fn new(value: f64, error: f64) -> Self {
         Self { value, error, interval: None }
     }
 
-    /// The mean of at least two values.
+    /// Returns the mean of at least two values, with its standard error.
     pub(crate) fn of(values: &[f64]) -> Self {
         let count = values.len() as f64;
         let value = values.iter().sum::<f64>() / count;
@@ -30,8 +30,8 @@ impl Estimate {
         Self::new(value, (squares / (count - 1.0) / count).sqrt())
     }
 
-    /// Adds an independent error in quadrature: to the standard error, and, times the normal quantile, to either side of the
-    /// interval.
+    /// Widens the estimate by an independent standard error. Adds `error` in quadrature to the standard error, and
+    /// `error` times the normal distribution's 97.5 % quantile in quadrature to each side of the interval.
     pub(crate) fn widened(mut self, error: f64) -> Self {
         const NORMAL_975: f64 = 1.959_963_984_540_054;
         let (value, side) = (self.value, NORMAL_975 * error);
@@ -42,7 +42,8 @@ impl Estimate {
     }
 }
 
-/// With as many decimals as give the error two digits: `5.50 ± 0.71`.
+/// Formats value and error with enough decimals for two significant digits of the error, but at most four:
+/// `5.50 ± 0.71`.
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decimals = if self.error > 0.0 { (1.0 - self.error.log10().floor()).clamp(0.0, 4.0) as usize } else { 4 };

@@ -1,13 +1,15 @@
-//! Whether intervals hold what they promise: seeded experiments on each process whose truth is known.
+//! Coverage of confidence intervals: seeded experiments on each process whose mutual information is known.
 #![allow(clippy::unwrap_used)]
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use surprisal_estimator::{Design, Estimates, ExactSource, Gaussian, Plan, Process, SantaFe, run};
 
-/// So many that the share of intervals is known to 0.7 %: 200 leave 1.5 %, and the bounds would be missed by chance.
+/// Enough experiments to measure the coverage with a standard error of 0.7 %. With 200 it is 1.5 %, and the bounds
+/// could be missed by chance.
 const REPETITIONS: u64 = 1000;
-/// Of a bootstrap's intervals the level is asymptotic: with 100 documents, 91.8 % held the Gaussian's truth at split 2.
+/// Enough documents for the bootstrap intervals to come close to their nominal coverage: with 100 documents, only 91.8 %
+/// of them covered the true value of the Gaussian process at split 2.
 const DOCUMENTS: usize = 400;
 const SPLITS: [usize; 3] = [2, 8, 32];
 
@@ -37,18 +39,18 @@ async fn check<P: Process + Clone>(process: P) {
         let same = mean(&|estimates| estimates.points[index].pairing_errors.same);
         let crossed = mean(&|estimates| estimates.points[index].pairing_errors.crossed);
         println!(
-            "{}, split {split}: truth {truth:.4}, {:.1} % of the intervals hold it; mean vCLUB {vclub:.4}; \
-             standard error {same:.4} with the same y, {crossed:.4} with the partner's",
+            "{}, split {split}: truth {truth:.4}, {:.1} % of the intervals cover it; mean vCLUB {vclub:.4}; \
+             standard error {same:.4} with the same y, {crossed:.4} with the partner's y",
             process.name(),
             100.0 * covered,
         );
-        assert!((0.92..=0.98).contains(&covered), "split {split}: {covered} of the intervals hold the truth");
+        assert!((0.92..=0.98).contains(&covered), "split {split}: coverage {covered} of the intervals");
         assert!(vclub > truth, "split {split}: vCLUB {vclub} is below {truth}");
-        assert!(same < crossed, "split {split}: {same} with the same y, {crossed} with the partner's");
+        assert!(same < crossed, "split {split}: {same} with the same y, {crossed} with the partner's y");
     }
 }
 
-/// A doubt so small that the oracle's direct limit is the truth to within rounding.
+/// The doubt is so small that the direct estimator's limit equals the truth to within rounding.
 #[tokio::test]
 async fn on_santa_fe_intervals_cover_the_truth() {
     check(SantaFe::new(64, 1.3, 1e-9).unwrap()).await;

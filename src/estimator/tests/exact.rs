@@ -1,4 +1,4 @@
-//! Whole experiments on the Santa Fe process, where every answer is known in closed form.
+//! Whole experiments on processes whose probabilities and mutual information are known in closed form.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Mutex;
@@ -29,11 +29,11 @@ async fn estimate(process: &SantaFe, plan: &Plan, correction: Option<Correction>
 
 fn assert_within_3(name: &str, split: usize, estimate: Estimate, expected: f64) {
     let off = (estimate.value - expected) / estimate.error;
-    assert!(off.abs() < 3.0, "{name} at split {split}: {estimate}, but {expected:.4} ({off:.1} standard errors)");
+    assert!(off.abs() < 3.0, "{name} at split {split}: expected {expected:.4}, got {estimate} ({off:.1} errors off)");
 }
 
 #[tokio::test]
-async fn estimates_lie_within_3_errors_of_the_closed_forms() {
+async fn estimates_lie_within_3_standard_errors_of_the_closed_forms() {
     let process = process();
     for (pairing, seed) in [(Pairing::Same, 11), (Pairing::Crossed, 12)] {
         let plan = Plan::new(500, &SPLITS, pairing, seed).unwrap();
@@ -62,14 +62,14 @@ async fn the_direct_estimator_is_unbiased() {
         let spread = values.iter().map(|v| (v - value).powi(2)).sum::<f64>() / (count - 1.0);
         let error = (spread / count).sqrt();
         assert_within_3("mean of direct", split, Estimate::new(value, error), process.direct_limit(split, split));
-        // The standard error that a run reports is the spread that runs have.
+        // The standard error that a run reports must match the spread of the runs.
         let reported = runs.iter().map(|run| run.points[index].direct.error).sum::<f64>() / count;
         assert!((0.6..1.6).contains(&(reported / spread.sqrt())), "split {split}: {reported}, {}", spread.sqrt());
     }
 }
 
 #[tokio::test]
-async fn the_correction_changes_nothing_where_the_model_knows_the_marginal() {
+async fn the_correction_keeps_the_mean_if_the_model_knows_the_marginal() {
     let process = SantaFe::new(16, 1.2, 1e-6).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let pairs: Vec<Vec<u32>> = (0..50_000).map(|_| process.sample(2, &mut rng)).collect();
@@ -84,7 +84,7 @@ async fn the_correction_changes_nothing_where_the_model_knows_the_marginal() {
 }
 
 #[tokio::test]
-async fn the_fits_find_the_process_s_power_law_and_vclub_s_steeper_one() {
+async fn the_fits_find_the_power_laws_of_the_process_and_of_vclub() {
     let process = process();
     let plan = Plan::new(500, &SPLITS, Pairing::Same, 11).unwrap();
     let estimates = estimate(&process, &plan, None, 11).await;
@@ -96,7 +96,7 @@ async fn the_fits_find_the_process_s_power_law_and_vclub_s_steeper_one() {
     assert!(exponent(Series::VclubLimit) > exponent(Series::Truth) + 0.02);
 }
 
-/// Notes what was asked.
+/// An exact source that records its queries.
 struct Recorder {
     exact: ExactSource,
     model: Model,
@@ -159,7 +159,7 @@ async fn an_oversized_plan_is_rejected_before_any_request() {
 }
 
 #[tokio::test]
-async fn gaussian_estimates_lie_within_3_errors_of_the_closed_forms() {
+async fn gaussian_estimates_lie_within_3_standard_errors_of_the_closed_forms() {
     let process = Gaussian::new(128, 0.6, 0.2).unwrap();
     let source = ExactSource::new(process.clone());
     let splits = [2, 4, 8, 16, 32, 64];
@@ -178,7 +178,7 @@ async fn gaussian_estimates_lie_within_3_errors_of_the_closed_forms() {
 }
 
 #[tokio::test]
-async fn every_ratio_and_several_negatives_find_the_closed_forms() {
+async fn estimates_at_every_ratio_and_with_several_negatives_match_the_closed_forms() {
     async fn check<P: Process + Clone>(process: P, seed: u64) {
         let design = Design { splits: vec![2, 4, 8, 16], ratios: vec![2, 3, 4], window: 64, seed, ..Design::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -198,7 +198,7 @@ async fn every_ratio_and_several_negatives_find_the_closed_forms() {
             }
             errors.push(estimates.points.iter().map(|point| point.vclub.error).sum::<f64>());
         }
-        assert!(errors[1] < 0.9 * errors[0], "more negatives, less error: {errors:?}");
+        assert!(errors[1] < 0.9 * errors[0], "more negatives must lower the error: {errors:?}");
     }
     check(process(), 31).await;
     check(Gaussian::new(64, 0.6, 0.2).unwrap(), 31).await;

@@ -1,4 +1,4 @@
-//! Experiment files: the presets, what is refused and in which words, and one executed from file to report.
+//! Tests of experiment files: the presets, errors for invalid values, and runs from file to report.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -37,7 +37,7 @@ fn every_preset_loads() {
 }
 
 #[test]
-fn the_papers_protocol_takes_a_quarter_of_its_scripts_forwards() {
+fn the_papers_protocol_needs_a_quarter_of_its_scripts_token_forwards() {
     for name in ["pg19.toml", "wikipedia.toml"] {
         let experiment = preset(name);
         assert_eq!(experiment.measure.pairing, Pairing::Crossed);
@@ -49,7 +49,7 @@ fn the_papers_protocol_takes_a_quarter_of_its_scripts_forwards() {
 }
 
 #[tokio::test]
-async fn the_oracle_s_preset_runs_offline_and_finds_the_truth() {
+async fn the_oracle_preset_runs_offline_and_finds_the_truth() {
     let report = execute(&preset("oracle.toml"), None, |_| {}).await.unwrap();
     assert_eq!(report.ratios(), [2, 3, 4]);
     let cost = report.cost.unwrap();
@@ -59,23 +59,23 @@ async fn the_oracle_s_preset_runs_offline_and_finds_the_truth() {
         assert!((direct.value - row.truth.unwrap()).abs() < 4.0 * direct.error, "{row:?}");
     }
     let reading = report.reading().unwrap();
-    assert!(reading.contains("these data do not tell"), "the interval holds 1, and the truth is below it: {reading}");
+    assert!(reading.contains("the data are inconclusive"), "the interval contains 1, so no conclusion: {reading}");
     assert_eq!(report.two_point.unwrap().points.len(), 4);
 }
 
-/// What the oracle's doubt costs it, in closed form; for Gaussian densities there is no language model.
+/// The divergence that the oracle's doubt causes has a closed form.
 #[tokio::test]
-async fn the_model_s_divergence_from_the_process_is_reported() {
+async fn the_models_divergence_from_the_process_is_reported() {
     let text = SMALL.replace("doubt = 1e-6", "doubt = 0.1").replace("documents = 40", "documents = 400");
     let report = execute(&Experiment::parse(&text, Path::new("d.toml")).unwrap(), None, |_| {}).await.unwrap();
     let exact = surprisal_estimator::SantaFe::new(32, 1.3, 0.1).unwrap().divergence(24) / 2_f64.ln();
     let found = report.divergence.unwrap();
-    assert!((found.value - exact).abs() < 3.0 * found.error && found.error < 0.1 * exact, "{found}, not {exact}");
+    assert!((found.value - exact).abs() < 3.0 * found.error && found.error < 0.1 * exact, "{found}, expected {exact}");
     let said = format!("{found} bits over 24 tokens");
     assert!(report.table().contains(&said) && report.html().contains(&said), "{said}");
 }
 
-/// An experiment is the same wherever its servers are and its files lie, and another one if it asks anything else.
+/// The digest depends on everything except the addresses of servers and the folders of files.
 #[test]
 fn equal_experiments_have_equal_digests() {
     let digest = |text: &str, path: &str| Experiment::parse(text, Path::new(path)).unwrap().digest();
@@ -91,7 +91,7 @@ fn equal_experiments_have_equal_digests() {
 }
 
 #[tokio::test]
-async fn the_unit_is_the_report_s_and_the_seed_its_numbers() {
+async fn the_unit_scales_the_report_and_the_seed_changes_its_numbers() {
     let path = Path::new("small.toml");
     let bits = Experiment::parse(SMALL, path).unwrap();
     let nats = Experiment { unit: Unit::Nats, ..bits.clone() };
@@ -118,7 +118,8 @@ async fn gaussian_documents_are_measured_without_a_server() {
     assert!(error.contains("65 tokens") && error.contains("at most 33"), "{error}");
 }
 
-/// What windows of one text have in common must not count for vCLUB, where there is another text.
+/// Windows of one text share its subject and author, which would lower vCLUB, so negatives come from other texts if
+/// there are any.
 #[test]
 fn partners_are_windows_of_other_texts() {
     let text = "[model]\nurl = \"http://a\"\n[corpus]\nkind = \"text\"\nfiles = [\"a.txt\", \"b.txt\"]\n";
@@ -129,7 +130,7 @@ fn partners_are_windows_of_other_texts() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn errors_name_the_key_and_the_limit() {
     let refused = |from: &str, to: &str| {
         assert!(SMALL.contains(from));
         Experiment::parse(&SMALL.replace(from, to), Path::new("folder/wrong.toml")).unwrap_err().to_string()
@@ -145,8 +146,8 @@ fn what_is_wrong_is_named() {
         ("[2, 3]", "[1]", ["ratios is [1]", "at least 2"]),
         ("documents = 40", "documents = 1", ["documents is 1", "at least 2"]),
         ("resamples = 50", "ngram = 3", ["measure.ngram is 3", "at most 2"]),
-        ("resamples = 50", "ngram_weight = 1.5", ["measure.ngram_weight is 1.5", "0..=1"]),
-        ("resamples = 50", "negatives = 40", ["negatives is 40", "1..=39"]),
+        ("resamples = 50", "ngram_weight = 1.5", ["measure.ngram_weight is 1.5", "from 0 to 1"]),
+        ("resamples = 50", "negatives = 40", ["negatives is 40", "from 1 to 39"]),
         ("[1, 2]", "[0]", ["measure.two_point is 0", "at least 1"]),
     ] {
         let error = refused(from, to);

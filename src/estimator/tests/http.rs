@@ -1,4 +1,4 @@
-//! The HTTP source against a small server that answers, refuses, and fails on cue.
+//! Tests of the HTTP source against a small server that responds, rejects requests or fails on cue.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -22,7 +22,7 @@ fn problem(status: u16, header: &'static str, problem: &Problem) -> Reply {
 }
 
 #[tokio::test]
-async fn a_served_oracle_gives_the_exact_source_s_estimates() {
+async fn a_served_oracle_gives_the_estimates_of_the_exact_source() {
     let sizes = Arc::new(Mutex::new(Vec::new()));
     let noted = sizes.clone();
     let url = serve(move |path, body| match path {
@@ -43,7 +43,7 @@ async fn a_served_oracle_gives_the_exact_source_s_estimates() {
     let plan = Plan::new(12, &[2, 8, 32], Pairing::Same, 1).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let documents: Vec<_> = (0..12).map(|_| process().sample(plan.window(), &mut rng)).collect();
-    // Spawned: a caller may put an experiment on any thread.
+    // Spawn the run, because a caller may run an experiment on any thread.
     let (its_plan, its_documents) = (plan.clone(), documents.clone());
     let served = tokio::spawn(async move { run(&source, &its_documents, &its_plan, None, |_| {}).await });
     let served = served.await.unwrap().unwrap();
@@ -53,7 +53,7 @@ async fn a_served_oracle_gives_the_exact_source_s_estimates() {
 }
 
 #[tokio::test]
-async fn failures_that_pass_are_tried_again() {
+async fn transient_failures_are_retried() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
     let url = serve(move |path, body| {
@@ -78,7 +78,7 @@ async fn failures_that_pass_are_tried_again() {
 }
 
 #[tokio::test]
-async fn rejections_are_shown_and_not_retried() {
+async fn rejections_are_reported_and_not_retried() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
     let url = serve(move |path, _| {
@@ -95,13 +95,13 @@ async fn rejections_are_shown_and_not_retried() {
     .await;
     let source = HttpSource::connect(&url, options(LONG)).await.unwrap();
     let error = source.logprobs(query()).await.unwrap_err().to_string();
-    assert!(error.contains("/logprobs refused: Token out of range (422): no such token"), "{error}");
+    assert!(error.contains("/logprobs rejected the request: Token out of range (422): no such token"), "{error}");
     assert!(error.contains("field queries[0].target[1], value 400, limit 101"), "{error}");
     assert_eq!(attempts.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
-async fn retries_end() {
+async fn retries_stop_at_the_time_limit() {
     let draining = |_: &str, _: &str| Reply::Response {
         status: 503,
         header: "retry-after: 3600\r\n",
@@ -112,7 +112,7 @@ async fn retries_end() {
     let error = HttpSource::connect(&url, options(Duration::from_millis(100))).await.unwrap_err().to_string();
     assert!(error.starts_with("gave up after") && error.ends_with("503: draining"), "{error}");
 
-    // Nobody listens there any more.
+    // Nothing listens at this address anymore.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -120,9 +120,9 @@ async fn retries_end() {
     assert!(error.contains("refused") && error.contains("/v1/models"), "{error}");
 }
 
-/// Answers depend on the BOS that a server is sent: kept ones are asked again when it is another.
+/// Answers depend on the BOS that the client sends, so saved answers for another BOS must not be used.
 #[tokio::test]
-async fn a_bos_of_ones_own_is_in_the_fingerprint() {
+async fn the_clients_bos_is_in_the_fingerprint() {
     let nameless = serve(|_, _| Reply::text(200, r#"{"data":[{"id":"m"}]}"#)).await;
     let named = serve(|_, _| models()).await;
     for (url, api, bos, fingerprint) in [
@@ -138,9 +138,9 @@ async fn a_bos_of_ones_own_is_in_the_fingerprint() {
     }
 }
 
-/// A surprisal server whose model has no BOS is told to add none, and sent the one that was given.
+/// Requests to a surprisal server set `bos` to `none` if they already contain a BOS.
 #[tokio::test]
-async fn a_bos_of_ones_own_is_sent_with_every_context() {
+async fn the_clients_bos_is_sent_with_every_context() {
     let url = serve(|path, body| {
         if path == "/v1/models" {
             return models();
@@ -160,11 +160,11 @@ async fn a_bos_of_ones_own_is_sent_with_every_context() {
 }
 
 #[tokio::test]
-async fn responses_to_another_request_are_rejected() {
+async fn responses_that_do_not_match_the_request_are_rejected() {
     for (change, message) in [
         ((|a| a.fingerprint = "f2".to_owned()) as fn(&mut LogprobsResponse), "fingerprint f1 became f2"),
-        (|a| a.results.clear(), "1 queries, 0 results"),
-        (|a| a.results[0].logprobs = None, "2 target tokens, its result 0"),
+        (|a| a.results.clear(), "results: expected 1, got 0"),
+        (|a| a.results[0].logprobs = None, "expected 2 log-probabilities for the target of query 0, got 0"),
     ] {
         let url = serve(move |path, body| {
             if path == "/v1/models" {
@@ -182,7 +182,7 @@ async fn responses_to_another_request_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_text_becomes_windows_of_the_server_s_tokens() {
+async fn a_text_is_cut_into_windows_of_the_servers_tokens() {
     let url = serve(|path, body| match path {
         "/v1/models" => models(),
         "/tokenize" => {
@@ -205,7 +205,7 @@ async fn a_text_becomes_windows_of_the_server_s_tokens() {
 }
 
 #[tokio::test]
-async fn no_concurrency_is_no_option() {
+async fn a_concurrency_of_zero_is_rejected() {
     let none = HttpOptions { concurrency: 0, ..options(LONG) };
     let error = HttpSource::connect("http://127.0.0.1:1", none).await.unwrap_err().to_string();
     assert_eq!(error, "concurrency is 0; it must be at least 1");

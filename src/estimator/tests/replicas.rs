@@ -1,4 +1,4 @@
-//! Several servers as one source: what happens when one hangs, and who gets which request.
+//! Tests of several servers as one source: servers that hang, and the choice of a server for each request.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -14,14 +14,14 @@ fn answer(path: &str, body: &str) -> Reply {
     if path == "/v1/models" { models() } else { Reply::json(&score(body)) }
 }
 
-/// So many beginnings that each of two servers gets some.
+/// Enough different prefixes that each of two servers gets some.
 fn queries() -> Vec<ScoreQuery> {
     (1..17).map(|token| ScoreQuery { context: vec![token], target: vec![3, 4] }).collect()
 }
 
-/// Even if a request may take longer than the time after which retries end.
+/// The other server is tried even if the request timeout is longer than the time limit for retries.
 #[tokio::test]
-async fn a_server_that_hangs_is_left_for_another() {
+async fn queries_for_a_server_that_hangs_go_to_another() {
     let hangs = |path: &str, _: &str| if path == "/v1/models" { models() } else { Reply::Silence };
     let urls = [serve(hangs).await, serve(answer).await];
     let give_up_after = Duration::from_millis(100);
@@ -30,9 +30,9 @@ async fn a_server_that_hangs_is_left_for_another() {
     assert!(replicas.logprobs(queries()).await.unwrap().iter().all(|logprobs| logprobs.len() == 2));
 }
 
-/// A server that hangs costs its timeout once, not once for each call with a query for it.
+/// A server that hangs costs one timeout, not one for each call with queries for it.
 #[tokio::test]
-async fn a_server_that_hangs_is_not_waited_for_again_and_again() {
+async fn a_server_that_hangs_costs_one_timeout() {
     let asked = Arc::new(Mutex::new(0));
     let counted = asked.clone();
     let hangs = move |path: &str, _: &str| {
@@ -48,7 +48,7 @@ async fn a_server_that_hangs_is_not_waited_for_again_and_again() {
     let replicas = Replicas::connect(&urls, Routing::Affinity, options).await.unwrap();
     let call = || replicas.logprobs(queries());
     let start = Instant::now();
-    // Of eight calls two find a place at the first server; the others are answered by the second when they have failed.
+    // Two of eight calls get a slot of the server that hangs. After they fail, the other server answers the rest.
     for answer in join_all((0..8).map(|_| call())).await {
         assert_eq!(answer.unwrap().len(), 16);
     }
@@ -56,11 +56,11 @@ async fn a_server_that_hangs_is_not_waited_for_again_and_again() {
     while start.elapsed() < 3 * timeout {
         call().await.unwrap();
     }
-    assert!(*asked.lock().unwrap() <= 4, "one request at a time sees whether it answers again");
+    assert!(*asked.lock().unwrap() <= 4, "only one request at a time may probe the server");
 }
 
 #[tokio::test]
-async fn two_servers_in_turns_get_equally_many_requests() {
+async fn round_robin_sends_each_server_the_same_number_of_requests() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let mut urls = Vec::new();
     for server in 0..2 {

@@ -1,4 +1,4 @@
-//! What a report shows, and what it must not do.
+//! Tests of reports: their tables, pages and files.
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
@@ -10,7 +10,7 @@ fn estimate(value: f64, error: f64) -> Estimate {
     Estimate::new(value, error)
 }
 
-/// Three splits; the first direct estimate is not positive.
+/// A report with three splits; the first direct estimate is not positive.
 fn report(title: &str) -> Report {
     let split = |split: usize, direct: f64| PointEstimate {
         ratio: 2,
@@ -44,7 +44,7 @@ fn report(title: &str) -> Report {
 }
 
 #[test]
-fn json_holds_everything_and_reads_back() {
+fn json_has_everything_and_reads_back() {
     let report = report("Santa Fe");
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
@@ -58,21 +58,21 @@ fn json_holds_everything_and_reads_back() {
 }
 
 #[test]
-fn the_table_is_aligned_and_says_what_was_left_out() {
+fn the_table_is_aligned_and_names_omitted_points() {
     let table = report("Santa Fe").table();
     let lines: Vec<&str> = table.lines().take(4).collect();
     assert!(lines[0].contains("vCLUB limit") && lines[2].contains("1.00 ± 0.12"), "{table}");
     assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{table}");
     assert!(table.contains("without L = 4: not positive"), "{table}");
     assert!(
-        table.contains("of direct at L = 16: ± 0.12 with the same y in both terms, ± 0.30 with the partner's"),
+        table.contains("direct at L = 16: ± 0.12 with the same y in both terms, ± 0.30 with the partner's"),
         "{table}"
     );
 }
 
-/// Beside each other reports have one unit, which the table says.
+/// A comparison converts all reports to one unit, which its table names.
 #[test]
-fn tables_say_what_is_in_brackets() {
+fn tables_explain_the_brackets() {
     let interval = "the exponent's 95 % interval in brackets:\n";
     let table = report("Santa Fe").table();
     assert!(table.contains(interval) && table.contains("[0.500, 1.500]"), "{table}");
@@ -84,7 +84,7 @@ fn tables_say_what_is_in_brackets() {
 }
 
 #[test]
-fn in_bits_every_information_is_larger_and_no_exponent_changes() {
+fn bits_scale_all_information_but_no_exponent() {
     let nats = report("Santa Fe");
     let bits = nats.clone().in_unit(Unit::Bits);
     let factor = std::f64::consts::LOG2_E;
@@ -99,7 +99,7 @@ fn in_bits_every_information_is_larger_and_no_exponent_changes() {
 }
 
 #[test]
-fn the_page_escapes_what_it_is_given_and_needs_nothing_else() {
+fn the_page_escapes_texts_and_is_self_contained() {
     let html = report("</title><script>alert(1)</script>").html();
     assert!(html.contains("&lt;script&gt;alert(1)"));
     assert!(html.contains("<td>0.120</td><td>0.300</td>"));
@@ -122,7 +122,7 @@ fn the_plot_shows_positive_points_within_its_frame() {
 }
 
 #[test]
-fn a_report_without_a_positive_estimate_still_is_a_page() {
+fn a_report_without_positive_estimates_is_still_a_page() {
     let mut report = report("Nothing");
     for row in &mut report.rows {
         (row.truth, row.vclub_limit) = (None, None);
@@ -134,7 +134,7 @@ fn a_report_without_a_positive_estimate_still_is_a_page() {
 }
 
 #[test]
-fn charts_and_tables_are_files_of_their_own() {
+fn each_chart_and_table_is_a_separate_file() {
     let directory = std::env::temp_dir().join(format!("surprisal-files-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     report("Santa Fe").write_files(&directory).unwrap();
@@ -166,7 +166,7 @@ fn pages_are_written_whole_or_not_at_all() {
     let missing = directory.join("missing").join("report.html");
     let error = report.write_html(&missing).unwrap_err().to_string();
     assert!(error.contains("missing"), "{error}");
-    // A directory in the file's place: the rename fails, and no temporary file is left.
+    // A directory has the file's name: the rename fails, and no temporary file remains.
     let taken = directory.join("taken");
     std::fs::create_dir(&taken).unwrap();
     assert!(report.write_html(&taken).is_err());

@@ -1,4 +1,4 @@
-//! The documents of an experiment: tokenized texts, cut into windows, and statistics of the corpus.
+//! The documents of an experiment (windows of tokenized texts), and statistics of the corpus.
 
 use std::path::Path;
 
@@ -13,42 +13,42 @@ use crate::source::{Replicas, Tokenize};
 use crate::statistics::{EntropyMethod, NgramEntropy, TokenStore};
 use crate::unit::Unit;
 
-/// How many texts are tokenized at a time.
+/// The number of texts that are tokenized concurrently.
 const CONCURRENT: usize = 8;
 
-/// Documents of one window each, the texts they are from, and a note on both.
+/// The documents of an experiment (one window each), the texts that they come from, and a note that describes both.
 pub(crate) struct Documents {
-    /// As many of each text, in a row.
+    /// The windows. The windows of a text are consecutive, and all texts have the same number of windows.
     pub(crate) windows: Vec<Vec<u32>>,
     pub(crate) texts: TokenStore,
     pub(crate) note: String,
     pub(crate) statistics: Option<CorpusStatistics>,
-    /// `ln p` of each window by the process that made it, where there is one.
+    /// `ln p` of each window, in nats, under the process that generated it; `None` for a corpus of texts.
     pub(crate) ln_p: Option<Vec<f64>>,
 }
 
-/// A corpus of texts in numbers; those too short for their windows are not counted.
+/// Statistics of a corpus, over the texts that are long enough for the requested windows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CorpusStatistics {
-    /// How many texts windows were taken from.
+    /// The number of texts that windows were taken from.
     pub texts: usize,
-    /// How many texts were too short.
+    /// The number of texts that were too short for the requested windows.
     pub left_out: usize,
-    /// Unicode characters.
+    /// The number of Unicode characters.
     pub characters: usize,
-    /// Tokens.
+    /// The number of tokens.
     pub tokens: usize,
-    /// Tokens of the shortest text.
+    /// Tokens in the shortest text.
     pub shortest: usize,
-    /// Tokens of the median text; of the two in the middle, the longer.
+    /// Tokens in the text of median length; for an even number of texts, in the longer of the two middle texts.
     pub median: usize,
-    /// Tokens of the longest text.
+    /// Tokens in the longest text.
     pub longest: usize,
-    /// How many tokens are different, and their entropy, by the experiment's estimator.
+    /// The number of distinct tokens, and the unigram entropy, computed with the experiment's entropy estimator.
     pub unigrams: NgramEntropy,
 }
 
-/// The tokenizer of a corpus: the model's server, or a `tokenizer.json`.
+/// The tokenizer of a corpus: the model's server, or a local `tokenizer.json`.
 pub(crate) enum CorpusTokenizer<'a> {
     Server(&'a Replicas),
     Local(Box<Tokenizer>),
@@ -60,7 +60,9 @@ impl Tokenize for CorpusTokenizer<'_> {
             Self::Server(server) => server.tokenize(text).await,
             Self::Local(tokenizer) => {
                 let encoding = tokenizer.encode_fast(text, false);
-                let refused = |error: tokenizers::Error| Error::invalid("a text", "one that", error.to_string());
+                let refused = |error: tokenizers::Error| {
+                    Error::invalid("text", "rejected by the tokenizer", format!("valid input: {error}"))
+                };
                 Ok(encoding.map_err(refused)?.get_ids().to_vec())
             }
         }
@@ -68,7 +70,7 @@ impl Tokenize for CorpusTokenizer<'_> {
 }
 
 impl TextCorpus {
-    /// Returns the corpus's own tokenizer if it has one, or else the server's.
+    /// Returns the local tokenizer if the corpus names one, otherwise the server's.
     pub(crate) fn tokenizer<'a>(&self, server: &'a Replicas) -> Result<CorpusTokenizer<'a>, Error> {
         let Some(path) = &self.tokenizer else { return Ok(CorpusTokenizer::Server(server)) };
         let tokenizer = read_tokenizer(path)
@@ -76,7 +78,7 @@ impl TextCorpus {
         Ok(CorpusTokenizer::Local(Box::new(tokenizer)))
     }
 
-    /// Reads and tokenizes the texts, and cuts windows of `length` tokens out of them.
+    /// Reads and tokenizes the texts, and cuts windows of `length` tokens from them.
     pub(crate) async fn documents(
         &self,
         tokenizer: &impl Tokenize,
@@ -106,7 +108,7 @@ impl TextCorpus {
         Ok(Documents { windows, texts: store, note, statistics, ln_p: None })
     }
 
-    /// Names the first files.
+    /// Returns a string with the paths of the first eight files, and the number of further files.
     fn names(&self) -> Result<String, Error> {
         let paths = self.paths()?;
         let names: Vec<String> = paths.iter().take(8).map(|path| path.display().to_string()).collect();
@@ -116,7 +118,7 @@ impl TextCorpus {
     }
 }
 
-/// Reads a `tokenizer.json`; texts are neither truncated nor padded.
+/// Reads a `tokenizer.json`, and disables its truncation and padding.
 fn read_tokenizer(path: &Path) -> Result<Tokenizer, tokenizers::Error> {
     let mut tokenizer = Tokenizer::from_bytes(std::fs::read(path)?)?;
     tokenizer.with_truncation(None)?.with_padding(None);
@@ -124,12 +126,13 @@ fn read_tokenizer(path: &Path) -> Result<Tokenizer, tokenizers::Error> {
 }
 
 impl CorpusStatistics {
-    /// Returns the statistics as a sentence. The entropy must be in `unit` already.
+    /// Returns the statistics as a sentence. The entropy must already be in `unit`.
     pub(crate) fn summary(&self, unit: Unit) -> String {
         let Self { texts, left_out, characters, tokens, shortest, median, longest, unigrams } = self;
         format!(
-            "{texts} texts ({left_out} more were too short) of {characters} characters and {tokens} tokens, {shortest} to \
-             {longest} a text, median {median}; {} different tokens, of entropy {:.3} ± {:.3} {}",
+            "{texts} texts ({left_out} more were too short) with {characters} characters and {tokens} tokens in total; \
+             {shortest} to {longest} tokens per text, median {median}; {} distinct tokens with an entropy of {:.3} ± \
+             {:.3} {}",
             unigrams.distinct,
             unigrams.nats,
             unigrams.error,
@@ -137,7 +140,7 @@ impl CorpusStatistics {
         )
     }
 
-    /// Computes the statistics; `None` without tokens.
+    /// Computes the statistics; `None` if there are no tokens.
     fn of(
         texts: &TokenStore,
         characters: usize,
@@ -162,7 +165,7 @@ mod tests {
     use crate::corpus::windows::Spacing;
     use crate::statistics::TokenTexts;
 
-    /// A token a word.
+    /// A tokenizer with one token per word, whose id is the word's length.
     struct Words;
 
     impl Tokenize for Words {
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn random_windows_lie_elsewhere_in_each_text() {
+    async fn random_windows_differ_between_texts() {
         let text: Vec<String> = (1..100).map(|length| "a".repeat(length)).collect();
         let (_dir, texts) = texts(&[text.join(" ").as_str(); 4]);
         let texts = TextCorpus { spacing: Spacing::Random { seed: 1 }, ..texts };
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_text_fails_where_it_is_not_left_out() {
+    async fn a_short_text_fails_without_skip_short() {
         let (_dir, texts) = texts(&["a b c d", "a b c"]);
         let strict = TextCorpus { skip_short: false, ..texts };
         let found = strict.documents(&Words, 0, 2, EntropyMethod::PlugIn).await;

@@ -1,8 +1,8 @@
-//! From files to documents: `texts` reads texts from files, `documents` tokenizes them (`tokenized_text`), and
-//! `windows` cuts the tokens into windows.
+//! The steps from files to documents: `texts` reads texts from files, `documents` tokenizes the texts with
+//! `tokenized_text`, and `windows` cuts the tokens into windows.
 //!
-//! Start with [`TextCorpus`], which an experiment file describes, and its `documents`. `formats` reads each kind of file, and
-//! `sentences` cuts long texts into pieces.
+//! Start with [`TextCorpus`], the corpus that an experiment file describes, and its method `documents`. `formats` reads
+//! the file formats, and `sentences` cuts long texts into pieces.
 
 mod documents;
 mod formats;

@@ -1,8 +1,9 @@
-//! Cutting texts into pieces of whole sentences.
+//! Pieces of whole sentences, cut from texts.
 
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Cuts a text, from its beginning, into pieces of as few whole sentences as have `words` words; the rest is left out.
+/// Cuts a text into consecutive pieces. Each piece has just enough whole sentences for at least `words` words. The rest
+/// at the end of the text is omitted.
 pub(crate) fn for_each_piece(text: &str, words: usize, visit: &mut impl FnMut(&str)) {
     let (mut start, mut end, mut count) = (0, 0, 0);
     for sentence in text.split_sentence_bounds() {
@@ -32,7 +33,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_lose_nothing_but_the_end(text in "[a-c .!?\\n]{0,200}", words in 1_usize..9) {
+        fn pieces_omit_only_the_end(text in "[a-c .!?\\n]{0,200}", words in 1_usize..9) {
             let mut found = Vec::new();
             for_each_piece(&text, words, &mut |piece: &str| found.push(piece.to_owned()));
             let mut rest = text.as_str();

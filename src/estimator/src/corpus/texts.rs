@@ -1,4 +1,5 @@
-//! The texts of a corpus, read from files: plain, JSON lines or Parquet, whole or in pieces of sentences, all or a seeded sample.
+//! The texts of a corpus, read from plain-text, JSON Lines or Parquet files. Texts can be cut into pieces of whole
+//! sentences, and a random sample can be drawn from them.
 
 use std::path::{Path, PathBuf};
 
@@ -12,39 +13,42 @@ use crate::corpus::sentences::for_each_piece;
 use crate::corpus::windows::Spacing;
 use crate::error::Error;
 
-/// The texts in groups, each of which is in memory at a time.
+/// Texts in batches; only one batch is in memory at a time.
 type Batches<'a> = Box<dyn Iterator<Item = Result<Vec<String>, Error>> + Send + 'a>;
 
-/// A corpus of texts in files, and what is taken of it: the `[corpus]` table of an experiment file.
+/// A corpus of texts in files, and the selection of texts from it: the `[corpus]` table of an experiment file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextCorpus {
-    /// Files, or folders that stand for the `.txt`, `.jsonl` and `.parquet` files in them; relative to the experiment file's
-    /// folder. A `.jsonl` file has a text a line, a `.parquet` file a text a row, any other is one text, in UTF-8.
+    /// Files and folders, relative to the experiment file's folder. A folder stands for the `.txt`, `.jsonl` and
+    /// `.parquet` files in it. A `.jsonl` file has one text per line and a `.parquet` file one text per row. Any other
+    /// file is one UTF-8 text.
     pub files: Vec<PathBuf>,
-    /// The field of a line, or the column, that holds the text.
+    /// The name of the field (`.jsonl`) or column (`.parquet`) that contains the text.
     #[serde(default = "field")]
     pub field: String,
-    /// Leaves out texts of fewer words.
+    /// The minimum number of words of a text; shorter texts are omitted. `None` keeps all texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_words: Option<usize>,
-    /// Cuts each text into pieces, each of as few sentences (Unicode Standard Annex 29) as have this many words; what is left at
-    /// a text's end is left out.
+    /// The minimum number of words of a piece. Each text is cut into pieces, each with just enough whole sentences
+    /// (Unicode Standard Annex 29) for this many words; the rest at the end of a text is omitted. `None` keeps texts
+    /// whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<usize>,
-    /// Takes so many texts, or pieces, at random, by the experiment's seed. None: all.
+    /// The number of texts or pieces to sample at random. The experiment's seed determines the sample. `None` keeps
+    /// all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<usize>,
-    /// Windows taken from each text, none overlapping.
+    /// The number of windows cut from each text. The windows do not overlap.
     #[serde(default = "windows")]
     pub windows: usize,
-    /// Where in the text they lie.
+    /// The spacing of the windows in a text.
     #[serde(default)]
     pub spacing: Spacing,
-    /// Leave out texts too short for their windows, rather than fail.
+    /// `true` if texts that are too short for the windows are omitted; `false` if such a text is an error.
     #[serde(default)]
     pub skip_short: bool,
-    /// A `tokenizer.json` of Hugging Face's. None: the model's server tokenises.
+    /// A Hugging Face `tokenizer.json`; `None` if the model's server tokenizes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
 }
@@ -58,7 +62,7 @@ fn windows() -> usize {
 }
 
 impl TextCorpus {
-    /// All of these files, forty windows from each.
+    /// Creates a corpus of all texts in `files`, with 40 windows per text, evenly spaced.
     pub fn of(files: Vec<PathBuf>) -> Self {
         Self {
             files,
@@ -73,21 +77,20 @@ impl TextCorpus {
         }
     }
 
-    /// Checks that there are files, and that no number is zero.
+    /// Checks that there are files, and that `windows`, `words` and `sample` are not 0.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.files.is_empty() {
             return Err(Error::invalid("corpus.files", "empty", "at least one file or folder"));
         }
-        let numbers = [("windows", Some(self.windows)), ("words", self.words), ("sample", self.sample)];
+        let numbers =
+            [("corpus.windows", Some(self.windows)), ("corpus.words", self.words), ("corpus.sample", self.sample)];
         match numbers.iter().find(|number| number.1 == Some(0)) {
-            Some((key, _)) => {
-                Err(Error::invalid("corpus", format!("with {key} = 0"), format!("with {key} of at least 1")))
-            }
+            Some((key, _)) => Err(Error::invalid(key, 0, "at least 1")),
             None => Ok(()),
         }
     }
 
-    /// Puts the experiment file's folder before all paths.
+    /// Resolves all paths against the experiment file's folder.
     pub(crate) fn relative_to(&mut self, folder: &Path) {
         self.files.iter_mut().chain(&mut self.tokenizer).for_each(|file| *file = folder.join(&*file));
     }
@@ -99,7 +102,7 @@ impl TextCorpus {
         }
     }
 
-    /// Lists the files; those of a folder by name.
+    /// Lists the files. The files of a folder are sorted by name.
     pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, Error> {
         let mut found = Vec::new();
         for path in &self.files {
@@ -112,7 +115,8 @@ impl TextCorpus {
         Ok(found)
     }
 
-    /// Counts the texts at most: those to be sampled, or as many as the files hold.
+    /// Returns an upper bound on the number of texts: the size of the sample, or the number of texts (or pieces) in the
+    /// files.
     pub(crate) fn count(&self) -> Result<usize, Error> {
         if let Some(sample) = self.sample {
             return Ok(sample);
@@ -129,7 +133,8 @@ impl TextCorpus {
         Ok(count)
     }
 
-    /// Reads the texts in the files' order, those of a file at a time; or the sample of them, at once.
+    /// Reads the texts in the order of the files, in one batch per file. If `sample` is set, reads only the sample, in
+    /// one batch.
     pub(crate) fn batches(&self, seed: u64) -> Result<Batches<'_>, Error> {
         let paths = self.paths()?;
         let whole = |path: PathBuf| {
@@ -143,7 +148,7 @@ impl TextCorpus {
         })
     }
 
-    /// Samples texts, each with the same probability: Algorithm R (Vitter 1985).
+    /// Samples `size` texts, each with the same probability, by Algorithm R (Vitter 1985). Keeps their order.
     fn sample(&self, paths: &[PathBuf], size: usize, seed: u64) -> Result<Vec<String>, Error> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut reservoir: Vec<(usize, String)> = Vec::new();
@@ -162,7 +167,7 @@ impl TextCorpus {
         Ok(reservoir.into_iter().map(|(_, text)| text).collect())
     }
 
-    /// Visits the texts of one file that are long enough, in pieces if there are to be any.
+    /// Visits the texts of one file that are long enough, cut into pieces if `words` is set.
     fn read(&self, path: &Path, mut visit: impl FnMut(&str)) -> Result<(), Error> {
         let mut visit_pieces = |text: &str| {
             if !self.is_long_enough(text) {
@@ -188,21 +193,21 @@ impl TextCorpus {
     }
 }
 
-/// Lists the files of a folder that hold texts, by name.
+/// Lists the `.txt`, `.jsonl` and `.parquet` files of a folder, sorted by name.
 fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = |source| Error::File { path: folder.to_owned(), source };
     let entries: Result<Vec<_>, _> = std::fs::read_dir(folder).map_err(failed)?.collect();
     let mut files: Vec<PathBuf> = entries.map_err(failed)?.iter().map(std::fs::DirEntry::path).collect();
     files.retain(|file| ["txt", "jsonl", "parquet"].iter().any(|kind| is(file, kind)));
     if files.is_empty() {
-        let none = "there is no .txt, .jsonl or .parquet file in this folder";
+        let none = "no .txt, .jsonl or .parquet file in this folder";
         return Err(failed(std::io::Error::other(none)));
     }
     files.sort_unstable();
     Ok(files)
 }
 
-/// Returns whether a file's name has this extension.
+/// Returns `true` if a file's name has this extension, ignoring case.
 fn is(path: &Path, kind: &str) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(kind))
 }

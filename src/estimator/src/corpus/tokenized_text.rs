@@ -1,21 +1,21 @@
-//! A text's tokens, and the pieces in which a long text is tokenized.
+//! A text's tokens. Long texts are tokenized in pieces.
 
 use std::path::Path;
 
 use crate::error::Error;
 use crate::source::Tokenize;
 
-/// The most bytes of a text that are tokenized in one request.
+/// The maximum size in bytes of the text in one tokenization request.
 const MAX_PIECE: usize = 256 * 1024;
 
-/// A text's token ids.
+/// The token ids of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizedText {
     tokens: Vec<u32>,
 }
 
 impl TokenizedText {
-    /// Wraps a text that is tokenized already.
+    /// Wraps the tokens of a text that is already tokenized.
     pub fn new(tokens: Vec<u32>) -> Self {
         Self { tokens }
     }
@@ -23,19 +23,20 @@ impl TokenizedText {
     /// Reads a UTF-8 file and tokenizes it with `tokenizer`; see [`from_text`](Self::from_text).
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be read, or is not UTF-8; otherwise what the tokenizer fails with.
+    /// [`Error::File`] if the file cannot be read or is not UTF-8; the tokenizer's error if it fails.
     pub async fn read(tokenizer: &impl Tokenize, path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
         Self::from_text(tokenizer, &text).await
     }
 
-    /// Tokenizes a text, a long one in pieces.
+    /// Tokenizes a text. A long text is tokenized in pieces.
     ///
-    /// Pieces end where a line does, the next beginning with no space: there byte-level BPE (Llama 3) splits words anyway,
-    /// and the tokens are those of the whole text. Other tokenizers may set a token in every 256 KiB differently.
+    /// If possible, a piece ends after a line break and the next piece does not begin with white space. Byte-level BPE
+    /// tokenizers (such as Llama 3's) never form a token across such a cut, so the tokens are the same as if the text
+    /// were tokenized whole. With other tokenizers, the tokens may differ at each cut, about every 256 KiB.
     ///
     /// # Errors
-    /// What the tokenizer fails with.
+    /// The tokenizer's error if it fails.
     pub async fn from_text(tokenizer: &impl Tokenize, text: &str) -> Result<Self, Error> {
         let mut tokens = Vec::new();
         for piece in pieces(text, MAX_PIECE) {
@@ -50,8 +51,8 @@ impl TokenizedText {
     }
 }
 
-/// Cuts a text into pieces of at most `most` bytes (at least 4, a character): after a line if it can be, else after a
-/// space, else anywhere between characters.
+/// Cuts a text into pieces of at most `most` bytes. `most` must be at least 4, the size of the longest character.
+/// Cuts after a line break if possible, otherwise after white space, otherwise between any two characters.
 fn pieces(text: &str, most: usize) -> Vec<&str> {
     let mut rest = text;
     let mut pieces = Vec::new();
@@ -68,7 +69,8 @@ fn pieces(text: &str, most: usize) -> Vec<&str> {
     pieces
 }
 
-/// Finds the last place in `text[..end]` after a space, as `is_space` says, and before a character that is no white space.
+/// Finds the last position in `text[..end]` that directly follows a character for which `is_space` returns `true`, and
+/// is not followed by white space.
 fn last_break(text: &str, end: usize, is_space: impl Fn(char) -> bool) -> Option<usize> {
     for (index, c) in text[..end].char_indices().rev() {
         let after = index + c.len_utf8();
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_end_where_lines_do() {
+    fn pieces_end_after_lines() {
         let text = "one two\n\nthree four\n fiv six\nséven";
         assert_eq!(pieces(text, 16), ["one two\n\n", "three four\n fiv ", "six\nséven"][..].to_vec());
         assert_eq!(pieces("ééééé", 5), ["éé", "éé", "é"]);
@@ -96,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_lose_nothing(text in "[a-c \\nÀ-ÿ]{0,80}", most in 4_usize..20) {
+        fn pieces_contain_the_whole_text(text in "[a-c \\nÀ-ÿ]{0,80}", most in 4_usize..20) {
             let pieces = pieces(&text, most);
             prop_assert!(pieces.iter().all(|piece| piece.len() <= most));
             prop_assert_eq!(pieces.concat(), text);

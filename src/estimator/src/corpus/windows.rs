@@ -1,4 +1,4 @@
-//! Windows: a text's tokens, cut into documents of equal length.
+//! Windows: documents of equal length, cut from the tokens of a text.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -7,26 +7,27 @@ use serde::{Deserialize, Serialize};
 use crate::corpus::tokenized_text::TokenizedText;
 use crate::error::Error;
 
-/// The spacing of windows in a text.
+/// The spacing of the windows in a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Spacing {
-    /// From the first token to the last, with equal gaps.
+    /// Evenly spaced windows, from the first token to the last.
     #[default]
     Even,
-    /// At random: all placements without overlap are equally likely.
+    /// Random windows that do not overlap. The numbers of unused tokens before the windows are drawn uniformly, and
+    /// then sorted.
     Random {
-        /// Equal seeds, equal windows; each text has its own.
+        /// The seed, which determines the windows. Each text gets different windows.
         seed: u64,
     },
 }
 
 impl TokenizedText {
-    /// Cuts `count` windows of `length` tokens each, in the text's order and without overlap. `text` is this text's number among
-    /// several: windows at random lie elsewhere in each.
+    /// Cuts `count` windows of `length` tokens each, in the text's order and without overlap. `text` is the index of
+    /// this text in the corpus. Random windows depend on this index, so that they differ between texts.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `count` or `length` is 0; [`Error::TooShort`] if the text does not hold that many.
+    /// [`Error::Invalid`] if `count` or `length` is 0; [`Error::TooShort`] if the text is too short for the windows.
     pub fn windows(&self, count: usize, length: usize, spacing: Spacing, text: usize) -> Result<Vec<Vec<u32>>, Error> {
         for (field, value) in [("number of windows", count), ("window length", length)] {
             if value == 0 {
@@ -52,7 +53,7 @@ impl TokenizedText {
     }
 }
 
-/// Returns the number of unused tokens before each window: `count` numbers in 0..=slack, increasing.
+/// Returns the total number of unused tokens before each window: `count` sorted numbers in 0..=slack, which may repeat.
 fn gaps(count: usize, slack: usize, spacing: Spacing, text: usize) -> Vec<usize> {
     match spacing {
         Spacing::Even => {
@@ -80,19 +81,19 @@ mod tests {
     }
 
     #[test]
-    fn even_windows_reach_from_end_to_end() {
+    fn even_windows_span_the_text() {
         let windows = corpus(10).windows(3, 2, Spacing::Even, 0).unwrap();
         assert_eq!(windows, [[0, 1], [4, 5], [8, 9]]);
         assert_eq!(corpus(10).windows(1, 2, Spacing::Even, 0).unwrap(), [[0, 1]]);
     }
 
     #[test]
-    fn the_error_for_a_short_text_states_what_would_fit() {
+    fn the_error_for_a_short_text_states_how_many_windows_fit() {
         let error = corpus(99).windows(10, 10, Spacing::Even, 0).unwrap_err().to_string();
         assert!(error.contains("99 tokens") && error.contains("need 100"), "{error}");
-        assert!(error.ends_with("take a longer text, at most 9 windows, or shorter splits"), "{error}");
+        assert!(error.ends_with("use a longer text, at most 9 windows, or shorter splits"), "{error}");
         let error = corpus(9).windows(10, 10, Spacing::Even, 0).unwrap_err().to_string();
-        assert!(error.ends_with("take a longer text or shorter splits"), "{error}");
+        assert!(error.ends_with("use a longer text or shorter splits"), "{error}");
     }
 
     proptest! {

@@ -1,18 +1,19 @@
-//! Confidence intervals by resampling documents: bias-corrected and accelerated (BCa).
+//! Bias-corrected and accelerated (BCa) bootstrap confidence intervals, from resampled documents.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// The level of a report's intervals.
+/// The confidence level of a report's intervals.
 pub(crate) const CONFIDENCE_LEVEL: f64 = 0.95;
 
-/// The fraction of resamples that must have a value of the statistic.
+/// The minimum fraction of resamples for which a statistic must be defined to have an interval.
 const NEEDED: f64 = 0.9;
 
-/// Resampled means of several quantities that each document has one value of.
+/// Resampled means of several quantities; each document has one value of each quantity.
 ///
-/// Every statistic of the means shares the resamples, so that an exponent's interval knows how its points move together.
+/// All statistics of the means share the resamples, so the interval of a power law's exponent accounts for the
+/// correlation between the fitted points.
 ///
 /// ```
 /// use surprisal_estimator::Bootstrap;
@@ -30,10 +31,11 @@ pub struct Bootstrap<'a> {
 }
 
 impl<'a> Bootstrap<'a> {
-    /// Draws `resamples` times as many of `rows` (one a document, equally long) as there are, with replacement.
+    /// Draws `resamples` resamples with replacement, each with as many rows as `rows`. There is one row per document;
+    /// all rows have the same length.
     pub fn new(rows: &'a [Vec<f64>], resamples: usize, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        // Not the numbers that pair the documents under the same seed.
+        // The choice of partners uses the same seed; draw from a different stream of random numbers.
         rng.set_stream(1);
         let resample = |_| {
             let mut counts = vec![0_u32; rows.len()];
@@ -46,22 +48,25 @@ impl<'a> Bootstrap<'a> {
         Self { rows, means: mean(rows, |_| 1.0, rows.len() as f64), resampled }
     }
 
-    /// The means of all documents.
+    /// Returns the means over all documents.
     pub fn means(&self) -> &[f64] {
         &self.means
     }
 
-    /// The means of each resample.
+    /// Returns the means of each resample.
     pub fn resampled(&self) -> &[Vec<f64>] {
         &self.resampled
     }
 
-    /// The BCa interval at `level` of a statistic of the means; `None` without resamples, or where the statistic has no value
-    /// for all documents, for all but one of them, or for a tenth of the resamples.
+    /// Returns the BCa interval of a statistic of the means, at the confidence level `level`. `None` if there are no
+    /// resamples, or if the statistic is undefined for the full set of documents, for any leave-one-out set, or for
+    /// more than a tenth of the resamples.
     ///
-    /// Efron, *Better Bootstrap Confidence Intervals* (1987): the quantiles `Φ(z0 + (z0 + z) / (1 - a (z0 + z)))` of the resampled
-    /// statistic, `z0` from the part of it that lies below the statistic (ties count half), `a` from the skewness of the
-    /// leave-one-out values. Quantiles between two values are interpolated linearly.
+    /// Efron, *Better Bootstrap Confidence Intervals* (1987): the ends are the quantiles
+    /// `Φ(z0 + (z0 + z) / (1 - a (z0 + z)))` of the resampled statistic. `z` is the normal quantile of the tail
+    /// probability at that end, `z0` is the normal quantile of the fraction of resampled values below the statistic
+    /// (ties count half), and `a` comes from the skewness of the leave-one-out values. Quantiles between two values are
+    /// interpolated linearly.
     pub fn interval(&self, level: f64, statistic: impl Fn(&[f64]) -> Option<f64>) -> Option<[f64; 2]> {
         let value = statistic(&self.means)?;
         let mut values: Vec<f64> = self.resampled.iter().filter_map(|means| statistic(means)).collect();
@@ -80,7 +85,7 @@ impl<'a> Bootstrap<'a> {
         Some([end(0.5 - 0.5 * level), end(0.5 + 0.5 * level)])
     }
 
-    /// The means of all documents but one.
+    /// Returns the means over all documents except one.
     fn without(&self, row: usize) -> Vec<f64> {
         let count = self.rows.len() as f64;
         let pairs = self.means.iter().zip(&self.rows[row]);
@@ -101,8 +106,8 @@ fn mean(rows: &[Vec<f64>], weight: impl Fn(usize) -> f64, total: f64) -> Vec<f64
     sums.iter().map(|sum| sum / total).collect()
 }
 
-/// Returns the fraction of increasing values below `value`, ties counted half. It is neither 0 nor 1: if all values lie on one side,
-/// it is as extreme as their number can tell.
+/// Returns the fraction of sorted values below `value`; ties count half. The fraction is kept at least `0.5 / count`
+/// away from 0 and 1, so that its normal quantile is finite.
 fn fraction_below(values: &[f64], value: f64) -> f64 {
     let below = values.partition_point(|v| *v < value) as f64;
     let ties = values.partition_point(|v| *v <= value) as f64 - below;
@@ -110,7 +115,8 @@ fn fraction_below(values: &[f64], value: f64) -> f64 {
     ((below + 0.5 * ties) / count).clamp(0.5 / count, 1.0 - 0.5 / count)
 }
 
-/// A sixth of the skewness of leave-one-out values, seen from their mean.
+/// Returns the acceleration `Σ d³ / (6 (Σ d²)^1.5)`, where each `d` is the mean of the leave-one-out values minus one
+/// of them.
 fn acceleration(left_out: &[f64]) -> f64 {
     let mean = left_out.iter().sum::<f64>() / left_out.len() as f64;
     let power = |n: i32| left_out.iter().map(|value| (mean - value).powi(n)).sum::<f64>();
@@ -118,7 +124,7 @@ fn acceleration(left_out: &[f64]) -> f64 {
     if spread > 0.0 { power(3) / (6.0 * spread) } else { 0.0 }
 }
 
-/// The quantile of increasing values: at `part` of the way from the first to the last.
+/// Returns the quantile of sorted values at the fraction `part`: 0 for the first value, 1 for the last.
 fn quantile(values: &[f64], part: f64) -> f64 {
     let place = part.clamp(0.0, 1.0) * (values.len() - 1) as f64;
     let (low, share) = (place.floor() as usize, place.fract());
@@ -131,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_interval_of_a_normal_mean_is_the_textbook_s() {
+    fn the_interval_of_a_mean_matches_the_normal_approximation() {
         let rows: Vec<Vec<f64>> = (0..400).map(|i| vec![(f64::from(i) - 199.5) / 100.0]).collect();
         let [low, high] = Bootstrap::new(&rows, 20_000, 3).interval(0.95, |means| Some(means[0])).unwrap();
         let deviation = (rows.iter().map(|row| row[0] * row[0]).sum::<f64>() / 400.0 / 400.0).sqrt();
@@ -146,13 +152,13 @@ mod tests {
         let mean = bootstrap.means()[0];
         let [low, high] = bootstrap.interval(0.95, |means| Some(means[0])).unwrap();
         assert!(high - mean > 1.3 * (mean - low), "{low} {mean} {high}");
-        // BCa is transformation-respecting: the logarithm's interval is the interval's logarithm.
+        // BCa respects transformations: the interval of the logarithm is the logarithm of the interval.
         let logs = bootstrap.interval(0.95, |means| Some(means[0].ln())).unwrap();
         assert!((logs[0] - low.ln()).abs() < 0.02 && (logs[1] - high.ln()).abs() < 0.02);
     }
 
     #[test]
-    fn without_values_there_is_no_interval() {
+    fn an_undefined_statistic_has_no_interval() {
         let rows = vec![vec![1.0], vec![2.0], vec![4.0]];
         assert_eq!(Bootstrap::new(&rows, 0, 1).interval(0.95, |means| Some(means[0])), None);
         let bootstrap = Bootstrap::new(&rows, 100, 1);

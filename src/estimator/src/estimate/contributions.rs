@@ -1,4 +1,4 @@
-//! Contributions: the value of each estimator for each document, whose mean is the estimate.
+//! Contributions: one value per estimator and document. An estimate is the mean of its contributions.
 
 use crate::estimate::PairingErrors;
 use crate::estimate::correction::Correction;
@@ -15,12 +15,12 @@ pub(crate) const DIRECT: usize = 0;
 pub(crate) const CORRECTED: usize = 1;
 pub(crate) const VCLUB: usize = 2;
 
-/// Returns the bootstrap's column of an estimator at a point.
+/// Returns the bootstrap's column for an estimator at a point.
 pub(crate) fn column(point: usize, estimator: usize) -> usize {
     ESTIMATORS.len() * point + estimator
 }
 
-/// What each document contributes to the estimators at one point.
+/// The contributions of each document to the estimators at one point, in nats.
 pub(crate) struct Contributions {
     pub(crate) direct: Vec<f64>,
     pub(crate) corrected: Option<Vec<f64>>,
@@ -38,7 +38,7 @@ impl Contributions {
     }
 }
 
-/// Returns the direct estimator's contributions: conditional less marginal terms, paired as `pairing` says.
+/// Returns the direct estimator's contributions: conditional minus marginal terms, paired by `pairing`.
 fn direct(terms: &Terms, plan: &Plan, pairing: Pairing, marginal: &[f64]) -> Vec<f64> {
     match pairing {
         Pairing::Same => differences(&terms.conditional, marginal),
@@ -49,7 +49,7 @@ fn direct(terms: &Terms, plan: &Plan, pairing: Pairing, marginal: &[f64]) -> Vec
     }
 }
 
-/// Returns the direct estimate's standard error with either pairing.
+/// Returns the direct estimate's standard error with each pairing.
 pub(crate) fn pairing_errors(terms: &Terms, plan: &Plan) -> PairingErrors {
     let error = |pairing| Estimate::of(&direct(terms, plan, pairing, &terms.marginal)).error;
     PairingErrors { same: error(Pairing::Same), crossed: error(Pairing::Crossed) }
@@ -59,7 +59,8 @@ fn differences(left: &[f64], right: &[f64]) -> Vec<f64> {
     left.iter().zip(right).map(|(left, right)| left - right).collect()
 }
 
-/// Returns the bootstrap's rows, one a document, with a [`column`] for each estimator at each point; 0 without a correction.
+/// Returns the bootstrap's rows: one per document, with a [`column`] for each estimator at each point. Without a
+/// correction, the corrected columns are 0.
 pub(crate) fn bootstrap_rows(points: &[Contributions], documents: usize) -> Vec<Vec<f64>> {
     let mut rows = Vec::with_capacity(documents);
     for document in 0..documents {

@@ -1,4 +1,4 @@
-//! Confidence intervals of the exponents of power laws.
+//! Confidence intervals of power-law exponents.
 
 use crate::estimate::PointEstimate;
 use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
@@ -8,27 +8,28 @@ use crate::fit::FitMethod;
 use crate::plan::Point;
 use crate::value::Estimate;
 
-/// The 95 % interval of a fit's exponent: BCa, over documents.
+/// The 95 % BCa bootstrap interval of a fit's exponent, from resampled documents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExponentInterval {
-    /// `L/ℓ`.
+    /// The ratio `L/ℓ`.
     pub ratio: usize,
     /// The estimator.
     pub series: Series,
-    /// How it was fitted.
+    /// The method of the fit.
     pub method: FitMethod,
     /// The interval.
     pub interval: [f64; 2],
 }
 
-/// One point of a series, and the column of the bootstrap with its resampled values.
+/// One point of a series, and the bootstrap's column with the point's resampled values.
 struct ResampledPoint {
     length: f64,
     column: usize,
     error: f64,
 }
 
-/// Returns the intervals of all exponents that have one: each resample is fitted as the estimates are, with their standard errors.
+/// Returns the intervals of all exponents that have one. Fits each resample with the same methods and standard errors
+/// as the estimates.
 pub(crate) fn exponent_intervals(
     points: &[Point],
     estimates: &[PointEstimate],
@@ -54,7 +55,7 @@ pub(crate) fn exponent_intervals(
     intervals
 }
 
-/// Returns the points of one estimator at one ratio; `None` if it was not computed.
+/// Returns the points of one estimator at one ratio; `None` if the estimator was not computed.
 fn points_of(
     points: &[Point],
     estimates: &[PointEstimate],

@@ -1,8 +1,8 @@
-//! The estimators: from a plan's log-probabilities to mutual information at each point, in nats.
+//! The estimators, which compute the mutual information at each point, in nats, from a plan's log-probabilities.
 //!
-//! Start with [`Estimates::new`]. `terms` sums log-probabilities to the terms of the estimators, `contributions` combines them to one
-//! value for each document and estimator, [`Bootstrap`] resamples those for confidence intervals, and `exponents` for the intervals of
-//! power laws. A [`Series`] names an estimator.
+//! Start with [`Estimates::new`]. `terms` sums log-probabilities into the terms of the estimators. `contributions`
+//! combines the terms into one value per document and estimator. [`Bootstrap`] resamples these values for confidence
+//! intervals, including those of power-law exponents (`exponents`). A [`Series`] names an estimator.
 
 mod bootstrap;
 mod contributions;
@@ -29,61 +29,66 @@ use crate::value::Estimate;
 /// The estimates at one point.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PointEstimate {
-    /// `L/ℓ`.
+    /// The ratio `L/ℓ`.
     pub ratio: usize,
-    /// `L`: tokens in `x` and `y` together.
+    /// The length `L`: tokens in `x` and `y` together.
     pub length: usize,
-    /// `ℓ`: tokens in `x`.
+    /// The split `ℓ`: tokens in `x`.
     pub split: usize,
-    /// `mean[ln q(y|x) - ln q(y)]`, with the marginal term that the plan's [`Pairing`] says.
+    /// The direct estimate: `mean[ln q(y|x) - ln q(y)]`. The plan's [`Pairing`] chooses the marginal term.
     pub direct: Estimate,
-    /// The direct estimate's standard error with either marginal term. The means are one and the same.
+    /// The direct estimate's standard error with each choice of the marginal term. The mean is the same for both.
     pub pairing_errors: PairingErrors,
-    /// The direct estimate with the n-gram [`Correction`], where one was given.
+    /// The direct estimate with the n-gram [`Correction`]; `None` without a correction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Estimate>,
-    /// `mean[ln q(y_i|x_i) - mean_j ln q(y_i|x_j)]`, over the contexts `j` of document `i`.
+    /// The vCLUB estimate: `mean_i[ln q(y_i|x_i) - mean_j ln q(y_i|x_j)]`. `mean_j` runs over the negatives of `y_i`:
+    /// its contexts `x_j` from other documents.
     pub vclub: Estimate,
 }
 
-/// Standard errors of one mean, in nats.
+/// The standard errors of a direct estimate with each [`Pairing`], in nats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairingErrors {
-    /// With the same `y` in both terms ([`Pairing::Same`]).
+    /// The error with the same `y` in both terms ([`Pairing::Same`]).
     pub same: f64,
-    /// With the partner's `y` in the marginal term ([`Pairing::Crossed`]). It counts as if the terms were independent, so it
-    /// overstates how far the mean, which is that of the same `y`, may be off.
+    /// The error with the partner's `y` in the marginal term ([`Pairing::Crossed`]). This error treats the two terms
+    /// as independent. Because the mean does not depend on the pairing, this error is too large if the terms are
+    /// positively correlated, as they usually are.
     pub crossed: f64,
 }
 
 /// The estimates of an experiment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimates {
-    /// How many documents.
+    /// The number of documents.
     pub documents: usize,
-    /// Which marginal stood beside which conditional term.
+    /// The pairing of conditional and marginal terms.
     pub pairing: Pairing,
-    /// The correction, if there was one.
+    /// The n-gram correction; `None` if there is none.
     pub correction: Option<Correction>,
-    /// One for each of the plan's points: by ratio, then shortest first.
+    /// The estimates at the plan's points, by ratio, then by increasing length.
     pub points: Vec<PointEstimate>,
-    /// Those of the fits that have one.
+    /// The confidence intervals of the exponents, for the fits that have one.
     pub exponents: Vec<ExponentInterval>,
-    /// `nll[t]`: the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
+    /// The mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents, in nats, for each position `t` of the window.
     pub nll: Vec<Estimate>,
-    /// `-ln q` of each document's whole window.
+    /// The surprisal `-ln q` of each document's whole window, in nats.
     pub surprisals: Vec<f64>,
 }
 
 impl Estimates {
-    /// Computes estimates from `logprobs`, the target tokens' log-probabilities in nats of each of the plan's queries.
+    /// Computes estimates from `logprobs`: for each of the plan's queries, the log-probabilities of its target tokens
+    /// in nats.
     ///
-    /// The n-gram entropy's error is added in quadrature to the corrected estimate of the smallest split, as in the paper's
-    /// scripts; it is common to all splits and is not lessened by averaging over documents.
+    /// The standard error of the n-gram entropy is common to all splits, and averaging over documents does not reduce
+    /// it. As in the L2M paper's scripts, it is added in quadrature to the standard error of the corrected estimate at
+    /// the smallest split only.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the answers do not fit the plan's queries, a correction's n-gram is longer than the smallest
-    /// `y` or its weight is outside 0..=1; [`Error::NotFinite`] for a log-probability that is not finite.
+    /// [`Error::Invalid`] if the answers do not match the plan's queries, if the correction's n-grams are longer than
+    /// the shortest `y`, or if the correction's weight is not from 0 to 1. [`Error::NotFinite`] for a log-probability
+    /// that is not finite.
     pub fn new(plan: &Plan, logprobs: &[Vec<f32>], correction: Option<Correction>) -> Result<Self, Error> {
         if let Some(correction) = &correction {
             correction.check(plan)?;
@@ -95,7 +100,7 @@ impl Estimates {
         let bootstrap = Bootstrap::new(&rows, plan.design().resamples, plan.design().seed);
         let mut points = Vec::with_capacity(terms.len());
         for (index, (&point, contributions)) in plan.points().iter().zip(&contributions).enumerate() {
-            // It is common to all splits; the smallest shows it.
+            // The entropy's error is common to all splits; only the smallest includes it.
             let entropy_error = correction.filter(|_| point.split == plan.splits()[0]).map(|c| c.entropy.error);
             let errors = pairing_errors(&terms[index], plan);
             points.push(PointEstimate::new(index, point, contributions, &bootstrap, errors, entropy_error));
@@ -112,20 +117,22 @@ impl Estimates {
         })
     }
 
-    /// The Kullback-Leibler divergence of the model from the process that made the documents, over a window:
-    /// the mean of `ln p(x) - ln q(x)`, `ln_p` being the process's own log-probability of each document's window.
+    /// Estimates the Kullback-Leibler divergence of the model from the process that generated the documents, over a
+    /// window: the mean of `ln p(x) - ln q(x)`, in nats. `ln_p` has the process's own log-probability of each
+    /// document's window.
     ///
     /// # Panics
-    /// If there are not as many as documents.
+    /// If `ln_p` does not have one value per document.
     pub fn divergence(&self, ln_p: &[f64]) -> Estimate {
-        assert_eq!(ln_p.len(), self.surprisals.len(), "one for each document");
+        assert_eq!(ln_p.len(), self.surprisals.len(), "expected one log-probability per document");
         let differences: Vec<f64> = ln_p.iter().zip(&self.surprisals).map(|(p, surprisal)| p + surprisal).collect();
         Estimate::of(&differences)
     }
 }
 
 impl PointEstimate {
-    /// Computes the estimates at the plan's point number `index`. `entropy_error` is added to the corrected estimate's error.
+    /// Computes the estimates at the plan's point `index`. `entropy_error` is added in quadrature to the corrected
+    /// estimate's error.
     fn new(
         index: usize,
         point: Point,
@@ -154,7 +161,7 @@ impl PointEstimate {
         }
     }
 
-    /// Returns the value of an estimator; `None` if it was not computed, or is a truth rather than an estimate.
+    /// Returns the estimate of a series; `None` if it was not computed, or if the series holds exact values.
     pub fn get(&self, series: Series) -> Option<Estimate> {
         match series {
             Series::Direct => Some(self.direct),
@@ -165,7 +172,7 @@ impl PointEstimate {
     }
 }
 
-/// Returns the answers about whole windows, by document.
+/// Returns the log-probabilities of each document's whole window.
 fn whole<'a>(plan: &Plan, logprobs: &'a [Vec<f32>]) -> Vec<&'a [f32]> {
     let mut whole: Vec<&[f32]> = vec![&[]; plan.documents()];
     for (query, answer) in plan.queries().iter().zip(logprobs) {
@@ -176,7 +183,7 @@ fn whole<'a>(plan: &Plan, logprobs: &'a [Vec<f32>]) -> Vec<&'a [f32]> {
     whole
 }
 
-/// Returns the mean negative log-likelihood at each position of the window.
+/// Returns the mean negative log-likelihood at each position of the window, in nats.
 fn nll(plan: &Plan, whole: &[&[f32]]) -> Vec<Estimate> {
     let mut means = Vec::with_capacity(plan.window());
     for position in 0..plan.window() {

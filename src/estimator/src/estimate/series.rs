@@ -2,27 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A series of values: a column of a table, a curve of a chart, the points of a fit.
+/// A series of values: a column of a table, a curve in a chart, the points of a fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Series {
-    /// The process's mutual information.
+    /// The exact mutual information of the process.
     Truth,
     /// The direct estimator.
     Direct,
     /// The direct estimator with the n-gram correction.
     Corrected,
-    /// vCLUB.
+    /// vCLUB: the mean of `ln q(y|x) - ln q(y|x')`, with contexts `x'` of other documents (the negatives).
+    ///
+    /// It bounds `I(X;Y)` from above only if `q` is close to `p` and each `x'` is independent of `y`. Windows of one
+    /// novel share its subject and author, so vCLUB can lie below the direct estimate.
     Vclub,
-    /// What vCLUB converges to.
+    /// The exact limit of vCLUB for the process, with independent negatives, as the number of documents grows.
     VclubLimit,
 }
 
 impl Series {
-    /// All of them, in the order of columns.
+    /// All series, in the order of a table's columns.
     pub const ALL: [Series; 5] = [Series::Truth, Series::Direct, Series::Corrected, Series::Vclub, Series::VclubLimit];
 
-    /// In a table's head.
+    /// Returns the column heading in a table.
     pub fn name(self) -> &'static str {
         match self {
             Series::Truth => "truth",

@@ -1,24 +1,24 @@
-//! Terms: the sums of log-probabilities that the estimators are made of.
+//! Terms: the sums of log-probabilities that the estimators combine.
 
 use crate::error::Error;
 use crate::plan::{Plan, PlannedQuery};
 
-/// The sums of log-probabilities at one point, one entry a document, in nats.
+/// The sums of log-probabilities at one point, in nats, with one entry per document.
 pub(crate) struct Terms {
     /// `ln q(y_i | x_i)`.
     pub(crate) conditional: Vec<f64>,
     /// `ln q(y_i)`.
     pub(crate) marginal: Vec<f64>,
-    /// The part of the first n tokens in that.
+    /// The part of `marginal` from the first n tokens of `y_i`, which the n-gram correction replaces.
     pub(crate) head: Vec<f64>,
-    /// `ln q(y_i | x_j)`, its mean over the contexts `j`.
+    /// `mean_j ln q(y_i | x_j)`, over the contexts `x_j` from other documents.
     pub(crate) crossed: Vec<f64>,
 }
 
-/// Sums the answers of a plan to the terms of each of its points; the head has `ngram` tokens.
+/// Sums the answers to a plan's queries into the terms of each point. [`Terms::head`] covers `ngram` tokens.
 pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Result<Vec<Terms>, Error> {
     if logprobs.len() != plan.queries().len() {
-        let limit = format!("one for each of the plan's {} steps", plan.queries().len());
+        let limit = format!("one for each of the plan's {} queries", plan.queries().len());
         return Err(Error::invalid("number of answers", logprobs.len(), limit));
     }
     let zeros = || vec![0.0; plan.documents()];
@@ -59,7 +59,7 @@ fn validate(query: &PlannedQuery, answer: &[f32]) -> Result<(), Error> {
     }
 }
 
-/// f32 values added in f64, in order.
+/// Sums f32 values in f64, in order.
 pub(crate) fn sum(logprobs: &[f32]) -> f64 {
     logprobs.iter().map(|&logprob| f64::from(logprob)).sum()
 }

@@ -1,10 +1,10 @@
-//! What the estimators make of answers written down by hand.
+//! Tests of the estimates with hand-written answers.
 
 use super::*;
 use crate::plan::Design;
 use crate::statistics::{EntropyMethod, NgramEntropy};
 
-/// Three documents at splits 1 and 2, each answer made of a number of its own.
+/// Returns a plan of three documents at splits 1 and 2, and answers that differ between queries.
 fn example() -> (Plan, Vec<Vec<f32>>) {
     let plan = Plan::new(3, &[1, 2], Pairing::Same, 0).unwrap();
     let answer = |query: &PlannedQuery| match *query {
@@ -29,7 +29,7 @@ fn close(estimate: Estimate, value: f64, error: f64) {
 }
 
 #[test]
-fn estimates_are_the_means_they_say() {
+fn estimates_are_means_over_documents() {
     let (plan, answers) = example();
     let estimates = Estimates::new(&plan, &answers, Some(Correction::new(entropy(1)))).unwrap();
     let [first, second] = estimates.points[..] else { panic!() };
@@ -39,10 +39,10 @@ fn estimates_are_the_means_they_say() {
     close(first.direct, 10.0, 9.0 / thirds);
     // Split 2: -5 d + 2 (10 d + 1).
     close(second.direct, 17.0, 15.0 / thirds);
-    // Each marginal loses 4/5 of (3 + head), head = -10 d - 1: the direct one gains 4/5 (2 - 10 d).
+    // Each marginal loses 4/5 (3 + head), where head = -10 d - 1, so the direct estimate gains 4/5 (2 - 10 d).
     close(first.corrected.unwrap(), 10.0 + 0.8 * -8.0, (1.0 / thirds).hypot(0.5));
     close(second.corrected.unwrap(), 17.0 + 0.8 * -8.0, 7.0 / thirds);
-    // Split 1: -d + 5 x + 7 y, whose mean over a permutation is 11.
+    // Split 1: -d + 5 x + 7 y with y = d; the mean over a permutation x is 11.
     let (value, partners) = (11.0, plan.partners());
     let terms: Vec<f64> = (0..3).map(|d| 6.0 * d as f64 + 5.0 * partners[d] as f64).collect();
     close(first.vclub, value, Estimate::of(&terms).error);
@@ -54,7 +54,7 @@ fn estimates_are_the_means_they_say() {
 }
 
 #[test]
-fn several_negatives_are_averaged_and_ratios_read_more_of_y() {
+fn several_negatives_are_averaged_and_larger_ratios_use_more_of_y() {
     let design = Design { splits: vec![1], ratios: vec![2, 3], window: 3, negatives: 2, ..Design::default() };
     let plan = Plan::of(3, design).unwrap();
     let answer = |query: &PlannedQuery| match *query {
@@ -67,13 +67,13 @@ fn several_negatives_are_averaged_and_ratios_read_more_of_y() {
     let [two, three] = estimates.points[..] else { panic!() };
     close(two.direct, 3.0, 0.0);
     close(three.direct, 9.0, 0.0);
-    // Of y's two contexts the mean: 1.5, 1 or 0.5.
+    // The mean x of the two contexts of a y: 1.5, 1 or 0.5.
     close(two.vclub, 1.0 - 1.0, 0.5 / 3.0_f64.sqrt());
     close(three.vclub, 17.0 - 3.0, 0.5 / 3.0_f64.sqrt());
 }
 
 #[test]
-fn crossed_pairing_moves_no_mean_and_both_errors_are_reported() {
+fn crossed_pairing_changes_no_mean_and_both_errors_are_reported() {
     let (plan, answers) = example();
     let crossed = Plan::new(3, &[1, 2], Pairing::Crossed, 0).unwrap();
     let same = Estimates::new(&plan, &answers, None).unwrap().points[1];
@@ -86,7 +86,7 @@ fn crossed_pairing_moves_no_mean_and_both_errors_are_reported() {
 }
 
 #[test]
-fn intervals_hold_their_value_and_an_entropy_s_error_widens_them() {
+fn intervals_contain_their_value_and_the_entropy_error_widens_them() {
     let (plan, answers) = example();
     let plain = Estimates::new(&plan, &answers, Some(Correction::new(NgramEntropy { error: 0.0, ..entropy(1) })));
     let wide = Estimates::new(&plan, &answers, Some(Correction::new(entropy(1)))).unwrap();
@@ -97,13 +97,13 @@ fn intervals_hold_their_value_and_an_entropy_s_error_widens_them() {
 }
 
 #[test]
-fn bad_answers_are_named() {
+fn errors_describe_invalid_answers() {
     let (plan, mut answers) = example();
     let error = |answers: &[Vec<f32>], correction| Estimates::new(&plan, answers, correction).unwrap_err().to_string();
     let too_long = error(&answers, Some(Correction::new(entropy(2))));
-    assert!(too_long.contains("smallest y, 1"), "{too_long}");
+    assert!(too_long.contains("at most 1, the length of the shortest y"), "{too_long}");
     let missing = error(&answers[1..], None);
-    assert!(missing.contains("is 14") && missing.contains("15 steps"), "{missing}");
+    assert!(missing.contains("is 14") && missing.contains("15 queries"), "{missing}");
     answers[0][2] = f32::NEG_INFINITY;
     let infinite = error(&answers, None);
     assert!(infinite.contains("-inf at target token 2"), "{infinite}");

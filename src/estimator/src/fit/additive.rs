@@ -1,36 +1,37 @@
 //! The least-squares power law with an additive bias.
 //!
-//! For a given exponent the best amplitude and bias are linear least squares; the exponent is found on a grid, then by golden
-//! section, and where the bias is free all three are made exact by Newton's method (Gauss and Newton's).
+//! For a given exponent, finding the amplitude and the bias is a linear least-squares problem. The exponent is found on
+//! a grid, then by golden-section search. If the bias is not at a bound, the Gauss-Newton method refines all three
+//! parameters.
 
-/// Exponents that are tried.
+/// The exponents of the grid, in units of [`SPACING`]; 0 is omitted.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -20..=20;
 
-/// The distance between them.
+/// The distance between neighboring exponents of the grid.
 const SPACING: f64 = 0.2;
 
-/// How close to the smallest value the bias may come, as a part of it.
+/// The minimum gap between the bias and the smallest value of the points, as a fraction of that value.
 const GAP: f64 = 1e-6;
 
-/// `amplitude · L^exponent + bias`.
+/// A fitted curve, `amplitude · L^exponent + bias`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Solution {
     pub(crate) amplitude: f64,
     pub(crate) exponent: f64,
     pub(crate) bias: f64,
-    /// Standard errors of amplitude and exponent.
+    /// The standard errors of amplitude and exponent; `None` if the bias is at a bound.
     pub(crate) errors: Option<[f64; 2]>,
 }
 
-/// The least-squares problem with lengths measured in their geometric mean.
+/// The least-squares problem, with lengths divided by their geometric mean.
 struct LeastSquares {
-    /// `(ln(L / centre), I)`.
+    /// The points `(ln(L / geometric mean), I)`.
     points: Vec<(f64, f64)>,
     lowest: f64,
     highest: f64,
 }
 
-/// Returns the best fit of positive points; see [`Fit::additive`](crate::fit::Fit::additive).
+/// Returns the best fit of points with positive values; see [`Fit::additive`](crate::fit::Fit::additive).
 pub(crate) fn solve(points: &[(f64, f64)], lowest: f64) -> Option<Solution> {
     if count_lengths(points) < 4 {
         return None;
@@ -51,7 +52,7 @@ pub(crate) fn solve(points: &[(f64, f64)], lowest: f64) -> Option<Solution> {
     Some(Solution { amplitude: fit[0] * scale, exponent: fit[1], bias: fit[2], errors })
 }
 
-/// Counts the different lengths.
+/// Counts the distinct lengths.
 fn count_lengths(points: &[(f64, f64)]) -> usize {
     let mut lengths: Vec<f64> = points.iter().map(|(length, _)| *length).collect();
     lengths.sort_unstable_by(f64::total_cmp);
@@ -59,9 +60,10 @@ fn count_lengths(points: &[(f64, f64)]) -> usize {
     lengths.len()
 }
 
-/// Returns the standard errors of amplitude and exponent in the original lengths.
+/// Returns the standard errors of the amplitude and the exponent for the original lengths.
 ///
-/// `ln A = ln A' - exponent · centre`: the amplitude's error comes from both.
+/// `ln A = ln A' - exponent · centre`, where `A` is the amplitude for the original lengths and `A'` for the divided
+/// lengths. So the error of `A` has contributions from `A'` and from the exponent.
 fn standard_errors(fit: [f64; 3], covariance: [[f64; 3]; 3], centre: f64, scale: f64) -> [f64; 2] {
     let (da, de) = (scale, -centre * fit[0] * scale);
     let amplitude = da * da * covariance[0][0] + 2.0 * da * de * covariance[0][1] + de * de * covariance[1][1];
@@ -69,14 +71,15 @@ fn standard_errors(fit: [f64; 3], covariance: [[f64; 3]; 3], centre: f64, scale:
 }
 
 impl LeastSquares {
-    /// States the problem for lengths whose mean logarithm is `centre`.
+    /// Creates the problem for lengths whose mean logarithm is `centre`.
     fn new(points: &[(f64, f64)], centre: f64, lowest: f64) -> Self {
         let smallest = points.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
         let points = points.iter().map(|(length, value)| (length.ln() - centre, *value)).collect();
         Self { points, lowest, highest: smallest * (1.0 - GAP) }
     }
 
-    /// Finds the exponent with the smallest sum of squares: on the grid, then by golden section between its neighbours.
+    /// Finds the exponent with the smallest sum of squares: the best exponent on the grid, then golden-section search
+    /// between that exponent's neighbors.
     fn best_exponent(&self) -> Option<f64> {
         let grid = EXPONENTS.filter(|&index| index != 0).map(|index| f64::from(index) * SPACING);
         let (nearest, _) =
@@ -84,10 +87,10 @@ impl LeastSquares {
         Some(self.golden_section(nearest - SPACING, nearest + SPACING))
     }
 
-    /// Returns the best amplitude and bias for an exponent, and the sum of squares; `None` where the amplitude would not be
-    /// positive.
+    /// Returns the best amplitude and bias for an exponent, and the sum of squares; `None` if amplitude and bias are
+    /// not unique, or if the amplitude is not positive.
     fn best(&self, exponent: f64) -> Option<(f64, f64, f64)> {
-        // Unknowns a, c in (a p + c) / I = 1, with p = L^exponent.
+        // The unknowns are a and c in (a p + c) / I = 1, with p = L^exponent.
         let (mut pp, mut p1, mut one, mut py, mut y1) = (0.0, 0.0, 0.0, 0.0, 0.0);
         for &(ln, value) in &self.points {
             let (p, q) = ((exponent * ln).exp() / value, 1.0 / value);
@@ -119,8 +122,8 @@ impl LeastSquares {
         f64::midpoint(low, high)
     }
 
-    /// Takes Gauss and Newton's steps from a start that is nearly the minimum. Returns the minimum and the covariance there:
-    /// the inverse of `JᵀJ`, times the residuals' variance with three degrees of freedom less than points.
+    /// Takes Gauss-Newton steps from a start near the minimum. Returns the minimum and the covariance there: the
+    /// inverse of `JᵀJ`, times the variance of the residuals with (number of points - 3) degrees of freedom.
     fn newton(&self, start: [f64; 3]) -> Option<([f64; 3], [[f64; 3]; 3])> {
         let mut fit = start;
         let mut inverse = [[0.0; 3]; 3];
@@ -148,7 +151,7 @@ impl LeastSquares {
     }
 }
 
-/// Inverts a 3 x 3 matrix, by cofactors.
+/// Inverts a 3 x 3 matrix by cofactors; `None` if it is singular.
 fn invert(m: [[f64; 3]; 3]) -> Option<[[f64; 3]; 3]> {
     let cofactor = |i: usize, j: usize| {
         let (a, b, c, d) = ((i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3);
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_law_is_found_to_the_last_digits() {
+    fn an_exact_law_is_recovered() {
         for (amplitude, exponent, bias) in [(1.1, -0.91, 0.3), (2.3, 0.76, 1.5), (2.3, 0.5, -0.4), (0.02, 1.3, 0.9)] {
             let fit = solve(&law(amplitude, exponent, bias), -10.0).unwrap();
             assert!((fit.exponent - exponent).abs() < 1e-9, "{fit:?}");
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bias_below_the_bound_stays_at_it() {
+    fn a_bias_below_the_bound_is_clamped() {
         let fit = solve(&law(2.0, 0.5, -0.4), 0.0).unwrap();
         assert_eq!((fit.bias, fit.errors), (0.0, None));
         assert!(fit.exponent > 0.5, "{fit:?}");

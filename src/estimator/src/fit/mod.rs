@@ -1,6 +1,7 @@
-//! Power laws through the estimates: least squares of `ln I` on `ln L`, plain, weighted, or with an additive bias.
+//! Power-law fits of the estimates: plain or weighted least squares of `ln I` on `ln L`, or least squares with an
+//! additive bias.
 //!
-//! Start with [`FitMethod::fit`]. The fit with a bias has no closed form; `additive` solves it.
+//! Start with [`FitMethod::fit`]. The fit with a bias has no closed form; `additive` computes it numerically.
 
 mod additive;
 
@@ -10,24 +11,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::value::Estimate;
 
-/// How a power law is fitted.
+/// A method of fitting a power law.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FitMethod {
-    /// Least squares of `ln I` on `ln L`, all points alike, as in the paper's scripts.
+    /// Least squares of `ln I` on `ln L` with equal weights, as in the L2M paper's scripts.
     #[default]
     LeastSquares,
-    /// The same with weights `(I/σ)²`, the inverse variances of `ln I`; the errors are those that `σ` implies.
+    /// Least squares of `ln I` on `ln L` with weights `(I/σ)²`, the inverse variances of `ln I`, where `σ` is the
+    /// standard error of `I`. The fit's standard errors follow from `σ`.
     Weighted,
-    /// `I = amplitude · L^exponent + bias`, by least squares of `(fit - I) / I`.
+    /// Least squares of `(fit - I) / I`, with the fit `I = amplitude · L^exponent + bias`.
     Additive,
 }
 
 impl FitMethod {
-    /// All of them.
+    /// All methods.
     pub const ALL: [FitMethod; 3] = [FitMethod::LeastSquares, FitMethod::Weighted, FitMethod::Additive];
 
-    /// In a table.
+    /// Returns the method's name in a table.
     pub fn name(self) -> &'static str {
         match self {
             FitMethod::LeastSquares => "least squares",
@@ -36,8 +38,9 @@ impl FitMethod {
         }
     }
 
-    /// The fit of points `(L, I)`, `L` positive. `None` with fewer than two different `L` (for [`FitMethod::Additive`] four) whose
-    /// `I` is positive, for [`FitMethod::Weighted`] where an `I` has no error, and where there is no best fit.
+    /// Fits points `(L, I)` with positive `L`. `None` if fewer than two distinct `L` (four for [`FitMethod::Additive`])
+    /// have a positive `I`, if an `I` has a standard error of 0 (for [`FitMethod::Weighted`]), or if there is no best
+    /// fit.
     pub fn fit(self, points: &[(f64, Estimate)]) -> Option<Fit> {
         let values: Vec<(f64, f64)> = points.iter().map(|(length, estimate)| (*length, estimate.value)).collect();
         match self {
@@ -48,7 +51,7 @@ impl FitMethod {
                 Fit::line(&values, Some(&weights))
             }
             FitMethod::Additive => {
-                // A bias beyond the largest value is no bias any more.
+                // Bound a negative bias by the largest value: a bias of greater magnitude is not a small correction.
                 let largest = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
                 Fit::additive(&values, -largest)
             }
@@ -56,41 +59,43 @@ impl FitMethod {
     }
 }
 
-/// `I = amplitude · L^exponent + bias`, `L` the tokens in `x` and `y` together.
+/// A fitted power law, `I = amplitude · L^exponent + bias`, where `L` is the number of tokens in `x` and `y` together.
 ///
-/// The paper's scripts fit against `ℓ`, the tokens in `x`: for `L = 2ℓ` the same exponent, and an amplitude `2^exponent` times
-/// as large.
+/// The L2M paper's scripts fit `I` as a function of `ℓ`, the number of tokens in `x`. For `L = 2ℓ`, their exponent is
+/// the same, and their amplitude is `2^exponent` times as large.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fit {
-    /// How it was fitted.
+    /// The method of the fit.
     #[serde(default)]
     pub method: FitMethod,
-    /// `I - bias` at `L = 1`, in nats.
+    /// The amplitude in nats: `I - bias` at `L = 1`.
     pub amplitude: f64,
-    /// Its standard error; absent for as many points as parameters, through which the curve goes exactly.
+    /// The amplitude's standard error; `None` for an unweighted fit of two points, which is exact, and for a fit whose
+    /// bias is at a bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amplitude_error: Option<f64>,
-    /// The slope on logarithmic axes.
+    /// The exponent. Without a bias, this is the slope on logarithmic axes.
     pub exponent: f64,
-    /// Its standard error; absent as for the amplitude.
+    /// The exponent's standard error; `None` in the same cases as `amplitude_error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponent_error: Option<f64>,
-    /// The exponent's 95 % interval, by resampling documents.
+    /// The exponent's 95 % confidence interval, from resampled documents; `None` if it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponent_interval: Option<[f64; 2]>,
-    /// What is added to the power law, in nats; present for [`FitMethod::Additive`] alone.
+    /// The bias that is added to the power law, in nats; `None` unless the method is [`FitMethod::Additive`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bias: Option<f64>,
-    /// The `L` of points that were left out because `I` was not positive.
+    /// The `L` of the points that were omitted because their `I` is not positive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<f64>,
 }
 
 impl Fit {
-    /// The least-squares fit of points `(L, I)`, `L` positive; `None` with fewer than two different `L` whose `I` is positive.
+    /// Fits points `(L, I)` with positive `L` by least squares; `None` if fewer than two distinct `L` have a positive
+    /// `I`.
     ///
-    /// All points count the same: their errors grow with `I`, and a weighted fit hears the shortest `L` most. The
-    /// amplitude's error is that of its logarithm, times the amplitude.
+    /// All points have equal weight, because errors grow with `I`, and the smallest `L` would dominate a weighted fit.
+    /// The amplitude's error is the error of its logarithm, times the amplitude.
     ///
     /// ```
     /// use surprisal_estimator::Fit;
@@ -102,7 +107,8 @@ impl Fit {
         Self::line(points, None)
     }
 
-    /// Fits a straight line through the logarithms; `weights` are inverse variances of `ln I`.
+    /// Fits a straight line through the logarithms. `weights` are the inverse variances of `ln I`; `None` for equal
+    /// weights.
     fn line(points: &[(f64, f64)], weights: Option<&[f64]>) -> Option<Self> {
         let mut logs = Vec::with_capacity(points.len());
         for (index, (length, value)) in points.iter().enumerate() {
@@ -129,11 +135,11 @@ impl Fit {
         })
     }
 
-    /// The fit of `I = amplitude · L^exponent + bias` by least squares of `(fit - I) / I`, `bias` from `lowest` to below the
-    /// smallest `I`, the amplitude positive and the exponent in -4..=4. `None` with fewer than four different `L` whose `I` is
-    /// positive.
+    /// Fits `I = amplitude · L^exponent + bias` by least squares of `(fit - I) / I`. The bias is in the range from
+    /// `lowest` to just below the smallest `I`, the amplitude is positive, and the exponent is searched from -4 to 4.
+    /// `None` if fewer than four distinct `L` have a positive `I`, or if there is no best fit.
     ///
-    /// Errors are those of the linearised problem; absent where the bias stands at a bound.
+    /// Standard errors come from the linearized problem; `None` if the bias is at a bound.
     pub fn additive(points: &[(f64, f64)], lowest: f64) -> Option<Self> {
         let positive: Vec<(f64, f64)> = points.iter().copied().filter(|(_, value)| *value > 0.0).collect();
         let solution = additive::solve(&positive, lowest)?;
@@ -149,31 +155,33 @@ impl Fit {
         })
     }
 
-    /// The curve's value at `length`, in nats.
+    /// Returns the curve's value at `length`, in nats.
     pub fn at(&self, length: f64) -> f64 {
         self.amplitude * length.powf(self.exponent) + self.bias.unwrap_or(0.0)
     }
 
-    /// What the exponent means for a model of texts, by the L2M condition: Chen, Mayné i Comas, Jin, Luo and Soljačić, *L2M:
-    /// Mutual Information Scaling Law for Long-Context Language Modeling* (2025).
+    /// Explains what the exponent implies for models of such texts under the L2M condition (Chen, Mayné i Comas, Jin,
+    /// Luo and Soljačić, *L2M: Mutual Information Scaling Law for Long-Context Language Modeling*, 2025).
     ///
-    /// To hold what the beginning of a text tells about the rest, the state that a model carries from one to the other must
-    /// grow at least as the mutual information does. Whether one does is said where the whole interval says it.
+    /// The condition: to keep the information that the beginning of a text has about the rest, the state that a model
+    /// carries forward must grow at least as fast as the mutual information. The explanation draws a conclusion only if
+    /// the whole confidence interval supports that conclusion.
     pub fn l2m_reading(&self) -> String {
         let Some([low, high]) = self.exponent_interval else {
-            return "How the state that carries the past must grow with the length of such texts (L2M condition) is not told: the \
-                    exponent has no 95 % interval, for want of lengths with positive estimates, or of resamples."
+            return "No conclusion about the L2M condition (how a model's state must grow with the length of such \
+                    texts): the exponent has no 95 % interval. To get one, use more lengths with positive estimates, \
+                    or, if `resamples` is 0, set it to 1000."
                 .to_owned();
         };
         let holds = |growth: f64| match () {
-            () if high <= growth => "does",
-            () if low > growth => "does not",
-            () => "may or may not, these data do not tell",
+            () if high <= growth => "satisfies this condition",
+            () if low > growth => "does not satisfy this condition",
+            () => "may or may not satisfy this condition (the data are inconclusive)",
         };
         format!(
-            "To model such texts, the state that carries the past must grow with their length at least as L^{:.3} (95 % interval of \
-             the exponent: {low:.3} to {high:.3}): a cache of keys and values, which grows as L, {}; a state of fixed size, unless \
-             the model grows with L, {} (L2M condition).",
+            "L2M condition: to model such texts, a model's state must grow with their length L at least as fast as \
+             L^{:.3} (95 % interval of the exponent: {low:.3} to {high:.3}). A key-value cache, which grows as L, {}; \
+             a fixed-size state in a fixed-size model {}.",
             self.exponent,
             holds(1.0),
             holds(0.0),
@@ -188,12 +196,12 @@ struct Line {
     /// The sum of the weights.
     total_weight: f64,
     mean_x: f64,
-    /// `Σ w (x - mean_x)²`.
+    /// The weighted sum of squares `Σ w (x - mean_x)²`.
     spread: f64,
 }
 
 impl Line {
-    /// Fits points `(x, y, weight)`; `None` with fewer than two different `x`, and where a weight is infinite.
+    /// Fits points `(x, y, weight)`; `None` if there are fewer than two distinct `x`, or if a weight is not finite.
     fn through(points: &[(f64, f64, f64)]) -> Option<Self> {
         let total_weight: f64 = points.iter().map(|(_, _, w)| w).sum();
         let mean_x = points.iter().map(|(x, _, w)| w * x).sum::<f64>() / total_weight;
@@ -206,19 +214,20 @@ impl Line {
         Some(Self { slope, intercept: mean_y - slope * mean_x, total_weight, mean_x, spread })
     }
 
-    /// Sums the squared distances of the points from the line, all alike.
+    /// Returns the sum of the squared residuals, without weights.
     fn squared_residuals(&self, points: &[(f64, f64, f64)]) -> f64 {
         points.iter().map(|(x, y, _)| (y - self.intercept - self.slope * x).powi(2)).sum()
     }
 }
 
-/// Returns the `L` whose `I` has no logarithm.
+/// Returns each `L` whose `I` is not positive.
 fn left_out(points: &[(f64, f64)]) -> Vec<f64> {
     let rest = points.iter().filter(|(_, value)| value.is_nan() || *value <= 0.0);
     rest.map(|(length, _)| *length).collect()
 }
 
-/// `2.27 (±0.05) L^0.760 (±0.010) [0.74, 0.78]`, and the bias where there is one.
+/// Formats the fit as `2.270 (±0.050) L^0.760 (±0.010) [0.740, 0.780] + 0.300`, omitting the errors, the interval
+/// and the bias if they are `None`.
 impl fmt::Display for Fit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}", self.amplitude)?;
@@ -245,7 +254,7 @@ mod tests {
 
     #[test]
     fn errors_are_those_of_linear_regression() {
-        // numpy.linalg.lstsq on the logarithms, errors from the residual variance with two degrees of freedom.
+        // From numpy.linalg.lstsq on the logarithms; errors from the residual variance with two degrees of freedom.
         let points = [(1.0, 1.1), (2.0, 1.9), (4.0, 4.2), (8.0, 7.7)];
         let fit = Fit::of(&points).unwrap();
         let (exact_slope, slope_error, amplitude, amplitude_error) =
@@ -265,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn one_point_makes_no_line() {
+    fn one_length_is_too_few_for_a_line() {
         assert_eq!(Fit::of(&[(2.0, 1.0), (4.0, -1.0)]), None);
         assert_eq!(Fit::of(&[(2.0, 1.0), (2.0, 3.0)]), None);
         assert_eq!(Fit::of(&[]), None);
@@ -273,12 +282,12 @@ mod tests {
 
     #[test]
     fn weights_are_inverse_variances() {
-        // Without the last point, whose error is large, the law is exact.
+        // The law is exact except for the last point, whose error is large.
         let points = [(1.0, 1.0, 0.01), (4.0, 2.0, 0.02), (16.0, 4.0, 0.04), (64.0, 20.0, 2e5)];
         let points = points.map(|(length, value, error)| (length, Estimate::new(value, error)));
         let fit = FitMethod::Weighted.fit(&points).unwrap();
         assert!((fit.exponent - 0.5).abs() < 1e-6 && (fit.amplitude - 1.0).abs() < 1e-6, "{fit:?}");
-        // Equal weights 1e4: the plain fit's slope, and the error that they imply.
+        // Equal weights of 1e4: the slope is that of the unweighted fit; the error follows from the weights.
         let points = [(1.0, 1.0), (4.0, 3.0), (16.0, 4.0)].map(|(l, i)| (l, Estimate::new(i, 0.01 * i)));
         let (weighted, plain) =
             (FitMethod::Weighted.fit(&points).unwrap(), FitMethod::LeastSquares.fit(&points).unwrap());
@@ -288,29 +297,33 @@ mod tests {
     }
 
     #[test]
-    fn an_exponent_is_read_by_what_must_grow() {
+    fn the_l2m_reading_follows_from_the_whole_interval() {
         let fit = |exponent, interval| Fit {
             exponent_interval: interval,
             ..Fit::of(&[(1.0, 1.0), (2.0, 2_f64.powf(exponent))]).unwrap()
         };
         for (exponent, interval, hint) in [
-            (0.76, [0.7, 0.8], "at least as L^0.760 (95 % interval of the exponent: 0.700 to 0.800): a cache"),
-            (0.9, [0.8, 1.0], "grows as L, does; a state of fixed size, unless the model grows with L, does not ("),
-            (1.02, [0.873, 1.829], "grows as L, may or may not, these data do not tell; a state"),
-            (0.98, [0.9, 1.1], "grows as L, may or may not, these data do not tell; a state"),
-            (1.2, [1.1, 1.3], "grows as L, does not; a state"),
+            (0.76, [0.7, 0.8], "as fast as L^0.760 (95 % interval of the exponent: 0.700 to 0.800). A key-value"),
+            (
+                0.9,
+                [0.8, 1.0],
+                "grows as L, satisfies this condition; a fixed-size state in a fixed-size model does not satisfy this",
+            ),
+            (1.02, [0.873, 1.829], "grows as L, may or may not satisfy this condition (the data are inconclusive); a"),
+            (0.98, [0.9, 1.1], "grows as L, may or may not satisfy this condition (the data are inconclusive); a"),
+            (1.2, [1.1, 1.3], "grows as L, does not satisfy this condition; a"),
             (
                 0.05,
                 [-0.01, 0.1],
-                "grows as L, does; a state of fixed size, unless the model grows with L, may or may not",
+                "grows as L, satisfies this condition; a fixed-size state in a fixed-size model may or may not",
             ),
-            (0.8, [-0.2, 1.8], "grows as L, may or may not, these data do not tell; a state of fixed size, unless the"),
-            (-0.2, [-0.3, -0.1], "unless the model grows with L, does ("),
+            (0.8, [-0.2, 1.8], "may or may not satisfy this condition (the data are inconclusive); a fixed-size"),
+            (-0.2, [-0.3, -0.1], "a fixed-size state in a fixed-size model satisfies this condition."),
         ] {
             let text = fit(exponent, Some(interval)).l2m_reading();
             assert!(text.contains(hint), "{text}");
         }
         let text = fit(1.02, None).l2m_reading();
-        assert!(text.contains("is not told") && !text.contains("at least as"), "{text}");
+        assert!(text.contains("No conclusion about the L2M condition") && !text.contains("at least as"), "{text}");
     }
 }

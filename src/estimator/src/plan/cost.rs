@@ -1,4 +1,4 @@
-//! The cost of a plan in token-forwards, and its display.
+//! The cost of a plan in token-forwards, and the display of a plan.
 
 use std::fmt;
 
@@ -7,24 +7,26 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Plan;
 use crate::plan::query::PlannedQuery;
 
-/// Token-forwards of a plan: how many tokens, BOS included, go through the model.
+/// The cost of a plan in token-forwards. A token-forward is one token, BOS included, that goes through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Queries asked.
+    /// The number of queries.
     pub queries: u64,
-    /// With the queries of the paper's scripts, where every sequence runs to the window's end.
+    /// Token-forwards of the L2M paper's scripts, in which every sequence runs to the window's end.
     pub scripts: u64,
-    /// With these queries, each computed from its beginning.
+    /// Token-forwards of the plan's queries if each is computed from its beginning.
     pub apart: u64,
-    /// With these queries, each shared prefix computed once. A server that caches every token's keys and values reaches it.
+    /// Token-forwards of the plan's queries if each shared prefix is computed once, as on a server that caches the keys
+    /// and values of every token.
     pub shared: u64,
 }
 
 impl Plan {
-    /// What the plan costs.
+    /// Returns the plan's cost.
     ///
-    /// The scripts score, for each document and context of another, `y` to the window's end; for each split, whatever the
-    /// ratios.
+    /// The L2M paper's scripts score each document's whole window. For each split, they also score the document's `y`,
+    /// up to the window's end, once after BOS and once after each context from another document. This does not depend
+    /// on the ratios.
     pub fn cost(&self) -> Cost {
         let (documents, window) = (self.documents() as u64, self.window() as u64);
         let (count, total) = (self.splits().len() as u64, self.splits().iter().sum::<usize>() as u64);
@@ -43,7 +45,7 @@ impl Plan {
     }
 }
 
-/// The queries, and what the plan saves.
+/// Formats the plan's size, and its token-forwards compared with those of the L2M paper's scripts.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cost = self.cost();
@@ -52,13 +54,13 @@ impl fmt::Display for Plan {
         writeln!(f, "{} documents of {} tokens, L/ℓ = {ratios}", self.documents(), self.window())?;
         writeln!(f, "splits ℓ: {}", list(self.splits()).join(" "))?;
         if self.design().negatives > 1 {
-            writeln!(f, "{} contexts of other documents for each y", self.design().negatives)?;
+            writeln!(f, "{} contexts from other documents per y", self.design().negatives)?;
         }
-        writeln!(f, "{} queries; token-forwards, and of them a document:", with_separators(cost.queries))?;
+        writeln!(f, "{} queries; token-forwards (total, per document, saving):", with_separators(cost.queries))?;
         for (name, tokens) in [
-            ("the paper's scripts", cost.scripts),
-            ("this plan, every query alone", cost.apart),
-            ("this plan, shared prefixes once", cost.shared),
+            ("the L2M paper's scripts", cost.scripts),
+            ("this plan, prefixes recomputed", cost.apart),
+            ("this plan, prefixes shared", cost.shared),
         ] {
             let saving = cost.scripts as f64 / tokens as f64;
             let each = with_separators(tokens / self.documents() as u64);
@@ -86,14 +88,14 @@ mod tests {
     use super::*;
     use crate::plan::{Design, PAPER_SPLITS, Pairing};
 
-    /// The published protocol: 2049 tokens a sample, splits 2 to 1024.
+    /// Returns a plan with the L2M paper's protocol: 2049 tokens per sample (BOS included), splits 2 to 1024.
     fn paper(documents: usize) -> Plan {
         let splits = (1..=10).map(|power| 1 << power).collect();
         Plan::of(documents, Design { splits, ratios: vec![2, 3, 4], window: 2048, ..Design::default() }).unwrap()
     }
 
     #[test]
-    fn the_paper_s_protocol_costs_a_quarter() {
+    fn the_plan_costs_a_quarter_of_the_papers_scripts() {
         let cost = paper(10).cost();
         assert_eq!(cost.scripts / 10, 40_983);
         assert_eq!(cost.shared / 10, 10_239);
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_display_tells_the_saving() {
+    fn the_display_shows_the_saving() {
         let text = Plan::new(1000, &PAPER_SPLITS, Pairing::Same, 0).unwrap().to_string();
         assert!(text.contains("1000 documents of 1024 tokens, L/ℓ = 2\n"), "{text}");
         assert!(text.contains("19,000 queries"), "{text}");

@@ -1,7 +1,8 @@
-//! The plan: an experiment over documents, splits and ratios, compiled to the smallest set of queries.
+//! The query plan: an experiment over documents, splits and ratios, compiled into the smallest set of queries.
 //!
-//! Start with [`Plan::of`]. A [`PlannedQuery`] is one query and its purpose; `partners` decides which documents are crossed, `cost` counts
-//! tokens, and a [`ShardIndex`] selects the shard of a plan that one of several processes scores.
+//! Start with [`Plan::of`]. A [`PlannedQuery`] is one query with its documents and split. `partners` chooses the other
+//! documents for crossed queries, `cost` counts tokens, and a [`ShardIndex`] selects the shard of a plan that one of
+//! several processes scores.
 
 mod cost;
 mod partners;
@@ -17,46 +18,49 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::plan::partners::PartnerTable;
 
-/// The splits of the paper for a ratio `L/ℓ` of 2: 2, 4, ..., 512.
+/// The L2M paper's splits at the ratio `L/ℓ = 2`: 2, 4, ..., 512.
 pub const PAPER_SPLITS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
 
-/// The longest window; a longer one is surely a mistake.
+/// The maximum window length in tokens; a longer window is surely a mistake.
 const MAX_WINDOW: usize = 1 << 25;
 
-/// Which marginal term stands beside a conditional one. It changes no query and no mean, only the variance.
+/// The pairing of marginal terms with conditional terms. The pairing does not change the queries or the mean, only the
+/// variance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pairing {
-    /// Of the same `y`: `ln q(y_i|x_i) - ln q(y_i)`. How hard `y_i` is to predict cancels.
+    /// The marginal term of the same `y`: `ln q(y_i|x_i) - ln q(y_i)`. The difficulty of predicting `y_i` cancels out.
     #[default]
     Same,
-    /// Of the partner's: `ln q(y_i|x_i) - ln q(y_j)`, as in the paper's scripts.
+    /// The marginal term of the partner's `y`: `ln q(y_i|x_i) - ln q(y_j)`, as in the L2M paper's scripts.
     Crossed,
 }
 
-/// The design of a plan: what is measured, whatever the documents.
+/// The design of a plan: everything that is independent of the documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Design {
-    /// `ℓ`: tokens of `x`, in increasing order.
+    /// The splits `ℓ`, the numbers of tokens in `x`, in increasing order.
     pub splits: Vec<usize>,
-    /// `L/ℓ`, in increasing order, each at least 2: `y` has `(ratio - 1) ℓ` tokens.
+    /// The ratios `L/ℓ`, in increasing order, each at least 2: `y` has `(ratio - 1) ℓ` tokens.
     pub ratios: Vec<usize>,
-    /// Tokens there are of a document. A point whose `L` is longer is left out.
+    /// The number of tokens available per document. Points with a longer `L` are omitted.
     pub window: usize,
-    /// Contexts of other documents before each `y`, for vCLUB: of other texts', as long as there are any.
+    /// The number of negatives for vCLUB. Each `y` is scored once after each of its negatives, which are contexts from
+    /// other documents. Contexts from other texts are used first.
     pub negatives: usize,
-    /// Documents of each text; they follow each other.
+    /// The number of documents per text; the documents of a text are consecutive.
     pub per_text: usize,
-    /// Which marginal term the direct estimate takes.
+    /// The pairing of the direct estimate's marginal terms.
     pub pairing: Pairing,
-    /// Seed of the pairing and of the bootstrap.
+    /// The seed for choosing partners and for the bootstrap.
     pub seed: u64,
-    /// Resamples of the documents for intervals; 0 for none.
+    /// The number of bootstrap resamples for confidence intervals; 0 for no intervals.
     pub resamples: usize,
 }
 
 impl Default for Design {
-    /// The paper's splits at `L/ℓ = 2`, one negative, each document a text, 1000 resamples.
+    /// Returns a design with the L2M paper's splits at `L/ℓ = 2`, one negative, one document per text, and 1000
+    /// resamples.
     fn default() -> Self {
         Self {
             splits: PAPER_SPLITS.to_vec(),
@@ -71,23 +75,23 @@ impl Default for Design {
     }
 }
 
-/// One place where mutual information is estimated.
+/// One point at which mutual information is estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
-    /// `L/ℓ`.
+    /// The ratio `L/ℓ`.
     pub ratio: usize,
-    /// `ℓ`: tokens of `x`.
+    /// The split `ℓ`: tokens in `x`.
     pub split: usize,
 }
 
 impl Point {
-    /// `L`: tokens of `x` and `y` together.
+    /// Returns the length `L`: tokens in `x` and `y` together.
     pub fn length(&self) -> usize {
         self.ratio * self.split
     }
 }
 
-/// An experiment over `N` documents.
+/// The points, partners and queries of an experiment over a given number of documents.
 ///
 /// ```
 /// use surprisal_estimator::{Design, Plan};
@@ -103,42 +107,44 @@ impl Point {
 pub struct Plan {
     design: Design,
     points: Vec<Point>,
-    /// `partners[k][i]`: the k-th document whose `x` is put before `y` of document `i`.
+    /// The partners of the documents: for each `k`, the `y` of document `i` is scored after the `x` of document
+    /// `partners[k][i]`.
     partners: Vec<Vec<usize>>,
     queries: Vec<PlannedQuery>,
 }
 
 impl Plan {
-    /// Plans `documents` documents at `splits` for `L/ℓ = 2`, each document's partner drawn with `seed`.
+    /// Creates a plan over `documents` documents at `splits`, for `L/ℓ = 2`. `seed` determines each document's partner.
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// The same as [`of`](Self::of).
     pub fn new(documents: usize, splits: &[usize], pairing: Pairing, seed: u64) -> Result<Self, Error> {
         Self::of(documents, Design { splits: splits.to_vec(), pairing, seed, ..Design::default() })
     }
 
-    /// Plans `design` over `documents` documents.
+    /// Creates a plan of `design` over `documents` documents.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for fewer than 2 documents; splits or ratios that are none, too small or not in increasing order; a
-    /// split for which no ratio fits into the window; fewer documents than a `y` and its negatives need, or a part of a text's.
+    /// [`Error::Invalid`] for fewer than 2 documents; for a number of documents that is not a multiple of `per_text`;
+    /// for splits or ratios that are empty, too small or not increasing; for a split that is too long for the window
+    /// even at the smallest ratio; and for a number of negatives that is 0 or not less than the number of documents.
     pub fn of(documents: usize, design: Design) -> Result<Self, Error> {
         if documents < 2 {
-            return Err(Error::invalid("documents", documents, "at least 2: each needs a partner"));
+            return Err(Error::invalid("documents", documents, "at least 2, because each document needs a partner"));
         }
         if !documents.is_multiple_of(design.per_text) {
-            let limit = format!("a multiple of {}, as many as there are of each text", design.per_text);
+            let limit = format!("a multiple of {}, the number of documents per text", design.per_text);
             return Err(Error::invalid("documents", documents, limit));
         }
         check_increasing("splits", &design.splits, 1)?;
         check_increasing("ratios", &design.ratios, 2)?;
         let (smallest, longest) = (design.ratios[0], design.window.min(MAX_WINDOW));
         if let Some(split) = design.splits.iter().find(|&&split| split.saturating_mul(smallest) > longest) {
-            let limit = format!("at most {}, so that L/ℓ = {smallest} fits into {longest} tokens", longest / smallest);
+            let limit = format!("at most {}, for L/ℓ = {smallest} in a window of {longest} tokens", longest / smallest);
             return Err(Error::invalid("splits", split, limit));
         }
         if !(1..documents).contains(&design.negatives) {
-            let limit = format!("in 1..={}, for {documents} documents", documents - 1);
+            let limit = format!("from 1 to {}, for {documents} documents", documents - 1);
             return Err(Error::invalid("negatives", design.negatives, limit));
         }
         let mut points = Vec::new();
@@ -154,62 +160,64 @@ impl Plan {
         Ok(Self { queries: compile(&table, &design, &points), design, points, partners })
     }
 
-    /// What is measured.
+    /// Returns the design.
     pub fn design(&self) -> &Design {
         &self.design
     }
 
-    /// How many documents.
+    /// Returns the number of documents.
     pub fn documents(&self) -> usize {
         self.partners[0].len()
     }
 
-    /// The splits, increasing: the lengths of `x`.
+    /// Returns the splits in increasing order: the lengths of `x`.
     pub fn splits(&self) -> &[usize] {
         &self.design.splits
     }
 
-    /// Where mutual information is estimated: by ratio, then by split.
+    /// Returns the points at which mutual information is estimated, by ratio, then by split.
     pub fn points(&self) -> &[Point] {
         &self.points
     }
 
-    /// Tokens in each document's window: the longest `L`.
+    /// Returns the number of tokens in each document's window: the longest `L`.
     pub fn window(&self) -> usize {
         self.points.iter().map(Point::length).max().unwrap_or_default()
     }
 
-    /// Which marginal term stands beside a conditional one.
+    /// Returns the pairing of the direct estimate's marginal terms.
     pub fn pairing(&self) -> Pairing {
         self.design.pairing
     }
 
-    /// `partners()[i]`: the other document, whose `x` is put before `y` of document `i`; another text's, where there are several. A
-    /// permutation without fixed point.
+    /// Returns each document's first partner. A document's `y` is scored after its partner's `x`. The first partner
+    /// comes from another text if there are several texts. The first partners are a permutation of the documents
+    /// without a fixed point.
     pub fn partners(&self) -> &[usize] {
         &self.partners[0]
     }
 
-    /// The queries. Those that share a prefix (a whole document, and what is crossed with its `x`) are neighbours.
+    /// Returns the queries. Queries that share a prefix are adjacent: a whole document, and each `y` that is scored
+    /// after that document's `x`.
     pub fn queries(&self) -> &[PlannedQuery] {
         &self.queries
     }
 }
 
-/// Checks that numbers are increasing, and none is below `least`.
+/// Checks that `numbers` is not empty, that the numbers are increasing, and that none is below `least`.
 fn check_increasing(field: &'static str, numbers: &[usize], least: usize) -> Result<(), Error> {
     let is_increasing = numbers.windows(2).all(|pair| pair[0] < pair[1]);
     if is_increasing && numbers.first().is_some_and(|&first| first >= least) {
         return Ok(());
     }
-    let limit = format!("one or more numbers, at least {least}, in increasing order");
+    let limit = format!("one or more increasing numbers, each at least {least}");
     Err(Error::invalid(field, format!("{numbers:?}"), limit))
 }
 
-/// Compiles the queries. For each document in the table's order: the whole window, then after its `x` the `y` of each document whose
-/// partner it is, then one of those `y` alone.
+/// Compiles the queries. For each document in the table's order, the queries score: the document's whole window; after
+/// the document's `x`, the `y` of each document that it is a partner of; and without a context, the first of those `y`.
 fn compile(table: &PartnerTable, design: &Design, points: &[Point]) -> Vec<PlannedQuery> {
-    // Each split, and the end of the longest `y` after it.
+    // Each split with the end of its longest `y`.
     let mut ends: Vec<(usize, usize)> = Vec::with_capacity(design.splits.len());
     for &split in &design.splits {
         let of_split = points.iter().filter(|point| point.split == split);
@@ -277,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_arguments_are_named() {
+    fn errors_name_the_invalid_argument() {
         let design = |splits: &[usize]| Design { splits: splits.to_vec(), window: 100, ..Design::default() };
         for (documents, design, field) in [
             (1, design(&[2]), "documents"),
@@ -298,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn partners_are_permutations_without_fixed_point(
+        fn partners_are_permutations_without_fixed_points(
             texts in 2_usize..20, per_text in 1_usize..4, seed: u64, negatives in 1_usize..5,
         ) {
             let count = texts * per_text;
@@ -308,7 +316,7 @@ mod tests {
                 prop_assert!(partners.iter().enumerate().all(|(i, &j)| i != j));
                 prop_assert_eq!(partners.iter().collect::<HashSet<_>>().len(), count);
             }
-            // Each y stands after as many different x as there are negatives, the first of them its partner.
+            // Each y is scored after as many distinct x as there are negatives, including its first partner's.
             let crossed: Vec<(usize, usize)> = plan.queries().iter().filter_map(|query| match *query {
                 PlannedQuery::Crossed { x, y, split: 2, .. } => Some((y, x)),
                 _ => None,
@@ -318,7 +326,7 @@ mod tests {
         }
 
         #[test]
-        fn costs_are_those_of_the_queries(
+        fn costs_match_the_queries(
             count in 4_usize..8, seed: u64, negatives in 1_usize..4, window in 40_usize..90,
             splits in prop::collection::btree_set(1_usize..20, 1..5), ratios in prop::collection::btree_set(2_usize..5, 1..3),
         ) {
@@ -337,7 +345,7 @@ mod tests {
             let apart: usize = queries.iter().map(ScoreQuery::sequence_length).sum();
             prop_assert_eq!(plan.cost().apart, apart as u64);
 
-            // Every prefix is computed once, BOS once for each sequence that does not continue another.
+            // Every prefix is computed once; BOS is computed once per query without a context.
             let mut prefixes = HashSet::new();
             let mut shared = 0;
             for query in &queries {

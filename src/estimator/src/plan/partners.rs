@@ -1,20 +1,23 @@
-//! Pairs each window's `y` with another window's `x` for crossed queries. Partners are windows of different texts if they can be.
+//! The choice of partners. Crossed queries score a document's `y` after the `x` of other documents, which are that
+//! document's partners. Partners from other texts come first.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// Documents in a table, one column a text; texts, and the documents of each, are in a seeded order.
+/// The documents, arranged in a table with one column per text. The order of the texts, and of the documents within
+/// each text, is random and determined by a seed.
 #[derive(Debug)]
 pub(crate) struct PartnerTable {
-    /// Row by row.
+    /// The documents, row by row.
     order: Vec<usize>,
-    /// Columns.
+    /// The number of texts (columns).
     texts: usize,
 }
 
 impl PartnerTable {
-    /// Arranges documents, of which every `per_text` in a row are of one text; `documents` must be a multiple of it.
+    /// Arranges `documents` documents. Every `per_text` consecutive documents are one text; `documents` must be a
+    /// multiple of `per_text`.
     pub(crate) fn new(documents: usize, per_text: usize, seed: u64) -> Self {
         let mut shuffled: Vec<usize> = (0..documents).collect();
         shuffled.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -22,30 +25,30 @@ impl PartnerTable {
         for (place, document) in shuffled.into_iter().enumerate() {
             columns[document / per_text].push((place, document));
         }
-        // By the places of their first documents.
+        // Sort texts by the shuffled position of their first document.
         columns.sort_unstable();
         let row = |at: usize| columns.iter().map(move |column| column[at].1);
         Self { order: (0..per_text).flat_map(row).collect(), texts: columns.len() }
     }
 
-    /// Returns all documents, in the order of their queries.
+    /// Returns all documents, row by row, which is the order of their queries.
     pub(crate) fn order(&self) -> &[usize] {
         &self.order
     }
 
-    /// Returns the document whose `k`th partner, from 0, stands at `place`. Documents of other texts are partners before those of the
-    /// same text.
+    /// Returns the document whose partner `k`, counted from 0, is at position `place` in the order. A document's
+    /// partners from other texts come before those from its own text.
     pub(crate) fn document_with_partner(&self, place: usize, k: usize) -> usize {
         let (others, rows) = (self.texts - 1, self.order.len() / self.texts);
         let (row, column) = (place / self.texts, place % self.texts);
         let (up, is_other) = if k < rows * others { (k / others, true) } else { (1 + k - rows * others, false) };
         let row = (row + rows - up) % rows;
-        // Each row is paired with another text, so that the partners of a text are of all others.
+        // The shift depends on the row, so that the documents of one text have partners in different texts.
         let left = if is_other { 1 + (row + k) % others } else { 0 };
         self.order[row * self.texts + (column + self.texts - left) % self.texts]
     }
 
-    /// Returns each document's `k`th partner, from 0: a permutation.
+    /// Returns partner `k`, counted from 0, of each document: a permutation.
     pub(crate) fn partners(&self, k: usize) -> Vec<usize> {
         let mut partners = vec![0; self.order.len()];
         for (place, &x) in self.order.iter().enumerate() {
@@ -65,7 +68,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn documents_of_other_texts_are_partners_before_those_of_the_same(
+        fn documents_of_other_texts_come_before_those_of_the_same_text(
             texts in 1_usize..8, per_text in 1_usize..8, seed: u64,
         ) {
             let documents = texts * per_text;
@@ -83,9 +86,10 @@ mod tests {
             }
         }
 
-        /// Texts of one document, and one text alone, have the partners that stand next to each other in the seed's order.
+        /// If every text has one document, or all documents are of one text, partners are neighbors in the shuffled
+        /// order.
         #[test]
-        fn without_texts_to_keep_apart_partners_are_neighbours(count in 2_usize..40, one: bool, seed: u64) {
+        fn partners_are_neighbors_if_texts_do_not_matter(count in 2_usize..40, one: bool, seed: u64) {
             let table = PartnerTable::new(count, if one { count } else { 1 }, seed);
             let mut order: Vec<usize> = (0..count).collect();
             order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -98,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_s_documents_have_partners_of_all_other_texts() {
+    fn documents_of_a_text_have_partners_in_all_other_texts() {
         let partners = PartnerTable::new(12, 3, 5).partners(0);
         for documents in partners.chunks(3) {
             assert_eq!(documents.iter().map(|partner| partner / 3).collect::<HashSet<_>>().len(), 3);

@@ -1,47 +1,49 @@
-//! A query of a plan: its documents, its split and the term that it is for.
+//! One query of a plan: its documents, its split and the term that it computes.
 
 use std::fmt;
 
 use crate::source::ScoreQuery;
 
-/// One query of a plan. At split `s`, `x` is a document's first `s` tokens, and `y` those from there to `end`: long enough for
-/// every ratio `L/ℓ`, of which the smaller ones read the beginning.
+/// One query of a plan.
+///
+/// At split `s`, `x` is a document's first `s` tokens, and `y` is the tokens from there to `end`. `end` is chosen for
+/// the largest ratio `L/ℓ` at that split; smaller ratios use the beginning of `y`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlannedQuery {
-    /// The whole window after BOS: holds the conditional term of every split.
+    /// The whole window after BOS, which contains the conditional term of every split.
     Whole {
         /// The document.
         document: usize,
-        /// The window's length.
+        /// The end of the window.
         end: usize,
     },
-    /// `y` of one document after `x` of another.
+    /// The `y` of one document, after the `x` of another.
     Crossed {
-        /// The document of `x`.
+        /// The document that `x` is from.
         x: usize,
-        /// The document of `y`.
+        /// The document that `y` is from.
         y: usize,
         /// The split.
         split: usize,
-        /// Where `y` ends.
+        /// The end of `y` in its document.
         end: usize,
     },
-    /// `y` after BOS alone.
+    /// The `y` of a document without its `x`, after BOS only.
     Marginal {
         /// The document.
         document: usize,
         /// The split.
         split: usize,
-        /// Where `y` ends.
+        /// The end of `y` in its document.
         end: usize,
     },
 }
 
 impl PlannedQuery {
-    /// Returns this query's tokens in the documents' windows.
+    /// Returns the context and target tokens of this query.
     ///
     /// # Panics
-    /// If the documents are not those of the plan: fewer, or shorter than its window.
+    /// If `documents` has fewer documents than the plan, or a document that is shorter than the plan's window.
     pub fn score_query<T: Clone>(&self, documents: &[Vec<T>]) -> ScoreQuery<T> {
         let (context, target) = match *self {
             PlannedQuery::Whole { document, end } => (&[][..], &documents[document][..end]),
@@ -51,7 +53,7 @@ impl PlannedQuery {
         ScoreQuery { context: context.to_vec(), target: target.to_vec() }
     }
 
-    /// Tokens that are scored.
+    /// Returns the number of tokens that are scored.
     pub fn target_length(&self) -> usize {
         match *self {
             PlannedQuery::Whole { end, .. } => end,
@@ -59,7 +61,7 @@ impl PlannedQuery {
         }
     }
 
-    /// Tokens of the whole sequence, BOS included.
+    /// Returns the number of tokens in the whole sequence, BOS included.
     pub fn sequence_length(&self) -> usize {
         let context = match *self {
             PlannedQuery::Crossed { split, .. } => split,
@@ -72,12 +74,12 @@ impl PlannedQuery {
 impl fmt::Display for PlannedQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PlannedQuery::Whole { document, .. } => write!(f, "document {document}, whole"),
+            PlannedQuery::Whole { document, .. } => write!(f, "document {document} (whole window)"),
             PlannedQuery::Crossed { x, y, split, .. } => {
                 write!(f, "y of document {y} after x of document {x} at split {split}")
             }
             PlannedQuery::Marginal { document, split, .. } => {
-                write!(f, "y of document {document} alone at split {split}")
+                write!(f, "y of document {document} without context at split {split}")
             }
         }
     }

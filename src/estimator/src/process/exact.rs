@@ -1,11 +1,11 @@
-//! The source that answers with a process's own probabilities.
+//! A source that answers with the probabilities of a process.
 
 use crate::error::Error;
 use crate::process::Process;
 use crate::process::santa_fe::SantaFe;
 use crate::source::{LogprobSource, Model, ScoreQuery};
 
-/// A process's own probabilities, in this process: no server, no model file.
+/// A [`LogprobSource`] that computes the probabilities of a [`Process`] in memory, without a server or a model file.
 #[derive(Clone, Debug)]
 pub struct ExactSource<P = SantaFe> {
     process: P,
@@ -13,7 +13,7 @@ pub struct ExactSource<P = SantaFe> {
 }
 
 impl<P: Process> ExactSource<P> {
-    /// Answers with the probabilities of `process`.
+    /// Creates a source that answers with the probabilities of `process`.
     pub fn new(process: P) -> Self {
         let model =
             Model { name: process.name(), fingerprint: process.fingerprint(), max_length: process.longest() + 1 };

@@ -1,5 +1,5 @@
-//! Stationary Gaussian processes whose bipartite mutual information is a power law, in closed form: ground truth that is
-//! not discrete.
+//! Stationary Gaussian processes whose bipartite mutual information is a power law in closed form: a ground truth whose
+//! symbols are real numbers.
 
 use std::f64::consts::TAU;
 
@@ -8,21 +8,24 @@ use rand::{Rng, RngExt};
 use crate::error::Error;
 use crate::process::Process;
 
-/// The longest sequence; a longer one costs more than an hour.
+/// The maximum sequence length; processing a longer sequence can take more than an hour.
 const MAX_LENGTH: usize = 1 << 20;
 
 /// A stationary Gaussian process of unit variance, given by its partial autocorrelations `φ_1, φ_2, ...`.
 ///
-/// Any `|φ_k| < 1` make such a process, and each process has one such sequence (Barndorff-Nielsen and Schou, *On the
-/// parametrization of autoregressive models by partial autocorrelations*, 1973). Given its past, `x_t` is normal with
-/// variance `v_t = Π_(k<=t) (1 - φ_k²)`, so log-determinants are sums: `ln det Σ_n = Σ_(t<n) ln v_t`. Here
+/// Every sequence with `|φ_k| < 1` defines such a process, and every process has exactly one such sequence
+/// (Barndorff-Nielsen and Schou, *On the parametrization of autoregressive models by partial autocorrelations*, 1973).
+/// Given its past, `x_t` is normal with variance `v_t = Π_(k<=t) (1 - φ_k²)`, so log-determinants are sums:
+/// `ln det Σ_n = Σ_(t<n) ln v_t`. This process has
 ///
-/// `-½ ln(1 - φ_k²) = strength · k^(exponent - 2)`, all `φ_k > 0`,
+/// `-½ ln(1 - φ_k²) = strength · k^(exponent - 2)`, with all `φ_k > 0`,
 ///
-/// and the mutual information of two neighbouring stretches of `n` is
-/// `I(n, n) = strength · Σ_k min(k, 2n-k) k^(exponent-2)`, which grows as `n^exponent` (as `ln n` for exponent 0).
+/// so the mutual information between two adjacent segments of `n` values is
+/// `I(n, n) = strength · Σ_(k=1..2n-1) min(k, 2n-k) k^(exponent-2)`, which grows as `n^exponent` (as `ln n` for
+/// exponent 0).
 ///
-/// Its "log-probabilities" are log-densities, so they may be positive. Differences of them mean the same as for tokens.
+/// The "log-probabilities" are log-densities, so they can be positive. Differences of log-densities have the same
+/// meaning as differences of log-probabilities.
 ///
 /// ```
 /// use surprisal_estimator::{Gaussian, Process};
@@ -37,23 +40,23 @@ const MAX_LENGTH: usize = 1 << 20;
 pub struct Gaussian {
     exponent: f64,
     strength: f64,
-    /// `partials[k]` = φ_(k+1).
+    /// Partial autocorrelations: `partials[k]` = φ_(k+1).
     partials: Vec<f64>,
-    /// `ln_variances[t]` = ln v_t, in nats.
+    /// Log-variances, in nats: `ln_variances[t]` = ln v_t.
     ln_variances: Vec<f64>,
 }
 
 impl Gaussian {
-    /// A process for sequences of at most `length` values.
+    /// Creates a process for sequences of at most `length` values.
     ///
     /// # Errors
     /// [`Error::Invalid`] unless `length` is in 1..=2^20, `exponent` in `0..=1`, and `strength` in `(0, 10]`.
     pub fn new(length: usize, exponent: f64, strength: f64) -> Result<Self, Error> {
         if !(1..=MAX_LENGTH).contains(&length) {
-            return Err(Error::invalid("length", length, format!("in 1..={MAX_LENGTH}")));
+            return Err(Error::invalid("length", length, format!("from 1 to {MAX_LENGTH}")));
         }
         if !(0.0..=1.0).contains(&exponent) {
-            return Err(Error::invalid("exponent", exponent, "in 0..=1"));
+            return Err(Error::invalid("exponent", exponent, "from 0 to 1"));
         }
         if !(strength > 0.0 && strength <= 10.0) {
             return Err(Error::invalid("strength", strength, "above 0 and at most 10"));
@@ -70,12 +73,12 @@ impl Gaussian {
         Ok(Self { exponent, strength, partials, ln_variances })
     }
 
-    /// Returns the length of the longest sequence.
+    /// Returns the maximum length of a sequence.
     pub fn length(&self) -> usize {
         self.ln_variances.len()
     }
 
-    /// `ln det Σ_n` of `n` neighbouring values, in nats.
+    /// Returns `ln det Σ_n` of `n` consecutive values, in nats.
     ///
     /// # Panics
     /// If `n` is more than [`length`](Self::length).
@@ -83,7 +86,7 @@ impl Gaussian {
         self.ln_variances[..n].iter().sum()
     }
 
-    /// The correlation of two values at each distance `0..n`, by the recursion of Durbin and Levinson.
+    /// Returns the correlation of two values at each distance in `0..n`, by the Durbin-Levinson recursion.
     ///
     /// # Panics
     /// If `n` is more than [`length`](Self::length).
@@ -97,21 +100,22 @@ impl Gaussian {
         correlations
     }
 
-    /// The two-point mutual information at distance `d`, in nats: `-½ ln(1 - ρ_d²)`.
+    /// Returns the two-point mutual information at distance `d`, in nats: `-½ ln(1 - ρ_d²)`.
     ///
     /// # Panics
     /// If `d` is 0, or not less than [`length`](Self::length).
     pub fn two_point(&self, d: usize) -> f64 {
-        assert!(d > 0, "a value tells everything about itself");
+        assert!(d > 0, "two-point information is infinite at distance 0");
         let correlation = self.autocorrelations(d + 1)[d];
         -0.5 * (-correlation * correlation).ln_1p()
     }
 
-    /// `KL(self || model)` over `n` neighbouring values, in nats:
-    /// `½ Σ_t [ln(w_t / v_t) + E(e_t²) / w_t - 1]`, with the model's variances `w_t` and the errors `e_t` of its predictions.
+    /// Returns `KL(self || model)` over `n` consecutive values, in nats: `½ Σ_t [ln(w_t / v_t) + E(e_t²) / w_t - 1]`,
+    /// where `v_t` are the prediction variances of this process, `w_t` those of the model, and `e_t` the model's
+    /// prediction errors.
     ///
     /// # Panics
-    /// If `n` is more than either's [`length`](Self::length).
+    /// If `n` is more than the [`length`](Self::length) of either process.
     pub fn divergence(&self, model: &Gaussian, n: usize) -> f64 {
         let r = self.autocorrelations(n);
         let mut total = 0.0;
@@ -124,7 +128,8 @@ impl Gaussian {
         total
     }
 
-    /// For each `t` in `0..n`: the coefficients of `x_(t-1), x_(t-2), ..., x_0` in the best prediction of `x_t`.
+    /// Visits each `t` in `0..n`, with the coefficients of `x_(t-1), x_(t-2), ..., x_0` in the best linear prediction
+    /// of `x_t`.
     fn for_each_predictor(&self, n: usize, mut visit: impl FnMut(usize, &[f64])) {
         let mut predictor: Vec<f64> = Vec::with_capacity(n);
         for t in 0..n {
@@ -150,15 +155,17 @@ impl Gaussian {
     }
 }
 
-/// The lattice filter: values and prediction errors of all orders, one value at a time, in O(t) each.
+/// A lattice filter, which converts between values and prediction errors, one value at a time. The value `x_t` takes
+/// `O(t)` time.
 struct Lattice<'a> {
     partials: &'a [f64],
-    /// The errors of "predicting" the value k places back from those after it, for each order k.
+    /// The backward prediction errors: for each order k, the error of predicting the value k positions back from the k
+    /// values after that value.
     backward: Vec<f64>,
 }
 
 impl Lattice<'_> {
-    /// The next value's error of prediction from everything before it.
+    /// Returns the error of predicting the next value from all values before it.
     fn error(&mut self, value: f64) -> f64 {
         let mut forward = value;
         let mut carried = value;
@@ -171,7 +178,7 @@ impl Lattice<'_> {
         forward
     }
 
-    /// The next value, from its error of prediction.
+    /// Returns the next value, given its prediction error.
     fn value(&mut self, error: f64) -> f64 {
         let mut forward = error;
         let order = self.backward.len();
@@ -200,6 +207,8 @@ impl Process for Gaussian {
         self.length()
     }
 
+    /// Samples a sequence of `length` values.
+    ///
     /// # Panics
     /// If `length` is more than [`Gaussian::length`].
     fn sample(&self, length: usize, rng: &mut impl Rng) -> Vec<f64> {
@@ -208,7 +217,7 @@ impl Process for Gaussian {
         deviations.map(|deviation| lattice.value(deviation * normal(rng))).collect()
     }
 
-    /// `ln p(values[t] | history, values[..t])` for each `t`: log-densities in nats.
+    /// Returns `ln p(values[t] | history, values[..t])` for each `t`: log-densities in nats.
     fn logprobs(&self, history: &[f64], values: &[f64]) -> Result<Vec<f64>, Error> {
         self.check(history, values)?;
         let mut lattice = Lattice { partials: &self.partials, backward: Vec::new() };
@@ -221,7 +230,7 @@ impl Process for Gaussian {
         Ok(self.logprobs(&[], values)?.iter().sum())
     }
 
-    /// `½ (ln det Σ_m + ln det Σ_n - ln det Σ_(m+n))`.
+    /// Returns `½ (ln det Σ_m + ln det Σ_n - ln det Σ_(m+n))`, in nats.
     ///
     /// # Panics
     /// If `m + n` is more than [`Gaussian::length`].
@@ -230,14 +239,16 @@ impl Process for Gaussian {
         0.5 * pairs.map(|(alone, given)| alone - given).sum::<f64>()
     }
 
-    /// The truth: the densities are the process's own.
+    /// Returns the mutual information itself, because the densities are exact.
     fn direct_limit(&self, m: usize, n: usize) -> f64 {
         self.mutual_information(m, n)
     }
 
-    /// `tr(Σ_(y|x)⁻¹ Σ_y) - n`, written as `Σ_t (E_independent(e_t²) - v_t) / 2v_t` over the errors of prediction in `y`.
+    /// Returns `tr(Σ_(y|x)⁻¹ Σ_y) - n`, in nats, computed as `Σ_t (E_independent(e_t²) - v_t) / 2v_t` over the
+    /// prediction errors in `y`.
     ///
-    /// `e_t` is `a·x + b·y`; that `x` is independent takes `2 a·Σ_xy·b` from its mean square `v_t`. Takes O(m n²).
+    /// Each `e_t` has the form `a·x + b·y`, with mean square `v_t`. If `x` and `y` are independent, the mean square is
+    /// smaller by `2 a·Σ_xy·b`. Takes `O((m + n)² + m n²)` time.
     ///
     /// # Panics
     /// If `m + n` is more than [`Gaussian::length`].
@@ -248,7 +259,7 @@ impl Process for Gaussian {
             if t < m {
                 return;
             }
-            // predictor[j] belongs to x_(t-1-j): the first t - m are y's, the others x's.
+            // predictor[j] is the coefficient of x_(t-1-j): the first t - m coefficients belong to y, the others to x.
             let y_weights: Vec<f64> = std::iter::once(-1.0).chain(predictor[..t - m].iter().copied()).collect();
             let mut covariance = 0.0;
             for (j, a) in predictor.iter().enumerate().skip(t - m) {
@@ -260,7 +271,7 @@ impl Process for Gaussian {
     }
 }
 
-/// Returns the variance of a weighted sum of neighbouring values with these autocorrelations: `Σ_ij a_i a_j r_|i-j|`.
+/// Returns the variance of a weighted sum of consecutive values with autocorrelations `r`: `Σ_ij a_i a_j r_|i-j|`.
 fn variance_of_sum(weights: &[f64], r: &[f64]) -> f64 {
     let mut variance = 0.0;
     for (i, a) in weights.iter().enumerate() {
@@ -269,7 +280,7 @@ fn variance_of_sum(weights: &[f64], r: &[f64]) -> f64 {
     variance
 }
 
-/// Draws a standard normal number (Box and Muller).
+/// Draws a standard normal number by the Box-Muller transform.
 fn normal(rng: &mut impl Rng) -> f64 {
     let (radius, angle): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
     (-2.0 * radius.ln()).sqrt() * (TAU * angle).cos()

@@ -1,7 +1,7 @@
-//! Processes whose mutual information is known in closed form: the ground truth for the estimators.
+//! Processes with mutual information in closed form: the ground truth for the estimators.
 //!
-//! Start with the [`Process`] trait below. [`SantaFe`] is a process of tokens, [`Gaussian`] one of real numbers; [`ExactSource`] answers
-//! queries with the probabilities of either.
+//! Start with the [`Process`] trait. [`SantaFe`] is a process of tokens, [`Gaussian`] a process of real numbers.
+//! [`ExactSource`] answers queries with the probabilities of a process.
 
 mod exact;
 mod gaussian;
@@ -15,18 +15,19 @@ use rand::Rng;
 
 use crate::error::Error;
 
-/// A stationary process that can be sampled, and knows every answer; all values in nats.
+/// A stationary process that can be sampled, and whose probabilities and mutual information are known exactly.
+/// Log-probabilities and information are in nats.
 pub trait Process: Sync {
-    /// A token id, or a number.
+    /// The symbol type: a token id, or a real number.
     type Symbol: Clone + Send + Sync;
 
-    /// Returns its name in reports.
+    /// Returns the name of the process in reports.
     fn name(&self) -> String;
 
-    /// Returns all that its log-probabilities depend on.
+    /// Returns a string that identifies everything that affects the log-probabilities.
     fn fingerprint(&self) -> String;
 
-    /// Returns the length of the longest sequence that it samples and scores.
+    /// Returns the length of the longest sequence that the process can sample and score.
     fn longest(&self) -> usize {
         usize::MAX - 1
     }
@@ -34,24 +35,26 @@ pub trait Process: Sync {
     /// Samples a document of `length` symbols.
     fn sample(&self, length: usize, rng: &mut impl Rng) -> Vec<Self::Symbol>;
 
-    /// `ln q(symbols[t] | history, symbols[..t])` for each `t`: log-probabilities, or log-densities.
+    /// Returns `ln q(symbols[t] | history, symbols[..t])` for each `t`: log-probabilities, or log-densities.
     ///
     /// # Errors
-    /// [`Error::Invalid`] or [`Error::TokenOutOfRange`] for what the process cannot hold.
+    /// [`Error::Invalid`] or [`Error::TokenOutOfRange`] for symbols or lengths that the process does not support.
     fn logprobs(&self, history: &[Self::Symbol], symbols: &[Self::Symbol]) -> Result<Vec<f64>, Error>;
 
-    /// `ln p(symbols)` of a document by the process itself, whatever its oracle doubts; negative infinity for what it never makes.
+    /// Returns `ln p(symbols)` of a document under the process itself, without an oracle's doubt; negative infinity for
+    /// a document that the process never generates.
     ///
     /// # Errors
-    /// As [`logprobs`](Self::logprobs).
+    /// The same as [`logprobs`](Self::logprobs).
     fn log_probability(&self, symbols: &[Self::Symbol]) -> Result<f64, Error>;
 
-    /// The mutual information of `m` symbols and the `n` that follow.
+    /// Returns the mutual information between `m` symbols and the `n` symbols that follow.
     fn mutual_information(&self, m: usize, n: usize) -> f64;
 
-    /// What the direct estimator converges to for `|x| = m`, `|y| = n`.
+    /// Returns the limit of the direct estimator as the number of documents grows, with `|x| = m` and `|y| = n`.
     fn direct_limit(&self, m: usize, n: usize) -> f64;
 
-    /// What vCLUB converges to for `|x| = m`, `|y| = n`.
+    /// Returns the limit of vCLUB with independent negatives as the number of documents grows, with `|x| = m` and
+    /// `|y| = n`.
     fn vclub_limit(&self, m: usize, n: usize) -> f64;
 }

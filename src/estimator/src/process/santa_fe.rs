@@ -1,29 +1,30 @@
-//! The Santa Fe process and its oracle model, in closed form: the estimators' ground truth.
+//! The Santa Fe process and its oracle model in closed form: a ground truth for the estimators.
 
 use rand::{Rng, RngExt};
 
 use crate::error::Error;
 use crate::process::Process;
 
-/// Ids run to `2K`, so this many symbols still fit a `u32`.
+/// The maximum number of symbols `K`. Token ids go up to `2K`, which fits in a `u32`.
 const MAX_SYMBOLS: usize = 1 << 30;
 
-/// How far probabilities may be from adding to 1.
+/// The tolerance for the sum of the probabilities, which must be 1.
 const SUM_TOLERANCE: f64 = 1e-6;
 
-/// A finite Santa Fe process (Dębowski, *On Hidden Markov Processes with Infinite Excess Entropy*, 2014, and
-/// *Information Theory Meets Power Laws*, 2020) with an oracle model of it.
+/// A finite Santa Fe process and its oracle model (Dębowski, *On Hidden Markov Processes with Infinite Excess
+/// Entropy*, 2014, and *Information Theory Meets Power Laws*, 2020).
 ///
-/// **The process.** A document states facts about `K` symbols: each token is a pair `(k, z_k)`, the symbol `k` drawn
-/// independently from a Zipf law `p_k ∝ (k+1)^-a`, its value `z_k` a fair coin flipped once per document. Token id:
-/// `2k + z`; [`bos`](Self::bos) is `2K`.
+/// **The process.** A document states facts about `K` symbols. Each token is a pair `(k, z_k)`: the symbol `k` is drawn
+/// independently from a Zipf law `p_k ∝ (k+1)^-a`, and its value `z_k` is a fair coin flipped once per document. The
+/// token id is `2k + z`; [`bos`](Self::bos) is `2K`.
 ///
-/// **The oracle** `q` knows the process, but keeps a `doubt` `δ` in `(0, 1/2)`. Next to come is symbol `k` with value `z`
-/// with probability
-/// * `p_k / 2`, if the history holds no value of `k`, or both (which the process never does, but a crossed pair may);
-/// * `p_k (1 - δ)`, if it holds `z` alone; `p_k δ`, if it holds the other value alone.
+/// **The oracle** `q` knows the process, but has a `doubt` `δ` in `(0, 1/2)`. The probability that the next token is
+/// symbol `k` with value `z` is
+/// * `p_k / 2`, if the history has no value of `k`, or both (impossible in the process, but possible in a crossed
+///   query);
+/// * `p_k (1 - δ)`, if the history has only `z`; `p_k δ`, if it has only the other value.
 ///
-/// So `q` is normalised after every history, and at `δ -> 0` it is the process itself.
+/// So `q` is normalized after every history, and as `δ -> 0` it becomes the process itself.
 ///
 /// ```
 /// use surprisal_estimator::SantaFe;
@@ -36,39 +37,41 @@ const SUM_TOLERANCE: f64 = 1e-6;
 #[derive(Clone, Debug)]
 pub struct SantaFe {
     probabilities: Vec<f64>,
-    /// `cumulative[k]` = p_0 + ... + p_k, for sampling.
+    /// Cumulative probabilities, for sampling: `cumulative[k]` = p_0 + ... + p_k.
     cumulative: Vec<f64>,
-    /// None: the probabilities were given.
+    /// The Zipf exponent; `None` if the probabilities were given.
     exponent: Option<f64>,
     doubt: f64,
 }
 
 impl SantaFe {
-    /// A process over `symbols` symbols, Zipf exponent `exponent`, and an oracle with `doubt`.
+    /// Creates a process over `symbols` symbols with Zipf exponent `exponent`, and an oracle with `doubt`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless `symbols` is in 1..=2^30, `exponent` is finite and not negative, and `doubt` is in (0, 1/2).
+    /// [`Error::Invalid`] unless `symbols` is in 1..=2^30, `exponent` is finite and not negative, and `doubt` is in
+    /// `(0, 1/2)`.
     pub fn new(symbols: usize, exponent: f64, doubt: f64) -> Result<Self, Error> {
         if !(1..=MAX_SYMBOLS).contains(&symbols) {
-            return Err(Error::invalid("symbols", symbols, format!("in 1..={MAX_SYMBOLS}")));
+            return Err(Error::invalid("symbols", symbols, format!("from 1 to {MAX_SYMBOLS}")));
         }
         if !(exponent.is_finite() && exponent >= 0.0) {
             return Err(Error::invalid("exponent", exponent, "finite and at least 0"));
         }
         let weights: Vec<f64> = (1..=symbols).map(|rank| (rank as f64).powf(-exponent)).collect();
-        // Smallest first: the tail is not lost in rounding.
+        // Smallest first, so that the tail is not lost to rounding.
         let total: f64 = weights.iter().rev().sum();
         let probabilities = weights.iter().map(|weight| weight / total).collect();
         Ok(Self { exponent: Some(exponent), ..Self::from_probabilities(probabilities, doubt)? })
     }
 
-    /// A process whose symbols have these probabilities, and an oracle with `doubt`.
+    /// Creates a process whose symbols have these probabilities, and an oracle with `doubt`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless there are 1 to 2^30 probabilities that are not negative and add to 1, and `doubt` is in (0, 1/2).
+    /// [`Error::Invalid`] unless there are 1 to 2^30 probabilities that are not negative and sum to 1, and `doubt` is
+    /// in (0, 1/2).
     pub fn from_probabilities(probabilities: Vec<f64>, doubt: f64) -> Result<Self, Error> {
         if !(1..=MAX_SYMBOLS).contains(&probabilities.len()) {
-            return Err(Error::invalid("symbols", probabilities.len(), format!("in 1..={MAX_SYMBOLS}")));
+            return Err(Error::invalid("symbols", probabilities.len(), format!("from 1 to {MAX_SYMBOLS}")));
         }
         if let Some(negative) = probabilities.iter().find(|&&p| p.is_nan() || p < 0.0) {
             return Err(Error::invalid("probability", negative, "at least 0"));
@@ -89,27 +92,27 @@ impl SantaFe {
         Ok(Self { probabilities, cumulative, exponent: None, doubt })
     }
 
-    /// `p_k`, the most frequent symbol first; they add to 1.
+    /// Returns the probability `p_k` of each symbol `k`; they sum to 1. A Zipf law has the most frequent symbol first.
     pub fn probabilities(&self) -> &[f64] {
         &self.probabilities
     }
 
-    /// The token that begins a document: `2K`, the last id of the vocabulary.
+    /// Returns the token that begins a document: `2K`, the last id of the vocabulary.
     pub fn bos(&self) -> u32 {
         2 * self.probabilities.len() as u32
     }
 
-    /// The Zipf exponent `a`; `None` if the probabilities were given.
+    /// Returns the Zipf exponent `a`; `None` if the probabilities were given.
     pub fn exponent(&self) -> Option<f64> {
         self.exponent
     }
 
-    /// The oracle's doubt `δ`.
+    /// Returns the oracle's doubt `δ`.
     pub fn doubt(&self) -> f64 {
         self.doubt
     }
 
-    /// 16 hex digits of a hash of the probabilities.
+    /// Returns 16 hex digits of a hash of the probabilities.
     fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for p in &self.probabilities {
@@ -118,7 +121,7 @@ impl SantaFe {
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
-    /// A document of `length` tokens, without BOS.
+    /// Samples a document of `length` tokens, without BOS.
     pub fn sample(&self, length: usize, rng: &mut impl Rng) -> Vec<u32> {
         let coins: Vec<bool> = self.probabilities.iter().map(|_| rng.random()).collect();
         let last = coins.len() - 1;
@@ -132,10 +135,10 @@ impl SantaFe {
         tokens
     }
 
-    /// `ln q(tokens[t] | history, tokens[..t])` for each `t`, in nats.
+    /// Returns `ln q(tokens[t] | history, tokens[..t])` for each `t`, in nats.
     ///
-    /// With an empty history this is the marginal of a stretch of text from anywhere: the process is stationary. A BOS in
-    /// the history says nothing about any symbol.
+    /// With an empty history, these are the marginal log-probabilities of a segment from anywhere in a text, because
+    /// the process is stationary. A BOS in the history has no effect.
     ///
     /// # Errors
     /// [`Error::TokenOutOfRange`] for ids above BOS, and for BOS itself among `tokens`: its probability is zero.
@@ -162,11 +165,12 @@ impl SantaFe {
         Ok(logprobs)
     }
 
-    /// `ln p(tokens)` of a document by the process itself: `Σ_t ln p_k - ln 2` for each symbol's first token, `ln p_k` for those that
-    /// repeat its coin; negative infinity where two contradict each other.
+    /// Returns `ln p(tokens)` of a document under the process itself, in nats. The first token of a symbol `k` adds
+    /// `ln p_k - ln 2`; a later token with the same value adds `ln p_k`. Negative infinity if two tokens contradict
+    /// each other.
     ///
     /// # Errors
-    /// As [`logprobs`](Self::logprobs).
+    /// The same as [`logprobs`](Self::logprobs).
     pub fn log_probability(&self, tokens: &[u32]) -> Result<f64, Error> {
         let mut seen = vec![false; self.bos() as usize];
         let mut total = 0.0;
@@ -191,76 +195,80 @@ impl SantaFe {
         Err(Error::TokenOutOfRange { token, position, limit: self.bos() as usize })
     }
 
-    /// The mutual information of `m` tokens and the `n` that follow, in nats:
+    /// Returns the mutual information between `m` tokens and the `n` tokens that follow, in nats:
     /// `I = ln 2 · Σ_k (1 - (1-p_k)^m) (1 - (1-p_k)^n)`.
     ///
-    /// The two stretches share the coins of those symbols that stand in both, and nothing else. For `K -> ∞` and
-    /// `a > 1`, `I(n, n)` grows as `n^(1/a)`.
+    /// The two segments share only the coins of the symbols that appear in both. For `K -> ∞` and `a > 1`, `I(n, n)`
+    /// grows as `n^(1/a)`.
     pub fn mutual_information(&self, m: usize, n: usize) -> f64 {
         let shared = |&p: &f64| appears(p, m) * appears(p, n);
         std::f64::consts::LN_2 * self.probabilities.iter().rev().map(shared).sum::<f64>()
     }
 
-    /// What the direct estimator `E[ln q(y|x)] - E[ln q(y)]` converges to on the oracle, in nats, for `|x| = m`, `|y| = n`:
-    /// `ln(2(1-δ)) / ln 2 · I(m, n)`, a little below the truth, and the truth as `δ -> 0`.
+    /// Returns the limit of the direct estimator `E[ln q(y|x)] - E[ln q(y)]` with the oracle, in nats, for `|x| = m`,
+    /// `|y| = n`: `ln(2(1-δ)) / ln 2 · I(m, n)`. The limit is below the truth, and converges to the truth as `δ -> 0`.
     ///
-    /// Both terms score symbol `k` at place `t` of `y` as `ln p_k - ln 2`, plus `ln(2(1-δ))` if `k` was seen; the
-    /// chance that `x` alone showed it is `(1 - (1-p_k)^m) (1-p_k)^t`, and `Σ_t p_k (1-p_k)^t = 1 - (1-p_k)^n`.
+    /// Both terms score symbol `k` at position `t` of `y` as `ln p_k - ln 2`, plus `ln(2(1-δ))` if `k` was seen. The
+    /// probability that `k` was seen in `x` but not in `y[..t]` is `(1 - (1-p_k)^m) (1-p_k)^t`, and
+    /// `Σ_t p_k (1-p_k)^t = 1 - (1-p_k)^n`.
     pub fn direct_limit(&self, m: usize, n: usize) -> f64 {
         self.known_coin_gain() / std::f64::consts::LN_2 * self.mutual_information(m, n)
     }
 
-    /// What vCLUB `E_joint[ln q(y|x)] - E_independent[ln q(y|x)]` converges to on the oracle, in nats, for `|x| = m`,
-    /// `|y| = n`:
-    /// `V = ½ Σ_k (1 - (1-p_k)^m) [ n p_k ln(2(1-δ)) - (1 - (1-p_k)^n) ln(2δ) ]`.
+    /// Returns the limit of vCLUB, `E_joint[ln q(y|x)] - E_independent[ln q(y|x)]`, with the oracle, in nats, for
+    /// `|x| = m`, `|y| = n`: `V = ½ Σ_k (1 - (1-p_k)^m) [ n p_k ln(2(1-δ)) - (1 - (1-p_k)^n) ln(2δ) ]`.
     ///
-    /// **Derivation.** Take symbol `k` at place `t` of `y`, which happens with probability `p_k`, and write
-    /// `A = (1-p_k)^m` and `B = (1-p_k)^t`, the chances that `x` and `y[..t]` do not hold it. Against the score of an
-    /// unknown coin, `ln p_k - ln 2`, the oracle gains `u = ln(2(1-δ)) > 0` where it knows the coin, and loses
-    /// `-w = -ln(2δ) > 0` where it is misled.
-    /// * Jointly, it knows the coin when `k` stands in either: gain `(1 - AB) u`.
-    /// * Independently, `x` has coins of its own, each equal to `y`'s or not with chance ½. Only `x` holds `k`,
-    ///   `(1-A) B`: the gain is `(u + w)/2`. Only `y` holds it, `A (1-B)`: `u`. Both do, `(1-A)(1-B)`: `u` if the coins
-    ///   agree, 0 if they contradict each other, so `u/2`.
+    /// **Derivation.** Take symbol `k` at position `t` of `y`, which has probability `p_k`. Let `A = (1-p_k)^m` and
+    /// `B = (1-p_k)^t` be the probabilities that `x` and `y[..t]` do not have `k`. Compared with the score of an
+    /// unknown coin, `ln p_k - ln 2`, the oracle gains `u = ln(2(1-δ)) > 0` if it knows the coin, and `w = ln(2δ) < 0`
+    /// (a loss) if it is misled.
+    /// * If `x` and `y` are joint, the oracle knows the coin if `k` is in either: the gain is `(1 - AB) u`.
+    /// * If `x` and `y` are independent, `x` has other coins, each equal to `y`'s with probability ½. If only `x` has
+    ///   `k`, with probability `(1-A) B`, the gain is `(u + w)/2`. If only `y[..t]` has it, with probability `A (1-B)`,
+    ///   the gain is `u`. If both have it, with probability `(1-A)(1-B)`, the gain is `u` if the coins agree and 0 if
+    ///   they differ, so `u/2` on average.
     ///
-    /// The difference is `(1-A) (u - B w) / 2`. Summing over `t` with `Σ_t p_k B = 1 - (1-p_k)^n` gives `V`.
+    /// The difference is `(1-A) (u - B w) / 2`. The sum over `t`, with `Σ_t p_k B = 1 - (1-p_k)^n`, is `V`.
     ///
-    /// **Above the truth.** CLUB (Cheng et al., *CLUB: A Contrastive Log-ratio Upper Bound of Mutual Information*, 2020)
-    /// bounds `I` from above when `q = p`, by Jensen's inequality: `E_x[ln p(y|x)] <= ln E_x[p(y|x)] = ln p(y)`. With a model
-    /// in place of `p` (the v of vCLUB) this is no theorem, but here it holds for every `δ <= 1/5`: as
-    /// `n p_k >= 1 - (1-p_k)^n`, `V - I >= ½ ln((1-δ)/(4δ)) · I / ln 2`. As `δ -> 0` the bound is infinite: a crossed pair
-    /// contradicts itself, which the process never does.
+    /// **Above the truth.** CLUB (Cheng et al., *CLUB: A Contrastive Log-ratio Upper Bound of Mutual Information*,
+    /// 2020) bounds `I` from above if `q = p` and `x` is independent of `y` in the second term, by Jensen's inequality:
+    /// `E_x[ln p(y|x)] <= ln E_x[p(y|x)] = ln p(y)`. With a model instead of `p` (the v of vCLUB) this is not a
+    /// theorem, but for this oracle it holds for every `δ <= 1/5`: because `n p_k >= 1 - (1-p_k)^n`,
+    /// `V - I >= ½ ln((1-δ)/(4δ)) · I / ln 2`. As `δ -> 0` the bound becomes infinite, because a crossed pair can
+    /// contradict itself, which the process never does.
     ///
-    /// **And growing faster.** Besides `½ ln(1/(2δ)) / ln 2 · I`, a multiple of the truth, `V` holds
-    /// `½ ln(2(1-δ)) · n Σ_k p_k (1 - (1-p_k)^m)`: where a coin of `x` contradicts `y`'s, which half of them do, the oracle
-    /// never regains its certainty and misses `u` at *every* later token about that symbol, however often it comes. That
-    /// grows as `n`, not as `n^(1/a)`, so vCLUB's exponent on this process lies above the true one.
+    /// **Faster growth.** Besides `½ ln(1/(2δ)) / ln 2 · I`, a multiple of the truth, `V` has the term
+    /// `½ ln(2(1-δ)) · n Σ_k p_k (1 - (1-p_k)^m)`. Half of the coins of an independent `x` contradict those of `y`.
+    /// After both coins of a symbol have appeared, the oracle never regains its certainty and misses the gain `u` at
+    /// *every* later token of that symbol. This term grows as `n`, not as `n^(1/a)`, so vCLUB's exponent for this
+    /// process is larger than the true exponent.
     pub fn vclub_limit(&self, m: usize, n: usize) -> f64 {
         let (gain, loss) = (self.known_coin_gain(), (2.0 * self.doubt).ln());
         let term = |&p: &f64| appears(p, m) * (n as f64 * p * gain - appears(p, n) * loss);
         0.5 * self.probabilities.iter().rev().map(term).sum::<f64>()
     }
 
-    /// The two-point mutual information, in nats, at any distance: `ln 2 · Σ_k p_k²`, the chance that both tokens are of one
-    /// symbol, whose coin they share.
+    /// Returns the two-point mutual information at any distance, in nats: `ln 2 · Σ_k p_k²`. `Σ_k p_k²` is the
+    /// probability that both tokens have the same symbol, and so share its coin.
     pub fn two_point(&self) -> f64 {
         std::f64::consts::LN_2 * self.probabilities.iter().rev().map(|p| p * p).sum::<f64>()
     }
 
-    /// `KL(process || oracle)` over `n` tokens from the beginning, in nats:
-    /// `-ln(1-δ) · (n - Σ_k (1 - (1-p_k)^n))`. The oracle loses only where it doubts a coin that was seen.
+    /// Returns `KL(process || oracle)` over the first `n` tokens, in nats: `-ln(1-δ) · (n - Σ_k (1 - (1-p_k)^n))`. The
+    /// oracle loses only at tokens whose coin was already seen, because it doubts that coin.
     pub fn divergence(&self, n: usize) -> f64 {
         let fresh: f64 = self.probabilities.iter().rev().map(|&p| appears(p, n)).sum();
         -(-self.doubt).ln_1p() * (n as f64 - fresh)
     }
 
-    /// `ln(2(1-δ))`: what knowing a coin is worth to the oracle, in nats.
+    /// Returns `ln(2(1-δ))`, in nats: the oracle's gain from knowing a coin.
     fn known_coin_gain(&self) -> f64 {
         std::f64::consts::LN_2 + (-self.doubt).ln_1p()
     }
 }
 
-/// `1 - (1-p)^n`: the chance that a symbol of probability `p` stands among `n` tokens, accurate for small `p`.
+/// Returns `1 - (1-p)^n`, accurately for small `p`: the probability that a symbol of probability `p` appears in `n`
+/// tokens.
 fn appears(p: f64, n: usize) -> f64 {
     if n == 0 {
         return 0.0;

@@ -1,16 +1,17 @@
-//! Estimates as points of a chart, and the style of charts.
+//! Conversion of estimates to chart points, and the charts' style sheet.
 
 pub(crate) use surprisal_chart::{Curve, LogLogChart as Chart, Mark};
 use surprisal_chart::{Point, style};
 
 use crate::value::Estimate;
 
-/// Returns the colours, lines and text of charts, on light and on dark.
+/// Returns the style sheet of charts: colors for light and dark pages, lines and text.
 pub(crate) fn chart_style() -> String {
     style(include_str!("colours.css"), include_str!("series.css"))
 }
 
-/// Returns estimates as points, whose error bars are the intervals or else one standard error.
+/// Converts estimates to chart points. A point's error bar is the estimate's confidence interval, or ± one standard
+/// error if the estimate has no interval.
 pub(crate) fn with_bars(estimates: &[(f64, Estimate)]) -> Vec<Point> {
     let point = |&(x, estimate): &(f64, Estimate)| {
         let Estimate { value, error, interval } = estimate;

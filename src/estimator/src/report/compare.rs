@@ -1,4 +1,4 @@
-//! Several reports side by side: one chart with a curve a model, tables of their estimates and exponents.
+//! Comparison of several reports: charts with one curve per report, and tables of their estimates and exponents.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::report::html::{figure, page};
 use crate::report::{Report, SeriesFit};
 use crate::value::Estimate;
 
-/// The most reports that can be told apart in a chart.
+/// The maximum number of reports; more curves would be hard to tell apart in a chart.
 const MAX_REPORTS: usize = 6;
 
-/// How each report is drawn.
+/// The CSS class and mark of each report's curve.
 const STYLES: [(&str, Mark); MAX_REPORTS] = [
     ("first", Mark::Circle),
     ("second", Mark::Square),
@@ -27,20 +27,20 @@ const STYLES: [(&str, Mark); MAX_REPORTS] = [
     ("sixth", Mark::Triangle),
 ];
 
-/// What is estimated, and may be compared.
+/// The series to compare: all that are estimates rather than exact values.
 const ESTIMATES: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
 
-/// Reports under names that tell them apart.
+/// Several reports, each with a unique name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     reports: Vec<(String, Report)>,
 }
 
 impl Comparison {
-    /// Puts reports beside each other, in the first one's unit. Each has a name of its own.
+    /// Creates a comparison of named reports, and converts all of them to the unit of the first.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless there are 2 to 6, and no name twice.
+    /// [`Error::Invalid`] for fewer than 2 or more than 6 reports, or if two reports have the same name.
     pub fn new(reports: Vec<(String, Report)>) -> Result<Self, Error> {
         if !(2..=MAX_REPORTS).contains(&reports.len()) {
             return Err(Error::invalid("number of reports", reports.len(), format!("2 to {MAX_REPORTS}")));
@@ -48,7 +48,7 @@ impl Comparison {
         let mut names: Vec<&String> = reports.iter().map(|(name, _)| name).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::invalid("name of a report", twice[0], "another than the others'"));
+            return Err(Error::invalid("report name", twice[0], "different for each report; set it with NAME=FOLDER"));
         }
         let unit = reports[0].1.unit;
         let reports = reports.into_iter().map(|(name, report)| (name, report.in_unit(unit))).collect();
@@ -66,15 +66,15 @@ impl Comparison {
         ratios
     }
 
-    /// The series that any report has.
+    /// Returns the series that at least one report has.
     fn series(&self) -> impl Iterator<Item = Series> {
         ESTIMATES.into_iter().filter(|series| self.reports.iter().any(|(_, report)| report.series().contains(series)))
     }
 
-    /// One page that needs nothing else.
+    /// Returns the comparison as one self-contained HTML page.
     pub fn html(&self) -> String {
         let figures: String = self.charts().iter().map(|(_, chart)| figure(chart)).collect();
-        let lead = format!("What {} models say of the same question, in {}.", self.reports.len(), self.unit());
+        let lead = format!("Mutual information estimated with {} models, in {}.", self.reports.len(), self.unit());
         page(
             "Models compared",
             &lead,
@@ -82,10 +82,11 @@ impl Comparison {
         )
     }
 
-    /// Writes compare.html, each chart as SVG, and the numbers as CSV into a folder; each atomically.
+    /// Writes the page (compare.html), the charts (SVG files) and the estimates (compare.csv) to a folder. Each file is
+    /// written atomically.
     ///
     /// # Errors
-    /// [`Error::File`] if one cannot be written.
+    /// [`Error::File`] if a file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
         let charts =
@@ -97,12 +98,12 @@ impl Comparison {
         Ok(())
     }
 
-    /// A line for each power law, as text, and one on what they say.
+    /// Returns the power-law fits as text: a heading, and one line per fit.
     pub fn table(&self) -> String {
         let width = self.reports.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let unit = self.unit();
         let mut text = format!(
-            "power laws of L by least squares, in {unit}, ± standard error, the exponent's 95 % interval in brackets:\n"
+            "power laws in L by least squares, in {unit}, ± standard error, the exponent's 95 % interval in brackets:\n"
         );
         for (name, SeriesFit { ratio, series, fit }) in self.fits() {
             // Writing to a String cannot fail.
@@ -164,7 +165,7 @@ impl Comparison {
             }
         };
         Chart {
-            title: "Surprise by position".to_owned(),
+            title: "Surprisal by position".to_owned(),
             x: "position in the document, from 1".to_owned(),
             y: format!("-ln q in {}", self.unit()),
             unit: self.unit(),
@@ -172,7 +173,7 @@ impl Comparison {
         }
     }
 
-    /// The least-squares fits: all reports of a series and ratio together.
+    /// Returns the least-squares fits, sorted by series and ratio, each with the name of its report.
     fn fits(&self) -> Vec<(&str, &SeriesFit)> {
         let all =
             self.reports.iter().flat_map(|(name, report)| report.fits.iter().map(move |fit| (name.as_str(), fit)));
@@ -194,8 +195,8 @@ impl Comparison {
             )
         };
         let rows: String = self.fits().iter().map(row).collect();
-        let heads = ["model", "series", "L/ℓ", "A", "β", "β, 95 %"];
-        section("Power laws, I = A·L<sup>β</sup>, least squares", &heads.map(str::to_owned), &rows)
+        let heads = ["model", "series", "L/ℓ", "A", "β", "95 % interval of β"];
+        section("Power laws I = A·L<sup>β</sup>, fitted by least squares", &heads.map(str::to_owned), &rows)
     }
 
     fn estimates_section(&self) -> String {
@@ -216,7 +217,7 @@ impl Comparison {
         section(&format!("Estimates in {}, mean ± standard error", self.unit()), &heads, &rows)
     }
 
-    /// Returns all series, ratios and lengths that any report has an estimate at.
+    /// Returns every combination of series, ratio and length for which at least one report has an estimate.
     fn estimated_points(&self) -> Vec<(Series, usize, usize)> {
         let mut found = Vec::new();
         for series in self.series() {
@@ -242,7 +243,7 @@ impl Comparison {
             )
         };
         let rows: String = self.reports.iter().map(row).collect();
-        section("What is compared", &["", "title", "model", "fingerprint", "documents"].map(str::to_owned), &rows)
+        section("Reports compared", &["name", "title", "model", "fingerprint", "documents"].map(str::to_owned), &rows)
     }
 
     fn csv(&self) -> String {

@@ -1,4 +1,4 @@
-//! A report in another unit. Everything is estimated in nats.
+//! Conversion of a report to another unit. Every report is first built in nats.
 
 use crate::estimate::PairingErrors;
 use crate::fit::Fit;
@@ -8,7 +8,7 @@ use crate::unit::Unit;
 use crate::value::Estimate;
 
 impl Report {
-    /// Converts all information to `unit`. Exponents and weights have none.
+    /// Converts all information values to `unit`. Exponents and weights have no unit and do not change.
     #[must_use]
     pub fn in_unit(mut self, unit: Unit) -> Self {
         if unit == self.unit {

@@ -1,4 +1,4 @@
-//! A report's numbers as CSV files.
+//! The results of a report as CSV files.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::report::{Report, Row};
 use crate::value::Estimate;
 
 impl Report {
-    /// The tables, each with the name of its file.
+    /// Returns the file name and the CSV text of each table.
     pub(crate) fn tables(&self) -> Vec<(String, String)> {
         let mut tables = vec![
             ("bipartite.csv".to_owned(), self.bipartite_csv()),
@@ -42,7 +42,8 @@ impl Report {
         csv
     }
 
-    /// The direct estimate's standard error, with the same `y` in both terms and with the partner's.
+    /// Returns two standard errors of the direct estimate at each point: with the same `y` in both terms, and with the
+    /// partner's `y` in the marginal term.
     fn pairing_csv(&self) -> String {
         let mut csv = "ratio,length,split,same,crossed,unit\n".to_owned();
         for Row { estimates: point, .. } in &self.rows {
@@ -75,7 +76,7 @@ impl Report {
     }
 }
 
-/// Value, error, and the interval's ends where there is one.
+/// Returns four cells: the value, its error, and the two ends of its interval, which are empty if there is no interval.
 fn cells(estimate: &Estimate) -> String {
     let Estimate { value, error, interval } = estimate;
     match interval {

@@ -1,4 +1,4 @@
-//! What a report shows as charts: mutual information at each ratio, two-point information, and surprise by position.
+//! The charts of a report: mutual information at each ratio, two-point information, and surprisal by position.
 
 use crate::estimate::Series;
 use crate::fit::{Fit, FitMethod};
@@ -7,7 +7,7 @@ use crate::report::chart_points::{Chart, Curve, Mark, with_bars};
 use crate::value::Estimate;
 
 impl Report {
-    /// The charts, each with a name for a file.
+    /// Returns the charts, each with its file name (without extension).
     pub(crate) fn charts(&self) -> Vec<(String, Chart)> {
         let bipartite = self.ratios().into_iter().map(|ratio| (format!("bipartite-{ratio}"), self.bipartite(ratio)));
         let two_point = self.two_point().map(|chart| ("two-point".to_owned(), chart));
@@ -25,7 +25,7 @@ impl Report {
                 Series::Corrected => (Mark::Square, 5.0),
                 Series::Vclub => (Mark::Triangle, 0.0),
             };
-            // What is known exactly is a line through its points; an estimate's line is its fit.
+            // The line of an exact series joins its points; the line of an estimate is its fit.
             let line = match fit {
                 _ if mark == Mark::None => points.iter().map(|(length, e)| (*length, e.value)).collect(),
                 Some(fit) => along(&points, fit),
@@ -60,8 +60,8 @@ impl Report {
             shift: 0.0,
         };
         Some(Chart {
-            title: format!("{}, two-point", self.title),
-            x: "d, tokens from one to the other".to_owned(),
+            title: format!("{}, two-point information", self.title),
+            x: "d, distance in tokens".to_owned(),
             y: format!("I(d) in {}", self.unit.name()),
             unit: self.unit.name(),
             curves: vec![curve],
@@ -71,10 +71,10 @@ impl Report {
     fn nll_chart(&self) -> Chart {
         let points: Vec<(f64, Estimate)> =
             self.nll.iter().enumerate().map(|(position, estimate)| (1.0 + position as f64, *estimate)).collect();
-        let label = "mean surprise of a token".to_owned();
+        let label = "mean surprisal of a token".to_owned();
         let line = points.iter().map(|(position, estimate)| (*position, estimate.value)).collect();
         Chart {
-            title: format!("{}, surprise by position", self.title),
+            title: format!("{}, surprisal by position", self.title),
             x: "position in the document, from 1".to_owned(),
             y: format!("-ln q in {}", self.unit.name()),
             unit: self.unit.name(),
@@ -111,6 +111,6 @@ fn label(series: Series) -> &'static str {
         Series::Direct => "direct estimate",
         Series::Corrected => "direct, n-gram corrected",
         Series::Vclub => "vCLUB estimate",
-        Series::VclubLimit => "what vCLUB converges to",
+        Series::VclubLimit => "vCLUB limit",
     }
 }

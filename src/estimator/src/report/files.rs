@@ -8,7 +8,8 @@ use crate::report::Report;
 use crate::report::chart_points::chart_style;
 
 impl Report {
-    /// Writes [`html`](Self::html) to `path`, atomically: a reader finds the old file or the whole new one.
+    /// Writes the page from [`html`](Self::html) to `path` atomically: a reader sees either the old file or the
+    /// complete new one.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be written.
@@ -16,17 +17,22 @@ impl Report {
         write_atomically(path, self.html().as_bytes())
     }
 
-    /// Reads a report's JSON, or the report.json of a folder.
+    /// Reads a report from a JSON file or, if `path` is a folder, from its report.json.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be read, or is not a report.
+    /// [`Error::File`] if the file cannot be read or is not a report.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let path = if path.is_dir() { path.join("report.json") } else { path.to_owned() };
-        let read = std::fs::read(&path).and_then(|json| Ok(serde_json::from_slice(&json)?));
-        read.map_err(|source| Error::File { path, source })
+        let parse = |json: Vec<u8>| {
+            serde_json::from_slice(&json).map_err(|error| {
+                let reason = format!("not a report from `surprisal estimate`: {error}");
+                std::io::Error::new(std::io::ErrorKind::InvalidData, reason)
+            })
+        };
+        std::fs::read(&path).and_then(parse).map_err(|source| Error::File { path, source })
     }
 
-    /// Writes the report as JSON to `path`, atomically.
+    /// Writes the report as JSON to `path` atomically.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be written.
@@ -36,10 +42,10 @@ impl Report {
         write_atomically(path, json.as_bytes())
     }
 
-    /// Writes each chart as an SVG file of its own, and the numbers as CSV, into a folder; each atomically.
+    /// Writes each chart as an SVG file and each table as a CSV file to a folder. Each file is written atomically.
     ///
     /// # Errors
-    /// [`Error::File`] if one cannot be written.
+    /// [`Error::File`] if a file cannot be written.
     pub fn write_files(&self, folder: &Path) -> Result<(), Error> {
         let charts =
             self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone(&chart_style())));

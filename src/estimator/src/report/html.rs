@@ -1,4 +1,4 @@
-//! The report as one HTML page, without scripts or other files.
+//! The report as one HTML page, without scripts or external files.
 
 use surprisal_chart::escape_quotes as escape;
 
@@ -10,7 +10,7 @@ use crate::report::{Report, SeriesFit};
 use crate::statistics::NgramEntropy;
 
 impl Report {
-    /// Returns one self-contained page: the plots, the table, the fits, and how the report was made.
+    /// Returns the report as one self-contained page: the charts, the tables of estimates and fits, and the provenance.
     pub fn html(&self) -> String {
         let sections =
             [self.figures_section(), self.estimates_section(), self.fits_section(), self.origin_section()].concat();
@@ -19,7 +19,7 @@ impl Report {
 
     fn lead(&self) -> String {
         format!(
-            "How much the beginning of a text of L tokens tells about the rest, in {}, according to {}.",
+            "Mutual information between the beginning and the rest of a text of L tokens, in {}, estimated with {}.",
             self.unit.name(),
             self.model,
         )
@@ -28,8 +28,9 @@ impl Report {
     fn figures_section(&self) -> String {
         let figures: String = self.charts().iter().map(|(_, chart)| figure(chart)).collect();
         figures
-            + "<p class=\"small\">Bars are 95 % intervals over documents, or one standard error where there are none; thin lines \
-               are fits. Both axes are logarithmic, so a power law is a straight line.</p>\n"
+            + "<p class=\"small\">Error bars are 95 % bootstrap intervals over documents, or ± one standard error \
+               if there is no interval. Solid thin lines are fits, except in the chart of surprisal, where the line \
+               joins the means. Both axes are logarithmic, so a power law is a straight line.</p>\n"
     }
 
     fn estimates_section(&self) -> String {
@@ -46,8 +47,10 @@ impl Report {
         format!(
             "<section>\n<h2>Estimates</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n\
              <tbody>\n{body}</tbody>\n</table></div>\n\
-             <p class=\"small\">L tokens in all, ℓ of them in x; {}, mean ± standard error. σ is the direct estimate’s standard \
-             error with the same y in both terms, and with the partner’s in the marginal one.</p>\n</section>\n",
+             <p class=\"small\">Of a text’s L tokens, the first ℓ are x and the rest are y. Estimates are means ± \
+             standard errors, in {}; values without an error are exact. The columns σ are the direct estimate’s \
+             standard error: with the same y in both terms, and with the partner document’s y in the marginal \
+             term.</p>\n</section>\n",
             self.unit.name(),
         )
     }
@@ -56,19 +59,20 @@ impl Report {
         if self.fits.is_empty() {
             return String::new();
         }
-        let heads = ["series", "L/ℓ", "fit", &format!("A ({})", self.unit.name()), "β", "β, 95 %", "c"];
+        let heads = ["series", "L/ℓ", "fit", &format!("A ({})", self.unit.name()), "β", "95 % interval of β", "c"];
         let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
         let rows: String = self.fits.iter().map(fit_row).collect();
         format!(
-            "<section>\n<h2>Power laws, I = A·L<sup>β</sup> + c</h2>\n<div class=\"scroll\"><table class=\"names\">\n\
+            "<section>\n<h2>Power laws I = A·L<sup>β</sup> + c</h2>\n<div class=\"scroll\"><table class=\"names\">\n\
              <thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n\
-             <p class=\"small\">Least squares of ln I on ln L, plain and weighted by inverse variance; with a bias c, of the \
-             relative error. {}</p>\n</section>\n",
+             <p class=\"small\">There are three fits: least squares of ln I on ln L with equal weights, the same fit \
+             weighted by inverse variance, and least squares of the relative error of I, with a bias c in the unit \
+             of A. Errors are standard errors; intervals come from resampling documents. {}</p>\n</section>\n",
             escape(&self.reading().unwrap_or_default()),
         )
     }
 
-    /// How the report was made.
+    /// Returns the section on the report's provenance.
     fn origin_section(&self) -> String {
         let mut terms = String::new();
         for (name, value) in self.facts() {
@@ -78,22 +82,22 @@ impl Report {
         if !notes.is_empty() {
             notes = format!("<ul class=\"notes\">\n{notes}</ul>\n");
         }
-        format!("<section>\n<h2>How it was made</h2>\n<dl>\n{terms}</dl>\n{notes}</section>\n")
+        format!("<section>\n<h2>Provenance</h2>\n<dl>\n{terms}</dl>\n{notes}</section>\n")
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let pairing = match self.pairing {
-            Pairing::Same => "of the same y as the conditional term",
-            Pairing::Crossed => "of the partner document's y",
+            Pairing::Same => "the same y as in the conditional term",
+            Pairing::Crossed => "the partner document's y",
         };
         let mut facts = vec![
             ("Model", self.model.clone()),
             ("Fingerprint", self.fingerprint.clone()),
-            ("Estimator", format!("surprisal {}", self.version)),
+            ("Program", format!("surprisal {}", self.version)),
             ("Documents", self.documents.to_string()),
             ("Marginal term", pairing.to_owned()),
         ];
-        facts.extend(self.config.clone().map(|config| ("Configuration", config)));
+        facts.extend(self.config.clone().map(|config| ("Experiment digest", config)));
         facts.extend(self.seed.map(|seed| ("Seed", seed.to_string())));
         facts.extend(self.divergence_text().map(|divergence| ("KL divergence from the process", divergence)));
         facts.extend(self.correction_text().map(|correction| ("n-gram correction", correction)));
@@ -113,11 +117,12 @@ fn cost_text(cost: Cost) -> String {
     let Cost { queries, scripts, shared, .. } = cost;
     let times = scripts as f64 / shared as f64;
     format!(
-        "{queries} queries, {shared} token-forwards with shared prefixes once; the paper's scripts: {scripts} ({times:.1}x)"
+        "{queries} queries, {shared} token-forwards if prefixes are shared; the L2M paper's scripts would need \
+         {scripts} ({times:.1}x)"
     )
 }
 
-/// A row of the table of fits.
+/// Returns one row of the table of fits.
 fn fit_row(SeriesFit { ratio, series, fit }: &SeriesFit) -> String {
     let interval = fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}"));
     format!(
@@ -138,14 +143,14 @@ fn with_error(value: f64, error: Option<f64>) -> String {
     }
 }
 
-/// A page of sections.
+/// Returns an HTML page with a title, a lead paragraph and these sections.
 pub(crate) fn page(title: &str, lead: &str, sections: &str) -> String {
     let style = chart_style() + include_str!("report.css");
     let content = format!("<p class=\"lead\">{}</p>\n{sections}", escape(lead));
     surprisal_chart::page(&escape(title), &style, &content)
 }
 
-/// A section that is a chart and its legend.
+/// Returns a section with a chart and its legend.
 pub(crate) fn figure(chart: &Chart) -> String {
     format!(
         "<section>\n<h2>{}</h2>\n{}<div class=\"scroll\">\n{}</div>\n</section>\n",

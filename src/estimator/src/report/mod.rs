@@ -1,7 +1,8 @@
-//! The report: estimates beside the truth where it is known, their fits, and how they were made; as JSON and as text.
+//! Reports: the estimates, the true values if they are known, the fits, and the provenance, as text, HTML, CSV, JSON
+//! and charts.
 //!
-//! Start with [`Report::new`]. `text` writes the table for a terminal, `html` the page, `csv` the tables. `figures`
-//! builds the charts from the points in `chart_points`; `compare` puts several reports side by side.
+//! Start with [`Report::new`]. `text` formats the table for a terminal, `html` builds the page, and `csv` builds the
+//! CSV files. `figures` builds the charts from the points in `chart_points`; `compare` compares several reports.
 
 mod chart_points;
 mod compare;
@@ -26,22 +27,22 @@ use crate::statistics::{NgramEntropy, TwoPoint};
 use crate::unit::Unit;
 use crate::value::Estimate;
 
-/// One point of the report; all values in the report's unit.
+/// One point of a report, with all values in the report's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The lengths, and the estimates.
+    /// The lengths and estimates at this point.
     #[serde(flatten)]
     pub estimates: PointEstimate,
-    /// The process's mutual information, where it is known.
+    /// The process's mutual information; `None` if it is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truth: Option<f64>,
-    /// What vCLUB converges to, where it is known.
+    /// The value that vCLUB converges to; `None` if it is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vclub_limit: Option<f64>,
 }
 
 impl Row {
-    /// The value of a series in this row; what is known exactly has error 0.
+    /// Returns the value of a series in this row; `None` if the row has no such value. Exact values have error 0.
     pub fn get(&self, series: Series) -> Option<Estimate> {
         let exact = |value| Estimate::new(value, 0.0);
         match series {
@@ -52,73 +53,74 @@ impl Row {
     }
 }
 
-/// A power law through one series.
+/// A power law fitted to one series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeriesFit {
-    /// `L/ℓ`.
+    /// The ratio `L/ℓ`.
     pub ratio: usize,
-    /// Through what.
+    /// The fitted series.
     pub series: Series,
-    /// The power law of `L`.
+    /// The power law in `L`.
     #[serde(flatten)]
     pub fit: Fit,
 }
 
-/// All there is to tell about an experiment.
+/// The results of an experiment and their provenance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The heading.
     pub title: String,
     /// The model's name.
     pub model: String,
-    /// What the numbers depend on.
+    /// The model's fingerprint, which identifies everything that its log-probabilities depend on.
     pub fingerprint: String,
     /// The version of this crate.
     pub version: String,
-    /// [`Experiment::digest`](crate::spec::Experiment::digest) of what was asked, where it was an experiment.
+    /// The experiment's [`digest`](crate::spec::Experiment::digest); `None` if the plan was run without an experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// The experiment's seed.
+    /// The experiment's seed; `None` if the plan was run without an experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// What information is given in.
+    /// The unit of all information values in this report.
     #[serde(default)]
     pub unit: Unit,
-    /// How many documents.
+    /// The number of documents.
     pub documents: usize,
-    /// Which marginal stood beside which conditional term.
+    /// The pairing of marginal with conditional terms in the direct estimate.
     pub pairing: Pairing,
-    /// The entropy of the n-gram correction.
+    /// The n-gram entropy that the correction uses; `None` without a correction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ngram_entropy: Option<NgramEntropy>,
-    /// The weight of that entropy in the correction.
+    /// The weight of the n-gram entropy in the correction; `None` without a correction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ngram_weight: Option<f64>,
-    /// One for each point: by ratio, then shortest first.
+    /// One row for each point, in increasing order of ratio, then length.
     pub rows: Vec<Row>,
-    /// By ratio and method, one for each series that has enough positive points.
+    /// One fit for each ratio, method and series with enough positive points, sorted in that order.
     pub fits: Vec<SeriesFit>,
-    /// `nll[t]`: the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
+    /// The mean surprisal at each position: `nll[t]` is the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nll: Vec<Estimate>,
-    /// The model's Kullback-Leibler divergence from the process that made the documents, over a window: where that is known.
+    /// The Kullback-Leibler divergence of the model from the process that generated the documents, over a whole window;
+    /// `None` for texts and Gaussian documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Estimate>,
-    /// The corpus's two-point mutual information, where it was asked for.
+    /// The corpus's two-point mutual information; `None` if it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub two_point: Option<TwoPoint>,
-    /// The corpus in numbers, where it is of texts.
+    /// Statistics of a corpus of texts; `None` for sampled documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corpus: Option<CorpusStatistics>,
-    /// What was asked for it.
+    /// The cost of the plan; `None` if it was not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-    /// How it was made: corpus, seeds, command.
+    /// Further notes on the provenance, such as the corpus and the command.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// Reports `estimates` by `model`, in nats.
+    /// Builds a report of the estimates that `model` returned, in nats, and fits power laws to them.
     pub fn new(title: impl Into<String>, model: &Model, estimates: &Estimates) -> Self {
         let row = |&estimates: &PointEstimate| Row { estimates, truth: None, vclub_limit: None };
         let mut report = Self {
@@ -152,10 +154,10 @@ impl Report {
         report
     }
 
-    /// Adds the process's truth, and the limit of vCLUB on its oracle.
+    /// Adds the true mutual information of the process, and the value that vCLUB converges to.
     ///
     /// # Panics
-    /// If the process does not reach as far as the estimates.
+    /// If the longest sequence of the estimates is longer than the process supports.
     #[must_use]
     pub fn with_truth(mut self, process: &impl Process) -> Self {
         let unit = self.unit;
@@ -169,7 +171,7 @@ impl Report {
         self.in_unit(unit)
     }
 
-    /// Adds the corpus's two-point information, in nats.
+    /// Adds the corpus's two-point mutual information, which must be in nats.
     #[must_use]
     pub fn with_two_point(mut self, two_point: TwoPoint) -> Self {
         let unit = self.unit;
@@ -178,7 +180,7 @@ impl Report {
         self.in_unit(unit)
     }
 
-    /// Adds the model's [`Estimates::divergence`] from the process, in nats.
+    /// Adds the model's divergence from the process ([`Estimates::divergence`]), which must be in nats.
     #[must_use]
     pub fn with_divergence(mut self, divergence: Estimate) -> Self {
         let unit = self.unit;
@@ -187,27 +189,27 @@ impl Report {
         self.in_unit(unit)
     }
 
-    /// Adds what the plan cost.
+    /// Adds the cost of the plan.
     #[must_use]
     pub fn with_cost(mut self, cost: Cost) -> Self {
         self.cost = Some(cost);
         self
     }
 
-    /// Adds a line on how it was made.
+    /// Adds a note on the provenance.
     #[must_use]
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
         self
     }
 
-    /// Returns the series that this report has.
+    /// Returns the series that have a value in at least one row.
     pub fn series(&self) -> Vec<Series> {
         let present = |series: &Series| self.rows.iter().any(|row| row.get(*series).is_some());
         Series::ALL.into_iter().filter(present).collect()
     }
 
-    /// Returns the ratios `L/ℓ` of this report, increasing.
+    /// Returns the ratios `L/ℓ` of this report, in increasing order.
     pub fn ratios(&self) -> Vec<usize> {
         let mut ratios: Vec<usize> = self.rows.iter().map(|row| row.estimates.ratio).collect();
         ratios.sort_unstable();
@@ -221,13 +223,13 @@ impl Report {
         of_ratio.filter_map(|row| Some((row.estimates.length as f64, row.get(series)?))).collect()
     }
 
-    /// Returns the fit of a series at one ratio, if there is one.
+    /// Returns the fit of a series at one ratio; `None` if there is none.
     pub fn fit_of(&self, ratio: usize, series: Series, method: FitMethod) -> Option<&Fit> {
         let same = |fit: &&SeriesFit| (fit.ratio, fit.series, fit.fit.method) == (ratio, series, method);
         self.fits.iter().find(same).map(|fit| &fit.fit)
     }
 
-    /// Fits these series at each ratio, and sorts all fits.
+    /// Fits these series at each ratio, replaces their earlier fits, and sorts all fits.
     fn add_fits(&mut self, series: &[Series], methods: &[FitMethod]) {
         self.fits.retain(|fit| !series.contains(&fit.series));
         for ratio in self.ratios() {

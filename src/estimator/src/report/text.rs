@@ -1,4 +1,4 @@
-//! A report as text: the cells of its table, the aligned table for a terminal, and sentences that the HTML page shows, too.
+//! A report as text: the cells of its table, the aligned table for a terminal, and sentences that the HTML page shares.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::fit::{Fit, FitMethod};
 use crate::report::{Report, Row, SeriesFit};
 
 impl Report {
-    /// Returns the column heads, and the cells of each row, as text and HTML show them.
+    /// Returns the column headings and the cells of each row, for text and HTML.
     pub(crate) fn cells(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
         let series = self.series();
         let heads = ["L/ℓ", "L", "ℓ"].into_iter().chain(series.iter().map(|series| series.name())).collect();
@@ -21,7 +21,7 @@ impl Report {
         (heads, rows)
     }
 
-    /// Returns the rows and fits as aligned text for a terminal.
+    /// Returns the report as text for a terminal: aligned rows, fits and conclusions.
     pub fn table(&self) -> String {
         let mut text = self.aligned_cells();
         let unit = self.unit.name();
@@ -30,10 +30,11 @@ impl Report {
             let PairingErrors { same, crossed } = pairing_errors;
             let _ = write!(
                 text,
-                "; of direct at L = {length}: ± {same:.2} with the same y in both terms, ± {crossed:.2} with the partner's"
+                "; direct at L = {length}: ± {same:.2} with the same y in both terms, \
+                 ± {crossed:.2} with the partner's y in the marginal term"
             );
         }
-        text += "\nfits of ln I on ln L, ± standard error, the exponent's 95 % interval in brackets:\n";
+        text += "\npower laws in L, ± standard error, the exponent's 95 % interval in brackets:\n";
         for SeriesFit { ratio, series, fit } in &self.fits {
             let (series, method, rest) = (series.name(), fit.method.name(), left_out(fit));
             // Writing to a String cannot fail.
@@ -46,7 +47,7 @@ impl Report {
         text + &self.reading().map_or_else(String::new, |reading| format!("\n{reading}\n"))
     }
 
-    /// Returns heads and cells, each column aligned to the right.
+    /// Returns the headings and cells in right-aligned columns.
     fn aligned_cells(&self) -> String {
         let (heads, rows) = self.cells();
         let heads: Vec<String> = heads.into_iter().map(str::to_owned).collect();
@@ -66,7 +67,7 @@ impl Report {
         text
     }
 
-    /// Returns the model's divergence from the process with its unit, if it is known.
+    /// Returns the model's divergence from the process, with its unit; `None` if it is unknown.
     pub(crate) fn divergence_text(&self) -> Option<String> {
         let (estimate, unit) = (self.divergence?, self.unit.name());
         Some(format!("{estimate} {unit} over {} tokens", self.nll.len()))
@@ -79,13 +80,14 @@ impl Report {
             let _ = writeln!(text, "{:>12}   {}", format!("d = {}", point.distance), point.estimate);
         }
         for fit in two_point.fit.iter().chain(&two_point.additive) {
-            let law = fit.to_string().replace('L', "d");
-            let _ = writeln!(text, "{:>12}   {law}{}", fit.method.name(), left_out(fit));
+            let law = format!("{fit}{}", left_out(fit)).replace('L', "d");
+            let _ = writeln!(text, "{:>12}   {law}", fit.method.name());
         }
         text
     }
 
-    /// Returns what the exponent of the best estimate at the smallest ratio means.
+    /// Interprets the exponent at the smallest ratio, of the corrected estimate if it has a fit, or otherwise of the
+    /// direct estimate. `None` if neither has a fit.
     pub fn reading(&self) -> Option<String> {
         let ratio = *self.ratios().first()?;
         let fit = |series| self.fit_of(ratio, series, FitMethod::LeastSquares);
@@ -93,7 +95,7 @@ impl Report {
     }
 }
 
-/// A truth without an error, an estimate with its error, or a dash.
+/// Returns a cell: an exact value, an estimate with its error, or a dash.
 fn cell(row: &Row, series: Series) -> String {
     match (row.get(series), series) {
         (None, _) => "–".to_owned(),
@@ -102,7 +104,7 @@ fn cell(row: &Row, series: Series) -> String {
     }
 }
 
-/// Returns ` (without L = 4, 8: not positive)`, or nothing.
+/// Returns `  (without L = 4, 8: not positive)`, or an empty string if no point was omitted.
 pub(crate) fn left_out(fit: &Fit) -> String {
     if fit.left_out.is_empty() {
         return String::new();

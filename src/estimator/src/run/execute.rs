@@ -1,4 +1,4 @@
-//! Executing an experiment file: documents from its corpus, answers from its model, a report.
+//! Execution of an experiment file: documents from its corpus, answers from its model, and a report.
 
 use std::path::{Path, PathBuf};
 
@@ -17,13 +17,13 @@ use crate::spec::{CorpusSpec, Experiment};
 use crate::statistics::{NgramEntropy, TokenStore, TwoPoint};
 use crate::store::AnswerStore;
 
-/// Executes an experiment and returns its report. With a folder, a server's answers are saved in it as they come ([`AnswerStore`]),
-/// and queries that have an answer there are not sent again.
+/// Executes an experiment and returns its report. If `folder` is given, the server's answers are saved there as they
+/// arrive ([`AnswerStore`]), and queries that have a saved answer are not sent again.
 ///
 /// `progress` is called once before the first answer and after every batch of answers.
 ///
 /// # Errors
-/// What [`Experiment::check`] refuses; a corpus that cannot be read or is too short; what the model's server fails with.
+/// The errors of [`Experiment::check`]; a corpus that cannot be read or is too short; the errors of the model's server.
 pub async fn execute(
     experiment: &Experiment,
     folder: Option<&Path>,
@@ -54,11 +54,12 @@ pub async fn execute(
     }
 }
 
-/// Scores one shard of an experiment's queries and saves the answers below a folder; returns the answers' own folder. Once
-/// [`merge`](crate::store::merge) has put all shards together, [`execute`] sends no more queries.
+/// Scores one shard of an experiment's queries, saves the answers in a folder below `folder`, and returns the path of
+/// that folder. Once [`merge`](crate::store::merge) has combined the answers to all shards, [`execute`] computes the
+/// report without sending a query.
 ///
 /// # Errors
-/// Those of [`execute`]; [`Error::Invalid`] for an experiment without a server.
+/// The errors of [`execute`]; [`Error::Invalid`] for an experiment without a server.
 pub async fn execute_shard(
     experiment: &Experiment,
     folder: &Path,
@@ -67,7 +68,7 @@ pub async fn execute_shard(
 ) -> Result<PathBuf, Error> {
     experiment.check()?;
     if experiment.model.is_none() {
-        return Err(Error::invalid("model", "missing", "given where an experiment is answered in parts"));
+        return Err(Error::invalid("model", "missing", "set for an experiment that is divided into shards"));
     }
     let source = connect(experiment).await?;
     let windows = match &experiment.corpus {
@@ -76,7 +77,7 @@ pub async fn execute_shard(
             sample(experiment, &SantaFe::new(symbols, exponent, doubt)?, documents)?
         }
         CorpusSpec::Gaussian { .. } => {
-            return Err(Error::invalid("corpus.kind", "gaussian", "one of tokens"));
+            return Err(Error::invalid("corpus.kind", "gaussian", "a kind whose documents consist of tokens"));
         }
     };
     let plan = experiment.plan(windows.len())?;
@@ -110,7 +111,7 @@ fn sample<P: Process>(experiment: &Experiment, process: &P, documents: usize) ->
     Ok((0..documents).map(|_| process.sample(window, &mut rng)).collect())
 }
 
-/// Documents that are samples of a process; each is a text of its own.
+/// Converts samples of a process to documents. Each sample is a separate text.
 fn sampled_documents(process: &SantaFe, samples: Vec<Vec<u32>>, note: String) -> Result<Documents, Error> {
     let mut texts = TokenStore::default();
     let mut ln_p = Vec::with_capacity(samples.len());
@@ -121,7 +122,7 @@ fn sampled_documents(process: &SantaFe, samples: Vec<Vec<u32>>, note: String) ->
     Ok(Documents { texts, windows: samples, note, statistics: None, ln_p: Some(ln_p) })
 }
 
-/// Scores documents of tokens and reports on them.
+/// Scores documents of tokens and builds the report.
 async fn measure<S: LogprobSource>(
     experiment: &Experiment,
     source: &S,
@@ -157,7 +158,7 @@ async fn measure<S: LogprobSource>(
     Ok(finish(experiment, report, &note))
 }
 
-/// Scores documents of real numbers with the process itself, and reports on them.
+/// Scores documents of real numbers with the Gaussian process itself as the model, and builds the report.
 async fn measure_gaussian(
     experiment: &Experiment,
     process: Gaussian,
@@ -173,7 +174,7 @@ async fn measure_gaussian(
     Ok(finish(experiment, report, &format!("{documents} samples of the {}", process.name())))
 }
 
-/// Adds what the experiment says of every report: where documents come from, unit, digest and seed.
+/// Adds the facts that every report has: the origin of the documents, and the experiment's unit, digest and seed.
 fn finish(experiment: &Experiment, report: Report, corpus: &str) -> Report {
     let mut report = report.with_note(format!("Corpus: {corpus}")).in_unit(experiment.unit);
     report.config = Some(experiment.digest());

@@ -1,7 +1,7 @@
-//! Running an experiment: send every query of the plan to a source, then estimate.
+//! Runs: sending every query of a plan to a source, then computing the estimates.
 //!
-//! Start with [`run`]. `batches` divides the plan's queries into calls; [`execute`] runs a whole experiment file, from its corpus to its
-//! report.
+//! Start with [`run`]. `batches` divides the plan's queries into calls; [`execute`] runs a whole experiment, from its
+//! corpus to its report.
 
 mod batches;
 mod execute;
@@ -22,22 +22,24 @@ use crate::store::AnswerStore;
 /// The progress of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Queries answered.
+    /// Queries answered so far.
     pub queries: u64,
     /// Queries in the plan.
     pub total_queries: u64,
-    /// Tokens in the answered queries, contexts and BOS included.
+    /// Tokens in the answered queries, including contexts and BOS.
     pub tokens: u64,
     /// Tokens in all queries.
     pub total_tokens: u64,
 }
 
-/// Scores every query of `plan` about `documents` (one window of token ids each, without BOS) with `source`, and estimates.
+/// Scores every query of `plan` with `source`, and returns the estimates. Each document is one window of symbols
+/// (usually token ids), without BOS.
 ///
 /// `progress` is called once before the first answer and after every batch of answers.
 ///
 /// # Errors
-/// Documents or a model that do not fit the plan; what the source fails with; and what [`Estimates::new`] rejects.
+/// [`Error::Invalid`], [`Error::DocumentLength`] or [`Error::TooLong`] if the documents or the model do not fit the
+/// plan; the errors of the source and of [`Estimates::new`].
 pub async fn run<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
@@ -49,11 +51,11 @@ pub async fn run<T: Clone + Send + Sync, S: LogprobSource<T>>(
     Estimates::new(plan, &logprobs, correction)
 }
 
-/// Runs an experiment like [`run`], but with a store: saves every answer and scores only the queries without one. A run that is
-/// killed and started again ends in the same bits.
+/// Runs a plan like [`run`], but saves every answer in `store` and scores only queries without a saved answer. A run
+/// that was interrupted and restarted gives bit-identical estimates.
 ///
 /// # Errors
-/// Those of [`run`], and [`Error::File`] for what cannot be read or written.
+/// The errors of [`run`]; [`Error::File`] if saved answers cannot be read or written.
 pub async fn run_resumable<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
@@ -67,10 +69,11 @@ pub async fn run_resumable<T: Clone + Send + Sync, S: LogprobSource<T>>(
     Estimates::new(plan, &logprobs, correction)
 }
 
-/// Scores one shard of a plan and saves its answers, for [`merge`](crate::store::merge) to put together with those of other shards.
+/// Scores one shard of a plan and saves its answers, so that [`merge`](crate::store::merge) can combine them with those
+/// of other shards.
 ///
 /// # Errors
-/// Those of [`run_resumable`], except those of the estimates.
+/// The errors of [`run_resumable`], except those of [`Estimates::new`].
 pub async fn run_shard<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
@@ -83,16 +86,16 @@ pub async fn run_shard<T: Clone + Send + Sync, S: LogprobSource<T>>(
     score(source, documents, plan, scope, progress).await.map(drop)
 }
 
-/// The queries of a plan that are scored, and the store of their answers.
+/// The queries of a plan to score, and the store for their answers; `None` to save no answers.
 #[derive(Clone, Copy, Default)]
 struct Scope<'a> {
     store: Option<&'a AnswerStore>,
-    /// `None` for all queries.
+    /// The shard to score; `None` for all queries.
     shard: Option<ShardIndex>,
 }
 
 impl Scope<'_> {
-    /// Returns the batches of the plan's queries that are in scope: consecutive ranges.
+    /// Returns the batches in scope, as ranges of the plan's queries.
     fn batches(self, plan: &Plan) -> Vec<Range<usize>> {
         let all = batches(plan.queries());
         match self.shard {
@@ -102,7 +105,7 @@ impl Scope<'_> {
     }
 }
 
-/// Returns the answers to the queries in scope, in the plan's order.
+/// Scores the queries in scope that have no saved answer, and returns all answers in the plan's order.
 async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     source: &S,
     documents: &[Vec<T>],
@@ -118,7 +121,8 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     let mut batches = scope.batches(plan);
     let mut done = progress_so_far(plan.queries(), &logprobs, &batches);
     batches.retain(|batch| logprobs[batch.clone()].iter().any(Option::is_none));
-    // A batch is scored whole. One that is partly answered comes from a version that divided queries differently.
+    // Batches are scored as a whole, so drop the answers of incomplete batches. Such answers come from a version that
+    // divided the queries differently.
     for batch in &batches {
         logprobs[batch.clone()].fill(None);
     }
@@ -145,7 +149,7 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     Ok(logprobs.into_iter().flatten().collect())
 }
 
-/// Counts the queries of the batches, and those of them that are answered already.
+/// Counts the queries and tokens in the batches, and those that are already answered.
 fn progress_so_far(queries: &[PlannedQuery], logprobs: &[Option<Vec<f32>>], batches: &[Range<usize>]) -> Progress {
     let mut progress = Progress::default();
     for index in batches.iter().cloned().flatten() {
@@ -160,7 +164,7 @@ fn progress_so_far(queries: &[PlannedQuery], logprobs: &[Option<Vec<f32>>], batc
     progress
 }
 
-/// Checks that documents and model fit the plan.
+/// Checks that the documents and the model fit the plan.
 fn check<T, S: LogprobSource<T>>(source: &S, documents: &[Vec<T>], plan: &Plan) -> Result<(), Error> {
     if documents.len() != plan.documents() {
         let limit = format!("{}, as in the plan", plan.documents());

@@ -1,25 +1,26 @@
-//! Cooldowns: after a failure a server gets no requests for a while.
+//! Cooldowns: periods after a failure in which a server gets no requests.
 
 use std::time::{Duration, Instant};
 
 use crate::source::retry::RetryPolicy;
 
-/// The cooldown of one server after a failure; by default there was none.
+/// The cooldown of one server; the default is for a server that has not failed.
 #[derive(Debug, Default)]
 pub(crate) struct Cooldown {
     /// Failures since the last success; requests that fail together count once.
     failures: u32,
     until: Option<Instant>,
-    /// The last cooldown's length.
+    /// Length of the last cooldown.
     length: Duration,
-    /// True if a probe is in flight: one request that finds out whether the server responds again.
+    /// `true` if a probe is in flight: one request that checks whether the server responds again.
     is_probing: bool,
 }
 
 impl Cooldown {
-    /// Starts or extends the cooldown after a failure. `requested` is the wait that the failure itself asks for.
+    /// Starts or extends the cooldown after a failure. `requested` is a wait that the failure itself requires, such as
+    /// `Retry-After`.
     ///
-    /// Requests that were in flight together fail together: that is one failure.
+    /// Requests that were in flight together and fail together count as one failure.
     pub(crate) fn record_failure(&mut self, retry: &RetryPolicy, requested: Option<Duration>) {
         let now = Instant::now();
         if self.is_probing || self.until.is_none_or(|until| until <= now) {
@@ -31,8 +32,9 @@ impl Cooldown {
         (self.until, self.length) = (Some(until), until - now);
     }
 
-    /// Decides whether a request may be sent now. Where there are other servers, only one request after a cooldown may: a probe. The
-    /// others wait for as long as the cooldown was.
+    /// Returns whether a request may be sent now. If there are other servers, only one request, the probe, may be sent
+    /// after a cooldown. Others may follow once the probe succeeds, or once the length of the cooldown has passed
+    /// again.
     pub(crate) fn admit(&mut self, has_others: bool) -> bool {
         let now = Instant::now();
         match self.until {
@@ -43,7 +45,7 @@ impl Cooldown {
         true
     }
 
-    /// Returns how much of the cooldown is left.
+    /// Returns the remaining time of the cooldown.
     pub(crate) fn remaining(&self, now: Instant) -> Duration {
         self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
@@ -56,24 +58,24 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn one_outage_is_one_failure_however_many_requests_it_meets() {
+    fn one_outage_counts_as_one_failure() {
         let mut cooldown = Cooldown::default();
         let retry = RetryPolicy { initial_wait: HOUR, max_wait: 8 * HOUR, ..RetryPolicy::default() };
         (0..8).for_each(|_| cooldown.record_failure(&retry, None));
         assert_eq!(cooldown.failures, 1);
         assert!(cooldown.until.is_some_and(|until| until <= Instant::now() + HOUR));
         cooldown.record_failure(&retry, Some(9 * HOUR));
-        assert!(cooldown.until.is_some_and(|until| until > Instant::now() + 8 * HOUR), "a requested wait is obeyed");
+        assert!(cooldown.until.is_some_and(|until| until > Instant::now() + 8 * HOUR), "a requested wait is respected");
         cooldown.until = Some(Instant::now());
         cooldown.record_failure(&retry, None);
-        assert_eq!(cooldown.failures, 2, "another request was sent, and failed");
+        assert_eq!(cooldown.failures, 2, "a request after the cooldown failed");
     }
 
     #[test]
     fn one_request_probes_a_server_after_its_cooldown() {
         let mut cooldown = Cooldown::default();
         let retry = RetryPolicy { initial_wait: HOUR, max_wait: HOUR, ..RetryPolicy::default() };
-        assert!(cooldown.admit(true) && cooldown.admit(true), "it never failed");
+        assert!(cooldown.admit(true) && cooldown.admit(true), "the server has not failed yet");
         cooldown.record_failure(&retry, None);
         assert!(!cooldown.admit(true) && !cooldown.admit(false));
         cooldown.until = Some(Instant::now());

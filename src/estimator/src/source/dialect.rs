@@ -1,25 +1,25 @@
-//! The dialects of a request for log-probabilities, and the check that an answer is complete.
+//! API dialects for requesting log-probabilities, and checks that a response is complete.
 
 use serde::{Deserialize, Serialize};
 use surprisal_dialect::{Batch, Dialect, Logprobs, Query, Request, SglangOptions, SglangStart};
 
 use crate::source::ScoreQuery;
 
-/// Options of requests to SGLang: one start for the whole request, and no tokens to generate.
+/// Options of requests to SGLang: one start position for the whole request, and no generated tokens.
 const SGLANG: SglangOptions = SglangOptions { start: SglangStart::Earliest, max_new_tokens: 0 };
 
-/// The dialects that have log-probabilities of a prompt. Every one sends token ids.
+/// The API dialect of a server that returns the log-probabilities of a prompt. All requests send token ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScoringDialect {
-    /// `POST /logprobs` of a surprisal server.
+    /// surprisal's `POST /logprobs`.
     #[default]
     Surprisal,
-    /// `POST /v1/completions` with `echo` and `logprobs`, as OpenAI's first servers had it and many others have.
+    /// `POST /v1/completions` with `echo` and `logprobs`: OpenAI's original API, which many servers implement.
     OpenAi,
     /// `POST /v1/completions` with vLLM's `prompt_logprobs`.
     Vllm,
-    /// `POST /generate` of SGLang with `return_logprob`.
+    /// SGLang's `POST /generate` with `return_logprob`.
     Sglang,
 }
 
@@ -33,7 +33,7 @@ impl ScoringDialect {
         }
     }
 
-    /// Returns the path of requests.
+    /// Returns the URL path that requests are sent to.
     pub(crate) fn path(self) -> &'static str {
         self.dialect().path()
     }
@@ -42,7 +42,8 @@ impl ScoringDialect {
         self.dialect().name()
     }
 
-    /// Returns the request's body. `bos` is the token before every sequence; without one, our server adds its model's own.
+    /// Returns the request's body. `bos` is put before every sequence; if it is `None`, a surprisal server adds its
+    /// model's BOS.
     pub(crate) fn request<'a>(
         self,
         queries: &[ScoreQuery],
@@ -52,11 +53,11 @@ impl ScoringDialect {
         self.dialect().body(&Request { model, batch: &batch(queries, bos), sglang: SGLANG })
     }
 
-    /// Reads the answer to [`request`](Self::request): each query's log-probabilities, and the fingerprint of the model if the
-    /// answer has one.
+    /// Reads the response to [`request`](Self::request): each query's log-probabilities, and the model's fingerprint if
+    /// the response has one.
     ///
     /// # Errors
-    /// What is wrong with the answer.
+    /// A description of the mismatch between response and request.
     pub(crate) fn read(
         self,
         body: &[u8],
@@ -66,7 +67,7 @@ impl ScoringDialect {
         let answer = self.dialect().read::<f32>(&batch(queries, bos), body).map_err(|error| error.to_string())?;
         let mut results = answer.results;
         if matches!(self, Self::OpenAi | Self::Vllm) {
-            // Choices beyond the queries are ignored.
+            // Ignore choices beyond the queries.
             results.truncate(queries.len());
         }
         if results.contains(&Logprobs::Missing) {
@@ -78,7 +79,7 @@ impl ScoringDialect {
             let length = usize::from(bos.is_some()) + query.context.len() + query.target.len();
             let target = match result {
                 Logprobs::Target(target) => target,
-                // Tokens after the prompt were generated.
+                // Ignore generated tokens, which follow the prompt.
                 Logprobs::Prompt(all) => last_of_target(index, query, &all[..length.min(all.len())])?,
                 Logprobs::PromptEnd(end) => last_of_target(index, query, &end)?,
                 Logprobs::Missing => return Err(self.missing().to_owned()),
@@ -89,11 +90,11 @@ impl ScoringDialect {
         Ok((logprobs, answer.fingerprint))
     }
 
-    /// Returns the error text where a result has no log-probabilities.
+    /// Returns the error for a result without log-probabilities.
     fn missing(self) -> &'static str {
         match self {
-            Self::Vllm => "it has no prompt_logprobs: the server does not offer them",
-            _ => "it has no logprobs: the server does not offer echo with logprobs",
+            Self::Vllm => "the response has no prompt_logprobs; the server does not support them",
+            _ => "the response has no logprobs; the server does not support echo with logprobs",
         }
     }
 }
@@ -106,7 +107,7 @@ fn batch(queries: &[ScoreQuery], bos: Option<u32>) -> Batch<'_> {
 fn check_count(queries: &[ScoreQuery], results: usize) -> Result<(), String> {
     match queries.len() == results {
         true => Ok(()),
-        false => Err(format!("{} queries, {results} results", queries.len())),
+        false => Err(format!("results: expected {}, got {results}", queries.len())),
     }
 }
 
@@ -114,18 +115,17 @@ fn check_tokens(index: usize, query: &ScoreQuery, logprobs: &[f32]) -> Result<()
     let (asked, given) = (query.target.len(), logprobs.len());
     match asked == given {
         true => Ok(()),
-        false => {
-            Err(format!("query {index} of the request has {asked} target tokens, its result {given} log-probabilities"))
-        }
+        false => Err(format!("expected {asked} log-probabilities for the target of query {index}, got {given}")),
     }
 }
 
-/// Returns the last of the log-probabilities, one for each target token.
+/// Returns the last log-probabilities, one for each target token.
 fn last_of_target(index: usize, query: &ScoreQuery, logprobs: &[Option<f32>]) -> Result<Vec<f32>, String> {
     let first = logprobs.len().saturating_sub(query.target.len());
     let missing = || {
         format!(
-            "the first token of query {index} has no log-probability: nothing stands before it; say the model's bos, a token id"
+            "the first token of query {index} has no log-probability, because no token precedes it; \
+             set bos to the id of the model's BOS token"
         )
     };
     logprobs[first..].iter().map(|logprob| logprob.ok_or_else(missing)).collect()
@@ -147,9 +147,9 @@ mod tests {
         api.read(answer.to_string().as_bytes(), &queries(), bos).map(|(logprobs, _)| logprobs)
     }
 
-    /// As the servers write them, the token that was generated included, and choices in any order.
+    /// Responses as the servers write them: with a generated token, and with choices in any order.
     #[test]
-    fn answers_of_all_kinds_are_read() {
+    fn responses_of_all_dialects_are_read() {
         let want = Ok(vec![vec![-3.0, -4.0], vec![-5.0]]);
         let echo = json!({"choices": [
             {"index": 1, "text": "", "logprobs": {"token_logprobs": [null, -5.0, -0.5], "tokens": ["b", "e", "x"]}},
@@ -169,9 +169,9 @@ mod tests {
         assert_eq!(read(ScoringDialect::Sglang, sglang, BOS), want);
     }
 
-    /// Our server adds its model's own BOS, or none where one is sent.
+    /// A surprisal server adds its model's BOS, or none if the client sends one.
     #[test]
-    fn sequences_begin_with_one_bos() {
+    fn sequences_start_with_one_bos() {
         for (bos, rule, contexts) in [(None, "always", json!([[1, 2], []])), (BOS, "none", json!([[9, 1, 2], [9]]))] {
             let request = ScoringDialect::Surprisal.request(&queries(), "m", bos);
             let request = serde_json::to_value(&request).unwrap();
@@ -181,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn missing_log_probabilities_are_reported() {
         let silent = || json!({"choices": [{"index": 0, "text": "x"}, {"index": 1, "text": "y"}]});
-        assert!(read(ScoringDialect::OpenAi, silent(), BOS).unwrap_err().contains("does not offer echo"));
-        assert!(read(ScoringDialect::Vllm, silent(), BOS).unwrap_err().contains("does not offer them"));
+        assert!(read(ScoringDialect::OpenAi, silent(), BOS).unwrap_err().contains("does not support echo"));
+        assert!(read(ScoringDialect::Vllm, silent(), BOS).unwrap_err().contains("does not support them"));
         let one = json!({"choices": [{"index": 0, "logprobs": {"token_logprobs": [null, -1.0, -2.0, -3.0]}}]});
-        assert_eq!(read(ScoringDialect::OpenAi, one, None).unwrap_err(), "2 queries, 1 results");
+        assert_eq!(read(ScoringDialect::OpenAi, one, None).unwrap_err(), "results: expected 2, got 1");
         let unknown = json!({"choices": [{"index": 0, "logprobs": {"token_logprobs": [null, -1.0, -2.0, -3.0, -9.0]}},
             {"index": 1, "logprobs": {"token_logprobs": [null, -9.0]}}]});
-        assert!(read(ScoringDialect::OpenAi, unknown, None).unwrap_err().contains("say the model's bos"));
+        assert!(read(ScoringDialect::OpenAi, unknown, None).unwrap_err().contains("set bos to the id"));
     }
 }

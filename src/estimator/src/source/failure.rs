@@ -1,4 +1,4 @@
-//! Failures of one attempt: what a failed request or an error response means, and whether to retry it.
+//! Failed attempts to send a request: the error, and whether and when to retry.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -9,32 +9,32 @@ use surprisal_api::{PROBLEM_JSON, Problem};
 
 use crate::error::Error;
 
-/// The longest time that a server may take to accept a connection.
+/// Time within which a server must accept a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most characters of an unreadable error response that are shown.
+/// Maximum number of characters of a response body that an error shows, if the body is not a problem document.
 const SHOWN_CHARACTERS: usize = 300;
 
-/// The longest wait that a server may ask for, in seconds: a day.
+/// Maximum `Retry-After` that is respected, in seconds: one day.
 const MAX_RETRY_AFTER: u64 = 86_400;
 
 /// One failed attempt.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
-    /// True if the same request may succeed later.
+    /// `true` if the same request may succeed later.
     pub(crate) is_transient: bool,
-    /// The wait that the server asks for.
+    /// The wait that the failure requires before the next attempt; `None` to use the policy's backoff.
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl Failure {
-    /// Returns a failure that another attempt would meet again.
+    /// Returns a failure that a retry would only repeat.
     pub(crate) fn permanent(error: Error) -> Self {
         Self { error, is_transient: false, retry_after: None }
     }
 
-    /// Returns whether there was no response at all.
+    /// Returns whether there was no complete response.
     pub(crate) fn is_transport(&self) -> bool {
         matches!(self.error, Error::Transport { .. })
     }
@@ -52,19 +52,19 @@ pub(crate) async fn send(url: &str, request: RequestBuilder) -> Result<Vec<u8>, 
 
 /// Returns the failure of a request without a whole response.
 fn transport_failure(url: &str, error: reqwest::Error) -> Failure {
-    // A refused or broken connection is transient, also within the response (which reqwest may call a decoding error). A timeout
-    // is not: the response would be as slow again. But reqwest also says "timeout" where the system gave up a peer that is gone;
-    // that error has a number.
+    // A refused or broken connection is transient, even if it breaks within the response (which reqwest may report as a
+    // decoding error). A timeout is not: the next response would be just as slow. But reqwest also reports a timeout if
+    // the system gives up on a peer that is gone; that error has an OS error number.
     let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
     let broke =
         causes.any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|it| it.raw_os_error().is_some()));
     let is_permanent = (error.is_timeout() && !broke) || error.is_builder() || error.is_redirect();
-    // After a connection timeout, wait for as long again.
+    // After a connection timeout, wait as long again before the next attempt.
     let retry_after = (error.is_connect() && error.is_timeout()).then_some(CONNECT_TIMEOUT);
     Failure { is_transient: error.is_connect() || !is_permanent, retry_after, error: transport_error(url, error) }
 }
 
-/// Reads the failure that an error response describes.
+/// Returns the failure that an error response describes.
 async fn response_failure(url: &str, response: Response) -> Failure {
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -88,7 +88,8 @@ async fn response_failure(url: &str, response: Response) -> Failure {
     Failure { error, is_transient, retry_after }
 }
 
-/// Returns a transport error in one line: reqwest's own message hides the cause ("connection refused") in the chain.
+/// Returns a transport error as one line with all causes, such as "connection refused": reqwest's own message omits
+/// them.
 pub(crate) fn transport_error(url: &str, error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut reason = error.to_string();

@@ -1,4 +1,4 @@
-//! One server as a [`LogprobSource`]: bounded requests, bounded concurrency, checked responses.
+//! A server as a [`LogprobSource`], with limits on request size and concurrency, and checks of every response.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -22,13 +22,14 @@ use crate::source::retry::RetryPolicy;
 use crate::source::served_model::{ModelList, with_bos};
 use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group_within_limits};
 
-/// The header that tells a surprisal server which requests come from one client.
+/// The header that identifies the client to a surprisal server.
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 
-/// How long the first request is repeated: less than later ones, because the server may never have been there.
+/// Maximum time for retries of the first request. Later requests are retried for longer; for the first one, there may
+/// be no server at the address.
 const FIRST_GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 
-/// How long a response may take for which the server computes nothing, such as its list of models.
+/// Timeout of requests that need no forward pass, such as the request for the list of models.
 const MODELS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The response of `/tokenize`.
@@ -37,7 +38,7 @@ struct TokenizeAnswer {
     tokens: Vec<u32>,
 }
 
-/// A server, by its URL.
+/// A server as a source of log-probabilities and of tokens.
 #[derive(Debug)]
 pub struct HttpSource {
     client: Client,
@@ -49,10 +50,11 @@ pub struct HttpSource {
 }
 
 impl HttpSource {
-    /// Connects to the server at `url` (`http://host:port`) and asks which model it serves.
+    /// Connects to the server at `url` (`http://host:port`) and reads which model it serves.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for options that are zero; otherwise whatever kept the server from answering `/v1/models`.
+    /// [`Error::Invalid`] for a limit of zero or an API key that is not visible ASCII; the errors of the request to
+    /// `/v1/models`.
     pub async fn connect(url: &str, options: HttpOptions) -> Result<Self, Error> {
         options.check()?;
         install_tls_provider();
@@ -80,7 +82,7 @@ impl HttpSource {
         })
     }
 
-    /// Returns the number of token ids, if the server says.
+    /// Returns the number of token ids; `None` if the server does not report it.
     pub fn vocabulary(&self) -> Option<usize> {
         self.vocabulary
     }
@@ -88,25 +90,25 @@ impl HttpSource {
     /// Returns the token ids of a text, without BOS.
     ///
     /// # Errors
-    /// Whatever kept the server from answering `/tokenize`.
+    /// The errors of the request to `/tokenize`.
     pub async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
         self.options.retry.run(|| self.tokenize_once(text)).await
     }
 
-    /// Returns the text of token ids.
+    /// Converts token ids to text.
     ///
     /// # Errors
-    /// Whatever kept the server from answering `/detokenize`.
+    /// The errors of the request to `/detokenize`.
     pub async fn detokenize(&self, tokens: &[u32]) -> Result<String, Error> {
         let request = DetokenizeRequest { model: None, tokens: tokens.to_vec() };
         let answer: DetokenizeResponse = self.post("/detokenize", &request).await?;
         Ok(answer.prompt)
     }
 
-    /// Sends a request to `/logprobs` unchanged, texts included.
+    /// Sends a request to `/logprobs` unchanged; its contexts and targets may be texts.
     ///
     /// # Errors
-    /// Whatever kept the server from answering it.
+    /// The errors of the request.
     pub async fn post_logprobs(&self, request: &LogprobsRequest) -> Result<LogprobsResponse, Error> {
         self.post("/logprobs", request).await
     }
@@ -141,7 +143,7 @@ impl HttpSource {
 
     /// Waits until one more request may be in flight.
     pub(crate) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed, and without a permit the request would only be unbounded.
+        // The semaphore is never closed. Even if it were, the only loss would be the bound on concurrency.
         self.slots.acquire().await.ok()
     }
 
@@ -171,8 +173,8 @@ impl LogprobSource for HttpSource {
         self.options.concurrency
     }
 
-    /// Splits `queries` into requests within the [`HttpOptions`]; neighbours stay together, so that the server finds
-    /// their shared prefixes.
+    /// Splits `queries` into requests within the limits of [`HttpOptions`]. Neighboring queries stay together, so that
+    /// the server can share their prefixes.
     async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
         let lengths = queries.iter().map(ScoreQuery::sequence_length);
         let (max_queries, max_tokens) = (self.options.queries_per_request, self.options.tokens_per_request);
@@ -195,7 +197,7 @@ impl Tokenize for HttpSource {
     }
 }
 
-/// Gets what the server computes nothing for, without retries.
+/// Sends a GET request that needs no forward pass, without retries.
 async fn get_once<A: DeserializeOwned>(client: &Client, url: &str, options: &HttpOptions) -> Result<A, Failure> {
     let body = send(url, client.get(url).timeout(options.timeout.min(MODELS_TIMEOUT))).await?;
     parse(url, &body).map_err(Failure::permanent)
@@ -206,9 +208,9 @@ fn parse<A: DeserializeOwned>(url: &str, body: &[u8]) -> Result<A, Error> {
         .map_err(|error| Error::UnexpectedResponse { url: url.to_owned(), reason: error.to_string() })
 }
 
-/// The headers of every request.
+/// Returns the headers of every request.
 fn default_headers(url: &str, options: &HttpOptions) -> Result<HeaderMap, Error> {
-    // One id for all requests, so that the server schedules them as one client's.
+    // One id for all requests, so that the server schedules them as one client.
     let client = HeaderValue::try_from(format!("estimator-{:016x}", RandomState::new().hash_one(url)));
     let mut headers = HeaderMap::from_iter(client.map(|client| (CLIENT_ID, client)));
     if let Some(key) = &options.api_key {
@@ -217,12 +219,12 @@ fn default_headers(url: &str, options: &HttpOptions) -> Result<HeaderMap, Error>
     Ok(headers)
 }
 
-/// Installs the cryptography provider that rustls needs, once for the process, unless there is one.
+/// Installs the cryptography provider that rustls needs, once per process, unless one is already installed.
 fn install_tls_provider() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         if rustls::crypto::ring::default_provider().install_default().is_err() {
-            tracing::debug!("another TLS provider is installed already");
+            tracing::debug!("TLS provider already installed");
         }
     });
 }

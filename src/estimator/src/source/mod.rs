@@ -1,8 +1,9 @@
 //! Sources of log-probabilities: the [`LogprobSource`] trait and its implementation over HTTP.
 //!
-//! Start with the trait below. [`HttpSource`] is one server, [`Replicas`] several servers of one model, whose `cooldown` keeps requests
-//! away from a server that failed. `failure` classifies failed requests, `retry` repeats those that may succeed later, and `dialect`
-//! writes requests for other servers. The exact source is in [`process`](crate::process).
+//! Start with the trait below. [`HttpSource`] is one server; [`Replicas`] are several servers of one model. Each of
+//! them has a `cooldown`, a period after a failure in which it gets no requests. `failure` classifies failed requests,
+//! `retry` repeats those that may succeed later, and `dialect` writes requests and reads responses. The exact source is
+//! in [`process`](crate::process).
 
 mod cooldown;
 mod dialect;
@@ -24,66 +25,70 @@ use std::ops::Range;
 
 use crate::error::Error;
 
-/// A question: how probable is `target`, given `context`?
+/// A query: how probable is `target`, given `context`?
 ///
-/// Symbols `T` are token ids; an exact source of a [`Process`](crate::process::Process) may take others.
+/// The symbols `T` are token ids, except that the exact source of a [`Process`](crate::process::Process) may use
+/// another type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScoreQuery<T = u32> {
-    /// Token ids that are given, without BOS: the source adds the model's own, or the one it was given. Empty: the beginning of
-    /// a text.
+    /// Token ids of the context, without BOS: the source adds the model's BOS, or the BOS in the source's options.
+    /// Empty if `target` begins a text.
     pub context: Vec<T>,
     /// Token ids to score; at least one.
     pub target: Vec<T>,
 }
 
 impl<T> ScoreQuery<T> {
-    /// Length of the whole sequence in tokens, BOS included.
+    /// Returns the length of the whole sequence in tokens, BOS included.
     pub fn sequence_length(&self) -> usize {
         1 + self.context.len() + self.target.len()
     }
 }
 
-/// The model that answers.
+/// The model behind a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     /// The model's name.
     pub name: String,
-    /// Identifies all that log-probabilities depend on: equal fingerprints, equal bits.
+    /// The model's fingerprint, which identifies everything that its log-probabilities depend on. For surprisal
+    /// servers, equal fingerprints mean bit-identical log-probabilities.
     pub fingerprint: String,
-    /// The longest sequence (BOS, context and target) that is scored, in tokens.
+    /// The maximum length of a sequence (BOS, context and target), in tokens.
     pub max_length: usize,
 }
 
-/// Anything that scores token sequences: a server, a stored run, a closed form.
+/// A source of log-probabilities of token sequences, such as a server or a closed form.
 pub trait LogprobSource<T = u32>: Sync {
-    /// Returns the model that answers.
+    /// Returns the model behind this source.
     fn model(&self) -> &Model;
 
-    /// Returns how many calls are in flight at once; a process that is killed loses at most their answers.
+    /// Returns the maximum number of calls in flight. If the process is killed, at most the answers to these calls are
+    /// lost.
     fn concurrency(&self) -> usize {
         1
     }
 
-    /// Returns the log-probability in nats of each target token given everything before it: one vector a query, in the queries' order.
+    /// Returns the log-probability in nats of each target token given all tokens before it: one vector per query, in
+    /// the same order.
     ///
-    /// The source bounds its own requests.
+    /// There may be any number of queries: the source limits the size of its own requests.
     ///
     /// # Errors
-    /// The first failure that retries do not resolve.
+    /// The first error that retries do not resolve.
     fn logprobs(&self, queries: Vec<ScoreQuery<T>>) -> impl Future<Output = Result<Vec<Vec<f32>>, Error>> + Send;
 }
 
-/// A tokenizer: a server, or one in this process.
+/// A tokenizer, on a server or in this process.
 pub trait Tokenize: Sync {
     /// Returns the token ids of a text, without BOS.
     ///
     /// # Errors
-    /// What the tokenizer fails with.
+    /// The errors of the tokenizer.
     fn tokenize(&self, text: &str) -> impl Future<Output = Result<Vec<u32>, Error>> + Send;
 }
 
-/// Groups items of these token counts into consecutive ranges, each of at most `max_items` items and, unless it is a single item, at
-/// most `max_tokens` tokens.
+/// Groups items with these token counts into consecutive ranges, each with at most `max_items` items and, unless it is
+/// a single item, at most `max_tokens` tokens.
 pub(crate) fn group_within_limits(
     lengths: impl IntoIterator<Item = usize>,
     max_items: usize,

@@ -12,24 +12,24 @@ use crate::source::retry::RetryPolicy;
 /// Options of an HTTP source.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    /// Requests in flight at once.
+    /// Maximum requests in flight at once.
     pub concurrency: usize,
-    /// The most queries in one request.
+    /// Maximum queries in one request.
     pub queries_per_request: usize,
-    /// The most tokens (BOS, context and target) in one request, unless a single query has more.
+    /// Maximum tokens (BOS, context and target) in one request, unless a single query has more.
     pub tokens_per_request: usize,
-    /// The longest time that a request may take.
+    /// Timeout of a request.
     pub timeout: Duration,
-    /// When and for how long failed requests are sent again.
+    /// Policy for failed requests.
     pub retry: RetryPolicy,
-    /// The dialect of the requests.
+    /// Dialect of the requests.
     pub api: ScoringDialect,
-    /// The model, where a server has several.
+    /// Name of the model; `None` for the first model in the server's list.
     pub model: Option<String>,
-    /// The token before every sequence. Servers other than ours add none to token ids; ours is told to add none where one is
-    /// given.
+    /// Id of the BOS token to put before every sequence; `None` to leave BOS to the server. A surprisal server adds the
+    /// model's BOS; other servers never add BOS to token ids.
     pub bos: Option<u32>,
-    /// The API key, sent as a bearer token.
+    /// API key, sent as a bearer token.
     pub api_key: Option<ApiKey>,
 }
 
@@ -55,7 +55,8 @@ impl Default for HttpOptions {
             concurrency: 8,
             queries_per_request: 64,
             tokens_per_request: 32 * 1024,
-            // Our server's own deadline: on a slow one, the last of eight requests waits for seven.
+            // The default deadline of a surprisal server. On a slow server, the last of eight requests waits for the
+            // other seven.
             timeout: Duration::from_secs(3600),
             retry: RetryPolicy::default(),
             api: ScoringDialect::default(),
@@ -76,15 +77,15 @@ impl ApiKey {
         Self(key)
     }
 
-    /// Reads the key from an environment variable; `None` if it is not set or empty.
+    /// Reads the key from an environment variable; `None` if the variable is unset or empty.
     pub fn from_env(variable: &str) -> Option<Self> {
         std::env::var(variable).ok().filter(|key| !key.is_empty()).map(Self)
     }
 
-    /// Returns the value of the `Authorization` header, marked so that no log shows it.
+    /// Returns the value of the `Authorization` header, marked as sensitive so that logs do not show it.
     pub(crate) fn header(&self) -> Result<HeaderValue, Error> {
         let value = HeaderValue::try_from(format!("Bearer {}", self.0));
-        let mut value = value.map_err(|_| Error::invalid("API key", "not shown", "visible ASCII"))?;
+        let mut value = value.map_err(|_| Error::invalid("API key", "invalid (not shown)", "visible ASCII"))?;
         value.set_sensitive(true);
         Ok(value)
     }

@@ -1,4 +1,5 @@
-//! Several servers of one model as one source: requests of one prefix go to one server, and to another if that one fails.
+//! Several servers of one model as one source: requests with the same prefix go to the same server, or to another one
+//! if that server fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,22 +18,23 @@ use crate::source::http::HttpSource;
 use crate::source::options::HttpOptions;
 use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group_within_limits};
 
-/// Tokens of a sequence's beginning that decide which server gets it: a block of a server's cache.
+/// The number of leading tokens that determine the server for a sequence: one block of a server's cache.
 const KEY_TOKENS: usize = 32;
 
-/// Which server gets a request.
+/// The policy that chooses a server for each request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Routing {
-    /// A server that depends on how the sequence begins, so that each server's cache holds its own share of the prefixes:
-    /// rendezvous hashing (Thaler and Ravishankar, 1998), which moves no other prefixes when a server goes.
+    /// A server chosen by the beginning of the sequence, so that each server caches a different share of the prefixes.
+    /// With rendezvous hashing (Thaler and Ravishankar, 1998), only the prefixes of a failed server move to other
+    /// servers.
     #[default]
     Affinity,
-    /// All servers in turns.
+    /// Each server in turn.
     RoundRobin,
 }
 
-/// Servers of one model.
+/// Several servers of one model.
 #[derive(Debug)]
 pub struct Replicas {
     replicas: Vec<Replica>,
@@ -50,10 +52,10 @@ struct Replica {
 }
 
 impl Replicas {
-    /// Connects to the servers at `urls`. Those that do not answer are left out, as long as one does.
+    /// Connects to the servers at `urls`. Servers that fail are omitted if at least one responds.
     ///
     /// # Errors
-    /// As [`HttpSource::connect`]; [`Error::ReplicasDiffer`] for two that serve different models.
+    /// The errors of [`HttpSource::connect`]; [`Error::ReplicasDiffer`] if two servers serve different models.
     pub async fn connect(urls: &[String], routing: Routing, options: HttpOptions) -> Result<Self, Error> {
         let (mut replicas, mut failed) = (Vec::<Replica>::new(), None);
         let connections = join_all(urls.iter().map(|url| HttpSource::connect(url, options.clone()))).await;
@@ -62,7 +64,7 @@ impl Replicas {
                 Ok(source) => replicas.push(Replica { source, cooldown: Mutex::default() }),
                 Err(error) if urls.len() == 1 => return Err(error),
                 Err(error) => {
-                    tracing::warn!(url, %error, "left out");
+                    tracing::warn!(url, %error, "connection failed; continuing without this server");
                     failed = Some(error);
                 }
             }
@@ -77,10 +79,11 @@ impl Replicas {
         Ok(Self { replicas, routing, calls: AtomicUsize::new(0), options })
     }
 
-    /// Checks that every sequence begins with a token, as far as servers say: ours put the model's BOS there, if it has one.
+    /// Checks that every sequence starts with a BOS token: the experiment's BOS, or the BOS that a surprisal server
+    /// adds. Other servers are not checked.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a BOS that is missing, that is another than the servers' own, or that is no token of the model.
+    /// [`Error::Invalid`] if BOS is missing, differs from the BOS that the servers add, or is not in the vocabulary.
     pub(crate) async fn check_bos(&self) -> Result<(), Error> {
         if self.options.api != ScoringDialect::Surprisal {
             return Ok(());
@@ -89,7 +92,7 @@ impl Replicas {
         check_bos(self.options.bos, &info)
     }
 
-    /// All servers, in the order of their addresses in the experiment.
+    /// Returns the indices of all servers.
     fn all(&self) -> Vec<usize> {
         (0..self.replicas.len()).collect()
     }
@@ -107,8 +110,8 @@ impl Replicas {
         order
     }
 
-    /// Groups queries by the server that each prefers, and each group into requests within the limits; returns the indices of each
-    /// request's queries.
+    /// Groups queries by preferred server, and divides each group into requests within the limits. Returns the indices
+    /// of each request's queries.
     fn requests(&self, queries: &[ScoreQuery], preference: impl Fn(&ScoreQuery) -> Vec<usize>) -> Vec<Vec<usize>> {
         let mut by_server: Vec<Vec<usize>> = vec![Vec::new(); self.replicas.len()];
         for (index, query) in queries.iter().enumerate() {
@@ -125,7 +128,7 @@ impl Replicas {
         requests
     }
 
-    /// Tries servers in this order, and again after their cooldowns, until one succeeds.
+    /// Tries servers in this order, and again after their cooldowns, until one succeeds or the retries run out.
     async fn first_success<'a, T, F>(
         &'a self,
         order: &[usize],
@@ -140,7 +143,7 @@ impl Replicas {
             let (replica, wait) = self.next_available(order);
             tokio::time::sleep(wait).await;
             let _slot = replica.source.slot().await;
-            // Requests that were sent in the meantime may have failed.
+            // Other requests to this server may have failed in the meantime.
             if !replica.cooldown().admit(has_others) {
                 continue;
             }
@@ -152,21 +155,26 @@ impl Replicas {
                 }
                 Err(failure) => failure,
             };
-            // Another server may take over from one that hangs; a single one would hang again.
+            // If a server hangs, another may take over; a single server would hang again.
             let hangs = !failure.is_transient && failure.is_transport();
             if !(failure.is_transient || hangs && has_others) {
                 return Err(failure.error);
             }
-            // A server that hangs rests for as long as it hung.
+            // A server that hung gets a cooldown as long as it hung.
             let requested = failure.retry_after.or(hangs.then(|| sent.elapsed()));
             replica.cooldown().record_failure(retry, requested);
             let (next, wait) = self.next_available(order);
-            let action = if std::ptr::eq(next, replica) { "trying again" } else { "trying another server" };
+            let action = if std::ptr::eq(next, replica) {
+                "request failed; retrying"
+            } else {
+                "request failed; trying another server"
+            };
             attempts.record_failure(action, failure.error, wait)?;
         }
     }
 
-    /// Returns the first server in order without a cooldown, or else the one whose cooldown ends first, and in how long.
+    /// Returns the first server in `order` without a cooldown, or else the server whose cooldown ends first. Also
+    /// returns the time until its cooldown ends, or zero.
     fn next_available(&self, order: &[usize]) -> (&Replica, Duration) {
         let now = Instant::now();
         let mut next: Option<(&Replica, Duration)> = None;
@@ -191,27 +199,27 @@ impl Replica {
     }
 }
 
-/// Checks the BOS that the experiment gives against the server's.
+/// Checks the experiment's BOS against the server's tokenizer.
 fn check_bos(given: Option<u32>, info: &TokenizerInfo) -> Result<(), Error> {
     let own = info.bos_token_id.filter(|_| info.add_bos_token);
     match (given, own) {
         (None, None) => Err(Error::invalid(
             "model.bos",
             "missing",
-            "given (--bos, or in the experiment file), because the served model puts no token before a text: the id of the one that \
-             documents begin with in training, for instance <|endoftext|>",
+            "set (--bos, or bos in the experiment file), because the served model adds no BOS: use the id of the token \
+             that starts documents in training, such as <|endoftext|>",
         )),
         (Some(bos), Some(own)) if bos != own => {
-            Err(Error::invalid("model.bos", bos, format!("{own}, which the server puts before every text, or absent")))
+            Err(Error::invalid("model.bos", bos, format!("{own}, which the server puts before every text, or omitted")))
         }
         (Some(bos), None) if bos as usize >= info.vocab_size => {
-            Err(Error::invalid("model.bos", bos, format!("less than {}, the number of token ids", info.vocab_size)))
+            Err(Error::invalid("model.bos", bos, format!("less than {}, the size of the vocabulary", info.vocab_size)))
         }
         _ => Ok(()),
     }
 }
 
-/// A server's hash for a key; the server with the least gets the sequence.
+/// Returns a server's hash for a key; the server with the smallest hash gets the sequence.
 fn rendezvous_weight(url: &str, key: &[u32]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(url.as_bytes());
@@ -230,9 +238,9 @@ impl LogprobSource for Replicas {
         self.options.concurrency * self.replicas.len()
     }
 
-    /// Splits `queries` into requests by server and within the [`HttpOptions`]; neighbours stay together.
+    /// Splits `queries` into requests by server and within the limits of [`HttpOptions`]; neighbors stay together.
     async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
-        // In turns, all queries of a call go to one server.
+        // With round robin, all queries of a call go to one server.
         let in_turns = queries.first().filter(|_| self.routing == Routing::RoundRobin);
         let shared = in_turns.map(|first| self.preference(first));
         let preference = |query: &ScoreQuery| shared.clone().unwrap_or_else(|| self.preference(query));
@@ -267,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bos_is_given_where_the_server_adds_none() {
+    fn a_bos_is_required_if_the_server_adds_none() {
         let checked = |given, id, adds| {
             let info =
                 TokenizerInfo { bos_token_id: id, add_bos_token: adds, vocab_size: 10, ..TokenizerInfo::default() };
@@ -279,7 +287,7 @@ mod tests {
             assert_eq!(checked(given, id, adds), Ok(()));
         }
         for (given, id, adds, hint) in [
-            (None, Some(1), false, "model.bos is missing; it must be given (--bos, or in the experiment file)"),
+            (None, Some(1), false, "model.bos is missing; it must be set (--bos, or bos in the experiment file)"),
             (None, None, false, "<|endoftext|>"),
             (Some(2), Some(1), true, "model.bos is 2; it must be 1, which the server puts before every text"),
             (Some(10), None, false, "model.bos is 10; it must be less than 10"),

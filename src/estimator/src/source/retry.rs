@@ -1,4 +1,4 @@
-//! Retries: the policy by which failed requests are sent again, and the attempts of one request.
+//! Retries: the policy for failed requests, and the attempts to send one request.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::source::failure::Failure;
 
-/// Exponential backoff with jitter. Scoring changes nothing on the server, so any request may be sent twice.
+/// A retry policy: exponential backoff with jitter. Scoring changes nothing on the server, so any request may be sent
+/// twice.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    /// The wait after the first failure; it doubles with every further failure.
+    /// Wait after the first failure; it doubles with every further failure.
     pub initial_wait: Duration,
-    /// The longest wait that the client chooses itself. A server that says how long to wait (`Retry-After`) is obeyed.
+    /// Maximum wait of the backoff. A server's `Retry-After` is respected even if it is longer.
     pub max_wait: Duration,
-    /// No new attempt starts when this long has passed since the first failure, however long it took to fail.
+    /// Time since the first failure after which no new attempt starts. The duration of the first attempt does not
+    /// count.
     pub give_up_after: Duration,
 }
 
@@ -43,33 +45,33 @@ impl RetryPolicy {
                 return Err(failure.error);
             }
             let wait = self.wait(attempts.failed + 1, failure.retry_after);
-            attempts.record_failure("trying again", failure.error, wait)?;
+            attempts.record_failure("request failed; retrying", failure.error, wait)?;
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Starts to count the attempts of one request.
+    /// Returns a counter of the attempts to send one request.
     pub(crate) fn attempts(&self) -> Attempts {
         Attempts { give_up_after: self.give_up_after, start: Instant::now(), first_failure: None, failed: 0 }
     }
 
-    /// Returns how long to wait after this number of failures: as long as the server asks and a little more, or else by
+    /// Returns the wait after this many failures: `retry_after` plus the jittered initial wait, or else the
     /// [`backoff`](Self::backoff).
     pub(crate) fn wait(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
         retry_after.map_or_else(|| self.backoff(failures), |wait| wait + self.backoff(1))
     }
 
-    /// Returns `initial_wait * 2^(failures - 1)`, at most `max_wait`, less a random part of up to a half: clients that failed
-    /// together do not come back together.
+    /// Returns `initial_wait * 2^(failures - 1)`, at most `max_wait`, minus a random share of up to one half, so that
+    /// clients that failed together do not retry together.
     fn backoff(&self, failures: u32) -> Duration {
         let whole = self.initial_wait.saturating_mul(1 << (failures - 1).min(20)).min(self.max_wait);
-        // The standard library's hash keys are its only randomness; a jitter needs no better.
+        // The standard library's only randomness is in its hash keys, which is good enough for jitter.
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
         whole.mul_f64(0.5 + 0.5 * random)
     }
 }
 
-/// The attempts of one request.
+/// The attempts to send one request.
 pub(crate) struct Attempts {
     give_up_after: Duration,
     start: Instant,
@@ -78,7 +80,10 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// Records a failed attempt after which the next one may start in `wait`; the log calls it `action`. Fails if that is too late.
+    /// Records a failed attempt, and logs the message `action`. The next attempt is due after `wait`.
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`] if the next attempt would be due later than `give_up_after`.
     pub(crate) fn record_failure(&mut self, action: &str, last: Error, wait: Duration) -> Result<(), Error> {
         self.failed += 1;
         let attempts = self.failed;
@@ -115,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_longest_and_vary() {
+    fn waits_double_up_to_the_maximum_and_vary() {
         let retry = RetryPolicy {
             initial_wait: Duration::from_millis(100),
             max_wait: Duration::from_secs(1),

@@ -1,4 +1,4 @@
-//! The model that a server serves, from its `/v1/models`.
+//! The served model, from a server's `/v1/models`.
 
 use serde::Deserialize;
 
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::source::dialect::ScoringDialect;
 use crate::source::options::HttpOptions;
 
-/// The response of `/v1/models`; servers other than ours leave fields out.
+/// The response of `/v1/models`. Servers other than surprisal omit some fields.
 #[derive(Deserialize)]
 pub(crate) struct ModelList {
     data: Vec<ServedModel>,
@@ -25,14 +25,14 @@ pub(crate) struct ServedModel {
 }
 
 impl ModelList {
-    /// Returns the model with this name, or the first one; `url` is named in errors.
+    /// Returns the model with this name, or the first one if `name` is `None`. Error messages include `url`.
     pub(crate) fn choose(self, url: &str, name: Option<&str>) -> Result<ServedModel, Error> {
-        let ids: Vec<String> = self.data.iter().map(|model| model.id.clone()).collect();
+        let ids: Vec<String> = self.data.iter().map(|model| format!("`{}`", model.id)).collect();
         let chosen = self.data.into_iter().find(|model| name.is_none_or(|name| name == model.id));
         chosen.ok_or_else(|| {
             let reason = match name {
-                Some(name) => format!("{name} is not among the models that are served: {}", ids.join(", ")),
-                None => "no model is served".to_owned(),
+                Some(name) => format!("unknown model `{name}`; the server serves {}", ids.join(", ")),
+                None => "the server serves no model".to_owned(),
             };
             Error::UnexpectedResponse { url: url.to_owned(), reason }
         })
@@ -40,22 +40,23 @@ impl ModelList {
 }
 
 impl ServedModel {
-    /// Returns what the model's log-probabilities depend on; `url` is named in errors.
+    /// Returns the fingerprint, which identifies everything that the model's log-probabilities depend on. Errors name
+    /// `url`.
     pub(crate) fn fingerprint(&self, url: &str, options: &HttpOptions) -> Result<String, Error> {
         let own = self.fingerprint.clone();
         let model = match options.api {
             ScoringDialect::Surprisal => {
-                let reason = "it has no fingerprint: not a surprisal server? then say which api it has".to_owned();
+                let reason = "the model has no fingerprint; set api if this is not a surprisal server".to_owned();
                 own.ok_or_else(|| Error::UnexpectedResponse { url: url.to_owned(), reason })?
             }
-            // Others do not promise equal bits; the name is all there is.
+            // Other servers do not promise bit-identical results; the best identity is the model's name.
             api => own.unwrap_or_else(|| format!("{}:{}", api.name(), self.id)),
         };
         Ok(with_bos(model, options.bos))
     }
 }
 
-/// Adds the BOS that the client sends to a fingerprint: log-probabilities depend on it.
+/// Appends the client's BOS to a fingerprint, because log-probabilities depend on it.
 pub(crate) fn with_bos(fingerprint: String, bos: Option<u32>) -> String {
     match bos {
         Some(bos) => format!("{fingerprint}, bos {bos}"),

@@ -1,8 +1,9 @@
-//! Counting tokens, pairs of tokens and n-grams within bounded memory, of texts that need not fit into it.
+//! Counts of tokens, pairs of tokens and n-grams, in bounded memory, for texts that need not fit in memory.
 //!
-//! Pairs are grouped by their first token; the second tokens of a group are counted in an array as long as the vocabulary. n-grams are
-//! sorted as keys. What does not fit is counted in several passes over the texts, one for each slot of pairs or keys: reading tokens
-//! again costs less than writing keys, of several tokens each, and reading those.
+//! Pairs are grouped by their first token; the second tokens of a group are counted in an array as long as the
+//! vocabulary. n-grams are encoded as keys and sorted. Pairs or keys that do not fit in memory are divided into slots,
+//! and each slot is counted in a separate pass over the texts: reading the tokens again costs less than writing and
+//! reading keys, which hold several tokens each.
 
 use std::ops::Range;
 
@@ -12,18 +13,18 @@ use crate::error::Error;
 use crate::statistics::spectrum::{Spectrum, SpectrumBuilder};
 use crate::statistics::token_store::TokenTexts;
 
-/// Bytes that counting may take by default.
+/// Default memory for counting, in bytes.
 pub(crate) const COUNT_MEMORY_BYTES: usize = 2 << 30;
 
-/// Vocabularies of more ids are not counted in arrays.
+/// Maximum number of token ids in a vocabulary that is counted in arrays.
 const MAX_IDS: usize = 1 << 24;
 
-/// How often each token occurs in the texts, by its id.
+/// The number of occurrences of each token in the texts, by id.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Frequencies(Vec<u64>);
 
 impl Frequencies {
-    /// Counts the tokens of all texts; `None` if ids are too great for an array.
+    /// Counts the tokens of all texts; `None` if ids are too large for an array.
     pub(crate) fn of(texts: &impl TokenTexts) -> Result<Option<Self>, Error> {
         let (mut counts, mut fits) = (Vec::new(), true);
         texts.for_each(&mut |text| {
@@ -43,7 +44,7 @@ impl Frequencies {
         self.0.iter().copied().collect()
     }
 
-    /// Divides the ids into ranges with at most `max_tokens` tokens each, unless a single id has more.
+    /// Divides the ids into ranges with at most `max_tokens` occurrences each, unless a single id has more.
     fn slots(&self, max_tokens: usize) -> Vec<Range<usize>> {
         let (mut slots, mut start, mut tokens) = (Vec::new(), 0, 0);
         for (id, &count) in self.0.iter().enumerate() {
@@ -66,14 +67,15 @@ pub(crate) fn count_tokens(texts: &impl TokenTexts, memory: usize) -> Result<Spe
     }
 }
 
-/// Counts the pairs of tokens at each of these distances within a text, in about `memory` bytes.
+/// Counts the pairs of tokens at each distance within a text, in about `memory` bytes; returns one spectrum per
+/// distance.
 pub(crate) fn count_pairs(texts: &impl TokenTexts, distances: &[usize], memory: usize) -> Result<Vec<Spectrum>, Error> {
     let Some(frequencies) = Frequencies::of(texts)? else {
         return distances.iter().map(|&distance| pairs_by_key(texts, distance, memory)).collect();
     };
     let threads = rayon::current_num_threads();
     let tokens_in_memory = memory / threads / size_of::<u32>();
-    // A single distance is divided among all threads.
+    // Even a single distance is divided among all threads.
     let share = frequencies.0.iter().sum::<u64>() as usize / threads.div_ceil(distances.len().max(1));
     let slots = frequencies.slots(tokens_in_memory.min(share.max(1)));
     let mut jobs: Vec<(usize, Range<usize>)> = Vec::with_capacity(distances.len() * slots.len());
@@ -85,7 +87,8 @@ pub(crate) fn count_pairs(texts: &impl TokenTexts, distances: &[usize], memory: 
     Ok(spectra?.chunks(slots.len()).map(|slots| slots.iter().flat_map(Spectrum::iter).collect()).collect())
 }
 
-/// Counts the pairs whose first token is one of `ids`; `seconds` is a buffer that earlier calls used.
+/// Counts the pairs whose first token is in `ids`; `seconds` is a buffer for their second tokens, which later calls
+/// reuse.
 fn pairs_of_slot(
     texts: &impl TokenTexts,
     Frequencies(counts): &Frequencies,
@@ -93,7 +96,7 @@ fn pairs_of_slot(
     distance: usize,
     seconds: &mut Vec<u32>,
 ) -> Result<Spectrum, Error> {
-    // For each first token, where its next second token goes.
+    // For each first token, the index in `seconds` for its next second token.
     let mut total = 0;
     let mut next: Vec<usize> = Vec::with_capacity(ids.len());
     for &count in &counts[ids.clone()] {
@@ -113,7 +116,7 @@ fn pairs_of_slot(
     let mut spectrum = SpectrumBuilder::default();
     let mut begin = 0;
     for (end, count) in next.into_iter().zip(&counts[ids]) {
-        // Fewer than `count`: the last tokens of a text begin no pair.
+        // The group can have fewer than `count` tokens: the last tokens of a text begin no pair.
         let group = &seconds[begin..end];
         for &second in group {
             seen[second as usize] += 1;
@@ -128,8 +131,8 @@ fn pairs_of_slot(
 
 /// Counts all n-grams, in about `memory` bytes.
 ///
-/// Those that do not fit into 128 bits (of a vocabulary of 2^17 tokens, for n above 7) stand as 128 bits of their BLAKE3 hash:
-/// that any two of a billion have the same is less likely than 1e-20.
+/// n-grams that do not fit in 128 bits (with a vocabulary of 2^17 tokens, for n above 7) are represented by 128 bits of
+/// their BLAKE3 hash: among a billion n-grams, the probability that any two have the same hash is below 1e-20.
 pub(crate) fn count_ngrams(texts: &impl TokenTexts, n: usize, memory: usize) -> Result<Spectrum, Error> {
     if n == 2 {
         return Ok(count_pairs(texts, &[1], memory)?.remove(0));
@@ -147,7 +150,7 @@ pub(crate) fn count_ngrams(texts: &impl TokenTexts, n: usize, memory: usize) -> 
     count_keys(texts, keys, memory)
 }
 
-/// Packs an n-gram's ids side by side, each in `bits` bits.
+/// Packs the ids of an n-gram into a key, each in `bits` bits.
 fn packed(ngram: &[u32], bits: u32) -> u128 {
     ngram.iter().fold(0, |key, &token| key << bits | u128::from(token))
 }
@@ -162,7 +165,7 @@ fn hashed(ngram: &[u32]) -> u128 {
     u128::from_le_bytes(hash.as_bytes().as_chunks().0[0])
 }
 
-/// Counts the pairs at one distance as keys, whatever the ids.
+/// Counts the pairs at one distance as keys; ids may be arbitrarily large.
 fn pairs_by_key(texts: &impl TokenTexts, distance: usize, memory: usize) -> Result<Spectrum, Error> {
     let keys = |text: &[u32], visit: &mut dyn FnMut(u128)| {
         let seconds = text.get(distance..).unwrap_or_default();
@@ -173,7 +176,7 @@ fn pairs_by_key(texts: &impl TokenTexts, distance: usize, memory: usize) -> Resu
     count_keys(texts, keys, memory)
 }
 
-/// Counts the keys of all texts, in as many passes as the memory requires.
+/// Counts the keys of all texts, in as many passes as `memory` bytes require.
 fn count_keys(
     texts: &impl TokenTexts,
     keys: impl Fn(&[u32], &mut dyn FnMut(u128)),
@@ -182,7 +185,7 @@ fn count_keys(
     let mut total = 0;
     texts.for_each(&mut |text| keys(text, &mut |_| total += 1))?;
     let slots = (total * size_of::<u128>()).div_ceil(memory.max(1)).max(1);
-    // Slots are nearly equal; a larger one makes the buffer grow.
+    // Slots have nearly equal sizes; if one is larger, the buffer grows.
     let mut sorted = Vec::with_capacity(total / slots + total / slots / 64);
     let mut spectrum = SpectrumBuilder::default();
     for slot in 0..slots {
@@ -201,7 +204,7 @@ fn count_keys(
     Ok(spectrum.build())
 }
 
-/// Mixes a key's bits (the finaliser of SplitMix64), so that slots are equally full.
+/// Mixes a key's bits with the finalizer of SplitMix64, so that the slots have nearly equal sizes.
 fn mix(key: u128) -> u64 {
     let key = (key ^ key >> 64) as u64;
     let key = (key ^ key >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -232,9 +235,9 @@ mod tests {
         counts.into_values().collect()
     }
 
-    /// Whatever the memory, from memory or file, by small ids or such as no array is made for.
+    /// Covers small and large memory, texts in memory and in a file, and ids that are small or too large for an array.
     #[test]
-    fn pairs_and_ngrams_are_those_of_a_hash_table() {
+    fn counts_of_pairs_and_ngrams_match_a_hash_table() {
         for (ids, offset) in [(12, 0), (12, 9), (400, 0), (12, u32::MAX - 12)] {
             let texts = texts(ids, offset);
             let slices: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_hold_all_ids_and_not_too_many_tokens() {
+    fn slots_hold_all_ids_and_respect_the_token_limit() {
         let frequencies = Frequencies(vec![3, 0, 9, 1, 1, 0, 2, 0]);
         assert_eq!(frequencies.slots(5), [0..2, 2..3, 3..8]);
         assert_eq!(frequencies.slots(0), [0..2, 2..3, 3..4, 4..6, 6..8]);

@@ -1,4 +1,4 @@
-//! Entropies of counted things by four estimators, and their errors.
+//! Four estimators of entropy from counts, with standard errors.
 
 use serde::{Deserialize, Serialize};
 use statrs::function::gamma::digamma;
@@ -6,32 +6,36 @@ use statrs::function::gamma::digamma;
 use crate::statistics::spectrum::Spectrum;
 use crate::value::Estimate;
 
-/// How an entropy is estimated from counts `c_i` that add to `N`.
+/// An estimator of entropy from counts `c_i` that add up to `N`.
 ///
-/// All but one have the form `H = Σ_i (c_i/N) s(c_i)`, a mean of "surprises", and so the error
-/// `sqrt(Σ_i (c_i/N) s(c_i)² - H²) / sqrt(N)`.
+/// All estimators except Miller and Madow's have the form `H = Σ_i (c_i/N) s(c_i)`, a mean of "surprises" `s`, and
+/// therefore the standard error `sqrt(Σ_i (c_i/N) s(c_i)² - H²) / sqrt(N)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EntropyMethod {
-    /// `s = ln N - ln c`: the entropy of the frequencies, too small by about `(S-1)/2N` for `S` different things.
+    /// The entropy of the observed frequencies, with `s = ln N - ln c`. It is too small by about `(S-1)/2N` for `S`
+    /// distinct items.
     PlugIn,
-    /// The plug-in entropy and `(S-1)/2N` (Miller, *Note on the bias of information estimates*, 1955). The plug-in's error.
+    /// The plug-in entropy plus `(S-1)/2N`, with the standard error of the plug-in entropy (Miller, *Note on the bias
+    /// of information estimates*, 1955).
     MillerMadow,
-    /// `s = ln N - G(c)`, `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))` (Grassberger, *Entropy Estimates from Insufficient
-    /// Samplings*, 2003, equations 27 to 30), as in the paper's scripts.
+    /// Grassberger's estimator, as in the L2M paper's scripts: `s = ln N - G(c)` with
+    /// `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))` (*Entropy Estimates from Insufficient Samplings*, 2003,
+    /// equations 27 to 30).
     #[default]
     Grassberger,
-    /// `s = -C ln p / (1 - (1-p)^N)` with `p = C c/N` and the coverage `C = 1 - f/N`, `f` the number of things seen once (Chao and
-    /// Shen, *Nonparametric estimation of Shannon's index of diversity when there are unseen species in sample*, 2003).
+    /// Chao and Shen's estimator: `s = -C ln p / (1 - (1-p)^N)` with `p = C c/N` and the coverage `C = 1 - f/N`, where
+    /// `f` is the number of items seen once (*Nonparametric estimation of Shannon's index of diversity when there are
+    /// unseen species in sample*, 2003).
     ChaoShen,
 }
 
 impl EntropyMethod {
-    /// All of them.
+    /// All estimators.
     pub const ALL: [EntropyMethod; 4] =
         [EntropyMethod::PlugIn, EntropyMethod::MillerMadow, EntropyMethod::Grassberger, EntropyMethod::ChaoShen];
 
-    /// The entropy in nats and its standard error, as if things were drawn independently.
+    /// Returns the entropy in nats and its standard error, which treats the items as drawn independently.
     ///
     /// ```
     /// use surprisal_estimator::{EntropyMethod, Spectrum};
@@ -67,7 +71,7 @@ impl EntropyMethod {
     }
 }
 
-/// `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))`.
+/// Returns `G(c) = ψ(c) + (-1)^c/2 · (ψ((c+1)/2) - ψ(c/2))`.
 fn grassberger_g(count: u64) -> f64 {
     let c = count as f64;
     let sign = if count.is_multiple_of(2) { 0.5 } else { -0.5 };
@@ -85,8 +89,8 @@ mod tests {
     use crate::statistics::ngram::NgramEntropy;
 
     #[test]
-    fn g_follows_grassberger_s_recursion() {
-        // G_1 = -γ - ln 2, G_2 = 2 - γ - ln 2, G_(2n+1) = G_2n, G_(2n+2) = G_2n + 2/(2n+1): his equation 30.
+    fn g_follows_grassbergers_recursion() {
+        // Grassberger's equation 30: G_1 = -γ - ln 2, G_2 = 2 - γ - ln 2, G_(2n+1) = G_2n, G_(2n+2) = G_2n + 2/(2n+1).
         let euler = 0.577_215_664_901_532_9;
         let mut expected = -euler - LN_2;
         assert!((grassberger_g(1) - expected).abs() < 1e-9);
@@ -102,7 +106,7 @@ mod tests {
     fn a_known_entropy_is_found_within_its_error() {
         let symbols = 4096;
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        // Two draws a symbol: counting frequencies alone would miss the truth by 0.2 nats.
+        // With two draws per symbol, the plug-in entropy is too small by about 0.2 nats.
         let text: Vec<u32> = (0..2 * symbols).map(|_| rng.random_range(0..symbols)).collect();
         let truth = f64::from(symbols).ln();
         let entropy = NgramEntropy::of_texts([&text[..]], 1).unwrap();
@@ -116,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_once_alone_still_has_an_entropy() {
+    fn items_that_were_all_seen_once_have_a_finite_entropy() {
         let spectrum: Spectrum = [1, 1, 1].into_iter().collect();
         for method in EntropyMethod::ALL {
             let entropy = method.of(&spectrum);

@@ -1,7 +1,7 @@
-//! Statistics of a corpus that need no model: counts of tokens and n-grams, their entropies, and two-point mutual information.
+//! Statistics of a corpus that need no model: counts of tokens and n-grams, their entropies, and two-point information.
 //!
-//! Start with [`NgramEntropy::of`] or [`TwoPoint::of`]: a [`TokenStore`] holds the tokens, `count` makes a [`Spectrum`] of counts, and an
-//! [`EntropyMethod`] turns it into an entropy.
+//! Start with [`NgramEntropy::of`] or [`TwoPoint::of`]: a [`TokenStore`] holds the tokens, `count` computes a
+//! [`Spectrum`] of counts, and an [`EntropyMethod`] estimates the entropy from the spectrum.
 
 mod count;
 mod entropy;

@@ -8,37 +8,38 @@ use crate::statistics::entropy::EntropyMethod;
 use crate::statistics::token_store::TokenTexts;
 use crate::value::Estimate;
 
-/// The entropy of the n-grams of a text.
+/// The entropy of the n-grams of texts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NgramEntropy {
     /// Tokens in an n-gram.
     pub n: usize,
-    /// How it was estimated.
+    /// Estimator of the entropy.
     #[serde(default)]
     pub method: EntropyMethod,
     /// `H_n` in nats.
     pub nats: f64,
-    /// Its standard error in nats, as if n-grams were drawn independently.
+    /// Standard error in nats, which treats the n-grams as drawn independently.
     pub error: f64,
-    /// How many n-grams were counted.
+    /// Number of n-grams counted.
     pub total: u64,
-    /// How many different ones.
+    /// Number of distinct n-grams.
     pub distinct: u64,
 }
 
 impl NgramEntropy {
-    /// Grassberger's entropy of all overlapping n-grams of `texts`; none spans two texts.
+    /// Returns the entropy, by Grassberger's estimator, of all overlapping n-grams of texts in memory; see
+    /// [`of`](Self::of).
     ///
     /// # Errors
-    /// As [`with_method`](Self::with_method).
+    /// The errors of [`of`](Self::of).
     pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a [u32]>, n: usize) -> Result<Self, Error> {
         Self::with_method(EntropyMethod::Grassberger, texts, n)
     }
 
-    /// Returns the entropy by `method` of all overlapping n-grams of texts in memory; see [`of`](Self::of).
+    /// Returns the entropy, by `method`, of all overlapping n-grams of texts in memory; see [`of`](Self::of).
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// The errors of [`of`](Self::of).
     pub fn with_method<'a>(
         method: EntropyMethod,
         texts: impl IntoIterator<Item = &'a [u32]>,
@@ -47,12 +48,12 @@ impl NgramEntropy {
         Self::of(method, &texts.into_iter().collect::<Vec<_>>(), n)
     }
 
-    /// The entropy by `method` of all overlapping n-grams of `texts`; none spans two texts.
+    /// Returns the entropy, by `method`, of all overlapping n-grams of `texts`; no n-gram spans two texts.
     ///
-    /// They are counted in about 2 GiB, whatever the length of the texts.
+    /// Counting takes about 2 GiB of memory at most, however long the texts are.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `n` is 0, or no text has `n` tokens; [`Error::Spill`] if the texts cannot be read.
+    /// [`Error::Invalid`] if `n` is 0, or if no text has `n` tokens; [`Error::Spill`] if the texts cannot be read.
     pub fn of(method: EntropyMethod, texts: &impl TokenTexts, n: usize) -> Result<Self, Error> {
         let spectrum = match n {
             0 => return Err(Error::invalid("n-gram length", n, "at least 1")),

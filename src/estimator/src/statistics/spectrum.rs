@@ -1,43 +1,43 @@
-//! The spectrum of counts: how many things were counted once, twice, and so on.
+//! The spectrum of counts: the number of items counted once, twice, and so on.
 
 use std::collections::BTreeMap;
 
-/// How many things have each count: all that an entropy needs of them.
+/// The number of items with each count. An entropy depends on nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spectrum(BTreeMap<u64, u64>);
 
 impl Spectrum {
-    /// Adds `things` things that were counted `count` times each.
+    /// Adds `things` items, each counted `count` times.
     pub(crate) fn add(&mut self, count: u64, things: u64) {
         if count > 0 && things > 0 {
             *self.0.entry(count).or_default() += things;
         }
     }
 
-    /// `(count, things with that count)`, by count.
+    /// Returns pairs `(count, number of items with that count)`, in increasing order of count.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().map(|(&count, &things)| (count, things))
     }
 
-    /// `N`: the sum of all counts.
+    /// Returns `N`, the sum of all counts.
     pub fn total(&self) -> u64 {
         self.iter().map(|(count, things)| count * things).sum()
     }
 
-    /// `S`: how many different things.
+    /// Returns `S`, the number of distinct items.
     pub fn distinct(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// Good and Turing's: the chance that the next thing is one of those seen. Where all were seen once it would be 0; then one
-    /// of them counts as seen twice.
+    /// Returns the Good-Turing estimate of the probability that the next item is one that was already seen. If all
+    /// items were seen once, the estimate would be 0, so one of them is treated as seen more than once.
     pub(crate) fn coverage(&self) -> f64 {
         let (total, once) = (self.total(), self.0.get(&1).copied().unwrap_or(0));
         1.0 - once.min(total - 1) as f64 / total as f64
     }
 }
 
-/// From the count of each thing; zeros are nothing.
+/// Collects counts, one per item; zeros are ignored.
 impl FromIterator<u64> for Spectrum {
     fn from_iter<I: IntoIterator<Item = u64>>(counts: I) -> Self {
         let mut spectrum = Self::default();
@@ -46,7 +46,7 @@ impl FromIterator<u64> for Spectrum {
     }
 }
 
-/// From pairs of a count and how many things have it.
+/// Collects pairs of a count and the number of items with that count.
 impl FromIterator<(u64, u64)> for Spectrum {
     fn from_iter<I: IntoIterator<Item = (u64, u64)>>(counts: I) -> Self {
         let mut spectrum = Self::default();
@@ -55,7 +55,7 @@ impl FromIterator<(u64, u64)> for Spectrum {
     }
 }
 
-/// A spectrum under construction: small counts are in an array.
+/// A builder for a spectrum, with small counts in an array.
 pub(crate) struct SpectrumBuilder {
     small: [u64; 256],
     large: Spectrum,
@@ -68,7 +68,7 @@ impl Default for SpectrumBuilder {
 }
 
 impl SpectrumBuilder {
-    /// Adds one thing that was counted `count` times; 0 is ignored.
+    /// Adds one item that was counted `count` times; 0 is ignored.
     pub(crate) fn add(&mut self, count: u64) {
         match self.small.get_mut(count as usize) {
             Some(things) => *things += 1,

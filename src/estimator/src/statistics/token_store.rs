@@ -1,4 +1,5 @@
-//! A store of token ids that may be more than fits into memory: the rest is in a temporary file, and is read again on every pass.
+//! A store of token ids that need not fit in memory: the ids that do not fit are in a temporary file, which every pass
+//! reads again.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,13 +7,13 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
 
-/// Bytes of tokens that are held in memory by default.
+/// Default memory for tokens, in bytes.
 const STORE_MEMORY_BYTES: usize = 1 << 30;
 
-/// Tokens that are read from a file or written to it at once, unless one text has more.
+/// Maximum tokens that are written to the file or read from it at once; a single text that has more is read whole.
 const PIECE_TOKENS: usize = 1 << 18;
 
-/// Texts of token ids that can be visited any number of times, also by several threads at once.
+/// Texts of token ids that can be visited repeatedly, by several threads at once.
 pub trait TokenTexts: Sync {
     /// Visits every text, in order.
     ///
@@ -28,13 +29,13 @@ impl TokenTexts for Vec<&[u32]> {
     }
 }
 
-/// Texts that are kept in memory as long as they fit, and in an unnamed file in the system's folder for temporary ones (`TMPDIR`)
-/// beyond that. The file is gone when the store is, however the process ends.
+/// A store of texts that uses a limited amount of memory. It moves texts that no longer fit to an unnamed file in the
+/// system's temporary folder (`TMPDIR`). The file disappears with the store, however the process ends.
 ///
 /// ```
 /// use surprisal_estimator::{EntropyMethod, TokenStore, TwoPoint};
 ///
-/// // So little memory that the second text already goes to the file.
+/// // The memory is too small for the second text, so the first goes to the file.
 /// let mut texts = TokenStore::new(8);
 /// texts.push(&[1, 2, 1, 2, 1, 2])?;
 /// texts.push(&[2, 1, 2, 1, 2, 1])?;
@@ -45,16 +46,16 @@ impl TokenTexts for Vec<&[u32]> {
 #[derive(Debug)]
 pub struct TokenStore {
     max_tokens: usize,
-    /// Of every text.
+    /// Number of tokens of every text.
     lengths: Vec<usize>,
-    /// The last texts.
+    /// Tokens of the last texts, in memory.
     held: Vec<u32>,
-    /// The texts before those.
+    /// File with the tokens of all earlier texts; `None` if all texts fit in memory.
     file: Option<Mutex<File>>,
     in_file: usize,
 }
 
-/// Holds up to 1 GiB in memory.
+/// Creates a store that keeps up to 1 GiB of tokens in memory.
 impl Default for TokenStore {
     fn default() -> Self {
         Self::new(STORE_MEMORY_BYTES)
@@ -62,7 +63,7 @@ impl Default for TokenStore {
 }
 
 impl TokenStore {
-    /// Holds up to `memory` bytes of tokens in memory, or one text of more.
+    /// Creates a store that keeps up to `memory` bytes of tokens in memory, or a single text that is longer.
     pub fn new(memory: usize) -> Self {
         Self { max_tokens: memory / size_of::<u32>(), lengths: Vec::new(), held: Vec::new(), file: None, in_file: 0 }
     }
@@ -70,7 +71,7 @@ impl TokenStore {
     /// Adds a text.
     ///
     /// # Errors
-    /// [`Error::Spill`] if the temporary file cannot be made or written.
+    /// [`Error::Spill`] if the temporary file cannot be created or written.
     pub fn push(&mut self, text: &[u32]) -> Result<(), Error> {
         if !self.held.is_empty() && self.held.len() + text.len() > self.max_tokens {
             self.spill().map_err(Error::Spill)?;
@@ -80,7 +81,7 @@ impl TokenStore {
         Ok(())
     }
 
-    /// The number of tokens of each text, in order.
+    /// Returns the number of tokens of each text, in order.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
     }
@@ -101,7 +102,7 @@ impl TokenStore {
         Ok(())
     }
 
-    /// Visits the texts of the file; reads several at a time.
+    /// Visits the texts in the file, reading several at a time.
     fn for_each_in_file(&self, file: &Mutex<File>, visit: &mut dyn FnMut(&[u32])) -> std::io::Result<()> {
         let (mut tokens, mut bytes) = (Vec::new(), Vec::new());
         let (mut texts, mut at) = (&self.lengths[..self.in_file], 0);
@@ -139,7 +140,7 @@ impl TokenTexts for TokenStore {
     }
 }
 
-/// Visits texts of these lengths that lie one after the other.
+/// Visits consecutive texts of these lengths.
 fn for_each_of_lengths(mut tokens: &[u32], lengths: &[usize], visit: &mut dyn FnMut(&[u32])) {
     for &length in lengths {
         let (text, rest) = tokens.split_at(length);
@@ -156,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_come_back_in_order_from_memory_and_file(
+        fn texts_are_visited_in_order_from_memory_and_file(
             lengths in prop::collection::vec(0_usize..30, 0..30), memory in 0_usize..2000,
         ) {
             let mut next = 0;

@@ -1,4 +1,4 @@
-//! Two-point mutual information: how much one token tells about another at a distance, from counts alone.
+//! Two-point mutual information: between two tokens at a given distance, estimated from counts without a model.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,16 +13,17 @@ use crate::value::Estimate;
 /// The two-point mutual information of a text at several distances, in nats.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TwoPoint {
-    /// How entropies were estimated.
+    /// Estimator of the entropies.
     pub method: EntropyMethod,
     /// `H_1`, the entropy of the tokens.
     pub entropy: Estimate,
-    /// One for each distance, in the order asked.
+    /// One estimate for each distance, in the requested order.
     pub points: Vec<TwoPointEstimate>,
-    /// Least squares of `ln I` on `ln d`.
+    /// Power law fitted by least squares of `ln I` on `ln d`; `None` if there are too few positive points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fit>,
-    /// `A d^β + c` with `0 <= c < min I`, as in the paper's scripts.
+    /// Power law with a bias, `A d^β + c` with `0 <= c < min I`, as in the L2M paper's scripts; `None` if there are too
+    /// few positive points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub additive: Option<Fit>,
 }
@@ -30,12 +31,12 @@ pub struct TwoPoint {
 /// The two-point mutual information at one distance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TwoPointEstimate {
-    /// `d`: 1 for neighbours.
+    /// `d`: the distance in tokens, 1 for neighbors.
     pub distance: usize,
-    /// How many pairs were counted.
+    /// Number of pairs counted.
     pub pairs: u64,
-    /// `I(d) = 2 H_1 - H_d`, with the entropy `H_d` of the pairs. The error is that of independent tokens and pairs:
-    /// `4 σ_1² + σ_d²`, its root.
+    /// `I(d) = 2 H_1 - H_d`, where `H_d` is the entropy of the pairs. The standard error is `sqrt(4 σ_1² + σ_d²)`,
+    /// which treats tokens and pairs as independent.
     #[serde(flatten)]
     pub estimate: Estimate,
 }
@@ -44,7 +45,7 @@ impl TwoPoint {
     /// Returns the two-point mutual information of texts in memory; see [`of`](Self::of).
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// The errors of [`of`](Self::of).
     pub fn of_texts<'a>(
         texts: impl IntoIterator<Item = &'a [u32]>,
         distances: &[usize],
@@ -53,22 +54,22 @@ impl TwoPoint {
         Self::of(&texts.into_iter().collect::<Vec<_>>(), distances, method)
     }
 
-    /// Of all pairs within `texts`, none across two of them.
+    /// Returns the two-point mutual information of `texts`, from all pairs within a text; no pair spans two texts.
     ///
-    /// They are counted in about 2 GiB, whatever the vocabulary and the length of the texts.
+    /// Counting takes about 2 GiB of memory at most, however large the vocabulary and the texts are.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is no distance, one is 0, or one is not less than the longest text; [`Error::Spill`] if the
-    /// texts cannot be read.
+    /// [`Error::Invalid`] if there are no distances, or if one is 0 or not less than the length of the longest text;
+    /// [`Error::Spill`] if the texts cannot be read.
     pub fn of(texts: &impl TokenTexts, distances: &[usize], method: EntropyMethod) -> Result<Self, Error> {
         let mut longest = 0;
         texts.for_each(&mut |text| longest = longest.max(text.len()))?;
         if let Some(distance) = distances.iter().find(|&&distance| distance == 0 || distance >= longest) {
-            let limit = format!("at least 1 and less than the longest text, {longest} tokens");
+            let limit = format!("at least 1 and less than {longest}, the length of the longest text");
             return Err(Error::invalid("distance", distance, limit));
         }
         if distances.is_empty() {
-            return Err(Error::invalid("distances", "none", "at least one"));
+            return Err(Error::invalid("distances", "empty", "a list of at least one distance"));
         }
         let entropy = method.of(&count_tokens(texts, COUNT_MEMORY_BYTES)?);
         let point = |(&distance, spectrum): (&usize, &Spectrum)| {
@@ -92,7 +93,7 @@ mod tests {
     use crate::process::SantaFe;
 
     #[test]
-    fn the_process_s_two_point_information_is_found() {
+    fn the_two_point_information_of_the_process_is_found() {
         let process = SantaFe::new(12, 1.2, 1e-3).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(8);
         let texts: Vec<Vec<u32>> = (0..40_000).map(|_| process.sample(12, &mut rng)).collect();
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_distances_are_named() {
+    fn errors_name_the_invalid_distances() {
         let text = [1, 2, 3];
         for distances in [&[0][..], &[3], &[]] {
             let error = TwoPoint::of_texts([&text[..]], distances, EntropyMethod::PlugIn).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! A file of answers: the log-probabilities of consecutive queries in Parquet, with a checksum in its name.
+//! Answer files: the log-probabilities of consecutive queries in Parquet, with a checksum in the file's name.
 
 use std::sync::Arc;
 
@@ -15,8 +15,9 @@ use parquet::schema::parser::parse_message_type;
 use crate::plan::PlannedQuery;
 use crate::store::provenance::Provenance;
 
-/// One row a target token. `kind` is `whole`, `crossed` or `marginal`; `x` is the document before a crossed `y`; `position` is the
-/// token's place in document `y`.
+/// The schema: one row per target token. `step` is the query's index in the plan; `kind` is `whole`, `crossed` or
+/// `marginal`; `x` is the document whose `x` is the context of a crossed query; `position` is the token's position in
+/// document `y`.
 const SCHEMA: &str = "message answers {
     required int32 step;
     required binary kind (UTF8);
@@ -27,39 +28,40 @@ const SCHEMA: &str = "message answers {
     required float logprob;
 }";
 
-/// The metadata entry of a file that holds [`Provenance::key`].
+/// The name of the metadata entry that contains [`Provenance::key`].
 const KEY: &str = "answers";
 
 /// Indices of the columns that are read back.
 const STEP_COLUMN: usize = 0;
 const LOGPROB_COLUMN: usize = 6;
 
-/// The answers to consecutive queries of a plan.
+/// Answers to consecutive queries of a plan.
 #[derive(Debug, PartialEq)]
 pub(crate) struct AnswerFile {
     /// The first query's index in the plan.
     pub(crate) first: usize,
-    /// One vector a query: nats, one a target token.
+    /// Log-probabilities in nats: one vector per query, one value per target token.
     pub(crate) answers: Vec<Vec<f32>>,
 }
 
-/// The reason why a file does not hold the answers that its name states.
+/// The reason why a file's answers cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
-    #[error("it is not a Parquet file of answers: {0}")]
+    #[error("not a Parquet file of answers: {0}")]
     Parquet(#[from] ParquetError),
-    #[error("its name does not have its checksum: {0} of it")]
+    #[error("checksum mismatch: the checksum of the content is {0}")]
     Checksum(String),
-    #[error("its answers are those of another run")]
+    #[error("the answers belong to another run")]
     Key,
-    #[error("its steps are not those of the plan")]
+    #[error("the queries do not match the plan")]
     Queries,
 }
 
 impl AnswerFile {
-    /// Encodes these answers to `queries`, which are the plan's from `first` on, as a file with their provenance.
+    /// Encodes the answers and their provenance as a file. `queries` are the answered queries: those of the plan from
+    /// `first` on.
     pub(crate) fn encode(&self, provenance: &Provenance, queries: &[PlannedQuery]) -> Result<Vec<u8>, ParquetError> {
-        // Log-probabilities are noise to a dictionary.
+        // Log-probabilities rarely repeat, so a dictionary does not help.
         let properties = WriterProperties::builder()
             .set_key_value_metadata(Some(metadata(provenance)))
             .set_compression(Compression::UNCOMPRESSED)
@@ -75,12 +77,13 @@ impl AnswerFile {
         Ok(bytes)
     }
 
-    /// Returns the checksum at the end of a file's name: bytes are parsed as Parquet only if they are those that were written.
+    /// Returns the checksum of a file's bytes, the last part of the file's name. [`decode`](Self::decode) parses only
+    /// bytes that match their checksum.
     pub(crate) fn checksum(bytes: &[u8]) -> String {
         blake3::hash(bytes).to_hex()[..16].to_owned()
     }
 
-    /// Decodes what [`encode`](Self::encode) wrote for the same key, as answers to queries of the whole plan.
+    /// Decodes a file that [`encode`](Self::encode) wrote for the same key. `plan` contains all queries of the plan.
     pub(crate) fn decode(bytes: Vec<u8>, checksum: &str, key: &str, plan: &[PlannedQuery]) -> Result<Self, Damage> {
         let actual = Self::checksum(&bytes);
         if actual != checksum {
@@ -91,7 +94,7 @@ impl AnswerFile {
         if metadata.find(|pair| pair.key == KEY).and_then(|pair| pair.value.as_deref()) != Some(key) {
             return Err(Damage::Key);
         }
-        // The index of a row's query; a query has as many rows as target tokens.
+        // The query index of each row; a query has one row per target token.
         let indices = read::<Int32Type>(&reader, STEP_COLUMN)?;
         let logprobs = read::<FloatType>(&reader, LOGPROB_COLUMN)?;
         let first = indices.first().and_then(|&index| usize::try_from(index).ok()).ok_or(Damage::Queries)?;
@@ -109,7 +112,7 @@ impl AnswerFile {
     }
 }
 
-/// The file's metadata: where its answers come from.
+/// Returns the file's metadata: the provenance of its answers.
 fn metadata(provenance: &Provenance) -> Vec<KeyValue> {
     let Provenance { key, version, model, fingerprint, config, seed } = provenance;
     let seed = seed.to_string();
@@ -124,7 +127,7 @@ fn metadata(provenance: &Provenance) -> Vec<KeyValue> {
     entries.map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())).to_vec()
 }
 
-/// The columns of a file: one entry for each target token.
+/// The columns of a file, with one entry for each target token.
 #[derive(Default)]
 struct Columns {
     step: Vec<i32>,
@@ -136,7 +139,8 @@ struct Columns {
     logprob: Vec<f32>,
 }
 
-/// A column with nulls: the values that are present, and for each entry a level, 1 if its value is present.
+/// A column with nulls: the values that are present, and for each entry a definition level, 1 if its value is present
+/// and 0 otherwise.
 #[derive(Default)]
 struct OptionalColumn {
     values: Vec<i32>,
@@ -191,7 +195,7 @@ fn write<T: DataType>(
     values: &[T::T],
     levels: Option<&[i16]>,
 ) -> Result<(), ParquetError> {
-    let missing = || ParquetError::General("the schema has fewer columns than are written".to_owned());
+    let missing = || ParquetError::General("the schema has no more columns to write".to_owned());
     let mut column = group.next_column()?.ok_or_else(missing)?;
     column.typed::<T>().write_batch(values, levels, None)?;
     column.close()
@@ -200,13 +204,13 @@ fn write<T: DataType>(
 /// Reads one column of the file's only row group.
 fn read<T: DataType>(reader: &SerializedFileReader<bytes::Bytes>, column: usize) -> Result<Vec<T::T>, ParquetError> {
     if reader.num_row_groups() != 1 || reader.metadata().file_metadata().schema_descr().num_columns() <= column {
-        return Err(ParquetError::General("other columns or row groups than answers have".to_owned()));
+        return Err(ParquetError::General("the columns or row groups are not those of an answer file".to_owned()));
     }
     let group = reader.get_row_group(0)?;
     let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
     let descriptor = group.metadata().column(column).column_type();
     if descriptor != T::get_physical_type() {
-        return Err(ParquetError::General(format!("column {column} is of type {descriptor}")));
+        return Err(ParquetError::General(format!("column {column} has type {descriptor}")));
     }
     let mut values = Vec::new();
     get_typed_column_reader::<T>(group.get_column_reader(column)?).read_records(rows, None, None, &mut values)?;
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_file_is_read_back_to_the_bit() {
+    fn an_answer_file_is_read_back_bit_for_bit() {
         let (queries, file) = answer_file();
         let plan = [&queries[..2], &queries[..]].concat();
         let bytes = file.encode(&provenance(), &queries).unwrap();
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_found_before_anything_is_read() {
+    fn damage_is_found_before_a_file_is_parsed() {
         let (queries, file) = answer_file();
         let bytes = file.encode(&provenance(), &queries).unwrap();
         let checksum = AnswerFile::checksum(&bytes);

@@ -1,4 +1,4 @@
-//! Merging: the answers to several shards of a plan, put together in one folder.
+//! Merging the answers to several shards of a plan into one folder.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,15 +13,15 @@ use crate::store::answer_file::AnswerFile;
 /// The result of [`merge`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
-    /// The folder of all answers.
+    /// Folder that contains all answers.
     pub folder: PathBuf,
-    /// Queries of the plan that are answered.
+    /// Number of queries in the plan that have an answer.
     pub answered: usize,
-    /// Queries of the plan.
+    /// Number of queries in the plan.
     pub queries: usize,
 }
 
-/// The part of `manifest.json` that must agree.
+/// The fields of `manifest.json` that identify the answers.
 #[derive(Deserialize)]
 struct ManifestKey {
     key: String,
@@ -29,21 +29,22 @@ struct ManifestKey {
     queries: usize,
 }
 
-/// Copies all files of answers below `from` into `into`, after a check of each; leaves those alone that are there already. A run of
-/// the same experiment with `into` as its folder finds them.
+/// Checks all answer files in the folders `from`, and copies them to one folder of answers below `into`. A run of the
+/// same experiment with `into` as its folder then finds these answers. Each path in `from` is a folder of answers, or a
+/// folder that contains such folders. Files that already exist in the target folder are kept.
 ///
 /// # Errors
-/// [`Error::Merge`] for a folder without answers, answers to different questions, a file that is damaged, and queries without an
-/// answer; [`Error::File`] for what cannot be read or written.
+/// [`Error::Merge`] for a folder without answers, answers to different queries or by different models, a damaged file,
+/// or queries without an answer; [`Error::File`] for a file or folder that cannot be read or written.
 pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     let folders = from.iter().map(|parent| answers_below(parent)).collect::<Result<Vec<_>, _>>()?.concat();
     let Some(first) = folders.first() else {
-        return Err(wrong(into, "no folders are given"));
+        return Err(wrong(into, "no folders to merge"));
     };
     let queries = check_same_answers(first, &folders[1..])?;
     let target = into.join(first.file_name().unwrap_or_default());
     std::fs::create_dir_all(&target).map_err(|source| Error::File { path: target.clone(), source })?;
-    // The end of each file's queries, by their start.
+    // The range of each file's queries, as a map from start to end.
     let mut ends = BTreeMap::new();
     for folder in &folders {
         for path in list(folder)? {
@@ -61,30 +62,35 @@ pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     Ok(Merged { folder: target, answered, queries })
 }
 
-/// Checks that all folders hold answers to the same questions; returns the number of the plan's queries.
+/// Checks that all folders have answers by the same model to the same queries; returns the number of queries in the
+/// plan.
 fn check_same_answers(first: &Path, others: &[PathBuf]) -> Result<usize, Error> {
     let ManifestKey { key, queries } = manifest(first)?;
     for folder in others {
         if manifest(folder)?.key != key {
-            let reason = format!("answers to other questions than {}, or by another model", first.display());
+            let reason = format!(
+                "its answers belong to a different model, plan or set of documents than those in {}",
+                first.display()
+            );
             return Err(wrong(folder, &reason));
         }
     }
     Ok(queries)
 }
 
-/// Copies a file of answers into a folder, unless it is there, after a check of its bytes.
+/// Verifies the checksum of an answer file, and copies the file to a folder unless it already exists there.
 fn copy_answers(path: &Path, folder: &Path) -> Result<(), Error> {
     let bytes = read(path)?;
     let stem = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     if !stem.ends_with(&format!("-{}", AnswerFile::checksum(&bytes))) {
-        return Err(wrong(path, "its bytes have another checksum than its name says"));
+        return Err(wrong(path, "checksum mismatch: the content does not match the checksum in the file name"));
     }
     let copy = folder.join(path.file_name().unwrap_or_default());
     if copy.exists() { Ok(()) } else { write_atomically(&copy, &bytes) }
 }
 
-/// Checks that files, given by the end of their queries for each start, answer all queries; returns how many they answer.
+/// Checks that the files answer all queries, and returns the number of answered queries. `ends` maps the first query of
+/// each file to the end of the file's queries.
 fn check_complete(folder: &Path, ends: BTreeMap<usize, usize>, queries: usize) -> Result<usize, Error> {
     let (mut answered, mut next, mut missing) = (0, 0, Vec::new());
     for (start, end) in ends.into_iter().chain([(queries, queries)]) {
@@ -99,10 +105,10 @@ fn check_complete(folder: &Path, ends: BTreeMap<usize, usize>, queries: usize) -
     }
     let more = if missing.len() > 4 { ", ..." } else { "" };
     let named = missing[..missing.len().min(4)].join(", ");
-    Err(wrong(folder, &format!("{answered} of {queries} steps are answered, and none of {named}{more}")))
+    Err(wrong(folder, &format!("{answered} of {queries} queries are answered; missing: {named}{more}")))
 }
 
-/// Finds the folders of answers in a folder, or the folder itself.
+/// Returns the folders of answers in `parent`, or `parent` itself if it is a folder of answers.
 fn answers_below(parent: &Path) -> Result<Vec<PathBuf>, Error> {
     if parent.join("manifest.json").is_file() {
         return Ok(vec![parent.to_owned()]);
@@ -110,7 +116,7 @@ fn answers_below(parent: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut folders = list(parent)?;
     folders.retain(|path| path.join("manifest.json").is_file());
     if folders.is_empty() {
-        return Err(wrong(parent, "it has no answers"));
+        return Err(wrong(parent, "no answers in this folder; pass a folder that `surprisal estimate --out` wrote"));
     }
     Ok(folders)
 }
@@ -128,7 +134,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// Returns the queries that a file answers, from its file's name; `None` for other files.
+/// Returns the queries that an answer file covers, from its name; `None` for other files.
 fn queries_of(path: &Path) -> Option<Range<usize>> {
     path.extension().filter(|&extension| extension == "parquet")?;
     let mut ends = path.file_stem()?.to_str()?.split('-').take(2).map(str::parse);

@@ -1,6 +1,7 @@
-//! Answers that outlive the process: a folder of files, named by a hash of the model, the documents and the queries.
+//! Saved answers: a folder of files. The folder's name contains a hash of the model, the documents and the queries.
 //!
-//! Start with [`AnswerStore::open`]. An `answer_file` is in Parquet; `merge` puts the folders of several processes together.
+//! Start with [`AnswerStore::open`]. `answer_file` encodes and decodes the Parquet files; `merge` combines the folders
+//! of several processes.
 
 mod answer_file;
 mod merge;
@@ -27,16 +28,18 @@ struct Manifest<'a> {
     #[serde(flatten)]
     provenance: &'a Provenance,
     documents: usize,
-    /// The file's key is `steps`, as in earlier versions.
+    /// Number of queries; the JSON key is `steps`, as in earlier versions.
     #[serde(rename = "steps")]
     queries: usize,
     experiment: &'a Experiment,
 }
 
-/// A folder with the answers to one plan over the same documents by the same model, from which an interrupted run continues.
+/// A folder with one model's answers to the queries of one plan over one set of documents. An interrupted run continues
+/// from these answers.
 ///
-/// The folder's name holds a hash of the model's fingerprint, the documents and the queries: equal names, equal answers. What else an
-/// experiment says (intervals, corrections, units) may change without a query being sent again.
+/// The folder's name contains a hash of the model's fingerprint, the documents and the queries, so equal names mean
+/// equal answers. If only other settings of an experiment change (intervals, corrections, units), no query is sent
+/// again.
 #[derive(Debug)]
 pub struct AnswerStore {
     folder: PathBuf,
@@ -44,10 +47,11 @@ pub struct AnswerStore {
 }
 
 impl AnswerStore {
-    /// Opens the store below `parent`, or creates it. `experiment` is written beside the answers for people to read.
+    /// Opens or creates the store in a folder below `parent`. `experiment` is saved with the answers only so that
+    /// people can read it.
     ///
     /// # Errors
-    /// [`Error::File`] if the folder cannot be made.
+    /// [`Error::File`] if the folder or its manifest cannot be written.
     pub fn open(
         parent: &Path,
         model: &Model,
@@ -79,7 +83,8 @@ impl AnswerStore {
         &self.folder
     }
 
-    /// Loads the saved answers: for each query of the plan its log-probabilities, or none. A damaged file is logged and skipped.
+    /// Loads the saved answers: for each query of the plan, its log-probabilities, or `None` if no answer is saved. A
+    /// damaged file is logged and skipped.
     pub(crate) fn load(&self, queries: &[PlannedQuery]) -> Result<Vec<Option<Vec<f32>>>, Error> {
         let mut answers = vec![None; queries.len()];
         let failed = |source| Error::File { path: self.folder.clone(), source };
@@ -97,7 +102,9 @@ impl AnswerStore {
                         *slot = Some(answer);
                     }
                 }
-                Err(damage) => tracing::warn!("{}: {damage}; its steps are asked again", path.display()),
+                Err(damage) => {
+                    tracing::warn!(path = %path.display(), %damage, "damaged answer file; sending its queries again");
+                }
             }
         }
         Ok(answers)
@@ -121,7 +128,7 @@ impl AnswerStore {
     }
 }
 
-/// Hashes what the answers depend on: model, documents and queries.
+/// Returns a hash of everything that the answers depend on: the model, the documents and the queries.
 fn answers_key(model: &Model, documents: &[Vec<u32>], queries: &[PlannedQuery]) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut number = |number: usize| {

@@ -2,16 +2,17 @@
 
 use serde::Serialize;
 
-/// Where answers come from. Every file of answers holds it, so that a single file can be traced.
+/// The provenance of answers. Every answer file contains it, so that a single file can be traced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Provenance {
-    /// A hash of model, documents and queries; the name of the answers' folder holds its beginning.
+    /// Hash of the model's fingerprint, the documents and the queries. Its first 16 digits are in the name of the
+    /// answers' folder.
     pub(crate) key: String,
     /// The version of this program.
     pub(crate) version: &'static str,
     pub(crate) model: String,
     pub(crate) fingerprint: String,
-    /// [`Experiment::digest`](crate::spec::Experiment::digest).
+    /// The experiment's digest, from [`Experiment::digest`](crate::spec::Experiment::digest).
     pub(crate) config: String,
     pub(crate) seed: u64,
 }

@@ -1,5 +1,5 @@
-//! A small server that answers as the oracle does, refuses, and fails on cue.
-#![allow(dead_code, reason = "no test uses all of it")]
+//! A small server that responds like the oracle, rejects requests or fails on cue.
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use surprisal_estimator::{HttpOptions, RetryPolicy, SantaFe, ScoreQuery};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Longer than any test.
+/// A time that is longer than any test.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// How the server reacts to a request.
+/// The server's reaction to a request.
 pub(crate) enum Reply {
-    /// A response; `header` is a further header line, or empty.
+    /// A response; `header` is an additional header line or empty.
     Response { status: u16, header: &'static str, content_type: &'static str, body: String },
     /// The connection breaks within the body.
     BrokenBody,
-    /// No response ever.
+    /// No response, ever.
     Silence,
 }
 
@@ -34,7 +34,7 @@ impl Reply {
     }
 }
 
-/// Serves `answer(path, body)` on a free port until the test ends; returns the URL.
+/// Serves `answer(path, body)` on a free port until the test ends, and returns the URL.
 pub(crate) async fn serve(answer: impl Fn(&str, &str) -> Reply + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -85,7 +85,7 @@ pub(crate) fn process() -> SantaFe {
     SantaFe::new(50, 1.3, 1e-3).unwrap()
 }
 
-/// The response to `/v1/models`.
+/// Returns the response to `/v1/models`.
 pub(crate) fn models() -> Reply {
     let info = ModelInfo {
         id: "oracle".to_owned(),
@@ -102,11 +102,11 @@ pub(crate) fn models() -> Reply {
 pub(crate) fn ids(text: &Text) -> &[u32] {
     match text {
         Text::Tokens(tokens) => tokens,
-        Text::String(_) => panic!("token ids were expected"),
+        Text::String(_) => panic!("expected token ids"),
     }
 }
 
-/// The response to `/logprobs` by the oracle.
+/// Returns the oracle's response to `/logprobs`.
 pub(crate) fn score(body: &str) -> LogprobsResponse {
     let request: LogprobsRequest = serde_json::from_str(body).unwrap();
     let result = |query: &QuerySpec| {

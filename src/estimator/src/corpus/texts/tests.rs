@@ -1,4 +1,4 @@
-//! Texts read from files of every format, whole, in pieces and sampled.
+//! Tests of reading texts from files of every format: whole, in pieces and sampled.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ fn all(texts: &TextCorpus) -> Result<Vec<String>, Error> {
     Ok(found)
 }
 
-/// A Parquet file as data sets are published: groups of rows, a column of numbers, nulls among the texts.
+/// Writes a Parquet file like those of published data sets: several row groups, a numeric column, and nulls among the
+/// texts.
 fn write_parquet(path: &Path, texts: &[Option<&str>], compression: Compression) {
     let schema = parse_message_type("message s { required int32 id; optional binary body (UTF8); }").unwrap();
     let properties = WriterProperties::builder().set_compression(compression).build();
@@ -40,7 +41,7 @@ fn write_parquet(path: &Path, texts: &[Option<&str>], compression: Compression) 
 }
 
 #[test]
-fn a_folder_gives_its_texts_in_order() {
+fn the_texts_of_a_folder_are_read_in_order() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("b.txt"), "whole\n").unwrap();
     std::fs::write(dir.path().join("c.jsonl"), "{\"body\": \"one\"}\n\n{\"n\": 1, \"body\": \"twö\"}\n").unwrap();
@@ -53,7 +54,7 @@ fn a_folder_gives_its_texts_in_order() {
 }
 
 #[test]
-fn a_folder_without_texts_is_said_to_have_none() {
+fn a_folder_without_texts_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("d.csv"), "not read").unwrap();
     let error = TextCorpus::of(vec![dir.path().to_owned()]).count().unwrap_err().to_string();
@@ -75,7 +76,7 @@ fn long_columns_are_read_whole() {
 }
 
 #[test]
-fn a_document_without_text_is_reported_with_its_place() {
+fn errors_name_the_file_and_the_problem() {
     let dir = tempfile::tempdir().unwrap();
     let error = |name: &str, field: &str| {
         let texts = TextCorpus { field: field.to_owned(), ..TextCorpus::of(vec![dir.path().join(name)]) };
@@ -84,12 +85,12 @@ fn a_document_without_text_is_reported_with_its_place() {
         source.to_string()
     };
     std::fs::write(dir.path().join("lines.jsonl"), "{\"text\": \"a\"}\n{\"text\": 3}\n").unwrap();
-    assert_eq!(error("lines.jsonl", "text"), "line 2: there is no text in the field text");
+    assert_eq!(error("lines.jsonl", "text"), "line 2: field `text` is missing or not a string");
     std::fs::write(dir.path().join("broken.jsonl"), "{\"text\": \n").unwrap();
     assert!(error("broken.jsonl", "text").starts_with("line 1: EOF"));
     write_parquet(&dir.path().join("rows.parquet"), &[Some("a")], Compression::SNAPPY);
-    assert!(error("rows.parquet", "text").contains("no column text among id, body"));
-    assert!(error("rows.parquet", "id").contains("column id does not hold a text a row"));
+    assert!(error("rows.parquet", "text").contains("no column `text`; the columns are id, body"));
+    assert!(error("rows.parquet", "id").contains("column `id` does not have one text per row"));
     std::fs::write(dir.path().join("not.parquet"), "not Parquet at all").unwrap();
     assert!(!error("not.parquet", "text").is_empty());
     assert!(!error("absent.txt", "text").is_empty());
@@ -119,6 +120,6 @@ fn a_sample_is_seeded_and_fair() {
     assert_eq!(sample(3), sample(3));
     let mut times = [0; 20];
     (0..2000).flat_map(sample).for_each(|text| times[text] += 1);
-    // 500 expected, standard deviation 19.4.
+    // The expected count is 500, with a standard deviation of 19.4.
     assert!(times.iter().all(|time| (420..580).contains(time)), "{times:?}");
 }

@@ -1,4 +1,4 @@
-//! The Gaussian process against its covariance matrix.
+//! Tests of the Gaussian process against its covariance matrix.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +9,7 @@ fn process() -> Gaussian {
     Gaussian::new(64, 0.6, 0.3).unwrap()
 }
 
-/// Lower triangular `L` with `L Lᵀ = matrix`.
+/// Returns the lower triangular `L` with `L Lᵀ = matrix`.
 fn cholesky(matrix: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n = matrix.len();
     let mut lower = vec![vec![0.0; n]; n];
@@ -27,7 +27,7 @@ fn covariance(process: &Gaussian, n: usize) -> Vec<Vec<f64>> {
     (0..n).map(|i| (0..n).map(|j| r[usize::abs_diff(i, j)]).collect()).collect()
 }
 
-/// `lower⁻¹ vector`.
+/// Returns `lower⁻¹ vector`.
 fn solve(lower: &[Vec<f64>], vector: &[f64]) -> Vec<f64> {
     let mut solution: Vec<f64> = Vec::new();
     for (row, value) in lower.iter().zip(vector) {
@@ -38,7 +38,7 @@ fn solve(lower: &[Vec<f64>], vector: &[f64]) -> Vec<f64> {
 }
 
 #[test]
-fn determinants_and_densities_are_those_of_the_covariance_matrix() {
+fn determinants_and_densities_match_the_covariance_matrix() {
     let process = process();
     for n in [1, 2, 5, 17, 40] {
         let lower = cholesky(&covariance(&process, n));
@@ -53,7 +53,7 @@ fn determinants_and_densities_are_those_of_the_covariance_matrix() {
 }
 
 #[test]
-fn information_is_a_sum_of_log_determinants_and_the_documented_sum() {
+fn information_equals_log_determinants_and_the_documented_sum() {
     let process = process();
     let det = |n| process.ln_determinant(n);
     for (m, n) in [(1, 1), (3, 9), (20, 7)] {
@@ -67,9 +67,10 @@ fn information_is_a_sum_of_log_determinants_and_the_documented_sum() {
     }
 }
 
-/// `tr(Σ_(y|x)⁻¹ Σ_y) - n` with matrices: `Σ_y|x` is the block of the Cholesky factor after `x`.
+/// Computes `tr(Σ_(y|x)⁻¹ Σ_y) - n` from matrices: the Cholesky factor of `Σ_(y|x)` is the lower right block of the
+/// Cholesky factor of the whole covariance matrix.
 #[test]
-fn the_limit_of_vclub_is_the_trace() {
+fn the_vclub_limit_is_the_trace() {
     let process = process();
     for (m, n) in [(1, 1), (4, 9), (12, 5)] {
         let whole = covariance(&process, m + n);
@@ -89,7 +90,7 @@ fn the_limit_of_vclub_is_the_trace() {
 }
 
 #[test]
-fn samples_have_the_process_s_correlations() {
+fn samples_have_the_correlations_of_the_process() {
     let process = process();
     let mut rng = ChaCha8Rng::seed_from_u64(4);
     let samples: Vec<Vec<f64>> = (0..20_000).map(|_| process.sample(12, &mut rng)).collect();
@@ -122,7 +123,7 @@ fn divergence_is_the_mean_of_the_log_ratio() {
 }
 
 #[test]
-fn scoring_in_two_steps_changes_no_bit() {
+fn scoring_in_two_steps_gives_the_same_bits() {
     let process = process();
     let values = process.sample(40, &mut ChaCha8Rng::seed_from_u64(6));
     let whole = process.logprobs(&[], &values).unwrap();
@@ -130,7 +131,7 @@ fn scoring_in_two_steps_changes_no_bit() {
 }
 
 #[test]
-fn bad_arguments_are_named() {
+fn errors_name_the_invalid_argument() {
     for (length, exponent, strength, field) in
         [(0, 0.5, 0.1, "length"), (8, 1.1, 0.1, "exponent"), (8, f64::NAN, 0.1, "exponent"), (8, 0.5, 0.0, "strength")]
     {

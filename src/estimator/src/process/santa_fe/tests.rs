@@ -1,4 +1,4 @@
-//! The process beside its own samples, and its closed forms beside sums over all histories.
+//! Tests of the closed forms against sums over all sequences, and against samples.
 
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -10,7 +10,7 @@ fn sum(process: &SantaFe, history: &[u32], tokens: &[u32]) -> f64 {
     process.logprobs(history, tokens).unwrap().iter().sum()
 }
 
-/// Every sequence of `length` token ids.
+/// Returns every sequence of `length` token ids.
 fn sequences(process: &SantaFe, length: usize) -> Vec<Vec<u32>> {
     (0..length).fold(vec![vec![]], |shorter, _| {
         let grow = |sequence: Vec<u32>| (0..process.bos()).map(move |token| [&sequence[..], &[token]].concat());
@@ -18,7 +18,8 @@ fn sequences(process: &SantaFe, length: usize) -> Vec<Vec<u32>> {
     })
 }
 
-/// The process's own probability: the mean over all coin flips of the chance of exactly these tokens.
+/// Returns the probability of `tokens` under the process itself: their conditional probability given the coins,
+/// averaged over all outcomes of the coins.
 fn probability(process: &SantaFe, tokens: &[u32]) -> f64 {
     let coins = 1_u32 << process.probabilities().len();
     let given = |flips: u32| -> f64 {
@@ -32,7 +33,7 @@ fn probability(process: &SantaFe, tokens: &[u32]) -> f64 {
 }
 
 #[test]
-fn the_process_s_own_probability_equals_enumeration() {
+fn log_probability_equals_enumeration() {
     let process = SantaFe::new(3, 1.2, 0.3).unwrap();
     for tokens in sequences(&process, 4) {
         let (exact, found) = (probability(&process, &tokens), process.log_probability(&tokens).unwrap().exp());
@@ -65,7 +66,7 @@ fn closed_forms_equal_enumeration() {
         ] {
             assert!(
                 (enumerated - closed).abs() < 1e-12,
-                "{name} for K={symbols}, m={m}, n={n}: {enumerated} enumerated, {closed} closed"
+                "{name} for K={symbols}, m={m}, n={n}: {enumerated} by enumeration, {closed} in closed form"
             );
         }
     }
@@ -112,7 +113,7 @@ fn closed_forms_agree_with_samples() {
         let mean = values.iter().sum::<f64>() / f64::from(pairs);
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / f64::from(pairs - 1);
         let error = (variance / f64::from(pairs)).sqrt();
-        assert!((mean - limit).abs() < 3.0 * error, "{mean} ± {error}, but {limit}");
+        assert!((mean - limit).abs() < 3.0 * error, "{mean} ± {error}, expected {limit}");
     }
 }
 
@@ -125,19 +126,19 @@ fn samples_follow_the_zipf_law() {
         let spread = (1e5 * p * (1.0 - p)).sqrt();
         assert!((count - 1e5 * p).abs() < 4.0 * spread, "symbol {symbol}: {count}");
         let values = document.iter().filter(|&&token| token as usize / 2 == symbol);
-        assert_eq!(values.collect::<std::collections::HashSet<_>>().len(), 1, "one coin a document");
+        assert_eq!(values.collect::<std::collections::HashSet<_>>().len(), 1, "one coin per document");
     }
 }
 
 #[test]
-fn direct_tends_to_the_truth_as_doubt_vanishes() {
+fn the_direct_limit_converges_to_the_truth_as_doubt_vanishes() {
     let process = SantaFe::new(300, 1.4, 1e-9).unwrap();
     let truth = process.mutual_information(64, 64);
     assert!((process.direct_limit(64, 64) / truth - 1.0).abs() < 1e-8);
 }
 
 #[test]
-fn bad_arguments_are_named() {
+fn errors_name_the_invalid_argument() {
     for (symbols, exponent, doubt, field) in [
         (0, 1.0, 0.1, "symbols"),
         (3, f64::NAN, 0.1, "exponent"),
@@ -156,7 +157,7 @@ fn bad_arguments_are_named() {
 
 proptest! {
     #[test]
-    fn the_oracle_is_normalised_after_every_history(
+    fn the_oracle_is_normalized_after_every_history(
         symbols in 1_usize..20,
         doubt in 1e-6..0.49,
         history in prop::collection::vec(0_u32..20, 0..40),
@@ -177,7 +178,7 @@ proptest! {
     }
 
     #[test]
-    fn vclub_lies_above_the_truth_and_direct_below(
+    fn the_vclub_limit_is_above_the_truth_and_the_direct_limit_below(
         symbols in 1_usize..500, exponent in 0.0..3.0, doubt in 1e-9..0.2, m in 1_usize..600, n in 1_usize..600,
     ) {
         let process = SantaFe::new(symbols, exponent, doubt).unwrap();
@@ -188,7 +189,7 @@ proptest! {
 }
 
 #[test]
-fn given_probabilities_make_the_same_process() {
+fn given_probabilities_define_the_same_process() {
     let zipf = SantaFe::new(5, 1.2, 1e-3).unwrap();
     let given = SantaFe::from_probabilities(zipf.probabilities().to_vec(), zipf.doubt()).unwrap();
     let samples = [&zipf, &given].map(|process| process.sample(20, &mut ChaCha8Rng::seed_from_u64(1)));
@@ -198,7 +199,7 @@ fn given_probabilities_make_the_same_process() {
 }
 
 #[test]
-fn probabilities_must_add_to_one() {
+fn probabilities_must_sum_to_1() {
     for (probabilities, field) in [
         (vec![], "symbols"),
         (vec![1.5, -0.5], "probability"),
