@@ -1,4 +1,4 @@
-//! `POST /v1/completions`, as OpenAI and vLLM have it.
+//! `POST /v1/completions`, in the format of OpenAI and vLLM.
 
 use std::collections::BTreeMap;
 
@@ -8,105 +8,114 @@ use crate::prompts::{Prompts, Stops};
 
 /// The body of `POST /v1/completions`.
 ///
-/// Fields not named here are refused rather than ignored.
+/// Unknown fields are rejected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CompletionsRequest {
-    /// The model asked for; if given, it must be the one that is served.
+    /// Name of the model. If present, it must be the served model's name.
     #[serde(default)]
     pub model: Option<String>,
-    /// What is scored or continued.
+    /// Prompts to score, to continue, or both.
     pub prompt: Prompts,
-    /// Tokens to generate; 16 when absent, as OpenAI has it, or as many as there is room for. 0 scores alone.
+    /// Maximum number of tokens to generate for each completion. Default: 16, as in OpenAI's API, or fewer if the
+    /// model's maximum length leaves less room. With 0, the prompts are only scored.
     #[serde(default)]
     pub max_tokens: Option<u32>,
-    /// Whether the answer begins with the prompt.
+    /// `true` to start the returned text with the prompt.
     #[serde(default)]
     pub echo: bool,
-    /// Log-probabilities of the answer's tokens, and of so many alternatives beside each.
+    /// Number of most probable tokens to list at each position of the returned text, at most 64, along with the token's
+    /// own log-probability. If absent, the response has no log-probabilities for the returned text.
     #[serde(default)]
     #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub logprobs: Option<u16>,
-    /// vLLM's: log-probabilities of the prompt's tokens, and of so many alternatives beside each.
+    /// vLLM extension. Number of most probable tokens to list at each position of the prompt, at most 64, along with
+    /// the token's own log-probability. If absent, the response has no `prompt_logprobs`.
     #[serde(default)]
     #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub prompt_logprobs: Option<u16>,
-    /// vLLM's: whether BOS goes before a string prompt by the model's own rule. Token ids are taken as they are.
+    /// vLLM extension. `true` (default) to add BOS before string prompts if the model's tokenizer adds BOS to texts.
+    /// Prompts given as token ids are never changed.
     #[serde(default = "crate::prompts::default_true")]
     pub add_special_tokens: bool,
-    /// Completions of each prompt; the seed of each is one more than that of the one before.
+    /// Number of completions per prompt. Default: 1. If `seed` is present, the completions of a prompt use the seeds
+    /// `seed`, `seed + 1`, ...
     #[serde(default)]
     pub n: Option<u32>,
-    /// Whether the answer comes in pieces, as server-sent events.
+    /// `true` to stream the response as server-sent events, the last of which is `[DONE]`.
     #[serde(default)]
     pub stream: bool,
-    /// What the pieces say.
+    /// Options for a streamed response.
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
-    /// Logits are divided by it; 1 when absent, 0 is greedy.
+    /// Sampling temperature, from 0 to 100, by which logits are divided. With 0, the most probable token is always
+    /// selected. Default: 1.
     #[serde(default)]
     pub temperature: Option<f32>,
-    /// The share of probability that is drawn from; all of it when absent.
+    /// Nucleus sampling threshold, above 0 and at most 1: tokens are sampled from the smallest set of most probable
+    /// tokens whose total probability reaches it. Default: 1 (all tokens).
     #[serde(default)]
     pub top_p: Option<f32>,
-    /// vLLM's: how many of the most probable tokens are drawn from; any number when absent, 0 or -1.
+    /// vLLM extension. Number of most probable tokens to sample from; 0 and -1 mean all tokens. Default: all tokens.
     #[serde(default)]
     pub top_k: Option<i64>,
-    /// Equal seeds draw equal tokens; by chance when absent.
+    /// Seed for sampling: the same request with the same seed always samples the same tokens. Default: a random seed.
     #[serde(default)]
     pub seed: Option<i64>,
-    /// Texts that end the completion; they are not part of it.
+    /// Stop strings, each of which ends the completion and is not part of it: at most 64, each at most 1024 bytes long.
     #[serde(default)]
     pub stop: Option<Stops>,
-    /// vLLM's: tokens that end the completion, beside the model's own.
+    /// vLLM extension. Token ids that end the completion, in addition to the model's own EOS tokens: at most 256.
     #[serde(default)]
     pub stop_token_ids: Option<Vec<u32>>,
-    /// vLLM's: whether the model's own end is passed over.
+    /// vLLM extension. `true` to continue past the model's own EOS tokens.
     #[serde(default)]
     pub ignore_eos: bool,
-    /// Only 1: as many as `n`.
+    /// Must equal `n` if present: selecting the best completions is not supported.
     #[serde(default)]
     pub best_of: Option<u32>,
-    /// Only 0: logits are the model's own.
+    /// Must be 0 if present: penalties are not supported.
     #[serde(default)]
     pub presence_penalty: Option<f32>,
-    /// Only 0: logits are the model's own.
+    /// Must be 0 if present: penalties are not supported.
     #[serde(default)]
     pub frequency_penalty: Option<f32>,
-    /// vLLM's: the smaller, the sooner; 0 when absent. Of one priority, clients take turns.
+    /// vLLM extension. Priority of the request: requests with smaller values run sooner. Default: 0. Clients whose
+    /// requests have the same priority take turns.
     #[serde(default)]
     pub priority: i32,
-    /// Without effect.
+    /// Ignored.
     #[serde(default)]
     pub user: Option<String>,
 }
 
-/// What the pieces of a stream say.
+/// Options for a streamed response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StreamOptions {
-    /// Whether a last piece, without choices, has the token counts.
+    /// `true` to send one more event before `[DONE]`, with the token counts and no choices.
     #[serde(default)]
     pub include_usage: bool,
 }
 
-/// The answer of `POST /v1/completions`, or a piece of it.
+/// The response to `POST /v1/completions`, or one event of a streamed response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct CompletionsResponse {
-    /// A name of this answer.
+    /// Identifier of the response.
     pub id: String,
     /// Always `"text_completion"`.
     pub object: String,
-    /// Unix time, seconds.
+    /// Unix time at which the server created the response, in seconds.
     pub created: u64,
-    /// The model's name.
+    /// Name of the model.
     pub model: String,
-    /// `n` a prompt, in the order asked.
+    /// `n` choices for each prompt, in the order of the prompts. An event of a stream has at most one choice.
     pub choices: Vec<Choice>,
-    /// Token counts; in a stream, of its last piece alone.
+    /// Token counts. In a stream, they come in one extra event, which the server sends only if
+    /// `stream_options.include_usage` is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<CompletionsUsage>,
 }
@@ -115,55 +124,59 @@ pub struct CompletionsResponse {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct Choice {
-    /// Its index: the prompt's times `n`, and which of the prompt's it is.
+    /// Index of the completion: the prompt's index times `n`, plus the completion's index among those of the prompt.
     pub index: usize,
-    /// The prompt, if it was to be echoed, and what was generated.
+    /// The prompt if `echo` is `true`, followed by the generated text.
     pub text: String,
-    /// Log-probabilities of `text`'s tokens, if asked for.
+    /// Log-probabilities of the tokens of `text`; null unless the request has `logprobs`.
     pub logprobs: Option<ChoiceLogprobs>,
-    /// `"stop"` at a text or token that ends it, `"length"` at `max_tokens`; null in a stream before the last piece.
+    /// Reason why the completion ended: `"stop"` for a stop string, a stop token or an EOS token, `"length"` for
+    /// `max_tokens` or the model's maximum length. In a stream, null except in the completion's last event.
     pub finish_reason: Option<String>,
-    /// vLLM's: log-probabilities by id, the most probable tokens' and the token's own; null for the first, before which
-    /// nothing stands.
+    /// vLLM extension. For each prompt token, the log-probabilities of the most probable tokens and of the token
+    /// itself, keyed by token id; null for the first token, because nothing precedes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<BTreeMap<String, PromptLogprob>>>>))]
     pub prompt_logprobs: Option<Vec<Option<BTreeMap<u32, PromptLogprob>>>>,
 }
 
-/// Log-probabilities of a text's tokens; the first prompt token, before which nothing stands, has null.
+/// Log-probabilities of a text's tokens, one list entry per token. For the first prompt token, the entries of
+/// `token_logprobs` and `top_logprobs` are null, because nothing precedes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct ChoiceLogprobs {
-    /// Where each token's text begins, in characters. BOS's text counts, as in vLLM, though an echoed text does not show it.
+    /// Offset at which each token's text begins, in characters. As in vLLM, the offsets include the text of BOS,
+    /// although the echoed prompt does not contain it.
     pub text_offset: Vec<usize>,
-    /// Natural logarithms.
+    /// Log-probability of each token, in nats; -9999 represents minus infinity.
     pub token_logprobs: Vec<Option<f32>>,
-    /// The tokens' texts.
+    /// Text of each token.
     pub tokens: Vec<String>,
-    /// Log-probabilities by text: the most probable tokens' and the token's own; of two with the same text, the greater.
+    /// At each position, the log-probabilities of the most probable tokens and of the token itself, keyed by token
+    /// text. If several tokens have the same text, only the greatest log-probability is listed.
     pub top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
 }
 
-/// One token's log-probability, as vLLM has it.
+/// One token's log-probability, in vLLM's format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct PromptLogprob {
-    /// In nats.
+    /// Log-probability in nats; -9999 represents minus infinity.
     pub logprob: f32,
-    /// The token's rank in the vocabulary, from 1, where it is known.
+    /// Rank of the token in the vocabulary, 1 for the most probable; null if `prompt_logprobs` is 0.
     pub rank: Option<u32>,
-    /// The token's text.
+    /// Text of the token.
     pub decoded_token: String,
 }
 
-/// Token counts, as OpenAI has them.
+/// Token counts, in OpenAI's format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct CompletionsUsage {
-    /// Tokens of all prompts.
+    /// Number of tokens in all prompts.
     pub prompt_tokens: usize,
-    /// Tokens generated.
+    /// Number of generated tokens.
     pub completion_tokens: usize,
-    /// Both.
+    /// Sum of `prompt_tokens` and `completion_tokens`.
     pub total_tokens: usize,
 }

@@ -1,156 +1,166 @@
-//! `POST /generate`, as SGLang has it.
+//! `POST /generate`, in SGLang's format.
 
 use serde::{Deserialize, Serialize};
 
 use crate::prompts::{Prompts, Stops};
 
-/// The body of `POST /generate`: `text` or `input_ids`, one prompt or several.
+/// The body of `POST /generate`: one prompt or several, as either `text` or `input_ids`.
 ///
-/// Fields not named here are refused rather than ignored.
+/// Unknown fields are rejected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GenerateRequest {
-    /// Prompts for the server's tokenizer; BOS goes before each by the model's own rule.
+    /// Prompts as strings. The server adds BOS before each if the model's tokenizer does.
     #[serde(default)]
     pub text: Option<Prompts>,
-    /// Prompts as token ids, taken as they are.
+    /// Prompts as token ids. The server uses them unchanged and adds no BOS.
     #[serde(default)]
     pub input_ids: Option<Prompts>,
-    /// How to generate.
+    /// Generation options.
     #[serde(default)]
     pub sampling_params: Option<SamplingParams>,
-    /// Whether log-probabilities are answered.
+    /// `true` to return log-probabilities.
     #[serde(default)]
     pub return_logprob: bool,
-    /// Index of the first prompt token whose log-probability is answered; -1, or nothing, for none.
+    /// Index of the first prompt token whose log-probability is returned. Default: -1 (none are returned).
     #[serde(default)]
     pub logprob_start_len: Option<i64>,
-    /// Alternatives beside each token.
+    /// Number of most probable tokens to list at each position, at most 64, along with the token's own log-probability.
+    /// Ignored unless `return_logprob` is `true`. Default: 0.
     #[serde(default)]
     #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub top_logprobs_num: Option<u16>,
-    /// Whether each log-probability comes with its token's text.
+    /// `true` to return the text of each token along with its log-probability.
     #[serde(default)]
     pub return_text_in_logprobs: bool,
-    /// The greater, the sooner, as SGLang has it; 0 when absent. Of one priority, clients take turns.
+    /// Priority of the request: as in SGLang, requests with greater values run sooner. Default: 0. Clients whose
+    /// requests have the same priority take turns.
     #[serde(default)]
     pub priority: i32,
-    /// Only false.
+    /// Must be `false`: streaming is not supported.
     #[serde(default)]
     pub stream: bool,
 }
 
-/// How to generate.
+/// Generation options.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SamplingParams {
-    /// Tokens to generate; 128 when absent, as SGLang has it, or as many as there is room for.
+    /// Maximum number of tokens to generate. Default: 128, as in SGLang, or fewer if the model's maximum length leaves
+    /// less room. With 0, the prompts are only scored.
     #[serde(default)]
     pub max_new_tokens: Option<u32>,
-    /// Logits are divided by it; 1 when absent, 0 is greedy.
+    /// Sampling temperature, from 0 to 100, by which logits are divided. With 0, the most probable token is always
+    /// selected. Default: 1.
     #[serde(default)]
     pub temperature: Option<f32>,
-    /// The share of probability that is drawn from; all of it when absent.
+    /// Nucleus sampling threshold, above 0 and at most 1: tokens are sampled from the smallest set of most probable
+    /// tokens whose total probability reaches it. Default: 1 (all tokens).
     #[serde(default)]
     pub top_p: Option<f32>,
-    /// How many of the most probable tokens are drawn from; any number when absent, 0 or -1.
+    /// Number of most probable tokens to sample from; 0 and -1 mean all tokens. Default: all tokens.
     #[serde(default)]
     pub top_k: Option<i64>,
-    /// Equal seeds draw equal tokens; by chance when absent.
+    /// Seed for sampling: the same request with the same seed always samples the same tokens. Default: a random seed.
     #[serde(default)]
     pub sampling_seed: Option<i64>,
-    /// Texts that end the text; they are not part of it.
+    /// Stop strings, each of which ends the generated text and is not part of it: at most 64, each at most 1024 bytes
+    /// long.
     #[serde(default)]
     pub stop: Option<Stops>,
-    /// Tokens that end the text, beside the model's own.
+    /// Token ids that end the generated text, in addition to the model's own EOS tokens: at most 256.
     #[serde(default)]
     pub stop_token_ids: Option<Vec<u32>>,
-    /// Whether the model's own end is passed over.
+    /// `true` to continue past the model's own EOS tokens.
     #[serde(default)]
     pub ignore_eos: bool,
 }
 
-/// The answer of `POST /generate`: an object for one prompt, an array for a list.
+/// The response to `POST /generate`: an object for a single prompt, an array for a list of prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum GenerateResponses {
-    /// One prompt's.
+    /// The result of a single prompt.
     One(Box<GenerateResponse>),
-    /// In the order asked.
+    /// The results of a list of prompts, in the order of the request.
     Many(Vec<GenerateResponse>),
 }
 
-/// One prompt's answer.
+/// The result of one prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct GenerateResponse {
-    /// What was generated.
+    /// Generated text.
     pub text: String,
-    /// Its token ids.
+    /// Ids of all generated tokens, including the EOS or stop token, or the tokens of the stop string, which `text`
+    /// omits.
     pub output_ids: Vec<u32>,
-    /// Counts and log-probabilities.
+    /// Token counts and log-probabilities.
     pub meta_info: GenerateMeta,
 }
 
-/// A token's log-probability in nats, its id, and its text if that was asked for.
+/// A token's log-probability in nats (-9999 represents minus infinity), its id, and its text if requested.
 pub type TokenLogprob = (Option<f32>, u32, Option<String>);
 
-/// Counts and log-probabilities of one prompt.
+/// Token counts and log-probabilities of one prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct GenerateMeta {
-    /// Why it ended.
+    /// Reason why generation ended.
     pub finish_reason: FinishReason,
-    /// Tokens of the prompt.
+    /// Number of tokens in the prompt.
     pub prompt_tokens: usize,
-    /// Tokens generated.
+    /// Number of generated tokens.
     pub completion_tokens: usize,
-    /// Tokens of the prompt found in the cache.
+    /// Number of the prompt's tokens that were found in the prefix cache.
     pub cached_tokens: usize,
-    /// Each prompt token from `logprob_start_len` on. Only the prompt's first
-    /// token, before which nothing stands, has null.
+    /// Log-probability, id and text of each prompt token from `logprob_start_len` on. The log-probability of the
+    /// prompt's first token is null, because nothing precedes it. -9999 represents minus infinity. Present if
+    /// `return_logprob` is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<crate::tuples::TokenLogprob>>))]
     pub input_token_logprobs: Option<Vec<TokenLogprob>>,
-    /// The same of what was generated.
+    /// Log-probability, id and text of each generated token. Present if `return_logprob` is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<crate::tuples::TokenLogprob>>))]
     pub output_token_logprobs: Option<Vec<TokenLogprob>>,
-    /// The most probable tokens at each place of `input_token_logprobs` (`top_logprobs_num`).
+    /// Most probable tokens at each position of `input_token_logprobs`; null for the prompt's first token. Present if
+    /// `top_logprobs_num` is above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<Vec<crate::tuples::TokenLogprob>>>>))]
     pub input_top_logprobs: Option<Vec<Option<Vec<TokenLogprob>>>>,
-    /// The most probable tokens at each place of `output_token_logprobs` (`top_logprobs_num`).
+    /// Most probable tokens at each position of `output_token_logprobs`. Present if `top_logprobs_num` is above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Vec<crate::tuples::TokenLogprob>>>))]
     pub output_top_logprobs: Option<Vec<Vec<TokenLogprob>>>,
 }
 
-/// Why generation ended.
+/// The reason why generation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct FinishReason {
-    /// `"length"` or `"stop"`.
+    /// `"length"` if `max_new_tokens` or the model's maximum length ended generation, `"stop"` if a stop string, a stop
+    /// token or an EOS token did.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Tokens generated, where that ended it.
+    /// Number of generated tokens. Present if `type` is `"length"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<usize>,
-    /// The text or token that ended it.
+    /// Stop string or token id that ended generation. Present if `type` is `"stop"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<Matched>,
 }
 
-/// What ended a text.
+/// The stop string or token that ended generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Matched {
-    /// A token.
+    /// Id of the token.
     Token(u32),
-    /// A text.
+    /// Stop string.
     Text(String),
 }

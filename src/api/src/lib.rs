@@ -1,7 +1,7 @@
-//! Wire types shared by server and client: requests, responses and problems.
+//! Wire types shared by the server and its clients: requests, responses and problems.
 //!
-//! Start with `logprobs`, the types of `/logprobs`. Each route has a file with its request and its response. Everything here is
-//! plain data: the server validates a request, and a client only has to build it:
+//! Start with `logprobs`, the types of `/logprobs`. The other modules contain the types of the other routes, and types
+//! that several routes share. Everything here is plain data: a client builds a request, and the server validates it.
 //!
 //! ```
 //! use surprisal_api::{Detail, LogprobsRequest, QuerySpec, Text};

@@ -1,4 +1,4 @@
-//! `POST /logprobs`: the request, and the response as one JSON object or as lines of NDJSON.
+//! `POST /logprobs`: the request, and the response as one JSON object or as NDJSON lines.
 
 use std::fmt;
 
@@ -8,50 +8,53 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::problem::Problem;
 use crate::text::Text;
 
-/// The body of `POST /logprobs`, in one of two forms: `queries`, or `contexts` x `targets` with `pairs`.
+/// The body of `POST /logprobs`, in one of two forms: `queries`; or `contexts` and `targets`, optionally with `pairs`.
 ///
-/// Fields not named here are refused rather than ignored.
+/// Unknown fields are rejected.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LogprobsRequest {
-    /// The model asked for; if given, it must be the one that is served.
+    /// Name of the model. If present, it must be the served model's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// First form: each query has its own context and target.
+    /// First form: the queries, each with a context and a target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queries: Option<Vec<QuerySpec>>,
-    /// Second form: the contexts that `pairs` refers to.
+    /// Second form: the contexts, which `pairs` refers to by index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contexts: Option<Vec<Text>>,
-    /// Second form: the targets that `pairs` refers to.
+    /// Second form: the targets, which `pairs` refers to by index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Vec<Text>>,
-    /// Second form: which context goes with which target; `"all"` when absent.
+    /// Second form: the pairs of a context and a target to score. Default: `"all"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pairs: Option<Pairs>,
-    /// Sums alone, or each token's log-probability too.
+    /// Level of detail of the results. Default: `"sum"`.
     #[serde(default)]
     pub detail: Detail,
-    /// Whether a beginning-of-sequence token goes before the context.
+    /// Rule for adding the beginning-of-sequence token (BOS) before the context. Default: `"auto"`.
     #[serde(default)]
     pub bos: Bos,
-    /// So many of the most probable tokens at each target token's place, at most 64 (with `detail: "tokens"`).
+    /// Number of most probable tokens to return at each target position, at most 64. Default: 0. Values above 0 require
+    /// `detail: "tokens"`.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub top: u16,
-    /// Each target token's rank among the vocabulary (with `detail: "tokens"`).
+    /// `true` to return the rank of each target token in the vocabulary. Requires `detail: "tokens"`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub rank: bool,
-    /// The entropy of the distribution that predicts each target token (with `detail: "tokens"`).
+    /// `true` to return the entropy of the distribution that predicts each target token. Requires `detail: "tokens"`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub entropy: bool,
-    /// Token ids whose probability together is told at each target token's place (with `detail: "tokens"`): at least one, at
-    /// most as many as the vocabulary has; one that is repeated counts once.
+    /// Set of token ids: each result has the log-probability of the whole set at each target position. Requires
+    /// `detail: "tokens"`. Must have at least one id, and at most as many ids as the vocabulary. A repeated id counts
+    /// once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(min_items = 1))]
     pub subset: Option<Vec<u32>>,
-    /// The smaller, the sooner, as vLLM has it; 0 when absent. Of one priority, clients take turns.
+    /// Priority of the request. As in vLLM, requests with smaller values run sooner. Default: 0. Clients whose requests
+    /// have the same priority take turns.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
 }
@@ -64,63 +67,68 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// One question: how probable is `target`, given `context`?
+/// One query: how probable is `target`, given `context`?
 ///
-/// Strings are tokenised apart from each other, so that a context is the same tokens whatever target follows.
+/// The context and the target are tokenized separately, so a context has the same tokens no matter which target follows
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct QuerySpec {
-    /// Returned unchanged with the answer.
+    /// Identifier of the query, which is copied to its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// What is given; an empty context means the beginning of a text.
+    /// Text that precedes the target. Default: empty, so the target is the beginning of the text.
     #[serde(default)]
     pub context: Text,
-    /// What is scored; at least one token.
+    /// Text to score; at least one token.
     pub target: Text,
 }
 
 impl QuerySpec {
-    /// A query without an id.
+    /// Creates a query without an id.
     pub fn new(context: Text, target: Text) -> Self {
         Self { id: None, context, target }
     }
 }
 
-/// How much an answer tells.
+/// The level of detail of the results: `"sum"` returns the sum of each target's log-probabilities; `"tokens"` also
+/// returns each target token's log-probability and id, and its byte offsets if the target is a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Detail {
-    /// The sum over the target's tokens.
+    /// The sum of the log-probabilities of the target's tokens.
     #[default]
     Sum,
-    /// The sum, each token's log-probability, and the token ids.
+    /// The sum, and the log-probability, id and byte offsets of each token.
     Tokens,
 }
 
-/// The beginning-of-sequence rule.
+/// The rule for adding the beginning-of-sequence token (BOS): `"auto"` adds BOS before the context if the model's
+/// tokenizer adds BOS to texts and the context does not already begin with it; `"always"` adds BOS even if the context
+/// begins with it, and is rejected if the tokenizer never adds BOS; `"none"` adds no BOS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Bos {
-    /// The model's own rule: a model that starts its texts with BOS gets one before the context, unless the context starts with it.
+    /// The tokenizer's own rule: BOS before the context if the tokenizer adds BOS to texts, unless the context already
+    /// begins with it.
     #[default]
     Auto,
-    /// As `auto`, even if the context starts with BOS: for token ids that are data, of which one may be the same as BOS.
-    /// Refused where the model's texts do not begin with BOS.
+    /// BOS before the context, even if the context begins with BOS: for contexts of arbitrary token ids, the first of
+    /// which may happen to be BOS. Rejected if the tokenizer never adds BOS.
     Always,
-    /// Never.
+    /// No BOS.
     None,
 }
 
-/// Which of `contexts` x `targets` to score.
+/// The pairs of a context and a target to score.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pairs {
     /// Every context with every target, contexts outermost: (0,0), (0,1), ...
     All,
-    /// These `[context, target]` indices, answered in this order.
+    /// The listed pairs of `[context, target]` indices. The results are in the same order.
     List(Vec<[usize; 2]>),
 }
 
@@ -177,7 +185,7 @@ mod schema {
             let all = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["all"]));
             let pair = ArrayBuilder::new().items(usize::schema()).min_items(Some(2)).max_items(Some(2));
             let list = ArrayBuilder::new().items(pair).min_items(Some(1));
-            let description = "Every context with every target (`\"all\"`), or these `[context, target]` indices.";
+            let description = "Every context with every target (`\"all\"`), or a list of `[context, target]` pairs.";
             OneOfBuilder::new().item(all).item(list).description(Some(description)).into()
         }
     }
@@ -185,93 +193,98 @@ mod schema {
     impl ToSchema for Pairs {}
 }
 
-/// The answer of `POST /logprobs`; results stand in the order asked.
+/// The response to `POST /logprobs`, with results in the order of the request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct LogprobsResponse {
-    /// The model's name.
+    /// Name of the model.
     pub model: String,
-    /// What the numbers depend on: weights hash, dtype, backend, kernel version. Equal fingerprints, equal bits.
+    /// Identifier of everything that affects the results: weights hash, dtype, backend and numerics version. Servers
+    /// with the same fingerprint return bit-identical results.
     pub fingerprint: String,
-    /// One result a query, or one a pair.
+    /// One result per query or per pair.
     pub results: Vec<QueryResult>,
-    /// What the request cost.
+    /// Token counts of the request.
     pub usage: Usage,
 }
 
-/// One query's score.
+/// The score of one query.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct QueryResult {
-    /// The query's id, if it had one.
+    /// Id of the query, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// The `[context, target]` indices, for the pairs form.
+    /// The `[context, target]` indices. Present if the request has `contexts` and `targets`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<[usize; 2]>,
-    /// Log-probability of the whole target given the context, in nats: the tokens' f32 values added in f64, in order.
+    /// Log-probability of the whole target given the context, in nats: the tokens' f32 log-probabilities, summed in f64
+    /// in token order.
     pub sum: f64,
-    /// How many tokens were scored.
+    /// Number of tokens in the target, all of which are scored.
     pub tokens: usize,
-    /// How many of the sequence's tokens (BOS, context and target) came from the cache.
+    /// Number of the sequence's tokens (BOS, context and target) that were found in the prefix cache.
     pub cached_tokens: usize,
-    /// Each target token's log-probability in nats (`detail: "tokens"`).
+    /// Log-probability of each target token, in nats. Present with `detail: "tokens"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Vec<f32>>,
-    /// The target's token ids (`detail: "tokens"`).
+    /// Token ids of the target. Present with `detail: "tokens"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
-    /// Each target token's bytes in the target's text, `[from, to)`, as the tokenizer gives them (`detail: "tokens"`, where the
-    /// target is a string). Tokens that share a character share its bytes; a tokenizer may leave bytes out, as spaces.
+    /// Byte range `[from, to)` of each target token in the target's text, as the tokenizer reports it. Present with
+    /// `detail: "tokens"` if the target is a string. Tokens that share a character have overlapping ranges. Some bytes,
+    /// such as spaces, may be in no token's range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offsets: Option<Vec<[usize; 2]>>,
-    /// The most probable tokens at each target token's place, `[id, log-probability in nats]`, the greatest first, ties by the
-    /// smaller id (`top`).
+    /// Most probable tokens at each target position, as `[token id, log-probability in nats]`: the most probable first,
+    /// with ties ordered by id. Present if `top` is above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Vec<crate::tuples::Alternative>>>))]
     pub top: Option<Vec<Vec<(u32, f32)>>>,
-    /// 1 + how many tokens are more probable than the target's, at each place (`rank`).
+    /// Rank of each target token: 1 plus the number of more probable tokens. Present if `rank` is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<Vec<u32>>,
-    /// Entropy in nats of the distribution that predicts each target token (`entropy`).
+    /// Entropy of the distribution that predicts each target token, in nats. Present if `entropy` is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropies: Option<Vec<f32>>,
-    /// Log-probability in nats, at most 0, that any of the subset's tokens stands at each place (`subset`).
+    /// Log-probability that the token at each target position is in `subset`, in nats; at most 0. Present if the
+    /// request has `subset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset_logprobs: Option<Vec<f32>>,
 }
 
-/// The media type of an answer as [`StreamLine`]s.
+/// The media type of a response that consists of [`StreamLine`]s.
 pub const NDJSON: &str = "application/x-ndjson";
 
-/// The media type of an answer as an Arrow IPC stream.
+/// The media type of a response as an Arrow IPC stream.
 pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
-/// One line of an NDJSON answer of `POST /logprobs`: results in the order they finish, then `end`, or a `problem`.
+/// One line of an NDJSON response to `POST /logprobs`: results in the order in which they finish, then one `end` or one
+/// `problem`.
 ///
-/// An answer whose last line is neither was cut off.
+/// A response whose last line is neither is incomplete.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StreamLine {
-    /// One query's score.
+    /// The score of one query.
     Result {
-        /// The query's (or pair's) index in the request.
+        /// Index of the query or pair in the request.
         index: usize,
-        /// Its score.
+        /// The score.
         #[serde(flatten)]
         result: QueryResult,
     },
-    /// Every result has been sent.
+    /// The last line of a complete response.
     End {
-        /// The model's name.
+        /// Name of the model.
         model: String,
-        /// What the numbers depend on; see [`LogprobsResponse::fingerprint`].
+        /// Identifier of everything that affects the results, as in `LogprobsResponse`.
         fingerprint: String,
-        /// What the request cost.
+        /// Token counts of the request.
         usage: Usage,
     },
-    /// What went wrong after the first byte; no more follows.
+    /// A failure after the response has started. This is the last line.
     Problem(Problem),
 }
 
@@ -279,11 +292,11 @@ pub enum StreamLine {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct Usage {
-    /// Tokens that went through the model.
+    /// Number of tokens that the model processed in forward passes.
     pub computed_tokens: u64,
-    /// Tokens whose work was found in the cache.
+    /// Number of tokens that were found in the prefix cache.
     pub cached_tokens: u64,
-    /// Tokens whose log-probability was asked for.
+    /// Number of scored tokens.
     pub scored_tokens: u64,
 }
 

@@ -2,16 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(doc)]
-use crate::logprobs::LogprobsResponse;
-
-/// `GET /v1/models`, as OpenAI's.
+/// The response to `GET /v1/models`, in OpenAI's format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct ModelList {
     /// Always `"list"`.
     pub object: String,
-    /// The one model that is served.
+    /// The served model, as the only element.
     pub data: Vec<ModelInfo>,
 }
 
@@ -19,87 +16,88 @@ pub struct ModelList {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct ModelInfo {
-    /// The model's name.
+    /// Name of the model.
     pub id: String,
     /// Always `"model"`.
     pub object: String,
-    /// Unix time of the server's start, seconds.
+    /// Unix time at which the server started, in seconds.
     pub created: u64,
     /// Always `"surprisal"`.
     pub owned_by: String,
-    /// The longest sequence (BOS, context and target) that is scored, in tokens; vLLM's name for it.
+    /// Maximum length of a sequence (BOS, context and target), in tokens. The field name is vLLM's.
     pub max_model_len: usize,
-    /// Number of token ids.
+    /// Number of token ids in the model's vocabulary.
     pub vocab_size: usize,
-    /// What the numbers depend on; see [`LogprobsResponse::fingerprint`].
+    /// Identifier of everything that affects the results, as in `LogprobsResponse`.
     pub fingerprint: String,
 }
 
-/// `POST /tokenize`.
+/// The body of `POST /tokenize`. Unknown fields are rejected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenizeRequest {
-    /// The model asked for; if given, it must be the one that is served.
+    /// Name of the model. If present, it must be the served model's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The text.
+    /// Text to tokenize.
     pub prompt: String,
-    /// Whether to add BOS as the model's own rule says; true when absent, as in vLLM.
+    /// `true` (default, as in vLLM) to add the beginning-of-sequence token (BOS) before the text if the model's
+    /// tokenizer adds BOS to texts.
     #[serde(default = "crate::prompts::default_true")]
     pub add_special_tokens: bool,
 }
 
-/// The answer of `POST /tokenize`.
+/// The response to `POST /tokenize`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct TokenizeResponse {
-    /// Token ids.
+    /// Token ids of the text.
     pub tokens: Vec<u32>,
-    /// How many there are.
+    /// Number of tokens.
     pub count: usize,
-    /// The longest sequence that is scored, in tokens.
+    /// Maximum length of a sequence, in tokens.
     pub max_model_len: usize,
 }
 
-/// `POST /detokenize`.
+/// The body of `POST /detokenize`. Unknown fields are rejected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DetokenizeRequest {
-    /// The model asked for; if given, it must be the one that is served.
+    /// Name of the model. If present, it must be the served model's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Token ids.
+    /// Token ids to decode.
     pub tokens: Vec<u32>,
 }
 
-/// The answer of `POST /detokenize`.
+/// The response to `POST /detokenize`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct DetokenizeResponse {
-    /// The text.
+    /// Decoded text of the tokens.
     pub prompt: String,
 }
 
-/// `GET /tokenizer_info`: what a client has to know to tokenise as the server does.
+/// The response to `GET /tokenizer_info`: the facts that a client needs to tokenize in the same way as the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct TokenizerInfo {
-    /// The class that tokenizer_config.json names.
+    /// Tokenizer class from the model's `tokenizer_config.json`; null if that file names none.
     pub tokenizer_class: Option<String>,
-    /// Beginning of a sequence, as text.
+    /// Text of the beginning-of-sequence token (BOS); null if the tokenizer has none.
     pub bos_token: Option<String>,
-    /// Beginning of a sequence.
+    /// Id of the beginning-of-sequence token (BOS); null if the tokenizer has none.
     pub bos_token_id: Option<u32>,
-    /// End of a sequence, as text.
+    /// Text of the end-of-sequence token (EOS); null if the tokenizer has none.
     pub eos_token: Option<String>,
-    /// End of a sequence.
+    /// Id of the end-of-sequence token (EOS); null if the tokenizer has none.
     pub eos_token_id: Option<u32>,
-    /// Whether the model's own rule puts BOS before every text.
+    /// `true` if the tokenizer adds BOS before every text.
     pub add_bos_token: bool,
-    /// Number of token ids the model has.
+    /// Number of token ids in the model's vocabulary.
     pub vocab_size: usize,
-    /// The longest sequence that is scored, in tokens.
+    /// Maximum length of a sequence, in tokens.
     pub model_max_length: usize,
 }

@@ -1,4 +1,4 @@
-//! Errors on the wire: RFC 9457 problem details.
+//! Errors on the wire, as RFC 9457 problem details.
 
 use std::fmt;
 
@@ -8,35 +8,35 @@ use serde_json::Value;
 /// The media type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// An RFC 9457 problem: one stable `type` a cause, and which query, field, value and limit it is about.
+/// An RFC 9457 problem: a stable `type` for each cause, and the query, field, value and limit involved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct Problem {
-    /// A stable name of the cause, `urn:surprisal:problem:...`.
+    /// Stable identifier of the cause, such as `urn:surprisal:problem:body-too-large`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The cause in a few words, the same every time.
+    /// The cause in a few words, the same for every problem of this `type`.
     pub title: String,
-    /// The HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// What happened this time, and what to do.
+    /// Explanation of this occurrence, and what to do about it.
     pub detail: String,
-    /// Index of the offending query (or pair) in the request.
+    /// Index of the offending query, pair or prompt in the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<usize>,
-    /// The offending field, as a path: `queries[3].target[7]`.
+    /// Path of the offending field, such as `queries[3].target[7]`, or the name of the offending header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// The value found there, where it is short.
+    /// Offending value, or the amount in use if the server is overloaded. A long string is truncated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
-    /// The limit it broke.
+    /// Limit that applies to the value or the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Value>,
 }
 
 impl Problem {
-    /// A problem of the given cause; `name` completes `urn:surprisal:problem:`.
+    /// Creates a problem of the type `urn:surprisal:problem:{name}`.
     pub fn new(status: u16, name: &str, title: &str, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("urn:surprisal:problem:{name}"),

@@ -1,4 +1,4 @@
-//! Prompts and stop texts, as `/v1/completions` and `/generate` take them.
+//! Prompts and stop strings of `/v1/completions` and `/generate`.
 
 use std::fmt;
 
@@ -8,23 +8,24 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::text::Text;
 
-/// One prompt or several: a string, token ids, or a list of either.
+/// One prompt or several: a string, an array of token ids, or an array of either.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Prompts {
-    /// A string or token ids.
+    /// A single prompt.
     One(Text),
-    /// A list of either.
+    /// A list of prompts.
     Many(Vec<Text>),
 }
 
-/// One element of an array that may be a prompt's tokens or a list of prompts.
+/// One element of an array that may be either a prompt's token ids or a list of prompts.
 enum Element {
     Token(u32),
     Text(Text),
 }
 
-/// Written by hand because an untagged enum buffers what it reads until it knows the variant: tens of bytes a token.
+/// A manual implementation, because a derived untagged enum buffers its input until the variant is known, at tens of
+/// bytes per token.
 impl<'de> Deserialize<'de> for Element {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ElementVisitor;
@@ -77,7 +78,7 @@ impl<'de> Deserialize<'de> for Prompts {
                         Element::Text(text) => texts.push(text),
                     }
                     if !tokens.is_empty() && !texts.is_empty() {
-                        return Err(de::Error::custom("token ids and prompts are mixed in one array"));
+                        return Err(de::Error::custom("token ids and prompts are mixed in one array; send one kind"));
                     }
                 }
                 Ok(if tokens.is_empty() { Prompts::Many(texts) } else { Prompts::One(Text::Tokens(tokens)) })
@@ -88,14 +89,14 @@ impl<'de> Deserialize<'de> for Prompts {
     }
 }
 
-/// One text or several.
+/// One stop string or several.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Stops {
-    /// A text.
+    /// One stop string.
     One(String),
-    /// Several.
+    /// Several stop strings.
     Many(Vec<String>),
 }
 
@@ -108,7 +109,7 @@ impl From<Stops> for Vec<String> {
     }
 }
 
-/// Returns the default of `add_special_tokens`.
+/// Returns the default value of `add_special_tokens`.
 pub(crate) fn default_true() -> bool {
     true
 }
@@ -125,8 +126,8 @@ mod schema {
     impl PartialSchema for Prompts {
         fn schema() -> RefOr<Schema> {
             let text = || Ref::from_schema_name(Text::name());
-            let description = "One prompt or several: a string, token ids, or a list of either.";
-            // An empty list would match both kinds; the server rejects it.
+            let description = "One prompt or several: a string, an array of token ids, or an array of either.";
+            // An empty array would match both alternatives; the server rejects it.
             let (one, many) = (text(), ArrayBuilder::new().items(text()).min_items(Some(1)));
             AnyOfBuilder::new().item(one).item(many).description(Some(description)).into()
         }

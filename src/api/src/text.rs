@@ -1,23 +1,23 @@
-//! A text on the wire: a string, or token ids taken as they are.
+//! A text on the wire: a string or token ids.
 
 use std::fmt;
 
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A context or a target: a string for the server's tokenizer, or an array of token ids taken as they are.
+/// A text: a string, which the server tokenizes, or an array of token ids, which it uses unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Text {
-    /// A string; the server tokenises it without special tokens.
+    /// A string, which the server tokenizes without adding special tokens.
     String(String),
-    /// Token ids, below the model's vocabulary size.
+    /// Token ids, each below the model's vocabulary size.
     Tokens(Vec<u32>),
 }
 
 impl Text {
-    /// True when there is nothing in it: an empty string or no token.
+    /// Returns `true` for an empty string or an empty list of token ids.
     pub fn is_empty(&self) -> bool {
         match self {
             Text::String(text) => text.is_empty(),
@@ -44,7 +44,8 @@ impl From<Vec<u32>> for Text {
     }
 }
 
-/// Written by hand because an untagged enum can only say "did not match any variant".
+/// A manual implementation, because the errors of a derived untagged enum report only that the input "did not match
+/// any variant".
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TextVisitor;
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn other_types_report_the_expected_ones() {
+    fn other_types_are_rejected_with_the_expected_types() {
         for json in ["1", "null", "{}", "[-1]", "[1.5]", "[4294967296]"] {
             assert!(serde_json::from_str::<Text>(json).is_err(), "{json}");
         }

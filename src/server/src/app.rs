@@ -1,4 +1,4 @@
-//! `App`: what every route shares.
+//! `App`: the state that all routes share.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,13 +16,14 @@ use crate::telemetry::export::SpanExport;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::auth::ApiKeys;
 
-/// The most bytes to process on the reactor: on a busy machine, another thread takes longer to wake up.
+/// The maximum number of bytes to process on the reactor: on a busy machine, waking another thread takes longer than
+/// processing so few bytes.
 const MAX_INLINE_BYTES: usize = 4096;
 
 /// The approximate size of a token in a response, in bytes.
 pub(crate) const TOKEN_BYTES: usize = 16;
 
-/// A served model and the server's state. Clones share it.
+/// A served model and the server's state. Clones share the state.
 #[derive(Clone)]
 pub struct App {
     pub(crate) scorer: Arc<dyn Scorer>,
@@ -32,12 +33,12 @@ pub struct App {
     pub(crate) admission: Admission,
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Drain,
-    /// Unix time of the start, seconds.
+    /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
 }
 
 impl App {
-    /// Creates a server for `scorer`, with texts tokenised by `codec`, within the limits of `config`.
+    /// Creates an app that serves `scorer`, tokenizes texts with `codec` and enforces the limits of `config`.
     pub fn new(scorer: Arc<dyn Scorer>, codec: Arc<dyn TextCodec>, config: ServerConfig) -> Self {
         let admission = Admission::new(&config);
         let metrics = Metrics::new(&scorer, &admission).expect("metric names are constants, valid and distinct");
@@ -54,7 +55,8 @@ impl App {
         }
     }
 
-    /// Accepts work only from clients that send one of these keys; the model, health and metrics stay open to all.
+    /// Accepts work only from clients that send one of these keys. The routes that only report, such as `/v1/models`,
+    /// `/health` and `/metrics`, stay open.
     #[must_use]
     pub fn with_api_keys(mut self, keys: ApiKeys) -> Self {
         self.keys = Arc::new(keys);
@@ -82,15 +84,16 @@ impl App {
         }
     }
 
-    /// Cancels work that takes longer than a request may; dropping it cancels its queries.
+    /// Awaits work for at most `max_request_seconds`. On a timeout, drops the work, which cancels its queries.
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let seconds = self.config.max_request_seconds;
         let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
         done.map_err(|_| problem::deadline_exceeded(seconds))
     }
 
-    /// Runs CPU-bound work on about `bytes` bytes: off the reactor, so that other requests do not wait for it, unless there is
-    /// little of it. The work continues if its client disconnects, and holds `guard` until it is done.
+    /// Runs CPU-bound work that processes about `bytes` bytes: inline if they are few, otherwise off the reactor, on a
+    /// blocking thread, so that other requests do not wait. On a blocking thread, the work continues even if the client
+    /// disconnects, and holds `guard` until it is done.
     pub(crate) async fn offload<T: Send + 'static>(
         &self,
         guard: impl Send + 'static,
@@ -107,7 +110,7 @@ impl App {
             done
         });
         done.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a request's work was cut off");
+            tracing::error!(%error, "blocking task failed");
             Err(problem::internal())
         })
     }

@@ -1,4 +1,4 @@
-//! `TextCodec`: texts to token ids and back.
+//! `TextCodec`: encodes texts as token ids, and decodes token ids.
 
 use surprisal_api::TokenizerInfo;
 use surprisal_model::TextTokenizer;
@@ -8,10 +8,11 @@ pub trait TextCodec: Send + Sync + 'static {
     /// Encodes a text, without special tokens.
     ///
     /// # Errors
-    /// A message that says why the text cannot be encoded.
+    /// A message that explains why the text cannot be encoded.
     fn encode(&self, text: &str) -> Result<Vec<u32>, String>;
 
-    /// Encodes a text as [`encode`](Self::encode) does; returns each token's bytes in the text, `[from, to)`, as well.
+    /// Encodes a text as [`encode`](Self::encode) does, and also returns each token's byte range `[from, to)` in the
+    /// text.
     ///
     /// # Errors
     /// The same as for [`encode`](Self::encode).
@@ -20,7 +21,7 @@ pub trait TextCodec: Send + Sync + 'static {
     /// Decodes token ids.
     ///
     /// # Errors
-    /// A message that says why they cannot be decoded.
+    /// A message that explains why the token ids cannot be decoded.
     fn decode(&self, tokens: &[u32]) -> Result<String, String>;
 
     /// Decodes generated token ids, skipping special tokens.
@@ -31,20 +32,22 @@ pub trait TextCodec: Send + Sync + 'static {
         self.decode(tokens)
     }
 
-    /// Returns true if [`encode`](Self::encode) puts a space before every text, even one that begins with a space.
+    /// Returns `true` if [`encode`](Self::encode) adds a space before every text, even before one that begins with a
+    /// space.
     fn adds_prefix_space(&self) -> bool {
         false
     }
 
-    /// Returns the BOS token that the model's own rule puts before every text, if it puts one.
+    /// Returns the id of the BOS token that the model's tokenizer adds before every text; `None` if it adds none.
     fn bos(&self) -> Option<u32>;
 
-    /// Returns the tokens that end a generated text.
+    /// Returns the ids of the tokens that end a generated text.
     fn end_token_ids(&self) -> Vec<u32> {
         self.info().eos_token_id.into_iter().collect()
     }
 
-    /// Returns the tokenizer's part of `/tokenizer_info`; the server adds the model's sizes.
+    /// Returns the fields of `/tokenizer_info` that describe the tokenizer. The server sets the vocabulary size and the
+    /// maximum length.
     fn info(&self) -> TokenizerInfo;
 }
 

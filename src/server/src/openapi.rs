@@ -1,4 +1,4 @@
-//! `/openapi.json`: the document, from the types of `surprisal-api` and this server's limits.
+//! The document at `/openapi.json`, generated from the types of `surprisal-api` and this server's limits.
 
 use serde_json::{Map, Value, json};
 use surprisal_api::{
@@ -12,25 +12,25 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::generation::params::{MAX_STOP_TOKENS, MAX_STOPS};
 
-const DESCRIPTION: &str = "Log-probabilities of texts under a Llama-class model, in nats. The same query gives the same \
-    bits, whatever the batch, the chunking and the state of the cache. Every error is an RFC 9457 problem that names the \
-    query, the field, the value and the limit.";
+const DESCRIPTION: &str = "Log-probabilities of texts under a Llama-class model, in nats. The result of a query is \
+    always bit-identical, regardless of batching, chunking and the state of the cache. Every error is an RFC 9457 \
+    problem that names the query, the field, the value and the limit involved.";
 
-/// The problems that a route may answer with, by status.
+/// The problems that a route may return, by status.
 const PROBLEMS: [(u16, &str); 10] = [
-    (400, "Something in the request is wrong; the problem says what and where."),
-    (401, "An API key is asked for: `Authorization: Bearer KEY`."),
-    (404, "Another model is asked for than the one that is served."),
-    (408, "The body stalled."),
-    (413, "The body or the request is larger than this server takes."),
-    (415, "The body is not JSON, or encoded in another way than gzip or zstd."),
-    (429, "The server is full: try again after `Retry-After` seconds."),
-    (500, "A defect of the server."),
-    (503, "The engine is being started again, or the server is shutting down."),
-    (504, "The deadline passed."),
+    (400, "The request is invalid. The problem names the field, the value and the limit involved."),
+    (401, "The API key is missing or unknown. Send the header `Authorization: Bearer KEY`."),
+    (404, "The request names a model that this server does not serve."),
+    (408, "The client stopped sending the request body."),
+    (413, "The request exceeds this server's limit on bytes, queries or tokens."),
+    (415, "The body is not JSON, or its content encoding is neither gzip nor zstd."),
+    (429, "The server is overloaded. Retry after `Retry-After` seconds."),
+    (500, "The server failed to answer a valid request."),
+    (503, "The engine failed and the model is being reloaded, or the server is shutting down."),
+    (504, "The request took longer than the server's deadline."),
 ];
 
-/// Returns the document of this server.
+/// Returns this server's OpenAPI document.
 pub(crate) fn document(app: &App) -> Value {
     json!({
         "openapi": "3.1.0",
@@ -45,9 +45,9 @@ pub(crate) fn document(app: &App) -> Value {
         "components": {
             "schemas": schemas(app),
             "responses": Map::from_iter(PROBLEMS.map(problem)),
-            "parameters": {"client": header("X-Client-Id", "Requests with the same name are one client's, among whom \
-                turns are fair, where API keys do not say it."),
-                "traceparent": header("traceparent", "W3C trace context, returned with the answer and written to the log.")},
+            "parameters": {"client": header("X-Client-Id", "Name of the client, for fair scheduling and client limits. \
+                Ignored if the server requires API keys, which then identify clients."),
+                "traceparent": header("traceparent", "W3C trace context. Responses and logs contain its trace id.")},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     })
@@ -108,7 +108,7 @@ fn add_limits(schemas: &mut Map<String, Value>, app: &App) {
     schemas["Text"]["oneOf"][1]["items"]["maximum"] = (vocab_size - 1).into();
 }
 
-/// Adds a type's schema and those of the types within it.
+/// Adds a type's schema and the schemas of the types that it contains.
 fn add<T: ToSchema>(schemas: &mut Map<String, Value>) {
     let mut types = Vec::new();
     T::schemas(&mut types);
@@ -127,7 +127,7 @@ fn problem((status, description): (u16, &str)) -> (String, Value) {
     let schema = json!({"$ref": "#/components/schemas/Problem"});
     let mut response = json!({"description": description, "content": {PROBLEM_JSON: {"schema": schema}}});
     if [429, 503].contains(&status) {
-        response["headers"] = json!({"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}});
+        response["headers"] = json!({"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}});
     }
     (status.to_string(), response)
 }
@@ -143,19 +143,19 @@ fn paths(needs_key: bool) -> Value {
     }
     json!({
         "/logprobs": post("Score texts: how probable is each target, given its context?", "LogprobsRequest", &logprobs),
-        "/v1/completions": post("Score prompts, continue them, or both, as OpenAI and vLLM have it.", "CompletionsRequest", &[
+        "/v1/completions": post("Score or continue prompts, in the format of OpenAI and vLLM.", "CompletionsRequest", &[
             (json, reference("CompletionsResponse")), ("text/event-stream", event)]),
-        "/generate": post("Score prompts, continue them, or both, as SGLang has it.", "GenerateRequest", &[
+        "/generate": post("Score or continue prompts, in SGLang's format.", "GenerateRequest", &[
             (json, reference("GenerateResponses"))]),
-        "/tokenize": post("A text's token ids.", "TokenizeRequest", &[(json, reference("TokenizeResponse"))]),
-        "/detokenize": post("The text of token ids.", "DetokenizeRequest", &[(json, reference("DetokenizeResponse"))]),
-        "/v1/models": get("The model that is served.", json, reference("ModelList"), &[]),
-        "/tokenizer_info": get("What a client has to know to tokenise alike.", json, reference("TokenizerInfo"), &[]),
-        "/health": get("Whether the engine lives.", "text/plain", plain.clone(), &[503]),
-        "/ready": get("Whether new work is taken.", "text/plain", plain.clone(), &[503]),
-        "/metrics": get("Metrics in Prometheus's text format.", "text/plain", plain.clone(), &[500]),
-        "/openapi.json": get("This document.", json, json!({"type": "object"}), &[]),
-        "/": get("The live page.", "text/html", plain, &[]),
+        "/tokenize": post("Tokenize a text.", "TokenizeRequest", &[(json, reference("TokenizeResponse"))]),
+        "/detokenize": post("Decode token ids.", "DetokenizeRequest", &[(json, reference("DetokenizeResponse"))]),
+        "/v1/models": get("Describe the served model.", json, reference("ModelList"), &[]),
+        "/tokenizer_info": get("Describe the tokenizer.", json, reference("TokenizerInfo"), &[]),
+        "/health": get("Check that the engine is alive.", "text/plain", plain.clone(), &[503]),
+        "/ready": get("Check that the server accepts new work.", "text/plain", plain.clone(), &[503]),
+        "/metrics": get("Get metrics in Prometheus text format.", "text/plain", plain.clone(), &[500]),
+        "/openapi.json": get("Get the OpenAPI document.", json, json!({"type": "object"}), &[]),
+        "/": get("Show the live dashboard.", "text/html", plain, &[]),
     })
 }
 
@@ -163,7 +163,7 @@ fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
-/// Returns the operation of a route that does work, which may need a key and may fail with every problem.
+/// Returns the operation of a route that does work, which may need a key and may return any problem.
 fn work_operation(needs_key: bool, summary: &str, request: &str, answers: &[(&str, Value)]) -> Value {
     let mut operation = operation(summary, answers, &[400, 401, 404, 408, 413, 415, 429, 500, 503, 504]);
     operation["parameters"] =
@@ -179,7 +179,7 @@ fn work_operation(needs_key: bool, summary: &str, request: &str, answers: &[(&st
 fn operation(summary: &str, answers: &[(&str, Value)], problems: &[u16]) -> Value {
     let content: Map<_, _> =
         answers.iter().map(|(media, schema)| (media.to_string(), json!({"schema": schema}))).collect();
-    let mut responses = Map::from_iter([("200".to_owned(), json!({"description": "The answer.", "content": content}))]);
+    let mut responses = Map::from_iter([("200".to_owned(), json!({"description": "Success.", "content": content}))]);
     for status in problems {
         responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
     }

@@ -1,4 +1,4 @@
-//! Every way a request can fail: each cause has one function, one stable `type` and one status.
+//! All request failures. Each cause has one function, one stable `type` and one status.
 
 use std::fmt::Display;
 
@@ -8,22 +8,22 @@ use serde_json::Value;
 use surprisal_api::{Bos, PROBLEM_JSON, Problem};
 use surprisal_engine::ScoreError;
 
-/// Seconds after which a client may retry, where nothing says more.
+/// The default value of `Retry-After`, in seconds.
 const DEFAULT_RETRY_AFTER: u64 = 1;
 
-/// The longest string that a problem repeats in its `value`, in characters.
+/// The maximum length of a client's string in a problem, in characters.
 const MAX_VALUE_CHARS: usize = 100;
 
-/// A failed request: the problem to return.
+/// A failed request, with the problem to return.
 #[derive(Debug)]
 pub(crate) struct Failure {
     name: &'static str,
     problem: Box<Problem>,
-    /// Seconds after which the client may retry, if it may.
+    /// Seconds after which the client may retry; `None` if it should not.
     retry_after: Option<u64>,
 }
 
-/// The name of the problem in a response; an extension of the response, for the metrics.
+/// The name of a response's problem, which the response carries as an extension, for the metrics.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProblemName(pub(crate) &'static str);
 
@@ -44,7 +44,7 @@ impl Failure {
 
     fn value(mut self, value: impl Into<Value>) -> Self {
         self.problem.value = Some(match value.into() {
-            Value::String(text) => text.chars().take(MAX_VALUE_CHARS).collect::<String>().into(),
+            Value::String(text) => truncate(&text).into(),
             other => other,
         });
         self
@@ -55,17 +55,17 @@ impl Failure {
         self
     }
 
-    /// Returns the name that completes the problem's type.
+    /// Returns the name at the end of the problem's type.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Returns the problem as it goes on the wire, for a response whose status has been sent.
+    /// Returns the problem itself, for a stream whose status has already been sent.
     pub(crate) fn into_problem(self) -> Problem {
         *self.problem
     }
 
-    /// Tells the client to retry after so many seconds.
+    /// Sets the number of seconds after which the client may retry.
     fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
@@ -88,14 +88,19 @@ impl IntoResponse for Failure {
     }
 }
 
-// The request as HTTP.
+/// Returns the first [`MAX_VALUE_CHARS`] characters of a client's string.
+fn truncate(text: &str) -> String {
+    text.chars().take(MAX_VALUE_CHARS).collect()
+}
+
+// HTTP requests.
 
 pub(crate) fn route_not_found(method: &str, path: &str) -> Failure {
-    Failure::new(404, "route-not-found", "Route not found", format!("{method} {path}: there is no such route"))
+    Failure::new(404, "route-not-found", "Route not found", format!("unknown route {method} {path}; see /openapi.json"))
 }
 
 pub(crate) fn method_not_allowed(method: &str, path: &str) -> Failure {
-    let detail = format!("{path} does not answer {method}; the Allow header says what it answers");
+    let detail = format!("{path} does not support {method}; the Allow header lists the supported methods");
     Failure::new(405, "method-not-allowed", "Method not allowed", detail)
 }
 
@@ -104,44 +109,46 @@ pub(crate) fn unauthorized(detail: &str) -> Failure {
 }
 
 pub(crate) fn unsupported_media_type(found: &str) -> Failure {
-    let detail = "the body must be JSON, with the header Content-Type: application/json";
+    let detail = "the body must be JSON, with the header `Content-Type: application/json`";
     let failure = Failure::new(415, "unsupported-media-type", "Unsupported media type", detail);
     failure.field("Content-Type").value(found)
 }
 
 pub(crate) fn unsupported_encoding(found: &str) -> Failure {
-    let detail = "the body may be encoded with gzip or zstd, or not at all";
+    let detail = "the body must be uncompressed, or compressed with gzip or zstd";
     let failure = Failure::new(415, "unsupported-encoding", "Unsupported content encoding", detail);
     failure.field("Content-Encoding").value(found)
 }
 
 pub(crate) fn body_too_large(limit: usize) -> Failure {
-    let detail = format!("the body is longer than {limit} bytes; send the queries in several requests");
+    let detail = format!("the body exceeds the limit of {limit} bytes; split the request into several");
     Failure::new(413, "body-too-large", "Body too large", detail).limit(limit)
 }
 
 pub(crate) fn body_stalled(seconds: u64) -> Failure {
-    Failure::new(408, "body-stalled", "Body stalled", format!("no more of the body came for {seconds} s"))
+    let detail = format!("received no more of the body for {seconds} s; send the body without pauses");
+    Failure::new(408, "body-stalled", "Body stalled", detail)
 }
 
 pub(crate) fn body_unreadable(reason: &str) -> Failure {
-    Failure::new(400, "body-unreadable", "Body unreadable", format!("the body could not be read: {reason}"))
+    let detail = format!("reading the body failed: {reason}; send the request again");
+    Failure::new(400, "body-unreadable", "Body unreadable", detail)
 }
 
-// The request as JSON.
+// JSON bodies.
 
 pub(crate) fn invalid_json(error: &serde_json::Error) -> Failure {
-    Failure::new(400, "invalid-json", "Invalid JSON", format!("the body is not JSON: {error}"))
+    Failure::new(400, "invalid-json", "Invalid JSON", format!("the body is not valid JSON: {error}"))
 }
 
 pub(crate) fn invalid_field(path: &str, query: Option<usize>, error: &serde_json::Error) -> Failure {
     let message = error.to_string();
-    // The body as a whole has no path, but a missing field has a name.
+    // The body as a whole has no path, but serde names a missing field.
     let (field, detail) = match path {
         "." => (missing_field(&message), message.clone()),
         path => (Some(path), format!("{path}: {message}")),
     };
-    let failure = Failure::new(400, "invalid-field", "Field unknown, missing or of the wrong type", detail);
+    let failure = Failure::new(400, "invalid-field", "Unknown field, missing field or wrong type", detail);
     let failure = failure.query(query);
     match field {
         Some(field) => failure.field(field),
@@ -155,126 +162,127 @@ fn missing_field(message: &str) -> Option<&str> {
 }
 
 pub(crate) fn model_not_found(requested: &str, served: &str) -> Failure {
-    let detail = format!("the model that is served is {served}; leave `model` out to take it");
+    let unknown = truncate(requested);
+    let detail = format!("unknown model `{unknown}`; this server serves `{served}`: send that name, or omit `model`");
     Failure::new(404, "model-not-found", "Model not found", detail).field("model").value(requested)
 }
 
 // Requests of /logprobs.
 
 pub(crate) fn missing_form() -> Failure {
-    let detail = "there is nothing to score: give `queries`, or `contexts` and `targets`";
+    let detail = "nothing to score; send `queries`, or `contexts` and `targets`";
     Failure::new(400, "missing-form", "Neither form given", detail).field("queries")
 }
 
 pub(crate) fn mixed_forms(other: &str) -> Failure {
-    let detail = format!("`queries` and `{other}` belong to two forms of asking: give one of them");
+    let detail = format!("`queries` and `{other}` belong to different forms of a request; send only one of them");
     Failure::new(400, "mixed-forms", "Both forms given", detail).field(other)
 }
 
 pub(crate) fn incomplete_pairs(given: &str, missing: &str) -> Failure {
-    let detail = format!("`{given}` is given but `{missing}` is not: pairs need both `contexts` and `targets`");
-    Failure::new(400, "incomplete-pairs", "Pairs incomplete", detail).field(missing)
+    let detail = format!("`{given}` is present but `{missing}` is missing; pairs need both `contexts` and `targets`");
+    Failure::new(400, "incomplete-pairs", "Incomplete pairs", detail).field(missing)
 }
 
 pub(crate) fn no_queries(field: &str) -> Failure {
-    Failure::new(400, "no-queries", "No queries", format!("`{field}` is empty: there is nothing to score")).field(field)
+    Failure::new(400, "no-queries", "No queries", format!("`{field}` must not be empty")).field(field)
 }
 
 pub(crate) fn too_many_queries(field: &str, count: usize, limit: usize) -> Failure {
-    let detail = format!("{count} queries; one request may have {limit}, send them in several");
+    let detail = format!("the request has {count} queries; the limit is {limit}: split the request into several");
     Failure::new(413, "too-many-queries", "Too many queries", detail).field(field).value(count).limit(limit)
 }
 
-/// `limit` is the list's length: the index must be below it.
+/// Returns the problem for an index that is not below `length`, the length of `list`.
 pub(crate) fn pair_out_of_range(pair: usize, part: usize, list: &str, index: usize, length: usize) -> Failure {
-    let detail = format!("pair {pair} names index {index} of `{list}`, which has {length}");
+    let detail = format!("pair {pair} refers to index {index} of `{list}`, whose length is {length}");
     let failure = Failure::new(400, "pair-out-of-range", "Pair out of range", detail);
     failure.query(pair).field(format!("pairs[{pair}][{part}]")).value(index).limit(length)
 }
 
 pub(crate) fn text_not_encodable(field: &str, query: Option<usize>, reason: &str) -> Failure {
-    Failure::new(400, "text-not-encodable", "Text not encodable", reason).query(query).field(field)
+    Failure::new(400, "text-not-encodable", "Text cannot be encoded", reason).query(query).field(field)
 }
 
 pub(crate) fn tokens_not_decodable(field: &str, reason: &str) -> Failure {
-    Failure::new(400, "tokens-not-decodable", "Tokens not decodable", reason).field(field)
+    Failure::new(400, "tokens-not-decodable", "Tokens cannot be decoded", reason).field(field)
 }
 
-/// `limit` is the vocabulary's size: the id must be below it.
+/// Returns the problem for a token id that is not below `limit`, the vocabulary size.
 pub(crate) fn token_out_of_range(field: String, query: Option<usize>, token: u32, limit: usize) -> Failure {
-    let detail = format!("token id {token} is out of range: the model has {limit} ids, from 0");
+    let detail = format!("token id {token} is out of range; it must be below {limit}, the size of the vocabulary");
     let failure = Failure::new(400, "token-out-of-range", "Token out of range", detail);
     failure.query(query).field(field).value(token).limit(limit)
 }
 
 pub(crate) fn empty_target(field: String, query: Option<usize>) -> Failure {
-    let detail = "a target needs at least one token: there is nothing to score";
+    let detail = "a target must have at least one token";
     Failure::new(400, "empty-target", "Empty target", detail).query(query).field(field)
 }
 
 pub(crate) fn empty_prompt(query: usize, field: String) -> Failure {
-    let detail = "a prompt needs at least one token";
+    let detail = "a prompt must have at least one token";
     Failure::new(400, "empty-prompt", "Empty prompt", detail).query(query).field(field)
 }
 
 pub(crate) fn text_or_ids() -> Failure {
-    let detail = "give either `text` or `input_ids`";
-    Failure::new(400, "text-or-ids", "Text or token ids", detail).field("input_ids")
+    let detail = "send either `text` or `input_ids`, but not both";
+    Failure::new(400, "text-or-ids", "Either text or token ids required", detail).field("input_ids")
 }
 
-/// More than is offered here.
+/// Returns the problem for a number or a length above its limit.
 pub(crate) fn not_offered(field: &str, value: usize, limit: usize) -> Failure {
-    let detail = format!("`{field}` is {value}, and {limit} is the most that is offered");
-    Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value).limit(limit)
+    let detail = format!("`{field}`: {value} exceeds the limit of {limit}");
+    Failure::new(400, "not-offered", "Not supported", detail).field(field).value(value).limit(limit)
 }
 
-/// A field of another server's protocol that has only one supported value.
+/// Returns the problem for a field that exists for compatibility with another server and has only one supported value.
 pub(crate) fn unsupported_value(field: &str, value: impl Display + Into<Value>, supported: &str) -> Failure {
     let detail = format!("`{field}` is {value}; it must be {supported}");
-    Failure::new(400, "not-offered", "Not offered", detail).field(field).value(value)
+    Failure::new(400, "not-offered", "Not supported", detail).field(field).value(value)
 }
 
-/// A number outside its range.
+/// Returns the problem for a number outside its range.
 pub(crate) fn out_of_range(field: &str, value: &str, rule: &str) -> Failure {
     let detail = format!("`{field}` is {value}; it must be {rule}");
     Failure::new(400, "out-of-range", "Number out of range", detail).field(field).value(value)
 }
 
 pub(crate) fn needs_tokens(field: &str) -> Failure {
-    let detail = format!("`{field}` is told of each token: say \"detail\": \"tokens\" as well");
-    Failure::new(400, "needs-tokens", "Needs tokens", detail).field(field)
+    let detail = format!("`{field}` requires \"detail\": \"tokens\"");
+    Failure::new(400, "needs-tokens", "Token detail required", detail).field(field)
 }
 
-/// `limit` is the vocabulary's size.
+/// Returns the problem for a subset that is empty, or longer than `limit`, the vocabulary size.
 pub(crate) fn subset_size(length: usize, limit: usize) -> Failure {
-    let detail = format!("`subset` has {length} token ids; it must have at least one, and at most {limit}");
+    let detail = format!("`subset` has {length} token ids; it must have between 1 and {limit}");
     Failure::new(400, "subset-size", "Subset empty or too long", detail).field("subset").value(length).limit(limit)
 }
 
 pub(crate) fn empty_stop(field: String) -> Failure {
-    let detail = "an empty text would end every completion at once";
-    Failure::new(400, "empty-stop", "Empty stop", detail).field(field)
+    let detail = "a stop string must not be empty: an empty string would end every completion at once";
+    Failure::new(400, "empty-stop", "Empty stop string", detail).field(field)
 }
 
 pub(crate) fn no_bos() -> Failure {
-    let detail = "`bos` is \"always\", but this model has no BOS that its texts begin with: leave `bos` out";
+    let detail = "`bos` is \"always\", but this model's tokenizer adds no BOS; omit `bos`";
     Failure::new(400, "no-bos", "No BOS", detail).field("bos").value("always")
 }
 
 pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {
     let why = match rule {
-        Bos::Auto | Bos::Always => "this model's texts do not begin with BOS",
+        Bos::Auto | Bos::Always => "this model's tokenizer adds no BOS",
         Bos::None => "`bos` is \"none\"",
     };
     let detail = format!(
-        "nothing stands before the first target token: the context has no tokens, and {why}; give a context of at \
-         least one token"
+        "the first target token has no token before it: the context is empty, and {why}; give a context of at least \
+         one token"
     );
-    Failure::new(400, "nothing-given", "Nothing to condition on", detail).query(query).field(field)
+    Failure::new(400, "nothing-given", "No token before the target", detail).query(query).field(field)
 }
 
 pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limit: usize) -> Failure {
-    let detail = format!("the sequence comes to {length} tokens; the longest sequence that fits has {limit}");
+    let detail = format!("the sequence needs {length} tokens; the limit is {limit}");
     let failure = Failure::new(400, "sequence-too-long", "Sequence too long", detail);
     failure.query(query).field(field).value(length).limit(limit)
 }
@@ -283,22 +291,24 @@ pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limi
 
 pub(crate) fn request_too_large(tokens: usize, limit: u32) -> Failure {
     let detail = format!(
-        "the sequences have {tokens} tokens together; the server never holds more than {limit}: send the queries in \
-         several requests"
+        "the request counts as {tokens} tokens; the limit on all requests in flight is {limit}: split the request \
+         into several"
     );
     Failure::new(413, "request-too-large", "Request too large", detail).value(tokens).limit(limit)
 }
 
-/// All clients together hold too much. The request itself may not have been read.
+/// Returns the problem for a request that exceeds the free capacity. The request may not have been read yet.
 pub(crate) fn overloaded(held: u32, limit: u32, unit: &str, retry_after: u64) -> Failure {
-    let detail = format!("{held} of {limit} {unit} are in flight, and the request does not fit beside them: try again");
+    let detail = format!("{held} of {limit} {unit} are in flight, and this request does not fit; retry later");
     overload(detail, held, limit, retry_after)
 }
 
-/// The client itself holds too much. The request itself may not have been read.
+/// Returns the problem for a client that itself holds too much capacity. The request may not have been read yet.
 pub(crate) fn overloaded_by_client(held: u32, limit: u32, unit: &str, retry_after: u64) -> Failure {
-    let detail =
-        format!("the same client has {held} of {limit} {unit} in flight, and the rest is for other clients: try again");
+    let detail = format!(
+        "this client has {held} of {limit} {unit} in flight, and the rest is reserved for other clients; retry \
+         later. Requests without an API key or `X-Client-Id` count as one client"
+    );
     overload(detail, held, limit, retry_after)
 }
 
@@ -307,52 +317,59 @@ fn overload(detail: String, held: u32, limit: u32, retry_after: u64) -> Failure 
 }
 
 pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
-    let detail = format!("the request was not answered within {seconds} s: send its queries in several requests");
+    let detail = format!("the request took longer than {seconds} s; split it into several");
     Failure::new(504, "deadline-exceeded", "Deadline exceeded", detail).limit(seconds)
 }
 
 pub(crate) fn shutting_down() -> Failure {
-    Failure::new(503, "shutting-down", "Shutting down", "the server takes no new work: ask another, or later")
-        .retry_after(DEFAULT_RETRY_AFTER)
+    Failure::new(
+        503,
+        "shutting-down",
+        "Shutting down",
+        "the server accepts no new requests; retry later or on another server",
+    )
+    .retry_after(DEFAULT_RETRY_AFTER)
 }
 
 // Failures inside the server.
 
 pub(crate) fn not_finite(query: usize, position: usize, logprob: f32) -> Failure {
-    let detail = format!("the log-probability of target token {position} is {logprob}, which JSON cannot say");
+    let detail = format!("the log-probability of target token {position} is {logprob}, which JSON cannot represent");
     Failure::new(500, "not-finite", "Log-probability not finite", detail).query(query).value(logprob.to_string())
 }
 
 pub(crate) fn serialization_failed(error: impl Display) -> Failure {
-    tracing::error!(%error, "an answer could not be written");
+    tracing::error!(%error, "writing a response failed");
     internal()
 }
 
 pub(crate) fn internal() -> Failure {
-    let detail = "a defect of the server, not of the request; its log has more";
+    let detail = "the request failed because of a defect in the server; the server's log has details";
     Failure::new(500, "internal", "Internal error", detail)
 }
 
-/// The engine died; it may be reloading.
+/// Returns the problem for a failed engine: requests fail until the model is reloaded.
 pub(crate) fn engine_stopped(detail: &str) -> Failure {
     Failure::new(503, "engine-stopped", "Engine stopped", detail).retry_after(DEFAULT_RETRY_AFTER)
 }
 
-/// The engine failed at a query. Requests are checked before they reach the engine, so a query that it rejects is a defect of
-/// the server.
+/// Returns the problem for a query that failed in the engine. Requests are checked before they reach the engine, so a
+/// query that the engine rejects reveals a defect in the server.
 pub(crate) fn engine_failed(query: usize, field: String, error: &ScoreError) -> Failure {
     let detail = error.to_string();
     let failure = match error {
         ScoreError::Backend(_) => Failure::new(500, "backend-failed", "Backend failed", detail),
-        ScoreError::Unsupported(_) => Failure::new(400, "not-offered", "Not offered by this engine", detail),
-        ScoreError::BackendLost(_) | ScoreError::Stopped => engine_stopped(&detail),
+        ScoreError::Unsupported(_) => Failure::new(400, "not-offered", "Not supported", detail),
+        ScoreError::BackendLost(_) => engine_stopped(&detail),
+        // At shutdown, the server answers every request before it drops the engine, so a stopped engine has failed.
+        ScoreError::Stopped => engine_stopped("the engine failed; requests fail until the model is reloaded"),
         &ScoreError::TooLong { len, limit } => return sequence_too_long(query, field, len, limit),
         ScoreError::NoContext(_)
         | ScoreError::NothingToScore { .. }
         | ScoreError::TokenOutOfRange { .. }
         | ScoreError::TooManyAlternatives { .. }
         | ScoreError::Subset { .. }
-        | ScoreError::Sampling { .. } => Failure::new(500, "query-refused", "Query refused by the engine", detail),
+        | ScoreError::Sampling { .. } => Failure::new(500, "query-refused", "Query rejected by the engine", detail),
     };
     failure.query(query).field(field)
 }

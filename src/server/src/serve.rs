@@ -12,13 +12,13 @@ use crate::app::App;
 use crate::routes::router;
 use crate::transport::tls::Tls;
 
-/// The longest that connections may stay open after the last request: time to read the last response.
+/// The maximum time for which connections stay open after the last request, so that clients can read their responses.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves `app` until `shutdown` completes, and returns when the requests in flight are answered.
+/// Serves `app` until `shutdown` completes, and returns once the requests in flight are answered.
 ///
-/// After shutdown begins, `/ready` and new work are answered with 503. The server still accepts connections, so that every
-/// client gets a response, until no request is in flight.
+/// Once shutdown begins, the server answers `/ready` and new work with 503. It still accepts connections until no
+/// request is in flight, so that every client gets a response.
 ///
 /// ```no_run
 /// # async fn run(app: surprisal_server::App) -> std::io::Result<()> {
@@ -29,7 +29,7 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 /// ```
 ///
 /// # Errors
-/// The listener failed.
+/// An error from the listener.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -37,16 +37,16 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "small answers may be late: no TCP_NODELAY");
+            tracing::debug!(%error, "setting TCP_NODELAY failed; small responses may be delayed");
         }
     });
     run(listener, app, shutdown).await
 }
 
-/// Serves `app` as [`serve`] does, with every connection encrypted.
+/// Serves `app` as [`serve`] does, but encrypts every connection with TLS.
 ///
 /// # Errors
-/// The listener failed.
+/// An error from the listener.
 pub async fn serve_tls(
     listener: TcpListener,
     tls: Tls,
@@ -81,11 +81,12 @@ where
     let served = tokio::select! {
         served = axum::serve(listener, router(app)).with_graceful_shutdown(graceful_shutdown) => served,
         () = linger_timeout => {
-            tracing::warn!("connections were still open {LINGER_TIMEOUT:?} after the last answer");
+            tracing::warn!(timeout = ?LINGER_TIMEOUT, "connections still open; stopping");
             Ok(())
         }
     };
-    // The tasks of connections may hold the app longer than this function runs, so its drop is too late to flush spans.
+    // Connection tasks may outlive this function and hold the app, so flushing the spans when the app is dropped would
+    // be too late.
     #[cfg(feature = "otlp")]
     if let Some(spans) = spans {
         tokio::task::spawn_blocking(move || spans.flush()).await.map_err(io::Error::other)?;

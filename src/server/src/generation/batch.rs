@@ -1,4 +1,4 @@
-//! The prompts of one request, and what the engine does with each: scores it, continues it, or both.
+//! The prompts of one request. The engine scores each prompt, continues it, or does both.
 
 use std::sync::Arc;
 
@@ -13,23 +13,23 @@ use crate::input::encode::{encode, prepend_bos};
 use crate::input::validate::check_query_count;
 use crate::problem::{self, Failure};
 
-/// The prompts of a request, and what to do with each.
+/// The prompts of a request, and the settings for scoring and continuing them.
 #[derive(Debug)]
 pub(crate) struct PromptBatch {
-    /// The request's name for its prompts, for problems.
+    /// Name of the request field that contains the prompts, for use in problems.
     pub(crate) field: &'static str,
     pub(crate) prompts: Vec<Prompt>,
     pub(crate) completions_per_prompt: usize,
-    /// Index of the first token of a prompt to score, if any; a prompt's first token is never scored.
+    /// Index of the first token to score in each prompt; `None` to score none. A prompt's first token is never scored.
     pub(crate) score_from: Option<usize>,
-    /// The details to compute for each scored token besides its log-probability.
+    /// Details to compute for each scored token, in addition to its log-probability.
     pub(crate) options: PositionOptions,
-    /// The generation settings; `None` if the prompts are only scored.
+    /// Generation settings; `None` if the prompts are only scored.
     pub(crate) generation: Option<GenerationConfig>,
     pub(crate) scheduling: SchedulingParams,
 }
 
-/// A prompt's tokens, and its text if it was given as one.
+/// A prompt: its tokens, and its text if the request contains the prompt as a string.
 #[derive(Debug)]
 pub(crate) struct Prompt {
     pub(crate) tokens: Vec<u32>,
@@ -38,7 +38,7 @@ pub(crate) struct Prompt {
 
 /// A completion that the engine is working on.
 pub(crate) enum PendingCompletion<'a> {
-    /// The prompt is scored and not continued.
+    /// A prompt that is scored but not continued.
     Scored(BoxFuture<'a, Result<Completion, ScoreError>>),
     Continued(Box<Continuation>),
 }
@@ -59,13 +59,14 @@ impl PromptBatch {
         &self.prompts[index / self.completions_per_prompt]
     }
 
-    /// Returns the problem of a completion that the engine failed at.
+    /// Returns the problem for a completion that failed in the engine.
     pub(crate) fn engine_failed(&self, index: usize, error: &ScoreError) -> Failure {
         let prompt = index / self.completions_per_prompt;
         problem::engine_failed(prompt, format!("{}[{prompt}]", self.field), error)
     }
 
-    /// Rejects prompts that do not fit; returns how many tokens the batch counts as. An alternative counts as a token.
+    /// Rejects a batch that exceeds a limit. Returns the number of tokens that admission counts for the batch; each
+    /// alternative counts as one token.
     pub(crate) fn check(&self, app: &App) -> Result<u32, Failure> {
         check_query_count(self.field, self.count(), app.config.max_queries)?;
         let max_length = app.model().max_length;
@@ -84,7 +85,8 @@ impl PromptBatch {
         app.admission.check_tokens(total)
     }
 
-    /// Returns how many tokens one completion counts as: those of the sequence and the alternatives.
+    /// Returns the number of tokens that admission counts for one completion: the tokens of its sequence, and one token
+    /// per alternative.
     fn cost(&self, prompt_length: usize, max_length: usize) -> usize {
         let scored = self.score_from.map_or(0, |from| prompt_length.saturating_sub(from));
         let scored_alternatives = scored * usize::from(self.options.top);
@@ -94,7 +96,7 @@ impl PromptBatch {
         (prompt_length + generated).saturating_add(scored_alternatives + generated_alternatives)
     }
 
-    /// Submits one completion to the engine, which starts at once.
+    /// Submits one completion to the engine at once, before the result is awaited.
     pub(crate) fn submit<'a>(&self, app: &'a App, index: usize) -> PendingCompletion<'a> {
         let tokens = self.prompt(index).tokens.clone();
         let length = tokens.len();
@@ -120,7 +122,7 @@ impl PromptBatch {
 
     /// Runs all completions; returns them in order. The first failure cancels the rest.
     pub(crate) async fn run(&self, app: &App) -> Result<Vec<Completion>, Failure> {
-        // The engine gets everything at once, so that it can batch it.
+        // All completions are submitted before the first is awaited, so that the engine can batch them.
         let pending: Vec<_> = (0..self.count()).map(|index| self.submit(app, index)).collect();
         let finish = async |(index, pending): (usize, PendingCompletion<'_>)| {
             pending.finish().await.map_err(|error| self.engine_failed(index, &error))
@@ -138,7 +140,7 @@ impl PendingCompletion<'_> {
     }
 }
 
-/// Tokenises prompts and rejects empty ones. BOS goes before strings only, and only if `special` is set.
+/// Tokenizes prompts and rejects empty ones. Adds BOS to strings only, and only if `special` is `true`.
 pub(crate) fn tokenize_prompts(
     app: &App,
     prompts: Prompts,

@@ -1,4 +1,5 @@
-//! A prompt's continuation: the tokens that the engine generates, their text once it is final, and where it ends.
+//! A prompt's continuation: the tokens that the engine generates, their text once it is final, and the reason why the
+//! continuation ended.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use surprisal_engine::{FinishReason, GeneratedToken, Generation, Query, QueryEve
 use super::decoder::Decoder;
 use crate::app::App;
 
-/// A prompt that is being continued. Dropping it cancels its query.
+/// A prompt that is being continued. Dropping the continuation cancels its query.
 pub(crate) struct Continuation {
     events: QueryEvents,
     decoder: Decoder,
@@ -16,9 +17,10 @@ pub(crate) struct Continuation {
 
 /// An event of a continuation.
 pub(crate) enum ContinuationEvent {
-    /// The prompt's scores: the first event, and the only one of its kind.
+    /// Scores of the prompt, as the first event.
     Scores(Scores),
-    /// A token, and the text that became final with it, which may be empty.
+    /// A token, and the text that became final with this token, which may be empty. `end` is set only for the last
+    /// token.
     Token { token: GeneratedToken, text: String, end: Option<EndReason> },
 }
 
@@ -50,7 +52,7 @@ pub(crate) struct Completion {
 }
 
 impl Continuation {
-    /// Starts generation; `stops` are texts that end the continuation and are not part of it.
+    /// Starts generation. The first stop string that appears ends the continuation and is not part of it.
     pub(crate) fn start(app: &App, query: Query, generation: Generation, stops: Arc<[String]>) -> Self {
         let decoder = Decoder::new(app.clone(), &query.tokens, stops);
         Self { events: app.scorer.generate(query, generation), decoder, finished: false }
@@ -66,7 +68,7 @@ impl Continuation {
             QueryEvent::Token(token) => token,
         };
         let (text, matched) = match token.finish_reason {
-            // A stop token has no text.
+            // The text does not include a stop token.
             Some(FinishReason::Stop) => (self.decoder.flush(), None),
             finish => self.decoder.push(token.id, finish.is_some()),
         };

@@ -1,21 +1,22 @@
-//! Generated tokens to text, piece by piece.
+//! Incremental decoding of generated tokens into text.
 
 use std::sync::Arc;
 
 use crate::app::App;
 
-/// The number of tokens of the prompt that are decoded with the text after them, for spaces that depend on the text before.
+/// The number of tokens at the end of a prompt to decode along with the generated tokens, because a token's leading
+/// space may depend on the tokens before it.
 const PROMPT_TOKENS: usize = 5;
 
-/// An incremental decoder. It holds back text that a later token may change or complete to a stop text.
+/// An incremental decoder, which holds back text that later tokens may change or turn into a stop string.
 pub(crate) struct Decoder {
     app: App,
     tokens: Vec<u32>,
-    /// Decoding begins at this token.
+    /// Index of the token at which decoding begins.
     start: usize,
-    /// The text of the tokens before this one has been decoded.
+    /// Index of the first token that has not been decoded.
     decoded: usize,
-    /// Decoded text that may turn out to begin a stop text.
+    /// Decoded text that may be the beginning of a stop string.
     held: String,
     stops: Arc<[String]>,
 }
@@ -26,7 +27,7 @@ impl Decoder {
         Self { app, start: 0, decoded: tokens.len(), tokens, held: String::new(), stops }
     }
 
-    /// Adds a token. Returns the text that became final, and the stop text that ends it, if there is one.
+    /// Adds a token. Returns the text that became final, and the stop string that ends it, if any.
     pub(crate) fn push(&mut self, token: u32, is_last: bool) -> (String, Option<String>) {
         self.tokens.push(token);
         let new_text = self.decode_new(is_last);
@@ -47,13 +48,14 @@ impl Decoder {
         (std::mem::replace(&mut self.held, held), None)
     }
 
-    /// Returns the text that was held back.
+    /// Returns all text that is still held back.
     pub(crate) fn flush(&mut self) -> String {
         let undecoded = self.decode_new(true);
         std::mem::take(&mut self.held) + &undecoded
     }
 
-    /// Decodes the tokens that have not been decoded; returns no text while the last of them may be part of a character.
+    /// Decodes the tokens that have not been decoded yet. Returns no text while the last token may be an incomplete
+    /// character.
     fn decode_new(&mut self, is_last: bool) -> String {
         let before = self.decode(self.start, self.decoded);
         let all = self.decode(self.start, self.tokens.len());
@@ -73,7 +75,8 @@ impl Decoder {
     }
 }
 
-/// Returns a token's text. A token without a text is named by its id, as in vLLM, which does so where texts are not unique.
+/// Returns a token's text. A token that cannot be decoded by itself becomes `token_id:{id}`, vLLM's format for tokens
+/// whose texts are not unique.
 pub(crate) fn token_text(app: &App, token: u32) -> String {
     app.codec.decode(&[token]).unwrap_or_else(|_| format!("token_id:{token}"))
 }

@@ -1,7 +1,7 @@
-//! Prompts scored, continued, or both: what `/v1/completions` and `/generate` have in common.
+//! Scoring and continuation of prompts, shared by `/v1/completions` and `/generate`.
 //!
-//! Start with `batch`, the prompts of one request. `params` has their generation settings, `continuation` follows one prompt's
-//! continuation, and `decoder` turns its tokens into text.
+//! Start with `batch`, the prompts of one request. `params` validates the request's generation parameters,
+//! `continuation` follows the continuation of one prompt, and `decoder` turns generated tokens into text.
 
 pub(crate) mod batch;
 pub(crate) mod continuation;

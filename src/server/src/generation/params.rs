@@ -1,4 +1,4 @@
-//! Generation parameters of a request, and the engine's configuration made from them.
+//! Generation parameters of a request, and the engine settings derived from them.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::app::App;
 use crate::input::validate::{check_maximum, check_vocabulary};
 use crate::problem::{self, Failure};
 
-/// The most stop texts: each is searched for at every token.
+/// The maximum number of stop strings: the decoder searches for each one after every token.
 pub(crate) const MAX_STOPS: usize = 64;
 
-/// The longest stop text, in bytes.
+/// The maximum length of a stop string, in bytes.
 const MAX_STOP_BYTES: usize = 1024;
 
-/// The most stop tokens.
+/// The maximum number of stop tokens.
 pub(crate) const MAX_STOP_TOKENS: usize = 256;
 
-/// The generation parameters of a request, whatever the route calls them.
+/// The generation parameters of a request, independent of the route's field names.
 #[derive(Debug, Default)]
 pub(crate) struct GenerationParams {
-    /// The prefix of the fields' names in problems.
+    /// Prefix of the field names in problems.
     pub(crate) field_prefix: &'static str,
     pub(crate) max_tokens: Option<u32>,
     pub(crate) default_max_tokens: u32,
@@ -33,24 +33,26 @@ pub(crate) struct GenerationParams {
     pub(crate) stop: Option<Stops>,
     pub(crate) stop_token_ids: Option<Vec<u32>>,
     pub(crate) ignore_eos: bool,
-    /// Alternatives to list for each token.
+    /// Number of alternatives to list for each token.
     pub(crate) top: u16,
 }
 
-/// The generation settings of a batch's prompts.
+/// The generation settings for a batch of prompts.
 #[derive(Debug)]
 pub(crate) struct GenerationConfig {
-    /// For the first completion of a prompt; `seed` and `max_tokens` differ for others.
+    /// Settings that all completions share. `PromptBatch::submit` sets the seed and `max_tokens` of each completion.
     pub(crate) generation: Generation,
-    /// True if the request has a seed: then each prompt is continued as it would be alone. Otherwise all completions differ.
+    /// `true` if the request has a seed. Then the seeds of a prompt's completions do not depend on the other prompts;
+    /// otherwise all completions of the request have different seeds.
     pub(crate) is_seeded: bool,
-    /// True if the request leaves `max_tokens` to the default: then a long prompt is continued as far as the model allows.
+    /// `true` if the request omits `max_tokens`. Then a long prompt is continued only as far as the model's maximum
+    /// length allows.
     pub(crate) is_default_length: bool,
     pub(crate) stops: Arc<[String]>,
 }
 
 impl GenerationParams {
-    /// Validates the parameters; returns the settings, or `None` if no token is requested.
+    /// Validates the parameters. Returns the settings; `None` if the request generates no tokens.
     pub(crate) fn into_config(self, app: &App) -> Result<Option<GenerationConfig>, Failure> {
         let field = |name: &str| format!("{}{name}", self.field_prefix);
         let stops: Arc<[String]> = self.stop.map(Vec::from).unwrap_or_default().into();
@@ -64,14 +66,14 @@ impl GenerationParams {
         let top_k = match self.top_k.unwrap_or(0) {
             -1 => 0,
             top_k => u32::try_from(top_k)
-                .map_err(|_| problem::out_of_range(&field("top_k"), &top_k.to_string(), "-1, 0, or a count"))?,
+                .map_err(|_| problem::out_of_range(&field("top_k"), &top_k.to_string(), "from -1 to 4294967295"))?,
         };
         let max_tokens = self.max_tokens.unwrap_or(self.default_max_tokens);
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(1.0),
             top_p: self.top_p.unwrap_or(1.0),
             top_k,
-            // The seed's bits count, not its sign.
+            // Any i64 is a valid seed: only its bits matter.
             seed: self.seed.map_or_else(|| RandomState::new().build_hasher().finish(), i64::cast_unsigned),
         };
         let options = PositionOptions { top: self.top, ..PositionOptions::default() };
@@ -86,12 +88,13 @@ impl GenerationParams {
 }
 
 impl GenerationConfig {
-    /// Returns the fewest tokens that must fit after a prompt.
+    /// Returns the number of tokens that must fit after a prompt, within the model's maximum length.
     pub(crate) fn min_tokens(&self) -> usize {
         if self.is_default_length { 1 } else { self.generation.max_tokens }
     }
 
-    /// Returns the most tokens to generate after a prompt of this length, where `max_length` tokens fit in all.
+    /// Returns the maximum number of tokens to generate after a prompt of this length, in a sequence of at most
+    /// `max_length` tokens.
     pub(crate) fn max_tokens(&self, prompt_length: usize, max_length: usize) -> usize {
         let max_tokens = self.generation.max_tokens;
         if self.is_default_length { max_tokens.min(max_length.saturating_sub(prompt_length)) } else { max_tokens }

@@ -1,4 +1,4 @@
-//! Texts to token ids, and the BOS before a text.
+//! Encoding of texts as token ids, and insertion of BOS before them.
 
 use surprisal_api::{Bos, Detail, Text};
 
@@ -10,11 +10,12 @@ use crate::problem::{self, Failure};
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedText {
     pub(crate) tokens: Vec<u32>,
-    /// Each token's bytes in the text, if the text was a string and offsets were requested.
+    /// Byte range of each token in the text; `None` if the text was sent as token ids, or if offsets were not
+    /// requested.
     pub(crate) offsets: Option<Vec<[usize; 2]>>,
 }
 
-/// Encodes a text, with offsets if `detail` asks for tokens. All token ids are in the vocabulary.
+/// Encodes a text, with offsets if `detail` is [`Detail::Tokens`]. Rejects token ids outside the vocabulary.
 pub(crate) fn encode(
     app: &App,
     text: Text,
@@ -37,7 +38,8 @@ pub(crate) fn encode(
     Ok(EncodedText { tokens, offsets })
 }
 
-/// Encodes a target, which continues its context: the space that it begins with is the one that the tokenizer adds.
+/// Encodes a target so that it continues its context. If the tokenizer adds a space before every text, the added space
+/// replaces the space at the beginning of the target, if there is one.
 pub(crate) fn encode_target(
     app: &App,
     text: Text,
@@ -61,7 +63,8 @@ pub(crate) fn encode_target(
     Ok(encoded)
 }
 
-/// Puts BOS before a text's tokens where `rule` requires it and the model has one. Only [`Bos::Always`] repeats a BOS.
+/// Inserts `bos`, the BOS token that the model's tokenizer adds to texts, before a text's tokens if `rule` requires it.
+/// Only [`Bos::Always`] does so for tokens that already begin with BOS.
 pub(crate) fn prepend_bos(rule: Bos, bos: Option<u32>, mut tokens: Vec<u32>) -> Vec<u32> {
     let is_needed = |bos: &u32| match rule {
         Bos::Auto => tokens.first() != Some(bos),

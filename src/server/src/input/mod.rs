@@ -1,6 +1,6 @@
-//! From a parsed request to token ids: the encoding of texts, and the checks that several routes share.
+//! Encoding of a request's texts as token ids, and the checks that several routes share.
 //!
-//! Start with `encode`. Checks of one route alone stand with the route.
+//! Start with `encode`. A check that only one route needs is in that route's module.
 
 pub(crate) mod encode;
 pub(crate) mod validate;

@@ -1,10 +1,10 @@
-//! Checks that several routes share: counts, lists and token ids within their limits.
+//! Checks that several routes share: limits on counts, list lengths and token ids.
 
 use surprisal_engine::MAX_TOP;
 
 use crate::problem::{self, Failure};
 
-/// Rejects more alternatives than the engine lists.
+/// Rejects more alternatives than the engine can list.
 pub(crate) fn check_top(field: &str, top: u16) -> Result<(), Failure> {
     check_maximum(field, top.into(), MAX_TOP.into())
 }
@@ -14,7 +14,7 @@ pub(crate) fn check_maximum(field: &str, value: usize, maximum: usize) -> Result
     if value > maximum { Err(problem::not_offered(field, value, maximum)) } else { Ok(()) }
 }
 
-/// Rejects an empty list of queries, and one longer than `limit`.
+/// Rejects an empty list of queries, or one longer than `limit`.
 pub(crate) fn check_query_count(field: &str, count: usize, limit: usize) -> Result<(), Failure> {
     match count {
         0 => Err(problem::no_queries(field)),

@@ -1,13 +1,14 @@
 //! Admission: limits on the requests, body bytes and tokens in flight, shared fairly among clients.
 //!
-//! A request counts from before its body is read, its body's bytes from when they arrive until they are parsed, and its tokens
-//! from when they are counted. A client that holds nothing may take all free capacity. A client that holds something may take
-//! half of the free capacity, and nothing once it holds [`MAX_HELD_TO_FREE`] times the free capacity: dynamic thresholds
-//! (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998). So a single client gets about 8/9 of the capacity, two get
-//! about 8/17 each, and a new client always finds some.
+//! A request is counted before its body is read. The bytes of its body count from their arrival until they are parsed,
+//! and its tokens count once they are known. A client that holds nothing may take all free capacity. A client that
+//! holds something may take at most half of the free capacity, and nothing once it holds [`MAX_HELD_TO_FREE`] times the
+//! free capacity. These limits are dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998).
+//! So a single client gets about 8/9 of the capacity, two clients get about 8/17 each, and a new client always finds
+//! some free capacity.
 //!
-//! Whether a client may take any more does not depend on the amount. The server therefore rejects a client that may take
-//! nothing before it reads a byte of the body, and never rejects one early that would have found capacity.
+//! A client that may not take one more unit may not take any larger amount either. The server can therefore reject such
+//! a client before it reads the body, and it never rejects a request early that it could have admitted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +18,10 @@ use super::config::ServerConfig;
 use super::pressure::Pressure;
 use crate::problem::{self, Failure};
 
-/// The most that a client may hold, as a multiple of what is free.
+/// The maximum amount that a client may hold, as a multiple of the free capacity.
 const MAX_HELD_TO_FREE: u64 = 8;
 
-/// The limits on what is in flight. Clones share them.
+/// The limits on requests, body bytes and tokens in flight. Clones share the counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     requests: Limit,
@@ -29,7 +30,7 @@ pub(crate) struct Admission {
     pressure: Arc<Pressure>,
 }
 
-/// A limit on one resource, and how much of it is held.
+/// A limit on one resource, and the amount that is held.
 #[derive(Clone, Debug)]
 struct Limit {
     unit: &'static str,
@@ -45,7 +46,7 @@ struct Held {
     by_account: HashMap<u64, u32>,
 }
 
-/// Capacity that an account holds until this is dropped.
+/// Capacity that an account holds until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     held: Arc<Mutex<Held>>,
@@ -53,12 +54,12 @@ pub(crate) struct Permit {
     amount: u32,
 }
 
-/// A limit that a request exceeds.
+/// The reason why a limit rejects a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exceeded {
-    /// All clients together hold too much.
+    /// Too little free capacity for the request.
     Server { held: u32 },
-    /// The client itself holds too much: the rest is reserved for other clients.
+    /// Too much capacity held by the client itself; the rest is reserved for other clients.
     Client { held: u32 },
 }
 
@@ -77,7 +78,7 @@ impl Admission {
         lock(&self.requests.held).total
     }
 
-    /// Returns the bytes of the bodies that are being read or parsed.
+    /// Returns the number of bytes of the bodies that are being read or parsed.
     pub(crate) fn body_bytes(&self) -> u32 {
         lock(&self.body_bytes.held).total
     }
@@ -87,7 +88,7 @@ impl Admission {
         lock(&self.tokens.held).total
     }
 
-    /// Rejects a request with more tokens than the server ever holds at a time.
+    /// Rejects a request that by itself exceeds the limit on tokens in flight. Returns the number of tokens.
     pub(crate) fn check_tokens(&self, tokens: usize) -> Result<u32, Failure> {
         match u32::try_from(tokens) {
             Ok(tokens) if tokens <= self.tokens.limit => Ok(tokens),
@@ -106,7 +107,7 @@ impl Admission {
         self.body_bytes.empty_permit(account)
     }
 
-    /// Adds bytes that arrived to a body's permit.
+    /// Adds received bytes to a body's permit.
     pub(crate) fn grow_body(&self, body: &mut Permit, bytes: usize) -> Result<(), Failure> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.body_bytes.grow(body, bytes).map_err(|exceeded| self.reject(&self.body_bytes, exceeded))
@@ -118,7 +119,7 @@ impl Admission {
         check.map_err(|exceeded| self.reject(&self.tokens, exceeded))
     }
 
-    /// Admits a client's tokens now or not at all: it is up to the client to wait and retry.
+    /// Admits a client's tokens, or rejects them at once: there is no queue, so the client has to wait and retry.
     pub(crate) fn admit_tokens(&self, account: u64, tokens: u32) -> Result<Permit, Failure> {
         let permit = self.tokens.acquire(account, tokens).map_err(|exceeded| self.reject(&self.tokens, exceeded))?;
         self.pressure.record_admitted(Instant::now());
@@ -139,7 +140,7 @@ impl Limit {
         Self { unit, limit, held: Arc::default() }
     }
 
-    /// Checks whether a client may take this amount. If it may not take 1, it may not take any amount.
+    /// Checks whether a client may take this amount. A client that may not take 1 may not take any amount.
     fn check(&self, held: &Held, account: u64, amount: u32) -> Result<(), Exceeded> {
         let free = self.limit - held.total;
         if amount > free {
@@ -188,7 +189,7 @@ impl Drop for Permit {
     }
 }
 
-/// Locks the counts. They are consistent after each step, so a panic elsewhere leaves them right.
+/// Locks the counts. Every update leaves them consistent, so a panic while the lock is held does no harm.
 fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -209,7 +210,7 @@ mod tests {
         let fill = |account: u64| -> Vec<Permit> { std::iter::from_fn(|| limit.acquire(account, 1).ok()).collect() };
         let mut permits = BTreeMap::from([(1, fill(1))]);
         assert_eq!(permits[&1].len(), 800);
-        // The second client takes what the first left, and their shares become equal as the first releases its own.
+        // The second client takes what the first one left. Their shares become equal as the first releases its permits.
         permits.insert(2, fill(2));
         assert!((80..=90).contains(&permits[&2].len()), "{}", permits[&2].len());
         for _ in 0..900 {
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_client_may_take_everything_and_others_half_of_what_is_free() {
+    fn a_new_client_may_take_everything_and_others_half_of_the_free_capacity() {
         let limit = limit(10);
         let all = limit.acquire(1, 10).unwrap();
         assert!(limit.acquire(2, 1).is_err() && limit.acquire(1, 1).is_err());
@@ -240,7 +241,8 @@ mod tests {
         assert_eq!(lock(&limit.held).total, 10);
     }
 
-    /// Fills the limit with requests of one size: their client is rejected early exactly when no size would be admitted.
+    /// Fills the limit with requests of one size. Their client is then rejected early, and no amount of any size would
+    /// be admitted.
     #[test]
     fn a_client_is_rejected_early_only_if_nothing_would_be_admitted() {
         for size in 1..200 {

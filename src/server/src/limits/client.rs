@@ -1,4 +1,4 @@
-//! Clients: which requests come from the same client. The engine serves clients in turns, and limits are shared among them.
+//! Identification of clients, which take turns in the engine and share the server's limits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use surprisal_engine::SchedulingParams;
 /// The header that names the client of a request without an API key.
 pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 
-/// A client.
+/// The client that sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Client {
     number: u64,
@@ -16,8 +16,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Identifies the client by its API key, or else by the header `X-Client-Id`. A request with neither takes turns as a
-    /// client of its own, but shares one account with all other such requests.
+    /// Identifies the client by its API key, or else by the header `X-Client-Id`. A request with neither is scheduled
+    /// as a separate client, but shares one account with all other such requests.
     pub(crate) fn identify(key: Option<&blake3::Hash>, headers: &HeaderMap) -> Self {
         static REQUESTS: AtomicU64 = AtomicU64::new(0);
         let hash_of_name = || headers.get(CLIENT_ID).map(|name| blake3::hash(name.as_bytes()));
@@ -30,12 +30,12 @@ impl Client {
         }
     }
 
-    /// Returns how the engine orders the client's requests.
+    /// Returns the parameters by which the engine orders the client's requests.
     pub(crate) fn scheduling(self, priority: i32) -> SchedulingParams {
         SchedulingParams { priority, client: self.number }
     }
 
-    /// Returns the account that the client's requests are counted under.
+    /// Returns the account under which the client's requests are counted.
     pub(crate) fn account(self) -> u64 {
         if self.named { self.number } else { 0 }
     }

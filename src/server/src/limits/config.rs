@@ -6,21 +6,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Bytes of one request's body.
+    /// Maximum size of one request's body, in bytes.
     pub max_body_bytes: usize,
-    /// Bytes of all bodies that are being read or parsed, at least two of the greatest size; what does not fit beside them is
-    /// answered 429.
+    /// Maximum total size of all bodies that are being read or parsed, in bytes. The effective limit is at least twice
+    /// `max_body_bytes`. A body that does not fit gets a 429 response.
     pub max_waiting_body_bytes: u32,
-    /// Queries (or pairs) of one request.
+    /// Maximum number of queries or pairs in one request.
     pub max_queries: usize,
-    /// Requests in flight, those that are still being read among them; what is beyond is answered 429 unread.
+    /// Maximum number of requests in flight, including those that are being read. Further requests get a 429
+    /// response before the server reads them.
     pub max_waiting_requests: u32,
-    /// Tokens (BOS, context and target) of all requests in flight; what does not fit beside them is answered 429,
-    /// and so is what would leave too little to other clients.
+    /// Maximum number of tokens of all requests in flight: the tokens of their sequences, the tokens to generate, and
+    /// one token per alternative. A request that does not fit, or that would leave too little capacity for other
+    /// clients, gets a 429 response.
     pub max_waiting_tokens: u32,
-    /// Seconds a request may take, from its first byte; then it is given up and answered 504.
+    /// Deadline of a request, in seconds. A request that takes longer is cancelled and gets a 504 response.
     pub max_request_seconds: u64,
-    /// Origins (`https://example.org`) whose pages may send requests from a browser, or `*` for all; by default none.
+    /// Origins (`https://example.org`) whose pages may send requests from a browser, or `*` for all. Default: none.
     pub cors_origins: Vec<String>,
 }
 
@@ -39,14 +41,16 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Returns the limit on the bytes of all bodies together: at least two bodies of the greatest size, so that a body alone
-    /// is always read to its end, as its client may take half of what is free.
+    /// Returns the limit on the total size of all bodies, in bytes. It is at least twice the maximum size of a body: a
+    /// client that already holds bytes may take at most half of the free bytes, so a lower limit could reject a single
+    /// body.
     pub(crate) fn body_bytes_limit(&self) -> u32 {
         let two_bodies = u32::try_from(self.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(2);
         self.max_waiting_body_bytes.max(two_bodies)
     }
 
-    /// Returns the first of [`cors_origins`](Self::cors_origins) that no browser would send.
+    /// Returns the first entry of [`cors_origins`](Self::cors_origins) that no browser would send as an origin; `None`
+    /// if all entries are valid.
     pub fn invalid_origin(&self) -> Option<&str> {
         let is_origin = |origin: &str| {
             let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));

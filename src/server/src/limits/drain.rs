@@ -1,8 +1,8 @@
-//! Drain: the server accepts requests until it shuts down, and then finishes those in flight.
+//! Draining: once shutdown begins, the server accepts no new requests and finishes those in flight.
 
 use tokio::sync::watch;
 
-/// The number of requests in flight, and whether the server is draining. Clones share both.
+/// The number of requests in flight, and the draining flag. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain(watch::Sender<State>);
 
@@ -12,12 +12,12 @@ struct State {
     active: usize,
 }
 
-/// A request that is in flight until this is dropped.
+/// A guard that counts a request as in flight until the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct ActiveRequest(Drain);
 
 impl Drain {
-    /// Counts a new request; `None` once draining has begun.
+    /// Counts a new request as in flight. Returns `None` once draining has begun.
     pub(crate) fn enter(&self) -> Option<ActiveRequest> {
         let mut entered = false;
         self.0.send_if_modified(|state| {
@@ -29,19 +29,19 @@ impl Drain {
         entered.then(|| ActiveRequest(self.clone()))
     }
 
-    /// Begins draining: no new request enters.
+    /// Begins draining: from now on, no new request is accepted.
     pub(crate) fn begin(&self) {
         self.0.send_modify(|state| state.draining = true);
     }
 
-    /// Returns true once draining has begun.
+    /// Returns `true` once draining has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.0.borrow().draining
     }
 
     /// Waits until draining has begun and no request is in flight.
     pub(crate) async fn finished(&self) {
-        // It can fail only when the sender is gone, and `self` holds it.
+        // This fails only if the sender is dropped, but `self` holds it.
         let _ = self.0.subscribe().wait_for(|state| state.draining && state.active == 0).await;
     }
 }

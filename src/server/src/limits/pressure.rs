@@ -1,9 +1,9 @@
-//! `Retry-After` under overload: the more requests are rejected for each that is admitted, the longer.
+//! `Retry-After` under overload, which grows with the number of rejected requests per admitted one.
 //!
-//! Rejected clients retry. If all retried after a second, a heavily overloaded server would spend its time rejecting them. So
-//! `Retry-After` is the number of requests rejected for each that was admitted, in seconds, smoothed over some seconds. With n
-//! clients that retry for ever and capacity for r of them a second, it settles at `sqrt(n / r)` seconds, with about
-//! `sqrt(n r)` rejections a second instead of n.
+//! Rejected clients retry. If all retried after a second, a heavily overloaded server would spend its time rejecting
+//! them. So `Retry-After` in seconds is the number of rejected requests per admitted one, smoothed over several
+//! seconds. With n clients that retry forever, and capacity for r requests per second, `Retry-After` settles at
+//! `sqrt(n / r)` seconds, and the server rejects about `sqrt(n r)` requests per second instead of n.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 /// The time over which requests are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The weight of one window in the smoothed ratio; with more, waits oscillate as all clients retry at once.
+/// The weight of one window in the smoothed ratio; with a larger weight, the waits oscillate because all clients retry
+/// at the same time.
 const SMOOTHING: f64 = 0.125;
 
-/// The longest wait, in seconds.
+/// The maximum of `Retry-After`, in seconds.
 const MAX_RETRY_AFTER: f64 = 30.0;
 
-/// The requests admitted and rejected recently.
+/// Counts of recently admitted and rejected requests.
 #[derive(Debug)]
 pub(crate) struct Pressure(Mutex<Window>);
 
@@ -26,7 +27,7 @@ struct Window {
     start: Instant,
     admitted: u64,
     rejected: u64,
-    /// Rejected for each that was admitted, smoothed.
+    /// Smoothed number of rejected requests per admitted one.
     ratio: f64,
 }
 
@@ -40,16 +41,16 @@ impl Pressure {
         self.window(now).admitted += 1;
     }
 
-    /// Records a rejected request; returns the seconds after which its client may retry.
+    /// Records a rejected request. Returns the number of seconds after which its client may retry.
     pub(crate) fn record_rejected(&self, now: Instant) -> u64 {
         let mut window = self.window(now);
         window.rejected += 1;
         window.retry_after()
     }
 
-    /// Locks the current window; begins a new one where the last has passed.
+    /// Locks the window. If it is over, begins a new one first.
     fn window(&self, now: Instant) -> MutexGuard<'_, Window> {
-        // Counts are consistent after each step, so a panic elsewhere leaves them right.
+        // Every update leaves the counts consistent, so a panic while the lock is held does no harm.
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(window.start) >= WINDOW {
             window.roll_over(now);
@@ -63,8 +64,8 @@ impl Window {
         self.ratio.clamp(1.0, MAX_RETRY_AFTER).ceil() as u64
     }
 
-    /// Begins a new window. Logs one line for all rejected requests: a line for each would be more work for an overloaded
-    /// server.
+    /// Begins a new window. Logs one line for all requests that were rejected in the previous window: one line per
+    /// request would be more work for an overloaded server.
     fn roll_over(&mut self, now: Instant) {
         let (admitted, rejected) = (self.admitted, self.rejected);
         let windows = now.duration_since(self.start).as_secs_f64() / WINDOW.as_secs_f64();
@@ -73,12 +74,7 @@ impl Window {
         // Nothing was rejected in windows without requests.
         self.ratio *= (1.0 - SMOOTHING).powf(windows - 1.0);
         if rejected > 0 {
-            tracing::warn!(
-                taken = admitted,
-                refused = rejected,
-                retry_after = self.retry_after(),
-                "full: requests were refused"
-            );
+            tracing::warn!(admitted, rejected, retry_after = self.retry_after(), "overloaded; requests rejected");
         }
         *self = Self { start: now, admitted: 0, rejected: 0, ratio: self.ratio };
     }
@@ -88,8 +84,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// Returns the rejections a second of a server that admits `capacity` requests a second, with clients that obey
-    /// `Retry-After`.
+    /// Returns the rejections per second of a server that admits `capacity` requests per second, with clients that
+    /// respect `Retry-After`.
     fn rejections(clients: u64, capacity: u64) -> f64 {
         let start = Instant::now();
         let pressure = Pressure::new(start);
@@ -98,7 +94,7 @@ mod tests {
         for second in 0..300 {
             let (mut left, mut rejected) = (capacity, 0_u32);
             for place in 0..clients {
-                // Another client is first each second.
+                // A different client is first each second.
                 let due = &mut due_times[((place + 7 * second) % clients) as usize];
                 if *due > second {
                     continue;
@@ -119,19 +115,19 @@ mod tests {
     }
 
     #[test]
-    fn rejections_grow_with_the_root_of_the_waiting_clients() {
+    fn rejections_grow_with_the_square_root_of_the_number_of_clients() {
         for (clients, capacity) in [(500, 150), (2000, 150), (2000, 20)] {
             let (found, expected) = (rejections(clients, capacity), (clients as f64 * capacity as f64).sqrt());
             assert!(
                 (0.4..1.6).contains(&(found / expected)),
-                "{clients} for {capacity}: {found} a second, not about {expected}"
+                "{clients} clients, capacity {capacity}: {found} rejections per second, expected about {expected}"
             );
         }
         assert_eq!(rejections(100, 150), 0.0);
     }
 
     #[test]
-    fn a_wait_is_a_second_at_first_half_a_minute_at_most_and_forgotten() {
+    fn retry_after_begins_at_one_second_grows_to_thirty_and_decays() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let pressure = Pressure::new(start);
         assert_eq!(pressure.record_rejected(start), 1);

@@ -1,4 +1,4 @@
-//! `RequestContext`: the steps that every route that does work has in common.
+//! `RequestContext`: the steps shared by all routes that do work.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 use crate::transport::body;
 
-/// A request that passed the gate: the app that serves it, and the client that sent it.
+/// The context of a request that passed the gate: the app that serves the request, and the client that sent it.
 pub(super) struct RequestContext {
     pub(super) app: App,
     pub(super) client: Client,
@@ -54,7 +54,7 @@ impl RequestContext {
         self.app.admission.admit_tokens(self.client.account(), tokens)
     }
 
-    /// Writes the response, off the reactor if it is large, and counts a request of so many tokens as answered.
+    /// Writes the response, off the reactor if it is large, and counts the request and its tokens as answered.
     pub(super) async fn respond(
         self,
         tokens: u32,

@@ -1,4 +1,4 @@
-//! The gate before every route that does work: it identifies the client, and admits the request or rejects it unread.
+//! The gate before every route that does work. It identifies the client, and admits the request or rejects it unread.
 
 use std::sync::Arc;
 
@@ -15,21 +15,22 @@ use crate::limits::drain::ActiveRequest;
 use crate::problem::{self, Failure};
 use crate::transport::body;
 
-/// A guard that a request holds until the last byte of its response is made: it counts among the requests in flight, and
-/// shutdown waits for it.
+/// A guard that a request holds until the last byte of its response is written. While the guard is held, the request
+/// counts as in flight, and shutdown waits for it.
 pub(super) struct InFlight {
     _active: ActiveRequest,
     _permit: Permit,
 }
 
-/// Admits a request whose client may send work, unless the server is full or shuts down. An admitted request is finished.
+/// Admits a request whose client may send work, unless the server is full or is shutting down. Shutdown does not
+/// interrupt an admitted request.
 pub(super) async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Failure> {
     let (client, in_flight) = match enter(&app, request.headers()) {
         Ok(entered) => entered,
         Err(failure) => return Err(reject_after_drain(&app, request, failure).await),
     };
     request.extensions_mut().insert(client);
-    // Held here, and by work and streams that continue after this returns.
+    // Work and streams that continue after this function returns also hold the guard.
     let in_flight = Arc::new(in_flight);
     request.extensions_mut().insert(Arc::clone(&in_flight));
     app.within_deadline(next.run(request)).await
@@ -42,7 +43,7 @@ fn enter(app: &App, headers: &HeaderMap) -> Result<(Client, InFlight), Failure> 
     Ok((client, InFlight { _active: active, _permit: permit }))
 }
 
-/// Rejects a client that may not take a single token before its request is read.
+/// Rejects a request before it is read if its client may not take a single token.
 pub(super) async fn precheck(
     State(app): State<App>,
     Extension(client): Extension<Client>,
@@ -55,7 +56,7 @@ pub(super) async fn precheck(
     }
 }
 
-/// Discards the request's body, so that its client reads the response; returns the failure.
+/// Discards the request's body, so that its client can read the response. Returns the failure.
 async fn reject_after_drain(app: &App, request: Request, failure: Failure) -> Failure {
     let discarded = app.within_deadline(body::discard(request, app.config.max_body_bytes)).await;
     discarded.err().unwrap_or(failure)

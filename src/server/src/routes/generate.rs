@@ -1,4 +1,4 @@
-//! `POST /generate` as SGLang answers it: prompts scored from `logprob_start_len` on, and continued.
+//! `POST /generate` in SGLang's format: scores prompts from `logprob_start_len` on, and continues them.
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -18,19 +18,19 @@ use crate::input::validate::check_top;
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 
-/// SGLang's default of `max_new_tokens`.
+/// SGLang's default for `max_new_tokens`.
 const DEFAULT_MAX_NEW_TOKENS: u32 = 128;
 
-/// A request that the engine can answer.
+/// A checked request, ready for the engine.
 struct GenerateSubmission {
     batch: PromptBatch,
-    /// True if the prompts were a list.
+    /// `true` if the request has a list of prompts.
     is_list: bool,
-    /// True if the response has log-probabilities.
+    /// `true` if the response has log-probabilities.
     logprobs: bool,
-    /// True if each log-probability comes with its token's text.
+    /// `true` if each log-probability comes with its token's text.
     token_texts: bool,
-    /// The number of tokens that the request counts as.
+    /// Number of tokens that admission counts for the request.
     tokens: u32,
 }
 
@@ -42,7 +42,7 @@ pub(super) async fn generate(context: RequestContext, request: Request) -> Resul
     context.respond(tokens, move |app| json(&responses(app, &submission, &completions))).await
 }
 
-/// Checks a request and tokenises its prompts.
+/// Checks a request and tokenizes its prompts.
 fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<GenerateSubmission, Failure> {
     if request.stream {
         return Err(problem::unsupported_value("stream", true, "false"));
@@ -70,7 +70,7 @@ fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<Genera
         _ => return Err(problem::text_or_ids()),
     };
     let is_list = matches!(prompts, Prompts::Many(_));
-    // -1, SGLang's default, begins where the prompt ends.
+    // SGLang's default, -1, begins at the end of the prompt.
     let from = usize::try_from(request.logprob_start_len.unwrap_or(-1)).unwrap_or(usize::MAX);
     let batch = PromptBatch {
         field,
@@ -79,7 +79,7 @@ fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<Genera
         score_from: request.return_logprob.then_some(from),
         options: PositionOptions { top, ..PositionOptions::default() },
         generation,
-        // In SGLang the greater priority goes first.
+        // In SGLang, greater priorities run first.
         scheduling: client.scheduling(request.priority.saturating_neg()),
     };
     let tokens = batch.check(app)?;
@@ -133,7 +133,7 @@ impl GenerateSubmission {
         entries
     }
 
-    /// Returns the alternatives to the prompt's tokens.
+    /// Returns the alternatives at the positions of the prompt's tokens.
     fn input_top(&self, app: &App, prompt: &[u32], completion: &Completion) -> Vec<Option<Vec<TokenLogprob>>> {
         let mut entries = Vec::new();
         entries.extend(self.first_token(prompt).map(|_| None));
@@ -146,7 +146,7 @@ impl GenerateSubmission {
         self.batch.score_from.unwrap_or(usize::MAX)
     }
 
-    /// Returns a prompt's first token if it is listed: nothing precedes it, so it has no log-probability.
+    /// Returns a prompt's first token if it is listed. Nothing precedes it, so it has no log-probability.
     fn first_token(&self, prompt: &[u32]) -> Option<u32> {
         prompt.first().copied().filter(|_| self.score_from() == 0)
     }

@@ -1,7 +1,7 @@
-//! The routes: each checks its requests, runs them and writes the responses.
+//! The routes, each of which checks its requests, runs them and writes the responses.
 //!
-//! Start with [`router`]. Every request that does work passes `gate`; its route then has a `context::RequestContext`. `stream`
-//! and `response` are shared by the routes below.
+//! Start with [`router`]. Every request that does work passes `gate`; its route then receives a
+//! `context::RequestContext`. Several routes share `stream` and `response`.
 
 mod completions;
 mod context;
@@ -31,12 +31,13 @@ use crate::problem::{self, Failure};
 use crate::telemetry::observe::observe;
 use crate::telemetry::trace::TRACEPARENT;
 
-/// Smaller responses are not compressed: they fit into a packet, and compression has a fixed cost.
+/// The minimum size of a response to compress, in bytes: smaller responses fit into one packet, and compression has a
+/// fixed cost.
 const MIN_COMPRESSED_BYTES: u16 = 1024;
 
-/// Returns all routes of an app; [`serve`](fn@crate::serve) listens and shuts down as well.
+/// Returns a router with all routes of an app. [`serve`](fn@crate::serve) also listens and shuts down.
 pub fn router(app: App) -> Router {
-    // `transport::body` rejects encodings that the layer does not know, as a problem.
+    // The layer passes requests with unknown encodings through, and `transport::body` rejects them with a problem.
     let decompressed = || RequestDecompressionLayer::new().pass_through_unaccepted(true);
     let scoring = Router::new()
         .route("/logprobs", post(logprobs::logprobs))
@@ -70,7 +71,7 @@ pub fn router(app: App) -> Router {
     routes.layer(from_fn_with_state(app.telemetry.clone(), observe)).with_state(app)
 }
 
-/// Returns what pages of these origins may do; `None` without origins.
+/// Returns the CORS layer that allows requests from pages of these origins; `None` if there are no origins.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     let origins = match origins {
         [] => return None,

@@ -1,4 +1,4 @@
-//! Routes for operators and tools: health, metrics, the live page, the OpenAPI document.
+//! Routes for operators and tools: health, metrics, the dashboard and the OpenAPI document.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,16 +9,16 @@ use crate::app::App;
 use crate::openapi;
 use crate::problem::{self, Failure};
 
-/// `GET /health`: reports whether the process and its engine are alive.
+/// Answers `GET /health`: reports whether the engine is alive.
 pub(super) async fn health(State(app): State<App>) -> Result<&'static str, Failure> {
     if app.scorer.is_alive() {
         Ok("ok\n")
     } else {
-        Err(problem::engine_stopped("the engine died; it is being started again"))
+        Err(problem::engine_stopped("the engine failed; requests fail until the model is reloaded"))
     }
 }
 
-/// `GET /ready`: reports whether the server accepts new work.
+/// Answers `GET /ready`: reports whether the server accepts new work.
 pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failure> {
     if app.drain.is_draining() {
         Err(problem::shutting_down())
@@ -27,21 +27,21 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failur
     }
 }
 
-/// `GET /metrics`, in Prometheus's text format.
+/// Answers `GET /metrics` in Prometheus text format.
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure> {
     let text = app.telemetry.metrics.text().map_err(|error| {
-        tracing::error!(%error, "the metrics could not be written");
+        tracing::error!(%error, "writing the metrics failed");
         problem::internal()
     })?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
-/// `GET /openapi.json`: the routes, for programs and developers.
+/// Answers `GET /openapi.json`: describes the routes, for programs and developers.
 pub(super) async fn openapi(State(app): State<App>) -> Json<serde_json::Value> {
     Json(openapi::document(&app))
 }
 
-/// `GET /`: the live page, a single file that reads nothing but `/metrics`.
+/// Answers `GET /` with the dashboard, a single HTML file that reads only `/metrics`.
 pub(super) async fn page() -> impl IntoResponse {
     const POLICY: &str =
         "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";

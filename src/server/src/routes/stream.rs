@@ -1,4 +1,4 @@
-//! Streamed responses: bytes that are sent as soon as they are ready, and a last line.
+//! Streamed responses: lines that are sent as soon as they are ready, and a last line.
 
 use std::convert::Infallible;
 
@@ -15,24 +15,24 @@ use crate::app::App;
 use crate::limits::admission::Permit;
 use crate::problem::Failure;
 
-/// Lines that may wait for a slow client.
+/// The maximum number of lines that are buffered for a slow client.
 const LINE_BUFFER: usize = 256;
 
 /// The sender of a stream's lines.
 pub(super) type LineSender = mpsc::Sender<Vec<u8>>;
 
-/// The request of a streamed response, and its tokens' permit.
+/// A request with a streamed response, and the permit for its tokens.
 pub(super) struct StreamedRequest {
     /// Held until the last line is written, or the client disconnects.
     pub(super) context: RequestContext,
-    /// Held until nothing is left to compute, or the client disconnects.
+    /// Held until the work is done, or the client disconnects.
     pub(super) permit: Permit,
     pub(super) tokens: u32,
 }
 
 impl StreamedRequest {
-    /// Responds at once. A task of its own sends the lines: those that `work` sends, and a last one, which `end` makes of its
-    /// result. The task ends when the client disconnects.
+    /// Responds at once. A separate task runs `work`, which sends lines. The task then sends the last line, which `end`
+    /// makes from the result of `work`. The task ends early if the client disconnects.
     pub(super) fn respond<T: Send + 'static, F>(
         self,
         media: &'static str,
@@ -57,7 +57,7 @@ impl StreamedRequest {
     ) {
         let Self { context: RequestContext { app, in_flight, start, .. }, permit, tokens } = self;
         let metrics = &app.telemetry.metrics;
-        // The last line has a slot of its own, so it never waits for a slow client.
+        // The last line has a reserved slot, so it never waits for a slow client.
         let Ok(last) = lines.clone().reserve_owned().await else { return metrics.count_abandoned_stream() };
         // Dropping the work drops its queries, which frees their blocks.
         let done = tokio::select! {
@@ -74,7 +74,8 @@ impl StreamedRequest {
     }
 }
 
-/// Sends a line; a client that has disconnected is noticed by [`StreamedRequest::respond`].
+/// Sends a line. Ignores an error, because it means that the client has disconnected, which
+/// [`StreamedRequest::respond`] detects.
 pub(super) async fn send(lines: &LineSender, bytes: Vec<u8>) {
     let _ = lines.send(bytes).await;
 }

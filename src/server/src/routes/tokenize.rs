@@ -1,4 +1,4 @@
-//! `POST /tokenize` and `POST /detokenize`: texts to token ids, and back.
+//! `POST /tokenize` and `POST /detokenize`: convert texts to token ids, and back.
 
 use axum::extract::Request;
 use axum::response::Response;

@@ -1,7 +1,8 @@
-//! Spans of requests, exported to an OpenTelemetry collector with OTLP over HTTP.
+//! Export of request spans to an OpenTelemetry collector, with OTLP over HTTP.
 //!
-//! Each request has one span, with the trace, span and parent of its `traceparent` headers, and the attributes of the semantic
-//! conventions for HTTP servers (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>).
+//! Each request has one span. The span's parent is the span in the request's `traceparent` header, if any, and its own
+//! id is in the response's `traceparent` header. The attributes follow the semantic conventions for HTTP servers
+//! (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>).
 
 use std::time::{Duration, SystemTime};
 
@@ -13,22 +14,23 @@ use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLin
 
 use crate::telemetry::trace::TraceContext;
 
-/// The environment variables that name a collector, from OpenTelemetry's specification.
+/// The environment variables in OpenTelemetry's specification that name a collector.
 const ENDPOINT_VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// A collector that spans cannot be sent to.
+/// The reason why an exporter cannot be created, such as an invalid collector address.
 #[derive(Debug, thiserror::Error)]
-#[error("spans cannot be exported: {0}")]
+#[error("cannot export spans: {0}")]
 pub struct ExportError(#[from] opentelemetry_otlp::ExporterBuildError);
 
-/// An exporter that sends spans in batches from its own thread, and the rest when a server ends or this is dropped.
+/// An exporter that sends spans in batches from its own thread. The remaining spans are sent when the server shuts
+/// down, or when the exporter is dropped.
 #[derive(Debug)]
 pub struct SpanExport {
     processor: BatchSpanProcessor,
     scope: InstrumentationScope,
 }
 
-/// The span of a request, answered or not.
+/// The span of a request, whether the request was answered or not.
 pub(crate) struct RequestSpan<'a> {
     pub(crate) trace: TraceContext,
     pub(crate) method: &'a str,
@@ -39,12 +41,12 @@ pub(crate) struct RequestSpan<'a> {
 }
 
 impl SpanExport {
-    /// Exports to the collector that the environment names (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`), if it does; the specification's other variables (headers, timeout, service name, batches)
-    /// apply too.
+    /// Creates an exporter for the collector that the environment names (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`); returns `None` if the environment names no collector. The specification's other
+    /// variables (headers, timeout, service name, batches) apply too.
     ///
     /// # Errors
-    /// [`ExportError`] if the endpoint is no address.
+    /// [`ExportError`] if the endpoint is not a valid address.
     pub fn from_env() -> Result<Option<Self>, ExportError> {
         let is_configured =
             ENDPOINT_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
@@ -54,10 +56,10 @@ impl SpanExport {
         Ok(Some(Self::with(SpanExporter::builder().with_http().build()?)))
     }
 
-    /// Exports to a collector's address, such as `http://localhost:4318/v1/traces`.
+    /// Creates an exporter for the collector at an address, such as `http://localhost:4318/v1/traces`.
     ///
     /// # Errors
-    /// [`ExportError`] if it is no address.
+    /// [`ExportError`] if the endpoint is not a valid address.
     pub fn to(endpoint: &str) -> Result<Self, ExportError> {
         Ok(Self::with(SpanExporter::builder().with_http().with_endpoint(endpoint).build()?))
     }
@@ -73,14 +75,15 @@ impl SpanExport {
         Self { processor, scope }
     }
 
-    /// Sends the remaining spans and waits until they are sent. Blocks, so it must not run on a runtime's thread.
+    /// Sends the remaining spans and waits until they are sent. Blocks, so it must not run on a thread of the async
+    /// runtime.
     pub(crate) fn flush(&self) {
         if let Err(error) = self.processor.force_flush() {
-            tracing::warn!(%error, "the last spans were not exported");
+            tracing::warn!(%error, "exporting the last spans failed");
         }
     }
 
-    /// Exports a span that ends now, unless its trace is not sampled.
+    /// Exports a span that ends now, if its trace is sampled.
     pub(crate) fn record(&self, request: &RequestSpan<'_>) {
         let trace = request.trace;
         if !trace.is_sampled() {
@@ -121,7 +124,7 @@ impl SpanExport {
 impl Drop for SpanExport {
     fn drop(&mut self) {
         if let Err(error) = self.processor.shutdown() {
-            tracing::warn!(%error, "the last spans were not exported");
+            tracing::warn!(%error, "exporting the last spans failed");
         }
     }
 }

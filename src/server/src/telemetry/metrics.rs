@@ -1,4 +1,4 @@
-//! Metrics in the namespace `surprisal_`, named after vLLM's where it has the same.
+//! Metrics in the namespace `surprisal_`. Metrics that vLLM also has use vLLM's names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,8 +14,7 @@ use crate::limits::admission::Admission;
 const LATENCIES: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
-/// The server's own counters, and the registry of all metrics; the engine's numbers are read when they are scraped. Clones share
-/// them.
+/// The server's own counters, and the registry of all metrics. The engine's statistics are read at each scrape.
 pub(crate) struct Metrics {
     registry: Registry,
     http_requests: IntCounterVec,
@@ -50,17 +49,18 @@ impl Metrics {
 
     /// Creates the server's own counters, with an empty registry.
     fn counters() -> prometheus::Result<Self> {
-        let http = options("http_requests_total", "HTTP requests by route and status; 499: the client went away.");
-        let problem = options("problems_total", "Requests refused, by the problem's type.");
+        let http = options("http_requests_total", "HTTP requests by route and status; 499 is a disconnected client.");
+        let problem = options("problems_total", "Problems returned, by type.");
         let latency =
-            HistogramOpts::new("e2e_request_latency_seconds", "Time to answer a request for scores or texts.");
+            HistogramOpts::new("e2e_request_latency_seconds", "Seconds to answer a scoring or generation request.");
         let latency = latency.namespace("surprisal").buckets(LATENCIES.to_vec());
-        let successes = options("request_success_total", "Requests for scores or texts answered.");
+        let successes = options("request_success_total", "Scoring and generation requests answered.");
         let prompt_tokens = options(
             "prompt_tokens_total",
-            "Tokens (BOS, context and target) of the queries answered, computed or cached.",
+            "Tokens of answered requests, as counted by admission: sequences, tokens to generate, and most probable \
+             tokens.",
         );
-        let abandoned = options("streams_abandoned_total", "NDJSON answers not read to the end.");
+        let abandoned = options("streams_abandoned_total", "Streamed responses whose client disconnected early.");
         Ok(Self {
             registry: Registry::new(),
             http_requests: IntCounterVec::new(http, &["route", "status"])?,
@@ -77,7 +77,7 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
-    /// Counts a request of any route, answered or abandoned by its client.
+    /// Counts a request to any route, whether it was answered or its client disconnected.
     pub(crate) fn count_http(&self, route: &str, status: u16, problem: Option<&str>) {
         self.http_requests.with_label_values(&[route, status.to_string().as_str()]).inc();
         if let Some(problem) = problem {
@@ -85,7 +85,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a problem at the end of a stream, whose status was sent before.
+    /// Counts a problem at the end of a stream, whose status has already been sent.
     pub(crate) fn count_problem(&self, problem: &str) {
         self.problems.with_label_values(&[problem]).inc();
     }
@@ -95,7 +95,7 @@ impl Metrics {
         self.abandoned_streams.inc();
     }
 
-    /// Counts an answered request for scores or texts.
+    /// Counts an answered scoring or generation request.
     pub(crate) fn count_success(&self, seconds: f64, tokens: u32) {
         self.latency.observe(seconds);
         self.successes.inc();
@@ -107,7 +107,7 @@ fn options(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("surprisal")
 }
 
-/// Returns the gauges of what is admitted, which read `admission` when they are scraped.
+/// Returns the gauges of admitted requests, bytes and tokens, which read `admission` at each scrape.
 fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 3]> {
     let gauge = |name: &str, help: &str, read: fn(&Admission) -> u32| {
         let admission = admission.clone();
@@ -116,17 +116,17 @@ fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 
     Ok([
         gauge(
             "surprisal_admitted_requests",
-            "Requests being read, scored or answered; max_waiting_requests bounds it.",
+            "Requests in flight, including those being read; limited by max_waiting_requests.",
             Admission::requests,
         )?,
         gauge(
             "surprisal_admitted_body_bytes",
-            "Bytes of the bodies being read or parsed; max_waiting_body_bytes bounds it.",
+            "Bytes of bodies being read or parsed; limited by max_waiting_body_bytes.",
             Admission::body_bytes,
         )?,
         gauge(
             "surprisal_admitted_tokens",
-            "Tokens of the requests being scored; max_waiting_tokens bounds it.",
+            "Tokens of requests in flight; limited by max_waiting_tokens.",
             Admission::tokens,
         )?,
     ])
@@ -134,60 +134,65 @@ fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 
 
 fn model_info(card: &ModelCard) -> prometheus::Result<GaugeVec> {
     let info =
-        GaugeVec::new(options("model_info", "1, labelled with what is served."), &["model", "fingerprint", "device"])?;
+        GaugeVec::new(options("model_info", "1, labeled with the served model."), &["model", "fingerprint", "device"])?;
     info.with_label_values(&[&card.id, &card.fingerprint, &card.device]).set(1.0);
     Ok(info)
 }
 
-/// One number of the engine: its name, help, kind, and how it is read from [`Stats`].
+/// One counter or gauge of the engine: its name, help and kind, and the function that reads it from [`Stats`].
 type EngineMetric = (&'static str, &'static str, MetricType, fn(&Stats) -> f64);
 
 const ENGINE_METRICS: [EngineMetric; 16] = [
-    ("num_requests_running", "Queries being computed.", MetricType::GAUGE, |s| s.running_queries as f64),
+    ("num_requests_running", "Queries that are running.", MetricType::GAUGE, |s| s.running_queries as f64),
     ("num_requests_waiting", "Queries waiting to be scheduled.", MetricType::GAUGE, |s| s.waiting_queries as f64),
-    ("finished_queries_total", "Queries answered.", MetricType::COUNTER, |s| s.finished_queries as f64),
-    ("cancelled_queries_total", "Queries whose client went away.", MetricType::COUNTER, |s| s.cancelled_queries as f64),
-    ("computed_tokens_total", "Tokens through the model.", MetricType::COUNTER, |s| s.computed_tokens as f64),
-    ("cached_tokens_total", "Tokens found in the cache instead: what it saved.", MetricType::COUNTER, |s| {
+    ("finished_queries_total", "Queries scored.", MetricType::COUNTER, |s| s.finished_queries as f64),
+    (
+        "cancelled_queries_total",
+        "Queries cancelled: the client disconnected, the request failed or timed out, or a stop string ended generation.",
+        MetricType::COUNTER,
+        |s| s.cancelled_queries as f64,
+    ),
+    ("computed_tokens_total", "Tokens processed by the model.", MetricType::COUNTER, |s| s.computed_tokens as f64),
+    ("cached_tokens_total", "Tokens found in the prefix cache instead of being processed.", MetricType::COUNTER, |s| {
         s.cached_tokens as f64
     }),
-    ("scored_tokens_total", "Log-probabilities answered.", MetricType::COUNTER, |s| s.scored_tokens as f64),
+    ("scored_tokens_total", "Tokens scored.", MetricType::COUNTER, |s| s.scored_tokens as f64),
     (
         "recomputed_tokens_total",
-        "Tokens computed although the cache had their keys and values.",
+        "Tokens processed again to compute requested details, although their keys and values were cached.",
         MetricType::COUNTER,
         |s| s.recomputed_tokens as f64,
     ),
-    ("generation_tokens_total", "Tokens drawn.", MetricType::COUNTER, |s| s.generated_tokens as f64),
-    ("engine_restarts_total", "How often the engine died and came back.", MetricType::COUNTER, |s| s.restarts as f64),
-    ("forward_passes_total", "Forward passes.", MetricType::COUNTER, |s| s.forward_passes as f64),
+    ("generation_tokens_total", "Tokens generated.", MetricType::COUNTER, |s| s.generated_tokens as f64),
+    ("engine_restarts_total", "Restarts of the engine after a failure.", MetricType::COUNTER, |s| s.restarts as f64),
+    ("forward_passes_total", "Forward passes of the model.", MetricType::COUNTER, |s| s.forward_passes as f64),
     ("prefix_cache_queries_total", "Tokens looked up in the prefix cache.", MetricType::COUNTER, |s| {
         (s.computed_tokens + s.cached_tokens) as f64
     }),
     ("prefix_cache_hits_total", "Tokens found in the prefix cache.", MetricType::COUNTER, |s| s.cached_tokens as f64),
-    ("kv_cache_usage_perc", "Share of the KV blocks held by running queries; 1 is all.", MetricType::GAUGE, |s| {
+    ("kv_cache_usage_perc", "Fraction of KV blocks held by running queries, from 0 to 1.", MetricType::GAUGE, |s| {
         s.active_blocks as f64 / s.total_blocks.max(1) as f64
     }),
-    ("kv_cache_idle_blocks", "KV blocks with a reusable prefix that no query holds.", MetricType::GAUGE, |s| {
+    ("kv_cache_idle_blocks", "KV blocks with a reusable prefix, held by no running query.", MetricType::GAUGE, |s| {
         s.cached_blocks as f64
     }),
-    ("kv_cache_evicted_blocks_total", "Cached KV blocks given up for new ones.", MetricType::COUNTER, |s| {
+    ("kv_cache_evicted_blocks_total", "Cached KV blocks evicted to make room.", MetricType::COUNTER, |s| {
         s.evicted_blocks as f64
     }),
 ];
 
-/// One histogram of the engine: its name, help, and how it is read from [`Stats`].
+/// One histogram of the engine: its name and help, and the function that reads it from [`Stats`].
 type EngineHistogram = (&'static str, &'static str, fn(&Stats) -> Histogram);
 
 const ENGINE_HISTOGRAMS: [EngineHistogram; 5] = [
-    ("request_queue_time_seconds", "A query's time from its arrival to its first chunk.", |s| s.queue_seconds),
-    ("request_prefill_time_seconds", "A query's time from its first chunk to its scores.", |s| s.prefill_seconds),
-    ("iteration_tokens_total", "Tokens of a forward pass.", |s| s.pass_tokens),
-    ("iteration_queries", "Queries of a forward pass.", |s| s.pass_queries),
-    ("iteration_seconds", "Time of a forward pass.", |s| s.pass_seconds),
+    ("request_queue_time_seconds", "Seconds from a query's arrival to its first chunk.", |s| s.queue_seconds),
+    ("request_prefill_time_seconds", "Seconds from a query's first chunk to its scores.", |s| s.prefill_seconds),
+    ("iteration_tokens_total", "Tokens per forward pass.", |s| s.pass_tokens),
+    ("iteration_queries", "Queries per forward pass.", |s| s.pass_queries),
+    ("iteration_seconds", "Seconds per forward pass.", |s| s.pass_seconds),
 ];
 
-/// A collector of the engine's numbers, which takes one snapshot for each scrape.
+/// A collector of the engine's statistics, which takes one snapshot per scrape.
 struct EngineCollector {
     scorer: Arc<dyn Scorer>,
     descs: Vec<Desc>,

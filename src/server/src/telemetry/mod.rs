@@ -1,6 +1,7 @@
 //! Telemetry: metrics, log lines and traces.
 //!
-//! Start with `observe`, the middleware around every request. `metrics` holds the server's counters and reads the engine's.
+//! Start with `observe`, the middleware around every request. `metrics` has the server's counters and reads the
+//! engine's.
 
 #[cfg(feature = "otlp")]
 pub(crate) mod export;
@@ -10,7 +11,7 @@ pub(crate) mod trace;
 
 use std::sync::Arc;
 
-/// The metrics, and where spans are exported to. Clones share both.
+/// The metrics, and the exporter of spans. Clones share both.
 #[derive(Clone)]
 pub(crate) struct Telemetry {
     pub(crate) metrics: Arc<metrics::Metrics>,
@@ -27,7 +28,7 @@ impl Telemetry {
         }
     }
 
-    /// Returns true if spans are exported.
+    /// Returns `true` if spans are exported.
     pub(crate) fn exports_spans(&self) -> bool {
         #[cfg(feature = "otlp")]
         return self.spans.is_some();

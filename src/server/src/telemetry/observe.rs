@@ -1,4 +1,4 @@
-//! The middleware around every request: a log line, counts by route and status, and a problem in place of a panic.
+//! The middleware around every request. It logs and counts the request, and turns a panic into a problem.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use super::export::RequestSpan;
 use super::trace::{TRACEPARENT, TraceContext};
 use crate::problem::{self, ProblemName};
 
-/// nginx's status for a client that disconnected before it was answered.
+/// The status of a request whose client disconnected before the response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The status of a rejection under overload.
@@ -45,7 +45,7 @@ pub(crate) async fn observe(State(telemetry): State<Telemetry>, request: Request
     response
 }
 
-/// A request to record when it is answered, or when it is dropped before.
+/// A request to record when it is answered, or when it is dropped without an answer.
 struct Observation {
     telemetry: Telemetry,
     method: Method,
@@ -69,13 +69,13 @@ impl Observation {
         self.telemetry.metrics.count_http(&self.route, status, problem);
         let seconds = self.start.elapsed().as_secs_f64();
         self.span.in_scope(|| match status {
-            500.. => tracing::warn!(status, problem, seconds, "failed"),
-            CLIENT_CLOSED_REQUEST => tracing::info!(status, seconds, "the client went away"),
-            // Probes and scrapes come every few seconds, and rejections share one line (`pressure`).
+            500.. => tracing::warn!(status, problem, seconds, "request failed"),
+            CLIENT_CLOSED_REQUEST => tracing::info!(status, seconds, "client disconnected"),
+            // Probes and scrapes come every few seconds, and `pressure` logs one line for all rejections.
             _ if self.method == Method::GET || status == TOO_MANY_REQUESTS => {
-                tracing::debug!(status, problem, seconds, "answered");
+                tracing::debug!(status, problem, seconds, "request answered");
             }
-            _ => tracing::info!(status, problem, seconds, "answered"),
+            _ => tracing::info!(status, problem, seconds, "request answered"),
         });
         #[cfg(feature = "otlp")]
         if let Some(spans) = &self.telemetry.spans {

@@ -1,14 +1,14 @@
 //! W3C trace context: the trace that a request belongs to, and the server's span in it.
 //!
-//! A request that names a trace in `traceparent` (<https://www.w3.org/TR/trace-context/>) continues it; any other begins a new
-//! one. The response's `traceparent` names the server's own span.
+//! A request that names a trace in `traceparent` (<https://www.w3.org/TR/trace-context/>) continues it; any other
+//! request begins a new one. The response's `traceparent` names the server's own span.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The header's name.
+/// The name of the trace context header.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The server's span in a trace.
@@ -16,17 +16,17 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 pub(crate) struct TraceContext {
     pub(crate) trace_id: u128,
     pub(crate) span_id: u64,
-    /// The caller's span.
+    /// Span of the caller; `None` if the trace begins here.
     pub(crate) parent_id: Option<u64>,
     flags: u8,
 }
 
-/// The flag of a recorded trace.
+/// The flag of a sampled trace.
 const SAMPLED: u8 = 1;
 
 impl TraceContext {
-    /// Returns the server's span for a request with these headers. A trace that begins here is recorded if `record` is set; one
-    /// that the caller began is recorded if the caller says so.
+    /// Returns the server's span for a request with these headers. A trace that begins here is sampled if `record` is
+    /// `true`; a trace that the caller began is sampled if the caller's flags request it.
     pub(crate) fn from_headers(headers: &HeaderMap, record: bool) -> Self {
         let caller = headers.get(TRACEPARENT).and_then(|value| Self::parse(value.to_str().ok()?));
         let new_trace = || u128::from(random()) << 64 | u128::from(random());
@@ -43,7 +43,7 @@ impl TraceContext {
         self.flags & SAMPLED != 0
     }
 
-    /// Parses `version-trace-span-flags` in lower-case hexadecimal. Ignores what later versions append.
+    /// Parses `version-trace-span-flags` in lower-case hexadecimal. Ignores fields that later versions append.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let mut part = |length: usize| {

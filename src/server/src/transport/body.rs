@@ -1,4 +1,4 @@
-//! A request's body: size and rate limits, JSON, every field known.
+//! A request's body, which is read within limits on size and time, and then parsed as JSON.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::limits::admission::{Admission, Permit};
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 
-/// The longest wait for more of a body.
+/// The maximum wait for more of a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A body's bytes, counted in the server's limit until this is dropped.
+/// A body's bytes, which count against the server's limit until they are dropped.
 #[derive(Debug)]
 pub(crate) struct BodyBytes {
     bytes: Vec<u8>,
@@ -44,7 +44,7 @@ impl BodyBytes {
     }
 }
 
-/// Reads the body if its type is JSON, its size within `limit` bytes, and the server has capacity for it.
+/// Reads the body if its type is JSON, it has at most `limit` bytes, and the server has capacity for it.
 pub(crate) async fn read(
     limit: usize,
     admission: &Admission,
@@ -78,8 +78,8 @@ fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Collects the body. Reads on for a while after a failure: a client that is still sending would see a reset connection
-/// instead of the problem.
+/// Collects the body. Continues to read for a while after a failure: otherwise a client that is still sending would see
+/// a reset connection instead of the problem.
 async fn collect(body: BodyBytes, stream: Body, limit: usize, admission: &Admission) -> Result<BodyBytes, Failure> {
     let (mut body, mut length) = (Ok(body), 0_usize);
     let mut stream = stream.into_data_stream();
@@ -100,8 +100,9 @@ async fn collect(body: BodyBytes, stream: Body, limit: usize, admission: &Admiss
     body
 }
 
-/// Reads and discards the body of a rejected request: a client that is still sending would take a closed connection for a
-/// broken one. A client that waits for `100 Continue` sends nothing, so there is nothing to read.
+/// Reads and discards the body of a rejected request: otherwise a client that is still sending would see a reset
+/// connection instead of the problem. A client that waits for `100 Continue` sends nothing, so there is nothing to
+/// read.
 pub(crate) async fn discard(request: Request, limit: usize) {
     if request.headers().contains_key(header::EXPECT) {
         return;
@@ -115,7 +116,7 @@ pub(crate) async fn discard(request: Request, limit: usize) {
     }
 }
 
-/// Parses JSON; an error names the place.
+/// Parses JSON. An error names the field, or the line and column.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value =
@@ -129,7 +130,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     Ok(value)
 }
 
-/// Returns the index of the query or pair that a path leads into.
+/// Returns the index of the query or pair that a path leads into, if any.
 fn query_index(path: &Path) -> Option<usize> {
     let mut segments = path.iter();
     match (segments.next(), segments.next()) {

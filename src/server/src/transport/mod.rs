@@ -2,7 +2,7 @@
 //!
 //! Start with `body`, which reads and parses a request. `auth` checks its API key, and `tls` decrypts its connection.
 //!
-//! `serve`, which listens, stands above the routes and therefore outside this folder.
+//! `serve`, which listens, imports the routes and is therefore outside this folder.
 
 pub(crate) mod auth;
 pub(crate) mod body;

@@ -16,25 +16,25 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
-/// The most handshakes at a time; further connections wait to be accepted.
+/// The maximum number of concurrent handshakes; further connections wait to be accepted.
 const MAX_HANDSHAKES: usize = 256;
 
-/// The longest that a handshake may take.
+/// The maximum time for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a certificate cannot be used.
+/// The reason why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that cannot be read as PEM.
     #[error("{path}: {reason}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The defect.
+        /// Reason why it cannot be read or used.
         reason: String,
     },
-    /// A certificate and a key that do not make a pair.
-    #[error("the certificate cannot be served with: {0}")]
+    /// A certificate and a key that do not match.
+    #[error("cannot use the certificate with the key: {0}")]
     Pair(String),
 }
 
@@ -43,17 +43,19 @@ pub enum TlsError {
 pub struct Tls(TlsAcceptor);
 
 impl Tls {
-    /// Reads a chain of certificates, the server's own first, and its private key, both in PEM.
+    /// Reads a certificate chain, which begins with the server's own certificate, and that certificate's private key,
+    /// both in PEM.
     ///
     /// # Errors
-    /// A file that cannot be read or holds none, or a key that is another certificate's.
+    /// [`TlsError`] if a file cannot be read or has no certificate or key, or if the key does not match the
+    /// certificate.
     pub fn from_pem_files(certificates: &Path, key: &Path) -> Result<Self, TlsError> {
         let failed = |path: &Path, reason: String| TlsError::File { path: path.display().to_string(), reason };
         let unreadable = |error: tokio_rustls::rustls::pki_types::pem::Error| failed(certificates, error.to_string());
         let chain = CertificateDer::pem_file_iter(certificates).map_err(unreadable)?;
         let chain = chain.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
         if chain.is_empty() {
-            return Err(failed(certificates, "it has no certificate".to_owned()));
+            return Err(failed(certificates, "the file has no certificate".to_owned()));
         }
         let key = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, error.to_string()))?;
         let pair = |error: tokio_rustls::rustls::Error| TlsError::Pair(error.to_string());
@@ -64,13 +66,13 @@ impl Tls {
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Encrypts a listener's connections.
+    /// Returns a listener that encrypts its connections.
     pub(crate) fn listen(self, listener: TcpListener) -> TlsListener {
         TlsListener { listener, tls: self, handshakes: JoinSet::new() }
     }
 }
 
-/// A listener of connections whose handshake is complete. A slow handshake delays no other.
+/// A listener that accepts connections once their handshake is complete. A slow handshake does not delay others.
 pub(crate) struct TlsListener {
     listener: TcpListener,
     tls: Tls,
@@ -91,8 +93,8 @@ impl Listener for TlsListener {
                 }
                 Some(done) = self.handshakes.join_next() => match done {
                     Ok(Ok(connection)) => return connection,
-                    Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
-                    Err(error) => tracing::error!(%error, "a handshake was cut off"),
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(error) => tracing::error!(%error, "TLS handshake task failed"),
                 }
             }
         }

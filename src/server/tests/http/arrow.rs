@@ -1,4 +1,4 @@
-//! Answers as Arrow IPC: the numbers of the JSON answer, to the last bit.
+//! Responses as Arrow IPC streams, with numbers that are bit-identical to those in JSON.
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;

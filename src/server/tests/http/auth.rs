@@ -1,4 +1,4 @@
-//! API keys: which clients are accepted, and which routes stay open.
+//! API keys: the clients that are accepted, and the routes that stay open.
 
 use serde_json::json;
 use surprisal_server::ApiKeys;
@@ -18,7 +18,7 @@ async fn work_needs_a_key_and_probes_do_not() {
             assert_eq!((response.status().as_u16(), &response.headers()["www-authenticate"] == "Bearer"), (401, true));
             let text = response.text().await.unwrap();
             assert!(text.contains("urn:surprisal:problem:unauthorized"), "{text}");
-            assert!(!text.contains("third"), "a key is not repeated: {text}");
+            assert!(!text.contains("third"), "the response must not repeat the key: {text}");
         }
     }
     for header in ["Bearer first", "Bearer second", "bearer second"] {
@@ -26,7 +26,7 @@ async fn work_needs_a_key_and_probes_do_not() {
         let status = request.json(&json!({"queries": [{"target": "a"}]})).send().await.unwrap().status();
         assert_eq!(status, 200, "{header}");
     }
-    // Also to a client that sends much more than a buffer's worth.
+    // The problem also reaches a client that sends much more than fits into buffers.
     let (status, answer) = server.send_whole("application/json", "/logprobs", &"x".repeat(8 << 20)).await;
     assert!(status == 401 && answer.contains("urn:surprisal:problem:unauthorized"), "{answer}");
     for path in ["/health", "/ready", "/metrics", "/v1/models"] {

@@ -1,4 +1,4 @@
-//! `/v1/completions`, as clients of OpenAI and vLLM use it to score.
+//! `/v1/completions`, as clients of OpenAI and vLLM use it for scoring.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,8 @@ async fn ask(server: &Server, body: Value) -> Value {
     reply.json()
 }
 
-/// A number as the f32 that was written: the shortest decimal of an f32 is not that of its f64.
+/// Reads a number as f32, because the server wrote it as f32: the shortest decimal of an f32 differs from that of the
+/// same number as f64.
 fn f32_of(number: &Value) -> f32 {
     serde_json::from_value(number.clone()).unwrap()
 }
@@ -67,7 +68,7 @@ async fn prompts_are_strings_token_ids_or_lists_of_either() {
 }
 
 #[tokio::test]
-async fn minus_infinity_is_written_as_vllm_writes_it() {
+async fn minus_infinity_is_written_as_in_vllm() {
     let server = Server::start().await;
     let answer = ask(&server, json!({"prompt": [1, INFINITE], "max_tokens": 0, "echo": true, "logprobs": 0})).await;
     assert_eq!(answer["choices"][0]["logprobs"]["token_logprobs"], json!([null, -9999.0]));

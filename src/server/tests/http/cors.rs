@@ -1,4 +1,4 @@
-//! CORS: which pages may send requests from a browser.
+//! CORS: the pages that may send requests from a browser.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Two hundred clients killed while they wait: everything they held is released.
+//! Two hundred clients that are killed while they wait: the server releases everything they held.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::support::{BOS, Server, until};
 
 const CLIENTS: usize = 200;
 
-/// Sends a request by the shell's own means and reads what comes, until it is killed.
+/// A client that sends a request with shell builtins only, and reads the response until it is killed. Its arguments are
+/// the port, the path, the accepted media type and the body.
 const CLIENT: &str = r#"exec 3<>"/dev/tcp/127.0.0.1/$0"
 printf 'POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: %s\r\ncontent-length: %d\r\n\r\n%s' "$1" "$2" "${#3}" "$3" >&3
 while read -r _ <&3; do :; done"#;
@@ -22,7 +23,7 @@ fn target(number: usize, query: usize) -> String {
     format!("{number:03} {query} and some more of it")
 }
 
-/// Every way to wait: for one answer, for lines, for a text as it is written.
+/// Starts a client that waits for a JSON response, for NDJSON lines or for a generated text, depending on its number.
 fn client(port: &str, number: usize) -> Child {
     let queries: Vec<Value> = (0..3).map(|query| json!({"target": target(number, query)})).collect();
     let queries = json!({ "queries": queries });
@@ -58,7 +59,7 @@ async fn killed_clients_leave_nothing_behind() {
         step.send(()).unwrap();
     }
     until(async || server.scorer.stats().forward_passes == 7).await;
-    assert!(server.scorer.stats().active_blocks > 0, "some are being computed");
+    assert!(server.scorer.stats().active_blocks > 0, "some queries are running");
 
     for client in &mut clients {
         client.kill().unwrap();
@@ -72,7 +73,7 @@ async fn killed_clients_leave_nothing_behind() {
     assert!(stats.cancelled_queries > expected / 2, "{stats:?}");
     assert_eq!(server.metric("surprisal_kv_cache_usage_perc").await, 0.0);
 
-    // One that was scored before, and one that was killed with its client.
+    // A query that was scored before, and one that was cancelled with its client.
     let after = server.post("/logprobs", &asked).await.json();
     assert_eq!(after["results"][0]["logprobs"], before["results"][0]["logprobs"]);
     let again = json!({"queries": [{"target": target(CLIENTS - 2, 2)}], "detail": "tokens"});

@@ -1,4 +1,4 @@
-//! The real engine behind the real server: which requests go first while a large one is running.
+//! The real engine behind the real server: the order of requests while a large one is running.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use surprisal_server::{ApiKeys, ServerConfig};
 use crate::support::stepped::{LENGTH, stepped_engine};
 use crate::support::{BOS, Reply, Server, until};
 
-/// Queries of the large request, each of [`LENGTH`] tokens.
+/// Number of queries of the large request, each of [`LENGTH`] tokens.
 const BACKLOG: usize = 300;
 
-/// The small request's target, which has no token of the large one's.
+/// The small request's target, which shares no token with the large request.
 const SMALL: &str = "~~~~";
 
 fn backlog() -> Value {
@@ -23,7 +23,8 @@ fn backlog() -> Value {
     json!({"queries": queries})
 }
 
-/// Sends a large request and, some passes later, a small one; in how many passes more is it computed?
+/// Sends a large request and, some passes later, a small one. Returns the number of passes until the small one is
+/// served.
 async fn passes_until_served(
     large: impl FnOnce(RequestBuilder) -> RequestBuilder,
     small: impl FnOnce(RequestBuilder) -> RequestBuilder,
@@ -67,5 +68,5 @@ async fn a_clients_more_urgent_request_goes_first() {
     let passes = passes_until_served(named, named, -1).await;
     assert!(passes <= 4, "after {passes} passes");
     let passes = passes_until_served(named, named, 0).await;
-    assert!(passes > 40, "its own requests are served in the order asked, not after {passes} passes");
+    assert!(passes > 40, "a client's requests run in the order sent, but this one overtook after {passes} passes");
 }

@@ -1,4 +1,4 @@
-//! `/generate`, as clients of SGLang use it to score.
+//! `/generate`, as clients of SGLang use it for scoring.
 
 use serde_json::{Value, json};
 

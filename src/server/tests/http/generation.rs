@@ -1,4 +1,4 @@
-//! Prompts continued: texts, lists, stops, seeds, streams, in OpenAI's format and in SGLang's.
+//! Continuation of prompts: texts, lists, stops, seeds and streams, in the formats of OpenAI and SGLang.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ async fn ask(server: &Server, body: Value) -> Value {
     reply.json()
 }
 
-/// A log-probability as it is written: the shortest decimal of an f32.
+/// Returns a log-probability as the server writes it: the shortest decimal that reads back as the same f32.
 fn written(before: u32, token: u32) -> Value {
     serde_json::from_str(&serde_json::to_string(&logprob(before, token)).unwrap()).unwrap()
 }
@@ -22,9 +22,9 @@ fn f32_of(number: &Value) -> f32 {
     serde_json::from_value(number.clone()).unwrap()
 }
 
-/// A request as lm-evaluation-harness sends it, and the response as it reads it.
+/// Sends a request and reads the response in the same way as lm-evaluation-harness.
 #[tokio::test]
-async fn log_likelihoods_are_read_as_the_harness_reads_them() {
+async fn the_lm_evaluation_harness_can_read_log_likelihoods() {
     let server = Server::start().await;
     let prompt = [vec![7, 0, 0], vec![7, 8, 1]];
     let answer = ask(
@@ -37,7 +37,7 @@ async fn log_likelihoods_are_read_as_the_harness_reads_them() {
         assert_eq!(choice["index"], index);
         let logprobs = choice["logprobs"]["token_logprobs"].as_array().unwrap();
         let tops = choice["logprobs"]["top_logprobs"].as_array().unwrap();
-        assert_eq!((logprobs.len(), tops.len()), (4, 4), "the prompt's and one more");
+        assert_eq!((logprobs.len(), tops.len()), (4, 4), "the prompt's tokens and one more");
         assert_eq!((&logprobs[0], &tops[0]), (&Value::Null, &Value::Null));
         let mut is_greedy = true;
         for at in 1..3 {
@@ -70,10 +70,10 @@ async fn a_prompt_is_continued_until_it_is_long_enough_or_stops() {
         assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!(text), &json!(reason)), "{more}");
         assert_eq!(answer["usage"]["completion_tokens"], tokens, "{more}");
     }
-    // Without `max_tokens`, the length is limited by the model.
+    // Without `max_tokens`, the model limits the length.
     let answer = ask(&server, json!({"prompt": vec![33; 60]})).await;
     assert_eq!(answer["usage"], json!({"prompt_tokens": 60, "completion_tokens": 4, "total_tokens": 64}));
-    assert_eq!(server.scorer.stats().running_queries, 0, "what was stopped is not computed on");
+    assert_eq!(server.scorer.stats().running_queries, 0, "a stopped continuation does not keep running");
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn completions_of_a_prompt_are_adjacent() {
     assert_eq!(found, [(0, "b"), (1, "b"), (2, "d"), (3, "d")]);
 }
 
-/// Without a seed, each completion of a request has its own.
+/// Without a seed in the request, each completion has a different seed.
 #[tokio::test]
 async fn completions_have_distinct_seeds_unless_the_request_has_one() {
     let server = Server::start().await;
@@ -126,12 +126,12 @@ async fn completions_have_distinct_seeds_unless_the_request_has_one() {
         let sampled = seeds(path, body).await;
         assert_eq!((sampled.len(), sampled.iter().collect::<HashSet<_>>().len()), (6, 6), "{path}");
     }
-    // With one, a prompt is continued as it would be alone.
+    // With a seed, the continuation of a prompt does not depend on the other prompts.
     let seeded = json!({"prompt": ["a", "b"], "n": 2, "max_tokens": 1, "seed": 7});
     assert_eq!(seeds("/v1/completions", seeded).await, [7, 8, 7, 8]);
 }
 
-/// The events of a stream; the last one is `[DONE]`.
+/// Returns the events of a stream, and checks that `[DONE]` follows them.
 async fn events(server: &Server, body: &Value) -> Vec<Value> {
     let response = server.client.post(format!("{}/v1/completions", server.url)).json(body).send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");

@@ -8,7 +8,7 @@ use surprisal_server::{ApiKeys, ServerConfig};
 
 use crate::support::{BOS, LetterScorer, MAX_LENGTH, Server, SpacePrefixCodec, VOCABULARY, logprob};
 
-/// The scores of a target after a context that is given whole.
+/// Returns the expected scores of a target after a whole context.
 fn scores(context: &[u32], target: &[u32]) -> Vec<f32> {
     let before = context.last().into_iter().chain(target);
     before.zip(target).map(|(&before, &token)| logprob(before, token)).collect()
@@ -24,7 +24,7 @@ async fn ask(server: &Server, request: Value) -> LogprobsResponse {
     serde_json::from_str(&reply.text).unwrap()
 }
 
-/// The tokens of a target are those that it has where it stands, after its context.
+/// A target is tokenized as a continuation of its context, not as a separate text.
 #[tokio::test]
 async fn a_space_that_the_tokenizer_puts_before_a_text_is_not_doubled_in_a_target() {
     let scorer = Arc::new(LetterScorer::new());
@@ -39,7 +39,7 @@ async fn a_space_that_the_tokenizer_puts_before_a_text_is_not_doubled_in_a_targe
         let answer = ask(&server, json!({"queries": [{"context": " a", "target": target}], "detail": "tokens"})).await;
         let result = &answer.results[0];
         assert_eq!((&result.token_ids, &result.offsets), (&Some(bytes(tokens)), &Some(offsets)), "{target:?}");
-        assert_eq!(result.cached_tokens, 2, "a context is taken as it is");
+        assert_eq!(result.cached_tokens, 2, "the context's own space is kept");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server over a real socket: its responses, its problems, and its behaviour under overload and at shutdown.
+//! The server over a real socket: its responses, its problems, and its behavior under overload and at shutdown.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,6 +16,7 @@ mod openapi;
 mod overload;
 mod page;
 mod problems;
+mod reference;
 mod shutdown;
 #[cfg(feature = "otlp")]
 mod spans;

@@ -1,11 +1,11 @@
-//! `/openapi.json` describes the server as it is.
+//! Checks that `/openapi.json` describes the server correctly.
 
 use serde_json::{Value, json};
 use surprisal_server::{ApiKeys, ServerConfig};
 
 use crate::support::{BOS, MAX_LENGTH, Server, VOCABULARY};
 
-/// All values of `$ref`.
+/// Returns all values of `$ref`.
 fn references(value: &Value) -> Vec<String> {
     match value {
         Value::Object(map) => {
@@ -18,14 +18,14 @@ fn references(value: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_document_is_whole_and_names_the_limits() {
+async fn the_document_is_complete_and_lists_the_limits() {
     let config = ServerConfig { max_queries: 77, ..ServerConfig::default() };
     let server = Server::with_config(config, Some(BOS)).await;
     let document = server.get("/openapi.json").await.json();
     let found = references(&document);
     assert!(found.len() > 50, "{found:?}");
     for reference in found {
-        assert!(document.pointer(&reference[1..]).is_some(), "{reference} is nowhere");
+        assert!(document.pointer(&reference[1..]).is_some(), "{reference} does not exist");
     }
     assert_eq!(document["x-limits"]["max_model_len"], MAX_LENGTH);
     let schemas = &document["components"]["schemas"];
@@ -34,7 +34,7 @@ async fn the_document_is_whole_and_names_the_limits() {
     assert_eq!(schemas["LogprobsRequest"]["additionalProperties"], false);
     assert_eq!(
         schemas["Stops"]["oneOf"][1],
-        json!({"type": "array", "items": {"type": "string"}, "maxItems": 64, "description": "Several."})
+        json!({"type": "array", "items": {"type": "string"}, "maxItems": 64, "description": "Several stop strings."})
     );
     for request in ["CompletionsRequest", "SamplingParams"] {
         assert_eq!(schemas[request]["properties"]["stop_token_ids"]["maxItems"], 256);

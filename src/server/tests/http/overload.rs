@@ -1,4 +1,4 @@
-//! A full server: what it admits, what it rejects unread, and how it recovers.
+//! A full server: the requests that it admits, those that it rejects unread, and its recovery.
 
 use serde_json::json;
 use surprisal_engine::Scorer;
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{BOS, Reply, Server, until};
 
-/// Room for ten tokens.
+/// Starts a server that admits at most ten tokens.
 async fn small() -> Server {
     Server::with_config(ServerConfig { max_waiting_tokens: 10, ..ServerConfig::default() }, Some(BOS)).await
 }
@@ -28,7 +28,7 @@ async fn a_full_server_sends_retry_after_and_recovers() {
     assert_eq!((status, name.as_str()), (429, "overloaded"));
     assert_eq!((&problem["value"], &problem["limit"]), (&json!(6), &json!(10)));
 
-    // A client that holds tokens may take at most half of the free ones; the rest is for other clients.
+    // A client that holds tokens may take at most half of the free tokens; the rest is reserved for other clients.
     let small = json!({"queries": [{"target": "efg"}]});
     let rejected = server.post("/logprobs", &small).await;
     assert!(rejected.problem().2["detail"].as_str().unwrap().contains("for other clients"), "{rejected:?}");
@@ -53,11 +53,11 @@ async fn a_full_server_rejects_requests_unread() {
         let (status, name, problem) = server.post_as("text/plain", path, "no JSON").await.problem();
         assert_eq!((status, name.as_str(), &problem["value"]), (429, "overloaded", &json!(10)), "{path}");
     }
-    // A client that sends much more than a buffer's worth sees the problem, too, and may send another request over the same
-    // connection.
+    // A client that sends much more than fits into buffers also sees the problem, and may send another request over the
+    // same connection.
     let much = "x".repeat(8 << 20);
     assert_eq!(server.post_as("application/json", "/logprobs", much.clone()).await.problem().0, 429);
-    assert_eq!(server.post("/tokenize", &json!({"prompt": "ab"})).await.status, 200, "it takes no room");
+    assert_eq!(server.post("/tokenize", &json!({"prompt": "ab"})).await.status, 200, "needs no token capacity");
     server.scorer.set_open(true);
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(server.send_whole("text/plain", "/logprobs", &much).await.0, 415);
@@ -94,7 +94,8 @@ async fn requests_in_flight_are_limited_before_they_are_read() {
     until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
 }
 
-/// Bodies count while the server reads them; one that does not fit is rejected, and none of it is kept.
+/// Bodies count toward the limit while the server reads them. A body that does not fit is rejected, and none of it is
+/// kept.
 #[tokio::test]
 async fn body_bytes_are_limited_in_total() {
     let config = ServerConfig { max_body_bytes: 1000, max_waiting_body_bytes: 10, ..ServerConfig::default() };

@@ -1,4 +1,5 @@
-//! The live page in a real browser, where there is one; with `SURPRISAL_TEST_BROWSER` set there has to be.
+//! The dashboard in a real browser. Without a browser the tests are skipped, or fail if `SURPRISAL_TEST_BROWSER` is
+//! set.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,15 +8,15 @@ use serde_json::json;
 
 use crate::support::Server;
 
-/// A Chromium of this machine.
+/// Returns the command of a Chromium on this machine, if there is one.
 fn browser() -> Option<&'static str> {
     let found = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
     let browser = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"].into_iter().find(found);
-    assert!(browser.is_some() || std::env::var_os("SURPRISAL_TEST_BROWSER").is_none(), "there is no Chromium here");
+    assert!(browser.is_some() || std::env::var_os("SURPRISAL_TEST_BROWSER").is_none(), "no Chromium found");
     browser
 }
 
-/// Opens the page for some seconds of its own time.
+/// Opens the page for five seconds of the browser's virtual time. Returns the browser's output.
 async fn open(browser: &'static str, profile: &Path, url: &str, options: &[&str]) -> String {
     let mut command = tokio::process::Command::new(browser);
     command.args([
@@ -31,16 +32,16 @@ async fn open(browser: &'static str, profile: &Path, url: &str, options: &[&str]
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The texts of all elements of a kind that has nothing within.
+/// Returns the texts of all elements whose opening tag begins with `kind`; they must have no child elements.
 fn texts<'a>(page: &'a str, kind: &str) -> Vec<&'a str> {
     let after = page.split(kind).skip(1);
     after.filter_map(|rest| rest.split_once('>')?.1.split('<').next()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_live_page_shows_what_the_server_does() {
+async fn the_dashboard_shows_what_the_server_does() {
     let Some(browser) = browser() else {
-        eprintln!("skipped: there is no Chromium here");
+        eprintln!("skipped: no Chromium found");
         return;
     };
     let (server, profile) = (Server::start().await, tempfile::tempdir().unwrap());
@@ -50,14 +51,14 @@ async fn the_live_page_shows_what_the_server_does() {
     let (names, values) = (texts(&page, "<dt"), texts(&page, "<dd"));
     let tile = |name: &str| values[names.iter().position(|found| *found == name).unwrap()];
     // Two of eight blocks are held.
-    assert_eq!((tile("queries running"), tile("cache in use, %")), ("0", "25"), "{page}");
+    assert_eq!((tile("queries running"), tile("KV cache in use, %")), ("0", "25"), "{page}");
     assert!(page.contains("points=\"0,"), "the curves are drawn: {page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_live_page_follows_the_preferred_color_scheme() {
+async fn the_dashboard_follows_the_preferred_color_scheme() {
     let Some(browser) = browser() else {
-        eprintln!("skipped: there is no Chromium here");
+        eprintln!("skipped: no Chromium found");
         return;
     };
     let (server, profile) = (Server::start().await, tempfile::tempdir().unwrap());
@@ -71,6 +72,6 @@ async fn the_live_page_follows_the_preferred_color_scheme() {
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!(pixels[..3], paper, "scheme {scheme}");
-        assert!(pixels.chunks(3).any(|pixel| pixel != paper), "there is something on it");
+        assert!(pixels.chunks(3).any(|pixel| pixel != paper), "the page is not empty");
     }
 }

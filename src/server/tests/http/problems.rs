@@ -1,4 +1,4 @@
-//! Problems: each names the query, the field, the value and the limit.
+//! Problems, each of which names the query, the field, the value and the limit.
 
 use serde_json::{Value, json};
 use surprisal_server::ServerConfig;
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{BOS, FAILS, INFINITE, MAX_LENGTH, PANICS, STOPS, Server, VOCABULARY};
 
-/// Asserts that a body is rejected with this status and type, and exactly these members besides the texts.
+/// Asserts that a body is rejected with this status and type, and with exactly these members in addition to the texts.
 async fn assert_rejected(server: &Server, path: &str, body: &str, status: u16, name: &str, members: Value) -> Value {
     let (found, kind, problem) = server.post_as("application/json", path, body).await.problem();
     assert_eq!((found, kind.as_str()), (status, name), "{body}: {problem}");
@@ -154,13 +154,13 @@ async fn a_target_needs_a_token_before_it() {
 }
 
 #[tokio::test]
-async fn bos_is_rejected_if_the_model_has_none() {
+async fn required_bos_is_rejected_if_the_tokenizer_adds_none() {
     let server = Server::with_config(ServerConfig::default(), None).await;
     for context in ["", "a"] {
         let body = json!({"queries": [{"context": context, "target": "b"}], "bos": "always"}).to_string();
         let members = json!({"field": "bos", "value": "always"});
         let problem = assert_rejected(&server, "/logprobs", &body, 400, "no-bos", members).await;
-        assert!(problem["detail"].as_str().unwrap().contains("this model has no BOS"), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("this model's tokenizer adds no BOS"), "{problem}");
     }
 }
 
@@ -168,7 +168,7 @@ async fn bos_is_rejected_if_the_model_has_none() {
 async fn an_unsupported_value_reports_the_supported_one() {
     let server = Server::start().await;
     for (path, body, detail) in [
-        ("/v1/completions", json!({"prompt": "a", "best_of": 3}), "`best_of` is 3; it must be as many as `n`"),
+        ("/v1/completions", json!({"prompt": "a", "best_of": 3}), "`best_of` is 3; it must be equal to `n`"),
         ("/v1/completions", json!({"prompt": "a", "presence_penalty": 0.1}), "`presence_penalty` is 0.1; it must be 0"),
         ("/generate", json!({"text": "a", "stream": true}), "`stream` is true; it must be false"),
     ] {
@@ -251,11 +251,12 @@ async fn engine_failures_name_the_query() {
     let at = json!({"query": 1, "field": "queries[1]"});
     let problem = assert_rejected(&server, "/logprobs", &body(FAILS), 500, "backend-failed", at.clone()).await;
     assert!(problem["detail"].as_str().unwrap().contains("out of memory"));
-    assert_rejected(&server, "/logprobs", &body(STOPS), 503, "engine-stopped", at).await;
+    let problem = assert_rejected(&server, "/logprobs", &body(STOPS), 503, "engine-stopped", at).await;
+    assert!(problem["detail"].as_str().unwrap().contains("until the model is reloaded"), "{problem}");
     assert_rejected(&server, "/logprobs", &body(PANICS), 500, "internal", json!({})).await;
     let infinite = json!({"queries": [{"target": [1, INFINITE]}]}).to_string();
     assert_rejected(&server, "/logprobs", &infinite, 500, "not-finite", json!({"query": 0, "value": "-inf"})).await;
-    // A panic is one request's misfortune, not the server's.
+    // A panic fails one request; the server continues.
     assert_eq!(server.post("/logprobs", &json!({"queries": [{"target": "a"}]})).await.status, 200);
     assert_eq!(server.metric("surprisal_admitted_tokens").await, 0.0);
 }

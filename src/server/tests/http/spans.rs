@@ -1,4 +1,4 @@
-//! Spans that the server sends to an OpenTelemetry collector.
+//! Spans that the server exports to an OpenTelemetry collector.
 
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,7 +27,7 @@ async fn take(State(sent): State<Sent>, headers: HeaderMap, body: Bytes) -> Vec<
     Vec::new()
 }
 
-/// A collector that keeps what it is sent, and its address.
+/// Starts a collector. Returns the list of requests that it receives, and its address.
 async fn collector() -> (Sent, String) {
     let sent = Sent::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -42,7 +42,7 @@ fn attribute(span: &Span, key: &str) -> Option<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_requests_span_is_exported() {
+async fn the_span_of_each_sampled_request_is_exported() {
     let (sent, collector) = collector().await;
     let app = App::new(Arc::new(LetterScorer::new()), Arc::new(ByteCodec(Some(BOS))), ServerConfig::default());
     let app = app.with_span_export(SpanExport::to(&collector).unwrap());
@@ -92,5 +92,5 @@ async fn each_requests_span_is_exported() {
 #[test]
 fn an_invalid_address_is_rejected() {
     let error = SpanExport::to("not an address").unwrap_err();
-    assert!(error.to_string().starts_with("spans cannot be exported"), "{error}");
+    assert!(error.to_string().starts_with("cannot export spans"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Streamed responses, deadlines, and bodies compressed both ways.
+//! Streamed responses, deadlines, and compressed bodies of requests and responses.
 
 use std::time::Duration;
 
@@ -57,15 +57,15 @@ async fn a_disconnected_reader_frees_its_capacity() {
     assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 1.0);
 }
 
-/// A client that stays connected without reading holds capacity no longer than a request may take, and receives the last line
-/// whenever it reads on.
+/// A client that stays connected without reading holds capacity only until the deadline, and receives the last line
+/// when it continues to read.
 #[tokio::test]
 async fn a_stalled_reader_loses_its_capacity_but_receives_the_last_line() {
     let server = Server::start().await;
     let body =
         json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 500], "detail": "tokens", "top": 64}).to_string();
     let socket = TcpSocket::new_v4().unwrap();
-    // Little of the answer's 20 MB is in flight.
+    // Only a little of the response's 20 MB fits into the socket's buffer.
     socket.set_recv_buffer_size(4096).unwrap();
     let address = server.url.strip_prefix("http://").unwrap().parse().unwrap();
     let mut stalled = socket.connect(address).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_stalled_reader_loses_its_capacity_but_receives_the_last_line() {
     assert!(matches!(&last, StreamLine::Problem(problem) if problem.status == 504), "{last:?}");
 }
 
-/// A server that shuts down waits at most half a minute for a client that does not read.
+/// At shutdown, the server waits at most half a minute for a client that does not read.
 #[tokio::test]
 async fn a_stalled_reader_does_not_delay_shutdown() {
     let server = Server::start().await;
@@ -156,7 +156,7 @@ async fn requests_and_responses_may_be_compressed() {
     }
 }
 
-/// A small body may not become a large one.
+/// A small compressed body must not expand beyond the limit.
 #[tokio::test]
 async fn the_decompressed_body_is_limited() {
     let config = ServerConfig { max_body_bytes: 1000, ..ServerConfig::default() };

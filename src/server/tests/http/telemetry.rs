@@ -21,7 +21,7 @@ async fn metrics_are_in_prometheus_text_format() {
         if let Some(header) = line.strip_prefix("# TYPE ") {
             let (name, kind) = header.split_once(' ').unwrap();
             assert!(name.starts_with("surprisal_") && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
-            assert!(typed.insert(name.to_owned()), "{name} comes twice");
+            assert!(typed.insert(name.to_owned()), "{name} appears twice");
         } else if !line.starts_with('#') {
             let (series, value) = line.rsplit_once(' ').unwrap();
             value.parse::<f64>().unwrap();
@@ -53,7 +53,7 @@ async fn metrics_are_in_prometheus_text_format() {
 }
 
 #[tokio::test]
-async fn histograms_are_written_as_prometheus_reads_them() {
+async fn histograms_have_the_series_that_prometheus_reads() {
     let server = Server::start().await;
     for name in
         ["request_queue_time_seconds", "request_prefill_time_seconds", "iteration_tokens_total", "iteration_queries"]
@@ -65,9 +65,9 @@ async fn histograms_are_written_as_prometheus_reads_them() {
     assert_eq!(server.metric("surprisal_e2e_request_latency_seconds_count").await, 1.0);
 }
 
-/// Every number that the live page reads is one of the metrics, and it needs nothing from elsewhere.
+/// Every number that the dashboard reads is one of the metrics, and the dashboard loads nothing from elsewhere.
 #[tokio::test]
-async fn the_live_page_reads_existing_metrics() {
+async fn the_dashboard_reads_existing_metrics() {
     let server = Server::start().await;
     let page = server.get("/").await;
     assert_eq!((page.status, page.content_type.as_str()), (200, "text/html; charset=utf-8"));
@@ -82,7 +82,7 @@ async fn the_live_page_reads_existing_metrics() {
     for name in names {
         assert!(metrics.contains(&format!("# HELP surprisal_{name} ")), "{name}");
     }
-    assert!(!page.text.replace("http://www.w3.org/2000/svg", "").contains("http"), "no asset from elsewhere");
+    assert!(!page.text.replace("http://www.w3.org/2000/svg", "").contains("http"), "no external asset");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::support::{BOS, ByteCodec, LetterScorer};
 
-/// A certificate for localhost and its key, as files.
+/// Writes a certificate for localhost and its key to files. Returns their paths, and the certificate as PEM.
 fn certificate(dir: &Path) -> (std::path::PathBuf, std::path::PathBuf, String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
@@ -40,7 +40,7 @@ async fn connections_are_encrypted_and_a_silent_one_does_not_delay_others() {
     let answer = trusting.post(&url).json(&json!({"queries": [{"target": "abc"}]})).send().await.unwrap();
     assert_eq!(answer.status(), 200);
 
-    // Neither a client that speaks plainly nor one that does not know the certificate gets an answer.
+    // Neither a client without TLS nor one that does not trust the certificate gets a response.
     let plain = Client::builder().no_proxy().build().unwrap();
     assert!(plain.get(format!("http://{address}/health")).send().await.is_err());
     let doubting = Client::builder().no_proxy().tls_certs_only([]).resolve("localhost", address).build().unwrap();
@@ -48,7 +48,7 @@ async fn connections_are_encrypted_and_a_silent_one_does_not_delay_others() {
     drop((trusting, plain, doubting));
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
-    assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0, "a handshake that never came is given up");
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0, "the server drops a connection without a handshake");
 }
 
 #[test]
@@ -62,5 +62,5 @@ fn certificate_errors_name_the_file_or_the_defect() {
     assert!(error(&certificate, &certificate).contains("cert.pem"));
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
     std::fs::write(&none, other).unwrap();
-    assert!(error(&certificate, &none).contains("cannot be served with"));
+    assert!(error(&certificate, &none).contains("cannot use the certificate"));
 }

@@ -1,4 +1,4 @@
-//! The choices of `/v1/completions`: texts, and log-probabilities in OpenAI's lists and vLLM's.
+//! The choices of `/v1/completions`: texts, and log-probabilities in the formats of OpenAI and vLLM.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use crate::generation::continuation::{Completion, EndReason};
 use crate::generation::decoder::token_text;
 use crate::routes::response::LOWEST_LOGPROB;
 
-/// The contents of a choice.
+/// The options that determine the contents of a choice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChoiceFormat {
     pub(super) echo: bool,
-    /// Alternatives to list with the log-probability of each token of the text.
+    /// Number of alternatives to list for each token of the text; `None` to list no log-probabilities.
     pub(super) logprobs: Option<u16>,
-    /// Alternatives to list with the log-probability of each token of the prompt.
+    /// Number of alternatives to list for each token of the prompt; `None` to list no log-probabilities.
     pub(super) prompt_logprobs: Option<u16>,
 }
 
-/// One token of a list, and its log-probability unless it is the first of a prompt.
+/// One token of a list, with its log-probability unless it is the first token of a prompt.
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     token: u32,
@@ -65,7 +65,7 @@ impl ChoiceFormat {
         let decoded = || app.codec.decode(tokens).unwrap_or_else(|_| one_by_one());
         Choice {
             index,
-            // A text is echoed as it was sent: its decoded tokens may begin with BOS, or differ otherwise.
+            // A string is echoed as sent, because its decoded tokens may begin with BOS or differ in other ways.
             text: if self.echo { text.clone().unwrap_or_else(decoded) } else { String::new() },
             logprobs: self
                 .logprobs
@@ -77,20 +77,21 @@ impl ChoiceFormat {
         }
     }
 
-    /// Returns the lists of generated tokens, whose text begins at `offset`.
+    /// Returns the log-probability lists of generated tokens whose text begins at `offset`; `None` if they were not
+    /// requested.
     pub(super) fn tokens(self, app: &App, tokens: &[GeneratedToken], offset: usize) -> Option<ChoiceLogprobs> {
         let entries: Vec<Entry<'_>> = tokens.iter().map(Entry::from).collect();
         self.logprobs.map(|top| openai_logprobs(app, &entries, top, offset))
     }
 }
 
-/// Returns where the next token's text begins, in characters.
+/// Returns the offset at which the next token's text begins, in characters.
 pub(super) fn end_offset(lists: &ChoiceLogprobs) -> usize {
     let last = lists.text_offset.last().zip(lists.tokens.last());
     last.map_or(0, |(offset, text)| offset + text.chars().count())
 }
 
-/// Returns OpenAI's lists of tokens, whose text begins at `offset`.
+/// Returns log-probability lists in OpenAI's format, for tokens whose text begins at `offset`.
 fn openai_logprobs(app: &App, entries: &[Entry<'_>], top: u16, offset: usize) -> ChoiceLogprobs {
     let mut lists = ChoiceLogprobs::default();
     let mut offset = offset;
@@ -105,8 +106,8 @@ fn openai_logprobs(app: &App, entries: &[Entry<'_>], top: u16, offset: usize) ->
     lists
 }
 
-/// Returns log-probabilities by text. Of tokens with the same text the greater counts, so that a token is the most probable if
-/// its value is the greatest of all.
+/// Returns log-probabilities keyed by token text. If several tokens have the same text, the greatest log-probability is
+/// kept, so that clients can check whether a token is the most probable one.
 fn by_text(app: &App, entry: &Entry<'_>, text: &str, logprob: f32, top: u16) -> BTreeMap<String, f32> {
     let mut map = BTreeMap::from([(text.to_owned(), logprob.max(LOWEST_LOGPROB))]);
     for &(id, logprob) in alternatives(entry, top) {
@@ -116,7 +117,7 @@ fn by_text(app: &App, entry: &Entry<'_>, text: &str, logprob: f32, top: u16) -> 
     map
 }
 
-/// Returns vLLM's entry for one token of the prompt.
+/// Returns vLLM's entry for one token of the prompt; `None` for the first token.
 fn prompt_entry(app: &App, entry: &Entry<'_>, top: u16) -> Option<BTreeMap<u32, PromptLogprob>> {
     let logprob = entry.logprob?;
     let by_id = |id, logprob: f32, rank| {

@@ -1,4 +1,4 @@
-//! `POST /v1/completions` as vLLM answers it: prompts scored, continued, or both.
+//! `POST /v1/completions` in the format of OpenAI and vLLM: scores prompts, continues them, or does both.
 //!
 //! Start with `completions`, the handler. `choice` turns completions into choices, and `sse` streams them.
 
@@ -23,17 +23,17 @@ use crate::input::validate::check_top;
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 
-/// OpenAI's default of `max_tokens`.
+/// OpenAI's default for `max_tokens`.
 const DEFAULT_MAX_TOKENS: u32 = 16;
 
-/// A request that the engine can answer.
+/// A checked request, ready for the engine.
 struct CompletionsSubmission {
     batch: PromptBatch,
     format: ChoiceFormat,
     is_streamed: bool,
-    /// True if a stream ends with the token counts.
+    /// `true` if a stream ends with the token counts.
     include_usage: bool,
-    /// The number of tokens that the request counts as.
+    /// Number of tokens that admission counts for the request.
     tokens: u32,
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn completions(context: RequestContext, request: Request) -> Re
     context.respond(tokens, move |app| json(&response(app, &submission, &completions))).await
 }
 
-/// Checks a request and tokenises its prompts.
+/// Checks a request and tokenizes its prompts.
 fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<CompletionsSubmission, Failure> {
     app.check_model(request.model.as_deref())?;
     check_supported(&request)?;
@@ -85,7 +85,7 @@ fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<Com
     Ok(CompletionsSubmission { batch, format, is_streamed: request.stream, include_usage, tokens })
 }
 
-/// Rejects what is not supported, so that no part of a request is silently ignored.
+/// Rejects unsupported values, so that no part of a request is silently ignored.
 fn check_supported(request: &CompletionsRequest) -> Result<(), Failure> {
     check_top("logprobs", request.logprobs.unwrap_or(0))?;
     check_top("prompt_logprobs", request.prompt_logprobs.unwrap_or(0))?;
@@ -94,7 +94,7 @@ fn check_supported(request: &CompletionsRequest) -> Result<(), Failure> {
     }
     match request.best_of {
         Some(best_of) if best_of != request.n.unwrap_or(1) => {
-            return Err(problem::unsupported_value("best_of", best_of, "as many as `n`"));
+            return Err(problem::unsupported_value("best_of", best_of, "equal to `n`"));
         }
         _ => {}
     }
@@ -118,7 +118,7 @@ fn response(app: &App, submission: &CompletionsSubmission, completions: &[Comple
     CompletionsResponse { choices, usage: Some(usage(batch, completion_tokens)), ..empty_response(app) }
 }
 
-/// Returns a response, or a chunk of one, without choices.
+/// Returns a response, or an event of a stream, without choices.
 fn empty_response(app: &App) -> CompletionsResponse {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     CompletionsResponse {

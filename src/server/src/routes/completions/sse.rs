@@ -1,4 +1,5 @@
-//! `/v1/completions` as server-sent events: each token as soon as its text is final.
+//! `/v1/completions` as server-sent events: one event per generated token, with the text that became final with that
+//! token.
 
 use std::sync::Arc;
 
@@ -26,14 +27,14 @@ pub(super) fn respond(context: RequestContext, submission: CompletionsSubmission
     request.respond("text/event-stream", work, |_, result| last_events(result.err()))
 }
 
-/// Returns the last events: `[DONE]`, after the problem if there is one.
+/// Returns the last events: the problem, if there is one, and `[DONE]`.
 fn last_events(problem: Option<Problem>) -> Vec<u8> {
     let mut bytes = problem.map(error_event).unwrap_or_default();
     bytes.extend_from_slice(b"data: [DONE]\n\n");
     bytes
 }
 
-/// Returns a problem as OpenAI's error, which contains the whole problem as well.
+/// Returns a problem as an error in OpenAI's format, which also contains the whole problem.
 fn error_event(problem: Problem) -> Vec<u8> {
     let error = serde_json::json!({"message": problem.detail, "type": problem.kind, "problem": problem});
     event(&serde_json::json!({"error": error})).unwrap_or_default()
@@ -73,7 +74,7 @@ struct CompletionStream<'a> {
     submission: &'a Arc<CompletionsSubmission>,
     in_flight: &'a Arc<InFlight>,
     lines: &'a LineSender,
-    /// An event without choices.
+    /// Event without choices, from which all other events are made.
     head: &'a CompletionsResponse,
     index: usize,
 }
@@ -125,7 +126,8 @@ impl CompletionStream<'_> {
         Ok(())
     }
 
-    /// Sends a choice of the whole prompt, made off the reactor. Returns where the text after it begins.
+    /// Sends a choice for the whole prompt, which is made off the reactor if the prompt is large. Returns the offset of
+    /// the text that follows the prompt.
     async fn send_prompt(
         &self,
         make: impl FnOnce(&App, &CompletionsSubmission) -> Choice + Send + 'static,

@@ -1,4 +1,4 @@
-//! The Arrow IPC response of `/logprobs`: a row for each scored token, in the order of the request.
+//! The Arrow IPC response of `/logprobs`: one row per scored token, in the order of the request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use surprisal_api::{ARROW_STREAM, LogprobsResponse, QueryResult};
 
 use crate::problem::{self, Failure};
 
-/// Writes the whole response: columns `query` (or pair), `position` in the target, `token` and `logprob`, and `rank`, `entropy`
-/// and `subset_logprob` where they were requested. The schema's metadata has the model, the fingerprint and the usage.
+/// Writes the whole response, with the columns `query` (index of the query or pair), `position` in the target, `token`
+/// and `logprob`, and `rank`, `entropy` and `subset_logprob` if requested. The schema's metadata has the model, the
+/// fingerprint and the usage.
 pub(super) fn write(response: &LogprobsResponse) -> Result<Response, Failure> {
     let bytes = encode(response).map_err(problem::serialization_failed)?;
     Ok(([(header::CONTENT_TYPE, ARROW_STREAM)], bytes).into_response())
@@ -33,7 +34,7 @@ fn encode(response: &LogprobsResponse) -> Result<Vec<u8>, ArrowError> {
     writer.into_inner()
 }
 
-/// Returns the names and values of the columns. A list that was not requested is in no result and has no column.
+/// Returns the names and values of the columns. A list that was not requested has no column.
 fn columns(results: &[QueryResult]) -> Vec<(&'static str, ArrayRef)> {
     let rows = || results.iter().enumerate().flat_map(|(query, result)| (0..result.tokens).map(move |at| (query, at)));
     let queries = UInt32Array::from_iter_values(rows().map(|(query, _)| query as u32));

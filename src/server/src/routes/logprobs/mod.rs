@@ -1,7 +1,7 @@
-//! `POST /logprobs`: read, parse, tokenise, admit, score, respond.
+//! `POST /logprobs`: read, parse, tokenize, admit, score, respond.
 //!
-//! Start with `logprobs`, the handler. `prepare` turns the request into queries, and `result` turns their scores into results.
-//! The response is JSON, or in the format of `stream` or `arrow` if the client accepts it.
+//! Start with `logprobs`, the handler. `prepare` turns the request into queries, and `result` turns their scores into
+//! results. The response is JSON, unless the client accepts NDJSON (`stream`) or Arrow (`arrow`).
 
 #[cfg(feature = "arrow")]
 mod arrow;
@@ -46,15 +46,17 @@ pub(super) async fn logprobs(context: RequestContext, request: Request) -> Resul
     context.respond(tokens, write).await
 }
 
-/// Returns a request whose response has columns: a row a token, and no lists within.
+/// Returns the request with the details that the Arrow columns need. Rejects alternatives, which would need a list in
+/// each row.
 fn for_columns(request: LogprobsRequest) -> Result<LogprobsRequest, Failure> {
     if request.top > 0 {
-        return Err(problem::unsupported_value("top", request.top, "0 in an answer of columns"));
+        return Err(problem::unsupported_value("top", request.top, "0 for an Arrow response"));
     }
     Ok(LogprobsRequest { detail: Detail::Tokens, ..request })
 }
 
-/// Submits all queries at once, so that the engine can batch them and share prefixes. The first failure cancels the rest.
+/// Submits all queries at once, so that the engine can batch them and share prefixes. The first failure cancels the
+/// rest.
 async fn score(app: &App, form: RequestForm, queries: Vec<Query>) -> Result<Vec<Scores>, Failure> {
     let pending: Vec<_> = queries.into_iter().map(|query| app.scorer.score(query)).collect();
     let mut scores = Vec::with_capacity(pending.len());

@@ -1,5 +1,5 @@
-//! From a request of `/logprobs` to queries: both forms become pairs, texts become tokens, pairs become queries. Everything is
-//! checked before a token sequence is built.
+//! Preparation of a `/logprobs` request: both forms become pairs, texts become tokens, and pairs become queries.
+//! Everything is checked before any token sequence is built.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use crate::input::validate::{check_query_count, check_top, check_vocabulary};
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 
-/// A request that the engine can answer.
+/// A checked request, ready for the engine.
 #[derive(Debug)]
 pub(super) struct LogprobsSubmission {
-    /// The form of the request, which names its queries in problems.
+    /// Form of the request, which determines the names of its queries in problems.
     pub(super) form: RequestForm,
     pub(super) queries: Vec<Query>,
-    /// One for each query.
+    /// One label per query.
     pub(super) labels: Vec<ResultLabel>,
-    /// The number of tokens that the request counts as.
+    /// Number of tokens that admission counts for the request.
     pub(super) tokens: u32,
 }
 
-/// The part of a query that its result repeats.
+/// The parts of a query that its result needs.
 #[derive(Debug)]
 pub(super) struct ResultLabel {
     pub(super) id: Option<String>,
     pub(super) pair: Option<[usize; 2]>,
-    /// Present if each token's log-probability is requested.
+    /// Target of the query; `None` unless each token's log-probability is requested.
     pub(super) target: Option<EncodedText>,
-    /// The details requested for each token besides its log-probability.
+    /// Details requested for each token, in addition to its log-probability.
     pub(super) options: PositionOptions,
 }
 
@@ -45,17 +45,18 @@ pub(super) enum RequestForm {
 /// A request of either form, as pairs of a context and a target.
 struct PairRequest {
     form: RequestForm,
-    /// One for each query of the first form; none in the second.
+    /// One id per query of the first form; empty in the second form.
     ids: Vec<Option<String>>,
     contexts: Vec<Text>,
     targets: Vec<Text>,
-    /// Indices of a context and a target.
+    /// Context index and target index of each pair.
     pairs: Vec<[usize; 2]>,
 }
 
 /// Checks a request and builds its token sequences.
 ///
-/// Each context and each target is tokenised once, apart from the other: a context has the same tokens whatever follows it.
+/// Each context and each target is tokenized once and separately, so a context has the same tokens no matter what
+/// follows it.
 pub(super) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Result<LogprobsSubmission, Failure> {
     app.check_model(request.model.as_deref())?;
     let options = parse_options(app, &request)?;
@@ -82,12 +83,12 @@ pub(super) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Re
     Ok(LogprobsSubmission { form, queries, labels, tokens })
 }
 
-/// Rejects a request to add BOS if the model has none.
+/// Rejects `"bos": "always"` if the model's tokenizer adds no BOS.
 fn check_bos(app: &App, rule: Bos) -> Result<(), Failure> {
     if rule == Bos::Always && app.codec.bos().is_none() { Err(problem::no_bos()) } else { Ok(()) }
 }
 
-/// Returns the details requested for each token besides its log-probability.
+/// Returns the details requested for each token, in addition to its log-probability.
 fn parse_options(app: &App, request: &LogprobsRequest) -> Result<PositionOptions, Failure> {
     let &LogprobsRequest { top, rank, entropy, ref subset, detail, .. } = request;
     let fields = [("top", top > 0), ("rank", rank), ("entropy", entropy), ("subset", subset.is_some())];
@@ -170,7 +171,7 @@ fn from_pairs(
 }
 
 impl RequestForm {
-    /// Returns the path of a query as a whole.
+    /// Returns the path of a query in the request.
     pub(super) fn query_field(self, index: usize) -> String {
         match self {
             Self::Queries => format!("queries[{index}]"),
@@ -192,7 +193,7 @@ impl RequestForm {
         }
     }
 
-    /// Returns the query that this context or target belongs to, if it belongs to one alone.
+    /// Returns the query that this context or target belongs to; `None` for pairs, where several queries may share it.
     fn query_of_text(self, index: usize) -> Option<usize> {
         (self == Self::Queries).then_some(index)
     }
@@ -225,8 +226,9 @@ fn encode_targets(
     Ok(encoded_targets)
 }
 
-/// Checks that each sequence has a token to condition on and fits, and that all together can be admitted. Returns how many
-/// tokens the request counts as: an alternative counts as a token, since it takes as much memory.
+/// Checks that each sequence has a token to condition on and is not too long, and that all sequences together fit the
+/// token limit. Returns the number of tokens that admission counts for the request; an alternative counts as a token,
+/// because it takes as much memory.
 fn check_lengths(
     app: &App,
     form: RequestForm,

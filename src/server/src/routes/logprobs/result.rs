@@ -1,4 +1,4 @@
-//! The results of `/logprobs`: one for each query, from its scores.
+//! The results of `/logprobs`: one per query, made from its scores.
 
 use surprisal_api::{LogprobsResponse, QueryResult, Usage};
 use surprisal_engine::{ModelCard, PositionOptions, Scores};
@@ -20,7 +20,7 @@ pub(super) fn response(
     Ok(LogprobsResponse { model: card.id.clone(), fingerprint: card.fingerprint.clone(), results, usage })
 }
 
-/// Returns one query's result, and adds its cost to `usage`.
+/// Returns one query's result, and adds its token counts to `usage`.
 pub(super) fn result(
     index: usize,
     label: ResultLabel,

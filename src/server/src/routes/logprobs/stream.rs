@@ -1,4 +1,4 @@
-//! The NDJSON response of `/logprobs`: each result as soon as it is ready, and at the end the usage.
+//! The NDJSON response of `/logprobs`: each result as soon as it is ready, and the usage at the end.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, p
     request.respond(NDJSON, |app, lines| score(app, submission, in_flight, lines), last_line)
 }
 
-/// Submits all queries at once, and sends each result when its scores are ready.
+/// Submits all queries at once, and sends each result as soon as its scores are ready.
 async fn score(
     app: App,
     submission: LogprobsSubmission,

@@ -3,7 +3,7 @@
 use surprisal_api::TokenizerInfo;
 use surprisal_server::TextCodec;
 
-/// A codec whose tokens are bytes; NUL has no encoding. Texts begin with the BOS given, if any.
+/// A codec whose tokens are bytes; NUL has no encoding. The field is the BOS that the server adds before texts, if any.
 pub(crate) struct ByteCodec(pub(crate) Option<u32>);
 
 impl TextCodec for ByteCodec {
@@ -47,7 +47,7 @@ impl TextCodec for SpacePrefixCodec {
         ByteCodec(None).encode(&format!(" {text}"))
     }
 
-    /// Gives the space and the byte after it the same offsets: those of the first byte.
+    /// Returns the same offsets for the space and the byte after it: those of the first byte.
     fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String> {
         let offsets = (0..=text.len()).map(|at| [at.saturating_sub(1), at.max(1)]).collect();
         Ok((self.encode(text)?, offsets))

@@ -1,4 +1,4 @@
-//! A scorer with known log-probabilities, which a test can stop and let run.
+//! A scorer with known log-probabilities, which a test can pause and resume.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,12 +11,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::{FAILS, INFINITE, MAX_LENGTH, PANICS, STOPS, VOCABULARY};
 
-/// Returns the scorer's log-probability of a token after another: exact in f32.
+/// Returns the scorer's log-probability of a token after another, which is exact in f32.
 pub(crate) fn logprob(before: u32, token: u32) -> f32 {
     -((before + 2 * token + 1) as f32) / 1024.0
 }
 
-/// Returns the token that the scorer generates after another: the next letter, and after Z an é, which is two tokens.
+/// Returns the token that the scorer generates after another: the next letter, and after Z an é, which has two tokens.
 pub(crate) fn next(before: u32) -> u32 {
     match before {
         90 => 0xc3,
@@ -26,7 +26,7 @@ pub(crate) fn next(before: u32) -> u32 {
     }
 }
 
-/// Returns the scorer's details of a token after another: the smaller a token, the more probable.
+/// Returns the scorer's details of a token after another: the smaller a token id, the more probable the token.
 pub(crate) fn position(before: u32, token: u32, options: &PositionOptions) -> PositionDetails {
     PositionDetails {
         rank: options.rank.then_some(token + 1),
@@ -56,7 +56,7 @@ pub(crate) struct Counts {
     cancelled: AtomicU64,
 }
 
-/// A query in flight; cancelled if dropped before it is finished.
+/// A query in flight, which counts as cancelled if dropped before it is finished.
 struct Ticket {
     counts: Arc<Counts>,
     finished: bool,

@@ -85,7 +85,7 @@ impl Server {
 }
 
 impl<S: Scorer> Server<S> {
-    /// Serves any scorer; tokens are bytes.
+    /// Serves any scorer, with a codec whose tokens are bytes.
     pub(crate) async fn with_scorer(scorer: Arc<S>, config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
         Self::with_codec(scorer, Arc::new(ByteCodec(bos)), config, keys).await
     }
@@ -102,7 +102,7 @@ impl<S: Scorer> Server<S> {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(serve(listener, app, async move { stopped.await.unwrap_or_default() }));
-        // A second installation fails, and the first one stays: either way there is one.
+        // If a provider is installed already, this fails and the first one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
         Self { url, client, scorer, stop, running }
@@ -121,7 +121,8 @@ impl<S: Scorer> Server<S> {
         Reply::read(request.body(body.into()).send().await.unwrap()).await
     }
 
-    /// Sends a whole request before it reads the response, as simple clients do. Returns the status and the whole response.
+    /// Sends a whole request before it reads any of the response, as simple clients do. Returns the status and the
+    /// whole response.
     pub(crate) async fn send_whole(&self, content_type: &str, path: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).await.unwrap();
         let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {content_type}");
@@ -139,7 +140,7 @@ impl<S: Scorer> Server<S> {
         tokio::spawn(async move { Reply::read(request.send().await.unwrap()).await })
     }
 
-    /// Returns the value of a metric, named with its labels as they are written.
+    /// Returns the value of a metric. `name` includes the labels, as in `/metrics`.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").await.text;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -151,7 +152,7 @@ impl<S: Scorer> Server<S> {
         until(async || self.scorer.stats().running_queries == queries).await;
     }
 
-    /// Tells the server to shut down; the handle completes when it has.
+    /// Shuts down the server. The returned handle completes when the server has stopped.
     pub(crate) fn stop(self) -> JoinHandle<io::Result<()>> {
         self.stop.send(()).unwrap();
         self.running
@@ -165,5 +166,5 @@ pub(crate) async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition comes true");
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition becomes true in time");
 }

@@ -1,4 +1,4 @@
-//! The real engine over a backend that a test runs pass by pass.
+//! The real engine over a backend that a test steps pass by pass.
 
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -6,13 +6,13 @@ use surprisal_engine::{Backend, BackendError, Engine, ForwardBatch, Limits, Sche
 
 use super::VOCABULARY;
 
-/// Half of a pass's token budget.
+/// The length of a query, in tokens: half of a pass's token budget.
 pub(crate) const LENGTH: usize = 32;
 
 /// The tokens of each pass.
 pub(crate) type Passes = Arc<Mutex<Vec<Vec<u32>>>>;
 
-/// A backend that runs a pass for each step it receives, and every pass once the sender is dropped.
+/// A backend that runs one pass per received step, and runs freely once the sender is dropped.
 pub(crate) struct SteppedBackend {
     steps: mpsc::Receiver<()>,
     passes: Passes,
