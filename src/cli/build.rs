@@ -1,14 +1,15 @@
-//! Tells the program which commit it is built from, where there is a git checkout, and with which features.
+//! Sets the version that `surprisal --version` prints: the package version, the git commit (`unknown` outside a
+//! checkout), and the enabled features.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Those of Cargo.toml.
+/// The features in Cargo.toml.
 const FEATURES: [&str; 4] = ["arrow", "cuda", "mistralrs", "otlp"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    // Every commit and every checkout writes a line there.
+    // Every commit and every checkout appends a line to this log.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
         println!("cargo:rerun-if-changed={log}");
     }

@@ -1,13 +1,15 @@
-//! Why a command failed.
+//! The error type of commands.
 
 use std::path::{Path, PathBuf};
 
-/// Everything that can go wrong, said so that one knows what to do.
+/// The reason why a command failed. Messages say what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Options that contradict each other or a file.
+    /// Options that are invalid, or contradict each other or a file.
     #[error("{0}")]
     Usage(String),
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
     #[error("{path}: {reason}")]
     Config { path: PathBuf, reason: String },
     #[error("cannot listen on {address}: {source}; {}", bind_hint(source))]
@@ -21,12 +23,12 @@ pub(crate) enum Error {
     Mistralrs(#[from] surprisal_mistral::LoadError),
     #[cfg(not(feature = "mistralrs"))]
     #[error(
-        "GGUF files, --isq and --engine mistralrs need mistralrs, which this program was built without; build it with \
+        "GGUF files, --isq and --engine mistralrs need mistralrs, but this program was built without it; rebuild with \
          `cargo build --release --features mistralrs`"
     )]
     NoMistralrs,
     #[cfg(not(feature = "cuda"))]
-    #[error("the device is a GPU, but this program was built without the feature cuda")]
+    #[error("the device is a GPU, but this program was built without the feature cuda; set device to cpu, or rebuild")]
     NoCuda,
     #[error(transparent)]
     Tls(#[from] surprisal_server::TlsError),
@@ -43,20 +45,20 @@ pub(crate) enum Error {
     Json(#[from] serde_json::Error),
 }
 
-const KEY_HINT: &str = "; the key is given in SURPRISAL_API_KEY";
+const KEY_HINT: &str = "; set the API key in SURPRISAL_API_KEY";
 
 /// Returns a hint for a port that cannot be bound.
 fn bind_hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            "is another server running there? choose another with --port, or 0 for any free one"
+            "is another server running there? choose another port with --port; 0 picks a free one"
         }
-        std::io::ErrorKind::PermissionDenied => "choose a port from 1024 on with --port",
+        std::io::ErrorKind::PermissionDenied => "choose a port of 1024 or above with --port",
         _ => "choose another address of this machine with --host",
     }
 }
 
-/// Returns a hint for a server that does not answer, requires a key, or has another path.
+/// Returns a hint for a server that cannot be reached, requires a key, or has a different path.
 fn server_hint(error: &surprisal_estimator::Error) -> &'static str {
     use surprisal_estimator::Error;
     let last = match error {
@@ -67,15 +69,15 @@ fn server_hint(error: &surprisal_estimator::Error) -> &'static str {
         Error::Status { status: 401 | 403, .. } => KEY_HINT,
         Error::Rejected { problem, .. } if problem.status == 401 => KEY_HINT,
         Error::Status { url, .. } | Error::Rejected { url, .. } if url.contains("/v1/v1/") => {
-            "; give the server's address without /v1"
+            "; omit /v1 from the server's address"
         }
-        Error::Transport { .. } => "; is a server running there? `surprisal serve` starts one, --url says where it is",
+        Error::Transport { .. } => "; is a server running there? `surprisal serve` starts one; set --url or model.url",
         _ => "",
     }
 }
 
 impl Error {
-    /// The error of a configuration file.
+    /// Returns the error for a configuration file.
     pub(crate) fn config(path: &Path, reason: impl ToString) -> Self {
         Self::Config { path: path.to_owned(), reason: reason.to_string() }
     }

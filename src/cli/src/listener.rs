@@ -1,10 +1,10 @@
-//! The address a server listens on, and an example request to it.
+//! The listening socket of a server, and an example request to it.
 
 use tokio::net::TcpListener;
 
 use crate::error::Error;
 
-/// Listens on a port; 0 takes any free one.
+/// Listens on a port; 0 picks a free one.
 pub(crate) async fn bind(host: &str, port: u16) -> Result<TcpListener, Error> {
     let failed = |source| Error::Bind { address: format!("{host}:{port}"), source };
     TcpListener::bind((host, port)).await.map_err(failed)

@@ -1,8 +1,8 @@
-//! The `surprisal` command: serve a model, ask it, estimate mutual information from it, or see it all in a demo.
+//! The `surprisal` command: serves a model, scores texts, estimates mutual information, and load-tests servers.
 //!
-//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! Results go to stdout, everything else to stderr. Exit codes: 0 for success, 1 for failure, 2 for wrong usage.
 //!
-//! Start with `commands/`, which has a file for each subcommand. `settings/` and `model/` are what `serve` and `demo` share.
+//! Start with `commands/`, which has one file per subcommand. `serve` and `demo` share `settings/` and `model/`.
 
 mod arguments;
 mod commands;
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("SURPRISAL_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
     let colours = std::io::stderr().is_terminal();
-    // A thread of its own writes the log, so that a slow reader of it delays no request. The guard flushes it at the end.
+    // A separate thread writes the log, so that a slow log reader does not delay requests. The guard flushes it at the
+    // end.
     let (log, _guard) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(log).with_ansi(colours).init();
     match cli.run() {

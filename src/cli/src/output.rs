@@ -1,4 +1,4 @@
-//! The results of commands: printed to stdout, and written into folders.
+//! Output of results, to stdout and to folders.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -8,7 +8,7 @@ use surprisal_estimator::Report;
 
 use crate::error::Error;
 
-/// Prints a result to stdout: as JSON, or as text.
+/// Prints a result to stdout as JSON or as text.
 pub(crate) fn print_result(result: &impl Serialize, text: impl Display, as_json: bool) -> Result<(), Error> {
     if as_json {
         println!("{}", serde_json::to_string_pretty(result)?);
@@ -18,9 +18,14 @@ pub(crate) fn print_result(result: &impl Serialize, text: impl Display, as_json:
     Ok(())
 }
 
-/// Writes report.html, report.json, and charts as SVG and CSV into a folder.
+/// Creates a folder and its parents, if they do not exist.
+pub(crate) fn create_folder(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(|source| Error::File { path: path.to_owned(), source })
+}
+
+/// Writes report.html, report.json, charts as SVG, and tables as CSV into a folder.
 pub(crate) fn write_report(report: &Report, out: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(out)?;
+    create_folder(out)?;
     report.write_html(&out.join("report.html"))?;
     report.write_json(&out.join("report.json"))?;
     report.write_files(out)?;

@@ -2,8 +2,8 @@
 
 use tokio::task::JoinHandle;
 
-/// Ends the process at once when the signals arrive. Dropping an engine instead would wait for its pass, or for a model that it
-/// reloads.
+/// Ends the process as soon as the signals arrive. Dropping the engine instead would wait for its forward pass, or for
+/// a model that is being reloaded.
 pub(crate) fn exit_on(signals: impl Future<Output = ()> + Send + 'static, message: &'static str) -> JoinHandle<()> {
     tokio::spawn(async move {
         signals.await;
@@ -12,7 +12,8 @@ pub(crate) fn exit_on(signals: impl Future<Output = ()> + Send + 'static, messag
     })
 }
 
-/// Resolves once this number of SIGTERM and Ctrl-C signals arrived. Signals count from the call on, even before the future is awaited.
+/// Resolves after this number of SIGTERM and Ctrl-C signals. Signals count from the call on, even before the future is
+/// awaited.
 #[cfg(unix)]
 pub(crate) fn stop_signals(count: usize) -> impl Future<Output = ()> {
     use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,7 +36,7 @@ pub(crate) fn stop_signals(count: usize) -> impl Future<Output = ()> {
     }
 }
 
-/// Resolves once this number of Ctrl-C signals arrived.
+/// Resolves after this number of Ctrl-C signals.
 #[cfg(not(unix))]
 pub(crate) fn stop_signals(count: usize) -> impl Future<Output = ()> {
     async move {

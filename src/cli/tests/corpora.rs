@@ -1,4 +1,4 @@
-//! Corpora as they are published, estimated end to end.
+//! Estimates end to end, on corpora in published formats.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,14 +8,15 @@ use serde_json::{Value, json};
 use support::{Serving, run, stderr};
 use surprisal_tests::tiny::TinyLlama;
 
-/// Sentences of five words, the last of which, with its full stop, is unknown to the model's tokenizer.
+/// Returns sentences of five words. The model's tokenizer has no token for the last word of a sentence, because a
+/// period is attached to it.
 fn text(seed: usize, sentences: usize) -> String {
     let word = |i: usize| format!("t{}", 3 + (seed * 7919 + i * i * 31 / 7) % 60);
     (0..sentences).map(|s| (0..5).map(|w| word(5 * s + w)).collect::<Vec<_>>().join(" ") + ".\n").collect()
 }
 
 #[test]
-fn lines_are_sampled_cut_and_tokenised_here_or_there() {
+fn lines_are_sampled_cut_and_tokenized_locally_or_by_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model");
     std::fs::create_dir(&model).unwrap();

@@ -1,4 +1,4 @@
-//! Choosing an engine on the command line.
+//! The choice of an engine on the command line.
 
 #![allow(clippy::unwrap_used)]
 
@@ -34,7 +34,7 @@ fn settings_that_the_engine_would_ignore_are_rejected() {
 
 #[cfg(not(feature = "mistralrs"))]
 #[test]
-fn a_program_without_mistralrs_says_how_to_get_it() {
+fn a_build_without_mistralrs_says_how_to_add_it() {
     assert_rejected(&["--engine", "mistralrs"], 2, "--features mistralrs");
     assert_rejected(&["--isq", "q8_0"], 2, "--features mistralrs");
 }
@@ -48,7 +48,7 @@ mod with_mistralrs {
     use serde_json::Value;
     use surprisal_tests::tiny::{TinyLlama, decode_bytes};
 
-    /// The sum of a text's log-probabilities, and the fingerprint, by a server with these flags.
+    /// Returns the sum of a text's log-probabilities, in nats, and the fingerprint, from a server with these flags.
     fn score(dir: &Path, flags: &[&str]) -> (f64, String) {
         let binary = env!("CARGO_BIN_EXE_surprisal");
         let model = dir.to_str().unwrap();
@@ -75,7 +75,7 @@ mod with_mistralrs {
     }
 
     #[test]
-    fn both_engines_serve_one_model() {
+    fn both_engines_serve_the_same_model() {
         let dir = tempfile::tempdir().unwrap();
         TinyLlama { vocab: 512, hidden: 128, intermediate: 256, ..TinyLlama::default() }.write(dir.path(), 1);
         decode_bytes(dir.path());

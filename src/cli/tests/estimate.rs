@@ -1,4 +1,4 @@
-//! What an estimation says before it asks a server, and of a part in which there is nothing to ask.
+//! `surprisal estimate`: errors before the first request, and shards without queries.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ mod support;
 use support::{Serving, run, stderr};
 
 #[test]
-fn texts_that_cannot_be_measured_have_no_plan() {
+fn invalid_texts_are_rejected_before_a_plan_is_printed() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("text.txt"), "one two three").unwrap();
@@ -16,8 +16,8 @@ fn texts_that_cannot_be_measured_have_no_plan() {
     std::fs::create_dir(path("folder")).unwrap();
     std::fs::write(path("folder/table.csv"), "1,2").unwrap();
     for (file, flags, hint) in [
-        ("text.txt", &["--windows", "1"][..], "windows is 1; it must be at least 2 of a single text"),
-        ("text.txt", &["--windows", "0"], "windows of at least 1"),
+        ("text.txt", &["--windows", "1"][..], "windows is 1; it must be at least 2 for a single text"),
+        ("text.txt", &["--windows", "0"], "corpus.windows is 0; it must be at least 1"),
         ("missing.txt", &[], "missing.txt"),
         ("empty.txt", &[], "empty.txt: the file is empty"),
         ("empty.jsonl", &[], "number of texts is 0"),
@@ -31,7 +31,7 @@ fn texts_that_cannot_be_measured_have_no_plan() {
 }
 
 #[test]
-fn a_part_without_work_says_so() {
+fn a_shard_without_queries_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let file = dir.path().join("small.toml");
@@ -42,12 +42,12 @@ fn a_part_without_work_says_so() {
         serving.url
     );
     std::fs::write(&file, text).unwrap();
-    // All of it is one call's.
+    // One batch holds all queries, so one of the two shards has none.
     for (part, idle) in [("1/2", true), ("2/2", false)] {
         let out = dir.path().join("out");
         let args = ["estimate", file.to_str().unwrap(), "--shard", part, "--out", out.to_str().unwrap()];
         let output = run(dir.path(), &args);
         assert!(output.status.success(), "{}", stderr(&output));
-        assert_eq!(stderr(&output).contains("this part has nothing to do"), idle, "{part}: {}", stderr(&output));
+        assert_eq!(stderr(&output).contains("this shard has no queries"), idle, "{part}: {}", stderr(&output));
     }
 }

@@ -1,5 +1,5 @@
-//! Models by their id on the hub: downloaded, resumed, gated, and served from the cache when there is no hub.
-//! The hub is a small one of the test's own, which speaks as much of its protocol as a download needs.
+//! Models from the Hugging Face hub: downloaded, resumed, gated, and served from the cache while the hub is
+//! unreachable. The hub is a small stub that implements as much of the protocol as a download needs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,18 +19,18 @@ use futures_util::stream;
 use ring::digest::{SHA256, digest};
 use surprisal_tests::tiny::TinyLlama;
 
-/// A hub that has one model, whatever its id, in a folder.
+/// A hub that serves the files of one folder for every model id.
 #[derive(Clone)]
 struct Hub {
     files: PathBuf,
     token: Option<&'static str>,
-    /// A file for which the hub answers with this status.
+    /// A file, and the status with which the hub responds to requests for it.
     failure: Option<(&'static str, StatusCode)>,
-    /// The commit of "main".
+    /// The commit of the branch `main`.
     commit: &'static str,
-    /// The number of downloads of weights that are still to be cut in the middle.
+    /// Number of weight downloads that the hub will still cut off halfway.
     remaining_cuts: Arc<AtomicUsize>,
-    /// File and first byte of each download.
+    /// The file and the first byte of each download.
     downloads: Arc<Mutex<Vec<(String, usize)>>>,
 }
 
@@ -58,7 +58,7 @@ impl Hub {
     }
 }
 
-/// Answers a request for a file.
+/// Responds to a request for a file.
 async fn serve_file(
     State(hub): State<Hub>,
     UrlPath((_, _, revision, file)): UrlPath<(String, String, String, String)>,
@@ -86,7 +86,7 @@ async fn serve_file(
         }
         hub.downloads.lock().unwrap().push((file.clone(), from));
     }
-    // As the hub has it: the SHA-256 of a large file, of a small one another hash.
+    // As on the real hub, the SHA-256 of a large file, or another hash of a small file.
     let hash =
         if file.ends_with(".safetensors") { sha256(&std::fs::read(hub.files.join(&file)).unwrap()) } else { file };
     let headers = [
@@ -123,9 +123,9 @@ fn serve(home: &Path, endpoint: &str, token: Option<&str>) -> (bool, String) {
     (serves, said)
 }
 
-/// Also as the first process of a container, for which signals do nothing of themselves.
+/// Without a handler, a signal would not stop the first process of a container.
 #[test]
-fn a_signal_ends_a_server_that_is_loading() {
+fn a_signal_stops_a_server_while_it_loads() {
     let home = tempfile::tempdir().unwrap();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_surprisal"));
@@ -134,7 +134,7 @@ fn a_signal_ends_a_server_that_is_loading() {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let _request = silent.accept().unwrap();
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-    assert!(child.wait().unwrap().success(), "it ended by itself");
+    assert!(child.wait().unwrap().success(), "the server's own signal handler ended the process");
 }
 
 /// Writes a tiny Llama in two shards.
@@ -152,6 +152,22 @@ fn write_sharded_model(dir: &Path) {
     let index = serde_json::json!({ "weight_map": map });
     std::fs::write(dir.join("model.safetensors.index.json"), index.to_string()).unwrap();
     std::fs::remove_file(dir.join("model.safetensors")).unwrap();
+}
+
+#[test]
+fn doctor_downloads_only_config_json() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_sharded_model(files.path());
+    let hub = Hub::new(files.path());
+    let (_runtime, url) = hub.start();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_surprisal"));
+    command.args(["doctor", "--model", "owner/tiny"]);
+    command.env("HF_HOME", home.path()).env("HF_ENDPOINT", url).env("HF_TOKEN", "");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("parameters"));
+    let downloads = hub.downloads.lock().unwrap();
+    assert!(downloads.iter().all(|(file, _)| file == "config.json") && downloads.len() == 1, "{downloads:?}");
 }
 
 #[test]
@@ -181,7 +197,7 @@ fn a_model_is_downloaded_once_and_then_needs_no_hub() {
 }
 
 #[test]
-fn a_cut_download_is_resumed_where_it_was_cut() {
+fn an_interrupted_download_resumes_where_it_stopped() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     TinyLlama::default().write(files.path(), 1);
     let size = std::fs::metadata(files.path().join("model.safetensors")).unwrap().len() as usize;
@@ -196,9 +212,9 @@ fn a_cut_download_is_resumed_where_it_was_cut() {
     assert_eq!(starts, [0, size / 2]);
 }
 
-/// The file that a download left damaged, or a disk since, is named, and not served.
+/// A file damaged by a download or a disk is named in an error, and not served.
 #[test]
-fn a_damaged_file_of_the_cache_is_named() {
+fn a_damaged_file_in_the_cache_is_named() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     TinyLlama::default().write(files.path(), 1);
     let hub = Hub::new(files.path());
@@ -211,12 +227,13 @@ fn a_damaged_file_of_the_cache_is_named() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&blob, bytes).unwrap();
     let (serves, said) = serve(home.path(), &url, None);
-    assert!(!serves && said.contains("model.safetensors: it is damaged") && said.contains(&sum), "{said}");
+    assert!(!serves && said.contains("model.safetensors: checksum mismatch") && said.contains(&sum), "{said}");
 }
 
-/// Texts would begin otherwise without tokenizer_config.json. Once all is cached, the hub need not say again what it lacks.
+/// Without tokenizer_config.json, texts would begin with different tokens, so the server must not start. Once
+/// everything is cached, files that the hub does not have are not requested again.
 #[test]
-fn a_file_that_the_hub_does_not_give_now_is_not_absent() {
+fn a_failed_request_is_not_mistaken_for_a_missing_file() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     TinyLlama::default().write(files.path(), 1);
     let failing = |file, status| Hub { failure: Some((file, status)), ..Hub::new(files.path()) }.start();
@@ -231,13 +248,13 @@ fn a_file_that_the_hub_does_not_give_now_is_not_absent() {
     let (_runtime, url) = failing("generation_config.json", StatusCode::SERVICE_UNAVAILABLE);
     for endpoint in [url.as_str(), "http://127.0.0.1:1"] {
         let (serves, said) = serve(home.path(), endpoint, None);
-        assert!(serves, "all is cached, and {endpoint} is no help: {said}");
+        assert!(serves, "everything is cached, but {endpoint} fails: {said}");
     }
 }
 
-/// A file that the cache lacks comes from the commit that the others are of, though "main" has moved since.
+/// A file missing from the cache comes from the commit of the cached files, although `main` has moved on.
 #[test]
-fn a_cache_stays_at_its_commit() {
+fn a_cached_model_stays_at_its_commit() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     TinyLlama::default().write(files.path(), 1);
     let (runtime, url) = Hub::new(files.path()).start();
@@ -260,18 +277,18 @@ fn a_cache_stays_at_its_commit() {
 }
 
 #[test]
-fn shards_outside_the_folder_of_their_index_are_rejected() {
+fn shards_outside_the_folder_of_the_index_are_rejected() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_sharded_model(files.path());
     let index = serde_json::json!({ "weight_map": { "model.norm.weight": "../model-1.safetensors" } });
     std::fs::write(files.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
     let (_runtime, url) = Hub::new(files.path()).start();
     let (serves, said) = serve(home.path(), &url, None);
-    assert!(!serves && said.contains("beside it"), "{said}");
+    assert!(!serves && said.contains("in the same folder"), "{said}");
 }
 
 #[test]
-fn a_gated_model_requires_a_token_and_a_missing_one_is_named() {
+fn a_gated_model_requires_a_token_and_a_missing_file_is_named() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     TinyLlama::default().write(files.path(), 1);
     let hub = Hub { token: Some("secret"), ..Hub::new(files.path()) };

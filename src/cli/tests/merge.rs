@@ -1,4 +1,4 @@
-//! An experiment in parts, as a scheduler of many machines runs it.
+//! An experiment that runs in shards, as under a cluster scheduler.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ fn experiment(folder: &Path, url: &str, documents: usize) -> String {
 }
 
 #[test]
-fn merged_shards_have_the_bits_of_a_whole_run() {
+fn merged_shards_are_bit_identical_to_a_whole_run() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let file = experiment(dir.path(), &serving.url, 30);
@@ -40,7 +40,7 @@ fn merged_shards_have_the_bits_of_a_whole_run() {
         assert!(!Path::new(&out).join("report.html").exists());
     }
     let asked = metric(&serving.url, "surprisal_scored_tokens_total");
-    assert_eq!(asked, 2.0 * whole, "each part asks for its own");
+    assert_eq!(asked, 2.0 * whole, "each shard scores its own queries");
 
     let parts: Vec<String> = (1..=4).map(|part| path(&format!("part-{part}"))).collect();
     let merge = |from: &[&str], out: &str| {
@@ -49,18 +49,18 @@ fn merged_shards_have_the_bits_of_a_whole_run() {
     };
     let three = merge(&[&parts[0], &parts[1], &parts[3]], "three");
     assert_eq!(three.status.code(), Some(1));
-    assert!(stderr(&three).contains("steps are answered, and none of"), "{}", stderr(&three));
+    assert!(stderr(&three).contains("queries are answered; missing:"), "{}", stderr(&three));
     let all: Vec<&str> = parts.iter().map(String::as_str).collect();
     let merged = merge(&all, "all");
     assert!(merged.status.success(), "{}", stderr(&merged));
     assert_eq!(estimate("all"), want);
-    assert_eq!(metric(&serving.url, "surprisal_scored_tokens_total"), asked, "nothing is asked again");
+    assert_eq!(metric(&serving.url, "surprisal_scored_tokens_total"), asked, "nothing is scored again");
 
-    // Parts of another experiment, a damaged shard, no answers.
+    // A shard of another experiment, a damaged answer file, and a folder without answers.
     let other = experiment(dir.path(), &serving.url, 10);
     assert!(run(dir.path(), &["estimate", &other, "--out", &path("other"), "--shard", "1/1"]).status.success());
     let mixed = merge(&[&parts[0], &path("other")], "mixed");
-    assert!(stderr(&mixed).contains("other questions"), "{}", stderr(&mixed));
+    assert!(stderr(&mixed).contains("a different model, plan or set of documents"), "{}", stderr(&mixed));
     let shard = shards(Path::new(&parts[2])).remove(0);
     let mut bytes = std::fs::read(&shard).unwrap();
     bytes[10] ^= 1;
@@ -68,7 +68,7 @@ fn merged_shards_have_the_bits_of_a_whole_run() {
     let damaged = merge(&all, "damaged");
     assert!(stderr(&damaged).contains(shard.to_str().unwrap()), "{}", stderr(&damaged));
     std::fs::create_dir(path("nothing")).unwrap();
-    assert!(stderr(&merge(&[&path("nothing")], "none")).contains("it has no answers"));
+    assert!(stderr(&merge(&[&path("nothing")], "none")).contains("no answers in this folder"));
 }
 
 fn shards(out: &Path) -> Vec<PathBuf> {

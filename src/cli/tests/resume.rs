@@ -1,4 +1,4 @@
-//! An estimation that is killed goes on where it was, and ends in the same bits.
+//! A killed run resumes where it stopped, and its result is bit-identical to that of an uninterrupted run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 use support::{Serving, metric, run, stderr, surprisal};
 use surprisal_estimator::{Experiment, HttpOptions, Plan, PlannedQuery};
 
-/// Documents of a process, under the served model.
+/// Returns the file and the plan of an experiment on documents sampled from a process.
 fn experiment(folder: &Path, url: &str) -> (String, Plan) {
     let file = folder.join("experiment.toml");
     let text = format!(
@@ -30,8 +30,8 @@ fn experiment(folder: &Path, url: &str) -> (String, Plan) {
     (file.to_str().unwrap().to_owned(), plan)
 }
 
-/// Tokens scored by the server, once it has done nothing for a while: what a killed client sent may
-/// still wait to be read.
+/// Waits until the server is idle, because it may not have read all requests of a killed client yet. Returns the number
+/// of tokens that the server has scored.
 fn scored(url: &str) -> u64 {
     let mut last = None;
     loop {
@@ -45,7 +45,7 @@ fn scored(url: &str) -> u64 {
     }
 }
 
-/// Shards below a folder, each with its bytes; names hold the range of queries.
+/// Returns the answer files below a folder, each with its bytes. A file's name contains its range of queries.
 fn shards(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let folders = std::fs::read_dir(out).into_iter().flatten().map(|entry| entry.unwrap().path());
     let files = folders.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
@@ -56,7 +56,7 @@ fn shards(out: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Tokens whose log-probabilities each of these shards has.
+/// Returns the number of scored tokens in each of these answer files.
 fn tokens(plan: &Plan, shards: &BTreeMap<String, Vec<u8>>) -> Vec<u64> {
     let of_shard = |name: &String| {
         let mut ends = name.split('-').take(2).map(|end| end.parse::<usize>().unwrap());
@@ -77,7 +77,7 @@ fn start(folder: &Path, file: &str, out: &Path) -> Child {
 }
 
 #[test]
-fn a_run_killed_at_twenty_moments_has_the_bits_of_one_undisturbed() {
+fn a_run_killed_twenty_times_is_bit_identical_to_an_uninterrupted_one() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let (file, plan) = experiment(dir.path(), &serving.url);
@@ -91,7 +91,7 @@ fn a_run_killed_at_twenty_moments_has_the_bits_of_one_undisturbed() {
     let want = estimate(&calm);
     let all = shards(&calm);
     assert_eq!(scored(&serving.url), total);
-    // A batch is what is in flight at once: so many requests, each a shard when it is answered.
+    // A batch is all requests in flight at the same time: up to this number, each of which becomes one answer file.
     let mut largest = tokens(&plan, &all);
     largest.sort_unstable_by(|a, b| b.cmp(a));
     let in_flight = HttpOptions::default().concurrency;
@@ -112,25 +112,25 @@ fn a_run_killed_at_twenty_moments_has_the_bits_of_one_undisturbed() {
         child.kill().unwrap();
         child.wait().unwrap();
         let lost = scored(&serving.url) - before - (kept(&plan, &killed) - had);
-        assert!(lost <= batch, "{lost} tokens are asked again, more than the {batch} of a batch");
+        assert!(lost <= batch, "{lost} tokens are scored again, but a batch has at most {batch}");
         repeated += lost;
     }
-    println!("{repeated} tokens of {total} were asked again after 20 kills; a batch has at most {batch}");
+    println!("{repeated} of {total} tokens were scored again after 20 kills; a batch has at most {batch}");
     let (had, before) = (kept(&plan, &killed), scored(&serving.url));
     assert_eq!(estimate(&killed), want);
-    assert_eq!(scored(&serving.url) - before, total - had, "what is asked is what was not kept");
-    assert!(shards(&killed) == all, "the same shards to the bit");
+    assert_eq!(scored(&serving.url) - before, total - had, "only unsaved answers are requested");
+    assert!(shards(&killed) == all, "the same answer files, bit for bit");
 }
 
 #[test]
-fn a_damaged_shard_is_scored_again() {
+fn a_damaged_answer_file_is_scored_again() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let (file, _) = experiment(dir.path(), &serving.url);
     let out = dir.path().join("out");
     let args = ["estimate", &file, "--out", out.to_str().unwrap(), "--json"];
     let want = run(dir.path(), &args);
-    assert!(!stderr(&want).contains("kept answers"), "{}", stderr(&want));
+    assert!(!stderr(&want).contains("saved answers"), "{}", stderr(&want));
     let all = shards(&out);
     let folders = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
     let folder = folders.into_iter().find(|path| path.is_dir()).unwrap();
@@ -142,8 +142,8 @@ fn a_damaged_shard_is_scored_again() {
     let again = run(dir.path(), &args);
     assert_eq!(again.stdout, want.stdout);
     let stderr_text = stderr(&again);
-    assert!(stderr_text.contains(name) && stderr_text.contains("asking for the rest"), "{stderr_text}");
+    assert!(stderr_text.contains(name) && stderr_text.contains("requesting the rest"), "{stderr_text}");
     assert!(scored(&serving.url) > before && shards(&out) == all);
     let stderr_text = stderr(&run(dir.path(), &args));
-    assert!(stderr_text.contains("kept answers: all of") && !stderr_text.contains("scoring"), "{stderr_text}");
+    assert!(stderr_text.contains("saved answers: all of") && !stderr_text.contains("scoring"), "{stderr_text}");
 }

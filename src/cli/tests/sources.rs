@@ -1,4 +1,4 @@
-//! Where the estimator's numbers may come from: other servers' ways of asking, and several servers of one model.
+//! The estimator's sources of log-probabilities: servers with other APIs, and several servers of the same model.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use support::{Serving, metric, run, stderr, surprisal};
 use surprisal_tests::tiny::TinyLlama;
 
-/// BOS of the served model.
+/// The BOS of the served model, as a line of an experiment file.
 const BOS: &str = "bos = 256";
 
 fn experiment(folder: &Path, name: &str, model: &str, documents: usize) -> String {
@@ -32,7 +32,7 @@ fn measuring(folder: &Path, name: &str, model: &str, documents: usize, measure: 
     file.to_str().unwrap().to_owned()
 }
 
-/// A report without the model's fingerprint, which only our own API tells.
+/// Runs an experiment and returns its report, without the model's fingerprint, which only surprisal's own API reports.
 fn estimate(folder: &Path, file: &str, out: &str) -> Value {
     let out = folder.join(out);
     let output = run(folder, &["estimate", file, "--out", out.to_str().unwrap(), "--json"]);
@@ -42,7 +42,7 @@ fn estimate(folder: &Path, file: &str, out: &str) -> Value {
     report
 }
 
-/// Every way of asking for the log-probabilities of a prompt gets the same ones.
+/// All APIs return the same log-probabilities of a prompt.
 #[test]
 fn every_api_gives_the_same_estimate() {
     let dir = tempfile::tempdir().unwrap();
@@ -57,13 +57,13 @@ fn every_api_gives_the_same_estimate() {
 }
 
 #[test]
-fn what_a_server_lacks_is_said() {
+fn missing_and_invalid_model_settings_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let url = format!("url = \"{}\"", serving.url);
     for (model, code, hint) in [
-        (format!("{url}\napi = \"vllm\""), 1, "say the model's bos"),
-        (format!("{url}\napi = \"openai\"\nname = \"another\"\n{BOS}"), 1, "another is not among the models"),
+        (format!("{url}\napi = \"vllm\""), 1, "set bos to the id"),
+        (format!("{url}\napi = \"openai\"\nname = \"another\"\n{BOS}"), 1, "unknown model `another`"),
         (format!("{url}\nbos = 255"), 1, "model.bos is 255; it must be 256"),
         (format!("{url}\napi = \"cohere\""), 2, "cohere"),
         (format!("{url}\napi_key_env = \"NO_SUCH_VARIABLE\""), 1, "NO_SUCH_VARIABLE"),
@@ -77,9 +77,10 @@ fn what_a_server_lacks_is_said() {
     }
 }
 
-/// A model whose tokenizer adds no BOS is sent the experiment's, and answers as one that adds the same itself.
+/// If a model's tokenizer adds no BOS, the experiment's BOS is used. The result is the same as with a tokenizer that
+/// adds BOS.
 #[test]
-fn a_model_without_bos_is_given_one() {
+fn a_model_without_bos_gets_the_experiments_bos() {
     let dir = tempfile::tempdir().unwrap();
     let serve = |name: &str, adds: bool| {
         let model = dir.path().join(name);
@@ -98,7 +99,7 @@ fn a_model_without_bos_is_given_one() {
     assert_eq!(missing.status.code(), Some(1));
     let stderr_text = stderr(&missing);
     assert!(stderr_text.contains("model.bos is missing") && stderr_text.contains("<|endoftext|>"), "{stderr_text}");
-    assert!(!out.exists(), "nothing was done");
+    assert!(!out.exists(), "nothing was written");
 
     let own = estimate(dir.path(), &file("own", &adding, ""), "own");
     for (name, server) in [("given", &silent), ("same", &adding)] {
@@ -115,9 +116,10 @@ fn three(folder: &Path) -> Vec<Serving> {
     (0..3).map(|_| Serving::start(folder)).collect()
 }
 
-/// One of three servers is killed in the middle of the work: the estimate has the bits of one server's, and nothing is lost.
+/// One of three servers is killed during the run. The estimate is bit-identical to one from a single server, and
+/// nothing is lost.
 #[test]
-fn a_server_that_is_killed_changes_nothing() {
+fn a_killed_server_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let alone = Serving::start(dir.path());
     let want = estimate(dir.path(), &experiment(dir.path(), "one", &format!("url = \"{}\"", alone.url), 60), "one");
@@ -144,9 +146,9 @@ fn a_server_that_is_killed_changes_nothing() {
     }
 }
 
-/// With affinity each prefix is computed by one server; in turns, by several.
+/// With affinity, one server computes each prefix; with round-robin, several do.
 #[test]
-fn affinity_computes_less_than_turns() {
+fn affinity_computes_less_than_round_robin() {
     let dir = tempfile::tempdir().unwrap();
     let computed = |routing: &str| {
         let servers = three(dir.path());
@@ -156,7 +158,7 @@ fn affinity_computes_less_than_turns() {
             let file = measuring(dir.path(), &name, &urls(&servers, routing), documents, measure);
             estimate(dir.path(), &file, &name)
         };
-        // An experiment that grows asks again for much of what it asked for before, in other company.
+        // A larger experiment repeats many queries of the smaller one, in different batches.
         let report = [ask(24), ask(30)];
         let sum = |name: &str| servers.iter().map(|server| metric(&server.url, name)).sum::<f64>();
         let shares: Vec<f64> =
@@ -166,13 +168,14 @@ fn affinity_computes_less_than_turns() {
     };
     let ((affinity, one), (turns, other)) = (computed("affinity"), computed("round-robin"));
     assert_eq!(one, other);
-    println!("computed tokens: {affinity} with affinity, {turns} in turns");
+    println!("computed tokens: {affinity} with affinity, {turns} with round-robin");
     assert!(affinity < turns, "{affinity} {turns}");
 }
 
-/// The paper's own protocol, counted by the server: a quarter of what the paper's scripts compute.
+/// A pair in the L2M paper's protocol needs a quarter of the tokens that the paper's scripts process, as counted by the
+/// server.
 #[test]
-fn a_pair_of_the_papers_takes_at_most_10_300_tokens() {
+fn a_pair_in_the_l2m_papers_protocol_needs_at_most_10_300_tokens() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model");
     std::fs::create_dir(&model).unwrap();
@@ -193,7 +196,7 @@ fn a_pair_of_the_papers_takes_at_most_10_300_tokens() {
     let file = measuring(dir.path(), "paper", &format!("url = \"{}\"", serving.url), pairs, measure);
     estimate(dir.path(), &file, "paper");
     let computed = metric(&serving.url, "surprisal_computed_tokens_total") / pairs as f64;
-    println!("{computed} tokens computed for a pair");
+    println!("{computed} tokens computed per pair");
     assert!(computed <= 10_300.0, "{computed}");
 }
 
@@ -203,5 +206,5 @@ fn servers_of_different_models_are_rejected() {
     let servers = [Serving::start(dir.path()), Serving::with(dir.path(), &[("SURPRISAL_DTYPE", "int8")])];
     let output = run(dir.path(), &["estimate", &experiment(dir.path(), "two", &urls(&servers, "affinity"), 4)]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("must have one model"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("must serve the same model"), "{}", stderr(&output));
 }

@@ -1,62 +1,63 @@
-//! What can keep a measurement from being made.
+//! The error type of measurements.
 
 use std::path::PathBuf;
 
-/// Why there is no result. Failures of single requests are no errors: they are counted in the [`Outcome`](crate::Outcome).
+/// The reason why a measurement has no result. Failures of individual requests are not errors: the
+/// [`Outcome`](crate::Outcome) counts them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An option out of its bounds.
+    /// An option outside its bounds.
     #[error("{field} is {value}; it must be {limit}")]
     Invalid {
         /// The option.
         field: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What would do.
+        /// The allowed values.
         limit: String,
     },
-    /// No server, or it went away.
+    /// A server that cannot be reached, or a broken connection.
     #[error("{url}: {reason}; is a server running there?")]
     Unreachable {
-        /// Where.
+        /// The requested URL.
         url: String,
-        /// What the system says.
+        /// The system's error message.
         reason: String,
     },
-    /// The server refused what a measurement begins with.
-    #[error("{url} answered {status}: {body}{}", hint(*status))]
+    /// An error status for a request that must succeed.
+    #[error("{url} returned status {status}: {body}{}", hint(*status))]
     Status {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// HTTP status.
+        /// The HTTP status.
         status: u16,
-        /// The beginning of the answer.
+        /// The beginning of the response's body.
         body: String,
     },
-    /// An answer that is not what the API promises.
-    #[error("{url}: the answer is not understood: {reason}")]
+    /// A response that violates the server's API.
+    #[error("{url} returned an invalid response: {reason}")]
     Answer {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         reason: String,
     },
     /// A file that cannot be read or written.
     #[error("{path}: {reason}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why, with the line where that helps.
+        /// The reason, with the line number if a line is invalid.
         reason: String,
     },
-    /// Two results that say nothing about each other.
-    #[error("the results cannot be compared: {field} is {first} in one and {second} in the other")]
+    /// Two results of different measurements, which cannot be compared.
+    #[error("the results cannot be compared, because they differ in {field}: {first} and {second}")]
     Different {
-        /// What differs.
+        /// The field that differs.
         field: &'static str,
-        /// In the first result.
+        /// Its value in the first result.
         first: String,
-        /// In the second.
+        /// Its value in the second result.
         second: String,
     },
 }
@@ -67,11 +68,11 @@ impl Error {
     }
 }
 
-/// What to do about a status.
+/// Returns a hint for an HTTP status.
 fn hint(status: u16) -> &'static str {
     match status {
-        401 | 403 => "; the key is given with --api-key or SURPRISAL_API_KEY",
-        404 => "; is it a server of another API? see --url",
+        401 | 403 => "; set the API key with --api-key or SURPRISAL_API_KEY",
+        404 => "; does this server use another API? set it with a prefix in --url",
         _ => "",
     }
 }

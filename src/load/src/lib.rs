@@ -1,10 +1,11 @@
 //! Load tests of servers that return log-probabilities.
 //!
-//! A [`Workload`] is a stream of requests in which each is a function of the seed and of its index, so two runs send the same
-//! requests. A [`Load`] says when they are sent: each client after its last answer (closed loop), or at times that do not wait for
-//! answers (open loop). In an open loop latency counts from the time a request was *due*, so that a server which stalls cannot
-//! hide it. [`measure`] sends the requests to a [`Target`] (this project's server, or another in its own [`Dialect`]) and returns an
-//! [`Outcome`]; outcomes make a [`Report`], and two reports a [`Comparison`].
+//! A [`Workload`] is a stream of requests. The seed and the request's index determine each request, so two runs send
+//! the same requests. A [`Load`] determines when the requests are sent. In a closed loop, each client sends its next
+//! request after the answer to the last; in an open loop, requests are sent at times that do not depend on answers. In
+//! an open loop, latency counts from the time a request was *due*, so that a server cannot hide a stall. [`measure`]
+//! sends the requests to a [`Target`] (a surprisal server, or another server in its own [`Dialect`]) and returns an
+//! [`Outcome`]. A [`Report`] collects outcomes, and a [`Comparison`] compares two reports.
 //!
 //! ```no_run
 //! use surprisal_load::{Load, Options, Target, Workload, measure};
@@ -13,7 +14,7 @@
 //! let target = Target::discover("http://127.0.0.1:8000".parse()?, None, None).await?;
 //! let workload = Workload::Documents { length: 512 };
 //! let outcome = measure(&target, &workload, Load::Closed { clients: 8 }, &Options::default(), &|_| {}).await?;
-//! println!("{:.0} tokens scored a second", outcome.scored_tokens_per_second);
+//! println!("{:.0} tokens scored/s", outcome.scored_tokens_per_second);
 //! # Ok(())
 //! # }
 //! ```

@@ -1,4 +1,4 @@
-//! When requests are sent.
+//! Loads: the times at which requests are sent.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use surprisal_chart::short;
 
 use crate::error::Error;
 
-/// How much load, and what sets its pace.
+/// The amount of load, in a closed loop (number of clients) or an open loop (rate).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "loop", rename_all = "lowercase")]
 pub enum Load {
-    /// So many clients, each of which sends its next request when the last is answered.
+    /// A closed loop: each client sends its next request when its last request is answered.
     Closed {
-        /// Requests in flight.
+        /// Number of clients, which is also the number of requests in flight.
         clients: usize,
     },
-    /// Requests at even intervals, whether others are answered or not.
+    /// An open loop with equal intervals between requests. It does not wait for answers.
     Constant {
-        /// Requests a second.
+        /// Requests per second.
         rate: f64,
     },
-    /// Requests as independent people send them: intervals are exponential.
+    /// An open loop with exponentially distributed intervals, like requests from independent clients.
     Poisson {
-        /// Requests a second, on average.
+        /// Mean number of requests per second.
         rate: f64,
     },
 }
 
 impl Load {
-    /// Returns whether times of sending are given beforehand.
+    /// Returns whether the send times are fixed in advance (open loop).
     pub fn is_open(self) -> bool {
         self.rate().is_some()
     }
 
-    /// Requests a second that are offered, if the loop is open.
+    /// Returns the offered requests per second of an open loop; `None` for a closed loop.
     pub fn rate(self) -> Option<f64> {
         match self {
             Load::Closed { .. } => None,
@@ -51,12 +51,12 @@ impl Load {
             Load::Closed { .. } => Ok(()),
             Load::Constant { rate } | Load::Poisson { rate } if rate > 0.0 && rate.is_finite() => Ok(()),
             Load::Constant { rate } | Load::Poisson { rate } => {
-                Err(Error::invalid("rate", rate, "requests a second, more than 0"))
+                Err(Error::invalid("rate", rate, "a finite number of requests per second above 0"))
             }
         }
     }
 
-    /// The times at which an open loop sends, from its beginning; none for a closed one.
+    /// Returns the send times of an open loop, measured from its start; empty for a closed loop.
     pub(crate) fn arrivals(self, seed: u64) -> impl Iterator<Item = Duration> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut at = 0.0;
@@ -67,7 +67,7 @@ impl Load {
                 Some(std::mem::replace(&mut at, next))
             }
             Load::Poisson { rate } => {
-                // 1 - u is never 0.
+                // 1 - u is never 0, so the logarithm is finite.
                 at -= (1.0 - rng.random::<f64>()).ln() / rate;
                 Some(at)
             }
@@ -91,9 +91,9 @@ impl fmt::Display for Load {
 mod tests {
     use super::*;
 
-    /// The mean interval of a Poisson stream is 1/rate, and so is its standard deviation.
+    /// The intervals of a Poisson process have mean 1/rate and standard deviation 1/rate.
     #[test]
-    fn arrivals_have_the_rate_and_its_spread() {
+    fn arrivals_have_the_expected_rate_and_spread() {
         let even: Vec<f64> = Load::Constant { rate: 4.0 }.arrivals(1).take(4).map(|at| at.as_secs_f64()).collect();
         assert_eq!(even, [0.0, 0.25, 0.5, 0.75]);
         let poisson = Load::Poisson { rate: 50.0 };
@@ -103,7 +103,7 @@ mod tests {
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((mean * 50.0 - 1.0).abs() < 0.03, "{mean}");
         assert!((variance.sqrt() * 50.0 - 1.0).abs() < 0.05, "{variance}");
-        assert!(poisson.arrivals(7).take(100).eq(poisson.arrivals(7).take(100)), "the seed decides");
+        assert!(poisson.arrivals(7).take(100).eq(poisson.arrivals(7).take(100)), "a seed fixes the arrivals");
         assert!(Load::Closed { clients: 3 }.arrivals(1).next().is_none());
     }
 

@@ -1,4 +1,4 @@
-//! What one load on one server came to.
+//! The outcome of one load on one server.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,97 +10,100 @@ use crate::client::Counters;
 use crate::load::Load;
 use crate::workload::LatencyClass;
 
-/// The measurement of one load.
+/// The result of measuring one load.
 ///
-/// Throughput counts what was finished within the measured time; latencies are of the requests that were due within it, however
-/// late they were answered.
+/// Throughput counts the requests answered within the measured time. Latencies cover the requests that were due within
+/// that time, even if the answer came later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// What was put on the server.
+    /// The load.
     pub load: Load,
-    /// The measured time, without the warm-up.
+    /// Duration of the measurement in seconds, without the warm-up.
     pub seconds: f64,
-    /// Requests answered.
+    /// Number of answered requests.
     pub requests: u64,
-    /// Their queries: pairs of a context and a target.
+    /// Number of queries in the answered requests; a query is a context and a target.
     pub queries: u64,
-    /// Their log-probabilities. Of llama.cpp's server, which has none, the tokens of targets that went through its model.
+    /// Number of log-probabilities in the answers. llama.cpp returns none; for llama.cpp, this is the number of target
+    /// tokens.
     pub scored_tokens: u64,
-    /// Tokens that went through the model, where answers say so.
+    /// Tokens that went through the model; `None` unless every response reports them.
     pub computed_tokens: Option<u64>,
-    /// Tokens found in a cache instead, where answers say so.
+    /// Tokens found in a cache; `None` unless every response reports them.
     pub cached_tokens: Option<u64>,
-    /// Requests answered a second.
+    /// Requests answered per second.
     pub requests_per_second: f64,
-    /// Log-probabilities answered a second.
+    /// Log-probabilities returned per second.
     pub scored_tokens_per_second: f64,
-    /// By class of request.
+    /// Latencies, by class of request.
     pub latency: BTreeMap<LatencyClass, Latency>,
-    /// Answers with status 429; each was waited for as the server asked, and sent again.
+    /// Number of responses with status 429. These requests are retried after the delay that the server asks for.
     pub refused: u64,
-    /// Requests without a good answer, by what went wrong.
+    /// Failed requests, by kind of failure.
     pub failures: BTreeMap<String, Failures>,
-    /// True if answers have the same bits when they are asked for again.
+    /// Comparison of sampled answers with the answers to the same requests, sent again; `None` without samples.
     pub repeats: Option<Repeats>,
-    /// What the server's own counters went up by, from the end of the warm-up to the last answer.
+    /// Increases of the server's counters from the end of the warm-up to the last answer; `None` if the server has no
+    /// counters.
     pub counters: Option<Counters>,
 }
 
-/// Latencies in milliseconds, from the time a request was meant to be sent to its last byte.
+/// Latencies in milliseconds, from the time a request was due to the last byte of its response.
 ///
-/// Requests that were never sent, because the server was too far behind, count with the time they had waited, and those that were
-/// given up with the timeout at least: the least that a client would have waited. Other failures have no latency.
+/// A request that the client gave up on has a lower bound as its latency: if it was never sent, because the server was
+/// too far behind, the time that it waited; otherwise, at least the timeout. All other failures have no latency.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// How many.
+    /// Number of latencies.
     pub count: u64,
-    /// Their mean.
+    /// Mean.
     pub mean: f64,
-    /// Half are below.
+    /// Median.
     pub p50: f64,
-    /// Nine of ten are below.
+    /// 90th percentile.
     pub p90: f64,
-    /// 99 of 100 are below.
+    /// 99th percentile.
     pub p99: f64,
-    /// 999 of 1000 are below.
+    /// 99.9th percentile.
     pub p999: f64,
-    /// The longest.
+    /// Maximum.
     pub max: f64,
 }
 
-/// Failures of one kind.
+/// The failures of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Failures {
-    /// How many.
+    /// Number of failures.
     pub count: u64,
-    /// What the first one said.
+    /// Message of the first failure.
     pub example: String,
 }
 
-/// Some requests of the load, asked again when it was over.
+/// The result of repeating sampled requests after the end of a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Repeats {
-    /// Requests asked again.
+    /// Number of repeated requests.
     pub asked: u64,
-    /// Of these, with every log-probability the same to the last bit.
+    /// Number of repeated requests whose log-probabilities were all bit-identical.
     pub same: u64,
-    /// The largest difference of a log-probability, in nats.
+    /// Largest difference between two log-probabilities, in nats.
     pub largest_difference: f64,
 }
 
 impl Outcome {
-    /// Which part of the tokens came from a cache: by the answers, or else by the server's counters.
+    /// Returns the fraction of tokens found in a cache, according to the responses or, if they do not report it, the
+    /// server's counters.
     pub fn hit_rate(&self) -> Option<f64> {
         hit_rate(self.computed_tokens, self.cached_tokens).or_else(|| self.counters.as_ref()?.hit_rate())
     }
 
-    /// Requests without a good answer.
+    /// Returns the number of failed requests.
     pub fn failed(&self) -> u64 {
         self.failures.values().map(|failures| failures.count).sum()
     }
 }
 
-/// Which part of the tokens came from a cache, if there were any and both counts are known.
+/// Returns the fraction of tokens found in a cache; `None` if there are no tokens or a count is unknown.
 pub(crate) fn hit_rate(computed: Option<u64>, cached: Option<u64>) -> Option<f64> {
     let (computed, cached) = computed.zip(cached)?;
     (computed + cached > 0).then(|| cached as f64 / (computed + cached) as f64)
@@ -110,7 +113,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { load, seconds, requests_per_second, scored_tokens_per_second, .. } = self;
         writeln!(f, "{load}, {} s", short(*seconds))?;
-        write!(f, "  answered   {requests_per_second:.1} requests/s, {scored_tokens_per_second:.0} tokens scored/s")?;
+        write!(f, "  answered    {requests_per_second:.1} requests/s, {scored_tokens_per_second:.0} tokens scored/s")?;
         if let Some(computed) = self.computed_tokens.filter(|_| *seconds > 0.0) {
             write!(f, ", {:.0} computed/s", computed as f64 / seconds)?;
         }
@@ -119,23 +122,23 @@ impl fmt::Display for Outcome {
         }
         writeln!(f)?;
         for (class, latency) in &self.latency {
-            let name = if *class == LatencyClass::Interactive { "waited for" } else { "latency" };
+            let name = if *class == LatencyClass::Interactive { "interactive" } else { "latency" };
             let Latency { mean, p50, p90, p99, p999, max, .. } = latency;
             writeln!(
                 f,
-                "  {name:<10} mean {mean:.1} ms, p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p999:.1}, max {max:.1}"
+                "  {name:<11} mean {mean:.1} ms, p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p999:.1}, max {max:.1}"
             )?;
         }
         if self.refused > 0 {
-            writeln!(f, "  refused    {} times with 429, and sent again", self.refused)?;
+            writeln!(f, "  rejected    {} times with 429 (retried)", self.refused)?;
         }
         for (kind, Failures { count, example }) in &self.failures {
-            writeln!(f, "  failed     {count} x {kind}: {example}")?;
+            writeln!(f, "  failed      {count} x {kind}: {example}")?;
         }
         if let Some(Repeats { asked, same, largest_difference }) = self.repeats {
-            write!(f, "  repeated   {same} of {asked} requests have the same bits")?;
+            write!(f, "  repeated    {same} of {asked} requests returned the same bits")?;
             if same < asked {
-                write!(f, "; the largest difference is {largest_difference:.2e} nats")?;
+                write!(f, "; largest difference {largest_difference:.2e} nats")?;
             }
             writeln!(f)?;
         }

@@ -1,4 +1,4 @@
-//! Loads on real servers: what is asked is answered, and what goes wrong is counted.
+//! Tests that load-test running servers: requests are answered, and failures are counted.
 
 #![allow(clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ async fn discover(url: &str) -> Target {
     Target::discover(url.parse().unwrap(), None, None).await.unwrap()
 }
 
-/// So many requests, without a warm-up.
+/// Returns options for exactly this number of requests, without a warm-up.
 fn exactly(requests: u64) -> Options {
     Options { warm_up: Duration::ZERO, requests: Some(requests), ..Options::default() }
 }
@@ -40,9 +40,9 @@ fn failures(outcome: &Outcome) -> Vec<(&str, u64)> {
     outcome.failures.iter().map(|(kind, failures)| (kind.as_str(), failures.count)).collect()
 }
 
-/// Client and server count the same work, and answers have the same bits when they are asked for again.
+/// The client and the server count the same work, and repeated requests return the same bits.
 #[tokio::test]
-async fn a_closed_loop_asks_exactly_what_it_says() {
+async fn a_closed_loop_sends_exactly_its_requests() {
     let server = serve(ServerConfig::default()).await;
     let target = discover(&server.url).await;
     assert_eq!((target.vocabulary, target.max_length, target.model.as_str()), (515, Some(1024), "test"));
@@ -54,15 +54,15 @@ async fn a_closed_loop_asks_exactly_what_it_says() {
     assert_eq!(counters["scored_tokens_total"], 480.0);
     let (computed, cached) = (outcome.computed_tokens.unwrap(), outcome.cached_tokens.unwrap());
     assert_eq!((counters["computed_tokens_total"], counters["cached_tokens_total"]), (computed as f64, cached as f64));
-    // Of 6 queries of 44 tokens, at most two contexts are computed.
+    // Each request has 6 queries of 44 tokens, and computes each of its two contexts at most once.
     assert!(outcome.hit_rate().unwrap() > 0.6, "{outcome}");
     let repeats = outcome.repeats.unwrap();
     assert_eq!((repeats.asked, repeats.same, repeats.largest_difference), (5, 5, 0.0));
 }
 
-/// What a stream asks, no other has asked: a document is never found in the cache. The same stream is, as a whole.
+/// Streams share no documents, so the cache does not help another stream. A repeated stream is cached as a whole.
 #[tokio::test]
-async fn streams_ask_different_things() {
+async fn streams_have_different_requests() {
     let server = serve(ServerConfig::default()).await;
     let target = discover(&server.url).await;
     let documents = Workload::Documents { length: 64 };
@@ -75,9 +75,9 @@ async fn streams_ask_different_things() {
     assert_eq!(computed, [6 * 63, 6 * 63, 0]);
 }
 
-/// The same server in all its dialects gives the same log-probabilities.
+/// The server can be load-tested in each of its dialects.
 #[tokio::test]
-async fn every_dialect_that_the_server_has_is_measured() {
+async fn every_dialect_of_the_server_is_measured() {
     let server = serve(ServerConfig::default()).await;
     for dialect in [Dialect::Vllm, Dialect::OpenAi, Dialect::Sglang] {
         let target = discover(&format!("{}+{}", dialect.name(), server.url)).await;
@@ -91,7 +91,7 @@ async fn every_dialect_that_the_server_has_is_measured() {
 }
 
 #[tokio::test]
-async fn an_open_loop_offers_its_rate_for_its_time() {
+async fn an_open_loop_offers_its_rate_for_its_duration() {
     let server = serve(ServerConfig::default()).await;
     let target = discover(&server.url).await;
     let mixed = Workload::Mixed { length: 32, interactive: 0.5, context_length: 8, target_length: 1, prefixes: 2 };
@@ -105,7 +105,7 @@ async fn an_open_loop_offers_its_rate_for_its_time() {
     let note = |progress: &_| told.lock().unwrap().push(*progress);
     let outcome = measure(&target, &mixed, Load::Constant { rate: 40.0 }, &options, &note).await.unwrap();
     let counted: u64 = outcome.latency.values().map(|latency| latency.count).sum();
-    assert_eq!(counted, 40, "every request that was due is counted, whatever became of it");
+    assert_eq!(counted, 40, "every request that was due counts, whatever its result");
     assert!(
         outcome.latency.contains_key(&LatencyClass::Interactive) && outcome.latency.contains_key(&LatencyClass::Bulk)
     );
@@ -113,9 +113,10 @@ async fn an_open_loop_offers_its_rate_for_its_time() {
     assert!(told.lock().unwrap()[0].warming_up);
 }
 
-/// Room for one request of two: refused ones wait as long as they are told, and are answered in the end.
+/// The server admits one request at a time. Rejected requests wait as long as the server asks, and are answered in the
+/// end.
 #[tokio::test]
-async fn a_request_is_retried_after_the_time_that_a_full_server_states() {
+async fn a_rejected_request_is_retried_after_the_delay_that_the_server_asks_for() {
     let server = serve(ServerConfig { max_waiting_tokens: 130, ..ServerConfig::default() }).await;
     let target = discover(&server.url).await;
     let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &exactly(8)).await;
@@ -123,18 +124,18 @@ async fn a_request_is_retried_after_the_time_that_a_full_server_states() {
     assert!(outcome.refused > 0, "{outcome}");
     assert!(outcome.latency[&LatencyClass::Bulk].max >= 1000.0, "Retry-After was one second: {outcome}");
 
-    // Other documents, which are not in the cache: they take their time.
+    // A stream with other documents, which are not in the cache.
     let hasty = Options { timeout: Duration::from_millis(500), stream: 1, ..exactly(8) };
     let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &hasty).await;
     assert!(outcome.failures.contains_key("status 429 to the end"), "{outcome}");
     assert_eq!(outcome.requests + outcome.failed(), 8);
     assert!(
         outcome.latency[&LatencyClass::Bulk].max >= 500.0,
-        "given up at once, it would have waited longer: {outcome}"
+        "the latency of a request that the client gave up on is at least the timeout: {outcome}"
     );
 }
 
-/// A server that stalls once: an open loop's latencies include the wait of everything that was due meanwhile.
+/// An open loop's latencies include the wait of every request that was due while the server stalled.
 #[tokio::test]
 async fn a_stall_is_not_hidden() {
     let url = stub(|request| match request {
@@ -153,13 +154,14 @@ async fn a_stall_is_not_hidden() {
     let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Constant { rate: 100.0 }, &options).await;
     let latency = outcome.latency[&LatencyClass::Bulk];
     assert_eq!(latency.count, 100);
-    // 60 requests were due in the stall and waited 300 ms on average; without correction one in a hundred would be slow.
+    // 60 requests were due during the stall and waited 300 ms on average. If latency counted from sending, only one
+    // request would be slow.
     assert!(latency.p50 > 20.0 && latency.max >= 590.0, "{outcome}");
 }
 
-/// What the warm-up leaves in the queue is no failure of the measurement.
+/// Requests that the warm-up leaves in the queue do not count as failures of the measurement.
 #[tokio::test]
-async fn a_queue_of_the_warm_up_is_not_counted() {
+async fn the_queue_of_the_warm_up_is_not_counted() {
     let url = stub(|request| match request {
         0 => (Duration::ZERO, "200 OK", answer("-1")),
         _ => (Duration::from_millis(200), "200 OK", answer("-1")),
@@ -178,9 +180,9 @@ async fn a_queue_of_the_warm_up_is_not_counted() {
     assert!(outcome.failures["never sent"].count <= 50, "{outcome}");
 }
 
-/// Every kind of trouble has a name, and what fails at once has no latency; a different answer to the same question is seen.
+/// Failures have kinds, and quick failures have no latency. A different answer to a repeated request is detected.
 #[tokio::test]
-async fn trouble_is_counted_by_kind() {
+async fn failures_are_counted_by_kind() {
     let url = stub(|request| match request {
         1 => (Duration::ZERO, "500 Internal Server Error", "it hurts".into()),
         2 => (Duration::ZERO, "200 OK", answer("-1, -2")),
@@ -198,7 +200,7 @@ async fn trouble_is_counted_by_kind() {
     assert_eq!(latency.count, 6, "five answers and a timeout: {outcome}");
     assert!(latency.max >= 2990.0, "{outcome}");
     assert!(outcome.failures["status 500"].example.contains("it hurts"));
-    assert!(outcome.failures["bad answer"].example.contains("2 log-probabilities, not 1"));
+    assert!(outcome.failures["bad answer"].example.contains("expected 1 log-probabilities, got 2"));
     let repeats = outcome.repeats.unwrap();
     assert_eq!((repeats.asked, repeats.same, repeats.largest_difference), (5, 0, 0.5), "{outcome}");
 }
@@ -232,9 +234,9 @@ fn invalid_addresses_are_rejected() {
     assert_eq!("sglang+http://a:1/base/".parse::<Endpoint>().unwrap().to_string(), "sglang+http://a:1/base");
 }
 
-/// A report is the same after it was written and read, and its page has its curves.
+/// A report is read back as it was written, and its page has the curves.
 #[tokio::test]
-async fn reports_are_kept_and_shown() {
+async fn reports_round_trip_and_are_drawn() {
     let server = serve(ServerConfig::default()).await;
     let target = discover(&server.url).await;
     let mut report = Report::new(&target, &PAIRS, &Options::default());
@@ -251,10 +253,10 @@ async fn reports_are_kept_and_shown() {
     assert_eq!((page.matches("<svg").count(), page.matches("<circle").count()), (2, 6));
     Report::write_curves(&[report.clone(), report], &dir.path().join("curves.svg")).unwrap();
     let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 3, "nothing else is left: {names:?}");
+    assert_eq!(names.len(), 3, "no temporary files remain: {names:?}");
 }
 
-/// An answer to a query of one token.
+/// Returns an answer to a query with one token.
 fn answer(logprobs: &str) -> String {
     format!(
         r#"{{"model":"m","fingerprint":"f","results":[{{"sum":-1,"tokens":1,"cached_tokens":0,"logprobs":[{logprobs}]}}],
@@ -262,8 +264,8 @@ fn answer(logprobs: &str) -> String {
     )
 }
 
-/// A server that misbehaves as a script says, given how many requests there were before: how long it waits, its status
-/// (none: it hangs up) and body. The first request of a measurement has number 0.
+/// Starts a server that misbehaves according to a script. Given the number of earlier requests, which is 0 for the
+/// probe before a measurement, the script returns a delay, a status (empty to close the connection) and a body.
 async fn stub(script: fn(usize) -> (Duration, &'static str, String)) -> String {
     const MODELS: &str = r#"{"data":[{"id":"m","vocab_size":100}]}"#;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

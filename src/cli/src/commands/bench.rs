@@ -7,32 +7,34 @@ use surprisal_load::{Comparison, Endpoint, Load, Options, Outcome, Report, Targe
 
 use crate::arguments::parse_seconds;
 use crate::error::Error;
-use crate::output::print_result;
+use crate::output::{create_folder, print_result};
 use crate::progress::load::{LoadBar, MeasurementEnd};
 use crate::runtime::block_on;
 
-/// The fractions of a server's capacity that `--sweep` offers it.
+/// The loads of `--sweep`, as multiples of the server's capacity.
 const SWEEP_FRACTIONS: [f64; 6] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The server, as [API+]http://HOST:PORT; API is surprisal, vllm, sglang, openai or llamacpp
+    /// Server to test, as [API+]URL: URL is http://HOST:PORT (no HTTPS), and API is surprisal (the default), vllm, sglang,
+    /// openai or llamacpp
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     url: Endpoint,
-    /// Two servers to be measured in turns, or two results (.json) of the same loads: prints the first's ratios to the second's
+    /// Two servers to measure in turn, or two result files (.json) with the same loads; prints the ratios of the first
+    /// to the second
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with = "url")]
     compare: Option<Vec<String>>,
-    /// The API key, if the server wants one
+    /// API key, if the server requires one
     #[arg(long, env = "SURPRISAL_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// Number of token ids, where the server does not tell
+    /// Vocabulary size, in token ids, if the server does not report it
     #[arg(long)]
     vocab: Option<u32>,
     #[command(flatten)]
     workload: WorkloadArgs,
     #[command(flatten)]
     load: LoadArgs,
-    /// Write results (JSON) and load curves (HTML, SVG) into this folder
+    /// Folder for the results (JSON) and load curves (HTML, SVG)
     #[arg(long)]
     out: Option<PathBuf>,
     /// Print the result as JSON
@@ -40,80 +42,81 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// The requests.
+/// The flags that define the requests.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Workload")]
 struct WorkloadArgs {
-    /// documents, pairs, splits or mixed; or a file of recorded requests, a JSON object a line
+    /// Kind of requests: documents, pairs, splits or mixed; or a file of recorded requests, one JSON object per line
     #[arg(long, default_value = "pairs")]
     workload: String,
-    /// Tokens of a document, or of a text that is split
+    /// Length of a document, or of a text to split, in tokens (documents, splits, mixed)
     #[arg(long, default_value_t = 512)]
     length: usize,
-    /// Contexts of a request (pairs)
+    /// Contexts per request (pairs)
     #[arg(long, default_value_t = 1)]
     contexts: usize,
-    /// Tokens of a context (pairs, mixed)
+    /// Length of a context, in tokens (pairs, mixed)
     #[arg(long, default_value_t = 256)]
     context_length: usize,
-    /// Targets of a request, each scored after each context (pairs)
+    /// Targets per request, each scored after every context (pairs)
     #[arg(long, default_value_t = 8)]
     targets: usize,
-    /// Tokens of a target (pairs, mixed)
+    /// Length of a target, in tokens (pairs, mixed)
     #[arg(long, default_value_t = 32)]
     target_length: usize,
-    /// Contexts that all requests share (pairs, mixed)
+    /// Size of the pool of contexts that all requests share (pairs, mixed)
     #[arg(long, default_value_t = 16)]
     prefixes: usize,
-    /// The part of requests that are short, and waited for (mixed)
+    /// Fraction of requests that are short and interactive, from 0 to 1 (mixed)
     #[arg(long, default_value_t = 0.5)]
     interactive: f64,
-    /// Decides every request and when it is sent; what a server was asked before with the same seed may be in its cache
+    /// Seed for the requests and their send times; a server that has seen this seed before may answer from its cache
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// The load, and the time it lasts.
+/// The flags that define the load and its duration.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Load")]
 struct LoadArgs {
-    /// Clients that wait for their answers; several numbers are measured one after the other
+    /// Number of closed-loop clients, each of which sends its next request once the last one is answered;
+    /// comma-separated values are measured in turn
     #[arg(long, value_delimiter = ',', default_value = "8")]
     clients: Vec<usize>,
-    /// Requests a second that do not wait for answers, instead; several are measured one after the other
+    /// Open-loop rate, in requests per second, instead of --clients; comma-separated values are measured in turn
     #[arg(long, value_delimiter = ',', conflicts_with = "clients")]
     rate: Vec<f64>,
-    /// Send at even intervals, not as a Poisson process
+    /// Send requests at even intervals instead of as a Poisson process
     #[arg(long)]
     even: bool,
-    /// Find out how much the server takes with --clients, then offer it 0.25, 0.5, 0.75, 1, 1.5 and 2 times as much
+    /// Measure the capacity with --clients, then send requests at 0.25, 0.5, 0.75, 1, 1.5 and 2 times that rate
     #[arg(long, conflicts_with = "rate")]
     sweep: bool,
-    /// Measure every load so often
+    /// Number of measurements per load
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Seconds of each measurement
+    /// Length of each measurement, in seconds
     #[arg(long, default_value_t = 10.0, value_parser = parse_seconds)]
     duration: f64,
-    /// Seconds of load before each measurement
+    /// Length of the warm-up before each measurement, in seconds
     #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
     warm_up: f64,
-    /// End each measurement after so many requests instead
+    /// Number of requests per measurement, instead of --duration
     #[arg(long)]
     requests: Option<u64>,
-    /// Requests in flight at most, with --rate or --sweep
+    /// Maximum number of requests in flight, with --rate or --sweep
     #[arg(long, default_value_t = 256)]
     connections: usize,
-    /// Seconds after which a request without an answer has failed
+    /// Timeout of a request, in seconds
     #[arg(long, default_value_t = 120.0, value_parser = parse_seconds)]
     timeout: f64,
-    /// Requests asked again at the end, to see whether the answers have the same bits
+    /// Number of requests to repeat at the end, to check that the responses are bit-identical
     #[arg(long, default_value_t = 8)]
     repeats: usize,
 }
 
 impl WorkloadArgs {
-    /// Returns the workload, or reads it from a file of recorded requests.
+    /// Returns the workload that the flags define, or reads it from a file of recorded requests.
     fn workload(&self) -> Result<Workload, Error> {
         let &Self { length, contexts, context_length, targets, target_length, prefixes, interactive, .. } = self;
         Ok(match self.workload.as_str() {
@@ -123,7 +126,7 @@ impl WorkloadArgs {
             "mixed" => Workload::Mixed { length, interactive, context_length, target_length, prefixes },
             path if Path::new(path).is_file() => Workload::trace(Path::new(path))?,
             other => {
-                let known = "documents, pairs, splits, mixed, or a file that exists";
+                let known = "documents, pairs, splits, mixed, or an existing file";
                 return Err(Error::Usage(format!("--workload is {other}; it must be {known}")));
             }
         })
@@ -145,12 +148,12 @@ impl LoadArgs {
         }
     }
 
-    /// Returns a load that sends requests at a rate, whether they are answered or not.
+    /// Returns a load that sends requests at a fixed rate, without waiting for answers.
     fn open_loop(&self, rate: f64) -> Load {
         if self.even { Load::Constant { rate } } else { Load::Poisson { rate } }
     }
 
-    /// Returns the loads of `--rate`, or else those of `--clients`.
+    /// Returns the loads of `--rate` if it is given, otherwise those of `--clients`.
     fn loads(&self) -> Vec<Load> {
         match self.rate.is_empty() {
             true => self.clients.iter().map(|&clients| Load::Closed { clients }).collect(),
@@ -159,7 +162,7 @@ impl LoadArgs {
     }
 }
 
-/// Compares two results, measures two servers and compares them, or measures one.
+/// Compares two results, measures two servers and compares them, or measures one server.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     match args.compare.as_deref() {
         Some([first, second]) if !first.contains("://") && !second.contains("://") => {
@@ -187,14 +190,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
 }
 
 impl Args {
-    /// Measures every load on every server in turn.
+    /// Measures every load on each server in turn.
     async fn measure(&self, urls: Vec<Endpoint>) -> Result<Vec<Report>, Error> {
         let (workload, options) = (self.workload.workload()?, self.load.options(self.workload.seed));
         let mut targets = Vec::new();
         for url in urls {
             targets.push(Target::discover(url, self.api_key.clone(), self.vocab).await?);
         }
-        // Both servers get the same requests, so these use the smaller vocabulary.
+        // Both servers get the same requests, so the smaller vocabulary limits the token ids.
         if let Some(smallest) = targets.iter().map(|target| target.vocabulary).min() {
             targets.iter_mut().for_each(|target| target.vocabulary = smallest);
         }
@@ -203,7 +206,7 @@ impl Args {
         let mut options = options;
         for load in loads {
             for _ in 0..self.load.rounds {
-                // New requests for every measurement, the same for each server.
+                // Each measurement has new requests, the same for all servers.
                 options.stream += 1;
                 for (target, report) in targets.iter().zip(&mut reports) {
                     report.outcomes.push(measure_with_progress(target, &workload, load, &options).await?);
@@ -213,7 +216,7 @@ impl Args {
         Ok(reports)
     }
 
-    /// Returns the loads of the flags; with `--sweep`, fractions and multiples of the first server's capacity.
+    /// Returns the loads that the flags define; with `--sweep`, multiples of the first server's capacity.
     async fn loads(&self, targets: &[Target], workload: &Workload, options: &Options) -> Result<Vec<Load>, Error> {
         let loads = self.load.loads();
         let (true, Some(target), Some(&largest)) = (self.load.sweep, targets.first(), loads.last()) else {
@@ -221,28 +224,28 @@ impl Args {
         };
         let capacity = measure_with_progress(target, workload, largest, options).await?.requests_per_second;
         if capacity <= 0.0 {
-            let reason = format!("--sweep: {} answered nothing within {} s", target.endpoint, self.load.duration);
+            let reason = format!("--sweep: {} answered no request within {} s", target.endpoint, self.load.duration);
             return Err(Error::Usage(reason + "; try a longer --duration or smaller requests"));
         }
         Ok(SWEEP_FRACTIONS.iter().map(|fraction| self.load.open_loop(fraction * capacity)).collect())
     }
 
-    /// Writes the results and their curves into the folder of `--out`, if there is one.
+    /// Writes the results and their curves into the folder of `--out`, if given.
     fn write(&self, reports: &[Report]) -> Result<(), Error> {
         let Some(out) = &self.out else { return Ok(()) };
-        std::fs::create_dir_all(out)?;
+        create_folder(out)?;
         let names: &[&str] = if reports.len() == 1 { &["result.json"] } else { &["first.json", "second.json"] };
         for (report, name) in reports.iter().zip(names) {
             report.write(&out.join(name))?;
         }
         Report::write_curves(reports, &out.join("curves.svg"))?;
         Report::write_curves(reports, &out.join("curves.html"))?;
-        eprintln!("written: {}, curves.svg and curves.html in {}", names.join(", "), out.display());
+        eprintln!("wrote {}, curves.svg and curves.html to {}", names.join(", "), out.display());
         Ok(())
     }
 }
 
-/// Measures a load and shows its progress.
+/// Measures one load and shows the progress.
 async fn measure_with_progress(
     target: &Target,
     workload: &Workload,

@@ -1,4 +1,4 @@
-//! `surprisal compare`: puts several models' reports side by side.
+//! `surprisal compare`: compares the reports of several models.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::error::Error;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Two to six reports' folders, or their report.json; NAME=FOLDER gives one a name of its own
+    /// Two to six reports, as folders or report.json files; NAME=FOLDER sets the displayed name
     #[arg(required = true, num_args = 2..)]
     reports: Vec<String>,
     /// Folder for compare.html, the charts (SVG) and the numbers (CSV)
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads a report, `FOLDER` or `NAME=FOLDER`, and returns its name and the report.
+/// Reads the report of an argument, `FOLDER` or `NAME=FOLDER`; returns its name and the report.
 fn read_report(argument: &str) -> Result<(String, Report), Error> {
     let (name, path) = match argument.split_once('=') {
         Some((name, path)) => (name, path),

@@ -1,4 +1,4 @@
-//! `surprisal completions`: a shell's completions, made from the command's own definition.
+//! `surprisal completions`: shell completions, generated from the definition of the command line.
 
 use std::io::Write as _;
 
@@ -9,7 +9,7 @@ use crate::error::Error;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The shell; its manual says where the output goes, as in `surprisal completions fish > ~/.config/fish/completions/surprisal.fish`
+    /// Shell to print completions for, as in `surprisal completions fish > ~/.config/fish/completions/surprisal.fish`
     shell: Shell,
 }
 

@@ -1,7 +1,9 @@
-//! `surprisal demo`: serves the built-in oracle, measures its mutual information, and shows it beside the truth.
+//! `surprisal demo`: serves the built-in oracle, estimates its mutual information, and compares the estimates with the
+//! exact values.
 //!
-//! The demo writes the oracle's checkpoint, serves it on a loopback port, samples documents of the process that the oracle predicts,
-//! asks `/logprobs` over the socket as any client would, and prints the estimates beside the truth.
+//! The demo writes the oracle's checkpoint and serves it on a loopback port. It samples documents from the process that
+//! the oracle predicts, sends them to `/logprobs` over HTTP like any client, and prints the estimates and the exact
+//! values.
 
 use std::path::PathBuf;
 
@@ -21,24 +23,24 @@ use crate::runtime::block_on_beside_engine;
 use crate::settings::Settings;
 use crate::signals::stop_signals;
 
-/// Tokens of the first part, for each point.
+/// The length of the first part at each point of the report, in tokens.
 const SPLITS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Documents to sample
+    /// Number of documents to sample
     #[arg(long, default_value_t = 64)]
     documents: usize,
-    /// Seed of the documents and of their pairing
+    /// Seed for the documents, their pairing and the bootstrap
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder for report.html and report.json
+    /// Folder for the report (HTML, JSON, charts as SVG, and tables as CSV)
     #[arg(long, default_value = "surprisal-demo")]
     out: PathBuf,
-    /// Leave the server running afterwards, until Ctrl-C
+    /// Keep the server running afterwards, until Ctrl-C
     #[arg(long)]
     keep_serving: bool,
-    /// Port to listen on; 0 takes any free one
+    /// Port to listen on; 0 picks a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
     /// Print the report as JSON
@@ -73,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
             stop_signals(1).await;
         } else {
             eprintln!(
-                "to ask it yourself: surprisal serve, then {}",
+                "to query the oracle yourself, run `surprisal serve`, then: {}",
                 curl_command("http://127.0.0.1:8000", &context, &target)
             );
         }
@@ -89,7 +91,7 @@ fn oracle_process() -> Result<SantaFe, Error> {
     Ok(SantaFe::from_probabilities(probabilities, doubt)?)
 }
 
-/// Samples documents, asks the server about them, and puts the truth beside the estimates.
+/// Samples documents, estimates their mutual information through the server, and adds the exact values.
 async fn measure(args: &Args, url: &str, process: &SantaFe) -> Result<Report, Error> {
     let source = HttpSource::connect(url, HttpOptions::default()).await?;
     let plan = Plan::new(args.documents, &SPLITS, Pairing::Same, args.seed)?;
@@ -116,7 +118,8 @@ async fn measure(args: &Args, url: &str, process: &SantaFe) -> Result<Report, Er
 mod tests {
     use super::*;
 
-    /// The demo's table compares the model's answers with the estimator's process, so both must have the same probabilities.
+    /// The demo compares estimates from the oracle with exact values of the process, so both must have the same
+    /// probabilities.
     #[test]
     fn the_built_in_oracle_predicts_the_santa_fe_process_to_the_bit() {
         let (oracle, process) = (OracleSpec::built_in(), SantaFe::new(128, 1.3, 1e-6).unwrap());

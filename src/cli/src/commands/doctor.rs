@@ -1,4 +1,4 @@
-//! `surprisal doctor`: describes this machine, and plans what a model needs from its config.json alone.
+//! `surprisal doctor`: describes this machine, and plans hardware for a model from its config.json.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use crate::model::location::{ORACLE, is_gguf, oracle_dir};
 /// A kind of GPU.
 struct GpuKind {
     name: &'static str,
-    /// Device memory, as the maker counts it.
+    /// Device memory in bytes, as the manufacturer states it.
     memory_bytes: u64,
-    /// The peak rate of dense bf16 products in TFLOP/s, from the data sheet.
+    /// Peak rate of dense bf16 matrix products in TFLOP/s, from the data sheet.
     teraflops: u64,
 }
 
@@ -26,21 +26,21 @@ const GPU_KINDS: [GpuKind; 5] = [
     GpuKind { name: "B200 180 GB", memory_bytes: 180_000_000_000, teraflops: 2250 },
 ];
 
-/// The length of the texts that the peak rate is for, in tokens.
+/// Length of the texts that the peak rate assumes, in tokens.
 const RATE_LENGTH: u64 = 2048;
 
-/// Bytes of one value in a GPU's KV cache: bf16.
+/// Bytes of one value in a GPU's KV cache, in bf16.
 const GPU_KV_BYTES: u64 = 2;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A model to plan for: `oracle` (built in), a folder, a config.json, or an id on the Hugging Face hub
+    /// Model to plan for: `oracle` (built in), a folder, a config.json, or a model id on the Hugging Face hub
     #[arg(long)]
     model: Option<String>,
-    /// Devices to divide it among [default: the least power of two that holds it]
+    /// Number of devices to divide the model among [default: the smallest power of two that is enough]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4096), requires = "model")]
     tensor_parallel_size: Option<u64>,
-    /// Print everything as JSON
+    /// Print the output as JSON
     #[arg(long)]
     json: bool,
 }
@@ -67,9 +67,9 @@ struct ModelPlan {
     kv_bytes_per_token_bf16: u64,
     kv_bytes_per_token_f32: u64,
     max_length: usize,
-    /// Bytes that the weights take on this machine's CPU, in f32.
+    /// Size of the weights in f32, as on this machine's CPU, in bytes.
     cpu_bytes: u64,
-    /// Tokens of cache that fit beside them; absent if the weights do not fit, or the memory is unknown.
+    /// Tokens of KV cache that fit in the remaining memory; `None` if the weights do not fit or the memory is unknown.
     cpu_tokens: Option<u64>,
     gpus: Vec<GpuPlan>,
 }
@@ -77,17 +77,18 @@ struct ModelPlan {
 #[derive(Debug, Serialize)]
 struct GpuPlan {
     kind: &'static str,
-    /// The least power of two that holds the weights and one sequence of the maximum length, or the given number.
+    /// Number of GPUs: as given, or the smallest power of two that is enough for the weights and one sequence of the
+    /// maximum length.
     count: u64,
-    /// Bytes of weights on each GPU.
+    /// Size of the weights on each GPU, in bytes.
     weight_bytes: u64,
-    /// Tokens of cache that fit beside the weights; absent if the weights do not fit.
+    /// Tokens of KV cache that fit in the remaining memory; `None` if the weights do not fit.
     cache_tokens: Option<u64>,
-    /// Tokens per second that these GPUs would score at their peak rate in bf16, in texts of 2048 tokens: an upper bound.
+    /// Upper bound on tokens scored per second: the peak bf16 rate of these GPUs, for texts of [`RATE_LENGTH`] tokens.
     peak_tokens_per_second: u64,
 }
 
-/// Describes the machine, and plans the model if one is given.
+/// Describes the machine, and plans hardware for the model if one is given.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let machine = Machine::detect();
     let model = match &args.model {
@@ -103,10 +104,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads the footprint of a model from its config.json, which is downloaded if need be.
+/// Reads the footprint of a model from its config.json; downloads the file if necessary.
 fn read_footprint(model: &str) -> Result<Footprint, Error> {
     if is_gguf(Path::new(model)) {
-        let reason = "a plan is made from a config.json, and a GGUF file has none".to_owned();
+        let reason = "a plan needs config.json, which a GGUF file does not contain; pass a folder or hub id".to_owned();
         return Err(surprisal_model::Error::NotFound { name: model.to_owned(), reason }.into());
     }
     let path = if model == ORACLE { oracle_dir()?.join("config.json") } else { hub::config_json(model)? };
@@ -115,7 +116,7 @@ fn read_footprint(model: &str) -> Result<Footprint, Error> {
 }
 
 impl Machine {
-    /// Reads the operating system's description of this machine.
+    /// Reads what the operating system reports about this machine.
     fn detect() -> Self {
         Self {
             cores: std::thread::available_parallelism().map_or(1, Into::into),
@@ -128,13 +129,13 @@ impl Machine {
     }
 }
 
-/// Parses `MemAvailable` of /proc/meminfo, in bytes.
+/// Parses `MemAvailable` in /proc/meminfo. Returns it in bytes.
 fn available_memory(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Plans a model for this machine's CPU, and for GPUs of each kind.
+/// Plans hardware for a model: this machine's CPU, and each kind of GPU.
 fn plan_model(footprint: &Footprint, machine: &Machine, ranks: Option<u64>) -> ModelPlan {
     let cpu_bytes = footprint.parameters * 4;
     let cpu_room = machine.memory_bytes.and_then(|memory| Footprint::usable_memory(memory).checked_sub(cpu_bytes));
@@ -150,7 +151,7 @@ fn plan_model(footprint: &Footprint, machine: &Machine, ranks: Option<u64>) -> M
     }
 }
 
-/// Plans a model for GPUs of one kind: as many as there are ranks, or as few as hold it.
+/// Plans GPUs of one kind for a model: one per rank, or as few as the model fits on if `ranks` is `None`.
 fn plan_gpus(footprint: &Footprint, kind: &GpuKind, ranks: Option<u64>) -> GpuPlan {
     let max_length = footprint.config.max_positions as u64;
     let fewest = || footprint.devices_needed(kind.memory_bytes, GPU_KV_BYTES, max_length);
@@ -176,24 +177,24 @@ fn print_report(report: &DoctorReport) {
         "memory    {}",
         memory_bytes.map_or("unknown".to_owned(), |bytes| format!("{} available", HumanBytes(bytes)))
     );
-    println!("gpu       {}", nvidia_driver.as_deref().unwrap_or("no NVIDIA driver; --device auto computes on the CPU"));
+    println!("gpu       {}", nvidia_driver.as_deref().unwrap_or("no NVIDIA driver; --device auto uses the CPU"));
     let Some(model) = &report.model else { return };
     println!();
     println!("weights   {} parameters, {} as stored", HumanCount(model.parameters), HumanBytes(model.weight_bytes));
     println!(
-        "kv cache  {} a token in bf16, {} in f32; sequences up to {} tokens",
+        "kv cache  {} per token in bf16, {} in f32; sequences up to {} tokens",
         HumanBytes(model.kv_bytes_per_token_bf16),
         HumanBytes(model.kv_bytes_per_token_f32),
         HumanCount(model.max_length as u64)
     );
-    let cache = model.cpu_tokens.map_or("that does not fit".to_owned(), |tokens| {
-        format!("{} tokens of cache fit beside it", HumanCount(tokens))
+    let cache = model.cpu_tokens.map_or("does not fit into memory".to_owned(), |tokens| {
+        format!("leaves memory for {} tokens of cache", HumanCount(tokens))
     });
     println!("this cpu  {} in f32; {cache}", HumanBytes(model.cpu_bytes));
     for GpuPlan { kind, count, weight_bytes, cache_tokens, peak_tokens_per_second } in &model.gpus {
-        let cache = cache_tokens.map_or("they do not fit".to_owned(), |tokens| {
+        let cache = cache_tokens.map_or("does not fit".to_owned(), |tokens| {
             let peak = HumanCount(*peak_tokens_per_second);
-            format!("{} tokens of cache; at their peak {peak} tokens/s", HumanCount(tokens))
+            format!("{} tokens of cache; peak {peak} tokens/s", HumanCount(tokens))
         });
         println!("{count:>3} x {kind:<12} {} of weights each; {cache}", HumanBytes(*weight_bytes));
     }
@@ -204,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn available_memory_is_read() {
+    fn available_memory_is_parsed() {
         assert_eq!(available_memory("MemTotal: 8 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
         assert_eq!(available_memory("MemAvailable: much"), None);
         assert_eq!(available_memory(""), None);

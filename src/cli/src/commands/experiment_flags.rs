@@ -1,4 +1,4 @@
-//! The flags of an experiment on text files.
+//! The flags that describe an experiment on texts.
 
 use std::path::PathBuf;
 
@@ -7,34 +7,35 @@ use surprisal_estimator::{CorpusSpec, Experiment, MeasureSpec, ModelSpec, TextCo
 
 use crate::arguments::parse_server;
 
-/// The experiment's parameters, which an experiment file has instead.
+/// Parameters of an experiment that has no experiment file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct ExperimentFlags {
-    /// A server; several of one model share the work [default: http://127.0.0.1:8000]
+    /// Server address; repeat the flag to share the work among servers that serve the same model [default:
+    /// http://127.0.0.1:8000]
     #[arg(long, value_parser = parse_server)]
     url: Vec<String>,
-    /// The id of the token before every text, for a model whose tokenizer adds none, such as Qwen's
+    /// Id of the token that begins every text (BOS), for models whose tokenizer adds none, such as Qwen's
     #[arg(long)]
     bos: Option<u32>,
-    /// Windows taken from each text, spread evenly, none overlapping [default: 40]
+    /// Windows per text, evenly spaced and without overlap [default: 40]
     #[arg(long)]
     windows: Option<usize>,
-    /// Tokens of the first part, for each point [default: 2,4,...,512]
+    /// Lengths of the first part (l), in tokens, comma-separated [default: 2,4,8,...,512]
     #[arg(long, value_delimiter = ',')]
     splits: Vec<usize>,
-    /// L/l: how much longer both parts are than the first [default: 2]
+    /// Ratios L/l of the total length to the length of the first part, comma-separated [default: 2]
     #[arg(long, value_delimiter = ',')]
     ratios: Vec<usize>,
-    /// Which second part stands in the marginal term [default: same]
+    /// Second part to use in the marginal term of the direct estimate [default: same]
     #[arg(long, value_enum)]
     pairing: Option<PairingChoice>,
-    /// n of the n-gram correction of the direct estimator; 0 for none [default: 2]
+    /// Order n of the n-gram correction to the direct estimate; 0 disables it [default: 2]
     #[arg(long)]
     ngram: Option<usize>,
-    /// Seed of the random pairing [default: 1]
+    /// Seed for the pairing and the bootstrap [default: 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// Report in bits, not nats
+    /// Report bits instead of nats
     #[arg(long)]
     bits: bool,
 }
@@ -42,9 +43,9 @@ pub(crate) struct ExperimentFlags {
 /// The pairings of `--pairing`; see [`surprisal_estimator::Pairing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum PairingChoice {
-    /// The same one as in the conditional term: the least variance
+    /// The second part of the same document, for the least variance
     Same,
-    /// Another document's, as in the L2M paper's scripts
+    /// The second part of another document, as in the L2M paper's scripts
     Crossed,
 }
 
@@ -58,7 +59,7 @@ impl From<PairingChoice> for surprisal_estimator::Pairing {
 }
 
 impl ExperimentFlags {
-    /// Returns the experiment on these files.
+    /// Returns the experiment on these texts.
     pub(crate) fn experiment(&self, files: &[PathBuf]) -> Experiment {
         let default = MeasureSpec::default();
         let texts = TextCorpus::of(files.to_vec());

@@ -1,23 +1,24 @@
-//! `surprisal man`: manual pages, made from the command's own definition.
+//! `surprisal man`: manual pages, generated from the definition of the command line.
 
 use std::path::PathBuf;
 
 use clap::Command;
 
 use crate::error::Error;
+use crate::output::create_folder;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Write a page a command into this folder, instead of the main page to the screen
+    /// Folder for one page per command [default: print the main page only]
     #[arg(long)]
     out: Option<PathBuf>,
 }
 
-/// Prints the manual, or writes a page for each command.
+/// Prints the main page, or writes one page per command.
 pub(crate) fn run(args: &Args, command: Command) -> Result<(), Error> {
     match &args.out {
         Some(out) => {
-            std::fs::create_dir_all(out)?;
+            create_folder(out)?;
             clap_mangen::generate_to(command, out)?;
         }
         None => clap_mangen::Man::new(command).render(&mut std::io::stdout())?,

@@ -1,4 +1,4 @@
-//! `surprisal merge`: puts the answers of an experiment's shards into one folder.
+//! `surprisal merge`: merges the answers of an experiment's shards into one folder.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,11 @@ use crate::error::Error;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The folders that `surprisal estimate --shard` was given as --out
+    /// Folders that were passed to `surprisal estimate --shard` as --out
     #[arg(required = true)]
     folders: Vec<PathBuf>,
-    /// Folder for all answers: `surprisal estimate` on the same experiment with this as its --out asks for nothing more
+    /// Folder for the merged answers; `surprisal estimate` with the same experiment and --out finds all answers there,
+    /// and sends no queries
     #[arg(long)]
     out: PathBuf,
 }
@@ -19,6 +20,6 @@ pub(crate) struct Args {
 /// Merges the folders.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let merged = surprisal_estimator::merge(&args.folders, &args.out)?;
-    println!("{} steps, all answered, in {}", HumanCount(merged.answered as u64), merged.folder.display());
+    println!("merged {} answers into {}", HumanCount(merged.answered as u64), merged.folder.display());
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! The subcommands, one file each: its flags, and the function that runs it.
+//! The subcommands. Each has a file with its flags and a function that runs it.
 //!
-//! Start with [`Cli`] and its [`run`](Cli::run). `experiment_flags.rs` has the flags of an experiment on text files.
+//! Start with [`Cli`] and its [`run`](Cli::run). `experiment_flags.rs` has the flags that describe an experiment on
+//! texts.
 
 mod bench;
 mod compare;
@@ -21,7 +22,7 @@ use crate::error::Error;
 use crate::progress::LOG_FILTER;
 use crate::settings::warn_of_unknown_variables;
 
-/// Log-probabilities from Llama-class models, and mutual information from them.
+/// Serve log-probabilities of Llama-class models, and estimate mutual information from them.
 #[derive(Debug, Parser)]
 #[command(version, long_version = env!("SURPRISAL_VERSION"), arg_required_else_help = true, propagate_version = true)]
 pub(crate) struct Cli {
@@ -33,34 +34,34 @@ pub(crate) struct Cli {
 enum Command {
     /// Serve a model's log-probabilities over HTTP
     Serve(serve::Args),
-    /// Ask a running server how probable a text is
+    /// Print the log-probability of each token of a text, as scored by a running server
     Score(score::Args),
-    /// Estimate how the mutual information between halves of a text grows with its length
+    /// Estimate how the mutual information between the two parts of a text grows with the text's length
     Estimate(estimate::Args),
-    /// Put the answers of an experiment's shards together
+    /// Merge the saved answers of an experiment's shards
     Merge(merge::Args),
-    /// Write a report again from its JSON, in another unit or under another title
+    /// Rewrite a report with another unit or title
     Report(report::Args),
-    /// Put several models' reports side by side
+    /// Compare the reports of several models
     Compare(compare::Args),
-    /// Serve the built-in oracle, measure its mutual information, and show it beside the truth
+    /// Serve the built-in oracle, estimate its mutual information, and compare the estimates with the exact values
     Demo(demo::Args),
-    /// Put a load on a server, or on two in turns, and measure what it takes
+    /// Load-test one server, or compare two
     Bench(bench::Args),
-    /// Say what this machine has, and what a model would need
+    /// Describe this machine, and plan hardware for a model
     Doctor(doctor::Args),
-    /// Print what a shell needs to complete this command
+    /// Print shell completions
     Completions(completions::Args),
-    /// Print the manual, or write a page a command
+    /// Print the manual page, or write one page per command
     Man(man::Args),
 }
 
 impl Cli {
-    /// Returns the log lines that the command shows by default, as a filter.
+    /// Returns the command's default log filter.
     pub(crate) fn log_filter(&self) -> &'static str {
         match self.command {
             Command::Serve(_) => "info",
-            // A single request: its failure is printed at the end.
+            // The command sends a single request, and prints the error at the end if it fails.
             Command::Score(_) => "error",
             _ => LOG_FILTER,
         }

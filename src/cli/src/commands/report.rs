@@ -1,4 +1,4 @@
-//! `surprisal report`: writes a report again from its JSON, in another unit or under another title.
+//! `surprisal report`: rewrites a report from its JSON, with another unit or title.
 
 use std::path::{Path, PathBuf};
 
@@ -9,15 +9,15 @@ use crate::output::write_report;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A report's folder, or its report.json
+    /// Folder of the report, or its report.json
     report: PathBuf,
-    /// Give information in another unit
+    /// New unit of information
     #[arg(long, value_enum)]
     unit: Option<UnitChoice>,
-    /// Another heading
+    /// New title
     #[arg(long)]
     title: Option<String>,
-    /// Folder to write into [default: the report's own]
+    /// Folder to write to [default: the report's folder]
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -28,7 +28,7 @@ enum UnitChoice {
     Bits,
 }
 
-/// Reads the report, changes it and writes it.
+/// Reads, changes and writes the report.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let mut report = Report::read(&args.report)?;
     if let Some(title) = &args.title {

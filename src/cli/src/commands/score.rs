@@ -1,4 +1,4 @@
-//! `surprisal score`: asks a server for a text's log-probabilities, given another text.
+//! `surprisal score`: requests a text's log-probabilities, given a context, from a running server.
 
 use surprisal_api::{Detail, LogprobsRequest, QueryResult, QuerySpec, Text};
 use surprisal_estimator::{ApiKey, HttpOptions, HttpSource};
@@ -9,23 +9,23 @@ use crate::runtime::block_on;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The text to score
+    /// Text to score
     text: String,
-    /// What is given; nothing means the beginning of a text
+    /// Text that precedes the scored text; leave empty if nothing precedes it
     #[arg(long, default_value = "")]
     context: String,
-    /// The server
+    /// Server address
     #[arg(long, default_value = "http://127.0.0.1:8000", value_parser = parse_server)]
     url: String,
-    /// The API key, if the server wants one
+    /// API key, if the server requires one
     #[arg(long, env = "SURPRISAL_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// Print the server's whole answer as JSON
+    /// Print the server's full response as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Asks the server, and prints its answer.
+/// Sends the request and prints the response.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     block_on(async {
         let options = HttpOptions { api_key: args.api_key.clone().map(ApiKey::new), ..HttpOptions::default() };
@@ -45,13 +45,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     })
 }
 
-/// Prints a line per token, then the sum.
+/// Prints one line per token, then the sum.
 async fn print_tokens(source: &HttpSource, result: &QueryResult) -> Result<(), Error> {
     let ids = result.token_ids.iter().flatten();
     for (&id, logprob) in ids.zip(result.logprobs.iter().flatten()) {
         println!("{logprob:>12.6}  {:?}", source.detokenize(&[id]).await?);
     }
     let perplexity = (-result.sum / result.tokens as f64).exp();
-    println!("{:>12.6}  nats in all, {} tokens, perplexity {perplexity:.3}", result.sum, result.tokens);
+    println!("{:>12.6}  nats in total, {} tokens, perplexity {perplexity:.3}", result.sum, result.tokens);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `surprisal serve`: loads a model, starts its engine and answers HTTP requests until it is stopped.
+//! `surprisal serve`: loads a model, starts its engine, and serves HTTP requests until a signal stops it.
 
 use std::path::PathBuf;
 
@@ -11,69 +11,73 @@ use crate::signals::{exit_on, stop_signals};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// `oracle` (built in), a folder in the Hugging Face layout, an id on its hub (owner/name), or a GGUF file [default: oracle]
+    /// Model to serve: `oracle` (built in), a folder in the Hugging Face layout, an id on the Hugging Face hub
+    /// (owner/name), or a GGUF file [default: oracle]
     #[arg(long, env = "SURPRISAL_MODEL")]
     model: Option<String>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, env = "SURPRISAL_HOST")]
     host: Option<String>,
-    /// Port to listen on; 0 takes any free one [default: 8000]
+    /// Port to listen on; 0 picks a free one [default: 8000]
     #[arg(long, env = "SURPRISAL_PORT")]
     port: Option<u16>,
-    /// Which engine computes [default: auto]
+    /// Inference engine [default: auto]
     #[arg(long, env = "SURPRISAL_ENGINE")]
     engine: Option<EngineChoice>,
-    /// Where the native engine computes: auto (the first GPU, if there is one), cpu, cuda or cuda:N; with ranks, on as many GPUs from
-    /// there on [default: auto]
+    /// Device of the native engine: auto (GPUs if available, otherwise the CPU), cpu, cuda (the first GPU) or cuda:N
+    /// (GPU N). With --tensor-parallel-size, consecutive GPUs are used, starting with that one [default: auto]
     #[arg(long, env = "SURPRISAL_DEVICE")]
     device: Option<DeviceChoice>,
-    /// Quantise on load, as mistralrs names it: q8_0, q4k, ... [default: not at all]
+    /// Quantization that mistralrs applies when it loads the model, such as q8_0 or q4k [default: none]
     #[arg(long, env = "SURPRISAL_ISQ")]
     isq: Option<String>,
-    /// How weights are stored [default: auto]
+    /// Data type of the weights in memory [default: auto]
     #[arg(long, env = "SURPRISAL_DTYPE")]
     dtype: Option<WeightDtype>,
-    /// How products read activations [default: f32]
+    /// Data type of activations in matrix multiplications on a CPU [default: f32]
     #[arg(long, env = "SURPRISAL_ACTIVATIONS")]
     activations: Option<ActivationDtype>,
-    /// How a GPU keeps keys and values [default: auto]
+    /// Data type of the KV cache on a GPU [default: auto]
     #[arg(long, env = "SURPRISAL_KV_CACHE_DTYPE")]
     kv_cache_dtype: Option<KvCacheDtype>,
-    /// Compute threads; 0 means one a core [default: 0]
+    /// Number of compute threads; 0 means one per core [default: 0]
     #[arg(long, env = "SURPRISAL_THREADS")]
     threads: Option<usize>,
-    /// Ranks that the model is divided among: GPUs, or parts of the CPU's threads; each has its part of the cache [default: 1]
+    /// Number of ranks that share the model and the KV cache (tensor parallelism), each a GPU or a group of CPU threads
+    /// [default: 1]
     #[arg(long, env = "SURPRISAL_TENSOR_PARALLEL_SIZE")]
     tensor_parallel_size: Option<usize>,
-    /// Memory for the KV cache, in MiB [default: 1024; on a GPU all that is left]
+    /// Memory for the KV cache, in MiB [default: 1024 on a CPU, nearly all free memory on a GPU]
     #[arg(long, env = "SURPRISAL_CACHE_MIB")]
     cache_mib: Option<usize>,
-    /// The longest sequence to accept, in tokens; at most the model's own [default: the model's own]
+    /// Maximum sequence length, in tokens, up to the model's limit [default: the model's limit]
     #[arg(long, env = "SURPRISAL_MAX_LENGTH")]
     max_length: Option<usize>,
-    /// Tokens that one forward pass computes at most [default: 512]
+    /// Maximum number of tokens per forward pass [default: 512]
     #[arg(long, env = "SURPRISAL_TOKEN_BUDGET")]
     token_budget: Option<usize>,
-    /// A TOML file with these settings and the server's; environment variables override it, and flags override both
+    /// TOML file with these settings and the HTTP server's limits; environment variables override it, and flags
+    /// override both
     #[arg(long, env = "SURPRISAL_CONFIG")]
     config: Option<PathBuf>,
-    /// A file of API keys, one a line; a line that begins with # is a comment. With it (or SURPRISAL_API_KEYS) only those who send
-    /// one are served
+    /// File of API keys, one per line; lines that begin with # are comments. With this file or SURPRISAL_API_KEYS,
+    /// clients must send a key
     #[arg(long, env = "SURPRISAL_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
-    /// A chain of certificates in PEM; with it and --tls-key, HTTPS alone is spoken
+    /// Certificate chain, in PEM; requires --tls-key, and makes the server speak HTTPS only
     #[arg(long, env = "SURPRISAL_TLS_CERT")]
     tls_cert: Option<PathBuf>,
-    /// The certificate's private key, in PEM
+    /// Private key of the certificate, in PEM
     #[arg(long, env = "SURPRISAL_TLS_KEY")]
     tls_key: Option<PathBuf>,
-    /// Print the settings that file, environment and flags come to, as a TOML file, and stop
+    /// Print the effective settings as TOML, and exit
     #[arg(long)]
     print_config: bool,
 }
 
 impl Args {
-    /// Returns the settings: the flags and their environment variables, over those of the file, over the defaults.
+    /// Returns the effective settings: flags override environment variables, which override the file, which overrides
+    /// defaults.
     fn settings(&self) -> Result<Settings, Error> {
         let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
         let settings = Settings {
@@ -101,7 +105,7 @@ impl Args {
     }
 }
 
-/// Loads the model and answers requests until a signal stops the server.
+/// Loads the model and serves requests until a signal stops the server.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let settings = args.settings()?;
     if args.print_config {
@@ -113,16 +117,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     block_on_beside_engine(async {
         let listener = bind(&settings.host, settings.port).await?;
         let url = base_url(if tls.is_some() { "https" } else { "http" }, &listener)?;
-        // The first process of a container ignores signals by default, and there is nothing to finish yet.
-        let exit_while_loading = exit_on(stop_signals(1), "stopped before there was anything to answer");
+        // A container's first process ignores signals by default. While the model loads, there are no requests to
+        // finish.
+        let exit_while_loading = exit_on(stop_signals(1), "stopped while loading the model");
         eprintln!("loading {}", settings.model);
         let model = LoadedModel::load(&settings).await?;
         let info = model.scorer.describe().clone();
-        // From the next line on, its reader may stop the server.
+        // A script that reads the next line may send a signal at once, so the handlers are installed first.
         let stop = stop_signals(1);
-        exit_on(stop_signals(2), "stopped at once; what was being answered is cut off");
+        exit_on(stop_signals(2), "stopped at once; requests in flight were dropped");
         exit_while_loading.abort();
-        eprintln!("serving {} ({}) on {url}, at most {} tokens a sequence", info.id, info.device, info.max_length);
+        eprintln!("serving {} ({}) on {url}, at most {} tokens per sequence", info.id, info.device, info.max_length);
         eprintln!("try: {}", curl_command(&url, model.example_context, &model.example_target));
         let app = with_span_export(model.into_app(settings.server).with_api_keys(keys))?;
         match tls {
@@ -134,7 +139,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     })
 }
 
-/// Exports spans to the collector that the environment names.
+/// Exports spans to the collector that the environment names, if any.
 #[cfg(feature = "otlp")]
 fn with_span_export(app: surprisal_server::App) -> Result<surprisal_server::App, Error> {
     Ok(match surprisal_server::SpanExport::from_env()? {
@@ -143,11 +148,14 @@ fn with_span_export(app: surprisal_server::App) -> Result<surprisal_server::App,
     })
 }
 
-/// Warns of a collector that the environment names.
+/// Warns if the environment names a collector.
 #[cfg(not(feature = "otlp"))]
 fn with_span_export(app: surprisal_server::App) -> Result<surprisal_server::App, Error> {
     if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
-        tracing::warn!("no spans go to OTEL_EXPORTER_OTLP_ENDPOINT: this program was built without the feature otlp");
+        tracing::warn!(
+            variable = "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "ignoring the environment variable; this program was built without the feature otlp"
+        );
     }
     Ok(app)
 }

@@ -1,4 +1,4 @@
-//! Starts the native engine: on GPUs if they are asked for or found, and on the CPU otherwise.
+//! Starts the native engine, on GPUs if they are requested or available, otherwise on the CPU.
 
 use surprisal_engine::{CpuBackend, Engine};
 use surprisal_model::Checkpoint;
@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::settings::DeviceChoice;
 use crate::settings::{GPU_REQUIRED, Settings};
 
-/// Loads a model on the device that the settings choose, and starts its engine. If the engine fails, it opens the checkpoint with
-/// `reopen` and loads it again.
+/// Loads a model on the device that the settings choose, and starts its engine. If the backend fails, the engine opens
+/// the checkpoint with `reopen` and reloads the model.
 pub(super) fn start_engine(
     checkpoint: &Checkpoint,
     settings: &Settings,

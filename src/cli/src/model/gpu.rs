@@ -1,4 +1,4 @@
-//! Starts the native engine on GPUs, in programs built with the feature cuda.
+//! Starts the native engine on GPUs, in builds with the feature cuda.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use super::reload::{LoadedBackend, start_reloadable};
 use crate::error::Error;
 use crate::settings::{DeviceChoice, GPU_REQUIRED, KvCacheDtype, Settings, WeightDtype};
 
-/// Starts the engine on GPUs; returns `None` if the CPU is to compute.
+/// Starts the engine on GPUs; returns `None` if the caller must use the CPU.
 pub(super) fn start_engine(
     checkpoint: &Checkpoint,
     settings: &Settings,
@@ -25,7 +25,7 @@ pub(super) fn start_engine(
     };
     match start_on(first, checkpoint, settings, reopen) {
         Err(Error::Load(error)) if falls_back_to_cpu(settings, &error) => {
-            eprintln!("computing on the CPU: {error}");
+            eprintln!("using the CPU instead: {error}");
             Ok(None)
         }
         Err(Error::Load(LoadError::Device(error)))
@@ -37,15 +37,16 @@ pub(super) fn start_engine(
     }
 }
 
-/// Returns whether the CPU computes after this error: the settings name no GPU, and the GPU is absent, fails, or lacks a feature that
-/// the model needs. If its memory is too small, the CPU does not: the error says which setting to lower.
+/// Returns `true` if the CPU can replace the GPU after this error: the settings do not require a GPU, and the GPU is
+/// absent, fails, or lacks a feature that the model needs. If GPU memory is too small, there is no fallback: the error
+/// says which setting to lower.
 fn falls_back_to_cpu(settings: &Settings, error: &LoadError) -> bool {
     settings.device == DeviceChoice::Auto
         && !settings.requires_gpu()
         && matches!(error, LoadError::Device(_) | LoadError::SharedMemory { .. } | LoadError::Unsupported { .. })
 }
 
-/// Starts the engine on the GPU of this index, or on as many as there are ranks, from this index on.
+/// Starts the engine on the GPU with this index; with several ranks, on consecutive GPUs from this index on.
 fn start_on(
     first: usize,
     checkpoint: &Checkpoint,
@@ -80,7 +81,7 @@ fn cuda_config(settings: &Settings) -> CudaConfig {
     }
 }
 
-/// Returns the folder that keeps compiled kernels: in the user's cache folder, if there is one.
+/// Returns the folder for compiled kernels in the user's cache folder; `None` if the user has no cache folder.
 fn kernel_cache_dir() -> Option<PathBuf> {
     etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("surprisal").join("kernels"))
 }
@@ -92,11 +93,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_leaves_a_model_that_the_gpu_does_not_take_to_the_cpu() {
+    fn auto_uses_the_cpu_for_a_model_that_the_gpu_does_not_support() {
         let auto = Settings::default();
         let small = LoadError::SharedMemory { head_dim: 128, needed: 135_168, limit: 101_376 };
         assert!(falls_back_to_cpu(&auto, &small));
-        assert!(falls_back_to_cpu(&auto, &BackendError("there is none".to_owned()).into()));
+        assert!(falls_back_to_cpu(&auto, &BackendError("no GPU".to_owned()).into()));
         let full = LoadError::DeviceMemory { needed: 3, weights: 2, free: 1 };
         assert!(!falls_back_to_cpu(&auto, &full));
         let asked = Settings { device: DeviceChoice::Cuda(0), ..Settings::default() };

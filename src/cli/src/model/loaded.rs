@@ -1,4 +1,4 @@
-//! Loads the model that is served, with the engine that serves it.
+//! Loads a model into the engine that serves it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::error::Error;
 use crate::progress::weights::WeightsBar;
 use crate::settings::{EngineChoice, Settings};
 
-/// A model that is ready to be served.
+/// A model that is ready to serve.
 pub(crate) struct LoadedModel {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) tokenizer: TextTokenizer,
-    /// The context of an example request, which is not empty if the model has no BOS.
+    /// Context of an example request; not empty if the tokenizer adds no BOS.
     pub(crate) example_context: &'static str,
-    /// The target of an example request, in the model's own language.
+    /// Target of an example request, in the model's vocabulary.
     pub(crate) example_target: String,
 }
 
 impl LoadedModel {
-    /// Loads the model that the settings name, with the engine that they choose.
+    /// Loads the model into the engine, both chosen by the settings.
     pub(crate) async fn load(settings: &Settings) -> Result<Self, Error> {
         let path = locate(&settings.model)?;
         if settings.engine == EngineChoice::Mistralrs || settings.isq.is_some() || is_gguf(&path) {
@@ -36,7 +36,7 @@ impl LoadedModel {
             Err(error @ surprisal_model::Error::Config { .. })
                 if settings.engine == EngineChoice::Auto && cfg!(feature = "mistralrs") =>
             {
-                tracing::warn!(%error, "not a model of the native engine; mistralrs may know it");
+                tracing::warn!(%error, "model not supported by the native engine; trying mistralrs");
                 settings.check_for_mistralrs()?;
                 load_mistralrs(path, settings).await
             }
@@ -59,7 +59,7 @@ impl LoadedModel {
     }
 }
 
-/// Loads a checkpoint into the native engine, and shows how far it is read.
+/// Loads a checkpoint into the native engine, and shows the progress.
 fn load_native(checkpoint: Checkpoint, dir: &Path, settings: &Settings) -> Result<LoadedModel, Error> {
     let tokenizer = TextTokenizer::open(dir, checkpoint.config())?;
     let dir = dir.to_owned();

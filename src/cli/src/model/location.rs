@@ -10,12 +10,12 @@ use crate::error::Error;
 /// The name of the built-in model.
 pub(crate) const ORACLE: &str = "oracle";
 
-/// Returns whether a path is a GGUF file's, by its extension.
+/// Returns `true` if a path has the extension of a GGUF file.
 pub(crate) fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// Finds a GGUF file, or a model's folder, which is written or downloaded unless it is cached.
+/// Returns the path of a GGUF file or a model's folder; writes or downloads the folder if it is not cached.
 pub(super) fn locate(model: &str) -> Result<PathBuf, Error> {
     if model == ORACLE {
         return oracle_dir();
@@ -25,13 +25,13 @@ pub(super) fn locate(model: &str) -> Result<PathBuf, Error> {
         return Ok(hub::resolve(model)?);
     }
     if !path.is_file() {
-        let reason = "there is no such GGUF file".to_owned();
+        let reason = "no such GGUF file; check the path".to_owned();
         return Err(surprisal_model::Error::NotFound { name: model.to_owned(), reason }.into());
     }
     Ok(path.to_owned())
 }
 
-/// Returns the folder of the built-in oracle, and writes it unless it is cached.
+/// Returns the folder of the built-in oracle; writes the oracle if it is not cached.
 pub(crate) fn oracle_dir() -> Result<PathBuf, Error> {
     Ok(oracle::ensure(&OracleSpec::built_in())?)
 }

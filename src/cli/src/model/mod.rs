@@ -1,7 +1,8 @@
-//! The model that is served: found, loaded, and run by an engine on a device.
+//! The served model: finding its files, and loading it into an engine on a device.
 //!
-//! Start with [`LoadedModel::load`](loaded::LoadedModel::load). `location.rs` finds the model's files, `device.rs` starts the native
-//! engine on the CPU or, through `gpu.rs`, on GPUs, and `reload.rs` gives that engine the means to load its model again.
+//! Start with [`LoadedModel::load`](loaded::LoadedModel::load). `location.rs` finds the model's files, `device.rs`
+//! starts the native engine on the CPU or, through `gpu.rs`, on GPUs, and `reload.rs` lets that engine reload its
+//! model.
 
 mod device;
 #[cfg(feature = "cuda")]

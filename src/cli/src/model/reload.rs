@@ -1,4 +1,4 @@
-//! Starts engines that can load their model again after a failure.
+//! Starts engines that can reload their model after a failure.
 
 use surprisal_engine::{Backend, BackendError, Engine, LoadError};
 use surprisal_model::Checkpoint;
@@ -9,13 +9,13 @@ use crate::settings::Settings;
 /// A backend that has loaded a model.
 pub(super) struct LoadedBackend<B> {
     pub(super) fingerprint: String,
-    /// The device, in words.
+    /// Description of the device.
     pub(super) device: String,
     pub(super) backend: B,
 }
 
-/// Loads a model with `load` and starts an engine. If the backend fails, the engine opens the checkpoint with `reopen` and loads it
-/// again.
+/// Loads a model with `load` and starts an engine. If the backend fails, the engine opens the checkpoint with `reopen`
+/// and reloads the model.
 pub(super) fn start_reloadable<B: Backend>(
     checkpoint: &Checkpoint,
     settings: &Settings,
@@ -34,10 +34,12 @@ pub(super) fn start_reloadable<B: Backend>(
     Ok(Engine::start_supervised(name, fingerprint, device, backend, scheduler, Some(Box::new(reload)))?)
 }
 
-/// Rejects a folder that has another model by now.
+/// Rejects a checkpoint that changed since the first load.
 fn check_same_model(found: &str, expected: &str) -> Result<(), BackendError> {
     if found == expected {
         return Ok(());
     }
-    Err(BackendError(format!("the model is another one now: {found}, not {expected}")))
+    Err(BackendError(format!(
+        "the checkpoint has changed: expected fingerprint {expected}, got {found}; restart the server to serve it"
+    )))
 }

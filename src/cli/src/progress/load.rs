@@ -9,16 +9,16 @@ use surprisal_load::{Latency, Outcome};
 
 use super::LOG_TARGET;
 
-/// The end of a measurement.
+/// The condition that ends a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum MeasurementEnd {
-    /// After this time, the warm-up included.
+    /// A time from the start, including the warm-up.
     Time(Duration),
-    /// After this number of answers.
+    /// A number of responses.
     Requests(u64),
 }
 
-/// The progress of a load test: a few lines that change a few times a second.
+/// The progress of a load test, in a few lines that change a few times per second.
 pub(crate) struct LoadBar {
     bar: ProgressBar,
     load: String,
@@ -26,20 +26,20 @@ pub(crate) struct LoadBar {
     recent: Mutex<RecentRates>,
 }
 
-/// The throughput of the last ticks.
+/// The throughput in recent ticks.
 #[derive(Debug, Default)]
 struct RecentRates {
     elapsed: Duration,
     scored_tokens: u64,
-    /// Scored tokens per second of each tick, the oldest first.
+    /// Tokens scored per second in each tick, oldest first.
     rates: VecDeque<f64>,
 }
 
 impl RecentRates {
-    /// The number of ticks that are kept: ten seconds.
+    /// Number of ticks to keep, which span ten seconds.
     const TICKS: usize = 40;
 
-    /// Adds a tick's own throughput.
+    /// Adds the throughput since the last tick.
     fn push(&mut self, progress: &surprisal_load::Progress) {
         let seconds = progress.elapsed.saturating_sub(self.elapsed).as_secs_f64();
         let tokens = progress.scored_tokens.saturating_sub(self.scored_tokens);
@@ -53,7 +53,7 @@ impl RecentRates {
         }
     }
 
-    /// Draws the rates as a row of bars, the highest of them full.
+    /// Draws the rates as a row of bars, scaled to the highest.
     fn sparkline(&self) -> String {
         const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let most = self.rates.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
@@ -80,7 +80,7 @@ impl LoadBar {
             MeasurementEnd::Time(_) => u64::try_from(progress.elapsed.as_millis()).unwrap_or(u64::MAX),
             MeasurementEnd::Requests(_) => progress.requests,
         });
-        // A tick is added whole, even if another thread panicked.
+        // Every update leaves the rates consistent, so a panic in another thread does no harm.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push(progress);
         let (requests, tokens) = (progress.requests_per_second, progress.scored_tokens_per_second);
@@ -91,12 +91,12 @@ impl LoadBar {
                 recent.sparkline(),
             ),
             _ if progress.warming_up => "  warming up".to_owned(),
-            _ => "  no answer yet".to_owned(),
+            _ => "  no response yet".to_owned(),
         };
         if let Some(rate) = progress.hit_rate.filter(|_| !progress.warming_up) {
             lines += &format!("\n  cache      {:.1}% of the tokens", 100.0 * rate);
         }
-        for (count, name) in [(progress.refused, "refused with 429"), (progress.failed, "failed")] {
+        for (count, name) in [(progress.refused, "rejected with 429"), (progress.failed, "failed")] {
             if count > 0 {
                 lines += &format!("\n  {count} {name}");
             }
@@ -104,7 +104,7 @@ impl LoadBar {
         self.bar.set_message(lines);
     }
 
-    /// Prints a line with the outcome, which stays when the next load begins.
+    /// Prints a line with the outcome, which stays on the terminal when the next load starts.
     pub(crate) fn finish(&self, outcome: &Outcome) {
         let (tokens, failed) = (outcome.scored_tokens_per_second, outcome.failed());
         if self.bar.is_hidden() {
@@ -128,9 +128,9 @@ impl Drop for LoadBar {
 mod tests {
     use super::*;
 
-    /// Each bar is a tick's own throughput, not the mean since the beginning.
+    /// Each bar shows the throughput of one tick, not the mean since the start.
     #[test]
-    fn the_last_ticks_are_drawn() {
+    fn sparkline_shows_recent_ticks() {
         let tick = |quarters: u32, scored_tokens, warming_up| surprisal_load::Progress {
             elapsed: Duration::from_millis(250) * quarters,
             warming_up,

@@ -10,7 +10,8 @@ use super::LOG_TARGET;
 /// The progress of an experiment, in tokens.
 pub(crate) struct TokenBar {
     bar: ProgressBar,
-    /// Tenths that were logged, or answered before; `None` before the first update.
+    /// Progress that was last logged, or already saved at the start, in tenths of all tokens; `None` before the first
+    /// update.
     logged_tenths: Option<u64>,
 }
 
@@ -37,9 +38,9 @@ impl TokenBar {
         }
     }
 
-    /// Says what is left to do, unless it is everything.
+    /// Reports the remaining work when a run resumes or has nothing to do.
     fn announce(&self, progress: Progress) {
-        // Stored answers do not tell how fast new ones come.
+        // Saved answers say nothing about the speed of new ones.
         self.bar.reset_eta();
         match resume_message(progress) {
             Some(message) if self.bar.is_hidden() => tracing::info!(target: LOG_TARGET, "{message}"),
@@ -49,16 +50,16 @@ impl TokenBar {
     }
 }
 
-/// Returns the message for a run that resumes, or that has nothing to do.
+/// Returns the message for a run that resumes or has nothing to do; `None` for a run from the start.
 fn resume_message(Progress { queries, total_queries, .. }: Progress) -> Option<String> {
     let (kept, all) = (HumanCount(queries), HumanCount(total_queries));
     match queries {
         _ if total_queries == 0 => {
-            Some("this part has nothing to do: the experiment is too small for so many parts".to_owned())
+            Some("this shard has no queries: the experiment is too small for this many shards".to_owned())
         }
         0 => None,
-        _ if queries < total_queries => Some(format!("kept answers: {kept} of {all} queries; asking for the rest")),
-        _ => Some(format!("kept answers: all of {all} queries; nothing is left to ask")),
+        _ if queries < total_queries => Some(format!("saved answers: {kept} of {all} queries; requesting the rest")),
+        _ => Some(format!("saved answers: all of {all} queries; nothing left to request")),
     }
 }
 
@@ -88,13 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_says_where_it_begins() {
+    fn a_resumed_run_reports_its_saved_answers() {
         let progress_line = |queries, total_queries| {
             resume_message(Progress { queries, total_queries, ..Progress::default() }).unwrap_or_default()
         };
         assert_eq!(progress_line(0, 5000), "");
-        assert_eq!(progress_line(1200, 5000), "kept answers: 1,200 of 5,000 queries; asking for the rest");
-        assert_eq!(progress_line(5000, 5000), "kept answers: all of 5,000 queries; nothing is left to ask");
-        assert!(progress_line(0, 0).contains("this part has nothing to do"));
+        assert_eq!(progress_line(1200, 5000), "saved answers: 1,200 of 5,000 queries; requesting the rest");
+        assert_eq!(progress_line(5000, 5000), "saved answers: all of 5,000 queries; nothing left to request");
+        assert!(progress_line(0, 0).contains("this shard has no queries"));
     }
 }

@@ -7,26 +7,26 @@ use surprisal_model::ReadPurpose;
 
 use super::LOG_TARGET;
 
-/// The size of a checkpoint whose progress is shown, in bytes; smaller ones are read at once.
+/// The size of the smallest checkpoint whose progress is shown, in bytes; smaller ones load quickly.
 const MIN_SHOWN_BYTES: u64 = 128 << 20;
 
-/// The progress of reading a large checkpoint, once for its checksums and once for its weights. Several threads may update it.
+/// The progress of reading a large checkpoint, once for checksums and once for weights. Several threads may update it.
 pub(crate) struct WeightsBar {
     bar: ProgressBar,
     size: u64,
     state: Mutex<ReadState>,
 }
 
-/// The progress of both reads: for the checksums, and for the weights.
+/// The progress of each read, checksums first, then weights.
 #[derive(Default)]
 struct ReadState {
     bytes: [u64; 2],
-    /// Tenths that were logged.
+    /// Last logged progress of each read, in tenths of the bytes.
     logged_tenths: [u64; 2],
 }
 
 impl WeightsBar {
-    /// Creates a bar for files of this size together, in bytes.
+    /// Creates a bar for a checkpoint of this total size in bytes.
     pub(crate) fn new(size: u64) -> Self {
         let bar = if size < MIN_SHOWN_BYTES { ProgressBar::hidden() } else { ProgressBar::new(size) };
         if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}") {
@@ -35,7 +35,7 @@ impl WeightsBar {
         Self { bar, size, state: Mutex::default() }
     }
 
-    /// Adds bytes that were read.
+    /// Records that this number of bytes was read.
     pub(crate) fn update(&self, purpose: ReadPurpose, bytes: u64) {
         if self.size < MIN_SHOWN_BYTES {
             return;
@@ -45,7 +45,7 @@ impl WeightsBar {
             ReadPurpose::Weights => (1, "loading weights"),
         };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // The minimum: tensors that every rank reads for itself count several times.
+        // Capped, because tensors that every rank reads count several times.
         let read = (state.bytes[stage] + bytes).min(self.size);
         state.bytes[stage] = read;
         self.bar.set_message(message);
@@ -56,7 +56,7 @@ impl WeightsBar {
         }
     }
 
-    /// Leaves the terminal as it was.
+    /// Removes the bar from the terminal.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }

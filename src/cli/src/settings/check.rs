@@ -1,33 +1,34 @@
-//! Rejects settings that contradict themselves, the device, the model or the engine.
+//! Checks of the settings against each other, the device, the model and the engine.
 
 use super::{ActivationDtype, DeviceChoice, EngineChoice, KvCacheDtype, Settings, WeightDtype};
 use crate::error::Error;
 
-/// The message for settings that only a GPU supports, where there is none.
+/// The error message for settings that require a GPU, when no GPU is used.
 pub(crate) const GPU_REQUIRED: &str =
-    "dtype fp8 and kv_cache_dtype need a GPU: without one leave them, or set dtype to bf16 or int8";
+    "dtype = fp8 and kv_cache_dtype need a GPU; on a CPU, omit both, or set dtype to bf16 or int8";
 
 impl Settings {
-    /// Rejects settings that contradict each other, and those that would leave the engine without work or memory.
+    /// Rejects settings that contradict each other, and zeros for settings that must be at least 1.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.engine == EngineChoice::Native && self.isq.is_some() {
             return Err(Error::Usage(
-                "isq is set, but only mistralrs quantises so; the native engine has dtype".to_owned(),
+                "isq is set, but only mistralrs supports it; for the native engine, set dtype instead".to_owned(),
             ));
         }
         self.check_device()?;
         if self.tls_cert.is_some() != self.tls_key.is_some() {
-            return Err(Error::Usage("tls_cert and tls_key belong together: give both, or neither".to_owned()));
+            return Err(Error::Usage("only one of tls_cert and tls_key is set; set both or neither".to_owned()));
         }
         if let Some(origin) = self.server.invalid_origin() {
             return Err(Error::Usage(format!(
-                "server.cors_origins has {origin:?}; an origin is a scheme and a host, as in https://example.org, or *"
+                "server.cors_origins contains {origin:?}; an origin must be * or a scheme and host, as in \
+                 https://example.org"
             )));
         }
         self.check_positive()
     }
 
-    /// Rejects number types that the chosen device does not support.
+    /// Rejects data types that the chosen device does not support.
     fn check_device(&self) -> Result<(), Error> {
         if self.device == DeviceChoice::Cpu && self.requires_gpu() {
             return Err(Error::Usage(GPU_REQUIRED.to_owned()));
@@ -36,12 +37,13 @@ impl Settings {
             return Ok(());
         }
         Err(Error::Usage(
-            "dtype and activations are set, but a GPU computes in bf16 or FP8: leave them, or set dtype to bf16 or fp8"
+            "activations = bf16, dtype = f32 and dtype = int8 work only on CPUs; a GPU computes in bf16 or FP8: omit \
+             activations, and omit dtype or set it to bf16 or fp8"
                 .to_owned(),
         ))
     }
 
-    /// Rejects zeros where at least one is needed.
+    /// Rejects zeros for settings that must be at least 1.
     fn check_positive(&self) -> Result<(), Error> {
         for (name, value) in [
             ("cache_mib", self.cache_mib.unwrap_or(1)),
@@ -58,18 +60,17 @@ impl Settings {
         Ok(())
     }
 
-    /// Rejects a maximum length above the model's own, in tokens.
+    /// Rejects a maximum length above the model's, in tokens.
     pub(crate) fn check_max_length(&self, model_max_length: usize) -> Result<(), Error> {
         match self.max_length {
             Some(max_length) if max_length > model_max_length => Err(Error::Usage(format!(
-                "max_length is {max_length}, but this model's sequences have at most {model_max_length} tokens; lower it, \
-                 or leave it"
+                "max_length is {max_length}, but the model supports at most {model_max_length} tokens; lower or omit it"
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Rejects settings of the native engine, for a model that mistralrs serves.
+    /// Rejects settings that only the native engine supports, for a model that mistralrs serves.
     pub(crate) fn check_for_mistralrs(&self) -> Result<(), Error> {
         let native_only = |settings: &Self| {
             (settings.dtype, settings.activations, settings.kv_cache_dtype, settings.tensor_parallel_size)
@@ -78,19 +79,19 @@ impl Settings {
             return Ok(());
         }
         Err(Error::Usage(
-            "dtype, activations, kv_cache_dtype and tensor_parallel_size are for the native engine, and mistralrs is to \
-             serve this model; it has isq"
+            "dtype, activations, kv_cache_dtype and tensor_parallel_size need the native engine, but mistralrs serves \
+             this model; omit them, or set isq to quantize"
                 .to_owned(),
         ))
     }
 
-    /// Returns whether a GPU supports the number types.
+    /// Returns `true` if a GPU supports the data types.
     pub(crate) fn is_gpu_compatible(&self) -> bool {
         matches!(self.dtype, WeightDtype::Auto | WeightDtype::Bf16 | WeightDtype::Fp8)
             && self.activations == ActivationDtype::F32
     }
 
-    /// Returns whether only a GPU supports the number types.
+    /// Returns `true` if only a GPU supports the data types.
     pub(crate) fn requires_gpu(&self) -> bool {
         self.dtype == WeightDtype::Fp8 || self.kv_cache_dtype != KvCacheDtype::Auto
     }
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn number_types_and_the_device_must_agree() {
+    fn data_types_must_suit_the_device() {
         let settings = Settings { device: DeviceChoice::Cuda(0), ..Settings::default() };
         assert!(settings.check().is_ok());
         let error = Settings { dtype: WeightDtype::Int8, ..settings }.check().unwrap_err();
@@ -113,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn a_max_length_beyond_the_model_s_is_rejected() {
+    fn a_max_length_above_the_models_is_rejected() {
         let settings = Settings { max_length: Some(4096), ..Settings::default() };
         assert!(settings.check_max_length(4096).is_ok() && Settings::default().check_max_length(1).is_ok());
         let error = settings.check_max_length(4095).unwrap_err();
         let said = error.to_string();
-        assert!(said.starts_with("max_length is 4096, but this model's sequences have at most 4095 tokens"), "{said}");
+        assert!(said.starts_with("max_length is 4096, but the model supports at most 4095 tokens"), "{said}");
         assert_eq!(error.exit_code(), 2);
     }
 

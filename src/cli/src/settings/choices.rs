@@ -1,17 +1,17 @@
-//! The choices among engines, devices and number types.
+//! The available engines, devices and data types.
 //!
-//! The doc comments of the variants are shown by `surprisal serve --help`.
+//! `surprisal serve --help` shows the doc comments of the variants, except those of [`DeviceChoice`].
 
 use serde::{Deserialize, Serialize};
 
-/// The engine that computes.
+/// The inference engine.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EngineChoice {
-    /// mistralrs for GGUF files, --isq and what the native engine does not know; else the native one
+    /// mistralrs for GGUF files, --isq, and models that the native engine does not support; otherwise native
     Auto,
     Native,
-    /// For programs that were built with it
+    /// Available only in builds with the feature mistralrs
     Mistralrs,
 }
 
@@ -19,10 +19,10 @@ pub(crate) enum EngineChoice {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) enum DeviceChoice {
-    /// The first GPUs if there are as many as ranks, else the CPU.
+    /// The first GPUs, one per rank, if available; otherwise the CPU.
     Auto,
     Cpu,
-    /// The GPU of this index, or as many as there are ranks, from it on.
+    /// The GPU with this index; with several ranks, consecutive GPUs from this index on.
     Cuda(usize),
 }
 
@@ -36,7 +36,7 @@ impl std::str::FromStr for DeviceChoice {
             "cuda" => Some(Self::Cuda(0)),
             _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(Self::Cuda),
         };
-        choice.ok_or_else(|| format!("the device is {text:?}, but must be auto, cpu, cuda or cuda:N"))
+        choice.ok_or_else(|| format!("device is {text:?}; it must be auto, cpu, cuda or cuda:N"))
     }
 }
 
@@ -58,37 +58,37 @@ impl From<DeviceChoice> for String {
     }
 }
 
-/// The type that weights are stored in.
+/// The data type of the weights in memory.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WeightDtype {
-    /// bf16 where the checkpoint is, with the bits of f32; f32 otherwise
+    /// On a CPU, bf16 if the checkpoint is bf16 (same results as f32), otherwise f32; on a GPU, bf16
     Auto,
     F32,
     Bf16,
-    /// 8 bits and a scale for each output, on a CPU
+    /// 8-bit integers with a scale per output channel (CPU only)
     Int8,
-    /// e4m3 and a scale for each output, and activations in it too, on a GPU
+    /// e4m3 with a scale per output channel; activations are also in e4m3 (GPU only)
     Fp8,
 }
 
-/// The type that a GPU stores keys and values in.
+/// The data type of keys and values in a GPU's KV cache.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum KvCacheDtype {
-    /// bf16 on a GPU
+    /// bf16
     Auto,
     Bf16,
-    /// e4m3 and a scale for each head of each token: twice the tokens, less exact
+    /// e4m3 with a scale per head and token; twice as many tokens fit, but results are less accurate
     Fp8,
 }
 
-/// The type that matrix products read activations in.
+/// The data type of activations in matrix multiplications.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ActivationDtype {
     F32,
-    /// Rounded: less exact, and about twice as fast where the machine multiplies bf16
+    /// Rounded to bf16; less accurate, but about twice as fast on CPUs with bf16 instructions
     Bf16,
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_read_and_written() {
+    fn devices_round_trip_through_text() {
         for (text, choice) in
             [("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), ("cuda:3", DeviceChoice::Cuda(3))]
         {
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
         for text in ["gpu", "cuda:", "cuda:-1", "cuda:x", ""] {
             let error = text.parse::<DeviceChoice>().unwrap_err();
-            assert_eq!(error, format!("the device is {text:?}, but must be auto, cpu, cuda or cuda:N"));
+            assert_eq!(error, format!("device is {text:?}; it must be auto, cpu, cuda or cuda:N"));
         }
     }
 }

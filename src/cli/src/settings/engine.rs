@@ -1,4 +1,4 @@
-//! The engine's configuration, as the settings have it.
+//! Conversion of the settings to the engine's configuration.
 
 use surprisal_engine::{CpuConfig, SchedulerConfig};
 
@@ -17,7 +17,7 @@ impl Settings {
     pub(crate) fn cpu_config(&self) -> CpuConfig {
         let cache_bytes = self.cache_mib.unwrap_or(CPU_CACHE_MIB).saturating_mul(1 << 20);
         let weights = match self.dtype {
-            // FP8 is rejected before a CPU is used.
+            // FP8 settings are rejected before a CPU backend is configured.
             WeightDtype::Auto | WeightDtype::Fp8 => None,
             WeightDtype::F32 => Some(surprisal_engine::WeightDtype::F32),
             WeightDtype::Bf16 => Some(surprisal_engine::WeightDtype::Bf16),

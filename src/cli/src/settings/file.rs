@@ -1,4 +1,4 @@
-//! Settings as a TOML file.
+//! Settings in a TOML file.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ impl Settings {
         toml::from_str(&text).map_err(|error| Error::config(path, error))
     }
 
-    /// Returns a TOML file that reads as these settings.
+    /// Returns these settings as TOML, which [`read`](Self::read) accepts.
     pub(crate) fn to_toml(&self) -> Result<String, Error> {
         toml::to_string(self).map_err(|error| Error::Usage(format!("the settings cannot be written as TOML: {error}")))
     }
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_in_the_book() {
+    fn the_book_documents_every_setting() {
         let all = Settings {
             isq: Some("q8_0".to_owned()),
             cache_mib: Some(1),
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_read_back_as_they_were_written() {
+    fn settings_round_trip_through_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("written.toml");
         let settings =

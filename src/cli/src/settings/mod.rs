@@ -1,8 +1,8 @@
-//! The settings that `surprisal serve` runs with: a TOML file, overridden by the environment, overridden by flags.
+//! The settings of `surprisal serve`. Flags override environment variables, which override a TOML file.
 //!
-//! Start with [`Settings`]. `choices.rs` has the types of its fields, `file.rs` reads and prints it as TOML, `check.rs` rejects what
-//! contradicts itself, `security.rs` reads the API keys and certificates it names, `engine.rs` turns it into the engine's own
-//! configuration, and `environment.rs` warns of variables that nothing reads.
+//! Start with [`Settings`]. `choices.rs` has the types of its fields, and `file.rs` reads and prints it as TOML.
+//! `check.rs` rejects contradictions, `security.rs` reads the API keys and certificates, `engine.rs` converts settings
+//! to the engine's configuration, and `environment.rs` warns about unknown variables.
 
 mod check;
 mod choices;
@@ -25,39 +25,41 @@ pub(crate) use self::environment::warn_of_unknown_variables;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// `oracle`, a folder, an id on the Hugging Face hub, or a GGUF file.
+    /// Model to serve: `oracle`, a folder, an id on the Hugging Face hub, or a GGUF file.
     pub(crate) model: String,
     pub(crate) host: String,
-    /// 0 means any free port.
+    /// Port to listen on; 0 picks a free one.
     pub(crate) port: u16,
     pub(crate) engine: EngineChoice,
-    /// For the native engine: `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// Device of the native engine: `auto`, `cpu`, `cuda` or `cuda:N`.
     pub(crate) device: DeviceChoice,
-    /// mistralrs' in-situ quantisation.
+    /// In-situ quantization by mistralrs, such as `q8_0`; `None` for none.
     pub(crate) isq: Option<String>,
-    /// For the native engine: how weights are stored and products read activations.
+    /// Data type of the weights in the native engine.
     pub(crate) dtype: WeightDtype,
+    /// Data type of activations in matrix multiplications in the native engine.
     pub(crate) activations: ActivationDtype,
-    /// On a GPU: how keys and values are kept.
+    /// Data type of keys and values on a GPU.
     pub(crate) kv_cache_dtype: KvCacheDtype,
-    /// Compute threads; 0 means one a core.
+    /// Number of compute threads; 0 means one per core.
     pub(crate) threads: usize,
-    /// Ranks that the model is divided among, on as many GPUs or on the CPU's threads; each has its part of the cache.
+    /// Number of ranks that share the model and the KV cache, each a GPU or a group of CPU threads.
     pub(crate) tensor_parallel_size: usize,
-    /// Memory for the KV cache, in MiB; if none is said, 1024 on a CPU, and all that is left on a GPU.
+    /// Memory for the KV cache, in MiB; `None` means 1024 on a CPU, and nearly all free memory on a GPU.
     pub(crate) cache_mib: Option<usize>,
-    /// The longest sequence, in tokens, if it is to be shorter than the model's own.
+    /// Maximum sequence length, in tokens; `None` means the model's maximum.
     pub(crate) max_length: Option<usize>,
-    /// Tokens a forward pass computes at most.
+    /// Maximum number of tokens per forward pass.
     pub(crate) token_budget: usize,
-    /// Queries computed at a time at most.
+    /// Maximum number of queries that run at the same time.
     pub(crate) max_running: usize,
-    /// One API key a line.
+    /// File with one API key per line.
     pub(crate) api_key_file: Option<PathBuf>,
-    /// A chain of certificates and its private key, in PEM; with both, HTTPS alone is spoken.
+    /// Certificate chain, in PEM; requires `tls_key`, and makes the server speak HTTPS only.
     pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, in PEM.
     pub(crate) tls_key: Option<PathBuf>,
-    /// Bounds of the HTTP server.
+    /// Limits of the HTTP server.
     pub(crate) server: ServerConfig,
 }
 

@@ -1,4 +1,4 @@
-//! The API keys and the certificate that the settings name.
+//! Reads the API keys and the certificate that the settings name.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,9 +9,9 @@ use super::Settings;
 use crate::error::Error;
 
 impl Settings {
-    /// Reads the API keys of the key file and of the environment variable.
+    /// Reads the API keys from the key file and the environment variable.
     ///
-    /// Each of them, if it is given, must have at least one key: a server that was meant to be closed is not left open.
+    /// If either is given, it must have at least one key, so that a mistake cannot leave the server open.
     pub(crate) fn api_keys(&self, variable: Option<OsString>) -> Result<ApiKeys, Error> {
         let mut keys = String::new();
         if let Some(path) = &self.api_key_file {
@@ -24,7 +24,7 @@ impl Settings {
         Ok(ApiKeys::parse(&keys))
     }
 
-    /// Reads the certificate to serve with, if there is one.
+    /// Reads the certificate and its private key; returns `None` if they are not set.
     pub(crate) fn tls(&self) -> Result<Option<Tls>, Error> {
         match (&self.tls_cert, &self.tls_key) {
             (Some(certificates), Some(key)) => Ok(Some(Tls::from_pem_files(certificates, key)?)),
@@ -37,7 +37,7 @@ impl Settings {
 fn read_key_file(path: &Path) -> Result<String, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::config(path, error))?;
     if ApiKeys::parse(&text).is_empty() {
-        return Err(Error::config(path, "it has no API key"));
+        return Err(Error::config(path, "the file has no API key; write one per line, or omit api_key_file"));
     }
     check_lines(&text).map_err(|reason| Error::config(path, reason))?;
     Ok(text)
@@ -47,17 +47,20 @@ fn read_key_file(path: &Path) -> Result<String, Error> {
 fn check_key_variable(value: OsString) -> Result<String, Error> {
     let text = value.into_string().unwrap_or_default();
     if ApiKeys::parse(&text).is_empty() {
-        return Err(Error::Usage("SURPRISAL_API_KEYS is set and has no API key in UTF-8".to_owned()));
+        return Err(Error::Usage(
+            "SURPRISAL_API_KEYS has no API key, or is not UTF-8; set one key per line, or unset the variable"
+                .to_owned(),
+        ));
     }
     check_lines(&text).map_err(|reason| Error::Usage(format!("SURPRISAL_API_KEYS: {reason}")))?;
     Ok(text)
 }
 
-/// Rejects lines that look like a key and a comment. The reason does not repeat them.
+/// Rejects lines with whitespace in the key, such as a key with a trailing comment. The reason does not reveal the key.
 fn check_lines(lines: &str) -> Result<(), String> {
     match ApiKeys::invalid_line(lines) {
         Some(line) => Err(format!(
-            "line {line} has whitespace within its API key; keys have none, and a comment is a line that begins with #"
+            "line {line} has whitespace in its API key; remove it, and put comments on lines that begin with #"
         )),
         None => Ok(()),
     }
@@ -68,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_from_file_and_environment_and_are_never_none_by_mistake() {
+    fn keys_come_from_file_and_environment_and_an_empty_source_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys");
         let settings = Settings { api_key_file: Some(path.clone()), ..Settings::default() };

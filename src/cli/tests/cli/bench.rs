@@ -1,12 +1,12 @@
-//! `surprisal bench`: one server under load, and two compared.
+//! `surprisal bench`: load tests of one server, and comparisons of two.
 
 use serde_json::Value;
 
 use crate::support::{Serving, run, stderr};
 
-/// A load leaves results that can be compared, and curves; two servers are measured in turns.
+/// A load test writes load curves, and results that can be compared. Two servers are measured in turn.
 #[test]
-fn a_server_is_put_under_load_and_compared() {
+fn servers_are_load_tested_and_compared() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let out = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -28,7 +28,7 @@ fn a_server_is_put_under_load_and_compared() {
     assert!(table.contains("2 clients") && table.contains("first/second"), "{table}");
     let (first, second) = (format!("{b}/first.json"), format!("{b}/second.json"));
     let again = run(dir.path(), &["bench", "--compare", &first, &second]);
-    assert_eq!(String::from_utf8(again.stdout).unwrap(), table, "what was written says the same");
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), table, "the written results give the same comparison");
     for name in ["a/result.json", "a/curves.html", "b/curves.svg"] {
         assert!(dir.path().join(name).is_file(), "{name}");
     }
@@ -47,7 +47,7 @@ fn a_server_is_put_under_load_and_compared() {
 }
 
 #[test]
-fn a_load_has_the_servers_key_or_says_how_to_give_it() {
+fn a_missing_or_wrong_key_is_an_error_that_names_the_variable() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::with(dir.path(), &[("SURPRISAL_API_KEYS", "secret")]);
     let bench = ["bench", "--url", &serving.url, "--requests", "2", "--warm-up", "0", "--workload", "documents"];

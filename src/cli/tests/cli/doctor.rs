@@ -1,12 +1,12 @@
-//! `surprisal doctor`: models planned from their config.json alone.
+//! `surprisal doctor`: plans hardware for models from config.json only.
 
 use serde_json::Value;
 
 use crate::support::{run, stderr};
 
-/// From config.json alone: the 405B model in FP8 needs eight H100.
+/// The 405B model in FP8 needs eight H100 GPUs.
 #[test]
-fn the_doctor_plans_a_model() {
+fn a_model_is_planned_from_its_config() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.json");
     let kept: Vec<String> = (0..126).map(|layer| format!("model.layers.{layer}.self_attn")).collect();
@@ -26,9 +26,9 @@ fn the_doctor_plans_a_model() {
     assert!(run(dir.path(), &["doctor"]).status.success());
 }
 
-/// Llama 3.1 405B in FP8 as its config.json says it, divided among eight H100.
+/// Llama 3.1 405B in FP8, with its published config.json, divided among eight H100 GPUs.
 #[test]
-fn the_doctor_plans_the_paper_s_model_by_rank() {
+fn llama_3_1_405b_is_planned_per_rank() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.json");
     let kept: Vec<String> = (0..126)
@@ -54,16 +54,17 @@ fn the_doctor_plans_the_paper_s_model_by_rank() {
     assert_eq!(model["parameters"], 405_853_388_800_u64);
     let gpu = |kind: &str| model["gpus"].as_array().unwrap().iter().find(|gpu| gpu["kind"] == kind).unwrap();
     let of = |gpu: &Value, field: &str| gpu[field].as_u64().unwrap();
-    // The MLPs in FP8 with a scale of four bytes an output, all else in bf16.
+    // The MLPs are in FP8 with a four-byte scale per output channel; everything else is in bf16.
     let mlp = 126 * 3 * 16384 * 53248;
     let weights = mlp + 126 * 4 * (2 * 53248 + 16384) + 2 * (405_853_388_800 - mlp);
-    // Of eight key-value heads a rank has one: keys and values of 128 numbers in bf16, in each layer.
+    // Each rank has one of eight key-value heads: keys and values of 128 numbers in bf16, in each layer.
     let token = 126 * 2 * 128 * 2;
     let h100 = gpu("H100 80 GB");
     assert_eq!((of(h100, "count"), of(h100, "weight_bytes")), (8, weights / 8));
     assert_eq!(of(h100, "cache_tokens"), (72_000_000_000 - weights / 8) / token);
     assert!(of(h100, "cache_tokens") > 131_072);
-    // Two operations a weight that is multiplied with, and attention's four a dimension of each query head and token before.
+    // Two operations per weight in a matrix multiplication; in attention, four per dimension of each query head and
+    // earlier token.
     let operations = 2 * (405_853_388_800 - 128_256 * 16384 - 253 * 16384) + 4 * 126 * 16384 * 1024;
     let peak = u128::from(8 * 989_u64) * 1_000_000_000_000 / operations;
     assert_eq!(u128::from(of(h100, "peak_tokens_per_second")), peak);
@@ -71,15 +72,12 @@ fn the_doctor_plans_the_paper_s_model_by_rank() {
     let plan_text = String::from_utf8(run(dir.path(), &args).stdout).unwrap();
     let line = plan_text.lines().find(|line| line.contains("H100")).unwrap();
     assert!(line.trim_start().starts_with("8 x H100 80 GB") && line.contains("tokens of cache"), "{plan_text}");
-    assert!(
-        plan_text.lines().any(|line| line.contains("A100 40 GB") && line.contains("they do not fit")),
-        "{plan_text}"
-    );
+    assert!(plan_text.lines().any(|line| line.contains("A100 40 GB") && line.contains("does not fit")), "{plan_text}");
 }
 
-/// Presets divide models among as many H100 as hold them, with room for hundreds of thousands of tokens.
+/// The presets use enough H100 GPUs for the model, with memory left for hundreds of thousands of tokens.
 #[test]
-fn the_doctor_agrees_with_the_presets_of_several_gpus() {
+fn the_plan_agrees_with_the_multi_gpu_presets() {
     let kept: Vec<String> =
         (0..126).map(|layer| format!("model.layers.{layer}.self_attn")).chain(["lm_head".into()]).collect();
     let fp8 = serde_json::json!({"quant_method": "fbgemm_fp8", "modules_to_not_convert": kept});

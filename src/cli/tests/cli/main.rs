@@ -1,4 +1,4 @@
-//! The binary as a person uses it, one module for each purpose.
+//! Tests of the binary as a user runs it, one module per purpose.
 
 #![allow(clippy::unwrap_used)]
 

@@ -7,12 +7,12 @@ use serde_json::Value;
 use crate::support::{run, stderr};
 
 #[test]
-fn an_experiment_file_is_explained_and_run_without_a_server() {
+fn an_experiment_file_is_explained_and_runs_without_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let preset = "../../configs/experiments/oracle.toml";
     let explained = run(dir.path(), &["estimate", preset, "--explain"]);
     let text = String::from_utf8(explained.stdout).unwrap();
-    assert!(text.contains("queries") && text.contains("the paper's scripts"), "{text}");
+    assert!(text.contains("queries") && text.contains("the L2M paper's scripts"), "{text}");
     let out = dir.path().join("report");
     let estimated = run(dir.path(), &["estimate", preset, "--json", "--out", out.to_str().unwrap()]);
     assert!(estimated.status.success(), "{}", stderr(&estimated));
@@ -21,9 +21,9 @@ fn an_experiment_file_is_explained_and_run_without_a_server() {
     assert!(["report.html", "bipartite-4.svg", "bipartite.csv"].iter().all(|name| out.join(name).is_file()));
 }
 
-/// What was estimated is shown again, in another unit, and side by side.
+/// Reports are rewritten in another unit, and compared side by side.
 #[test]
-fn reports_are_written_again_and_compared() {
+fn reports_are_rewritten_and_compared() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let experiment = |name: &str, doubt: &str| {
@@ -40,7 +40,7 @@ fn reports_are_written_again_and_compared() {
     let file = |name: &str| std::fs::read_to_string(path(name)).unwrap();
     let before = file("sure/report.html");
     assert!(run(dir.path(), &["report", &path("sure")]).status.success());
-    assert!(file("sure/report.html") == before, "the same report to the byte");
+    assert!(file("sure/report.html") == before, "the same report, byte for byte");
     let bits = run(
         dir.path(),
         &["report", &path("sure/report.json"), "--unit", "bits", "--title", "In <bits>", "--out", &path("bits")],
@@ -64,5 +64,5 @@ fn reports_are_written_again_and_compared() {
     };
     assert_eq!((value("no doubt"), value(&path("doubting"))), (direct(&sure), direct(&doubting)));
     let same = run(dir.path(), &["compare", &path("sure"), &path("sure")]);
-    assert!(stderr(&same).contains("name of a report"), "{}", stderr(&same));
+    assert!(stderr(&same).contains("report name is"), "{}", stderr(&same));
 }

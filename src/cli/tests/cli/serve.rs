@@ -1,4 +1,4 @@
-//! `surprisal serve` and `surprisal score`: a server starts, answers and stops.
+//! `surprisal serve` and `surprisal score`: a server starts, responds and stops.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -19,11 +19,12 @@ fn a_served_oracle_is_scored_and_estimated_and_stops_on_a_signal() {
     assert!(scored.status.success(), "{}", stderr(&scored));
     let answer: Value = serde_json::from_slice(&scored.stdout).unwrap();
     let logprobs = answer["results"][0]["logprobs"].as_array().unwrap();
-    // The coin was seen: its own side has the symbol's whole probability, the other one a millionth of it.
+    // The context reveals the symbol's sign: that sign has the symbol's whole probability, and the other sign a
+    // millionth of it.
     let gap = logprobs[0].as_f64().unwrap() - logprobs[1].as_f64().unwrap();
     assert!((gap - 1e6f64.ln()).abs() < 1e-4, "{answer}");
     let plain = run(dir.path(), &["score", "--url", &serving.url, "baba+ baba-"]);
-    assert!(String::from_utf8_lossy(&plain.stdout).contains("nats in all, 2 tokens"));
+    assert!(String::from_utf8_lossy(&plain.stdout).contains("nats in total, 2 tokens"));
 
     let text = dir.path().join("text.txt");
     std::fs::write(&text, "baba+ tuve- baba+ baba+ ".repeat(40)).unwrap();
@@ -46,11 +47,11 @@ fn a_served_oracle_is_scored_and_estimated_and_stops_on_a_signal() {
     assert!(out.join("bipartite-3.svg").is_file() && out.join("bipartite.csv").is_file());
 
     assert!(Command::new("kill").arg(serving.child.id().to_string()).status().unwrap().success());
-    assert!(serving.child.wait().unwrap().success(), "SIGTERM is a clean end");
+    assert!(serving.child.wait().unwrap().success(), "SIGTERM causes a clean exit");
 }
 
 #[test]
-fn a_second_signal_ends_a_server_that_waits_for_a_request() {
+fn a_second_signal_stops_a_server_that_waits_for_a_request() {
     let dir = tempfile::tempdir().unwrap();
     let mut serving = Serving::start(dir.path());
     let address = serving.url.strip_prefix("http://").unwrap().to_owned();
@@ -78,12 +79,12 @@ fn a_second_signal_ends_a_server_that_waits_for_a_request() {
     until("/ready", "503");
     kill();
     assert!(serving.child.wait().unwrap().success());
-    assert_eq!(asking.read(&mut [0; 1]).unwrap_or(0), 0, "the request is cut off, not answered");
+    assert_eq!(asking.read(&mut [0; 1]).unwrap_or(0), 0, "the request is dropped, not answered");
 }
 
-/// A model without BOS needs something before a target, and the request that is proposed has it.
+/// A model without BOS needs a non-empty context; the example request that the server prints has one.
 #[test]
-fn the_request_to_try_is_answered_without_bos() {
+fn the_example_request_works_without_bos() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama::default().write(dir.path(), 1);
     std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"add_bos_token": false}"#).unwrap();
@@ -99,9 +100,10 @@ fn the_request_to_try_is_answered_without_bos() {
     assert_eq!(answer["results"][0]["tokens"], 3, "{tried}: {answer}");
 }
 
-/// A divided model scores as a whole one does, to the bit in 2, 4 or 8 ranks, and says where it is not.
+/// On 2, 4 or 8 ranks, the scores are bit-identical to those on one rank. On other numbers of ranks, the fingerprint
+/// differs.
 #[test]
-fn a_model_is_served_in_ranks() {
+fn a_model_is_served_by_several_ranks() {
     let dir = tempfile::tempdir().unwrap();
     let score = |size: &str| {
         let serving = Serving::with(dir.path(), &[("SURPRISAL_TENSOR_PARALLEL_SIZE", size)]);
@@ -119,9 +121,9 @@ fn a_model_is_served_in_ranks() {
     assert_eq!(divided, format!("{whole}-tp3"));
 }
 
-/// Where there is no terminal for a bar, each tenth is a line.
+/// Without a terminal, each tenth of the progress is one log line.
 #[test]
-fn progress_of_reading_a_large_model_is_logged() {
+fn the_progress_of_loading_a_large_model_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let shape = TinyLlama { hidden: 1024, intermediate: 6000, layers: 2, ..TinyLlama::default() };
     shape.write(dir.path(), 1);
@@ -143,9 +145,9 @@ fn progress_of_reading_a_large_model_is_logged() {
     );
 }
 
-/// A reader of the log that reads no more holds up no request.
+/// A log reader that stops reading does not delay requests.
 #[test]
-fn a_log_that_nobody_reads_stops_nothing() {
+fn an_unread_log_does_not_block_requests() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = surprisal(dir.path());
     command.args(["serve", "--port", "0"]).env("SURPRISAL_LOG", "debug").stderr(Stdio::piped());
@@ -153,7 +155,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let line = lines.find(|line| line.starts_with("serving")).unwrap();
     let address = line.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap();
-    // Far more than a pipe holds.
+    // Far more log output than a pipe holds.
     for _ in 0..2000 {
         let mut stream = TcpStream::connect(address.trim_end_matches(',')).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -1,4 +1,4 @@
-//! Version, completions and manual; errors, their exit codes and the advice they give.
+//! The version, completions and manual; errors, with their exit codes and hints.
 
 use std::process::Stdio;
 
@@ -6,9 +6,9 @@ use surprisal_tests::tiny::TinyLlama;
 
 use crate::support::{Serving, run, stderr, surprisal};
 
-/// What is installed beside the program names every command.
+/// Completions and manual pages name every command.
 #[test]
-fn the_program_says_what_it_is() {
+fn version_completions_and_manual_are_printed() {
     let dir = tempfile::tempdir().unwrap();
     let text = |args: &[&str]| String::from_utf8(run(dir.path(), args).stdout).unwrap();
     let version = text(&["--version"]);
@@ -25,9 +25,9 @@ fn the_program_says_what_it_is() {
     assert!(std::fs::read_to_string(pages.join("surprisal-bench.1")).unwrap().contains("Poisson"));
 }
 
-/// What it is printed to may be a pipe that nobody reads any more.
+/// The reader of a pipe may close it early.
 #[test]
-fn a_manual_that_is_not_read_to_its_end_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for args in [&["man"][..], &["completions", "bash"]] {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -38,7 +38,7 @@ fn a_manual_that_is_not_read_to_its_end_is_no_error() {
 }
 
 #[test]
-fn an_invalid_model_error_names_the_alternatives() {
+fn an_invalid_model_error_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama::default().write(dir.path(), 1);
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -46,11 +46,11 @@ fn an_invalid_model_error_names_the_alternatives() {
     std::fs::write(path("other.json"), [0xff; 9]).unwrap();
     std::fs::remove_file(path("tokenizer.json")).unwrap();
     for (args, hint) in [
-        (&["serve", "--port", "0", "--model", &weights][..], "give the folder that it is in"),
-        (&["serve", "--port", "0", "--model", &path("")], "tokenizer.json: there is no such file"),
-        (&["doctor", "--model", &weights], "give the folder that it is in"),
+        (&["serve", "--port", "0", "--model", &weights][..], "give the folder that contains it"),
+        (&["serve", "--port", "0", "--model", &path("")], "tokenizer.json: no such file"),
+        (&["doctor", "--model", &weights], "give the folder that contains it"),
         (&["doctor", "--model", &path("other.json")], "other.json: "),
-        (&["doctor", "--model", &path("other.gguf")], "a GGUF file has none"),
+        (&["doctor", "--model", &path("other.gguf")], "a GGUF file does not contain"),
     ] {
         let output = run(dir.path(), args);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
@@ -62,12 +62,12 @@ fn an_invalid_model_error_names_the_alternatives() {
 }
 
 #[test]
-fn an_address_with_the_path_of_an_openai_api_has_a_hint() {
+fn an_address_that_ends_in_v1_gets_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let serving = Serving::start(dir.path());
     let scored = run(dir.path(), &["score", "baba+", "--url", &format!("{}/v1", serving.url)]);
     assert_eq!(scored.status.code(), Some(1));
-    assert!(stderr(&scored).contains("give the server's address without /v1"), "{}", stderr(&scored));
+    assert!(stderr(&scored).contains("omit /v1 from the server's address"), "{}", stderr(&scored));
 }
 
 #[test]
@@ -81,11 +81,11 @@ fn errors_say_what_to_do() {
     for (args, code, hint) in [
         (&["serve", "--no-such-flag"][..], 2, "--help"),
         (&["serve", "--cache-mib", "0", "--port", "0"], 2, "cache_mib"),
-        (&["serve", "--cache-mib", "1099511627776", "--device", "cpu", "--port", "0"], 1, "(1073741824.0 GiB), but it"),
+        (&["serve", "--cache-mib", "1099511627776", "--device", "cpu", "--port", "0"], 1, "(1073741824.0 GiB), but"),
         (&["serve", "--max-length", "999999", "--port", "0"], 2, "max_length is 999999, but"),
         (&["serve", "--device", "gpu", "--port", "0"], 2, "must be auto, cpu, cuda or cuda:N"),
-        (&["serve", "--device", "cuda:99", "--port", "0"], 1, "no CUDA device 99"),
-        (&["serve", "--device", "cpu", "--dtype", "fp8", "--port", "0"], 2, "dtype fp8"),
+        (&["serve", "--device", "cuda:99", "--port", "0"], 1, "CUDA device 99 is not available"),
+        (&["serve", "--device", "cpu", "--dtype", "fp8", "--port", "0"], 2, "dtype = fp8"),
         (&["serve", "--device", "cpu", "--kv-cache-dtype", "fp8", "--port", "0"], 2, "kv_cache_dtype"),
         (&["serve", "--tls-cert", "cert.pem", "--port", "0"], 2, "tls_key"),
         (&["serve", "--tensor-parallel-size", "0", "--port", "0"], 2, "tensor_parallel_size is 0"),
@@ -98,15 +98,17 @@ fn errors_say_what_to_do() {
         (&["score", "text", "--url", closed], 1, "`surprisal serve` starts one"),
         (&["score", "text", "--url", "localhost:8000"], 2, "http:// or https://"),
         (&["estimate", "no-such-file", "--url", closed], 1, "no-such-file"),
-        (&["estimate", bad.to_str().unwrap(), "Cargo.toml"], 2, "stands alone"),
+        (&["estimate", bad.to_str().unwrap(), "Cargo.toml"], 2, "cannot be combined"),
         (&["estimate", "src/main.rs", "--url", closed], 1, "`surprisal serve` starts one"),
-        (&["estimate", "file", "--windows", "1"], 1, "documents"),
+        (&["estimate", "file", "--windows", "1"], 1, "at least 2"),
         (&["estimate", bad.to_str().unwrap()], 2, "prot"),
-        (&["estimate", "../../configs/experiments/oracle.toml", "--windows", "3"], 2, "stands alone"),
+        (&["estimate", "../../configs/experiments/oracle.toml", "--windows", "3"], 2, "cannot be combined"),
         (&["estimate", "file", "--shard", "5/4"], 2, "shard is 5/4"),
         (&["estimate", "file", "--shard", "half"], 2, "such as 2/8"),
         (&["estimate", "../../configs/experiments/oracle.toml", "--shard", "1/2"], 1, "model is missing"),
         (&["report", "no-such-folder"], 1, "no-such-folder"),
+        (&["report", bad.to_str().unwrap()], 1, "bad.toml: not a report"),
+        (&["man", "--out", bad.to_str().unwrap()], 1, "bad.toml: File exists"),
         (&["compare", "one"], 2, "Usage"),
         (&["compare", "no-such-folder", "other"], 1, "no-such-folder"),
         (&["merge", "no-such-folder", "--out", "x"], 1, "no-such-folder"),

@@ -1,6 +1,6 @@
-//! The binary, run as a person runs it.
+//! Helpers that run the binary as a user does.
 
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(dead_code, reason = "each test uses only some of the helpers")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The value of a server's metric that has no labels.
+/// Returns the value of a server's metric without labels.
 pub(crate) fn metric(url: &str, name: &str) -> f64 {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
@@ -31,7 +31,7 @@ pub(crate) fn metric(url: &str, name: &str) -> f64 {
     line.unwrap().parse().unwrap()
 }
 
-/// `surprisal serve` on a free port, stopped when dropped.
+/// A `surprisal serve` process on a free port, killed when dropped.
 pub(crate) struct Serving {
     pub(crate) child: Child,
     pub(crate) url: String,

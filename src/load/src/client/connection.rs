@@ -1,4 +1,4 @@
-//! One connection to a server, kept alive, over HTTP/1.1.
+//! A persistent HTTP/1.1 connection to a server.
 
 use std::io;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use tokio::net::TcpStream;
 use super::endpoint::Endpoint;
 use crate::error::Error;
 
-/// Characters of an error response's body that an error message shows.
+/// Maximum length of an error response's body in an error message, in characters.
 const MAX_SHOWN_CHARS: usize = 300;
 
 /// A server's response to one request.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    /// How long the server asks to wait.
+    /// The delay in `Retry-After`, if the response has one in seconds.
     pub(crate) retry_after: Option<Duration>,
     pub(crate) body: Bytes,
 }
@@ -31,13 +31,13 @@ pub(crate) struct Response {
 pub(crate) enum ExchangeError {
     #[error("{0}")]
     Connect(io::Error),
-    #[error("the connection broke: {0}")]
+    #[error("connection broken: {0}")]
     Broken(#[from] hyper::Error),
-    #[error("no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     Timeout(Duration),
 }
 
-/// A connection that is opened when it is needed, and again after it broke.
+/// A connection that opens on first use, and reopens after it breaks.
 #[derive(Debug)]
 pub(crate) struct Connection {
     endpoint: Endpoint,
@@ -61,7 +61,7 @@ impl Connection {
         self.exchange(Method::POST, path, body).await
     }
 
-    /// Sends a request and waits for its response, at most for the timeout. A failure closes the connection.
+    /// Sends a request and waits for its response, up to the timeout. A failure closes the connection.
     async fn exchange(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response, ExchangeError> {
         let timeout = self.timeout;
         let response = tokio::time::timeout(timeout, self.exchange_or_reconnect(method, path, body)).await;
@@ -72,7 +72,8 @@ impl Connection {
         response
     }
 
-    /// Sends the request again over a new connection if the server closed the old one before anything was sent.
+    /// Sends a request. If the server closed a reused connection before the request was sent, tries again over a new
+    /// connection.
     async fn exchange_or_reconnect(
         &mut self,
         method: Method,
@@ -105,19 +106,18 @@ impl Connection {
             |reason: &'static str| ExchangeError::Connect(io::Error::new(io::ErrorKind::InvalidInput, reason));
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() =
-            self.endpoint.full_path(path).parse().map_err(|_| invalid("the path is no path of a URL"))?;
+        *request.uri_mut() = self.endpoint.full_path(path).parse().map_err(|_| invalid("invalid URL path"))?;
         let headers = request.headers_mut();
-        headers.insert(HOST, self.endpoint.host().parse().map_err(|_| invalid("the host is no host"))?);
+        headers.insert(HOST, self.endpoint.host().parse().map_err(|_| invalid("invalid host"))?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(authorization) = &self.authorization {
-            let value = authorization.parse().map_err(|_| invalid("the API key has characters no header may have"))?;
+            let value = authorization.parse().map_err(|_| invalid("the API key must be visible ASCII"))?;
             headers.insert(AUTHORIZATION, value);
         }
         Ok(request)
     }
 
-    /// Returns the sender of the open connection; opens one first if there is none.
+    /// Returns the sender of the open connection; opens a connection if there is none.
     async fn connected_sender(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, ExchangeError> {
         if let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) {
             return Ok(self.sender.insert(sender));
@@ -128,13 +128,13 @@ impl Connection {
         let stream = TcpStream::connect(address).await.map_err(ExchangeError::Connect)?;
         stream.set_nodelay(true).map_err(ExchangeError::Connect)?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-        // The task ends with the sender. Callers that wait for a response get the error that breaks the connection.
+        // The task ends when the sender is dropped. If the connection breaks, pending callers get the error.
         tokio::spawn(driver);
         Ok(self.sender.insert(sender))
     }
 }
 
-/// Returns a response with status 200, or the error that stands for any other outcome.
+/// Returns a response with status 200; anything else is an error.
 pub(crate) fn expect_success(url: &str, response: Result<Response, ExchangeError>) -> Result<Response, Error> {
     let response = response.map_err(|error| Error::Unreachable { url: url.to_owned(), reason: error.to_string() })?;
     if response.status == 200 {

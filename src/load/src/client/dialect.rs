@@ -1,24 +1,24 @@
-//! The body of a request in the server's dialect, and the check that its response is complete.
+//! Request bodies in the server's dialect, and checks that responses are complete.
 
 use bytes::Bytes;
 use surprisal_dialect::{Batch, Dialect, Logprobs, ReadError, Request, SglangOptions, SglangStart};
 
 use crate::workload::PairRequest;
 
-/// Options of requests to SGLang: it generates one token, as every other server does.
+/// Options of SGLang requests: generate one token, as requests to the other servers do.
 const SGLANG: SglangOptions = SglangOptions { start: SglangStart::PerQuery, max_new_tokens: 1 };
 
-/// The error text where a result in a response has another form than the dialect's.
-const UNKNOWN_RESULT: &str = "data did not match any variant of untagged enum OneOrMany";
+/// The error message for a result that does not have the dialect's form.
+const UNKNOWN_RESULT: &str = "a result does not have the form that this API defines";
 
 /// A complete response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CompleteResponse {
-    /// The targets' log-probabilities, in nats, in order; `None` from a server that has none.
+    /// Log-probabilities of the targets, in nats, in order; `None` from llama.cpp, which returns no log-probabilities.
     pub(crate) logprobs: Option<Vec<f64>>,
-    /// Tokens that went through the model, where the response states it.
+    /// Tokens that went through the model; `None` if the response does not report them.
     pub(crate) computed_tokens: Option<u64>,
-    /// Tokens that were found in a cache, where the response states it.
+    /// Tokens found in a cache; `None` if the response does not report them.
     pub(crate) cached_tokens: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn write_body(dialect: Dialect, request: &PairRequest, model: &str) -
     Ok(serde_json::to_vec(&dialect.body(&request))?.into())
 }
 
-/// Reads the response to `request`: every log-probability must be there. The error states what is wrong with it.
+/// Reads the response to `request`, which must contain every log-probability. The error describes the problem.
 pub(crate) fn read_response(dialect: Dialect, request: &PairRequest, body: &[u8]) -> Result<CompleteResponse, String> {
     let response = dialect.read::<f64>(&batch(request), body).map_err(|error| match error {
         ReadError::Response(error) => error.to_string(),
@@ -52,7 +52,7 @@ fn batch(request: &PairRequest) -> Batch<'_> {
 fn check_count(found: usize, results: &str, request: &PairRequest) -> Result<(), String> {
     match request.pairs.len() {
         expected if expected == found => Ok(()),
-        expected => Err(format!("{found} {results}, not {expected}")),
+        expected => Err(format!("expected {expected} {results}, got {found}")),
     }
 }
 
@@ -72,11 +72,11 @@ fn target_logprobs(dialect: Dialect, request: &PairRequest, results: Vec<Logprob
     }
     match logprobs.len() {
         found if found == request.scored_tokens() => Ok(logprobs),
-        found => Err(format!("{found} log-probabilities, not {}", request.scored_tokens())),
+        found => Err(format!("expected {} log-probabilities, got {found}", request.scored_tokens())),
     }
 }
 
-/// Selects a target's log-probabilities from those of its prompt.
+/// Selects the target's log-probabilities from those of the prompt.
 fn select_target(
     dialect: Dialect,
     result: &Logprobs<f64>,
@@ -91,9 +91,9 @@ fn select_target(
         Logprobs::Missing => return Err("a choice has no logprobs".into()),
     };
     let missing = |id: &u32| match dialect {
-        Dialect::Vllm => format!("prompt_logprobs has none of token {id}"),
-        Dialect::Sglang => "input_token_logprobs has null".into(),
-        _ => "token_logprobs has null".into(),
+        Dialect::Vllm => format!("prompt_logprobs has no entry for token {id}"),
+        Dialect::Sglang => "input_token_logprobs contains null".into(),
+        _ => "token_logprobs contains null".into(),
     };
     of_target.iter().zip(target).map(|(logprob, id)| logprob.ok_or_else(|| missing(id))).collect()
 }
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// Tokens 0 5 | 7 8 and 0 | 7 8.
+    /// Returns a request with two queries: context 0 5 with target 7 8, and context 0 with target 7 8.
     fn request() -> PairRequest {
         let (contexts, targets) = (vec![vec![0, 5], vec![0]], vec![vec![7, 8]]);
         PairRequest { contexts, targets, pairs: vec![[0, 0], [1, 0]], ..PairRequest::default() }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn each_servers_answer_has_the_same_numbers() {
+    fn all_dialects_give_the_same_log_probabilities() {
         let expected = Ok(vec![-1.0, -2.0, -3.0, -4.5]);
         let at = |id: &str, value: f64| json!({id: {"logprob": value, "rank": 1, "decoded_token": "x"}});
         let first = json!([null, at("5", -9.0), at("7", -1.0), at("8", -2.0)]);
@@ -142,18 +142,18 @@ mod tests {
     }
 
     #[test]
-    fn half_an_answer_is_none() {
+    fn incomplete_responses_are_rejected() {
         let choice = |values: Value| json!({"index": 0, "logprobs": {"token_logprobs": values}});
         let cut = json!({"choices": [choice(json!([null, -9.0, -1.0])), choice(json!([null, -3.0, -4.5]))]});
-        assert_eq!(logprobs(Dialect::OpenAi, &cut), Err("3 log-probabilities, not 4".into()));
+        assert_eq!(logprobs(Dialect::OpenAi, &cut), Err("expected 4 log-probabilities, got 3".into()));
         let null = json!({"choices": [choice(json!([null, -9.0, null, -1.0])), choice(json!([null, -3.0, -4.5]))]});
         assert!(logprobs(Dialect::OpenAi, &null).unwrap_err().contains("null"));
-        assert!(logprobs(Dialect::OpenAi, &json!({"choices": []})).unwrap_err().contains("0 choices"));
+        assert!(logprobs(Dialect::OpenAi, &json!({"choices": []})).unwrap_err().contains("expected 2 choices, got 0"));
         assert!(logprobs(Dialect::Surprisal, &json!({"hello": 1})).is_err());
     }
 
     #[test]
-    fn llama_cpps_answer_says_what_was_computed() {
+    fn llama_cpp_reports_computed_and_cached_tokens() {
         let one = |n: u64| json!({"tokens_evaluated": 4, "tokens_cached": 5, "timings": {"prompt_n": n}});
         let response =
             read_response(Dialect::LlamaCpp, &request(), json!([one(4), one(1)]).to_string().as_bytes()).unwrap();

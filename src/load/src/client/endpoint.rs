@@ -1,4 +1,4 @@
-//! The address of a server and its dialect.
+//! A server's address and dialect.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,7 +23,7 @@ use crate::error::Error;
 pub struct Endpoint {
     dialect: Dialect,
     host: String,
-    /// The prefix of every path.
+    /// Prefix of every path.
     base: String,
 }
 
@@ -33,12 +33,12 @@ impl Endpoint {
         self.dialect
     }
 
-    /// Returns the host, with its port where one was given.
+    /// Returns the host, with the port if one was given.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
 
-    /// Returns a path as the server knows it, with the endpoint's base before it.
+    /// Returns a path prefixed with the endpoint's base.
     pub(super) fn full_path(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
@@ -55,7 +55,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, Error> {
         let expected = || {
             let names = Dialect::ALL.map(Dialect::name).join(", ");
-            Error::invalid("url", text, format!("[API+]http://HOST[:PORT] (no TLS), API one of {names}"))
+            Error::invalid("url", text, format!("[API+]http://HOST[:PORT][/BASE] (no TLS); API is one of {names}"))
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(expected)?;
         let (name, scheme) = scheme.split_once('+').unwrap_or((Dialect::Surprisal.name(), scheme));

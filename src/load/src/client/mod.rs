@@ -1,7 +1,7 @@
 //! The HTTP client: the server under load, the connections to it, and its dialect.
 //!
-//! Start reading at [`Target`], which asks a server what it serves. `Connection` sends one request at a time; `dialect`
-//! writes the bodies of requests and reads answers; [`Counters`] come from the server's `/metrics`.
+//! Start reading at [`Target`], which asks a server for its model. `Connection` sends one request at a time; `dialect`
+//! writes request bodies and reads responses; [`Counters`] come from the server's `/metrics`.
 
 mod connection;
 mod counters;

@@ -8,23 +8,23 @@ use super::connection::{Connection, expect_success};
 use super::endpoint::Endpoint;
 use crate::error::Error;
 
-/// Longest wait for a server to state which model it serves.
+/// Timeout of the request for the server's model.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server that has stated what it serves.
+/// A server and the model that it reported.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// Its address.
+    /// The server's address.
     pub endpoint: Endpoint,
-    /// The API key, if it requires one.
+    /// The API key; `None` if the server requires none.
     pub key: Option<String>,
-    /// The model it serves.
+    /// Name of the model.
     pub model: String,
-    /// The fingerprint of everything its numbers depend on, if it states one.
+    /// Fingerprint of everything that the log-probabilities depend on; `None` if the server reports none.
     pub fingerprint: Option<String>,
-    /// Size of its vocabulary; every token id is below it.
+    /// Vocabulary size; every token id is less than this.
     pub vocabulary: u32,
-    /// Tokens of the longest text it takes, if it states a limit.
+    /// Maximum length of a text, in tokens; `None` if the server reports none.
     pub max_length: Option<usize>,
 }
 
@@ -33,7 +33,7 @@ struct ModelList {
     data: Vec<ListedModel>,
 }
 
-/// A model in the list of models; beyond the name, each kind of server states other fields.
+/// A model in the list of models; fields other than the name depend on the kind of server.
 #[derive(Deserialize)]
 struct ListedModel {
     id: String,
@@ -47,7 +47,7 @@ struct ListedModel {
     meta: Option<LlamaCppMeta>,
 }
 
-/// The fields of llama.cpp's server.
+/// Fields that only llama.cpp's server has.
 #[derive(Default, Deserialize)]
 struct LlamaCppMeta {
     #[serde(default)]
@@ -57,12 +57,12 @@ struct LlamaCppMeta {
 }
 
 impl Target {
-    /// Asks the server which model it serves (`/v1/models`). `vocabulary` overrides the size that the server states, and is
-    /// required where it states none.
+    /// Requests the server's model from `/v1/models`. `vocabulary` overrides the vocabulary size that the server
+    /// reports, and is required if it reports none.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::Status`] or [`Error::Answer`] if it does not tell; [`Error::Invalid`] for a vocabulary that
-    /// nobody knows.
+    /// [`Error::Unreachable`], [`Error::Status`] or [`Error::Answer`] if the server's model cannot be read;
+    /// [`Error::Invalid`] if the vocabulary size is unknown.
     pub async fn discover(endpoint: Endpoint, key: Option<String>, vocabulary: Option<u32>) -> Result<Self, Error> {
         let url = endpoint.url("/v1/models");
         let mut connection = Connection::new(endpoint.clone(), key.as_deref(), DISCOVERY_TIMEOUT);
@@ -70,10 +70,10 @@ impl Target {
         let response = expect_success(&url, response)?;
         let invalid = |reason: String| Error::Answer { url: url.clone(), reason };
         let models: ModelList = serde_json::from_slice(&response.body).map_err(|error| invalid(error.to_string()))?;
-        let model = models.data.into_iter().next().ok_or_else(|| invalid("it serves no model".into()))?;
+        let model = models.data.into_iter().next().ok_or_else(|| invalid("the list of models is empty".into()))?;
         let meta = model.meta.unwrap_or_default();
         let Some(vocabulary) = vocabulary.or(model.vocab_size).or(meta.n_vocab) else {
-            return Err(Error::invalid("vocabulary", "unknown", "given (--vocab), since the server does not tell"));
+            return Err(Error::invalid("vocabulary", "unknown", "set with --vocab: the server does not report it"));
         };
         Ok(Self {
             endpoint,
@@ -85,7 +85,7 @@ impl Target {
         })
     }
 
-    /// Returns a connection to the server, not yet open.
+    /// Returns a connection to the server that is not open yet.
     pub(crate) fn connect(&self, timeout: Duration) -> Connection {
         Connection::new(self.endpoint.clone(), self.key.as_deref(), timeout)
     }

@@ -1,4 +1,5 @@
-//! The clients that put a load on a server: closed loops, and open loops with their clock.
+//! The clients that send a load: in a closed loop each waits for its response, in an open loop a clock schedules
+//! requests.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use super::run::{Run, ScheduledRequest};
 use super::send::send_and_record;
 use crate::load::Load;
 
-/// Starts the clients, and the clock of an open loop.
+/// Starts the clients, and for an open loop the clock.
 pub(super) fn spawn(run: &Arc<Run>, load: Load) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     match load {
@@ -24,7 +25,8 @@ pub(super) fn spawn(run: &Arc<Run>, load: Load) -> JoinSet<()> {
         Load::Constant { .. } | Load::Poisson { .. } => {
             let (sender, receiver) = unbounded_channel();
             let clock = Arc::clone(run);
-            // The system's timer is finer than tokio's. The thread ends with the arrivals, or when nobody listens.
+            // Use a thread, because the system's timer is finer than tokio's. The thread ends after the last arrival,
+            // or when all receivers are gone.
             std::thread::spawn(move || dispatch_arrivals(&clock, load, &sender));
             let receiver = Arc::new(Mutex::new(receiver));
             for _ in 0..run.options.connections {
@@ -35,7 +37,7 @@ pub(super) fn spawn(run: &Arc<Run>, load: Load) -> JoinSet<()> {
     clients
 }
 
-/// Hands out each request of an open loop when it is due.
+/// Hands each request of an open loop to a client when it is due.
 fn dispatch_arrivals(run: &Run, load: Load, sender: &UnboundedSender<ScheduledRequest>) {
     for at in load.arrivals(run.options.seed.wrapping_add(run.options.stream)) {
         let Some(scheduled) = run.start.checked_add(at).and_then(|due| run.schedule(due)) else { return };
@@ -50,13 +52,15 @@ fn dispatch_arrivals(run: &Run, load: Load, sender: &UnboundedSender<ScheduledRe
 async fn closed_loop(run: Arc<Run>) {
     while let Some(scheduled) = run.schedule(Instant::now()) {
         let request = run.request(scheduled.index);
-        // Generating a request is no part of its latency; the time before it decided whether it belongs to the warm-up.
+        // The latency excludes the time to generate the request. The time before that decided whether the request
+        // belongs to the warm-up.
         let due = if scheduled.is_measured() { Instant::now() } else { scheduled.due };
         send_and_record(&run, ScheduledRequest { due, ..scheduled }, &request).await;
     }
 }
 
-/// Sends requests of an open loop, one after the other; there is one of these for each request that may be in flight at once.
+/// Runs one client of an open loop, which sends one request at a time. The number of clients limits the requests in
+/// flight.
 async fn open_loop(run: Arc<Run>, arrivals: Arc<Mutex<UnboundedReceiver<ScheduledRequest>>>) {
     loop {
         let Some(scheduled) = arrivals.lock().await.recv().await else { return };

@@ -1,7 +1,7 @@
-//! Putting a load on a server and measuring its answers.
+//! Measurements: sending a load to a server and recording the answers.
 //!
-//! Start reading at [`measure`]. `run` is the state that all clients share, `clients` are the loops that send requests, `send`
-//! sends one, and `recorder` adds up what came of them.
+//! Start reading at [`measure`]. `run` holds the state that all clients share, `clients` has the loops that send
+//! requests, `send` sends one request, and `recorder` records the results.
 
 mod clients;
 mod options;
@@ -28,12 +28,13 @@ use send::send_alone;
 /// Interval between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Puts `load` on `target` and returns the outcome. Calls `progress` a few times a second.
+/// Sends `load` to `target` and returns the outcome. Calls `progress` a few times per second.
 ///
-/// The first request is sent alone; a server that does not answer it properly is not measured.
+/// Sends one request on its own first, and fails if the server does not answer it correctly.
 ///
 /// # Errors
-/// [`Error::Invalid`] for options out of their bounds; otherwise whatever kept the first request from being answered.
+/// [`Error::Invalid`] for options out of bounds; other errors if the first request or a repeated request is not
+/// answered correctly.
 pub async fn measure(
     target: &Target,
     workload: &Workload,
@@ -45,7 +46,7 @@ pub async fn measure(
     workload.check(target.vocabulary, target.max_length)?;
     options.check()?;
     probe(target, workload, options).await?;
-    // Without a warm-up, the first request of the measurement must not be counted before it.
+    // Without a warm-up, a later scrape could already count the first requests of the measurement.
     let early = match options.warm_up.is_zero() {
         true => Counters::scrape(&mut target.connect(options.timeout)).await,
         false => None,
@@ -69,14 +70,14 @@ pub async fn measure(
     Ok(outcome)
 }
 
-/// Sends one request of the warm-up, to find out whether the server answers as it should.
+/// Sends the last request of the stream, which no measurement reaches, to check that the server answers correctly.
 async fn probe(target: &Target, workload: &Workload, options: &Options) -> Result<(), Error> {
     let last_of_stream = (options.stream + 1) * STREAM_LENGTH - 1;
     let request = workload.request(options.seed, last_of_stream, target.vocabulary);
     send_alone(target, &mut target.connect(options.timeout), &request).await.map(drop)
 }
 
-/// Repeats the requests of some answers, one at a time, and compares the answers.
+/// Repeats the requests whose answers were sampled, one at a time, and compares the new answers with the samples.
 async fn repeat(run: &Run, connection: &mut Connection, samples: BTreeMap<u64, Vec<f64>>) -> Result<Repeats, Error> {
     let mut repeats = Repeats::default();
     for (index, before) in samples {
@@ -91,7 +92,7 @@ async fn repeat(run: &Run, connection: &mut Connection, samples: BTreeMap<u64, V
     Ok(repeats)
 }
 
-/// Reports progress until every client is done; returns the server's counters at the end of the warm-up.
+/// Reports progress until every client is done. Returns the server's counters at the end of the warm-up.
 async fn watch(run: &Run, clients: &mut JoinSet<()>, progress: &(dyn Fn(&Progress) + Sync)) -> Option<Counters> {
     let mut connection = run.target.connect(run.options.timeout);
     let scrape = async {

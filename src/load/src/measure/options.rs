@@ -4,27 +4,29 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// Number of streams of requests of one seed.
+/// Number of request streams per seed.
 const STREAMS: u64 = 1_000_000;
 
 /// Options of a measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Seed of every request and of every send time. A server that has seen it before may have answers in its cache.
+    /// Seed for the requests and their send times. A server that has seen this seed before may answer from its cache.
     pub seed: u64,
-    /// Which of the seed's streams of requests to send, below a million. Streams share contexts of the pool, and no requests.
+    /// Index of the request stream to send, less than 1,000,000. Streams of a seed share pooled contexts, but no
+    /// requests.
     pub stream: u64,
-    /// Duration of the load before the measurement.
+    /// Duration of the warm-up before the measurement.
     pub warm_up: Duration,
     /// Duration of the measurement.
     pub duration: Duration,
-    /// Ends the measurement after this number of requests instead, however long they take.
+    /// Number of requests in the measurement; `None` if `duration` ends it instead.
     pub requests: Option<u64>,
-    /// Requests of an open loop in flight at once. Requests that are due beyond it wait, and the wait is part of their latency.
+    /// Maximum number of requests in flight in an open loop. Further requests that are due wait, and the wait counts
+    /// as latency.
     pub connections: usize,
-    /// A request without an answer for this long has failed.
+    /// Timeout of a request.
     pub timeout: Duration,
-    /// Number of requests to repeat at the end, to see whether their answers have the same bits.
+    /// Number of requests to repeat at the end, to check that the responses are bit-identical.
     pub repeats: usize,
 }
 
@@ -52,7 +54,7 @@ impl Options {
             return Err(Error::invalid("duration", 0, "more than 0 seconds"));
         }
         if self.stream >= STREAMS {
-            return Err(Error::invalid("stream", self.stream, "below a million"));
+            return Err(Error::invalid("stream", self.stream, "less than 1000000"));
         }
         Ok(())
     }

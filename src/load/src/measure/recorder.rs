@@ -17,7 +17,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// A day, in microseconds; longer latencies count as a day.
 const MAX_LATENCY_MICROS: u64 = 86_400_000_000;
 
-/// The record of all clients.
+/// The results of all clients.
 #[derive(Debug)]
 pub(super) struct Recorder {
     latencies: BTreeMap<LatencyClass, Histogram<u64>>,
@@ -28,13 +28,14 @@ pub(super) struct Recorder {
     pub(super) cached_tokens: Option<u64>,
     pub(super) refused: u64,
     pub(super) failures: BTreeMap<String, Failures>,
-    /// When the last answer came, since the beginning of the measurement.
+    /// Time of the last answer, from the start of the measurement.
     pub(super) last_answer: Duration,
     samples: Samples,
 }
 
 impl Recorder {
-    /// Returns an empty record that will hold at most `samples` answers, to be compared with those of repeated requests.
+    /// Returns an empty recorder. It keeps at most `samples` answers, to compare them with the answers to repeated
+    /// requests.
     pub(super) fn new(samples: usize) -> Self {
         Self {
             latencies: BTreeMap::new(),
@@ -50,7 +51,7 @@ impl Recorder {
         }
     }
 
-    /// Adds work that was finished within the measurement.
+    /// Adds an answer that arrived within the measurement.
     pub(super) fn add_response(&mut self, request: &PairRequest, answer: &CompleteResponse, now: Duration) {
         self.requests += 1;
         self.queries += request.pairs.len() as u64;
@@ -64,21 +65,21 @@ impl Recorder {
     /// Adds the latency of a request, from the time at which it was due.
     pub(super) fn add_latency(&mut self, class: LatencyClass, latency: Duration) {
         if let Entry::Vacant(vacant) = self.latencies.entry(class) {
-            // A histogram of three digits can always be made.
+            // A histogram with three digits is always valid.
             let Ok(histogram) = Histogram::new(SIGNIFICANT_DIGITS) else { return };
             vacant.insert(histogram);
         }
         if let Some(histogram) = self.latencies.get_mut(&class) {
-            // The histogram grows with its values; `saturating_record` would prevent that.
+            // `+=` lets the histogram grow with its values; `saturating_record` would not.
             let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
             *histogram += micros.min(MAX_LATENCY_MICROS);
         }
     }
 
-    /// Adds a request without a good answer. `waited` is its latency if the client gave up: the least it would have waited.
+    /// Adds a failed request. If the client gave up on it, `waited` counts as its latency, which is a lower bound.
     pub(super) fn add_failure(&mut self, class: LatencyClass, failure: Failure, waited: Duration) {
         let Failure { kind, example, gave_up } = failure;
-        // An error that comes at once must not make a server look quick.
+        // Other failures have no latency: quick errors must not make a server look fast.
         if gave_up {
             self.add_latency(class, waited);
         }
@@ -92,7 +93,7 @@ impl Recorder {
         }
     }
 
-    /// Takes the sampled answers, by the index of their requests.
+    /// Takes the sampled answers, by index of their request.
     pub(super) fn take_samples(&mut self) -> BTreeMap<u64, Vec<f64>> {
         std::mem::take(&mut self.samples.answers)
     }
@@ -102,7 +103,7 @@ impl Recorder {
         self.latencies.iter().map(|(&class, histogram)| (class, quantiles(histogram))).collect()
     }
 
-    /// Returns the outcome of `load` after a measurement of `measured`, without repeats and the server's counters.
+    /// Returns the outcome of `load` for a measurement of length `measured`, without repeats and server counters.
     pub(super) fn outcome(&self, load: Load, measured: Duration) -> Outcome {
         let seconds = measured.as_secs_f64();
         let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
@@ -124,13 +125,13 @@ impl Recorder {
         }
     }
 
-    /// Returns the fraction of the tokens that came from a cache, if every answer states it.
+    /// Returns the fraction of tokens found in a cache; `None` unless every response reports it.
     pub(super) fn hit_rate(&self) -> Option<f64> {
         hit_rate(self.computed_tokens, self.cached_tokens)
     }
 }
 
-/// Summarises a histogram of microseconds, in milliseconds.
+/// Summarizes a histogram of microseconds, in milliseconds.
 fn quantiles(histogram: &Histogram<u64>) -> Latency {
     let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
     Latency {
@@ -144,28 +145,28 @@ fn quantiles(histogram: &Histogram<u64>) -> Latency {
     }
 }
 
-/// The reason why a request has no good answer.
+/// The failure of one request.
 #[derive(Debug)]
 pub(super) struct Failure {
     kind: String,
     example: String,
-    /// True if an answer might have come later.
+    /// `true` if the client stopped waiting, so that an answer could still have come.
     gave_up: bool,
 }
 
 impl Failure {
-    /// Returns a final failure: a status, a bad answer, a broken connection.
+    /// Returns a failure other than giving up: an error status, an invalid response, or a broken connection.
     pub(super) fn new(kind: impl Into<String>, example: impl Into<String>) -> Self {
         Self { kind: kind.into(), example: example.into(), gave_up: false }
     }
 
-    /// Returns the failure of a client that did not wait any longer.
+    /// Returns the failure of a request that the client gave up on.
     pub(super) fn gave_up(kind: impl Into<String>, example: impl Into<String>) -> Self {
         Self { gave_up: true, ..Self::new(kind, example) }
     }
 }
 
-/// Answers to requests whose indices are multiples of a stride, which grows so that there are never more than `capacity`.
+/// Answers to requests whose indices are multiples of a stride. The stride grows so that at most `capacity` are kept.
 #[derive(Debug)]
 struct Samples {
     capacity: usize,
@@ -192,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_spread_over_the_run() {
+    fn samples_spread_over_the_run() {
         let mut recorder = Recorder::new(4);
         (0..100).for_each(|index| recorder.add_sample(index, Some(vec![index as f64])));
         let kept: Vec<u64> = recorder.take_samples().into_keys().collect();
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_total_that_one_answer_lacks_is_none() {
+    fn a_total_is_none_if_one_answer_lacks_it() {
         let mut recorder = Recorder::new(0);
         let known =
             CompleteResponse { computed_tokens: Some(3), cached_tokens: Some(1), ..CompleteResponse::default() };

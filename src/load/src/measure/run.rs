@@ -1,4 +1,4 @@
-//! The state of a running measurement: which request is next, which connections are free, and what was recorded.
+//! The state of a running measurement: the next request, idle connections, and recorded results.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,31 +12,32 @@ use crate::client::{Connection, ExchangeError, Response, Target};
 use crate::outcome::Latency;
 use crate::workload::{PairRequest, STREAM_LENGTH, Workload};
 
-/// The warm-up's requests have indices from here on, so that the measured requests are the same however long it is.
+/// First index of the warm-up's requests. They have separate indices, so that the length of the warm-up does not change
+/// the measured requests.
 const FIRST_WARM_UP_INDEX: u64 = 1 << 62;
 
 /// The progress of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// Time since it began, warm-up included.
+    /// Time since the start, including the warm-up.
     pub elapsed: Duration,
-    /// True during the warm-up.
+    /// `true` during the warm-up.
     pub warming_up: bool,
-    /// Requests answered in the measurement.
+    /// Requests answered so far in the measurement.
     pub requests: u64,
-    /// Their log-probabilities.
+    /// Log-probabilities returned so far.
     pub scored_tokens: u64,
-    /// Requests answered a second.
+    /// Requests answered per second.
     pub requests_per_second: f64,
-    /// Log-probabilities answered a second.
+    /// Log-probabilities returned per second.
     pub scored_tokens_per_second: f64,
-    /// Latencies so far, of the class that has the most.
+    /// Latencies so far, of the class with the most requests; `None` before the first latency.
     pub latency: Option<Latency>,
-    /// Fraction of the tokens that came from a cache, where answers state it.
+    /// Fraction of tokens found in a cache; `None` unless every response reports it.
     pub hit_rate: Option<f64>,
-    /// Answers with status 429.
+    /// Responses with status 429.
     pub refused: u64,
-    /// Requests without a good answer.
+    /// Failed requests.
     pub failed: u64,
 }
 
@@ -48,7 +49,7 @@ pub(super) struct ScheduledRequest {
 }
 
 impl ScheduledRequest {
-    /// Returns whether it belongs to the measurement and not to the warm-up.
+    /// Returns whether the request belongs to the measurement rather than the warm-up.
     pub(super) fn is_measured(self) -> bool {
         self.index < FIRST_WARM_UP_INDEX
     }
@@ -60,19 +61,19 @@ pub(super) struct Run {
     pub(super) workload: Workload,
     pub(super) options: Options,
     pub(super) start: Instant,
-    /// The end of the warm-up.
+    /// End of the warm-up.
     pub(super) warm_up_end: Instant,
-    /// Nothing is sent from here on; `None` where the number of requests decides.
+    /// Time after which no request is sent; `None` if the number of requests ends the measurement.
     pub(super) end: Option<Instant>,
     recorder: Mutex<Recorder>,
-    /// Connections that are free, the most recently used one last.
+    /// Idle connections, the most recently used one last.
     idle: Mutex<Vec<Connection>>,
-    /// The next request's index, in the warm-up and in the measurement.
+    /// Index of the next request: for the warm-up, then for the measurement.
     next_index: [AtomicU64; 2],
 }
 
 impl Run {
-    /// Starts the clock.
+    /// Creates the state, and starts the measurement's clock.
     pub(super) fn new(target: Target, workload: Workload, options: Options) -> Self {
         let start = Instant::now();
         let warm_up_end = start + options.warm_up;
@@ -84,17 +85,17 @@ impl Run {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        // A connection is in it or not, even if a client panicked.
+        // The list is valid even if a client panicked.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn recorder(&self) -> MutexGuard<'_, Recorder> {
-        // Records are complete between calls, even if a client panicked.
+        // The recorder is consistent between calls, even if a client panicked.
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request over the connection that was free last, as a client with a pool does. A request that waits to be sent
-    /// again holds no connection.
+    /// Sends a request over the most recently used idle connection, like a client with a pool. A request that waits for
+    /// its retry holds no connection.
     pub(super) async fn post(&self, path: &str, body: Bytes) -> Result<Response, ExchangeError> {
         let idle = self.idle().pop();
         let mut connection = idle.unwrap_or_else(|| self.target.connect(self.options.timeout));
@@ -108,7 +109,7 @@ impl Run {
         self.end.is_some_and(|end| now >= end)
     }
 
-    /// Schedules the next request for the time `due`; `None` when there are no more.
+    /// Schedules the next request for the time `due`; `None` after the last one.
     pub(super) fn schedule(&self, due: Instant) -> Option<ScheduledRequest> {
         let measured = due >= self.warm_up_end;
         let index = self.next_index[usize::from(measured)].fetch_add(1, Ordering::Relaxed);
@@ -118,7 +119,7 @@ impl Run {
         (!over).then_some(ScheduledRequest { index, due })
     }
 
-    /// Returns the request at an index of the workload.
+    /// Returns the workload's request at this index.
     pub(super) fn request(&self, index: u64) -> PairRequest {
         self.workload.request(self.options.seed, index, self.target.vocabulary)
     }

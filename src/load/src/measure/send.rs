@@ -1,4 +1,4 @@
-//! Sending one request: again after a status 429, until it is answered or has failed.
+//! Sending one request, with retries after status 429, until it is answered or fails.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use crate::client::{CompleteResponse, Connection, ExchangeError, Target, expect_
 use crate::error::Error;
 use crate::workload::PairRequest;
 
-/// Wait where a server refuses a request without a `Retry-After`, or takes no connection.
+/// Delay after status 429 without `Retry-After`, and after a failed connection attempt.
 const DEFAULT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Retries of a request that must be answered, at a server that refuses it.
+/// Maximum number of retries after status 429, for a request that must be answered.
 const MAX_RETRIES: usize = 10;
 
-/// Characters of an error response's body that a failure keeps as its example.
+/// Maximum length of an error response's body in a failure's example, in characters.
 const MAX_EXAMPLE_CHARS: usize = 200;
 
-/// Sends a request until it is answered or has failed, and records the result, unless it belongs to the warm-up.
+/// Sends a request until it is answered or fails, and records the result, unless it belongs to the warm-up.
 pub(super) async fn send_and_record(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) {
     let measured = scheduled.is_measured();
     let answer = send(run, scheduled, request).await;
@@ -25,7 +25,7 @@ pub(super) async fn send_and_record(run: &Run, scheduled: ScheduledRequest, requ
     let mut recorder = run.recorder();
     match answer {
         Ok(answer) => {
-            // Work that began in the warm-up and ended in the measurement is throughput all the same.
+            // Throughput includes requests of the warm-up that are answered in the measurement.
             if now >= run.warm_up_end && !run.is_over(now) && (measured || run.end.is_some()) {
                 recorder.add_response(request, &answer, now - run.warm_up_end);
             }
@@ -41,7 +41,7 @@ pub(super) async fn send_and_record(run: &Run, scheduled: ScheduledRequest, requ
     }
 }
 
-/// Sends a request until it is answered or has failed. After a 429 the request waits as long as the server asks.
+/// Sends a request until it is answered or fails. After status 429, waits as long as the server asks, and retries.
 async fn send(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) -> Result<CompleteResponse, Failure> {
     let dialect = run.target.endpoint.dialect();
     let body =
@@ -72,7 +72,7 @@ async fn send(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) -> 
     }
 }
 
-/// Returns the failure of a request without a response; waits first where the server takes no connection.
+/// Returns the failure of a request without a response. Waits first if the connection attempt failed.
 async fn failed_exchange(error: ExchangeError) -> Failure {
     match error {
         ExchangeError::Connect(_) => {
@@ -84,7 +84,7 @@ async fn failed_exchange(error: ExchangeError) -> Failure {
     }
 }
 
-/// Sends one request that must be answered. Waits for a server that is full.
+/// Sends one request that must be answered. Retries after status 429, up to [`MAX_RETRIES`] times.
 pub(super) async fn send_alone(
     target: &Target,
     connection: &mut Connection,

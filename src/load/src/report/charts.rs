@@ -1,4 +1,4 @@
-//! Load curves: throughput against load, and latency against load.
+//! Load curves: throughput and latency against load.
 
 use surprisal_chart::{Line, LineChart};
 
@@ -7,13 +7,13 @@ use crate::load::Load;
 use crate::outcome::{Latency, Outcome};
 use crate::workload::LatencyClass;
 
-/// CSS classes of the lines of a report: of throughput and bulk latencies, and of interactive latencies.
+/// CSS classes of each report's lines: throughput and bulk latencies first, then interactive latencies.
 const LINE_CLASSES: [[&str; 2]; 2] = [["first", "third"], ["second", "fourth"]];
 
-/// Returns throughput against load, and latency against load, each with its heading.
+/// Returns the charts of throughput and latency against load, with headings.
 pub(super) fn charts(reports: &[Report]) -> [(&'static str, LineChart); 2] {
     let open = reports.iter().flat_map(|report| &report.outcomes).any(|outcome| outcome.load.is_open());
-    let x = if open { "requests offered a second" } else { "clients" };
+    let x = if open { "requests offered per second" } else { "clients" };
     let chart = |y: &str, logarithmic, lines| LineChart { x: x.into(), y: y.into(), logarithmic, lines };
     let mut throughput: Vec<Line> = offered(reports).into_iter().collect();
     let mut latency = Vec::new();
@@ -26,11 +26,16 @@ pub(super) fn charts(reports: &[Report]) -> [(&'static str, LineChart); 2] {
             points: mean_points(report, |outcome| Some(outcome.scored_tokens_per_second)),
         });
         latency.extend(latency_lines(report, LatencyClass::Bulk, &server, bulk));
-        latency.extend(latency_lines(report, LatencyClass::Interactive, &format!("{server}waited for, "), interactive));
+        latency.extend(latency_lines(
+            report,
+            LatencyClass::Interactive,
+            &format!("{server}interactive, "),
+            interactive,
+        ));
     }
     [
-        ("Throughput against load", chart("tokens scored a second", false, throughput)),
-        ("Latency against load", chart("ms from the time a request was due, logarithmic", true, latency)),
+        ("Throughput against load", chart("tokens scored per second", false, throughput)),
+        ("Latency against load", chart("latency from due time, ms (log scale)", true, latency)),
     ]
 }
 
@@ -43,7 +48,7 @@ fn dialect_name(report: &Report) -> &str {
     }
 }
 
-/// Returns the median and the 99th percentile of a class's latencies, where the report has any.
+/// Returns the lines of the median and the 99th percentile of a class's latencies, if the report has any.
 fn latency_lines(
     report: &Report,
     latencies: LatencyClass,
@@ -60,7 +65,7 @@ fn latency_lines(
     lines.into_iter().filter(|line| !line.points.is_empty())
 }
 
-/// Returns the throughput of a server that takes every load it is offered; `None` for closed loops.
+/// Returns the line of the offered load, in tokens per second; `None` for closed loops, or without answers.
 fn offered(reports: &[Report]) -> Option<Line> {
     let outcomes = || reports.iter().flat_map(|report| &report.outcomes);
     let tokens: u64 = outcomes().map(|outcome| outcome.scored_tokens).sum();
@@ -75,7 +80,7 @@ fn offered(reports: &[Report]) -> Option<Line> {
     Some(Line { label: "offered".into(), class: "offered", dashed: true, points })
 }
 
-/// Returns a number of each outcome over its load; rounds of one load are averaged.
+/// Returns the points of one number against the load, averaged over the rounds of each load.
 fn mean_points(report: &Report, number: impl Fn(&Outcome) -> Option<f64>) -> Vec<(f64, f64)> {
     let mut sums: Vec<(f64, f64, f64)> = Vec::new();
     for outcome in &report.outcomes {

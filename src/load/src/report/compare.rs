@@ -1,4 +1,4 @@
-//! Two reports of the same load on two servers, as ratios.
+//! Comparison of two reports with the same loads, as ratios.
 
 use std::fmt;
 
@@ -10,50 +10,50 @@ use crate::load::Load;
 use crate::outcome::Outcome;
 use crate::workload::LatencyClass;
 
-/// Ratios of the first report's numbers to the second's.
+/// A comparison of two reports: ratios of the first report's quantities to the second's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// The first server and its model.
     pub first: String,
     /// The second server and its model.
     pub second: String,
-    /// One a load and number.
+    /// Ratios, one per load and quantity.
     pub ratios: Vec<Ratio>,
-    /// One a load.
+    /// Failed requests, one entry per load.
     pub failed: Vec<FailureCounts>,
 }
 
-/// Requests of both servers without a good answer at one load, in all rounds. The ratios leave them out.
+/// Failed requests of both servers at one load, in all rounds. The ratios do not include them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct FailureCounts {
     /// The load.
     pub load: Load,
-    /// The first server's.
+    /// Failed requests of the first server.
     pub first: u64,
-    /// The second server's.
+    /// Failed requests of the second server.
     pub second: u64,
 }
 
-/// One number of both at one load.
+/// One measured quantity of both servers at one load, and the ratio between them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ratio {
     /// The load.
     pub load: Load,
-    /// Which number.
+    /// Name of the quantity, with its unit.
     pub number: String,
     /// The first server's median over the rounds.
     pub first: f64,
-    /// The second server's.
+    /// The second server's median over the rounds.
     pub second: f64,
-    /// The rounds' ratios, ascending; their median is the ratio.
+    /// Ratios of the rounds, ascending. Their median is the overall ratio.
     pub rounds: Vec<f64>,
 }
 
 impl Comparison {
-    /// Compares outcomes of the same loads, round by round.
+    /// Compares outcomes with the same loads, round by round.
     ///
     /// # Errors
-    /// [`Error::Different`] if workload, seed, vocabulary, loads or rounds are not the same.
+    /// [`Error::Different`] if workloads, seeds, vocabularies, loads or rounds differ.
     pub fn new(first: &Report, second: &Report) -> Result<Self, Error> {
         expect_equal("the workload", &first.workload, &second.workload)?;
         expect_equal("the seed", &first.seed, &second.seed)?;
@@ -91,19 +91,19 @@ fn expect_equal<T: PartialEq + Serialize>(field: &'static str, first: &T, second
     Err(Error::Different { field, first: json(first), second: json(second) })
 }
 
-/// Returns the ratios at one load, in the order of an outcome's numbers.
+/// Returns the ratios at one load, in the order of [`numbers`].
 fn ratios_at(load: Load, first: &Report, second: &Report) -> Vec<Ratio> {
     let Some(outcome) = first.outcomes.iter().find(|outcome| outcome.load == load) else { return Vec::new() };
     numbers(outcome).filter_map(|(number, _)| Ratio::at(load, number, first, second)).collect()
 }
 
-/// Returns one number of every round at a load; `None` if a round lacks it.
+/// Returns one quantity at one load, for every round; `None` if a round lacks it.
 fn rounds_at(load: Load, name: &str, report: &Report) -> Option<Vec<f64>> {
     let outcomes = report.outcomes.iter().filter(|outcome| outcome.load == load);
     outcomes.map(|outcome| numbers(outcome).find(|(one, _)| *one == name).map(|(_, value)| value)).collect()
 }
 
-/// Returns the numbers of an outcome that are compared, with their names.
+/// Returns the quantities of an outcome to compare, with their names.
 fn numbers(outcome: &Outcome) -> impl Iterator<Item = (&'static str, f64)> {
     let latency = |class, p50, p99| {
         let latency = outcome.latency.get(&class);
@@ -115,7 +115,7 @@ fn numbers(outcome: &Outcome) -> impl Iterator<Item = (&'static str, f64)> {
         .chain(latency(LatencyClass::Interactive, "waited for p50, ms", "waited for p99, ms"))
 }
 
-/// Returns the middle value, or the mean of the two in the middle.
+/// Returns the median; NaN for no values.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     match values.len() {
@@ -125,12 +125,12 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 impl Ratio {
-    /// Compares one number at a load; `None` where a report lacks it, or where nothing was answered.
+    /// Compares one quantity at one load; `None` if a report lacks it, or if no request was answered.
     fn at(load: Load, number: &str, first: &Report, second: &Report) -> Option<Self> {
         let (mut first, mut second) = (rounds_at(load, number, first)?, rounds_at(load, number, second)?);
         let mut rounds: Vec<f64> = first.iter().zip(&second).map(|(first, second)| first / second).collect();
         rounds.sort_unstable_by(f64::total_cmp);
-        // Nothing was answered: no ratio to it exists.
+        // Without answers there is no finite ratio.
         if !rounds.iter().all(|ratio| ratio.is_finite()) {
             return None;
         }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_rounds_and_have_their_spread() {
+    fn ratios_are_taken_per_round_and_shown_with_their_spread() {
         let (a, b) = (report("http://a", &[10.0, 30.0, 20.0]), report("vllm+http://b", &[10.0, 10.0, 10.0]));
         let comparison = Comparison::new(&a, &b).unwrap();
         let ratio = &comparison.ratios[0];
@@ -219,9 +219,9 @@ mod tests {
         assert!(text.contains("2.00 (1.00 to 3.00)") && text.contains("m at vllm+http://b"), "{text}");
     }
 
-    /// A server that fails quickly looks quick otherwise.
+    /// Without the number of failures, a server that fails quickly would look fast.
     #[test]
-    fn failures_of_both_are_shown() {
+    fn failures_of_both_servers_are_shown() {
         let (mut a, b) = (report("http://a", &[1.0, 1.0]), report("http://b", &[1.0, 1.0]));
         assert!(!Comparison::new(&a, &b).unwrap().to_string().contains("failed"));
         for outcome in &mut a.outcomes {
@@ -233,7 +233,7 @@ mod tests {
         let line = text.lines().find(|line| line.contains("failed")).unwrap();
         assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["2", "clients", "failed", "6", "0"], "{text}");
         let page = Report::html(&[a]);
-        assert_eq!(page.matches("<td>–</td><td></td><td>3</td></tr>").count(), 2, "a row where nothing was answered");
+        assert_eq!(page.matches("<td>–</td><td></td><td>3</td></tr>").count(), 2, "a row even without answers");
     }
 
     #[test]
@@ -244,8 +244,8 @@ mod tests {
         b.workload = Workload::Documents { length: 5 };
         assert!(error(&b).contains("the workload") && error(&b).contains('5'), "{}", error(&b));
         b = Report { seed: 2, ..report("http://b", &[1.0]) };
-        assert!(error(&b).contains("the seed is 1 in one and 2"), "{}", error(&b));
-        assert!(Comparison::new(&a, &report("http://b", &[0.0])).unwrap().ratios.is_empty(), "no ratio to nothing");
+        assert!(error(&b).contains("the seed: 1 and 2"), "{}", error(&b));
+        assert!(Comparison::new(&a, &report("http://b", &[0.0])).unwrap().ratios.is_empty(), "no finite ratio");
         b = report("http://b", &[1.0, 1.0]);
         assert!(error(&b).contains("the loads"));
     }

@@ -1,4 +1,4 @@
-//! A report as one page that needs no other file, and its load curves as one SVG.
+//! A report as a self-contained HTML page, and its load curves as one SVG.
 
 use std::path::Path;
 
@@ -11,12 +11,13 @@ use crate::error::Error;
 use crate::outcome::{Latency, Outcome};
 use crate::workload::LatencyClass;
 
-/// Headings of the table's columns.
+/// Column headings of the table.
 const HEADS: [&str; 10] =
     ["load", "requests/s", "tokens/s", "p50, ms", "p90", "p99", "p99.9", "max", "cached", "failed"];
 
 impl Report {
-    /// Returns load curves of reports of the same loads, and their numbers, as a page without scripts or other files.
+    /// Returns the load curves and numbers of reports with the same loads, as one HTML page without scripts or external
+    /// files.
     pub fn html(reports: &[Report]) -> String {
         let servers = reports.iter().map(|report| report.server.as_str()).collect::<Vec<_>>().join(" and ");
         let workload = reports.first().map(|report| &report.workload);
@@ -28,13 +29,13 @@ impl Report {
         }
         content.extend(reports.iter().map(section));
         let style = chart_style() + include_str!("page.css");
-        page(&format!("Load on {}", escape(&servers)), &style, &content)
+        page(&format!("Load test of {}", escape(&servers)), &style, &content)
     }
 
-    /// Writes the page, or the curves alone to a path that ends in `.svg`; atomically.
+    /// Writes the page, or only the curves if `path` ends in `.svg`. The file is written atomically.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be written.
+    /// [`Error::File`] if the file cannot be written.
     pub fn write_curves(reports: &[Report], path: &Path) -> Result<(), Error> {
         let text = if path.extension().is_some_and(|extension| extension == "svg") {
             LineChart::stack(charts(reports).iter().map(|(_, chart)| chart), &chart_style())
@@ -49,7 +50,7 @@ fn chart_style() -> String {
     style(include_str!("colours.css"), include_str!("series.css"))
 }
 
-/// Returns a report's numbers, a row a load and round, its failures, and how it was measured.
+/// Returns a section with a report's numbers (one row per load and round), failures, and parameters.
 fn section(report: &Report) -> String {
     let heads: String = HEADS.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
     let rows: String = report.outcomes.iter().flat_map(rows).collect();
@@ -57,8 +58,9 @@ fn section(report: &Report) -> String {
     let fingerprint = report.fingerprint.as_ref().map_or(String::new(), |it| format!("Fingerprint {}. ", escape(it)));
     format!(
         "<section>\n<h2>{} at {}</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n\
-         </table></div>\n{failures}<p>{fingerprint}Token ids below {}, seed {}, {} s of warm-up, surprisal {}. Tokens are those \
-         scored; latencies count from the time a request was due; failures have none, but for what was given up.</p>\n</section>\n",
+         </table></div>\n{failures}<p>{fingerprint}Token ids below {}, seed {}, {} s of warm-up, surprisal {}. \
+         The column tokens/s counts scored tokens. Latencies count from the time a request was due; of the failed \
+         requests, only those that the client gave up on have a latency.</p>\n</section>\n",
         escape(&report.model),
         escape(&report.server),
         report.vocabulary,
@@ -68,7 +70,7 @@ fn section(report: &Report) -> String {
     )
 }
 
-/// Returns a row for each class of latencies, and one where nothing was answered.
+/// Returns one row per class of latencies, or a row without latencies if there are none.
 fn rows(outcome: &Outcome) -> Vec<String> {
     let times = |latency: &Latency| {
         [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(|time| format!("{time:.1}"))
@@ -83,7 +85,7 @@ fn rows(outcome: &Outcome) -> Vec<String> {
 
 fn row(outcome: &Outcome, class: LatencyClass, times: [String; 5]) -> String {
     let load = match class {
-        LatencyClass::Interactive => format!("{}, waited for", outcome.load),
+        LatencyClass::Interactive => format!("{}, interactive", outcome.load),
         LatencyClass::Bulk => outcome.load.to_string(),
     };
     let hits = outcome.hit_rate().map_or(String::new(), |rate| format!("{:.1}%", 100.0 * rate));
@@ -95,7 +97,7 @@ fn row(outcome: &Outcome, class: LatencyClass, times: [String; 5]) -> String {
     format!("<tr>{cells}</tr>\n")
 }
 
-/// Returns a paragraph for each kind of failure.
+/// Returns one paragraph per kind of failure.
 fn failures(outcome: &Outcome) -> Vec<String> {
     let mut paragraphs = Vec::new();
     for (kind, failures) in &outcome.failures {

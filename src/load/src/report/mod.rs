@@ -1,6 +1,6 @@
-//! Outcomes of one workload on one server, as text, as a file and as load curves.
+//! Reports: the outcomes of one workload on one server, as text, JSON and load curves.
 //!
-//! Start reading at [`Report`]. `html` makes its page, `charts` the curves in it, and `compare` the ratios of two reports.
+//! Start reading at [`Report`]. `html` makes the page, `charts` makes its curves, and `compare` compares two reports.
 
 mod charts;
 mod compare;
@@ -20,31 +20,31 @@ use crate::workload::Workload;
 pub use compare::{Comparison, FailureCounts, Ratio};
 use file::write_atomically;
 
-/// Everything one needs to read the numbers, and to measure them again.
+/// The outcomes of a load test, and everything needed to interpret and repeat it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The program's version.
+    /// Version of surprisal.
     pub version: String,
-    /// Where the server was, with its API.
+    /// The server's address, prefixed with its dialect.
     pub server: String,
-    /// The model it served.
+    /// Name of the served model.
     pub model: String,
-    /// What its numbers depend on, if it says so.
+    /// Fingerprint of everything that the log-probabilities depend on; `None` if the server reports none.
     pub fingerprint: Option<String>,
-    /// Token ids were drawn below it.
+    /// Vocabulary size. Random token ids are less than this.
     pub vocabulary: u32,
-    /// What was asked.
+    /// The workload.
     pub workload: Workload,
-    /// Decided every request.
+    /// Seed for the requests and their send times.
     pub seed: u64,
     /// Seconds of warm-up before each measurement.
     pub warm_up: f64,
-    /// One a load and round.
+    /// Outcomes, one per load and round.
     pub outcomes: Vec<Outcome>,
 }
 
 impl Report {
-    /// An empty report of what is about to be measured.
+    /// Returns a report without outcomes, to which the caller adds them.
     pub fn new(target: &Target, workload: &Workload, options: &Options) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -59,20 +59,20 @@ impl Report {
         }
     }
 
-    /// Reads a file that [`write`](Self::write) wrote.
+    /// Reads a report that [`write`](Self::write) wrote.
     ///
     /// # Errors
-    /// [`Error::File`] if it is none.
+    /// [`Error::File`] if the file cannot be read or is not a report.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |reason: String| Error::File { path: path.to_owned(), reason };
         let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-        serde_json::from_slice(&text).map_err(|error| failed(format!("no result of a measurement: {error}")))
+        serde_json::from_slice(&text).map_err(|error| failed(format!("not a result from `surprisal bench`: {error}")))
     }
 
-    /// Writes the report as JSON, atomically: the file is there whole or as it was.
+    /// Writes the report as JSON, atomically: on failure, the old file remains unchanged.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be written.
+    /// [`Error::File`] if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let failed = |reason: String| Error::File { path: path.to_owned(), reason };
         let json = serde_json::to_vec_pretty(self).map_err(|error| failed(error.to_string()))?;

@@ -1,24 +1,24 @@
-//! Random requests, each a function of the seed and its index.
+//! Random requests, each determined by the seed and the request's index.
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::request::{LatencyClass, PairRequest};
 
-/// Ids below this are special in most vocabularies (unknown, beginning, end) and are never drawn.
+/// Number of special ids that are never drawn. Most vocabularies start with them: unknown, BOS and EOS.
 pub(super) const SPECIAL_IDS: u32 = 3;
 
-/// Every text begins with this id, so that servers that add no beginning-of-text token score the same texts.
+/// First id of every text, so that servers that add no BOS score the same texts.
 pub(super) const START_ID: u32 = 0;
 
-/// A stream of random numbers, by its purpose. Two streams never share numbers.
+/// A stream of random numbers with one purpose. Streams never share numbers.
 #[derive(Clone, Copy)]
 enum RngStream {
-    /// Texts that only one request has.
+    /// New texts, used by one request only.
     NewTexts = 0,
-    /// Contexts of the pool.
+    /// Contexts in the pool.
     Pool = 1,
-    /// Choices a request makes: its contexts from the pool, its class.
+    /// Choices of a request: its class, and its contexts from the pool.
     Choices = 2,
 }
 
@@ -27,7 +27,7 @@ enum RngStream {
 pub(super) struct ContextPool {
     /// Number of contexts.
     pub(super) size: usize,
-    /// Tokens of a context.
+    /// Length of a context, in tokens.
     pub(super) context_length: usize,
 }
 
@@ -39,14 +39,14 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    /// Generates one new text, all but its first token scored.
+    /// Generates one new text; all tokens but the first are scored.
     pub(super) fn document(self, index: u64, length: usize) -> PairRequest {
         let mut text = self.text(&mut self.rng(RngStream::NewTexts, index), length);
         let target = text.split_off(1);
         PairRequest::all_pairs(vec![text], vec![target], LatencyClass::Bulk)
     }
 
-    /// Generates new targets, paired with contexts from a pool.
+    /// Generates new targets, each paired with every chosen context from the pool.
     pub(super) fn pairs(
         self,
         index: u64,
@@ -56,7 +56,7 @@ impl Generator {
         target_length: usize,
     ) -> PairRequest {
         let first = self.rng(RngStream::Choices, index).random_range(0..pool.size as u64);
-        // Neighbours in the pool, so that no two are the same.
+        // Adjacent contexts in the pool, so that no two are the same.
         let places = (0..contexts as u64).map(|i| (first + i) % pool.size as u64);
         let contexts = places.map(|place| self.pooled_context(pool, place)).collect();
         let mut rng = self.rng(RngStream::NewTexts, index);
@@ -81,7 +81,7 @@ impl Generator {
         request
     }
 
-    /// Generates an interactive request with a probability; `None` otherwise.
+    /// Generates an interactive request with the given probability; `None` otherwise.
     pub(super) fn interactive(
         self,
         index: u64,
@@ -98,12 +98,12 @@ impl Generator {
         Some(PairRequest::all_pairs(vec![context], vec![target], LatencyClass::Interactive))
     }
 
-    /// Returns the context at a place of the pool.
+    /// Returns the context at an index of the pool.
     fn pooled_context(self, pool: ContextPool, place: u64) -> Vec<u32> {
         self.text(&mut self.rng(RngStream::Pool, place), pool.context_length)
     }
 
-    /// Returns random numbers that depend only on the seed, the stream and the index.
+    /// Returns a random number generator that depends only on the seed, the stream and the index.
     fn rng(self, stream: RngStream, index: u64) -> ChaCha8Rng {
         let mut key = [0; 32];
         for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, stream as u64, index]) {
@@ -112,7 +112,7 @@ impl Generator {
         ChaCha8Rng::from_seed(key)
     }
 
-    /// Draws tokens, none of them special.
+    /// Draws tokens that are not special.
     fn tokens(self, rng: &mut impl Rng, length: usize) -> Vec<u32> {
         (0..length).map(|_| rng.random_range(SPECIAL_IDS..self.vocabulary)).collect()
     }

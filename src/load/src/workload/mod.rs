@@ -1,7 +1,8 @@
-//! Workloads: what requests are sent to a server under load.
+//! Workloads: the requests of a load test.
 //!
-//! A [`Workload`] is a stream of requests in which each is a function of the seed and of its index. Start reading at
-//! [`Workload::request`]. `request` holds one request, `generator` draws random ones, `trace` reads recorded ones from a file.
+//! A [`Workload`] is a stream of requests, each determined by the seed and the request's index. Start reading at
+//! [`Workload::request`]. `request` defines one request, `generator` generates random requests, and `trace` reads
+//! recorded requests from a file.
 
 mod generator;
 mod request;
@@ -18,67 +19,70 @@ use generator::{ContextPool, Generator, SPECIAL_IDS};
 pub use request::{LatencyClass, PairRequest};
 pub use trace::{Trace, TraceLine};
 
-/// Number of request indices in one stream of requests; no two streams share a request.
+/// Number of request indices per stream. Streams do not share requests.
 pub(crate) const STREAM_LENGTH: u64 = 1 << 40;
 
-/// The shape of a stream of requests. Token ids are uniform over the vocabulary, and every text begins with id 0.
+/// The shape of a stream of requests. Except in a trace, token ids are drawn uniformly from the vocabulary (without its
+/// first 3 ids), and every text begins with id 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Workload {
-    /// One new text a request, of `length` tokens, all but the first scored. Nothing is in a cache, unless it was asked before.
+    /// One new text of `length` tokens per request; all tokens but the first are scored. No part is cached, unless the
+    /// server has seen the seed before.
     Documents {
-        /// Tokens of a text, at least 2.
+        /// Length of a text, in tokens, at least 2.
         length: usize,
     },
-    /// `contexts` x `targets` a request: contexts from a pool of `prefixes` that all requests share, new targets.
+    /// `contexts` x `targets` pairs per request: contexts from a pool that all requests share, with new targets.
     Pairs {
-        /// Contexts of a request.
+        /// Contexts per request.
         contexts: usize,
-        /// Tokens of a context.
+        /// Length of a context, in tokens.
         context_length: usize,
-        /// Targets of a request.
+        /// Targets per request.
         targets: usize,
-        /// Tokens of a target.
+        /// Length of a target, in tokens.
         target_length: usize,
-        /// Contexts in the pool.
+        /// Number of contexts in the pool.
         prefixes: usize,
     },
-    /// Mutual information by splits, as its estimation asks: two new texts x and y of `length` tokens, and at each split
-    /// s = 2, 4, .. `length` / 2, s tokens after it: x's given its beginning, y's given x's beginning, y's given nothing.
+    /// The queries of mutual-information estimates: two new texts x and y of `length` tokens. At each split s = 2, 4,
+    /// .., `length` / 2, the targets are the s tokens after the split: those of x given the first s tokens of x, those
+    /// of y given the first s tokens of x, and those of y after the start token only.
     Splits {
-        /// Tokens of a text, a power of two from 4.
+        /// Length of a text, in tokens: a power of two, at least 4.
         length: usize,
     },
-    /// Documents, and among them short requests of somebody who waits: their latencies are reported apart.
+    /// Documents mixed with short interactive requests, whose latencies are reported separately.
     Mixed {
-        /// Tokens of a document.
+        /// Length of a document, in tokens.
         length: usize,
-        /// The part of all requests that is interactive.
+        /// Fraction of requests that are interactive, from 0 to 1.
         interactive: f64,
-        /// Tokens of an interactive context, from a pool of `prefixes`.
+        /// Length of an interactive context, in tokens.
         context_length: usize,
-        /// Tokens of an interactive target.
+        /// Length of an interactive target, in tokens.
         target_length: usize,
-        /// Contexts in the pool.
+        /// Number of contexts in the pool.
         prefixes: usize,
     },
-    /// Requests from a file.
+    /// Recorded requests from a file.
     Trace(Trace),
 }
 
 impl Workload {
-    /// Reads a trace.
+    /// Reads a trace from a file.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be read, has no line, or one that is no request.
+    /// [`Error::File`] if the file cannot be read, has no request, or has an invalid line.
     pub fn trace(path: &Path) -> Result<Self, Error> {
         Trace::read(path).map(Self::Trace)
     }
 
-    /// Checks the shape against the server's vocabulary, and against the longest text it takes, where the server states one.
+    /// Checks the shape against the server's vocabulary size and, if known, its maximum length in tokens.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the field.
+    /// [`Error::Invalid`] for the field that is out of bounds.
     pub fn check(&self, vocabulary: u32, max_length: Option<usize>) -> Result<(), Error> {
         if vocabulary <= SPECIAL_IDS {
             return Err(Error::invalid("vocabulary", vocabulary, format!("more than {SPECIAL_IDS}")));
@@ -87,19 +91,19 @@ impl Workload {
         if let Self::Trace(trace) = self {
             let texts = trace.lines.iter().flat_map(|request| request.contexts.iter().chain(&request.targets));
             if let Some(id) = texts.flatten().find(|&&id| id >= vocabulary) {
-                return Err(Error::invalid("token id", id, format!("below the vocabulary's size, {vocabulary}")));
+                return Err(Error::invalid("token id", id, format!("less than the vocabulary size, {vocabulary}")));
             }
         }
         match max_length {
             Some(max_length) if self.max_length() > max_length => {
-                let limit = format!("at most {max_length}, the longest the server takes");
+                let limit = format!("at most {max_length}, the server's limit");
                 Err(Error::invalid("length of a text", self.max_length(), limit))
             }
             _ => Ok(()),
         }
     }
 
-    /// Checks each number of the shape against its own limits.
+    /// Checks each number of the shape against its bounds.
     fn check_shape(&self) -> Result<(), Error> {
         match *self {
             Self::Documents { length } => at_least("length", length, 2),
@@ -127,7 +131,7 @@ impl Workload {
         }
     }
 
-    /// Returns the number of tokens of the longest text.
+    /// Returns the length of the longest text, in tokens.
     pub fn max_length(&self) -> usize {
         match self {
             Self::Documents { length } | Self::Splits { length } => *length,

@@ -1,33 +1,33 @@
-//! One request, and the class its latency is counted in.
+//! One request, and the class of its latency.
 
 use serde::{Deserialize, Serialize};
 
-/// Requests whose latencies are counted together.
+/// A class of requests whose latencies are reported together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LatencyClass {
-    /// Batch work: nobody waits for a single answer.
+    /// A request of batch work, where no user waits for an individual answer.
     #[default]
     Bulk,
-    /// Somebody waits for the answer.
+    /// A request whose user waits for the answer.
     Interactive,
 }
 
-/// One request: the log-probabilities of targets given contexts.
+/// One request for the log-probabilities of targets given contexts, as token ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PairRequest {
-    /// The contexts; none is empty.
+    /// Contexts, each of at least one token.
     pub contexts: Vec<Vec<u32>>,
-    /// The targets to score; none is empty.
+    /// Targets to score, each of at least one token.
     pub targets: Vec<Vec<u32>>,
-    /// `[context, target]`, in the order of the answer.
+    /// Queries as indices `[context, target]`, in the order of the response's results.
     pub pairs: Vec<[usize; 2]>,
-    /// The class its latency is counted in.
+    /// Class of the latency.
     pub class: LatencyClass,
 }
 
 impl PairRequest {
-    /// Pairs every context with every target.
+    /// Returns a request that pairs every context with every target.
     pub(super) fn all_pairs(contexts: Vec<Vec<u32>>, targets: Vec<Vec<u32>>, class: LatencyClass) -> Self {
         let pairs = (0..contexts.len()).flat_map(|i| (0..targets.len()).map(move |j| [i, j])).collect();
         Self { contexts, targets, pairs, class }

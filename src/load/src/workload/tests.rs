@@ -1,4 +1,4 @@
-//! Requests are what the workload says, and what cannot be sent is named.
+//! Tests that requests match their workload, and that invalid workloads are rejected.
 
 use super::generator::{SPECIAL_IDS, START_ID};
 use super::*;
@@ -8,7 +8,7 @@ const MIXED: Workload =
     Workload::Mixed { length: 16, interactive: 0.25, context_length: 4, target_length: 2, prefixes: 2 };
 
 #[test]
-fn a_request_depends_on_the_seed_and_its_index_alone() {
+fn a_request_depends_only_on_seed_and_index() {
     for workload in [Workload::Documents { length: 9 }, PAIRS, Workload::Splits { length: 16 }, MIXED] {
         let request = |seed, index| workload.request(seed, index, 50);
         assert_eq!(request(1, 7), request(1, 7));
@@ -23,14 +23,14 @@ fn a_request_depends_on_the_seed_and_its_index_alone() {
 }
 
 #[test]
-fn shapes_are_as_said() {
+fn requests_have_the_shape_of_their_workload() {
     let document = Workload::Documents { length: 9 }.request(1, 0, 50);
     assert_eq!((document.scored_tokens(), document.pairs.len()), (8, 1));
     let pairs = PAIRS.request(1, 0, 50);
     assert_eq!((pairs.scored_tokens(), pairs.pairs.len()), (24, 6));
     assert_ne!(pairs.contexts[0], pairs.contexts[1]);
     let contexts: std::collections::BTreeSet<_> = (0..50).flat_map(|i| PAIRS.request(1, i, 50).contexts).collect();
-    assert_eq!(contexts.len(), 4, "every request's contexts are of the pool");
+    assert_eq!(contexts.len(), 4, "all contexts come from the pool");
     let splits = Workload::Splits { length: 16 }.request(1, 0, 50);
     assert_eq!(splits.scored_tokens(), 3 * (2 + 4 + 8));
     let short = (0..1000).filter(|&i| MIXED.request(1, i, 50).class == LatencyClass::Interactive).count();
@@ -38,7 +38,7 @@ fn shapes_are_as_said() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn invalid_shapes_are_rejected() {
     let told = |workload: Workload, vocabulary, longest| workload.check(vocabulary, longest).unwrap_err().to_string();
     assert_eq!(told(Workload::Documents { length: 1 }, 50, None), "length is 1; it must be at least 2");
     assert!(told(Workload::Splits { length: 12 }, 50, None).contains("power of two"));
@@ -50,7 +50,7 @@ fn what_does_not_fit_is_named() {
 }
 
 #[test]
-fn a_trace_is_read_and_its_errors_have_a_line() {
+fn traces_are_read_and_errors_name_the_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("trace.jsonl");
     let good = r#"{"contexts": [[0, 7], [0]], "targets": [[9], [4]], "pairs": [[1, 0]], "class": "interactive"}"#;
@@ -61,8 +61,8 @@ fn a_trace_is_read_and_its_errors_have_a_line() {
         (first.pair_texts().collect::<Vec<_>>(), first.class),
         (vec![(&[0][..], &[9][..])], LatencyClass::Interactive)
     );
-    assert_eq!(trace.request(1, 2, 50), first, "it begins anew");
-    assert_eq!(trace.request(1, 3 * STREAM_LENGTH, 50), first, "every stream has it from its beginning");
+    assert_eq!(trace.request(1, 2, 50), first, "the trace repeats from its start");
+    assert_eq!(trace.request(1, 3 * STREAM_LENGTH, 50), first, "every stream starts at the first request");
     assert_eq!(trace.request(1, 1, 50).scored_tokens(), 2);
     assert!(trace.check(9, None).unwrap_err().to_string().contains("token id is 9"));
     assert!(trace.check(10, None).is_ok());

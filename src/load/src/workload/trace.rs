@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use super::request::{LatencyClass, PairRequest};
 use crate::error::Error;
 
-/// Recorded requests: a JSON object a line, see [`TraceLine`]. After the last request the first one follows.
+/// Recorded requests, one JSON object per line (see [`TraceLine`]). After the last request, the trace repeats.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its requests, in order.
+    /// Requests, in the order of the file.
     #[serde(skip)]
     pub(super) lines: Vec<PairRequest>,
     /// Number of requests.
     pub requests: usize,
 }
 
-/// One line of a trace: texts as token ids.
+/// One line of a trace: a request with texts as token ids.
 ///
 /// ```
 /// let line = r#"{"contexts": [[0, 7]], "targets": [[9, 4], [5]], "pairs": [[0, 0], [0, 1]], "class": "interactive"}"#;
@@ -28,16 +28,16 @@ pub struct Trace {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object with `contexts` and `targets`")]
 pub struct TraceLine {
-    /// The contexts, each of at least one token.
+    /// Contexts, each of at least one token.
     pub contexts: Vec<Vec<u32>>,
-    /// The targets to score, each of at least one token.
+    /// Targets to score, each of at least one token.
     pub targets: Vec<Vec<u32>>,
-    /// `[context, target]`; every combination when absent.
+    /// Queries as indices `[context, target]`; if absent, every combination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pairs: Option<Vec<[usize; 2]>>,
-    /// The class its latency is counted in; bulk when absent.
+    /// Class of the latency; if absent, bulk.
     #[serde(default)]
     pub class: LatencyClass,
 }
@@ -52,7 +52,7 @@ impl Trace {
             lines.push(parse_line(line).map_err(|reason| failed(format!("line {}: {reason}", i + 1)))?);
         }
         if lines.is_empty() {
-            return Err(failed("there is no request in it".into()));
+            return Err(failed("the file has no requests; write one JSON object per line".into()));
         }
         Ok(Self { path: path.to_owned(), requests: lines.len(), lines })
     }
@@ -73,10 +73,10 @@ fn parse_line(line: &str) -> Result<PairRequest, String> {
 fn check(request: &PairRequest) -> Result<(), String> {
     let (contexts, targets) = (request.contexts.len(), request.targets.len());
     if request.pairs.is_empty() || request.contexts.iter().chain(&request.targets).any(Vec::is_empty) {
-        return Err("a request has at least one pair, and no text in it is empty".into());
+        return Err("a request must have at least one pair and no empty text".into());
     }
     match request.pairs.iter().find(|&&[i, j]| i >= contexts || j >= targets) {
-        Some(pair) => Err(format!("pairs has {pair:?}; there are {contexts} contexts and {targets} targets")),
+        Some(pair) => Err(format!("pairs has {pair:?}, but the request has {contexts} contexts and {targets} targets")),
         None => Ok(()),
     }
 }
