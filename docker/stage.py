@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Carries out the Dockerfile's stage for CPUs without Docker, in a folder: its RUN lines in a chroot, as root, then what the image
-does when it is started, as the image's user, until its own health check passes, and SIGTERM must end it well.
+"""Runs the Dockerfile's `cpu` stage without Docker, in a folder.
 
-    docker/stage.py ROOT BINARY     ROOT: a Debian as the stage's FROM names it (debootstrap); BINARY: what the build stage made
+Executes its RUN lines in a chroot as root, then starts the image's command as the image's user. Checks that the image's
+health check passes, and that the server exits with code 0 on SIGTERM.
+
+    docker/stage.py ROOT BINARY     ROOT: the Debian of the stage's FROM (debootstrap); BINARY: the build stage's output
 """
 
 import json
@@ -17,7 +19,7 @@ from pathlib import Path
 
 
 def instructions(text: str, stage: str) -> list[tuple[str, str]]:
-    """A stage's instructions: a word, and what is after it, continued lines joined."""
+    """Returns the instructions of a stage as (instruction, arguments), with continued lines joined."""
     lines = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#")).replace("\\\n", " ")
     found, inside = [], False
     for line in filter(str.strip, lines.splitlines()):
@@ -45,7 +47,7 @@ def main() -> None:
                 assert chroot(root, ["/bin/sh", "-c", rest]).wait() == 0, rest
             case "COPY":
                 source, target = rest.split()[-2:]
-                assert source == "/src/target/release/surprisal", f"the build stage makes no {source}"
+                assert source == "/src/target/release/surprisal", f"COPY from {source}: expected /src/target/release/surprisal"
                 shutil.copy(binary, root / target.lstrip("/"))
             case "USER":
                 user = rest.strip()
@@ -56,25 +58,25 @@ def main() -> None:
             case "CMD":
                 command = json.loads(rest)
             case "VOLUME":
-                assert (root / rest.strip().lstrip("/")).stat().st_uid == int(user), f"{rest} is not the user's"
+                assert (root / rest.strip().lstrip("/")).stat().st_uid == int(user), f"volume {rest} must belong to user {user}"
             case "EXPOSE":
                 assert rest.strip() == "8000"
             case _:
-                raise SystemExit(f"{word} is an instruction that this script does not know")
-    assert user != "0" and health and entry, "the image is of a user, with a health check"
+                raise SystemExit(f"unsupported instruction: {word}")
+    assert user != "0" and health and entry, "the image must have a non-root USER, a HEALTHCHECK and an ENTRYPOINT"
     print("starting:", shlex.join(entry + command), "as", user, flush=True)
     with chroot(root, entry + command, user) as server:
         try:
             deadline = time.monotonic() + 60
             while chroot(root, health, user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait() != 0:
-                assert server.poll() is None, "it has ended"
-                assert time.monotonic() < deadline, "the health check does not pass"
+                assert server.poll() is None, "the server exited"
+                assert time.monotonic() < deadline, "the health check did not pass within 60 s"
                 time.sleep(0.2)
             assert os.stat(f"/proc/{server.pid}").st_uid == int(user)
         finally:
             server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0, "SIGTERM is a clean end"
-    print("the stage is built, healthy, and stops when told")
+        assert server.wait(60) == 0, "SIGTERM must end the server with exit code 0"
+    print("the stage builds, becomes healthy, and stops on SIGTERM")
 
 
 if __name__ == "__main__":

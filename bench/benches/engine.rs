@@ -1,6 +1,6 @@
-//! The engine on a random Llama: documents, contexts x targets with and without sharing, and a warm cache.
+//! Benchmarks the engine on a random Llama: documents, targets that share a context, and a warm cache.
 //!
-//! The model is the small one of the CPU comparisons, 137 million parameters.
+//! The model is the small model of the CPU comparisons, with 137 million parameters.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! The CPU's kernels alone, at the shapes of the comparison's model: operations a second.
+//! Benchmarks the CPU kernels in isolation, at the shapes of the CPU comparisons' model, in operations per second.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use surprisal_bench::MODEL;

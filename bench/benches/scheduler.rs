@@ -1,4 +1,4 @@
-//! The scheduler and its cache alone, beneath a model that answers at once: what they add to a token's work.
+//! Benchmarks the scheduler and its cache with a model that responds immediately, to measure their overhead per token.
 
 use std::hint::black_box;
 
@@ -9,10 +9,10 @@ use surprisal_bench::MODEL;
 use surprisal_engine::{Limits, Query, QueryId, Scheduler, SchedulerConfig, ScoreRow, TokenChoice, TokenScore};
 use surprisal_tests::tiny::random_tokens;
 
-/// 4096 blocks of 32 tokens: a cache of 131,072.
+/// The engine's limits, with a cache of 131,072 tokens: 4096 blocks of 32.
 const LIMITS: Limits = Limits { vocab_size: MODEL.vocab, max_length: 8192, blocks: 4096 };
 
-/// Asks everything, and runs passes until all is answered.
+/// Submits all queries, and runs passes until all are complete.
 fn ask(scheduler: &mut Scheduler, queries: &[Query]) {
     for (id, query) in queries.iter().enumerate() {
         scheduler.submit(id as QueryId, query.clone()).expect("the query fits");
@@ -38,7 +38,7 @@ fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scheduler");
     let document = |rng: &mut ChaCha8Rng, length| Query::new(random_tokens(rng, MODEL.vocab, length), 1);
 
-    // The cache fills up, so that each has blocks to evict, as on a server that has run for a while.
+    // The cache fills up, so that each query must evict blocks, as on a server that has run for a while.
     group.throughput(Throughput::Elements(8 * 512));
     group.bench_function("8 new documents of 512", |bencher| {
         let new = || (0..8).map(|_| document(&mut rng, 512)).collect::<Vec<_>>();

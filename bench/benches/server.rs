@@ -1,4 +1,4 @@
-//! The server around a model that answers at once: tokenizing, parsing, checking, writing.
+//! Benchmarks the server with a model that responds immediately: tokenization, parsing, validation and serialization.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -17,18 +17,22 @@ use surprisal_model::{TextTokenizer, Vocabulary};
 use surprisal_server::{App, ServerConfig, router};
 use tower::ServiceExt;
 
-/// Queries of a request, and tokens of each's context and target.
+/// Queries per request.
 const QUERIES: usize = 64;
+
+/// Tokens per context.
 const CONTEXT: usize = 256;
+
+/// Tokens per target.
 const TARGET: usize = 64;
 
-/// Every token is as probable as any other.
+/// A model that responds immediately.
 struct Uniform(ModelCard);
 
 impl Scorer for Uniform {
     fn score(&self, query: Query) -> ScoreFuture<'_> {
         let computed_tokens = query.tokens.len();
-        // What a log-probability looks like in JSON: some eight digits.
+        // Values with about eight digits in JSON, like real log-probabilities.
         let logprobs = query.tokens[query.score_from..].iter().map(|&token| -(token as f32 + 1.1).ln()).collect();
         Box::pin(async move { Ok(Scores { logprobs, computed_tokens, ..Scores::default() }) })
     }
@@ -50,7 +54,8 @@ impl Scorer for Uniform {
     }
 }
 
-/// A byte-level BPE of lower-case letters, with a merge for each pair of letters and for a space before one.
+/// Writes a byte-level BPE tokenizer of lower-case letters, with a merge for each pair of letters and for each space
+/// before a letter. Returns the size of its vocabulary.
 fn write_tokenizer(dir: &Path) -> usize {
     let letters = || ('a'..='z').map(String::from);
     let merges: Vec<(String, String)> =
@@ -68,7 +73,7 @@ fn write_tokenizer(dir: &Path) -> usize {
     size
 }
 
-/// Words of one to nine letters.
+/// Returns random words of one to nine letters, at least `bytes` long in total.
 fn prose(rng: &mut ChaCha8Rng, bytes: usize) -> String {
     let mut text = String::new();
     while text.len() < bytes {
@@ -84,7 +89,7 @@ fn request(text: impl Fn(usize) -> Text) -> LogprobsRequest {
     LogprobsRequest { queries: Some(queries), detail: Detail::Tokens, ..LogprobsRequest::default() }
 }
 
-/// Returns the server's response to a body; its status must be 200.
+/// Returns the body of the server's response, whose status must be 200.
 fn post(runtime: &tokio::runtime::Runtime, router: &Router, body: &[u8], accept: &str) -> Vec<u8> {
     let request = Request::post("/logprobs").header(header::CONTENT_TYPE, "application/json");
     let request = request.header(header::ACCEPT, accept).body(Body::from(body.to_vec())).expect("a request");
@@ -107,7 +112,7 @@ fn bench_tokenizer(criterion: &mut Criterion, tokenizer: &TextTokenizer, text: &
     group.finish();
 }
 
-/// Times requests of token ids and of texts, in each format of the response.
+/// Times requests of token ids and of texts, in each response format.
 fn bench_logprobs(criterion: &mut Criterion, router: &Router, ids: &[u8], words: &[u8]) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut group = criterion.benchmark_group("logprobs");

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""PyTorch's side of the comparison: Llama-3.1-8B's shape with random weights, scored as transformers scores it.
+"""Measures PyTorch for comparison: Llama-3.1-8B's shape with random weights, scored as transformers scores it.
 
     python3 bench/gpu/pytorch.py OUT [--log LOG] [--device cuda:0] [--size 8b|tiny] [--lengths 2048 8192] [--repeats 10]
 
-Prints, and writes into OUT/pytorch.json: milliseconds of prefill and log_softmax at the targets (transformers with SDPA if it
-is there, else modules of the same shape), of the pure products, and of attention alone; and the error of bf16 log-probabilities
-beside the float64 ones of tests/golden. Beside them stand surprisal's own numbers from OUT/gpu.json and LOG, what the whole model's
-tests print, if bench/gpu/run has made these.
+Prints, and writes into OUT/pytorch.json: milliseconds of prefill and log_softmax at the targets (transformers with SDPA
+if it is installed, else modules of the same shape), of only the products, and of only attention; and the error of bf16
+log-probabilities, compared with the float64 ones of tests/golden. Also prints surprisal's own numbers from OUT/gpu.json
+and from LOG, the output of the tests of whole models, if bench/gpu/run has written these files.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SIZES = {
 
 
 class Layer(torch.nn.Module):
-    """A decoder layer of Llama, for where there are no transformers."""
+    """A decoder layer of Llama, used if transformers is not installed."""
 
     def __init__(self, size: dict):
         super().__init__()
@@ -59,7 +59,7 @@ class Layer(torch.nn.Module):
 
 
 class Plain(torch.nn.Module):
-    """All of a Llama."""
+    """A whole Llama, used if transformers is not installed."""
 
     def __init__(self, size: dict):
         super().__init__()
@@ -99,7 +99,7 @@ def logits_of(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
 
 
 def milliseconds(device: str, repeats: int, work) -> float:
-    """The median; on a GPU by its events."""
+    """Returns the median time of `work` in milliseconds, measured with CUDA events on a GPU."""
     times = []
     for _ in range(repeats + 2):
         if device.startswith("cuda"):
@@ -117,7 +117,7 @@ def milliseconds(device: str, repeats: int, work) -> float:
 
 
 def products(size: dict, tokens: int, device: str, repeats: int) -> float:
-    """The pass's products alone, each timed by itself on random values and counted as often as it comes."""
+    """Returns the time of only the products of a pass: that of each on random values, times its number of uses."""
     hidden, mlp, layers = size["hidden_size"], size["intermediate_size"], size["num_hidden_layers"]
     queries, keys = (size[f"num_{kind}_heads"] * size["head_dim"] for kind in ("attention", "key_value"))
     shapes = [(queries, hidden, layers), (keys, hidden, 2 * layers), (hidden, queries, layers), (mlp, hidden, 2 * layers),
@@ -158,7 +158,7 @@ def timings(size: dict, lengths: list[int], device: str, repeats: int) -> dict:
 
 
 def error(folder: Path, device: str) -> dict:
-    """How far bf16 is from float64 on a golden checkpoint, whose expected log-probabilities are transformers' in float64."""
+    """Returns the error of bf16 on a golden checkpoint, against the log-probabilities of transformers in float64."""
     case = json.loads((folder / "expected.json").read_text())["cases"][0]
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
     ids = torch.tensor([case["tokens"]], device=device)
@@ -169,7 +169,7 @@ def error(folder: Path, device: str) -> dict:
 
 
 def errors(device: str) -> list[dict]:
-    """Of each golden checkpoint; what one that this transformers does not take fails with."""
+    """Returns the error of each golden checkpoint, or the failure if this transformers does not support it."""
     found = []
     for folder in sorted(ROOT.glob("tests/golden/*/")):
         if transformers is None or "fp8" in folder.name:
@@ -182,7 +182,7 @@ def errors(device: str) -> list[dict]:
 
 
 def ours(out: Path, log: Path) -> tuple[dict, dict]:
-    """surprisal's times by length, and its errors by fixture."""
+    """Returns surprisal's times by length, and its errors by fixture."""
     report = out / "gpu.json"
     rows = json.loads(report.read_text()).get("prefill", []) if report.exists() else []
     times = {row["tokens"]: row["milliseconds"] for row in rows if row.get("weights", "bf16") == "bf16"}
@@ -211,11 +211,11 @@ def main() -> None:
     for row in found["prefill"]:
         tokens, whole = row["tokens"], row["milliseconds"]
         print(f"{tokens} tokens: {whole:.2f} ms, {1e3 * tokens / whole:.0f} tokens/s; products {row['products']:.2f} ms, "
-              f"attention {row['attention']:.3f} ms a layer")
+              f"attention {row['attention']:.3f} ms per layer")
         if tokens in times:
             print(f"  surprisal: {times[tokens]:.2f} ms, {whole / times[tokens]:.2f} times as fast; "
                   f"{100 * row['products'] / times[tokens]:.0f} % of the rate of these products alone")
-    # Times are safe, whatever becomes of errors.
+    # The times are already written if the errors fail.
     sys.stdout.flush()
     with torch.inference_mode():
         found["errors"] = errors(args.device)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Times surprisal beside transformers, llama.cpp and vLLM on one random Llama, alternately in one run, on this machine's CPU.
+"""Compares surprisal with transformers, llama.cpp and vLLM on one random Llama, in turns, on this machine's CPU.
 
     cargo build --release -p surprisal && cargo run --release -p surprisal-bench --bin random_llama -- /tmp/random-llama
     python3 bench/peers/cpu.py target/release/surprisal /tmp/random-llama --out /tmp/peers
 
-Makes a virtual environment in --out and installs torch, transformers, llama-cpp-python, gguf and matplotlib there (--here takes this
-Python's own instead). vLLM's CPU build has a torch of its own: it is timed where --vllm names its program, and wants the libraries
-of --vllm-preload (as LD_PRELOAD takes them: tcmalloc, Intel's OpenMP). The checkpoint is exported to each engine in each weight
-type; before anything is timed, all of a type must agree. Every round scores fresh random tokens with each engine in turn, so no cache
-helps and no engine has a quieter machine. Peers get what is best for them: SDPA or flash attention, all cores, log-probabilities
-without a copy of the logits kept.
+Makes a virtual environment in --out and installs torch, transformers, llama-cpp-python, gguf and matplotlib there
+(--here uses the packages of this Python instead). vLLM's CPU build needs a different torch: it is timed if --vllm names
+its program, with the libraries of --vllm-preload (in the format of LD_PRELOAD: tcmalloc, Intel's OpenMP). The
+checkpoint is exported to each engine in each weight type. Before each timing, all engines must agree. Every round
+scores fresh random tokens with each engine in turn, so no cache helps and no engine has a quieter machine. Peers run in
+their best configuration: SDPA or flash attention, all cores, log-probabilities without a copy of the logits.
 """
 
 import argparse
@@ -29,15 +29,15 @@ import venv
 from pathlib import Path
 
 PACKAGES = ["torch", "transformers", "llama-cpp-python", "gguf", "matplotlib", "safetensors", "numpy"]
-# Largest difference of a log-probability that engines may have: llama.cpp keeps keys and values in f16; then come rounded
-# activations, and rounded weights.
+# The largest allowed difference of a log-probability between engines. llama.cpp keeps keys and values in f16; bf16
+# rounds activations, and int8 also weights.
 TOLERANCE = {"f32": 3e-2, "bf16": 0.5, "int8": 1.5}
-# Threads of the engine that was timed last may still spin, and wait for work, for a fifth of a second (OpenMP).
+# Pause before each measurement, in seconds: OpenMP threads of the previous engine may spin for a fifth of a second.
 REST = 0.5
 
 
 class Process:
-    """A server that runs until it is closed."""
+    """A server process that runs until `close`."""
 
     def close(self):
         self.process.terminate()
@@ -45,7 +45,7 @@ class Process:
 
 
 class Surprisal(Process):
-    """A server of ours, asked over HTTP."""
+    """A surprisal server, accessed over HTTP."""
 
     name = "surprisal"
     FLAGS = {"f32": ["--dtype", "f32"], "bf16": ["--dtype", "bf16", "--activations", "bf16"],
@@ -55,7 +55,7 @@ class Surprisal(Process):
         serve = [binary, "serve", "--model", str(folder), "--port", "0", *self.FLAGS[kind], *more]
         self.process = subprocess.Popen(serve, stderr=subprocess.PIPE, text=True)
         self.url = next(found[0] for line in self.process.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
-        # What it says later must go somewhere.
+        # Drain stderr, so that the server does not block on its log.
         threading.Thread(target=collections.deque, args=(self.process.stderr, 0), daemon=True).start()
 
     def score(self, batch):
@@ -67,7 +67,7 @@ class Surprisal(Process):
 
 
 class Transformers:
-    """PyTorch's model, a batch at a time; logits become log-probabilities a row at a time."""
+    """The model in transformers. It runs one batch at a time, and converts logits to log-probabilities row by row."""
 
     name = "transformers"
 
@@ -97,7 +97,7 @@ class Transformers:
 
 
 class LlamaCpp:
-    """llama.cpp through its C interface; the logits of a micro-batch become log-probabilities in PyTorch."""
+    """llama.cpp through its C interface. PyTorch converts the logits of a micro-batch to log-probabilities."""
 
     name = "llama.cpp"
     MICRO_BATCH = 512
@@ -118,7 +118,7 @@ class LlamaCpp:
         self.context, self.size = None, 0
 
     def prepare(self, tokens: int, sequences: int):
-        """A context for so many tokens; made anew only when another size is asked for."""
+        """Makes a context for this many tokens and sequences, unless the current one has the same size."""
         if self.size == (tokens, sequences):
             return
         if self.context:
@@ -131,7 +131,7 @@ class LlamaCpp:
         params.n_outputs_max = params.n_outputs_max_per_seq = self.MICRO_BATCH
         self.context = self.api.llama_init_from_model(self.model, params)
         if not self.context:
-            raise RuntimeError(f"llama.cpp has no context for {tokens} tokens")
+            raise RuntimeError(f"llama.cpp cannot make a context of {tokens} tokens")
         self.size = (tokens, sequences)
 
     def score(self, batch):
@@ -167,7 +167,7 @@ class LlamaCpp:
 
 
 class Vllm(Process):
-    """vLLM's server, every core computing and none kept for its HTTP, compiled before anything is timed."""
+    """vLLM's server. Every core computes and none is reserved for HTTP; compilation ends before any timing."""
 
     name = "vllm"
     PORT = 8089
@@ -180,7 +180,7 @@ class Vllm(Process):
 
     def __init__(self, _binary: str, folder: Path, kind: str, out: Path):
         if not self.program:
-            raise LookupError("no program given (--vllm)")
+            raise LookupError("no program (--vllm)")
         if kind not in self.DTYPES:
             raise LookupError(f"no {kind} on the CPU")
         self.model = str(folder)
@@ -200,13 +200,13 @@ class Vllm(Process):
 
 
 def wait(process: subprocess.Popen, url: str) -> None:
-    """Until the server answers there."""
+    """Waits until the server answers at `url`."""
     while process.poll() is None:
         try:
             return urllib.request.urlopen(url).close()
         except urllib.error.URLError:
             time.sleep(0.2)
-    raise SystemExit(f"{process.args[0]} ended, with {process.returncode}")
+    raise SystemExit(f"{process.args[0]} exited with status {process.returncode}")
 
 
 def quiet():
@@ -215,7 +215,7 @@ def quiet():
 
 
 def write_gguf(folder: Path, path: Path, kind: str, vocabulary: bool = False) -> None:
-    """The checkpoint as llama.cpp reads it: rotated heads interleaved, matrices in the type, its words only if asked for."""
+    """Writes the checkpoint as GGUF: interleaved rotated heads, matrices in the weight type, optional vocabulary."""
     import gguf
     import torch
     from safetensors.torch import load_file
@@ -307,10 +307,10 @@ def plot(rows: list[dict], path: Path) -> None:
         chosen = [row for row in rows if row["kind"] == kind and row["batch"] == 1]
         for name in dict.fromkeys(name for row in chosen for name in row["rates"]):
             axis.plot([row["length"] for row in chosen], [row["rates"][name] for row in chosen], "o-", label=name)
-        axis.set(title=kind, xlabel="tokens a text", xscale="log")
+        axis.set(title=kind, xlabel="tokens per text", xscale="log")
         axis.set_xticks([row["length"] for row in chosen], [str(row["length"]) for row in chosen])
         axis.grid(alpha=0.3)
-    axes[0][0].set(ylabel="tokens scored a second", ylim=(0, None))
+    axes[0][0].set(ylabel="tokens scored per second", ylim=(0, None))
     axes[0][0].legend()
     figure.tight_layout()
     figure.savefig(path)
@@ -321,14 +321,14 @@ def main() -> None:
     parser.add_argument("binary")
     parser.add_argument("model", type=Path)
     parser.add_argument("--out", type=Path, default=Path("peers"))
-    parser.add_argument("--here", action="store_true", help="use this Python's packages")
-    parser.add_argument("--vllm", help="its program")
-    parser.add_argument("--vllm-preload", help="libraries it wants")
+    parser.add_argument("--here", action="store_true", help="Use the packages of this Python")
+    parser.add_argument("--vllm", help="Path of vLLM's program")
+    parser.add_argument("--vllm-preload", help="Libraries to preload for vLLM (LD_PRELOAD)")
     parser.add_argument("--types", default="f32,bf16,int8")
     parser.add_argument("--lengths", default="128,512,2048,8192")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--most", type=int, default=16384, help="tokens of one request at most; larger shapes are left out")
+    parser.add_argument("--most", type=int, default=16384, help="Most tokens per request; larger shapes are omitted")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.here:
@@ -347,7 +347,7 @@ def main() -> None:
     shapes = [(length, size) for length in map(int, args.lengths.split(",")) for size in map(int, args.batches.split(","))]
     shapes = [(length, size) for length, size in shapes if length * size <= args.most]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "llama-cpp-python"))
-    print(f"{versions}; {torch.get_num_threads()} threads; {args.rounds} rounds; tokens a second, medians; ratios with their range")
+    print(f"{versions}; {torch.get_num_threads()} threads; {args.rounds} rounds; tokens per second, medians; ratios with their range")
     rows = []
     for kind in args.types.split(","):
         engines = []
@@ -355,7 +355,7 @@ def main() -> None:
             try:
                 engines.append(make(args.binary, args.model, kind, args.out))
             except LookupError as error:
-                print(f"{kind}: {make.name} has {error}")
+                print(f"{kind}: {make.name} skipped: {error}")
         rows += compare(engines, vocab, kind, shapes, args.rounds)
         for engine in engines:
             engine.close()

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Load on ours beside other servers, on one random Llama, in turns: what each takes, then load curves at a quarter to twice of what
-ours takes.
+"""Load-tests surprisal's server and others on one random Llama, in turns: capacities, then load curves.
+
+The curves run from a quarter of surprisal's capacity to twice as much.
 
     cargo build --release -p surprisal && cargo run --release -p surprisal-bench --bin random_llama -- /tmp/random-llama
     python3 bench/peers/load.py target/release/surprisal /tmp/random-llama --vllm PATH/TO/vllm --llama-server PATH/TO/llama-server --out /tmp/load
 
-vLLM answers log-probabilities of prompts, as ours does; its CPU build wants the libraries of --vllm-preload (as LD_PRELOAD takes them:
-tcmalloc, Intel's OpenMP). llama.cpp's server has none of a prompt: it is given the same texts, runs them through the model, and makes
-logits of each text's last token alone, while ours answers every one. Needs torch, safetensors and gguf to write the checkpoint for it.
+vLLM returns log-probabilities of prompts, as surprisal does; its CPU build needs the libraries of --vllm-preload (in
+the format of LD_PRELOAD: tcmalloc, Intel's OpenMP). llama.cpp's server cannot return them: it gets the same texts, runs
+them through the model, and computes logits of only the last token, while surprisal scores every token. Needs torch,
+safetensors and gguf to write the checkpoint for it.
 """
 
 import argparse
@@ -18,14 +20,14 @@ from pathlib import Path
 
 from cpu import Process, Surprisal, Vllm, wait, write_gguf
 
-# Slots and cells for all texts in flight, contexts found again in slots and in its cache in memory.
+# Slots and cells for all texts in flight; contexts are reused from slots and from the cache in memory.
 SLOTS = ["-c", "16384", "-np", "16", "-kvu", "-fa", "on", "-ub", "512", "-b", "2048"]
 WORKLOADS = {"documents": ["--length", "512"],
              "pairs": ["--context-length", "256", "--targets", "8", "--target-length", "32", "--prefixes", "16"]}
 
 
 class LlamaServer(Process):
-    """llama.cpp's server, of whose program the path is given."""
+    """llama.cpp's server; `program` is its path."""
 
     name = "llamacpp"
     PORT = 8089
@@ -42,7 +44,7 @@ class LlamaServer(Process):
 
 
 def compare(ours: str, peer, args, out: Path) -> None:
-    """Both at their most, then at the same rates."""
+    """Measures both servers at their capacity, then at the same rates."""
     vocab = json.loads((args.model / "config.json").read_text())["vocab_size"]
     bench = [args.binary, "bench", "--compare", ours, f"{peer.name}+{peer.url}", "--repeats", "4", "--vocab", str(vocab)]
     names, taken = args.workloads.split(","), {}
@@ -64,9 +66,9 @@ def main() -> None:
     parser.add_argument("--vllm")
     parser.add_argument("--vllm-preload")
     parser.add_argument("--llama-server")
-    parser.add_argument("--type", default="f32", help="of the weights: f32 or bf16")
+    parser.add_argument("--type", default="f32", help="Weight type: f32 or bf16")
     parser.add_argument("--out", type=Path, default=Path("load"))
-    parser.add_argument("--duration", default="8", help="seconds at each rate; 0 leaves the curves out")
+    parser.add_argument("--duration", default="8", help="Seconds per rate; 0 omits the curves")
     parser.add_argument("--rounds", default="2")
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     args = parser.parse_args()

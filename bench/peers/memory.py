@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The most memory that scoring one text of 8192 tokens takes, over a vocabulary of 128256: surprisal, and transformers beside it.
+"""Measures peak memory in surprisal and transformers, for one text of 8192 tokens and a vocabulary of 128256.
 
     cargo run --release -p surprisal-bench --bin random_llama -- /tmp/wide-llama 128256
     python3 bench/peers/memory.py target/release/surprisal /tmp/wide-llama
 
-Needs torch and transformers. Peak resident memory of a process of its own for each, as Linux counts it (VmHWM), of which the
-weights and the KV cache are taken off.
+Needs torch and transformers. Each runs in a separate process. Prints the peak resident memory as Linux counts it
+(VmHWM), and the rest without weights and KV cache.
 """
 
 import json

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""8 contexts of 1024 tokens x 64 targets of 64: one request of ours, the same queries without sharing, and transformers.
+"""Times 8 contexts of 1024 tokens x 64 targets of 64: one request, the same queries without sharing, and transformers.
 
     python3 bench/peers/pairs.py target/release/surprisal /tmp/random-llama
 
-Needs torch and transformers. The queries without sharing have contexts that differ in their first token, so nothing is found in
-the cache; of these, and of transformers', a sample is timed and scaled up. transformers makes logits for the target alone.
+Needs torch and transformers. The queries without sharing have contexts that differ in their first token, so the cache
+has none of them. For these and for transformers, a sample is timed and scaled up. transformers computes logits only for
+the target.
 """
 
 import json

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How far 16-bit and 8-bit scoring is from float64, beside transformers' own bf16, for every golden checkpoint.
+"""Measures the error of 16-bit and 8-bit scoring, and of transformers' own bf16, on every golden checkpoint.
 
     cargo build --release && python3 bench/peers/precision.py target/release/surprisal
 
-Needs torch, transformers and safetensors. Each checkpoint's weights are rounded to bf16 first; the reference is transformers
-in float64 over those rounded weights, so what is measured is arithmetic, and for int8 its rounding of weights as well.
-Prints the largest error of any log-probability, in nats, at T = 512 and at T = 2048, as a Markdown table.
+Needs torch, transformers and safetensors. Each checkpoint's weights are rounded to bf16 first; the reference is
+transformers in float64 with those rounded weights, so the errors are those of arithmetic, and for int8 also of rounding
+weights. Prints the largest error of any log-probability, in nats, at T = 512 and at T = 2048, as a Markdown table.
 """
 
 import json
@@ -32,7 +32,7 @@ OURS = {
 
 
 def rounded(fixture: Path, folder: Path) -> None:
-    """The checkpoint with bf16 weights, and a tokenizer, which a server wants."""
+    """Writes the checkpoint with bf16 weights, and a tokenizer, which the server needs."""
     for file in sorted(fixture.glob("*.safetensors*")):
         if file.suffix == ".json":
             shutil.copy(file, folder)

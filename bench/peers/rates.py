@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""How near the whole model comes to the best matrix product of the same type that PyTorch or we reach, in one run.
+"""Compares the rate of the whole model with the best matrix product of the same type, of PyTorch or surprisal.
 
     cargo build --release -p surprisal && cargo build --release -p surprisal-bench --bin products
     python3 bench/peers/rates.py target/release/surprisal /tmp/random-llama
 
-Needs torch, and `products` beside the first program. Rates of products are of the best shape among the model's own and a large square one,
-the best of a few runs each round; the whole model's counts products and attention of one text of 512 tokens, HTTP included.
+Both run in turns. Needs torch, and the binary `products` next to the first one. The rate of products is that of the
+best shape among the model's own and a large square one, the best of a few runs per round. The rate of the whole model
+counts products and attention of one text of 512 tokens, with HTTP included in the time.
 """
 
 import json
@@ -24,7 +25,7 @@ SHAPES = [(512, 768, 4096), (512, 2048, 768), (512, 768, 32000), (2048, 2048, 20
 
 
 def torch_rates(dtype: torch.dtype) -> list[float]:
-    """Operations a second of each shape, the best of a few runs."""
+    """Returns the operations per second of each shape, the best of a few runs."""
     rates = []
     for rows, depth, outputs in SHAPES:
         a, w = torch.randn(rows, depth).to(dtype), torch.randn(outputs, depth).to(dtype)
@@ -35,7 +36,7 @@ def torch_rates(dtype: torch.dtype) -> list[float]:
             torch.nn.functional.linear(a, w)
             seconds.append(time.perf_counter() - start)
         rates.append(2 * rows * depth * outputs / min(seconds))
-    time.sleep(0.5)  # PyTorch's threads wait busily for a while
+    time.sleep(0.5)  # PyTorch's threads spin for a while
     return rates
 
 

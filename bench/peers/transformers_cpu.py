@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Times surprisal's server beside transformers on one checkpoint, alternately, on this machine's CPU, in f32.
+"""Compares the speed of surprisal's server and transformers on one checkpoint, in turns, on this machine's CPU, in f32.
 
     cargo run --release -p surprisal-bench --bin random_llama -- /tmp/random-llama
     cargo run --release -- serve --model /tmp/random-llama --port 8111 &
     python3 bench/peers/transformers_cpu.py /tmp/random-llama http://127.0.0.1:8111
 
-Needs torch and transformers. Every round scores fresh random tokens with both (so no cache helps), after checking that the
-log-probabilities agree. transformers gets what is best for it: SDPA attention, inference mode, all cores, and a head whose
-logits become log-probabilities row by row. Prints medians of tokens a second, and the median and range of their ratios.
+Needs torch and transformers. Every round scores fresh random tokens with both, so no cache helps. transformers runs in
+its best configuration: SDPA attention, inference mode and all cores. Prints medians of tokens per second, the median
+and range of their ratios, and the largest difference of a log-probability.
 """
 
 import json
@@ -23,7 +23,7 @@ ROUNDS = 7
 
 
 def ask(url: str, batch: torch.Tensor) -> list[list[float]]:
-    """Log-probabilities of each row after its first token, by the server."""
+    """Returns the server's log-probabilities of each row after its first token."""
     queries = [{"context": row[:1], "target": row[1:]} for row in batch.tolist()]
     body = json.dumps({"queries": queries, "detail": "tokens"}).encode()
     request = urllib.request.Request(url + "/logprobs", body, {"content-type": "application/json"})
@@ -32,7 +32,7 @@ def ask(url: str, batch: torch.Tensor) -> list[list[float]]:
 
 
 def peer(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    """The same, by transformers."""
+    """Returns the same log-probabilities from transformers."""
     with torch.inference_mode():
         logits = model(batch).logits[:, :-1]
         targets = batch[:, 1:, None]
@@ -56,7 +56,7 @@ def main() -> None:
             want = peer(model, batch)
             end = time.perf_counter()
             worst = max(worst, (torch.tensor(got) - want).abs().max().item())
-            if round_ > 0:  # the first is a warm-up
+            if round_ > 0:  # the first round is a warm-up
                 tokens = rows * length
                 ours.append(tokens / (middle - start))
                 theirs.append(tokens / (end - middle))

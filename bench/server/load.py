@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The server under load: what it takes, 0.8 of it for long, and three times as much; prints the table of bench/results.
+"""Load-tests the server at its capacity, at 0.8 times for long, and at 3 times; prints a table for bench/results.
 
-Serves the built-in oracle with room for 16,384 tokens in flight, and puts documents on it from this machine. It wants the machine
-for itself.
+Serves the built-in oracle with at most 16,384 tokens in flight, and sends documents to it from this machine. Needs an
+idle machine.
 
     bench/server/load.py                      # about 22 minutes
-    bench/server/load.py --length 64          # short documents: most of what there is besides computing
-    bench/server/load.py --scale 0.02         # a trial, of seconds a phase
-    SURPRISAL=path/to/surprisal               # the program; built in release if it is not given
+    bench/server/load.py --length 64          # short documents: the largest share of work other than computation
+    bench/server/load.py --scale 0.02         # a trial run, with phases of seconds
+    SURPRISAL=path/to/surprisal               # environment variable: the binary (default: a release build)
 """
 
 import argparse
@@ -28,8 +28,8 @@ import urllib.request
 
 ROOM = 16384  # tokens in flight
 SAMPLE = 5.0  # seconds between samples of memory
-ROUNDS = 8  # of three times the capacity, each between two measurements of the capacity
-TURN = 12  # seconds of each; in longer ones the machine changes between the two
+ROUNDS = 8  # turns at three times the capacity, each between two measurements of the capacity
+TURN = 12  # seconds per turn; in longer turns, the machine's speed changes between the two measurements
 
 
 def program():
@@ -42,7 +42,7 @@ def program():
 
 
 class Server:
-    """The server on a free port, while the block runs."""
+    """A server on a free port, which runs for the length of a `with` block."""
 
     def __init__(self, binary, folder):
         config = folder / "config.toml"
@@ -68,18 +68,18 @@ class Server:
         return float(re.search(rf"^surprisal_{name} (\S+)$", text, re.M)[1])
 
     def cpu(self):
-        """Seconds of all its threads."""
+        """Returns the CPU seconds of all threads of the server."""
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def resident(self):
-        """Megabytes."""
+        """Returns the resident memory in megabytes."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
 class Memory(threading.Thread):
-    """Samples of the server's memory, until it is told to stop."""
+    """A thread that samples the server's memory until `stop`."""
 
     def __init__(self, server):
         super().__init__(daemon=True)
@@ -96,7 +96,10 @@ class Memory(threading.Thread):
 
 
 class Middle(threading.Thread):
-    """Tokens a second that the server scores in the middle of a phase: what was refused comes back after its end, at no such rate."""
+    """A thread that measures the tokens per second that the server scores in the middle of a phase.
+
+    The rate after the end of a phase does not count, because only retries of rejected requests run then.
+    """
 
     def __init__(self, server, seconds):
         super().__init__(daemon=True)
@@ -110,13 +113,13 @@ class Middle(threading.Thread):
 
 
 def stolen():
-    """Seconds that the machine's host took from its cores for others, and all of them."""
+    """Returns the CPU time that the host took from this machine's cores, and all CPU time, in clock ticks."""
     fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return fields[7], sum(fields)
 
 
 def bench(binary, server, documents, name, seconds, *more):
-    """One phase; its outcome, how many cores the server and the generator had of it, and what the machine's host took."""
+    """Runs a phase; returns its outcome, with the cores that server and generator used and the share the host took."""
     command = [binary, "bench", "--url", server.url, *documents, "--duration", f"{seconds:.1f}", "--json", *more]
     before, began, own, host = server.cpu(), time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN), stolen()
     middle = Middle(server, seconds)
@@ -136,7 +139,7 @@ def bench(binary, server, documents, name, seconds, *more):
 
 def row(outcome, capacity):
     latency = outcome["latency"]["bulk"]
-    # What was still waiting for its turn when the time was over has not failed.
+    # Requests that were still waiting to be sent at the end have not failed.
     failed = sum(kind["count"] for name, kind in outcome["failures"].items() if name != "never sent")
     repeats = outcome["repeats"]
     return (
@@ -149,8 +152,8 @@ def row(outcome, capacity):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--scale", type=float, default=1.0, help="of the phases' lengths")
-    parser.add_argument("--length", type=int, default=512, help="of the documents, in tokens")
+    parser.add_argument("--scale", type=float, default=1.0, help="Factor for the length of all phases")
+    parser.add_argument("--length", type=int, default=512, help="Tokens per document")
     args = parser.parse_args()
     scale, documents = args.scale, ["--workload", "documents", "--length", str(args.length)]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -158,7 +161,7 @@ def main():
     binary = program()
     load = f"{os.getloadavg()[0]:.1f}"
     with tempfile.TemporaryDirectory() as folder, Server(binary, pathlib.Path(folder)) as server:
-        # Seeds differ, so that no phase finds another one's answers in the cache.
+        # A different seed for each phase, so that no phase finds cached results of another one.
         seeds = (["--seed", str(seed)] for seed in itertools.count(1))
         phase = functools.partial(bench, binary, server, documents)
         closed = lambda: phase("16 clients", TURN * scale, "--clients", "16", *next(seeds))
@@ -181,13 +184,13 @@ def main():
     capacity = statistics.median([first["middle"], *scored[::2]])
     kept = sorted(2 * three / (before + after) for before, three, after in zip(scored[::2], scored[1::2], scored[2::2]))
     print(f"load average before: {load}\n")
-    print("| load | answered | tokens/s in the middle | to capacity | p50 | p99 | p99/p50 | refused | failed | same bits | cores: server + generator | host took |")
+    print("| load | answered | tokens/s in the middle | of capacity | p50 | p99 | p99/p50 | rejected | failed | same bits | cores: server + generator | host took |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for outcome in (first, even, poisson, *turns):
         print(row(outcome, capacity))
-    print(f"\nkept at 3 times: {statistics.median(kept):.2f} ({kept[0]:.2f} to {kept[-1]:.2f}) of what was taken before and after")
+    print(f"\nkept at 3 times: {statistics.median(kept):.2f} ({kept[0]:.2f} to {kept[-1]:.2f}) of the capacity before and after")
     if len(samples) >= 10:
-        # What a server needs it has taken after a tenth of the time.
+        # After a tenth of the time, the server has allocated what it needs.
         tenth = len(samples) // 10
         early, late = (sum(part) / len(part) for part in (samples[tenth : 2 * tenth], samples[-tenth:]))
         print(f"resident at 0.8: {early:.1f} MB in the second tenth, {late:.1f} MB in the last ({late / early - 1:+.1%})")

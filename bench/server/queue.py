@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What p99 can be at a part of the capacity: documents of equal work that arrive at random, served in passes of at most 8.
+"""Computes the lowest possible p99 at 0.8 of the capacity: documents of equal work, in passes of at most 8.
 
-A pass of n documents takes `a + n`, so `a` is what a pass costs beside them, in units of one document. Who arrives during a pass waits
-for the next one. Nothing here depends on the engine: it is the least that any server of this kind has. Prints p50 and p99 in
-units of one document, and their ratio, for Poisson and for even arrivals.
+A pass of n documents takes `a + n`, so `a` is the fixed cost of a pass, in units of one document. A document that
+arrives during a pass waits for the next one. Nothing here depends on the engine: this is the lower bound for any such
+server. Prints p50 and p99 in units of one document, and their ratio, for Poisson and for even arrivals.
 """
 
 import random

@@ -1,4 +1,5 @@
-//! Benchmarks; they live in `benches/` and `peers/`, their recorded results in `results/`.
+//! Code shared by the benchmarks. The benchmarks are in `benches/`, comparisons with other engines in `peers/`, and
+//! recorded results in `results/`.
 
 pub mod gpu;
 pub mod prefill;

@@ -1,4 +1,5 @@
-//! Scores whole texts with a model of random weights: how long it takes, and whether a text keeps its bits.
+//! Scores whole texts with a model of random weights, to time it and to check that the results are bit-identical
+//! however a text is scored.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,27 +15,27 @@ use surprisal_model::{Error, LlamaConfig};
 
 use crate::gpu::Check;
 
-/// Random weights of a tensor; a longer tensor repeats them, with a period that divides no row.
+/// Distinct random weights per tensor. A longer tensor repeats them. The number is prime, so that rows differ.
 const DISTINCT_WEIGHTS: usize = 1_000_003;
 
-/// A model whose weights are generated when they are read. They are large enough that attention is uneven, and small enough that nothing
-/// overflows.
+/// A model whose random weights are generated when they are read. The weights are large enough that attention is
+/// uneven, and small enough that nothing overflows.
 #[derive(Clone, Debug)]
 pub struct RandomWeights {
     config: LlamaConfig,
 }
 
 impl RandomWeights {
-    /// Creates the model of a config.json.
+    /// Creates a model from the text of a config.json.
     ///
     /// # Errors
     ///
-    /// As [`LlamaConfig::parse`].
+    /// The same as for [`LlamaConfig::parse`].
     pub fn new(config: &str) -> Result<Self, Error> {
         Ok(Self { config: LlamaConfig::parse(config)? })
     }
 
-    /// Returns the operations of scoring a token, without attention; a multiply-add counts as two.
+    /// Returns the number of operations to score a token, without attention; a multiply-add counts as two.
     pub fn operations(&self) -> usize {
         let LlamaConfig { hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = self.config;
         let layer = (2 * heads + 2 * kv_heads) * head_dim * hidden_size + 3 * intermediate_size * hidden_size;
@@ -79,34 +80,34 @@ impl WeightSource for RandomWeights {
     }
 }
 
-/// The results of a whole model.
+/// The results of measuring a whole model.
 #[derive(Clone, Debug)]
 pub struct ModelResults {
-    /// Checks that texts keep their bits.
+    /// Checks that a text's results are bit-identical however it is scored.
     pub checks: Vec<Check>,
     /// Timings, one per length.
     pub prefills: Vec<Prefill>,
-    /// Milliseconds of a pass of one token: queued launch by launch, and replayed.
+    /// Milliseconds of a pass of one token: first queued launch by launch, then replayed as a graph.
     pub single_token: [f64; 2],
 }
 
-/// The time of scoring all of a text.
+/// The time it takes to score a whole text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prefill {
     /// Tokens of the text.
     pub tokens: usize,
-    /// Milliseconds, the median of several, from the text on the host to its log-probabilities there.
+    /// Median time in milliseconds, from the text in host memory to its log-probabilities in host memory.
     pub milliseconds: f64,
 }
 
-/// A text in a batch: its tokens, and the rows that run; the rows before them are in the cache.
+/// A text in a batch: its tokens, and the rows to run. The rows before them are in the cache.
 struct TextRows<'a> {
     tokens: &'a [u32],
     rows: Range<usize>,
     first_block: usize,
 }
 
-/// Returns the log-probabilities of the tokens after each text's rows.
+/// Returns, for each text, the bits of the log-probability of the token after each of its rows.
 fn score<A: Accelerator>(backend: &mut CudaBackend<A>, texts: &[TextRows<'_>]) -> Result<Vec<Vec<u32>>, BackendError> {
     let mut batch = ForwardBatch::default();
     for TextRows { tokens, rows, first_block } in texts {
@@ -127,8 +128,8 @@ fn score<A: Accelerator>(backend: &mut CudaBackend<A>, texts: &[TextRows<'_>]) -
     Ok(texts.iter().map(|text_rows| scores.by_ref().take(scored(text_rows)).collect()).collect())
 }
 
-/// Scores texts of these lengths `repeats` times each, with weights and cache in one precision. Scores the shortest one also in every way
-/// that must not change its bits.
+/// Times texts of these lengths, `repeats` times each, with weights and cache in the same precision. Also scores the
+/// shortest text in several ways, and checks that the results are bit-identical.
 ///
 /// # Errors
 ///
@@ -166,12 +167,12 @@ pub fn measure_model<A: Accelerator>(
     checks.push(Check {
         name: "passes of one token are recorded".to_owned(),
         failure: (!backend.records_passes())
-            .then(|| "the device refuses: what is called a graph was queued launch by launch".into()),
+            .then(|| "the device does not record passes; timings `as a graph` were queued launch by launch".into()),
     });
     Ok(ModelResults { checks, prefills, single_token })
 }
 
-/// Returns the milliseconds of scoring a text.
+/// Returns the milliseconds it takes to score a text.
 fn time_score<A: Accelerator>(backend: &mut CudaBackend<A>, text_rows: &TextRows<'_>) -> Result<f64, BackendError> {
     let start = Instant::now();
     score(backend, std::slice::from_ref(text_rows))?;
@@ -183,8 +184,9 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-/// Times passes of one token at the end of the first 64, 128, ... tokens of a text. The first pass of each block table width is queued (that
-/// of 32 tokens has run while the model was loaded), the second is recorded, and the third is replayed.
+/// Times passes of one token at the end of the first 64, 128, ... tokens of a text. For each width of the block table,
+/// the first pass is queued, the second is recorded, and the third is replayed. (The pass for 32 tokens already ran
+/// while the model was loaded.)
 fn time_single_token<A: Accelerator>(backend: &mut CudaBackend<A>, text: &[u32]) -> Result<[f64; 2], BackendError> {
     score(backend, &[TextRows { tokens: text, rows: 0..text.len(), first_block: 0 }])?;
     let (mut queued, mut replayed) = (Vec::new(), Vec::new());
@@ -197,7 +199,8 @@ fn time_single_token<A: Accelerator>(backend: &mut CudaBackend<A>, text: &[u32])
     Ok([queued, replayed].map(median))
 }
 
-/// Checks that a text has the same bits cold, in chunks, warm, token by token at its end, and in a batch.
+/// Checks that a text's results are bit-identical with a cold cache, in a batch, in chunks, for its end with a warm
+/// cache, and for a single token near its end.
 fn check_bits<A: Accelerator>(
     backend: &mut CudaBackend<A>,
     text: &[u32],
@@ -207,7 +210,7 @@ fn check_bits<A: Accelerator>(
     let rows_of_text = |rows: Range<usize>, first_block: usize| TextRows { tokens: text, rows, first_block };
     let cold = score(backend, &[rows_of_text(0..length, 0)])?.remove(0);
     let finite = cold.iter().all(|&bits| f32::from_bits(bits).is_finite());
-    // Elsewhere in the cache, between another text and its own beginning.
+    // The text in other blocks of the cache, in a batch with another text and its own first half.
     let blocks = length.div_ceil(BLOCK_TOKENS);
     let other: Vec<u32> = text[..length / 3].iter().map(|&token| (token + 1) % vocabulary).collect();
     let other = TextRows { tokens: &other, rows: 0..other.len(), first_block: 2 * blocks };
@@ -222,20 +225,21 @@ fn check_bits<A: Accelerator>(
     }
     let rescored = score(backend, &[rows_of_text(warm..length, 0)])?.remove(0);
     let last = length - 2;
-    // At first queued launch by launch, then recorded, then replayed.
+    // The first pass is queued launch by launch, the second recorded, the others replayed.
     let decoded = (0..4)
         .map(|_| Ok(score(backend, &[rows_of_text(last..last + 1, 0)])?.remove(0)))
         .collect::<Result<Vec<_>, BackendError>>()?;
     let check = |name: &str, is_same: bool| Check {
         name: format!("{length} tokens through all layers: {name}"),
-        failure: (!is_same).then(|| "other bits than cold, whole and alone".to_owned()),
+        failure: (!is_same).then(|| "the bits differ from those of the text scored alone and cold".to_owned()),
     };
-    let finite = Check { failure: (!finite).then(|| "a NaN or infinity".to_owned()), ..check("finite", true) };
+    let finite =
+        Check { failure: (!finite).then(|| "a result is NaN or infinite".to_owned()), ..check("finite", true) };
     Ok(vec![
         finite,
         check("batched", batched[1] == cold && batched[2] == cold[..length / 2 - 1]),
         check("in three chunks", chunked == cold),
-        check("the end on a warm cache", rescored == cold[warm..]),
+        check("the end, with a warm cache", rescored == cold[warm..]),
         check("one token alone", decoded.iter().all(|decoded| *decoded == cold[last..])),
     ])
 }

@@ -1,4 +1,4 @@
-//! The program for a GPU, run on the CPU shim: all but the hardware is tried here.
+//! Runs the GPU program on the CPU shim, which tests everything except the hardware.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 #[test]
-fn the_program_for_a_gpu_runs_on_the_shim() {
+fn the_gpu_program_runs_on_the_shim() {
     let out = tempfile::tempdir().unwrap();
     let run = Command::new(env!("CARGO_BIN_EXE_gpu")).args(["--device", "shim", "--out"]).arg(out.path()).output();
     let run = run.unwrap();
@@ -27,14 +27,14 @@ fn the_program_for_a_gpu_runs_on_the_shim() {
 }
 
 #[test]
-fn other_devices_are_rejected() {
+fn unknown_devices_are_rejected() {
     let run = Command::new(env!("CARGO_BIN_EXE_gpu")).args(["--device", "abacus", "--out", "x"]).output().unwrap();
     assert!(!run.status.success());
     assert!(String::from_utf8_lossy(&run.stderr).contains("usage: gpu --device shim|cuda:N"));
 }
 
 #[test]
-fn what_hopper_alone_has_runs_on_the_shim() {
+fn the_hopper_benchmarks_run_on_the_shim() {
     let out = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpu"));
     let run = command.args(["--device", "shim", "--out"]).arg(out.path()).arg("--hopper").output().unwrap();

@@ -1,7 +1,7 @@
-"""The estimators' formulas once more, in NumPy and SciPy, against what the Rust crate made of the same recorded answers.
+"""Compares the Rust crate's estimates with a separate NumPy and SciPy version of the formulas, from the same answers.
 
-Reads the fixture (`cargo run -p surprisal-estimator --example fixture`) from standard input; fails at the first number that
-differs by more than 1e-9, absolutely or, for large ones, relatively.
+Reads the fixture (`cargo run -p surprisal-estimator --example fixture`) from standard input. Fails at the first number
+that differs by more than 1e-9, absolutely or, for numbers above 1, relatively.
 """
 
 import json
@@ -17,9 +17,9 @@ compared = 0
 def same(name, ours, theirs, tolerance=1e-9):
     global compared
     ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
-    assert ours.shape == theirs.shape, f"{name}: {ours.shape} and {theirs.shape}"
+    assert ours.shape == theirs.shape, f"{name}: shape {ours.shape} in Python, {theirs.shape} in Rust"
     error = np.max(np.abs(ours - theirs) / np.maximum(1.0, np.abs(ours)), initial=0.0)
-    assert error <= tolerance, f"{name}: {ours} here, {theirs} there"
+    assert error <= tolerance, f"{name}: {ours} in Python, {theirs} in Rust"
     compared += ours.size
 
 
@@ -28,7 +28,7 @@ def mean_and_error(values):
 
 
 def entropy(counts, method):
-    """Entropy and error of counts, in nats."""
+    """Returns the entropy of counts and its standard error, in nats."""
     c = np.array(counts, float)
     total = c.sum()
     if method == "grassberger":
@@ -99,7 +99,7 @@ def check_fit(name, x, y, errors, fit, lowest=None):
         lowest = -y.max() if lowest is None else lowest
         best = additive(x, y, lowest)
         if best is None:
-            # At a bound: there the crate tells no errors, and ours is a bounded problem of two unknowns.
+            # The best bias is at a bound, where the crate reports no errors: check only that the crate's bias is, too.
             assert "exponent_error" not in fit, name
             at_low = abs(fit["bias"] - lowest) < 1e-12
             assert at_low or abs(fit["bias"] - y.min()) < 1e-5 * y.min(), (name, fit, lowest, y.min())
@@ -111,7 +111,10 @@ def check_fit(name, x, y, errors, fit, lowest=None):
 
 
 def additive(x, y, lowest):
-    """Least squares of (A x^b + c) / y - 1, or None where its minimum lies outside the bounds of c."""
+    """Fits A x^b + c by least squares of (A x^b + c) / y - 1.
+
+    Returns (A, b, c) and their covariance, or None if the minimum is at a bound of c.
+    """
     centre = np.exp(np.mean(np.log(x)))
     u = x / centre
 
@@ -138,7 +141,7 @@ def additive(x, y, lowest):
         p = p - np.linalg.solve(j.T @ j, j.T @ residuals(p))
     j = jacobian(p)
     variance = (residuals(p) ** 2).sum() / (len(x) - 3)
-    # Back to lengths in tokens: A = A' / centre^b.
+    # Convert back to lengths in tokens: A = A' / centre^b.
     scale = centre ** -p[1]
     change = np.array([[scale, -np.log(centre) * p[0] * scale, 0], [0, 1, 0], [0, 0, 1]])
     covariance = change @ np.linalg.inv(j.T @ j) @ change.T * variance
@@ -185,7 +188,7 @@ def check_estimates(experiment):
     for t, there in enumerate(experiment["nll"]):
         same(f"NLL at {t}", mean_and_error(-positions[:, t]), (there["value"], there["error"]))
     weights = np.arange(1, experiment["symbols"] + 1) ** -experiment["exponent"]
-    # The process draws symbols by Zipf's law, and for each one a coin, once.
+    # The process draws symbols by Zipf's law, and flips a coin once for each distinct symbol.
     symbols = [np.array(document) // 2 for document in experiment["documents"]]
     ln_p = np.array([np.log((weights / weights.sum())[s]).sum() - np.log(2) * len(np.unique(s)) for s in symbols])
     divergence = experiment["divergence"]
@@ -214,7 +217,7 @@ def check_bootstrap(fixture):
     quotient = lambda means: means[..., 0] / means[..., 1]
     ours = bca(quotient(rows.mean(axis=0)), quotient(resampled), quotient(left_out), 0.9)
     same("BCa of a quotient", ours, fixture["quotient"])
-    # SciPy's own, which draws other resamples.
+    # SciPy's implementation, which draws different resamples.
     theirs = stats.bootstrap((rows[:, 0],), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
     same("BCa of SciPy", theirs, fixture["mean"], tolerance=0.05)
 
@@ -224,8 +227,8 @@ def check_gaussian(fixture):
     n = len(values)
     k = np.arange(1, n)
     partial = np.sqrt(1 - np.exp(-2 * fixture["strength"] * k ** (fixture["exponent"] - 2)))
-    # The covariance with these partial autocorrelations: each new correlation is the one that a normal prediction from the
-    # values between leaves, plus the partial one.
+    # The covariance with these partial autocorrelations. Each new correlation is the one predicted linearly from the
+    # values in between, plus the partial autocorrelation times the residual variance.
     r = [1.0, partial[0]]
     for t in range(2, n):
         inner = linalg.toeplitz(r[: t - 1])

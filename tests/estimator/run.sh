@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares the estimators with their transcription in NumPy and SciPy. Needs python3 with venv, and PyPI the first time.
+# Compares the estimators with an independent NumPy and SciPy version. Needs python3 with venv, and PyPI on the first run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,10 +1,10 @@
-//! Writes the checkpoints and requests that fuzzing starts from (see `fuzz/`) into the folder that is named.
+//! `fuzz_seeds FOLDER`: writes the checkpoints and requests with which fuzzing starts (see `fuzz/`).
 
 use std::path::Path;
 
 use surprisal_tests::tiny::TinyLlama;
 
-/// A name, the route's number and how its body is encoded, and the body.
+/// Requests: a name, the byte that selects the route, the encoding and the response format, and the body.
 const REQUESTS: [(&str, u8, &str); 8] = [
     (
         "queries",

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the tiny checkpoints of this folder, and their log-probabilities by transformers in float64.
+"""Writes the tiny checkpoints of this folder, and their log-probabilities from transformers in float64.
 
-    python3 tests/golden/make.py            # needs torch and transformers; made with torch 2.15.0, transformers 5.23.0
+    python3 tests/golden/make.py            # needs torch and transformers; last run with torch 2.15.0, transformers 5.23.0
 
-Each fixture is a folder with config.json, the weights, and expected.json: for some token sequences that begin with BOS (0),
-`logprobs[i] = ln p(tokens[i + 1] | tokens[..i + 1])`. The model runs in float64; rotary frequencies and angles stay in
-float32, as transformers computes them. FP8 fixtures are written by hand, and their reference takes weight times scale.
+Each fixture is a folder with config.json, the weights, and expected.json. The latter has token sequences that begin
+with BOS (0), and `logprobs[i] = ln p(tokens[i + 1] | tokens[..i + 1])`. The model runs in float64; rotary frequencies
+and angles stay in float32, as transformers computes them. This script quantizes FP8 fixtures itself, and their
+reference uses weight times scale.
 """
 
 import json
@@ -51,7 +52,7 @@ FIXTURES = {
 
 
 def randomise(model: torch.nn.Module, seed: int) -> None:
-    """Weights with which attention is uneven and predictions are far from uniform."""
+    """Sets random weights for which attention is uneven and predictions are far from uniform."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -72,7 +73,7 @@ def logprobs(model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
 
 
 def expected(model: torch.nn.Module, seed: int) -> dict:
-    """Log-probabilities in float64, and how far transformers' own float32 is from them."""
+    """Returns log-probabilities in float64, and the error of transformers' own float32."""
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for length in LENGTHS:
@@ -94,14 +95,14 @@ def write(name: str, seed: int, config) -> torch.nn.Module:
     stored = getattr(config, "dtype", None) or torch.float32
     model.to(stored).save_pretrained(folder, max_shard_size="200KB" if name.endswith("sharded") else "1GB")
     (folder / "generation_config.json").unlink(missing_ok=True)
-    # Read back, since casting a model to 16 bits casts its rotary frequencies too, and loading one does not.
+    # Read the model back: casting a model to 16 bits also casts its rotary frequencies, but loading one does not.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     (folder / "expected.json").write_text(json.dumps(expected(model, seed), separators=(",", ":")))
     return model
 
 
 def quantise(weight: torch.Tensor, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """FP8 values, one scale a block, and the weight they stand for."""
+    """Returns FP8 values, one scale per block, and the dequantized weight."""
     out, width = weight.shape
     scales = torch.zeros(math.ceil(out / rows), math.ceil(width / columns))
     values = torch.zeros_like(weight, dtype=torch.float8_e4m3fn)

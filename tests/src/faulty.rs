@@ -1,11 +1,11 @@
-//! Ranks of which one fails in the middle of a forward pass.
+//! Tensor-parallel groups in which a rank fails in the middle of a forward pass.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use surprisal_engine::{Communicator, RankLost, ThreadCommunicator};
 
-/// A fault of rank 1, which fails once, after some number of sums and exchanges.
+/// A fault that makes rank 1 fail once, at a given sum or exchange.
 #[derive(Clone, Debug)]
 pub struct Fault {
     left: Arc<AtomicUsize>,
@@ -13,19 +13,20 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Makes a fault at rank 1's `at`-th sum or exchange: its thread panics, or only its device fails.
+    /// Creates a fault at rank 1's `at`-th sum or exchange: the rank's thread panics if `panics` is `true`, otherwise
+    /// only the rank's device fails.
     pub fn new(at: usize, panics: bool) -> Self {
         Self { left: Arc::new(AtomicUsize::new(at)), panics }
     }
 
-    /// Returns the communicators of a group; after the fault has occurred, new groups work.
+    /// Returns the communicators of a group. Groups work without faults once the fault has occurred.
     pub fn group(&self, size: usize) -> Vec<Box<dyn Communicator>> {
         let faulty = |inner| Box::new(FaultyCommunicator { inner, fault: self.clone() }) as _;
         ThreadCommunicator::group(size).into_iter().map(faulty).collect()
     }
 }
 
-/// A communicator that fails as its fault says.
+/// A communicator that fails when its fault occurs.
 #[derive(Debug)]
 struct FaultyCommunicator {
     inner: ThreadCommunicator,
@@ -33,12 +34,12 @@ struct FaultyCommunicator {
 }
 
 impl FaultyCommunicator {
-    /// Counts a sum or an exchange, and fails if it is the fault's.
+    /// Counts a sum or an exchange, and fails if it is the one with the fault.
     fn count(&self) -> Result<(), RankLost> {
         if self.rank() != 1 || self.fault.left.fetch_sub(1, Ordering::SeqCst) != 1 {
             return Ok(());
         }
-        assert!(!self.fault.panics, "a fault is injected");
+        assert!(!self.fault.panics, "injected fault");
         Err(RankLost { rank: 1, size: self.size() })
     }
 }

@@ -1,4 +1,4 @@
-//! A checkpoint laid out as Llama-3.1-405B's are in FP8, every tensor's name and every scale's place included, at 1/64 of the
+//! Checkpoints with the FP8 layouts of Llama-3.1-405B, including the names of all tensors and scales, at 1/64 of the
 //! width.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::tiny::{Tensors, TinyLlama};
 
-/// The model at 1/64 of the width: its layers and vocabulary, and as many key-value heads.
+/// The shape of Llama-3.1-405B at 1/64 of the width, with the same vocabulary, number of layers and number of KV heads.
 pub const SHAPE: TinyLlama = TinyLlama {
     vocab: 128_256,
     hidden: 256,
@@ -25,32 +25,32 @@ pub const SHAPE: TinyLlama = TinyLlama {
     max_positions: 2048,
 };
 
-/// How FP8 weights and their scales are published.
+/// A published layout of FP8 weights and their scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// Meta's: a scale an output, attention and the first and last MLP left in bf16.
+    /// Meta's layout: one scale per output channel; attention and the MLPs of the first and last layer in bf16.
     Fbgemm,
-    /// compressed-tensors, `float-quantized`: a scale a matrix, one for its input beside it, all layers.
+    /// The layout `float-quantized` of compressed-tensors: one scale per matrix and one for its input, in all layers.
     Compressed,
-    /// A scale for each block of 128 by 128 weights, all layers.
+    /// One scale per block of 128 by 128 weights, in all layers.
     Blocks,
 }
 
-/// Files of a checkpoint.
+/// Number of safetensors files of a checkpoint.
 const SHARDS: usize = 5;
 
 /// A tensor as it is stored.
 type Stored = (Dtype, Vec<usize>, Vec<u8>);
 
 impl Layout {
-    /// All of them.
+    /// All layouts.
     pub const ALL: [Self; 3] = [Self::Fbgemm, Self::Compressed, Self::Blocks];
 
-    /// Writes a random checkpoint of [`SHAPE`] in shards; returns its tensors as they are once multiplied by their scales.
+    /// Writes a random checkpoint of [`SHAPE`] in shards; returns its dequantized tensors.
     ///
     /// # Panics
     ///
-    /// If the folder cannot be written: a test has nothing better to do.
+    /// If the folder cannot be written.
     pub fn write(self, dir: &Path, seed: u64) -> Tensors {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let (mut tensors, mut stored) = (Tensors::new(), BTreeMap::new());
@@ -90,7 +90,7 @@ impl Layout {
         }
     }
 
-    /// Random e4m3 weights and their scales; returns what they stand for.
+    /// Adds random e4m3 weights and their scales to `stored`; returns the dequantized values.
     fn fp8(
         self,
         rng: &mut impl Rng,
@@ -107,7 +107,7 @@ impl Layout {
         };
         let count = shape.iter().product();
         let scales: Vec<f32> = (0..count).map(|_| spread / 64.0 * rng.random_range(0.5..1.5f32)).collect();
-        // Magnitudes below 2^7, so that few are as great as the greatest.
+        // Magnitudes are below 2^7, and few are close to that limit.
         let bytes: Vec<u8> =
             (0..rows * columns).map(|_| rng.random_range(0..0x70) | (rng.random::<u8>() & 0x80)).collect();
         let across = columns.div_ceil(block.1);
@@ -125,7 +125,7 @@ impl Layout {
     }
 }
 
-/// The tensors' names, shapes, and how far their values are from 0, or from 1 where they are norms.
+/// Returns the names and shapes of all tensors, and the largest distance of their values from 0 (from 1 for norms).
 fn shapes() -> Vec<(String, Vec<usize>, f32)> {
     let (h, q, kv) = (SHAPE.hidden, SHAPE.heads * SHAPE.head_dim, SHAPE.kv_heads * SHAPE.head_dim);
     let spread = |columns: usize, gain: f32| gain / (columns as f32).sqrt();
@@ -136,7 +136,7 @@ fn shapes() -> Vec<(String, Vec<usize>, f32)> {
     ];
     for layer in 0..SHAPE.layers {
         let mlp = SHAPE.intermediate;
-        // What is added to the residual stream is small, as it is in a model of so many layers.
+        // Layers add small values to the residual stream, as in any model with this many layers.
         for (tensor, shape, spread) in [
             ("input_layernorm", vec![h], 0.2),
             ("post_attention_layernorm", vec![h], 0.2),
@@ -170,7 +170,7 @@ fn bf16(
     halves.iter().map(|half| f32::from_bits(half << 16)).collect()
 }
 
-/// OCP 8-bit floating point, E4M3, table 1: a bias of 7, subnormals below 2^-6.
+/// Returns the value of an e4m3 byte (OCP 8-bit floating point, table 1): a bias of 7, subnormals below 2^-6.
 fn e4m3(byte: u8) -> f32 {
     let (exponent, mantissa) = (byte >> 3 & 15, f32::from(byte & 7) / 8.0);
     let magnitude = if exponent == 0 { mantissa / 64.0 } else { (1.0 + mantissa) * f32::from(exponent).exp2() / 128.0 };
@@ -182,7 +182,7 @@ fn write_shards(dir: &Path, stored: &BTreeMap<String, Stored>) {
     for (at, (name, tensor)) in stored.iter().enumerate() {
         let shard = at * SHARDS / stored.len();
         let mut file = String::new();
-        write!(file, "model-{:05}-of-{SHARDS:05}.safetensors", shard + 1).expect("a string takes it");
+        write!(file, "model-{:05}-of-{SHARDS:05}.safetensors", shard + 1).expect("writing to a string succeeds");
         map.insert(name.clone(), json!(file));
         files[shard].push((file, name, tensor));
     }
@@ -190,7 +190,7 @@ fn write_shards(dir: &Path, stored: &BTreeMap<String, Stored>) {
         let views = shard.iter().map(|(_, name, (dtype, shape, bytes))| {
             (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).expect("shapes and bytes agree"))
         });
-        let bytes = safetensors::serialize(views, None).expect("the tensors serialise");
+        let bytes = safetensors::serialize(views, None).expect("the tensors serialize");
         std::fs::write(dir.join(&shard[0].0), bytes).expect("the folder is writable");
     }
     let index = json!({"metadata": {}, "weight_map": map});

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: random checkpoints, an independent float64 Llama, and a server on a free port.
+//! Code shared by the end-to-end tests: random checkpoints, an independent float64 Llama, and a server on a free port.
 
 pub mod faulty;
 pub mod golden;

@@ -1,27 +1,29 @@
-//! An independent Llama in float64: plain loops, no cache, no tiles. Slow, and easy to check against the papers.
+//! An independent implementation of Llama in float64, with plain loops and without a cache or tiles. It is slow, but
+//! easy to check against the papers.
 
 use crate::tiny::{Tensors, TinyLlama};
 
 type Matrix = Vec<Vec<f64>>;
 
-/// `ln p(tokens[i] | tokens[..i])` for i in 1.., in nats.
+/// Returns `ln p(tokens[i] | tokens[..i])` for each i from 1 on, in nats.
 pub fn logprobs(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
     let all = distributions(model, tensors, tokens);
     all.iter().zip(&tokens[1..]).map(|(row, &target)| row[target as usize]).collect()
 }
 
-/// `ln p(v | tokens[..i])` for each v of the vocabulary and i in 1.., in nats.
+/// Returns `ln p(v | tokens[..i])` for each i from 1 on and each v of the vocabulary, in nats.
 pub fn distributions(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<Vec<f64>> {
     distributions_with(model, tensors, tokens, |x| x)
 }
 
-/// As [`logprobs`], where what the layers' matrices are multiplied with is rounded to FP8, each token by a scale of its own.
+/// Returns the same as [`logprobs`] for a model that rounds the inputs of the layers' matrices to FP8, with one scale
+/// per token.
 pub fn fp8_logprobs(model: &TinyLlama, tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
     let all = distributions_with(model, tensors, tokens, in_fp8);
     all.iter().zip(&tokens[1..]).map(|(row, &target)| row[target as usize]).collect()
 }
 
-/// The nearest e4m3 times the row's scale, which makes its largest 448.
+/// Rounds each row to e4m3 values times the row's scale, which is its largest magnitude divided by 448.
 fn in_fp8(mut x: Matrix) -> Matrix {
     let size = |byte: u8| match (i32::from(byte >> 3), f64::from(byte & 7) / 8.0) {
         (0, mantissa) => mantissa * 2f64.powi(-6),
@@ -73,7 +75,7 @@ fn distributions_with(
     logits[..tokens.len() - 1].iter().map(distribution).collect()
 }
 
-/// A tensor's rows; a vector is one row.
+/// Returns the rows of a tensor; a vector is one row.
 fn matrix(tensors: &Tensors, name: &str) -> Matrix {
     let (shape, values) = &tensors[name];
     let columns = shape[shape.len() - 1];
@@ -97,13 +99,14 @@ fn norm(x: &Matrix, weight: &[f64]) -> Matrix {
     x.iter().map(|row| normed(row, scale(row))).collect()
 }
 
-/// `[token][head * dim]` to `[head][token][dim]`.
+/// Converts `[token][head * dim]` to `[head][token][dim]`.
 fn split(x: &Matrix, dim: usize) -> Vec<Matrix> {
     let heads = x[0].len() / dim;
     (0..heads).map(|h| x.iter().map(|row| row[h * dim..][..dim].to_vec()).collect()).collect()
 }
 
-/// RoFormer, equation 34, in the half-split order of Llama checkpoints; the angles in f32, as checkpoints are trained.
+/// Applies RoPE (RoFormer, equation 34) in the half-split order of Llama checkpoints, with angles in f32 as in
+/// training.
 fn rotate(heads: &[Matrix]) -> Vec<Matrix> {
     let turn = |position: usize, x: &[f64]| {
         let half = x.len() / 2;

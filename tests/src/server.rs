@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 /// A server that stops when it is dropped.
 #[derive(Debug)]
 pub struct TestServer {
-    /// `http://127.0.0.1:port`
+    /// Base URL, `http://127.0.0.1:port`.
     pub url: String,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
@@ -27,7 +27,7 @@ impl TestServer {
     ///
     /// # Panics
     ///
-    /// If it cannot: a test has nothing better to do.
+    /// If the server cannot start.
     pub async fn start(dir: &Path, scheduler: SchedulerConfig, config: ServerConfig) -> Self {
         let checkpoint = Checkpoint::open(dir).expect("the checkpoint opens");
         let tokenizer = TextTokenizer::open(dir, checkpoint.config()).expect("the tokenizer opens");
@@ -43,57 +43,57 @@ impl TestServer {
         };
         let app = App::new(Arc::new(engine), Arc::new(tokenizer), config);
         let task = tokio::spawn(surprisal_server::serve(listener, app, shutdown));
-        // The client asks for a provider of cryptography even where it speaks plain HTTP.
+        // The client needs a cryptography provider even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self { url, client: reqwest::Client::new(), stop: Some(stop), task }
     }
 
-    /// `POST path` with a JSON body; the status and the answer's JSON.
+    /// Sends `POST path` with a JSON body; returns the status and the JSON of the response.
     ///
     /// # Panics
     ///
-    /// If there is no answer, or it is not JSON.
+    /// If there is no response, or it is not JSON.
     pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         let request = self.client.post(format!("{}{path}", self.url)).json(body);
         let response = request.send().await.expect("the server answers");
         (response.status(), response.json().await.expect("the answer is JSON"))
     }
 
-    /// `POST /logprobs`, which must succeed.
+    /// Sends `POST /logprobs` and returns the JSON of the response.
     ///
     /// # Panics
     ///
-    /// If it does not.
+    /// If the status is not 200.
     pub async fn logprobs(&self, body: &Value) -> Value {
         let (status, answer) = self.post("/logprobs", body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         answer
     }
 
-    /// The value of a metric without labels.
+    /// Returns the value of a metric without labels.
     ///
     /// # Panics
     ///
-    /// If there is no such metric.
+    /// If the metric does not exist.
     pub async fn metric(&self, name: &str) -> f64 {
         let response = self.client.get(format!("{}/metrics", self.url)).send().await.expect("the server answers");
         let text = response.text().await.expect("metrics are text");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.expect("the metric is there").parse().expect("a metric is a number")
+        line.expect("the metric exists").parse().expect("a metric is a number")
     }
 
-    /// Asks the server to stop, and waits until it has.
+    /// Shuts the server down, and waits until it has stopped.
     ///
     /// # Panics
     ///
-    /// If it failed.
+    /// If the server failed.
     pub async fn stop(mut self) {
         drop(self.stop.take());
         (&mut self.task).await.expect("the server did not panic").expect("the server did not fail");
     }
 }
 
-/// The log-probabilities of a result, as their bits.
+/// Returns the bits of a result's log-probabilities.
 ///
 /// # Panics
 ///

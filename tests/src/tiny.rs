@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use surprisal_engine::Query;
 
-/// A random Llama's shape.
+/// The shape of a random Llama.
 #[derive(Clone, Copy, Debug)]
 pub struct TinyLlama {
     /// Number of token ids; BOS is 0.
@@ -22,11 +22,11 @@ pub struct TinyLlama {
     pub layers: usize,
     /// Query heads.
     pub heads: usize,
-    /// Key-value heads.
+    /// KV heads.
     pub kv_heads: usize,
     /// Size of one head.
     pub head_dim: usize,
-    /// Whether the embedding serves as the head.
+    /// `true` if the embedding is also used as the head.
     pub tied: bool,
     /// The longest sequence.
     pub max_positions: usize,
@@ -52,7 +52,7 @@ impl Default for TinyLlama {
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 impl TinyLlama {
-    /// Random weights, large enough that attention is far from uniform and probabilities far from equal.
+    /// Returns random weights, large enough that attention is far from uniform and probabilities far from equal.
     pub fn tensors(&self, seed: u64) -> Tensors {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut tensors = Tensors::new();
@@ -84,11 +84,12 @@ impl TinyLlama {
         tensors
     }
 
-    /// Writes config.json, model.safetensors and a word-level tokenizer.json whose word `t7` is token 7.
+    /// Writes config.json, model.safetensors, tokenizer_config.json and a word-level tokenizer.json, in which the word
+    /// `t7` is token 7. Returns the tensors.
     ///
     /// # Panics
     ///
-    /// If the folder cannot be written: a test has nothing better to do.
+    /// If the folder cannot be written.
     pub fn write(&self, dir: &Path, seed: u64) -> Tensors {
         let tensors = self.tensors(seed);
         write_tensors(dir, &tensors);
@@ -111,7 +112,7 @@ impl TinyLlama {
         })
     }
 
-    /// config.json with some fields more, or others.
+    /// Returns config.json with some fields added or replaced.
     pub(crate) fn config_with(&self, more: serde_json::Value) -> serde_json::Value {
         let mut config = self.config();
         for (field, value) in more.as_object().into_iter().flatten() {
@@ -144,29 +145,30 @@ pub fn write_tensors(dir: &Path, tensors: &Tensors) {
     let views = tensors.iter().map(|(name, (shape, _))| {
         (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), &bytes[name]).expect("shapes and values agree"))
     });
-    let file = safetensors::serialize(views, None).expect("the tensors serialise");
+    let file = safetensors::serialize(views, None).expect("the tensors serialize");
     std::fs::write(dir.join("model.safetensors"), file).expect("the folder is writable");
 }
 
-/// Gives a folder's tokenizer a decoder of bytes: mistralrs refuses one without.
+/// Adds a byte decoder to a folder's tokenizer; mistralrs rejects a tokenizer without a decoder.
 ///
 /// # Panics
 ///
 /// If the folder has no tokenizer.json or cannot be written.
 pub fn decode_bytes(dir: &Path) {
     let path = dir.join("tokenizer.json");
-    let text = std::fs::read_to_string(&path).expect("there is a tokenizer");
-    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let text = std::fs::read_to_string(&path).expect("the folder has a tokenizer");
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).expect("tokenizer.json is JSON");
     tokenizer["decoder"] = json!({"type": "ByteFallback"});
     std::fs::write(&path, tokenizer.to_string()).expect("the folder is writable");
 }
 
-/// Random token ids that begin with BOS.
+/// Returns `len` token ids: BOS, then random ids.
 pub fn random_tokens(rng: &mut impl rand::Rng, vocab: usize, len: usize) -> Vec<u32> {
     std::iter::once(0).chain((1..len).map(|_| rng.random_range(0..vocab as u32))).collect()
 }
 
-/// Returns `count` queries on a vocabulary of 300 tokens, whose beginnings, of up to `longest` tokens, are often shared.
+/// Returns `count` random queries over a vocabulary of 300 tokens. Many queries share a prefix, of fewer than `longest`
+/// tokens.
 pub fn random_queries(seed: u64, count: usize, longest: usize) -> Vec<Query> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let texts: Vec<Vec<u32>> = (0..3).map(|_| random_tokens(&mut rng, 300, longest)).collect();

@@ -1,6 +1,7 @@
-//! A small Llama trained on novels, where it lies beside the checkout: its log-probabilities equal transformers'.
+//! Log-probabilities of a small Llama trained on novels equal those of transformers.
 //!
-//! Skipped where it is absent. The numbers below are transformers 5.23's, weights read as f32 and computed in float64.
+//! The test is skipped if the model is not next to the checkout. The expected values are from transformers 5.23, which
+//! read the weights as f32 and computed in float64.
 
 #![allow(clippy::unwrap_used)]
 
@@ -33,7 +34,7 @@ const LOGPROBS: [f64; 46] = [
 async fn log_probabilities_equal_those_of_transformers() {
     let model = Path::new("../../shared/data/books/books-llama");
     if !model.exists() {
-        eprintln!("skipped: {} is not there", model.display());
+        eprintln!("skipped: {} does not exist", model.display());
         return;
     }
     let server = TestServer::start(model, SchedulerConfig::default(), ServerConfig::default()).await;

@@ -1,4 +1,4 @@
-//! What a device lacks is known when a model is loaded, and one that is lost is replaced: the CUDA backend on the CPU shim.
+//! The CUDA backend on the CPU shim: loading a model fails if the device cannot run it, and a lost device is replaced.
 
 #![allow(clippy::unwrap_used)]
 
@@ -47,7 +47,7 @@ fn a_model_that_does_not_fit_is_rejected_before_any_allocation() {
     let error = refused(TinyLlama { head_dim: 258, ..base }, CONFIG);
     assert_eq!(error, "head_dim is 258, but on this device it must be at most 256");
     let error = refused(TinyLlama { hidden: 72, ..base }, CudaConfig { weights: Precision::Fp8, ..CONFIG });
-    let limit = "a multiple of 16 up to 1048576 for weights in FP8";
+    let limit = "a multiple of 16 up to 1048576 for FP8 weights";
     assert_eq!(error, format!("hidden_size is 72, but on this device it must be {limit}"));
     let error = refused(base, CudaConfig { cache_bytes: Some(1000), ..CONFIG });
     assert!(error.contains("the KV cache has 1000 bytes"), "{error}");
@@ -55,7 +55,7 @@ fn a_model_that_does_not_fit_is_rejected_before_any_allocation() {
     assert!(error.contains("bytes of the device's memory") && error.contains("are free"), "{error}");
 }
 
-/// GPUs of sm_86, sm_89 and sm_120 give a block 99 KB of shared memory, less than attention over most heads takes.
+/// GPUs of sm_86, sm_89 and sm_120 give a block 99 KiB of shared memory, less than attention needs for most head sizes.
 #[test]
 fn a_device_with_too_little_shared_memory_is_rejected() {
     let small = 99 << 10;
@@ -71,40 +71,40 @@ fn a_device_with_too_little_shared_memory_is_rejected() {
     ];
     for (head_dim, cache, needed) in refused {
         let error = load(head_dim, cache, small).unwrap_err().to_string();
-        let takes = format!("attention over heads of {head_dim} takes {needed} bytes of shared memory");
-        assert_eq!(error, format!("{takes}, but a block on this device has {small}; take another device"));
+        let takes = format!("attention with head_dim {head_dim} needs {needed} bytes of shared memory");
+        assert_eq!(error, format!("{takes}, but a thread block on this device has {small}; use another device"));
         load(head_dim, cache, needed).unwrap();
     }
     load(64, Precision::Bf16, small).unwrap();
     load(96, Precision::Fp8, small).unwrap();
 }
 
-/// Whatever it is that a device cannot run: a load ends with a pass.
+/// Loading ends with a forward pass, so it detects everything that a device cannot run.
 #[test]
-fn a_device_that_runs_no_pass_is_rejected() {
+fn a_device_that_cannot_run_a_pass_is_rejected() {
     let broken = shim();
     broken.lost_flag().store(true, Ordering::SeqCst);
     let error = load(one_layer(), broken, CONFIG).unwrap_err().to_string();
-    assert_eq!(error, "the first pass failed: the shim is lost");
-    // A batch of one token has no pass of two.
+    assert_eq!(error, "a trial pass failed: the shim is lost");
+    // Loading skips the pass of two tokens if a batch has at most one token.
     load(one_layer(), shim(), CudaConfig { batch_tokens: 1, ..CONFIG }).unwrap();
 }
 
 #[test]
-fn a_group_says_which_of_its_devices_runs_no_pass() {
+fn a_group_names_the_device_that_cannot_run_a_pass() {
     let dir = tempfile::tempdir().unwrap();
     one_layer().write(dir.path(), 1);
     let ranks = ThreadCommunicator::group(2).into_iter();
     let shims: Vec<Shim> = ranks.map(|rank| shim().with_communicator(Box::new(rank))).collect();
     shims[1].lost_flag().store(true, Ordering::SeqCst);
     let error = CudaBackend::load_group(shims, &Checkpoint::open(dir.path()).unwrap(), CONFIG).unwrap_err();
-    assert_eq!(error.to_string(), "the first pass failed: rank 1 of 2: the shim is lost");
+    assert_eq!(error.to_string(), "a trial pass failed: rank 1 of 2: the shim is lost");
 }
 
-/// One token's pass comes three times while a model is loaded: queued, recorded, replayed. Where nothing can be recorded it is queued
-/// each time, and answers are the same.
+/// Loading runs a pass of one token three times: queued, recorded and replayed. A device that cannot record queues the
+/// pass each time, with the same results.
 #[tokio::test]
-async fn a_load_replays_a_pass_and_a_device_that_records_none_does_without() {
+async fn loading_replays_a_pass_if_the_device_can_record_it() {
     let mut answers = Vec::new();
     for (device, replayed) in [(shim(), 1), (shim().without_recording(), 0)] {
         let replays = device.replays();
@@ -122,9 +122,9 @@ async fn a_load_replays_a_pass_and_a_device_that_records_none_does_without() {
     assert_eq!(answers[0], answers[1]);
 }
 
-/// The device is unusable, so pending queries fail with the reason, and the model is reloaded.
+/// When the device is lost, pending queries fail with the reason, and the model is reloaded on another device.
 #[tokio::test]
-async fn a_device_that_is_lost_is_replaced() {
+async fn a_lost_device_is_replaced() {
     let first = shim();
     let lost = first.lost_flag();
     let backend = load(one_layer(), first, CONFIG).unwrap();

@@ -1,7 +1,9 @@
-//! Tensor parallelism of the CUDA backend, on the CPU shim: one rank's numbers but for bf16's rounding, the same bits whatever the
-//! batch, no more of the weights read than a rank has, and an end, not a wait, when a rank is lost.
+//! Tensor parallelism of the CUDA backend, on the CPU shim: several ranks match one rank up to rounding to bf16, bits
+//! do not depend on the batch, a rank reads only its own weights, and pending queries fail instead of waiting forever
+//! when a rank is lost.
 //!
-//! With `SURPRISAL_TEST_GPUS=N` groups of up to N ranks run on as many GPUs instead, all tests but those of lost ranks as they are.
+//! With `SURPRISAL_TEST_GPUS=N`, groups of up to N ranks run on GPUs instead, except in tests that load shims
+//! themselves.
 
 #![allow(clippy::unwrap_used)]
 
@@ -44,7 +46,7 @@ fn shim(order: Order) -> Shim {
     Shim::new(256 << 20, order)
 }
 
-/// Shims with these ends of a group, threads of each in an order of their own.
+/// Returns one shim per communicator of a group, each of which runs its threads in a different order.
 fn shims(ranks: impl IntoIterator<Item = Box<dyn Communicator>>) -> Vec<Shim> {
     let orders = [Order::Forward, Order::Reverse, Order::Random(5)];
     ranks.into_iter().zip(orders.into_iter().cycle()).map(|(rank, order)| shim(order).with_communicator(rank)).collect()
@@ -94,7 +96,7 @@ fn bits(scores: &Scores) -> Vec<u32> {
     scores.logprobs.iter().map(|x| x.to_bits()).collect()
 }
 
-/// The mean and the largest difference.
+/// Returns the mean and the largest difference between two lists.
 fn differences<T: Copy + Into<f64>>(got: &[f32], want: &[T]) -> (f64, f64) {
     assert_eq!(got.len(), want.len());
     let all: Vec<f64> = got.iter().zip(want).map(|(&got, &want)| (f64::from(got) - want.into()).abs()).collect();
@@ -102,10 +104,10 @@ fn differences<T: Copy + Into<f64>>(got: &[f32], want: &[T]) -> (f64, f64) {
     (all.iter().sum::<f64>() / all.len() as f64, all.iter().copied().fold(0.0, f64::max))
 }
 
-/// Every architecture and option, also with more ranks than it has key-value heads, or heads. Each rank's part of a sum is
-/// rounded to bf16 before it is added, so a group differs from one rank by less than one rank does from float64, and is as near.
+/// Covers every architecture and option, and more ranks than KV heads or query heads. Each rank's part of a sum is
+/// rounded to bf16 before the parts are added. A group must differ little from one rank, and be about as accurate.
 #[test]
-fn every_fixture_scores_the_same_in_2_and_4_ranks() {
+fn every_fixture_has_close_scores_on_2_and_4_ranks() {
     let fixtures = fixtures();
     assert!(fixtures.len() >= 15, "{} fixtures", fixtures.len());
     for dir in fixtures {
@@ -120,7 +122,7 @@ fn every_fixture_scores_the_same_in_2_and_4_ranks() {
             let got = ask(&group(&dir, ranks, WHOLE), std::slice::from_ref(&query)).remove(0);
             let (mean, worst) = differences(&got.logprobs, &one.logprobs);
             let error = differences(&got.logprobs, &expected);
-            let what = format!("{} in {ranks} ranks", dir.file_name().unwrap().display());
+            let what = format!("{} on {ranks} ranks", dir.file_name().unwrap().display());
             println!(
                 "{what:<32} differs by {mean:.1e}, {worst:.1e} at most; from float64 by {:.1e}, {:.1e}; one rank by {:.1e}, {:.1e}",
                 error.0, error.1, alone.0, alone.1
@@ -140,7 +142,7 @@ fn every_fixture_scores_the_same_in_2_and_4_ranks() {
                 assert!((got.subset.unwrap() - one.subset.unwrap()).abs() < 0.15, "{what}, row {row}");
                 assert_eq!(got.top.len(), one.top.len());
                 assert!(got.top.is_sorted_by(|a, b| a.1 >= b.1), "{what}, row {row}: {:?}", got.top);
-                // Its own logarithm is as far down the list as its rank says.
+                // The target's log-probability is in the list at its rank.
                 match got.rank.unwrap() as usize {
                     rank if rank <= got.top.len() => assert_eq!(got.top[rank - 1].1.to_bits(), logprob.to_bits()),
                     _ => assert!(logprob <= got.top[got.top.len() - 1].1, "{what}, row {row}"),
@@ -150,9 +152,10 @@ fn every_fixture_scores_the_same_in_2_and_4_ranks() {
     }
 }
 
-/// In FP8 each rank quantizes its own part of what is multiplied, with a scale of its own: as near to float64 as one rank.
+/// In FP8 each rank quantizes its slice of the activations with its own scale. The group must be about as accurate as
+/// one rank.
 #[test]
-fn fp8_is_as_near_in_ranks() {
+fn fp8_is_as_accurate_on_several_ranks() {
     for name in ["llama-fp8-fbgemm", "llama-fp8-block", "llama-bf16", "llama-headdim-256"] {
         let dir = Path::new("golden").join(name);
         let config = CudaConfig { weights: Precision::Fp8, cache: Precision::Fp8, ..config(WHOLE) };
@@ -170,17 +173,18 @@ fn fp8_is_as_near_in_ranks() {
             let got = ask(&engine, std::slice::from_ref(&query)).remove(0);
             let (got, one) = (differences(&got.logprobs, &expected), differences(&one.logprobs, &expected));
             println!(
-                "{name} in {ranks} ranks: {:.1e}, {:.1e} at most; one rank {:.1e}, {:.1e}",
+                "{name} on {ranks} ranks: {:.1e}, {:.1e} at most; one rank {:.1e}, {:.1e}",
                 got.0, got.1, one.0, one.1
             );
-            assert!(got.0 < 1.5 * one.0 && got.1 < 2.0 * one.1, "{name} in {ranks} ranks: {got:?}, one rank {one:?}");
+            assert!(got.0 < 1.5 * one.0 && got.1 < 2.0 * one.1, "{name} on {ranks} ranks: {got:?}, one rank {one:?}");
         }
     }
 }
 
-/// Heads, columns and tokens that ranks have unequal parts of, or none, whichever way they share a key: against float64.
+/// Compares uneven and empty slices of heads, columns and tokens with float64, for every way in which ranks can share
+/// KV heads.
 #[test]
-fn uneven_parts_match_float64() {
+fn uneven_slices_match_float64() {
     let base = TinyLlama { layers: 2, ..TinyLlama::default() };
     let shapes = [
         (TinyLlama { heads: 8, kv_heads: 2, ..base }, 8),
@@ -204,7 +208,7 @@ fn uneven_parts_match_float64() {
     }
 }
 
-/// The nearest bf16, as weights are.
+/// Rounds a value to the nearest bf16, as weights are rounded.
 fn half_precision(value: f32) -> f32 {
     let bits = value.to_bits();
     f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
@@ -213,7 +217,8 @@ fn half_precision(value: f32) -> f32 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Alone or in company, whole or in chunks, cold or warm, on this run of the program or another one.
+    /// Results are bit-identical whether a query runs alone or in a batch, whole or in chunks, with a cold or warm
+    /// cache, and in different groups of the same size.
     #[test]
     fn same_query_same_bits(seed in any::<u64>(), ranks in 2usize..5, token_budget in 1usize..150, max_running in 1usize..6) {
         let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
@@ -236,9 +241,10 @@ proptest! {
     }
 }
 
-/// Each sampled token has the bits it has when it is scored; more than the eight rows that are gathered at a time are sampled at once.
+/// A sampled token's log-probability has the same bits as when the token is scored. More rows are sampled at once than
+/// the eight rows that are gathered at a time.
 #[test]
-fn what_is_written_is_what_would_be_scored() {
+fn generated_tokens_have_the_bits_of_scored_ones() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     model.write(dir.path(), 6);
@@ -276,12 +282,13 @@ async fn write_all(engine: &Engine, prompts: &[Vec<u32>], generation: &Generatio
     join_all(prompts.iter().map(write)).await
 }
 
-/// Exchanges and gathers of a rank while a model of two layers is loaded, in a pass of two tokens and three of one: for the embedding
-/// and each layer's two sums an exchange and a gather, for the head two gathers.
+/// Number of exchanges and gathers of a rank while it loads a model of two layers. Loading runs a pass of two tokens
+/// and three of one. A pass has an exchange and a gather for the embedding and for each of a layer's two sums, and
+/// two gathers for the head.
 const LOADING: usize = 4 * (2 + 2 * 4 + 2);
 
-/// If a rank panics, or its device alone fails, pending queries fail with the rank's number. Then the model is reloaded, and answers
-/// have the same bits as before.
+/// If a rank panics, or only its device fails, pending queries fail with an error that names the rank. Then the model
+/// is reloaded, and results have the same bits as before.
 #[test]
 fn a_lost_rank_fails_pending_queries_and_the_model_is_reloaded() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
@@ -304,7 +311,7 @@ fn a_lost_rank_fails_pending_queries_and_the_model_is_reloaded() {
                 .unwrap();
         let outcomes = try_all(&engine, &queries);
         let lost = if panics { "rank 1 of 3 died" } else { "rank 1 of 3: rank 1 of 3 is lost" };
-        let lost = ScoreError::BackendLost(format!("{lost}: the model is loaded anew"));
+        let lost = ScoreError::BackendLost(format!("{lost}; reloading the model"));
         let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
         assert!(failed.contains(&&lost), "{failed:?}");
         assert!(
@@ -319,15 +326,16 @@ fn a_lost_rank_fails_pending_queries_and_the_model_is_reloaded() {
     }
 }
 
-/// What another rank has may be anything; each matrix's part is read, and the group knows how many blocks its poorest rank has.
+/// With a NaN in the slice of rank 1, loading the group fails, but the slice of rank 0 is unaffected. The group has as
+/// many blocks as the rank with the fewest.
 #[test]
-fn a_rank_reads_its_own_weights_alone() {
+fn a_rank_reads_only_its_own_weights() {
     let model = TinyLlama { heads: 4, kv_heads: 4, layers: 1, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     let mut tensors = model.write(dir.path(), 5);
     let whole = load(dir.path(), 2, WHOLE).limits().blocks;
     assert_eq!(whole, (8 << 20) / (2 * 32 * 2 * 64 * 2 + 96 * 2));
-    // Rank 1 of 2 has the last half of what is divided, and no rank's embeddings are another's.
+    // Rank 1 of 2 has the second half of every divided matrix, embeddings included.
     for (name, row, column) in [
         ("model.embed_tokens.weight", 514, 3),
         ("model.layers.0.self_attn.k_proj.weight", 127, 0),

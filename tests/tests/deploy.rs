@@ -1,4 +1,4 @@
-//! What dashboards, alerts and autoscalers ask of `/metrics`, it has.
+//! Dashboards, alerts and autoscalers use only metrics that `/metrics` has.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,7 @@ const MODEL: TinyLlama = TinyLlama {
     max_positions: 64,
 };
 
-/// Words of a text that begin as our metrics do.
+/// Returns the words of a text that begin with `surprisal_`.
 fn metrics_named(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("surprisal_"))
@@ -31,7 +31,7 @@ fn metrics_named(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every series of a server that has answered and refused.
+/// Returns the names of all metric series of a server that has answered one request and rejected another.
 async fn metrics_served() -> BTreeSet<String> {
     let dir = tempfile::tempdir().unwrap();
     MODEL.write(dir.path(), 1);
@@ -52,7 +52,7 @@ async fn dashboards_alerts_and_autoscalers_name_only_metrics_that_exist() {
         let named = metrics_named(&std::fs::read_to_string(Path::new("../docker").join(file)).unwrap());
         assert!(!named.is_empty(), "{file}");
         let unknown: Vec<_> = named.difference(&served).collect();
-        assert!(unknown.is_empty(), "{file} names {unknown:?}, which /metrics has not");
+        assert!(unknown.is_empty(), "{file} names {unknown:?}, which /metrics does not have");
     }
 }
 

@@ -1,4 +1,5 @@
-//! The engine on random Llamas: right to float64, and the same bits whatever the batch, the chunks and the cache.
+//! The engine on random Llamas: log-probabilities match float64, and are bit-identical whatever the batch, the chunks
+//! and the state of the cache.
 
 #![allow(clippy::unwrap_used)]
 
@@ -46,7 +47,7 @@ fn a_random_llama_matches_float64() {
     assert!(error < 2e-5, "maximal log-probability error {error:e}");
 }
 
-/// Head sizes that do not fill a panel, grouped heads of every ratio, tied embeddings, odd widths.
+/// Covers head sizes that do not fill a panel, grouped heads of every ratio, tied embeddings and odd widths.
 #[test]
 fn every_shape_matches_float64() {
     let base = TinyLlama { layers: 2, ..TinyLlama::default() };
@@ -69,8 +70,8 @@ fn bits(scores: &Scores) -> Vec<u32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The promise: the same query gives the same bits, alone on a cold cache or in any company, cut into any chunks,
-    /// from a warm cache, and from one that was evicted in between.
+    /// A query's result is bit-identical whether the query runs alone with a cold cache, in any batch, in any chunks,
+    /// with a warm cache, or with a cache that has evicted blocks in between.
     #[test]
     fn same_query_same_bits(seed in any::<u64>(), count in 2usize..16, token_budget in 1usize..150, blocks in 8usize..40) {
         let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
@@ -84,7 +85,7 @@ proptest! {
                 bits(&score_all(&cold, std::slice::from_ref(query))[0])
             })
             .collect();
-        // A small cache: blocks are evicted while others run, and a second round finds it warm in parts.
+        // The cache is small: blocks are evicted while other queries run, and a second round finds only some of them.
         let block = (2 * 2 * 2 * 32 * 32 + 96) * 4;
         let busy = engine(dir.path(), blocks * block, SchedulerConfig { token_budget, max_running: 5 });
         for round in 0..2 {
@@ -116,8 +117,8 @@ fn a_repeated_query_computes_nothing() {
     }
 }
 
-/// Alternatives, ranks, entropies and a subset's probability are those of float64, and the log-probabilities beside them have the bits they have
-/// without, cold, and warm where only the context is reused.
+/// The most probable tokens, ranks, entropies and a subset's probability match float64. Requesting them does not change
+/// the bits of the log-probabilities, with a cold cache or with a warm cache of which only the context is reused.
 #[test]
 fn position_details_match_float64() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
@@ -137,7 +138,8 @@ fn position_details_match_float64() {
     assert_eq!((bits(&cold), &cold.positions), (bits(&warm), &warm.positions));
     assert_eq!(bits(&cold), bits(&plain));
     assert_eq!((plain.computed_tokens, plain.positions.len()), (0, 0));
-    // What stands before the boundary is found, and what the cache cannot tell is computed again.
+    // The context except its last token comes from the cache. The rest is recomputed, because the cache does not have
+    // the details.
     assert_eq!((warm.cached_tokens, warm.computed_tokens, warm.recomputed_tokens), (99, 50, 50));
     assert_eq!((cold.recomputed_tokens, engine.stats().recomputed_tokens), (0, 50));
     let want = reference::distributions(&model, &tensors, &tokens);
@@ -157,9 +159,10 @@ fn position_details_match_float64() {
     }
 }
 
-/// All tokens together are certain, and one alone has the bits of its own log-probability.
+/// The subset of all tokens has probability 1. The log-probability of a subset of one token is bit-identical to that of
+/// the token.
 #[test]
-fn subsets_of_all_and_of_one_are_exact() {
+fn subsets_of_all_tokens_and_of_one_token_are_exact() {
     let model = TinyLlama { vocab: 300, layers: 1, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     model.write(dir.path(), 7);
@@ -203,9 +206,10 @@ async fn generate(engine: &Engine, query: &Query, generation: &Generation) -> (S
     (scores, tokens)
 }
 
-/// Greedy continuation is float64's, each sampled token has the bits it has when it is scored, and seeds repeat.
+/// Greedy generation matches float64, a sampled token's log-probability has the same bits as when the token is scored,
+/// and the seed determines the sampled tokens.
 #[test]
-fn generated_tokens_have_the_scores_of_given_ones() {
+fn generated_tokens_have_the_bits_of_scored_ones() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     let tensors = model.write(dir.path(), 6);
@@ -252,7 +256,7 @@ fn a_dropped_future_cancels_its_query() {
     assert_eq!((stats.waiting_queries, stats.running_queries, stats.active_blocks), (0, 0, 0));
 }
 
-/// Each query waits once and is computed once; each pass is counted with what it held.
+/// Histograms count each query once, and each forward pass with its tokens and queries.
 #[test]
 fn histograms_count_queries_and_passes() {
     let dir = tempfile::tempdir().unwrap();

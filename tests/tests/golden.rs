@@ -1,4 +1,4 @@
-//! Tiny checkpoints of every architecture and option, against transformers in float64; see `golden/README.md`.
+//! Tiny checkpoints of every architecture and option match transformers in float64; see `golden/README.md`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -42,7 +42,7 @@ fn cases(dir: &Path) -> Vec<(Query, Vec<f64>)> {
     expected["cases"].as_array().unwrap().iter().map(case).collect()
 }
 
-/// Below 2e-5 up to 512 tokens, below 1e-4 up to 2048.
+/// The error is below 2e-5 for up to 512 tokens, and below 1e-4 for longer texts.
 #[test]
 fn every_fixture_matches_transformers() {
     let fixtures = fixtures();
@@ -61,13 +61,14 @@ fn every_fixture_matches_transformers() {
     }
 }
 
-/// The promise of equal bits holds for every option, type and instruction set: whole or in odd chunks, alone or in company,
-/// cold or warm.
+/// For every option, type and instruction set, results are bit-identical whether a query runs whole or in uneven
+/// chunks, alone or in a batch, with a cold or warm cache.
 #[test]
-fn every_fixture_gives_the_same_bits_however_it_is_cut() {
+fn every_fixture_gives_the_same_bits_in_any_chunks() {
     for dir in fixtures() {
         for instructions in Instructions::ALL {
-            // The others by one fixture: their products are the same code.
+            // One fixture is enough for the other instruction sets, because all fixtures use the same code for
+            // products.
             if instructions != Instructions::Best && !dir.ends_with("llama-default") {
                 continue;
             }
@@ -103,7 +104,7 @@ fn bits(answers: &[Vec<f32>]) -> Vec<Vec<u32>> {
     answers.iter().map(|answer| answer.iter().map(|x| x.to_bits()).collect()).collect()
 }
 
-/// With activations in f32 it does not matter which machine computes.
+/// With activations in f32, all machines compute the same bits.
 #[test]
 fn every_instruction_set_gives_the_same_bits_in_f32() {
     let dir = Path::new("golden/llama-default");

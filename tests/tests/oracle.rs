@@ -1,4 +1,4 @@
-//! The oracle through the whole path: its log-probabilities and the estimates made of them, beside the closed forms.
+//! The oracle end to end: its log-probabilities, and estimates from them, match the closed forms.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,8 @@ async fn serve(process: &SantaFe, context_length: usize) -> (tempfile::TempDir, 
     (dir, server)
 }
 
-/// On a document of the process, and on one that contradicts its first half: each within 1e-5 of the closed form.
+/// Tests a document of the process, and a document whose second half contradicts the first half. Each log-probability
+/// must be within 1e-5 of the closed form.
 #[tokio::test(flavor = "multi_thread")]
 async fn log_probabilities_equal_the_closed_form() {
     let process = SantaFe::new(128, 1.3, 1e-6).unwrap();
@@ -43,7 +44,8 @@ async fn log_probabilities_equal_the_closed_form() {
     server.stop().await;
 }
 
-/// The demo's experiment with fewer documents: direct within 3 standard errors of the truth, vCLUB of its own limit.
+/// Runs the demo's experiment with fewer documents. The direct estimate must be within 3 standard errors of the true
+/// mutual information, and vCLUB within 3 standard errors of the value to which it converges for this process.
 #[tokio::test(flavor = "multi_thread")]
 async fn estimates_agree_with_the_closed_forms() {
     let process = SantaFe::new(128, 1.3, 1e-6).unwrap();
@@ -70,7 +72,8 @@ async fn estimates_agree_with_the_closed_forms() {
             report.table()
         );
     }
-    // What the plan says it saves is what the server saved: shared prefixes were computed once, give or take a block each.
+    // The server saved as much as the plan predicts: shared prefixes were computed once, except for up to one block
+    // each.
     let (computed, shared) = (server.metric("surprisal_computed_tokens_total").await, plan.cost().shared as f64);
     assert!(computed < 1.02 * shared, "{computed} tokens were computed, {shared} planned");
     server.stop().await;

@@ -1,5 +1,5 @@
-//! Tensor parallelism on the CPU: one rank's bits in 2, 4 and 8, the same bits every time, no more of the weights read than a rank has, and an
-//! end, not a wait, when a rank dies.
+//! Tensor parallelism on the CPU: 2, 4 and 8 ranks give the same bits as one rank, bits do not depend on the batch, a
+//! rank reads only its own weights, and pending queries fail instead of waiting forever when a rank dies.
 
 #![allow(clippy::unwrap_used)]
 
@@ -50,9 +50,9 @@ fn largest_difference(got: &[f32], want: &[f64]) -> f64 {
     got.iter().zip(want).map(|(&got, &want)| (f64::from(got) - want).abs()).fold(0.0, f64::max)
 }
 
-/// Every architecture and option, and more ranks than it has key-value heads, or heads, or panels of the vocabulary.
+/// Covers every architecture and option, and more ranks than KV heads, query heads or panels of the vocabulary.
 #[test]
-fn every_fixture_has_one_ranks_bits_in_2_4_and_8() {
+fn every_fixture_has_the_same_bits_on_1_2_4_and_8_ranks() {
     for dir in fixtures() {
         let (tokens, expected) = case(&dir);
         let subset = Some(Arc::new(Subset::new(&[1, 5, 32, 40, 63, 64, 71])));
@@ -60,7 +60,7 @@ fn every_fixture_has_one_ranks_bits_in_2_4_and_8() {
         let want = ask(&alone(&dir), std::slice::from_ref(&query)).remove(0);
         for ranks in [2, 4, 8] {
             let got = ask(&group(&dir, ranks, SchedulerConfig::default()), std::slice::from_ref(&query)).remove(0);
-            let what = format!("{} in {ranks} ranks", dir.file_name().unwrap().display());
+            let what = format!("{} on {ranks} ranks", dir.file_name().unwrap().display());
             let error = largest_difference(&got.logprobs, &expected);
             println!("{what:<32} maximal error {error:.2e}");
             assert!(error < 2e-5, "{what}: maximal error {error:e}");
@@ -70,10 +70,10 @@ fn every_fixture_has_one_ranks_bits_in_2_4_and_8() {
     }
 }
 
-/// Also where a part's depth is no multiple of a block's, a rank has several blocks, and weights and activations are bf16. What has
-/// other bits has another fingerprint.
+/// Covers slices whose depth is not a multiple of the block size, ranks with several blocks, and all types of weights
+/// and activations. If the bits differ from those of one rank, so does the fingerprint.
 #[test]
-fn every_type_has_one_ranks_bits_or_another_name() {
+fn every_type_has_the_bits_of_one_rank_or_a_different_fingerprint() {
     let model =
         TinyLlama { hidden: 300, intermediate: 4300, heads: 12, kv_heads: 6, head_dim: 48, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
@@ -104,7 +104,8 @@ fn bits(scores: &[Scores]) -> Vec<Vec<u32>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-    /// Alone or in company, whole or in chunks, cold or warm, on this run of the program or another one.
+    /// Results are bit-identical whether a query runs alone or in a batch, whole or in chunks, with a cold or warm
+    /// cache, and in different groups of the same size.
     #[test]
     fn same_query_same_bits(seed in any::<u64>(), ranks in 2usize..6, token_budget in 1usize..150, max_running in 1usize..9) {
         let model = TinyLlama { layers: 2, ..TinyLlama::default() };
@@ -129,9 +130,10 @@ proptest! {
     }
 }
 
-/// A sampled token is the one that a single rank samples, and has the log-probability of a given token.
+/// A group samples the same tokens as one rank. A sampled token's log-probability has the same bits as when the token
+/// is scored.
 #[test]
-fn what_is_written_is_what_would_be_scored() {
+fn generated_tokens_have_the_bits_of_scored_ones() {
     let model = TinyLlama::default();
     let dir = tempfile::tempdir().unwrap();
     model.write(dir.path(), 5);
@@ -161,7 +163,8 @@ async fn write(engine: &Engine, query: &Query, generation: Generation) -> Vec<(u
     tokens
 }
 
-/// Pending queries fail with the rank's number; then the model is reloaded, and answers have the same bits as before.
+/// Pending queries fail with an error that names the dead rank. Then the model is reloaded, and results have the same
+/// bits as before.
 #[test]
 fn a_dead_rank_fails_pending_queries_and_the_model_is_reloaded() {
     let model = TinyLlama::default();
@@ -183,7 +186,7 @@ fn a_dead_rank_fails_pending_queries_and_the_model_is_reloaded() {
             Engine::start_supervised(name, fingerprint, String::new(), backend, scheduler, Some(Box::new(load)))
                 .unwrap();
         let outcomes = try_all(&engine, &queries);
-        let lost = ScoreError::BackendLost("rank 1 of 3 died: the model is loaded anew".to_owned());
+        let lost = ScoreError::BackendLost("rank 1 of 3 died; reloading the model".to_owned());
         let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
         assert!(failed.contains(&&lost), "{failed:?}");
         assert!(
@@ -203,13 +206,13 @@ async fn try_all(engine: &Engine, queries: &[Query]) -> Vec<Result<Scores, Score
     join_all(queries.iter().map(|query| engine.score(query.clone()))).await
 }
 
-/// What a rank does not have may be anything: the others find out.
+/// A NaN in the slice of rank 1 does not affect the slice of rank 0, but loading the group fails.
 #[test]
-fn a_rank_reads_its_own_weights_alone() {
+fn a_rank_reads_only_its_own_weights() {
     let model = TinyLlama { heads: 4, kv_heads: 4, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     let mut tensors = model.write(dir.path(), 5);
-    // Rank 1 of 2 has the last half of the columns of every matrix that is divided by inputs.
+    // Rank 1 of 2 has the second half of the columns of every matrix whose input columns are divided among ranks.
     let down = tensors.get_mut("model.layers.1.mlp.down_proj.weight").unwrap();
     let (row, columns) = (7, down.0[1]);
     down.1[row * columns + columns - 1] = f32::NAN;
@@ -228,9 +231,9 @@ fn a_rank_reads_its_own_weights_alone() {
     assert!(error.contains(name), "{error}");
 }
 
-/// The layouts in which Llama-3.1-405B is published in FP8, all 126 layers, in one rank and in eight.
+/// Covers the published FP8 layouts of Llama-3.1-405B with all 126 layers, on one rank and on eight.
 #[test]
-fn llama_405b_in_fp8_matches_what_its_weights_stand_for() {
+fn llama_405b_in_fp8_matches_its_dequantized_weights() {
     for (seed, layout) in (1..).zip(Layout::ALL) {
         let dir = tempfile::tempdir().unwrap();
         let tensors = layout.write(dir.path(), seed);
@@ -242,7 +245,7 @@ fn llama_405b_in_fp8_matches_what_its_weights_stand_for() {
         let eight = ask(&group(dir.path(), 8, SchedulerConfig::default()), &query).remove(0).logprobs;
         let error = |got: &[f32]| largest_difference(got, &want);
         assert_eq!(one, eight, "{layout:?}");
-        println!("{layout:?}: maximal error {:.2e}, in eight ranks {:.2e}", error(&one), error(&eight));
+        println!("{layout:?}: maximal error {:.2e}, on eight ranks {:.2e}", error(&one), error(&eight));
         assert!(one.len() == want.len() && error(&one) < 2e-5 && error(&eight) < 2e-5, "{layout:?}: {one:?} {want:?}");
     }
 }

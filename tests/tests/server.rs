@@ -1,4 +1,4 @@
-//! What clients rely on, over a real socket, with a real model behind it.
+//! Guarantees to clients, tested over a real socket with a real model.
 
 #![allow(clippy::unwrap_used)]
 
@@ -64,7 +64,7 @@ async fn texts_and_token_ids_give_the_same_bits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_are_queries_said_shorter() {
+async fn pairs_equal_separate_queries() {
     let (_dir, _, server) = serve().await;
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let mut texts = |count, length| -> Vec<Vec<u32>> {
@@ -86,7 +86,8 @@ async fn pairs_are_queries_said_shorter() {
     assert_eq!(some["results"][0]["pair"], json!([2, 4]));
     assert_eq!(bits(&some["results"][0]), bits(&all["results"][14]));
     assert_eq!(bits(&some["results"][1]), bits(&all["results"][1]));
-    // Each context was computed once: 3 contexts with BOS, 15 targets but for their last tokens, 15 boundaries.
+    // Each of the 3 contexts, with its BOS, was computed once. For each of the 15 targets, the last token of the
+    // context was computed again, and all tokens of the target except the last.
     let computed = all["usage"]["computed_tokens"].as_u64().unwrap();
     assert!(computed <= 3 * 70 + 15 * 8, "{computed} tokens were computed");
 }
@@ -113,7 +114,7 @@ async fn a_second_identical_request_recomputes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_clients_at_once_all_get_right_answers() {
+async fn concurrent_clients_get_correct_results() {
     let (_dir, tensors, server) = serve().await;
     let texts: Vec<Vec<u32>> =
         (0..8).map(|seed| random_tokens(&mut ChaCha8Rng::seed_from_u64(seed), MODEL.vocab, 120)).collect();
@@ -136,9 +137,9 @@ async fn many_clients_at_once_all_get_right_answers() {
     join_all((0..64).map(client)).await;
 }
 
-/// Each kind of bad input is a problem that names what is wrong; the engine's own limits are among them.
+/// Each kind of bad input, including input beyond the engine's limits, gets a problem document that names the cause.
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_input_is_a_clear_problem() {
+async fn bad_input_gets_a_clear_problem() {
     let (_dir, _, server) = serve().await;
     let long: Vec<u32> = vec![5; 200];
     for (body, status, kind, field) in [
@@ -158,7 +159,7 @@ async fn bad_input_is_a_clear_problem() {
             assert!(problem["field"].as_str().unwrap().starts_with(field), "{body}: {problem}");
         }
     }
-    // The server is none the worse for it.
+    // The server still works.
     server.logprobs(&json!({"queries": [{"target": "t1 t2"}]})).await;
     server.stop().await;
 }

@@ -1,6 +1,6 @@
-//! `gpu --device shim|cuda:N --out FOLDER [--hopper]`: what must hold of a GPU and how fast it is, as JSON and a Markdown table, gpu.json
-//! and gpu.md; or, with `--hopper`, attention by what Hopper alone has, hopper.json and hopper.md. A process that faults gets nothing more
-//! of its GPU, so these have one of their own.
+//! `gpu --device shim|cuda:N --out FOLDER [--hopper]`: checks a GPU and measures its speed. Writes gpu.json and gpu.md.
+//! With `--hopper`, times only the attention kernels for Hopper, and writes hopper.json and hopper.md. That is a
+//! separate run, because a process can no longer use its GPU after a fault.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match device.strip_prefix("cuda:") {
         Some(index) => {
             let index = index.parse()?;
-            // The folder that the tests use, too.
+            // The tests use the same folder.
             let kernels = std::env::temp_dir().join("surprisal-test-kernels");
             report(folder, hopper, || Ok(Gpu::open(index, Some(&kernels))?), LLAMA_8B)
         }
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Makes one of the two reports. Each part opens the device, and frees its memory at the end.
+/// Writes one of the two reports. Each part opens the device, and frees the device's memory at the end.
 fn report<A: Accelerator>(
     folder: &Path,
     hopper: bool,
@@ -111,7 +111,7 @@ fn measure_hopper<A: Accelerator>(
     Extent { sizes, lengths, repeats }: Extent,
 ) -> Result<(), Box<dyn Error>> {
     if !has_hopper(&open()?) {
-        println!("skipped, this is not Hopper");
+        println!("skipped: this is not a Hopper GPU");
         return Ok(());
     }
     for kernel in HOPPER {
@@ -127,7 +127,7 @@ fn measure_hopper<A: Accelerator>(
 
 /// The results so far.
 struct Report {
-    /// Path of its files, without extension.
+    /// Path of the report's files, without extension.
     path: PathBuf,
     device: String,
     checks: Vec<Check>,
@@ -135,13 +135,13 @@ struct Report {
     prefills: Vec<Scored>,
 }
 
-/// Scoring of a whole text by a whole model.
+/// The time it takes to score a whole text with a whole model.
 struct Scored {
-    /// Precision of weights and cache.
+    /// Precision of the weights and the cache.
     precision: &'static str,
     tokens: usize,
     milliseconds: f64,
-    /// The share of its products in the time, if known.
+    /// The fraction of the time that matrix products take; `None` if the products were not timed.
     share: Option<f64>,
     teraflops: f64,
 }
@@ -152,7 +152,8 @@ impl Report {
         Self { path, device, checks: Vec::new(), timings: Vec::new(), prefills: Vec::new() }
     }
 
-    /// Runs a part and writes the report so far, since the next part may end the process. An error is a failed check.
+    /// Runs a part and writes the report so far, because the next part may crash the process. An error counts as a
+    /// failed check.
     fn part(
         &mut self,
         name: &str,
@@ -167,7 +168,7 @@ impl Report {
         Ok(())
     }
 
-    /// Adds the results of a whole model; scoring a token takes `operations`.
+    /// Adds the results of a whole model, which needs `operations` operations to score a token.
     fn add_model(&mut self, precision: &'static str, operations: usize, results: ModelResults) {
         for (how, milliseconds) in ["launch by launch", "as a graph"].into_iter().zip(results.single_token) {
             let name = format!("one token through all layers, {precision}, {how}");
@@ -205,15 +206,15 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut text = format!("{}\n\n| what must hold | |\n| --- | --- |\n", self.device);
+        let mut text = format!("{}\n\n| check | result |\n| --- | --- |\n", self.device);
         for Check { name, failure } in &self.checks {
-            text += &format!("| {name} | {} |\n", failure.as_deref().unwrap_or("holds"));
+            text += &format!("| {name} | {} |\n", failure.as_deref().unwrap_or("passed"));
         }
-        text += "\n| what ran | ms | TFLOP/s |\n| --- | ---: | ---: |\n";
+        text += "\n| operation | ms | TFLOP/s |\n| --- | ---: | ---: |\n";
         for Timing { name, milliseconds, teraflops } in &self.timings {
             text += &format!("| {name} | {milliseconds:.3} | {teraflops:.1} |\n");
         }
-        text += "\n| scoring all of a text | ms | tokens/s | TFLOP/s | its products alone |\n";
+        text += "\n| scoring a whole text | ms | tokens/s | TFLOP/s | share of products |\n";
         text += "| --- | ---: | ---: | ---: | ---: |\n";
         for Scored { precision, tokens, milliseconds, share, teraflops } in &self.prefills {
             let rate = 1e3 * *tokens as f64 / milliseconds;

@@ -1,11 +1,12 @@
-//! `products f32|bf16 ROWSxDEPTHxOUTPUTS...`: operations a second of our products of that type, one line a shape, the best of a few runs.
+//! `products f32|bf16 ROWSxDEPTHxOUTPUTS...`: prints the operations per second of surprisal's matrix products in that
+//! type. Each line is the best of a few runs of one shape.
 
 use std::error::Error;
 use std::time::Instant;
 
 use surprisal_engine::{ActivationDtype, KernelBench, WeightDtype};
 
-/// Runs of each shape, after one that is not counted.
+/// Timed runs per shape, after one warm-up run.
 const RUNS: usize = 5;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -17,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     for shape in args {
         let sizes: Vec<usize> = shape.split('x').map(str::parse).collect::<Result<_, _>>()?;
-        let &[rows, depth, outputs] = sizes.as_slice() else { return Err(format!("{shape} is no shape").into()) };
+        let &[rows, depth, outputs] = sizes.as_slice() else { return Err(format!("invalid shape `{shape}`").into()) };
         let mut probe = KernelBench::gemm(rows, depth, outputs, weights, activations)?;
         probe.run();
         let mut seconds = || {

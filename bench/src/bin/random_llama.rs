@@ -1,5 +1,5 @@
-//! Writes the random Llama of the CPU comparisons into a folder: hidden 768, 12 layers, 12 heads over 4, MLP 2048, vocabulary 32000
-//! or another one.
+//! Writes the random Llama of the CPU comparisons into a folder: hidden size 768, 12 layers, 12 query heads, 4 KV
+//! heads, MLP 2048, and a vocabulary of 32000 or the given size.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! A server that computes nothing: it answers one log-probability as fast as a thread a connection can, to show how much load
-//! `surprisal bench` itself makes (`results/2026-11-24-load.md`).
+//! A server that computes nothing: it responds with a fixed log-probability as fast as one thread per connection can.
+//! Tests of this server show the maximum load that `surprisal bench` can generate (`results/2026-11-24-load.md`).
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match TcpListener::bind(("127.0.0.1", port)) {
         Ok(listener) => {
             for stream in listener.incoming().flatten() {
-                // A client that goes away ends its thread.
+                // The thread ends when its client disconnects.
                 std::thread::spawn(move || answer(stream));
             }
             ExitCode::SUCCESS
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers one connection's requests until it is closed.
+/// Responds to the requests of a connection until the client closes it.
 fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);

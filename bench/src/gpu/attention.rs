@@ -1,6 +1,6 @@
-//! Times attention, and compares the bits of its kernels.
+//! Times the attention kernels, and compares the bits of their outputs.
 
-// Launches trust their addresses: each is of a region that holds what its shape says.
+// Launches trust their addresses. Each address belongs to a region that is large enough for its shape.
 #![allow(unsafe_code)]
 
 use surprisal_engine::BackendError;
@@ -13,7 +13,7 @@ use super::{Sizes, Timing, random, time, upload};
 /// Tokens per cache block.
 const BLOCK: u32 = 16;
 
-/// Attention kernels for Hopper only.
+/// Names of the Hopper-only attention kernels.
 pub const HOPPER: [&str; 2] = ["wgmma", "wgmma and TMA"];
 
 /// Returns whether a device has the features of Hopper; the shim emulates them.
@@ -22,11 +22,11 @@ pub fn has_hopper<A: Accelerator>(device: &A) -> bool {
     numerics == "shim" || numerics.contains("sm_90a")
 }
 
-/// Times causal attention of one sequence by the mma.sync kernel.
+/// Times causal attention of one sequence with the mma.sync kernel.
 ///
 /// # Errors
 ///
-/// As [`products::timings`](super::products::timings).
+/// The same as for [`products::timings`](super::products::timings).
 pub fn attention<A: Accelerator>(
     device: &mut A,
     sizes: Sizes,
@@ -36,11 +36,11 @@ pub fn attention<A: Accelerator>(
     attend(device, sizes.heads, tokens, repeats, "mma.sync").map(|(timing, _)| timing)
 }
 
-/// Times causal attention by one of the [`HOPPER`] kernels, and counts the values whose bits differ from those of mma.sync.
+/// Times causal attention with one of the [`HOPPER`] kernels, and counts the values whose bits differ from mma.sync's.
 ///
 /// # Errors
 ///
-/// As [`products::timings`](super::products::timings); the device does not have the kernel.
+/// The same as for [`products::timings`](super::products::timings); or the device does not have the kernel.
 pub fn hopper_attention<A: Accelerator>(
     device: &mut A,
     sizes: Sizes,
@@ -51,7 +51,7 @@ pub fn hopper_attention<A: Accelerator>(
     let (_, bits) = attend(device, sizes.heads, tokens, 1, "mma.sync")?;
     let (mut timing, hopper_bits) = attend(device, sizes.heads, tokens, repeats, kernel)?;
     let differ = hopper_bits.chunks(2).zip(bits.chunks(2)).filter(|(hopper, bits)| hopper != bits).count();
-    timing.name += &format!(" ({differ} of {} values have other bits than mma.sync's)", bits.len() / 2);
+    timing.name += &format!(" ({differ} of {} values differ from mma.sync's)", bits.len() / 2);
     Ok(timing)
 }
 
@@ -103,7 +103,7 @@ fn attend<A: Accelerator>(
             time_launch(device, out, repeats, &args.launch_tma(128, count, maps)?)?
         }
     };
-    // Two products over half a square, since it is causal.
+    // Two matrix products over half a square, because attention is causal.
     let operations = 2.0 * 128.0 * f64::from(heads) * (tokens as f64).powi(2);
     let name = format!("attention by {kernel}, T = {tokens}, head 128");
     let mut bits = vec![0; width * 2];
@@ -111,13 +111,14 @@ fn attend<A: Accelerator>(
     Ok((Timing { name, milliseconds, teraflops: 1e-9 * operations / milliseconds }, bits))
 }
 
-/// Returns the milliseconds of a launch of attention.
+/// Returns the milliseconds of one attention launch.
 fn time_launch<A: Accelerator, T: Copy + Send + 'static>(
     device: &mut A,
     out: DeviceRegion,
     repeats: u32,
     launch: &Launch<T>,
 ) -> Result<f64, BackendError> {
-    // SAFETY: every region holds what its matrix takes, tables and tiles index what is there, and all live as long as the device.
+    // SAFETY: every region is as large as its matrix, the indices in tables and tiles are in range, and all regions
+    // live as long as the device.
     time(device, out, repeats, |device| unsafe { device.launch(launch) })
 }

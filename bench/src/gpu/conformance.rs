@@ -1,4 +1,4 @@
-//! Checks that a device keeps the contract of an accelerator.
+//! Checks that a device fulfills the contract of [`Accelerator`].
 
 use surprisal_engine::BackendError;
 use surprisal_engine::cuda::{Accelerator, Gemm, GemmScales, ROW_TILE};
@@ -6,8 +6,8 @@ use surprisal_model::quantize_rows;
 
 use super::{Check, bf16_value, bytes, random, upload};
 
-/// Checks the contract of [`Accelerator`]: copies are exact, products match float64, and each row has bits of its own. An operation that
-/// fails is a failed check.
+/// Checks the contract of [`Accelerator`]: copies are exact, products match float64, and a row's bits do not depend on
+/// the other rows. An operation that fails counts as a failed check.
 pub fn check_device<A: Accelerator>(device: &mut A) -> Vec<Check> {
     let mut checks = vec![check_copies(device)];
     let case = |(n, k, has_bias), gemm_type| Case { n, k, has_bias, gemm_type };
@@ -21,10 +21,10 @@ pub fn check_device<A: Accelerator>(device: &mut A) -> Vec<Check> {
     checks
 }
 
-/// Copies more than the staging buffers hold together, with an odd length.
+/// Checks copies of an odd number of bytes, more than all staging buffers hold.
 fn check_copies<A: Accelerator>(device: &mut A) -> Check {
     let failure = wrong_copy(device).unwrap_or_else(|error| Some(error.to_string()));
-    Check { name: "copies there, on the device, and back".to_owned(), failure }
+    Check { name: "copies to, on and from the device".to_owned(), failure }
 }
 
 fn wrong_copy<A: Accelerator>(device: &mut A) -> Result<Option<String>, BackendError> {
@@ -37,10 +37,10 @@ fn wrong_copy<A: Accelerator>(device: &mut A) -> Result<Option<String>, BackendE
     let mut got = vec![0; length - 256];
     device.read(part, &mut got)?;
     let wrong = got.iter().zip(&sent).position(|(got, sent)| got != sent);
-    Ok(wrong.map(|at| format!("byte {at} is {}, but {} was sent", got[at], sent[at])))
+    Ok(wrong.map(|at| format!("byte {at} is {}, but must be {}", got[at], sent[at])))
 }
 
-/// A product to check.
+/// A matrix product to check.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     n: usize,
@@ -49,22 +49,22 @@ struct Case {
     gemm_type: GemmType,
 }
 
-/// The types of a product.
+/// The data types of a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GemmType {
     /// bf16 to bf16.
     Bf16,
     /// bf16 to f32.
     Bf16ToF32,
-    /// e4m3 with scales to bf16.
+    /// e4m3 with scales, to bf16.
     Fp8,
 }
 
-/// A matrix in a product's type, and its values.
+/// A matrix in the input type of a product, and its values in f64.
 struct Matrix {
     bytes: Vec<u8>,
     values: Vec<f64>,
-    /// Bytes of a value.
+    /// Bytes per value.
     size: usize,
 }
 
@@ -85,14 +85,14 @@ impl Matrix {
     }
 }
 
-/// Returns the value of a byte of e4m3, by its definition.
+/// Returns the value of an e4m3 byte, by definition.
 fn e4m3(byte: u8) -> f64 {
     let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f64::from(byte & 7) / 8.0);
     let size = if exponent == 0 { mantissa * 2f64.powi(-6) } else { (1.0 + mantissa) * 2f64.powi(exponent - 7) };
     if byte & 0x80 == 0 { size } else { -size }
 }
 
-/// Returns scales that are no powers of two.
+/// Returns scales that are not powers of two.
 fn scales(count: usize) -> Vec<f32> {
     (0..count).map(|i| 0.001 + 0.000_37 * (i % 11) as f32).collect()
 }
@@ -108,12 +108,13 @@ fn check_products<A: Accelerator>(device: &mut A, case: Case) -> [Check; 2] {
     };
     let shape = format!("n {n}, k {k}, {types}{}", if has_bias { ", bias" } else { "" });
     [
-        Check { name: format!("product against float64: {shape}"), failure: inaccurate },
-        Check { name: format!("bits of rows alone and in company: {shape}"), failure: unequal },
+        Check { name: format!("product compared with float64: {shape}"), failure: inaccurate },
+        Check { name: format!("bits of rows alone and in a batch: {shape}"), failure: unequal },
     ]
 }
 
-/// Returns the error against float64, if it is too large, and the rows whose bits differ alone, if any.
+/// Returns a message if the error compared with float64 is too large, and another if the bits of some rows differ when
+/// they are multiplied without the other rows.
 fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<String>; 2], BackendError> {
     const ROWS: usize = 300;
     let Case { n, k, has_bias, gemm_type } = case;
@@ -149,7 +150,7 @@ fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<
     let mut unequal = None;
     for (first, rows) in [(0, 1), (299, 1), (5, 127), (7, 128), (9, 129), (44, 256)] {
         let same = multiply(first, rows)? == all[first * n * size..(first + rows) * n * size];
-        unequal = unequal.or((!same).then(|| format!("rows {first} to {} have other bits alone", first + rows)));
+        unequal = unequal.or((!same).then(|| format!("rows {first}..{} give different bits when alone", first + rows)));
     }
     let value = |at: usize| match gemm_type {
         GemmType::Bf16ToF32 => {
@@ -166,12 +167,12 @@ fn wrong_products<A: Accelerator>(device: &mut A, case: Case) -> Result<[Option<
             1.0
         };
         let want = terms.sum::<f64>() * scale + if has_bias { bf16_value(b[column]) } else { 0.0 };
-        // NaN is an infinite error.
+        // A NaN counts as an infinite error.
         let error = (value(at) - want).abs();
         worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
         total = total.max(want.abs());
     }
     let limit = total * if gemm_type == GemmType::Bf16ToF32 { 1e-5 } else { 1.0 / 256.0 };
-    let inaccurate = (worst > limit).then(|| format!("an error of {worst:e}, but {limit:e} is the limit"));
+    let inaccurate = (worst > limit).then(|| format!("the error is {worst:e}, but must be at most {limit:e}"));
     Ok([inaccurate, unequal])
 }

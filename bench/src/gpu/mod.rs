@@ -1,7 +1,7 @@
-//! Checks and benchmarks of a GPU, which run on any accelerator.
+//! Checks and benchmarks of a GPU, which also run on any other accelerator, such as the shim.
 //!
-//! Start with [`conformance`], which checks that the device keeps the contract of an accelerator. [`products`] and [`attention`]
-//! measure its speed.
+//! Start with [`conformance`], which checks that a device fulfills the contract of an accelerator. [`products`] and
+//! [`attention`] measure the device's speed.
 
 pub mod attention;
 pub mod conformance;
@@ -29,24 +29,24 @@ pub struct Check {
 pub struct Timing {
     /// The timed operation.
     pub name: String,
-    /// Milliseconds, the mean of several runs in one queue.
+    /// Mean time in milliseconds of several runs, queued together.
     pub milliseconds: f64,
-    /// 10^12 floating-point operations a second.
+    /// 10^12 floating-point operations per second.
     pub teraflops: f64,
 }
 
-/// Sizes of a model to time.
+/// The sizes of a model to time.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Columns of the residual stream.
     pub hidden: usize,
     /// Columns of the MLP.
     pub mlp: usize,
-    /// Query heads and KV heads, each of 128.
+    /// Query heads and KV heads, each of size 128.
     pub heads: (u32, u32),
     /// Decoder layers.
     pub layers: usize,
-    /// Token ids.
+    /// Size of the vocabulary.
     pub vocabulary: usize,
 }
 
@@ -57,7 +57,7 @@ impl Sizes {
     /// Small sizes for the shim.
     pub const TINY: Self = Self { hidden: 64, mlp: 96, heads: (2, 1), layers: 2, vocabulary: 504 };
 
-    /// A config.json of such a Llama.
+    /// Returns the config.json of a Llama of these sizes.
     #[must_use]
     pub fn config(&self) -> String {
         let Self { hidden, mlp, heads: (heads, kv_heads), layers, vocabulary } = self;
@@ -71,11 +71,11 @@ impl Sizes {
     }
 }
 
-/// Returns random values in bf16 between -1 and 1.
+/// Returns random bf16 values between -1 and 1.
 fn random(count: usize, seed: u64) -> Vec<u16> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut value = || ((rng.random_range(-1.0f32..1.0)).to_bits() >> 16) as u16;
-    // A large matrix repeats its beginning, with a period that divides no row.
+    // A large matrix repeats its beginning. The period is prime, so that rows differ.
     let beginning: Vec<u16> = (0..count.min(1_000_003)).map(|_| value()).collect();
     beginning.iter().copied().cycle().take(count).collect()
 }
@@ -89,14 +89,14 @@ fn bf16_value(bits: u16) -> f64 {
     f64::from(f32::from_bits(u32::from(bits) << 16))
 }
 
-/// Allocates a region and writes values in bf16 to it.
+/// Allocates a region and writes bf16 values to it.
 fn upload<A: Accelerator>(device: &mut A, values: &[u16]) -> Result<DeviceRegion, BackendError> {
     let region = device.allocate(values.len() * 2)?;
     device.write(region, &bytes(values))?;
     Ok(region)
 }
 
-/// Returns the milliseconds of a run, the mean of `repeats` in one queue, after a warm-up.
+/// Returns the mean time of a run in milliseconds, over `repeats` runs that are queued together after a warm-up run.
 fn time<A: Accelerator>(
     device: &mut A,
     probe: DeviceRegion,

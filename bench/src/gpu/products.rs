@@ -1,24 +1,25 @@
-//! Times the products of a forward pass.
+//! Times the matrix products of a forward pass.
 
 use surprisal_engine::BackendError;
 use surprisal_engine::cuda::{Accelerator, Gemm, GemmScales, ROW_TILE};
 
 use super::{Sizes, Timing, random, time, upload};
 
-/// Returns the name of the timing of all products of a pass.
+/// Returns the name of the timing of all matrix products of a pass.
 #[must_use]
 pub fn all_products(precision: &str, tokens: usize) -> String {
     format!("all products of a pass, {precision}, T = {tokens}")
 }
 
-/// Scored rows whose logits a pass computes at a time.
+/// Rows whose logits a pass computes at a time.
 const HEAD_ROWS: usize = 512;
 
-/// Times every product of scoring `tokens` tokens, those of layers in FP8 or bf16, and all of them together.
+/// Times each matrix product of a pass that scores `tokens` tokens, and adds up their times. If `fp8` is `true`, the
+/// products of the layers are in FP8, otherwise in bf16.
 ///
 /// # Errors
 ///
-/// The device fails, or its memory does not hold it.
+/// The device fails, or its memory is too small.
 pub fn timings<A: Accelerator>(
     device: &mut A,
     sizes: Sizes,
@@ -27,7 +28,7 @@ pub fn timings<A: Accelerator>(
     fp8: bool,
 ) -> Result<Vec<Timing>, BackendError> {
     let Sizes { hidden, mlp, heads: (heads, kv_heads), layers, vocabulary } = sizes;
-    // Name, rows at a time, columns, terms, whether the output is f32, and how often a pass runs it.
+    // Name, rows at a time, columns, terms, whether the output is f32, and runs per pass.
     let products = [
         ("qkv", tokens, 128 * (heads + 2 * kv_heads) as usize, hidden, false, layers as f64),
         ("output", tokens, hidden, 128 * heads as usize, false, layers as f64),

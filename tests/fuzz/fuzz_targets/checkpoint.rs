@@ -1,5 +1,6 @@
-//! config.json and a safetensors file, as an attacker would write them: errors, never a panic, never memory that the file does
-//! not bear out. An input is the configuration, a NUL byte, and the weights.
+//! Fuzzing of config.json and a safetensors file: a hostile input must cause an error, never a panic, and must not
+//! allocate more memory than the size of the file justifies. An input consists of config.json, a NUL byte, and the
+//! safetensors file.
 
 #![no_main]
 
@@ -10,7 +11,7 @@ use libfuzzer_sys::{Corpus, fuzz_target};
 use surprisal_engine::{CpuBackend, CpuConfig};
 use surprisal_model::{Checkpoint, Footprint};
 
-/// In memory where the system has such a folder.
+/// The folder of the checkpoint, in memory if the system has `/dev/shm`.
 static DIR: LazyLock<PathBuf> = LazyLock::new(|| {
     let mut builder = tempfile::Builder::new();
     let dir = builder.prefix("surprisal-fuzz").tempdir_in("/dev/shm").or_else(|_| builder.tempdir());

@@ -1,5 +1,6 @@
-//! Requests, as an attacker would write them, to the whole router: an answer or a problem, never a defect of the server. The
-//! first byte of an input says the route and how the body is encoded, the rest is the body.
+//! Fuzzing of the whole router: the response to a hostile request must be a result or a problem document, never a 5xx
+//! status. The first byte of an input selects the route, the encoding of the body and the format of the response. The
+//! other bytes are the body.
 
 #![no_main]
 
@@ -18,7 +19,7 @@ use tower::ServiceExt;
 const ROUTES: [&str; 5] = ["/logprobs", "/v1/completions", "/generate", "/tokenize", "/detokenize"];
 const ENCODINGS: [&str; 3] = ["identity", "gzip", "zstd"];
 
-/// The engine is real; the model says the same of every token.
+/// A model that gives every token the same log-probability. The engine that runs the model is real.
 struct Flat;
 
 impl Backend for Flat {
@@ -36,7 +37,7 @@ impl Backend for Flat {
     }
 }
 
-/// A byte is a token, and 256 begins a text.
+/// A tokenizer with one token per byte; 256 is BOS.
 struct Bytes;
 
 impl TextCodec for Bytes {
@@ -79,12 +80,12 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         .header("content-encoding", ENCODINGS[first / ROUTES.len() % ENCODINGS.len()])
         .header("accept", if first >= 128 { "application/x-ndjson" } else { "*/*" })
         .body(Body::from(body.to_vec()))
-        .expect("the request is well formed");
+        .expect("the request is well-formed");
     let (runtime, router) = &*SERVER;
     runtime.block_on(async {
         let answer = router.clone().oneshot(request).await.expect("a router always answers");
         let status = answer.status();
-        let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the answer is read");
+        let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the response is read");
         assert!(!status.is_server_error(), "{status}: {}", String::from_utf8_lossy(&body));
         if !status.is_success() {
             let problem: Problem = serde_json::from_slice(&body).expect("a problem is JSON");

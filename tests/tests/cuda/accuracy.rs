@@ -1,4 +1,4 @@
-//! Log-probabilities and options against float64.
+//! Log-probabilities and position details match float64.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use surprisal_tests::tiny::{TinyLlama, random_tokens};
 
 use super::{ask, bits, config, engine, engine_with, errors, rounded};
 
-/// Every head size of the kernels, padded heads, groups of every kind, tied embeddings; against float64 on the same bf16 weights, so that
-/// only the rounding of activations is left.
+/// Covers every head size of the kernels, padded heads, GQA groups of several sizes and tied embeddings. The float64
+/// reference has the same bf16 weights, so only the rounding of activations differs.
 #[test]
 fn every_shape_matches_float64() {
     let base = TinyLlama { layers: 2, intermediate: 200, ..TinyLlama::default() };
@@ -39,8 +39,9 @@ fn every_shape_matches_float64() {
     }
 }
 
-/// Quantized on load, with padded heads and without: as near to float64 on the same quantized weights as a float64 model is
-/// whose activations are quantized token by token. (Not to that model itself: bf16 tips some bytes over.)
+/// Weights are quantized on load, with and without padded heads. The reference is float64 with the same quantized
+/// weights. The error must be close to that of a float64 model whose activations are quantized token by token. (The
+/// results are not compared with that model itself, because rounding to bf16 changes some quantized bytes.)
 #[test]
 fn fp8_products_match_float64() {
     let base = TinyLlama { layers: 2, intermediate: 208, ..TinyLlama::default() };
@@ -52,7 +53,7 @@ fn fp8_products_match_float64() {
         let dir = tempfile::tempdir().unwrap();
         let mut tensors = rounded(model.write(dir.path(), seed as u64));
         for (name, (shape, values)) in tensors.iter_mut().filter(|(name, _)| name.contains("_proj")) {
-            // The checkpoint is f32, so that it is quantized without another rounding before.
+            // The checkpoint is f32, so that there is no other rounding before quantization.
             let original = Checkpoint::open(dir.path()).unwrap().tensor_f32(name, shape).unwrap();
             let scales = original.chunks(shape[1]).map(|row| row.iter().fold(0f32, |a, x| a.max(x.abs())) / 448.0);
             let (bytes, given) = surprisal_model::quantize_rows(&original, shape[1]);
@@ -75,14 +76,15 @@ fn fp8_products_match_float64() {
         let ideal: Vec<f32> =
             reference::fp8_logprobs(model, &tensors, &tokens).iter().map(|&logprob| logprob as f32).collect();
         let ((mean, _), (least, _)) = (errors(got, &exact), errors(&ideal, &exact));
-        println!("{model:?} in FP8: mean error {mean:.1e}, of roundings alone {least:.1e}");
-        assert!(mean < 1.3 * least, "{model:?}: mean error {mean:e}, but {least:e} is what roundings make");
+        println!("{model:?} in FP8: mean error {mean:.1e}, {least:.1e} for float64 with quantized activations");
+        assert!(mean < 1.3 * least, "{model:?}: mean error {mean:e}, expected less than 1.3 times {least:e}");
     }
 }
 
-/// Ranks, entropies, lists and subsets are those of float64, as near as bf16 is, and asking for them changes no bit.
+/// Entropies, most probable tokens and subset probabilities match float64 within the error of bf16, and ranks agree
+/// with the lists of most probable tokens. Requesting these details does not change the bits of the log-probabilities.
 #[test]
-fn more_of_each_position_is_right_and_changes_no_bits() {
+fn position_details_match_float64_and_change_no_bits() {
     let model = TinyLlama { vocab: 5000, layers: 2, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     let tensors = rounded(model.write(dir.path(), 5));
@@ -106,7 +108,7 @@ fn more_of_each_position_is_right_and_changes_no_bits() {
         for &(token, logprob) in &position.top {
             assert!((f64::from(logprob) - want[token as usize]).abs() < 0.1, "row {row}, token {token}");
         }
-        // Its own logarithm is as far down the list as its rank says.
+        // The target's log-probability is in the list at its rank.
         let rank = position.rank.unwrap() as usize;
         if rank <= 7 {
             assert_eq!(position.top[rank - 1].1.to_bits(), more.logprobs[row].to_bits(), "row {row}");

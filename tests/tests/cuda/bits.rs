@@ -1,4 +1,4 @@
-//! The same bits whatever the batch, the chunks, the cache and the order of threads.
+//! A query's result is bit-identical whatever the batch, the chunks, the state of the cache and the order of threads.
 
 use std::path::Path;
 
@@ -12,10 +12,11 @@ use surprisal_tests::tiny::{TinyLlama, random_queries};
 
 use super::{ask, bits, config, engine, engine_with, errors};
 
-/// Every architecture and option: as near to transformers as bf16 is, and the same bits whole or in odd chunks, alone or
-/// in company, cold or warm, whatever the order of a GPU's threads.
+/// Every architecture and option matches transformers within the error of bf16. Results are bit-identical whether a
+/// query runs whole or in uneven chunks, alone or in a batch, with a cold or warm cache, and in different thread
+/// orders.
 #[test]
-fn every_fixture_matches_transformers_however_it_is_cut() {
+fn every_fixture_matches_transformers_in_any_chunks() {
     let fixtures = fixtures();
     assert!(fixtures.len() >= 15, "{} fixtures", fixtures.len());
     for dir in fixtures {
@@ -23,9 +24,10 @@ fn every_fixture_matches_transformers_however_it_is_cut() {
     }
 }
 
-/// Weights in FP8 as checkpoints have them, or quantized on load, and a cache in FP8: less exact, and the same promise.
+/// Weights in FP8, from the checkpoint or quantized on load, and a cache in FP8 are less accurate, but results are
+/// still bit-identical.
 #[test]
-fn fp8_keeps_its_bits_however_it_is_cut() {
+fn fp8_has_the_same_bits_in_any_chunks() {
     let fixtures = fixtures();
     let named = |name: &str| fixtures.iter().find(|dir| dir.ends_with(name)).unwrap();
     for name in ["llama-fp8-block", "llama-fp8-fbgemm", "llama-fp8-tensor", "llama-bias"] {
@@ -70,8 +72,8 @@ fn matches_however_it_is_cut(dir: &Path, weights: Precision, cache: Precision, l
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The promise, on a cache so small that blocks are evicted while others run; batches of one token take the kernel for
-    /// single tokens.
+    /// The cache is so small that blocks are evicted while other queries run. Chunks of one token use the decode
+    /// kernel.
     #[test]
     fn same_query_same_bits(seed in any::<u64>(), count in 2usize..7, token_budget in 1usize..150, blocks in 7usize..20) {
         let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };

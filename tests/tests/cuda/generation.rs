@@ -1,4 +1,4 @@
-//! Generated tokens have the bits of scored ones.
+//! The log-probabilities of generated tokens have the same bits as those of scored tokens.
 
 use futures_util::future::join_all;
 use rand::SeedableRng;
@@ -41,9 +41,10 @@ pub(super) async fn write_all(engine: &Engine, prompts: &[Vec<u32>], lengths: &[
     join_all(prompts.iter().zip(lengths).map(write)).await
 }
 
-/// Each sampled token has the bits it has when it is scored, from a cold cache or a warm one, and seeds differ.
+/// A sampled token's log-probability has the same bits as when the token is scored, with a cold or warm cache.
+/// Different seeds give different tokens.
 #[test]
-fn what_is_written_is_what_would_be_scored() {
+fn generated_tokens_have_the_bits_of_scored_ones() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     model.write(dir.path(), 6);

@@ -1,4 +1,5 @@
-//! The CUDA backend on the CPU shim: it matches float64, and has the same bits whatever the batch, the chunks and the cache.
+//! The CUDA backend on the CPU shim: log-probabilities match float64, and are bit-identical whatever the batch, the
+//! chunks and the state of the cache.
 //!
 //! With `SURPRISAL_TEST_GPU=N` the engines run on that GPU instead.
 
@@ -53,7 +54,7 @@ fn engine_with(dir: &Path, order: Order, config: CudaConfig) -> Engine {
     }
 }
 
-/// The GPU of `SURPRISAL_TEST_GPU`, if it is set.
+/// Returns the GPU that `SURPRISAL_TEST_GPU` selects; `None` if the variable is not set.
 fn gpu() -> Option<Gpu> {
     let index = std::env::var("SURPRISAL_TEST_GPU").ok()?;
     let kernels = std::env::temp_dir().join("surprisal-test-kernels");

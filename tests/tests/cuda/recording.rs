@@ -1,4 +1,4 @@
-//! Recorded and replayed passes.
+//! Recorded forward passes are replayed.
 
 use std::sync::atomic::Ordering;
 
@@ -13,9 +13,10 @@ use surprisal_tests::tiny::{TinyLlama, random_tokens};
 use super::generation::write_all;
 use super::{MEMORY, ask, bits, config, gpu, load, start};
 
-/// A recording, of a product and a copy, is queued when it is made, and again on what is then in the same places.
+/// A recording of a matrix product and a copy runs once when it is made. Each replay reads the current contents of the
+/// recorded buffers.
 #[test]
-fn what_is_recorded_is_replayed_on_new_values() {
+fn a_replay_computes_with_new_values() {
     match gpu() {
         Some(gpu) => replays_on_new_values(gpu),
         None => replays_on_new_values(Shim::new(MEMORY, Order::Forward)),
@@ -31,7 +32,7 @@ fn replays_on_new_values(mut device: impl Accelerator) {
     device.write(weights, &all(1.0, N * K)).unwrap();
     device.write(x, &all(1.0, ROW_TILE * K)).unwrap();
     let gemm = Gemm { out, x, weights, bias: None, rows: 1, n: N, k: K, out_f32: false, scales: None };
-    // The product's algorithm is chosen before it is recorded, as in passes.
+    // The first product chooses the algorithm before the recording starts, as in forward passes.
     device.multiply(&gemm).unwrap();
     let recording = device.record(|device| device.multiply(&gemm).and_then(|()| device.copy(out, copied))).unwrap();
     let mut got = vec![0; 2 * N];
@@ -43,10 +44,10 @@ fn replays_on_new_values(mut device: impl Accelerator) {
     assert_eq!(got, all(80.0, N));
 }
 
-/// Passes of single tokens are recorded when they come again. What is replayed has the bits of what is scored, also when sequences have
-/// grown, and when others have joined in or ended.
+/// Forward passes of single tokens are recorded when they repeat. Tokens from replayed passes have the same bits as
+/// scored tokens, even after sequences have grown, joined or ended.
 #[test]
-fn passes_that_come_again_are_replayed() {
+fn repeated_passes_are_replayed() {
     let model = TinyLlama { vocab: 300, layers: 2, ..TinyLlama::default() };
     let dir = tempfile::tempdir().unwrap();
     model.write(dir.path(), 6);
