@@ -4,8 +4,8 @@
     python3 .ci/import_cycles.py [CHECKOUT]
 
 Reads `use` declarations and inline paths (`crate::a::B`, `super::b()`, `child::C`), follows re-exports to the file that
-defines the item, and ignores code under `#[cfg(test)]`. A `mod.rs` and its own children may use each other. Exits with 1
-if it finds a fault. Each run first checks itself on a crate with one fault of each kind.
+defines the item, and ignores code under `#[cfg(test)]`. A `mod.rs` and its own children may use each other. Exits with
+1 if it finds a fault. Each run first checks itself on a crate with one fault of each kind.
 """
 
 import re
@@ -18,7 +18,7 @@ PATH = re.compile(rf"(?<![\w:.'])(?:r#)?{IDENT}(?:\s*::\s*{IDENT})+")
 
 
 def strip(text):
-    """Blanks out comments, strings and character literals; keeps line breaks."""
+    """Blanks out comments, strings and character literals, and keeps line breaks."""
     token = re.compile(
         r'//[^\n]*|/\*.*?\*/|b?r(#*)".*?"\1|b?"(?:\\.|[^"\\])*"|b?\'(?:\\(?:x..|u\{[^}]*\}|.)|[^\'\\])\'', re.S
     )
@@ -26,7 +26,7 @@ def strip(text):
 
 
 def block_end(text, start):
-    """The end of the item that begins at `start`: its semicolon, or the brace that closes it."""
+    """Returns the end of the item that begins at `start`: its semicolon or its closing brace."""
     depth = 0
     for place in range(start, len(text)):
         if text[place] == "{":
@@ -91,7 +91,7 @@ class Crate:
                     self.load((*module, name), child)
 
     def uses(self, module):
-        """Bindings that the file's `use` declarations make: name -> absolute path; globs under '*'."""
+        """Returns the bindings of the file's `use` declarations as {name: absolute path}, with globs under '*'."""
         bindings = {"*": []}
         for tree in re.findall(r"\buse\s+([^;]+);", self.texts[module]):
             for path, name in expand(tree):
@@ -105,7 +105,7 @@ class Crate:
         return bindings
 
     def absolute(self, module, path):
-        """An absolute path within the crate, or None for paths into other crates."""
+        """Returns the absolute path within the crate, or None for paths into other crates."""
         if not path:
             return None
         if path[0] == "crate":
@@ -121,7 +121,7 @@ class Crate:
         return None
 
     def resolve(self, path, seen=()):
-        """The module that defines what `path` names, through re-exports."""
+        """Returns the module that defines the item at `path`, following re-exports."""
         length = max(n for n in range(len(path) + 1) if path[:n] in self.files)
         module, rest = path[:length], path[length:]
         if not rest or (module, rest[0]) in seen:
@@ -137,7 +137,7 @@ class Crate:
         return module
 
     def edges(self):
-        """Returns what each module uses, as {module: {used module: path as written}}, and the paths through the crate root."""
+        """Returns the graph {module: {used module: path as written}}, and the paths through the crate root."""
         graph, through_root = {module: {} for module in self.files}, set()
         for module in self.files:
             for path in self.used_paths(module):
@@ -149,13 +149,13 @@ class Crate:
         return graph, through_root
 
     def used_paths(self, module):
-        """Yields the absolute path of each item of this crate that the file uses; `pub use` alone is no use."""
+        """Yields the absolute path of each item of this crate that the file uses; `pub use` does not count."""
         text = self.texts[module]
         body = re.sub(r"\buse\s+[^;]+;", "", text)
         for public, tree in re.findall(r"(pub(?:\([^)]*\))?\s+)?\buse\s+([^;]+);", text):
             for path, name in [] if public else expand(tree):
                 absolute = self.absolute(module, path)
-                # The uses of an imported module's items are found below.
+                # The loop below finds the uses of an imported module's items.
                 if absolute and not (absolute in self.files and re.search(rf"\b{name}\s*::", body)):
                     yield absolute[:-1] if path[-1] == "*" else absolute
         for match in PATH.finditer(body):
@@ -167,7 +167,7 @@ class Crate:
 
 
 def cycles(graph):
-    """Strongly connected components with more than one node (Tarjan)."""
+    """Returns the strongly connected components with more than one node (Tarjan)."""
     index, low, stack, found = {}, {}, [], []
 
     def visit(node):
@@ -203,7 +203,7 @@ def describe(name, kind, component, graph):
 
 
 def faults_of(root, name):
-    """Yields a description of each fault of the crate whose sources are in `root`."""
+    """Yields a description of each fault in the crate whose sources are in `root`."""
     graph, through_root = Crate(root).edges()
     files = {module: {t: via for t, via in targets.items() if t != module[:-1]} for module, targets in graph.items()}
     for component in cycles(files):

@@ -11,13 +11,13 @@ clerk at last. "Thirty, and one that rattles." Café tables stood empty; naïve 
 
 
 def write(folder):
-    """Writes the checkpoint; the model is spread widely enough that probabilities differ by orders of magnitude."""
+    """Writes the checkpoint. Its weights are large enough that probabilities differ by orders of magnitude."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=384,
-        # The harness takes a BOS of id 0 for none.
+        # The harness treats a BOS with id 0 as no BOS.
         special_tokens=["<pad>", "<s>", "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -1,6 +1,6 @@
-"""What lm-evaluation-harness and the openai client get from the server, beside what transformers computes itself.
+"""Compares the results of lm-evaluation-harness and the openai client on the server with those of transformers.
 
-Run by `run`, which makes the environment: clients.py BINARY FOLDER
+`run` makes the environment and runs this: clients.py BINARY FOLDER
 """
 
 import pathlib
@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import checkpoint
+import recipes
 import tasks
 import torch
 from lm_eval import simple_evaluate
@@ -20,7 +21,7 @@ TOLERANCE = 1e-3
 
 
 class Server:
-    """The server on a free port, while the block runs."""
+    """A server on a free port, which runs for the length of a `with` block."""
 
     def __init__(self, binary, model):
         command = [binary, "serve", "--model", model, "--port", "0", "--cache-mib", "64"]
@@ -40,7 +41,7 @@ class Server:
 
 
 def evaluate(model, arguments, names, manager):
-    """Each task's responses, in the order of its documents."""
+    """Returns the responses of each task, in the order of its documents."""
     results = simple_evaluate(
         model=model, model_args=arguments, tasks=names, task_manager=manager, bootstrap_iters=0, log_samples=True
     )
@@ -49,14 +50,14 @@ def evaluate(model, arguments, names, manager):
 
 
 def flat(responses):
-    """Numbers, flags and texts of nested responses."""
+    """Returns the numbers, flags and texts of nested responses as a flat list."""
     if isinstance(responses, (list, tuple)):
         return [leaf for part in responses for leaf in flat(part)]
     return [responses]
 
 
 def compare(name, found, expected):
-    """Numbers to the tolerance, everything else exactly; the worst difference."""
+    """Compares numbers within the tolerance, all else exactly; returns the count and the largest difference."""
     found, expected = flat(found), flat(expected)
     assert len(found) == len(expected) > 0, (name, found, expected)
     worst = 0.0
@@ -82,7 +83,7 @@ def harness(url, model, folder):
         found = evaluate("local-completions", arguments, names, manager)
         for name in names:
             count, worst = compare(name, found[name], expected[name])
-            print(f"{name}, {way}: {count} values equal those of hf, the worst to {worst:.1e}")
+            print(f"{name}, {way}: {count} values equal those of hf within {worst:.1e}")
 
 
 def openai_client(url, model):
@@ -110,7 +111,7 @@ def openai_client(url, model):
         best = logprobs[at - 1].max().item()
         worst = max(worst, abs(max(lists.top_logprobs[at].values()) - best))
     assert worst < TOLERANCE, worst
-    print(f"openai: {len(whole)} log-probabilities and alternatives equal those of transformers to {worst:.1e}")
+    print(f"openai: {len(whole)} log-probabilities and alternatives equal those of transformers within {worst:.1e}")
 
     pieces = list(client.completions.create(**greedy, stream=True, stream_options={"include_usage": True}))
     text = "".join(piece.choices[0].text for piece in pieces if piece.choices)
@@ -122,14 +123,14 @@ def openai_client(url, model):
     drawn = {"model": model, "prompt": prompt, "max_tokens": 12, "temperature": 1, "top_p": 0.95}
     draw = lambda seed: [choice.text for choice in client.completions.create(**drawn, seed=seed, n=3).choices]
     assert draw(1) == draw(1) and draw(1) != draw(9) and len(set(draw(1))) > 1
-    assert draw(1)[1] == draw(2)[0], "each of n has a seed of its own"
+    assert draw(1)[1] == draw(2)[0], "completion i of n must use the seed plus i"
     try:
         client.completions.create(**{**greedy, "max_tokens": 1000})
     except BadRequestError as error:
         assert error.response.json()["field"] == "prompt[0]", error
     else:
-        raise AssertionError("a completion that does not fit was not refused")
-    print("openai: streams, stops, seeds and refusals are as the client expects them")
+        raise AssertionError("a completion that does not fit was not rejected")
+    print("openai: streams, stops, seeds and errors are as the client expects")
 
 
 def main():
@@ -140,6 +141,7 @@ def main():
         openai_client(url, model)
         (folder / "tasks").mkdir()
         harness(url, model, folder / "tasks")
+        recipes.run(url, model, binary, folder)
 
 
 main()

@@ -1,4 +1,4 @@
-"""Task files for lm-evaluation-harness, one of each kind, over sentences written here."""
+"""Task files for lm-evaluation-harness, one of each kind, over the sentences in this file."""
 
 import json
 
@@ -56,7 +56,7 @@ metric_list:
 
 
 def write(folder):
-    """Writes data and tasks; returns the tasks' names."""
+    """Writes data and tasks; returns the names of the tasks."""
     rows = []
     for at, text in enumerate(SENTENCES):
         half = len(text) // 2

@@ -1,10 +1,12 @@
-//! What README, CONTRIBUTING and the book tell people to type is typed, in the order it stands there.
+//! Runs the commands that README, CONTRIBUTING and the book document, in order.
 //!
-//! Every line of a code block that is a command is listed below with what becomes of it, so a new one fails until it is, too. So does
-//! a link that leads nowhere, and a code block in a language that no test reads.
+//! Commands are in code blocks fenced as `sh`. Each must match an entry of `COMMANDS`, so a new command fails until it is
+//! covered. The tests also reject broken links, undocumented problem types, and code blocks in a language that no test
+//! reads.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,22 +15,24 @@ use serde_json::Value;
 use surprisal_estimator::Experiment;
 use surprisal_tests::tiny::TinyLlama;
 
-/// The beginnings of documented commands, and how each is covered.
+/// The beginnings of documented commands, and how each is covered. The first match counts.
 const COMMANDS: &[(&str, Coverage)] = &[
     ("cargo ", Coverage::Ci),
-    ("surprisal serve --model owner/name", Coverage::OtherTest("tests/hub.rs")),
-    ("surprisal serve --model path/to/model.gguf", Coverage::OtherTest("tests/engines.rs")),
+    ("surprisal serve --model HuggingFaceTB/", elsewhere("tests/hub.rs", "[\"serve\", \"--model\"")),
+    ("surprisal serve --model path/to/model.gguf", elsewhere("tests/engines.rs", ".gguf")),
     ("surprisal serve", Coverage::Serve),
-    ("surprisal doctor --model owner/name", Coverage::OtherTest("tests/hub.rs")),
-    ("surprisal bench --sweep", Coverage::OtherTest("tests/cli/bench.rs")),
-    ("surprisal bench --compare", Coverage::OtherTest("tests/cli/bench.rs")),
+    ("surprisal doctor --model HuggingFaceTB/", elsewhere("tests/hub.rs", "\"doctor\"")),
+    ("surprisal bench --sweep", elsewhere("tests/cli/bench.rs", "\"--sweep\"")),
+    ("surprisal bench --compare", elsewhere("tests/cli/bench.rs", "\"--compare\"")),
     ("surprisal ", Coverage::Run),
     ("curl ", Coverage::Run),
     ("echo ", Coverage::Run),
-    ("lm_eval ", Coverage::OtherTest("../../tests/clients/run")),
-    (".ci/run", Coverage::OtherTest("../../.ci/run")),
-    ("docker compose ", Coverage::OtherTest("../../docker/check.sh")),
-    ("kubectl apply ", Coverage::OtherTest("../../docker/check.sh")),
+    ("lm_eval ", elsewhere("../../tests/clients/clients.py", "\"local-completions\"")),
+    ("python3 bench/read_answers.py ", elsewhere("../../tests/clients/recipes.py", "bench/read_answers.py")),
+    (".ci/run", elsewhere("../../.ci/run", "cargo test --workspace")),
+    ("docker compose ", elsewhere("../../docker/check.sh", "compose.yaml")),
+    ("kubectl apply ", elsewhere("../../docker/check.sh", "kubernetes")),
+    ("cd path/to/llama && sha256sum ", elsewhere("../model/src/checkpoint/checksums.rs", "SHA256SUMS")),
     ("ray start ", Coverage::External),
     ("vllm serve ", Coverage::External),
 ];
@@ -36,44 +40,20 @@ const COMMANDS: &[(&str, Coverage)] = &[
 /// The coverage of a command.
 #[derive(Clone, Copy, Debug)]
 enum Coverage {
-    /// It is run here, against a server at the documented address, and must succeed.
+    /// This test runs it against a server at the documented address; it must succeed.
     Run,
-    /// It is run here, and must start to serve.
+    /// This test runs it; it must start to serve.
     Serve,
     /// `.ci/run` runs it.
     Ci,
-    /// It needs something that is not here; this test does the same.
-    OtherTest(&'static str),
-    /// It is another program's, and needs machines that are not here.
+    /// The test in `file` runs an equivalent command; `file` contains `text`.
+    Elsewhere { file: &'static str, text: &'static str },
+    /// It belongs to another program and needs machines that are not available here.
     External,
 }
 
-/// Returns the code blocks of a document that may hold commands: those indented by four, and those fenced as text.
-fn command_blocks(text: &str) -> Vec<String> {
-    let mut blocks: Vec<String> = Vec::new();
-    let (mut inside, mut fence) = (false, None);
-    for line in text.lines() {
-        let code = match (line.strip_prefix("```"), fence) {
-            (Some(language), None) => {
-                fence = Some(language);
-                None
-            }
-            (Some(_), Some(_)) => {
-                fence = None;
-                None
-            }
-            (None, Some("text")) => Some(line),
-            (None, Some(_)) => None,
-            (None, None) => line.strip_prefix("    "),
-        };
-        match code {
-            Some(code) if inside => *blocks.last_mut().unwrap() += &format!("{code}\n"),
-            Some(code) => blocks.push(format!("{code}\n")),
-            None => {}
-        }
-        inside = code.is_some();
-    }
-    blocks
+const fn elsewhere(file: &'static str, text: &'static str) -> Coverage {
+    Coverage::Elsewhere { file, text }
 }
 
 /// Returns the fenced blocks of a document in a language.
@@ -82,7 +62,7 @@ fn fenced_blocks(text: &str, language: &str) -> Vec<String> {
     text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// README, CONTRIBUTING and the book's pages, by their paths from the repository's root, with what is in them.
+/// Returns README, CONTRIBUTING and the book's pages: their paths from the repository's root, and their texts.
 fn documents() -> Vec<(String, String)> {
     let read = |name: &str| std::fs::read_to_string(Path::new("../..").join(name)).unwrap();
     let pages = pages(&read("docs/src/SUMMARY.md"));
@@ -90,7 +70,7 @@ fn documents() -> Vec<(String, String)> {
     names.map(|name| (name.clone(), read(&name))).collect()
 }
 
-/// The book's pages, of which the summary must list all.
+/// Returns the paths of the book's pages; the summary must list all of them.
 fn pages(summary: &str) -> Vec<String> {
     let links = summary.lines().filter_map(|line| line.split_once("](")?.1.strip_suffix(')'));
     let pages: Vec<String> = links.map(|page| format!("docs/src/{page}")).collect();
@@ -100,7 +80,7 @@ fn pages(summary: &str) -> Vec<String> {
     pages
 }
 
-/// A block's commands; a quote that is open goes on with the next line.
+/// Returns a block's commands. An open quote or a trailing backslash continues a command on the next line.
 fn commands(block: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     for line in block.lines() {
@@ -113,18 +93,22 @@ fn commands(block: &str) -> Vec<String> {
     commands
 }
 
-fn coverage(command: &str) -> Option<Coverage> {
-    COMMANDS.iter().find(|(beginning, _)| command.starts_with(beginning)).map(|&(_, coverage)| coverage)
+/// Returns the index of a command's entry in `COMMANDS`.
+fn entry(command: &str) -> usize {
+    let matching = COMMANDS.iter().position(|(beginning, _)| command.starts_with(beginning));
+    matching.unwrap_or_else(|| panic!("no test runs {command}"))
 }
 
-/// A folder with the files that the documents name: a model, a novel in its words, and the presets.
+/// Makes a folder with the files that the documents name: a model, two novels made of tokens from its vocabulary, and the
+/// presets.
 fn example_folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("path/to/llama");
     std::fs::create_dir_all(&model).unwrap();
     TinyLlama { layers: 1, max_positions: 2048, ..TinyLlama::default() }.write(&model, 1);
     let novel: String = (0..42_000).map(|i| format!("t{} ", 3 + (i * i / 7) % 500)).collect();
-    std::fs::write(dir.path().join("novel.txt"), novel).unwrap();
+    std::fs::write(dir.path().join("novel.txt"), &novel).unwrap();
+    std::fs::write(dir.path().join("war-and-peace.txt"), novel).unwrap();
     let experiments = dir.path().join("configs/experiments");
     std::fs::create_dir_all(&experiments).unwrap();
     std::fs::copy("../../configs/oracle.toml", dir.path().join("configs/oracle.toml")).unwrap();
@@ -134,7 +118,7 @@ fn example_folder() -> tempfile::TempDir {
     dir
 }
 
-/// A shell in the folder, with this program first in its path.
+/// Returns a shell in the folder, with this program first in its path.
 fn shell(dir: &Path, command: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_surprisal")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
@@ -154,7 +138,7 @@ fn serve(dir: &Path, command: &str, then: impl FnOnce(&str)) {
     then(&url);
 }
 
-/// A server that is stopped when dropped, whatever became of the test.
+/// A server that stops when dropped, even if the test fails.
 struct Serving(Child);
 
 impl Drop for Serving {
@@ -166,109 +150,138 @@ impl Drop for Serving {
 
 /// Runs a command that must succeed, and returns its stdout.
 fn run(dir: &Path, command: &str, url: &str) -> String {
-    let mut here = command.replace("http://127.0.0.1:8000", url);
-    // An experiment file names its model itself.
-    let alone = ["http://", ".json", ".toml"].iter().any(|part| command.contains(part));
-    if command.starts_with("surprisal ") && !alone {
-        here = match command.split(' ').nth(1) {
-            Some("score" | "estimate" | "bench") => format!("{here} --url {url}"),
-            _ => here,
-        };
+    let mut command = command.replace("http://127.0.0.1:8000", url).replace("http://127.0.0.1:8001", url);
+    // An experiment file names its server itself.
+    let names_server = ["http://", ".json", ".toml"].iter().any(|part| command.contains(part));
+    let is_client =
+        ["score", "estimate", "bench"].iter().any(|name| command.starts_with(&format!("surprisal {name} ")));
+    if is_client && !names_server {
+        command = format!("{command} --url {url}");
     }
-    let output = shell(dir, &here).output().unwrap();
+    let output = shell(dir, &command).output().unwrap();
     let stderr_text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{here}\n{stderr_text}{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{command}\n{stderr_text}{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Posts the documented requests, and checks that the documented answer has no field that the real one lacks.
-fn check_examples(dir: &Path, url: &str, blocks: &[String], answer: &str) {
-    let is = |beginning: &'static str| blocks.iter().filter(move |block| block.starts_with(beginning));
-    let requests: Vec<&String> = is("{\"contexts\"").chain(is("{\"queries\"")).collect();
-    assert!(!requests.is_empty());
-    for request in requests {
-        serde_json::from_str::<Value>(request).unwrap();
-        let post = format!("curl -s {url}/logprobs -H 'content-type: application/json' -d '{}'", request.trim_end());
-        assert!(run(dir, &post, url).contains("\"results\""), "{request}");
+/// Checks the documented JSON: requests succeed, and responses have the fields of real ones.
+fn check_json(dir: &Path, url: &str, blocks: &[String], answer: &str) {
+    let post = |body: &str| {
+        run(dir, &format!("curl -s {url}/logprobs -H 'content-type: application/json' -d '{}'", body.trim_end()), url)
+    };
+    let answer: Value = serde_json::from_str(answer).unwrap();
+    for block in blocks {
+        let documented: Value = serde_json::from_str(block).unwrap();
+        if documented.get("contexts").is_some() {
+            assert!(post(block).contains("\"results\""), "{block}");
+        } else if documented.get("results").is_some() {
+            assert_eq!(shape(&documented), shape(&answer), "{block}");
+        } else {
+            let problem = post(r#"{"queries": [{"context": "t3", "target": [3, 515]}]}"#);
+            let mut problem: Value = serde_json::from_str(&problem).unwrap();
+            problem["detail"] = documented["detail"].clone();
+            assert_eq!(documented, problem);
+        }
     }
-    let fields =
-        is("{\"model\"").flat_map(|block| block.split('"').skip(1).step_by(2)).filter(|word| !word.contains('.'));
-    let fields: Vec<&str> = fields.collect();
-    assert!(fields.contains(&"cached_tokens"));
-    for field in fields {
-        assert!(answer.contains(&format!("\"{field}\"")), "{field}: {answer}");
-    }
+}
+
+/// Returns the paths of a value's fields, without indices.
+fn shape(value: &Value) -> BTreeSet<String> {
+    let nested: Vec<(String, &Value)> = match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (format!(".{name}"), value)).collect(),
+        Value::Array(values) => values.iter().map(|value| ("[]".to_owned(), value)).collect(),
+        _ => return BTreeSet::from([String::new()]),
+    };
+    nested.iter().flat_map(|(name, value)| shape(value).into_iter().map(move |path| format!("{name}{path}"))).collect()
 }
 
 #[test]
 fn every_documented_command_works_in_order() {
     let dir = example_folder();
     let ci = std::fs::read_to_string("../../.ci/run").unwrap();
-    let blocks: Vec<String> = documents().iter().flat_map(|(_, text)| command_blocks(text)).collect();
-    let (mut ran, mut served, mut answer) = (0, 0, String::new());
+    let documents = documents();
+    let blocks = |language| documents.iter().flat_map(move |(_, text)| fenced_blocks(text, language));
+    let (mut used, mut answer) = (BTreeSet::new(), String::new());
     serve(dir.path(), "surprisal serve --model path/to/llama", |url| {
-        for command in blocks.iter().flat_map(|block| commands(block)) {
+        for command in blocks("sh").flat_map(|block| commands(&block)) {
             let bare = command.split(" # ").next().unwrap().trim_end();
-            match coverage(&command) {
-                Some(Coverage::Run) => {
-                    let said = run(dir.path(), bare, url);
-                    assert!(!said.contains("urn:surprisal:problem"), "{command}\n{said}");
-                    ran += 1;
+            let entry = entry(&command);
+            used.insert(entry);
+            match COMMANDS[entry].1 {
+                Coverage::Run => {
+                    let output = run(dir.path(), bare, url);
+                    assert!(!output.contains("urn:surprisal:problem"), "{command}\n{output}");
                     if bare.contains("/logprobs") && answer.is_empty() {
-                        answer = said;
+                        answer = output;
                     }
                 }
-                Some(Coverage::Serve) => serve(dir.path(), bare, |_| served += 1),
-                Some(Coverage::Ci) => assert!(ci.contains(bare), "{bare}"),
-                Some(Coverage::OtherTest(test)) => assert!(Path::new(test).exists(), "{test}"),
-                Some(Coverage::External) => {}
-                None => assert!(
-                    !command.starts_with(|c: char| c.is_ascii_lowercase() || c == '.'),
-                    "no test runs {command}"
-                ),
+                Coverage::Serve => serve(dir.path(), bare, |_| {}),
+                Coverage::Ci => assert!(ci.contains(bare), "{bare}"),
+                Coverage::Elsewhere { file, text } => {
+                    assert!(std::fs::read_to_string(file).unwrap().contains(text), "{file} does not contain {text}");
+                }
+                Coverage::External => {}
             }
         }
-        check_examples(dir.path(), url, &blocks, &answer);
+        check_json(dir.path(), url, &blocks("json").collect::<Vec<_>>(), &answer);
     });
-    assert!(ran >= 4 && served >= 2, "{ran} commands ran, {served} served");
+    let unused: Vec<&str> = (0..COMMANDS.len()).filter(|i| !used.contains(i)).map(|i| COMMANDS[i].0).collect();
+    assert!(unused.is_empty(), "no document has the commands {unused:?}");
 }
 
-/// Fenced blocks are in languages that a test here reads: text above, TOML and Python below.
+/// A fenced block is output (`text`), or a test reads it. No other block is code.
 #[test]
-fn no_code_block_is_left_out() {
+fn a_test_reads_every_code_block() {
     for (name, text) in documents() {
-        let fences: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("```")).collect();
-        for language in fences.into_iter().step_by(2) {
-            let read = match language {
-                "text" => true,
-                "toml" => ["docs/src/machines.md", "docs/src/experiments.md"].contains(&name.as_str()),
-                "python" => ["README.md", "docs/src/api.md"].contains(&name.as_str()),
-                _ => false,
-            };
-            assert!(read, "no test reads the {language} in {name}");
+        let mut fenced = false;
+        for line in text.lines() {
+            if let Some(language) = line.strip_prefix("```") {
+                let read = match language {
+                    "toml" => ["docs/src/machines.md", "docs/src/experiments.md"].contains(&name.as_str()),
+                    "python" => ["README.md", "docs/src/api.md", "docs/src/recipes.md"].contains(&name.as_str()),
+                    language => fenced || ["sh", "json", "text"].contains(&language),
+                };
+                assert!(read, "no test reads the {language} in {name}");
+                fenced = !fenced;
+            }
+            assert!(fenced || !line.starts_with("    "), "{name}: fence this block and name its language: {line}");
         }
     }
 }
 
-/// Links within the repository, pictures among them, lead to what is there.
 #[test]
-fn no_link_is_broken() {
+fn links_lead_to_files() {
+    // CI checks anchors, too, with a link checker that a fresh machine may lack.
     let map = std::fs::read_to_string("../../ARCHITECTURE.md").unwrap();
     let mut links = 0;
     for (name, text) in documents().into_iter().chain([("ARCHITECTURE.md".to_owned(), map)]) {
         let folder = Path::new("../..").join(&name).parent().unwrap().to_owned();
         let targets = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
         for target in targets.filter(|target| !target.contains("://")) {
-            assert!(folder.join(target).is_file(), "{name} leads to {target}");
+            let file = target.split('#').next().unwrap();
+            assert!(file.is_empty() || folder.join(file).is_file(), "{name} leads to {target}");
             links += 1;
         }
     }
-    assert!(links >= 8, "{links}");
+    assert!(links >= 30, "{links}");
 }
 
-/// Parts of experiment files that the book shows are read as such.
+/// The server's problem types and the table in `troubleshooting.md` are the same.
 #[test]
-fn documented_experiments_are_read() {
+fn every_problem_type_is_documented() {
+    let page = std::fs::read_to_string("../../docs/src/troubleshooting.md").unwrap();
+    let table = page.split("## Problem types").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<&str> = rows.collect();
+    let source = std::fs::read_to_string("../server/src/problem.rs").unwrap();
+    let calls = source.split("Failure::new(").skip(1).filter_map(|call| call.split('"').nth(1));
+    let types: BTreeSet<&str> = calls.collect();
+    assert_eq!(documented, types);
+}
+
+/// The book's parts of experiment files parse.
+#[test]
+fn documented_experiments_parse() {
     let corpus =
         "[corpus]\nkind = \"santa-fe\"\ndocuments = 2\nsymbols = 9\nexponent = 1.3\ndoubt = 0.1\n[measure]\nngram = 0";
     let read = |page: &str, least: usize, whole: &dyn Fn(&str) -> String| {
@@ -290,23 +303,24 @@ fn documented_experiments_are_read() {
     });
 }
 
-/// The Python that the book shows, and README's line beneath the same function, where there is a Python.
+/// The Python of README and `api.md` runs; `tests/clients/run` covers the recipes, which need pandas.
 #[test]
 fn the_python_examples_work() {
-    let read = |name: &str| std::fs::read_to_string(Path::new("../..").join(name)).unwrap();
-    let (book, readme) =
-        (fenced_blocks(&read("docs/src/api.md"), "python"), fenced_blocks(&read("README.md"), "python"));
-    let ([book], [readme]) = (&book[..], &readme[..]) else { panic!("one example each") };
     let dir = example_folder();
     if shell(dir.path(), "python3 -c pass").output().map_or(true, |output| !output.status.success()) {
         return eprintln!("skipped: there is no python3");
     }
+    let documents = documents();
+    let read = documents.iter().filter(|(name, _)| name != "docs/src/recipes.md");
+    let examples: Vec<String> = read.flat_map(|(_, text)| fenced_blocks(text, "python")).collect();
+    assert_eq!(examples.len(), 2);
     serve(dir.path(), "surprisal serve --model path/to/llama", |url| {
-        let code = format!("{book}print({})\n", readme.split("  #").next().unwrap());
-        std::fs::write(dir.path().join("example.py"), code.replace("http://127.0.0.1:8000", url)).unwrap();
-        let said = run(dir.path(), "python3 example.py", url);
-        let logprobs: Vec<Vec<Vec<f64>>> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let [[two], [four]] = [&logprobs[0][..], &logprobs[1][..]] else { panic!("{said}") };
-        assert!(two.len() == 2 && !four.is_empty() && two.iter().chain(four).all(|logprob| *logprob < 0.0), "{said}");
+        for example in examples {
+            std::fs::write(dir.path().join("example.py"), example.replace("http://127.0.0.1:8000", url)).unwrap();
+            let output = run(dir.path(), "python3 example.py", url);
+            let logprobs: Vec<Vec<f64>> = serde_json::from_str(&output).unwrap();
+            let [logprobs] = &logprobs[..] else { panic!("{output}") };
+            assert!(!logprobs.is_empty() && logprobs.iter().all(|logprob| *logprob < 0.0), "{output}");
+        }
     });
 }
