@@ -11,13 +11,10 @@ import sys
 import checkpoint
 import recipes
 import tasks
-import torch
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from openai import BadRequestError, OpenAI
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-TOLERANCE = 1e-3
+from reference import TOLERANCE, Reference
 
 
 class Server:
@@ -86,22 +83,19 @@ def harness(url, model, folder):
             print(f"{name}, {way}: {count} values equal those of hf within {worst:.1e}")
 
 
-def openai_client(url, model):
+def openai_client(url, model, reference):
     client = OpenAI(base_url=f"{url}/v1", api_key="none")
     assert [served.id for served in client.models.list()] == [model]
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     prompt = tasks.SENTENCES[0]
-    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-    with torch.no_grad():
-        written = reference.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
-        whole = torch.cat([ids[0], written])
-        logprobs = torch.log_softmax(reference(whole[None]).logits[0].double(), -1)
-    greedy = {"model": model, "prompt": ids[0].tolist(), "max_tokens": 20, "temperature": 0}
+    ids = reference.encode(prompt)
+    written = reference.complete(ids, 20)
+    whole = ids + written
+    logprobs = reference.distributions(whole)
+    greedy = {"model": model, "prompt": ids, "max_tokens": 20, "temperature": 0}
 
     answer = client.completions.create(**greedy, echo=True, logprobs=3)
     choice = answer.choices[0]
-    assert choice.text == tokenizer.decode(whole, skip_special_tokens=True), choice.text
+    assert choice.text == reference.decode(whole), choice.text
     assert answer.usage.completion_tokens == len(written)
     lists = choice.logprobs
     assert lists.token_logprobs[0] is None and len(lists.token_logprobs) == len(whole)
@@ -115,7 +109,7 @@ def openai_client(url, model):
 
     pieces = list(client.completions.create(**greedy, stream=True, stream_options={"include_usage": True}))
     text = "".join(piece.choices[0].text for piece in pieces if piece.choices)
-    assert text == tokenizer.decode(written, skip_special_tokens=True), text
+    assert text == reference.decode(written), text
     assert pieces[-1].usage.completion_tokens == len(written)
     stop = text[5:8]
     assert client.completions.create(**greedy, stop=stop).choices[0].text == text[: text.index(stop)]
@@ -137,11 +131,12 @@ def main():
     binary, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     model = str(folder / "tiny")
     checkpoint.write(model)
+    reference = Reference(model)
     with Server(binary, model) as url:
-        openai_client(url, model)
+        openai_client(url, model, reference)
         (folder / "tasks").mkdir()
         harness(url, model, folder / "tasks")
-        recipes.run(url, model, binary, folder)
+        recipes.check(url, model, binary, folder, reference)
 
 
 main()

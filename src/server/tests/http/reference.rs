@@ -74,7 +74,7 @@ fn find_description(schema: &Value) -> String {
     descriptions.find(|description| !description.is_empty()).unwrap_or_default()
 }
 
-/// Returns the type of a value in words, such as `array of integer`, with links to other schemas; null is left out.
+/// Returns the type of a value in words, such as `array of integer`, with links to other schemas; null is omitted.
 fn type_name(schema: &Value) -> String {
     if schema.get("$ref").is_some() {
         return link(schema);
