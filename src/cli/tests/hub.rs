@@ -276,6 +276,20 @@ fn a_cached_model_stays_at_its_commit() {
     assert!(snapshots.join("c1/generation_config.json").exists());
 }
 
+/// An adapter in the repository would change the model, so it is not ignored.
+#[test]
+fn an_adapter_on_the_hub_is_rejected() {
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    TinyLlama::default().write(files.path(), 1);
+    let adapter = r#"{"peft_type": "LORA", "base_model_name_or_path": "owner/base"}"#;
+    std::fs::write(files.path().join("adapter_config.json"), adapter).unwrap();
+    let (_runtime, url) = Hub::new(files.path()).start();
+    for endpoint in [url.as_str(), "http://127.0.0.1:1"] {
+        let (serves, said) = serve(home.path(), endpoint, None);
+        assert!(!serves && said.contains("contains an adapter") && said.contains("owner/base"), "{said}");
+    }
+}
+
 #[test]
 fn shards_outside_the_folder_of_the_index_are_rejected() {
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -44,11 +44,32 @@ pub enum Error {
         /// The supported values.
         expected: String,
     },
+    /// A field of tokenizer_config.json that is not supported.
+    #[error("tokenizer_config.json: {field} is {found}; {expected}")]
+    TokenizerConfig {
+        /// The field.
+        field: String,
+        /// Its value.
+        found: String,
+        /// The supported values.
+        expected: String,
+    },
     /// A tensor that the checkpoint lacks.
     #[error("tensor {name} is missing from the checkpoint")]
     MissingTensor {
         /// The tensor.
         name: String,
+    },
+    /// A checkpoint whose tensors have other names.
+    #[error(
+        "tensor {expected} is missing from the checkpoint, which has {found} instead; load the checkpoint with \
+         transformers' AutoModelForCausalLM and save it with save_pretrained to get the expected names"
+    )]
+    TensorPrefix {
+        /// The expected name.
+        expected: String,
+        /// The name in the checkpoint.
+        found: String,
     },
     /// A tensor that is not part of the model in config.json.
     #[error("tensor {name} is in the checkpoint, but not part of the model that config.json describes")]

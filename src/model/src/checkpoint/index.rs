@@ -21,13 +21,16 @@ struct Index {
     weight_map: HashMap<String, String>,
 }
 
-/// Lists the weight files of a folder, sorted.
+/// Lists the weight files of a folder, sorted. Rejects a folder that has both a single file and shards.
 pub(super) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let single = dir.join(SINGLE_FILE);
+    let (single, index) = (dir.join(SINGLE_FILE), dir.join(INDEX_FILE));
     if single.exists() {
+        if index.exists() && shard_names(&index)?.iter().any(|name| name != SINGLE_FILE) {
+            let reason = format!("{INDEX_FILE} lists other files; remove either this file or the index");
+            return Err(Error::malformed(&single, reason));
+        }
         return Ok(vec![single]);
     }
-    let index = dir.join(INDEX_FILE);
     if !index.exists() {
         return Err(Error::malformed(
             &single,

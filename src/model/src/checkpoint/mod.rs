@@ -2,8 +2,10 @@
 //!
 //! Start with [`Checkpoint::open`], which finds the weight files through `index.rs` and maps each as a `Shard`.
 //! `read.rs` reads tensors or slices of them as f32, bf16 or FP8 values. `scales.rs` dequantizes FP8 values.
-//! `fingerprint.rs` hashes the files and verifies their checksums.
+//! `fingerprint.rs` hashes the files and verifies their checksums. `tied_head.rs` decides whether the embedding is also
+//! the head. `adapter.rs` rejects adapters.
 
+pub(crate) mod adapter;
 mod checksums;
 mod fingerprint;
 pub(crate) mod index;
@@ -11,6 +13,7 @@ mod read;
 mod scales;
 mod shard;
 mod tensor_slice;
+mod tied_head;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -20,10 +23,13 @@ use std::sync::{Arc, Mutex};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
+use self::adapter::reject_adapter;
 use self::index::weight_files;
 use self::shard::Shard;
 use crate::config::LlamaConfig;
-use crate::config::tensors::{TensorSpec, expected_tensors, is_known_extra};
+use crate::config::generation_fields::check_generation_config;
+use crate::config::quantization::Quantization;
+use crate::config::tensors::{EMBEDDING, HEAD, TensorSpec, expected_tensors, is_known_extra};
 use crate::error::Error;
 
 /// A checkpoint's configuration and weights.
@@ -34,6 +40,8 @@ pub struct Checkpoint {
     shards: Vec<Shard>,
     /// Index of each tensor's shard.
     shard_of_tensor: HashMap<String, usize>,
+    /// `true` if the embedding is also the head and is stored under the head's name.
+    embedding_is_stored_as_head: bool,
     observer: Option<Observer>,
     /// The fingerprint; `None` until it is first computed, because that requires reading every file.
     fingerprint: Mutex<Option<String>>,
@@ -60,21 +68,29 @@ impl fmt::Debug for Observer {
 
 impl Checkpoint {
     /// Opens a folder: reads config.json and the headers of `model.safetensors`, or of the shards that
-    /// `model.safetensors.index.json` names.
+    /// `model.safetensors.index.json` names. If the embedding is also the head but a head is stored, reads both.
     ///
     /// # Errors
     ///
-    /// Fails if a file is missing, truncated or malformed, or if the configuration is not supported.
+    /// Fails if a file is missing, truncated or malformed, if the configuration is not supported, if two shards contain
+    /// the same tensor, or if the folder contains an adapter.
     pub fn open(dir: &Path) -> Result<Self, Error> {
+        reject_adapter(dir)?;
         let path = dir.join("config.json");
         let config = LlamaConfig::parse(&std::fs::read_to_string(&path).map_err(Error::io(&path))?)?;
+        check_generation_config(dir)?;
         let shards = weight_files(dir)?.iter().map(|path| Shard::open(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut shard_of_tensor = HashMap::new();
-        for (index, shard) in shards.iter().enumerate() {
-            shard_of_tensor.extend(shard.metadata().tensors().into_keys().map(|name| (name, index)));
-        }
-        let (dir, fingerprint) = (dir.to_owned(), Mutex::default());
-        Ok(Self { dir, config, shards, shard_of_tensor, observer: None, fingerprint })
+        let mut checkpoint = Self {
+            dir: dir.to_owned(),
+            config,
+            shard_of_tensor: index_tensors(&shards)?,
+            shards,
+            embedding_is_stored_as_head: false,
+            observer: None,
+            fingerprint: Mutex::default(),
+        };
+        checkpoint.resolve_tied_head()?;
+        Ok(checkpoint)
     }
 
     /// Calls `observer` after every read, from any thread, with the purpose and the number of bytes read. Files are
@@ -101,7 +117,8 @@ impl Checkpoint {
         &self.dir
     }
 
-    /// Returns the configuration in config.json.
+    /// Returns the configuration in config.json. `tie_word_embeddings` is false if the checkpoint has a head that
+    /// differs from the embedding.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
     }
@@ -130,14 +147,34 @@ impl Checkpoint {
     ///
     /// Returns the error for the first tensor that is missing, extra, or of the wrong shape or type.
     pub fn check(&self) -> Result<(), Error> {
+        self.check_prefix()?;
         let mut expected = HashSet::new();
         for TensorSpec { name, shape, .. } in expected_tensors(&self.config) {
             self.check_tensor(&name, &shape)?;
             expected.insert(name);
         }
-        let is_extra = |name: &&String| !expected.contains(*name) && !is_known_extra(name, &self.config);
+        let is_extra = |name: &&String| {
+            !expected.contains(*name) && !is_known_extra(name, &self.config) && !self.is_weight_scale(name)
+        };
         match self.shard_of_tensor.keys().filter(is_extra).min() {
             Some(name) => Err(Error::ExtraTensor { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns whether a tensor holds the scales of an FP8 weight.
+    fn is_weight_scale(&self, name: &str) -> bool {
+        let suffix = self.config.quantization.map(Quantization::scale_suffix);
+        suffix.and_then(|suffix| name.strip_suffix(suffix)).is_some_and(|weight| self.is_fp8(weight))
+    }
+
+    /// Checks that the embedding, if it is stored, is stored under the expected name, without another prefix.
+    fn check_prefix(&self) -> Result<(), Error> {
+        if self.embedding_is_stored_as_head || self.shard_of_tensor.contains_key(EMBEDDING) {
+            return Ok(());
+        }
+        match self.shard_of_tensor.keys().filter(|name| name.ends_with("embed_tokens.weight")).min() {
+            Some(found) => Err(Error::TensorPrefix { expected: EMBEDDING.to_owned(), found: found.clone() }),
             None => Ok(()),
         }
     }
@@ -168,9 +205,26 @@ impl Checkpoint {
     /// Finds a tensor's header, and the shard that contains the tensor.
     fn find(&self, name: &str) -> Result<(&TensorInfo, &Shard), Error> {
         let missing = || Error::MissingTensor { name: name.to_owned() };
+        let name = if self.embedding_is_stored_as_head && name == EMBEDDING { HEAD } else { name };
         let shard = &self.shards[*self.shard_of_tensor.get(name).ok_or_else(missing)?];
         Ok((shard.metadata().info(name).ok_or_else(missing)?, shard))
     }
+}
+
+/// Returns the index of each tensor's shard, and rejects a tensor that is in two shards.
+fn index_tensors(shards: &[Shard]) -> Result<HashMap<String, usize>, Error> {
+    let mut shard_of_tensor = HashMap::new();
+    for (index, shard) in shards.iter().enumerate() {
+        for name in shard.metadata().tensors().into_keys() {
+            if let Some(&other) = shard_of_tensor.get(&name) {
+                let other: &Shard = &shards[other];
+                let reason = format!("tensor {name} is also in {}", other.path().display());
+                return Err(Error::malformed(shard.path(), reason));
+            }
+            shard_of_tensor.insert(name, index);
+        }
+    }
+    Ok(shard_of_tensor)
 }
 
 #[cfg(test)]

@@ -88,6 +88,140 @@ fn shards_are_found_through_the_index_and_only_in_its_folder() {
 }
 
 #[test]
+fn a_tensor_in_two_shards_is_rejected() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[1.0]))]);
+    write(dir.path(), "b.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[2.0]))]);
+    let index = r#"{"weight_map":{"x":"a.safetensors","y":"b.safetensors"}}"#;
+    std::fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+    let error = Checkpoint::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("b.safetensors: tensor x is also in") && error.contains("a.safetensors"), "{error}");
+}
+
+#[test]
+fn a_single_file_beside_shards_is_rejected() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["model.safetensors", "a.safetensors"] {
+        write(dir.path(), file, &[("x", Dtype::F32, vec![1], f32s(&[1.0]))]);
+    }
+    let index = |file: &str| {
+        let index = format!(r#"{{"weight_map":{{"x":{file:?}}}}}"#);
+        std::fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+    };
+    index("model.safetensors");
+    Checkpoint::open(dir.path()).unwrap();
+    index("a.safetensors");
+    let error = Checkpoint::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("remove either this file or the index"), "{error}");
+}
+
+#[test]
+fn an_adapter_is_rejected_with_and_without_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let adapter = dir.path().join("adapter_config.json");
+    std::fs::write(&adapter, r#"{"base_model_name_or_path": "owner/base", "peft_type": "LORA"}"#).unwrap();
+    let message = || Checkpoint::open(dir.path()).unwrap_err().to_string();
+    for _ in 0..2 {
+        let message = message();
+        assert!(message.contains("adapter_config.json: the folder contains an adapter"), "{message}");
+        assert!(message.contains("owner/base") && message.contains("merge_and_unload"), "{message}");
+        write(dir.path(), "model.safetensors", &[("x", Dtype::F32, vec![1], f32s(&[1.0]))]);
+    }
+    std::fs::rename(&adapter, dir.path().join("adapter_model.safetensors")).unwrap();
+    assert!(message().contains("adapter_model.safetensors: the folder contains an adapter"));
+}
+
+#[test]
+fn names_with_another_prefix_are_explained() {
+    for name in ["embed_tokens.weight", "language_model.model.embed_tokens.weight"] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "model.safetensors", &[(name, Dtype::F32, vec![10, 8], f32s(&[0.0; 80]))]);
+        let error = Checkpoint::open(dir.path()).unwrap().check().unwrap_err().to_string();
+        let expected =
+            format!("tensor model.embed_tokens.weight is missing from the checkpoint, which has {name} instead");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn scales_are_extra_unless_they_belong_to_an_fp8_weight_or_to_activations() {
+    let specs: Vec<_> = expected_tensors(&LlamaConfig::parse(CONFIG).unwrap()).collect();
+    let verdict = |extra: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tensors = Vec::new();
+        for spec in &specs {
+            let size = spec.shape.iter().product::<usize>();
+            match spec.name.contains("mlp.up_proj") {
+                true => tensors.push((spec.name.as_str(), Dtype::F8_E4M3, spec.shape.clone(), vec![0; size])),
+                false => tensors.push((spec.name.as_str(), Dtype::F32, spec.shape.clone(), vec![0; 4 * size])),
+            }
+        }
+        for scale in ["model.layers.0.mlp.up_proj.weight_scale", extra] {
+            tensors.push((scale, Dtype::F32, vec![1], vec![0; 4]));
+        }
+        write(dir.path(), "model.safetensors", &tensors);
+        let quantized = r#"{"quantization_config":{"quant_method":"fbgemm_fp8"},"#;
+        std::fs::write(dir.path().join("config.json"), CONFIG.replacen('{', quantized, 1)).unwrap();
+        Checkpoint::open(dir.path()).unwrap().check().map_err(|error| error.to_string())
+    };
+    for scale in ["mlp.up_proj.input_scale", "mlp.up_proj.input_scale_ub", "self_attn.k_scale", "self_attn.v_scale"] {
+        assert_eq!(verdict(&format!("model.layers.0.{scale}")), Ok(()), "{scale}");
+    }
+    for scale in ["mlp.down_proj.weight_scale", "self_attn.temperature_scale", "mlp.up_proj.weight_scale_2"] {
+        let error = verdict(&format!("model.layers.0.{scale}")).unwrap_err();
+        assert!(error.contains(scale) && error.contains("not part of the model"), "{error}");
+    }
+}
+
+/// Opens a checkpoint with `tie_word_embeddings` and only the given tensors.
+fn open_tied(tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> Checkpoint {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "model.safetensors", tensors);
+    let config = CONFIG.replacen('{', r#"{"tie_word_embeddings":true,"#, 1);
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    Checkpoint::open(dir.path()).unwrap()
+}
+
+#[test]
+fn a_stored_head_is_used_if_it_differs_from_the_embedding() {
+    let values: Vec<f32> = (0..80).map(|i| i as f32 / 4.0).collect();
+    let mut other = values.clone();
+    other[79] += 0.25;
+    let f32_bytes = |values: &[f32]| (Dtype::F32, vec![10, 8], f32s(values));
+    let bf16_bytes = |values: &[f32]| {
+        (Dtype::BF16, vec![10, 8], values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect::<Vec<u8>>())
+    };
+    let open = |embedding: (Dtype, Vec<usize>, Vec<u8>), head: (Dtype, Vec<usize>, Vec<u8>)| {
+        open_tied(&[(EMBEDDING, embedding.0, embedding.1, embedding.2), (HEAD, head.0, head.1, head.2)])
+    };
+    for (head, tied) in [
+        (f32_bytes(&values), true),
+        (bf16_bytes(&values), true),
+        (f32_bytes(&other), false),
+        (bf16_bytes(&other), false),
+        ((Dtype::F32, vec![8, 10], f32s(&values)), false),
+    ] {
+        let checkpoint = open(f32_bytes(&values), head.clone());
+        assert_eq!(checkpoint.config().tie_word_embeddings, tied, "{head:?}");
+        assert_eq!(expected_tensors(checkpoint.config()).any(|tensor| tensor.name == HEAD), !tied);
+    }
+    let (equal, different) =
+        (open(f32_bytes(&values), f32_bytes(&values)), open(f32_bytes(&values), f32_bytes(&other)));
+    assert_ne!(equal.fingerprint().unwrap(), different.fingerprint().unwrap());
+    assert_eq!(different.tensor_f32(HEAD, &[10, 8]).unwrap(), other);
+}
+
+#[test]
+fn a_tied_embedding_may_be_stored_as_the_head() {
+    let values: Vec<f32> = (0..80).map(|i| i as f32).collect();
+    let checkpoint = open_tied(&[(HEAD, Dtype::F32, vec![10, 8], f32s(&values))]);
+    assert!(checkpoint.config().tie_word_embeddings);
+    assert_eq!(checkpoint.tensor_f32(EMBEDDING, &[10, 8]).unwrap(), values);
+    let error = checkpoint.check().unwrap_err().to_string();
+    assert!(error.contains("tensor model.norm.weight is missing"), "{error}");
+}
+
+#[test]
 fn missing_and_corrupted_weight_files_have_different_errors() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();

@@ -44,6 +44,14 @@ impl JsonFields<'_> {
         }
     }
 
+    /// Reads a whole number from 0 to [`MAX_SIZE`], or returns the default if the field is absent.
+    pub(super) fn index_or(&self, field: &str, default: usize) -> Result<usize, Error> {
+        match self.get(field) {
+            Some(value) if value.as_u64() == Some(0) => Ok(0),
+            _ => self.size(field, Some(default)),
+        }
+    }
+
     /// Reads a positive number, or returns the default if the field is absent.
     pub(super) fn positive_or(&self, field: &str, default: f64) -> Result<f64, Error> {
         let Some(value) = self.get(field) else { return Ok(default) };
@@ -51,6 +59,13 @@ impl JsonFields<'_> {
             Some(number) if number > 0.0 && number.is_finite() => Ok(number),
             _ => Err(invalid(field, value, "it must be a positive number")),
         }
+    }
+
+    /// Reads a finite number, or returns the default if the field is absent.
+    pub(super) fn number_or(&self, field: &str, default: f64) -> Result<f64, Error> {
+        let Some(value) = self.get(field) else { return Ok(default) };
+        let number = value.as_f64().filter(|number| number.is_finite());
+        number.ok_or_else(|| invalid(field, value, "it must be a number"))
     }
 
     /// Reads a boolean, or returns `false` if the field is absent.
@@ -86,6 +101,16 @@ pub(super) fn invalid(field: &str, found: impl ToString, expected: &str) -> Erro
         found.push_str("...");
     }
     Error::Config { field: field.to_owned(), found, expected: expected.to_owned() }
+}
+
+/// Returns the error for a field of an object that is itself a field.
+pub(super) fn inside(object: &str, error: Error) -> Error {
+    match error {
+        Error::Config { field, found, expected } => {
+            Error::Config { field: format!("{object}.{field}"), found, expected }
+        }
+        other => other,
+    }
 }
 
 /// Returns the name of a JSON value's type, with its article.

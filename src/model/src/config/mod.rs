@@ -1,15 +1,23 @@
 //! A model's configuration: [`LlamaConfig`], read from config.json, and the tensors that it implies.
 //!
 //! Start with `parse.rs`, which reads config.json and rejects unsupported settings. To add an architecture, start with
-//! [`Architecture`]. `rope_fields.rs` reads the rotary fields, and `rope.rs` computes the frequencies.
-//! `quantization.rs` reads the layout of FP8 weights. `tensors.rs` lists a model's tensors.
+//! [`Architecture`]. `known_fields.rs` has the rule for the fields of a JSON file; `config_fields.rs`,
+//! `generation_fields.rs` and `tokenizer_fields.rs` list those of config.json, generation_config.json and
+//! tokenizer_config.json. `rope_fields.rs` reads the rotary fields, and `rope.rs` computes the frequencies.
+//! `window_fields.rs` reads the sliding window, and `quantization.rs` the layout of FP8 weights. `tensors.rs` lists a
+//! model's tensors.
 
+mod config_fields;
+pub(crate) mod generation_fields;
 mod json_fields;
+mod known_fields;
 mod parse;
 pub(crate) mod quantization;
 pub(crate) mod rope;
 mod rope_fields;
 pub(crate) mod tensors;
+pub(crate) mod tokenizer_fields;
+mod window_fields;
 
 use self::quantization::Quantization;
 use self::rope::RopeScaling;

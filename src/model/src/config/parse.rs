@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::config_fields::CONFIG;
 use super::json_fields::{JsonFields, invalid, json_type};
 use super::quantization::Quantization;
 use super::{Architecture, LlamaConfig};
@@ -19,7 +20,9 @@ impl LlamaConfig {
         let object = value.as_object().ok_or_else(|| invalid("the file", json_type(&value), "it must be an object"))?;
         let fields = JsonFields(object);
         let architecture = fields.architecture()?;
-        fields.check_supported()?;
+        if let Some(rejected) = CONFIG.rejected(object) {
+            return Err(invalid(rejected.name, rejected.value, &rejected.expected));
+        }
 
         let hidden_size = fields.size("hidden_size", None)?;
         let heads = fields.count("num_attention_heads", None)?;
@@ -27,26 +30,28 @@ impl LlamaConfig {
         let kv_heads = fields.kv_heads(heads, defaults.kv_heads)?;
         let head_dim = fields.head_dim(defaults.head_dim)?;
         let max_positions = fields.size("max_position_embeddings", Some(defaults.max_positions))?;
-        let attention_bias = fields.flag("attention_bias")?;
+        let layers = fields.count("num_hidden_layers", None)?;
+        let rope = fields.rope(max_positions)?;
+        let attention_bias = fields.attention_bias(architecture)?;
         Ok(Self {
             architecture,
             vocab_size: fields.size("vocab_size", None)?,
             hidden_size,
             intermediate_size: fields.size("intermediate_size", None)?,
-            layers: fields.count("num_hidden_layers", None)?,
+            layers,
             heads,
             kv_heads,
             head_dim,
             rms_norm_eps: fields.positive_or("rms_norm_eps", 1e-6)?,
             max_positions,
-            rope_theta: fields.rope_theta()?,
-            rope_scaling: fields.rope_scaling(max_positions)?,
-            sliding_window: fields.sliding_window(architecture)?,
+            rope_theta: rope.theta,
+            rope_scaling: rope.scaling,
+            sliding_window: fields.sliding_window(architecture, layers, max_positions)?,
             qkv_bias: attention_bias || architecture == Architecture::Qwen2,
             output_bias: attention_bias && architecture != Architecture::Qwen2,
-            mlp_bias: fields.flag("mlp_bias")? && architecture == Architecture::Llama,
+            mlp_bias: fields.bias_flag("mlp_bias", architecture, &[Architecture::Llama])?,
             qk_norm: architecture == Architecture::Qwen3,
-            quantization: fields.quantization()?,
+            quantization: fields.get("quantization_config").map(Quantization::parse).transpose()?,
             tie_word_embeddings: fields.flag("tie_word_embeddings")?,
             bos_token_id: fields.token_id("bos_token_id")?,
             eos_token_id: fields.token_id("eos_token_id")?,
@@ -82,30 +87,46 @@ impl JsonFields<'_> {
             Some(class) => class == architecture.class_name(),
             None => model_type == Some(architecture.model_type()),
         };
-        Architecture::ALL.into_iter().find(is_named).ok_or_else(|| {
+        let architecture = Architecture::ALL.into_iter().find(is_named).ok_or_else(|| {
             let (field, found) = match class {
                 Some(class) => ("architectures", class),
                 None => ("model_type", model_type.unwrap_or("missing")),
             };
             let names = Architecture::ALL.map(Architecture::class_name).join(", ");
             invalid(field, found, &format!("the supported architectures are {names}"))
-        })
+        })?;
+        // transformers chooses the class by the model type.
+        match model_type {
+            Some(other) if other != architecture.model_type() => {
+                let expected = format!("{} requires {}", architecture.class_name(), architecture.model_type());
+                Err(invalid("model_type", other, &expected))
+            }
+            _ => Ok(architecture),
+        }
     }
 
-    /// Rejects settings that change the results and that no backend supports.
-    fn check_supported(&self) -> Result<(), Error> {
-        if let Some(value) = self.get("hidden_act").filter(|value| value.as_str() != Some("silu")) {
-            return Err(invalid("hidden_act", value, "only silu is supported"));
+    /// Reads a flag for biases, which only some architectures may set.
+    fn bias_flag(&self, field: &str, architecture: Architecture, allowed: &[Architecture]) -> Result<bool, Error> {
+        match self.flag(field)? {
+            true if !allowed.contains(&architecture) => {
+                let expected = format!("{} has no such biases; set it to false", architecture.class_name());
+                Err(invalid(field, true, &expected))
+            }
+            flag => Ok(flag),
         }
-        if let Some(value) = self.get("partial_rotary_factor").filter(|value| value.as_f64() != Some(1.0)) {
-            return Err(invalid("partial_rotary_factor", value, "only 1 is supported"));
-        }
-        Ok(())
     }
 
-    /// Reads the number of key-value heads, which must divide the number of query heads.
+    /// Reads `attention_bias`. Qwen2 has biases on queries, keys and values, whatever the field says.
+    fn attention_bias(&self, architecture: Architecture) -> Result<bool, Error> {
+        let allowed = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
+        self.bias_flag("attention_bias", architecture, &allowed)
+    }
+
+    /// Reads the number of key-value heads, which must divide the number of query heads. Null stands for the number of
+    /// query heads.
     fn kv_heads(&self, heads: usize, default: usize) -> Result<usize, Error> {
-        let kv_heads = self.count("num_key_value_heads", Some(default))?;
+        let is_null = self.0.get("num_key_value_heads").is_some_and(Value::is_null);
+        let kv_heads = self.count("num_key_value_heads", Some(if is_null { heads } else { default }))?;
         if !heads.is_multiple_of(kv_heads) {
             let expected = format!("it must divide num_attention_heads ({heads})");
             return Err(invalid("num_key_value_heads", kv_heads, &expected));
@@ -120,29 +141,6 @@ impl JsonFields<'_> {
             return Err(invalid("head_dim", head_dim, "it must be an even number from 2 to 1024"));
         }
         Ok(head_dim)
-    }
-
-    /// Reads the sliding window. Mistral's default is 4096. Qwen is supported only without a window, its default.
-    fn sliding_window(&self, architecture: Architecture) -> Result<Option<usize>, Error> {
-        match architecture {
-            Architecture::Llama => Ok(None),
-            Architecture::Mistral => match self.0.get("sliding_window") {
-                Some(Value::Null) => Ok(None),
-                _ => self.size("sliding_window", Some(4096)).map(Some),
-            },
-            Architecture::Qwen2 | Architecture::Qwen3 => match self.flag("use_sliding_window")? {
-                false => Ok(None),
-                true => Err(invalid("use_sliding_window", true, "Qwen is supported only without a sliding window")),
-            },
-        }
-    }
-
-    fn quantization(&self) -> Result<Option<Quantization>, Error> {
-        let Some(value) = self.get("quantization_config") else { return Ok(None) };
-        let expected =
-            "only fbgemm_fp8, float-quantized compressed-tensors, and fp8 with weight_block_size are supported";
-        let quantization = value.as_object().and_then(Quantization::parse);
-        quantization.map(Some).ok_or_else(|| invalid("quantization_config", value, expected))
     }
 }
 
@@ -198,7 +196,7 @@ mod tests {
             let mut config = small_config();
             config["architectures"] = json!([name]);
             config["num_key_value_heads"] = json!(2);
-            config["attention_bias"] = json!(true);
+            config["attention_bias"] = json!(name != "MistralForCausalLM");
             LlamaConfig::parse(&config.to_string()).unwrap()
         };
         let [llama, mistral, qwen2, qwen3] = Architecture::ALL.map(|architecture| family(architecture.class_name()));
@@ -206,6 +204,38 @@ mod tests {
         assert_eq!((llama.head_dim, qwen2.head_dim, qwen3.head_dim), (16, 16, 128));
         assert_eq!((llama.output_bias, qwen2.qkv_bias, qwen2.output_bias), (true, true, false));
         assert_eq!((llama.qk_norm, qwen3.qk_norm), (false, true));
+    }
+
+    #[test]
+    fn null_key_value_heads_stand_for_the_number_of_heads() {
+        let mut config = small_config();
+        config["architectures"] = json!(["Qwen2ForCausalLM"]);
+        config["num_key_value_heads"] = Value::Null;
+        assert_eq!(LlamaConfig::parse(&config.to_string()).unwrap().kv_heads, 4);
+    }
+
+    #[test]
+    fn unknown_fields_and_fields_of_other_architectures_are_rejected() {
+        for (field, value) in
+            [("attention_sinks", json!(4)), ("is_causal", json!(false)), ("model_type", json!("qwen2"))]
+        {
+            let error = parse_with(field, value.clone()).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("config.json: {field} is {}", value.to_string().trim_matches('"'))),
+                "{error}"
+            );
+        }
+        for class in ["MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"] {
+            let mut config = small_config();
+            config["architectures"] = json!([class]);
+            config["num_key_value_heads"] = json!(2);
+            config["mlp_bias"] = json!(true);
+            let error = LlamaConfig::parse(&config.to_string()).unwrap_err().to_string();
+            assert!(error.contains("mlp_bias is true") && error.contains(class), "{error}");
+        }
+        for (field, value) in [("attention_sinks", json!(null)), ("new_feature", json!(false)), ("notes", json!({}))] {
+            assert!(parse_with(field, value).is_ok(), "{field}");
+        }
     }
 
     proptest! {

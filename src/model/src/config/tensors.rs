@@ -2,6 +2,12 @@
 
 use super::LlamaConfig;
 
+/// The name of the embedding's tensor.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// The name of the output head's tensor.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 /// The name and shape of a tensor that a checkpoint must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TensorSpec {
@@ -14,10 +20,9 @@ pub(crate) struct TensorSpec {
 /// Lists a model's tensors in the Hugging Face layout.
 pub(crate) fn expected_tensors(config: &LlamaConfig) -> impl Iterator<Item = TensorSpec> {
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-    let mut outside_layers =
-        vec![spec("model.embed_tokens.weight", &[vocab, hidden]), spec("model.norm.weight", &[hidden])];
+    let mut outside_layers = vec![spec(EMBEDDING, &[vocab, hidden]), spec("model.norm.weight", &[hidden])];
     if !config.tie_word_embeddings {
-        outside_layers.push(TensorSpec { is_linear: true, ..spec("lm_head.weight", &[vocab, hidden]) });
+        outside_layers.push(TensorSpec { is_linear: true, ..spec(HEAD, &[vocab, hidden]) });
     }
     let one_layer = layer_tensors(config);
     let in_layer = move |index: usize| {
@@ -30,13 +35,17 @@ pub(crate) fn expected_tensors(config: &LlamaConfig) -> impl Iterator<Item = Ten
     outside_layers.into_iter().chain((0..config.layers).flat_map(in_layer))
 }
 
+/// The ends of the names of scales that other engines use to quantize activations, and cached keys and values, for
+/// speed. Here, these keep their precision.
+const RUNTIME_SCALES: [&str; 6] =
+    [".input_scale", ".input_scale_ub", ".output_scale", ".q_scale", ".k_scale", ".v_scale"];
+
 /// Returns whether an unexpected tensor is known and harmless: rotary frequencies, a head in a model whose embedding is
-/// also the head, or the scales of weights, activations, and cached keys and values.
+/// also the head, or, in a quantized model, the scales of activations and of cached keys and values.
 pub(crate) fn is_known_extra(name: &str, config: &LlamaConfig) -> bool {
     name.ends_with("rotary_emb.inv_freq")
-        || (config.tie_word_embeddings && name == "lm_head.weight")
-        || (config.quantization.is_some()
-            && ["_scale", "_scale_inv", "_scale_ub"].iter().any(|suffix| name.ends_with(suffix)))
+        || (config.tie_word_embeddings && name == HEAD)
+        || (config.quantization.is_some() && RUNTIME_SCALES.iter().any(|suffix| name.ends_with(suffix)))
 }
 
 fn spec(name: &str, shape: &[usize]) -> TensorSpec {

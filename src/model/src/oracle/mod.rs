@@ -122,7 +122,7 @@ mod tests {
         assert_eq!((checkpoint.config().vocab_size, checkpoint.config().hidden_size), (17, 64));
         checkpoint.tensor_f32("lm_head.weight", &[17, 64]).unwrap();
         let tokenizer = TextTokenizer::open(&dir, checkpoint.config()).unwrap();
-        assert_eq!(tokenizer.added_bos(), Some(16));
+        assert_eq!(tokenizer.prefix(), [16]);
         let text = tokenizer.decode(&[0, 1, 15]).unwrap();
         assert_eq!(tokenizer.encode(&text).unwrap(), [0, 1, 15]);
         assert_eq!(tokenizer.encode("baba- baba+").unwrap(), [0, 1]);
