@@ -6,3 +6,4 @@ pub mod large;
 pub mod reference;
 pub mod server;
 pub mod tiny;
+pub mod trained;

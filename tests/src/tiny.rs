@@ -97,7 +97,7 @@ impl TinyLlama {
             |name: &str, contents: &[u8]| std::fs::write(dir.join(name), contents).expect("the folder is writable");
         write("config.json", self.config().to_string().as_bytes());
         write("tokenizer.json", self.tokenizer().to_string().as_bytes());
-        write("tokenizer_config.json", json!({"bos_token": "t0", "add_bos_token": true}).to_string().as_bytes());
+        write("tokenizer_config.json", json!({"bos_token": "t0"}).to_string().as_bytes());
         tensors
     }
 
@@ -126,7 +126,12 @@ impl TinyLlama {
             (0..self.vocab).map(|id| (format!("t{id}"), json!(id))).collect();
         json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": null,
+            "post_processor": {
+                "type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+                "single": [{"SpecialToken": {"id": "t0", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {"t0": {"id": "t0", "ids": [0], "tokens": ["t0"]}},
+            },
             "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t2"},
         })
     }
@@ -155,10 +160,23 @@ pub fn write_tensors(dir: &Path, tensors: &Tensors) {
 ///
 /// If the folder has no tokenizer.json or cannot be written.
 pub fn decode_bytes(dir: &Path) {
+    set_in_tokenizer(dir, "decoder", json!({"type": "ByteFallback"}));
+}
+
+/// Changes a folder's tokenizer so that it adds no BOS.
+///
+/// # Panics
+///
+/// If the folder has no tokenizer.json or cannot be written.
+pub fn add_no_bos(dir: &Path) {
+    set_in_tokenizer(dir, "post_processor", serde_json::Value::Null);
+}
+
+fn set_in_tokenizer(dir: &Path, part: &str, value: serde_json::Value) {
     let path = dir.join("tokenizer.json");
     let text = std::fs::read_to_string(&path).expect("the folder has a tokenizer");
     let mut tokenizer: serde_json::Value = serde_json::from_str(&text).expect("tokenizer.json is JSON");
-    tokenizer["decoder"] = json!({"type": "ByteFallback"});
+    tokenizer[part] = value;
     std::fs::write(&path, tokenizer.to_string()).expect("the folder is writable");
 }
 

@@ -1,9 +1,9 @@
 //! `POST /v1/completions`, in the format of OpenAI and vLLM.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
+use crate::generate::Matched;
+use crate::ordered::OrderedMap;
 use crate::prompts::{Prompts, Stops};
 
 /// The body of `POST /v1/completions`.
@@ -23,28 +23,28 @@ pub struct CompletionsRequest {
     #[serde(default)]
     pub max_tokens: Option<u32>,
     /// `true` to start the returned text with the prompt.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub echo: bool,
     /// Number of most probable tokens to list at each position of the returned text, at most 64, along with the token's
     /// own log-probability. If absent, the response has no log-probabilities for the returned text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::top")]
     #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub logprobs: Option<u16>,
     /// vLLM extension. Number of most probable tokens to list at each position of the prompt, at most 64, along with
     /// the token's own log-probability. If absent, the response has no `prompt_logprobs`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::top")]
     #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub prompt_logprobs: Option<u16>,
     /// vLLM extension. `true` (default) to add BOS before string prompts if the model's tokenizer adds BOS to texts.
     /// Prompts given as token ids are never changed.
-    #[serde(default = "crate::prompts::default_true")]
+    #[serde(default = "crate::prompts::default_true", deserialize_with = "crate::lenient::or_true")]
     pub add_special_tokens: bool,
     /// Number of completions per prompt. Default: 1. If `seed` is present, the completions of a prompt use the seeds
     /// `seed`, `seed + 1`, ...
     #[serde(default)]
     pub n: Option<u32>,
     /// `true` to stream the response as server-sent events, the last of which is `[DONE]`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub stream: bool,
     /// Options for a streamed response.
     #[serde(default)]
@@ -70,24 +70,24 @@ pub struct CompletionsRequest {
     #[serde(default)]
     pub stop_token_ids: Option<Vec<u32>>,
     /// vLLM extension. `true` to continue past the model's own EOS tokens.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub ignore_eos: bool,
     /// Must equal `n` if present: selecting the best completions is not supported.
     #[serde(default)]
     pub best_of: Option<u32>,
-    /// Must be 0 if present: penalties are not supported.
-    #[serde(default)]
-    pub presence_penalty: Option<f32>,
-    /// Must be 0 if present: penalties are not supported.
-    #[serde(default)]
-    pub frequency_penalty: Option<f32>,
+    /// vLLM extension. `true` to write each token in the log-probability lists as `token_id:{id}` instead of its text.
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
+    pub return_tokens_as_token_ids: bool,
+    /// vLLM extension. `true` to return the token ids of the prompt and of the generated text.
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
+    pub return_token_ids: bool,
     /// vLLM extension. Priority of the request: requests with smaller values run sooner. Default: 0. Clients whose
     /// requests have the same priority take turns.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub priority: i32,
-    /// Ignored.
+    /// vLLM extension. Name of the request: the response's id is `cmpl-{request_id}`. Default: a random identifier.
     #[serde(default)]
-    pub user: Option<String>,
+    pub request_id: Option<String>,
 }
 
 /// Options for a streamed response.
@@ -96,8 +96,12 @@ pub struct CompletionsRequest {
 #[serde(deny_unknown_fields)]
 pub struct StreamOptions {
     /// `true` to send one more event before `[DONE]`, with the token counts and no choices.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub include_usage: bool,
+    /// vLLM extension. `true` to add the token counts so far to each event as well. Requires `include_usage`, as in
+    /// vLLM.
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
+    pub continuous_usage_stats: bool,
 }
 
 /// The response to `POST /v1/completions`, or one event of a streamed response.
@@ -112,10 +116,13 @@ pub struct CompletionsResponse {
     pub created: u64,
     /// Name of the model.
     pub model: String,
+    /// Fingerprint of the model, as in `LogprobsResponse`.
+    pub system_fingerprint: String,
     /// `n` choices for each prompt, in the order of the prompts. An event of a stream has at most one choice.
     pub choices: Vec<Choice>,
     /// Token counts. In a stream, they come in one extra event, which the server sends only if
-    /// `stream_options.include_usage` is `true`.
+    /// `stream_options.include_usage` is `true`. With `stream_options.continuous_usage_stats`, each event has the counts
+    /// of its choice so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<CompletionsUsage>,
 }
@@ -133,11 +140,22 @@ pub struct Choice {
     /// Reason why the completion ended: `"stop"` for a stop string, a stop token or an EOS token, `"length"` for
     /// `max_tokens` or the model's maximum length. In a stream, null except in the completion's last event.
     pub finish_reason: Option<String>,
-    /// vLLM extension. For each prompt token, the log-probabilities of the most probable tokens and of the token
-    /// itself, keyed by token id; null for the first token, because nothing precedes it.
+    /// vLLM extension. Stop string or stop token that ended the completion; null if nothing or an EOS token did.
+    #[serde(default)]
+    pub stop_reason: Option<Matched>,
+    /// vLLM extension. For each prompt token, the log-probabilities of the token itself and of the most probable tokens,
+    /// keyed by token id: the token itself first, then the others, the most probable first. Null for the first token,
+    /// because nothing precedes it. Null unless the request has `prompt_logprobs`.
+    #[serde(default)]
+    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<std::collections::BTreeMap<String, PromptLogprob>>>>))]
+    pub prompt_logprobs: Option<Vec<Option<OrderedMap<u32, PromptLogprob>>>>,
+    /// vLLM extension. Ids of the generated tokens. Present if `return_token_ids` is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<BTreeMap<String, PromptLogprob>>>>))]
-    pub prompt_logprobs: Option<Vec<Option<BTreeMap<u32, PromptLogprob>>>>,
+    pub token_ids: Option<Vec<u32>>,
+    /// vLLM extension. Ids of the prompt's tokens. Present if `return_token_ids` is `true`; in a stream, only in the
+    /// completion's first event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
 }
 
 /// Log-probabilities of a text's tokens, one list entry per token. For the first prompt token, the entries of
@@ -152,9 +170,11 @@ pub struct ChoiceLogprobs {
     pub token_logprobs: Vec<Option<f32>>,
     /// Text of each token.
     pub tokens: Vec<String>,
-    /// At each position, the log-probabilities of the most probable tokens and of the token itself, keyed by token
-    /// text. If several tokens have the same text, only the greatest log-probability is listed.
-    pub top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
+    /// At each position, the log-probabilities of the token itself and of the most probable tokens, keyed by token
+    /// text: the token itself first, then the others, the most probable first. A token whose text is already a key has
+    /// the key `token_id:{id}`.
+    #[cfg_attr(feature = "schemas", schema(value_type = Vec<Option<std::collections::BTreeMap<String, f32>>>))]
+    pub top_logprobs: Vec<Option<OrderedMap<String, f32>>>,
 }
 
 /// One token's log-probability, in vLLM's format.
@@ -163,7 +183,7 @@ pub struct ChoiceLogprobs {
 pub struct PromptLogprob {
     /// Log-probability in nats; -9999 represents minus infinity.
     pub logprob: f32,
-    /// Rank of the token in the vocabulary, 1 for the most probable; null if `prompt_logprobs` is 0.
+    /// Rank of the token in the vocabulary, 1 for the most probable; null if the model's engine computes no ranks.
     pub rank: Option<u32>,
     /// Text of the token.
     pub decoded_token: String,
@@ -179,4 +199,15 @@ pub struct CompletionsUsage {
     pub completion_tokens: usize,
     /// Sum of `prompt_tokens` and `completion_tokens`.
     pub total_tokens: usize,
+    /// Details of `prompt_tokens`.
+    #[serde(default)]
+    pub prompt_tokens_details: PromptTokensDetails,
+}
+
+/// Details of the number of prompt tokens, in OpenAI's format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
+pub struct PromptTokensDetails {
+    /// Number of the prompts' tokens that were found in the prefix cache.
+    pub cached_tokens: usize,
 }

@@ -21,25 +21,27 @@ pub struct GenerateRequest {
     #[serde(default)]
     pub sampling_params: Option<SamplingParams>,
     /// `true` to return log-probabilities.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub return_logprob: bool,
-    /// Index of the first prompt token whose log-probability is returned. Default: -1 (none are returned).
+    /// Index of the first prompt token whose log-probability is returned, at most the number of tokens of each prompt.
+    /// Ignored unless `return_logprob` is `true`. Default: -1 (none are returned).
     #[serde(default)]
     pub logprob_start_len: Option<i64>,
     /// Number of most probable tokens to list at each position, at most 64, along with the token's own log-probability.
     /// Ignored unless `return_logprob` is `true`. Default: 0.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::top")]
     #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub top_logprobs_num: Option<u16>,
     /// `true` to return the text of each token along with its log-probability.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub return_text_in_logprobs: bool,
     /// Priority of the request: as in SGLang, requests with greater values run sooner. Default: 0. Clients whose
     /// requests have the same priority take turns.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub priority: i32,
-    /// Must be `false`: streaming is not supported.
-    #[serde(default)]
+    /// `true` to stream the response as server-sent events, the last of which is `[DONE]`. Each event has the whole
+    /// result so far, as in SGLang.
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub stream: bool,
 }
 
@@ -74,7 +76,7 @@ pub struct SamplingParams {
     #[serde(default)]
     pub stop_token_ids: Option<Vec<u32>>,
     /// `true` to continue past the model's own EOS tokens.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub ignore_eos: bool,
 }
 
@@ -100,6 +102,9 @@ pub struct GenerateResponse {
     pub output_ids: Vec<u32>,
     /// Token counts and log-probabilities.
     pub meta_info: GenerateMeta,
+    /// Index of the prompt. Present in the events of a stream if the request has a list of prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
 }
 
 /// A token's log-probability in nats (-9999 represents minus infinity), its id, and its text if requested.
@@ -109,8 +114,10 @@ pub type TokenLogprob = (Option<f32>, u32, Option<String>);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct GenerateMeta {
-    /// Reason why generation ended.
-    pub finish_reason: FinishReason,
+    /// Identifier of the prompt's result, the same in all events of a stream.
+    pub id: String,
+    /// Reason why generation ended. In a stream, null except in the prompt's last event.
+    pub finish_reason: Option<FinishReason>,
     /// Number of tokens in the prompt.
     pub prompt_tokens: usize,
     /// Number of generated tokens.

@@ -19,16 +19,21 @@
 
 mod completions;
 mod generate;
+mod lenient;
 mod logprobs;
 mod model;
+mod neutral;
+mod ordered;
 mod problem;
 mod prompts;
 mod text;
+mod token_options;
 #[cfg(feature = "schemas")]
 mod tuples;
 
 pub use completions::{
-    Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob, StreamOptions,
+    Choice, ChoiceLogprobs, CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptLogprob,
+    PromptTokensDetails, StreamOptions,
 };
 pub use generate::{
     FinishReason, GenerateMeta, GenerateRequest, GenerateResponse, GenerateResponses, Matched, SamplingParams,
@@ -39,8 +44,12 @@ pub use logprobs::{
     Usage,
 };
 pub use model::{
-    DetokenizeRequest, DetokenizeResponse, ModelInfo, ModelList, TokenizeRequest, TokenizeResponse, TokenizerInfo,
+    ChatMessages, DetokenizeRequest, DetokenizeResponse, ModelInfo, ModelList, ServerLoad, SglangEngineState,
+    SglangModelInfo, SglangServerInfo, TokenizeRequest, TokenizeResponse, TokenizerInfo, VersionInfo,
 };
-pub use problem::{PROBLEM_JSON, Problem};
+pub use neutral::{Neutral, NeutralField, neutral_fields};
+pub use ordered::OrderedMap;
+pub use problem::{ErrorObject, PROBLEM_JSON, Problem};
 pub use prompts::{Prompts, Stops};
 pub use text::Text;
+pub use token_options::{Boundary, OffsetUnit, TokenText};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::problem::Problem;
 use crate::text::Text;
+use crate::token_options::{Boundary, OffsetUnit, TokenText};
 
 /// The body of `POST /logprobs`, in one of two forms: `queries`; or `contexts` and `targets`, optionally with `pairs`.
 ///
@@ -31,21 +32,32 @@ pub struct LogprobsRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pairs: Option<Pairs>,
     /// Level of detail of the results. Default: `"sum"`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub detail: Detail,
     /// Rule for adding the beginning-of-sequence token (BOS) before the context. Default: `"auto"`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub bos: Bos,
+    /// Split between context and target. Default: `"separate"`. `"joint"` requires `queries` whose contexts and targets
+    /// are strings.
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "crate::lenient::or_default")]
+    pub boundary: Boundary,
+    /// Texts of tokens to return along with token ids. Requires `detail: "tokens"`. Default: `"strings"`, or `"none"`
+    /// in an Arrow response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<TokenText>,
+    /// Unit of `offsets` and `overlap` in the results. Default: `"bytes"`.
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "crate::lenient::or_default")]
+    pub offset_unit: OffsetUnit,
     /// Number of most probable tokens to return at each target position, at most 64. Default: 0. Values above 0 require
     /// `detail: "tokens"`.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "crate::lenient::top_or_zero")]
     #[cfg_attr(feature = "schemas", schema(maximum = 64))]
     pub top: u16,
     /// `true` to return the rank of each target token in the vocabulary. Requires `detail: "tokens"`.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "crate::lenient::or_default")]
     pub rank: bool,
     /// `true` to return the entropy of the distribution that predicts each target token. Requires `detail: "tokens"`.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "crate::lenient::or_default")]
     pub entropy: bool,
     /// Set of token ids: each result has the log-probability of the whole set at each target position. Requires
     /// `detail: "tokens"`. Must have at least one id, and at most as many ids as the vocabulary. A repeated id counts
@@ -55,7 +67,7 @@ pub struct LogprobsRequest {
     pub subset: Option<Vec<u32>>,
     /// Priority of the request. As in vLLM, requests with smaller values run sooner. Default: 0. Clients whose requests
     /// have the same priority take turns.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "crate::lenient::or_default")]
     pub priority: i32,
 }
 
@@ -69,8 +81,8 @@ fn is_false(flag: &bool) -> bool {
 
 /// One query: how probable is `target`, given `context`?
 ///
-/// The context and the target are tokenized separately, so a context has the same tokens no matter which target follows
-/// it.
+/// Unless `boundary` is `"joint"`, the context and the target are tokenized separately, so a context has the same tokens
+/// no matter which target follows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -79,7 +91,7 @@ pub struct QuerySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Text that precedes the target. Default: empty, so the target is the beginning of the text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub context: Text,
     /// Text to score; at least one token.
     pub target: Text,
@@ -93,7 +105,7 @@ impl QuerySpec {
 }
 
 /// The level of detail of the results: `"sum"` returns the sum of each target's log-probabilities; `"tokens"` also
-/// returns each target token's log-probability and id, and its byte offsets if the target is a string.
+/// returns each target token's log-probability, id and text, and its offsets if the target is a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -101,7 +113,7 @@ pub enum Detail {
     /// The sum of the log-probabilities of the target's tokens.
     #[default]
     Sum,
-    /// The sum, and the log-probability, id and byte offsets of each token.
+    /// The sum, and the log-probability, id, text and offsets of each token.
     Tokens,
 }
 
@@ -231,16 +243,33 @@ pub struct QueryResult {
     /// Token ids of the target. Present with `detail: "tokens"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
-    /// Byte range `[from, to)` of each target token in the target's text, as the tokenizer reports it. Present with
-    /// `detail: "tokens"` if the target is a string. Tokens that share a character have overlapping ranges. Some bytes,
-    /// such as spaces, may be in no token's range.
+    /// Range `[from, to)` of each target token in the target's text, in bytes or, with `offset_unit: "chars"`, in
+    /// characters, as the tokenizer reports it. Present with `detail: "tokens"` if the target is a string. Tokens that
+    /// share a character have overlapping ranges. Some bytes, such as spaces, may be in no token's range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offsets: Option<Vec<[usize; 2]>>,
+    /// Length of the context's part of the first target token, in the unit of `offsets`. Present with
+    /// `boundary: "joint"`; 0 if the context ends at a token boundary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<usize>,
+    /// Text of each target token. The texts join to the target, after the context's part of the first token if there is
+    /// an `overlap`. A character of several tokens belongs to the last of them. Present with `detail: "tokens"` and `texts: "strings"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<Vec<String>>,
+    /// Bytes of each target token. Present with `texts: "bytes"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Vec<Vec<u8>>>,
     /// Most probable tokens at each target position, as `[token id, log-probability in nats]`: the most probable first,
     /// with ties ordered by id. Present if `top` is above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Vec<crate::tuples::Alternative>>>))]
     pub top: Option<Vec<Vec<(u32, f32)>>>,
+    /// Text that each token of `top` would have at its position. Present if `top` is above 0, with `texts: "strings"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_texts: Option<Vec<Vec<String>>>,
+    /// Bytes of each token of `top`. Present if `top` is above 0, with `texts: "bytes"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_bytes: Option<Vec<Vec<Vec<u8>>>>,
     /// Rank of each target token: 1 plus the number of more probable tokens. Present if `rank` is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<Vec<u32>>,

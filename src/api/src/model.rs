@@ -1,6 +1,8 @@
-//! The served model and its tokenizer: `/v1/models`, `/tokenizer_info`, `/tokenize` and `/detokenize`.
+//! The served model, its tokenizer and the server: `/v1/models`, `/tokenizer_info`, `/tokenize`, `/detokenize`, and
+//! routes that describe the server to clients of vLLM and SGLang.
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The response to `GET /v1/models`, in OpenAI's format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,12 @@ pub struct ModelInfo {
     pub created: u64,
     /// Always `"surprisal"`.
     pub owned_by: String,
+    /// Name of the model, again: vLLM's and SGLang's clients read their tokenizer's name from this field.
+    #[serde(default)]
+    pub root: String,
+    /// Always null: the model is not an adapter of another one.
+    #[serde(default)]
+    pub parent: Option<String>,
     /// Maximum length of a sequence (BOS, context and target), in tokens. The field name is vLLM's.
     pub max_model_len: usize,
     /// Number of token ids in the model's vocabulary.
@@ -33,7 +41,7 @@ pub struct ModelInfo {
 }
 
 /// The body of `POST /tokenize`. Unknown fields are rejected.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenizeRequest {
@@ -44,8 +52,29 @@ pub struct TokenizeRequest {
     pub prompt: String,
     /// `true` (default, as in vLLM) to add the beginning-of-sequence token (BOS) before the text if the model's
     /// tokenizer adds BOS to texts.
-    #[serde(default = "crate::prompts::default_true")]
-    pub add_special_tokens: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add_special_tokens: Option<bool>,
+    /// `true` to return each token as the vocabulary spells it. Default: `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_token_strs: Option<bool>,
+    /// Rejected, with the reason: the server does not apply chat templates.
+    #[serde(default, skip_serializing)]
+    #[cfg_attr(feature = "schemas", schema(ignore))]
+    pub messages: Option<ChatMessages>,
+}
+
+/// Messages of a chat, which the server does not support. The type has no values, and reading one fails with the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChatMessages {}
+
+impl<'de> Deserialize<'de> for ChatMessages {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer)?;
+        Err(de::Error::custom(
+            "chat messages are not supported; apply the model's chat template, and send the text as `prompt` with \
+             \"add_special_tokens\": false",
+        ))
+    }
 }
 
 /// The response to `POST /tokenize`.
@@ -54,6 +83,9 @@ pub struct TokenizeRequest {
 pub struct TokenizeResponse {
     /// Token ids of the text.
     pub tokens: Vec<u32>,
+    /// Each token as the vocabulary spells it, such as `Ġwas` or `▁was`. Present if the request has `return_token_strs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_strs: Option<Vec<String>>,
     /// Number of tokens.
     pub count: usize,
     /// Maximum length of a sequence, in tokens.
@@ -96,8 +128,71 @@ pub struct TokenizerInfo {
     pub eos_token_id: Option<u32>,
     /// `true` if the tokenizer adds BOS before every text.
     pub add_bos_token: bool,
+    /// Chat template of the tokenizer, in Jinja's syntax; null if it has none. The server does not apply it.
+    #[serde(default)]
+    pub chat_template: Option<String>,
     /// Number of token ids in the model's vocabulary.
     pub vocab_size: usize,
     /// Maximum length of a sequence, in tokens.
     pub model_max_length: usize,
+}
+
+/// The response to `GET /version`, in vLLM's format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
+pub struct VersionInfo {
+    /// Version of this server, not of vLLM.
+    pub version: String,
+}
+
+/// The response to `GET /load`, in vLLM's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
+pub struct ServerLoad {
+    /// Number of requests in flight, including those being read.
+    pub server_load: u32,
+}
+
+/// The response to `GET /model_info` and `GET /get_model_info`, in SGLang's format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
+pub struct SglangModelInfo {
+    /// Name of the model.
+    pub model_path: String,
+    /// Name of the model.
+    pub served_model_name: String,
+    /// Name of the model, whose tokenizer the server uses.
+    pub tokenizer_path: String,
+    /// Always `true`: the model generates text.
+    pub is_generation: bool,
+    /// Always `false`: the model reads text only.
+    pub has_image_understanding: bool,
+    /// Always `false`: the model reads text only.
+    pub has_audio_understanding: bool,
+}
+
+/// The response to `GET /server_info` and `GET /get_server_info`, in SGLang's format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
+pub struct SglangServerInfo {
+    /// Name of the model.
+    pub model_path: String,
+    /// Name of the model.
+    pub served_model_name: String,
+    /// Name of the model, whose tokenizer the server uses.
+    pub tokenizer_path: String,
+    /// Maximum length of a sequence, in tokens.
+    pub context_length: usize,
+    /// Version of this server, not of SGLang.
+    pub version: String,
+    /// State of the engine, as the only element.
+    pub internal_states: Vec<SglangEngineState>,
+}
+
+/// The state of the engine, in SGLang's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
+pub struct SglangEngineState {
+    /// Number of requests that the server accepts at once.
+    pub effective_max_running_requests_per_dp: u32,
 }

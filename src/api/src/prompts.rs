@@ -90,7 +90,7 @@ impl<'de> Deserialize<'de> for Prompts {
 }
 
 /// One stop string or several.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Stops {
@@ -98,6 +98,32 @@ pub enum Stops {
     One(String),
     /// Several stop strings.
     Many(Vec<String>),
+}
+
+/// A manual implementation, because the errors of a derived untagged enum name neither the wrong element nor the
+/// expected types.
+impl<'de> Deserialize<'de> for Stops {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StopsVisitor;
+
+        impl<'de> Visitor<'de> for StopsVisitor {
+            type Value = Stops;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_str<E: de::Error>(self, stop: &str) -> Result<Stops, E> {
+                Ok(Stops::One(stop.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Stops, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Stops::Many)
+            }
+        }
+
+        deserializer.deserialize_any(StopsVisitor)
+    }
 }
 
 impl From<Stops> for Vec<String> {

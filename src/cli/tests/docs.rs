@@ -27,7 +27,7 @@ const COMMANDS: &[(&str, Coverage)] = &[
     ("surprisal ", Coverage::Run),
     ("curl ", Coverage::Run),
     ("echo ", Coverage::Run),
-    ("lm_eval ", elsewhere("../../tests/clients/clients.py", "\"local-completions\"")),
+    ("lm_eval ", elsewhere("../../tests/clients/harness.py", "\"local-completions\"")),
     ("python3 bench/read_answers.py ", elsewhere("../../tests/clients/recipes.py", "bench/read_answers.py")),
     (".ci/run", elsewhere("../../.ci/run", "cargo test --workspace")),
     ("docker compose ", elsewhere("../../docker/check.sh", "compose.yaml")),
@@ -180,6 +180,8 @@ fn check_json(dir: &Path, url: &str, blocks: &[String], answer: &str) {
             let problem = post(r#"{"queries": [{"context": "t3", "target": [3, 515]}]}"#);
             let mut problem: Value = serde_json::from_str(&problem).unwrap();
             problem["detail"] = documented["detail"].clone();
+            problem["message"] = documented["message"].clone();
+            problem["error"]["message"] = documented["error"]["message"].clone();
             assert_eq!(documented, problem);
         }
     }

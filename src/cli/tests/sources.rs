@@ -9,9 +9,9 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use support::{Serving, metric, run, stderr, surprisal};
-use surprisal_tests::tiny::TinyLlama;
+use surprisal_tests::tiny::{TinyLlama, add_no_bos};
 
 /// The BOS of the served model, as a line of an experiment file.
 const BOS: &str = "bos = 256";
@@ -86,8 +86,9 @@ fn a_model_without_bos_gets_the_experiments_bos() {
         let model = dir.path().join(name);
         std::fs::create_dir(&model).unwrap();
         TinyLlama { layers: 1, ..TinyLlama::default() }.write(&model, 1);
-        let settings = json!({"bos_token": "t0", "add_bos_token": adds});
-        std::fs::write(model.join("tokenizer_config.json"), settings.to_string()).unwrap();
+        if !adds {
+            add_no_bos(&model);
+        }
         Serving::with(dir.path(), &[("SURPRISAL_MODEL", model.to_str().unwrap())])
     };
     let (adding, silent) = (serve("adding", true), serve("silent", false));

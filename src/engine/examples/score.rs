@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::start("example".to_owned(), fingerprint, device, backend, SchedulerConfig::default())?;
 
     // One sequence: BOS if the model uses it, the context, and the target, which the engine scores.
-    let mut tokens: Vec<u32> = tokenizer.added_bos().into_iter().collect();
+    let mut tokens: Vec<u32> = tokenizer.prefix().to_vec();
     tokens.extend(tokenizer.encode(&context)?);
     let score_from = tokens.len();
     tokens.extend(tokenizer.encode(&target)?);

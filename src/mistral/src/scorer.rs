@@ -140,6 +140,10 @@ impl Scorer for MistralScorer {
         &self.card
     }
 
+    fn has_position_details(&self) -> bool {
+        false
+    }
+
     fn stats(&self) -> Stats {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = &self.engine.counts;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
 
+use crate::checkpoint::adapter::ADAPTER_CONFIG_FILE;
 use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE, shard_names};
 use crate::error::Error;
 
@@ -14,6 +15,15 @@ use crate::error::Error;
 const RETRIES: usize = 5;
 
 const CONFIG_FILE: &str = "config.json";
+
+/// Files next to tokenizer.json and config.json that a model may lack.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
 
 /// Returns a model's folder: `model` itself if it is a folder, or the cached copy of the hub model `owner/name`.
 /// Downloads missing files.
@@ -95,10 +105,12 @@ fn download(id: &str) -> Result<PathBuf, String> {
     let repo = api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, commit.to_owned()));
     let files = ModelFiles { is_complete: has_weights(&folder), folder, repo };
     files.required("tokenizer.json")?;
-    for file in ["tokenizer_config.json", "generation_config.json"] {
+    for file in TOKENIZER_FILES {
         files.optional(file)?;
     }
     if !files.is_complete {
+        // An adapter would change the model, so opening the folder fails if there is one.
+        files.optional(ADAPTER_CONFIG_FILE)?;
         let weights = match files.optional(INDEX_FILE)? {
             Some(index) => shard_names(&index).map_err(|error| error.to_string())?,
             None => BTreeSet::from([SINGLE_FILE.to_owned()]),

@@ -22,4 +22,4 @@ pub use config::{Architecture, LlamaConfig};
 pub use error::Error;
 pub use footprint::Footprint;
 pub use fp8::quantize_rows;
-pub use tokenizer::{TextTokenizer, Vocabulary};
+pub use tokenizer::{Piece, TextTokenizer, TokensAndOffsets, Vocabulary};

@@ -75,11 +75,13 @@ impl App {
         self.scorer.describe()
     }
 
-    /// Rejects a request for a model other than the served one.
+    /// Rejects a request for a model other than the served one. As in vLLM, an empty name means the served model.
     pub(crate) fn check_model(&self, requested: Option<&str>) -> Result<(), Failure> {
         let served = &self.model().id;
         match requested {
-            Some(requested) if requested != served => Err(problem::model_not_found(requested, served)),
+            Some(requested) if !requested.is_empty() && requested != served => {
+                Err(problem::model_not_found(requested, served))
+            }
             _ => Ok(()),
         }
     }

@@ -1,11 +1,11 @@
 //! `TextCodec`: encodes texts as token ids, and decodes token ids.
 
 use surprisal_api::TokenizerInfo;
-use surprisal_model::TextTokenizer;
+use surprisal_model::{Piece, TextTokenizer, TokensAndOffsets};
 
 /// A codec between texts and token ids: the model's own tokenizer.
 pub trait TextCodec: Send + Sync + 'static {
-    /// Encodes a text, without special tokens.
+    /// Encodes a text from its beginning, without special tokens.
     ///
     /// # Errors
     /// A message that explains why the text cannot be encoded.
@@ -16,7 +16,23 @@ pub trait TextCodec: Send + Sync + 'static {
     ///
     /// # Errors
     /// The same as for [`encode`](Self::encode).
-    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String>;
+    fn encode_with_offsets(&self, text: &str) -> Result<TokensAndOffsets, String>;
+
+    /// Returns `true` if [`encode_continuation`](Self::encode_continuation) returns the same tokens as
+    /// [`encode`](Self::encode).
+    fn encodes_continuations_alike(&self) -> bool {
+        true
+    }
+
+    /// Encodes a text that follows another text, and also returns each token's byte range `[from, to)` in the text.
+    /// `special` is the special token before the text, if there is one.
+    ///
+    /// # Errors
+    /// The same as for [`encode`](Self::encode), or a message that explains why the text cannot be separated from the
+    /// text before it.
+    fn encode_continuation(&self, _special: Option<u32>, text: &str) -> Result<TokensAndOffsets, String> {
+        self.encode_with_offsets(text)
+    }
 
     /// Decodes token ids.
     ///
@@ -24,22 +40,26 @@ pub trait TextCodec: Send + Sync + 'static {
     /// A message that explains why the token ids cannot be decoded.
     fn decode(&self, tokens: &[u32]) -> Result<String, String>;
 
-    /// Decodes generated token ids, skipping special tokens.
-    ///
-    /// # Errors
-    /// The same as for [`decode`](Self::decode).
-    fn decode_without_special(&self, tokens: &[u32]) -> Result<String, String> {
-        self.decode(tokens)
+    /// Decodes one token, as it stands after other text.
+    fn piece(&self, token: u32) -> Piece;
+
+    /// Returns a token as the vocabulary spells it, such as `Ġwas` or `▁was`; `None` if the vocabulary does not have it.
+    fn spelling(&self, token: u32) -> Option<String> {
+        self.decode(&[token]).ok()
     }
 
-    /// Returns `true` if [`encode`](Self::encode) adds a space before every text, even before one that begins with a
-    /// space.
-    fn adds_prefix_space(&self) -> bool {
+    /// Returns `true` if decoding omits the space at the beginning of a sequence of tokens.
+    fn omits_first_space(&self) -> bool {
         false
     }
 
-    /// Returns the id of the BOS token that the model's tokenizer adds before every text; `None` if it adds none.
-    fn bos(&self) -> Option<u32>;
+    /// Returns the tokens that the model's tokenizer adds before every text: usually none, or BOS.
+    fn prefix(&self) -> &[u32];
+
+    /// Returns the tokens that the model's tokenizer adds after every text: usually none.
+    fn suffix(&self) -> &[u32] {
+        &[]
+    }
 
     /// Returns the ids of the tokens that end a generated text.
     fn end_token_ids(&self) -> Vec<u32> {
@@ -56,24 +76,40 @@ impl TextCodec for TextTokenizer {
         self.encode(text).map_err(|error| error.to_string())
     }
 
-    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String> {
+    fn encode_with_offsets(&self, text: &str) -> Result<TokensAndOffsets, String> {
         self.encode_with_offsets(text).map_err(|error| error.to_string())
+    }
+
+    fn encodes_continuations_alike(&self) -> bool {
+        self.encodes_continuations_alike()
+    }
+
+    fn encode_continuation(&self, special: Option<u32>, text: &str) -> Result<TokensAndOffsets, String> {
+        self.encode_continuation(special, text).map_err(|error| error.to_string())
     }
 
     fn decode(&self, tokens: &[u32]) -> Result<String, String> {
         self.decode(tokens).map_err(|error| error.to_string())
     }
 
-    fn decode_without_special(&self, tokens: &[u32]) -> Result<String, String> {
-        self.decode_without_special(tokens).map_err(|error| error.to_string())
+    fn piece(&self, token: u32) -> Piece {
+        self.piece(token)
     }
 
-    fn adds_prefix_space(&self) -> bool {
-        self.adds_space()
+    fn spelling(&self, token: u32) -> Option<String> {
+        self.id_to_token(token)
     }
 
-    fn bos(&self) -> Option<u32> {
-        self.added_bos()
+    fn omits_first_space(&self) -> bool {
+        self.omits_first_space()
+    }
+
+    fn prefix(&self) -> &[u32] {
+        self.prefix()
+    }
+
+    fn suffix(&self) -> &[u32] {
+        self.suffix()
     }
 
     fn end_token_ids(&self) -> Vec<u32> {
@@ -87,7 +123,8 @@ impl TextCodec for TextTokenizer {
             bos_token_id: self.bos_id(),
             eos_token: self.eos_id().and_then(|id| self.id_to_token(id)),
             eos_token_id: self.eos_id(),
-            add_bos_token: self.added_bos().is_some(),
+            chat_template: self.chat_template().map(str::to_owned),
+            add_bos_token: self.bos_id().is_some_and(|bos| self.prefix() == [bos]),
             ..TokenizerInfo::default()
         }
     }

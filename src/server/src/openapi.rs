@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 use surprisal_api::{
     ARROW_STREAM, CompletionsRequest, CompletionsResponse, DetokenizeRequest, DetokenizeResponse, GenerateRequest,
-    GenerateResponses, LogprobsRequest, LogprobsResponse, ModelList, NDJSON, PROBLEM_JSON, Problem, StreamLine,
-    TokenizeRequest, TokenizeResponse, TokenizerInfo,
+    GenerateResponses, LogprobsRequest, LogprobsResponse, ModelList, NDJSON, Neutral, NeutralField, PROBLEM_JSON,
+    Problem, ServerLoad, SglangModelInfo, SglangServerInfo, StreamLine, TokenizeRequest, TokenizeResponse,
+    TokenizerInfo, VersionInfo, neutral_fields,
 };
 use surprisal_engine::MAX_TOP;
 use utoipa::ToSchema;
@@ -14,7 +15,11 @@ use crate::generation::params::{MAX_STOP_TOKENS, MAX_STOPS};
 
 const DESCRIPTION: &str = "Log-probabilities of texts under a Llama-class model, in nats. The result of a query is \
     always bit-identical, regardless of batching, chunking and the state of the cache. Every error is an RFC 9457 \
-    problem that names the query, the field, the value and the limit involved.";
+    problem that names the query, the field, the value and the limit involved. As in vLLM, a number may be a \
+    string, an integer may be a whole float, and a flag may be 0, 1 or a word such as \"true\", except in arrays.";
+
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
 
 /// The problems that a route may return, by status.
 const PROBLEMS: [(u16, &str); 10] = [
@@ -41,7 +46,7 @@ pub(crate) fn document(app: &App) -> Value {
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "x-limits": limits(app),
-        "paths": paths(!app.keys.is_empty()),
+        "paths": paths(app),
         "components": {
             "schemas": schemas(app),
             "responses": Map::from_iter(PROBLEMS.map(problem)),
@@ -85,9 +90,77 @@ fn schemas(app: &App) -> Map<String, Value> {
     add::<DetokenizeResponse>(&mut schemas);
     add::<ModelList>(&mut schemas);
     add::<TokenizerInfo>(&mut schemas);
+    add::<VersionInfo>(&mut schemas);
+    add::<ServerLoad>(&mut schemas);
+    add::<SglangModelInfo>(&mut schemas);
+    add::<SglangServerInfo>(&mut schemas);
     add::<Problem>(&mut schemas);
+    for (name, schema) in &mut schemas {
+        // Requests are the only types that reject unknown fields.
+        if schema["additionalProperties"] == false {
+            complete_request(name, schema);
+        }
+    }
     add_limits(&mut schemas, app);
     schemas
+}
+
+/// Adds to a request's schema the rules that the parser applies to every request: an optional field may be null, and
+/// some fields that are not implemented may have a value that changes nothing.
+fn complete_request(name: &str, schema: &mut Value) {
+    let required: Vec<String> = serde_json::from_value(schema["required"].take()).unwrap_or_default();
+    let Some(properties) = schema["properties"].as_object_mut() else { return };
+    for (field, property) in properties.iter_mut() {
+        if !required.contains(field) {
+            allow_null(property);
+        }
+    }
+    for field in neutral_fields(name) {
+        let mut schema = neutral_schema(field);
+        // Tools can tell these fields from those that do something.
+        schema["x-compatibility"] = true.into();
+        properties.insert(field.name.to_owned(), schema);
+    }
+    if required.is_empty() {
+        schema.as_object_mut().map(|schema| schema.remove("required"));
+    } else {
+        schema["required"] = required.into();
+    }
+}
+
+fn allow_null(schema: &mut Value) {
+    let Some(members) = schema.as_object_mut() else { return };
+    if let Some(reference) = members.remove("$ref") {
+        members.insert("oneOf".to_owned(), json!([{"type": "null"}, {"$ref": reference}]));
+    } else if let Some(Value::String(name)) = members.get("type").cloned() {
+        members.insert("type".to_owned(), json!([name, "null"]));
+    }
+}
+
+fn neutral_schema(field: &NeutralField) -> Value {
+    let reason = field.reason;
+    if field.values == [Neutral::Any] {
+        return json!({"description": format!("{reason}.")});
+    }
+    let one = |value: &Neutral| match *value {
+        Neutral::Any => json!({}),
+        Neutral::Flag(flag) => json!({"enum": [flag]}),
+        // All neutral numbers are whole.
+        Neutral::Number(number) => json!({"enum": [number as i64]}),
+        Neutral::Word(word) => json!({"enum": [word]}),
+        Neutral::Empty => json!({"type": ["array", "object"], "maxItems": 0, "maxProperties": 0}),
+        Neutral::TextFormat => {
+            let kind = json!({"enum": ["text"]});
+            json!({"type": "object", "properties": {"type": kind}, "required": ["type"], "additionalProperties": false})
+        }
+    };
+    let mut alternatives: Vec<Value> = field.values.iter().map(one).collect();
+    let description = format!("Must be {} if present: {reason}.", field.expected());
+    if alternatives.is_empty() {
+        return json!({"description": description, "type": "null"});
+    }
+    alternatives.push(json!({"type": "null"}));
+    json!({"description": description, "oneOf": alternatives})
 }
 
 /// Adds the limits that depend on the model and the configuration.
@@ -132,31 +205,77 @@ fn problem((status, description): (u16, &str)) -> (String, Value) {
     (status.to_string(), response)
 }
 
-fn paths(needs_key: bool) -> Value {
+fn paths(app: &App) -> Map<String, Value> {
+    let mut paths = work_paths(!app.keys.is_empty());
+    paths.extend(description_paths());
+    paths
+}
+
+/// Returns the routes that do work.
+fn work_paths(needs_key: bool) -> Map<String, Value> {
     let post = |summary, request, answers: &[(&str, Value)]| json!({"post": work_operation(needs_key, summary, request, answers)});
-    let get = |summary, media, schema: Value, problems: &[u16]| json!({"get": operation(summary, &[(media, schema)], problems)});
     let event = json!({"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]});
-    let (json, plain) = ("application/json", json!({"type": "string"}));
-    let mut logprobs = vec![(json, reference("LogprobsResponse")), (NDJSON, plain.clone())];
+    let mut logprobs = vec![(JSON, reference("LogprobsResponse")), (NDJSON, json!({"type": "string"}))];
     if cfg!(feature = "arrow") {
         logprobs.push((ARROW_STREAM, json!({"type": "string", "format": "binary"})));
     }
-    json!({
-        "/logprobs": post("Score texts: how probable is each target, given its context?", "LogprobsRequest", &logprobs),
-        "/v1/completions": post("Score or continue prompts, in the format of OpenAI and vLLM.", "CompletionsRequest", &[
-            (json, reference("CompletionsResponse")), ("text/event-stream", event)]),
-        "/generate": post("Score or continue prompts, in SGLang's format.", "GenerateRequest", &[
-            (json, reference("GenerateResponses"))]),
-        "/tokenize": post("Tokenize a text.", "TokenizeRequest", &[(json, reference("TokenizeResponse"))]),
-        "/detokenize": post("Decode token ids.", "DetokenizeRequest", &[(json, reference("DetokenizeResponse"))]),
-        "/v1/models": get("Describe the served model.", json, reference("ModelList"), &[]),
-        "/tokenizer_info": get("Describe the tokenizer.", json, reference("TokenizerInfo"), &[]),
-        "/health": get("Check that the engine is alive.", "text/plain", plain.clone(), &[503]),
-        "/ready": get("Check that the server accepts new work.", "text/plain", plain.clone(), &[503]),
-        "/metrics": get("Get metrics in Prometheus text format.", "text/plain", plain.clone(), &[500]),
-        "/openapi.json": get("Get the OpenAPI document.", json, json!({"type": "object"}), &[]),
-        "/": get("Show the live dashboard.", "text/html", plain, &[]),
-    })
+    let answers = |schema| [(JSON, reference(schema)), (EVENTS, event.clone())];
+    Map::from_iter([
+        (
+            "/logprobs".to_owned(),
+            post("Score texts: how probable is each target, given its context?", "LogprobsRequest", &logprobs),
+        ),
+        (
+            "/v1/completions".to_owned(),
+            post(
+                "Score or continue prompts, in the format of OpenAI and vLLM.",
+                "CompletionsRequest",
+                &answers("CompletionsResponse"),
+            ),
+        ),
+        (
+            "/generate".to_owned(),
+            post("Score or continue prompts, in SGLang's format.", "GenerateRequest", &answers("GenerateResponses")),
+        ),
+        ("/tokenize".to_owned(), post("Tokenize a text.", "TokenizeRequest", &[(JSON, reference("TokenizeResponse"))])),
+        (
+            "/detokenize".to_owned(),
+            post("Decode token ids.", "DetokenizeRequest", &[(JSON, reference("DetokenizeResponse"))]),
+        ),
+    ])
+}
+
+/// Returns the routes that describe the model and the server, which need no key.
+fn description_paths() -> impl Iterator<Item = (String, Value)> {
+    let get = |path, summary, media, schema, problems: &[u16]| {
+        (path, json!({"get": operation(summary, &[(media, schema)], problems)}))
+    };
+    let describe = |path, summary, schema| get(path, summary, JSON, reference(schema), &[]);
+    let text = |path, summary, problems| get(path, summary, "text/plain", json!({"type": "string"}), problems);
+    let mut retrieve = get("/v1/models/{model}", "Describe one model.", JSON, reference("ModelInfo"), &[404]);
+    retrieve.1["parameters"] = json!([{"name": "model", "in": "path", "required": true,
+        "description": "Name of the model, which may contain slashes.", "schema": {"type": "string"}}]);
+    let mut ping = text("/ping", "Check that the engine is alive, as in vLLM and SageMaker.", &[503]);
+    ping.1["post"] = ping.1["get"].clone();
+    let routes = [
+        describe("/v1/models", "Describe the served model.", "ModelList"),
+        retrieve,
+        describe("/tokenizer_info", "Describe the tokenizer.", "TokenizerInfo"),
+        describe("/model_info", "Describe the served model, in SGLang's format.", "SglangModelInfo"),
+        describe("/get_model_info", "The same as `/model_info`.", "SglangModelInfo"),
+        describe("/server_info", "Describe the server, in SGLang's format.", "SglangServerInfo"),
+        describe("/get_server_info", "The same as `/server_info`.", "SglangServerInfo"),
+        describe("/version", "Get the server's version, in vLLM's format.", "VersionInfo"),
+        describe("/load", "Get the number of requests in flight, in vLLM's format.", "ServerLoad"),
+        text("/health", "Check that the engine is alive.", &[503]),
+        text("/health_generate", "The same as `/health`; generates nothing.", &[503]),
+        ping,
+        text("/ready", "Check that the server accepts new work.", &[503]),
+        text("/metrics", "Get metrics in Prometheus text format.", &[500]),
+        get("/openapi.json", "Get the OpenAPI document.", JSON, json!({"type": "object"}), &[]),
+        get("/", "Show the live dashboard.", "text/html", json!({"type": "string"}), &[]),
+    ];
+    routes.into_iter().map(|(path, item)| (path.to_owned(), item))
 }
 
 fn reference(schema: &str) -> Value {

@@ -2,101 +2,21 @@
 
 use std::fmt::Display;
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use surprisal_api::{Bos, PROBLEM_JSON, Problem};
+use surprisal_api::Bos;
 use surprisal_engine::ScoreError;
+
+use crate::failure::truncate;
+pub(crate) use crate::failure::{Failure, ProblemName};
 
 /// The default value of `Retry-After`, in seconds.
 const DEFAULT_RETRY_AFTER: u64 = 1;
 
-/// The maximum length of a client's string in a problem, in characters.
-const MAX_VALUE_CHARS: usize = 100;
-
-/// A failed request, with the problem to return.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    name: &'static str,
-    problem: Box<Problem>,
-    /// Seconds after which the client may retry; `None` if it should not.
-    retry_after: Option<u64>,
-}
-
-/// The name of a response's problem, which the response carries as an extension, for the metrics.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ProblemName(pub(crate) &'static str);
-
-impl Failure {
-    fn new(status: u16, name: &'static str, title: &str, detail: impl Into<String>) -> Self {
-        Self { name, problem: Box::new(Problem::new(status, name, title, detail)), retry_after: None }
-    }
-
-    fn query(mut self, index: impl Into<Option<usize>>) -> Self {
-        self.problem.query = index.into();
-        self
-    }
-
-    fn field(mut self, path: impl Into<String>) -> Self {
-        self.problem.field = Some(path.into());
-        self
-    }
-
-    fn value(mut self, value: impl Into<Value>) -> Self {
-        self.problem.value = Some(match value.into() {
-            Value::String(text) => truncate(&text).into(),
-            other => other,
-        });
-        self
-    }
-
-    fn limit(mut self, limit: impl Into<Value>) -> Self {
-        self.problem.limit = Some(limit.into());
-        self
-    }
-
-    /// Returns the name at the end of the problem's type.
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Returns the problem itself, for a stream whose status has already been sent.
-    pub(crate) fn into_problem(self) -> Problem {
-        *self.problem
-    }
-
-    /// Sets the number of seconds after which the client may retry.
-    fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
-        self
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(self.problem)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response.extensions_mut().insert(ProblemName(self.name));
-        response
-    }
-}
-
-/// Returns the first [`MAX_VALUE_CHARS`] characters of a client's string.
-fn truncate(text: &str) -> String {
-    text.chars().take(MAX_VALUE_CHARS).collect()
-}
-
 // HTTP requests.
 
-pub(crate) fn route_not_found(method: &str, path: &str) -> Failure {
-    Failure::new(404, "route-not-found", "Route not found", format!("unknown route {method} {path}; see /openapi.json"))
+/// Returns the problem for an unknown route, with advice on what to use instead.
+pub(crate) fn route_not_found(method: &str, path: &str, advice: &str) -> Failure {
+    Failure::new(404, "route-not-found", "Route not found", format!("unknown route {method} {path}; {advice}"))
 }
 
 pub(crate) fn method_not_allowed(method: &str, path: &str) -> Failure {
@@ -137,28 +57,30 @@ pub(crate) fn body_unreadable(reason: &str) -> Failure {
 
 // JSON bodies.
 
-pub(crate) fn invalid_json(error: &serde_json::Error) -> Failure {
-    Failure::new(400, "invalid-json", "Invalid JSON", format!("the body is not valid JSON: {error}"))
+pub(crate) fn invalid_json(reason: &str) -> Failure {
+    Failure::new(400, "invalid-json", "Invalid JSON", format!("the body is not valid JSON: {reason}"))
 }
 
-pub(crate) fn invalid_field(path: &str, query: Option<usize>, error: &serde_json::Error) -> Failure {
-    let message = error.to_string();
-    // The body as a whole has no path, but serde names a missing field.
-    let (field, detail) = match path {
-        "." => (missing_field(&message), message.clone()),
-        path => (Some(path), format!("{path}: {message}")),
-    };
-    let failure = Failure::new(400, "invalid-field", "Unknown field, missing field or wrong type", detail);
-    let failure = failure.query(query);
-    match field {
-        Some(field) => failure.field(field),
-        None => failure,
-    }
+/// Returns the problem for valid JSON that is not a valid request. The path of the body itself is empty.
+pub(crate) fn invalid_field(path: &str, query: Option<usize>, reason: &str) -> Failure {
+    let subject = if path.is_empty() { "the body".to_owned() } else { format!("`{path}`") };
+    let detail = format!("{subject} {reason}");
+    let failure = Failure::new(400, "invalid-field", "Unknown field, missing field or wrong type", detail).query(query);
+    if path.is_empty() { failure } else { failure.field(path) }
 }
 
-/// Returns the field that serde's message names as missing.
-fn missing_field(message: &str) -> Option<&str> {
-    Some(message.strip_prefix("missing field `")?.split_once('`')?.0)
+/// Returns the problem for a value of the wrong type, or outside the range of its type. `found` describes the value.
+pub(crate) fn wrong_type(
+    path: &str,
+    query: Option<usize>,
+    found: &str,
+    value: Option<Value>,
+    expected: &str,
+    limit: Option<u64>,
+) -> Failure {
+    let mut failure = invalid_field(path, query, &format!("is {found}; it must be {expected}"));
+    failure = value.into_iter().fold(failure, Failure::value);
+    limit.into_iter().fold(failure, Failure::limit)
 }
 
 pub(crate) fn model_not_found(requested: &str, served: &str) -> Failure {
@@ -191,6 +113,13 @@ pub(crate) fn no_queries(field: &str) -> Failure {
 pub(crate) fn too_many_queries(field: &str, count: usize, limit: usize) -> Failure {
     let detail = format!("the request has {count} queries; the limit is {limit}: split the request into several");
     Failure::new(413, "too-many-queries", "Too many queries", detail).field(field).value(count).limit(limit)
+}
+
+/// Returns the problem for `n` completions per prompt, where all prompts together may have `limit` completions.
+pub(crate) fn too_many_completions(n: usize, prompts: usize, limit: usize) -> Failure {
+    let most = limit / prompts.max(1);
+    let detail = format!("`n` is {n}; for {prompts} prompts it can be at most {most}: split the request into several");
+    Failure::new(413, "too-many-queries", "Too many queries", detail).field("n").value(n).limit(most)
 }
 
 /// Returns the problem for an index that is not below `length`, the length of `list`.
@@ -226,7 +155,7 @@ pub(crate) fn empty_prompt(query: usize, field: String) -> Failure {
 }
 
 pub(crate) fn text_or_ids() -> Failure {
-    let detail = "send either `text` or `input_ids`, but not both";
+    let detail = "send exactly one of `text` and `input_ids`";
     Failure::new(400, "text-or-ids", "Either text or token ids required", detail).field("input_ids")
 }
 
@@ -236,10 +165,17 @@ pub(crate) fn not_offered(field: &str, value: usize, limit: usize) -> Failure {
     Failure::new(400, "not-offered", "Not supported", detail).field(field).value(value).limit(limit)
 }
 
-/// Returns the problem for a field that exists for compatibility with another server and has only one supported value.
+/// Returns the problem for a value other than `supported`.
 pub(crate) fn unsupported_value(field: &str, value: impl Display + Into<Value>, supported: &str) -> Failure {
     let detail = format!("`{field}` is {value}; it must be {supported}");
     Failure::new(400, "not-offered", "Not supported", detail).field(field).value(value)
+}
+
+/// Returns the problem for a field that is not implemented, with a value that would change something.
+pub(crate) fn not_neutral(path: &str, found: &str, value: Option<Value>, expected: &str, reason: &str) -> Failure {
+    let detail = format!("`{path}` is {found}; it must be {expected}: {reason}");
+    let failure = Failure::new(400, "not-offered", "Not supported", detail).field(path);
+    value.into_iter().fold(failure, Failure::value)
 }
 
 /// Returns the problem for a number outside its range.
@@ -251,6 +187,11 @@ pub(crate) fn out_of_range(field: &str, value: &str, rule: &str) -> Failure {
 pub(crate) fn needs_tokens(field: &str) -> Failure {
     let detail = format!("`{field}` requires \"detail\": \"tokens\"");
     Failure::new(400, "needs-tokens", "Token detail required", detail).field(field)
+}
+
+pub(crate) fn needs_stream(field: &str) -> Failure {
+    let detail = format!("`{field}` requires \"stream\": true");
+    Failure::new(400, "not-offered", "Not supported", detail).field(field)
 }
 
 /// Returns the problem for a subset that is empty, or longer than `limit`, the vocabulary size.
@@ -269,22 +210,55 @@ pub(crate) fn no_bos() -> Failure {
     Failure::new(400, "no-bos", "No BOS", detail).field("bos").value("always")
 }
 
-pub(crate) fn nothing_given(query: usize, field: String, rule: Bos) -> Failure {
+/// Returns the problem for a target at the beginning of a sequence. `is_joined` states that the target's first token
+/// contains the whole context.
+pub(crate) fn nothing_given(query: usize, field: String, rule: Bos, is_joined: bool) -> Failure {
+    let context = if is_joined { "it contains the whole context" } else { "the context is empty" };
     let why = match rule {
         Bos::Auto | Bos::Always => "this model's tokenizer adds no BOS",
         Bos::None => "`bos` is \"none\"",
     };
     let detail = format!(
-        "the first target token has no token before it: the context is empty, and {why}; give a context of at least \
-         one token"
+        "the first target token has no token before it: {context}, and {why}; give a context of at least one token"
     );
     Failure::new(400, "nothing-given", "No token before the target", detail).query(query).field(field)
 }
 
+/// Returns the problem for token ids in a request with `"boundary": "joint"`.
+pub(crate) fn joint_tokens(query: usize, field: String) -> Failure {
+    let detail = "\"boundary\": \"joint\" tokenizes context and target as one text, so both must be strings";
+    Failure::new(400, "not-offered", "Not supported", detail).query(query).field(field)
+}
+
+pub(crate) fn joint_pairs() -> Failure {
+    let detail = "\"boundary\": \"joint\" requires `queries`: the tokens of a text depend on both parts of a pair";
+    Failure::new(400, "not-offered", "Not supported", detail).field("boundary").value("joint")
+}
+
+/// Returns the problem for a sequence longer than `limit`, the model's maximum length. Clients such as litellm recognize
+/// the words "maximum context length is".
 pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limit: usize) -> Failure {
-    let detail = format!("the sequence needs {length} tokens; the limit is {limit}");
+    let detail =
+        format!("this model's maximum context length is {limit} tokens, but the sequence needs {length} tokens");
     let failure = Failure::new(400, "sequence-too-long", "Sequence too long", detail);
     failure.query(query).field(field).value(length).limit(limit)
+}
+
+/// Returns the problem for a number of tokens to generate that does not fit after a prompt of `prompt` tokens.
+pub(crate) fn max_tokens_too_large(
+    query: usize,
+    field: String,
+    max_tokens: usize,
+    prompt: usize,
+    limit: usize,
+) -> Failure {
+    let room = limit - prompt;
+    let detail = format!(
+        "this model's maximum context length is {limit} tokens, and the prompt has {prompt}, so `{field}` can be at \
+         most {room}; it is {max_tokens}"
+    );
+    let failure = Failure::new(400, "sequence-too-long", "Sequence too long", detail);
+    failure.query(query).field(field).value(max_tokens).limit(room)
 }
 
 // Limits and load.

@@ -12,6 +12,7 @@ use axum::http::Request;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use surprisal_api::{Problem, TokenizerInfo};
 use surprisal_engine::{Backend, BackendError, Engine, ForwardBatch, Limits, SchedulerConfig, TokenChoice, TokenScore};
+use surprisal_model::Piece;
 use surprisal_server::{App, ServerConfig, TextCodec, router};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -54,8 +55,12 @@ impl TextCodec for Bytes {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    fn bos(&self) -> Option<u32> {
-        Some(256)
+    fn piece(&self, token: u32) -> Piece {
+        Piece { bytes: u8::try_from(token).into_iter().collect(), is_special: token >= 256 }
+    }
+
+    fn prefix(&self) -> &[u32] {
+        &[256]
     }
 
     fn info(&self) -> TokenizerInfo {

@@ -49,7 +49,7 @@ impl LoadedModel {
             ORACLE => tokenizer.decode(&[0, 7])?,
             _ => " a dark night".to_owned(),
         };
-        let example_context = if tokenizer.added_bos().is_some() { "" } else { "It was" };
+        let example_context = if tokenizer.prefix().is_empty() { "It was" } else { "" };
         Ok(Self { scorer, tokenizer, example_context, example_target })
     }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use surprisal_tests::tiny::TinyLlama;
+use surprisal_tests::tiny::{TinyLlama, add_no_bos};
 
 use crate::support::{Serving, run, stderr, surprisal};
 
@@ -87,7 +87,7 @@ fn a_second_signal_stops_a_server_that_waits_for_a_request() {
 fn the_example_request_works_without_bos() {
     let dir = tempfile::tempdir().unwrap();
     TinyLlama::default().write(dir.path(), 1);
-    std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"add_bos_token": false}"#).unwrap();
+    add_no_bos(dir.path());
     let mut command = surprisal(dir.path());
     command.args(["serve", "--port", "0", "--cache-mib", "64", "--model", dir.path().to_str().unwrap()]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();

@@ -52,6 +52,10 @@ pub trait Scorer: Send + Sync + 'static {
     fn describe(&self) -> &ModelCard;
     /// Returns the current counters, gauges and histograms.
     fn stats(&self) -> Stats;
+    /// Returns `false` if the scorer rejects queries with any [`PositionOptions`].
+    fn has_position_details(&self) -> bool {
+        true
+    }
     /// Returns `false` while the engine cannot answer queries and rejects them with [`ScoreError::Stopped`].
     fn is_alive(&self) -> bool {
         true

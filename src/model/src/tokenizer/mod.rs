@@ -1,10 +1,13 @@
 //! A model's tokenizer: [`TextTokenizer`], read from tokenizer.json and tokenizer_config.json.
 //!
-//! Start with [`TextTokenizer::open`]. `special_tokens.rs` has the rules for BOS, for the tokens that end a text, and
-//! for a leading space. `vocabulary.rs` has the part of the model's configuration that a tokenizer needs. `files.rs`
-//! reads the files.
+//! Start with [`TextTokenizer::open`]. `special_tokens.rs` has the rules for special tokens: those that the tokenizer
+//! adds around a text, and those that end a text. `continuation.rs` encodes a text that follows another, and `pieces.rs`
+//! decodes tokens one by one. `vocabulary.rs` has the part of the model's configuration that a tokenizer needs.
+//! `files.rs` reads the files.
 
+mod continuation;
 mod files;
+mod pieces;
 mod special_tokens;
 mod vocabulary;
 
@@ -13,50 +16,69 @@ use std::path::Path;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use self::files::{read_optional_json, read_tokenizer};
-use self::special_tokens::{adds_bos, adds_space, end_token_ids, special_token};
+use self::continuation::ContinuationEncoder;
+use self::files::{TokenizerFiles, read_tokenizer};
+use self::pieces::PieceDecoder;
+use self::special_tokens::{Template, add_named_tokens, end_token_ids};
 use crate::error::Error;
 
+pub use self::pieces::Piece;
 pub use self::vocabulary::Vocabulary;
+
+/// A text's token ids, and each token's range of bytes in the text, `[from, to)`.
+pub type TokensAndOffsets = (Vec<u32>, Vec<[usize; 2]>);
 
 /// A checkpoint's tokenizer. It never truncates and never pads.
 #[derive(Clone, Debug)]
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
+    template: Template,
+    continuation: ContinuationEncoder,
+    pieces: PieceDecoder,
     bos: Option<u32>,
     eos: Option<u32>,
     end_token_ids: Vec<u32>,
-    adds_bos: bool,
-    adds_space: bool,
     class: Option<String>,
+    chat_template: Option<String>,
 }
 
 impl TextTokenizer {
-    /// Reads tokenizer.json, and the special tokens in tokenizer_config.json, config.json and generation_config.json if
-    /// they exist.
+    /// Reads tokenizer.json, and the special tokens and the chat template in the files next to it, if they exist.
+    ///
+    /// As in the transformers library, tokenizer.json alone decides which tokens are added around a text:
+    /// `add_bos_token` and `add_eos_token` in tokenizer_config.json have no effect.
     ///
     /// # Errors
     ///
-    /// Fails if tokenizer.json is missing, if a file cannot be read or parsed, or if BOS is outside the model's
-    /// vocabulary.
+    /// Fails if tokenizer.json is missing, if a file cannot be read or parsed, or if a token that the tokenizer adds to
+    /// every text is outside the model's vocabulary.
     pub fn open(dir: &Path, vocabulary: impl Into<Vocabulary>) -> Result<Self, Error> {
         let vocabulary = vocabulary.into();
-        let tokenizer = read_tokenizer(dir)?;
-        let config = read_optional_json(&dir.join("tokenizer_config.json"))?;
-        let id_of = |name: &str| special_token(&config, name).and_then(|token| tokenizer.token_to_id(token));
-        let bos = id_of("bos_token").or(vocabulary.bos);
-        let eos = id_of("eos_token").or(vocabulary.eos);
-        if let Some(id) = bos.filter(|&id| id as usize >= vocabulary.size) {
-            let reason = format!("BOS has id {id}, but the model has only {} token ids", vocabulary.size);
-            return Err(Error::malformed(&dir.join("tokenizer.json"), reason));
+        let mut tokenizer = read_tokenizer(dir)?;
+        let files = TokenizerFiles::read(dir)?;
+        add_named_tokens(&mut tokenizer, &files);
+        let malformed = |reason: String| Error::malformed(&dir.join("tokenizer.json"), reason);
+        let template = Template::probe(&tokenizer).map_err(malformed)?;
+        if let Some(id) = template.ids().find(|&id| id as usize >= vocabulary.size) {
+            let size = vocabulary.size;
+            return Err(malformed(format!(
+                "the tokenizer adds token {id} to every text, but the model has only {size} token ids"
+            )));
         }
-        let (adds_bos, adds_space) = (adds_bos(&tokenizer, &config, bos), adds_space(&tokenizer));
-        let end_token_ids = end_token_ids(dir, eos, vocabulary.size)?;
-        let class = config.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned);
-        Ok(Self { tokenizer, bos, eos, end_token_ids, adds_bos, adds_space, class })
+        template.warn_if_contradicted(&files.config);
+        let id_of = |name: &str| files.special_token(name).and_then(|token| tokenizer.token_to_id(token));
+        let bos = id_of("bos_token").or(template.prefix.first().copied());
+        let eos = id_of("eos_token").or(template.suffix.last().copied());
+        let end_token_ids = end_token_ids(dir, eos.or(vocabulary.eos), vocabulary.size)?;
+        let class = files.config.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned);
+        warn_if_rebuilt(class.as_deref(), &tokenizer);
+        check_prefix_space(dir, &files, class.as_deref(), &tokenizer)?;
+        let (continuation, pieces) = (ContinuationEncoder::probe(&tokenizer), PieceDecoder::probe(&tokenizer));
+        let chat_template = files.chat_template().map(str::to_owned);
+        Ok(Self { tokenizer, template, continuation, pieces, bos, eos, end_token_ids, class, chat_template })
     }
 
-    /// Returns the token ids of a text, without adding special tokens.
+    /// Returns the token ids of a text from its beginning, without adding special tokens.
     ///
     /// # Errors
     ///
@@ -75,10 +97,37 @@ impl TextTokenizer {
     /// # Errors
     ///
     /// Same as [`encode`](Self::encode).
-    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), Error> {
+    pub fn encode_with_offsets(&self, text: &str) -> Result<TokensAndOffsets, Error> {
         let encoding = self.tokenizer.encode(text, false).map_err(|error| self.encoding_error(text, &error))?;
         let offsets = encoding.get_offsets().iter().map(|&(from, to)| [from, to]).collect();
         Ok((encoding.get_ids().to_vec(), offsets))
+    }
+
+    /// Returns whether a text that follows another text has the tokens that [`encode`](Self::encode) returns. The
+    /// tokens differ if the tokenizer marks the beginning of a text, for example with a space, as Llama 2's does.
+    pub fn encodes_continuations_alike(&self) -> bool {
+        self.continuation.is_alike()
+    }
+
+    /// Returns the token ids and offsets of a text that follows another text: for example, `believable` after `un` has
+    /// no space before it, although a tokenizer may add one at the beginning of a text. `special` is the special token
+    /// before the text, if there is one: some tokenizers mark the text after it like the beginning of a text.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`encode`](Self::encode) does, and if the text cannot be separated from the text before it.
+    pub fn encode_continuation(&self, special: Option<u32>, text: &str) -> Result<TokensAndOffsets, Error> {
+        if self.continuation.is_alike() {
+            return self.encode_with_offsets(text);
+        }
+        self.continuation.encode(&self.tokenizer, special, text).ok_or_else(|| {
+            match self.tokenizer.encode_fast(text, false) {
+                Err(error) => self.encoding_error(text, &error),
+                Ok(_) => Error::Tokenizer(
+                    "the tokenizer joins the beginning of this text to any text before it; send token ids".to_owned(),
+                ),
+            }
+        })
     }
 
     /// Returns the error for a text that cannot be encoded. The error names the first unknown word.
@@ -98,35 +147,41 @@ impl TextTokenizer {
     ///
     /// Fails if the tokenizer's decoder rejects the ids.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
+        // Some decoders of the library fail on an empty list.
+        if tokens.is_empty() {
+            return Ok(String::new());
+        }
         self.tokenizer.decode(tokens, false).map_err(|error| Error::Tokenizer(error.to_string()))
     }
 
-    /// Decodes token ids to text, omitting special tokens.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the tokenizer's decoder rejects the ids.
-    pub fn decode_without_special(&self, tokens: &[u32]) -> Result<String, Error> {
-        self.tokenizer.decode(tokens, true).map_err(|error| Error::Tokenizer(error.to_string()))
+    /// Decodes one token, as it stands after other text.
+    pub fn piece(&self, token: u32) -> Piece {
+        self.pieces.piece(&self.tokenizer, token)
     }
 
-    /// Returns BOS if it is added before every text; otherwise returns `None`.
-    pub fn added_bos(&self) -> Option<u32> {
-        self.bos.filter(|_| self.adds_bos)
+    /// Returns whether decoding omits the space at the beginning of a sequence of tokens, because the tokenizer adds one
+    /// to every text.
+    pub fn omits_first_space(&self) -> bool {
+        self.pieces.omits_first_space()
     }
 
-    /// Returns whether the tokenizer adds a space before every text, even one that begins with a space, as Llama 2's
-    /// tokenizer.json does.
-    pub fn adds_space(&self) -> bool {
-        self.adds_space
+    /// Returns the tokens that the tokenizer adds before every text: usually none, or BOS.
+    pub fn prefix(&self) -> &[u32] {
+        &self.template.prefix
     }
 
-    /// Returns the beginning-of-sequence token, even if it is not added before every text; `None` if there is none.
+    /// Returns the tokens that the tokenizer adds after every text: usually none, rarely EOS.
+    pub fn suffix(&self) -> &[u32] {
+        &self.template.suffix
+    }
+
+    /// Returns the tokenizer's beginning-of-sequence token, even if it is not added before every text; `None` if there
+    /// is none.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos
     }
 
-    /// Returns the end-of-sequence token; `None` if there is none.
+    /// Returns the tokenizer's end-of-sequence token; `None` if there is none.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos
     }
@@ -145,6 +200,43 @@ impl TextTokenizer {
     /// Returns the tokenizer's class in tokenizer_config.json; `None` if there is none.
     pub fn class(&self) -> Option<&str> {
         self.class.as_deref()
+    }
+
+    /// Returns the chat template, in Jinja; `None` if there is none.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+}
+
+/// Rejects `add_prefix_space` if the class obeys it in transformers, and tokenizer.json adds no space.
+fn check_prefix_space(
+    dir: &Path,
+    files: &TokenizerFiles,
+    class: Option<&str>,
+    tokenizer: &Tokenizer,
+) -> Result<(), Error> {
+    let is_set = files.config.get("add_prefix_space").and_then(Value::as_bool) == Some(true);
+    let obeys =
+        class.is_some_and(|class| ["GPT2Tokenizer", "Qwen2Tokenizer"].contains(&class.trim_end_matches("Fast")));
+    let tokens = |text: &str| tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).ok();
+    if is_set && obeys && tokens("a") != tokens(" a") {
+        let reason = "add_prefix_space is true, but tokenizer.json adds no space; load the tokenizer with transformers and \
+                      save it again, or remove the setting";
+        return Err(Error::malformed(&dir.join("tokenizer_config.json"), reason));
+    }
+    Ok(())
+}
+
+/// Warns about a tokenizer that transformers 5 builds from its class instead of tokenizer.json: `LlamaTokenizer` drops
+/// the normalizer, so a text that begins with a space gets other tokens there.
+fn warn_if_rebuilt(class: Option<&str>, tokenizer: &Tokenizer) {
+    let is_llama = class.is_some_and(|class| class.trim_end_matches("Fast") == "LlamaTokenizer");
+    if is_llama && tokenizer.get_normalizer().is_some() {
+        tracing::warn!(
+            class,
+            "using the normalizer in tokenizer.json; transformers 5 replaces it, so the tokens of texts that begin with a \
+             space may differ"
+        );
     }
 }
 

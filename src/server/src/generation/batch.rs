@@ -1,23 +1,26 @@
 //! The prompts of one request. The engine scores each prompt, continues it, or does both.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
-use surprisal_api::{Bos, Detail, Prompts, Text};
+use surprisal_api::{Detail, Prompts, Text};
 use surprisal_engine::{PositionOptions, Query, SchedulingParams, ScoreError};
 
 use super::continuation::{Completion, Continuation};
 use super::params::GenerationConfig;
 use crate::app::App;
-use crate::input::encode::{encode, prepend_bos};
+use crate::codec::TextCodec;
+use crate::input::encode::{EncodedText, add_template, encode};
 use crate::input::validate::check_query_count;
 use crate::problem::{self, Failure};
+use crate::token_texts::{TokenTexts, divide};
 
 /// The prompts of a request, and the settings for scoring and continuing them.
 #[derive(Debug)]
 pub(crate) struct PromptBatch {
-    /// Name of the request field that contains the prompts, for use in problems.
-    pub(crate) field: &'static str,
+    /// Request field that contains the prompts, for use in problems.
+    pub(crate) field: PromptField,
     pub(crate) prompts: Vec<Prompt>,
     pub(crate) completions_per_prompt: usize,
     /// Index of the first token to score in each prompt; `None` to score none. A prompt's first token is never scored.
@@ -34,6 +37,45 @@ pub(crate) struct PromptBatch {
 pub(crate) struct Prompt {
     pub(crate) tokens: Vec<u32>,
     pub(crate) text: Option<String>,
+    /// Range of the text's own tokens, between those that the tokenizer adds.
+    own_tokens: Range<usize>,
+}
+
+impl Prompt {
+    /// Returns a decoder for the prompt's tokens from index `from` on. The texts of a string's own tokens join to the
+    /// string.
+    pub(crate) fn texts(&self, codec: &Arc<dyn TextCodec>, from: usize) -> TokenTexts {
+        let mut added = TokenTexts::after(codec, &[]);
+        let (before, rest) = self.tokens.split_at(from.min(self.tokens.len()));
+        let Some(text) = &self.text else { return TokenTexts::after(codec, before) };
+        // The text has been encoded before, so this cannot fail.
+        let offsets = || codec.encode_with_offsets(text).map(|(_, offsets)| offsets).unwrap_or_default();
+        let own = divide(codec.as_ref(), text, &self.tokens[self.own_tokens.clone()], offsets);
+        let mut texts: Vec<String> =
+            self.tokens[..self.own_tokens.start].iter().map(|&token| added.push(token)).collect();
+        texts.extend(own);
+        texts.extend(self.tokens[self.own_tokens.end..].iter().map(|&token| added.push(token)));
+        let known = texts.split_off(texts.len().saturating_sub(rest.len()));
+        TokenTexts::after(codec, before).with_known(known)
+    }
+}
+
+/// The request field that contains one prompt or a list of prompts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PromptField {
+    pub(crate) name: &'static str,
+    is_list: bool,
+}
+
+impl PromptField {
+    pub(crate) fn new(name: &'static str, prompts: &Prompts) -> Self {
+        Self { name, is_list: matches!(prompts, Prompts::Many(_)) }
+    }
+
+    /// Returns the path of a prompt, such as `prompt[3]`, or `prompt` if it is the only one and not in a list.
+    pub(crate) fn at(self, index: usize) -> String {
+        if self.is_list { format!("{}[{index}]", self.name) } else { self.name.to_owned() }
+    }
 }
 
 /// A completion that the engine is working on.
@@ -62,27 +104,45 @@ impl PromptBatch {
     /// Returns the problem for a completion that failed in the engine.
     pub(crate) fn engine_failed(&self, index: usize, error: &ScoreError) -> Failure {
         let prompt = index / self.completions_per_prompt;
-        problem::engine_failed(prompt, format!("{}[{prompt}]", self.field), error)
+        problem::engine_failed(prompt, self.field.at(prompt), error)
     }
 
     /// Rejects a batch that exceeds a limit. Returns the number of tokens that admission counts for the batch; each
     /// alternative counts as one token.
     pub(crate) fn check(&self, app: &App) -> Result<u32, Failure> {
-        check_query_count(self.field, self.count(), app.config.max_queries)?;
+        let (prompts, max_queries) = (self.prompts.len(), app.config.max_queries);
+        check_query_count(self.field.name, prompts, max_queries)?;
+        if self.count() > max_queries {
+            return Err(problem::too_many_completions(self.completions_per_prompt, prompts, max_queries));
+        }
         let max_length = app.model().max_length;
         let mut total = 0_usize;
         for (index, prompt) in self.prompts.iter().enumerate() {
             let prompt_length = prompt.tokens.len();
-            let min_tokens = self.generation.as_ref().map_or(0, GenerationConfig::min_tokens);
-            let min_length = prompt_length.saturating_add(min_tokens);
-            if min_length > max_length {
-                let field = format!("{}[{index}]", self.field);
-                return Err(problem::sequence_too_long(index, field, min_length, max_length));
-            }
+            self.check_length(index, prompt_length, max_length)?;
             let cost = self.cost(prompt_length, max_length).saturating_mul(self.completions_per_prompt);
             total = total.saturating_add(cost);
         }
         app.admission.check_tokens(total)
+    }
+
+    /// Rejects a prompt that is too long, or that leaves too little room for its continuation.
+    fn check_length(&self, index: usize, prompt_length: usize, max_length: usize) -> Result<(), Failure> {
+        let min_tokens = self.generation.as_ref().map_or(0, GenerationConfig::min_tokens);
+        let min_length = prompt_length.saturating_add(min_tokens);
+        if min_length <= max_length {
+            return Ok(());
+        }
+        match &self.generation {
+            Some(config) if prompt_length <= max_length && !config.is_default_length => {
+                let field = config.max_tokens_field.clone();
+                Err(problem::max_tokens_too_large(index, field, min_tokens, prompt_length, max_length))
+            }
+            _ => {
+                let field = self.field.at(index);
+                Err(problem::sequence_too_long(index, field, min_length, max_length))
+            }
+        }
     }
 
     /// Returns the number of tokens that admission counts for one completion: the tokens of its sequence, and one token
@@ -140,29 +200,32 @@ impl PendingCompletion<'_> {
     }
 }
 
-/// Tokenizes prompts and rejects empty ones. Adds BOS to strings only, and only if `special` is `true`.
+/// Tokenizes prompts and rejects empty ones. Adds the tokenizer's special tokens to strings
+/// only, and only if `special` is `true`.
 pub(crate) fn tokenize_prompts(
     app: &App,
     prompts: Prompts,
-    field: &str,
+    field: PromptField,
     special: bool,
 ) -> Result<Vec<Prompt>, Failure> {
     let prompts = match prompts {
         Prompts::One(prompt) => vec![prompt],
         Prompts::Many(prompts) => prompts,
     };
-    check_query_count(field, prompts.len(), app.config.max_queries)?;
+    check_query_count(field.name, prompts.len(), app.config.max_queries)?;
     let mut tokenized = Vec::with_capacity(prompts.len());
     for (index, prompt) in prompts.into_iter().enumerate() {
-        let field = format!("{field}[{index}]");
+        let field = field.at(index);
         let text = if let Text::String(text) = &prompt { Some(text.clone()) } else { None };
-        let rule = if special && text.is_some() { Bos::Auto } else { Bos::None };
-        let encoded = encode(app, prompt, Detail::Sum, &field, Some(index))?;
-        let tokens = prepend_bos(rule, app.codec.bos(), encoded.tokens);
+        let EncodedText { mut tokens, .. } = encode(app, prompt, Detail::Sum, &field, Some(index))?;
+        let mut own_tokens = 0..tokens.len();
+        if special && text.is_some() {
+            (tokens, own_tokens) = add_template(app.codec.as_ref(), &tokens);
+        }
         if tokens.is_empty() {
             return Err(problem::empty_prompt(index, field));
         }
-        tokenized.push(Prompt { tokens, text });
+        tokenized.push(Prompt { tokens, text, own_tokens });
     }
     Ok(tokenized)
 }

@@ -2,17 +2,24 @@
 //! continuation ended.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use surprisal_engine::{FinishReason, GeneratedToken, Generation, Query, QueryEvent, QueryEvents, ScoreError, Scores};
 
 use super::decoder::Decoder;
 use crate::app::App;
+use crate::telemetry::metrics::Metrics;
 
 /// A prompt that is being continued. Dropping the continuation cancels its query.
 pub(crate) struct Continuation {
     events: QueryEvents,
     decoder: Decoder,
     finished: bool,
+    metrics: Arc<Metrics>,
+    /// Time of the last token, or of the start of the query.
+    last: Instant,
+    /// `true` once a token has arrived.
+    has_token: bool,
 }
 
 /// An event of a continuation.
@@ -54,8 +61,15 @@ pub(crate) struct Completion {
 impl Continuation {
     /// Starts generation. The first stop string that appears ends the continuation and is not part of it.
     pub(crate) fn start(app: &App, query: Query, generation: Generation, stops: Arc<[String]>) -> Self {
-        let decoder = Decoder::new(app.clone(), &query.tokens, stops);
-        Self { events: app.scorer.generate(query, generation), decoder, finished: false }
+        let decoder = Decoder::new(&app.codec, &query.tokens, stops);
+        Self {
+            events: app.scorer.generate(query, generation),
+            decoder,
+            finished: false,
+            metrics: Arc::clone(&app.telemetry.metrics),
+            last: Instant::now(),
+            has_token: false,
+        }
     }
 
     /// Waits for the next event; returns `None` after the end.
@@ -67,6 +81,7 @@ impl Continuation {
             QueryEvent::Scores(scores) => return Ok(Some(ContinuationEvent::Scores(scores))),
             QueryEvent::Token(token) => token,
         };
+        self.observe_token();
         let (text, matched) = match token.finish_reason {
             // The text does not include a stop token.
             Some(FinishReason::Stop) => (self.decoder.flush(), None),
@@ -85,19 +100,38 @@ impl Continuation {
         Ok(Some(ContinuationEvent::Token { token, text, end }))
     }
 
+    /// Records the time to the first token, or the time between two tokens.
+    fn observe_token(&mut self) {
+        let now = Instant::now();
+        let seconds = (now - self.last).as_secs_f64();
+        if self.has_token {
+            self.metrics.observe_inter_token(seconds);
+        } else {
+            self.metrics.observe_first_token(seconds);
+        }
+        (self.last, self.has_token) = (now, true);
+    }
+
     /// Waits for the whole completion.
     pub(crate) async fn finish(mut self) -> Result<Completion, ScoreError> {
         let mut completion = Completion::default();
         while let Some(event) = self.next().await? {
-            match event {
-                ContinuationEvent::Scores(scores) => completion.scores = scores,
-                ContinuationEvent::Token { token, text, end } => {
-                    completion.tokens.push(token);
-                    completion.text.push_str(&text);
-                    completion.end = end;
-                }
-            }
+            completion.add(event);
         }
         Ok(completion)
+    }
+}
+
+impl Completion {
+    /// Adds the next event of a continuation.
+    pub(crate) fn add(&mut self, event: ContinuationEvent) {
+        match event {
+            ContinuationEvent::Scores(scores) => self.scores = scores,
+            ContinuationEvent::Token { token, text, end } => {
+                self.tokens.push(token);
+                self.text.push_str(&text);
+                self.end = end;
+            }
+        }
     }
 }

@@ -2,36 +2,30 @@
 
 use std::sync::Arc;
 
-use crate::app::App;
+use crate::codec::TextCodec;
+use crate::token_texts::TokenTexts;
 
-/// The number of tokens at the end of a prompt to decode along with the generated tokens, because a token's leading
-/// space may depend on the tokens before it.
-const PROMPT_TOKENS: usize = 5;
-
-/// An incremental decoder, which holds back text that later tokens may change or turn into a stop string.
+/// An incremental decoder, which holds back text that later tokens may turn into a stop string.
 pub(crate) struct Decoder {
-    app: App,
-    tokens: Vec<u32>,
-    /// Index of the token at which decoding begins.
-    start: usize,
-    /// Index of the first token that has not been decoded.
-    decoded: usize,
+    codec: Arc<dyn TextCodec>,
+    texts: TokenTexts,
     /// Decoded text that may be the beginning of a stop string.
     held: String,
     stops: Arc<[String]>,
 }
 
 impl Decoder {
-    pub(crate) fn new(app: App, prompt: &[u32], stops: Arc<[String]>) -> Self {
-        let tokens = prompt[prompt.len().saturating_sub(PROMPT_TOKENS)..].to_vec();
-        Self { app, start: 0, decoded: tokens.len(), tokens, held: String::new(), stops }
+    pub(crate) fn new(codec: &Arc<dyn TextCodec>, prompt: &[u32], stops: Arc<[String]>) -> Self {
+        Self { codec: Arc::clone(codec), texts: TokenTexts::after(codec, prompt), held: String::new(), stops }
     }
 
     /// Adds a token. Returns the text that became final, and the stop string that ends it, if any.
     pub(crate) fn push(&mut self, token: u32, is_last: bool) -> (String, Option<String>) {
-        self.tokens.push(token);
-        let new_text = self.decode_new(is_last);
-        self.held.push_str(&new_text);
+        let text = self.texts.push(token);
+        // The text does not include the names of special tokens.
+        if !self.codec.piece(token).is_special {
+            self.held.push_str(&text);
+        }
         let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)));
         if let Some((at, stop)) = found.min_by_key(|found| found.0) {
             let stop = stop.clone();
@@ -48,35 +42,8 @@ impl Decoder {
         (std::mem::replace(&mut self.held, held), None)
     }
 
-    /// Returns all text that is still held back.
+    /// Returns all text that is still held back. Omits a character that is not complete.
     pub(crate) fn flush(&mut self) -> String {
-        let undecoded = self.decode_new(true);
-        std::mem::take(&mut self.held) + &undecoded
+        std::mem::take(&mut self.held)
     }
-
-    /// Decodes the tokens that have not been decoded yet. Returns no text while the last token may be an incomplete
-    /// character.
-    fn decode_new(&mut self, is_last: bool) -> String {
-        let before = self.decode(self.start, self.decoded);
-        let all = self.decode(self.start, self.tokens.len());
-        if all.ends_with(char::REPLACEMENT_CHARACTER) && !is_last {
-            return String::new();
-        }
-        let new_text = all.strip_prefix(before.as_str()).map(str::to_owned);
-        let new_text = new_text.unwrap_or_else(|| self.decode(self.decoded, self.tokens.len()));
-        (self.start, self.decoded) = (self.decoded, self.tokens.len());
-        new_text
-    }
-
-    fn decode(&self, from: usize, to: usize) -> String {
-        let tokens = &self.tokens[from..to];
-        let one_by_one = || tokens.iter().map(|&token| token_text(&self.app, token)).collect();
-        self.app.codec.decode_without_special(tokens).unwrap_or_else(|_| one_by_one())
-    }
-}
-
-/// Returns a token's text. A token that cannot be decoded by itself becomes `token_id:{id}`, vLLM's format for tokens
-/// whose texts are not unique.
-pub(crate) fn token_text(app: &App, token: u32) -> String {
-    app.codec.decode(&[token]).unwrap_or_else(|_| format!("token_id:{token}"))
 }

@@ -24,6 +24,8 @@ pub(crate) const MAX_STOP_TOKENS: usize = 256;
 pub(crate) struct GenerationParams {
     /// Prefix of the field names in problems.
     pub(crate) field_prefix: &'static str,
+    /// Field name of `max_tokens`, without the prefix.
+    pub(crate) max_tokens_field: &'static str,
     pub(crate) max_tokens: Option<u32>,
     pub(crate) default_max_tokens: u32,
     pub(crate) temperature: Option<f32>,
@@ -48,6 +50,8 @@ pub(crate) struct GenerationConfig {
     /// `true` if the request omits `max_tokens`. Then a long prompt is continued only as far as the model's maximum
     /// length allows.
     pub(crate) is_default_length: bool,
+    /// Path of `max_tokens` in the request, for use in problems.
+    pub(crate) max_tokens_field: String,
     pub(crate) stops: Arc<[String]>,
 }
 
@@ -83,7 +87,9 @@ impl GenerationParams {
             _ => problem::internal(),
         })?;
         let (is_seeded, is_default_length) = (self.seed.is_some(), self.max_tokens.is_none());
-        Ok((max_tokens > 0).then_some(GenerationConfig { generation, is_seeded, is_default_length, stops }))
+        let max_tokens_field = field(self.max_tokens_field);
+        let config = GenerationConfig { generation, is_seeded, is_default_length, max_tokens_field, stops };
+        Ok((max_tokens > 0).then_some(config))
     }
 }
 

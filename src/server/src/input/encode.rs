@@ -1,9 +1,12 @@
-//! Encoding of texts as token ids, and insertion of BOS before them.
+//! Encoding of texts as token ids, and addition of special tokens.
+
+use std::ops::Range;
 
 use surprisal_api::{Bos, Detail, Text};
 
 use super::validate::check_vocabulary;
 use crate::app::App;
+use crate::codec::TextCodec;
 use crate::problem::{self, Failure};
 
 /// A text's tokens.
@@ -38,41 +41,39 @@ pub(crate) fn encode(
     Ok(EncodedText { tokens, offsets })
 }
 
-/// Encodes a target so that it continues its context. If the tokenizer adds a space before every text, the added space
-/// replaces the space at the beginning of the target, if there is one.
-pub(crate) fn encode_target(
+/// Encodes a text that follows another text. `special` is the special token before the text, if there is one.
+pub(crate) fn encode_continuation(
     app: &App,
+    special: Option<u32>,
     text: Text,
     detail: Detail,
     field: &str,
     query: Option<usize>,
 ) -> Result<EncodedText, Failure> {
-    let without_space = match &text {
-        Text::String(text) if app.codec.adds_prefix_space() => text.strip_prefix(' ').filter(|rest| !rest.is_empty()),
-        _ => None,
+    let text = match text {
+        Text::String(text) if !text.is_empty() && !app.codec.encodes_continuations_alike() => text,
+        text => return encode(app, text, detail, field, query),
     };
-    let Some(without_space) = without_space else {
-        return encode(app, text, detail, field, query);
-    };
-    let mut encoded = encode(app, Text::from(without_space), detail, field, query)?;
-    for [from, to] in encoded.offsets.iter_mut().flatten() {
-        // The space belongs to the first token.
-        *from += usize::from(*from > 0);
-        *to += 1;
-    }
-    Ok(encoded)
+    let encoded = app.codec.encode_continuation(special, &text);
+    let (tokens, offsets) = encoded.map_err(|reason| problem::text_not_encodable(field, query, &reason))?;
+    check_vocabulary(&tokens, app.model().vocab_size, field, query)?;
+    Ok(EncodedText { tokens, offsets: Some(offsets) })
 }
 
-/// Inserts `bos`, the BOS token that the model's tokenizer adds to texts, before a text's tokens if `rule` requires it.
-/// Only [`Bos::Always`] does so for tokens that already begin with BOS.
-pub(crate) fn prepend_bos(rule: Bos, bos: Option<u32>, mut tokens: Vec<u32>) -> Vec<u32> {
-    let is_needed = |bos: &u32| match rule {
-        Bos::Auto => tokens.first() != Some(bos),
+/// Inserts `prefix`, the tokens that the model's tokenizer adds before texts, before a text's tokens if `rule` requires
+/// it. Only [`Bos::Always`] does so for tokens that already begin with the prefix.
+pub(crate) fn add_prefix(rule: Bos, prefix: &[u32], tokens: Vec<u32>) -> Vec<u32> {
+    let is_needed = match rule {
+        Bos::Auto => !tokens.starts_with(prefix),
         Bos::Always => true,
         Bos::None => false,
     };
-    if let Some(bos) = bos.filter(is_needed) {
-        tokens.insert(0, bos);
-    }
-    tokens
+    if is_needed { [prefix, &tokens].concat() } else { tokens }
+}
+
+/// Adds the tokens that the model's tokenizer adds before and after texts. Returns all tokens, and the range of the text's
+/// own. As in transformers, a text that begins with the name of BOS has BOS twice.
+pub(crate) fn add_template(codec: &dyn TextCodec, own: &[u32]) -> (Vec<u32>, Range<usize>) {
+    let start = codec.prefix().len();
+    ([codec.prefix(), own, codec.suffix()].concat(), start..start + own.len())
 }

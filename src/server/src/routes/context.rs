@@ -13,7 +13,7 @@ use crate::app::{App, TOKEN_BYTES};
 use crate::limits::admission::Permit;
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
-use crate::transport::body;
+use crate::transport::{body, json};
 
 /// The context of a request that passed the gate: the app that serves the request, and the client that sent it.
 pub(super) struct RequestContext {
@@ -46,7 +46,7 @@ impl RequestContext {
         let client = *client;
         let bytes = body::read(app.config.max_body_bytes, &app.admission, client, request).await?;
         let length = bytes.len();
-        app.offload(Arc::clone(in_flight), length, move |app| prepare(app, body::parse(&bytes)?, client)).await
+        app.offload(Arc::clone(in_flight), length, move |app| prepare(app, json::parse(&bytes)?, client)).await
     }
 
     /// Admits the request's tokens.

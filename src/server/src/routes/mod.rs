@@ -1,10 +1,12 @@
 //! The routes, each of which checks its requests, runs them and writes the responses.
 //!
 //! Start with [`router`]. Every request that does work passes `gate`; its route then receives a
-//! `context::RequestContext`. Several routes share `stream` and `response`.
+//! `context::RequestContext`. Several routes share `stream`, `events` and `response`. `unsupported` explains routes of
+//! other servers that this server does not have.
 
 mod completions;
 mod context;
+mod events;
 mod gate;
 mod generate;
 mod logprobs;
@@ -13,6 +15,7 @@ mod operations;
 mod response;
 mod stream;
 mod tokenize;
+mod unsupported;
 
 use std::time::Duration;
 
@@ -54,10 +57,7 @@ pub fn router(app: App) -> Router {
         CompressionLayer::new().compress_when(DefaultPredicate::new().and(SizeAbove::new(MIN_COMPRESSED_BYTES)));
     let routes = Router::new()
         .merge(work)
-        .route("/v1/models", get(model::models))
-        .route("/tokenizer_info", get(model::tokenizer_info))
-        .route("/health", get(operations::health))
-        .route("/ready", get(operations::ready))
+        .merge(description())
         .route("/metrics", get(operations::metrics))
         .route("/openapi.json", get(operations::openapi))
         .route("/", get(operations::page))
@@ -83,8 +83,26 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     Some(cors.expose_headers([header::RETRY_AFTER, TRACEPARENT]).max_age(Duration::from_secs(3600)))
 }
 
+/// Returns the routes that describe the model and the server, under the names that vLLM and SGLang give them.
+fn description() -> Router<App> {
+    Router::new()
+        .route("/v1/models", get(model::models))
+        .route("/v1/models/{*model}", get(model::retrieve))
+        .route("/tokenizer_info", get(model::tokenizer_info))
+        .route("/model_info", get(model::sglang_model_info))
+        .route("/get_model_info", get(model::sglang_model_info))
+        .route("/server_info", get(operations::sglang_server_info))
+        .route("/get_server_info", get(operations::sglang_server_info))
+        .route("/version", get(operations::version))
+        .route("/load", get(operations::load))
+        .route("/health", get(operations::health))
+        .route("/health_generate", get(operations::health))
+        .route("/ping", get(operations::health).post(operations::health))
+        .route("/ready", get(operations::ready))
+}
+
 async fn not_found(method: Method, uri: Uri) -> Failure {
-    problem::route_not_found(method.as_str(), uri.path())
+    problem::route_not_found(method.as_str(), uri.path(), unsupported::advice(uri.path()))
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Failure {

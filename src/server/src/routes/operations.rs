@@ -1,15 +1,20 @@
-//! Routes for operators and tools: health, metrics, the dashboard and the OpenAPI document.
+//! Routes for operators and tools: health, load, version, metrics, the dashboard and the OpenAPI document.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use surprisal_api::{ServerLoad, SglangEngineState, SglangServerInfo, VersionInfo};
 
 use crate::app::App;
 use crate::openapi;
 use crate::problem::{self, Failure};
 
-/// Answers `GET /health`: reports whether the engine is alive.
+/// The version of this server.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Answers `GET /health`, and the routes of vLLM, SGLang and SageMaker with the same purpose: reports whether the engine
+/// is alive.
 pub(super) async fn health(State(app): State<App>) -> Result<&'static str, Failure> {
     if app.scorer.is_alive() {
         Ok("ok\n")
@@ -25,6 +30,30 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Failur
     } else {
         Ok(health(State(app)).await.map(|_| "ready\n")?)
     }
+}
+
+/// Answers `GET /version` in vLLM's format.
+pub(super) async fn version() -> Json<VersionInfo> {
+    Json(VersionInfo { version: VERSION.to_owned() })
+}
+
+/// Answers `GET /load` in vLLM's format: reports the number of requests in flight.
+pub(super) async fn load(State(app): State<App>) -> Json<ServerLoad> {
+    Json(ServerLoad { server_load: app.admission.requests() })
+}
+
+/// Answers `GET /server_info` in SGLang's format.
+pub(super) async fn sglang_server_info(State(app): State<App>) -> Json<SglangServerInfo> {
+    let card = app.model();
+    let state = SglangEngineState { effective_max_running_requests_per_dp: app.config.max_waiting_requests };
+    Json(SglangServerInfo {
+        model_path: card.id.clone(),
+        served_model_name: card.id.clone(),
+        tokenizer_path: card.id.clone(),
+        context_length: card.max_length,
+        version: VERSION.to_owned(),
+        internal_states: vec![state],
+    })
 }
 
 /// Answers `GET /metrics` in Prometheus text format.

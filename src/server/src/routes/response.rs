@@ -1,5 +1,7 @@
 //! Helpers for the responses of several routes.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -22,4 +24,10 @@ pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
         let essence = range.split(';').next().unwrap_or_default();
         essence.trim().eq_ignore_ascii_case(media)
     })
+}
+
+/// Returns an identifier that no other response has.
+pub(super) fn random_id() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
 }

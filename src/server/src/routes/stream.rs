@@ -74,6 +74,12 @@ impl StreamedRequest {
     }
 }
 
+/// Returns `true` if the client has not read all lines.
+pub(super) fn has_unread(lines: &LineSender) -> bool {
+    // The last line's slot is always reserved.
+    lines.max_capacity() - lines.capacity() > 1
+}
+
 /// Sends a line. Ignores an error, because it means that the client has disconnected, which
 /// [`StreamedRequest::respond`] detects.
 pub(super) async fn send(lines: &LineSender, bytes: Vec<u8>) {

@@ -10,7 +10,7 @@ use surprisal_engine::{Histogram, ModelCard, Scorer, Stats};
 
 use crate::limits::admission::Admission;
 
-/// Upper bounds of the latency histogram, in seconds.
+/// Upper bounds of the latency histograms, in seconds.
 const LATENCIES: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     http_requests: IntCounterVec,
     problems: IntCounterVec,
     latency: prometheus::Histogram,
+    first_token: prometheus::Histogram,
+    inter_token: prometheus::Histogram,
     successes: IntCounter,
     prompt_tokens: IntCounter,
     abandoned_streams: IntCounter,
@@ -32,6 +34,8 @@ impl Metrics {
             Box::new(metrics.http_requests.clone()),
             Box::new(metrics.problems.clone()),
             Box::new(metrics.latency.clone()),
+            Box::new(metrics.first_token.clone()),
+            Box::new(metrics.inter_token.clone()),
             Box::new(metrics.successes.clone()),
             Box::new(metrics.prompt_tokens.clone()),
             Box::new(metrics.abandoned_streams.clone()),
@@ -52,8 +56,13 @@ impl Metrics {
         let http = options("http_requests_total", "HTTP requests by route and status; 499 is a disconnected client.");
         let problem = options("problems_total", "Problems returned, by type.");
         let latency =
-            HistogramOpts::new("e2e_request_latency_seconds", "Seconds to answer a scoring or generation request.");
-        let latency = latency.namespace("surprisal").buckets(LATENCIES.to_vec());
+            latency_histogram("e2e_request_latency_seconds", "Seconds to answer a scoring or generation request.");
+        let first_token = latency_histogram(
+            "time_to_first_token_seconds",
+            "Seconds from the submission of a completion to its first token.",
+        );
+        let inter_token =
+            latency_histogram("inter_token_latency_seconds", "Seconds between two tokens of a completion.");
         let successes = options("request_success_total", "Scoring and generation requests answered.");
         let prompt_tokens = options(
             "prompt_tokens_total",
@@ -65,7 +74,9 @@ impl Metrics {
             registry: Registry::new(),
             http_requests: IntCounterVec::new(http, &["route", "status"])?,
             problems: IntCounterVec::new(problem, &["type"])?,
-            latency: prometheus::Histogram::with_opts(latency)?,
+            latency: latency?,
+            first_token: first_token?,
+            inter_token: inter_token?,
             successes: IntCounter::with_opts(successes)?,
             prompt_tokens: IntCounter::with_opts(prompt_tokens)?,
             abandoned_streams: IntCounter::with_opts(abandoned)?,
@@ -95,6 +106,16 @@ impl Metrics {
         self.abandoned_streams.inc();
     }
 
+    /// Records the time to the first token of a completion.
+    pub(crate) fn observe_first_token(&self, seconds: f64) {
+        self.first_token.observe(seconds);
+    }
+
+    /// Records the time between two tokens of a completion.
+    pub(crate) fn observe_inter_token(&self, seconds: f64) {
+        self.inter_token.observe(seconds);
+    }
+
     /// Counts an answered scoring or generation request.
     pub(crate) fn count_success(&self, seconds: f64, tokens: u32) {
         self.latency.observe(seconds);
@@ -105,6 +126,11 @@ impl Metrics {
 
 fn options(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("surprisal")
+}
+
+fn latency_histogram(name: &str, help: &str) -> prometheus::Result<prometheus::Histogram> {
+    let options = HistogramOpts::new(name, help).namespace("surprisal").buckets(LATENCIES.to_vec());
+    prometheus::Histogram::with_opts(options)
 }
 
 /// Returns the gauges of admitted requests, bytes and tokens, which read `admission` at each scrape.

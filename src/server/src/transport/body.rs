@@ -1,4 +1,4 @@
-//! A request's body, which is read within limits on size and time, and then parsed as JSON.
+//! A request's body, which is read within limits on size and time.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -7,9 +7,6 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
-use serde_json::error::Category;
-use serde_path_to_error::{Path, Segment};
 
 use crate::limits::admission::{Admission, Permit};
 use crate::limits::client::Client;
@@ -113,30 +110,5 @@ pub(crate) async fn discard(request: Request, limit: usize) {
             Ok(Some(Ok(chunk))) => length = length.saturating_add(chunk.len()),
             _ => return,
         }
-    }
-}
-
-/// Parses JSON. An error names the field, or the line and column.
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value =
-        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.inner().classify() {
-            Category::Data => {
-                problem::invalid_field(&error.path().to_string(), query_index(error.path()), error.inner())
-            }
-            Category::Io | Category::Syntax | Category::Eof => problem::invalid_json(error.inner()),
-        })?;
-    deserializer.end().map_err(|error| problem::invalid_json(&error))?;
-    Ok(value)
-}
-
-/// Returns the index of the query or pair that a path leads into, if any.
-fn query_index(path: &Path) -> Option<usize> {
-    let mut segments = path.iter();
-    match (segments.next(), segments.next()) {
-        (Some(Segment::Map { key }), Some(&Segment::Seq { index })) if key == "queries" || key == "pairs" => {
-            Some(index)
-        }
-        _ => None,
     }
 }

@@ -55,10 +55,11 @@ async fn every_route_is_documented_and_responds_as_documented() {
         "/detokenize": {"tokens": [97]},
     });
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 12);
+    assert_eq!(paths.len(), 21);
     for (path, item) in paths {
-        for (method, operation) in item.as_object().unwrap() {
-            let reply = if method == "post" { server.post(path, &bodies[path]).await } else { server.get(path).await };
+        let url = path.replace("{model}", "letters");
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
+            let reply = if method == "post" { server.post(&url, &bodies[path]).await } else { server.get(&url).await };
             assert_eq!(reply.status, 200, "{path}: {reply:?}");
             let media = reply.content_type.split(';').next().unwrap();
             assert!(operation["responses"]["200"]["content"].get(media).is_some(), "{path}: {media}");

@@ -21,7 +21,8 @@ async fn assert_rejected(server: &Server, path: &str, body: &str, status: u16, n
 async fn invalid_json_reports_its_position() {
     let server = Server::start().await;
     for (body, place) in [
-        ("", "line 1 column 0"),
+        ("", "it is empty"),
+        (" \n", "it is empty"),
         ("{\"queries\":[{\"target\":\n\"a\"}", "line 2 column 4"),
         ("nonsense", "line 1 column 2"),
         ("{\"queries\":[{\"target\":\"a\"}]} more", "line 1 column 30"),
@@ -37,28 +38,40 @@ async fn invalid_json_reports_its_position() {
 #[tokio::test]
 async fn unknown_fields_and_wrong_types_are_named() {
     let server = Server::start().await;
+    let limit = u32::MAX;
     for (body, members) in [
         (r#"{"querys":[]}"#, json!({"field": "querys"})),
         (
             r#"{"queries":[{"target":"a"},{"target":"b","contxt":""}]}"#,
             json!({"field": "queries[1].contxt", "query": 1}),
         ),
-        (r#"{"queries":[{"target":[1,"x"]}]}"#, json!({"field": "queries[0].target[1]", "query": 0})),
-        (r#"{"queries":[{"target":[1,-2]}]}"#, json!({"field": "queries[0].target[1]", "query": 0})),
-        (r#"{"queries":[{"context":"a"}]}"#, json!({"field": "queries[0]", "query": 0})),
-        (r#"{"queries":[],"detail":"all"}"#, json!({"field": "detail"})),
-        (r#"{"contexts":["a"],"targets":["b"],"pairs":"some"}"#, json!({"field": "pairs"})),
-        (r#"{"contexts":["a"],"targets":["b"],"pairs":[[0,0],[0,"b"]]}"#, json!({"field": "pairs[1][1]", "query": 1})),
+        (
+            r#"{"queries":[{"target":[1,"x"]}]}"#,
+            json!({"field": "queries[0].target[1]", "query": 0, "value": "x", "limit": limit}),
+        ),
+        (
+            r#"{"queries":[{"target":[1,-2]}]}"#,
+            json!({"field": "queries[0].target[1]", "query": 0, "value": -2, "limit": limit}),
+        ),
+        (r#"{"queries":[{"context":"a"}]}"#, json!({"field": "queries[0].target", "query": 0})),
+        (r#"{"queries":[["a","b"]]}"#, json!({"field": "queries[0]", "query": 0})),
+        (r#"{"queries":[],"detail":"all"}"#, json!({"field": "detail", "value": "all"})),
+        (r#"{"queries":[],"bos":true}"#, json!({"field": "bos", "value": true})),
+        (r#"{"queries":[],"top":70000}"#, json!({"field": "top", "value": 70000, "limit": 64})),
+        (r#"{"contexts":["a"],"targets":["b"],"pairs":"some"}"#, json!({"field": "pairs", "value": "some"})),
+        (r#"{"contexts":["a"],"targets":["b"],"pairs":[[0,0],[0,0,0]]}"#, json!({"field": "pairs[1]", "query": 1})),
         (r#"{"contexts":["a",{}],"targets":["b"]}"#, json!({"field": "contexts[1]"})),
+        (r#"["a"]"#, json!({})),
     ] {
         assert_rejected(&server, "/logprobs", body, 400, "invalid-field", members).await;
     }
-    assert_rejected(&server, "/tokenize", r#"{"prompt":7}"#, 400, "invalid-field", json!({"field": "prompt"})).await;
+    let members = json!({"field": "prompt", "value": 7});
+    assert_rejected(&server, "/tokenize", r#"{"prompt":7}"#, 400, "invalid-field", members).await;
     for path in ["/tokenize", "/v1/completions"] {
         assert_rejected(&server, path, "{}", 400, "invalid-field", json!({"field": "prompt"})).await;
-        assert_rejected(&server, path, "7", 400, "invalid-field", json!({})).await;
+        assert_rejected(&server, path, "7", 400, "invalid-field", json!({"value": 7})).await;
     }
-    let members = json!({"field": "tokens[1]"});
+    let members = json!({"field": "tokens[1]", "value": "b", "limit": limit});
     assert_rejected(&server, "/detokenize", r#"{"tokens":[1,"b"]}"#, 400, "invalid-field", members).await;
 }
 
@@ -169,8 +182,11 @@ async fn an_unsupported_value_reports_the_supported_one() {
     let server = Server::start().await;
     for (path, body, detail) in [
         ("/v1/completions", json!({"prompt": "a", "best_of": 3}), "`best_of` is 3; it must be equal to `n`"),
-        ("/v1/completions", json!({"prompt": "a", "presence_penalty": 0.1}), "`presence_penalty` is 0.1; it must be 0"),
-        ("/generate", json!({"text": "a", "stream": true}), "`stream` is true; it must be false"),
+        (
+            "/v1/completions",
+            json!({"prompt": "a", "presence_penalty": 0.1}),
+            "`presence_penalty` is 0.1; it must be 0: penalties are not supported",
+        ),
     ] {
         let (status, name, problem) = server.post(path, &body).await.problem();
         assert_eq!((status, name.as_str(), &problem["detail"]), (400, "not-offered", &json!(detail)));
@@ -201,6 +217,9 @@ async fn an_oversized_request_reports_the_limit() {
     assert_rejected(&server, "/logprobs", &five, 413, "too-many-queries", too_many("queries", 5)).await;
     let six = json!({"contexts": ["a", "b"], "targets": ["c", "d", "e"]}).to_string();
     assert_rejected(&server, "/logprobs", &six, 413, "too-many-queries", too_many("pairs", 6)).await;
+    let completions = json!({"prompt": ["a", "b"], "n": 3}).to_string();
+    let members = json!({"field": "n", "value": 3, "limit": 2});
+    assert_rejected(&server, "/v1/completions", &completions, 413, "too-many-queries", members).await;
     let tokens = json!({"contexts": ["", "a"], "targets": ["b".repeat(50)]}).to_string();
     assert_rejected(&server, "/logprobs", &tokens, 413, "request-too-large", json!({"value": 103, "limit": 100})).await;
     for length in [1000, 1500, 5000] {

@@ -2,6 +2,7 @@
 //!
 //! To update the page: `UPDATE_DOCS=1 cargo test -p surprisal-server --test http reference`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -33,7 +34,7 @@ fn render_page(document: &Value) -> String {
     let mut page = INTRODUCTION.to_owned();
     page += "\n## Routes\n\n| route | request | response | purpose |\n|---|---|---|---|\n";
     for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
             let request = link(&operation["requestBody"]["content"]["application/json"]["schema"]);
             let response = link(&operation["responses"]["200"]["content"]["application/json"]["schema"]);
             let purpose = to_one_line(&operation["summary"]);
@@ -57,13 +58,31 @@ fn render_section(name: &str, schema: &Value) -> String {
         return section + &format!("JSON: {}.\n", type_name(schema));
     };
     section += "| field | type | meaning |\n|---|---|---|\n";
-    for (field, field_schema) in fields {
+    let (compatible, own): (Vec<_>, Vec<_>) = fields.iter().partition(|field| field.1["x-compatibility"] == true);
+    for (field, field_schema) in own {
         let required = schema["required"].as_array().is_some_and(|required| required.iter().any(|name| name == field));
         let mark = if required { " *" } else { "" };
         let meaning = find_description(field_schema);
         writeln!(section, "| `{field}`{mark} | {} | {meaning} |", type_name(field_schema)).unwrap();
     }
-    section
+    section + &list_compatible_fields(&compatible)
+}
+
+/// Lists the fields that exist only for compatibility with other servers, by their meanings.
+fn list_compatible_fields(fields: &[(&String, &Value)]) -> String {
+    let mut by_meaning: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (field, schema) in fields {
+        by_meaning.entry(find_description(schema)).or_default().push(format!("`{field}`"));
+    }
+    if by_meaning.is_empty() {
+        return String::new();
+    }
+    let mut list =
+        "\nFor compatibility, the server accepts these fields with values that change nothing:\n\n".to_owned();
+    for (meaning, fields) in by_meaning {
+        writeln!(list, "- {}: {meaning}", fields.join(", ")).unwrap();
+    }
+    list
 }
 
 /// Returns a field's description; utoipa puts that of an optional object into the alternative that is not null.

@@ -65,6 +65,23 @@ async fn histograms_have_the_series_that_prometheus_reads() {
     assert_eq!(server.metric("surprisal_e2e_request_latency_seconds_count").await, 1.0);
 }
 
+/// Each completion has one first token, whether it is streamed or not, and a scored prompt has none.
+#[tokio::test]
+async fn the_times_of_generated_tokens_are_recorded() {
+    let server = Server::start().await;
+    let counts = async || {
+        let first = server.metric("surprisal_time_to_first_token_seconds_count").await;
+        (first, server.metric("surprisal_inter_token_latency_seconds_count").await)
+    };
+    server.post("/v1/completions", &json!({"prompt": "a", "max_tokens": 0, "echo": true, "logprobs": 0})).await;
+    assert_eq!(counts().await, (0.0, 0.0));
+    server.post("/v1/completions", &json!({"prompt": ["a", "b"], "max_tokens": 3})).await;
+    assert_eq!(counts().await, (2.0, 4.0));
+    let streamed = json!({"text": "a", "sampling_params": {"max_new_tokens": 5}, "stream": true});
+    server.post("/generate", &streamed).await;
+    assert_eq!(counts().await, (3.0, 8.0));
+}
+
 /// Every number that the dashboard reads is one of the metrics, and the dashboard loads nothing from elsewhere.
 #[tokio::test]
 async fn the_dashboard_reads_existing_metrics() {

@@ -1,15 +1,13 @@
 //! The choices of `/v1/completions`: texts, and log-probabilities in the formats of OpenAI and vLLM.
 
-use std::collections::BTreeMap;
-
-use surprisal_api::{Choice, ChoiceLogprobs, PromptLogprob};
+use surprisal_api::{Choice, ChoiceLogprobs, Matched, OrderedMap, PromptLogprob};
 use surprisal_engine::{GeneratedToken, PositionDetails, Scores};
 
 use crate::app::App;
 use crate::generation::batch::Prompt;
 use crate::generation::continuation::{Completion, EndReason};
-use crate::generation::decoder::token_text;
 use crate::routes::response::LOWEST_LOGPROB;
+use crate::token_texts::{TokenTexts, token_id_label};
 
 /// The options that determine the contents of a choice.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +17,12 @@ pub(super) struct ChoiceFormat {
     pub(super) logprobs: Option<u16>,
     /// Number of alternatives to list for each token of the prompt; `None` to list no log-probabilities.
     pub(super) prompt_logprobs: Option<u16>,
+    /// `true` to write `token_id:{id}` instead of each token's text.
+    pub(super) tokens_as_ids: bool,
+    /// `true` to return token ids.
+    pub(super) token_ids: bool,
+    /// `true` if the model's own EOS tokens do not end a completion.
+    pub(super) ignore_eos: bool,
 }
 
 /// One token of a list, with its log-probability unless it is the first token of a prompt.
@@ -38,9 +42,10 @@ impl<'a> From<&'a GeneratedToken> for Entry<'a> {
 impl ChoiceFormat {
     /// Returns a whole completion as a choice.
     pub(super) fn choice(self, app: &App, index: usize, prompt: &Prompt, completion: &Completion) -> Choice {
-        let mut choice = self.prompt_choice(app, index, prompt, &completion.scores);
+        let (mut choice, offset) = self.prompt_choice(app, index, prompt, &completion.scores);
         choice.text.push_str(&completion.text);
-        let generated = self.tokens(app, &completion.tokens, choice.logprobs.as_ref().map_or(0, end_offset));
+        let mut texts = TokenTexts::after(&app.codec, &prompt.tokens);
+        let (generated, _) = self.tokens(&mut texts, &completion.tokens, offset);
         if let (Some(lists), Some(generated)) = (&mut choice.logprobs, generated) {
             lists.text_offset.extend(generated.text_offset);
             lists.token_logprobs.extend(generated.token_logprobs);
@@ -48,12 +53,14 @@ impl ChoiceFormat {
             lists.top_logprobs.extend(generated.top_logprobs);
         }
         choice.finish_reason = Some(completion.end.as_ref().map_or("length", EndReason::finish_reason).to_owned());
+        choice.stop_reason = self.stop_reason(app, completion.end.as_ref());
+        choice.token_ids = self.token_ids.then(|| completion.tokens.iter().map(|token| token.id).collect());
         choice
     }
 
-    /// Returns the part of a choice that comes from the prompt.
-    pub(super) fn prompt_choice(self, app: &App, index: usize, prompt: &Prompt, scores: &Scores) -> Choice {
-        let Prompt { tokens, text } = prompt;
+    /// Returns the part of a choice that comes from the prompt, and the offset of the text that follows the prompt.
+    pub(super) fn prompt_choice(self, app: &App, index: usize, prompt: &Prompt, scores: &Scores) -> (Choice, usize) {
+        let tokens = &prompt.tokens;
         let first = Entry { token: tokens[0], logprob: None, position: None };
         let scored = tokens[1..].iter().zip(&scores.logprobs).enumerate().map(|(at, (&token, &logprob))| Entry {
             token,
@@ -61,73 +68,109 @@ impl ChoiceFormat {
             position: scores.positions.get(at),
         });
         let entries: Vec<Entry<'_>> = std::iter::once(first).chain(scored).collect();
-        let one_by_one = || tokens.iter().map(|&token| token_text(app, token)).collect();
-        let decoded = || app.codec.decode(tokens).unwrap_or_else(|_| one_by_one());
-        Choice {
+        let texts = || prompt.texts(&app.codec, 0);
+        let decoded = || {
+            let mut texts = texts();
+            tokens.iter().map(|&token| texts.push(token)).collect()
+        };
+        let echoed: &[Entry<'_>] = if self.echo { &entries } else { &[] };
+        let (logprobs, offset) = match self.logprobs {
+            Some(_) => self.lists(&mut texts(), echoed, 0),
+            None => (None, 0),
+        };
+        let choice = Choice {
             index,
             // A string is echoed as sent, because its decoded tokens may begin with BOS or differ in other ways.
-            text: if self.echo { text.clone().unwrap_or_else(decoded) } else { String::new() },
-            logprobs: self
-                .logprobs
-                .map(|top| if self.echo { openai_logprobs(app, &entries, top, 0) } else { ChoiceLogprobs::default() }),
+            text: if self.echo { prompt.text.clone().unwrap_or_else(decoded) } else { String::new() },
+            logprobs,
             finish_reason: None,
-            prompt_logprobs: self
-                .prompt_logprobs
-                .map(|top| entries.iter().map(|entry| prompt_entry(app, entry, top)).collect()),
+            stop_reason: None,
+            prompt_logprobs: self.prompt_logprobs.map(|top| {
+                let mut texts = texts();
+                entries.iter().map(|entry| prompt_entry(&mut texts, entry, top)).collect()
+            }),
+            token_ids: self.token_ids.then(Vec::new),
+            prompt_token_ids: self.token_ids.then(|| tokens.clone()),
+        };
+        (choice, offset)
+    }
+
+    /// Returns the log-probability lists of generated tokens whose text begins at `offset`, `None` if they were not
+    /// requested, and the offset at which their text ends.
+    pub(super) fn tokens(
+        self,
+        texts: &mut TokenTexts,
+        tokens: &[GeneratedToken],
+        offset: usize,
+    ) -> (Option<ChoiceLogprobs>, usize) {
+        let entries: Vec<Entry<'_>> = tokens.iter().map(Entry::from).collect();
+        self.lists(texts, &entries, offset)
+    }
+
+    /// Returns the stop string or stop token that ended a completion. As in vLLM, an EOS token is neither.
+    pub(super) fn stop_reason(self, app: &App, end: Option<&EndReason>) -> Option<Matched> {
+        match end? {
+            EndReason::Length => None,
+            EndReason::StopText(text) => Some(Matched::Text(text.clone())),
+            EndReason::StopToken(token) => {
+                let is_eos = !self.ignore_eos && app.codec.end_token_ids().contains(token);
+                (!is_eos).then_some(Matched::Token(*token))
+            }
         }
     }
 
-    /// Returns the log-probability lists of generated tokens whose text begins at `offset`; `None` if they were not
-    /// requested.
-    pub(super) fn tokens(self, app: &App, tokens: &[GeneratedToken], offset: usize) -> Option<ChoiceLogprobs> {
-        let entries: Vec<Entry<'_>> = tokens.iter().map(Entry::from).collect();
-        self.logprobs.map(|top| openai_logprobs(app, &entries, top, offset))
+    /// Returns log-probability lists in OpenAI's format, for tokens whose text begins at `offset`, and the offset at
+    /// which their text ends, in characters.
+    fn lists(self, texts: &mut TokenTexts, entries: &[Entry<'_>], offset: usize) -> (Option<ChoiceLogprobs>, usize) {
+        let Some(top) = self.logprobs else { return (None, 0) };
+        let mut lists = ChoiceLogprobs::default();
+        let mut offset = offset;
+        for entry in entries {
+            let others = self.label_alternatives(texts, entry, top);
+            let text = texts.push(entry.token);
+            lists.text_offset.push(offset);
+            offset += text.chars().count();
+            let label = if self.tokens_as_ids { token_id_label(entry.token) } else { text };
+            lists.token_logprobs.push(entry.logprob.map(|logprob| logprob.max(LOWEST_LOGPROB)));
+            lists.top_logprobs.push(entry.logprob.map(|logprob| by_label(&label, logprob, others)));
+            lists.tokens.push(label);
+        }
+        (Some(lists), offset)
+    }
+
+    /// Returns the ids and log-probabilities of a token's alternatives, and their texts or ids as labels.
+    fn label_alternatives(self, texts: &TokenTexts, entry: &Entry<'_>, top: u16) -> Vec<(u32, f32, String)> {
+        let others = alternatives(entry, top).iter().filter(|other| other.0 != entry.token);
+        let label = |id| if self.tokens_as_ids { token_id_label(id) } else { texts.peek(id) };
+        others.map(|&(id, logprob)| (id, logprob, label(id))).collect()
     }
 }
 
-/// Returns the offset at which the next token's text begins, in characters.
-pub(super) fn end_offset(lists: &ChoiceLogprobs) -> usize {
-    let last = lists.text_offset.last().zip(lists.tokens.last());
-    last.map_or(0, |(offset, text)| offset + text.chars().count())
-}
-
-/// Returns log-probability lists in OpenAI's format, for tokens whose text begins at `offset`.
-fn openai_logprobs(app: &App, entries: &[Entry<'_>], top: u16, offset: usize) -> ChoiceLogprobs {
-    let mut lists = ChoiceLogprobs::default();
-    let mut offset = offset;
-    for entry in entries {
-        let text = token_text(app, entry.token);
-        lists.text_offset.push(offset);
-        offset += text.chars().count();
-        lists.token_logprobs.push(entry.logprob.map(|logprob| logprob.max(LOWEST_LOGPROB)));
-        lists.top_logprobs.push(entry.logprob.map(|logprob| by_text(app, entry, &text, logprob, top)));
-        lists.tokens.push(text);
+/// Returns the log-probabilities of a token and its alternatives by their labels, the token itself first. A label that
+/// is taken is replaced by the token's id.
+fn by_label(label: &str, logprob: f32, others: Vec<(u32, f32, String)>) -> OrderedMap<String, f32> {
+    let mut members = vec![(label.to_owned(), logprob.max(LOWEST_LOGPROB))];
+    for (id, logprob, label) in others {
+        let is_taken = members.iter().any(|member| member.0 == label);
+        members.push((if is_taken { token_id_label(id) } else { label }, logprob.max(LOWEST_LOGPROB)));
     }
-    lists
+    OrderedMap(members)
 }
 
-/// Returns log-probabilities keyed by token text. If several tokens have the same text, the greatest log-probability is
-/// kept, so that clients can check whether a token is the most probable one.
-fn by_text(app: &App, entry: &Entry<'_>, text: &str, logprob: f32, top: u16) -> BTreeMap<String, f32> {
-    let mut map = BTreeMap::from([(text.to_owned(), logprob.max(LOWEST_LOGPROB))]);
-    for &(id, logprob) in alternatives(entry, top) {
-        let value = map.entry(token_text(app, id)).or_insert(LOWEST_LOGPROB);
-        *value = value.max(logprob);
-    }
-    map
-}
-
-/// Returns vLLM's entry for one token of the prompt; `None` for the first token.
-fn prompt_entry(app: &App, entry: &Entry<'_>, top: u16) -> Option<BTreeMap<u32, PromptLogprob>> {
-    let logprob = entry.logprob?;
-    let by_id = |id, logprob: f32, rank| {
-        (id, PromptLogprob { logprob: logprob.max(LOWEST_LOGPROB), rank, decoded_token: token_text(app, id) })
-    };
+/// Returns vLLM's entry for one token of the prompt: the token itself, then the alternatives, the most probable first.
+/// `None` for the first token.
+fn prompt_entry(texts: &mut TokenTexts, entry: &Entry<'_>, top: u16) -> Option<OrderedMap<u32, PromptLogprob>> {
     let listed = alternatives(entry, top);
     let count_above = |logprob: f32| listed.iter().filter(|other| other.1 > logprob).count() as u32;
-    let listed = listed.iter().map(|&(id, logprob)| by_id(id, logprob, Some(1 + count_above(logprob))));
-    let token = by_id(entry.token, logprob, entry.position.and_then(|position| position.rank));
-    Some(listed.chain([token]).collect())
+    let by_id = |id, logprob: f32, rank, decoded_token| {
+        (id, PromptLogprob { logprob: logprob.max(LOWEST_LOGPROB), rank, decoded_token })
+    };
+    let others = listed.iter().filter(|other| other.0 != entry.token);
+    let others = others.map(|&(id, logprob)| by_id(id, logprob, Some(1 + count_above(logprob)), texts.peek(id)));
+    let others: Vec<_> = others.collect();
+    let text = texts.push(entry.token);
+    let token = by_id(entry.token, entry.logprob?, entry.position.and_then(|position| position.rank), text);
+    Some(std::iter::once(token).chain(others).collect())
 }
 
 fn alternatives<'a>(entry: &Entry<'a>, top: u16) -> &'a [(u32, f32)] {

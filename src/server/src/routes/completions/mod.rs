@@ -9,14 +9,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
 use axum::response::Response;
-use surprisal_api::{CompletionsRequest, CompletionsResponse, CompletionsUsage};
+use surprisal_api::{CompletionsRequest, CompletionsResponse, CompletionsUsage, PromptTokensDetails, StreamOptions};
 use surprisal_engine::PositionOptions;
 
 use self::choice::ChoiceFormat;
 use super::context::RequestContext;
-use super::response::json;
+use super::response::{json, random_id};
 use crate::app::App;
-use crate::generation::batch::{PromptBatch, tokenize_prompts};
+use crate::generation::batch::{PromptBatch, PromptField, tokenize_prompts};
 use crate::generation::continuation::Completion;
 use crate::generation::params::GenerationParams;
 use crate::input::validate::check_top;
@@ -31,8 +31,9 @@ struct CompletionsSubmission {
     batch: PromptBatch,
     format: ChoiceFormat,
     is_streamed: bool,
-    /// `true` if a stream ends with the token counts.
-    include_usage: bool,
+    stream_options: StreamOptions,
+    /// Identifier of the response.
+    id: String,
     /// Number of tokens that admission counts for the request.
     tokens: u32,
 }
@@ -52,9 +53,16 @@ pub(super) async fn completions(context: RequestContext, request: Request) -> Re
 fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<CompletionsSubmission, Failure> {
     app.check_model(request.model.as_deref())?;
     check_supported(&request)?;
-    let format =
-        ChoiceFormat { echo: request.echo, logprobs: request.logprobs, prompt_logprobs: request.prompt_logprobs };
+    let format = ChoiceFormat {
+        echo: request.echo,
+        logprobs: request.logprobs,
+        prompt_logprobs: request.prompt_logprobs,
+        tokens_as_ids: request.return_tokens_as_token_ids,
+        token_ids: request.return_token_ids,
+        ignore_eos: request.ignore_eos,
+    };
     let params = GenerationParams {
+        max_tokens_field: "max_tokens",
         max_tokens: request.max_tokens,
         default_max_tokens: DEFAULT_MAX_TOKENS,
         temperature: request.temperature,
@@ -70,10 +78,11 @@ fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<Com
     let generation = params.into_config(app)?;
     let echoed = format.logprobs.filter(|_| format.echo);
     let top = echoed.max(format.prompt_logprobs);
-    let rank = format.prompt_logprobs.is_some_and(|top| top > 0);
+    let rank = format.prompt_logprobs.is_some_and(|top| top > 0 || app.scorer.has_position_details());
+    let field = PromptField::new("prompt", &request.prompt);
     let batch = PromptBatch {
-        field: "prompt",
-        prompts: tokenize_prompts(app, request.prompt, "prompt", request.add_special_tokens)?,
+        field,
+        prompts: tokenize_prompts(app, request.prompt, field, request.add_special_tokens)?,
         completions_per_prompt: request.n.unwrap_or(1) as usize,
         score_from: top.map(|_| 1),
         options: PositionOptions { top: top.unwrap_or(0), rank, ..PositionOptions::default() },
@@ -81,8 +90,9 @@ fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<Com
         scheduling: client.scheduling(request.priority),
     };
     let tokens = batch.check(app)?;
-    let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
-    Ok(CompletionsSubmission { batch, format, is_streamed: request.stream, include_usage, tokens })
+    let stream_options = request.stream_options.unwrap_or_default();
+    let id = format!("cmpl-{}", request.request_id.unwrap_or_else(random_id));
+    Ok(CompletionsSubmission { batch, format, is_streamed: request.stream, stream_options, id, tokens })
 }
 
 /// Rejects unsupported values, so that no part of a request is silently ignored.
@@ -92,46 +102,62 @@ fn check_supported(request: &CompletionsRequest) -> Result<(), Failure> {
     if request.n == Some(0) {
         return Err(problem::out_of_range("n", "0", "at least 1"));
     }
+    if !request.stream && request.stream_options.unwrap_or_default() != StreamOptions::default() {
+        return Err(problem::needs_stream("stream_options"));
+    }
     match request.best_of {
         Some(best_of) if best_of != request.n.unwrap_or(1) => {
-            return Err(problem::unsupported_value("best_of", best_of, "equal to `n`"));
+            Err(problem::unsupported_value("best_of", best_of, "equal to `n`"))
         }
-        _ => {}
+        _ => Ok(()),
     }
-    for (field, penalty) in
-        [("presence_penalty", request.presence_penalty), ("frequency_penalty", request.frequency_penalty)]
-    {
-        if let Some(penalty) = penalty.filter(|&penalty| penalty != 0.0) {
-            return Err(problem::unsupported_value(field, penalty, "0"));
-        }
-    }
-    Ok(())
 }
 
 fn response(app: &App, submission: &CompletionsSubmission, completions: &[Completion]) -> CompletionsResponse {
-    let CompletionsSubmission { batch, format, .. } = submission;
+    let CompletionsSubmission { batch, format, id, .. } = submission;
     let mut choices = Vec::with_capacity(completions.len());
+    let mut counts = Vec::with_capacity(completions.len());
     for (index, completion) in completions.iter().enumerate() {
         choices.push(format.choice(app, index, batch.prompt(index), completion));
+        counts.push(TokenCounts { generated: completion.tokens.len(), cached: completion.scores.cached_tokens });
     }
-    let completion_tokens = completions.iter().map(|completion| completion.tokens.len()).sum();
-    CompletionsResponse { choices, usage: Some(usage(batch, completion_tokens)), ..empty_response(app) }
+    CompletionsResponse { choices, usage: Some(total_usage(batch, &counts)), ..empty_response(app, id) }
 }
 
 /// Returns a response, or an event of a stream, without choices.
-fn empty_response(app: &App) -> CompletionsResponse {
+fn empty_response(app: &App, id: &str) -> CompletionsResponse {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     CompletionsResponse {
-        id: format!("cmpl-{:x}", now.as_nanos()),
+        id: id.to_owned(),
         object: "text_completion".to_owned(),
         created: now.as_secs(),
         model: app.model().id.clone(),
+        system_fingerprint: app.model().fingerprint.clone(),
         choices: Vec::new(),
         usage: None,
     }
 }
 
-fn usage(batch: &PromptBatch, completion_tokens: usize) -> CompletionsUsage {
-    let prompt_tokens = batch.prompt_tokens();
-    CompletionsUsage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+/// The token counts of one completion.
+#[derive(Clone, Copy, Debug, Default)]
+struct TokenCounts {
+    generated: usize,
+    /// Number of the prompt's tokens that were found in the prefix cache.
+    cached: usize,
+}
+
+/// Returns the usage of all completions. A prompt counts once, with the cached tokens of its first completion.
+fn total_usage(batch: &PromptBatch, counts: &[TokenCounts]) -> CompletionsUsage {
+    let generated = counts.iter().map(|counts| counts.generated).sum();
+    let cached = counts.iter().step_by(batch.completions_per_prompt).map(|counts| counts.cached).sum();
+    usage(batch.prompt_tokens(), TokenCounts { generated, cached })
+}
+
+fn usage(prompt_tokens: usize, counts: TokenCounts) -> CompletionsUsage {
+    CompletionsUsage {
+        prompt_tokens,
+        completion_tokens: counts.generated,
+        total_tokens: prompt_tokens + counts.generated,
+        prompt_tokens_details: PromptTokensDetails { cached_tokens: counts.cached },
+    }
 }

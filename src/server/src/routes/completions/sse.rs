@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use futures_util::future::try_join_all;
-use serde::Serialize;
-use surprisal_api::{Choice, CompletionsResponse, Problem};
+use surprisal_api::{Choice, CompletionsResponse, CompletionsUsage};
 
-use super::choice::end_offset;
-use super::{CompletionsSubmission, empty_response, usage};
+use super::{CompletionsSubmission, TokenCounts, empty_response, total_usage, usage};
 use crate::app::{App, TOKEN_BYTES};
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Continuation, ContinuationEvent};
 use crate::limits::admission::Permit;
-use crate::problem::{self, Failure};
+use crate::problem::Failure;
 use crate::routes::context::RequestContext;
+use crate::routes::events::{event, last_events};
 use crate::routes::gate::InFlight;
 use crate::routes::stream::{LineSender, StreamedRequest, send};
+use crate::token_texts::TokenTexts;
 
 /// Streams the completions of a submission.
 pub(super) fn respond(context: RequestContext, submission: CompletionsSubmission, permit: Permit) -> Response {
@@ -27,26 +27,13 @@ pub(super) fn respond(context: RequestContext, submission: CompletionsSubmission
     request.respond("text/event-stream", work, |_, result| last_events(result.err()))
 }
 
-/// Returns the last events: the problem, if there is one, and `[DONE]`.
-fn last_events(problem: Option<Problem>) -> Vec<u8> {
-    let mut bytes = problem.map(error_event).unwrap_or_default();
-    bytes.extend_from_slice(b"data: [DONE]\n\n");
-    bytes
-}
-
-/// Returns a problem as an error in OpenAI's format, which also contains the whole problem.
-fn error_event(problem: Problem) -> Vec<u8> {
-    let error = serde_json::json!({"message": problem.detail, "type": problem.kind, "problem": problem});
-    event(&serde_json::json!({"error": error})).unwrap_or_default()
-}
-
 async fn stream_all(
     app: App,
     submission: Arc<CompletionsSubmission>,
     in_flight: Arc<InFlight>,
     lines: LineSender,
 ) -> Result<(), Failure> {
-    let (head, batch) = (empty_response(&app), &submission.batch);
+    let (head, batch) = (empty_response(&app, &submission.id), &submission.batch);
     let mut streams = Vec::with_capacity(batch.count());
     for index in 0..batch.count() {
         let stream = CompletionStream {
@@ -60,9 +47,9 @@ async fn stream_all(
         // All completions are submitted before the first is awaited, so that the engine can batch them.
         streams.push(stream.run(batch.submit(&app, index)));
     }
-    let token_counts = try_join_all(streams).await?;
-    if submission.include_usage {
-        let usage = Some(usage(batch, token_counts.iter().sum()));
+    let counts = try_join_all(streams).await?;
+    if submission.stream_options.include_usage {
+        let usage = Some(total_usage(batch, &counts));
         send(&lines, event(&CompletionsResponse { usage, ..head.clone() })?).await;
     }
     Ok(())
@@ -80,65 +67,84 @@ struct CompletionStream<'a> {
 }
 
 impl CompletionStream<'_> {
-    /// Sends the completion event by event; returns the number of generated tokens.
-    async fn run(self, pending: PendingCompletion<'_>) -> Result<usize, Failure> {
+    /// Sends the completion event by event; returns its token counts.
+    async fn run(self, pending: PendingCompletion<'_>) -> Result<TokenCounts, Failure> {
         let (format, index) = (self.submission.format, self.index);
         match pending {
             PendingCompletion::Continued(continuation) => self.run_continuation(continuation).await,
             PendingCompletion::Scored(completion) => {
                 let completion =
                     completion.await.map_err(|error| self.submission.batch.engine_failed(index, &error))?;
-                self.send_prompt(move |app, submission| {
-                    format.choice(app, index, submission.batch.prompt(index), &completion)
-                })
-                .await?;
-                Ok(0)
+                let counts = TokenCounts { generated: 0, cached: completion.scores.cached_tokens };
+                let make = move |app: &App, submission: &CompletionsSubmission| {
+                    (format.choice(app, index, submission.batch.prompt(index), &completion), 0)
+                };
+                self.send_prompt(counts, make).await?;
+                Ok(counts)
             }
         }
     }
 
-    async fn run_continuation(&self, mut continuation: Box<Continuation>) -> Result<usize, Failure> {
+    async fn run_continuation(&self, mut continuation: Box<Continuation>) -> Result<TokenCounts, Failure> {
         let (format, index, batch) = (self.submission.format, self.index, &self.submission.batch);
-        let (mut offset, mut count) = (0, 0);
+        let (mut offset, mut counts) = (0, TokenCounts::default());
+        let mut texts = TokenTexts::after(&self.app.codec, &batch.prompt(index).tokens);
+        // The first event has the ids of the prompt.
+        let mut prompt_token_ids = format.token_ids.then(|| batch.prompt(index).tokens.clone());
         while let Some(event) = continuation.next().await.map_err(|error| batch.engine_failed(index, &error))? {
             match event {
-                ContinuationEvent::Scores(scores) if format.echo || format.prompt_logprobs.is_some() => {
-                    let make = move |app: &App, submission: &CompletionsSubmission| {
-                        format.prompt_choice(app, index, submission.batch.prompt(index), &scores)
-                    };
-                    offset = self.send_prompt(make).await?;
+                ContinuationEvent::Scores(scores) => {
+                    counts.cached = scores.cached_tokens;
+                    if format.echo || format.prompt_logprobs.is_some() {
+                        let make = move |app: &App, submission: &CompletionsSubmission| {
+                            format.prompt_choice(app, index, submission.batch.prompt(index), &scores)
+                        };
+                        offset = self.send_prompt(counts, make).await?;
+                        prompt_token_ids = None;
+                    }
                 }
-                ContinuationEvent::Scores(_) => {}
                 ContinuationEvent::Token { token, text, end } => {
-                    count += 1;
-                    let logprobs = format.tokens(self.app, &[token], offset);
-                    offset = logprobs.as_ref().map_or(0, end_offset);
-                    let finish_reason = end.map(|end| end.finish_reason().to_owned());
-                    self.send(Choice { index, text, logprobs, finish_reason, prompt_logprobs: None }).await?;
+                    counts.generated += 1;
+                    let token_ids = format.token_ids.then(|| vec![token.id]);
+                    let (logprobs, end_offset) = format.tokens(&mut texts, &[token], offset);
+                    offset = end_offset;
+                    let choice = Choice {
+                        index,
+                        text,
+                        logprobs,
+                        finish_reason: end.as_ref().map(|end| end.finish_reason().to_owned()),
+                        stop_reason: format.stop_reason(self.app, end.as_ref()),
+                        prompt_logprobs: None,
+                        token_ids,
+                        prompt_token_ids: prompt_token_ids.take(),
+                    };
+                    send(self.lines, event_of(self.head, choice, self.usage(counts))?).await;
                 }
             }
         }
-        Ok(count)
+        Ok(counts)
     }
 
-    async fn send(&self, choice: Choice) -> Result<(), Failure> {
-        send(self.lines, event(&CompletionsResponse { choices: vec![choice], ..self.head.clone() })?).await;
-        Ok(())
+    /// Returns the usage so far, for events that have it.
+    fn usage(&self, counts: TokenCounts) -> Option<CompletionsUsage> {
+        let CompletionsSubmission { batch, stream_options, .. } = self.submission.as_ref();
+        let is_continuous = stream_options.include_usage && stream_options.continuous_usage_stats;
+        is_continuous.then(|| usage(batch.prompt(self.index).tokens.len(), counts))
     }
 
     /// Sends a choice for the whole prompt, which is made off the reactor if the prompt is large. Returns the offset of
-    /// the text that follows the prompt.
+    /// the text that follows the prompt, which `make` returns along with the choice.
     async fn send_prompt(
         &self,
-        make: impl FnOnce(&App, &CompletionsSubmission) -> Choice + Send + 'static,
+        counts: TokenCounts,
+        make: impl FnOnce(&App, &CompletionsSubmission) -> (Choice, usize) + Send + 'static,
     ) -> Result<usize, Failure> {
-        let (submission, head) = (Arc::clone(self.submission), self.head.clone());
+        let (submission, head, usage) = (Arc::clone(self.submission), self.head.clone(), self.usage(counts));
         let top = submission.format.logprobs.max(submission.format.prompt_logprobs).unwrap_or(0);
         let bytes = submission.batch.prompt(self.index).tokens.len() * (1 + usize::from(top)) * TOKEN_BYTES;
         let made = self.app.offload(Arc::clone(self.in_flight), bytes, move |app| {
-            let choice = make(app, &submission);
-            let offset = choice.logprobs.as_ref().map_or(0, end_offset);
-            Ok((event(&CompletionsResponse { choices: vec![choice], ..head })?, offset))
+            let (choice, offset) = make(app, &submission);
+            Ok((event_of(&head, choice, usage)?, offset))
         });
         let (bytes, offset) = made.await?;
         send(self.lines, bytes).await;
@@ -146,9 +152,7 @@ impl CompletionStream<'_> {
     }
 }
 
-fn event(event: &impl Serialize) -> Result<Vec<u8>, Failure> {
-    let mut bytes = b"data: ".to_vec();
-    serde_json::to_writer(&mut bytes, event).map_err(problem::serialization_failed)?;
-    bytes.extend_from_slice(b"\n\n");
-    Ok(bytes)
+/// Returns the event of one choice.
+fn event_of(head: &CompletionsResponse, choice: Choice, usage: Option<CompletionsUsage>) -> Result<Vec<u8>, Failure> {
+    event(&CompletionsResponse { choices: vec![choice], usage, ..head.clone() })
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float32Array, RecordBatch, UInt32Array};
+use arrow_array::{ArrayRef, BinaryArray, Float32Array, RecordBatch, StringArray, UInt32Array};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, Field, Schema};
 use axum::http::header;
@@ -13,7 +13,7 @@ use surprisal_api::{ARROW_STREAM, LogprobsResponse, QueryResult};
 use crate::problem::{self, Failure};
 
 /// Writes the whole response, with the columns `query` (index of the query or pair), `position` in the target, `token`
-/// and `logprob`, and `rank`, `entropy` and `subset_logprob` if requested. The schema's metadata has the model, the
+/// and `logprob`, and `text` or `bytes`, `rank`, `entropy` and `subset_logprob` if requested. The schema's metadata has the model, the
 /// fingerprint and the usage.
 pub(super) fn write(response: &LogprobsResponse) -> Result<Response, Failure> {
     let bytes = encode(response).map_err(problem::serialization_failed)?;
@@ -42,6 +42,14 @@ fn columns(results: &[QueryResult]) -> Vec<(&'static str, ArrayRef)> {
     let mut columns: Vec<(_, ArrayRef)> = vec![("query", Arc::new(queries)), ("position", Arc::new(positions))];
     columns.push(("token", integers(results, |result| result.token_ids.as_deref())));
     columns.push(("logprob", floats(results, |result| result.logprobs.as_deref())));
+    if results.iter().all(|result| result.texts.is_some()) {
+        let texts = results.iter().filter_map(|result| result.texts.as_deref()).flatten();
+        columns.push(("text", Arc::new(StringArray::from_iter_values(texts))));
+    }
+    if results.iter().all(|result| result.bytes.is_some()) {
+        let bytes = results.iter().filter_map(|result| result.bytes.as_deref()).flatten();
+        columns.push(("bytes", Arc::new(BinaryArray::from_iter_values(bytes))));
+    }
     if results.iter().all(|result| result.ranks.is_some()) {
         columns.push(("rank", integers(results, |result| result.ranks.as_deref())));
     }

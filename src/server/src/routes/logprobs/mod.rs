@@ -5,16 +5,19 @@
 
 #[cfg(feature = "arrow")]
 mod arrow;
+mod encoded_pairs;
+mod form;
 mod prepare;
 mod result;
 mod stream;
 
 use axum::extract::Request;
 use axum::response::Response;
-use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, NDJSON};
+use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, NDJSON, TokenText};
 use surprisal_engine::{Query, Scores};
 
-use self::prepare::{LogprobsSubmission, RequestForm, prepare};
+use self::form::RequestForm;
+use self::prepare::{LogprobsSubmission, prepare};
 use super::context::RequestContext;
 use super::response::{accepts, json};
 use crate::app::App;
@@ -36,7 +39,7 @@ pub(super) async fn logprobs(context: RequestContext, request: Request) -> Resul
     let LogprobsSubmission { form, queries, labels, tokens } = submission;
     let scores = score(&context.app, form, queries).await?;
     let write = move |app: &App| {
-        let response = result::response(app.model(), labels, scores)?;
+        let response = result::response(app, labels, scores)?;
         #[cfg(feature = "arrow")]
         if is_arrow {
             return arrow::write(&response);
@@ -52,7 +55,8 @@ fn for_columns(request: LogprobsRequest) -> Result<LogprobsRequest, Failure> {
     if request.top > 0 {
         return Err(problem::unsupported_value("top", request.top, "0 for an Arrow response"));
     }
-    Ok(LogprobsRequest { detail: Detail::Tokens, ..request })
+    let texts = request.texts.or(Some(TokenText::None));
+    Ok(LogprobsRequest { detail: Detail::Tokens, texts, ..request })
 }
 
 /// Submits all queries at once, so that the engine can batch them and share prefixes. The first failure cancels the

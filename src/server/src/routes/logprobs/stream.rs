@@ -48,8 +48,8 @@ async fn score(
         let scores = scores.map_err(|error| problem::engine_failed(index, form.query_field(index), &error))?;
         let Some(label) = labels[index].take() else { continue };
         let bytes = scores.logprobs.len() * (1 + usize::from(label.options.top)) * TOKEN_BYTES;
-        let written = app.offload(Arc::clone(&in_flight), bytes, move |_| {
-            let result = result(index, label, scores, &mut usage)?;
+        let written = app.offload(Arc::clone(&in_flight), bytes, move |app| {
+            let result = result(app, index, label, scores, &mut usage)?;
             Ok((line(&StreamLine::Result { index, result })?, usage))
         });
         let bytes;

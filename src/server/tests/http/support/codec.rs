@@ -1,10 +1,19 @@
 //! Codecs whose tokens are bytes.
 
 use surprisal_api::TokenizerInfo;
+use surprisal_model::{Piece, TokensAndOffsets};
 use surprisal_server::TextCodec;
 
-/// A codec whose tokens are bytes; NUL has no encoding. The field is the BOS that the server adds before texts, if any.
+/// A codec whose tokens are bytes; NUL has no encoding. The field is the BOS that the tokenizer adds before texts, if any.
 pub(crate) struct ByteCodec(pub(crate) Option<u32>);
+
+/// Returns a token's byte; a token above 255 is special.
+fn byte_piece(token: u32) -> Piece {
+    match u8::try_from(token) {
+        Ok(byte) => Piece { bytes: vec![byte], is_special: false },
+        Err(_) => Piece { bytes: format!("<{token}>").into_bytes(), is_special: true },
+    }
+}
 
 impl TextCodec for ByteCodec {
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
@@ -14,7 +23,7 @@ impl TextCodec for ByteCodec {
         Ok(text.bytes().map(u32::from).collect())
     }
 
-    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String> {
+    fn encode_with_offsets(&self, text: &str) -> Result<TokensAndOffsets, String> {
         Ok((self.encode(text)?, (0..text.len()).map(|at| [at, at + 1]).collect()))
     }
 
@@ -24,13 +33,16 @@ impl TextCodec for ByteCodec {
         String::from_utf8(bytes).map_err(|error| error.to_string())
     }
 
-    fn decode_without_special(&self, tokens: &[u32]) -> Result<String, String> {
-        let bytes: Vec<u8> = tokens.iter().filter_map(|&token| u8::try_from(token).ok()).collect();
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    fn piece(&self, token: u32) -> Piece {
+        byte_piece(token)
     }
 
-    fn bos(&self) -> Option<u32> {
-        self.0
+    fn spelling(&self, token: u32) -> Option<String> {
+        if Some(token) == self.0 { self.info().bos_token } else { self.decode(&[token]).ok() }
+    }
+
+    fn prefix(&self) -> &[u32] {
+        self.0.as_slice()
     }
 
     fn info(&self) -> TokenizerInfo {
@@ -48,7 +60,7 @@ impl TextCodec for SpacePrefixCodec {
     }
 
     /// Returns the same offsets for the space and the byte after it: those of the first byte.
-    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<[usize; 2]>), String> {
+    fn encode_with_offsets(&self, text: &str) -> Result<TokensAndOffsets, String> {
         let offsets = (0..=text.len()).map(|at| [at.saturating_sub(1), at.max(1)]).collect();
         Ok((self.encode(text)?, offsets))
     }
@@ -57,15 +69,27 @@ impl TextCodec for SpacePrefixCodec {
         ByteCodec(None).decode(tokens)
     }
 
-    fn adds_prefix_space(&self) -> bool {
+    fn encodes_continuations_alike(&self) -> bool {
+        false
+    }
+
+    fn encode_continuation(&self, _special: Option<u32>, text: &str) -> Result<TokensAndOffsets, String> {
+        ByteCodec(None).encode_with_offsets(text)
+    }
+
+    fn piece(&self, token: u32) -> Piece {
+        byte_piece(token)
+    }
+
+    fn omits_first_space(&self) -> bool {
         true
     }
 
-    fn bos(&self) -> Option<u32> {
-        None
+    fn prefix(&self) -> &[u32] {
+        &[]
     }
 
     fn info(&self) -> TokenizerInfo {
-        ByteCodec(None).info()
+        TokenizerInfo::default()
     }
 }

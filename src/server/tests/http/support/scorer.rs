@@ -78,13 +78,22 @@ impl Drop for Ticket {
 
 impl LetterScorer {
     pub(crate) fn new() -> Self {
-        let card = ModelCard {
+        Self::with_card(|card| card)
+    }
+
+    pub(crate) fn with_max_length(max_length: usize) -> Self {
+        Self::with_card(|card| ModelCard { max_length, ..card })
+    }
+
+    /// Creates a scorer whose card is changed by `change`.
+    pub(crate) fn with_card(change: impl FnOnce(ModelCard) -> ModelCard) -> Self {
+        let card = change(ModelCard {
             id: "letters".to_owned(),
             fingerprint: "letters-1".to_owned(),
             vocab_size: VOCABULARY,
             max_length: MAX_LENGTH,
             device: "test".to_owned(),
-        };
+        });
         Self {
             card,
             gate: watch::Sender::new(true),
