@@ -15,6 +15,82 @@ fn text(seed: usize, sentences: usize) -> String {
     (0..sentences).map(|s| (0..5).map(|w| word(5 * s + w)).collect::<Vec<_>>().join(" ") + ".\n").collect()
 }
 
+/// A file's name below a folder, and its content.
+type FileContent<'a> = (&'a str, Vec<u8>);
+
+/// Returns a text as UTF-8 with a byte-order mark.
+fn marked(text: &str) -> Vec<u8> {
+    format!("\u{feff}{text}").into_bytes()
+}
+
+/// Returns a text as UTF-16 with a byte-order mark.
+fn utf16(text: &str) -> Vec<u8> {
+    format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+/// The same texts in one folder, in every format, give the same estimates, and the report lists what it omits.
+#[test]
+fn folders_of_any_format_give_the_same_estimates() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    TinyLlama { layers: 1, max_positions: 128, ..TinyLlama::default() }.write(&model, 1);
+    let serving = Serving::with(dir.path(), &[("SURPRISAL_MODEL", model.to_str().unwrap())]);
+    let texts = [text(1, 20), text(2, 20), text(3, 20)];
+    let estimate = |name: &str, files: &[FileContent<'_>]| -> (Value, String) {
+        let folder = dir.path().join(name);
+        for (file, bytes) in files {
+            let path = folder.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let (folder, out) = (folder.to_str().unwrap(), dir.path().join(format!("{name}-out")));
+        let args = ["estimate", folder, "--windows", "2", "--splits", "2,4,8", "--url", &serving.url, "--json"];
+        let output = run(dir.path(), &[&args[..], &["--out", out.to_str().unwrap()]].concat());
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        (serde_json::from_slice(&output.stdout).unwrap(), stderr(&output))
+    };
+    let csv: String = texts.iter().map(|text| format!("1,\"{text}\"\r\n")).collect();
+    let lines: String = texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect();
+    let (plain, log) = estimate(
+        "plain",
+        &[("a.txt", texts[0].clone().into()), ("b.txt", texts[1].clone().into()), ("c.txt", texts[2].clone().into())],
+    );
+    assert!(plain.get("left_out").is_none() && !log.contains("left out"), "{log}");
+    let others: [(&str, &[FileContent<'_>]); 4] = [
+        (
+            "marked",
+            &[
+                ("a.txt", marked(&texts[0])),
+                ("sub/b.txt", utf16(&texts[1])),
+                ("sub/c.txt", marked(&texts[2])),
+                (".hidden.txt", b"hidden".to_vec()),
+                ("d.pdf", b"%PDF".to_vec()),
+            ],
+        ),
+        ("lines", &[("a.ndjson", lines.into())]),
+        ("array", &[("a.json", json!(texts).to_string().into())]),
+        ("table", &[("a.csv", format!("id,text\r\n{csv}2,\r\n").into())]),
+    ];
+    for (name, files) in others {
+        let (report, log) = estimate(name, files);
+        assert_eq!((&report["rows"], &report["corpus"]), (&plain["rows"], &plain["corpus"]), "{name}");
+        let left_out: Vec<String> = report["left_out"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| format!("{} {}", one["reason"].as_str().unwrap(), one["texts"]))
+            .collect();
+        let expected: &[&str] = match name {
+            "marked" => &["hidden null", "format not supported: PDF null"],
+            "table" => &["empty 1"],
+            _ => &[],
+        };
+        assert_eq!(left_out, expected, "{name}");
+        assert_eq!(log.matches("left out of the corpus").count(), expected.len(), "{name}: {log}");
+    }
+}
+
 #[test]
 fn lines_are_sampled_cut_and_tokenized_locally_or_by_the_server() {
     let dir = tempfile::tempdir().unwrap();

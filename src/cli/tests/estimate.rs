@@ -14,20 +14,27 @@ fn invalid_texts_are_rejected_before_a_plan_is_printed() {
     std::fs::write(path("empty.txt"), "").unwrap();
     std::fs::write(path("empty.jsonl"), "").unwrap();
     std::fs::create_dir(path("folder")).unwrap();
-    std::fs::write(path("folder/table.csv"), "1,2").unwrap();
+    std::fs::write(path("folder/table.xlsx"), "1,2").unwrap();
+    std::fs::write(path("table.csv"), "id,body\n1,one\n").unwrap();
     for (file, flags, hint) in [
         ("text.txt", &["--windows", "1"][..], "windows is 1; it must be at least 2 for a single text"),
         ("text.txt", &["--windows", "0"], "corpus.windows is 0; it must be at least 1"),
         ("missing.txt", &[], "missing.txt"),
         ("empty.txt", &[], "empty.txt: the file is empty"),
         ("empty.jsonl", &[], "number of texts is 0"),
-        ("folder", &[], "no .txt, .jsonl or .parquet file"),
+        ("folder", &[], "this folder has no file to read; expected .txt"),
+        ("folder", &[], "left out: 1 file (format not supported: Excel)"),
+        ("folder/table.xlsx", &[], "table.xlsx: the format of this file, Excel, is not supported"),
+        ("table.csv", &[], "table.csv: line 1: no column `text`; the columns are id, body"),
+        ("text.txt", &["--format", "jsonl"], "text.txt: line 1: expected value at column 1"),
+        ("text.txt", &["--encoding", "ascii-ish"], "corpus.encoding is ascii-ish"),
     ] {
         let output = run(dir.path(), &[&["estimate", &path(file), "--explain"][..], flags].concat());
         assert_eq!(output.status.code(), Some(1), "{file} {flags:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(hint) && output.stdout.is_empty(), "{file} {flags:?}: {}", stderr(&output));
     }
     assert!(run(dir.path(), &["estimate", &path("text.txt"), "--explain"]).status.success());
+    assert!(run(dir.path(), &["estimate", &path("table.csv"), "--field", "body", "--explain"]).status.success());
 }
 
 #[test]

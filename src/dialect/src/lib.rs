@@ -1,8 +1,8 @@
 //! Dialects: the formats of requests for log-probabilities, and of their responses, for each kind of server.
 //!
 //! A [`Dialect`] names a path, writes the body of a [`Request`] for a [`Batch`] of queries, and reads the [`Response`].
-//! This crate sends nothing. The caller sends the request and checks the response: the number of results, and their
-//! log-probabilities.
+//! [`Logprobs::of_target`] finds a target's log-probabilities in a result, and checks that the result belongs to the
+//! query. This crate sends nothing. The caller sends the request, and checks the number of results and their values.
 //!
 //! ```
 //! use surprisal_dialect::{Batch, Dialect, Logprobs, Query, Request, SglangOptions};
@@ -18,6 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod alignment;
 mod batch;
 mod dialect;
 mod request;

@@ -4,7 +4,7 @@
 //! not depend on the features of `serde_json`.
 
 use serde::Serialize;
-use surprisal_api::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec, Text};
+use surprisal_api::{Bos, Detail, LogprobsRequest, Pairs, QuerySpec, Text, TokenText};
 
 use crate::batch::{Batch, Query};
 use crate::dialect::Dialect;
@@ -57,6 +57,7 @@ struct QueriesBody {
     bos: Bos,
     detail: Detail,
     queries: Vec<QuerySpec>,
+    texts: TokenText,
 }
 
 #[derive(Serialize)]
@@ -151,6 +152,7 @@ fn surprisal<'a>(batch: &Batch<'_>) -> Body<'a> {
                 bos: rule,
                 detail: Detail::Tokens,
                 queries: queries.iter().map(spec).collect(),
+                texts: TokenText::None,
             })
         }
         Batch::Pairs { contexts, targets, pairs } => {
@@ -161,6 +163,7 @@ fn surprisal<'a>(batch: &Batch<'_>) -> Body<'a> {
                 targets: Some(texts(targets)),
                 pairs: Some(if all { Pairs::All } else { Pairs::List(pairs.to_vec()) }),
                 detail: Detail::Tokens,
+                texts: Some(TokenText::None),
                 bos: Bos::None,
                 ..LogprobsRequest::default()
             }))

@@ -29,10 +29,12 @@ pub struct Response<F> {
 pub enum Logprobs<F> {
     /// Log-probabilities of the target's tokens.
     Target(Vec<F>),
-    /// Log-probabilities of all prompt tokens, possibly followed by those of generated tokens.
+    /// Log-probabilities of all prompt tokens.
     Prompt(Vec<Option<F>>),
-    /// Log-probabilities of the last prompt tokens.
-    PromptEnd(Vec<Option<F>>),
+    /// Log-probabilities of all prompt tokens, and of the generated token if there is one.
+    PromptAndGenerated(Vec<Option<F>>),
+    /// The last prompt tokens and their log-probabilities.
+    PromptEnd(Vec<(u32, Option<F>)>),
     /// No log-probabilities.
     Missing,
 }
@@ -170,28 +172,32 @@ fn vllm<F: DeserializeOwned + Copy>(batch: &Batch<'_>, body: &[u8]) -> Result<Re
     let results = choices(body)?.into_iter().map(|choice| {
         // If there are more choices than queries, the extra choices have no prompt.
         let prompt = prompts.next().unwrap_or_default();
-        choice.prompt_logprobs.map(|listed| select(listed, &prompt))
+        choice.prompt_logprobs.map(|listed| Logprobs::Prompt(select(listed, &prompt)))
     });
     Ok(completions(results))
 }
 
 fn openai<F: DeserializeOwned>(body: &[u8]) -> Result<Response<F>, ReadError> {
-    let choices = choices(body)?.into_iter();
-    Ok(completions(choices.map(|choice| choice.logprobs.map(|logprobs| logprobs.token_logprobs))))
+    let results = choices(body)?
+        .into_iter()
+        .map(|choice| choice.logprobs.map(|logprobs| Logprobs::PromptAndGenerated(logprobs.token_logprobs)));
+    Ok(completions(results))
 }
 
-/// Selects the log-probability of each prompt token from the tokens listed at its position.
+/// Selects the log-probability of each prompt token from the tokens listed at its position. Positions after the prompt
+/// have none.
 fn select<F>(listed: Vec<Option<Alternatives<F>>>, prompt: &[u32]) -> Vec<Option<F>> {
-    let mut logprobs = Vec::with_capacity(prompt.len());
-    for (alternatives, token) in listed.into_iter().zip(prompt) {
-        let own = alternatives.and_then(|mut alternatives| alternatives.remove(&token.to_string()));
+    let mut logprobs = Vec::with_capacity(listed.len());
+    for (position, alternatives) in listed.into_iter().enumerate() {
+        let token = prompt.get(position).map(ToString::to_string).unwrap_or_default();
+        let own = alternatives.and_then(|mut alternatives| alternatives.remove(&token));
         logprobs.push(own.map(|own| own.logprob));
     }
     logprobs
 }
 
-fn completions<F>(results: impl Iterator<Item = Option<Vec<Option<F>>>>) -> Response<F> {
-    let results = results.map(|logprobs| logprobs.map_or(Logprobs::Missing, Logprobs::Prompt)).collect();
+fn completions<F>(results: impl Iterator<Item = Option<Logprobs<F>>>) -> Response<F> {
+    let results = results.map(|logprobs| logprobs.unwrap_or(Logprobs::Missing)).collect();
     Response { results, fingerprint: None, computed_tokens: None, cached_tokens: None }
 }
 
@@ -199,7 +205,8 @@ fn sglang<F: DeserializeOwned>(body: &[u8]) -> Result<Response<F>, ReadError> {
     let sglang_results: Vec<SglangResult<F>> = parse_results(body)?;
     let cached_tokens = sglang_results.iter().map(|result| result.meta_info.cached_tokens.as_u64()).sum();
     let results = sglang_results.into_iter().map(|SglangResult { meta_info }| {
-        Logprobs::PromptEnd(meta_info.input_token_logprobs.into_iter().map(|(logprob, ..)| logprob).collect())
+        let tokens = meta_info.input_token_logprobs.into_iter();
+        Logprobs::PromptEnd(tokens.map(|(logprob, token, _)| (token, logprob)).collect())
     });
     Ok(Response { results: results.collect(), fingerprint: None, computed_tokens: None, cached_tokens })
 }

@@ -24,11 +24,11 @@ fn of_pairs(dialect: Dialect, pairs: &[[usize; 2]]) -> String {
 fn bodies_of_queries() {
     assert_eq!(
         of_queries(Dialect::Surprisal, Some(9)),
-        r#"{"bos":"none","detail":"tokens","queries":[{"context":[9,1,2],"target":[3,4]},{"context":[9],"target":[5]}]}"#
+        r#"{"bos":"none","detail":"tokens","queries":[{"context":[9,1,2],"target":[3,4]},{"context":[9],"target":[5]}],"texts":"none"}"#
     );
     assert_eq!(
         of_queries(Dialect::Surprisal, None),
-        r#"{"bos":"always","detail":"tokens","queries":[{"context":[1,2],"target":[3,4]},{"context":[],"target":[5]}]}"#
+        r#"{"bos":"always","detail":"tokens","queries":[{"context":[1,2],"target":[3,4]},{"context":[],"target":[5]}],"texts":"none"}"#
     );
     assert_eq!(
         of_queries(Dialect::OpenAi, Some(9)),
@@ -49,11 +49,11 @@ fn bodies_of_pairs() {
     let all = &[[0, 0], [1, 0]];
     assert_eq!(
         of_pairs(Dialect::Surprisal, all),
-        r#"{"contexts":[[0,5],[0]],"targets":[[7,8]],"pairs":"all","detail":"tokens","bos":"none"}"#
+        r#"{"contexts":[[0,5],[0]],"targets":[[7,8]],"pairs":"all","detail":"tokens","bos":"none","texts":"none"}"#
     );
     assert_eq!(
         of_pairs(Dialect::Surprisal, &[[1, 0]]),
-        r#"{"contexts":[[0,5],[0]],"targets":[[7,8]],"pairs":[[1,0]],"detail":"tokens","bos":"none"}"#
+        r#"{"contexts":[[0,5],[0]],"targets":[[7,8]],"pairs":[[1,0]],"detail":"tokens","bos":"none","texts":"none"}"#
     );
     assert_eq!(
         of_pairs(Dialect::OpenAi, all),

@@ -29,7 +29,7 @@ fn choices_are_in_the_order_of_the_prompts() {
         {"index": 1, "text": "", "logprobs": {"token_logprobs": [null, -5.0, -0.5]}},
         {"index": 0, "text": "", "logprobs": {"token_logprobs": [null, -1.0, -2.0, -3.0, -0.5]}}]});
     let prompts = [vec![None, Some(-1.0), Some(-2.0), Some(-3.0), Some(-0.5)], vec![None, Some(-5.0), Some(-0.5)]];
-    assert_eq!(read(Dialect::OpenAi, &echo).unwrap().results, prompts.map(Logprobs::Prompt));
+    assert_eq!(read(Dialect::OpenAi, &echo).unwrap().results, prompts.map(Logprobs::PromptAndGenerated));
     let at = |id: &str, logprob: f64| json!({id: {"logprob": logprob, "rank": 3}, "77": {"logprob": -0.1}, "a text": {"logprob": -0.2}});
     let listed = json!({"choices": [
         {"index": 0, "prompt_logprobs": [null, at("1", -1.0), at("8", -2.0), at("3", -3.0)]},
@@ -44,7 +44,7 @@ fn sglang_and_llama_cpp_may_return_a_single_result() {
     let answer = read(Dialect::Sglang, &one).unwrap();
     assert_eq!(
         (&answer.results[..], answer.cached_tokens),
-        (&[Logprobs::PromptEnd(vec![None, Some(-3.0)])][..], Some(2))
+        (&[Logprobs::PromptEnd(vec![(2, None), (3, Some(-3.0))])][..], Some(2))
     );
     let two = read(Dialect::Sglang, &json!([one, {"meta_info": {"input_token_logprobs": []}}])).unwrap();
     assert_eq!((two.results.len(), two.cached_tokens), (2, None));

@@ -48,7 +48,7 @@ mod store;
 mod unit;
 mod value;
 
-pub use corpus::{CorpusStatistics, Spacing, TextCorpus, TokenizedText};
+pub use corpus::{CorpusStatistics, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{Bootstrap, Correction, Estimates, ExponentInterval, PairingErrors, PointEstimate, Series};
 pub use fit::{Fit, FitMethod};

@@ -117,6 +117,10 @@ impl ModelSpec {
         if self.servers().is_empty() {
             return Err(Error::invalid("model.url", "missing", "set, unless model.urls is set"));
         }
+        if let (Some(url), [_, ..]) = (&self.url, &self.urls[..]) {
+            let value = format!("{url}, and model.urls is {}", self.urls.join(", "));
+            return Err(Error::invalid("model.url", value, "omitted if model.urls lists the addresses"));
+        }
         Ok(())
     }
 }

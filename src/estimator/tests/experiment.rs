@@ -48,6 +48,14 @@ fn the_papers_protocol_needs_a_quarter_of_its_scripts_token_forwards() {
     }
 }
 
+#[test]
+fn one_list_names_the_servers() {
+    let parse = |model: &str| Experiment::parse(&format!("{SMALL}\n[model]\n{model}"), Path::new("e.toml"));
+    let error = parse("url = \"http://a:1\"\nurls = [\"http://b:2\"]").unwrap_err().to_string();
+    assert!(error.contains("model.url is http://a:1, and model.urls is http://b:2; it must be omitted"), "{error}");
+    assert!(parse("url = \"http://a:1\"\nurls = []").is_ok());
+}
+
 #[tokio::test]
 async fn the_oracle_preset_runs_offline_and_finds_the_truth() {
     let report = execute(&preset("oracle.toml"), None, |_| {}).await.unwrap();

@@ -3,7 +3,7 @@
 
 use surprisal_estimator::{
     Comparison, Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model, NgramEntropy,
-    Pairing, PairingErrors, PointEstimate, Report, SantaFe, Series, Unit,
+    Omission, Pairing, PairingErrors, PointEstimate, Report, SantaFe, Series, Unit,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {
@@ -107,6 +107,20 @@ fn the_page_escapes_texts_and_is_self_contained() {
     for outside in ["<script", "<b>", "http://", "https://", "src=", "@import", "url("] {
         assert!(!html.contains(outside), "{outside}");
     }
+}
+
+#[test]
+fn files_and_texts_that_are_left_out_are_listed() {
+    let left_out = |path: &str, reason: &str, texts| Omission { path: path.into(), reason: reason.into(), texts };
+    let mut report = report("Santa Fe");
+    report.left_out = vec![left_out("a<b>.pdf", "format not supported: PDF", None), left_out("c", "empty", Some(3))];
+    let (table, html) = (report.table(), report.html());
+    assert!(table.contains("left out of the corpus: 1 file (format not supported: PDF): a<b>.pdf\n"), "{table}");
+    assert!(table.contains("left out of the corpus: 3 texts in 1 file (empty): c\n"), "{table}");
+    assert!(html.contains("<dt>Left out</dt><dd>1 file (format not supported: PDF): a&lt;b&gt;.pdf</dd>"), "{html}");
+    let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["left_out"][1], serde_json::json!({"path": "c", "reason": "empty", "texts": 3}));
+    assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
 }
 
 #[test]

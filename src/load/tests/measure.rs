@@ -200,7 +200,7 @@ async fn failures_are_counted_by_kind() {
     assert_eq!(latency.count, 6, "five answers and a timeout: {outcome}");
     assert!(latency.max >= 2990.0, "{outcome}");
     assert!(outcome.failures["status 500"].example.contains("it hurts"));
-    assert!(outcome.failures["bad answer"].example.contains("expected 1 log-probabilities, got 2"));
+    assert!(outcome.failures["bad answer"].example.contains("expected 1 log-probabilities for the target, got 2"));
     let repeats = outcome.repeats.unwrap();
     assert_eq!((repeats.asked, repeats.same, repeats.largest_difference), (5, 0, 0.5), "{outcome}");
 }

@@ -12,7 +12,8 @@ use crate::runtime::block_on;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// One experiment file (.toml); or UTF-8 text files, .jsonl files, .parquet files, or folders of these
+    /// One experiment file (.toml); or files with texts (.txt, .md, .jsonl, .ndjson, .json, .csv, .tsv, .parquet, also
+    /// as .gz or .zst), or folders of these
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]

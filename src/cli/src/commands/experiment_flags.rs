@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use surprisal_estimator::{CorpusSpec, Experiment, MeasureSpec, ModelSpec, TextCorpus, Unit};
+use surprisal_estimator::{CorpusSpec, Experiment, Format, MeasureSpec, ModelSpec, TextCorpus, Unit};
 
 use crate::arguments::parse_server;
 
@@ -17,6 +17,16 @@ pub(crate) struct ExperimentFlags {
     /// Id of the token that begins every text (BOS), for models whose tokenizer adds none, such as Qwen's
     #[arg(long)]
     bos: Option<u32>,
+    /// Format of named files and of files with unknown extensions: text, jsonl, json, csv, tsv or parquet [default: from
+    /// the extensions]
+    #[arg(long)]
+    format: Option<Format>,
+    /// Encoding of files without a byte-order mark, such as utf-16le or windows-1252 [default: utf-8]
+    #[arg(long)]
+    encoding: Option<String>,
+    /// Field (JSON) or column (CSV, TSV, Parquet) that contains the text [default: text]
+    #[arg(long)]
+    field: Option<String>,
     /// Windows per text, evenly spaced and without overlap [default: 40]
     #[arg(long)]
     windows: Option<usize>,
@@ -69,7 +79,13 @@ impl ExperimentFlags {
             seed: self.seed.unwrap_or(1),
             unit: if self.bits { Unit::Bits } else { Unit::Nats },
             model: Some(ModelSpec { bos: self.bos, ..ModelSpec::at(servers) }),
-            corpus: CorpusSpec::Text(TextCorpus { windows: self.windows.unwrap_or(texts.windows), ..texts }),
+            corpus: CorpusSpec::Text(TextCorpus {
+                format: self.format,
+                encoding: self.encoding.clone(),
+                field: self.field.clone().unwrap_or(texts.field),
+                windows: self.windows.unwrap_or(texts.windows),
+                ..texts
+            }),
             measure: MeasureSpec {
                 splits: non_empty(&self.splits, default.splits),
                 ratios: non_empty(&self.ratios, default.ratios),

@@ -39,19 +39,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
             return Ok(());
         }
         for result in &answer.results {
-            print_tokens(&source, result).await?;
+            print_tokens(result);
         }
         Ok(())
     })
 }
 
 /// Prints one line per token, then the sum.
-async fn print_tokens(source: &HttpSource, result: &QueryResult) -> Result<(), Error> {
-    let ids = result.token_ids.iter().flatten();
-    for (&id, logprob) in ids.zip(result.logprobs.iter().flatten()) {
-        println!("{logprob:>12.6}  {:?}", source.detokenize(&[id]).await?);
+fn print_tokens(result: &QueryResult) {
+    let texts = result.texts.iter().flatten();
+    for (text, logprob) in texts.zip(result.logprobs.iter().flatten()) {
+        println!("{logprob:>12.6}  {text:?}");
     }
     let perplexity = (-result.sum / result.tokens as f64).exp();
     println!("{:>12.6}  nats in total, {} tokens, perplexity {perplexity:.3}", result.sum, result.tokens);
-    Ok(())
 }

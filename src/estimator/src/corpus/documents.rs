@@ -6,6 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
+use crate::corpus::omission::{Omission, first_names};
 use crate::corpus::texts::TextCorpus;
 use crate::corpus::tokenized_text::TokenizedText;
 use crate::error::Error;
@@ -23,6 +24,8 @@ pub(crate) struct Documents {
     pub(crate) texts: TokenStore,
     pub(crate) note: String,
     pub(crate) statistics: Option<CorpusStatistics>,
+    /// The files and texts that the documents omit.
+    pub(crate) omissions: Vec<Omission>,
     /// `ln p` of each window, in nats, under the process that generated it; `None` for a corpus of texts.
     pub(crate) ln_p: Option<Vec<f64>>,
 }
@@ -87,14 +90,15 @@ impl TextCorpus {
         method: EntropyMethod,
     ) -> Result<Documents, Error> {
         let (mut windows, mut store) = (Vec::new(), TokenStore::default());
-        let (mut characters, mut left_out) = (0, 0);
-        for texts in self.batches(seed)? {
+        let (mut characters, mut too_short) = (0, 0);
+        let mut batches = self.batches(seed)?;
+        for texts in &mut batches {
             let texts = texts?;
             let tokenized = stream::iter(&texts).map(|text| TokenizedText::from_text(tokenizer, text));
             let tokenized: Vec<_> = tokenized.buffered(CONCURRENT).try_collect().await?;
             for (text, tokenized) in texts.iter().zip(tokenized) {
                 match tokenized.windows(self.windows, length, self.spacing, store.lengths().len()) {
-                    Err(Error::TooShort { .. }) if self.skip_short => left_out += 1,
+                    Err(Error::TooShort { .. }) if self.skip_short => too_short += 1,
                     found => {
                         windows.extend(found?);
                         characters += text.chars().count();
@@ -104,17 +108,17 @@ impl TextCorpus {
             }
         }
         let note = format!("{}; {} windows of {length} tokens from each text", self.names()?, self.windows);
-        let statistics = CorpusStatistics::of(&store, characters, left_out, method)?;
-        Ok(Documents { windows, texts: store, note, statistics, ln_p: None })
+        let statistics = CorpusStatistics::of(&store, characters, too_short, method)?;
+        let omissions = batches.into_omissions();
+        for summary in Omission::summaries(&omissions) {
+            tracing::warn!(%summary, "left out of the corpus");
+        }
+        Ok(Documents { windows, texts: store, note, statistics, omissions, ln_p: None })
     }
 
     /// Returns a string with the paths of the first eight files, and the number of further files.
     fn names(&self) -> Result<String, Error> {
-        let paths = self.paths()?;
-        let names: Vec<String> = paths.iter().take(8).map(|path| path.display().to_string()).collect();
-        let more =
-            if paths.len() > names.len() { format!(" and {} more", paths.len() - names.len()) } else { String::new() };
-        Ok(format!("{}{more}", names.join(", ")))
+        Ok(first_names(self.listing()?.files.iter().map(|file| file.path.display().to_string())))
     }
 }
 

@@ -1,11 +1,17 @@
-//! The steps from files to documents: `texts` reads texts from files, `documents` tokenizes the texts with
-//! `tokenized_text`, and `windows` cuts the tokens into windows.
+//! The steps from files to documents: `files` lists files, `rows` reads their rows, `batches` selects texts, `documents`
+//! tokenizes the texts with `tokenized_text`, and `windows` cuts the tokens into windows.
 //!
-//! Start with [`TextCorpus`], the corpus that an experiment file describes, and its method `documents`. `formats` reads
-//! the file formats, and `sentences` cuts long texts into pieces.
+//! Start with [`TextCorpus`] in `texts`, the corpus that an experiment file describes, and its method `documents`.
+//! `format` has the tables of formats and file names, `decode` decompresses and decodes files, `sentences` cuts long
+//! texts into pieces, and `omission` describes the files and texts that a corpus omits.
 
+mod batches;
+mod decode;
 mod documents;
-mod formats;
+mod files;
+mod format;
+mod omission;
+mod rows;
 mod sentences;
 mod texts;
 mod tokenized_text;
@@ -13,6 +19,8 @@ mod windows;
 
 pub use documents::CorpusStatistics;
 pub(crate) use documents::Documents;
+pub use format::Format;
+pub use omission::Omission;
 pub use texts::TextCorpus;
 pub use tokenized_text::TokenizedText;
 pub use windows::Spacing;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::corpus::decode::read_text;
 use crate::error::Error;
 use crate::source::Tokenize;
 
@@ -20,12 +21,13 @@ impl TokenizedText {
         Self { tokens }
     }
 
-    /// Reads a UTF-8 file and tokenizes it with `tokenizer`; see [`from_text`](Self::from_text).
+    /// Reads a text file in UTF-8, or in UTF-16 with a byte-order mark, and tokenizes it with `tokenizer`; see
+    /// [`from_text`](Self::from_text). The file may be compressed with gzip or Zstandard.
     ///
     /// # Errors
-    /// [`Error::File`] if the file cannot be read or is not UTF-8; the tokenizer's error if it fails.
+    /// [`Error::File`] if the file cannot be read or decoded; the tokenizer's error if it fails.
     pub async fn read(tokenizer: &impl Tokenize, path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+        let text = read_text(path, None).map_err(|source| Error::File { path: path.to_owned(), source })?;
         Self::from_text(tokenizer, &text).await
     }
 

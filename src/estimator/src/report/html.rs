@@ -2,6 +2,7 @@
 
 use surprisal_chart::escape_quotes as escape;
 
+use crate::corpus::Omission;
 use crate::estimate::PairingErrors;
 use crate::plan::{Cost, Pairing};
 use crate::report::chart_points::{Chart, chart_style};
@@ -102,6 +103,7 @@ impl Report {
         facts.extend(self.divergence_text().map(|divergence| ("KL divergence from the process", divergence)));
         facts.extend(self.correction_text().map(|correction| ("n-gram correction", correction)));
         facts.extend(self.corpus.map(|corpus| ("Corpus", corpus.summary(self.unit))));
+        facts.extend(Omission::summaries(&self.left_out).into_iter().map(|summary| ("Left out", summary)));
         facts.extend(self.cost.map(|cost| ("Cost", cost_text(cost))));
         facts
     }

@@ -17,7 +17,7 @@ pub use compare::Comparison;
 
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::CorpusStatistics;
+use crate::corpus::{CorpusStatistics, Omission};
 use crate::estimate::{Estimates, PointEstimate, Series};
 use crate::fit::{Fit, FitMethod};
 use crate::plan::{Cost, Pairing};
@@ -112,6 +112,9 @@ pub struct Report {
     /// Statistics of a corpus of texts; `None` for sampled documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corpus: Option<CorpusStatistics>,
+    /// Files and texts that the corpus omits, except texts that are too short for the windows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Omission>,
     /// The cost of the plan; `None` if it was not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
@@ -141,6 +144,7 @@ impl Report {
             divergence: None,
             two_point: None,
             corpus: None,
+            left_out: Vec::new(),
             cost: None,
             notes: Vec::new(),
         };

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::corpus::Omission;
 use crate::estimate::{PairingErrors, PointEstimate, Series};
 use crate::fit::{Fit, FitMethod};
 use crate::report::{Report, Row, SeriesFit};
@@ -44,6 +45,9 @@ impl Report {
             let _ = writeln!(text, "KL divergence of the model from the process: {divergence}");
         }
         text += &self.two_point_text();
+        for summary in Omission::summaries(&self.left_out) {
+            let _ = writeln!(text, "left out of the corpus: {summary}");
+        }
         text + &self.reading().map_or_else(String::new, |reading| format!("\n{reading}\n"))
     }
 

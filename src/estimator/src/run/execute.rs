@@ -119,7 +119,7 @@ fn sampled_documents(process: &SantaFe, samples: Vec<Vec<u32>>, note: String) ->
         texts.push(sample)?;
         ln_p.push(process.log_probability(sample)?);
     }
-    Ok(Documents { texts, windows: samples, note, statistics: None, ln_p: Some(ln_p) })
+    Ok(Documents { texts, windows: samples, note, statistics: None, omissions: Vec::new(), ln_p: Some(ln_p) })
 }
 
 /// Scores documents of tokens and builds the report.
@@ -131,7 +131,7 @@ async fn measure<S: LogprobSource>(
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Report, Error> {
     let measure = &experiment.measure;
-    let Documents { windows, texts, note, statistics, ln_p } = documents;
+    let Documents { windows, texts, note, statistics, omissions, ln_p } = documents;
     let correction = match measure.ngram {
         0 => None,
         n => {
@@ -148,7 +148,7 @@ async fn measure<S: LogprobSource>(
         None => run(source, &windows, &plan, correction, progress).await?,
     };
     let mut report = Report::new(&experiment.title, source.model(), &estimates).with_cost(plan.cost());
-    report.corpus = statistics;
+    (report.corpus, report.left_out) = (statistics, omissions);
     if let Some(ln_p) = ln_p {
         report = report.with_divergence(estimates.divergence(&ln_p));
     }

@@ -76,16 +76,9 @@ impl ScoringDialect {
         check_count(queries, results.len())?;
         let mut logprobs = Vec::with_capacity(queries.len());
         for (index, (query, result)) in queries.iter().zip(results).enumerate() {
-            let length = usize::from(bos.is_some()) + query.context.len() + query.target.len();
-            let target = match result {
-                Logprobs::Target(target) => target,
-                // Ignore generated tokens, which follow the prompt.
-                Logprobs::Prompt(all) => last_of_target(index, query, &all[..length.min(all.len())])?,
-                Logprobs::PromptEnd(end) => last_of_target(index, query, &end)?,
-                Logprobs::Missing => return Err(self.missing().to_owned()),
-            };
-            check_tokens(index, query, &target)?;
-            logprobs.push(target);
+            let query = Query { context: &query.context, target: &query.target };
+            let target = result.of_target(&query, bos).map_err(|reason| format!("query {index}: {reason}"))?;
+            logprobs.push(complete(index, target)?);
         }
         Ok((logprobs, answer.fingerprint))
     }
@@ -111,24 +104,15 @@ fn check_count(queries: &[ScoreQuery], results: usize) -> Result<(), String> {
     }
 }
 
-fn check_tokens(index: usize, query: &ScoreQuery, logprobs: &[f32]) -> Result<(), String> {
-    let (asked, given) = (query.target.len(), logprobs.len());
-    match asked == given {
-        true => Ok(()),
-        false => Err(format!("expected {asked} log-probabilities for the target of query {index}, got {given}")),
-    }
-}
-
-/// Returns the last log-probabilities, one for each target token.
-fn last_of_target(index: usize, query: &ScoreQuery, logprobs: &[Option<f32>]) -> Result<Vec<f32>, String> {
-    let first = logprobs.len().saturating_sub(query.target.len());
+/// Unwraps a target's log-probabilities. All tokens must have one.
+fn complete(index: usize, target: Vec<Option<f32>>) -> Result<Vec<f32>, String> {
     let missing = || {
         format!(
             "the first token of query {index} has no log-probability, because no token precedes it; \
              set bos to the id of the model's BOS token"
         )
     };
-    logprobs[first..].iter().map(|logprob| logprob.ok_or_else(missing)).collect()
+    target.into_iter().map(|logprob| logprob.ok_or_else(missing)).collect()
 }
 
 #[cfg(test)]
@@ -178,6 +162,42 @@ mod tests {
             let sent: Vec<&Value> = (0..2_usize).map(|query| &request["queries"][query]["context"]).collect();
             assert_eq!((&request["bos"], json!(sent)), (&json!(rule), contexts));
         }
+    }
+
+    /// A server that adds a token, or omits one, would shift every log-probability.
+    #[test]
+    fn lists_of_another_length_are_rejected() {
+        let vllm = |first: &[Value]| {
+            json!({"choices": [{"index": 0, "prompt_logprobs": first},
+            {"index": 1, "prompt_logprobs": [null, {"5": {"logprob": -5.0}}]}]})
+        };
+        let listed = |id: u32| json!({id.to_string(): {"logprob": -1.0}});
+        let whole = [Value::Null, listed(1), listed(2), listed(3), listed(4)];
+        assert!(read(ScoringDialect::Vllm, vllm(&whole), BOS).is_ok());
+        let longer = [&[Value::Null][..], &whole].concat();
+        for (list, found) in [(&whole[..4], 4), (&longer, 6)] {
+            let error = read(ScoringDialect::Vllm, vllm(list), BOS).unwrap_err();
+            assert!(
+                error.starts_with("query 0: expected 5 log-probabilities") && error.ends_with(&format!("got {found}")),
+                "{error}"
+            );
+        }
+        let echo = |values: Value| {
+            json!({"choices": [{"index": 0, "logprobs": {"token_logprobs": values}},
+            {"index": 1, "logprobs": {"token_logprobs": [null, -5.0]}}]})
+        };
+        assert!(read(ScoringDialect::OpenAi, echo(json!([null, -1.0, -2.0, -3.0, -4.0])), BOS).is_ok());
+        for wrong in [json!([-1.0, -2.0, -3.0, -4.0]), json!([null, null, -1.0, -2.0, -3.0, -4.0, -0.5])] {
+            let error = read(ScoringDialect::OpenAi, echo(wrong), BOS).unwrap_err();
+            assert!(error.contains("expected 5 log-probabilities"), "{error}");
+        }
+        let sglang = |ids: [u32; 2]| {
+            json!([
+            {"text": "", "meta_info": {"input_token_logprobs": ids.map(|id| json!([-1.0, id, null]))}},
+            {"text": "", "meta_info": {"input_token_logprobs": [[-5.0, 5, null]]}}])
+        };
+        assert!(read(ScoringDialect::Sglang, sglang([3, 4]), BOS).is_ok());
+        assert!(read(ScoringDialect::Sglang, sglang([2, 3]), BOS).unwrap_err().contains("not those of the prompt"));
     }
 
     #[test]

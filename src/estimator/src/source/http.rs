@@ -10,9 +10,7 @@ use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use surprisal_api::{
-    DetokenizeRequest, DetokenizeResponse, LogprobsRequest, LogprobsResponse, TokenizeRequest, TokenizerInfo,
-};
+use surprisal_api::{LogprobsRequest, LogprobsResponse, TokenizeRequest, TokenizerInfo};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::Error;
@@ -95,16 +93,6 @@ impl HttpSource {
         self.options.retry.run(|| self.tokenize_once(text)).await
     }
 
-    /// Converts token ids to text.
-    ///
-    /// # Errors
-    /// The errors of the request to `/detokenize`.
-    pub async fn detokenize(&self, tokens: &[u32]) -> Result<String, Error> {
-        let request = DetokenizeRequest { model: None, tokens: tokens.to_vec() };
-        let answer: DetokenizeResponse = self.post("/detokenize", &request).await?;
-        Ok(answer.prompt)
-    }
-
     /// Sends a request to `/logprobs` unchanged; its contexts and targets may be texts.
     ///
     /// # Errors
@@ -131,7 +119,8 @@ impl HttpSource {
     /// Returns the token ids of a text like [`tokenize`](Self::tokenize), but without retries.
     pub(crate) async fn tokenize_once(&self, text: &str) -> Result<Vec<u32>, Failure> {
         // vLLM and SGLang do not require the model's name.
-        let request = TokenizeRequest { model: None, prompt: text.to_owned(), add_special_tokens: false };
+        let request =
+            TokenizeRequest { prompt: text.to_owned(), add_special_tokens: Some(false), ..TokenizeRequest::default() };
         let answer: TokenizeAnswer = self.post_once("/tokenize", &request).await?;
         Ok(answer.tokens)
     }

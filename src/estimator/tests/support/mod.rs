@@ -92,6 +92,8 @@ pub(crate) fn models() -> Reply {
         object: "model".to_owned(),
         created: 0,
         owned_by: "surprisal".to_owned(),
+        root: "oracle".to_owned(),
+        parent: None,
         max_model_len: 512,
         vocab_size: 101,
         fingerprint: "f1".to_owned(),

@@ -1,7 +1,7 @@
 //! Request bodies in the server's dialect, and checks that responses are complete.
 
 use bytes::Bytes;
-use surprisal_dialect::{Batch, Dialect, Logprobs, ReadError, Request, SglangOptions, SglangStart};
+use surprisal_dialect::{Batch, Dialect, Logprobs, Query, ReadError, Request, SglangOptions, SglangStart};
 
 use crate::workload::PairRequest;
 
@@ -58,38 +58,28 @@ fn check_count(found: usize, results: &str, request: &PairRequest) -> Result<(),
 
 /// Collects the log-probabilities of all targets.
 fn target_logprobs(dialect: Dialect, request: &PairRequest, results: Vec<Logprobs<f64>>) -> Result<Vec<f64>, String> {
-    if matches!(dialect, Dialect::Vllm | Dialect::OpenAi) {
-        check_count(results.len(), "choices", request)?;
-    }
+    let noun = if matches!(dialect, Dialect::Vllm | Dialect::OpenAi) { "choices" } else { "results" };
+    check_count(results.len(), noun, request)?;
     let mut logprobs = Vec::with_capacity(request.scored_tokens());
-    let mut pairs = request.pair_texts();
-    for result in results {
-        match (result, pairs.next()) {
-            (Logprobs::Target(target), _) => logprobs.extend(target),
-            (result, Some((context, target))) => logprobs.extend(select_target(dialect, &result, context, target)?),
-            (_, None) => break,
-        }
+    for (result, (context, target)) in results.iter().zip(request.pair_texts()) {
+        logprobs.extend(select_target(dialect, result, context, target)?);
     }
-    match logprobs.len() {
-        found if found == request.scored_tokens() => Ok(logprobs),
-        found => Err(format!("expected {} log-probabilities, got {found}", request.scored_tokens())),
-    }
+    Ok(logprobs)
 }
 
-/// Selects the target's log-probabilities from those of the prompt.
+/// Selects the target's log-probabilities from a result.
 fn select_target(
     dialect: Dialect,
     result: &Logprobs<f64>,
     context: &[u32],
     target: &[u32],
 ) -> Result<Vec<f64>, String> {
-    let of_target = match result {
-        Logprobs::Target(logprobs) => return Ok(logprobs.clone()),
-        Logprobs::Prompt(all) => all.get(context.len()..).unwrap_or_default(),
-        Logprobs::PromptEnd(all) => &all[all.len().saturating_sub(target.len())..],
-        Logprobs::Missing if dialect == Dialect::Vllm => return Err("a choice has no prompt_logprobs".into()),
-        Logprobs::Missing => return Err("a choice has no logprobs".into()),
-    };
+    match (result, dialect) {
+        (Logprobs::Missing, Dialect::Vllm) => return Err("a choice has no prompt_logprobs".into()),
+        (Logprobs::Missing, _) => return Err("a choice has no logprobs".into()),
+        _ => {}
+    }
+    let of_target = result.of_target(&Query { context, target }, None)?;
     let missing = |id: &u32| match dialect {
         Dialect::Vllm => format!("prompt_logprobs has no entry for token {id}"),
         Dialect::Sglang => "input_token_logprobs contains null".into(),
@@ -145,7 +135,8 @@ mod tests {
     fn incomplete_responses_are_rejected() {
         let choice = |values: Value| json!({"index": 0, "logprobs": {"token_logprobs": values}});
         let cut = json!({"choices": [choice(json!([null, -9.0, -1.0])), choice(json!([null, -3.0, -4.5]))]});
-        assert_eq!(logprobs(Dialect::OpenAi, &cut), Err("expected 4 log-probabilities, got 3".into()));
+        let error = logprobs(Dialect::OpenAi, &cut).unwrap_err();
+        assert!(error.starts_with("expected 4 log-probabilities, one for each token of the prompt"), "{error}");
         let null = json!({"choices": [choice(json!([null, -9.0, null, -1.0])), choice(json!([null, -3.0, -4.5]))]});
         assert!(logprobs(Dialect::OpenAi, &null).unwrap_err().contains("null"));
         assert!(logprobs(Dialect::OpenAi, &json!({"choices": []})).unwrap_err().contains("expected 2 choices, got 0"));

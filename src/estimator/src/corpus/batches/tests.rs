@@ -1,0 +1,122 @@
+//! Tests of reading texts from files of every format: whole, in pieces and sampled.
+
+use parquet::basic::Compression;
+
+use super::*;
+use crate::corpus::rows::tests::parquet_bytes;
+
+fn all(texts: &TextCorpus) -> Result<Vec<String>, Error> {
+    let found: Vec<String> = texts.batches(1)?.collect::<Result<Vec<_>, _>>()?.concat();
+    assert_eq!(texts.count()?, texts.sample.unwrap_or(found.len()));
+    Ok(found)
+}
+
+#[test]
+fn the_texts_of_a_folder_are_read_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    for (name, bytes) in [
+        ("b.txt", b"\xef\xbb\xbfwhole\r\n".to_vec()),
+        ("sub/b.txt", b"below\n".to_vec()),
+        ("c.jsonl", "{\"body\": \"one\"}\n\n{\"n\": 1, \"body\": \"twö\"}\n".into()),
+        ("c.jsonl.zst", zstd::stream::encode_all(&b"{\"body\": \"three\"}"[..], 1).unwrap()),
+        ("d.csv", b"id,body\n1,four\n".to_vec()),
+        ("a.parquet", parquet_bytes(&[Some("a"), None, Some("last")], Compression::SNAPPY)),
+    ] {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let texts = TextCorpus { field: "body".to_owned(), ..TextCorpus::of(vec![dir.path().to_owned()]) };
+    assert_eq!(all(&texts).unwrap(), ["a", "last", "whole\r\n", "one", "twö", "three", "four", "below\n"]);
+}
+
+#[test]
+fn null_and_empty_texts_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("texts.jsonl");
+    std::fs::write(&path, "{\"text\": null}\n{\"text\": \"\"}\n{\"text\": \"a b\"}\n{\"text\": \"a\"}\n\"\"\n")
+        .unwrap();
+    let texts = TextCorpus { min_words: Some(2), ..TextCorpus::of(vec![path.clone()]) };
+    let mut batches = texts.batches(1).unwrap();
+    assert_eq!(batches.next().unwrap().unwrap(), ["a b"]);
+    assert!(batches.next().is_none());
+    let path = path.display().to_string();
+    let omission = |reason: &str, texts| Omission { path: path.clone(), reason: reason.to_owned(), texts: Some(texts) };
+    let expected = [omission("null", 1), omission("empty", 2), omission("fewer than 2 words", 1)];
+    assert_eq!(batches.into_omissions(), expected);
+}
+
+#[test]
+fn formats_and_encodings_can_be_declared() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("data"), b"{\"text\": \"caf\xe9\"}").unwrap();
+    let texts = TextCorpus {
+        format: Some(Format::Jsonl),
+        encoding: Some("latin1".to_owned()),
+        ..TextCorpus::of(vec![dir.path().to_owned()])
+    };
+    assert_eq!(all(&texts).unwrap(), ["café"]);
+    let unknown = TextCorpus { encoding: Some("latin-99".to_owned()), ..texts };
+    let error = unknown.check().unwrap_err().to_string();
+    assert!(error.starts_with("corpus.encoding is latin-99; it must be an encoding"), "{error}");
+}
+
+#[test]
+fn errors_name_the_file_and_the_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |name: &str, field: &str| {
+        let texts = TextCorpus { field: field.to_owned(), ..TextCorpus::of(vec![dir.path().join(name)]) };
+        let Err(Error::File { path, source }) = all(&texts) else { panic!("{name} was read") };
+        assert!(path.ends_with(name));
+        source.to_string()
+    };
+    std::fs::write(dir.path().join("lines.jsonl"), "{\"text\": \"a\"}\n{\"text\": 3}\n").unwrap();
+    assert_eq!(error("lines.jsonl", "text"), "line 2: field `text` is a number; it must be a string");
+    std::fs::write(dir.path().join("rows.parquet"), parquet_bytes(&[Some("a")], Compression::SNAPPY)).unwrap();
+    assert!(error("rows.parquet", "text").contains("no column `text`; the columns are id, body"));
+    assert!(error("rows.parquet", "id").contains("column `id` does not have one text per row"));
+    std::fs::write(dir.path().join("not.parquet"), "not Parquet at all").unwrap();
+    assert!(error("not.parquet", "text").contains("Parquet"));
+    assert!(error("absent.txt", "text").contains("No such file"));
+    assert!(error("a.pdf", "text").contains("PDF, is not supported"));
+}
+
+/// The batches of a large file hold a bounded number of bytes.
+#[test]
+fn large_files_are_read_in_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.jsonl.zst");
+    let text = "word ".repeat(200_000);
+    let line = serde_json::json!({ "text": text }).to_string() + "\n";
+    std::fs::write(&path, zstd::stream::encode_all(line.repeat(30).as_bytes(), 1).unwrap()).unwrap();
+    let texts = TextCorpus::of(vec![path]);
+    let sizes: Vec<usize> = texts.batches(1).unwrap().map(|batch| batch.unwrap().len()).collect();
+    assert_eq!(sizes, [9, 9, 9, 3]);
+}
+
+#[test]
+fn short_texts_are_omitted_before_they_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("texts.jsonl");
+    std::fs::write(&path, "{\"text\": \"One two.\"}\n{\"text\": \"One. Two, three. Four.\"}\n").unwrap();
+    let texts = TextCorpus { min_words: Some(4), words: Some(1), ..TextCorpus::of(vec![path]) };
+    assert_eq!(all(&texts).unwrap(), ["One.", "Two, three.", "Four."]);
+}
+
+#[test]
+fn a_sample_is_seeded_and_fair() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("numbers.jsonl");
+    std::fs::write(&path, (0..20).map(|i| format!("{{\"text\": \"{i}\"}}\n")).collect::<String>()).unwrap();
+    let texts = TextCorpus { sample: Some(5), ..TextCorpus::of(vec![path]) };
+    let sample = |seed| {
+        let found: Vec<usize> =
+            texts.batches(seed).unwrap().flat_map(Result::unwrap).map(|text| text.parse().unwrap()).collect();
+        assert!(found.len() == 5 && found.is_sorted());
+        found
+    };
+    assert_eq!(sample(3), sample(3));
+    let mut times = [0; 20];
+    (0..2000).flat_map(sample).for_each(|text| times[text] += 1);
+    // The expected count is 500, with a standard deviation of 19.4.
+    assert!(times.iter().all(|time| (420..580).contains(time)), "{times:?}");
+}
