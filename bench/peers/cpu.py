@@ -176,7 +176,7 @@ class Vllm(Process):
     cores = os.cpu_count()
     ENVIRONMENT = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}", "OMP_NUM_THREADS": str(cores),
                    "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
-    program, preload = None, None
+    program, preload, longest = None, None, 8193
 
     def __init__(self, _binary: str, folder: Path, kind: str, out: Path):
         if not self.program:
@@ -184,7 +184,7 @@ class Vllm(Process):
         if kind not in self.DTYPES:
             raise LookupError(f"no {kind} on the CPU")
         self.model = str(folder)
-        command = [self.program, "serve", self.model, "--dtype", self.DTYPES[kind], "--port", str(self.PORT), "--max-model-len", "8193"]
+        command = [self.program, "serve", self.model, "--dtype", self.DTYPES[kind], "--port", str(self.PORT), "--max-model-len", str(self.longest)]
         preload = {"LD_PRELOAD": self.preload} if self.preload else {}
         with (out / "vllm.log").open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self.ENVIRONMENT | preload)

@@ -33,10 +33,13 @@ class Reference:
         table = self.distributions(ids)
         return [table[at - 1, ids[at]].item() for at in range(len(context), len(ids))]
 
-    def complete(self, ids, tokens):
-        """Returns the ids of a greedy completion of at most so many tokens."""
+    def complete(self, ids, tokens, stop=True):
+        """Returns the ids of a greedy completion of at most so many tokens. Without `stop`, EOS does not end it."""
+        ends = {} if stop else {"eos_token_id": self.model.config.vocab_size}
         with torch.no_grad():
-            written = self.model.generate(torch.tensor([ids]), max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+            written = self.model.generate(
+                torch.tensor([ids]), max_new_tokens=tokens, do_sample=False, pad_token_id=0, **ends
+            )
         return written[0, len(ids) :].tolist()
 
 
