@@ -40,11 +40,6 @@ impl TokenizerFiles {
         })
     }
 
-    /// Returns the text of a special token such as `bos_token`: a string, or an object with `content`.
-    pub(super) fn special_token(&self, name: &str) -> Option<&str> {
-        self.sources().into_iter().find_map(|file| token_text(file.get(name)?))
-    }
-
     /// Lists all special tokens that the files name: the fields whose names end in `_token`, then the lists.
     pub(super) fn special_tokens(&self) -> Vec<AddedToken> {
         let mut tokens: Vec<AddedToken> = NAMED_TOKENS.iter().filter_map(|name| self.named_token(name)).collect();
@@ -73,7 +68,8 @@ impl TokenizerFiles {
         if has_decoder { vec![&self.config] } else { vec![&self.config, &self.special_tokens_map] }
     }
 
-    fn named_token(&self, name: &str) -> Option<AddedToken> {
+    /// Returns a special token such as `bos_token`.
+    pub(super) fn named_token(&self, name: &str) -> Option<AddedToken> {
         self.sources().into_iter().find_map(|file| added_token(file.get(name)?, true))
     }
 

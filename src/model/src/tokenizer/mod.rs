@@ -66,7 +66,7 @@ impl TextTokenizer {
             )));
         }
         template.warn_if_contradicted(&files.config);
-        let id_of = |name: &str| files.special_token(name).and_then(|token| tokenizer.token_to_id(token));
+        let id_of = |name: &str| files.named_token(name).and_then(|token| tokenizer.token_to_id(&token.content));
         let bos = id_of("bos_token").or(template.prefix.first().copied());
         let eos = id_of("eos_token").or(template.suffix.last().copied());
         let end_token_ids = end_token_ids(dir, eos.or(vocabulary.eos), vocabulary.size)?;

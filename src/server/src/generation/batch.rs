@@ -64,7 +64,8 @@ impl Prompt {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PromptField {
     pub(crate) name: &'static str,
-    is_list: bool,
+    /// `true` if the field contains a list.
+    pub(crate) is_list: bool,
 }
 
 impl PromptField {

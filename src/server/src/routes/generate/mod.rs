@@ -30,8 +30,6 @@ struct GenerateSubmission {
     format: ResultFormat,
     /// Identifier of each prompt's result.
     ids: Vec<String>,
-    /// `true` if the request has a list of prompts.
-    is_list: bool,
     is_streamed: bool,
     /// Number of tokens that admission counts for the request.
     tokens: u32,
@@ -74,7 +72,6 @@ fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<Genera
         _ => return Err(problem::text_or_ids()),
     };
     check_kind(&prompts, field)?;
-    let is_list = matches!(prompts, Prompts::Many(_));
     let field = PromptField::new(field, &prompts);
     let prompts = tokenize_prompts(app, prompts, field, true)?;
     let score_from = match request.return_logprob {
@@ -94,7 +91,7 @@ fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<Genera
     };
     let tokens = batch.check(app)?;
     let format = ResultFormat { logprobs: request.return_logprob, token_texts: request.return_text_in_logprobs };
-    Ok(GenerateSubmission { batch, format, ids, is_list, is_streamed: request.stream, tokens })
+    Ok(GenerateSubmission { batch, format, ids, is_streamed: request.stream, tokens })
 }
 
 /// Rejects token ids in `text`, and strings in `input_ids`.
@@ -130,13 +127,13 @@ fn score_from(start: i64, prompts: &[Prompt], field: PromptField) -> Result<usiz
 }
 
 fn responses(app: &App, submission: &GenerateSubmission, completions: &[Completion]) -> GenerateResponses {
-    let GenerateSubmission { batch, format, ids, is_list, .. } = submission;
+    let GenerateSubmission { batch, format, ids, .. } = submission;
     let mut responses = Vec::with_capacity(completions.len());
     for (index, completion) in completions.iter().enumerate() {
         responses.push(format.response(app, batch, index, &ids[index], completion, true));
     }
     match responses.pop() {
-        Some(response) if !is_list => GenerateResponses::One(Box::new(response)),
+        Some(response) if !batch.field.is_list => GenerateResponses::One(Box::new(response)),
         last => {
             responses.extend(last);
             GenerateResponses::Many(responses)

@@ -97,9 +97,9 @@ impl ResultStream<'_> {
     async fn send(&self, completion: Completion, finished: bool) -> Result<Completion, Failure> {
         let (submission, index) = (Arc::clone(self.submission), self.index);
         let made = self.app.offload(Arc::clone(self.in_flight), self.event_bytes(&completion), move |app| {
-            let GenerateSubmission { batch, format, ids, is_list, .. } = &*submission;
+            let GenerateSubmission { batch, format, ids, .. } = &*submission;
             let mut response = format.response(app, batch, index, &ids[index], &completion, finished);
-            response.index = is_list.then_some(index);
+            response.index = batch.field.is_list.then_some(index);
             Ok((event(&response)?, completion))
         });
         let (bytes, completion) = made.await?;
