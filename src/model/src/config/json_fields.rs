@@ -20,6 +20,14 @@ impl JsonFields<'_> {
         self.0.get(field).filter(|value| !value.is_null())
     }
 
+    /// Rejects a field that is null, which is not the same as absent to transformers.
+    pub(super) fn reject_null(&self, field: &str) -> Result<(), Error> {
+        match self.0.get(field) {
+            Some(Value::Null) => Err(invalid(field, "null", "set a value, or omit the field to use the default")),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads a size from 1 to [`MAX_SIZE`], or returns the default if the field is absent. If there is no default, an
     /// absent field is an error.
     pub(super) fn size(&self, field: &str, default: Option<usize>) -> Result<usize, Error> {

@@ -8,6 +8,9 @@ use super::quantization::Quantization;
 use super::{Architecture, LlamaConfig};
 use crate::error::Error;
 
+/// The fields that have a default if they are absent, but that transformers does not accept as null.
+const NOT_NULL: [&str; 3] = ["hidden_act", "max_position_embeddings", "rms_norm_eps"];
+
 impl LlamaConfig {
     /// Parses config.json. Absent fields get the defaults of the transformers library.
     ///
@@ -22,6 +25,9 @@ impl LlamaConfig {
         let architecture = fields.architecture()?;
         if let Some(rejected) = CONFIG.rejected(object) {
             return Err(invalid(rejected.name, rejected.value, &rejected.expected));
+        }
+        for field in NOT_NULL {
+            fields.reject_null(field)?;
         }
 
         let hidden_size = fields.size("hidden_size", None)?;
@@ -180,6 +186,11 @@ mod tests {
             ("rms_norm_eps", json!(0)),
             ("bos_token_id", json!(-5)),
             ("tie_word_embeddings", json!(1)),
+            ("rope_theta", json!(null)),
+            ("rms_norm_eps", json!(null)),
+            ("hidden_act", json!(null)),
+            ("max_position_embeddings", json!(null)),
+            ("rope_scaling", json!({"rope_type": "linear", "factor": 2.0, "rope_theta": null})),
         ] {
             let error = parse_with(field, value).unwrap_err().to_string();
             assert!(error.contains(field), "{field}: {error}");

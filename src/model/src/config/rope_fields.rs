@@ -43,6 +43,7 @@ impl JsonFields<'_> {
             (newer, older) => match newer.or(older) {
                 Some(rope) => Ok(rope),
                 None => {
+                    self.reject_null("rope_theta")?;
                     let theta = self.positive_or("rope_theta", DEFAULT_THETA)?;
                     Ok(Rope { theta, scaling: RopeScaling::Default })
                 }
@@ -61,6 +62,10 @@ impl JsonFields<'_> {
             return Err(invalid(&format!("{field}.{}", rejected.name), rejected.value, &rejected.expected));
         }
         let rope = JsonFields(object);
+        rope.reject_null("rope_theta").map_err(|error| inside(field, error))?;
+        if rope.get("rope_theta").is_none() {
+            self.reject_null("rope_theta")?;
+        }
         let theta = self.same_or(field, &rope, "rope_theta", DEFAULT_THETA)?;
         let original = self.same_or(field, &rope, "original_max_position_embeddings", max_positions as f64)?;
         let scaling = rope.scaling(original, max_positions).map_err(|error| inside(field, error))?;

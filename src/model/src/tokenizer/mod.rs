@@ -3,11 +3,12 @@
 //! Start with [`TextTokenizer::open`]. `special_tokens.rs` has the rules for special tokens: those that the tokenizer
 //! adds around a text, and those that end a text. `continuation.rs` encodes a text that follows another, and `pieces.rs`
 //! decodes tokens one by one. `vocabulary.rs` has the part of the model's configuration that a tokenizer needs.
-//! `files.rs` reads the files.
+//! `files.rs` reads the files, and `rebuilt.rs` reports what transformers would replace in them.
 
 mod continuation;
 mod files;
 mod pieces;
+mod rebuilt;
 mod special_tokens;
 mod vocabulary;
 
@@ -19,6 +20,7 @@ use tokenizers::Tokenizer;
 use self::continuation::ContinuationEncoder;
 use self::files::{TokenizerFiles, read_tokenizer};
 use self::pieces::PieceDecoder;
+use self::rebuilt::{check_prefix_space, warn_if_rebuilt};
 use self::special_tokens::{Template, add_named_tokens, end_token_ids};
 use crate::error::Error;
 
@@ -205,38 +207,6 @@ impl TextTokenizer {
     /// Returns the chat template, in Jinja; `None` if there is none.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
-    }
-}
-
-/// Rejects `add_prefix_space` if the class obeys it in transformers, and tokenizer.json adds no space.
-fn check_prefix_space(
-    dir: &Path,
-    files: &TokenizerFiles,
-    class: Option<&str>,
-    tokenizer: &Tokenizer,
-) -> Result<(), Error> {
-    let is_set = files.config.get("add_prefix_space").and_then(Value::as_bool) == Some(true);
-    let obeys =
-        class.is_some_and(|class| ["GPT2Tokenizer", "Qwen2Tokenizer"].contains(&class.trim_end_matches("Fast")));
-    let tokens = |text: &str| tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).ok();
-    if is_set && obeys && tokens("a") != tokens(" a") {
-        let reason = "add_prefix_space is true, but tokenizer.json adds no space; load the tokenizer with transformers and \
-                      save it again, or remove the setting";
-        return Err(Error::malformed(&dir.join("tokenizer_config.json"), reason));
-    }
-    Ok(())
-}
-
-/// Warns about a tokenizer that transformers 5 builds from its class instead of tokenizer.json: `LlamaTokenizer` drops
-/// the normalizer, so a text that begins with a space gets other tokens there.
-fn warn_if_rebuilt(class: Option<&str>, tokenizer: &Tokenizer) {
-    let is_llama = class.is_some_and(|class| class.trim_end_matches("Fast") == "LlamaTokenizer");
-    if is_llama && tokenizer.get_normalizer().is_some() {
-        tracing::warn!(
-            class,
-            "using the normalizer in tokenizer.json; transformers 5 replaces it, so the tokens of texts that begin with a \
-             space may differ"
-        );
     }
 }
 
