@@ -13,15 +13,13 @@ from server import Server
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# The harness cannot add BOS with the server's tokenizer: this equals `hf` only for tokenizers that add none.
-REMOTE = "model={model},base_url={url}/v1/completions,num_concurrent=4"
-
 
 def documented(page):
-    """Returns the arguments of the page's command, with placeholders for the model and the address."""
-    [arguments] = re.findall(r"^lm_eval --model local-completions --model_args (\S+) --tasks", (ROOT / page).read_text(), re.M)
-    assert "model=NAME," in arguments and "base_url=http://127.0.0.1:8000/" in arguments, (page, arguments)
-    return arguments.replace("model=NAME", "model={model}").replace("http://127.0.0.1:8000", "{url}")
+    """Returns the arguments of the page's commands, with placeholders for the model and the address."""
+    commands = re.findall(r"^lm_eval --model local-completions --model_args (\S+) --tasks", (ROOT / page).read_text(), re.M)
+    for arguments in commands:
+        assert "model=NAME," in arguments and "base_url=http://127.0.0.1:8000/" in arguments, (page, arguments)
+    return [arguments.replace("model=NAME", "model={model}").replace("http://127.0.0.1:8000", "{url}") for arguments in commands]
 
 
 class Comparison:
@@ -87,22 +85,24 @@ def compare(name, found, expected):
 
 def check(binary, folder):
     """Compares every task on every kind of checkpoint."""
-    command = documented("README.md")
-    assert documented("docs/src/recipes.md") == command, "README.md and recipes.md document different commands"
+    [command] = documented("README.md")
+    [same, local] = documented("docs/src/recipes.md")
+    assert same == command, "README.md and recipes.md document different commands"
     comparison = Comparison(folder)
     for kind, facts in checkpoint.KINDS.items():
         model = str(folder / kind)
         checkpoint.write(model, kind)
         with Server(binary, model) as url:
-            ours = command.format(model=model, url=url)
+            ours, with_files = (arguments.format(model=model, url=url) for arguments in (command, local))
+            if facts["specials"][0] == facts["names"].get("bos_token"):
+                ours += ",custom_prefix_token_id=0"
             expected = comparison.expected(model, comparison.names)
             title = f"checkpoint {kind}"
             comparison.run(f"{title}, README's command", f"{ours},max_length=512", expected)
             comparison.run(f"{title}, concurrent batches", f"{ours},max_length=512,batch_size=4,num_concurrent=4", expected)
-            if "first" not in facts:
-                comparison.run(f"{title}, remote tokenizer", REMOTE.format(model=model, url=url), expected)
+            comparison.run(f"{title}, the tokenizer's files", f"{with_files},max_length=512,num_concurrent=4", expected)
             if kind == "other-eos":
-                check_variants(comparison, model, ours)
+                check_variants(comparison, model, with_files)
 
 
 def check_variants(comparison, model, ours):

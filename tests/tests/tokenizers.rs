@@ -143,6 +143,34 @@ fn continuations_have_the_tokens_of_the_joint_text() {
     }
 }
 
+/// lm-evaluation-harness asks for no special tokens, and tokenizes the name of a special token to learn its id.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_harness_gets_the_tokens_of_the_library() {
+    for trained in trained::all() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = serve(dir.path(), &trained).await;
+        let library = Tokenizer::from_bytes(trained.json.to_string()).unwrap();
+        let tokens = async |path: &str, text: &str| {
+            let body = json!({"prompt": text, "add_special_tokens": false});
+            let (status, answer) = server.post(path, &body).await;
+            assert_eq!(status, 200, "{answer}");
+            serde_json::from_value::<Vec<u32>>(answer["tokens"].clone()).unwrap()
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        for _ in 0..REQUEST_TEXTS / 10 {
+            let text = random_text(&mut rng, 8);
+            let [plain, all] = [false, true].map(|special| library.encode(text.as_str(), special).unwrap());
+            assert_eq!(tokens("/tokenize", &text).await, plain.get_ids(), "{}: {text:?}", trained.name);
+            assert_eq!(tokens("/lm-eval/tokenize", &text).await, all.get_ids(), "{}: {text:?}", trained.name);
+        }
+        for name in ["<s>", "</s>"] {
+            let id = library.token_to_id(name).unwrap();
+            assert_eq!(tokens("/lm-eval/tokenize", name).await, [id], "{}: {name}", trained.name);
+        }
+        server.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn echoed_tokens_join_to_the_prompt() {
     for trained in trained::all() {

@@ -237,6 +237,23 @@ fn work_paths(needs_key: bool) -> Map<String, Value> {
             "/generate".to_owned(),
             post("Score or continue prompts, in SGLang's format.", "GenerateRequest", &answers("GenerateResponses")),
         ),
+        (
+            "/lm-eval/v1/completions".to_owned(),
+            post("The same as `/v1/completions`.", "CompletionsRequest", &answers("CompletionsResponse")),
+        ),
+        (
+            "/lm-eval/tokenize".to_owned(),
+            post(
+                "Tokenize a text for lm-evaluation-harness: add the tokenizer's special tokens even if the request \
+                 says otherwise, except to a text that has them or is the name of one.",
+                "TokenizeRequest",
+                &[(JSON, reference("TokenizeResponse"))],
+            ),
+        ),
+        (
+            "/lm-eval/detokenize".to_owned(),
+            post("The same as `/detokenize`.", "DetokenizeRequest", &[(JSON, reference("DetokenizeResponse"))]),
+        ),
         ("/tokenize".to_owned(), post("Tokenize a text.", "TokenizeRequest", &[(JSON, reference("TokenizeResponse"))])),
         (
             "/detokenize".to_owned(),
@@ -261,6 +278,7 @@ fn description_paths() -> impl Iterator<Item = (String, Value)> {
         describe("/v1/models", "Describe the served model.", "ModelList"),
         retrieve,
         describe("/tokenizer_info", "Describe the tokenizer.", "TokenizerInfo"),
+        describe("/lm-eval/tokenizer_info", "The same as `/tokenizer_info`.", "TokenizerInfo"),
         describe("/model_info", "Describe the served model, in SGLang's format.", "SglangModelInfo"),
         describe("/get_model_info", "The same as `/model_info`.", "SglangModelInfo"),
         describe("/server_info", "Describe the server, in SGLang's format.", "SglangServerInfo"),

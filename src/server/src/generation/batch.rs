@@ -1,7 +1,7 @@
 //! The prompts of one request. The engine scores each prompt, continues it, or does both.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use surprisal_api::{Detail, Prompts, Text};
@@ -201,6 +201,22 @@ impl PendingCompletion<'_> {
     }
 }
 
+/// Warns, once, about token ids without the tokens that the tokenizer adds before a text: clients that tokenize texts
+/// themselves often forget them.
+fn warn_if_bos_is_missing(prefix: &[u32], tokens: &[u32]) {
+    static WARNING: Once = Once::new();
+    if !tokens.starts_with(prefix) {
+        WARNING.call_once(|| {
+            let first = tokens.first();
+            tracing::warn!(
+                ?prefix,
+                first,
+                "prompt of token ids lacks the BOS that the tokenizer adds to texts; scores may be far off"
+            );
+        });
+    }
+}
+
 /// Tokenizes prompts and rejects empty ones. Adds the tokenizer's special tokens to strings
 /// only, and only if `special` is `true`.
 pub(crate) fn tokenize_prompts(
@@ -222,6 +238,8 @@ pub(crate) fn tokenize_prompts(
         let mut own_tokens = 0..tokens.len();
         if special && text.is_some() {
             (tokens, own_tokens) = add_template(app.codec.as_ref(), &tokens);
+        } else if text.is_none() {
+            warn_if_bos_is_missing(app.codec.prefix(), &tokens);
         }
         if tokens.is_empty() {
             return Err(problem::empty_prompt(index, field));

@@ -77,3 +77,12 @@ pub(crate) fn add_template(codec: &dyn TextCodec, own: &[u32]) -> (Vec<u32>, Ran
     let start = codec.prefix().len();
     ([codec.prefix(), own, codec.suffix()].concat(), start..start + own.len())
 }
+
+/// Adds the same tokens as [`add_template`], but none to a single special token: lm-evaluation-harness tokenizes the names
+/// of BOS and EOS to learn their ids. Adds no second prefix to a text that begins with it, as rendered chats do.
+pub(crate) fn add_template_once(codec: &dyn TextCodec, own: Vec<u32>) -> Vec<u32> {
+    match own[..] {
+        [token] if codec.piece(token).is_special => own,
+        _ => [&add_prefix(Bos::Auto, codec.prefix(), own), codec.suffix()].concat(),
+    }
+}

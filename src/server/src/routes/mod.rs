@@ -45,12 +45,15 @@ pub fn router(app: App) -> Router {
     let scoring = Router::new()
         .route("/logprobs", post(logprobs::logprobs))
         .route("/v1/completions", post(completions::completions))
+        .route("/lm-eval/v1/completions", post(completions::completions))
         .route("/generate", post(generate::generate))
         .layer(decompressed())
         .route_layer(from_fn_with_state(app.clone(), gate::precheck));
     let texts = Router::new()
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
+        .route("/lm-eval/tokenize", post(tokenize::tokenize_for_lm_eval))
+        .route("/lm-eval/detokenize", post(tokenize::detokenize))
         .layer(decompressed());
     let work = scoring.merge(texts).route_layer(from_fn_with_state(app.clone(), gate::admit));
     let compressed =
@@ -89,6 +92,7 @@ fn description() -> Router<App> {
         .route("/v1/models", get(model::models))
         .route("/v1/models/{*model}", get(model::retrieve))
         .route("/tokenizer_info", get(model::tokenizer_info))
+        .route("/lm-eval/tokenizer_info", get(model::tokenizer_info))
         .route("/model_info", get(model::sglang_model_info))
         .route("/get_model_info", get(model::sglang_model_info))
         .route("/server_info", get(operations::sglang_server_info))

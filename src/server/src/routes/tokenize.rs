@@ -1,4 +1,5 @@
-//! `POST /tokenize` and `POST /detokenize`: convert texts to token ids, and back.
+//! `POST /tokenize` and `POST /detokenize`: convert texts to token ids, and back. `/lm-eval/tokenize` is a variant for
+//! lm-evaluation-harness.
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -7,24 +8,43 @@ use surprisal_api::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, Toke
 use super::context::RequestContext;
 use super::response::json;
 use crate::app::App;
-use crate::input::encode::add_template;
+use crate::input::encode::{add_template, add_template_once};
 use crate::input::validate::check_vocabulary;
 use crate::problem::{self, Failure};
 use crate::token_texts::token_id_label;
 
 pub(super) async fn tokenize(context: RequestContext, request: Request) -> Result<Response, Failure> {
     let respond = |app: &App, request: TokenizeRequest, _| {
-        app.check_model(request.model.as_deref())?;
-        let encoded = app.codec.encode(&request.prompt);
-        let tokens = encoded.map_err(|reason| problem::text_not_encodable("prompt", None, &reason))?;
+        let own = own_tokens(app, &request)?;
         let tokens = match request.add_special_tokens.unwrap_or(true) {
-            true => add_template(app.codec.as_ref(), &tokens).0,
-            false => tokens,
+            true => add_template(app.codec.as_ref(), &own).0,
+            false => own,
         };
-        let token_strs = request.return_token_strs.unwrap_or(false).then(|| spellings(app, &tokens));
-        json(&TokenizeResponse { count: tokens.len(), tokens, token_strs, max_model_len: app.model().max_length })
+        token_response(app, &request, tokens)
     };
     context.read(request, respond).await
+}
+
+/// Answers `POST /lm-eval/tokenize`, for lm-evaluation-harness. The harness asks for no special tokens, and then scores
+/// the tokens as they are, so this route adds them anyway.
+pub(super) async fn tokenize_for_lm_eval(context: RequestContext, request: Request) -> Result<Response, Failure> {
+    let respond = |app: &App, request: TokenizeRequest, _| {
+        let tokens = add_template_once(app.codec.as_ref(), own_tokens(app, &request)?);
+        token_response(app, &request, tokens)
+    };
+    context.read(request, respond).await
+}
+
+/// Returns a text's tokens, without special tokens.
+fn own_tokens(app: &App, request: &TokenizeRequest) -> Result<Vec<u32>, Failure> {
+    app.check_model(request.model.as_deref())?;
+    let encoded = app.codec.encode(&request.prompt);
+    encoded.map_err(|reason| problem::text_not_encodable("prompt", None, &reason))
+}
+
+fn token_response(app: &App, request: &TokenizeRequest, tokens: Vec<u32>) -> Result<Response, Failure> {
+    let token_strs = request.return_token_strs.unwrap_or(false).then(|| spellings(app, &tokens));
+    json(&TokenizeResponse { count: tokens.len(), tokens, token_strs, max_model_len: app.model().max_length })
 }
 
 pub(super) async fn detokenize(context: RequestContext, request: Request) -> Result<Response, Failure> {

@@ -9,7 +9,9 @@ use crate::support::Server;
 async fn work_needs_a_key_and_probes_do_not() {
     let server = Server::with_keys(ApiKeys::parse("# people\nfirst\n\n  second \n")).await;
     let body = json!({"queries": [{"target": "a"}], "prompt": "a"});
-    for path in ["/logprobs", "/v1/completions", "/tokenize", "/detokenize"] {
+    for path in
+        ["/logprobs", "/v1/completions", "/tokenize", "/detokenize", "/lm-eval/v1/completions", "/lm-eval/tokenize"]
+    {
         for header in [None, Some("Bearer third"), Some("Bearer "), Some("Bearer"), Some("Basic first"), Some("first")]
         {
             let request = server.client.post(format!("{}{path}", server.url)).json(&body);

@@ -53,9 +53,12 @@ async fn every_route_is_documented_and_responds_as_documented() {
         "/generate": {"text": "a", "sampling_params": {"max_new_tokens": 2}},
         "/tokenize": {"prompt": "a"},
         "/detokenize": {"tokens": [97]},
+        "/lm-eval/v1/completions": {"prompt": "a", "max_tokens": 2},
+        "/lm-eval/tokenize": {"prompt": "a"},
+        "/lm-eval/detokenize": {"tokens": [97]},
     });
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 21);
+    assert_eq!(paths.len(), 25);
     for (path, item) in paths {
         let url = path.replace("{model}", "letters");
         for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {

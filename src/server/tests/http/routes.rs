@@ -79,6 +79,22 @@ async fn tokens_are_spelled_as_in_the_vocabulary() {
 }
 
 #[tokio::test]
+async fn the_routes_for_the_harness_add_special_tokens_once() {
+    let server = Server::start().await;
+    let tokens = async |prompt: &str| {
+        let body = json!({"prompt": prompt, "add_special_tokens": false});
+        server.post("/lm-eval/tokenize", &body).await.json()["tokens"].clone()
+    };
+    assert_eq!(tokens("ab").await, json!([BOS, 97, 98]));
+    assert_eq!(tokens("").await, json!([BOS]));
+    let info = async |path: &str| server.get(path).await.json();
+    assert_eq!(info("/lm-eval/tokenizer_info").await, info("/tokenizer_info").await);
+    let body = json!({"prompt": [BOS, 97, 98], "echo": true, "logprobs": 1, "max_tokens": 1});
+    let choices = async |path: &str| server.post(path, &body).await.json()["choices"].clone();
+    assert_eq!(choices("/lm-eval/v1/completions").await, choices("/v1/completions").await);
+}
+
+#[tokio::test]
 async fn messages_are_rejected_with_the_reason() {
     let server = Server::start().await;
     for body in [json!({"messages": [{"role": "user", "content": "Hi"}]}), json!({"prompt": "a", "messages": []})] {

@@ -20,8 +20,12 @@ use self::fault::{Cause, Fault, Segment, State};
 use self::lax::Lax;
 use crate::problem::{self, Failure};
 
-/// Parses a body.
+/// The byte-order mark of UTF-8, which some clients send before JSON.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Parses a body. Skips a byte-order mark, as vLLM does.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(problem::invalid_json("it is empty"));
     }

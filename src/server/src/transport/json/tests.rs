@@ -53,6 +53,13 @@ fn null_is_absent() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped() {
+    assert!(parse::<CompletionsRequest>("\u{feff}{\"prompt\":\"a\"}".as_bytes()).is_ok());
+    let (detail, _) = problem::<CompletionsRequest>("\u{feff}");
+    assert!(detail.contains("it is empty"), "{detail}");
+}
+
+#[test]
 fn elements_of_arrays_are_not_coerced() {
     let (detail, members) = problem::<LogprobsRequest>(r#"{"queries":[{"target":[1,"2"]}]}"#);
     assert_eq!(detail, r#"`queries[0].target[1]` is "2"; it must be an integer from 0 to 4294967295"#);
