@@ -29,10 +29,11 @@ if [ ! -e "$tools/complete" ]; then
 fi
 
 "$python/hadolint" --failure-threshold info Dockerfile
-for overlay in base gpu job; do
+for overlay in base open gpu job; do
     "$tools/root/usr/bin/kustomize" build "kubernetes/$overlay" >"$tools/$overlay.yaml"
     "$python/kubernetes-validate" --strict "$tools/$overlay.yaml"
 done
+"$python/python" kubernetes.py "$tools"/{base,open,gpu,job}.yaml
 bash -n slurm.sh
 "$tools/root/usr/bin/promtool" check config prometheus.yml
 "$python/python" - <<'PYTHON'
@@ -43,6 +44,8 @@ for service, mounts in volumes.items():
     for mount in mounts:
         source = mount.split(":")[0]
         assert os.path.exists(source) if source.startswith(".") else source in compose["volumes"], (service, mount)
+for name, service in compose["services"].items():
+    assert service.get("mem_limit") and service.get("pids_limit"), f"{name} has no limit on memory or processes"
 json.load(open("grafana/dashboards/surprisal.json"))
 for name in ("datasources/prometheus", "dashboards/surprisal"):
     yaml.safe_load(open(f"grafana/provisioning/{name}.yml"))

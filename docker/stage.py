@@ -2,7 +2,7 @@
 """Runs the Dockerfile's `cpu` stage without Docker, in a folder.
 
 Executes its RUN lines in a chroot as root, then starts the image's command as the image's user. Checks that the image's
-health check passes, and that the server exits with code 0 on SIGTERM.
+health check passes, that the server answers a query, and that it exits with code 0 on SIGTERM.
 
     docker/stage.py ROOT BINARY     ROOT: the Debian of the stage's FROM (debootstrap); BINARY: the build stage's output
 """
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 
@@ -36,6 +37,15 @@ def chroot(root: Path, command: list[str], user: str = "0", **options) -> subpro
     if user != "0":
         environment["HOME"] = "/home/surprisal"
     return subprocess.Popen(["chroot", f"--userspec={user}:{user}", str(root), *command], env=environment, **options)
+
+
+def ask() -> None:
+    """Sends a query to the oracle, which the image serves by default."""
+    body = json.dumps({"queries": [{"context": "baba+", "target": "tuve-"}]}).encode()
+    request = urllib.request.Request("http://127.0.0.1:8000/logprobs", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        [result] = json.load(response)["results"]
+    assert result["sum"] < 0, result
 
 
 def main() -> None:
@@ -73,10 +83,11 @@ def main() -> None:
                 assert time.monotonic() < deadline, "the health check did not pass within 60 s"
                 time.sleep(0.2)
             assert os.stat(f"/proc/{server.pid}").st_uid == int(user)
+            ask()
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0, "SIGTERM must end the server with exit code 0"
-    print("the stage builds, becomes healthy, and stops on SIGTERM")
+    print("the stage builds, becomes healthy, answers a query, and stops on SIGTERM")
 
 
 if __name__ == "__main__":
