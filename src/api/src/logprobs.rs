@@ -211,8 +211,8 @@ mod schema {
 pub struct LogprobsResponse {
     /// Name of the model.
     pub model: String,
-    /// Identifier of everything that affects the results: weights hash, dtype, backend and numerics version. Servers
-    /// with the same fingerprint return bit-identical results.
+    /// Identifier of everything that affects the results: a hash of the model's files (weights, configuration and
+    /// tokenizer), dtype, backend and numerics version. Servers with the same fingerprint return bit-identical results.
     pub fingerprint: String,
     /// One result per query or per pair.
     pub results: Vec<QueryResult>,

@@ -10,6 +10,7 @@ use mistralrs::{
     TextModelBuilder, TokenSource, parse_isq_value,
 };
 use serde_json::Value;
+use surprisal_model::fingerprint_files;
 
 /// A model to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub enum LoadError {
     /// A quantization that is unknown, or that was requested for a model that is already quantized.
     #[error("isq is {0:?}; {1}")]
     Isq(String, String),
+    /// A file of the model that could not be read, or does not match its checksum.
+    #[error(transparent)]
+    Files(#[from] surprisal_model::Error),
     /// A model that mistralrs rejected.
     #[error("mistralrs cannot load {path}: {reason}")]
     Rejected {
@@ -121,29 +125,29 @@ impl Source {
         Ok(Model::new(engine))
     }
 
-    /// Returns 16 hex digits that change whenever a weight or the configuration changes.
+    /// Returns 16 hex digits that change whenever a weight, the configuration or the tokenizer changes. Verifies known
+    /// checksums.
     pub(crate) fn hash(&self) -> Result<String, LoadError> {
-        let mut hasher = blake3::Hasher::new();
-        for path in self.files()? {
-            hasher.update_mmap_rayon(&path).map_err(|source| LoadError::Io { path, source })?;
-        }
-        Ok(hasher.finalize().to_hex()[..16].to_owned())
+        Ok(fingerprint_files(self.dir(), &self.weights()?)?)
     }
 
-    /// Lists the files that the numbers depend on, sorted.
-    fn files(&self) -> Result<Vec<PathBuf>, LoadError> {
+    /// Lists the files that mistralrs may read weights from: the GGUF file; or the safetensors files, or else the
+    /// PyTorch files, in the folder.
+    fn weights(&self) -> Result<Vec<PathBuf>, LoadError> {
         if self.is_gguf() {
             return Ok(vec![self.path.clone()]);
         }
         let failed = |source| LoadError::Io { path: self.path.clone(), source };
-        let mut files = vec![self.path.join("config.json")];
+        let (mut safetensors, mut pickles) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "safetensors") {
-                files.push(path);
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.ends_with(".safetensors") {
+                safetensors.push(path);
+            } else if name.starts_with("pytorch_model") {
+                pickles.push(path);
             }
         }
-        files.sort();
-        Ok(files)
+        Ok(if safetensors.is_empty() { pickles } else { safetensors })
     }
 }

@@ -52,11 +52,13 @@ impl MistralScorer {
             (None, false) => "f32".to_owned(),
         };
         let window = source.window()?;
+        // Before loading, because a damaged file is named by its checksum.
+        let hash = source.hash()?;
         let engine = Engine { model: source.load().await?, slot: Semaphore::new(1), counts: Counts::default() };
         let (vocab_size, model_length) = engine.shape().await.map_err(|reason| source.rejected(reason))?;
         let card = ModelCard {
             id,
-            fingerprint: format!("{}-{kind}-mistralrs-0.8.1", source.hash()?),
+            fingerprint: format!("{hash}-{kind}-mistralrs-0.8.1"),
             vocab_size,
             max_length: [max_length, window].into_iter().flatten().fold(model_length, usize::min),
             device: "cpu, mistralrs".to_owned(),

@@ -8,6 +8,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
 
 use crate::checkpoint::adapter::ADAPTER_CONFIG_FILE;
+use crate::checkpoint::companions::{OPTIONAL_FILES, REQUIRED_FILES};
 use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE, shard_names};
 use crate::error::Error;
 
@@ -15,15 +16,6 @@ use crate::error::Error;
 const RETRIES: usize = 5;
 
 const CONFIG_FILE: &str = "config.json";
-
-/// Files next to tokenizer.json and config.json that a model may lack.
-const TOKENIZER_FILES: [&str; 5] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "generation_config.json",
-];
 
 /// Returns a model's folder: `model` itself if it is a folder, or the cached copy of the hub model `owner/name`.
 /// Downloads missing files.
@@ -104,8 +96,10 @@ fn download(id: &str) -> Result<PathBuf, String> {
     // reference too.
     let repo = api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, commit.to_owned()));
     let files = ModelFiles { is_complete: has_weights(&folder), folder, repo };
-    files.required("tokenizer.json")?;
-    for file in TOKENIZER_FILES {
+    for file in REQUIRED_FILES {
+        files.required(file)?;
+    }
+    for file in OPTIONAL_FILES {
         files.optional(file)?;
     }
     if !files.is_complete {

@@ -15,7 +15,7 @@ pub mod hub;
 pub mod oracle;
 mod tokenizer;
 
-pub use checkpoint::{Checkpoint, ReadPurpose};
+pub use checkpoint::{Checkpoint, ReadPurpose, fingerprint_files};
 pub use config::quantization::Quantization;
 pub use config::rope::RopeScaling;
 pub use config::{Architecture, LlamaConfig};

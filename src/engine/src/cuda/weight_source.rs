@@ -101,7 +101,7 @@ impl WeightSource for Checkpoint {
     }
 
     fn bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
-        self.tensor_bf16(name, shape)
+        self.tensor_bf16(name, shape).map(Cow::Owned)
     }
 
     fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
@@ -109,15 +109,17 @@ impl WeightSource for Checkpoint {
     }
 
     fn fp8(&self, name: &str, shape: [usize; 2]) -> Result<Fp8Matrix<'_>, Error> {
-        self.tensor_fp8(name, shape)
+        let (bytes, scales) = self.tensor_fp8(name, shape)?;
+        Ok((Cow::Owned(bytes), scales))
     }
 
     fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
-        self.bf16_slice(name, shape, ranges)
+        self.bf16_slice(name, shape, ranges).map(Cow::Owned)
     }
 
     fn fp8_slice(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix<'_>, Error> {
-        self.fp8_slice(name, shape, ranges)
+        let (bytes, scales) = self.fp8_slice(name, shape, ranges)?;
+        Ok((Cow::Owned(bytes), scales))
     }
 
     fn is_fp8(&self, name: &str) -> bool {

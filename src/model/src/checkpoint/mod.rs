@@ -1,17 +1,20 @@
-//! A checkpoint's weights: memory-mapped safetensors, read tensor by tensor and checked against config.json.
+//! A checkpoint's weights: safetensors, read tensor by tensor and checked against config.json.
 //!
-//! Start with [`Checkpoint::open`], which finds the weight files through `index.rs` and maps each as a `Shard`.
+//! Start with [`Checkpoint::open`], which finds the weight files through `index.rs` and opens each as a `Shard`.
 //! `read.rs` reads tensors or slices of them as f32, bf16 or FP8 values. `scales.rs` dequantizes FP8 values.
-//! `fingerprint.rs` hashes the files and verifies their checksums. `tied_head.rs` decides whether the embedding is also
-//! the head. `adapter.rs` rejects adapters.
+//! `fingerprint.rs` hashes the weights and the files in `companions.rs`, and verifies their checksums. `source_file.rs`
+//! reads files, and notices if one changes in the meantime. `tied_head.rs` decides whether the embedding is also the
+//! head. `adapter.rs` rejects adapters.
 
 pub(crate) mod adapter;
 mod checksums;
+pub(crate) mod companions;
 mod fingerprint;
 pub(crate) mod index;
 mod read;
 mod scales;
 mod shard;
+mod source_file;
 mod tensor_slice;
 mod tied_head;
 
@@ -31,6 +34,8 @@ use crate::config::generation_fields::check_generation_config;
 use crate::config::quantization::Quantization;
 use crate::config::tensors::{EMBEDDING, HEAD, TensorSpec, expected_tensors, is_known_extra};
 use crate::error::Error;
+
+pub use self::fingerprint::fingerprint_files;
 
 /// A checkpoint's configuration and weights.
 #[derive(Debug)]

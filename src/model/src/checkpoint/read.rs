@@ -1,6 +1,5 @@
 //! Access to tensors, or slices of them, as f32, bf16 or FP8 values. Only the requested slice is read.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -30,8 +29,7 @@ impl Checkpoint {
     }
 
     /// Reads a tensor like [`tensor_f32`](Self::tensor_f32), but a few rows at a time: each call of `on_slab` receives
-    /// the index of the first of these rows, and the rows' values. The file's pages are released after each call, so
-    /// the tensor need not fit in memory twice.
+    /// the index of the first of these rows, and the rows' values. So the tensor need not fit in memory twice.
     ///
     /// # Errors
     ///
@@ -75,11 +73,12 @@ impl Checkpoint {
             _ => None,
         };
         let value_bytes = info.dtype.bitsize() / 8;
+        let mut stored = Vec::new();
         let slab_rows = (SLAB_VALUES / slice.columns.len()).max(1);
         for first in slice.rows.clone().step_by(slab_rows) {
             let slab = slice.with_rows(first..slice.rows.end.min(first + slab_rows));
-            let rows = slab.row_bytes(shard.bytes(info), value_bytes);
-            let mut values = to_f32(info.dtype, &slab.select_columns(rows, value_bytes));
+            shard.read(info, slab.row_bytes(value_bytes), &mut stored)?;
+            let mut values = to_f32(info.dtype, &slab.select_columns(&stored, value_bytes));
             if let Some((quantization, scales)) = &scales {
                 multiply_by_scales(*quantization, &mut values, &slab, scales);
             }
@@ -87,7 +86,6 @@ impl Checkpoint {
                 return Err(Error::not_finite(name, values[position], slab.index_of(position)));
             }
             on_slab(first - slice.rows.start, &values);
-            shard.release(rows);
             self.observe(ReadPurpose::Weights, values.len() * value_bytes);
         }
         Ok(())
@@ -105,7 +103,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// Same as [`tensor_f32`](Self::tensor_f32).
-    pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
+    pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Vec<u8>, Error> {
         self.read_bf16(name, shape, &TensorSlice::whole(shape))
     }
 
@@ -119,11 +117,11 @@ impl Checkpoint {
     /// # Panics
     ///
     /// Panics if a row or column is outside the tensor.
-    pub fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
+    pub fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Vec<u8>, Error> {
         self.read_bf16(name, shape, &TensorSlice::new(shape, ranges))
     }
 
-    fn read_bf16(&self, name: &str, shape: &[usize], slice: &TensorSlice) -> Result<Cow<'_, [u8]>, Error> {
+    fn read_bf16(&self, name: &str, shape: &[usize], slice: &TensorSlice) -> Result<Vec<u8>, Error> {
         self.check_tensor(name, shape)?;
         let (info, shard) = self.find(name)?;
         if info.dtype != Dtype::BF16 {
@@ -131,9 +129,11 @@ impl Checkpoint {
             self.read_f32(name, slice, |_, slab| {
                 bytes.par_extend(slab.par_iter().flat_map_iter(|&value| bf16::from_f32(value).to_le_bytes()));
             })?;
-            return Ok(Cow::Owned(bytes));
+            return Ok(bytes);
         }
-        let bytes = slice.select_columns(slice.row_bytes(shard.bytes(info), 2), 2);
+        let mut stored = Vec::new();
+        shard.read(info, slice.row_bytes(2), &mut stored)?;
+        let bytes = slice.take_columns(stored, 2);
         let value = |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]);
         if let Some(position) = bytes.par_chunks_exact(2).position_any(|pair| !value(pair).is_finite()) {
             return Err(Error::not_finite(name, value(&bytes[2 * position..]), slice.index_of(position)));
@@ -148,7 +148,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// Same as [`tensor_f32`](Self::tensor_f32).
-    pub fn tensor_fp8(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
+    pub fn tensor_fp8(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<(Vec<u8>, Vec<f32>), Error> {
         self.fp8_slice(name, [rows, columns], [0..rows, 0..columns])
     }
 
@@ -167,7 +167,7 @@ impl Checkpoint {
         name: &str,
         shape: [usize; 2],
         ranges: [Range<usize>; 2],
-    ) -> Result<(Cow<'_, [u8]>, Vec<f32>), Error> {
+    ) -> Result<(Vec<u8>, Vec<f32>), Error> {
         let (info, shard) = self.find(name)?;
         let quantization = match self.config.quantization {
             Some(quantization @ Quantization::Rows { .. }) if info.dtype == Dtype::F8_E4M3 => quantization,
@@ -175,13 +175,15 @@ impl Checkpoint {
                 let (columns, mut values) = (ranges[1].len(), Vec::new());
                 self.read_slice(name, shape, ranges, |_, slab| values.extend_from_slice(slab))?;
                 let (bytes, scales) = quantize_rows(&values, columns);
-                return Ok((Cow::Owned(bytes), scales));
+                return Ok((bytes, scales));
             }
         };
         let slice = TensorSlice::new(&shape, ranges);
         self.check_tensor(name, &shape)?;
         let scales = self.read_scales(name, quantization)?;
-        let bytes = slice.select_columns(slice.row_bytes(shard.bytes(info), 1), 1);
+        let mut stored = Vec::new();
+        shard.read(info, slice.row_bytes(1), &mut stored)?;
+        let bytes = slice.take_columns(stored, 1);
         if let Some(position) = bytes.par_iter().position_any(|byte| byte & 0x7f == 0x7f) {
             return Err(Error::not_finite(name, "NaN", slice.index_of(position)));
         }

@@ -46,10 +46,10 @@ impl TensorSlice {
         (self.rows.start + row) * self.width + self.columns.start + column
     }
 
-    /// Returns the part of the tensor's bytes that holds the slice's rows, with all their columns.
-    pub(super) fn row_bytes<'a>(&self, tensor: &'a [u8], value_bytes: usize) -> &'a [u8] {
+    /// Returns the range of the tensor's bytes that holds the slice's rows, with all their columns.
+    pub(super) fn row_bytes(&self, value_bytes: usize) -> Range<usize> {
         let row = self.width * value_bytes;
-        &tensor[self.rows.start * row..self.rows.end * row]
+        self.rows.start * row..self.rows.end * row
     }
 
     /// Selects the slice's columns from the bytes of its rows. Copies nothing if the slice has all columns.
@@ -60,5 +60,13 @@ impl TensorSlice {
         let columns = self.columns.start * value_bytes..self.columns.end * value_bytes;
         let row = (self.width * value_bytes).max(1);
         Cow::Owned(rows.par_chunks_exact(row).flat_map_iter(|row| row[columns.clone()].to_vec()).collect())
+    }
+
+    /// Selects the slice's columns like [`select_columns`](Self::select_columns), from bytes that it takes.
+    pub(super) fn take_columns(&self, rows: Vec<u8>, value_bytes: usize) -> Vec<u8> {
+        if self.columns.len() == self.width {
+            return rows;
+        }
+        self.select_columns(&rows, value_bytes).into_owned()
     }
 }

@@ -299,3 +299,26 @@ proptest! {
         prop_assert!(Checkpoint::open(dir.path()).is_err());
     }
 }
+
+/// A process that accesses a map of a truncated file is killed.
+#[test]
+fn weights_that_are_truncated_after_opening_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let values = vec![1.0; 3 << 20];
+    let tensors = [("x", Dtype::F32, vec![3, 1 << 20], f32s(&values)), ("y", Dtype::BF16, vec![4], vec![0; 8])];
+    write(dir.path(), "model.safetensors", &tensors);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    checkpoint.tensor_bf16("y", &[4]).unwrap();
+    let path = dir.path().join("model.safetensors");
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    for error in [
+        checkpoint.tensor_f32("x", &[3, 1 << 20]).unwrap_err(),
+        checkpoint.bf16_slice("x", &[3, 1 << 20], [1..2, 0..8]).unwrap_err(),
+        checkpoint.tensor_bf16("y", &[4]).unwrap_err(),
+        checkpoint.fingerprint().unwrap_err(),
+    ] {
+        let error = error.to_string();
+        assert!(error.contains("model.safetensors: the file was modified while the model was loaded"), "{error}");
+        assert!(error.contains("and now has 4096"), "{error}");
+    }
+}

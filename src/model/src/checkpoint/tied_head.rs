@@ -35,13 +35,13 @@ impl Checkpoint {
         if embedding.dtype != head.dtype || self.is_fp8(HEAD) {
             return self.have_equal_values(&embedding.shape);
         }
-        let (embedding, head) = (embedding_shard.bytes(embedding), head_shard.bytes(head));
-        let chunks = embedding.chunks(SLAB_VALUES).zip(head.chunks(SLAB_VALUES));
-        for (embedding, head) in chunks {
-            let equal = embedding == head;
-            embedding_shard.release(embedding);
-            head_shard.release(head);
-            if !equal {
+        let size = embedding.data_offsets.1 - embedding.data_offsets.0;
+        let (mut embedding_part, mut head_part) = (Vec::new(), Vec::new());
+        for start in (0..size).step_by(SLAB_VALUES) {
+            let range = start..size.min(start + SLAB_VALUES);
+            embedding_shard.read(embedding, range.clone(), &mut embedding_part)?;
+            head_shard.read(head, range, &mut head_part)?;
+            if embedding_part != head_part {
                 return Ok(false);
             }
         }

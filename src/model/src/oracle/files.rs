@@ -9,8 +9,23 @@ use super::weights::{HEAD_DIM, Shape};
 /// The epsilon that RMSNorm adds to the mean square.
 const RMS_NORM_EPS: f64 = 1e-5;
 
+/// Returns the names and contents of the JSON files. Fields are sorted, because the fingerprint depends on every byte,
+/// and the order of a `Value` depends on the features of serde_json.
+pub(super) fn json_files(spec: &OracleSpec, shape: &Shape) -> [(&'static str, String); 4] {
+    let files = [
+        ("config.json", config(spec, shape)),
+        ("tokenizer.json", tokenizer(spec)),
+        ("tokenizer_config.json", tokenizer_config(spec)),
+        ("generation_config.json", generation_config(spec)),
+    ];
+    files.map(|(name, mut value)| {
+        value.sort_all_objects();
+        (name, value.to_string())
+    })
+}
+
 /// Returns config.json.
-pub(super) fn config(spec: &OracleSpec, shape: &Shape) -> Value {
+fn config(spec: &OracleSpec, shape: &Shape) -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama",
         "vocab_size": spec.vocab_size(), "hidden_size": shape.hidden, "intermediate_size": 2 * shape.tokens,
@@ -25,7 +40,7 @@ pub(super) fn config(spec: &OracleSpec, shape: &Shape) -> Value {
 }
 
 /// Returns tokenizer.json. Each token is a word: the symbol's name and its coin's side, as in `baba+` or `baba-`.
-pub(super) fn tokenizer(spec: &OracleSpec) -> Value {
+fn tokenizer(spec: &OracleSpec) -> Value {
     let (symbols, bos) = (spec.probabilities.len(), spec.vocab_size() - 1);
     let mut vocab: Map<String, Value> = (0..bos)
         .map(|token| (format!("\u{2581}{}{}", symbol_name(token / 2, symbols), ["-", "+"][token % 2]), json!(token)))
@@ -56,7 +71,7 @@ pub(super) fn tokenizer(spec: &OracleSpec) -> Value {
 }
 
 /// Returns tokenizer_config.json.
-pub(super) fn tokenizer_config(spec: &OracleSpec) -> Value {
+fn tokenizer_config(spec: &OracleSpec) -> Value {
     json!({
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "<s>", "add_bos_token": true,
         "model_max_length": spec.context_length,
@@ -64,7 +79,7 @@ pub(super) fn tokenizer_config(spec: &OracleSpec) -> Value {
 }
 
 /// Returns generation_config.json.
-pub(super) fn generation_config(spec: &OracleSpec) -> Value {
+fn generation_config(spec: &OracleSpec) -> Value {
     let bos = spec.vocab_size() - 1;
     json!({"bos_token_id": bos, "eos_token_id": bos})
 }

@@ -56,17 +56,25 @@ pub fn cache_dir(spec: &OracleSpec) -> Result<PathBuf, Error> {
     Ok(base.cache_dir().join("surprisal").join(spec.folder_name()))
 }
 
-/// Returns the oracle's folder in the cache directory, and writes the checkpoint first if it is missing.
+/// Returns the oracle's folder in the cache directory, and writes the checkpoint first if it is missing or differs from
+/// the one that this version writes. So on every machine, the files and their fingerprint are the same.
 ///
 /// # Errors
 ///
 /// Fails if a parameter is invalid, there is no home directory, or the folder cannot be written.
 pub fn ensure(spec: &OracleSpec) -> Result<PathBuf, Error> {
     let dir = cache_dir(spec)?;
-    if Checkpoint::open(&dir).is_err() {
+    if Checkpoint::open(&dir).is_err() || !has_current_files(&dir, spec) {
         write(&dir, spec)?;
     }
     Ok(dir)
+}
+
+/// Returns whether a folder has the JSON files that this version writes.
+fn has_current_files(dir: &Path, spec: &OracleSpec) -> bool {
+    let is_current =
+        |(name, contents): (&str, String)| std::fs::read_to_string(dir.join(name)).is_ok_and(|text| text == contents);
+    files::json_files(spec, &Shape::new(spec)).into_iter().all(is_current)
 }
 
 /// Writes the oracle as an ordinary checkpoint: config.json, model.safetensors, tokenizer.json, tokenizer_config.json,
@@ -85,10 +93,9 @@ pub fn write(dir: &Path, spec: &OracleSpec) -> Result<(), Error> {
         std::fs::write(&path, contents).map_err(Error::io(&path))
     };
     let shape = Shape::new(spec);
-    put("config.json", files::config(spec, &shape).to_string().as_bytes())?;
-    put("tokenizer.json", files::tokenizer(spec).to_string().as_bytes())?;
-    put("tokenizer_config.json", files::tokenizer_config(spec).to_string().as_bytes())?;
-    put("generation_config.json", files::generation_config(spec).to_string().as_bytes())?;
+    for (name, contents) in files::json_files(spec, &shape) {
+        put(name, contents.as_bytes())?;
+    }
     put("model.safetensors", &weights::safetensors(spec, &shape)?)?;
     if dir.exists() {
         std::fs::remove_dir_all(dir).map_err(Error::io(dir))?;
@@ -130,6 +137,21 @@ mod tests {
         assert_eq!(tokenizer.encode(" \n").unwrap(), [0u32; 0]);
         assert!(tokenizer.encode("baba- ducks").unwrap_err().to_string().contains("ducks"));
         assert_eq!(std::fs::read_dir(dir.parent().unwrap()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    /// A folder that another version wrote would have another fingerprint.
+    #[test]
+    fn changed_files_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("oracle");
+        assert!(!has_current_files(&dir, &spec(8)));
+        write(&dir, &spec(8)).unwrap();
+        assert!(has_current_files(&dir, &spec(8)));
+        assert!(!has_current_files(&dir, &spec(7)));
+        let path = dir.join("tokenizer_config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text + "\n").unwrap();
+        assert!(!has_current_files(&dir, &spec(8)));
     }
 
     #[test]
