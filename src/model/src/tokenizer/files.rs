@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
+use super::charsmap::check_charsmaps;
 use crate::config::tokenizer_fields::check_tokenizer_config;
 use crate::error::Error;
 
@@ -130,10 +132,24 @@ pub(super) fn read_tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
         ),
         _ => Error::io(&path)(error),
     })?;
+    check_charsmaps(&bytes).map_err(|reason| Error::malformed(&path, reason))?;
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| Error::malformed(&path, error))?;
     tokenizer.with_truncation(None).map_err(|error| Error::malformed(&path, error))?;
     tokenizer.with_padding(None);
     Ok(tokenizer)
+}
+
+/// Runs a step that loads a folder's tokenizer, and turns a panic of the tokenizers library into an error that names
+/// tokenizer.json.
+pub(super) fn catch_panic<T>(dir: &Path, load: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let reason = format!(
+            "the tokenizers library panicked: {}; the file is corrupted or not supported",
+            text.unwrap_or("no message")
+        );
+        Err(Error::malformed(&dir.join("tokenizer.json"), reason))
+    })
 }
 
 /// Reads a JSON file; returns null if the file does not exist.

@@ -3,8 +3,10 @@
 //! Start with [`TextTokenizer::open`]. `special_tokens.rs` has the rules for special tokens: those that the tokenizer
 //! adds around a text, and those that end a text. `continuation.rs` encodes a text that follows another, and `pieces.rs`
 //! decodes tokens one by one. `vocabulary.rs` has the part of the model's configuration that a tokenizer needs.
-//! `files.rs` reads the files, and `rebuilt.rs` reports what transformers would replace in them.
+//! `files.rs` reads the files, `charsmap.rs` checks a part of tokenizer.json that the tokenizers library trusts, and
+//! `rebuilt.rs` reports what transformers would replace.
 
+mod charsmap;
 mod continuation;
 mod files;
 mod pieces;
@@ -18,7 +20,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use self::continuation::ContinuationEncoder;
-use self::files::{TokenizerFiles, read_tokenizer};
+use self::files::{TokenizerFiles, catch_panic, read_tokenizer};
 use self::pieces::PieceDecoder;
 use self::rebuilt::{check_prefix_space, warn_if_rebuilt};
 use self::special_tokens::{Template, add_named_tokens, end_token_ids};
@@ -52,10 +54,14 @@ impl TextTokenizer {
     ///
     /// # Errors
     ///
-    /// Fails if tokenizer.json is missing, if a file cannot be read or parsed, or if a token that the tokenizer adds to
-    /// every text is outside the model's vocabulary.
+    /// Fails if tokenizer.json is missing, if a file cannot be read or parsed, if the tokenizers library panics, or if
+    /// a token that the tokenizer adds to every text is outside the model's vocabulary.
     pub fn open(dir: &Path, vocabulary: impl Into<Vocabulary>) -> Result<Self, Error> {
         let vocabulary = vocabulary.into();
+        catch_panic(dir, || Self::load(dir, vocabulary))
+    }
+
+    fn load(dir: &Path, vocabulary: Vocabulary) -> Result<Self, Error> {
         let mut tokenizer = read_tokenizer(dir)?;
         let files = TokenizerFiles::read(dir)?;
         add_named_tokens(&mut tokenizer, &files);

@@ -176,3 +176,19 @@ fn a_missing_tokenizer_error_says_how_to_convert_one() {
     assert!(error.contains("tokenizer.json: no such file"), "{error}");
     assert!(error.contains("to convert a tokenizer.model"), "{error}");
 }
+
+#[test]
+fn a_tokenizer_that_makes_the_library_panic_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tokenizer = json!({"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}});
+    // A table of replacements with an empty trie, in base64.
+    tokenizer["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="});
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let error = TextTokenizer::open(dir.path(), Vocabulary { size: 1, bos: None, eos: None }).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json: precompiled_charsmap has a trie of 0 units"), "{error}");
+    let panics: [fn() -> Result<(), Error>; 2] = [|| panic!("index out of bounds"), || std::panic::panic_any(5)];
+    for panic in panics {
+        let error = catch_panic(dir.path(), panic).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json: the tokenizers library panicked"), "{error}");
+    }
+}
