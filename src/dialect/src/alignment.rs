@@ -1,21 +1,32 @@
 //! The position of a target in a list of log-probabilities.
 
 use crate::batch::Query;
+use crate::check::{check_logprobs, check_token_ids};
 use crate::response::Logprobs;
 
-impl<F: Copy> Logprobs<F> {
+impl<F: Copy + Into<f64>> Logprobs<F> {
     /// Returns the log-probabilities of the query's target, one for each token; `None` for a token without one. `bos`
     /// is the token before the query's context.
     ///
     /// # Errors
-    /// A description of the mismatch if the list does not have the tokens of the query, or there is no list.
+    /// A description of the mismatch if the list does not have the tokens of the query, if there is no list, or if a
+    /// value cannot be a log-probability.
     pub fn of_target(&self, query: &Query<'_>, bos: Option<u32>) -> Result<Vec<Option<F>>, String> {
+        let logprobs = self.select_target(query, bos)?;
+        check_logprobs(logprobs.iter().copied())?;
+        Ok(logprobs)
+    }
+
+    fn select_target(&self, query: &Query<'_>, bos: Option<u32>) -> Result<Vec<Option<F>>, String> {
         let target = query.target.len();
         let before = usize::from(bos.is_some()) + query.context.len();
         let prompt = before + target;
         match self {
-            Self::Target(logprobs) if logprobs.len() == target => Ok(logprobs.iter().copied().map(Some).collect()),
-            Self::Target(logprobs) => {
+            Self::Target { logprobs, token_ids } if logprobs.len() == target => {
+                token_ids.as_ref().map_or(Ok(()), |echoed| check_token_ids(query.target, echoed))?;
+                Ok(logprobs.iter().copied().map(Some).collect())
+            }
+            Self::Target { logprobs, .. } => {
                 Err(format!("expected {target} log-probabilities for the target, got {}", logprobs.len()))
             }
             Self::Prompt(all) if all.len() == prompt => Ok(all[before..].to_vec()),
@@ -66,14 +77,22 @@ mod tests {
     fn lists_of_another_length_are_rejected() {
         let query = Query { context: &[1, 2], target: &[3, 4] };
         let of = |logprobs: Logprobs<f32>| logprobs.of_target(&query, Some(9));
-        let list = |length: usize| (0..length).map(|i| Some(i as f32)).collect::<Vec<_>>();
-        let expected = Ok(vec![Some(3.0), Some(4.0)]);
-        assert_eq!(of(Logprobs::Target(vec![3.0, 4.0])), expected);
+        let list = |length: usize| (0..length).map(|i| Some(-(i as f32))).collect::<Vec<_>>();
+        let expected = Ok(vec![Some(-3.0), Some(-4.0)]);
+        let target = |logprobs: &[f32], ids: Option<&[u32]>| Logprobs::Target {
+            logprobs: logprobs.to_vec(),
+            token_ids: ids.map(<[u32]>::to_vec),
+        };
+        assert_eq!(of(target(&[-3.0, -4.0], None)), expected);
+        assert_eq!(of(target(&[-3.0, -4.0], Some(&[3, 4]))), expected);
         assert_eq!(of(Logprobs::Prompt(list(5))), expected);
         assert_eq!(of(Logprobs::PromptAndGenerated(list(5))), expected);
         assert_eq!(of(Logprobs::PromptAndGenerated(list(6))), expected);
         for (wrong, reason) in [
-            (Logprobs::Target(vec![3.0]), "expected 2 log-probabilities for the target, got 1"),
+            (target(&[-3.0, -4.0], Some(&[3, 5])), "target token 1 was sent as 4, but the response has 5"),
+            (target(&[-3.0, 5.0], None), "target token 1 has log-probability 5; it must be at most 0"),
+            (Logprobs::Prompt(vec![None, None, None, Some(-1.0), Some(2.0)]), "target token 1 has log-probability 2"),
+            (target(&[-3.0], None), "expected 2 log-probabilities for the target, got 1"),
             (Logprobs::Prompt(list(4)), "expected 5 log-probabilities, one for each token of the prompt, got 4"),
             (Logprobs::Prompt(list(6)), "got 6"),
             (Logprobs::PromptAndGenerated(list(4)), "and one for the generated token, got 4"),
@@ -88,11 +107,11 @@ mod tests {
     fn the_listed_tokens_must_end_the_prompt() {
         let query = Query { context: &[1, 2], target: &[3, 4] };
         let of = |tokens: &[u32]| {
-            let end = tokens.iter().map(|&token| (token, Some(token as f32))).collect();
+            let end = tokens.iter().map(|&token| (token, Some(-(token as f32)))).collect();
             Logprobs::PromptEnd(end).of_target(&query, Some(9))
         };
         for tokens in [&[3, 4][..], &[2, 3, 4], &[9, 1, 2, 3, 4]] {
-            assert_eq!(of(tokens), Ok(vec![Some(3.0), Some(4.0)]));
+            assert_eq!(of(tokens), Ok(vec![Some(-3.0), Some(-4.0)]));
         }
         assert!(of(&[4]).unwrap_err().contains("at least 2 tokens, got 1"));
         assert!(of(&[7, 9, 1, 2, 3, 4]).unwrap_err().contains("at most 5 tokens, those of the prompt, got 6"));

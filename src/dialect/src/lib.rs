@@ -2,7 +2,8 @@
 //!
 //! A [`Dialect`] names a path, writes the body of a [`Request`] for a [`Batch`] of queries, and reads the [`Response`].
 //! [`Logprobs::of_target`] finds a target's log-probabilities in a result, and checks that the result belongs to the
-//! query. This crate sends nothing. The caller sends the request, and checks the number of results and their values.
+//! query and that its values can be log-probabilities. This crate sends nothing. The caller sends the request, reads at
+//! most [`Dialect::max_response_bytes`], and checks the number of results.
 //!
 //! ```
 //! use surprisal_dialect::{Batch, Dialect, Logprobs, Query, Request, SglangOptions};
@@ -20,11 +21,14 @@
 
 mod alignment;
 mod batch;
+mod check;
 mod dialect;
 mod request;
 mod response;
+mod size;
 
 pub use batch::{Batch, Query};
+pub use check::{check_logprobs, check_token_ids};
 pub use dialect::Dialect;
 pub use request::{Request, SglangOptions, SglangStart};
 pub use response::{Logprobs, ReadError, Response};

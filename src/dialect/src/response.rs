@@ -1,4 +1,4 @@
-//! Parsed responses of servers. Their values are not checked.
+//! Parsed responses of servers. [`Logprobs::of_target`] checks their values.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::dialect::Dialect;
 pub struct Response<F> {
     /// The results in the order of the queries. Their number may differ from the number of queries.
     pub results: Vec<Logprobs<F>>,
-    /// The fingerprint of the model; `None` if the response has none.
+    /// The fingerprint of the model, or of the system in the OpenAI and vLLM dialects; `None` if the response has none.
     pub fingerprint: Option<String>,
     /// The number of tokens that went through the model; `None` if the response does not state it.
     pub computed_tokens: Option<u64>,
@@ -28,7 +28,12 @@ pub struct Response<F> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logprobs<F> {
     /// Log-probabilities of the target's tokens.
-    Target(Vec<F>),
+    Target {
+        /// The log-probabilities.
+        logprobs: Vec<F>,
+        /// The ids of the tokens; `None` if the response does not have them.
+        token_ids: Option<Vec<u32>>,
+    },
     /// Log-probabilities of all prompt tokens.
     Prompt(Vec<Option<F>>),
     /// Log-probabilities of all prompt tokens, and of the generated token if there is one.
@@ -61,6 +66,8 @@ impl std::error::Error for ReadError {}
 #[derive(Deserialize)]
 struct CompletionsResponse<F> {
     choices: Vec<CompletionChoice<F>>,
+    #[serde(default)]
+    system_fingerprint: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -149,8 +156,8 @@ fn parse_results<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, ReadError> 
 fn surprisal<F: From<f32>>(body: &[u8]) -> Result<Response<F>, ReadError> {
     let LogprobsResponse { results, fingerprint, usage, .. } = parse(body)?;
     let logprobs = results.into_iter().map(|result| {
-        let logprobs = result.logprobs.unwrap_or_default();
-        Logprobs::Target(logprobs.into_iter().map(F::from).collect())
+        let logprobs = result.logprobs.unwrap_or_default().into_iter().map(F::from).collect();
+        Logprobs::Target { logprobs, token_ids: result.token_ids }
     });
     Ok(Response {
         results: logprobs.collect(),
@@ -160,28 +167,30 @@ fn surprisal<F: From<f32>>(body: &[u8]) -> Result<Response<F>, ReadError> {
     })
 }
 
-/// Reads the choices, in the order of the prompts.
-fn choices<F: DeserializeOwned>(body: &[u8]) -> Result<Vec<CompletionChoice<F>>, ReadError> {
-    let CompletionsResponse { mut choices } = parse(body)?;
-    choices.sort_by_key(|choice| choice.index);
-    Ok(choices)
+/// Reads a response, and sorts its choices by prompt.
+fn parse_completions<F: DeserializeOwned>(body: &[u8]) -> Result<CompletionsResponse<F>, ReadError> {
+    let mut response: CompletionsResponse<F> = parse(body)?;
+    response.choices.sort_by_key(|choice| choice.index);
+    Ok(response)
 }
 
 fn vllm<F: DeserializeOwned + Copy>(batch: &Batch<'_>, body: &[u8]) -> Result<Response<F>, ReadError> {
     let mut prompts = batch.prompts().into_iter();
-    let results = choices(body)?.into_iter().map(|choice| {
+    let CompletionsResponse { choices, system_fingerprint } = parse_completions(body)?;
+    let results = choices.into_iter().map(|choice| {
         // If there are more choices than queries, the extra choices have no prompt.
         let prompt = prompts.next().unwrap_or_default();
         choice.prompt_logprobs.map(|listed| Logprobs::Prompt(select(listed, &prompt)))
     });
-    Ok(completions(results))
+    Ok(completions(results, system_fingerprint))
 }
 
 fn openai<F: DeserializeOwned>(body: &[u8]) -> Result<Response<F>, ReadError> {
-    let results = choices(body)?
+    let CompletionsResponse { choices, system_fingerprint } = parse_completions(body)?;
+    let results = choices
         .into_iter()
         .map(|choice| choice.logprobs.map(|logprobs| Logprobs::PromptAndGenerated(logprobs.token_logprobs)));
-    Ok(completions(results))
+    Ok(completions(results, system_fingerprint))
 }
 
 /// Selects the log-probability of each prompt token from the tokens listed at its position. Positions after the prompt
@@ -196,14 +205,23 @@ fn select<F>(listed: Vec<Option<Alternatives<F>>>, prompt: &[u32]) -> Vec<Option
     logprobs
 }
 
-fn completions<F>(results: impl Iterator<Item = Option<Logprobs<F>>>) -> Response<F> {
+fn completions<F>(results: impl Iterator<Item = Option<Logprobs<F>>>, fingerprint: Option<String>) -> Response<F> {
     let results = results.map(|logprobs| logprobs.unwrap_or(Logprobs::Missing)).collect();
-    Response { results, fingerprint: None, computed_tokens: None, cached_tokens: None }
+    Response { results, fingerprint, computed_tokens: None, cached_tokens: None }
+}
+
+/// Adds token counts; returns `None` if one is unknown. The sum does not overflow, whatever a server states.
+fn sum(counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    let mut total = 0u64;
+    for count in counts {
+        total = total.saturating_add(count?);
+    }
+    Some(total)
 }
 
 fn sglang<F: DeserializeOwned>(body: &[u8]) -> Result<Response<F>, ReadError> {
     let sglang_results: Vec<SglangResult<F>> = parse_results(body)?;
-    let cached_tokens = sglang_results.iter().map(|result| result.meta_info.cached_tokens.as_u64()).sum();
+    let cached_tokens = sum(sglang_results.iter().map(|result| result.meta_info.cached_tokens.as_u64()));
     let results = sglang_results.into_iter().map(|SglangResult { meta_info }| {
         let tokens = meta_info.input_token_logprobs.into_iter();
         Logprobs::PromptEnd(tokens.map(|(logprob, token, _)| (token, logprob)).collect())
@@ -213,13 +231,12 @@ fn sglang<F: DeserializeOwned>(body: &[u8]) -> Result<Response<F>, ReadError> {
 
 fn llama_cpp<F>(body: &[u8]) -> Result<Response<F>, ReadError> {
     let llama_cpp_results: Vec<LlamaCppResult> = parse_results(body)?;
-    let all: u64 = llama_cpp_results.iter().map(|result| result.tokens_evaluated).sum();
-    let computed_tokens: Option<u64> =
-        llama_cpp_results.iter().map(|result| result.timings.as_ref().map(|timings| timings.prompt_n)).sum();
+    let all = sum(llama_cpp_results.iter().map(|result| Some(result.tokens_evaluated)));
+    let computed_tokens = sum(llama_cpp_results.iter().map(|result| Some(result.timings.as_ref()?.prompt_n)));
     Ok(Response {
         results: llama_cpp_results.iter().map(|_| Logprobs::Missing).collect(),
         fingerprint: None,
         computed_tokens,
-        cached_tokens: computed_tokens.map(|computed| all.saturating_sub(computed)),
+        cached_tokens: all.zip(computed_tokens).map(|(all, computed)| all.saturating_sub(computed)),
     })
 }

@@ -12,11 +12,16 @@ fn read(dialect: Dialect, answer: &Value) -> Result<Response<f64>, ReadError> {
 
 #[test]
 fn surprisal_responses_state_tokens_and_fingerprint() {
-    let result = |logprob: f64| json!({"sum": logprob, "tokens": 1, "cached_tokens": 0, "logprobs": [logprob]});
+    let result = |logprob: f64, token: u32| {
+        let (logprobs, ids) = ([logprob], [token]);
+        json!({"sum": logprob, "tokens": 1, "cached_tokens": 0, "logprobs": logprobs, "token_ids": ids})
+    };
     let usage = json!({"computed_tokens": 5, "cached_tokens": 2, "scored_tokens": 2});
-    let answer = json!({"model": "m", "fingerprint": "f", "results": [result(-3.0), result(-5.0)], "usage": usage});
+    let answer =
+        json!({"model": "m", "fingerprint": "f", "results": [result(-3.0, 3), result(-5.0, 5)], "usage": usage});
     let answer = read(Dialect::Surprisal, &answer).unwrap();
-    assert_eq!(answer.results, [Logprobs::Target(vec![-3.0]), Logprobs::Target(vec![-5.0])]);
+    let target = |logprob: f64, token: u32| Logprobs::Target { logprobs: vec![logprob], token_ids: Some(vec![token]) };
+    assert_eq!(answer.results, [target(-3.0, 3), target(-5.0, 5)]);
     assert_eq!(
         (answer.computed_tokens, answer.cached_tokens, answer.fingerprint),
         (Some(5), Some(2), Some("f".into()))

@@ -131,9 +131,11 @@ pub enum Error {
         /// The mismatch.
         reason: String,
     },
-    /// A model that changed during the experiment, so its numbers cannot be combined.
-    #[error("the served model changed during the experiment: fingerprint {before} became {now}; run the command again")]
+    /// A model that changed during the run, so its numbers cannot be combined.
+    #[error("{url}: the served model changed during the run: fingerprint {before} became {now}; run the command again")]
     ModelChanged {
+        /// The server's address.
+        url: String,
         /// The fingerprint at the start.
         before: String,
         /// The fingerprint now.
@@ -158,6 +160,16 @@ pub enum Error {
     /// A failure to create, write or read the temporary file for tokens that do not fit in memory.
     #[error("cannot use the temporary file in $TMPDIR for tokens that do not fit in memory: {0}")]
     Spill(#[source] std::io::Error),
+    /// A report of which some files could not be written. The others were.
+    #[error("{}: cannot write {} ({first})", folder.display(), files.join(", "))]
+    Unwritten {
+        /// The folder of the report.
+        folder: PathBuf,
+        /// The names of the files that were not written.
+        files: Vec<String>,
+        /// The first failure.
+        first: Box<Error>,
+    },
     /// A failure to read or write a file.
     #[error("{}: {source}", path.display())]
     File {

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use serde_json::json;
 use support::{LONG, Reply, ids, models, options, process, query, score, serve};
-use surprisal_api::{Bos, LogprobsRequest, LogprobsResponse, PROBLEM_JSON, Problem, TokenizeRequest, TokenizeResponse};
+use surprisal_api::{
+    Bos, LogprobsRequest, LogprobsResponse, PROBLEM_JSON, Problem, QuerySpec, TokenizeRequest, TokenizeResponse,
+};
 use surprisal_estimator::{
     ExactSource, HttpOptions, HttpSource, LogprobSource, Pairing, Plan, ScoringDialect, Spacing, TokenizedText, run,
 };
@@ -165,6 +168,11 @@ async fn responses_that_do_not_match_the_request_are_rejected() {
         ((|a| a.fingerprint = "f2".to_owned()) as fn(&mut LogprobsResponse), "fingerprint f1 became f2"),
         (|a| a.results.clear(), "results: expected 1, got 0"),
         (|a| a.results[0].logprobs = None, "query 0: expected 2 log-probabilities for the target, got 0"),
+        (|a| a.results[0].logprobs = Some(vec![-1.0, 5.0]), "query 0: target token 1 has log-probability 5"),
+        (
+            |a| a.results[0].token_ids = Some(vec![3, 9]),
+            "query 0: target token 1 was sent as 4, but the response has 9",
+        ),
     ] {
         let url = serve(move |path, body| {
             if path == "/v1/models" {
@@ -177,8 +185,53 @@ async fn responses_that_do_not_match_the_request_are_rejected() {
         .await;
         let source = HttpSource::connect(&url, options(LONG)).await.unwrap();
         let error = source.logprobs(query()).await.unwrap_err().to_string();
-        assert!(error.contains(message), "{error}");
+        assert!(error.contains(message) && error.starts_with(source.url()), "{error}");
     }
+}
+
+/// A client need not read more than a response to its request can have.
+#[tokio::test]
+async fn responses_longer_than_any_answer_are_cut_off() {
+    let url = serve(|path, _| if path == "/v1/models" { models() } else { Reply::Flood(200) }).await;
+    let source = HttpSource::connect(&url, options(LONG)).await.unwrap();
+    let request = LogprobsRequest { queries: Some(vec![QuerySpec::new("a".into(), "b".into())]), ..Default::default() };
+    for error in [
+        source.logprobs(query()).await.unwrap_err(),
+        source.tokenize("a text").await.unwrap_err(),
+        source.post_logprobs(&request).await.unwrap_err(),
+    ] {
+        let error = error.to_string();
+        assert!(error.starts_with(source.url()) && error.contains("it is longer than"), "{error}");
+    }
+    let url = serve(|_, _| Reply::Flood(200)).await;
+    let error = HttpSource::connect(&url, options(LONG)).await.unwrap_err().to_string();
+    assert!(error.contains("/v1/models returned an unexpected response: it is longer than"), "{error}");
+    let url = serve(|_, _| Reply::Flood(404)).await;
+    let error = HttpSource::connect(&url, options(LONG)).await.unwrap_err().to_string();
+    assert!(error.contains("/v1/models returned 404"), "{error}");
+}
+
+/// Servers other than surprisal's may state the fingerprint of their system with each response.
+#[tokio::test]
+async fn a_system_fingerprint_that_changes_ends_the_run() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = serve(move |path, _| {
+        if path == "/v1/models" {
+            return Reply::text(200, r#"{"data":[{"id":"m"}]}"#);
+        }
+        let system = if asked.fetch_add(1, Ordering::SeqCst) < 2 { "s1" } else { "s2" };
+        let logprobs = json!({"token_logprobs": [null, -1.0, -2.0, -3.0]});
+        let choices = [json!({"index": 0, "logprobs": logprobs})];
+        Reply::json(&json!({"choices": choices, "system_fingerprint": system}))
+    })
+    .await;
+    let options = HttpOptions { api: ScoringDialect::OpenAi, ..options(LONG) };
+    let source = HttpSource::connect(&url, options).await.unwrap();
+    for _ in 0..2 {
+        source.logprobs(query()).await.unwrap();
+    }
+    let error = source.logprobs(query()).await.unwrap_err().to_string();
+    assert!(error.starts_with(source.url()) && error.contains("fingerprint s1 became s2"), "{error}");
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use serde_json::json;
 use support::{LONG, Reply, models, options, query, score, serve};
-use surprisal_estimator::{HttpOptions, LogprobSource, Replicas, Routing, ScoreQuery};
+use surprisal_estimator::{HttpOptions, LogprobSource, Replicas, Routing, ScoreQuery, ScoringDialect};
 
 fn answer(path: &str, body: &str) -> Reply {
     if path == "/v1/models" { models() } else { Reply::json(&score(body)) }
@@ -79,4 +80,31 @@ async fn round_robin_sends_each_server_the_same_number_of_requests() {
         replicas.logprobs(query()).await.unwrap();
     }
     assert_eq!(*asked.lock().unwrap(), [0, 1, 0, 1]);
+}
+
+/// Servers without a listed fingerprint share the one of the first response.
+#[tokio::test]
+async fn servers_with_other_systems_are_named() {
+    let mut urls = Vec::new();
+    for system in ["s1", "s2"] {
+        let answer = move |path: &str, body: &str| {
+            if path == "/v1/models" {
+                return Reply::text(200, r#"{"data":[{"id":"m"}]}"#);
+            }
+            let request: serde_json::Value = serde_json::from_str(body).unwrap();
+            let choice = |(index, prompt): (usize, &serde_json::Value)| {
+                let tokens = prompt.as_array().unwrap().len();
+                json!({"index": index, "logprobs": {"token_logprobs": vec![-1.0; tokens]}})
+            };
+            let choices: Vec<_> = request["prompt"].as_array().unwrap().iter().enumerate().map(choice).collect();
+            Reply::json(&json!({"choices": choices, "system_fingerprint": system}))
+        };
+        urls.push(serve(answer).await);
+    }
+    let options = HttpOptions { api: ScoringDialect::OpenAi, ..options(LONG) };
+    let replicas = Replicas::connect(&urls, Routing::RoundRobin, options).await.unwrap();
+    replicas.logprobs(query()).await.unwrap();
+    let error = replicas.logprobs(query()).await.unwrap_err().to_string();
+    let [first, second] = [&urls[0], &urls[1]].map(|url| url.trim_end_matches('/'));
+    assert!(error.contains(&format!("{first} serves s1, but {second} serves s2")), "{error}");
 }

@@ -106,7 +106,8 @@ impl Outcome {
 /// Returns the fraction of tokens found in a cache; `None` if there are no tokens or a count is unknown.
 pub(crate) fn hit_rate(computed: Option<u64>, cached: Option<u64>) -> Option<f64> {
     let (computed, cached) = computed.zip(cached)?;
-    (computed + cached > 0).then(|| cached as f64 / (computed + cached) as f64)
+    let all = computed as f64 + cached as f64;
+    (all > 0.0).then(|| cached as f64 / all)
 }
 
 impl fmt::Display for Outcome {

@@ -205,6 +205,27 @@ async fn failures_are_counted_by_kind() {
     assert_eq!((repeats.asked, repeats.same, repeats.largest_difference), (5, 0, 0.5), "{outcome}");
 }
 
+/// Answers that no model gives, and answers longer than any answer, count as failures.
+#[tokio::test]
+async fn answers_that_cannot_be_right_are_failures() {
+    let url = stub(|request| match request {
+        1 => (Duration::ZERO, "200 OK", answer("5")),
+        2 => (Duration::ZERO, "200 OK", " ".repeat(1 << 20) + &answer("-1")),
+        _ => (Duration::ZERO, "200 OK", answer("-1")),
+    })
+    .await;
+    let target = discover(&url).await;
+    let options = Options { repeats: 0, ..exactly(3) };
+    let outcome = load(&target, &Workload::Documents { length: 2 }, Load::Closed { clients: 1 }, &options).await;
+    assert_eq!((failures(&outcome), outcome.requests), (vec![("bad answer", 2)], 1), "{outcome}");
+    assert!(outcome.failures["bad answer"].example.contains("log-probability 5; it must be at most 0"), "{outcome}");
+    let url = stub(|_| (Duration::ZERO, "200 OK", " ".repeat(1 << 20))).await;
+    let target = discover(&url).await;
+    let load = Load::Closed { clients: 1 };
+    let error = measure(&target, &Workload::Documents { length: 2 }, load, &exactly(1), &|_| {}).await.unwrap_err();
+    assert!(matches!(error, Error::Answer { .. }) && error.to_string().contains("is longer than"), "{error}");
+}
+
 #[tokio::test]
 async fn a_server_that_cannot_be_measured_is_an_error() {
     let gone = Target::discover("http://127.0.0.1:1".parse().unwrap(), None, None).await.unwrap_err();

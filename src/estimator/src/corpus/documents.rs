@@ -1,5 +1,6 @@
 //! The documents of an experiment (windows of tokenized texts), and statistics of the corpus.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -62,7 +63,7 @@ impl Tokenize for CorpusTokenizer<'_> {
         match self {
             Self::Server(server) => server.tokenize(text).await,
             Self::Local(tokenizer) => {
-                let encoding = tokenizer.encode_fast(text, false);
+                let encoding = catch_panic(|| tokenizer.encode_fast(text, false));
                 let refused = |error: tokenizers::Error| {
                     Error::invalid("text", "rejected by the tokenizer", format!("valid input: {error}"))
                 };
@@ -124,9 +125,16 @@ impl TextCorpus {
 
 /// Reads a `tokenizer.json`, and disables its truncation and padding.
 fn read_tokenizer(path: &Path) -> Result<Tokenizer, tokenizers::Error> {
-    let mut tokenizer = Tokenizer::from_bytes(std::fs::read(path)?)?;
+    let bytes = std::fs::read(path)?;
+    let mut tokenizer = catch_panic(|| Tokenizer::from_bytes(bytes))?;
     tokenizer.with_truncation(None)?.with_padding(None);
     Ok(tokenizer)
+}
+
+/// Calls the tokenizers library, and turns a panic, which some damaged files cause, into an error.
+fn catch_panic<T>(call: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, tokenizers::Error> {
+    std::panic::catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err("the tokenizers library panicked; tokenizer.json is corrupted or not supported".into()))
 }
 
 impl CorpusStatistics {
@@ -201,6 +209,20 @@ mod tests {
         let expected: f64 = [3.0_f64, 4.0, 1.0, 1.0].iter().map(|count| -count / 9.0 * (count / 9.0).ln()).sum();
         assert_eq!((total, distinct), (9, 4));
         assert!((nats - expected).abs() < 1e-12);
+    }
+
+    /// A table of replacements with an empty trie makes the library panic with every text.
+    #[tokio::test]
+    async fn a_tokenizer_that_makes_the_library_panic_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        let model = serde_json::json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"});
+        let normalizer = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="});
+        let json = serde_json::json!({"version": "1.0", "normalizer": normalizer, "model": model});
+        std::fs::write(&path, json.to_string()).unwrap();
+        let tokenizer = CorpusTokenizer::Local(Box::new(read_tokenizer(&path).unwrap()));
+        let error = tokenizer.tokenize("a").await.unwrap_err().to_string();
+        assert!(error.contains("the tokenizers library panicked"), "{error}");
     }
 
     #[tokio::test]

@@ -53,6 +53,11 @@ impl ScoringDialect {
         self.dialect().body(&Request { model, batch: &batch(queries, bos), sglang: SGLANG })
     }
 
+    /// Returns the most that a response to [`request`](Self::request) may have, in bytes.
+    pub(crate) fn max_response_bytes(self, queries: &[ScoreQuery], bos: Option<u32>) -> usize {
+        self.dialect().max_response_bytes(&batch(queries, bos))
+    }
+
     /// Reads the response to [`request`](Self::request): each query's log-probabilities, and the model's fingerprint if
     /// the response has one.
     ///
@@ -78,7 +83,7 @@ impl ScoringDialect {
         for (index, (query, result)) in queries.iter().zip(results).enumerate() {
             let query = Query { context: &query.context, target: &query.target };
             let target = result.of_target(&query, bos).map_err(|reason| format!("query {index}: {reason}"))?;
-            logprobs.push(complete(index, target)?);
+            logprobs.push(complete(index, &query, bos, target)?);
         }
         Ok((logprobs, answer.fingerprint))
     }
@@ -105,14 +110,19 @@ fn check_count(queries: &[ScoreQuery], results: usize) -> Result<(), String> {
 }
 
 /// Unwraps a target's log-probabilities. All tokens must have one.
-fn complete(index: usize, target: Vec<Option<f32>>) -> Result<Vec<f32>, String> {
-    let missing = || {
-        format!(
+fn complete(index: usize, query: &Query<'_>, bos: Option<u32>, target: Vec<Option<f32>>) -> Result<Vec<f32>, String> {
+    let missing = |position: usize| match position == 0 && query.context.is_empty() && bos.is_none() {
+        true => format!(
             "the first token of query {index} has no log-probability, because no token precedes it; \
              set bos to the id of the model's BOS token"
-        )
+        ),
+        false => format!(
+            "query {index}: the response has no log-probability of target token {position}, which was sent as {}",
+            query.target[position]
+        ),
     };
-    target.into_iter().map(|logprob| logprob.ok_or_else(missing)).collect()
+    let logprobs = target.into_iter().enumerate();
+    logprobs.map(|(position, logprob)| logprob.ok_or_else(|| missing(position))).collect()
 }
 
 #[cfg(test)]
@@ -210,5 +220,38 @@ mod tests {
         let unknown = json!({"choices": [{"index": 0, "logprobs": {"token_logprobs": [null, -1.0, -2.0, -3.0, -9.0]}},
             {"index": 1, "logprobs": {"token_logprobs": [null, -9.0]}}]});
         assert!(read(ScoringDialect::OpenAi, unknown, None).unwrap_err().contains("set bos to the id"));
+    }
+
+    /// A server that scored other tokens, or that returns numbers that are no log-probabilities, is not believed.
+    #[test]
+    fn responses_that_cannot_be_right_are_rejected() {
+        let listed = |id: u32, logprob: f32| json!({id.to_string(): {"logprob": logprob}});
+        let vllm = |last: Value| {
+            let first = [Value::Null, listed(1, -1.0), listed(2, -2.0), listed(3, -3.0), last];
+            json!({"choices": [{"index": 0, "prompt_logprobs": first},
+                {"index": 1, "prompt_logprobs": [null, listed(5, -5.0)]}]})
+        };
+        assert!(read(ScoringDialect::Vllm, vllm(listed(4, -4.0)), BOS).is_ok());
+        let other = read(ScoringDialect::Vllm, vllm(listed(8, -4.0)), BOS).unwrap_err();
+        assert_eq!(other, "query 0: the response has no log-probability of target token 1, which was sent as 4");
+        let positive = read(ScoringDialect::Vllm, vllm(listed(4, 5.0)), BOS).unwrap_err();
+        assert_eq!(positive, "query 0: target token 1 has log-probability 5; it must be at most 0");
+
+        let result = |logprobs: Value, ids: Value| {
+            let tokens = logprobs.as_array().unwrap().len();
+            json!({"sum": -1.0, "tokens": tokens, "cached_tokens": 0, "logprobs": logprobs, "token_ids": ids})
+        };
+        let ours = |first: Value| {
+            let usage = json!({"computed_tokens": 1, "cached_tokens": 0, "scored_tokens": 3});
+            let results = [first, result(json!([-5.0]), json!([5]))];
+            json!({"model": "m", "fingerprint": "f", "results": results, "usage": usage})
+        };
+        let read_ours = |logprobs: Value, ids: Value| read(ScoringDialect::Surprisal, ours(result(logprobs, ids)), BOS);
+        assert!(read_ours(json!([-3.0, 1e-7]), json!([3, 4])).is_ok(), "rounding is accepted");
+        assert!(
+            read_ours(json!([-3.0, -4.0]), json!([3, 9])).unwrap_err().contains("sent as 4, but the response has 9")
+        );
+        assert!(read_ours(json!([-3.0, 0.5]), json!([3, 4])).unwrap_err().contains("0.5; it must be at most 0"));
+        assert!(read_ours(json!([-3.0, -1e300]), json!([3, 4])).is_err(), "no f32 is as low");
     }
 }

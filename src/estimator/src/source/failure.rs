@@ -15,6 +15,9 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of characters of a response body that an error shows, if the body is not a problem document.
 const SHOWN_CHARACTERS: usize = 300;
 
+/// Maximum number of bytes of an error response that are read.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+
 /// Maximum `Retry-After` that is respected, in seconds: one day.
 const MAX_RETRY_AFTER: u64 = 86_400;
 
@@ -40,14 +43,31 @@ impl Failure {
     }
 }
 
-/// Sends a request once and returns the response's body.
-pub(crate) async fn send(url: &str, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+/// Sends a request once and returns the response's body, which may have at most `limit` bytes.
+pub(crate) async fn send(url: &str, request: RequestBuilder, limit: usize) -> Result<Vec<u8>, Failure> {
     let response = request.send().await.map_err(|error| transport_failure(url, error))?;
     if !response.status().is_success() {
         return Err(response_failure(url, response).await);
     }
-    let body = response.bytes().await.map_err(|error| transport_failure(url, error))?;
-    Ok(body.into())
+    let (body, is_whole) = read_up_to(limit, response).await.map_err(|error| transport_failure(url, error))?;
+    if is_whole {
+        return Ok(body);
+    }
+    let reason = format!("it is longer than {limit} bytes, the most that a response to this request can have");
+    Err(Failure::permanent(Error::UnexpectedResponse { url: url.to_owned(), reason }))
+}
+
+/// Reads a body, or its first `limit` bytes. Returns whether that is the whole body.
+async fn read_up_to(limit: usize, mut response: Response) -> Result<(Vec<u8>, bool), reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        let fits = chunk.len().min(limit - body.len());
+        body.extend_from_slice(&chunk[..fits]);
+        if fits < chunk.len() {
+            return Ok((body, false));
+        }
+    }
+    Ok((body, true))
 }
 
 /// Returns the failure of a request without a whole response.
@@ -70,7 +90,7 @@ async fn response_failure(url: &str, response: Response) -> Failure {
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let seconds = header(RETRY_AFTER).and_then(|seconds| seconds.trim().parse::<u64>().ok());
     let is_problem = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(PROBLEM_JSON));
-    let body = response.bytes().await.unwrap_or_default();
+    let (body, _) = read_up_to(MAX_ERROR_BYTES, response).await.unwrap_or_default();
     let problem = serde_json::from_slice::<Problem>(&body).ok().filter(|_| is_problem);
     let error = match problem {
         Some(problem) => Error::Rejected { url: url.to_owned(), problem: Box::new(problem) },

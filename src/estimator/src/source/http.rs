@@ -15,7 +15,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::Error;
 use crate::source::failure::{CONNECT_TIMEOUT, Failure, send, transport_error};
+use crate::source::identity::ModelIdentity;
 use crate::source::options::HttpOptions;
+use crate::source::responses::{MAX_INFO_BYTES, check_logprobs_response, max_logprobs_bytes, max_tokenized_bytes};
 use crate::source::retry::RetryPolicy;
 use crate::source::served_model::{ModelList, with_bos};
 use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group_within_limits};
@@ -45,6 +47,7 @@ pub struct HttpSource {
     vocabulary: Option<usize>,
     options: HttpOptions,
     slots: Semaphore,
+    identity: ModelIdentity,
 }
 
 impl HttpSource {
@@ -69,6 +72,10 @@ impl HttpSource {
         let models: ModelList = first_retry.run(|| get_once(&client, &models_url, &options)).await?;
         let served = models.choose(&models_url, options.model.as_deref())?;
         let fingerprint = served.fingerprint(&models_url, &options)?;
+        let identity = match served.lists_fingerprint() {
+            true => ModelIdentity::listed(&base, &fingerprint),
+            false => ModelIdentity::default(),
+        };
         let max_length = served.max_model_len.unwrap_or(usize::MAX);
         Ok(Self {
             vocabulary: served.vocab_size,
@@ -77,6 +84,7 @@ impl HttpSource {
             client,
             base,
             options,
+            identity,
         })
     }
 
@@ -96,9 +104,16 @@ impl HttpSource {
     /// Sends a request to `/logprobs` unchanged; its contexts and targets may be texts.
     ///
     /// # Errors
-    /// The errors of the request.
+    /// The errors of the request; [`Error::UnexpectedResponse`] or [`Error::ModelChanged`] for a response that cannot
+    /// be right.
     pub async fn post_logprobs(&self, request: &LogprobsRequest) -> Result<LogprobsResponse, Error> {
-        self.post("/logprobs", request).await
+        let limit = max_logprobs_bytes(request);
+        let attempt = || self.post_once("/logprobs", request, limit);
+        let response: LogprobsResponse = self.options.retry.run(attempt).await?;
+        check_logprobs_response(request, &response)
+            .map_err(|reason| Error::UnexpectedResponse { url: format!("{}/logprobs", self.base), reason })?;
+        self.identity.check(&self.base, with_bos(response.fingerprint.clone(), self.options.bos))?;
+        Ok(response)
     }
 
     /// Returns the server's address.
@@ -106,13 +121,15 @@ impl HttpSource {
         &self.base
     }
 
-    async fn post<A: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + Sync)) -> Result<A, Error> {
-        self.options.retry.run(|| self.post_once(path, body)).await
-    }
-
-    async fn post_once<A: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + Sync)) -> Result<A, Failure> {
+    /// Sends a request without retries. The response may have at most `limit` bytes.
+    async fn post_once<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+        limit: usize,
+    ) -> Result<A, Failure> {
         let url = format!("{}{path}", self.base);
-        let body = send(&url, self.client.post(&url).json(body)).await?;
+        let body = send(&url, self.client.post(&url).json(body), limit).await?;
         parse(&url, &body).map_err(Failure::permanent)
     }
 
@@ -121,7 +138,7 @@ impl HttpSource {
         // vLLM and SGLang do not require the model's name.
         let request =
             TokenizeRequest { prompt: text.to_owned(), add_special_tokens: Some(false), ..TokenizeRequest::default() };
-        let answer: TokenizeAnswer = self.post_once("/tokenize", &request).await?;
+        let answer: TokenizeAnswer = self.post_once("/tokenize", &request, max_tokenized_bytes(text)).await?;
         Ok(answer.tokens)
     }
 
@@ -141,15 +158,23 @@ impl HttpSource {
         let HttpOptions { api, bos, .. } = self.options;
         let url = format!("{}{}", self.base, api.path());
         let request = self.client.post(&url).json(&api.request(queries, &self.model.name, bos));
-        let body = send(&url, request).await?;
+        let body = send(&url, request, api.max_response_bytes(queries, bos)).await?;
         let wrong = |reason| Failure::permanent(Error::UnexpectedResponse { url: url.clone(), reason });
         let (logprobs, fingerprint) = api.read(&body, queries, bos).map_err(wrong)?;
-        match fingerprint.map(|fingerprint| with_bos(fingerprint, bos)) {
-            Some(now) if now != self.model.fingerprint => {
-                Err(Failure::permanent(Error::ModelChanged { before: self.model.fingerprint.clone(), now }))
-            }
-            _ => Ok(logprobs),
+        if let Some(now) = fingerprint {
+            self.identity.check(&self.base, with_bos(now, bos)).map_err(Failure::permanent)?;
         }
+        Ok(logprobs)
+    }
+
+    /// Returns the identity of the model.
+    pub(crate) fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    /// Makes this source's responses match the model behind another server.
+    pub(crate) fn share_identity(&mut self, identity: ModelIdentity) {
+        self.identity = identity;
     }
 }
 
@@ -188,7 +213,7 @@ impl Tokenize for HttpSource {
 
 /// Sends a GET request that needs no forward pass, without retries.
 async fn get_once<A: DeserializeOwned>(client: &Client, url: &str, options: &HttpOptions) -> Result<A, Failure> {
-    let body = send(url, client.get(url).timeout(options.timeout.min(MODELS_TIMEOUT))).await?;
+    let body = send(url, client.get(url).timeout(options.timeout.min(MODELS_TIMEOUT)), MAX_INFO_BYTES).await?;
     parse(url, &body).map_err(Failure::permanent)
 }
 

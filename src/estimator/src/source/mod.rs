@@ -2,15 +2,18 @@
 //!
 //! Start with the trait below. [`HttpSource`] is one server; [`Replicas`] are several servers of one model. Each of
 //! them has a `cooldown`, a period after a failure in which it gets no requests. `failure` classifies failed requests,
-//! `retry` repeats those that may succeed later, and `dialect` writes requests and reads responses. The exact source is
-//! in [`process`](crate::process).
+//! `retry` repeats those that may succeed later, and `dialect` writes requests and reads responses. `responses` bounds
+//! and checks other responses, and `identity` notices a model that changes in a run. The exact source is in
+//! [`process`](crate::process).
 
 mod cooldown;
 mod dialect;
 mod failure;
 mod http;
+mod identity;
 mod options;
 mod replicas;
+mod responses;
 mod retry;
 mod served_model;
 

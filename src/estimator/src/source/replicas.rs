@@ -76,6 +76,10 @@ impl Replicas {
             let describe = |source: &HttpSource| format!("{} serves {}", source.url(), source.model().fingerprint);
             return Err(Error::ReplicasDiffer { one: describe(first), other: describe(&other.source) });
         }
+        let identity = first.identity().clone();
+        if !identity.is_known() {
+            replicas.iter_mut().for_each(|replica| replica.source.share_identity(identity.clone()));
+        }
         Ok(Self { replicas, routing, calls: AtomicUsize::new(0), options })
     }
 

@@ -40,6 +40,11 @@ impl ModelList {
 }
 
 impl ServedModel {
+    /// Returns whether the server lists a fingerprint.
+    pub(crate) fn lists_fingerprint(&self) -> bool {
+        self.fingerprint.is_some()
+    }
+
     /// Returns the fingerprint, which identifies everything that the model's log-probabilities depend on. Errors name
     /// `url`.
     pub(crate) fn fingerprint(&self, url: &str, options: &HttpOptions) -> Result<String, Error> {

@@ -19,6 +19,8 @@ pub(crate) enum Reply {
     Response { status: u16, header: &'static str, content_type: &'static str, body: String },
     /// The connection breaks within the body.
     BrokenBody,
+    /// A response with this status whose body is far longer than any answer.
+    Flood(u16),
     /// No response, ever.
     Silence,
 }
@@ -76,6 +78,16 @@ async fn exchange(stream: TcpStream, answer: &(impl Fn(&str, &str) -> Reply + Sy
         }
         Reply::BrokenBody => {
             stream.write_all(b"HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\nhalf").await.unwrap();
+        }
+        Reply::Flood(status) => {
+            stream.write_all(format!("HTTP/1.1 {status} x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+            let chunk = vec![b' '; 1 << 20];
+            // The client closes the connection early.
+            for _ in 0..256 {
+                if stream.write_all(&chunk).await.is_err() {
+                    break;
+                }
+            }
         }
         Reply::Silence => std::future::pending().await,
     }

@@ -28,12 +28,28 @@ pub(crate) fn write_body(dialect: Dialect, request: &PairRequest, model: &str) -
     Ok(serde_json::to_vec(&dialect.body(&request))?.into())
 }
 
-/// Reads the response to `request`, which must contain every log-probability. The error describes the problem.
-pub(crate) fn read_response(dialect: Dialect, request: &PairRequest, body: &[u8]) -> Result<CompleteResponse, String> {
+/// Returns the most that the response to `request` may have, in bytes.
+pub(crate) fn max_response_bytes(dialect: Dialect, request: &PairRequest) -> usize {
+    dialect.max_response_bytes(&batch(request))
+}
+
+/// Reads the response to `request`, which must contain every log-probability and, if it states a fingerprint, the given
+/// one. The error describes the problem.
+pub(crate) fn read_response(
+    dialect: Dialect,
+    request: &PairRequest,
+    fingerprint: Option<&str>,
+    body: &[u8],
+) -> Result<CompleteResponse, String> {
     let response = dialect.read::<f64>(&batch(request), body).map_err(|error| match error {
         ReadError::Response(error) => error.to_string(),
         ReadError::Result(_) => UNKNOWN_RESULT.to_owned(),
     })?;
+    if let (Some(expected), Some(found)) = (fingerprint, &response.fingerprint)
+        && expected != found
+    {
+        return Err(format!("the served model changed: fingerprint {expected} became {found}"));
+    }
     let logprobs = match dialect {
         Dialect::LlamaCpp => {
             check_count(response.results.len(), "completions", request)?;
@@ -101,7 +117,7 @@ mod tests {
     }
 
     fn logprobs(dialect: Dialect, body: &Value) -> Result<Vec<f64>, String> {
-        read_response(dialect, &request(), body.to_string().as_bytes()).map(|response| response.logprobs.unwrap())
+        read_response(dialect, &request(), None, body.to_string().as_bytes()).map(|response| response.logprobs.unwrap())
     }
 
     #[test]
@@ -127,8 +143,18 @@ mod tests {
         let results = [result(json!([-1.0, -2.0])), result(json!([-3.0, -4.5]))];
         let ours = json!({"model": "m", "fingerprint": "f", "results": results, "usage": usage});
         assert_eq!(logprobs(Dialect::Surprisal, &ours), expected);
-        let response = read_response(Dialect::Surprisal, &request(), ours.to_string().as_bytes()).unwrap();
+        let body = ours.to_string();
+        let response = read_response(Dialect::Surprisal, &request(), Some("f"), body.as_bytes()).unwrap();
         assert_eq!((response.computed_tokens, response.cached_tokens), (Some(5), Some(2)));
+        let other = read_response(Dialect::Surprisal, &request(), Some("g"), body.as_bytes()).unwrap_err();
+        assert_eq!(other, "the served model changed: fingerprint g became f");
+        let mut positive = ours.clone();
+        positive["results"][1]["logprobs"][0] = json!(3.5);
+        let error = logprobs(Dialect::Surprisal, &positive).unwrap_err();
+        assert_eq!(error, "target token 0 has log-probability 3.5; it must be at most 0");
+        let mut echo = ours.clone();
+        echo["results"][0]["token_ids"] = json!([7, 9]);
+        assert!(logprobs(Dialect::Surprisal, &echo).unwrap_err().contains("sent as 8, but the response has 9"));
     }
 
     #[test]
@@ -147,7 +173,7 @@ mod tests {
     fn llama_cpp_reports_computed_and_cached_tokens() {
         let one = |n: u64| json!({"tokens_evaluated": 4, "tokens_cached": 5, "timings": {"prompt_n": n}});
         let response =
-            read_response(Dialect::LlamaCpp, &request(), json!([one(4), one(1)]).to_string().as_bytes()).unwrap();
+            read_response(Dialect::LlamaCpp, &request(), None, json!([one(4), one(1)]).to_string().as_bytes()).unwrap();
         assert_eq!((response.logprobs, response.computed_tokens, response.cached_tokens), (None, Some(5), Some(3)));
     }
 }

@@ -11,6 +11,6 @@ mod target;
 
 pub(crate) use connection::{Connection, ExchangeError, Response, expect_success};
 pub use counters::Counters;
-pub(crate) use dialect::{CompleteResponse, read_response, write_body};
+pub(crate) use dialect::{CompleteResponse, max_response_bytes, read_response, write_body};
 pub use endpoint::Endpoint;
 pub use target::Target;

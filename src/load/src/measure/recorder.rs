@@ -56,7 +56,7 @@ impl Recorder {
         self.requests += 1;
         self.queries += request.pairs.len() as u64;
         self.scored_tokens += request.scored_tokens() as u64;
-        let add = |total: Option<u64>, more: Option<u64>| Some(total? + more?);
+        let add = |total: Option<u64>, more: Option<u64>| Some(total?.saturating_add(more?));
         self.computed_tokens = add(self.computed_tokens, answer.computed_tokens);
         self.cached_tokens = add(self.cached_tokens, answer.cached_tokens);
         self.last_answer = self.last_answer.max(now);

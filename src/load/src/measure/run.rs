@@ -96,10 +96,15 @@ impl Run {
 
     /// Sends a request over the most recently used idle connection, like a client with a pool. A request that waits for
     /// its retry holds no connection.
-    pub(super) async fn post(&self, path: &str, body: Bytes) -> Result<Response, ExchangeError> {
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        body: Bytes,
+        max_response_bytes: usize,
+    ) -> Result<Response, ExchangeError> {
         let idle = self.idle().pop();
         let mut connection = idle.unwrap_or_else(|| self.target.connect(self.options.timeout));
-        let response = connection.post(path, body).await;
+        let response = connection.post(path, body, max_response_bytes).await;
         self.idle().push(connection);
         response
     }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::recorder::Failure;
 use super::run::{Run, ScheduledRequest};
-use crate::client::{CompleteResponse, Connection, ExchangeError, Target, expect_success, read_response, write_body};
+use crate::client::{
+    CompleteResponse, Connection, ExchangeError, Target, expect_success, max_response_bytes, read_response, write_body,
+};
 use crate::error::Error;
 use crate::workload::PairRequest;
 
@@ -46,15 +48,17 @@ async fn send(run: &Run, scheduled: ScheduledRequest, request: &PairRequest) -> 
     let dialect = run.target.endpoint.dialect();
     let body =
         write_body(dialect, request, &run.target.model).map_err(|error| Failure::new("not sent", error.to_string()))?;
+    let limit = max_response_bytes(dialect, request);
     loop {
-        let response = match run.post(dialect.path(), body.clone()).await {
+        let response = match run.post(dialect.path(), body.clone(), limit).await {
             Ok(response) => response,
             Err(error) => return Err(failed_exchange(error).await),
         };
         let text = || String::from_utf8_lossy(&response.body).chars().take(MAX_EXAMPLE_CHARS).collect::<String>();
         match response.status {
             200 => {
-                return read_response(dialect, request, &response.body)
+                let fingerprint = run.target.fingerprint.as_deref();
+                return read_response(dialect, request, fingerprint, &response.body)
                     .map_err(|reason| Failure::new("bad answer", reason));
             }
             429 => {
@@ -79,6 +83,7 @@ async fn failed_exchange(error: ExchangeError) -> Failure {
             tokio::time::sleep(DEFAULT_RETRY_DELAY).await;
             Failure::new("no connection", error.to_string())
         }
+        ExchangeError::TooLong(_) => Failure::new("bad answer", error.to_string()),
         ExchangeError::Broken(_) => Failure::new("broken connection", error.to_string()),
         ExchangeError::Timeout(_) => Failure::gave_up("timeout", error.to_string()),
     }
@@ -94,15 +99,17 @@ pub(super) async fn send_alone(
     let url = target.endpoint.url(dialect.path());
     let invalid = |reason: String| Error::Answer { url: url.clone(), reason };
     let body = write_body(dialect, request, &target.model).map_err(|error| invalid(error.to_string()))?;
-    let mut response = connection.post(dialect.path(), body.clone()).await;
+    let limit = max_response_bytes(dialect, request);
+    let mut response = connection.post(dialect.path(), body.clone(), limit).await;
     for _ in 0..MAX_RETRIES {
         match &response {
             Ok(full) if full.status == 429 => {
                 tokio::time::sleep(full.retry_after.unwrap_or(DEFAULT_RETRY_DELAY)).await;
-                response = connection.post(dialect.path(), body.clone()).await;
+                response = connection.post(dialect.path(), body.clone(), limit).await;
             }
             _ => break,
         }
     }
-    read_response(dialect, request, &expect_success(&url, response)?.body).map_err(invalid)
+    let body = expect_success(&url, response)?.body;
+    read_response(dialect, request, target.fingerprint.as_deref(), &body).map_err(invalid)
 }
