@@ -37,6 +37,12 @@ pub(crate) enum Error {
     Export(#[from] surprisal_server::ExportError),
     #[error("{0}{hint}", hint = server_hint(.0))]
     Estimator(#[from] surprisal_estimator::Error),
+    /// A report that could not be written although all answers are saved.
+    #[error(
+        "{error}; the results are printed, and the answers are saved: to write the report elsewhere, run the command \
+         again with --answers {answers} and another --out"
+    )]
+    ReportUnwritten { error: Box<Error>, answers: PathBuf },
     #[error(transparent)]
     Bench(#[from] surprisal_load::Error),
     #[error("{0}")]

@@ -25,10 +25,7 @@ pub(crate) fn create_folder(path: &Path) -> Result<(), Error> {
 
 /// Writes report.html, report.json, charts as SVG, and tables as CSV into a folder.
 pub(crate) fn write_report(report: &Report, out: &Path) -> Result<(), Error> {
-    create_folder(out)?;
-    report.write_html(&out.join("report.html"))?;
-    report.write_json(&out.join("report.json"))?;
-    report.write_files(out)?;
+    report.write_all(out)?;
     eprintln!("wrote {}", out.join("report.html").display());
     Ok(())
 }

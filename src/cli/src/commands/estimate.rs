@@ -21,10 +21,12 @@ pub(crate) struct Args {
     /// Print the plan and its cost, and exit without sending requests
     #[arg(long)]
     explain: bool,
-    /// Folder for the report (HTML, JSON, charts as SVG, and tables as CSV) and the model's saved answers, from which an
-    /// interrupted run resumes
+    /// Folder for the report (HTML, JSON, charts as SVG, and tables as CSV)
     #[arg(long, default_value = "surprisal-report")]
     out: PathBuf,
+    /// Folder for the model's saved answers, from which an interrupted run resumes [default: the folder of --out]
+    #[arg(long, value_name = "FOLDER")]
+    answers: Option<PathBuf>,
     /// Shard to run, such as 2/8; saves the answers for `surprisal merge`, and writes no report
     #[arg(long, value_parser = parse_shard, value_name = "I/N")]
     shard: Option<ShardIndex>,
@@ -44,18 +46,24 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         println!("{plan}");
         return Ok(());
     }
+    let answers = args.answers.as_ref().unwrap_or(&args.out);
     let mut bar = TokenBar::new("scoring");
     if let Some(shard) = args.shard {
         let progress = |progress| bar.update(progress);
-        let folder = block_on(async { Ok(execute_shard(&experiment, &args.out, shard, progress).await?) })?;
+        let folder = block_on(async { Ok(execute_shard(&experiment, answers, shard, progress).await?) })?;
         drop(bar);
         eprintln!("saved the answers in {}", folder.display());
         return Ok(());
     }
-    let report = block_on(async { Ok(execute(&experiment, Some(&args.out), |progress| bar.update(progress)).await?) })?;
+    let report = block_on(async { Ok(execute(&experiment, Some(answers), |progress| bar.update(progress)).await?) })?;
     drop(bar);
-    write_report(&report, &args.out)?;
-    print_result(&report, report.table(), args.json)
+    // The results are printed even if they cannot be written.
+    let written = write_report(&report, &args.out);
+    print_result(&report, report.table(), args.json)?;
+    written.map_err(|error| match experiment.model {
+        Some(_) => Error::ReportUnwritten { error: Box::new(error), answers: answers.clone() },
+        None => error,
+    })
 }
 
 /// Rejects an empty file and a path that does not exist.

@@ -8,7 +8,7 @@ use crate::error::Error;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folders that were passed to `surprisal estimate --shard` as --out
+    /// Folders that were passed to `surprisal estimate --shard` as --out or --answers
     #[arg(required = true)]
     folders: Vec<PathBuf>,
     /// Folder for the merged answers; `surprisal estimate` with the same experiment and --out finds all answers there,

@@ -121,6 +121,50 @@ fn a_model_is_served_by_several_ranks() {
     assert_eq!(divided, format!("{whole}-tp3"));
 }
 
+/// The fingerprint covers the tokenizer, and `SHA256SUMS` may list any file of the model.
+#[test]
+fn the_tokenizer_is_part_of_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    TinyLlama::default().write(dir.path(), 1);
+    let mut command = surprisal(dir.path());
+    command.args(["serve", "--port", "0", "--cache-mib", "64", "--model", dir.path().to_str().unwrap()]);
+    // Returns the fingerprint and the log of a server that starts, or the error of one that does not.
+    let mut serve = || {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut log_text = String::new();
+        while !log_text.lines().any(|line| line.starts_with("serving")) {
+            if said.read_line(&mut log_text).unwrap() == 0 {
+                assert_eq!(child.wait().unwrap().code(), Some(1), "{log_text}");
+                return Err(log_text);
+            }
+        }
+        let url = log_text.split_whitespace().find(|word| word.starts_with("http://")).unwrap().trim_end_matches(',');
+        let output = run(dir.path(), &["score", "t5 t9", "--url", url, "--json"]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        Ok((answer["fingerprint"].as_str().unwrap().to_owned(), log_text))
+    };
+    let (before, _) = serve().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    tokenizer["normalizer"] = serde_json::json!({"type": "Lowercase"});
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let (after, _) = serve().unwrap();
+    assert_ne!(after, before);
+
+    let sums =
+        |file: &str| std::fs::write(dir.path().join("SHA256SUMS"), format!("{}  {file}\n", "0".repeat(64))).unwrap();
+    sums("tokenizer.json");
+    let error = serve().unwrap_err();
+    assert!(error.contains("tokenizer.json: checksum mismatch") && error.contains("SHA256SUMS"), "{error}");
+    sums("gone.safetensors");
+    let (same, log_text) = serve().unwrap();
+    assert_eq!(same, after);
+    assert!(log_text.contains("listed files do not exist") && log_text.contains("gone.safetensors"), "{log_text}");
+}
+
 /// Without a terminal, each tenth of the progress is one log line.
 #[test]
 fn the_progress_of_loading_a_large_model_is_logged() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::Error;
-use crate::files::write_atomically;
+use crate::files::{remove_abandoned, write_atomically};
 use crate::report::Report;
 use crate::report::chart_points::chart_style;
 
@@ -47,11 +47,43 @@ impl Report {
     /// # Errors
     /// [`Error::File`] if a file cannot be written.
     pub fn write_files(&self, folder: &Path) -> Result<(), Error> {
-        let charts =
-            self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone(&chart_style())));
-        for (name, text) in charts.chain(self.tables()) {
+        for (name, text) in self.charts_and_tables() {
             write_atomically(&folder.join(name), text.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// Creates a folder, and writes report.html, report.json and the files of [`write_files`](Self::write_files) into
+    /// it. Each file is written atomically, and a failure does not keep the others from being written. Removes
+    /// temporary files that killed runs left there.
+    ///
+    /// # Errors
+    /// [`Error::Unwritten`] with the names of all files that could not be written; [`Error::File`] if the folder cannot
+    /// be created.
+    pub fn write_all(&self, folder: &Path) -> Result<(), Error> {
+        std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::File { path: folder.join("report.json"), source: error.into() })?;
+        let mut files = vec![("report.html".to_owned(), self.html()), ("report.json".to_owned(), json)];
+        files.extend(self.charts_and_tables());
+        remove_abandoned(folder, |name| files.iter().any(|(ours, _)| ours == name));
+        let (mut failed, mut first) = (Vec::new(), None);
+        for (name, text) in files {
+            if let Err(error) = write_atomically(&folder.join(&name), text.as_bytes()) {
+                failed.push(name);
+                first.get_or_insert(error);
+            }
+        }
+        match first {
+            Some(first) => Err(Error::Unwritten { folder: folder.to_owned(), files: failed, first: Box::new(first) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the name and the contents of each chart and each table.
+    fn charts_and_tables(&self) -> Vec<(String, String)> {
+        let style = chart_style();
+        let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone(&style)));
+        charts.chain(self.tables()).collect()
     }
 }

@@ -126,6 +126,12 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
     for batch in &batches {
         logprobs[batch.clone()].fill(None);
     }
+    if let Some(store) = scope.store {
+        match batches.is_empty() {
+            true => store.ignore_obstacle(),
+            false => store.check_writable()?,
+        }
+    }
     progress(done);
     let request = async |batch: Range<usize>| {
         let queries: Vec<_> = plan.queries()[batch.clone()].iter().map(|query| query.score_query(documents)).collect();

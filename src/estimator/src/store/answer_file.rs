@@ -1,5 +1,6 @@
 //! Answer files: the log-probabilities of consecutive queries in Parquet, with a checksum in the file's name.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parquet::basic::{Compression, Encoding};
@@ -11,8 +12,10 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
+use surprisal_dialect::check_logprobs;
 
 use crate::plan::PlannedQuery;
+use crate::store::answer_name::AnswerName;
 use crate::store::provenance::Provenance;
 
 /// The schema: one row per target token. `step` is the query's index in the plan; `kind` is `whole`, `crossed` or
@@ -55,6 +58,10 @@ pub(crate) enum Damage {
     Key,
     #[error("the queries do not match the plan")]
     Queries,
+    #[error("{0}")]
+    Value(String),
+    #[error("the name states queries {0:?}, but the file answers {1:?}")]
+    Name(Range<usize>, Range<usize>),
 }
 
 impl AnswerFile {
@@ -77,16 +84,33 @@ impl AnswerFile {
         Ok(bytes)
     }
 
-    /// Returns the checksum of a file's bytes, the last part of the file's name. [`decode`](Self::decode) parses only
-    /// bytes that match their checksum.
-    pub(crate) fn checksum(bytes: &[u8]) -> String {
+    /// Returns the name of this file, if it has these bytes.
+    pub(crate) fn name(&self, bytes: &[u8]) -> AnswerName {
+        AnswerName { range: self.range(), checksum: Self::checksum(bytes) }
+    }
+
+    /// Returns the checksum of a file's bytes. [`decode`](Self::decode) parses only bytes that match it.
+    fn checksum(bytes: &[u8]) -> String {
         blake3::hash(bytes).to_hex()[..16].to_owned()
     }
 
+    /// Returns the indices of the answered queries.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.first..self.first + self.answers.len()
+    }
+
     /// Decodes a file that [`encode`](Self::encode) wrote for the same key. `plan` contains all queries of the plan.
-    pub(crate) fn decode(bytes: Vec<u8>, checksum: &str, key: &str, plan: &[PlannedQuery]) -> Result<Self, Damage> {
+    pub(crate) fn decode(bytes: Vec<u8>, name: &AnswerName, key: &str, plan: &[PlannedQuery]) -> Result<Self, Damage> {
+        let file = Self::decode_any_plan(bytes, name, key)?;
+        let queries = plan.get(file.range()).ok_or(Damage::Queries)?;
+        let is_whole = queries.iter().zip(&file.answers).all(|(query, answer)| query.target_length() == answer.len());
+        if is_whole { Ok(file) } else { Err(Damage::Queries) }
+    }
+
+    /// Decodes a file like [`decode`](Self::decode), but does not check that its answers have the lengths in the plan.
+    pub(crate) fn decode_any_plan(bytes: Vec<u8>, name: &AnswerName, key: &str) -> Result<Self, Damage> {
         let actual = Self::checksum(&bytes);
-        if actual != checksum {
+        if actual != name.checksum {
             return Err(Damage::Checksum(actual));
         }
         let reader = SerializedFileReader::new(bytes::Bytes::from(bytes))?;
@@ -98,17 +122,22 @@ impl AnswerFile {
         let indices = read::<Int32Type>(&reader, STEP_COLUMN)?;
         let logprobs = read::<FloatType>(&reader, LOGPROB_COLUMN)?;
         let first = indices.first().and_then(|&index| usize::try_from(index).ok()).ok_or(Damage::Queries)?;
-        let count = indices.chunk_by(|a, b| a == b).count();
-        let queries = plan.get(first..first.saturating_add(count)).ok_or(Damage::Queries)?;
-        let mut logprobs = logprobs.into_iter();
-        let mut answers = Vec::with_capacity(count);
-        for (rows, query) in indices.chunk_by(|a, b| a == b).zip(queries) {
-            if rows.len() != query.target_length() {
+        if indices.len() != logprobs.len() {
+            return Err(Damage::Queries);
+        }
+        check_logprobs(logprobs.iter().copied().map(Some)).map_err(Damage::Value)?;
+        let (mut answers, mut logprobs) = (Vec::new(), logprobs.into_iter());
+        for rows in indices.chunk_by(|a, b| a == b) {
+            if usize::try_from(rows[0]) != Ok(first + answers.len()) {
                 return Err(Damage::Queries);
             }
             answers.push(logprobs.by_ref().take(rows.len()).collect());
         }
-        Ok(Self { first, answers })
+        let file = Self { first, answers };
+        match file.range() == name.range {
+            true => Ok(file),
+            false => Err(Damage::Name(name.range.clone(), file.range())),
+        }
     }
 }
 
@@ -232,7 +261,7 @@ mod tests {
             PlannedQuery::Crossed { x: 1, y: 0, split: 2, end: 4 },
             PlannedQuery::Marginal { document: 0, split: 1, end: 2 },
         ];
-        let answers = vec![vec![-1.5, -0.0, f32::MIN_POSITIVE, -7e-30], vec![-2.0, f32::NEG_INFINITY], vec![-0.1]];
+        let answers = vec![vec![-1.5, -0.0, f32::MIN_POSITIVE, -7e-30], vec![-2.0, f32::MIN], vec![-0.1]];
         (queries, AnswerFile { first: 2, answers })
     }
 
@@ -241,11 +270,14 @@ mod tests {
         let (queries, file) = answer_file();
         let plan = [&queries[..2], &queries[..]].concat();
         let bytes = file.encode(&provenance(), &queries).unwrap();
-        let checksum = AnswerFile::checksum(&bytes);
-        let decode = |key, plan| AnswerFile::decode(bytes.clone(), &checksum, key, plan);
+        let name = file.name(&bytes);
+        let decode = |key, plan| AnswerFile::decode(bytes.clone(), &name, key, plan);
         assert_eq!(decode("key", &plan).unwrap(), file);
         assert!(matches!(decode("other", &plan), Err(Damage::Key)));
         assert!(matches!(decode("key", &plan[1..]), Err(Damage::Queries)));
+        let renamed = AnswerName { range: 2..6, ..name.clone() };
+        let error = AnswerFile::decode(bytes.clone(), &renamed, "key", &plan).unwrap_err().to_string();
+        assert_eq!(error, "the name states queries 2..6, but the file answers 2..5");
         let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
         let facts = reader.metadata().file_metadata().key_value_metadata().unwrap();
         let fact = |name: &str| facts.iter().find(|fact| fact.key == name).unwrap().value.as_deref().unwrap();
@@ -257,9 +289,9 @@ mod tests {
     fn damage_is_found_before_a_file_is_parsed() {
         let (queries, file) = answer_file();
         let bytes = file.encode(&provenance(), &queries).unwrap();
-        let checksum = AnswerFile::checksum(&bytes);
+        let name = file.name(&bytes);
         let is_damaged =
-            |bytes: Vec<u8>| matches!(AnswerFile::decode(bytes, &checksum, "key", &queries), Err(Damage::Checksum(_)));
+            |bytes: Vec<u8>| matches!(AnswerFile::decode(bytes, &name, "key", &queries), Err(Damage::Checksum(_)));
         for place in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[place] ^= 1;

@@ -1,7 +1,7 @@
 //! Merging the answers to several shards of a plan into one folder.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -9,6 +9,11 @@ use serde::Deserialize;
 use crate::error::Error;
 use crate::files::write_atomically;
 use crate::store::answer_file::AnswerFile;
+use crate::store::answer_name::{AnswerName, EXTENSION};
+use crate::store::{MANIFEST, remove_temporary_files};
+
+/// Maximum number of missing ranges of queries that an error lists.
+const SHOWN_RANGES: usize = 4;
 
 /// The result of [`merge`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +27,7 @@ pub struct Merged {
 }
 
 /// The fields of `manifest.json` that identify the answers.
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq, Eq)]
 struct ManifestKey {
     key: String,
     #[serde(rename = "steps")]
@@ -31,98 +36,144 @@ struct ManifestKey {
 
 /// Checks all answer files in the folders `from`, and copies them to one folder of answers below `into`. A run of the
 /// same experiment with `into` as its folder then finds these answers. Each path in `from` is a folder of answers, or a
-/// folder that contains such folders. Files that already exist in the target folder are kept.
+/// folder that contains such folders. Files that already exist in the target folder are kept, and count.
+///
+/// Nothing is copied unless all files are right. Several files may answer the same query if their answers are
+/// bit-identical.
 ///
 /// # Errors
 /// [`Error::Merge`] for a folder without answers, answers to different queries or by different models, a damaged file,
-/// or queries without an answer; [`Error::File`] for a file or folder that cannot be read or written.
+/// files with different answers to a query, or queries without an answer; [`Error::File`] for a file or folder that
+/// cannot be read or written.
 pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     let folders = from.iter().map(|parent| answers_below(parent)).collect::<Result<Vec<_>, _>>()?.concat();
     let Some(first) = folders.first() else {
         return Err(wrong(into, "no folders to merge"));
     };
-    let queries = check_same_answers(first, &folders[1..])?;
+    let manifest = read_manifest(first)?;
     let target = into.join(first.file_name().unwrap_or_default());
-    std::fs::create_dir_all(&target).map_err(|source| Error::File { path: target.clone(), source })?;
-    // The range of each file's queries, as a map from start to end.
-    let mut ends = BTreeMap::new();
-    for folder in &folders {
+    // An earlier merge may have left answers in the target folder.
+    let earlier = Some(target.clone()).filter(|folder| folder.join(MANIFEST).is_file());
+    let mut union = AnswerUnion::default();
+    for folder in earlier.iter().chain(&folders) {
+        check_same_answers(folder, &manifest, first)?;
         for path in list(folder)? {
-            if let Some(range) = queries_of(&path) {
-                copy_answers(&path, &target)?;
-                ends.insert(range.start, range.end);
+            union.add(&path, &manifest)?;
+        }
+    }
+    std::fs::create_dir_all(&target).map_err(|source| Error::File { path: target.clone(), source })?;
+    remove_temporary_files(&target);
+    for path in &union.files {
+        copy(path, &target)?;
+    }
+    if earlier.is_none() {
+        write_atomically(&target.join(MANIFEST), &read(&first.join(MANIFEST))?)?;
+    }
+    let answered = union.check_complete(&target, manifest.queries)?;
+    Ok(Merged { folder: target, answered, queries: manifest.queries })
+}
+
+/// The answers of several files to the queries of one plan.
+#[derive(Default)]
+struct AnswerUnion {
+    files: Vec<PathBuf>,
+    /// For each answered query, a hash of its log-probabilities, and the index of the first file that answers it.
+    answers: BTreeMap<usize, (blake3::Hash, usize)>,
+}
+
+impl AnswerUnion {
+    /// Checks an answer file, and adds its answers. Ignores files that are not Parquet files, such as the manifest.
+    fn add(&mut self, path: &Path, manifest: &ManifestKey) -> Result<(), Error> {
+        if path.extension().is_none_or(|extension| extension != EXTENSION) {
+            return Ok(());
+        }
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(AnswerName::parse);
+        let Some(name) = name else {
+            return Err(wrong(path, "not the name of an answer file; remove the file from the folder"));
+        };
+        let file = AnswerFile::decode_any_plan(read(path)?, &name, &manifest.key)
+            .map_err(|damage| wrong(path, &damage.to_string()))?;
+        if file.range().end > manifest.queries {
+            let reason = format!("the file answers queries {:?}, but the plan has {}", file.range(), manifest.queries);
+            return Err(wrong(path, &reason));
+        }
+        for (query, answer) in file.range().zip(&file.answers) {
+            let hash = hash(answer);
+            match self.answers.entry(query) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert((hash, self.files.len()));
+                }
+                Entry::Occupied(known) if known.get().0 == hash => {}
+                Entry::Occupied(known) => {
+                    let other = self.files[known.get().1].display();
+                    let reason = format!(
+                        "query {query} (column `step`) has other log-probabilities than in {other}; remove the file \
+                         that is wrong"
+                    );
+                    return Err(wrong(path, &reason));
+                }
             }
         }
+        self.files.push(path.to_owned());
+        Ok(())
     }
-    let manifest = target.join("manifest.json");
-    if !manifest.exists() {
-        write_atomically(&manifest, &read(&first.join("manifest.json"))?)?;
-    }
-    let answered = check_complete(&target, ends, queries)?;
-    Ok(Merged { folder: target, answered, queries })
-}
 
-/// Checks that all folders have answers by the same model to the same queries; returns the number of queries in the
-/// plan.
-fn check_same_answers(first: &Path, others: &[PathBuf]) -> Result<usize, Error> {
-    let ManifestKey { key, queries } = manifest(first)?;
-    for folder in others {
-        if manifest(folder)?.key != key {
-            let reason = format!(
-                "its answers belong to a different model, plan or set of documents than those in {}",
-                first.display()
-            );
-            return Err(wrong(folder, &reason));
+    /// Checks that all queries are answered, and returns their number.
+    fn check_complete(&self, folder: &Path, queries: usize) -> Result<usize, Error> {
+        let (mut next, mut missing) = (0, Vec::new());
+        for query in self.answers.keys().copied().chain([queries]) {
+            if query > next {
+                missing.push(format!("{next}..{query}"));
+            }
+            next = query + 1;
         }
+        let answered = self.answers.len();
+        if missing.is_empty() {
+            return Ok(answered);
+        }
+        let more = if missing.len() > SHOWN_RANGES { ", ..." } else { "" };
+        let named = missing[..missing.len().min(SHOWN_RANGES)].join(", ");
+        Err(wrong(folder, &format!("{answered} of {queries} queries are answered; missing: {named}{more}")))
     }
-    Ok(queries)
 }
 
-/// Verifies the checksum of an answer file, and copies the file to a folder unless it already exists there.
-fn copy_answers(path: &Path, folder: &Path) -> Result<(), Error> {
-    let bytes = read(path)?;
-    let stem = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-    if !stem.ends_with(&format!("-{}", AnswerFile::checksum(&bytes))) {
-        return Err(wrong(path, "checksum mismatch: the content does not match the checksum in the file name"));
+/// Returns a hash of the bits of an answer.
+fn hash(answer: &[f32]) -> blake3::Hash {
+    let bytes: Vec<u8> = answer.iter().flat_map(|logprob| logprob.to_le_bytes()).collect();
+    blake3::hash(&bytes)
+}
+
+/// Checks that a folder has answers by the same model to the same queries as the first one.
+fn check_same_answers(folder: &Path, manifest: &ManifestKey, first: &Path) -> Result<(), Error> {
+    if read_manifest(folder)? == *manifest {
+        return Ok(());
     }
+    let reason =
+        format!("its answers belong to a different model, plan or set of documents than those in {}", first.display());
+    Err(wrong(folder, &reason))
+}
+
+/// Copies an answer file to a folder unless it is already there. Its name has a checksum of its bytes.
+fn copy(path: &Path, folder: &Path) -> Result<(), Error> {
     let copy = folder.join(path.file_name().unwrap_or_default());
-    if copy.exists() { Ok(()) } else { write_atomically(&copy, &bytes) }
-}
-
-/// Checks that the files answer all queries, and returns the number of answered queries. `ends` maps the first query of
-/// each file to the end of the file's queries.
-fn check_complete(folder: &Path, ends: BTreeMap<usize, usize>, queries: usize) -> Result<usize, Error> {
-    let (mut answered, mut next, mut missing) = (0, 0, Vec::new());
-    for (start, end) in ends.into_iter().chain([(queries, queries)]) {
-        if start > next {
-            missing.push(format!("{next}..{start}"));
-        }
-        answered += end.saturating_sub(start.max(next));
-        next = next.max(end);
-    }
-    if missing.is_empty() {
-        return Ok(answered);
-    }
-    let more = if missing.len() > 4 { ", ..." } else { "" };
-    let named = missing[..missing.len().min(4)].join(", ");
-    Err(wrong(folder, &format!("{answered} of {queries} queries are answered; missing: {named}{more}")))
+    if copy.exists() { Ok(()) } else { write_atomically(&copy, &read(path)?) }
 }
 
 /// Returns the folders of answers in `parent`, or `parent` itself if it is a folder of answers.
 fn answers_below(parent: &Path) -> Result<Vec<PathBuf>, Error> {
-    if parent.join("manifest.json").is_file() {
+    if parent.join(MANIFEST).is_file() {
         return Ok(vec![parent.to_owned()]);
     }
     let mut folders = list(parent)?;
-    folders.retain(|path| path.join("manifest.json").is_file());
+    folders.retain(|path| path.join(MANIFEST).is_file());
     if folders.is_empty() {
         return Err(wrong(parent, "no answers in this folder; pass a folder that `surprisal estimate --out` wrote"));
     }
     Ok(folders)
 }
 
-fn manifest(folder: &Path) -> Result<ManifestKey, Error> {
-    let path = folder.join("manifest.json");
+fn read_manifest(folder: &Path) -> Result<ManifestKey, Error> {
+    let path = folder.join(MANIFEST);
     serde_json::from_slice(&read(&path)?).map_err(|error| wrong(&path, &error.to_string()))
 }
 
@@ -134,13 +185,6 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// Returns the queries that an answer file covers, from its name; `None` for other files.
-fn queries_of(path: &Path) -> Option<Range<usize>> {
-    path.extension().filter(|&extension| extension == "parquet")?;
-    let mut ends = path.file_stem()?.to_str()?.split('-').take(2).map(str::parse);
-    Some(ends.next()?.ok()?..ends.next()?.ok()?)
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
@@ -148,3 +192,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 fn wrong(path: &Path, reason: &str) -> Error {
     Error::Merge { path: path.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

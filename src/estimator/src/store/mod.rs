@@ -1,26 +1,34 @@
 //! Saved answers: a folder of files. The folder's name contains a hash of the model, the documents and the queries.
 //!
-//! Start with [`AnswerStore::open`]. `answer_file` encodes and decodes the Parquet files; `merge` combines the folders
-//! of several processes.
+//! Start with [`AnswerStore::open`]. `answer_file` encodes and decodes the Parquet files, and `answer_name` their
+//! names; `merge` combines the folders of several processes.
 
 mod answer_file;
+mod answer_name;
 mod merge;
 mod provenance;
 
 pub use merge::{Merged, merge};
 
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::files::write_atomically;
+use crate::files::{remove_abandoned, write_atomically};
 use crate::plan::{Plan, PlannedQuery};
 use crate::source::Model;
 use crate::spec::Experiment;
 use crate::store::answer_file::AnswerFile;
+use crate::store::answer_name::{AnswerName, EXTENSION};
 use crate::store::provenance::Provenance;
+
+/// The file that describes a folder of answers.
+const MANIFEST: &str = "manifest.json";
 
 /// The content of `manifest.json`, which describes a folder of answers.
 #[derive(Serialize)]
@@ -44,14 +52,19 @@ struct Manifest<'a> {
 pub struct AnswerStore {
     folder: PathBuf,
     provenance: Provenance,
+    /// The reason why no answers can be saved, until it is returned; `None` if they can.
+    obstacle: Mutex<Option<Error>>,
 }
 
 impl AnswerStore {
-    /// Opens or creates the store in a folder below `parent`. `experiment` is saved with the answers only so that
-    /// people can read it.
+    /// Opens or creates the store in a folder below `parent`, and removes temporary files that killed runs left there.
+    /// `experiment` is saved with the answers only so that people can read it.
+    ///
+    /// If the folder or its manifest cannot be written, the saved answers can still be read.
+    /// `check_writable` returns the error.
     ///
     /// # Errors
-    /// [`Error::File`] if the folder or its manifest cannot be written.
+    /// [`Error::File`] if the manifest cannot be encoded.
     pub fn open(
         parent: &Path,
         model: &Model,
@@ -68,14 +81,15 @@ impl AnswerStore {
             seed: experiment.seed,
         };
         let folder = parent.join(format!("answers-{}", &provenance.key[..16]));
-        std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.clone(), source })?;
         let (documents, queries) = (documents.len(), plan.queries().len());
         let manifest = Manifest { provenance: &provenance, documents, queries, experiment };
-        let path = folder.join("manifest.json");
+        let path = folder.join(MANIFEST);
         let json = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| Error::File { path: path.clone(), source: error.into() })?;
-        write_atomically(&path, &json)?;
-        Ok(Self { folder, provenance })
+        // First, because this may free space on a full disk.
+        remove_temporary_files(&folder);
+        let obstacle = prepare(&folder, &path, &json).err();
+        Ok(Self { folder, provenance, obstacle: Mutex::new(obstacle) })
     }
 
     /// Returns the folder of the answers.
@@ -83,20 +97,36 @@ impl AnswerStore {
         &self.folder
     }
 
+    /// Checks that answers can be saved.
+    ///
+    /// # Errors
+    /// The error that occurred when the folder was opened, on the first call.
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        self.take_obstacle().map_or(Ok(()), Err)
+    }
+
+    /// Logs the error that keeps answers from being saved, if there is one: no answers remain to be saved.
+    pub(crate) fn ignore_obstacle(&self) {
+        if let Some(error) = self.take_obstacle() {
+            tracing::warn!(%error, "cannot write to the folder of answers; all answers are saved already");
+        }
+    }
+
+    fn take_obstacle(&self) -> Option<Error> {
+        self.obstacle.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Loads the saved answers: for each query of the plan, its log-probabilities, or `None` if no answer is saved. A
-    /// damaged file is logged and skipped.
+    /// damaged file is logged and skipped. If several files answer a query, the last one in the order of names counts.
     pub(crate) fn load(&self, queries: &[PlannedQuery]) -> Result<Vec<Option<Vec<f32>>>, Error> {
         let mut answers = vec![None; queries.len()];
-        let failed = |source| Error::File { path: self.folder.clone(), source };
-        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_none_or(|extension| extension != "parquet") {
+        for path in self.answer_files()? {
+            let Some(name) = path.file_name().and_then(OsStr::to_str).and_then(AnswerName::parse) else {
+                tracing::warn!(path = %path.display(), "not the name of an answer file; ignoring the file");
                 continue;
-            }
+            };
             let bytes = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
-            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-            let checksum = name.rsplit('-').next().unwrap_or_default();
-            match AnswerFile::decode(bytes, checksum, &self.provenance.key, queries) {
+            match AnswerFile::decode(bytes, &name, &self.provenance.key, queries) {
                 Ok(file) => {
                     for (slot, answer) in answers[file.first..].iter_mut().zip(file.answers) {
                         *slot = Some(answer);
@@ -108,6 +138,19 @@ impl AnswerStore {
             }
         }
         Ok(answers)
+    }
+
+    /// Lists the Parquet files in the folder, in the order of their names. There are none if the folder does not exist.
+    fn answer_files(&self) -> Result<Vec<PathBuf>, Error> {
+        let failed = |source| Error::File { path: self.folder.clone(), source };
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut paths = entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect::<Result<Vec<_>, Error>>()?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
+        paths.sort_unstable();
+        Ok(paths)
     }
 
     /// Saves the answers to `queries[range]` as a file, and returns them.
@@ -122,10 +165,23 @@ impl AnswerStore {
         let bytes = file
             .encode(&self.provenance, &queries[start..end])
             .map_err(|error| Error::File { path: self.folder.clone(), source: std::io::Error::other(error) })?;
-        let name = format!("{start:09}-{end:09}-{}.parquet", AnswerFile::checksum(&bytes));
-        write_atomically(&self.folder.join(name), &bytes)?;
+        write_atomically(&self.folder.join(file.name(&bytes).to_string()), &bytes)?;
         Ok(file.answers)
     }
+}
+
+/// Creates a folder of answers and its manifest, unless they exist.
+fn prepare(folder: &Path, manifest: &Path, json: &[u8]) -> Result<(), Error> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+    match std::fs::read(manifest).is_ok_and(|existing| existing == json) {
+        true => Ok(()),
+        false => write_atomically(manifest, json),
+    }
+}
+
+/// Removes the temporary files that killed runs left in a folder of answers.
+fn remove_temporary_files(folder: &Path) {
+    remove_abandoned(folder, |name| name == MANIFEST || AnswerName::parse(name).is_some());
 }
 
 /// Returns a hash of everything that the answers depend on: the model, the documents and the queries.

@@ -188,12 +188,17 @@ mod tests {
     proptest! {
         /// Checks that the library panics with no text if the table is accepted.
         #[test]
-        fn no_accepted_table_causes_a_panic(at in 0usize..1032, byte in any::<u8>(), text in "[ABa\u{e9}\u{1}-\u{ff}]{0,8}") {
+        fn no_accepted_table_causes_a_panic(
+            at in 0usize..1032, byte in any::<u8>(), text in "[ABa\u{e9}\u{1}-\u{ff}]{0,8}",
+        ) {
             let mut table = table();
             table[at] = byte;
             let json = tokenizer_json(&table);
             if check_charsmaps(json.as_bytes()).is_ok() {
-                let encode = || Tokenizer::from_bytes(&json).map(|tokenizer| tokenizer.encode_fast(text.as_str(), false).is_ok());
+                let encode = || {
+                    let tokenizer = Tokenizer::from_bytes(&json).unwrap();
+                    tokenizer.encode_fast(text.as_str(), false).is_ok()
+                };
                 prop_assert!(catch_unwind(encode).is_ok());
             }
         }
