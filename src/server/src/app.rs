@@ -8,13 +8,14 @@ use surprisal_engine::{ModelCard, Scorer};
 use crate::codec::TextCodec;
 use crate::limits::admission::Admission;
 use crate::limits::config::ServerConfig;
+use crate::limits::connections::Connections;
 use crate::limits::drain::Drain;
 use crate::problem::{self, Failure};
 use crate::telemetry::Telemetry;
 #[cfg(feature = "otlp")]
 use crate::telemetry::export::SpanExport;
 use crate::telemetry::metrics::Metrics;
-use crate::transport::auth::ApiKeys;
+use crate::transport::auth::KeyRing;
 
 /// The maximum number of bytes to process on the reactor: on a busy machine, waking another thread takes longer than
 /// processing so few bytes.
@@ -29,8 +30,9 @@ pub struct App {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) codec: Arc<dyn TextCodec>,
     pub(crate) config: Arc<ServerConfig>,
-    pub(crate) keys: Arc<ApiKeys>,
+    pub(crate) keys: KeyRing,
     pub(crate) admission: Admission,
+    pub(crate) connections: Connections,
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Drain,
     /// Unix time at which the server started, in seconds.
@@ -41,14 +43,17 @@ impl App {
     /// Creates an app that serves `scorer`, tokenizes texts with `codec` and enforces the limits of `config`.
     pub fn new(scorer: Arc<dyn Scorer>, codec: Arc<dyn TextCodec>, config: ServerConfig) -> Self {
         let admission = Admission::new(&config);
-        let metrics = Metrics::new(&scorer, &admission).expect("metric names are constants, valid and distinct");
+        let connections = Connections::default();
+        let metrics =
+            Metrics::new(&scorer, &admission, &connections).expect("metric names are constants, valid and distinct");
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
             scorer,
             codec,
             config: Arc::new(config),
-            keys: Arc::default(),
+            keys: KeyRing::default(),
             admission,
+            connections,
             telemetry: Telemetry::new(metrics),
             drain: Drain::default(),
             started,
@@ -58,8 +63,8 @@ impl App {
     /// Accepts work only from clients that send one of these keys. The routes that only report, such as `/v1/models`,
     /// `/health` and `/metrics`, stay open.
     #[must_use]
-    pub fn with_api_keys(mut self, keys: ApiKeys) -> Self {
-        self.keys = Arc::new(keys);
+    pub fn with_api_keys(mut self, keys: impl Into<KeyRing>) -> Self {
+        self.keys = keys.into();
         self
     }
 

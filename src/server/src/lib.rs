@@ -29,8 +29,8 @@ pub use app::App;
 pub use codec::TextCodec;
 pub use limits::config::ServerConfig;
 pub use routes::router;
-pub use serve::{serve, serve_tls};
+pub use serve::{Listeners, serve, serve_tls};
 #[cfg(feature = "otlp")]
 pub use telemetry::export::{ExportError, SpanExport};
-pub use transport::auth::ApiKeys;
+pub use transport::auth::{ApiKeys, KeyRing};
 pub use transport::tls::{Tls, TlsError};

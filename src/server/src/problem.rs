@@ -14,6 +14,11 @@ const DEFAULT_RETRY_AFTER: u64 = 1;
 
 // HTTP requests.
 
+/// Returns the problem for a head that is ambiguous or incomplete, but that the HTTP parser accepts.
+pub(crate) fn invalid_head(reason: &str) -> Failure {
+    Failure::new(400, "invalid-head", "Invalid request head", reason)
+}
+
 /// Returns the problem for an unknown route, with advice on what to use instead.
 pub(crate) fn route_not_found(method: &str, path: &str, advice: &str) -> Failure {
     Failure::new(404, "route-not-found", "Route not found", format!("unknown route {method} {path}; {advice}"))
@@ -45,9 +50,11 @@ pub(crate) fn body_too_large(limit: usize) -> Failure {
     Failure::new(413, "body-too-large", "Body too large", detail).limit(limit)
 }
 
-pub(crate) fn body_stalled(seconds: u64) -> Failure {
-    let detail = format!("received no more of the body for {seconds} s; send the body without pauses");
-    Failure::new(408, "body-stalled", "Body stalled", detail)
+/// Returns the problem for a body of which fewer than `bytes` bytes arrived in this time.
+pub(crate) fn body_stalled(bytes: u64, seconds: u64) -> Failure {
+    let detail =
+        format!("fewer than {bytes} bytes of the body arrived in {seconds} s; send the body faster and without pauses");
+    Failure::new(408, "body-stalled", "Body stalled", detail).limit(bytes)
 }
 
 pub(crate) fn body_unreadable(reason: &str) -> Failure {

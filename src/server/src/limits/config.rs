@@ -1,5 +1,7 @@
 //! The server's configured limits.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// The server's limits.
@@ -22,6 +24,22 @@ pub struct ServerConfig {
     pub max_waiting_tokens: u32,
     /// Deadline of a request, in seconds. A request that takes longer is cancelled and gets a 504 response.
     pub max_request_seconds: u64,
+    /// Maximum number of connections, or fewer if the process may not open as many files. At the limit, the server
+    /// closes idle connections, or rejects the new one.
+    pub max_connections: u32,
+    /// Time for a request's head, from its first byte, and for a TLS handshake, in seconds. The server closes a
+    /// connection that takes longer.
+    pub head_seconds: u64,
+    /// Time to the next request on a connection, in seconds. The server closes a connection that waits longer.
+    pub idle_seconds: u64,
+    /// Time over which the rate of a transfer is measured, in seconds: see
+    /// [`min_bytes_per_second`](Self::min_bytes_per_second).
+    pub stall_seconds: u64,
+    /// Minimum rate at which a client must send its body and read its response, in bytes per second. A body that is
+    /// slower for `stall_seconds` gets a 408 response; the server closes the connection of a slow reader.
+    pub min_bytes_per_second: u64,
+    /// Time that requests in flight have to finish at shutdown, in seconds. Later ones are dropped.
+    pub drain_seconds: u64,
     /// Origins (`https://example.org`) whose pages may send requests from a browser, or `*` for all. Default: none.
     pub cors_origins: Vec<String>,
 }
@@ -35,12 +53,39 @@ impl Default for ServerConfig {
             max_waiting_requests: 4096,
             max_waiting_tokens: 16 << 20,
             max_request_seconds: 3600,
+            max_connections: 8192,
+            head_seconds: 10,
+            idle_seconds: 75,
+            stall_seconds: 30,
+            min_bytes_per_second: 512,
+            drain_seconds: 3600,
             cors_origins: Vec::new(),
         }
     }
 }
 
+/// Returns a setting as a duration, limited to a year: a longer one could overflow when it is added to a time.
+fn duration(seconds: u64) -> Duration {
+    Duration::from_secs(seconds.min(365 * 24 * 3600))
+}
+
 impl ServerConfig {
+    pub(crate) fn head_timeout(&self) -> Duration {
+        duration(self.head_seconds)
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        duration(self.idle_seconds)
+    }
+
+    pub(crate) fn stall_window(&self) -> Duration {
+        duration(self.stall_seconds)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        duration(self.drain_seconds)
+    }
+
     /// Returns the limit on the total size of all bodies, in bytes. It is at least twice the maximum size of a body: a
     /// client that already holds bytes may take at most half of the free bytes, so a lower limit could reject a single
     /// body.

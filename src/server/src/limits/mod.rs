@@ -1,10 +1,13 @@
-//! Limits: their configuration, clients, admission, and draining at shutdown.
+//! Limits: their configuration, connections, clients, admission, and draining at shutdown.
 //!
 //! Start with `admission`, which admits or rejects each request. `pressure` determines when a rejected client should
-//! retry.
+//! retry. `connections` limits connections, which come before any request.
 
 pub(crate) mod admission;
 pub(crate) mod client;
 pub(crate) mod config;
+pub(crate) mod connections;
+pub(crate) mod descriptors;
 pub(crate) mod drain;
 mod pressure;
+pub(crate) mod throttle;

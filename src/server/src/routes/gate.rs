@@ -14,6 +14,7 @@ use crate::limits::client::Client;
 use crate::limits::drain::ActiveRequest;
 use crate::problem::{self, Failure};
 use crate::transport::body;
+use crate::transport::exchange::HeadDefect;
 
 /// A guard that a request holds until the last byte of its response is written. While the guard is held, the request
 /// counts as in flight, and shutdown waits for it.
@@ -22,12 +23,20 @@ pub(super) struct InFlight {
     _permit: Permit,
 }
 
+/// Rejects a request whose head has a defect that the HTTP parser tolerates.
+pub(super) async fn check_head(request: Request, next: Next) -> Result<Response, Failure> {
+    match request.extensions().get::<HeadDefect>() {
+        Some(defect) => Err(problem::invalid_head(defect.reason())),
+        None => Ok(next.run(request).await),
+    }
+}
+
 /// Admits a request whose client may send work, unless the server is full or is shutting down. Shutdown does not
 /// interrupt an admitted request.
 pub(super) async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Failure> {
     let (client, in_flight) = match enter(&app, request.headers()) {
         Ok(entered) => entered,
-        Err(failure) => return Err(reject_after_drain(&app, request, failure).await),
+        Err(failure) => return Err(reject(request, failure).await),
     };
     request.extensions_mut().insert(client);
     // Work and streams that continue after this function returns also hold the guard.
@@ -37,7 +46,7 @@ pub(super) async fn admit(State(app): State<App>, mut request: Request, next: Ne
 }
 
 fn enter(app: &App, headers: &HeaderMap) -> Result<(Client, InFlight), Failure> {
-    let client = Client::identify(app.keys.authenticate(headers)?, headers);
+    let client = Client::identify(app.keys.authenticate(headers)?.as_ref(), headers);
     let active = app.drain.enter().ok_or_else(problem::shutting_down)?;
     let permit = app.admission.admit_request(client.account())?;
     Ok((client, InFlight { _active: active, _permit: permit }))
@@ -52,12 +61,12 @@ pub(super) async fn precheck(
 ) -> Result<Response, Failure> {
     match app.admission.precheck(client.account()) {
         Ok(()) => Ok(next.run(request).await),
-        Err(failure) => Err(reject_after_drain(&app, request, failure).await),
+        Err(failure) => Err(reject(request, failure).await),
     }
 }
 
-/// Discards the request's body, so that its client can read the response. Returns the failure.
-async fn reject_after_drain(app: &App, request: Request, failure: Failure) -> Failure {
-    let discarded = app.within_deadline(body::discard(request, app.config.max_body_bytes)).await;
-    discarded.err().unwrap_or(failure)
+/// Rejects a request without waiting for its body. Returns the failure.
+async fn reject(request: Request, failure: Failure) -> Failure {
+    body::discard_arrived(request).await;
+    failure
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderValue, Method, Uri, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
@@ -71,7 +71,19 @@ pub fn router(app: App) -> Router {
         Some(cors) => routes.layer(cors),
         None => routes,
     };
-    routes.layer(from_fn_with_state(app.telemetry.clone(), observe)).with_state(app)
+    observed(routes, app)
+}
+
+/// Returns the routes for operators, which have a listener of their own.
+pub(crate) fn admin_router(app: App) -> Router {
+    let routes = probes().route("/metrics", get(operations::metrics));
+    observed(routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed), app)
+}
+
+/// Checks the heads of all requests, records the requests, and completes the router.
+fn observed(routes: Router<App>, app: App) -> Router {
+    let observe = from_fn_with_state(app.telemetry.clone(), observe);
+    routes.layer(from_fn(gate::check_head)).layer(observe).with_state(app)
 }
 
 /// Returns the CORS layer that allows requests from pages of these origins; `None` if there are no origins.
@@ -99,6 +111,12 @@ fn description() -> Router<App> {
         .route("/get_server_info", get(operations::sglang_server_info))
         .route("/version", get(operations::version))
         .route("/load", get(operations::load))
+        .merge(probes())
+}
+
+/// Returns the routes that report whether the server works.
+fn probes() -> Router<App> {
+    Router::new()
         .route("/health", get(operations::health))
         .route("/health_generate", get(operations::health))
         .route("/ping", get(operations::health).post(operations::health))

@@ -9,6 +9,7 @@ use prometheus::{GaugeVec, HistogramOpts, IntCounter, IntCounterVec, Opts, Pulli
 use surprisal_engine::{Histogram, ModelCard, Scorer, Stats};
 
 use crate::limits::admission::Admission;
+use crate::limits::connections::Connections;
 
 /// Upper bounds of the latency histograms, in seconds.
 const LATENCIES: [f64; 18] =
@@ -25,10 +26,15 @@ pub(crate) struct Metrics {
     successes: IntCounter,
     prompt_tokens: IntCounter,
     abandoned_streams: IntCounter,
+    closed_connections: IntCounterVec,
 }
 
 impl Metrics {
-    pub(crate) fn new(scorer: &Arc<dyn Scorer>, admission: &Admission) -> prometheus::Result<Self> {
+    pub(crate) fn new(
+        scorer: &Arc<dyn Scorer>,
+        admission: &Admission,
+        connections: &Connections,
+    ) -> prometheus::Result<Self> {
         let metrics = Self::counters()?;
         let mut collectors: Vec<Box<dyn Collector>> = vec![
             Box::new(metrics.http_requests.clone()),
@@ -39,6 +45,8 @@ impl Metrics {
             Box::new(metrics.successes.clone()),
             Box::new(metrics.prompt_tokens.clone()),
             Box::new(metrics.abandoned_streams.clone()),
+            Box::new(metrics.closed_connections.clone()),
+            Box::new(connection_gauge(connections)?),
             Box::new(model_info(scorer.describe())?),
             Box::new(EngineCollector::new(scorer.clone())?),
         ];
@@ -70,6 +78,10 @@ impl Metrics {
              tokens.",
         );
         let abandoned = options("streams_abandoned_total", "Streamed responses whose client disconnected early.");
+        let closed = options(
+            "closed_connections_total",
+            "Connections that a limit closed, by reason: `displaced` and `rejected` by max_connections, and timeouts.",
+        );
         Ok(Self {
             registry: Registry::new(),
             http_requests: IntCounterVec::new(http, &["route", "status"])?,
@@ -80,6 +92,7 @@ impl Metrics {
             successes: IntCounter::with_opts(successes)?,
             prompt_tokens: IntCounter::with_opts(prompt_tokens)?,
             abandoned_streams: IntCounter::with_opts(abandoned)?,
+            closed_connections: IntCounterVec::new(closed, &["reason"])?,
         })
     }
 
@@ -104,6 +117,11 @@ impl Metrics {
     /// Counts a stream whose client disconnected before its end.
     pub(crate) fn count_abandoned_stream(&self) {
         self.abandoned_streams.inc();
+    }
+
+    /// Counts connections that a limit closed.
+    pub(crate) fn count_closed_connections(&self, reason: &str, connections: usize) {
+        self.closed_connections.with_label_values(&[reason]).inc_by(connections as u64);
     }
 
     /// Records the time to the first token of a completion.
@@ -131,6 +149,13 @@ fn options(name: &str, help: &str) -> Opts {
 fn latency_histogram(name: &str, help: &str) -> prometheus::Result<prometheus::Histogram> {
     let options = HistogramOpts::new(name, help).namespace("surprisal").buckets(LATENCIES.to_vec());
     prometheus::Histogram::with_opts(options)
+}
+
+/// Returns the gauge of open connections, which reads `connections` at each scrape.
+fn connection_gauge(connections: &Connections) -> prometheus::Result<PullingGauge> {
+    let connections = connections.clone();
+    let help = "Open connections, except those of the admin port; limited by max_connections.";
+    PullingGauge::new("surprisal_connections", help, Box::new(move || connections.count() as f64))
 }
 
 /// Returns the gauges of admitted requests, bytes and tokens, which read `admission` at each scrape.

@@ -2,18 +2,22 @@
 //! time.
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use axum::http::{HeaderMap, header};
 
 use crate::problem::{self, Failure};
+
+/// The mark that some editors put at the beginning of a file.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The hashes of the accepted keys. If there are none, every client is accepted.
 #[derive(Clone, Default)]
 pub struct ApiKeys(Vec<blake3::Hash>);
 
 impl ApiKeys {
-    /// Parses one key per line, as in a file or an environment variable. Skips blank lines and lines that begin with
-    /// `#`.
+    /// Parses one key per line, as in a file or an environment variable. Skips blank lines, lines that begin with `#`,
+    /// and byte order marks.
     ///
     /// ```
     /// use surprisal_server::ApiKeys;
@@ -24,8 +28,8 @@ impl ApiKeys {
         Self(numbered_keys(lines).map(|(_, key)| blake3::hash(key.as_bytes())).collect())
     }
 
-    /// Returns the number of the first line whose key contains whitespace, such as a key followed by a comment; `None`
-    /// if there is no such line. No client could send such a key.
+    /// Returns the number of the first line whose key contains whitespace or a control character, such as a key
+    /// followed by a comment, or NUL; `None` if there is no such line. No client could send such a key.
     ///
     /// ```
     /// use surprisal_server::ApiKeys;
@@ -33,7 +37,8 @@ impl ApiKeys {
     /// assert_eq!(ApiKeys::invalid_line("key-1\n\nkey-2  # bob"), Some(3));
     /// ```
     pub fn invalid_line(lines: &str) -> Option<usize> {
-        numbered_keys(lines).find(|(_, key)| key.contains(char::is_whitespace)).map(|(number, _)| number)
+        let is_invalid = |c: char| c.is_whitespace() || c.is_control() || c == BYTE_ORDER_MARK;
+        numbered_keys(lines).find(|(_, key)| key.contains(is_invalid)).map(|(number, _)| number)
     }
 
     /// Returns the number of keys.
@@ -48,7 +53,7 @@ impl ApiKeys {
 
     /// Accepts a request that sends one of the keys in the header `Authorization: Bearer KEY`. Returns the key's hash;
     /// `None` if no key is required.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Option<&blake3::Hash>, Failure> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Option<&blake3::Hash>, Failure> {
         if self.is_empty() {
             return Ok(None);
         }
@@ -69,7 +74,48 @@ impl ApiKeys {
 
 /// Returns the lines that contain a key, with their numbers from 1.
 fn numbered_keys(lines: &str) -> impl Iterator<Item = (usize, &str)> {
-    (1..).zip(lines.lines().map(str::trim)).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+    // Editors on Windows put a mark before the first line. Files that were concatenated have it before others too.
+    let keys = lines.lines().map(|line| line.trim().trim_start_matches(BYTE_ORDER_MARK).trim_start());
+    (1..).zip(keys).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The keys of a server, which may be replaced while it runs. Clones share them.
+///
+/// ```
+/// use surprisal_server::{ApiKeys, KeyRing};
+///
+/// let keys = KeyRing::from(ApiKeys::parse("key-1"));
+/// keys.replace(ApiKeys::parse("key-1\nkey-2"));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct KeyRing(Arc<RwLock<ApiKeys>>);
+
+impl KeyRing {
+    /// Replaces the keys. Requests that were accepted with a key that is gone still finish.
+    pub fn replace(&self, keys: ApiKeys) {
+        // A panic while the lock is held leaves the old keys or the new ones.
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Returns `true` if clients need no key.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
+    /// Accepts a request that sends one of the keys, as [`ApiKeys::authenticate`] does.
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Option<blake3::Hash>, Failure> {
+        self.read().authenticate(headers).map(Option::<&blake3::Hash>::copied)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, ApiKeys> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<ApiKeys> for KeyRing {
+    fn from(keys: ApiKeys) -> Self {
+        Self(Arc::new(RwLock::new(keys)))
+    }
 }
 
 /// Prints only the number of keys: the hashes would help only an attacker.

@@ -1,19 +1,24 @@
 //! A request's body, which is read within limits on size and time.
 
+use std::error::Error;
 use std::ops::Deref;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 use crate::limits::admission::{Admission, Permit};
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
+use crate::transport::pace::TooSlow;
 
-/// The maximum wait for more of a body.
+/// The maximum wait for more of a body that is discarded.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The maximum number of chunks of a rejected body to discard before the response.
+const MAX_ARRIVED_CHUNKS: usize = 16;
 
 /// A body's bytes, which count against the server's limit until they are dropped.
 #[derive(Debug)]
@@ -81,9 +86,8 @@ async fn collect(body: BodyBytes, stream: Body, limit: usize, admission: &Admiss
     let (mut body, mut length) = (Ok(body), 0_usize);
     let mut stream = stream.into_data_stream();
     loop {
-        let next = tokio::time::timeout(BODY_TIMEOUT, stream.next()).await;
-        let Some(chunk) = next.map_err(|_| problem::body_stalled(BODY_TIMEOUT.as_secs()))? else { break };
-        let chunk = chunk.map_err(|error| problem::body_unreadable(&error.to_string()))?;
+        let Some(chunk) = stream.next().await else { break };
+        let chunk = chunk.map_err(|error| unreadable(&error))?;
         length = length.saturating_add(chunk.len());
         if let Ok(bytes) = &mut body
             && let Err(failure) = bytes.push(&chunk, limit, admission)
@@ -95,6 +99,19 @@ async fn collect(body: BodyBytes, stream: Body, limit: usize, admission: &Admiss
         }
     }
     body
+}
+
+/// Returns the problem for a body that cannot be read. The error of a body that is too slow may be inside others, such
+/// as those of decompression.
+fn unreadable(error: &axum::Error) -> Failure {
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(&TooSlow { bytes, seconds }) = error.downcast_ref() {
+            return problem::body_stalled(bytes, seconds);
+        }
+        source = error.source();
+    }
+    problem::body_unreadable(&error.to_string())
 }
 
 /// Reads and discards the body of a rejected request: otherwise a client that is still sending would see a reset
@@ -109,6 +126,23 @@ pub(crate) async fn discard(request: Request, limit: usize) {
         match tokio::time::timeout(BODY_TIMEOUT, stream.next()).await {
             Ok(Some(Ok(chunk))) => length = length.saturating_add(chunk.len()),
             _ => return,
+        }
+    }
+}
+
+/// Discards the part of a rejected request's body that has arrived, without waiting for the rest. If that was not all,
+/// the server closes the connection after the response.
+pub(crate) async fn discard_arrived(request: Request) {
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut stream = request.into_body().into_data_stream();
+    for _ in 0..MAX_ARRIVED_CHUNKS {
+        match stream.next().now_or_never() {
+            Some(Some(Ok(_))) => {}
+            Some(_) => return,
+            // The connection passes on a chunk only when its task runs again.
+            None => tokio::task::yield_now().await,
         }
     }
 }

@@ -1,26 +1,14 @@
-//! TLS: a listener that encrypts its connections with rustls.
+//! TLS: the certificate with which rustls encrypts connections.
 
-use std::io;
-use std::net::SocketAddr;
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::serve::Listener;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::server::TlsStream;
-
-/// The maximum number of concurrent handshakes; further connections wait to be accepted.
-const MAX_HANDSHAKES: usize = 256;
-
-/// The maximum time for a handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The reason why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +26,9 @@ pub enum TlsError {
     Pair(String),
 }
 
-/// A certificate and its key.
+/// A certificate and its key, which may be replaced while the server runs. Clones share them.
 #[derive(Clone)]
-pub struct Tls(TlsAcceptor);
+pub struct Tls(Arc<RwLock<TlsAcceptor>>);
 
 impl Tls {
     /// Reads a certificate chain, which begins with the server's own certificate, and that certificate's private key,
@@ -63,44 +51,25 @@ impl Tls {
         let config = config.with_safe_default_protocol_versions().map_err(pair)?.with_no_client_auth();
         let mut config = config.with_single_cert(chain, key).map_err(pair)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        Ok(Self(Arc::new(RwLock::new(TlsAcceptor::from(Arc::new(config))))))
     }
 
-    /// Returns a listener that encrypts its connections.
-    pub(crate) fn listen(self, listener: TcpListener) -> TlsListener {
-        TlsListener { listener, tls: self, handshakes: JoinSet::new() }
+    /// Replaces the certificate and its key by those of `other`. Open connections keep the old ones.
+    pub fn replace(&self, other: &Self) {
+        let acceptor = other.acceptor();
+        // A panic while the lock is held leaves the old certificate or the new one.
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+    }
+
+    /// Returns the acceptor of new connections.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// A listener that accepts connections once their handshake is complete. A slow handshake does not delay others.
-pub(crate) struct TlsListener {
-    listener: TcpListener,
-    tls: Tls,
-    handshakes: JoinSet<io::Result<(TlsStream<TcpStream>, SocketAddr)>>,
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            tokio::select! {
-                (connection, address) = Listener::accept(&mut self.listener), if self.handshakes.len() < MAX_HANDSHAKES => {
-                    let _ = connection.set_nodelay(true);
-                    let handshake = self.tls.0.accept(connection);
-                    self.handshakes.spawn(async move { Ok((tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??, address)) });
-                }
-                Some(done) = self.handshakes.join_next() => match done {
-                    Ok(Ok(connection)) => return connection,
-                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                    Err(error) => tracing::error!(%error, "TLS handshake task failed"),
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+/// Does not print the key.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
     }
 }

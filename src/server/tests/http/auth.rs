@@ -1,7 +1,7 @@
 //! API keys: the clients that are accepted, and the routes that stay open.
 
 use serde_json::json;
-use surprisal_server::ApiKeys;
+use surprisal_server::{ApiKeys, KeyRing};
 
 use crate::support::Server;
 
@@ -42,6 +42,10 @@ fn a_key_with_whitespace_is_found_by_its_line() {
         ("# two people\nfirst\n\n  second \t\r\n", None),
         ("first\n# alice\nsecond  # alice", Some(3)),
         ("fi\trst\nsec ond", Some(1)),
+        ("\u{feff}first\r\nsecond\r\n", None),
+        ("first\n\u{feff}second", None),
+        ("first\n\0", Some(2)),
+        ("first\nsec\u{feff}ond", Some(2)),
     ] {
         assert_eq!(ApiKeys::invalid_line(lines), wrong, "{lines:?}");
     }
@@ -50,4 +54,25 @@ fn a_key_with_whitespace_is_found_by_its_line() {
 #[test]
 fn keys_are_not_printed() {
     assert_eq!(format!("{:?}", ApiKeys::parse("first\nsecond")), "ApiKeys(2)");
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_a_key() {
+    let server = Server::with_keys(ApiKeys::parse("\u{feff}first\r\n")).await;
+    assert_eq!(status(&server, "first").await, 200);
+}
+
+#[tokio::test]
+async fn keys_are_replaced_while_the_server_runs() {
+    let keys = KeyRing::from(ApiKeys::parse("old"));
+    let server = Server::with_keys(keys.clone()).await;
+    assert_eq!((status(&server, "old").await, status(&server, "new").await), (200, 401));
+    keys.replace(ApiKeys::parse("new"));
+    assert_eq!((status(&server, "old").await, status(&server, "new").await), (401, 200));
+}
+
+/// Returns the status of a request with this key.
+async fn status(server: &Server, key: &str) -> u16 {
+    let request = server.client.post(format!("{}/logprobs", server.url)).bearer_auth(key);
+    request.json(&json!({"queries": [{"target": "a"}]})).send().await.unwrap().status().as_u16()
 }

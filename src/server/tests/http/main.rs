@@ -6,6 +6,7 @@
 mod arrow;
 mod auth;
 mod completions;
+mod connections;
 mod cors;
 mod disconnects;
 mod fairness;
@@ -18,6 +19,7 @@ mod overload;
 mod page;
 mod problems;
 mod reference;
+mod requests;
 mod routes;
 mod sglang;
 mod shutdown;

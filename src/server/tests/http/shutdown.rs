@@ -1,9 +1,13 @@
-//! Shutdown: requests in flight are finished, and idle connections do not delay it.
+//! Shutdown: requests in flight are finished, and clients that are idle, slow or silent do not delay it.
+
+use std::time::Duration;
 
 use serde_json::json;
+use surprisal_server::ServerConfig;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Server, until};
+use crate::support::{BOS, Server, until};
 
 #[tokio::test]
 async fn shutdown_finishes_requests_in_flight() {
@@ -40,4 +44,51 @@ async fn idle_connections_do_not_delay_shutdown() {
     let keeps_alive = server.client.clone();
     server.stop().await.unwrap().unwrap();
     drop(keeps_alive);
+}
+
+/// Waits for a server to stop, for less than any of the default timeouts that a client could exploit.
+async fn stopped(server: Server) {
+    tokio::time::timeout(Duration::from_secs(9), server.stop())
+        .await
+        .expect("the server stops in time")
+        .unwrap()
+        .unwrap();
+}
+
+/// Without a request in flight, there is nothing to wait for.
+#[tokio::test]
+async fn half_sent_heads_do_not_delay_shutdown() {
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for sent in ["", "GET /hea", "GET /health HTTP/1.1\r\nhost: a\r\n\r\nGET /"] {
+        let mut client = server.connect().await;
+        client.write_all(sent.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    until(async || server.metric("surprisal_connections").await == 4.0).await;
+    stopped(server).await;
+}
+
+#[tokio::test]
+async fn shutdown_ends_with_the_drain_whatever_clients_do() {
+    let config = ServerConfig { drain_seconds: 1, ..ServerConfig::default() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    let query = r#"{"queries": [{"target": "abc"}]}"#;
+    server.scorer.set_open(false);
+    let mut clients = Vec::new();
+    for sent in [
+        // A body that never ends, an unanswered request, a stream without results, and responses that nobody reads.
+        format!("{head}content-length: 100\r\n\r\n{{"),
+        format!("{head}content-length: {}\r\n\r\n{query}", query.len()),
+        format!("{head}accept: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{query}", query.len()),
+        "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000),
+    ] {
+        let mut client = server.connect().await;
+        let _ = tokio::time::timeout(Duration::from_millis(200), client.write_all(sent.as_bytes())).await;
+        clients.push(client);
+    }
+    until(async || server.metric("surprisal_admitted_requests").await == 3.0).await;
+    server.until_running(2).await;
+    stopped(server).await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::{Client, Response};
 use serde_json::Value;
 use surprisal_engine::Scorer;
-use surprisal_server::{ApiKeys, App, ServerConfig, TextCodec, serve};
+use surprisal_server::{ApiKeys, App, KeyRing, ServerConfig, TextCodec, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -75,18 +75,23 @@ impl Server {
         Self::with_letters(config, bos, ApiKeys::default()).await
     }
 
-    pub(crate) async fn with_keys(keys: ApiKeys) -> Self {
+    pub(crate) async fn with_keys(keys: impl Into<KeyRing>) -> Self {
         Self::with_letters(ServerConfig::default(), Some(BOS), keys).await
     }
 
-    async fn with_letters(config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
+    async fn with_letters(config: ServerConfig, bos: Option<u32>, keys: impl Into<KeyRing>) -> Self {
         Self::with_scorer(Arc::new(LetterScorer::new()), config, bos, keys).await
     }
 }
 
 impl<S: Scorer> Server<S> {
     /// Serves any scorer, with a codec whose tokens are bytes.
-    pub(crate) async fn with_scorer(scorer: Arc<S>, config: ServerConfig, bos: Option<u32>, keys: ApiKeys) -> Self {
+    pub(crate) async fn with_scorer(
+        scorer: Arc<S>,
+        config: ServerConfig,
+        bos: Option<u32>,
+        keys: impl Into<KeyRing>,
+    ) -> Self {
         Self::with_codec(scorer, Arc::new(ByteCodec(bos)), config, keys).await
     }
 
@@ -95,7 +100,7 @@ impl<S: Scorer> Server<S> {
         scorer: Arc<S>,
         codec: Arc<dyn TextCodec>,
         config: ServerConfig,
-        keys: ApiKeys,
+        keys: impl Into<KeyRing>,
     ) -> Self {
         let app = App::new(scorer.clone(), codec, config).with_api_keys(keys);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,6 +139,22 @@ impl<S: Scorer> Server<S> {
         (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
     }
 
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.url.strip_prefix("http://").unwrap()).await.unwrap()
+    }
+
+    /// Sends bytes. Returns everything that arrives until the server closes the connection.
+    pub(crate) async fn exchange(&self, bytes: &str) -> String {
+        let mut stream = self.connect().await;
+        // The server may have closed the connection already.
+        let _ = stream.write_all(bytes.as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+        let _ = read.expect("the server closes the connection in time");
+        String::from_utf8(answer).unwrap()
+    }
+
     /// Sends a request to `/logprobs` without waiting for the response.
     pub(crate) fn spawn_logprobs(&self, body: &Value) -> JoinHandle<Reply> {
         let request = self.client.post(format!("{}/logprobs", self.url)).json(body);
@@ -143,8 +164,12 @@ impl<S: Scorer> Server<S> {
     /// Returns the value of a metric. `name` includes the labels, as in `/metrics`.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").await.text;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        find_metric(&text, name).unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    /// Returns the value of a metric, or 0 if it has no value yet.
+    pub(crate) async fn metric_or_zero(&self, name: &str) -> f64 {
+        find_metric(&self.get("/metrics").await.text, name).unwrap_or(0.0)
     }
 
     /// Waits until this many queries are in flight.
@@ -157,6 +182,11 @@ impl<S: Scorer> Server<S> {
         self.stop.send(()).unwrap();
         self.running
     }
+}
+
+fn find_metric(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(line.parse().unwrap())
 }
 
 /// Waits for a condition that must become true.
