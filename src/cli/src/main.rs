@@ -12,6 +12,7 @@ mod model;
 mod output;
 mod progress;
 mod runtime;
+mod security;
 mod settings;
 mod signals;
 

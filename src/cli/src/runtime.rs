@@ -18,5 +18,9 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Res
 /// threads, each with more work, disturb the pass less.
 pub(crate) fn block_on_beside_engine<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let threads = available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-    Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(future)
+    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let result = runtime.block_on(future);
+    // Work for requests that were dropped at shutdown may still run, and must not delay the end of the process.
+    runtime.shutdown_background();
+    result
 }

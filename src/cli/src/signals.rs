@@ -1,6 +1,43 @@
-//! The signals that stop a server.
+//! The signals that stop a server, or make it reload files.
 
 use tokio::task::JoinHandle;
+
+/// The SIGHUP signals of the process. They no longer end it.
+#[cfg(unix)]
+pub(crate) struct Hangups(std::io::Result<tokio::signal::unix::Signal>);
+
+#[cfg(unix)]
+impl Hangups {
+    pub(crate) fn new() -> Self {
+        Self(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()))
+    }
+
+    /// Waits for the next signal.
+    pub(crate) async fn next(&mut self) {
+        match &mut self.0 {
+            Ok(signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// The SIGHUP signals of the process, of which there are none on this system.
+#[cfg(not(unix))]
+pub(crate) struct Hangups;
+
+#[cfg(not(unix))]
+impl Hangups {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    /// Never returns.
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}
 
 /// Ends the process as soon as the signals arrive. Dropping the engine instead would wait for its forward pass, or for
 /// a model that is being reloaded.

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use crate::error::Error;
-use crate::listener::{base_url, bind, curl_command};
+use crate::listener::{ServerSockets, curl_command};
 use crate::model::loaded::LoadedModel;
 use crate::runtime::block_on_beside_engine;
+use crate::security::Security;
 use crate::settings::{ActivationDtype, DeviceChoice, EngineChoice, KvCacheDtype, Settings, WeightDtype};
-use crate::signals::{exit_on, stop_signals};
+use crate::signals::{Hangups, exit_on, stop_signals};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,6 +22,10 @@ pub(crate) struct Args {
     /// Port to listen on; 0 picks a free one [default: 8000]
     #[arg(long, env = "SURPRISAL_PORT")]
     port: Option<u16>,
+    /// Port of a second listener, without TLS, for /health, /ready, /ping and /metrics; it responds even if clients use up
+    /// the limit on connections [default: none]
+    #[arg(long, env = "SURPRISAL_ADMIN_PORT")]
+    admin_port: Option<u16>,
     /// Inference engine [default: auto]
     #[arg(long, env = "SURPRISAL_ENGINE")]
     engine: Option<EngineChoice>,
@@ -61,7 +66,7 @@ pub(crate) struct Args {
     #[arg(long, env = "SURPRISAL_CONFIG")]
     config: Option<PathBuf>,
     /// File of API keys, one per line; lines that begin with # are comments. With this file or SURPRISAL_API_KEYS,
-    /// clients must send a key
+    /// clients must send a key. SIGHUP reloads the file and the certificate
     #[arg(long, env = "SURPRISAL_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
     /// Certificate chain, in PEM; requires --tls-key, and makes the server speak HTTPS only
@@ -84,6 +89,7 @@ impl Args {
             model: self.model.clone().unwrap_or(file.model),
             host: self.host.clone().unwrap_or(file.host),
             port: self.port.unwrap_or(file.port),
+            admin_port: self.admin_port.or(file.admin_port),
             engine: self.engine.unwrap_or(file.engine),
             device: self.device.unwrap_or(file.device),
             isq: self.isq.clone().or(file.isq),
@@ -112,11 +118,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         print!("{}", settings.to_toml()?);
         return Ok(());
     }
-    let keys = settings.api_keys(std::env::var_os("SURPRISAL_API_KEYS"))?;
-    let tls = settings.tls()?;
+    let security = Security::read(&settings)?;
     block_on_beside_engine(async {
-        let listener = bind(&settings.host, settings.port).await?;
-        let url = base_url(if tls.is_some() { "https" } else { "http" }, &listener)?;
+        security.clone().reload_on(Hangups::new(), settings.clone());
+        let sockets = ServerSockets::bind(&settings, &security).await?;
         // A container's first process ignores signals by default. While the model loads, there are no requests to
         // finish.
         let exit_while_loading = exit_on(stop_signals(1), "stopped while loading the model");
@@ -127,13 +132,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let stop = stop_signals(1);
         exit_on(stop_signals(2), "stopped at once; requests in flight were dropped");
         exit_while_loading.abort();
-        eprintln!("serving {} ({}) on {url}, at most {} tokens per sequence", info.id, info.device, info.max_length);
-        eprintln!("try: {}", curl_command(&url, model.example_context, &model.example_target));
-        let app = with_span_export(model.into_app(settings.server).with_api_keys(keys))?;
-        match tls {
-            Some(tls) => surprisal_server::serve_tls(listener, tls, app, stop).await?,
-            None => surprisal_server::serve(listener, app, stop).await?,
+        let url = &sockets.url;
+        if let Some(url) = &sockets.admin_url {
+            eprintln!("health and metrics on {url}");
         }
+        eprintln!("serving {} ({}) on {url}, at most {} tokens per sequence", info.id, info.device, info.max_length);
+        eprintln!("try: {}", curl_command(url, model.example_context, &model.example_target));
+        let app = with_span_export(model.into_app(settings.server).with_api_keys(security.keys))?;
+        sockets.listeners.serve(app, stop).await?;
         eprintln!("stopped");
         Ok(())
     })

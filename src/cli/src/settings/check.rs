@@ -25,6 +25,9 @@ impl Settings {
                  https://example.org"
             )));
         }
+        if self.admin_port == Some(self.port) && self.port != 0 {
+            return Err(Error::Usage(format!("port and admin_port are both {}; set different ports", self.port)));
+        }
         self.check_positive()
     }
 
@@ -45,12 +48,18 @@ impl Settings {
 
     /// Rejects zeros for settings that must be at least 1.
     fn check_positive(&self) -> Result<(), Error> {
+        let server = &self.server;
+        let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         for (name, value) in [
             ("cache_mib", self.cache_mib.unwrap_or(1)),
             ("tensor_parallel_size", self.tensor_parallel_size),
             ("token_budget", self.token_budget),
             ("max_running", self.max_running),
-            ("server.max_request_seconds", usize::try_from(self.server.max_request_seconds).unwrap_or(usize::MAX)),
+            ("server.max_request_seconds", count(server.max_request_seconds)),
+            ("server.max_connections", count(server.max_connections.into())),
+            ("server.head_seconds", count(server.head_seconds)),
+            ("server.idle_seconds", count(server.idle_seconds)),
+            ("server.stall_seconds", count(server.stall_seconds)),
             ("max_length", self.max_length.unwrap_or(1)),
         ] {
             if value == 0 {
@@ -121,6 +130,14 @@ mod tests {
         let said = error.to_string();
         assert!(said.starts_with("max_length is 4096, but the model supports at most 4095 tokens"), "{said}");
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn the_ports_must_differ_unless_both_are_free_ones() {
+        let settings = Settings { port: 8000, admin_port: Some(8000), ..Settings::default() };
+        let error = settings.check().unwrap_err().to_string();
+        assert_eq!(error, "port and admin_port are both 8000; set different ports");
+        assert!(Settings { port: 0, admin_port: Some(0), ..settings }.check().is_ok());
     }
 
     #[test]

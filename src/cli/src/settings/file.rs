@@ -35,6 +35,7 @@ mod tests {
     #[test]
     fn the_book_documents_every_setting() {
         let all = Settings {
+            admin_port: Some(9000),
             isq: Some("q8_0".to_owned()),
             cache_mib: Some(1),
             max_length: Some(1),

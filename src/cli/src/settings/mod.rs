@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) host: String,
     /// Port to listen on; 0 picks a free one.
     pub(crate) port: u16,
+    /// Port of a second listener, for health checks and metrics; `None` for none.
+    pub(crate) admin_port: Option<u16>,
     pub(crate) engine: EngineChoice,
     /// Device of the native engine: `auto`, `cpu`, `cuda` or `cuda:N`.
     pub(crate) device: DeviceChoice,
@@ -70,6 +72,7 @@ impl Default for Settings {
             model: "oracle".to_owned(),
             host: "127.0.0.1".to_owned(),
             port: 8000,
+            admin_port: None,
             engine: EngineChoice::Auto,
             device: DeviceChoice::Auto,
             isq: None,

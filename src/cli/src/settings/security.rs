@@ -56,11 +56,13 @@ fn check_key_variable(value: OsString) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Rejects lines with whitespace in the key, such as a key with a trailing comment. The reason does not reveal the key.
+/// Rejects lines with whitespace or a control character in the key, such as a key with a trailing comment, or a line of
+/// NULs. The reason does not reveal the key.
 fn check_lines(lines: &str) -> Result<(), String> {
     match ApiKeys::invalid_line(lines) {
         Some(line) => Err(format!(
-            "line {line} has whitespace in its API key; remove it, and put comments on lines that begin with #"
+            "line {line} has whitespace or a control character in its API key; remove it, and put comments on lines \
+             that begin with #"
         )),
         None => Ok(()),
     }
@@ -87,5 +89,19 @@ mod tests {
         let error = settings.api_keys(None).unwrap_err().to_string();
         assert!(error.contains("keys: line 3 has whitespace") && !error.contains("sk-abc"), "{error}");
         assert!(Settings::default().api_keys(None).unwrap().is_empty());
+    }
+
+    #[test]
+    fn files_of_other_systems_are_read_and_nul_is_rejected_by_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        let settings = Settings { api_key_file: Some(path.clone()), ..Settings::default() };
+        std::fs::write(&path, "\u{feff}# people\r\none\r\n\r\n\u{feff}two\r\n").unwrap();
+        assert_eq!(settings.api_keys(None).unwrap().len(), 2);
+        std::fs::write(&path, "one\n\0\n").unwrap();
+        let error = settings.api_keys(None).unwrap_err().to_string();
+        assert!(error.contains("keys: line 2 has whitespace or a control character"), "{error}");
+        std::fs::write(&path, "\u{feff}\r\n").unwrap();
+        assert!(settings.api_keys(None).unwrap_err().to_string().contains("no API key"));
     }
 }

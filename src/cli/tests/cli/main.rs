@@ -4,6 +4,7 @@
 
 mod bench;
 mod doctor;
+mod operation;
 mod report;
 mod serve;
 mod settings;
