@@ -1,6 +1,8 @@
 //! `App`: the state that all routes share.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use surprisal_engine::{ModelCard, Scorer};
@@ -10,12 +12,14 @@ use crate::limits::admission::Admission;
 use crate::limits::config::ServerConfig;
 use crate::limits::connections::Connections;
 use crate::limits::drain::Drain;
+use crate::limits::turns::{JobSize, Turns};
 use crate::problem::{self, Failure};
 use crate::telemetry::Telemetry;
 #[cfg(feature = "otlp")]
 use crate::telemetry::export::SpanExport;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::auth::KeyRing;
+use crate::transport::outline::DECODING_BYTES;
 
 /// The maximum number of bytes to process on the reactor: on a busy machine, waking another thread takes longer than
 /// processing so few bytes.
@@ -23,6 +27,9 @@ const MAX_INLINE_BYTES: usize = 4096;
 
 /// The approximate size of a token in a response, in bytes.
 pub(crate) const TOKEN_BYTES: usize = 16;
+
+/// The number of bytes of text that one token is assumed to stand for at most, if the tokenizer has no bound.
+const UNBOUNDED_TOKEN_BYTES: usize = 256;
 
 /// A served model and the server's state. Clones share the state.
 #[derive(Clone)]
@@ -33,10 +40,33 @@ pub struct App {
     pub(crate) keys: KeyRing,
     pub(crate) admission: Admission,
     pub(crate) connections: Connections,
+    pub(crate) turns: Turns,
+    pub(crate) text_limits: TextLimits,
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Drain,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
+}
+
+/// The limits on one text, and on one list of token ids to decode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TextLimits {
+    /// Number of bytes of the longest text that may fit the model's maximum length.
+    pub(crate) context_bytes: usize,
+    /// Number of bytes of the longest text for whose tokenization there is memory.
+    pub(crate) tokenizing_bytes: usize,
+    /// Number of tokens for whose decoding there is memory.
+    pub(crate) decoding_tokens: usize,
+}
+
+impl TextLimits {
+    fn new(max_length: usize, codec: &dyn TextCodec, memory: usize) -> Self {
+        Self {
+            context_bytes: max_length.saturating_mul(codec.max_token_bytes().unwrap_or(UNBOUNDED_TOKEN_BYTES)),
+            tokenizing_bytes: memory / codec.encoding_bytes(),
+            decoding_tokens: memory / DECODING_BYTES,
+        }
+    }
 }
 
 impl App {
@@ -46,6 +76,8 @@ impl App {
         let connections = Connections::default();
         let metrics =
             Metrics::new(&scorer, &admission, &connections).expect("metric names are constants, valid and distinct");
+        let memory = config.working_bytes_limit();
+        let text_limits = TextLimits::new(scorer.describe().max_length, codec.as_ref(), memory);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
             scorer,
@@ -54,6 +86,8 @@ impl App {
             keys: KeyRing::default(),
             admission,
             connections,
+            turns: Turns::new(available_parallelism().map_or(1, NonZero::get), memory),
+            text_limits,
             telemetry: Telemetry::new(metrics),
             drain: Drain::default(),
             started,
@@ -98,22 +132,24 @@ impl App {
         done.map_err(|_| problem::deadline_exceeded(seconds))
     }
 
-    /// Runs CPU-bound work that processes about `bytes` bytes: inline if they are few, otherwise off the reactor, on a
-    /// blocking thread, so that other requests do not wait. On a blocking thread, the work continues even if the client
-    /// disconnects, and holds `guard` until it is done.
+    /// Runs a CPU-bound job: inline if it has few bytes, otherwise off the reactor, on a blocking thread, when the
+    /// account has its turn, so that other requests do not wait. On a blocking thread, the job continues even if the
+    /// client disconnects, and holds `guard` until it is done.
     pub(crate) async fn offload<T: Send + 'static>(
         &self,
         guard: impl Send + 'static,
-        bytes: usize,
-        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+        account: u64,
+        size: JobSize,
+        job: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        if bytes <= MAX_INLINE_BYTES {
-            return work(self);
+        if size.bytes <= MAX_INLINE_BYTES {
+            return job(self);
         }
+        let turn = self.turns.take(account, size.memory).await;
         let app = self.clone();
         let done = tokio::task::spawn_blocking(move || {
-            let done = work(&app);
-            drop(guard);
+            let done = job(&app);
+            drop((turn, guard));
             done
         });
         done.await.unwrap_or_else(|error| {

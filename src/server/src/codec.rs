@@ -53,6 +53,16 @@ pub trait TextCodec: Send + Sync + 'static {
         false
     }
 
+    /// Returns the greatest number of bytes of text that one token can stand for; `None` if there is no bound.
+    fn max_token_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Returns the memory for encoding a byte of a text, in bytes.
+    fn encoding_bytes(&self) -> usize {
+        256
+    }
+
     /// Returns the tokens that the model's tokenizer adds before every text: usually none, or BOS.
     fn prefix(&self) -> &[u32];
 
@@ -102,6 +112,14 @@ impl TextCodec for TextTokenizer {
 
     fn omits_first_space(&self) -> bool {
         self.omits_first_space()
+    }
+
+    fn max_token_bytes(&self) -> Option<usize> {
+        self.max_token_bytes()
+    }
+
+    fn encoding_bytes(&self) -> usize {
+        self.encoding_bytes()
     }
 
     fn prefix(&self) -> &[u32] {

@@ -64,6 +64,10 @@ fn limits(app: &App) -> Value {
     json!({
         "max_body_bytes": config.max_body_bytes,
         "max_waiting_body_bytes": config.body_bytes_limit(),
+        "max_working_bytes": config.working_bytes_limit(),
+        "max_text_bytes": app.text_limits.tokenizing_bytes,
+        "max_waiting_response_bytes": config.max_waiting_response_bytes,
+        "max_unread_seconds": config.max_unread_seconds,
         "max_queries": config.max_queries,
         "max_waiting_requests": config.max_waiting_requests,
         "max_waiting_tokens": config.max_waiting_tokens,

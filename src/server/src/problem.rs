@@ -62,6 +62,13 @@ pub(crate) fn body_unreadable(reason: &str) -> Failure {
     Failure::new(400, "body-unreadable", "Body unreadable", detail)
 }
 
+/// Returns the problem for a zstd body whose window is larger than `limit` bytes.
+pub(crate) fn window_too_large(limit: usize) -> Failure {
+    let detail =
+        format!("the window of the zstd frame exceeds {limit} bytes, the limit of RFC 9659; use a smaller one");
+    Failure::new(400, "body-unreadable", "Body unreadable", detail).field("Content-Encoding").limit(limit)
+}
+
 // JSON bodies.
 
 pub(crate) fn invalid_json(reason: &str) -> Failure {
@@ -251,6 +258,39 @@ pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limi
     failure.query(query).field(field).value(length).limit(limit)
 }
 
+/// Returns the problem for a body that would take too much memory to parse.
+pub(crate) fn body_too_complex(memory: usize, limit: usize) -> Failure {
+    let detail = format!(
+        "parsing the body takes about {memory} bytes of memory; the limit is {limit}: split the request into several"
+    );
+    Failure::new(413, "request-too-large", "Request too large", detail).value(memory).limit(limit)
+}
+
+/// Returns the problem for a text of more bytes than `limit`, the greatest length of a text that fits `max_length`, the
+/// model's maximum length. Clients such as litellm recognize the words "maximum context length is".
+pub(crate) fn text_too_long(
+    query: Option<usize>,
+    field: &str,
+    bytes: usize,
+    limit: usize,
+    max_length: usize,
+) -> Failure {
+    let detail = format!(
+        "this model's maximum context length is {max_length} tokens, or {limit} bytes of text, but the text has {bytes} bytes"
+    );
+    let failure = Failure::new(400, "sequence-too-long", "Sequence too long", detail);
+    failure.query(query).field(field).value(bytes).limit(limit)
+}
+
+/// Returns the problem for a text or a list of token ids that would take too much memory to convert. `unit` names its
+/// parts, of which it has `size`.
+pub(crate) fn text_too_large(query: Option<usize>, field: &str, size: usize, unit: &str, limit: usize) -> Failure {
+    let detail =
+        format!("`{field}` has {size} {unit}; the limit is {limit}, because of its memory: split it into several");
+    let failure = Failure::new(413, "text-too-large", "Text too large", detail);
+    failure.query(query).field(field).value(size).limit(limit)
+}
+
 /// Returns the problem for a number of tokens to generate that does not fit after a prompt of `prompt` tokens.
 pub(crate) fn max_tokens_too_large(
     query: usize,
@@ -300,6 +340,12 @@ fn overload(detail: String, held: u32, limit: u32, retry_after: u64) -> Failure 
 pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
     let detail = format!("the request took longer than {seconds} s; split it into several");
     Failure::new(504, "deadline-exceeded", "Deadline exceeded", detail).limit(seconds)
+}
+
+/// Returns the failure of a response that its client does not read. It is only counted: the client gets no response.
+pub(crate) fn response_unread(seconds: u64) -> Failure {
+    let detail = format!("the client read nothing of the response for {seconds} s");
+    Failure::new(408, "response-unread", "Response unread", detail).limit(seconds)
 }
 
 pub(crate) fn shutting_down() -> Failure {

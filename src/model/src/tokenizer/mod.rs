@@ -2,9 +2,9 @@
 //!
 //! Start with [`TextTokenizer::open`]. `special_tokens.rs` has the rules for special tokens: those that the tokenizer
 //! adds around a text, and those that end a text. `continuation.rs` encodes a text that follows another, and `pieces.rs`
-//! decodes tokens one by one. `vocabulary.rs` has the part of the model's configuration that a tokenizer needs.
-//! `files.rs` reads the files, `charsmap.rs` checks a part of tokenizer.json that the tokenizers library trusts, and
-//! `rebuilt.rs` reports what transformers would replace.
+//! decodes tokens one by one. `token_length.rs` bounds the text that one token stands for. `vocabulary.rs` has the part of
+//! the model's configuration that a tokenizer needs. `files.rs` reads the files, `charsmap.rs` checks a part of
+//! tokenizer.json that the tokenizers library trusts, and `rebuilt.rs` reports what transformers would replace.
 
 mod charsmap;
 mod continuation;
@@ -12,6 +12,7 @@ mod files;
 mod pieces;
 mod rebuilt;
 mod special_tokens;
+mod token_length;
 mod vocabulary;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ use self::files::{TokenizerFiles, catch_panic, read_tokenizer};
 use self::pieces::PieceDecoder;
 use self::rebuilt::{check_prefix_space, warn_if_rebuilt};
 use self::special_tokens::{Template, add_named_tokens, end_token_ids};
+use self::token_length::{encoding_bytes, max_token_bytes};
 use crate::error::Error;
 
 pub use self::pieces::Piece;
@@ -44,6 +46,8 @@ pub struct TextTokenizer {
     end_token_ids: Vec<u32>,
     class: Option<String>,
     chat_template: Option<String>,
+    max_token_bytes: Option<usize>,
+    encoding_bytes: usize,
 }
 
 impl TextTokenizer {
@@ -83,7 +87,20 @@ impl TextTokenizer {
         check_prefix_space(dir, &files, class.as_deref(), &tokenizer)?;
         let (continuation, pieces) = (ContinuationEncoder::probe(&tokenizer), PieceDecoder::probe(&tokenizer));
         let chat_template = files.chat_template().map(str::to_owned);
-        Ok(Self { tokenizer, template, continuation, pieces, bos, eos, end_token_ids, class, chat_template })
+        let (max_token_bytes, encoding_bytes) = (max_token_bytes(&tokenizer), encoding_bytes(&tokenizer));
+        Ok(Self {
+            tokenizer,
+            template,
+            continuation,
+            pieces,
+            bos,
+            eos,
+            end_token_ids,
+            class,
+            chat_template,
+            max_token_bytes,
+            encoding_bytes,
+        })
     }
 
     /// Returns the token ids of a text from its beginning, without adding special tokens.
@@ -208,6 +225,17 @@ impl TextTokenizer {
     /// Returns the tokenizer's class in tokenizer_config.json; `None` if there is none.
     pub fn class(&self) -> Option<&str> {
         self.class.as_deref()
+    }
+
+    /// Returns the greatest number of bytes of text that one token can stand for; `None` if there is no bound, as for a
+    /// tokenizer that drops spaces, or that has one token for any unknown word.
+    pub fn max_token_bytes(&self) -> Option<usize> {
+        self.max_token_bytes
+    }
+
+    /// Returns the memory for encoding a byte of a text, in bytes.
+    pub fn encoding_bytes(&self) -> usize {
+        self.encoding_bytes
     }
 
     /// Returns the chat template, in Jinja; `None` if there is none.

@@ -101,6 +101,11 @@ fn byte_level(name: &str) -> Vec<u8> {
     bytes.unwrap_or_else(|| name.as_bytes().to_vec())
 }
 
+/// Iterates over the characters that stand for bytes in byte-level BPE.
+pub(super) fn byte_chars() -> impl Iterator<Item = char> {
+    BYTE_OF_CHAR.keys().copied()
+}
+
 /// Returns the byte that a name such as `<0x0A>` stands for.
 fn byte_fallback(name: &str) -> Option<u8> {
     let digits = name.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;

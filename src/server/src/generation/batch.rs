@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::codec::TextCodec;
 use crate::input::encode::{EncodedText, add_template, encode};
 use crate::input::validate::check_query_count;
+use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 use crate::token_texts::{TokenTexts, divide};
 
@@ -39,9 +40,16 @@ pub(crate) struct Prompt {
     pub(crate) text: Option<String>,
     /// Range of the text's own tokens, between those that the tokenizer adds.
     own_tokens: Range<usize>,
+    /// Memory for encoding the text again, in bytes.
+    encoding_memory: usize,
 }
 
 impl Prompt {
+    /// Returns the size of the job that divides the text among the tokens, for which it may have to be encoded again.
+    pub(crate) fn texts_size(&self) -> JobSize {
+        JobSize { bytes: self.text.as_ref().map_or(0, String::len), memory: self.encoding_memory }
+    }
+
     /// Returns a decoder for the prompt's tokens from index `from` on. The texts of a string's own tokens join to the
     /// string.
     pub(crate) fn texts(&self, codec: &Arc<dyn TextCodec>, from: usize) -> TokenTexts {
@@ -231,10 +239,13 @@ pub(crate) fn tokenize_prompts(
     };
     check_query_count(field.name, prompts.len(), app.config.max_queries)?;
     let mut tokenized = Vec::with_capacity(prompts.len());
+    let mut total = 0;
     for (index, prompt) in prompts.into_iter().enumerate() {
         let field = field.at(index);
         let text = if let Text::String(text) = &prompt { Some(text.clone()) } else { None };
         let EncodedText { mut tokens, .. } = encode(app, prompt, Detail::Sum, &field, Some(index))?;
+        total += tokens.len();
+        app.admission.check_tokens(total)?;
         let mut own_tokens = 0..tokens.len();
         if special && text.is_some() {
             (tokens, own_tokens) = add_template(app.codec.as_ref(), &tokens);
@@ -244,7 +255,8 @@ pub(crate) fn tokenize_prompts(
         if tokens.is_empty() {
             return Err(problem::empty_prompt(index, field));
         }
-        tokenized.push(Prompt { tokens, text, own_tokens });
+        let encoding_memory = app.codec.encoding_bytes().saturating_mul(text.as_ref().map_or(0, String::len));
+        tokenized.push(Prompt { tokens, text, own_tokens, encoding_memory });
     }
     Ok(tokenized)
 }

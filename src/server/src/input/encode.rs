@@ -18,6 +18,21 @@ pub(crate) struct EncodedText {
     pub(crate) offsets: Option<Vec<[usize; 2]>>,
 }
 
+/// Rejects a text that cannot fit the model's maximum length, or for whose tokenization there is not enough memory.
+pub(crate) fn check_text(app: &App, text: &str, field: &str, query: Option<usize>) -> Result<(), Failure> {
+    let limit = app.text_limits.context_bytes;
+    if text.len() > limit {
+        return Err(problem::text_too_long(query, field, text.len(), limit, app.model().max_length));
+    }
+    check_tokenizing(app, text, field, query)
+}
+
+/// Rejects a text for whose tokenization there is not enough memory.
+pub(crate) fn check_tokenizing(app: &App, text: &str, field: &str, query: Option<usize>) -> Result<(), Failure> {
+    let limit = app.text_limits.tokenizing_bytes;
+    if text.len() > limit { Err(problem::text_too_large(query, field, text.len(), "bytes", limit)) } else { Ok(()) }
+}
+
 /// Encodes a text, with offsets if `detail` is [`Detail::Tokens`]. Rejects token ids outside the vocabulary.
 pub(crate) fn encode(
     app: &App,
@@ -30,6 +45,7 @@ pub(crate) fn encode(
         Text::Tokens(tokens) => (tokens, None),
         Text::String(text) if text.is_empty() => (Vec::new(), Some(Vec::new())),
         Text::String(text) => {
+            check_text(app, &text, field, query)?;
             let encoded = match detail {
                 Detail::Sum => app.codec.encode(&text).map(|tokens| (tokens, None)),
                 Detail::Tokens => app.codec.encode_with_offsets(&text).map(|(tokens, at)| (tokens, Some(at))),
@@ -54,6 +70,7 @@ pub(crate) fn encode_continuation(
         Text::String(text) if !text.is_empty() && !app.codec.encodes_continuations_alike() => text,
         text => return encode(app, text, detail, field, query),
     };
+    check_text(app, &text, field, query)?;
     let encoded = app.codec.encode_continuation(special, &text);
     let (tokens, offsets) = encoded.map_err(|reason| problem::text_not_encodable(field, query, &reason))?;
     check_vocabulary(&tokens, app.model().vocab_size, field, query)?;

@@ -1,7 +1,8 @@
-//! Admission: limits on the requests, body bytes and tokens in flight, shared fairly among clients.
+//! Admission: limits on the requests, body bytes, tokens and response bytes in flight, shared fairly among clients.
 //!
-//! A request is counted before its body is read. The bytes of its body count from their arrival until they are parsed,
-//! and its tokens count once they are known. A client that holds nothing may take all free capacity. A client that
+//! A request is counted before its body is read. The bytes of its body count from their arrival until they are parsed.
+//! Its tokens count from the time they are known until the response is sent, and the bytes of the response from the time
+//! they are written until they are sent. A client that holds nothing may take all free capacity. A client that
 //! holds something may take at most half of the free capacity, and nothing once it holds [`MAX_HELD_TO_FREE`] times the
 //! free capacity. These limits are dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998).
 //! So a single client gets about 8/9 of the capacity, two clients get about 8/17 each, and a new client always finds
@@ -14,6 +15,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::Notify;
+
 use super::config::ServerConfig;
 use super::pressure::Pressure;
 use crate::problem::{self, Failure};
@@ -21,12 +24,14 @@ use crate::problem::{self, Failure};
 /// The maximum amount that a client may hold, as a multiple of the free capacity.
 const MAX_HELD_TO_FREE: u64 = 8;
 
-/// The limits on requests, body bytes and tokens in flight. Clones share the counts.
+/// The limits on requests, body bytes, tokens and response bytes in flight. Clones share the counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     requests: Limit,
     body_bytes: Limit,
     tokens: Limit,
+    response_bytes: Limit,
+    compressors: Limit,
     pressure: Arc<Pressure>,
 }
 
@@ -35,7 +40,15 @@ pub(crate) struct Admission {
 struct Limit {
     unit: &'static str,
     limit: u32,
-    held: Arc<Mutex<Held>>,
+    count: Arc<Count>,
+}
+
+/// The held amount of a resource, and the tasks that wait for some of it.
+#[derive(Debug, Default)]
+struct Count {
+    held: Mutex<Held>,
+    /// Notified when a permit shrinks or is dropped.
+    released: Notify,
 }
 
 /// The held amount of a resource, in total and by account.
@@ -49,7 +62,7 @@ struct Held {
 /// Capacity that an account holds until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    held: Arc<Mutex<Held>>,
+    count: Arc<Count>,
     account: u64,
     amount: u32,
 }
@@ -69,23 +82,31 @@ impl Admission {
             requests: Limit::new("requests", config.max_waiting_requests),
             body_bytes: Limit::new("body bytes", config.body_bytes_limit()),
             tokens: Limit::new("tokens", config.max_waiting_tokens),
+            response_bytes: Limit::new("response bytes", config.max_waiting_response_bytes),
+            compressors: Limit::new("compressor bytes", config.max_waiting_response_bytes),
             pressure: Arc::new(Pressure::new(Instant::now())),
         }
     }
 
     /// Returns the number of requests in flight, including those whose bodies are being read.
     pub(crate) fn requests(&self) -> u32 {
-        lock(&self.requests.held).total
+        lock(&self.requests.count).total
     }
 
     /// Returns the number of bytes of the bodies that are being read or parsed.
     pub(crate) fn body_bytes(&self) -> u32 {
-        lock(&self.body_bytes.held).total
+        lock(&self.body_bytes.count).total
     }
 
     /// Returns the number of tokens in flight.
     pub(crate) fn tokens(&self) -> u32 {
-        lock(&self.tokens.held).total
+        lock(&self.tokens.count).total
+    }
+
+    /// Returns the number of bytes of the responses that are being written, or that wait for their clients to read them,
+    /// with their compressors.
+    pub(crate) fn response_bytes(&self) -> u32 {
+        lock(&self.response_bytes.count).total.saturating_add(lock(&self.compressors.count).total)
     }
 
     /// Rejects a request that by itself exceeds the limit on tokens in flight. Returns the number of tokens.
@@ -115,7 +136,7 @@ impl Admission {
 
     /// Rejects a client that may not take a single token now.
     pub(crate) fn precheck(&self, account: u64) -> Result<(), Failure> {
-        let check = self.tokens.check(&lock(&self.tokens.held), account, 1);
+        let check = self.tokens.check(&lock(&self.tokens.count), account, 1);
         check.map_err(|exceeded| self.reject(&self.tokens, exceeded))
     }
 
@@ -124,6 +145,29 @@ impl Admission {
         let permit = self.tokens.acquire(account, tokens).map_err(|exceeded| self.reject(&self.tokens, exceeded))?;
         self.pressure.record_admitted(Instant::now());
         Ok(permit)
+    }
+
+    /// Admits a client's whole response, or rejects it at once.
+    pub(crate) fn admit_response(&self, account: u64, bytes: usize) -> Result<Permit, Failure> {
+        let permit = self.response_bytes.acquire(account, self.response_amount(bytes));
+        permit.map_err(|exceeded| self.reject(&self.response_bytes, exceeded))
+    }
+
+    /// Waits until a client may have the next part of a response, which the server has begun and cannot reject any more.
+    pub(crate) async fn reserve_response(&self, account: u64, bytes: usize) -> Permit {
+        self.response_bytes.wait(account, self.response_amount(bytes)).await
+    }
+
+    /// Waits until a client may have a compressor, which is held for a whole response. Compressors have a limit of their
+    /// own: otherwise responses that hold compressors could wait for each other's parts.
+    pub(crate) async fn reserve_compressor(&self, account: u64, bytes: usize) -> Permit {
+        self.compressors.wait(account, self.response_amount(bytes)).await
+    }
+
+    /// Returns the amount that is counted for a part of a response: at most a quarter of the limit, so that every part is
+    /// written at some time.
+    fn response_amount(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes).unwrap_or(u32::MAX).min(self.response_bytes.limit / 4)
     }
 
     fn reject(&self, &Limit { unit, limit, .. }: &Limit, exceeded: Exceeded) -> Failure {
@@ -137,7 +181,7 @@ impl Admission {
 
 impl Limit {
     fn new(unit: &'static str, limit: u32) -> Self {
-        Self { unit, limit, held: Arc::default() }
+        Self { unit, limit, count: Arc::default() }
     }
 
     /// Checks whether a client may take this amount. A client that may not take 1 may not take any amount.
@@ -160,12 +204,23 @@ impl Limit {
         Ok(permit)
     }
 
+    /// Acquires the amount as soon as the account may have it.
+    async fn wait(&self, account: u64, amount: u32) -> Permit {
+        loop {
+            let released = self.count.released.notified();
+            if let Ok(permit) = self.acquire(account, amount) {
+                return permit;
+            }
+            released.await;
+        }
+    }
+
     fn empty_permit(&self, account: u64) -> Permit {
-        Permit { held: Arc::clone(&self.held), account, amount: 0 }
+        Permit { count: Arc::clone(&self.count), account, amount: 0 }
     }
 
     fn grow(&self, permit: &mut Permit, amount: u32) -> Result<(), Exceeded> {
-        let mut held = lock(&self.held);
+        let mut held = lock(&self.count);
         self.check(&held, permit.account, amount)?;
         if amount > 0 {
             held.total += amount;
@@ -176,22 +231,41 @@ impl Limit {
     }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut held = lock(&self.held);
-        held.total -= self.amount;
+impl Permit {
+    /// Returns the account that holds the capacity.
+    pub(crate) fn account(&self) -> u64 {
+        self.account
+    }
+
+    /// Gives back all but this amount.
+    pub(crate) fn shrink(&mut self, amount: usize) {
+        let released = self.amount.saturating_sub(u32::try_from(amount).unwrap_or(u32::MAX));
+        if released == 0 {
+            return;
+        }
+        let mut held = lock(&self.count);
+        held.total -= released;
         if let Some(by_account) = held.by_account.get_mut(&self.account) {
-            *by_account -= self.amount;
+            *by_account -= released;
             if *by_account == 0 {
                 held.by_account.remove(&self.account);
             }
         }
+        drop(held);
+        self.amount -= released;
+        self.count.released.notify_waiters();
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.shrink(0);
     }
 }
 
 /// Locks the counts. Every update leaves them consistent, so a panic while the lock is held does no harm.
-fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(count: &Count) -> MutexGuard<'_, Held> {
+    count.held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -223,7 +297,7 @@ mod tests {
         let shares = [permits[&1].len(), permits[&2].len()];
         assert!(shares.iter().all(|share| (400..=450).contains(share)), "{shares:?}");
         drop(permits);
-        let held = lock(&limit.held);
+        let held = lock(&limit.count);
         assert!(held.total == 0 && held.by_account.is_empty(), "{held:?}");
     }
 
@@ -238,7 +312,7 @@ mod tests {
         let _more = limit.acquire(1, 3).unwrap();
         assert!(matches!(limit.acquire(2, 4), Err(Exceeded::Server { held: 7 })));
         let _rest = limit.acquire(2, 3).unwrap();
-        assert_eq!(lock(&limit.held).total, 10);
+        assert_eq!(lock(&limit.count).total, 10);
     }
 
     /// Fills the limit with requests of one size. Their client is then rejected early, and no amount of any size would
@@ -248,7 +322,7 @@ mod tests {
         for size in 1..200 {
             let limit = limit(16384);
             let permits: Vec<Permit> = std::iter::from_fn(|| limit.acquire(0, size).ok()).collect();
-            let held = lock(&limit.held);
+            let held = lock(&limit.count);
             assert!(limit.check(&held, 0, 1).is_err(), "{} requests of {size} are held", permits.len());
             assert!((1..=16384).all(|amount| limit.check(&held, 0, amount).is_err()));
             assert!(limit.check(&held, 1, 1000).is_ok(), "another client is admitted");

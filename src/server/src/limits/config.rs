@@ -4,23 +4,35 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// The minimum of [`ServerConfig::max_working_bytes`].
+const MIN_WORKING_BYTES: usize = 16 << 20;
+
 /// The server's limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Maximum size of one request's body, in bytes.
     pub max_body_bytes: usize,
-    /// Maximum total size of all bodies that are being read or parsed, in bytes. The effective limit is at least twice
-    /// `max_body_bytes`. A body that does not fit gets a 429 response.
+    /// Maximum total size of all bodies that are being read or parsed, in bytes, with the memory of their decoders. The
+    /// effective limit is at least twice `max_body_bytes`. A body that does not fit gets a 429 response.
     pub max_waiting_body_bytes: u32,
+    /// Maximum memory for parsing and tokenizing requests at once, in bytes, as estimated from their bodies; at least 16
+    /// MiB. Further requests wait for their turn. A text or a body that would need more by itself gets a 413 response.
+    pub max_working_bytes: usize,
+    /// Maximum memory of all responses that are being written, or that wait for their clients to read them, in bytes, and
+    /// of their compressors. A response that is sent in parts waits; any other that does not fit becomes a 429 response.
+    pub max_waiting_response_bytes: u32,
+    /// Maximum time for which a client may leave a response unread, in seconds; at least 1. Then the server discards the
+    /// rest of the response and closes the connection.
+    pub max_unread_seconds: u64,
     /// Maximum number of queries or pairs in one request.
     pub max_queries: usize,
     /// Maximum number of requests in flight, including those that are being read. Further requests get a 429
     /// response before the server reads them.
     pub max_waiting_requests: u32,
     /// Maximum number of tokens of all requests in flight: the tokens of their sequences, the tokens to generate, and
-    /// one token per alternative. A request that does not fit, or that would leave too little capacity for other
-    /// clients, gets a 429 response.
+    /// one token per alternative. Tokens count until the response is sent. A request that does not fit, or that would leave
+    /// too little capacity for other clients, gets a 429 response.
     pub max_waiting_tokens: u32,
     /// Deadline of a request, in seconds. A request that takes longer is cancelled and gets a 504 response.
     pub max_request_seconds: u64,
@@ -49,6 +61,9 @@ impl Default for ServerConfig {
         Self {
             max_body_bytes: 64 << 20,
             max_waiting_body_bytes: 1 << 30,
+            max_working_bytes: 2 << 30,
+            max_waiting_response_bytes: 256 << 20,
+            max_unread_seconds: 30,
             max_queries: 1 << 16,
             max_waiting_requests: 4096,
             max_waiting_tokens: 16 << 20,
@@ -92,6 +107,11 @@ impl ServerConfig {
     pub(crate) fn body_bytes_limit(&self) -> u32 {
         let two_bodies = u32::try_from(self.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(2);
         self.max_waiting_body_bytes.max(two_bodies)
+    }
+
+    /// Returns the limit on the memory for parsing and tokenizing requests, in bytes.
+    pub(crate) fn working_bytes_limit(&self) -> usize {
+        self.max_working_bytes.max(MIN_WORKING_BYTES)
     }
 
     /// Returns the first entry of [`cors_origins`](Self::cors_origins) that no browser would send as an origin; `None`

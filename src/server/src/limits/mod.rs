@@ -1,7 +1,8 @@
-//! Limits: their configuration, connections, clients, admission, and draining at shutdown.
+//! Limits: their configuration, connections, clients, admission, turns, and draining at shutdown.
 //!
 //! Start with `admission`, which admits or rejects each request. `pressure` determines when a rejected client should
-//! retry. `connections` limits connections, which come before any request.
+//! retry. `connections` limits connections, which come before any request. `turns` orders the work of parsing, tokenizing
+//! and writing.
 
 pub(crate) mod admission;
 pub(crate) mod client;
@@ -11,3 +12,4 @@ pub(crate) mod descriptors;
 pub(crate) mod drain;
 mod pressure;
 pub(crate) mod throttle;
+pub(crate) mod turns;

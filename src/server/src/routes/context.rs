@@ -4,16 +4,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Request};
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT_ENCODING;
 use axum::http::request::Parts;
-use axum::response::Response;
 use serde::de::DeserializeOwned;
 
 use super::gate::InFlight;
-use crate::app::{App, TOKEN_BYTES};
+use crate::app::App;
 use crate::limits::admission::Permit;
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 use crate::transport::{body, json};
+
+/// The memory for compressing a response of unknown length with zstd, in bytes.
+const ZSTD_BYTES: usize = 4 << 20;
+
+/// The memory for compressing a response with gzip, in bytes.
+const GZIP_BYTES: usize = 512 << 10;
 
 /// The context of a request that passed the gate: the app that serves the request, and the client that sent it.
 pub(super) struct RequestContext {
@@ -21,6 +28,8 @@ pub(super) struct RequestContext {
     pub(super) client: Client,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) start: Instant,
+    /// Memory for compressing the response, in bytes, if it is sent in parts.
+    pub(super) compressor_bytes: usize,
 }
 
 impl FromRequestParts<App> for RequestContext {
@@ -31,12 +40,14 @@ impl FromRequestParts<App> for RequestContext {
         let in_flight = parts.extensions.get::<Arc<InFlight>>().cloned();
         // The gate inserts both.
         let (Some(client), Some(in_flight)) = (client, in_flight) else { return Err(problem::internal()) };
-        Ok(Self { app: app.clone(), client, in_flight, start: Instant::now() })
+        let compressor_bytes = compressor_bytes(&parts.headers);
+        Ok(Self { app: app.clone(), client, in_flight, start: Instant::now(), compressor_bytes })
     }
 }
 
 impl RequestContext {
-    /// Reads the body, parses it and prepares the request, off the reactor if the body is large.
+    /// Reads the body, parses it and prepares the request, off the reactor if the body is large. Rejects a body whose
+    /// parsing would take too much memory.
     pub(super) async fn read<T: DeserializeOwned, R: Send + 'static>(
         &self,
         request: Request,
@@ -45,23 +56,28 @@ impl RequestContext {
         let Self { app, client, in_flight, .. } = self;
         let client = *client;
         let bytes = body::read(app.config.max_body_bytes, &app.admission, client, request).await?;
-        let length = bytes.len();
-        app.offload(Arc::clone(in_flight), length, move |app| prepare(app, json::parse(&bytes)?, client)).await
+        let (memory, limit) = (bytes.parsing_memory(), app.config.working_bytes_limit());
+        if memory > limit {
+            return Err(problem::body_too_complex(memory, limit));
+        }
+        in_flight
+            .offload(app, bytes.job(app.codec.encoding_bytes()), move |app| prepare(app, json::parse(&bytes)?, client))
+            .await
     }
 
     /// Admits the request's tokens.
     pub(super) fn admit_tokens(&self, tokens: u32) -> Result<Permit, Failure> {
         self.app.admission.admit_tokens(self.client.account(), tokens)
     }
+}
 
-    /// Writes the response, off the reactor if it is large, and counts the request and its tokens as answered.
-    pub(super) async fn respond(
-        self,
-        tokens: u32,
-        write: impl FnOnce(&App) -> Result<Response, Failure> + Send + 'static,
-    ) -> Result<Response, Failure> {
-        let response = self.app.offload(self.in_flight, tokens as usize * TOKEN_BYTES, write).await?;
-        self.app.telemetry.metrics.count_success(self.start.elapsed().as_secs_f64(), tokens);
-        Ok(response)
-    }
+/// Returns the memory for compressing a response as the client accepts it, in bytes.
+fn compressor_bytes(headers: &HeaderMap) -> usize {
+    let accepted = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let bytes = accepted.map(|value| match value {
+        value if value.contains("zstd") => ZSTD_BYTES,
+        value if value.contains("gzip") => GZIP_BYTES,
+        _ => 0,
+    });
+    bytes.max().unwrap_or(0)
 }

@@ -12,15 +12,33 @@ use crate::app::App;
 use crate::limits::admission::Permit;
 use crate::limits::client::Client;
 use crate::limits::drain::ActiveRequest;
+use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 use crate::transport::body;
 use crate::transport::exchange::HeadDefect;
 
-/// A guard that a request holds until the last byte of its response is written. While the guard is held, the request
+/// A guard that a request holds until its client has taken its response. While the guard is held, the request
 /// counts as in flight, and shutdown waits for it.
 pub(super) struct InFlight {
     _active: ActiveRequest,
-    _permit: Permit,
+    permit: Permit,
+}
+
+impl InFlight {
+    /// Returns the account of the request's client.
+    pub(super) fn account(&self) -> u64 {
+        self.permit.account()
+    }
+
+    /// Runs a job of the request as [`App::offload`] does, and holds the guard until the job is done.
+    pub(super) async fn offload<T: Send + 'static>(
+        self: &Arc<Self>,
+        app: &App,
+        size: JobSize,
+        job: impl FnOnce(&App) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        app.offload(Arc::clone(self), self.account(), size, job).await
+    }
 }
 
 /// Rejects a request whose head has a defect that the HTTP parser tolerates.
@@ -49,7 +67,7 @@ fn enter(app: &App, headers: &HeaderMap) -> Result<(Client, InFlight), Failure> 
     let client = Client::identify(app.keys.authenticate(headers)?.as_ref(), headers);
     let active = app.drain.enter().ok_or_else(problem::shutting_down)?;
     let permit = app.admission.admit_request(client.account())?;
-    Ok((client, InFlight { _active: active, _permit: permit }))
+    Ok((client, InFlight { _active: active, permit }))
 }
 
 /// Rejects a request before it is read if its client may not take a single token.

@@ -1,8 +1,8 @@
 //! The routes, each of which checks its requests, runs them and writes the responses.
 //!
 //! Start with [`router`]. Every request that does work passes `gate`; its route then receives a
-//! `context::RequestContext`. Several routes share `stream`, `events` and `response`. `unsupported` explains routes of
-//! other servers that this server does not have.
+//! `context::RequestContext`. Several routes share `response`, which writes the `parts` of a response, `stream`, which sends
+//! them through a `pipe`, and `events`. `unsupported` explains routes of other servers that this server does not have.
 
 mod completions;
 mod context;
@@ -12,6 +12,8 @@ mod generate;
 mod logprobs;
 mod model;
 mod operations;
+mod parts;
+mod pipe;
 mod response;
 mod stream;
 mod tokenize;
@@ -26,7 +28,6 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::app::App;
 use crate::limits::client::CLIENT_ID;
@@ -40,21 +41,17 @@ const MIN_COMPRESSED_BYTES: u16 = 1024;
 
 /// Returns a router with all routes of an app. [`serve`](fn@crate::serve) also listens and shuts down.
 pub fn router(app: App) -> Router {
-    // The layer passes requests with unknown encodings through, and `transport::body` rejects them with a problem.
-    let decompressed = || RequestDecompressionLayer::new().pass_through_unaccepted(true);
     let scoring = Router::new()
         .route("/logprobs", post(logprobs::logprobs))
         .route("/v1/completions", post(completions::completions))
         .route("/lm-eval/v1/completions", post(completions::completions))
         .route("/generate", post(generate::generate))
-        .layer(decompressed())
         .route_layer(from_fn_with_state(app.clone(), gate::precheck));
     let texts = Router::new()
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/lm-eval/tokenize", post(tokenize::tokenize_for_lm_eval))
-        .route("/lm-eval/detokenize", post(tokenize::detokenize))
-        .layer(decompressed());
+        .route("/lm-eval/detokenize", post(tokenize::detokenize));
     let work = scoring.merge(texts).route_layer(from_fn_with_state(app.clone(), gate::admit));
     let compressed =
         CompressionLayer::new().compress_when(DefaultPredicate::new().and(SizeAbove::new(MIN_COMPRESSED_BYTES)));

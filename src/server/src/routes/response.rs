@@ -1,20 +1,68 @@
 //! Helpers for the responses of several routes.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use surprisal_api::Problem;
 
+use super::context::RequestContext;
+use super::parts::{PART_BYTES, Parts, send_all, whole_size, write_all};
+use super::pipe::PipeWriter;
+use super::stream::StreamedRequest;
+use crate::app::App;
+use crate::limits::admission::Permit;
 use crate::problem::{self, Failure};
+
+/// The media type of JSON.
+pub(super) const JSON: &str = "application/json";
 
 /// vLLM's substitute for minus infinity, which JSON cannot represent.
 pub(super) const LOWEST_LOGPROB: f32 = -9999.0;
 
-/// Writes a JSON response on the calling thread, so a large response must be written off the reactor.
-pub(super) fn json(answer: &impl Serialize) -> Result<Response, Failure> {
-    let bytes = serde_json::to_vec(answer).map_err(problem::serialization_failed)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+/// Writes the response to a request, and counts the request and its tokens as answered. A large response is sent in parts,
+/// each of which is written once the client has taken most of the previous one. `permit`, for the tokens, is held until all
+/// parts are written.
+pub(super) async fn respond(
+    context: RequestContext,
+    tokens: u32,
+    permit: Permit,
+    parts: impl Parts,
+) -> Result<Response, Failure> {
+    let Some(size) = whole_size(&parts) else {
+        let (in_flight, media) = (Arc::clone(&context.in_flight), parts.media());
+        let request = StreamedRequest { context, permit: Some(permit), tokens: Some(tokens) };
+        return Ok(request.respond(media, |app, pipe| send_all(app, in_flight, pipe, parts), no_last_part));
+    };
+    let RequestContext { app, in_flight, start, .. } = context;
+    let response = in_flight.offload(&app, size, move |app| write_all(app, parts)).await?;
+    app.telemetry.metrics.count_success(start.elapsed().as_secs_f64(), tokens);
+    Ok(response)
+}
+
+/// Responds with JSON that has been written. Rejects the request if there is no room for a large response.
+pub(super) fn respond_written(context: RequestContext, json: Vec<u8>) -> Result<Response, Failure> {
+    if json.len() <= PART_BYTES {
+        return Ok(([(header::CONTENT_TYPE, JSON)], json).into_response());
+    }
+    let permit = context.app.admission.admit_response(context.client.account(), json.len())?;
+    let send = |_, pipe: Arc<PipeWriter>| async move {
+        pipe.push(json, Some(permit));
+        Ok(())
+    };
+    Ok(StreamedRequest { context, permit: None, tokens: None }.respond(JSON, send, no_last_part))
+}
+
+/// Ends a response whose parts are complete. Nothing can follow a part of an incomplete one.
+fn no_last_part(_: &App, result: Result<(), Problem>) -> Option<Vec<u8>> {
+    result.is_ok().then(Vec::new)
+}
+
+/// Writes JSON on the calling thread, so large JSON must be written off the reactor.
+pub(super) fn json(answer: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(answer).map_err(problem::serialization_failed)
 }
 
 /// Returns `true` if the `Accept` headers list this media type.

@@ -1,87 +1,90 @@
-//! Streamed responses: lines that are sent as soon as they are ready, and a last line.
+//! Streamed responses: parts that are sent as soon as they are ready, and a last part.
 
-use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::unfold;
 use surprisal_api::Problem;
-use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::context::RequestContext;
+use super::pipe::{PipeWriter, pipe};
 use crate::app::App;
 use crate::limits::admission::Permit;
 use crate::problem::Failure;
 
-/// The maximum number of lines that are buffered for a slow client.
-const LINE_BUFFER: usize = 256;
-
-/// The sender of a stream's lines.
-pub(super) type LineSender = mpsc::Sender<Vec<u8>>;
+/// The media type of server-sent events.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 /// A request with a streamed response, and the permit for its tokens.
 pub(super) struct StreamedRequest {
-    /// Held until the last line is written, or the client disconnects.
+    /// Held until the client has taken the last part, or disconnects.
     pub(super) context: RequestContext,
-    /// Held until the work is done, or the client disconnects.
-    pub(super) permit: Permit,
-    pub(super) tokens: u32,
+    /// Held until the work is done, or the client disconnects; `None` for a request without tokens.
+    pub(super) permit: Option<Permit>,
+    /// Number of tokens to count as answered; `None` for a request without tokens.
+    pub(super) tokens: Option<u32>,
 }
 
 impl StreamedRequest {
-    /// Responds at once. A separate task runs `work`, which sends lines. The task then sends the last line, which `end`
-    /// makes from the result of `work`. The task ends early if the client disconnects.
+    /// Responds at once. A separate task runs `work`, which sends parts. The task then sends the last part, which `end`
+    /// makes from the result of `work`; without a last part, the response ends with an error. The task ends early if the
+    /// client disconnects, or reads nothing for too long.
     pub(super) fn respond<T: Send + 'static, F>(
         self,
         media: &'static str,
-        work: impl FnOnce(App, LineSender) -> F + Send + 'static,
-        end: impl FnOnce(&App, Result<T, Problem>) -> Vec<u8> + Send + 'static,
+        work: impl FnOnce(App, Arc<PipeWriter>) -> F + Send + 'static,
+        end: impl FnOnce(&App, Result<T, Problem>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Response
     where
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let (lines, receiver) = mpsc::channel(LINE_BUFFER + 1);
-        tokio::spawn(self.run(lines, work, end).in_current_span());
-        let lines =
-            unfold(receiver, |mut lines| async move { Some((Ok::<_, Infallible>(lines.recv().await?), lines)) });
-        ([(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-cache")], Body::from_stream(lines)).into_response()
+        let (writer, parts) = pipe(self.context.app.clone(), self.context.in_flight.account());
+        // Events are sent as they are.
+        let compressor = Some(self.context.compressor_bytes).filter(|&bytes| bytes > 0 && media != EVENT_STREAM);
+        tokio::spawn(self.run(Arc::new(writer), compressor, work, end).in_current_span());
+        ([(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-cache")], Body::from_stream(parts)).into_response()
     }
 
     async fn run<T: Send, F: Future<Output = Result<T, Failure>> + Send>(
         self,
-        lines: LineSender,
-        work: impl FnOnce(App, LineSender) -> F + Send,
-        end: impl FnOnce(&App, Result<T, Problem>) -> Vec<u8> + Send,
+        pipe: Arc<PipeWriter>,
+        compressor: Option<usize>,
+        work: impl FnOnce(App, Arc<PipeWriter>) -> F + Send,
+        end: impl FnOnce(&App, Result<T, Problem>) -> Option<Vec<u8>> + Send,
     ) {
         let Self { context: RequestContext { app, in_flight, start, .. }, permit, tokens } = self;
         let metrics = &app.telemetry.metrics;
-        // The last line has a reserved slot, so it never waits for a slow client.
-        let Ok(last) = lines.clone().reserve_owned().await else { return metrics.count_abandoned_stream() };
+        let work = async {
+            let compressor = match compressor {
+                Some(bytes) => Some(app.admission.reserve_compressor(in_flight.account(), bytes).await),
+                None => None,
+            };
+            Ok((work(app.clone(), Arc::clone(&pipe)).await?, compressor))
+        };
         // Dropping the work drops its queries, which frees their blocks.
         let done = tokio::select! {
-            () = lines.closed() => return metrics.count_abandoned_stream(),
-            done = app.within_deadline(work(app.clone(), lines.clone())) => done.and_then(|done| done),
+            () = pipe.closed() => return metrics.count_abandoned_stream(),
+            done = app.within_deadline(work) => done.and_then(|done| done),
         };
         match &done {
-            Ok(_) => metrics.count_success(start.elapsed().as_secs_f64(), tokens),
+            Ok(_) => tokens.into_iter().for_each(|tokens| metrics.count_success(start.elapsed().as_secs_f64(), tokens)),
             Err(failure) => metrics.count_problem(failure.name()),
         }
         drop(permit);
-        last.send(end(&app, done.map_err(Failure::into_problem)));
+        let (done, _compressor) = match done {
+            Ok((done, compressor)) => (Ok(done), compressor),
+            Err(failure) => (Err(failure.into_problem()), None),
+        };
+        match end(&app, done) {
+            Some(last) => {
+                if let Err(failure) = pipe.finish(last).await {
+                    metrics.count_problem(failure.name());
+                }
+            }
+            None => pipe.break_off(),
+        }
         drop(in_flight);
     }
-}
-
-/// Returns `true` if the client has not read all lines.
-pub(super) fn has_unread(lines: &LineSender) -> bool {
-    // The last line's slot is always reserved.
-    lines.max_capacity() - lines.capacity() > 1
-}
-
-/// Sends a line. Ignores an error, because it means that the client has disconnected, which
-/// [`StreamedRequest::respond`] detects.
-pub(super) async fn send(lines: &LineSender, bytes: Vec<u8>) {
-    let _ = lines.send(bytes).await;
 }

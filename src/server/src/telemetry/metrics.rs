@@ -158,8 +158,8 @@ fn connection_gauge(connections: &Connections) -> prometheus::Result<PullingGaug
     PullingGauge::new("surprisal_connections", help, Box::new(move || connections.count() as f64))
 }
 
-/// Returns the gauges of admitted requests, bytes and tokens, which read `admission` at each scrape.
-fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 3]> {
+/// Returns the gauges of admitted requests, body bytes, tokens and response bytes, which read `admission` at each scrape.
+fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 4]> {
     let gauge = |name: &str, help: &str, read: fn(&Admission) -> u32| {
         let admission = admission.clone();
         PullingGauge::new(name, help, Box::new(move || f64::from(read(&admission))))
@@ -179,6 +179,11 @@ fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 
             "surprisal_admitted_tokens",
             "Tokens of requests in flight; limited by max_waiting_tokens.",
             Admission::tokens,
+        )?,
+        gauge(
+            "surprisal_admitted_response_bytes",
+            "Memory of responses being written or waiting to be read; limited by max_waiting_response_bytes.",
+            Admission::response_bytes,
         )?,
     ])
 }

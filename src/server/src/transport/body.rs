@@ -1,4 +1,4 @@
-//! A request's body, which is read within limits on size and time.
+//! A request's body, which is decoded and read within limits on size, memory and time.
 
 use std::error::Error;
 use std::ops::Deref;
@@ -9,8 +9,11 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use futures_util::{FutureExt, StreamExt};
 
+use super::decoder::Decoder;
+use super::outline::Outline;
 use crate::limits::admission::{Admission, Permit};
 use crate::limits::client::Client;
+use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 use crate::transport::pace::TooSlow;
 
@@ -24,6 +27,7 @@ const MAX_ARRIVED_CHUNKS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct BodyBytes {
     bytes: Vec<u8>,
+    outline: Outline,
     permit: Permit,
 }
 
@@ -36,53 +40,112 @@ impl Deref for BodyBytes {
 }
 
 impl BodyBytes {
-    fn push(&mut self, chunk: &[u8], limit: usize, admission: &Admission) -> Result<(), Failure> {
-        if self.bytes.len() + chunk.len() > limit {
+    /// Returns the memory for the parsed body, in bytes.
+    pub(crate) fn parsing_memory(&self) -> usize {
+        self.outline.parsing_memory()
+    }
+
+    /// Returns the size of the job that parses the body and tokenizes its texts. The tokenizer takes `encoding_bytes` per
+    /// byte of a text.
+    pub(crate) fn job(&self, encoding_bytes: usize) -> JobSize {
+        JobSize { bytes: self.bytes.len(), memory: self.outline.memory(encoding_bytes) }
+    }
+
+    /// Adds decoded bytes.
+    fn push(&mut self, decoded: &[u8], limit: usize, admission: &Admission) -> Result<(), Failure> {
+        if self.bytes.len() + decoded.len() > limit {
             return Err(problem::body_too_large(limit));
         }
-        admission.grow_body(&mut self.permit, chunk.len())?;
-        self.bytes.extend_from_slice(chunk);
+        admission.grow_body(&mut self.permit, decoded.len())?;
+        self.outline.read(decoded);
+        self.bytes.extend_from_slice(decoded);
         Ok(())
     }
 }
 
-/// Reads the body if its type is JSON, it has at most `limit` bytes, and the server has capacity for it.
+/// A body that is being received and decoded.
+struct IncomingBody {
+    body: BodyBytes,
+    decoder: Decoder,
+    /// Memory of the decoder that has been counted, in bytes.
+    decoder_memory: usize,
+    /// Number of bytes received, before decoding.
+    received: usize,
+}
+
+impl IncomingBody {
+    /// Decodes the next chunk, and counts the memory of the bytes and of the decoder.
+    fn push(&mut self, chunk: &[u8], limit: usize, admission: &Admission) -> Result<(), Failure> {
+        self.received = self.received.saturating_add(chunk.len());
+        if self.received > limit {
+            return Err(problem::body_too_large(limit));
+        }
+        let body = &mut self.body;
+        self.decoder.decode(chunk, |decoded| body.push(decoded, limit, admission))?;
+        let memory = self.decoder.memory();
+        if memory > self.decoder_memory {
+            admission.grow_body(&mut body.permit, memory - self.decoder_memory)?;
+            self.decoder_memory = memory;
+        }
+        Ok(())
+    }
+
+    /// Ends the body, and releases the decoder.
+    fn finish(self, limit: usize, admission: &Admission) -> Result<BodyBytes, Failure> {
+        let mut body = self.body;
+        if self.received > 0 {
+            self.decoder.finish(|decoded| body.push(decoded, limit, admission))?;
+        }
+        body.permit.shrink(body.bytes.len());
+        Ok(body)
+    }
+}
+
+/// Reads and decodes the body if its type is JSON, it has at most `limit` bytes, and the server has capacity for it.
 pub(crate) async fn read(
     limit: usize,
     admission: &Admission,
     client: Client,
     request: Request,
 ) -> Result<BodyBytes, Failure> {
-    if let Err(failure) = check_headers(request.headers(), limit) {
-        discard(request, limit).await;
-        return Err(failure);
-    }
-    let empty = BodyBytes { bytes: Vec::new(), permit: admission.body_permit(client.account()) };
-    collect(empty, request.into_body(), limit, admission).await
+    let decoder = match check_headers(request.headers(), limit) {
+        Ok(decoder) => decoder,
+        Err(failure) => {
+            discard(request, limit).await;
+            return Err(failure);
+        }
+    };
+    let permit = admission.body_permit(client.account());
+    let body = BodyBytes { bytes: Vec::new(), outline: Outline::default(), permit };
+    let incoming = IncomingBody { body, decoder, decoder_memory: 0, received: 0 };
+    collect(incoming, request.into_body(), limit, admission).await?.finish(limit, admission)
 }
 
-fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), Failure> {
+/// Checks the headers; returns the decoder of the body.
+fn check_headers(headers: &HeaderMap, limit: usize) -> Result<Decoder, Failure> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         return Err(problem::unsupported_media_type(content_type));
     }
-    let encoding = header(header::CONTENT_ENCODING).unwrap_or_default().trim();
-    if !(encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")) {
-        return Err(problem::unsupported_encoding(encoding));
-    }
+    let decoder = Decoder::for_headers(headers)?;
     let announced = header(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     let expects_continue = headers.contains_key(header::EXPECT);
     if expects_continue && announced.is_some_and(|length| length > limit) {
         return Err(problem::body_too_large(limit));
     }
-    Ok(())
+    Ok(decoder)
 }
 
 /// Collects the body. Continues to read for a while after a failure: otherwise a client that is still sending would see
-/// a reset connection instead of the problem.
-async fn collect(body: BodyBytes, stream: Body, limit: usize, admission: &Admission) -> Result<BodyBytes, Failure> {
+/// a reset connection instead of the problem. Nothing is decoded after a failure.
+async fn collect(
+    body: IncomingBody,
+    stream: Body,
+    limit: usize,
+    admission: &Admission,
+) -> Result<IncomingBody, Failure> {
     let (mut body, mut length) = (Ok(body), 0_usize);
     let mut stream = stream.into_data_stream();
     loop {

@@ -9,10 +9,12 @@
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod connection;
+mod decoder;
 pub(crate) mod exchange;
 mod half_close;
 mod head;
 pub(crate) mod json;
+pub(crate) mod outline;
 pub(crate) mod pace;
 pub(crate) mod socket;
 pub(crate) mod tls;

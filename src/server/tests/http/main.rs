@@ -5,6 +5,7 @@
 #[cfg(feature = "arrow")]
 mod arrow;
 mod auth;
+mod bodies;
 mod completions;
 mod connections;
 mod cors;
@@ -28,6 +29,8 @@ mod spans;
 mod streaming;
 mod support;
 mod telemetry;
+mod texts;
 mod tls;
+mod unread;
 mod vllm_format;
 mod vllm_requests;

@@ -3,11 +3,21 @@
 use surprisal_api::{Choice, ChoiceLogprobs, Matched, OrderedMap, PromptLogprob};
 use surprisal_engine::{GeneratedToken, PositionDetails, Scores};
 
-use crate::app::App;
+use crate::app::{App, TOKEN_BYTES};
 use crate::generation::batch::Prompt;
 use crate::generation::continuation::{Completion, EndReason};
+use crate::limits::turns::JobSize;
 use crate::routes::response::LOWEST_LOGPROB;
 use crate::token_texts::{TokenTexts, token_id_label};
+
+/// The memory of a choice without lists, in bytes.
+const CHOICE_BYTES: usize = 256;
+
+/// The memory of a token with its text in the lists and in their JSON, in bytes.
+const DETAIL_BYTES: usize = 128;
+
+/// The memory of an alternative with its text in the lists and in their JSON, in bytes.
+const ALTERNATIVE_BYTES: usize = 160;
 
 /// The options that determine the contents of a choice.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +50,30 @@ impl<'a> From<&'a GeneratedToken> for Entry<'a> {
 }
 
 impl ChoiceFormat {
+    /// Returns the size of the job that makes and writes a choice.
+    pub(super) fn size(self, prompt: &Prompt, completion: &Completion) -> JobSize {
+        self.prompt_size(prompt) + self.tokens_size(completion.tokens.len(), completion.text.len())
+    }
+
+    /// Returns the size of the job that makes and writes the part of a choice that comes from the prompt.
+    pub(super) fn prompt_size(self, prompt: &Prompt) -> JobSize {
+        let lists_tokens = self.logprobs.is_some() && self.echo || self.prompt_logprobs.is_some();
+        let is_listed = lists_tokens || self.echo || self.token_ids;
+        let size = self.tokens_size(if is_listed { prompt.tokens.len() } else { 0 }, 0);
+        let text = prompt.text.as_ref().filter(|_| is_listed).map_or(0, String::len);
+        let texts = if lists_tokens { prompt.texts_size() } else { JobSize::default() };
+        size + JobSize { bytes: text, memory: 4 * text } + texts
+    }
+
+    /// Returns the size of the job that makes and writes lists of tokens, and a text.
+    fn tokens_size(self, tokens: usize, text: usize) -> JobSize {
+        let top = usize::from(self.logprobs.unwrap_or(0)) + usize::from(self.prompt_logprobs.unwrap_or(0));
+        JobSize {
+            bytes: CHOICE_BYTES + tokens * (1 + top) * TOKEN_BYTES + text,
+            memory: CHOICE_BYTES + tokens * (DETAIL_BYTES + top * ALTERNATIVE_BYTES) + 4 * text,
+        }
+    }
+
     /// Returns a whole completion as a choice.
     pub(super) fn choice(self, app: &App, index: usize, prompt: &Prompt, completion: &Completion) -> Choice {
         let (mut choice, offset) = self.prompt_choice(app, index, prompt, &completion.scores);

@@ -5,6 +5,7 @@
 mod choice;
 mod sse;
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
@@ -14,7 +15,8 @@ use surprisal_engine::PositionOptions;
 
 use self::choice::ChoiceFormat;
 use super::context::RequestContext;
-use super::response::{json, random_id};
+use super::parts::JsonList;
+use super::response::{random_id, respond};
 use crate::app::App;
 use crate::generation::batch::{PromptBatch, PromptField, tokenize_prompts};
 use crate::generation::continuation::Completion;
@@ -46,7 +48,19 @@ pub(super) async fn completions(context: RequestContext, request: Request) -> Re
         return Ok(sse::respond(context, submission, permit));
     }
     let completions = submission.batch.run(&context.app).await?;
-    context.respond(tokens, move |app| json(&response(app, &submission, &completions))).await
+    let envelope = envelope(&context.app, &submission, &completions);
+    let items: Vec<(usize, Completion)> = completions.into_iter().enumerate().collect();
+    let submission = Arc::new(submission);
+    let size = {
+        let submission = Arc::clone(&submission);
+        move |(index, completion): &(usize, Completion)| {
+            submission.format.size(submission.batch.prompt(*index), completion)
+        }
+    };
+    let make = move |app: &App, (index, completion): (usize, Completion)| {
+        submission.format.choice(app, index, submission.batch.prompt(index), &completion)
+    };
+    respond(context, tokens, permit, JsonList::inside(&envelope, "choices", items, size, make)?).await
 }
 
 /// Checks a request and tokenizes its prompts.
@@ -113,15 +127,13 @@ fn check_supported(request: &CompletionsRequest) -> Result<(), Failure> {
     }
 }
 
-fn response(app: &App, submission: &CompletionsSubmission, completions: &[Completion]) -> CompletionsResponse {
-    let CompletionsSubmission { batch, format, id, .. } = submission;
-    let mut choices = Vec::with_capacity(completions.len());
-    let mut counts = Vec::with_capacity(completions.len());
-    for (index, completion) in completions.iter().enumerate() {
-        choices.push(format.choice(app, index, batch.prompt(index), completion));
-        counts.push(TokenCounts { generated: completion.tokens.len(), cached: completion.scores.cached_tokens });
-    }
-    CompletionsResponse { choices, usage: Some(total_usage(batch, &counts)), ..empty_response(app, id) }
+/// Returns the response without its choices.
+fn envelope(app: &App, submission: &CompletionsSubmission, completions: &[Completion]) -> CompletionsResponse {
+    let counts = completions
+        .iter()
+        .map(|completion| TokenCounts { generated: completion.tokens.len(), cached: completion.scores.cached_tokens });
+    let counts: Vec<TokenCounts> = counts.collect();
+    CompletionsResponse { usage: Some(total_usage(&submission.batch, &counts)), ..empty_response(app, &submission.id) }
 }
 
 /// Returns a response, or an event of a stream, without choices.

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use surprisal_api::{Choice, CompletionsResponse, CompletionsUsage};
 
 use super::{CompletionsSubmission, TokenCounts, empty_response, total_usage, usage};
-use crate::app::{App, TOKEN_BYTES};
+use crate::app::App;
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Continuation, ContinuationEvent};
 use crate::limits::admission::Permit;
@@ -16,22 +16,23 @@ use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::events::{event, last_events};
 use crate::routes::gate::InFlight;
-use crate::routes::stream::{LineSender, StreamedRequest, send};
+use crate::routes::pipe::PipeWriter;
+use crate::routes::stream::{EVENT_STREAM, StreamedRequest};
 use crate::token_texts::TokenTexts;
 
 /// Streams the completions of a submission.
 pub(super) fn respond(context: RequestContext, submission: CompletionsSubmission, permit: Permit) -> Response {
     let in_flight = Arc::clone(&context.in_flight);
-    let request = StreamedRequest { context, permit, tokens: submission.tokens };
-    let work = |app, lines| stream_all(app, Arc::new(submission), in_flight, lines);
-    request.respond("text/event-stream", work, |_, result| last_events(result.err()))
+    let request = StreamedRequest { context, permit: Some(permit), tokens: Some(submission.tokens) };
+    let work = |app, pipe| stream_all(app, Arc::new(submission), in_flight, pipe);
+    request.respond(EVENT_STREAM, work, |_, result| Some(last_events(result.err())))
 }
 
 async fn stream_all(
     app: App,
     submission: Arc<CompletionsSubmission>,
     in_flight: Arc<InFlight>,
-    lines: LineSender,
+    pipe: Arc<PipeWriter>,
 ) -> Result<(), Failure> {
     let (head, batch) = (empty_response(&app, &submission.id), &submission.batch);
     let mut streams = Vec::with_capacity(batch.count());
@@ -40,7 +41,7 @@ async fn stream_all(
             app: &app,
             submission: &submission,
             in_flight: &in_flight,
-            lines: &lines,
+            pipe: &pipe,
             head: &head,
             index,
         };
@@ -50,7 +51,7 @@ async fn stream_all(
     let counts = try_join_all(streams).await?;
     if submission.stream_options.include_usage {
         let usage = Some(total_usage(batch, &counts));
-        send(&lines, event(&CompletionsResponse { usage, ..head.clone() })?).await;
+        pipe.send(event(&CompletionsResponse { usage, ..head.clone() })?).await?;
     }
     Ok(())
 }
@@ -60,7 +61,7 @@ struct CompletionStream<'a> {
     app: &'a App,
     submission: &'a Arc<CompletionsSubmission>,
     in_flight: &'a Arc<InFlight>,
-    lines: &'a LineSender,
+    pipe: &'a PipeWriter,
     /// Event without choices, from which all other events are made.
     head: &'a CompletionsResponse,
     index: usize,
@@ -118,7 +119,7 @@ impl CompletionStream<'_> {
                         token_ids,
                         prompt_token_ids: prompt_token_ids.take(),
                     };
-                    send(self.lines, event_of(self.head, choice, self.usage(counts))?).await;
+                    self.pipe.send(event_of(self.head, choice, self.usage(counts))?).await?;
                 }
             }
         }
@@ -140,14 +141,14 @@ impl CompletionStream<'_> {
         make: impl FnOnce(&App, &CompletionsSubmission) -> (Choice, usize) + Send + 'static,
     ) -> Result<usize, Failure> {
         let (submission, head, usage) = (Arc::clone(self.submission), self.head.clone(), self.usage(counts));
-        let top = submission.format.logprobs.max(submission.format.prompt_logprobs).unwrap_or(0);
-        let bytes = submission.batch.prompt(self.index).tokens.len() * (1 + usize::from(top)) * TOKEN_BYTES;
-        let made = self.app.offload(Arc::clone(self.in_flight), bytes, move |app| {
+        let size = submission.format.prompt_size(submission.batch.prompt(self.index));
+        let room = self.pipe.reserve(size.memory).await?;
+        let made = self.in_flight.offload(self.app, size, move |app| {
             let (choice, offset) = make(app, &submission);
             Ok((event_of(&head, choice, usage)?, offset))
         });
         let (bytes, offset) = made.await?;
-        send(self.lines, bytes).await;
+        room.send(bytes);
         Ok(offset)
     }
 }

@@ -5,14 +5,17 @@
 mod result;
 mod sse;
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::response::Response;
-use surprisal_api::{GenerateRequest, GenerateResponses, Prompts, Text};
+use surprisal_api::{GenerateRequest, Prompts, Text};
 use surprisal_engine::PositionOptions;
 
 use self::result::ResultFormat;
 use super::context::RequestContext;
-use super::response::{json, random_id};
+use super::parts::JsonList;
+use super::response::{random_id, respond};
 use crate::app::App;
 use crate::generation::batch::{Prompt, PromptBatch, PromptField, tokenize_prompts};
 use crate::generation::continuation::Completion;
@@ -43,7 +46,18 @@ pub(super) async fn generate(context: RequestContext, request: Request) -> Resul
         return Ok(sse::respond(context, submission, permit));
     }
     let completions = submission.batch.run(&context.app).await?;
-    context.respond(tokens, move |app| json(&responses(app, &submission, &completions))).await
+    let items: Vec<(usize, Completion)> = completions.into_iter().enumerate().collect();
+    let (head, tail) = if submission.batch.field.is_list { ("[", "]") } else { ("", "") };
+    let submission = Arc::new(submission);
+    let size = {
+        let submission = Arc::clone(&submission);
+        move |(index, completion): &(usize, Completion)| submission.format.size(&submission.batch, *index, completion)
+    };
+    let make = move |app: &App, (index, completion): (usize, Completion)| {
+        let GenerateSubmission { batch, format, ids, .. } = &*submission;
+        format.response(app, batch, index, &ids[index], &completion, true)
+    };
+    respond(context, tokens, permit, JsonList::new(head.into(), items, tail.into(), size, make)).await
 }
 
 /// Checks a request and tokenizes its prompts.
@@ -123,20 +137,5 @@ fn score_from(start: i64, prompts: &[Prompt], field: PromptField) -> Result<usiz
             Err(reject(format!("at most {length}, the number of tokens of `{}`", field.at(index))))
         }
         None => Ok(from),
-    }
-}
-
-fn responses(app: &App, submission: &GenerateSubmission, completions: &[Completion]) -> GenerateResponses {
-    let GenerateSubmission { batch, format, ids, .. } = submission;
-    let mut responses = Vec::with_capacity(completions.len());
-    for (index, completion) in completions.iter().enumerate() {
-        responses.push(format.response(app, batch, index, &ids[index], completion, true));
-    }
-    match responses.pop() {
-        Some(response) if !batch.field.is_list => GenerateResponses::One(Box::new(response)),
-        last => {
-            responses.extend(last);
-            GenerateResponses::Many(responses)
-        }
     }
 }

@@ -3,11 +3,18 @@
 use surprisal_api::{FinishReason, GenerateMeta, GenerateResponse, Matched, TokenLogprob};
 use surprisal_engine::PositionDetails;
 
-use crate::app::App;
+use crate::app::{App, TOKEN_BYTES};
 use crate::generation::batch::{Prompt, PromptBatch};
 use crate::generation::continuation::{Completion, EndReason};
+use crate::limits::turns::JobSize;
 use crate::routes::response::LOWEST_LOGPROB;
 use crate::token_texts::TokenTexts;
+
+/// The memory of a result without lists, in bytes.
+const RESULT_BYTES: usize = 256;
+
+/// The memory of a token or an alternative with its text in the lists and in their JSON, in bytes.
+const DETAIL_BYTES: usize = 128;
 
 /// The options that determine the contents of a result.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +26,20 @@ pub(super) struct ResultFormat {
 }
 
 impl ResultFormat {
+    /// Returns the size of the job that makes and writes a result, or a result so far.
+    pub(super) fn size(self, batch: &PromptBatch, index: usize, completion: &Completion) -> JobSize {
+        let scored = if self.logprobs { completion.scores.logprobs.len() } else { 0 };
+        let (tokens, top) = (completion.tokens.len() + scored, usize::from(batch.options.top));
+        let has_texts = self.logprobs && self.token_texts;
+        let texts = if has_texts { batch.prompt(index).texts_size() } else { JobSize::default() };
+        let text = completion.text.len();
+        let lists = JobSize {
+            bytes: RESULT_BYTES + tokens * (1 + usize::from(self.logprobs) + top) * TOKEN_BYTES + text,
+            memory: RESULT_BYTES + tokens * (1 + top) * DETAIL_BYTES + 4 * text,
+        };
+        lists + texts
+    }
+
     /// Returns the result of one prompt, or its result so far if the completion is not `finished`.
     pub(super) fn response(
         self,

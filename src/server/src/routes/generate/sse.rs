@@ -6,7 +6,7 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 
 use super::GenerateSubmission;
-use crate::app::{App, TOKEN_BYTES};
+use crate::app::App;
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Completion, Continuation};
 use crate::limits::admission::Permit;
@@ -14,7 +14,8 @@ use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::events::{event, last_events};
 use crate::routes::gate::InFlight;
-use crate::routes::stream::{LineSender, StreamedRequest, has_unread, send};
+use crate::routes::pipe::PipeWriter;
+use crate::routes::stream::{EVENT_STREAM, StreamedRequest};
 
 /// The approximate size of the largest event that is sent while earlier events are unread, in bytes. A larger event is
 /// skipped, because the next one also has its contents, so that a slow client cannot make the server hold many of them.
@@ -23,20 +24,20 @@ const MAX_QUEUED_EVENT_BYTES: usize = 16 * 1024;
 /// Streams the results of a submission.
 pub(super) fn respond(context: RequestContext, submission: GenerateSubmission, permit: Permit) -> Response {
     let in_flight = Arc::clone(&context.in_flight);
-    let request = StreamedRequest { context, permit, tokens: submission.tokens };
-    let work = |app, lines| stream_all(app, Arc::new(submission), in_flight, lines);
-    request.respond("text/event-stream", work, |_, result| last_events(result.err()))
+    let request = StreamedRequest { context, permit: Some(permit), tokens: Some(submission.tokens) };
+    let work = |app, pipe| stream_all(app, Arc::new(submission), in_flight, pipe);
+    request.respond(EVENT_STREAM, work, |_, result| Some(last_events(result.err())))
 }
 
 async fn stream_all(
     app: App,
     submission: Arc<GenerateSubmission>,
     in_flight: Arc<InFlight>,
-    lines: LineSender,
+    pipe: Arc<PipeWriter>,
 ) -> Result<(), Failure> {
     let mut streams = Vec::with_capacity(submission.batch.count());
     for index in 0..submission.batch.count() {
-        let stream = ResultStream { app: &app, submission: &submission, in_flight: &in_flight, lines: &lines, index };
+        let stream = ResultStream { app: &app, submission: &submission, in_flight: &in_flight, pipe: &pipe, index };
         // All completions are submitted before the first is awaited, so that the engine can batch them.
         streams.push(stream.run(submission.batch.submit(&app, index)));
     }
@@ -49,7 +50,7 @@ struct ResultStream<'a> {
     app: &'a App,
     submission: &'a Arc<GenerateSubmission>,
     in_flight: &'a Arc<InFlight>,
-    lines: &'a LineSender,
+    pipe: &'a PipeWriter,
     index: usize,
 }
 
@@ -82,28 +83,23 @@ impl ResultStream<'_> {
 
     /// Returns `true` if the next event is too large to be queued behind unread events.
     fn is_skipped(&self, completion: &Completion) -> bool {
-        self.event_bytes(completion) > MAX_QUEUED_EVENT_BYTES && has_unread(self.lines)
-    }
-
-    /// Returns the approximate size of the event for a completion so far.
-    fn event_bytes(&self, completion: &Completion) -> usize {
-        let (format, batch) = (self.submission.format, &self.submission.batch);
-        let scored = if format.logprobs { completion.scores.logprobs.len() } else { 0 };
-        let per_token = 1 + usize::from(format.logprobs) + usize::from(batch.options.top);
-        (completion.tokens.len() + scored) * per_token * TOKEN_BYTES
+        let GenerateSubmission { batch, format, .. } = self.submission.as_ref();
+        format.size(batch, self.index, completion).bytes > MAX_QUEUED_EVENT_BYTES && self.pipe.has_unread()
     }
 
     /// Sends the result so far, which is made off the reactor if it is large. Returns the completion.
     async fn send(&self, completion: Completion, finished: bool) -> Result<Completion, Failure> {
         let (submission, index) = (Arc::clone(self.submission), self.index);
-        let made = self.app.offload(Arc::clone(self.in_flight), self.event_bytes(&completion), move |app| {
+        let size = submission.format.size(&submission.batch, index, &completion);
+        let room = self.pipe.reserve(size.memory).await?;
+        let made = self.in_flight.offload(self.app, size, move |app| {
             let GenerateSubmission { batch, format, ids, .. } = &*submission;
             let mut response = format.response(app, batch, index, &ids[index], &completion, finished);
             response.index = batch.field.is_list.then_some(index);
             Ok((event(&response)?, completion))
         });
         let (bytes, completion) = made.await?;
-        send(self.lines, bytes).await;
+        room.send(bytes);
         Ok(completion)
     }
 }

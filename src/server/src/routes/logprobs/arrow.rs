@@ -2,41 +2,89 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use arrow_array::{ArrayRef, BinaryArray, Float32Array, RecordBatch, StringArray, UInt32Array};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, Field, Schema};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
 use surprisal_api::{ARROW_STREAM, LogprobsResponse, QueryResult};
+use surprisal_engine::Scores;
 
+use super::prepare::ResultLabel;
+use super::result::result;
+use crate::app::App;
+use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
+use crate::routes::parts::Parts;
 
-/// Writes the whole response, with the columns `query` (index of the query or pair), `position` in the target, `token`
+/// A response as record batches, with the columns `query` (index of the query or pair), `position` in the target, `token`
 /// and `logprob`, and `text` or `bytes`, `rank`, `entropy` and `subset_logprob` if requested. The schema's metadata has the model, the
-/// fingerprint and the usage.
-pub(super) fn write(response: &LogprobsResponse) -> Result<Response, Failure> {
-    let bytes = encode(response).map_err(problem::serialization_failed)?;
-    Ok(([(header::CONTENT_TYPE, ARROW_STREAM)], bytes).into_response())
+/// fingerprint and the usage. A large response has several batches.
+pub(super) struct ArrowResponse {
+    items: IntoIter<(ResultLabel, Scores)>,
+    /// Index of the next query.
+    query: usize,
+    metadata: HashMap<String, String>,
+    /// `None` until the first batch, whose columns determine the schema.
+    writer: Option<StreamWriter<Vec<u8>>>,
 }
 
-fn encode(response: &LogprobsResponse) -> Result<Vec<u8>, ArrowError> {
-    let columns = columns(&response.results);
-    let fields: Vec<Field> =
-        columns.iter().map(|(name, values)| Field::new(*name, values.data_type().clone(), false)).collect();
-    let usage = serde_json::to_string(&response.usage).map_err(|error| ArrowError::JsonError(error.to_string()))?;
-    let metadata = [("model", response.model.clone()), ("fingerprint", response.fingerprint.clone()), ("usage", usage)];
-    let metadata: HashMap<String, String> = metadata.map(|(name, value)| (name.to_owned(), value)).into();
-    let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, values)| values).collect())?;
-    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
-    writer.write(&batch)?;
-    writer.into_inner()
+impl ArrowResponse {
+    pub(super) fn new(envelope: &LogprobsResponse, items: Vec<(ResultLabel, Scores)>) -> Result<Self, Failure> {
+        let LogprobsResponse { model, fingerprint, usage, .. } = envelope;
+        let usage = serde_json::to_string(usage).map_err(problem::serialization_failed)?;
+        let metadata = [("model", model.clone()), ("fingerprint", fingerprint.clone()), ("usage", usage)];
+        let metadata = metadata.map(|(name, value)| (name.to_owned(), value)).into();
+        Ok(Self { items: items.into_iter(), query: 0, metadata, writer: None })
+    }
+
+    /// Writes a batch; returns the bytes of the stream so far that have not been returned.
+    fn write_batch(&mut self, results: &[QueryResult]) -> Result<Vec<u8>, ArrowError> {
+        let columns = columns(results, self.query);
+        self.query += results.len();
+        let fields: Vec<Field> =
+            columns.iter().map(|(name, values)| Field::new(*name, values.data_type().clone(), false)).collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, self.metadata.clone()));
+        let arrays = columns.into_iter().map(|(_, values)| values).collect();
+        let batch = RecordBatch::try_new(Arc::clone(&schema), arrays)?;
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => StreamWriter::try_new(Vec::new(), &schema)?,
+        };
+        writer.write(&batch)?;
+        if self.items.as_slice().is_empty() {
+            writer.finish()?;
+        }
+        let bytes = std::mem::take(writer.get_mut());
+        self.writer = Some(writer);
+        Ok(bytes)
+    }
 }
 
-/// Returns the names and values of the columns. A list that was not requested has no column.
-fn columns(results: &[QueryResult]) -> Vec<(&'static str, ArrayRef)> {
-    let rows = || results.iter().enumerate().flat_map(|(query, result)| (0..result.tokens).map(move |at| (query, at)));
+impl Parts for ArrowResponse {
+    fn media(&self) -> &'static str {
+        ARROW_STREAM
+    }
+
+    fn sizes(&self) -> impl Iterator<Item = JobSize> {
+        self.items.as_slice().iter().map(|(label, scores)| label.size(scores.logprobs.len()))
+    }
+
+    fn write_next(&mut self, app: &App, count: usize, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let items = self.items.by_ref().take(count);
+        let results: Vec<QueryResult> = items.map(|(label, scores)| result(app, label, scores)).collect();
+        out.append(&mut self.write_batch(&results).map_err(problem::serialization_failed)?);
+        Ok(())
+    }
+}
+
+/// Returns the names and values of the columns; the first result is that of query `first`. A list that was not requested has
+/// no column.
+fn columns(results: &[QueryResult], first: usize) -> Vec<(&'static str, ArrayRef)> {
+    let rows = || {
+        let numbered = results.iter().enumerate();
+        numbered.flat_map(move |(query, result)| (0..result.tokens).map(move |at| (first + query, at)))
+    };
     let queries = UInt32Array::from_iter_values(rows().map(|(query, _)| query as u32));
     let positions = UInt32Array::from_iter_values(rows().map(|(_, position)| position as u32));
     let mut columns: Vec<(_, ArrayRef)> = vec![("query", Arc::new(queries)), ("position", Arc::new(positions))];

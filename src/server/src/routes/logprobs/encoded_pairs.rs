@@ -9,7 +9,7 @@ use surprisal_api::{Bos, Boundary, Detail, Text};
 use super::form::{PairRequest, RequestForm};
 use crate::app::App;
 use crate::codec::TextCodec;
-use crate::input::encode::{EncodedText, add_prefix, encode, encode_continuation};
+use crate::input::encode::{EncodedText, add_prefix, check_text, encode, encode_continuation};
 use crate::input::validate::check_vocabulary;
 use crate::problem::{self, Failure};
 use crate::token_texts::divide;
@@ -43,7 +43,8 @@ pub(super) struct EncodingOptions {
     pub(super) detail: Detail,
 }
 
-/// Encodes all contexts and targets. Each text is tokenized once, however many pairs it is in.
+/// Encodes all contexts and targets. Each text is tokenized once, however many pairs it is in. Stops when the encoded texts
+/// alone exceed the limit on tokens in flight, because tokens take more memory than text.
 pub(super) fn encode_pairs(
     app: &App,
     request: PairRequest,
@@ -71,8 +72,11 @@ pub(super) fn encode_pairs(
 
 fn encode_contexts(app: &App, form: RequestForm, contexts: Vec<Text>, rule: Bos) -> Result<Vec<Vec<u32>>, Failure> {
     let mut encoded_contexts = Vec::with_capacity(contexts.len());
+    let mut total = 0;
     for (index, text) in contexts.into_iter().enumerate() {
         let encoded = encode(app, text, Detail::Sum, &form.context_field(index), form.query_of_text(index))?;
+        total += encoded.tokens.len();
+        app.admission.check_tokens(total)?;
         encoded_contexts.push(add_prefix(rule, app.codec.prefix(), encoded.tokens));
     }
     Ok(encoded_contexts)
@@ -93,11 +97,15 @@ impl Targets<'_> {
         let places: Vec<Place> = contexts.iter().map(|context| Place::after(codec, context)).collect();
         let mut encoded: HashMap<(usize, Place), Arc<EncodedTarget>> = HashMap::new();
         let mut targets = Vec::with_capacity(pairs.len());
+        let mut total = 0;
         for &[context, target] in pairs {
             let target = match encoded.entry((target, places[context])) {
                 Entry::Occupied(entry) => Arc::clone(entry.get()),
                 Entry::Vacant(entry) => {
-                    Arc::clone(entry.insert(Arc::new(self.encode_target(target, places[context])?)))
+                    let target = Arc::new(self.encode_target(target, places[context])?);
+                    total += target.tokens.len();
+                    self.app.admission.check_tokens(total)?;
+                    Arc::clone(entry.insert(target))
                 }
             };
             targets.push((context, target));
@@ -152,6 +160,7 @@ fn encode_jointly(
     options: EncodingOptions,
 ) -> Result<EncodedPairs, Failure> {
     let mut encoded = EncodedPairs { contexts: Vec::new(), pairs: Vec::new() };
+    let mut total = 0;
     for (index, (context, target)) in texts.enumerate() {
         let is_empty_context = context.is_empty();
         let context = match context {
@@ -166,6 +175,8 @@ fn encode_jointly(
             return Err(problem::empty_target(form.target_field(index), Some(index)));
         }
         let (context, target) = split_joint_text(app, &context, &target, &form.query_field(index), index)?;
+        total += context.len() + target.tokens.len();
+        app.admission.check_tokens(total)?;
         encoded.contexts.push(add_prefix(options.bos, app.codec.prefix(), context));
         encoded.pairs.push((index, Arc::new(target)));
     }
@@ -181,6 +192,7 @@ fn split_joint_text(
     query: usize,
 ) -> Result<(Vec<u32>, EncodedTarget), Failure> {
     let mut text = [context, target].concat();
+    check_text(app, &text, field, Some(query))?;
     let encoded = app.codec.encode_with_offsets(&text);
     let (mut tokens, mut offsets) =
         encoded.map_err(|reason| problem::text_not_encodable(field, Some(query), &reason))?;

@@ -17,9 +17,10 @@ use surprisal_api::{ARROW_STREAM, Detail, LogprobsRequest, NDJSON, TokenText};
 use surprisal_engine::{Query, Scores};
 
 use self::form::RequestForm;
-use self::prepare::{LogprobsSubmission, prepare};
+use self::prepare::{LogprobsSubmission, ResultLabel, prepare};
 use super::context::RequestContext;
-use super::response::{accepts, json};
+use super::parts::JsonList;
+use super::response::{accepts, respond};
 use crate::app::App;
 use crate::problem::{self, Failure};
 
@@ -38,15 +39,16 @@ pub(super) async fn logprobs(context: RequestContext, request: Request) -> Resul
     }
     let LogprobsSubmission { form, queries, labels, tokens } = submission;
     let scores = score(&context.app, form, queries).await?;
-    let write = move |app: &App| {
-        let response = result::response(app, labels, scores)?;
-        #[cfg(feature = "arrow")]
-        if is_arrow {
-            return arrow::write(&response);
-        }
-        json(&response)
-    };
-    context.respond(tokens, write).await
+    let envelope = result::envelope(&context.app, &scores)?;
+    let items: Vec<(ResultLabel, Scores)> = labels.into_iter().zip(scores).collect();
+    #[cfg(feature = "arrow")]
+    if is_arrow {
+        return respond(context, tokens, permit, arrow::ArrowResponse::new(&envelope, items)?).await;
+    }
+    let size = |(label, scores): &(ResultLabel, Scores)| label.size(scores.logprobs.len());
+    let make = |app: &App, (label, scores)| result::result(app, label, scores);
+    let list = JsonList::inside(&envelope, "results", items, size, make)?;
+    respond(context, tokens, permit, list).await
 }
 
 /// Returns the request with the details that the Arrow columns need. Rejects alternatives, which would need a list in

@@ -5,35 +5,53 @@ use surprisal_engine::{PositionDetails, PositionOptions, Scores};
 
 use super::encoded_pairs::EncodedTarget;
 use super::prepare::ResultLabel;
-use crate::app::App;
+use crate::app::{App, TOKEN_BYTES};
+use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 use crate::token_texts::divide;
 
-/// Returns the whole response, with a result for each label.
-pub(super) fn response(app: &App, labels: Vec<ResultLabel>, scores: Vec<Scores>) -> Result<LogprobsResponse, Failure> {
+/// The memory of a result without lists, in bytes.
+const RESULT_BYTES: usize = 128;
+
+/// The memory of a token's details in a result and in its JSON, in bytes.
+const DETAIL_BYTES: usize = 128;
+
+/// The memory of an alternative with its text in a result and in its JSON, in bytes.
+const ALTERNATIVE_BYTES: usize = 96;
+
+/// The memory of a byte of the target's text in a result and in its JSON, in bytes. Eight are for the number of characters
+/// before it.
+const TEXT_BYTES: usize = 12;
+
+/// Returns the response without its results. Rejects scores that JSON cannot represent.
+pub(super) fn envelope(app: &App, scores: &[Scores]) -> Result<LogprobsResponse, Failure> {
     let card = app.model();
     let mut usage = Usage::default();
-    let mut results = Vec::with_capacity(scores.len());
-    for (index, (label, scores)) in labels.into_iter().zip(scores).enumerate() {
-        results.push(result(app, index, label, scores, &mut usage)?);
+    for (index, scores) in scores.iter().enumerate() {
+        check_finite(index, scores)?;
+        add_usage(&mut usage, scores);
     }
-    Ok(LogprobsResponse { model: card.id.clone(), fingerprint: card.fingerprint.clone(), results, usage })
+    let (model, fingerprint) = (card.id.clone(), card.fingerprint.clone());
+    Ok(LogprobsResponse { model, fingerprint, results: Vec::new(), usage })
 }
 
-/// Returns one query's result, and adds its token counts to `usage`.
-pub(super) fn result(
-    app: &App,
-    index: usize,
-    label: ResultLabel,
-    scores: Scores,
-    usage: &mut Usage,
-) -> Result<QueryResult, Failure> {
-    if let Some(position) = scores.logprobs.iter().position(|logprob| !logprob.is_finite()) {
-        return Err(problem::not_finite(index, position, scores.logprobs[position]));
+/// Rejects a log-probability that JSON cannot represent.
+pub(super) fn check_finite(index: usize, scores: &Scores) -> Result<(), Failure> {
+    match scores.logprobs.iter().position(|logprob| !logprob.is_finite()) {
+        Some(position) => Err(problem::not_finite(index, position, scores.logprobs[position])),
+        None => Ok(()),
     }
+}
+
+/// Adds the token counts of a query.
+pub(super) fn add_usage(usage: &mut Usage, scores: &Scores) {
     usage.computed_tokens += scores.computed_tokens as u64;
     usage.cached_tokens += scores.cached_tokens as u64;
     usage.scored_tokens += scores.logprobs.len() as u64;
+}
+
+/// Returns one query's result.
+pub(super) fn result(app: &App, label: ResultLabel, scores: Scores) -> QueryResult {
     let result = QueryResult {
         id: label.id.clone(),
         pair: label.pair,
@@ -43,10 +61,24 @@ pub(super) fn result(
         overlap: label.overlap(),
         ..QueryResult::default()
     };
-    Ok(if label.format.has_tokens { label.with_tokens(app, result, scores) } else { result })
+    if label.format.has_tokens { label.with_tokens(app, result, scores) } else { result }
 }
 
 impl ResultLabel {
+    /// Returns the size of the job that makes and writes a result with this number of tokens.
+    pub(super) fn size(&self, tokens: usize) -> JobSize {
+        let top = usize::from(self.options.top);
+        let (listed, text) = match (self.format.has_tokens, &self.target.text) {
+            (true, text) => (tokens, text.as_ref().map_or(0, String::len)),
+            (false, _) => (0, 0),
+        };
+        let fixed = RESULT_BYTES + 2 * self.id.as_ref().map_or(0, String::len);
+        JobSize {
+            bytes: fixed + listed * (1 + top) * TOKEN_BYTES + text,
+            memory: fixed + listed * (DETAIL_BYTES + top * ALTERNATIVE_BYTES) + text * TEXT_BYTES,
+        }
+    }
+
     /// Returns the length of the context's part of the first token.
     fn overlap(&self) -> Option<usize> {
         let (overlap, text) = (self.target.overlap?, self.target.text.as_deref().unwrap_or_default());

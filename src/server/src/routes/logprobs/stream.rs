@@ -8,13 +8,15 @@ use futures_util::stream::FuturesUnordered;
 use surprisal_api::{NDJSON, StreamLine, Usage};
 
 use super::prepare::LogprobsSubmission;
-use super::result::result;
-use crate::app::{App, TOKEN_BYTES};
+use super::result::{add_usage, check_finite, result};
+use crate::app::App;
 use crate::limits::admission::Permit;
 use crate::problem::{self, Failure};
 use crate::routes::context::RequestContext;
 use crate::routes::gate::InFlight;
-use crate::routes::stream::{LineSender, StreamedRequest, send};
+use crate::routes::pipe::PipeWriter;
+use crate::routes::response::json;
+use crate::routes::stream::StreamedRequest;
 
 /// Streams the results of a submission.
 pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, permit: Permit) -> Response {
@@ -25,10 +27,10 @@ pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, p
             Ok(usage) => StreamLine::End { model: card.id.clone(), fingerprint: card.fingerprint.clone(), usage },
             Err(problem) => StreamLine::Problem(problem),
         };
-        line(&last).unwrap_or_default()
+        line(&last).ok()
     };
-    let request = StreamedRequest { context, permit, tokens: submission.tokens };
-    request.respond(NDJSON, |app, lines| score(app, submission, in_flight, lines), last_line)
+    let request = StreamedRequest { context, permit: Some(permit), tokens: Some(submission.tokens) };
+    request.respond(NDJSON, |app, pipe| score(app, submission, in_flight, pipe), last_line)
 }
 
 /// Submits all queries at once, and sends each result as soon as its scores are ready.
@@ -36,7 +38,7 @@ async fn score(
     app: App,
     submission: LogprobsSubmission,
     in_flight: Arc<InFlight>,
-    lines: LineSender,
+    pipe: Arc<PipeWriter>,
 ) -> Result<Usage, Failure> {
     let LogprobsSubmission { form, queries, labels, .. } = submission;
     let mut labels: Vec<_> = labels.into_iter().map(Some).collect();
@@ -47,20 +49,18 @@ async fn score(
     while let Some((index, scores)) = pending.next().await {
         let scores = scores.map_err(|error| problem::engine_failed(index, form.query_field(index), &error))?;
         let Some(label) = labels[index].take() else { continue };
-        let bytes = scores.logprobs.len() * (1 + usize::from(label.options.top)) * TOKEN_BYTES;
-        let written = app.offload(Arc::clone(&in_flight), bytes, move |app| {
-            let result = result(app, index, label, scores, &mut usage)?;
-            Ok((line(&StreamLine::Result { index, result })?, usage))
-        });
-        let bytes;
-        (bytes, usage) = written.await?;
-        send(&lines, bytes).await;
+        check_finite(index, &scores)?;
+        add_usage(&mut usage, &scores);
+        let size = label.size(scores.logprobs.len());
+        let room = pipe.reserve(size.memory).await?;
+        let write = move |app: &App| line(&StreamLine::Result { index, result: result(app, label, scores) });
+        room.send(in_flight.offload(&app, size, write).await?);
     }
     Ok(usage)
 }
 
 fn line(line: &StreamLine) -> Result<Vec<u8>, Failure> {
-    let mut bytes = serde_json::to_vec(line).map_err(problem::serialization_failed)?;
+    let mut bytes = json(line)?;
     bytes.push(b'\n');
     Ok(bytes)
 }

@@ -1,0 +1,135 @@
+//! Decoders of compressed bodies, which decode piece by piece and take little memory.
+
+use std::io::Write;
+
+use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, HeaderValue};
+use flate2::write::MultiGzDecoder;
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
+
+use crate::problem::{self, Failure};
+
+/// The base-2 logarithm of the largest window of a zstd frame: 8 MiB, as RFC 9659 requires.
+const MAX_WINDOW_LOG: u32 = 23;
+
+/// The maximum number of bytes that are decoded at a time.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// Memory of a gzip decoder, in bytes: a window, a piece and tables.
+const GZIP_BYTES: usize = 96 * 1024;
+
+/// The error of zstd for a frame whose window is too large.
+const WINDOW_TOO_LARGE: &str = "Frame requires too much memory for decoding";
+
+/// A decoder of one body.
+pub(super) enum Decoder {
+    Identity,
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
+    Zstd {
+        context: Box<DCtx<'static>>,
+        /// `true` between two frames.
+        is_complete: bool,
+    },
+}
+
+impl Decoder {
+    /// Returns the decoder for the `Content-Encoding` of a request.
+    pub(super) fn for_headers(headers: &HeaderMap) -> Result<Self, Failure> {
+        let encoding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default().trim_ascii();
+        let is = |name: &str| encoding.eq_ignore_ascii_case(name.as_bytes());
+        if encoding.is_empty() || is("identity") {
+            Ok(Self::Identity)
+        } else if is("gzip") {
+            Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))))
+        } else if is("zstd") {
+            Self::zstd()
+        } else {
+            Err(problem::unsupported_encoding(&String::from_utf8_lossy(encoding)))
+        }
+    }
+
+    fn zstd() -> Result<Self, Failure> {
+        let mut context = DCtx::try_create().ok_or_else(problem::internal)?;
+        context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).map_err(zstd_failed)?;
+        Ok(Self::Zstd { context: Box::new(context), is_complete: true })
+    }
+
+    /// Returns the decoder's memory, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::Identity => 0,
+            Self::Gzip(_) => GZIP_BYTES,
+            Self::Zstd { context, .. } => context.sizeof(),
+        }
+    }
+
+    /// Decodes the next part of a body. Passes each decoded piece to `receive`, and stops at its first failure.
+    pub(super) fn decode(
+        &mut self,
+        part: &[u8],
+        mut receive: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Identity => receive(part),
+            Self::Gzip(decoder) => {
+                let mut rest = part;
+                while !rest.is_empty() {
+                    let read = decoder.write(rest).map_err(|error| problem::body_unreadable(&error.to_string()))?;
+                    if read == 0 {
+                        return Err(problem::body_unreadable("the gzip stream is corrupt"));
+                    }
+                    rest = &rest[read..];
+                    receive_piece(decoder.get_mut(), &mut receive)?;
+                }
+                Ok(())
+            }
+            Self::Zstd { context, is_complete } => {
+                let mut input = InBuffer::around(part);
+                let mut piece = vec![0; PIECE_BYTES];
+                loop {
+                    let mut output = OutBuffer::around(piece.as_mut_slice());
+                    let is_read = input.pos() == part.len();
+                    let hint = context.decompress_stream(&mut output, &mut input).map_err(zstd_failed)?;
+                    let decoded = output.pos();
+                    // At the end of the input, a call that decodes nothing says nothing about the frame.
+                    if !is_read || decoded > 0 {
+                        *is_complete = hint == 0;
+                    }
+                    receive(&piece[..decoded])?;
+                    if input.pos() == part.len() && decoded < PIECE_BYTES {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the body. Fails if a part of it is missing.
+    pub(super) fn finish(self, mut receive: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
+        match self {
+            Self::Identity | Self::Zstd { is_complete: true, .. } => Ok(()),
+            Self::Gzip(mut decoder) => {
+                decoder.try_finish().map_err(|error| problem::body_unreadable(&error.to_string()))?;
+                receive_piece(decoder.get_mut(), &mut receive)
+            }
+            Self::Zstd { .. } => Err(problem::body_unreadable("the last zstd frame is incomplete")),
+        }
+    }
+}
+
+/// Passes on what a gzip decoder has written.
+fn receive_piece(written: &mut Vec<u8>, receive: &mut impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
+    let received = receive(written);
+    written.clear();
+    received
+}
+
+fn zstd_failed(code: usize) -> Failure {
+    match get_error_name(code) {
+        WINDOW_TOO_LARGE => problem::window_too_large(1 << MAX_WINDOW_LOG),
+        reason => problem::body_unreadable(reason),
+    }
+}
