@@ -38,7 +38,7 @@ impl Scorer for Uniform {
     }
 
     fn generate(&self, _: Query, _: Generation) -> QueryEvents {
-        tokio::sync::mpsc::channel(1).1
+        QueryEvents::from(tokio::sync::mpsc::channel(1).1)
     }
 
     fn is_alive(&self) -> bool {

@@ -11,7 +11,7 @@ const REQUESTS: [(&str, u8, &str); 8] = [
         0,
         r#"{"model":"flat","queries":[{"id":"q","context":"ab","target":"cd"},{"target":[1,2]}],"detail":"tokens","bos":"none"}"#,
     ),
-    ("pairs", 0, r#"{"contexts":["a",[2]],"targets":["b"],"pairs":[[0,0],[1,0]],"detail":"sum","priority":-1}"#),
+    ("pairs", 0, r#"{"contexts":["a",[2]],"targets":["b"],"pairs":[[0,0],[1,0]],"detail":"sum","priority":1}"#),
     ("lines", 130, r#"{"contexts":["a"],"targets":["b"],"pairs":"all","bos":"auto"}"#),
     (
         "completion",

@@ -82,9 +82,16 @@ pub struct CompletionsRequest {
     #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub return_token_ids: bool,
     /// vLLM extension. Priority of the request: requests with smaller values run sooner. Default: 0. Clients whose
-    /// requests have the same priority take turns.
+    /// requests have the same priority take turns. The operator sets the smallest value that a client may use, 0 by
+    /// default.
     #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub priority: i32,
+    /// vLLM extension. Salt of the prefix cache: the request shares cached prefixes only with requests that have the same salt (and,
+    /// unless the server shares the cache among API keys, the same key). A string of 1 to 128 characters, which should be
+    /// hard to guess. Results do not depend on it, only the counts of cached tokens. Default: none.
+    #[serde(default)]
+    #[cfg_attr(feature = "schemas", schema(min_length = 1, max_length = 128))]
+    pub cache_salt: Option<String>,
     /// vLLM extension. Name of the request: the response's id is `cmpl-{request_id}`. Default: a random identifier.
     #[serde(default)]
     pub request_id: Option<String>,

@@ -36,9 +36,16 @@ pub struct GenerateRequest {
     #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub return_text_in_logprobs: bool,
     /// Priority of the request: as in SGLang, requests with greater values run sooner. Default: 0. Clients whose
-    /// requests have the same priority take turns.
+    /// requests have the same priority take turns. The operator sets the greatest value that a client may use, 0 by
+    /// default.
     #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub priority: i32,
+    /// Salt of the prefix cache: the request shares cached prefixes only with requests that have the same salt (and,
+    /// unless the server shares the cache among API keys, the same key). A string of at most 128 characters, which
+    /// should be hard to guess. Results do not depend on it, only the counts of cached tokens. Default: "" (none).
+    #[serde(default)]
+    #[cfg_attr(feature = "schemas", schema(max_length = 128))]
+    pub cache_salt: Option<String>,
     /// `true` to stream the response as server-sent events, the last of which is `[DONE]`. Each event has the whole
     /// result so far, as in SGLang.
     #[serde(default, deserialize_with = "crate::lenient::or_default")]

@@ -66,9 +66,15 @@ pub struct LogprobsRequest {
     #[cfg_attr(feature = "schemas", schema(min_items = 1))]
     pub subset: Option<Vec<u32>>,
     /// Priority of the request. As in vLLM, requests with smaller values run sooner. Default: 0. Clients whose requests
-    /// have the same priority take turns.
+    /// have the same priority take turns. The operator sets the smallest value that a client may use, 0 by default.
     #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "crate::lenient::or_default")]
     pub priority: i32,
+    /// Salt of the prefix cache: the request shares cached prefixes only with requests that have the same salt (and,
+    /// unless the server shares the cache among API keys, the same key). A string of 1 to 128 characters, which should be
+    /// hard to guess. Results do not depend on it, only the counts of cached tokens. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemas", schema(min_length = 1, max_length = 128))]
+    pub cache_salt: Option<String>,
 }
 
 fn is_zero<N: Default + PartialEq>(number: &N) -> bool {

@@ -85,7 +85,7 @@ const NO_MINIMUM: &str = "minimum lengths are not supported";
 const NO_TRUNCATION: &str = "the server never truncates prompts";
 const NO_SPECIALS: &str = "the generated text never contains special tokens";
 const NO_STOP_TEXT: &str = "the generated text never contains the stop string";
-const NO_SALT: &str = "separate prefix caches are not supported";
+const OTHER_SALT: &str = "send `cache_salt` to separate prefix caches";
 const NO_TRANSFER: &str = "disaggregated serving is not supported";
 const NO_ADAPTERS: &str = "adapters are not supported";
 const NO_MEDIA: &str = "only text and token ids are supported";
@@ -159,8 +159,7 @@ const COMPLETIONS: &[NeutralField] = &[
     field("return_mm_kwargs", ANY, NO_EFFECT),
     field("mm_processor_kwargs", EMPTY, NO_MEDIA),
     field("prompt_embeds", EMPTY, NO_MEDIA),
-    field("cache_salt", NULL, NO_SALT),
-    field("extra_key", NULL, NO_SALT),
+    field("extra_key", NULL, OTHER_SALT),
     field("kv_transfer_params", NULL, NO_TRANSFER),
     field("ec_transfer_params", NULL, NO_TRANSFER),
     field("data_parallel_rank", NULL, NO_TRANSFER),
@@ -218,8 +217,7 @@ const GENERATE: &[NeutralField] = &[
     field("lora_id", EMPTY, NO_ADAPTERS),
     field("custom_logit_processor", EMPTY, NO_CONSTRAINTS),
     field("session_params", NULL, NO_SESSIONS),
-    field("extra_key", EMPTY_TEXT, NO_SALT),
-    field("cache_salt", EMPTY_TEXT, NO_SALT),
+    field("extra_key", EMPTY_TEXT, OTHER_SALT),
     field("bootstrap_host", EMPTY, NO_TRANSFER),
     field("bootstrap_port", EMPTY, NO_TRANSFER),
     field("bootstrap_room", EMPTY, NO_TRANSFER),

@@ -18,6 +18,7 @@ mod runtime;
 mod sampling;
 mod scheduling;
 mod scorer;
+mod shrink;
 
 pub use backend::{
     BLOCK_TOKENS, Backend, BackendError, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, Limits, ScoreRow,
@@ -31,6 +32,7 @@ pub use runtime::{BackendFactory, Engine};
 pub use sampling::{Sample, Sampling};
 pub use scheduling::{QueryId, QueryUpdate, ScheduledBatch, Scheduler, SchedulerConfig};
 pub use scorer::{
-    FinishReason, GeneratedToken, Generation, Histogram, MAX_TOP, ModelCard, PositionDetails, PositionOptions, Query,
-    QueryEvent, QueryEvents, SchedulingParams, ScoreError, ScoreFuture, Scorer, Scores, Stats, Subset,
+    CacheNamespace, FinishReason, GeneratedToken, Generation, Histogram, MAX_TOP, ModelCard, PositionDetails,
+    PositionOptions, Query, QueryEvent, QueryEvents, SchedulingParams, ScoreError, ScoreFuture, Scorer, Scores, Stats,
+    Subset,
 };

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use surprisal_engine::{
-    Generation, Limits, PositionOptions, Query, QueryId, Sampling, Scheduler, SchedulerConfig, SchedulingParams,
-    TokenChoice, TokenScore,
+    Generation, Limits, PositionOptions, Query, QueryId, Sampling, ScheduledBatch, Scheduler, SchedulerConfig,
+    SchedulingParams, TokenChoice, TokenScore,
 };
 
 /// Tokens per query, except for long queries.
@@ -28,6 +28,11 @@ fn query(id: QueryId, length: usize, priority: i32, client: u64) -> Query {
 /// Runs one forward pass; returns the queries that were answered.
 fn pass(scheduler: &mut Scheduler) -> Vec<QueryId> {
     let scheduled = scheduler.next_batch();
+    complete(scheduler, scheduled)
+}
+
+/// Completes a forward pass; returns the queries that were answered.
+fn complete(scheduler: &mut Scheduler, scheduled: ScheduledBatch) -> Vec<QueryId> {
     let scores = scheduled.batch.scores.iter().map(|score| match score.choice {
         TokenChoice::Given(token) => TokenScore { token, logprob: -1.0, position: None },
         TokenChoice::Sampled(_) => TokenScore { token: 7, logprob: -1.0, position: None },
@@ -77,7 +82,7 @@ proptest! {
 
     /// Queries with smaller priority values are answered sooner, regardless of their client.
     #[test]
-    fn more_urgent_queries_are_answered_first(turns in proptest::collection::vec((any::<i32>(), 0u64..4), 1..16)) {
+    fn more_urgent_queries_are_answered_first(turns in proptest::collection::vec((any::<i32>(), 0u64..4), 1..9)) {
         let answered = order(&turns);
         let priorities: Vec<i32> = answered.iter().map(|&id| turns[id as usize].0).collect();
         prop_assert!(priorities.is_sorted(), "{priorities:?}");
@@ -170,15 +175,78 @@ fn tokens_that_were_not_sampled_are_refunded() {
 #[test]
 fn an_overdue_query_does_not_delay_newcomers() {
     let mut scheduler = scheduler(LENGTH, 1);
-    for (id, client) in (0..).zip([0; 3].into_iter().chain(1..=40).chain(1..=40)) {
-        scheduler.submit(id, query(id, LENGTH, 0, client)).unwrap();
+    for id in 0..3 {
+        scheduler.submit(id, query(id, LENGTH, 0, 0)).unwrap();
     }
-    let answered: Vec<QueryId> = (0..35).flat_map(|_| pass(&mut scheduler)).collect();
-    assert_eq!((answered[17], answered[34]), (1, 2), "the first client's other two queries run once they are overdue");
-    scheduler.submit(100, query(100, LENGTH, 0, 100)).unwrap();
+    let mut answered = Vec::new();
+    for id in 100..120 {
+        scheduler.submit(id, query(id, LENGTH, 0, id)).unwrap();
+        answered.extend(pass(&mut scheduler));
+    }
+    let at = |answered: &[QueryId], id| answered.iter().position(|&answered| answered == id).unwrap();
+    let overdue = [at(&answered, 1), at(&answered, 2)];
+    assert_eq!(overdue, [9, 17], "the first client's other two queries run once they are overdue: {answered:?}");
+    scheduler.submit(200, query(200, LENGTH, 0, 100)).unwrap();
+    scheduler.submit(201, query(201, LENGTH, 0, 201)).unwrap();
     let answered = drain(&mut scheduler);
-    let at = |id| answered.iter().position(|&answered| answered == id);
-    assert!(at(100) < at(43), "the new client's query waited for another client's second query: {answered:?}");
+    let is_first = at(&answered, 201) < at(&answered, 200);
+    assert!(is_first, "the new client's query waited for another client's second query: {answered:?}");
+}
+
+/// Runs passes while urgent queries of 2,000 tokens wait, until the `count` other queries are answered. Returns the
+/// number of tokens computed until then.
+fn tokens_until_answered(token_budget: usize, count: u64) -> usize {
+    let mut scheduler = scheduler(token_budget, 256);
+    for id in 0..200 {
+        scheduler.submit(id, query(id, 2000, i32::MIN, 0)).unwrap();
+    }
+    let small = 1000..1000 + count;
+    for id in small.clone() {
+        scheduler.submit(id, query(id, 13, 0, id)).unwrap();
+    }
+    let (mut left, mut tokens) = (count as usize, 0);
+    while left > 0 {
+        assert!(!scheduler.is_idle(), "{left} queries were not answered");
+        let scheduled = scheduler.next_batch();
+        tokens += scheduled.batch.tokens.len();
+        left -= complete(&mut scheduler, scheduled).iter().filter(|id| small.contains(id)).count();
+    }
+    tokens
+}
+
+/// The longest wait is bounded in tokens, however long the queries are that overtake, and many small queries do not wait
+/// one after the other.
+#[test]
+fn long_urgent_queries_delay_small_ones_by_a_bounded_number_of_tokens() {
+    for token_budget in [64, 512] {
+        // Eight full passes overtake; then a query of 2,000 tokens may be running.
+        let bound = 8 * token_budget + 3 * 2000;
+        let tokens = tokens_until_answered(token_budget, 1);
+        assert!(tokens <= bound, "one query was answered after {tokens} tokens; the bound is {bound}");
+        let bound = bound + 100 * 13 * 9;
+        let tokens = tokens_until_answered(token_budget, 100);
+        assert!(tokens <= bound, "100 queries were answered after {tokens} tokens; the bound is {bound}");
+    }
+}
+
+/// Each cancellation takes logarithmic time: in linear time, this test would take hours.
+#[test]
+fn many_queries_are_cancelled_one_by_one() {
+    const QUERIES: u64 = 200_000;
+    let mut scheduler = scheduler(LENGTH, 1);
+    let tokens = |id: QueryId| vec![id as u32, 1];
+    for id in 0..QUERIES {
+        let scheduling = SchedulingParams { priority: (id % 3) as i32, client: id % 7 };
+        scheduler.submit(id, Query { scheduling, ..Query::new(tokens(id), 1) }).unwrap();
+    }
+    // Newest first, then oldest first, except for one query in the middle.
+    let kept = QUERIES / 2;
+    for id in (kept + 1..QUERIES).rev().chain(0..kept) {
+        assert_eq!(scheduler.cancel(&[id]), 1);
+        assert_eq!(scheduler.cancel(&[id]), 0, "a query is cancelled once");
+    }
+    assert_eq!(scheduler.queue_lengths(), (1, 0));
+    assert_eq!(drain(&mut scheduler), [kept]);
 }
 
 /// Returns a query that begins with the same `common` tokens as others, followed by `tail` tokens of its own.

@@ -135,7 +135,7 @@ impl Scorer for MistralScorer {
         let (answer, events) = mpsc::channel(1);
         // The channel is new and has capacity.
         let _ = answer.try_send(Err(ScoreError::Unsupported("generate text")));
-        events
+        QueryEvents::from(events)
     }
 
     fn describe(&self) -> &ModelCard {

@@ -71,6 +71,7 @@ fn limits(app: &App) -> Value {
         "max_queries": config.max_queries,
         "max_waiting_requests": config.max_waiting_requests,
         "max_waiting_tokens": config.max_waiting_tokens,
+        "max_waiting_queries": config.queries_limit(),
         "max_request_seconds": config.max_request_seconds,
         "max_model_len": card.max_length,
         "vocab_size": card.vocab_size,

@@ -198,6 +198,15 @@ pub(crate) fn out_of_range(field: &str, value: &str, rule: &str) -> Failure {
     Failure::new(400, "out-of-range", "Number out of range", detail).field(field).value(value)
 }
 
+/// Returns the problem for a priority more urgent than `limit`, the client's most urgent one.
+pub(crate) fn priority_not_permitted(priority: i32, bound: &str, limit: i32) -> Failure {
+    let detail = format!(
+        "`priority` is {priority}; it must be {bound} {limit} for this client: the operator decides who may send more \
+         urgent requests"
+    );
+    Failure::new(400, "out-of-range", "Number out of range", detail).field("priority").value(priority).limit(limit)
+}
+
 pub(crate) fn needs_tokens(field: &str) -> Failure {
     let detail = format!("`{field}` requires \"detail\": \"tokens\"");
     Failure::new(400, "needs-tokens", "Token detail required", detail).field(field)
@@ -212,6 +221,11 @@ pub(crate) fn needs_stream(field: &str) -> Failure {
 pub(crate) fn subset_size(length: usize, limit: usize) -> Failure {
     let detail = format!("`subset` has {length} token ids; it must have between 1 and {limit}");
     Failure::new(400, "subset-size", "Subset empty or too long", detail).field("subset").value(length).limit(limit)
+}
+
+/// Returns the problem for an empty salt; at most `limit` characters are possible.
+pub(crate) fn empty_cache_salt(limit: usize) -> Failure {
+    invalid_field("cache_salt", None, &format!("is empty; it must have 1 to {limit} characters, or be absent"))
 }
 
 pub(crate) fn empty_stop(field: String) -> Failure {

@@ -36,33 +36,33 @@ impl Settings {
 /// Reads a file of API keys, and rejects one without keys.
 fn read_key_file(path: &Path) -> Result<String, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::config(path, error))?;
+    check_lines(&text).map_err(|reason| Error::config(path, reason))?;
     if ApiKeys::parse(&text).is_empty() {
         return Err(Error::config(path, "the file has no API key; write one per line, or omit api_key_file"));
     }
-    check_lines(&text).map_err(|reason| Error::config(path, reason))?;
     Ok(text)
 }
 
 /// Rejects a value of `SURPRISAL_API_KEYS` without keys.
 fn check_key_variable(value: OsString) -> Result<String, Error> {
     let text = value.into_string().unwrap_or_default();
+    check_lines(&text).map_err(|reason| Error::Usage(format!("SURPRISAL_API_KEYS: {reason}")))?;
     if ApiKeys::parse(&text).is_empty() {
         return Err(Error::Usage(
             "SURPRISAL_API_KEYS has no API key, or is not UTF-8; set one key per line, or unset the variable"
                 .to_owned(),
         ));
     }
-    check_lines(&text).map_err(|reason| Error::Usage(format!("SURPRISAL_API_KEYS: {reason}")))?;
     Ok(text)
 }
 
-/// Rejects lines with whitespace or a control character in the key, such as a key with a trailing comment, or a line of
-/// NULs. The reason does not reveal the key.
+/// Rejects lines with something other than a permission after the key, such as a comment, or with a control character.
+/// The reason does not reveal the key.
 fn check_lines(lines: &str) -> Result<(), String> {
     match ApiKeys::invalid_line(lines) {
         Some(line) => Err(format!(
             "line {line} has whitespace or a control character in its API key; remove it, and put comments on lines \
-             that begin with #"
+             that begin with #. Only min_priority=NUMBER may follow a key"
         )),
         None => Ok(()),
     }
@@ -85,6 +85,8 @@ mod tests {
         assert!(settings.api_keys(Some(" ".into())).is_err());
         let error = settings.api_keys(Some("two\nthree four".into())).unwrap_err().to_string();
         assert!(error.starts_with("SURPRISAL_API_KEYS: line 2 has whitespace") && !error.contains("four"), "{error}");
+        std::fs::write(&path, "one min_priority=-5\n").unwrap();
+        assert_eq!(settings.api_keys(None).unwrap().len(), 1);
         std::fs::write(&path, "# people\none\nsk-abc  # alice\n").unwrap();
         let error = settings.api_keys(None).unwrap_err().to_string();
         assert!(error.contains("keys: line 3 has whitespace") && !error.contains("sk-abc"), "{error}");

@@ -1,16 +1,17 @@
 //! `Engine`: the handle to a scheduler and a backend, which run on their own thread.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Backend;
-use crate::runtime::submission::{Responder, SharedState, Submission};
+use crate::runtime::submission::{Message, Responder, SharedState, Submission};
 use crate::runtime::supervisor::{BackendFactory, Supervisor};
 use crate::scheduling::SchedulerConfig;
-use crate::scorer::{Generation, ModelCard, Query, QueryEvents, ScoreError, ScoreFuture, Scorer, Stats};
+use crate::scorer::{CancelGuard, Generation, ModelCard, Query, QueryEvents, ScoreError, ScoreFuture, Scorer, Stats};
 
 /// A scheduler and a backend on their own thread.
 ///
@@ -19,7 +20,9 @@ use crate::scorer::{Generation, ModelCard, Query, QueryEvents, ScoreError, Score
 pub struct Engine {
     card: ModelCard,
     shared: Arc<SharedState>,
-    sender: Option<flume::Sender<Submission>>,
+    /// `None` only while the engine is dropped, which ends the thread. Cancellations do not keep the channel open.
+    sender: Option<Arc<Sender<Message>>>,
+    next_id: AtomicU64,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -59,28 +62,37 @@ impl Engine {
         let card = ModelCard { id, fingerprint, vocab_size: limits.vocab_size, max_length, device };
         let shared = Arc::new(SharedState::default());
         shared.alive.store(true, Ordering::SeqCst);
-        let (sender, receiver) = flume::unbounded();
+        // This channel releases the memory of each message once it is received.
+        let (sender, receiver) = std::sync::mpsc::channel();
         let supervisor = Supervisor { config, receiver, shared: Arc::clone(&shared), factory };
         let builder = std::thread::Builder::new().name("surprisal-engine".to_owned());
         let thread = builder.spawn(move || supervisor.run(backend))?;
-        Ok(Self { card, shared, sender: Some(sender), thread: Some(thread) })
+        Ok(Self { card, shared, sender: Some(Arc::new(sender)), next_id: AtomicU64::new(0), thread: Some(thread) })
     }
 
-    /// Sends a query to the engine's thread; returns `false` if the engine is dead.
-    fn submit(&self, submission: Submission) -> bool {
-        self.is_alive() && self.sender.as_ref().is_some_and(|sender| sender.send(submission).is_ok())
+    /// Sends a query to the engine's thread. Returns the guard that cancels the query; `None` if the engine is dead.
+    fn submit(&self, query: Query, generation: Option<Generation>, responder: Responder) -> Option<CancelGuard> {
+        let sender = self.sender.as_ref().filter(|_| self.is_alive())?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        sender.send(Message::Submit(Submission { id, query, generation, responder })).ok()?;
+        let sender = Arc::downgrade(sender);
+        Some(CancelGuard::new(move || {
+            if let Some(sender) = sender.upgrade() {
+                let _ = sender.send(Message::Cancel(id));
+            }
+        }))
     }
 }
 
 impl Scorer for Engine {
     fn score(&self, query: Query) -> ScoreFuture<'_> {
         let (sender, receiver) = oneshot::channel();
-        let sent = self.submit(Submission { query, responder: Responder::Scores(sender) });
+        let guard = self.submit(query, None, Responder::Scores(sender));
         Box::pin(async move {
-            if !sent {
-                return Err(ScoreError::Stopped);
-            }
-            receiver.await.unwrap_or(Err(ScoreError::Stopped))
+            let Some(guard) = guard else { return Err(ScoreError::Stopped) };
+            let scores = receiver.await.unwrap_or(Err(ScoreError::Stopped));
+            guard.disarm();
+            scores
         })
     }
 
@@ -88,11 +100,13 @@ impl Scorer for Engine {
         // Capacity for the scores, the tokens, and an error.
         let max_tokens = self.card.max_length.min(generation.max_tokens);
         let (sender, receiver) = mpsc::channel(max_tokens.saturating_add(2));
-        let responder = Responder::Events(sender.clone(), generation);
-        if !self.submit(Submission { query, responder }) {
-            let _ = sender.try_send(Err(ScoreError::Stopped));
+        match self.submit(query, Some(generation), Responder::Events(sender.clone())) {
+            Some(guard) => QueryEvents::new(receiver, guard),
+            None => {
+                let _ = sender.try_send(Err(ScoreError::Stopped));
+                receiver.into()
+            }
         }
-        receiver
     }
 
     fn describe(&self) -> &ModelCard {

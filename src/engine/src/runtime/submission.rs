@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::scheduling::QueryId;
 use crate::scorer::{Generation, Query, QueryEvent, ScoreError, Scores, Stats};
 
 /// The state that the engine's thread writes and its handle reads.
@@ -20,9 +21,28 @@ impl SharedState {
     }
 }
 
+/// A message to the engine's thread.
+pub(crate) enum Message {
+    Submit(Submission),
+    /// Nobody waits for the answer of this query anymore. The query may have ended.
+    Cancel(QueryId),
+}
+
+impl Message {
+    /// Rejects a submission; ignores other messages.
+    pub(crate) fn reject(self, error: ScoreError) {
+        if let Message::Submit(submission) = self {
+            submission.responder.fail(error);
+        }
+    }
+}
+
 /// A query sent to the engine's thread.
 pub(crate) struct Submission {
+    pub(crate) id: QueryId,
     pub(crate) query: Query,
+    /// The continuation; `None` if the query is only scored.
+    pub(crate) generation: Option<Generation>,
     pub(crate) responder: Responder,
 }
 
@@ -31,18 +51,10 @@ pub(crate) enum Responder {
     /// A channel for the scores only.
     Scores(oneshot::Sender<Result<Scores, ScoreError>>),
     /// A channel for every event as it happens, with capacity for all of them.
-    Events(mpsc::Sender<Result<QueryEvent, ScoreError>>, Generation),
+    Events(mpsc::Sender<Result<QueryEvent, ScoreError>>),
 }
 
 impl Responder {
-    /// Returns `true` if nobody waits for the answer anymore.
-    pub(crate) fn is_closed(&self) -> bool {
-        match self {
-            Responder::Scores(sender) => sender.is_closed(),
-            Responder::Events(sender, _) => sender.is_closed(),
-        }
-    }
-
     /// Returns whether more events follow this one.
     pub(crate) fn expects_more_after(&self, event: &Result<QueryEvent, ScoreError>) -> bool {
         match (self, event) {
@@ -54,7 +66,7 @@ impl Responder {
 
     /// Sends an event that is not the last; drops it if the receiver is gone.
     pub(crate) fn send(&self, event: Result<QueryEvent, ScoreError>) {
-        if let Responder::Events(sender, _) = self {
+        if let Responder::Events(sender) = self {
             let _ = sender.try_send(event);
         }
     }
@@ -65,7 +77,7 @@ impl Responder {
             (Responder::Scores(sender), Ok(QueryEvent::Scores(scores))) => drop(sender.send(Ok(scores))),
             (Responder::Scores(sender), Err(error)) => drop(sender.send(Err(error))),
             (Responder::Scores(_), Ok(QueryEvent::Token(_))) => {}
-            (Responder::Events(sender, _), event) => drop(sender.try_send(event)),
+            (Responder::Events(sender), event) => drop(sender.try_send(event)),
         }
     }
 

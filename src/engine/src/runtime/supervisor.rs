@@ -3,10 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendError, Limits};
-use crate::runtime::submission::{SharedState, Submission};
+use crate::runtime::submission::{Message, SharedState};
 use crate::runtime::worker::{Worker, WorkerExit};
 use crate::scheduling::{Scheduler, SchedulerConfig};
 use crate::scorer::ScoreError;
@@ -21,7 +22,7 @@ pub type BackendFactory<B> = Box<dyn FnMut() -> Result<B, BackendError> + Send>;
 /// A supervisor, which runs one worker after another on the engine's thread.
 pub(crate) struct Supervisor<B> {
     pub(crate) config: SchedulerConfig,
-    pub(crate) receiver: flume::Receiver<Submission>,
+    pub(crate) receiver: Receiver<Message>,
     pub(crate) shared: Arc<SharedState>,
     pub(crate) factory: Option<BackendFactory<B>>,
 }
@@ -34,7 +35,7 @@ impl<B: Backend> Supervisor<B> {
         while let Some(backend) = next.take() {
             self.shared.alive.store(true, Ordering::SeqCst);
             let scheduler = Scheduler::new(backend.limits(), self.config);
-            let mut worker = Worker::new(scheduler, backend, self.receiver.clone(), Arc::clone(&self.shared));
+            let mut worker = Worker::new(scheduler, backend, &self.receiver, Arc::clone(&self.shared));
             let exit = catch_unwind(AssertUnwindSafe(|| worker.run()));
             match &exit {
                 Ok(WorkerExit::Disconnected) => return,
@@ -59,8 +60,8 @@ impl<B: Backend> Supervisor<B> {
         let mut stats = self.shared.stats();
         (stats.waiting_queries, stats.running_queries, stats.active_blocks, stats.cached_blocks) = (0, 0, 0, 0);
         drop(stats);
-        while let Ok(submission) = self.receiver.try_recv() {
-            submission.responder.fail(ScoreError::Stopped);
+        while let Ok(message) = self.receiver.try_recv() {
+            message.reject(ScoreError::Stopped);
         }
     }
 
@@ -102,10 +103,10 @@ impl<B: Backend> Supervisor<B> {
     fn reject_for(&self, interval: Duration) -> bool {
         let deadline = Instant::now() + interval;
         loop {
-            match self.receiver.recv_deadline(deadline) {
-                Ok(submission) => submission.responder.fail(ScoreError::Stopped),
-                Err(flume::RecvTimeoutError::Timeout) => return true,
-                Err(flume::RecvTimeoutError::Disconnected) => return false,
+            match self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(message) => message.reject(ScoreError::Stopped),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
     }

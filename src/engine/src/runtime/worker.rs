@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvError};
 use std::time::Instant;
 
 use crate::backend::{Backend, BackendError, ForwardBatch, TokenScore};
-use crate::runtime::submission::{Responder, SharedState, Submission};
+use crate::runtime::submission::{Message, Responder, SharedState, Submission};
 use crate::scheduling::{QueryId, QueryUpdate, ScheduledBatch, Scheduler};
 use crate::scorer::{QueryEvent, ScoreError};
+use crate::shrink::shrink;
 
 /// The reason a worker ended.
 pub(crate) enum WorkerExit {
@@ -19,30 +21,37 @@ pub(crate) enum WorkerExit {
     BackendUnusable(BackendError),
 }
 
+/// A query that has not ended.
+struct PendingQuery {
+    responder: Responder,
+    /// The time at which the query arrived or, once it has started, the time at which it started; `None` once it has a
+    /// result.
+    phase_start: Option<Instant>,
+}
+
 /// A worker, which owns the scheduler and the backend and runs the loop.
-pub(crate) struct Worker<B> {
+pub(crate) struct Worker<'a, B> {
     scheduler: Scheduler,
     backend: B,
-    receiver: flume::Receiver<Submission>,
-    responders: HashMap<QueryId, Responder>,
-    /// The time at which each query arrived or, once it has started, the time at which it started.
-    phase_start: HashMap<QueryId, Instant>,
-    next_id: QueryId,
+    receiver: &'a Receiver<Message>,
+    pending: HashMap<QueryId, PendingQuery>,
+    /// Queries for whose answers nobody waits. Some of them may have ended.
+    cancelled: Vec<QueryId>,
     /// Number of blocks that earlier workers evicted.
     evicted_before: u64,
     shared: Arc<SharedState>,
 }
 
-impl<B: Backend> Worker<B> {
+impl<'a, B: Backend> Worker<'a, B> {
     pub(crate) fn new(
         scheduler: Scheduler,
         backend: B,
-        receiver: flume::Receiver<Submission>,
+        receiver: &'a Receiver<Message>,
         shared: Arc<SharedState>,
     ) -> Self {
         let evicted_before = shared.stats().evicted_blocks;
-        let (responders, phase_start) = (HashMap::new(), HashMap::new());
-        Self { scheduler, backend, receiver, responders, phase_start, next_id: 0, evicted_before, shared }
+        let (pending, cancelled) = (HashMap::new(), Vec::new());
+        Self { scheduler, backend, receiver, pending, cancelled, evicted_before, shared }
     }
 
     /// Answers queries until the engine is dropped or the backend is unusable.
@@ -69,37 +78,41 @@ impl<B: Backend> Worker<B> {
 
     /// Fails all pending queries, because the backend is lost.
     pub(crate) fn fail_pending(mut self, error: &BackendError) {
-        for (_, responder) in self.responders.drain() {
-            responder.fail(ScoreError::BackendLost(error.0.clone()));
+        for (_, query) in self.pending.drain() {
+            query.responder.fail(ScoreError::BackendLost(error.0.clone()));
         }
     }
 
-    /// Passes newly arrived queries to the scheduler. If the scheduler is idle, first waits for a query. Returns
-    /// `false` once the engine is dropped and no query is left.
+    /// Handles newly arrived messages. If the scheduler is idle, first waits for a query. Returns `false` once the
+    /// engine is dropped and no query is left.
     fn receive(&mut self) -> bool {
-        if self.scheduler.is_idle() {
+        while self.scheduler.is_idle() {
             match self.receiver.recv() {
-                Ok(submission) => self.submit(submission),
-                Err(flume::RecvError::Disconnected) => return false,
+                Ok(message) => self.handle(message),
+                Err(RecvError) => return false,
             }
         }
-        while let Ok(submission) = self.receiver.try_recv() {
-            self.submit(submission);
+        while let Ok(message) = self.receiver.try_recv() {
+            self.handle(message);
         }
         true
     }
 
-    fn submit(&mut self, Submission { query, responder }: Submission) {
-        let id = self.next_id;
-        self.next_id += 1;
-        let submitted = match &responder {
-            Responder::Scores(_) => self.scheduler.submit(id, query),
-            Responder::Events(_, generation) => self.scheduler.submit_generation(id, query, generation.clone()),
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Submit(submission) => self.submit(submission),
+            Message::Cancel(id) => self.cancelled.push(id),
+        }
+    }
+
+    fn submit(&mut self, Submission { id, query, generation, responder }: Submission) {
+        let submitted = match generation {
+            None => self.scheduler.submit(id, query),
+            Some(generation) => self.scheduler.submit_generation(id, query, generation),
         };
         match submitted {
             Ok(()) => {
-                self.responders.insert(id, responder);
-                self.phase_start.insert(id, Instant::now());
+                self.pending.insert(id, PendingQuery { responder, phase_start: Some(Instant::now()) });
             }
             Err(error) => responder.fail(error),
         }
@@ -107,15 +120,12 @@ impl<B: Backend> Worker<B> {
 
     /// Cancels the queries whose answers nobody waits for.
     fn drop_cancelled(&mut self) {
-        let closed = self.responders.iter().filter(|(_, responder)| responder.is_closed());
-        let cancelled: Vec<QueryId> = closed.map(|(&id, _)| id).collect();
+        let mut cancelled = std::mem::take(&mut self.cancelled);
+        cancelled.retain(|id| self.pending.remove(id).is_some());
         if cancelled.is_empty() {
             return;
         }
-        for id in &cancelled {
-            self.responders.remove(id);
-            self.phase_start.remove(id);
-        }
+        shrink(&mut self.pending);
         let count = self.scheduler.cancel(&cancelled);
         self.shared.stats().cancelled_queries += count as u64;
     }
@@ -140,11 +150,12 @@ impl<B: Backend> Worker<B> {
 
     /// Sends an event to the query's client, and forgets the query after its last event.
     fn respond(&mut self, id: QueryId, event: Result<QueryEvent, ScoreError>) {
-        let Some(responder) = self.responders.get(&id) else { return };
-        if responder.expects_more_after(&event) {
-            responder.send(event);
-        } else if let Some(responder) = self.responders.remove(&id) {
-            responder.finish(event);
+        let Some(query) = self.pending.get(&id) else { return };
+        if query.responder.expects_more_after(&event) {
+            query.responder.send(event);
+        } else if let Some(query) = self.pending.remove(&id) {
+            query.responder.finish(event);
+            shrink(&mut self.pending);
         }
     }
 
@@ -152,7 +163,7 @@ impl<B: Backend> Worker<B> {
     fn record_started(&mut self, scheduled: &ScheduledBatch) {
         let mut stats = self.shared.stats();
         for id in scheduled.started() {
-            if let Some(phase_start) = self.phase_start.get_mut(id) {
+            if let Some(phase_start) = self.pending.get_mut(id).and_then(|query| query.phase_start.as_mut()) {
                 stats.queue_seconds.observe(phase_start.elapsed().as_secs_f64());
                 *phase_start = Instant::now();
             }
@@ -172,7 +183,7 @@ impl<B: Backend> Worker<B> {
     fn record_updates(&mut self, updates: &[QueryUpdate]) {
         let mut stats = self.shared.stats();
         for update in updates {
-            let phase_start = self.phase_start.remove(&update.id);
+            let phase_start = self.pending.get_mut(&update.id).and_then(|query| query.phase_start.take());
             match &update.result {
                 Ok(QueryEvent::Scores(scores)) => {
                     if let Some(phase_start) = phase_start {

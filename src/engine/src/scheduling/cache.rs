@@ -9,6 +9,8 @@
 //! these tokens or, if there is none, the block that shares the longest beginning with them. In the second case, this
 //! beginning is copied into a block that only the new query holds.
 //!
+//! A prefix belongs to a namespace, with which its hash begins, so queries never find prefixes of other namespaces.
+//!
 //! Invariants: a block is in exactly one state: free, idle (published but not held), or held. A held block has at least
 //! one holder. Only idle blocks are evicted, least recently used first. The contents of a published block never change,
 //! except that unknown log-probabilities become known.
@@ -17,6 +19,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::backend::{BLOCK_TOKENS, BlockId, TokenScore};
 use crate::scheduling::prefix_hash::PrefixHash;
+use crate::scorer::CacheNamespace;
 
 /// Maximum number of blocks that a lookup compares with a query's tokens, newest first. All of them have the same
 /// parent and first token.
@@ -26,6 +29,8 @@ const MAX_CANDIDATES: usize = 32;
 #[derive(Clone, Debug, Default)]
 struct Block {
     holders: u32,
+    /// Number of holders that generate.
+    generating: u32,
     last_used: u64,
     published: Option<PublishedBlock>,
 }
@@ -79,7 +84,7 @@ impl RequiredScores {
 }
 
 /// The longest cached prefix of a query. Its blocks are held and must be released.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CachedPrefix {
     /// Whole blocks, shared with other queries.
     pub(crate) blocks: Vec<BlockId>,
@@ -93,6 +98,20 @@ pub(crate) struct CachedPrefix {
     pub(crate) scores: Vec<KnownScore>,
     /// The hash of the prefix up to the end of `blocks`.
     pub(crate) hash: PrefixHash,
+}
+
+impl CachedPrefix {
+    /// Returns the empty prefix of a namespace, which holds no blocks.
+    pub(crate) fn empty(namespace: CacheNamespace) -> Self {
+        Self {
+            blocks: Vec::new(),
+            partial: None,
+            computed: 0,
+            hidden: None,
+            scores: Vec::new(),
+            hash: PrefixHash::root(namespace),
+        }
+    }
 }
 
 /// The cache's usage and evictions, in blocks.
@@ -114,6 +133,8 @@ pub(crate) struct KvCache {
     by_hash: HashMap<PrefixHash, BlockId>,
     /// Published blocks, by parent and first token.
     children: HashMap<(PrefixHash, u32), Vec<BlockId>>,
+    /// Number of blocks that queries that generate hold.
+    generating: usize,
     clock: u64,
     evicted: u64,
 }
@@ -126,6 +147,7 @@ impl KvCache {
             idle: BTreeSet::new(),
             by_hash: HashMap::new(),
             children: HashMap::new(),
+            generating: 0,
             clock: 0,
             evicted: 0,
         }
@@ -136,11 +158,16 @@ impl KvCache {
         CacheUsage { total, held: total - idle - self.free.len(), idle, evicted: self.evicted }
     }
 
-    /// Finds the longest usable prefix of `tokens` and holds its blocks.
+    /// Finds the longest usable prefix of `tokens` in a namespace and holds its blocks.
     ///
     /// The prefix ends before the first token whose required score is unknown.
-    pub(crate) fn acquire(&mut self, tokens: &[u32], required: RequiredScores) -> CachedPrefix {
-        let mut prefix = CachedPrefix { hash: PrefixHash::ROOT, ..CachedPrefix::default() };
+    pub(crate) fn acquire(
+        &mut self,
+        namespace: CacheNamespace,
+        tokens: &[u32],
+        required: RequiredScores,
+    ) -> CachedPrefix {
+        let mut prefix = CachedPrefix::empty(namespace);
         loop {
             let start = prefix.blocks.len() * BLOCK_TOKENS;
             let Some((block, len)) = self.best_match(prefix.hash, &tokens[start..], required.after(start)) else {
@@ -165,11 +192,11 @@ impl KvCache {
         prefix
     }
 
-    /// Returns the length of the longest prefix of `tokens` that has keys and values in published blocks, regardless of
-    /// which scores are known.
-    pub(crate) fn cached_kv_len(&self, tokens: &[u32]) -> usize {
+    /// Returns the length of the longest prefix of `tokens` that has keys and values in a namespace's published blocks,
+    /// regardless of which scores are known.
+    pub(crate) fn cached_kv_len(&self, namespace: CacheNamespace, tokens: &[u32]) -> usize {
         let no_scores = RequiredScores { from: usize::MAX, top1: false };
-        let (mut hash, mut len) = (PrefixHash::ROOT, 0);
+        let (mut hash, mut len) = (PrefixHash::root(namespace), 0);
         while let Some((block, matching)) = self.best_match(hash, &tokens[len..], no_scores) {
             let Some(published) = &self.blocks[block as usize].published else { break };
             let usable = matching.min(published.computed);
@@ -215,6 +242,31 @@ impl KvCache {
     /// Returns how many blocks [`KvCache::allocate`] could return now.
     pub(crate) fn available(&self) -> usize {
         self.free.len() + self.idle.len()
+    }
+
+    /// Returns the number of blocks that queries that generate hold.
+    pub(crate) fn generating(&self) -> usize {
+        self.generating
+    }
+
+    /// Returns whether a query that generates holds the block.
+    pub(crate) fn is_generating(&self, block: BlockId) -> bool {
+        self.blocks[block as usize].generating > 0
+    }
+
+    /// Counts a query that generates among the holders of a block.
+    pub(crate) fn start_generating(&mut self, block: BlockId) {
+        let count = &mut self.blocks[block as usize].generating;
+        *count += 1;
+        self.generating += usize::from(*count == 1);
+    }
+
+    /// Ends what [`start_generating`](Self::start_generating) began.
+    pub(crate) fn end_generating(&mut self, block: BlockId) {
+        let count = &mut self.blocks[block as usize].generating;
+        debug_assert!(*count > 0, "no query that generates holds block {block}");
+        *count -= 1;
+        self.generating -= usize::from(*count == 0);
     }
 
     fn evict(&mut self) -> Option<BlockId> {

@@ -1,6 +1,6 @@
 //! A query as submitted: its validation, and its requirements on the cache.
 
-use crate::backend::Limits;
+use crate::backend::{BLOCK_TOKENS, Limits};
 use crate::scheduling::cache::{KnownScore, RequiredScores};
 use crate::scorer::{Generation, MAX_TOP, PositionDetails, PositionOptions, Query, ScoreError};
 
@@ -12,7 +12,7 @@ pub type QueryId = u64;
 pub(crate) struct Job {
     pub(crate) id: QueryId,
     pub(crate) query: Query,
-    pub(crate) generation: Option<Generation>,
+    pub(crate) generation: Option<Box<Generation>>,
 }
 
 impl Job {
@@ -65,6 +65,11 @@ impl Job {
     pub(crate) fn max_len(&self) -> usize {
         let max_tokens = self.generation.as_ref().map_or(0, |generation| generation.max_tokens);
         self.query.tokens.len().saturating_add(max_tokens)
+    }
+
+    /// Returns the number of blocks for all tokens of the sequence except the last.
+    pub(crate) fn blocks(&self) -> usize {
+        (self.max_len() - 1).div_ceil(BLOCK_TOKENS)
     }
 
     /// Returns the tokens that can be reused from the cache: all of them or, if the query requests details that the

@@ -1,9 +1,11 @@
 //! Scheduling: the choice of each forward pass's tokens, and the reuse of cached results of earlier passes.
 //!
 //! Start with `scheduler.rs`: `next_batch` and `complete` are the whole loop. `queue.rs` decides which query runs next,
-//! `running.rs` cuts a query into chunks, and `cache.rs` finds prefixes that were computed before.
+//! `admission.rs` starts it, `running.rs` cuts it into chunks, and `cache.rs` finds prefixes that were computed before.
 
+mod admission;
 mod cache;
+mod client_queue;
 mod job;
 mod prefix_hash;
 mod queue;

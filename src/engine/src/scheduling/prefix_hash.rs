@@ -1,16 +1,19 @@
-//! The identity of a prefix: a hash chained over its blocks.
+//! The identity of a prefix in a namespace of the cache: a hash chained over its blocks.
 
 use crate::backend::BLOCK_TOKENS;
+use crate::scorer::CacheNamespace;
 
 /// The hash of all tokens up to a block's end: blake3 over the parent's hash and the block's tokens.
 ///
 /// It is 128 bits of a cryptographic hash, so collisions do not occur by chance, and nobody can construct one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PrefixHash([u8; 16]);
 
 impl PrefixHash {
-    /// The hash of the empty prefix.
-    pub(crate) const ROOT: Self = Self([0; 16]);
+    /// Returns the hash of the empty prefix in a namespace. The hashes of all other prefixes depend on it.
+    pub(crate) fn root(namespace: CacheNamespace) -> Self {
+        Self(namespace.bytes())
+    }
 
     /// Returns the hash of this prefix followed by up to one block of tokens.
     pub(crate) fn extend(self, tokens: &[u32]) -> Self {

@@ -2,17 +2,34 @@
 //!
 //! Smaller priorities run sooner. Within a priority, clients take turns by tokens: queries run in the order in which
 //! they would start if the engine served all clients at the same rate (start-time fair queueing: Goyal, Vin and Cheng,
-//! SIGCOMM 1996). To prevent starvation, the query that has waited longest is tried first once [`STARVATION_LIMIT`]
-//! others have overtaken it.
+//! SIGCOMM 1996). Each client's queries run in the order of submission, so only the first one of each client is kept in
+//! this order, and every operation on a query takes logarithmic time.
+//!
+//! To prevent starvation, a client's first query becomes overdue once the engine has started other queries of
+//! [`STARVATION_PASSES`] forward passes, counted in tokens, since it last started one of this client and priority.
+//! Overdue queries are tried before the others, those of the client that has waited longest first, but get only a share
+//! of all tokens.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
+use crate::scheduling::client_queue::{ClientQueue, Position, PrefixDependency, WaitingQuery};
 use crate::scheduling::job::{Job, QueryId};
 use crate::scorer::SchedulingParams;
+use crate::shrink::shrink;
 
-/// Number of queries that may overtake the query that has waited longest.
-const STARVATION_LIMIT: usize = 16;
+/// Number of full forward passes after which the first query of a client becomes overdue.
+const STARVATION_PASSES: u64 = 8;
+
+/// Number of tokens of other queries for each token of an overdue query. So overdue queries get at most a ninth of all
+/// tokens, and so does each of their clients.
+const OVERDUE_COST: u64 = 8;
+
+/// Maximum number of overdue queries that are tried before their turn in a pass.
+const MAX_OVERDUE_TRIED: usize = 64;
+
+/// Maximum number of clients without waiting queries that a priority remembers.
+const MAX_IDLE_CLIENTS: usize = 1 << 16;
 
 /// A position in the queue; smaller keys run sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,31 +39,32 @@ pub(crate) struct QueueKey {
     virtual_start: u64,
     /// Number of earlier submissions, which makes every key unique.
     arrival: u64,
+    client: u64,
 }
 
-/// A waiting query's dependency on a running query that computes its prefix. The dependency ends when `on` has
-/// published `tokens` tokens.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PrefixDependency {
-    pub(crate) on: QueryId,
-    pub(crate) tokens: usize,
-}
+impl QueueKey {
+    fn new(scheduling: SchedulingParams, Position { arrival, virtual_start }: Position) -> Self {
+        Self { priority: scheduling.priority, virtual_start, arrival, client: scheduling.client }
+    }
 
-/// A waiting query.
-#[derive(Debug)]
-pub(crate) struct WaitingQuery {
-    pub(crate) job: Job,
-    /// The query's current or most recent dependency; `None` if the query was never deferred.
-    pub(crate) dependency: Option<PrefixDependency>,
+    fn scheduling(self) -> SchedulingParams {
+        SchedulingParams { priority: self.priority, client: self.client }
+    }
+
+    fn position(self) -> Position {
+        Position { arrival: self.arrival, virtual_start: self.virtual_start }
+    }
 }
 
 /// The queries that were tried for the current forward pass and must wait for a later pass.
 #[derive(Debug, Default)]
 pub(crate) struct SkippedQueries {
-    last: Option<QueueKey>,
-    /// The query that has waited longest, if it was tried before the others.
-    oldest: Option<QueueKey>,
-    pub(crate) count: usize,
+    /// The last of the skipped queries that are the first of their clients.
+    last_head: Option<QueueKey>,
+    /// The queries that are next after a skipped query of the same client.
+    successors: BTreeSet<QueueKey>,
+    /// The overdue queries that were tried before their turn.
+    overdue: BTreeSet<QueueKey>,
 }
 
 /// The state of one priority: its clients and the number of its waiting queries.
@@ -54,173 +72,251 @@ pub(crate) struct SkippedQueries {
 struct PriorityClass {
     /// The virtual start time of the last query that left the queue in its turn.
     clock: u64,
-    /// The virtual span of each client's last query. A span that ends no later than `clock` no longer matters.
-    last: HashMap<u64, VirtualSpan>,
+    /// The clients with waiting queries, and those that would not start at `clock`.
+    clients: HashMap<u64, ClientQueue>,
     waiting: usize,
+    /// Number of clients at which those that no longer matter are removed.
+    next_cleanup: usize,
 }
 
-/// The virtual times at which a query starts and ends.
-#[derive(Clone, Copy, Debug, Default)]
-struct VirtualSpan {
-    start: u64,
-    end: u64,
-}
-
-impl VirtualSpan {
-    /// Moves the span earlier by `tokens`. A token is the unit of virtual time.
-    fn move_up(&mut self, tokens: u64) {
-        self.start = self.start.saturating_sub(tokens);
-        self.end = self.end.saturating_sub(tokens);
+impl PriorityClass {
+    /// Removes the clients that no longer matter, if there are many. The cost is constant on average.
+    fn clean_up(&mut self) {
+        if self.clients.len() < self.next_cleanup.max(2 * self.waiting) {
+            return;
+        }
+        let now = self.clock;
+        self.clients.retain(|_, client| client.is_waiting() || client.is_charged(now));
+        if self.clients.len() > self.waiting + MAX_IDLE_CLIENTS {
+            self.clients.retain(|_, client| client.is_waiting());
+        }
+        self.next_cleanup = 2 * self.clients.len() + 16;
+        shrink(&mut self.clients);
     }
 }
 
 /// The waiting queries, in the order in which they run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
-    waiting: BTreeMap<QueueKey, WaitingQuery>,
-    /// The keys of `waiting` by arrival.
-    by_arrival: BTreeMap<u64, QueueKey>,
+    /// The first waiting query of each client and priority.
+    heads: BTreeSet<QueueKey>,
+    /// The same queries, by the value of `started_tokens` since which each client has waited.
+    by_wait: BTreeSet<(u64, QueueKey)>,
     classes: HashMap<i32, PriorityClass>,
+    /// The place of each waiting query.
+    places: HashMap<QueryId, (SchedulingParams, u64)>,
     next_arrival: u64,
-    /// Number of queries that have overtaken the query that has waited longest.
-    overtakes: usize,
+    /// Number of waiting queries that do not generate.
+    scoring: usize,
+    /// Number of tokens that have been started, in total.
+    started_tokens: u64,
+    /// Number of tokens after which a waiting client's first query is overdue.
+    overdue_after: u64,
+    /// Number of tokens that overdue queries may cost before others must run again.
+    overdue_credit: i64,
 }
 
 impl Queue {
-    /// Adds a query and charges its client for the query's maximum length in tokens.
-    pub(crate) fn push(&mut self, job: Job) {
-        let SchedulingParams { priority, client } = job.query.scheduling;
-        let class = self.classes.entry(priority).or_default();
-        let last = class.last.entry(client).or_default();
-        let start = class.clock.max(last.end);
-        *last = VirtualSpan { start, end: start.saturating_add(job.max_len() as u64) };
-        class.waiting += 1;
-        let key = QueueKey { priority, virtual_start: start, arrival: self.next_arrival };
-        self.insert(key, WaitingQuery { job, dependency: None });
-        self.next_arrival += 1;
+    /// Creates a queue for passes of at most `token_budget` tokens.
+    pub(crate) fn new(token_budget: usize) -> Self {
+        Self {
+            heads: BTreeSet::new(),
+            by_wait: BTreeSet::new(),
+            classes: HashMap::new(),
+            places: HashMap::new(),
+            next_arrival: 0,
+            scoring: 0,
+            started_tokens: 0,
+            overdue_after: STARVATION_PASSES.saturating_mul(token_budget as u64),
+            overdue_credit: 0,
+        }
     }
 
-    fn insert(&mut self, key: QueueKey, waiting: WaitingQuery) {
-        self.by_arrival.insert(key.arrival, key);
-        self.waiting.insert(key, waiting);
+    /// Adds a query and charges its client for the query's maximum length in tokens.
+    pub(crate) fn push(&mut self, job: Job) {
+        let scheduling = job.query.scheduling;
+        let class = self.classes.entry(scheduling.priority).or_default();
+        class.waiting += 1;
+        class.clients.entry(scheduling.client).or_default();
+        let (now, arrival, started_tokens) = (class.clock, self.next_arrival, self.started_tokens);
+        self.next_arrival += 1;
+        self.places.insert(job.id, (scheduling, arrival));
+        self.scoring += usize::from(job.generation.is_none());
+        self.change(scheduling, |client| {
+            if !client.is_waiting() {
+                client.waiting_since = started_tokens;
+            }
+            client.push(arrival, now, job);
+        });
+    }
+
+    /// Changes a client's queue and keeps `heads` and `by_wait` up to date; returns `None` if there is no such client.
+    fn change<T>(&mut self, scheduling: SchedulingParams, change: impl FnOnce(&mut ClientQueue) -> T) -> Option<T> {
+        let client = self.client_mut(scheduling)?;
+        let head = |client: &ClientQueue| {
+            let first = client.first().map(|first| QueueKey::new(scheduling, first))?;
+            Some((client.waiting_since, first))
+        };
+        let before = head(client);
+        let changed = change(client);
+        let after = head(client);
+        if before != after {
+            if let Some(before) = before {
+                self.by_wait.remove(&before);
+                self.heads.remove(&before.1);
+            }
+            self.by_wait.extend(after);
+            self.heads.extend(after.map(|(_, key)| key));
+        }
+        Some(changed)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+        self.places.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.places.is_empty()
+    }
+
+    /// Returns the number of waiting queries that do not generate.
+    pub(crate) fn scoring(&self) -> usize {
+        self.scoring
     }
 
     /// Returns the most urgent priority of all waiting queries.
     pub(crate) fn most_urgent(&self) -> Option<i32> {
-        self.waiting.first_key_value().map(|(key, _)| key.priority)
+        self.heads.first().map(|key| key.priority)
     }
 
     /// Returns the query to try next, omitting those skipped in this pass.
-    pub(crate) fn next(&self, skipped: &SkippedQueries) -> Option<QueueKey> {
-        if let Some(oldest) = self.oldest()
-            && self.is_overdue(oldest)
-            && skipped.oldest != Some(oldest)
-        {
-            return Some(oldest);
+    pub(crate) fn next(&self, skipped: &mut SkippedQueries) -> Option<QueueKey> {
+        if let Some(overdue) = self.next_overdue(skipped) {
+            return Some(overdue);
         }
-        let after = skipped.last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.waiting.range((after, Bound::Unbounded)).next().map(|(&key, _)| key)
+        // A successor may have left the queue in this pass.
+        while let Some(&key) = skipped.successors.first()
+            && self.get(key).is_none()
+        {
+            skipped.successors.remove(&key);
+            skipped.successors.extend(self.after(key));
+        }
+        let after = skipped.last_head.map_or(Bound::Unbounded, Bound::Excluded);
+        let head = self.heads.range((after, Bound::Unbounded)).find(|&key| !skipped.overdue.contains(key));
+        head.into_iter().chain(skipped.successors.first()).min().copied()
     }
 
-    /// Returns the query that has waited longest.
-    fn oldest(&self) -> Option<QueueKey> {
-        self.by_arrival.first_key_value().map(|(_, &key)| key)
+    /// Returns the overdue query that has waited longest of those that were not tried in this pass.
+    fn next_overdue(&self, skipped: &SkippedQueries) -> Option<QueueKey> {
+        if self.overdue_credit <= 0 {
+            return None;
+        }
+        let overdue = self.by_wait.iter().take_while(|&&(since, _)| self.is_overdue_since(since));
+        let mut keys = overdue.take(MAX_OVERDUE_TRIED).map(|&(_, key)| key);
+        keys.find(|key| skipped.last_head < Some(*key) && !skipped.overdue.contains(key))
     }
 
-    /// Returns whether the query is overdue: it has waited longest, and `STARVATION_LIMIT` others have overtaken it.
+    fn is_overdue_since(&self, waiting_since: u64) -> bool {
+        self.started_tokens.saturating_sub(waiting_since) >= self.overdue_after
+    }
+
+    /// Returns whether the query is the first one of its client, and overdue.
     pub(crate) fn is_overdue(&self, key: QueueKey) -> bool {
-        self.overtakes >= STARVATION_LIMIT && self.oldest() == Some(key)
+        self.heads.contains(&key)
+            && self.client(key.scheduling()).is_some_and(|client| self.is_overdue_since(client.waiting_since))
     }
 
     /// Skips a query until the next forward pass.
     pub(crate) fn skip(&self, key: QueueKey, skipped: &mut SkippedQueries) {
-        skipped.count += 1;
-        if self.overtakes >= STARVATION_LIMIT && skipped.oldest.is_none() {
-            skipped.oldest = Some(key);
-        } else {
-            skipped.last = Some(key);
+        skipped.successors.remove(&key);
+        if self.next_overdue(skipped) == Some(key) {
+            skipped.overdue.insert(key);
+        } else if self.heads.contains(&key) {
+            skipped.last_head = skipped.last_head.max(Some(key));
         }
+        skipped.successors.extend(self.after(key));
+    }
+
+    /// Returns the next query of the same client and priority.
+    fn after(&self, key: QueueKey) -> Option<QueueKey> {
+        let next = self.client(key.scheduling())?.after(key.position())?;
+        Some(QueueKey::new(key.scheduling(), next))
+    }
+
+    fn client(&self, SchedulingParams { priority, client }: SchedulingParams) -> Option<&ClientQueue> {
+        self.classes.get(&priority)?.clients.get(&client)
+    }
+
+    fn client_mut(&mut self, SchedulingParams { priority, client }: SchedulingParams) -> Option<&mut ClientQueue> {
+        self.classes.get_mut(&priority)?.clients.get_mut(&client)
     }
 
     pub(crate) fn get(&self, key: QueueKey) -> Option<&WaitingQuery> {
-        self.waiting.get(&key)
+        self.client(key.scheduling())?.get(key.arrival)
     }
 
     /// Makes a query wait until another query has computed the prefix that they share.
     pub(crate) fn defer(&mut self, key: QueueKey, dependency: PrefixDependency) {
-        if let Some(waiting) = self.waiting.get_mut(&key) {
+        let client = self.client_mut(key.scheduling());
+        if let Some(waiting) = client.and_then(|client| client.get_mut(key.arrival)) {
             waiting.dependency = Some(dependency);
         }
     }
 
     /// Removes a query from the queue to run it, and returns its job.
     pub(crate) fn take(&mut self, key: QueueKey) -> Option<Job> {
-        let overdue = self.is_overdue(key);
-        self.overtakes = if self.oldest() == Some(key) { 0 } else { self.overtakes + 1 };
-        // An overdue query runs before its turn, so it does not advance the clock. Otherwise, new clients would start
-        // behind all queries that still wait for their turn.
-        if !overdue && let Some(class) = self.classes.get_mut(&key.priority) {
-            class.clock = class.clock.max(key.virtual_start);
+        let (scheduling, now) = (key.scheduling(), self.started_tokens);
+        let before_its_turn = self.heads.first() != Some(&key) && self.is_overdue(key);
+        let tokens = self.get(key)?.job.query.tokens.len() as u64;
+        let (cost, started_tokens) = (OVERDUE_COST.saturating_mul(tokens), now.saturating_add(tokens));
+        let job = self.change(scheduling, |client| {
+            let overdue_since = client.waiting_since.saturating_add(cost);
+            client.waiting_since = if before_its_turn { overdue_since.min(started_tokens) } else { started_tokens };
+            client.take(key.arrival)
+        })??;
+        self.started_tokens = started_tokens;
+        if before_its_turn {
+            self.overdue_credit = self.overdue_credit.saturating_sub_unsigned(cost);
+        } else {
+            let most = i64::try_from(self.overdue_after.max(tokens)).unwrap_or(i64::MAX);
+            self.overdue_credit = self.overdue_credit.saturating_add_unsigned(tokens).min(most);
+            // A query that runs before its turn does not advance the clock. Otherwise, new clients would start behind
+            // all queries that still wait for their turn.
+            if let Some(class) = self.classes.get_mut(&scheduling.priority) {
+                class.clock = class.clock.max(key.virtual_start);
+            }
         }
-        let job = self.waiting.remove(&key)?.job;
-        self.forget(key);
+        self.forget(&job);
         Some(job)
     }
 
-    /// Removes cancelled queries and refunds their clients: the clients' later queries move up.
-    pub(crate) fn cancel(&mut self, cancelled: &HashSet<QueryId>) {
-        if !self.waiting.values().any(|waiting| cancelled.contains(&waiting.job.id)) {
-            return;
-        }
-        let mut refunds: HashMap<(i32, u64), u64> = HashMap::new();
-        for (key, waiting) in std::mem::take(&mut self.waiting) {
-            let refund = refunds.entry((key.priority, waiting.job.query.scheduling.client)).or_default();
-            if cancelled.contains(&waiting.job.id) {
-                *refund += waiting.job.max_len() as u64;
-                self.forget(key);
-            } else {
-                let virtual_start = key.virtual_start.saturating_sub(*refund);
-                self.insert(QueueKey { virtual_start, ..key }, waiting);
-            }
-        }
-        for ((priority, client), tokens) in refunds {
-            if let Some(last) = self.last_of(SchedulingParams { priority, client }) {
-                last.move_up(tokens);
-            }
-        }
+    /// Cancels a query; returns whether it was waiting. Its client's later queries move up.
+    pub(crate) fn cancel(&mut self, id: QueryId) -> bool {
+        let Some(&(scheduling, arrival)) = self.places.get(&id) else { return false };
+        let Some(Some(job)) = self.change(scheduling, |client| client.cancel(arrival)) else { return false };
+        self.forget(&job);
+        true
     }
 
-    /// Refunds a client for tokens that one of its queries was charged for but did not sample. The client's waiting
-    /// queries keep their turns, so that they stay in order.
-    pub(crate) fn refund(&mut self, scheduling: SchedulingParams, tokens: usize) {
-        if let Some(last) = self.last_of(scheduling) {
-            last.end = last.end.saturating_sub(tokens as u64).max(last.start);
-        }
+    /// Counts the tokens that a query has sampled, and refunds its client for those that it was charged for but did not
+    /// sample.
+    pub(crate) fn end(&mut self, scheduling: SchedulingParams, sampled: usize, unsampled: usize) {
+        self.started_tokens = self.started_tokens.saturating_add(sampled as u64);
+        self.change(scheduling, |client| client.refund(unsampled as u64));
     }
 
-    /// Returns the span of a client's last query.
-    fn last_of(&mut self, SchedulingParams { priority, client }: SchedulingParams) -> Option<&mut VirtualSpan> {
-        self.classes.get_mut(&priority)?.last.get_mut(&client)
-    }
-
-    /// Removes the remaining state of a query that was removed from `waiting`.
-    fn forget(&mut self, key: QueueKey) {
-        self.by_arrival.remove(&key.arrival);
-        let Some(class) = self.classes.get_mut(&key.priority) else { return };
+    /// Removes the remaining state of a query that has left its client's queue.
+    fn forget(&mut self, job: &Job) {
+        self.places.remove(&job.id);
+        shrink(&mut self.places);
+        self.scoring -= usize::from(job.generation.is_none());
+        let priority = job.query.scheduling.priority;
+        let Some(class) = self.classes.get_mut(&priority) else { return };
         class.waiting -= 1;
-        let clock = class.clock;
         if class.waiting == 0 {
-            self.classes.remove(&key.priority);
-        } else if class.last.len() > 2 * class.waiting {
-            class.last.retain(|_, last| last.end > clock);
+            self.classes.remove(&priority);
+        } else {
+            class.clean_up();
         }
     }
 }

@@ -4,9 +4,9 @@ use crate::backend::{
     BLOCK_TOKENS, BlockCopy, BlockId, Chunk, ForwardBatch, Hidden, ScoreRow, TokenChoice, TokenScore,
 };
 use crate::scheduling::cache::{CachedPrefix, KnownScore, KvCache};
+use crate::scheduling::client_queue::PrefixDependency;
 use crate::scheduling::job::{Job, QueryId};
 use crate::scheduling::prefix_hash::PrefixHash;
-use crate::scheduling::queue::PrefixDependency;
 use crate::scorer::{FinishReason, GeneratedToken, Generation, PositionDetails, Query, QueryEvent, Scores};
 
 /// A running query. It holds all blocks that it needs.
@@ -16,7 +16,9 @@ pub(crate) struct RunningQuery {
     /// The query; sampled tokens are appended to its tokens.
     pub(crate) query: Query,
     /// The parameters of the continuation; `None` if no more tokens are to be sampled.
-    generation: Option<Generation>,
+    generation: Option<Box<Generation>>,
+    /// `true` if the query was submitted with a continuation.
+    generates: bool,
     /// Number of tokens sampled so far.
     sampled: usize,
     /// Maximum length of the sequence, in tokens.
@@ -64,7 +66,13 @@ impl RunningQuery {
     /// Creates a running query that starts at the end of its cached prefix, or one token earlier if the hidden state of
     /// the prefix's last token is needed but not stored. `cached_kv` is the number of tokens whose keys and values are
     /// in the cache.
-    pub(crate) fn new(job: Job, prefix: CachedPrefix, blocks: Vec<BlockId>, cached_kv: usize) -> Self {
+    pub(crate) fn new(
+        job: Job,
+        prefix: CachedPrefix,
+        blocks: Vec<BlockId>,
+        cached_kv: usize,
+        cache: &mut KvCache,
+    ) -> Self {
         let (positions, max_len) = (job.cached_positions(&prefix.scores), job.max_len());
         let Job { id, query, generation } = job;
         let needs_hidden = prefix.computed > 0 && query.score_from + prefix.scores.len() == prefix.computed;
@@ -72,10 +80,15 @@ impl RunningQuery {
         let computed = prefix.computed - usize::from(needs_hidden && hidden.is_none());
         let shared = prefix.blocks.len();
         let partial = prefix.partial.filter(|&(_, tokens)| tokens > 0 && shared < blocks.len());
+        let generates = generation.is_some();
+        for &block in blocks.iter().filter(|_| generates) {
+            cache.start_generating(block);
+        }
         Self {
             id,
             query,
             generation,
+            generates,
             sampled: 0,
             max_len,
             retry_alone: false,
@@ -97,10 +110,20 @@ impl RunningQuery {
         self.query.scheduling.priority
     }
 
+    /// Returns `true` if the query was submitted with a continuation.
+    pub(crate) fn generates(&self) -> bool {
+        self.generates
+    }
+
     /// Returns how many of the sequence's tokens so far must run through the model: all of them if another token is to
     /// be sampled, otherwise all except the last.
     fn tokens_to_compute(&self) -> usize {
         self.query.tokens.len() - usize::from(self.generation.is_none())
+    }
+
+    /// Returns how many tokens have been sampled.
+    pub(crate) fn sampled_tokens(&self) -> usize {
+        self.sampled
     }
 
     /// Returns how many of the tokens that the client was charged for have not been sampled.
@@ -133,8 +156,11 @@ impl RunningQuery {
     }
 
     /// Returns a dependency of `job` on this query if this query is about to compute much of what `job` needs after its
-    /// cached prefix; otherwise `None`.
+    /// cached prefix; otherwise `None`. Queries of different namespaces never depend on each other.
     pub(crate) fn dependency_of(&self, job: &Job, prefix: &CachedPrefix) -> Option<PrefixDependency> {
+        if job.query.namespace != self.query.namespace {
+            return None;
+        }
         let required = job.required_scores();
         let remaining = (job.query.tokens.len() - 1).saturating_sub(prefix.computed);
         let first_unknown = required.from + prefix.scores.len();
@@ -290,6 +316,10 @@ impl RunningQuery {
             let scores = (start..end).map(|i| self.score_of(i)).collect();
             let block = self.blocks[self.published];
             let (hash, kept) = cache.publish(block, self.hash, &self.query.tokens[start..end], computed, scores);
+            if self.generates && kept != block {
+                cache.start_generating(kept);
+                cache.end_generating(block);
+            }
             self.blocks[self.published] = kept;
             self.hash = hash;
             self.published += 1;
@@ -303,6 +333,9 @@ impl RunningQuery {
 
     /// Releases all blocks, the last one first, so that the end of a prefix is evicted before its beginning.
     pub(crate) fn release(&self, cache: &mut KvCache) {
+        for &block in self.blocks.iter().filter(|_| self.generates) {
+            cache.end_generating(block);
+        }
         for &block in self.borrowed.iter().chain(self.blocks.iter().rev()) {
             cache.release(block);
         }

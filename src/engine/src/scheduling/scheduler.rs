@@ -1,9 +1,8 @@
 //! The scheduler, which chooses the tokens of each forward pass.
 //!
 //! A query starts once the cache has blocks for all its tokens, so no query is ever preempted. The token budget cuts
-//! long queries into chunks. If a running query is computing the beginning of a waiting one, the waiting query is
-//! deferred, and later reads that beginning from the cache. The last token of a query is scored but never runs through
-//! the model. `queue.rs` decides which query runs next.
+//! long queries into chunks. The last token of a query is scored but never runs through the model. `queue.rs` decides
+//! which query runs next, and `admission.rs` starts it.
 //!
 //! A query that generates also reserves blocks for all tokens that it may sample. Once its own tokens are computed, it
 //! adds one token to each pass, before the chunks of other queries, so that a long prompt does not delay texts that are
@@ -11,15 +10,12 @@
 
 use std::collections::HashSet;
 
-use crate::backend::{BLOCK_TOKENS, BackendError, BlockId, ForwardBatch, Limits, TokenScore};
-use crate::scheduling::cache::{CacheUsage, CachedPrefix, KvCache};
+use crate::backend::{BackendError, ForwardBatch, Limits, TokenScore};
+use crate::scheduling::cache::{CacheUsage, KvCache};
 use crate::scheduling::job::{Job, QueryId};
-use crate::scheduling::queue::{PrefixDependency, Queue, QueueKey, SkippedQueries, WaitingQuery};
+use crate::scheduling::queue::Queue;
 use crate::scheduling::running::{RunningQuery, ScheduledChunk};
-use crate::scorer::{Generation, Query, QueryEvent, ScoreError, Scores};
-
-/// Maximum number of queries that the scheduler defers in one pass. After that, it looks for no more queries to start.
-const LOOKAHEAD: usize = 512;
+use crate::scorer::{Generation, Query, QueryEvent, ScoreError};
 
 /// The reciprocal of a share of a pass's prefill tokens. That share is reserved for the oldest running query while more
 /// urgent queries wait or run.
@@ -56,9 +52,9 @@ pub struct ScheduledBatch {
     pub batch: ForwardBatch,
     chunks: Vec<ScheduledChunk>,
     /// Queries that the cache answers.
-    answered: Vec<QueryUpdate>,
+    pub(super) answered: Vec<QueryUpdate>,
     /// Queries that left the queue for this pass.
-    started: Vec<QueryId>,
+    pub(super) started: Vec<QueryId>,
 }
 
 impl ScheduledBatch {
@@ -72,7 +68,7 @@ impl ScheduledBatch {
         &self.started
     }
 
-    fn add_chunk(&mut self, running: &RunningQuery, budget: usize) {
+    pub(super) fn add_chunk(&mut self, running: &RunningQuery, budget: usize) {
         self.chunks.extend(running.add_chunk(&mut self.batch, budget));
     }
 }
@@ -80,29 +76,18 @@ impl ScheduledBatch {
 /// A scheduler, which turns queries into forward passes and their results into answers.
 #[derive(Debug)]
 pub struct Scheduler {
-    config: SchedulerConfig,
+    pub(super) config: SchedulerConfig,
     limits: Limits,
-    cache: KvCache,
-    waiting: Queue,
-    running: Vec<RunningQuery>,
-}
-
-/// The outcome of an attempt to start a query.
-enum Admission {
-    /// The query waits for a prefix that another query computes.
-    Deferred,
-    /// The cache has too few available blocks.
-    NoBlocks,
-    /// All of the query's scores are in the cache.
-    Answered(QueryId, Scores),
-    Running(Box<RunningQuery>),
+    pub(super) cache: KvCache,
+    pub(super) waiting: Queue,
+    pub(super) running: Vec<RunningQuery>,
 }
 
 impl Scheduler {
     /// Creates a scheduler for a backend with these limits.
     pub fn new(limits: Limits, config: SchedulerConfig) -> Self {
-        let cache = KvCache::new(limits.blocks);
-        Self { config, limits, cache, waiting: Queue::default(), running: Vec::new() }
+        let (cache, waiting) = (KvCache::new(limits.blocks), Queue::new(config.token_budget));
+        Self { config, limits, cache, waiting, running: Vec::new() }
     }
 
     /// Queues a query; returns an error if the query is invalid.
@@ -112,7 +97,7 @@ impl Scheduler {
 
     /// Queues a query to be scored and continued; returns an error if it is invalid.
     pub fn submit_generation(&mut self, id: QueryId, query: Query, generation: Generation) -> Result<(), ScoreError> {
-        self.enqueue(Job { id, query, generation: Some(generation) })
+        self.enqueue(Job { id, query, generation: Some(Box::new(generation)) })
     }
 
     fn enqueue(&mut self, job: Job) -> Result<(), ScoreError> {
@@ -157,110 +142,6 @@ impl Scheduler {
         for running in prefilling {
             scheduled.add_chunk(running, budget);
         }
-    }
-
-    /// Starts queries from the queue and adds their first chunks, until the pass is full or nothing more can start.
-    fn admit_waiting(&mut self, scheduled: &mut ScheduledBatch) {
-        let SchedulerConfig { token_budget, max_running } = self.config;
-        let mut skipped = SkippedQueries::default();
-        while skipped.count < LOOKAHEAD
-            && self.running.len() < max_running
-            && scheduled.batch.tokens.len() < token_budget
-        {
-            let Some(key) = self.waiting.next(&skipped) else { return };
-            match self.admit(key) {
-                Admission::Deferred => self.waiting.skip(key, &mut skipped),
-                Admission::NoBlocks => return,
-                Admission::Answered(id, scores) => {
-                    scheduled.started.push(id);
-                    scheduled.answered.push(QueryUpdate { id, result: Ok(QueryEvent::Scores(scores)) });
-                }
-                Admission::Running(running) => {
-                    scheduled.started.push(running.id);
-                    scheduled.add_chunk(&running, token_budget);
-                    self.running.push(*running);
-                }
-            }
-        }
-    }
-
-    /// Tries to start a waiting query: answers it from the cache, defers it, or reserves its blocks.
-    fn admit(&mut self, key: QueueKey) -> Admission {
-        let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
-        if self.must_wait(waiting) {
-            return Admission::Deferred;
-        }
-        // An overdue query does not wait again. Otherwise it could wait forever, if every query that computes part of
-        // its prefix is cancelled.
-        let may_wait = waiting.dependency.is_none() || !self.waiting.is_overdue(key);
-        let job = &waiting.job;
-        let required = job.required_scores();
-        let prefix = self.cache.acquire(job.reusable_tokens(), required);
-        if job.generation.is_none() && required.from + prefix.scores.len() == job.query.tokens.len() {
-            return self.answer_from_cache(key, &prefix);
-        }
-        if may_wait && let Some(dependency) = self.find_dependency(job, &prefix) {
-            self.cache.release_prefix(&prefix);
-            self.waiting.defer(key, dependency);
-            return Admission::Deferred;
-        }
-        self.start(key, prefix)
-    }
-
-    /// Returns whether the query that `waiting` depends on has yet to publish their common prefix.
-    fn must_wait(&self, waiting: &WaitingQuery) -> bool {
-        let Some(dependency) = waiting.dependency else { return false };
-        let is_pending =
-            |running: &RunningQuery| running.id == dependency.on && running.published_tokens() < dependency.tokens;
-        self.running.iter().any(is_pending)
-    }
-
-    /// Returns a dependency on a running query that is about to compute much of what `job` needs.
-    fn find_dependency(&self, job: &Job, prefix: &CachedPrefix) -> Option<PrefixDependency> {
-        self.running.iter().find_map(|running| running.dependency_of(job, prefix))
-    }
-
-    /// Answers a query whose scores are all in its cached prefix.
-    fn answer_from_cache(&mut self, key: QueueKey, prefix: &CachedPrefix) -> Admission {
-        self.cache.release_prefix(prefix);
-        let Some(job) = self.waiting.take(key) else { return Admission::NoBlocks };
-        let scores = Scores {
-            logprobs: prefix.scores.iter().map(|score| score.logprob).collect(),
-            positions: job.cached_positions(&prefix.scores),
-            cached_tokens: job.query.tokens.len(),
-            ..Scores::default()
-        };
-        Admission::Answered(job.id, scores)
-    }
-
-    /// Starts a waiting query with the blocks that it needs beyond its cached prefix.
-    fn start(&mut self, key: QueueKey, prefix: CachedPrefix) -> Admission {
-        let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
-        let cached_kv = self.cache.cached_kv_len(&waiting.job.query.tokens);
-        let max_len = waiting.job.max_len();
-        let Some((prefix, blocks)) = self.reserve_blocks(max_len, prefix) else { return Admission::NoBlocks };
-        let Some(job) = self.waiting.take(key) else { return Admission::NoBlocks };
-        Admission::Running(Box::new(RunningQuery::new(job, prefix, blocks, cached_kv)))
-    }
-
-    /// Returns the block table for `max_len` tokens: the blocks of the prefix, then new ones. If too few blocks are
-    /// available, releases the prefix and returns `None`.
-    ///
-    /// If no other query is running, the query gives up its cached prefix instead, so that it can start.
-    fn reserve_blocks(&mut self, max_len: usize, mut prefix: CachedPrefix) -> Option<(CachedPrefix, Vec<BlockId>)> {
-        let total = (max_len - 1).div_ceil(BLOCK_TOKENS);
-        if total - prefix.blocks.len() > self.cache.available() {
-            self.cache.release_prefix(&prefix);
-            if !self.running.is_empty() {
-                return None;
-            }
-            prefix = CachedPrefix::default();
-        }
-        let mut blocks = prefix.blocks.clone();
-        while blocks.len() < total {
-            blocks.push(self.cache.allocate()?);
-        }
-        Some((prefix, blocks))
     }
 
     /// Records the results of a batch and returns the resulting updates, in order.
@@ -334,21 +215,20 @@ impl Scheduler {
     /// Releases a query's blocks and refunds its client for the tokens that were not sampled.
     fn release(&mut self, running: &RunningQuery) {
         running.release(&mut self.cache);
-        self.waiting.refund(running.query.scheduling, running.unsampled_tokens());
+        self.waiting.end(running.query.scheduling, running.sampled_tokens(), running.unsampled_tokens());
     }
 
     /// Cancels queries and frees their blocks; returns how many were waiting or running.
     pub fn cancel(&mut self, ids: &[QueryId]) -> usize {
-        let before = self.waiting.len() + self.running.len();
+        let waiting = ids.iter().filter(|&&id| self.waiting.cancel(id)).count();
         let ids: HashSet<QueryId> = ids.iter().copied().collect();
-        self.waiting.cancel(&ids);
         let (cancelled, running): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.running).into_iter().partition(|running| ids.contains(&running.id));
         self.running = running;
         for query in &cancelled {
             self.release(query);
         }
-        before - self.waiting.len() - self.running.len()
+        waiting + cancelled.len()
     }
 
     /// Returns `true` if no query waits or runs.

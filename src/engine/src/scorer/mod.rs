@@ -6,14 +6,17 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use tokio::sync::mpsc;
-
 mod answer;
+mod events;
+mod namespace;
 mod query;
 mod stats;
 pub(crate) mod subset;
 
 pub use answer::{FinishReason, GeneratedToken, PositionDetails, QueryEvent, ScoreError, Scores};
+pub(crate) use events::CancelGuard;
+pub use events::QueryEvents;
+pub use namespace::CacheNamespace;
 pub use query::{Generation, MAX_TOP, PositionOptions, Query, SchedulingParams};
 pub use stats::{Histogram, Stats};
 pub use subset::Subset;
@@ -36,10 +39,6 @@ pub struct ModelCard {
 
 /// A future of a query's scores. Dropping it cancels the query.
 pub type ScoreFuture<'a> = Pin<Box<dyn Future<Output = Result<Scores, ScoreError>> + Send + 'a>>;
-
-/// The events of a query that generates, as they happen. The channel closes after the first error, or after the token
-/// that has a [`FinishReason`]. Dropping the receiver cancels the query.
-pub type QueryEvents = mpsc::Receiver<Result<QueryEvent, ScoreError>>;
 
 /// A scorer of token sequences: the native engine, or another one behind the same interface.
 pub trait Scorer: Send + Sync + 'static {

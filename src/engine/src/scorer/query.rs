@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::sampling::Sampling;
 use crate::scorer::answer::ScoreError;
+use crate::scorer::namespace::CacheNamespace;
 use crate::scorer::subset::Subset;
 
 /// Maximum number of alternatives that a query may request per position.
@@ -24,6 +25,8 @@ pub struct Query {
     pub options: PositionOptions,
     /// Priority and client; the answer does not depend on them.
     pub scheduling: SchedulingParams,
+    /// The part of the prefix cache that the query reads and extends.
+    pub namespace: CacheNamespace,
 }
 
 impl Query {

@@ -66,7 +66,7 @@ proptest! {
         let (_, generated) = run_all(&mut scheduler, &mut backend).remove(&0).unwrap();
         let computed = backend.computed;
         let tokens: Vec<u32> = query.tokens.iter().copied().chain(generated.iter().map(|token| token.id)).collect();
-        let whole = Query::new(tokens, query.score_from);
+        let whole = Query { namespace: query.namespace, ..Query::new(tokens, query.score_from) };
         let scores = score_all(&mut scheduler, &mut backend, std::slice::from_ref(&whole)).remove(0);
         prop_assert_eq!(scores.logprobs, expected(&whole));
         prop_assert_eq!(backend.computed, computed);

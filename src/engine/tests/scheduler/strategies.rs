@@ -1,19 +1,21 @@
 //! Strategies for random queries and generations.
 
 use proptest::prelude::*;
-use surprisal_engine::{Generation, PositionOptions, Query, Sampling, SchedulingParams};
+use surprisal_engine::{CacheNamespace, Generation, PositionOptions, Query, Sampling, SchedulingParams};
 
 /// Generates queries that share beginnings: each is a prefix of one of three base texts, followed by its own tail. Some
-/// are more urgent than others.
+/// are more urgent than others, and some have a namespace of their own.
 pub(crate) fn queries() -> impl Strategy<Value = Vec<Query>> {
     let scheduling = (-2i32..3, 0u64..3).prop_map(|(priority, client)| SchedulingParams { priority, client });
-    let query = (0u32..3, 1usize..150, proptest::collection::vec(0u32..8, 0..40), 0.0..1.0f64, scheduling);
-    let query = query.prop_map(|(base, cut, tail, from, scheduling)| {
+    let namespace = prop_oneof![Just(CacheNamespace::default()), Just(CacheNamespace::default().salted(b"a"))];
+    let tail = proptest::collection::vec(0u32..8, 0..40);
+    let query = (0u32..3, 1usize..150, tail, 0.0..1.0f64, scheduling, namespace);
+    let query = query.prop_map(|(base, cut, tail, from, scheduling, namespace)| {
         let text = (0..cut as u32).map(|i| if i == 0 { 0 } else { (i * (base + 2) + i / 7) % 8 });
         let mut tokens: Vec<u32> = text.chain(tail).collect();
         tokens.resize(tokens.len().max(2), 1);
         let score_from = 1 + ((tokens.len() - 1) as f64 * from) as usize;
-        Query { scheduling, ..Query::new(tokens, score_from) }
+        Query { scheduling, namespace, ..Query::new(tokens, score_from) }
     });
     proptest::collection::vec(query, 1..30)
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Once};
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use surprisal_api::{Detail, Prompts, Text};
-use surprisal_engine::{PositionOptions, Query, SchedulingParams, ScoreError};
+use surprisal_engine::{CacheNamespace, PositionOptions, Query, SchedulingParams, ScoreError};
 
 use super::continuation::{Completion, Continuation};
 use super::params::GenerationConfig;
@@ -31,6 +31,8 @@ pub(crate) struct PromptBatch {
     /// Generation settings; `None` if the prompts are only scored.
     pub(crate) generation: Option<GenerationConfig>,
     pub(crate) scheduling: SchedulingParams,
+    /// Part of the prefix cache that the prompts share with others.
+    pub(crate) namespace: CacheNamespace,
 }
 
 /// A prompt: its tokens, and its text if the request contains the prompt as a string.
@@ -170,7 +172,8 @@ impl PromptBatch {
         let tokens = self.prompt(index).tokens.clone();
         let length = tokens.len();
         let score_from = self.score_from.map_or(length, |from| from.max(1).min(length));
-        let query = Query { tokens, score_from, options: self.options.clone(), scheduling: self.scheduling };
+        let (options, scheduling, namespace) = (self.options.clone(), self.scheduling, self.namespace);
+        let query = Query { tokens, score_from, options, scheduling, namespace };
         match &self.generation {
             Some(config) => {
                 let mut generation = config.generation.clone();

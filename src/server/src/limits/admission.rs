@@ -1,8 +1,8 @@
-//! Admission: limits on the requests, body bytes, tokens and response bytes in flight, shared fairly among clients.
+//! Admission: limits on the requests, body bytes, queries, tokens and response bytes in flight, shared fairly among clients.
 //!
 //! A request is counted before its body is read. The bytes of its body count from their arrival until they are parsed.
-//! Its tokens count from the time they are known until the response is sent, and the bytes of the response from the time
-//! they are written until they are sent. A client that holds nothing may take all free capacity. A client that
+//! Its queries and tokens count from the time they are known until the response is sent, and the bytes of the response
+//! from the time they are written until they are sent. A client that holds nothing may take all free capacity. A client that
 //! holds something may take at most half of the free capacity, and nothing once it holds [`MAX_HELD_TO_FREE`] times the
 //! free capacity. These limits are dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998).
 //! So a single client gets about 8/9 of the capacity, two clients get about 8/17 each, and a new client always finds
@@ -24,7 +24,7 @@ use crate::problem::{self, Failure};
 /// The maximum amount that a client may hold, as a multiple of the free capacity.
 const MAX_HELD_TO_FREE: u64 = 8;
 
-/// The limits on requests, body bytes, tokens and response bytes in flight. Clones share the counts.
+/// The limits on requests, body bytes, queries, tokens and response bytes in flight. Clones share the counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     requests: Limit,
@@ -32,6 +32,7 @@ pub(crate) struct Admission {
     tokens: Limit,
     response_bytes: Limit,
     compressors: Limit,
+    queries: Limit,
     pressure: Arc<Pressure>,
 }
 
@@ -67,6 +68,13 @@ pub(crate) struct Permit {
     amount: u32,
 }
 
+/// The capacity that a request's work holds until the permit is dropped.
+#[derive(Debug)]
+pub(crate) struct WorkPermit {
+    _queries: Permit,
+    _tokens: Permit,
+}
+
 /// The reason why a limit rejects a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exceeded {
@@ -84,6 +92,7 @@ impl Admission {
             tokens: Limit::new("tokens", config.max_waiting_tokens),
             response_bytes: Limit::new("response bytes", config.max_waiting_response_bytes),
             compressors: Limit::new("compressor bytes", config.max_waiting_response_bytes),
+            queries: Limit::new("queries", config.queries_limit()),
             pressure: Arc::new(Pressure::new(Instant::now())),
         }
     }
@@ -107,6 +116,11 @@ impl Admission {
     /// with their compressors.
     pub(crate) fn response_bytes(&self) -> u32 {
         lock(&self.response_bytes.count).total.saturating_add(lock(&self.compressors.count).total)
+    }
+
+    /// Returns the number of queries in flight.
+    pub(crate) fn queries(&self) -> u32 {
+        lock(&self.queries.count).total
     }
 
     /// Rejects a request that by itself exceeds the limit on tokens in flight. Returns the number of tokens.
@@ -134,10 +148,20 @@ impl Admission {
         self.body_bytes.grow(body, bytes).map_err(|exceeded| self.reject(&self.body_bytes, exceeded))
     }
 
-    /// Rejects a client that may not take a single token now.
+    /// Rejects a client that may not take a single token or query now.
     pub(crate) fn precheck(&self, account: u64) -> Result<(), Failure> {
-        let check = self.tokens.check(&lock(&self.tokens.count), account, 1);
-        check.map_err(|exceeded| self.reject(&self.tokens, exceeded))
+        for limit in [&self.tokens, &self.queries] {
+            let check = limit.check(&lock(&limit.count), account, 1);
+            check.map_err(|exceeded| self.reject(limit, exceeded))?;
+        }
+        Ok(())
+    }
+
+    /// Admits a client's queries and their tokens.
+    pub(crate) fn admit_work(&self, account: u64, queries: usize, tokens: u32) -> Result<WorkPermit, Failure> {
+        let count = u32::try_from(queries).unwrap_or(u32::MAX);
+        let queries = self.queries.acquire(account, count).map_err(|exceeded| self.reject(&self.queries, exceeded))?;
+        Ok(WorkPermit { _queries: queries, _tokens: self.admit_tokens(account, tokens)? })
     }
 
     /// Admits a client's tokens, or rejects them at once: there is no queue, so the client has to wait and retry.

@@ -34,6 +34,16 @@ pub struct ServerConfig {
     /// one token per alternative. Tokens count until the response is sent. A request that does not fit, or that would leave
     /// too little capacity for other clients, gets a 429 response.
     pub max_waiting_tokens: u32,
+    /// Maximum number of queries of all requests in flight: the queries or pairs of `/logprobs`, and the completions of
+    /// prompts. Each takes about 1 KiB of memory, besides its tokens. The effective limit is at least `max_queries`. A
+    /// request that does not fit, or that would leave too little capacity for other clients, gets a 429 response.
+    pub max_waiting_queries: u32,
+    /// Smallest `priority` that clients may send, unless their API key has a smaller one. More urgent requests get a 400
+    /// response.
+    pub min_priority: i32,
+    /// `true` to share the prefix cache among API keys. By default, requests with different keys share no cached
+    /// prefixes, so that no client can learn what others asked.
+    pub share_cache: bool,
     /// Deadline of a request, in seconds. A request that takes longer is cancelled and gets a 504 response.
     pub max_request_seconds: u64,
     /// Maximum number of connections, or fewer if the process may not open as many files. At the limit, the server
@@ -67,6 +77,9 @@ impl Default for ServerConfig {
             max_queries: 1 << 16,
             max_waiting_requests: 4096,
             max_waiting_tokens: 16 << 20,
+            max_waiting_queries: 1 << 18,
+            min_priority: 0,
+            share_cache: false,
             max_request_seconds: 3600,
             max_connections: 8192,
             head_seconds: 10,
@@ -112,6 +125,12 @@ impl ServerConfig {
     /// Returns the limit on the memory for parsing and tokenizing requests, in bytes.
     pub(crate) fn working_bytes_limit(&self) -> usize {
         self.max_working_bytes.max(MIN_WORKING_BYTES)
+    }
+
+    /// Returns the limit on the number of all queries. It is at least the maximum number of queries in a request, so
+    /// that an idle server can admit any request.
+    pub(crate) fn queries_limit(&self) -> u32 {
+        self.max_waiting_queries.max(u32::try_from(self.max_queries).unwrap_or(u32::MAX))
     }
 
     /// Returns the first entry of [`cors_origins`](Self::cors_origins) that no browser would send as an origin; `None`

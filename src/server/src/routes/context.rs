@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::gate::InFlight;
 use crate::app::App;
-use crate::limits::admission::Permit;
+use crate::limits::admission::WorkPermit;
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 use crate::transport::{body, json};
@@ -65,9 +65,9 @@ impl RequestContext {
             .await
     }
 
-    /// Admits the request's tokens.
-    pub(super) fn admit_tokens(&self, tokens: u32) -> Result<Permit, Failure> {
-        self.app.admission.admit_tokens(self.client.account(), tokens)
+    /// Admits the request's queries and tokens.
+    pub(super) fn admit_work(&self, queries: usize, tokens: u32) -> Result<WorkPermit, Failure> {
+        self.app.admission.admit_work(self.client.account(), queries, tokens)
     }
 }
 

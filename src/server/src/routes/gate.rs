@@ -64,13 +64,13 @@ pub(super) async fn admit(State(app): State<App>, mut request: Request, next: Ne
 }
 
 fn enter(app: &App, headers: &HeaderMap) -> Result<(Client, InFlight), Failure> {
-    let client = Client::identify(app.keys.authenticate(headers)?.as_ref(), headers);
+    let client = Client::identify(app.keys.authenticate(headers)?.as_ref(), headers, &app.config);
     let active = app.drain.enter().ok_or_else(problem::shutting_down)?;
     let permit = app.admission.admit_request(client.account())?;
     Ok((client, InFlight { _active: active, permit }))
 }
 
-/// Rejects a request before it is read if its client may not take a single token.
+/// Rejects a request before it is read if its client may not take a single token or query.
 pub(super) async fn precheck(
     State(app): State<App>,
     Extension(client): Extension<Client>,

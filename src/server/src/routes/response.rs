@@ -13,7 +13,7 @@ use super::parts::{PART_BYTES, Parts, send_all, whole_size, write_all};
 use super::pipe::PipeWriter;
 use super::stream::StreamedRequest;
 use crate::app::App;
-use crate::limits::admission::Permit;
+use crate::limits::admission::WorkPermit;
 use crate::problem::{self, Failure};
 
 /// The media type of JSON.
@@ -28,7 +28,7 @@ pub(super) const LOWEST_LOGPROB: f32 = -9999.0;
 pub(super) async fn respond(
     context: RequestContext,
     tokens: u32,
-    permit: Permit,
+    permit: WorkPermit,
     parts: impl Parts,
 ) -> Result<Response, Failure> {
     let Some(size) = whole_size(&parts) else {

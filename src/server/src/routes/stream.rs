@@ -11,18 +11,18 @@ use tracing::Instrument;
 use super::context::RequestContext;
 use super::pipe::{PipeWriter, pipe};
 use crate::app::App;
-use crate::limits::admission::Permit;
+use crate::limits::admission::WorkPermit;
 use crate::problem::Failure;
 
 /// The media type of server-sent events.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
-/// A request with a streamed response, and the permit for its tokens.
+/// A request with a streamed response, and the permit for its work.
 pub(super) struct StreamedRequest {
     /// Held until the client has taken the last part, or disconnects.
     pub(super) context: RequestContext,
     /// Held until the work is done, or the client disconnects; `None` for a request without tokens.
-    pub(super) permit: Option<Permit>,
+    pub(super) permit: Option<WorkPermit>,
     /// Number of tokens to count as answered; `None` for a request without tokens.
     pub(super) tokens: Option<u32>,
 }

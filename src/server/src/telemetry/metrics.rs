@@ -158,8 +158,8 @@ fn connection_gauge(connections: &Connections) -> prometheus::Result<PullingGaug
     PullingGauge::new("surprisal_connections", help, Box::new(move || connections.count() as f64))
 }
 
-/// Returns the gauges of admitted requests, body bytes, tokens and response bytes, which read `admission` at each scrape.
-fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 4]> {
+/// Returns the gauges of admitted requests, body bytes, queries, tokens and response bytes, which read `admission` at each scrape.
+fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 5]> {
     let gauge = |name: &str, help: &str, read: fn(&Admission) -> u32| {
         let admission = admission.clone();
         PullingGauge::new(name, help, Box::new(move || f64::from(read(&admission))))
@@ -174,6 +174,11 @@ fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 
             "surprisal_admitted_body_bytes",
             "Bytes of bodies being read or parsed; limited by max_waiting_body_bytes.",
             Admission::body_bytes,
+        )?,
+        gauge(
+            "surprisal_admitted_queries",
+            "Queries of requests in flight, about 1 KiB of memory each; limited by max_waiting_queries.",
+            Admission::queries,
         )?,
         gauge(
             "surprisal_admitted_tokens",

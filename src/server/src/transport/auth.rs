@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use axum::http::{HeaderMap, header};
 
+use crate::limits::client::ApiKey;
 use crate::problem::{self, Failure};
 
 /// The mark that some editors put at the beginning of a file.
@@ -13,23 +14,25 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The hashes of the accepted keys. If there are none, every client is accepted.
 #[derive(Clone, Default)]
-pub struct ApiKeys(Vec<blake3::Hash>);
+pub struct ApiKeys(Vec<ApiKey>);
 
 impl ApiKeys {
     /// Parses one key per line, as in a file or an environment variable. Skips blank lines, lines that begin with `#`,
-    /// and byte order marks.
+    /// byte order marks, and [invalid lines](Self::invalid_line). After a key, `min_priority=NUMBER` sets the smallest
+    /// priority that its client may send.
     ///
     /// ```
     /// use surprisal_server::ApiKeys;
     ///
-    /// assert_eq!(ApiKeys::parse("# alice\nkey-1\n\nkey-2").len(), 2);
+    /// assert_eq!(ApiKeys::parse("# alice\nkey-1\n\nkey-2 min_priority=-10").len(), 2);
     /// ```
     pub fn parse(lines: &str) -> Self {
-        Self(numbered_keys(lines).map(|(_, key)| blake3::hash(key.as_bytes())).collect())
+        Self(numbered_keys(lines).filter_map(|(_, line)| parse_key(line)).collect())
     }
 
-    /// Returns the number of the first line whose key contains whitespace or a control character, such as a key
-    /// followed by a comment, or NUL; `None` if there is no such line. No client could send such a key.
+    /// Returns the number of the first line with something other than `min_priority=NUMBER` after its key, such as a
+    /// comment, or with a control character in its key, such as NUL; `None` if there is no such line. No client could
+    /// send such a key.
     ///
     /// ```
     /// use surprisal_server::ApiKeys;
@@ -37,8 +40,7 @@ impl ApiKeys {
     /// assert_eq!(ApiKeys::invalid_line("key-1\n\nkey-2  # bob"), Some(3));
     /// ```
     pub fn invalid_line(lines: &str) -> Option<usize> {
-        let is_invalid = |c: char| c.is_whitespace() || c.is_control() || c == BYTE_ORDER_MARK;
-        numbered_keys(lines).find(|(_, key)| key.contains(is_invalid)).map(|(number, _)| number)
+        numbered_keys(lines).find(|(_, line)| parse_key(line).is_none()).map(|(number, _)| number)
     }
 
     /// Returns the number of keys.
@@ -51,9 +53,9 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
-    /// Accepts a request that sends one of the keys in the header `Authorization: Bearer KEY`. Returns the key's hash;
-    /// `None` if no key is required.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Option<&blake3::Hash>, Failure> {
+    /// Accepts a request that sends one of the keys in the header `Authorization: Bearer KEY`. Returns the key; `None`
+    /// if no key is required.
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Option<&ApiKey>, Failure> {
         if self.is_empty() {
             return Ok(None);
         }
@@ -64,12 +66,27 @@ impl ApiKeys {
         };
         let hash = blake3::hash(key);
         // Comparing two hashes takes constant time, and the received key's hash is compared with all known ones.
-        let known = self.0.iter().fold(None, |known, key| if *key == hash { Some(key) } else { known });
+        let known = self.0.iter().fold(None, |known, key| if key.hash == hash { Some(key) } else { known });
         if known.is_none() {
             return Err(problem::unauthorized("unknown API key; check the key in the header `Authorization`"));
         }
         Ok(known)
     }
+}
+
+/// Parses a line with a key and, optionally, the smallest priority that its client may send.
+fn parse_key(line: &str) -> Option<ApiKey> {
+    let mut words = line.split_whitespace();
+    let key = words.next()?;
+    if key.contains(|c: char| c.is_control() || c == BYTE_ORDER_MARK) {
+        return None;
+    }
+    let hash = blake3::hash(key.as_bytes());
+    let min_priority = match words.next() {
+        Some(word) => Some(word.strip_prefix("min_priority=")?.parse().ok()?),
+        None => None,
+    };
+    words.next().is_none().then_some(ApiKey { hash, min_priority })
 }
 
 /// Returns the lines that contain a key, with their numbers from 1.
@@ -103,8 +120,8 @@ impl KeyRing {
     }
 
     /// Accepts a request that sends one of the keys, as [`ApiKeys::authenticate`] does.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Option<blake3::Hash>, Failure> {
-        self.read().authenticate(headers).map(Option::<&blake3::Hash>::copied)
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Option<ApiKey>, Failure> {
+        self.read().authenticate(headers).map(Option::<&ApiKey>::copied)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, ApiKeys> {

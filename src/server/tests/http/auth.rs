@@ -37,7 +37,7 @@ async fn work_needs_a_key_and_probes_do_not() {
 }
 
 #[test]
-fn a_key_with_whitespace_is_found_by_its_line() {
+fn an_invalid_line_is_found() {
     for (lines, wrong) in [
         ("# two people\nfirst\n\n  second \t\r\n", None),
         ("first\n# alice\nsecond  # alice", Some(3)),
@@ -46,6 +46,8 @@ fn a_key_with_whitespace_is_found_by_its_line() {
         ("first\n\u{feff}second", None),
         ("first\n\0", Some(2)),
         ("first\nsec\u{feff}ond", Some(2)),
+        ("first min_priority=-5\nsecond\tmin_priority=7\nthird min_priority=x", Some(3)),
+        ("first min_priority=-5 second", Some(1)),
     ] {
         assert_eq!(ApiKeys::invalid_line(lines), wrong, "{lines:?}");
     }

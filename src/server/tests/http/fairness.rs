@@ -1,4 +1,5 @@
-//! The real engine behind the real server: the order of requests while a large one is running.
+//! The real engine behind the real server: the order of requests while a large one is running, and the priorities that
+//! clients may send.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use surprisal_engine::Scorer;
 use surprisal_server::{ApiKeys, ServerConfig};
 
 use crate::support::stepped::{LENGTH, stepped_engine};
-use crate::support::{BOS, Reply, Server, until};
+use crate::support::{BOS, LetterScorer, Reply, Server, until};
 
 /// Number of queries of the large request, each of [`LENGTH`] tokens.
 const BACKLOG: usize = 300;
@@ -31,7 +32,8 @@ async fn passes_until_served(
     priority: i32,
 ) -> usize {
     let (engine, step, passes) = stepped_engine();
-    let server = Server::with_scorer(Arc::new(engine), ServerConfig::default(), Some(BOS), ApiKeys::default()).await;
+    let config = ServerConfig { min_priority: -1, ..ServerConfig::default() };
+    let server = Server::with_scorer(Arc::new(engine), config, Some(BOS), ApiKeys::default()).await;
     let ask = |body: &Value| server.client.post(format!("{}/logprobs", server.url)).json(body);
     let send = |request: RequestBuilder| tokio::spawn(async move { Reply::read(request.send().await.unwrap()).await });
     let run = async |count: usize| {
@@ -69,4 +71,51 @@ async fn a_clients_more_urgent_request_goes_first() {
     assert!(passes <= 4, "after {passes} passes");
     let passes = passes_until_served(named, named, 0).await;
     assert!(passes > 40, "a client's requests run in the order sent, but this one overtook after {passes} passes");
+}
+
+/// Sends a priority on each route with a key; returns the status of each, after checking the problems.
+async fn statuses(server: &Server<LetterScorer>, key: &str, priority: i32, limit: i32) -> [u16; 3] {
+    let mut statuses = [0; 3];
+    // Greater values are more urgent on SGLang's route.
+    let sglang = priority.saturating_neg();
+    for (at, (path, body)) in [
+        ("/logprobs", json!({"queries": [{"target": "a"}], "priority": priority})),
+        ("/v1/completions", json!({"prompt": "a", "max_tokens": 1, "priority": priority})),
+        ("/generate", json!({"text": "a", "priority": sglang})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request = server.client.post(format!("{}{path}", server.url)).bearer_auth(key).json(&body);
+        let reply = Reply::read(request.send().await.unwrap()).await;
+        statuses[at] = reply.status;
+        if reply.status != 200 {
+            let (_, name, problem) = reply.problem();
+            let (priority, limit) = if at == 2 { (sglang, -limit) } else { (priority, limit) };
+            assert_eq!((name.as_str(), &problem["field"]), ("out-of-range", &json!("priority")), "{problem}");
+            assert_eq!((&problem["value"], &problem["limit"]), (&json!(priority), &json!(limit)), "{problem}");
+        }
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn a_client_may_not_send_more_urgent_requests_than_its_key_permits() {
+    let keys = || ApiKeys::parse("plain\nurgent min_priority=-10\nslow min_priority=5\n");
+    for (server_limit, cases) in
+        [(0, [("plain", 0), ("urgent", -10), ("slow", 5)]), (-3, [("plain", -3), ("urgent", -10), ("slow", 5)])]
+    {
+        let config = ServerConfig { min_priority: server_limit, ..ServerConfig::default() };
+        let server = Server::with_scorer(Arc::new(LetterScorer::new()), config, Some(BOS), keys()).await;
+        for (key, limit) in cases {
+            assert_eq!(statuses(&server, key, limit, limit).await, [200; 3], "{key}");
+            assert_eq!(statuses(&server, key, i32::MAX, limit).await, [200; 3], "{key}");
+            assert_eq!(statuses(&server, key, limit - 1, limit).await, [400; 3], "{key}");
+            assert_eq!(statuses(&server, key, i32::MIN + 1, limit).await, [400; 3], "{key}");
+        }
+    }
+    // Without keys, the setting holds for everyone.
+    let server = Server::start().await;
+    assert_eq!(statuses(&server, "", -1, 0).await, [400; 3]);
+    assert_eq!(statuses(&server, "", 0, 0).await, [200; 3]);
 }

@@ -13,6 +13,7 @@ mod disconnects;
 mod fairness;
 mod generate;
 mod generation;
+mod isolation;
 mod leniency;
 mod logprobs;
 mod openapi;

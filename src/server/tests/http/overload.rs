@@ -94,6 +94,36 @@ async fn requests_in_flight_are_limited_before_they_are_read() {
     until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
 }
 
+/// Many small queries take memory although they have few tokens, so their number is limited, too.
+#[tokio::test]
+async fn queries_in_flight_are_limited() {
+    let config = ServerConfig { max_queries: 4, max_waiting_queries: 6, ..ServerConfig::default() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    server.scorer.set_open(false);
+    let pairs = json!({"contexts": ["a", "b"], "targets": ["c", "d"]});
+    let first = server.spawn_logprobs(&pairs);
+    server.until_running(4).await;
+    assert_eq!(server.metric("surprisal_admitted_queries").await, 4.0);
+    for (path, body) in [
+        ("/logprobs", pairs.clone()),
+        ("/v1/completions", json!({"prompt": "a", "n": 2})),
+        ("/generate", json!({"text": ["a", "b"]})),
+    ] {
+        let (status, name, problem) = server.post(path, &body).await.problem();
+        assert_eq!((status, name.as_str(), &problem["limit"]), (429, "overloaded", &json!(6)), "{path}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("4 of 6 queries"), "{path}: {problem}");
+    }
+    let other = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other");
+    let other = other.json(&json!({"queries": [{"target": "a"}, {"target": "b"}]}));
+    let second = tokio::spawn(async move { Reply::read(other.send().await.unwrap()).await });
+    server.until_running(6).await;
+    // The limit leaves nothing, so requests are rejected before they are read.
+    assert_eq!(server.post_as("text/plain", "/logprobs", "no JSON").await.problem().0, 429);
+    server.scorer.set_open(true);
+    assert_eq!((first.await.unwrap().status, second.await.unwrap().status), (200, 200));
+    until(async || server.metric("surprisal_admitted_queries").await == 0.0).await;
+}
+
 /// Bodies count toward the limit while the server reads them. A body that does not fit is rejected, and none of it is
 /// kept.
 #[tokio::test]

@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::generation::batch::{PromptBatch, PromptField, tokenize_prompts};
 use crate::generation::continuation::Completion;
 use crate::generation::params::GenerationParams;
-use crate::input::validate::check_top;
+use crate::input::validate::{check_cache_salt, check_top};
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 
@@ -43,7 +43,7 @@ struct CompletionsSubmission {
 pub(super) async fn completions(context: RequestContext, request: Request) -> Result<Response, Failure> {
     let submission = context.read(request, prepare).await?;
     let tokens = submission.tokens;
-    let permit = context.admit_tokens(tokens)?;
+    let permit = context.admit_work(submission.batch.count(), tokens)?;
     if submission.is_streamed {
         return Ok(sse::respond(context, submission, permit));
     }
@@ -101,7 +101,8 @@ fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<Com
         score_from: top.map(|_| 1),
         options: PositionOptions { top: top.unwrap_or(0), rank, ..PositionOptions::default() },
         generation,
-        scheduling: client.scheduling(request.priority),
+        scheduling: client.scheduling(request.priority)?,
+        namespace: client.namespace(request.cache_salt.as_deref()),
     };
     let tokens = batch.check(app)?;
     let stream_options = request.stream_options.unwrap_or_default();
@@ -113,6 +114,7 @@ fn prepare(app: &App, request: CompletionsRequest, client: Client) -> Result<Com
 fn check_supported(request: &CompletionsRequest) -> Result<(), Failure> {
     check_top("logprobs", request.logprobs.unwrap_or(0))?;
     check_top("prompt_logprobs", request.prompt_logprobs.unwrap_or(0))?;
+    check_cache_salt(request.cache_salt.as_deref())?;
     if request.n == Some(0) {
         return Err(problem::out_of_range("n", "0", "at least 1"));
     }

@@ -11,7 +11,7 @@ use super::{CompletionsSubmission, TokenCounts, empty_response, total_usage, usa
 use crate::app::App;
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Continuation, ContinuationEvent};
-use crate::limits::admission::Permit;
+use crate::limits::admission::WorkPermit;
 use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::events::{event, last_events};
@@ -21,7 +21,7 @@ use crate::routes::stream::{EVENT_STREAM, StreamedRequest};
 use crate::token_texts::TokenTexts;
 
 /// Streams the completions of a submission.
-pub(super) fn respond(context: RequestContext, submission: CompletionsSubmission, permit: Permit) -> Response {
+pub(super) fn respond(context: RequestContext, submission: CompletionsSubmission, permit: WorkPermit) -> Response {
     let in_flight = Arc::clone(&context.in_flight);
     let request = StreamedRequest { context, permit: Some(permit), tokens: Some(submission.tokens) };
     let work = |app, pipe| stream_all(app, Arc::new(submission), in_flight, pipe);

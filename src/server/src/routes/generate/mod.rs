@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::generation::batch::{Prompt, PromptBatch, PromptField, tokenize_prompts};
 use crate::generation::continuation::Completion;
 use crate::generation::params::GenerationParams;
-use crate::input::validate::check_top;
+use crate::input::validate::{check_cache_salt, check_top};
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 
@@ -41,7 +41,7 @@ struct GenerateSubmission {
 pub(super) async fn generate(context: RequestContext, request: Request) -> Result<Response, Failure> {
     let submission = context.read(request, prepare).await?;
     let tokens = submission.tokens;
-    let permit = context.admit_tokens(tokens)?;
+    let permit = context.admit_work(submission.batch.count(), tokens)?;
     if submission.is_streamed {
         return Ok(sse::respond(context, submission, permit));
     }
@@ -64,6 +64,9 @@ pub(super) async fn generate(context: RequestContext, request: Request) -> Resul
 fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<GenerateSubmission, Failure> {
     let top = request.top_logprobs_num.filter(|_| request.return_logprob).unwrap_or(0);
     check_top("top_logprobs_num", top)?;
+    // In SGLang, an empty salt is none.
+    let cache_salt = request.cache_salt.as_deref().filter(|salt| !salt.is_empty());
+    check_cache_salt(cache_salt)?;
     let sampling = request.sampling_params.unwrap_or_default();
     let params = GenerationParams {
         field_prefix: "sampling_params.",
@@ -100,8 +103,8 @@ fn prepare(app: &App, request: GenerateRequest, client: Client) -> Result<Genera
         score_from,
         options: PositionOptions { top, ..PositionOptions::default() },
         generation,
-        // In SGLang, greater priorities run first.
-        scheduling: client.scheduling(request.priority.saturating_neg()),
+        scheduling: client.sglang_scheduling(request.priority)?,
+        namespace: client.namespace(cache_salt),
     };
     let tokens = batch.check(app)?;
     let format = ResultFormat { logprobs: request.return_logprob, token_texts: request.return_text_in_logprobs };

@@ -9,7 +9,7 @@ use super::GenerateSubmission;
 use crate::app::App;
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Completion, Continuation};
-use crate::limits::admission::Permit;
+use crate::limits::admission::WorkPermit;
 use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::events::{event, last_events};
@@ -22,7 +22,7 @@ use crate::routes::stream::{EVENT_STREAM, StreamedRequest};
 const MAX_QUEUED_EVENT_BYTES: usize = 16 * 1024;
 
 /// Streams the results of a submission.
-pub(super) fn respond(context: RequestContext, submission: GenerateSubmission, permit: Permit) -> Response {
+pub(super) fn respond(context: RequestContext, submission: GenerateSubmission, permit: WorkPermit) -> Response {
     let in_flight = Arc::clone(&context.in_flight);
     let request = StreamedRequest { context, permit: Some(permit), tokens: Some(submission.tokens) };
     let work = |app, pipe| stream_all(app, Arc::new(submission), in_flight, pipe);

@@ -33,7 +33,7 @@ pub(super) async fn logprobs(context: RequestContext, request: Request) -> Resul
         prepare(app, request, client)
     };
     let submission = context.read(request, prepare).await?;
-    let permit = context.admit_tokens(submission.tokens)?;
+    let permit = context.admit_work(submission.queries.len(), submission.tokens)?;
     if is_streamed {
         return Ok(stream::respond(context, submission, permit));
     }

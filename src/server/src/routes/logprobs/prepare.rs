@@ -9,7 +9,7 @@ use surprisal_engine::{PositionOptions, Query, Subset};
 use super::encoded_pairs::{EncodedPairs, EncodedTarget, EncodingOptions, encode_pairs};
 use super::form::{RequestForm, into_pairs};
 use crate::app::App;
-use crate::input::validate::{check_top, check_vocabulary};
+use crate::input::validate::{check_cache_salt, check_top, check_vocabulary};
 use crate::limits::client::Client;
 use crate::problem::{self, Failure};
 use crate::token_texts::TokenTexts;
@@ -51,7 +51,9 @@ pub(super) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Re
     app.check_model(request.model.as_deref())?;
     let options = parse_options(app, &request)?;
     check_bos(app, request.bos)?;
-    let scheduling = client.scheduling(request.priority);
+    check_cache_salt(request.cache_salt.as_deref())?;
+    let scheduling = client.scheduling(request.priority)?;
+    let namespace = client.namespace(request.cache_salt.as_deref());
     let format = ResultFormat {
         has_tokens: request.detail == Detail::Tokens,
         texts: request.texts.unwrap_or(TokenText::Strings),
@@ -75,7 +77,7 @@ pub(super) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Re
             format,
             options: options.clone(),
         });
-        queries.push(Query { tokens, score_from: context.len(), options: options.clone(), scheduling });
+        queries.push(Query { tokens, score_from: context.len(), options: options.clone(), scheduling, namespace });
     }
     Ok(LogprobsSubmission { form, queries, labels, tokens })
 }

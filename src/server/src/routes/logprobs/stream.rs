@@ -10,7 +10,7 @@ use surprisal_api::{NDJSON, StreamLine, Usage};
 use super::prepare::LogprobsSubmission;
 use super::result::{add_usage, check_finite, result};
 use crate::app::App;
-use crate::limits::admission::Permit;
+use crate::limits::admission::WorkPermit;
 use crate::problem::{self, Failure};
 use crate::routes::context::RequestContext;
 use crate::routes::gate::InFlight;
@@ -19,7 +19,7 @@ use crate::routes::response::json;
 use crate::routes::stream::StreamedRequest;
 
 /// Streams the results of a submission.
-pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, permit: Permit) -> Response {
+pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, permit: WorkPermit) -> Response {
     let in_flight = Arc::clone(&context.in_flight);
     let last_line = |app: &App, result| {
         let card = app.model();

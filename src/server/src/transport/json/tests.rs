@@ -223,8 +223,8 @@ fn other_values_of_fields_that_are_not_implemented_are_rejected_by_name() {
             Value::Null,
         ),
         (
-            r#""cache_salt":"x""#,
-            r#"`cache_salt` is "x"; it must be null: separate prefix caches are not supported"#,
+            r#""extra_key":"x""#,
+            r#"`extra_key` is "x"; it must be null: send `cache_salt` to separate prefix caches"#,
             json!("x"),
         ),
         (

@@ -169,7 +169,7 @@ impl Scorer for LetterScorer {
                 ticket.finish();
             }
         });
-        events
+        QueryEvents::from(events)
     }
 
     fn is_alive(&self) -> bool {

@@ -1,0 +1,146 @@
+//! The waiting queries of one client and one priority, in the order of submission.
+//!
+//! Virtual time counts tokens. A query starts, in virtual time, when the client's previous query has ended, but no
+//! earlier than the time at which it was submitted. Start times are computed from the first query on when they are
+//! needed. So a query that is cancelled leaves no trace, and nothing has to be moved.
+
+use std::collections::BTreeMap;
+
+use crate::scheduling::job::{Job, QueryId};
+
+/// A waiting query's dependency on a running query that computes its prefix. The dependency ends when `on` has
+/// published `tokens` tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PrefixDependency {
+    pub(crate) on: QueryId,
+    pub(crate) tokens: usize,
+}
+
+/// A waiting query.
+#[derive(Debug)]
+pub(crate) struct WaitingQuery {
+    pub(crate) job: Job,
+    /// The query's current or most recent dependency; `None` if the query was never deferred.
+    pub(crate) dependency: Option<PrefixDependency>,
+}
+
+impl WaitingQuery {
+    /// Returns `true` if the query is to be continued.
+    pub(crate) fn generates(&self) -> bool {
+        self.job.generation.is_some()
+    }
+}
+
+/// A query's place in its client's queue.
+#[derive(Debug)]
+struct Place {
+    /// The virtual time at which the query was submitted.
+    submitted: u64,
+    /// The query's maximum length in tokens, which its client is charged.
+    tokens: u64,
+    /// `None` if the query has left the queue before one that was submitted earlier.
+    waiting: Option<WaitingQuery>,
+}
+
+impl Place {
+    /// Returns the virtual time at which the query starts if the previous one ends at `previous_end`.
+    fn start(&self, previous_end: u64) -> u64 {
+        self.submitted.max(previous_end)
+    }
+
+    fn end(&self, previous_end: u64) -> u64 {
+        self.start(previous_end).saturating_add(self.tokens)
+    }
+}
+
+/// The position of a waiting query: its arrival, and the virtual time at which it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) arrival: u64,
+    pub(crate) virtual_start: u64,
+}
+
+/// A client's waiting queries of one priority.
+#[derive(Debug, Default)]
+pub(crate) struct ClientQueue {
+    /// The virtual time at which the last query ends that left the queue to run.
+    served_until: u64,
+    /// Number of tokens that the engine had started when it last started a query of this client or, if none waited, when
+    /// the client sent one.
+    pub(crate) waiting_since: u64,
+    /// The queries by arrival. The first one is waiting.
+    places: BTreeMap<u64, Place>,
+}
+
+impl ClientQueue {
+    /// Adds a query that is submitted at the virtual time `now`.
+    pub(crate) fn push(&mut self, arrival: u64, now: u64, job: Job) {
+        let tokens = job.max_len() as u64;
+        let waiting = Some(WaitingQuery { job, dependency: None });
+        self.places.insert(arrival, Place { submitted: now, tokens, waiting });
+    }
+
+    /// Returns the position of the query that was submitted first.
+    pub(crate) fn first(&self) -> Option<Position> {
+        let (&arrival, place) = self.places.first_key_value()?;
+        Some(Position { arrival, virtual_start: place.start(self.served_until) })
+    }
+
+    /// Returns the position of the waiting query after the one at `position`.
+    pub(crate) fn after(&self, position: Position) -> Option<Position> {
+        let mut end = position.virtual_start.saturating_add(self.places.get(&position.arrival)?.tokens);
+        for (&arrival, place) in self.places.range(position.arrival + 1..) {
+            if place.waiting.is_some() {
+                return Some(Position { arrival, virtual_start: place.start(end) });
+            }
+            end = place.end(end);
+        }
+        None
+    }
+
+    pub(crate) fn get(&self, arrival: u64) -> Option<&WaitingQuery> {
+        self.places.get(&arrival)?.waiting.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, arrival: u64) -> Option<&mut WaitingQuery> {
+        self.places.get_mut(&arrival)?.waiting.as_mut()
+    }
+
+    /// Removes a query to run it, and charges the client for its tokens.
+    pub(crate) fn take(&mut self, arrival: u64) -> Option<Job> {
+        let waiting = self.places.get_mut(&arrival)?.waiting.take()?;
+        self.pass_served();
+        Some(waiting.job)
+    }
+
+    /// Removes a query as if it had never been submitted.
+    pub(crate) fn cancel(&mut self, arrival: u64) -> Option<Job> {
+        let waiting = self.places.remove(&arrival)?.waiting?;
+        self.pass_served();
+        Some(waiting.job)
+    }
+
+    /// Removes the places at the front whose queries have left the queue.
+    fn pass_served(&mut self) {
+        while let Some(first) = self.places.first_entry()
+            && first.get().waiting.is_none()
+        {
+            self.served_until = first.remove().end(self.served_until);
+        }
+    }
+
+    /// Refunds tokens that the client was charged for.
+    pub(crate) fn refund(&mut self, tokens: u64) {
+        self.served_until = self.served_until.saturating_sub(tokens);
+    }
+
+    /// Returns `true` if the client has waiting queries.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// Returns `true` if the client's next query would start later than one of a new client.
+    pub(crate) fn is_charged(&self, now: u64) -> bool {
+        self.served_until > now
+    }
+}
