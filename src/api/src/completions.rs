@@ -86,9 +86,10 @@ pub struct CompletionsRequest {
     /// default.
     #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub priority: i32,
-    /// vLLM extension. Salt of the prefix cache: the request shares cached prefixes only with requests that have the same salt (and,
-    /// unless the server shares the cache among API keys, the same key). A string of 1 to 128 characters, which should be
-    /// hard to guess. Results do not depend on it, only the counts of cached tokens. Default: none.
+    /// vLLM extension. Salt of the prefix cache: the request shares cached prefixes only with requests that have the
+    /// same salt (and, unless the server shares the cache among API keys, the same key). A string of 1 to 128
+    /// characters, which should be hard to guess. It changes only the counts of cached tokens, not the results.
+    /// Default: none.
     #[serde(default)]
     #[cfg_attr(feature = "schemas", schema(min_length = 1, max_length = 128))]
     pub cache_salt: Option<String>,
@@ -128,8 +129,8 @@ pub struct CompletionsResponse {
     /// `n` choices for each prompt, in the order of the prompts. An event of a stream has at most one choice.
     pub choices: Vec<Choice>,
     /// Token counts. In a stream, they come in one extra event, which the server sends only if
-    /// `stream_options.include_usage` is `true`. With `stream_options.continuous_usage_stats`, each event has the counts
-    /// of its choice so far.
+    /// `stream_options.include_usage` is `true`. With `stream_options.continuous_usage_stats`, each event has the
+    /// counts of its choice so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<CompletionsUsage>,
 }
@@ -150,9 +151,9 @@ pub struct Choice {
     /// vLLM extension. Stop string or stop token that ended the completion; null if nothing or an EOS token did.
     #[serde(default)]
     pub stop_reason: Option<Matched>,
-    /// vLLM extension. For each prompt token, the log-probabilities of the token itself and of the most probable tokens,
-    /// keyed by token id: the token itself first, then the others, the most probable first. Null for the first token,
-    /// because nothing precedes it. Null unless the request has `prompt_logprobs`.
+    /// vLLM extension. For each prompt token, the log-probabilities of the token itself and of the most probable
+    /// tokens, keyed by token id: the token itself first, then the others, the most probable first. Null for the first
+    /// token, because nothing precedes it. Null unless the request has `prompt_logprobs`.
     #[serde(default)]
     #[cfg_attr(feature = "schemas", schema(value_type = Option<Vec<Option<std::collections::BTreeMap<String, PromptLogprob>>>>))]
     pub prompt_logprobs: Option<Vec<Option<OrderedMap<u32, PromptLogprob>>>>,

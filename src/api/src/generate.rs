@@ -42,7 +42,7 @@ pub struct GenerateRequest {
     pub priority: i32,
     /// Salt of the prefix cache: the request shares cached prefixes only with requests that have the same salt (and,
     /// unless the server shares the cache among API keys, the same key). A string of at most 128 characters, which
-    /// should be hard to guess. Results do not depend on it, only the counts of cached tokens. Default: "" (none).
+    /// should be hard to guess. It changes only the counts of cached tokens, not the results. Default: "" (none).
     #[serde(default)]
     #[cfg_attr(feature = "schemas", schema(max_length = 128))]
     pub cache_salt: Option<String>,

@@ -70,8 +70,8 @@ pub struct LogprobsRequest {
     #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "crate::lenient::or_default")]
     pub priority: i32,
     /// Salt of the prefix cache: the request shares cached prefixes only with requests that have the same salt (and,
-    /// unless the server shares the cache among API keys, the same key). A string of 1 to 128 characters, which should be
-    /// hard to guess. Results do not depend on it, only the counts of cached tokens. Default: none.
+    /// unless the server shares the cache among API keys, the same key). A string of 1 to 128 characters, which should
+    /// be hard to guess. It changes only the counts of cached tokens, not the results. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemas", schema(min_length = 1, max_length = 128))]
     pub cache_salt: Option<String>,
@@ -87,8 +87,8 @@ fn is_false(flag: &bool) -> bool {
 
 /// One query: how probable is `target`, given `context`?
 ///
-/// Unless `boundary` is `"joint"`, the context and the target are tokenized separately, so a context has the same tokens
-/// no matter which target follows it.
+/// Unless `boundary` is `"joint"`, the context and the target are tokenized separately, so a context has the same
+/// tokens no matter which target follows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -259,7 +259,8 @@ pub struct QueryResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<usize>,
     /// Text of each target token. The texts join to the target, after the context's part of the first token if there is
-    /// an `overlap`. A character of several tokens belongs to the last of them. Present with `detail: "tokens"` and `texts: "strings"`.
+    /// an `overlap`. A character of several tokens belongs to the last of them. Present with `detail: "tokens"` and
+    /// `texts: "strings"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<Vec<String>>,
     /// Bytes of each target token. Present with `texts: "bytes"`.

@@ -28,11 +28,11 @@ use error::Error;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("SURPRISAL_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
-    let colours = std::io::stderr().is_terminal();
+    let colors = std::io::stderr().is_terminal();
     // A separate thread writes the log, so that a slow log reader does not delay requests. The guard flushes it at the
     // end.
     let (log, _guard) = tracing_appender::non_blocking(std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(log).with_ansi(colours).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(log).with_ansi(colors).init();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of the output closed the pipe.

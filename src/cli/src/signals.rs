@@ -2,14 +2,18 @@
 
 use tokio::task::JoinHandle;
 
-/// The SIGHUP signals of the process. They no longer end it.
+/// A stream of the process's SIGHUP signals. While it exists, SIGHUP does not end the process.
 #[cfg(unix)]
 pub(crate) struct Hangups(std::io::Result<tokio::signal::unix::Signal>);
 
 #[cfg(unix)]
 impl Hangups {
     pub(crate) fn new() -> Self {
-        Self(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()))
+        let signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        if let Err(error) = &signals {
+            tracing::warn!(%error, "cannot handle SIGHUP; keys and certificates are read only at the start");
+        }
+        Self(signals)
     }
 
     /// Waits for the next signal.
@@ -23,7 +27,7 @@ impl Hangups {
     }
 }
 
-/// The SIGHUP signals of the process, of which there are none on this system.
+/// A stream that never yields: this system has no SIGHUP.
 #[cfg(not(unix))]
 pub(crate) struct Hangups;
 

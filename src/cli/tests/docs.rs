@@ -1,8 +1,8 @@
 //! Runs the commands that README, CONTRIBUTING and the book document, in order.
 //!
-//! Commands are in code blocks fenced as `sh`. Each must match an entry of `COMMANDS`, so a new command fails until it is
-//! covered. The tests also reject broken links, undocumented problem types, and code blocks in a language that no test
-//! reads.
+//! Commands are in code blocks fenced as `sh`. Each must match an entry of `COMMANDS`, so a new command fails until it
+//! is covered. The tests also reject broken links, undocumented problem types, and code blocks in a language that no
+//! test reads.
 
 #![allow(clippy::unwrap_used)]
 
@@ -99,8 +99,8 @@ fn entry(command: &str) -> usize {
     matching.unwrap_or_else(|| panic!("no test runs {command}"))
 }
 
-/// Makes a folder with the files that the documents name: a model, two novels made of tokens from its vocabulary, and the
-/// presets.
+/// Makes a folder with the files that the documents name: a model, two novels made of tokens from its vocabulary, and
+/// the presets.
 fn example_folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("path/to/llama");

@@ -6,7 +6,7 @@ use std::hash::Hash;
 /// Capacity below which a map keeps its memory.
 const MIN_CAPACITY: usize = 1024;
 
-/// Releases most of a map's unused memory once less than a quarter of it is used. The cost is constant on average, if
+/// Releases most of a map's unused memory once less than a quarter of it is used. Takes amortized constant time, if
 /// the caller calls this after each removal.
 pub(crate) fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
     if map.capacity() > MIN_CAPACITY && map.capacity() > 4 * map.len() {

@@ -214,7 +214,7 @@ fn tokens_until_answered(token_budget: usize, count: u64) -> usize {
     tokens
 }
 
-/// The longest wait is bounded in tokens, however long the queries are that overtake, and many small queries do not wait
+/// The longest wait is bounded in tokens, however long the overtaking queries are, and many small queries do not wait
 /// one after the other.
 #[test]
 fn long_urgent_queries_delay_small_ones_by_a_bounded_number_of_tokens() {

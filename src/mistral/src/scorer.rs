@@ -52,7 +52,7 @@ impl MistralScorer {
             (None, false) => "f32".to_owned(),
         };
         let window = source.window()?;
-        // Before loading, because a damaged file is named by its checksum.
+        // Verify checksums before loading, so that the error names a damaged file.
         let hash = source.hash()?;
         let engine = Engine { model: source.load().await?, slot: Semaphore::new(1), counts: Counts::default() };
         let (vocab_size, model_length) = engine.shape().await.map_err(|reason| source.rejected(reason))?;

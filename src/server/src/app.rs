@@ -28,7 +28,7 @@ const MAX_INLINE_BYTES: usize = 4096;
 /// The approximate size of a token in a response, in bytes.
 pub(crate) const TOKEN_BYTES: usize = 16;
 
-/// The number of bytes of text that one token is assumed to stand for at most, if the tokenizer has no bound.
+/// The assumed maximum length of a token's text, in bytes, if the tokenizer has no bound.
 const UNBOUNDED_TOKEN_BYTES: usize = 256;
 
 /// A served model and the server's state. Clones share the state.
@@ -51,11 +51,11 @@ pub struct App {
 /// The limits on one text, and on one list of token ids to decode.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TextLimits {
-    /// Number of bytes of the longest text that may fit the model's maximum length.
+    /// Maximum length of a text that may fit the model's maximum length, in bytes.
     pub(crate) context_bytes: usize,
-    /// Number of bytes of the longest text for whose tokenization there is memory.
+    /// Maximum length of a text to tokenize, in bytes; `max_working_bytes` limits it.
     pub(crate) tokenizing_bytes: usize,
-    /// Number of tokens for whose decoding there is memory.
+    /// Maximum number of token ids to decode; `max_working_bytes` limits it.
     pub(crate) decoding_tokens: usize,
 }
 
@@ -63,7 +63,7 @@ impl TextLimits {
     fn new(max_length: usize, codec: &dyn TextCodec, memory: usize) -> Self {
         Self {
             context_bytes: max_length.saturating_mul(codec.max_token_bytes().unwrap_or(UNBOUNDED_TOKEN_BYTES)),
-            tokenizing_bytes: memory / codec.encoding_bytes(),
+            tokenizing_bytes: memory / codec.encoding_bytes().max(1),
             decoding_tokens: memory / DECODING_BYTES,
         }
     }
@@ -132,9 +132,9 @@ impl App {
         done.map_err(|_| problem::deadline_exceeded(seconds))
     }
 
-    /// Runs a CPU-bound job: inline if it has few bytes, otherwise off the reactor, on a blocking thread, when the
-    /// account has its turn, so that other requests do not wait. On a blocking thread, the job continues even if the
-    /// client disconnects, and holds `guard` until it is done.
+    /// Runs a CPU-bound job. Small jobs run inline. Others wait for the account's turn and run on a blocking thread, so
+    /// that they do not delay other requests. On a blocking thread, the job continues even if the client disconnects,
+    /// and holds `guard` until it is done.
     pub(crate) async fn offload<T: Send + 'static>(
         &self,
         guard: impl Send + 'static,

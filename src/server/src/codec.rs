@@ -43,7 +43,8 @@ pub trait TextCodec: Send + Sync + 'static {
     /// Decodes one token, as it stands after other text.
     fn piece(&self, token: u32) -> Piece;
 
-    /// Returns a token as the vocabulary spells it, such as `Ġwas` or `▁was`; `None` if the vocabulary does not have it.
+    /// Returns a token as the vocabulary spells it, such as `Ġwas` or `▁was`; `None` if the vocabulary does not have
+    /// it.
     fn spelling(&self, token: u32) -> Option<String> {
         self.decode(&[token]).ok()
     }

@@ -66,7 +66,7 @@ fn limits(app: &App) -> Value {
         "max_waiting_body_bytes": config.body_bytes_limit(),
         "max_working_bytes": config.working_bytes_limit(),
         "max_text_bytes": app.text_limits.tokenizing_bytes,
-        "max_waiting_response_bytes": config.max_waiting_response_bytes,
+        "max_waiting_response_bytes": config.response_bytes_limit(),
         "max_unread_seconds": config.max_unread_seconds,
         "max_queries": config.max_queries,
         "max_waiting_requests": config.max_waiting_requests,
@@ -250,7 +250,7 @@ fn work_paths(needs_key: bool) -> Map<String, Value> {
             "/lm-eval/tokenize".to_owned(),
             post(
                 "Tokenize a text for lm-evaluation-harness: add the tokenizer's special tokens even if the request \
-                 says otherwise, except to a text that has them or is the name of one.",
+                 says otherwise, unless the text begins with them or is the name of one.",
                 "TokenizeRequest",
                 &[(JSON, reference("TokenizeResponse"))],
             ),

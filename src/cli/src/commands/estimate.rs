@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Folder for the report (HTML, JSON, charts as SVG, and tables as CSV)
     #[arg(long, default_value = "surprisal-report")]
     out: PathBuf,
-    /// Folder for the model's saved answers, from which an interrupted run resumes [default: the folder of --out]
+    /// Folder for the model's saved answers, from which an interrupted run resumes [default: same as --out]
     #[arg(long, value_name = "FOLDER")]
     answers: Option<PathBuf>,
     /// Shard to run, such as 2/8; saves the answers for `surprisal merge`, and writes no report

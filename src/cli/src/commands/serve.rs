@@ -22,8 +22,8 @@ pub(crate) struct Args {
     /// Port to listen on; 0 picks a free one [default: 8000]
     #[arg(long, env = "SURPRISAL_PORT")]
     port: Option<u16>,
-    /// Port of a second listener, without TLS, for /health, /ready, /ping and /metrics; it responds even if clients use up
-    /// the limit on connections [default: none]
+    /// Port of a second listener, without TLS, for /health, /ready, /ping and /metrics; it responds even if clients use
+    /// up the connection limit [default: none]
     #[arg(long, env = "SURPRISAL_ADMIN_PORT")]
     admin_port: Option<u16>,
     /// Inference engine [default: auto]

@@ -129,7 +129,7 @@ fn sighup_does_not_end_a_server_without_keys() {
 fn silent_sockets_do_not_use_up_the_descriptors() {
     let dir = tempfile::tempdir().unwrap();
     let server = Operated::start(dir.path(), "ulimit -n 64;", &["--admin-port", "0"]);
-    server.until_logged("max_connections lowered to fit the limit on open files");
+    server.until_logged("max_connections exceeds the open-file limit");
     let _silent: Vec<TcpStream> = (0..54).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
     let admin = server.admin_address.clone().unwrap();
     let _silent_too: Vec<TcpStream> = (0..54).map(|_| TcpStream::connect(&admin).unwrap()).collect();
@@ -138,7 +138,7 @@ fn silent_sockets_do_not_use_up_the_descriptors() {
     }
     assert_eq!(exchange(&server.address, "GET /health HTTP/1.1", ""), 200);
     assert_eq!(server.status("any"), 200);
-    server.until_logged("limit on connections reached");
+    server.until_logged("connection limit reached");
     assert!(!server.log.lock().unwrap().contains("accepting a connection failed"));
 }
 

@@ -162,7 +162,10 @@ fn the_tokenizer_is_part_of_the_model() {
     sums("gone.safetensors");
     let (same, log_text) = serve().unwrap();
     assert_eq!(same, after);
-    assert!(log_text.contains("listed files do not exist") && log_text.contains("gone.safetensors"), "{log_text}");
+    assert!(
+        log_text.contains("SHA256SUMS lists files that do not exist") && log_text.contains("gone.safetensors"),
+        "{log_text}"
+    );
 }
 
 /// Without a terminal, each tenth of the progress is one log line.

@@ -4,9 +4,9 @@
 //! beginning from the cache.
 //!
 //! A query that generates holds its place and its blocks for many passes. So queries that generate may not hold all of
-//! them: a share of [`RESERVED_SHARE`] is left to queries that are only scored, each of which ends after a few passes,
-//! and half of this share also to the first query of each client that generates. A query that could not start even if all of these ended waits until other queries have ended generating. Meanwhile,
-//! no further query starts generating, but queries that are only scored do not wait for it.
+//! them: a part is left to scoring queries, each of which ends after a few passes, and half of this part also to the
+//! first generation of each client. A query that could not start even if all scoring queries ended waits until
+//! generations end. Meanwhile, no further generation starts, but scoring queries do not wait for it.
 
 use crate::backend::BlockId;
 use crate::scheduling::cache::CachedPrefix;
@@ -23,8 +23,8 @@ const MAX_DEFERRED: usize = 512;
 /// Maximum number of queries that the scheduler skips in one pass because too many others generate.
 const MAX_BLOCKED: usize = 4096;
 
-/// The reciprocal of the share of running places and blocks that a client's queries that generate leave to others.
-const RESERVED_SHARE: usize = 8;
+/// The divisor of the running slots and blocks that generations leave to scoring queries: one eighth.
+const RESERVED_DIVISOR: usize = 8;
 
 /// The outcome of an attempt to start a query.
 enum Admission {
@@ -114,7 +114,7 @@ impl Scheduler {
     /// Returns how many of `total` places or blocks queries that generate may hold for a query of a client to start.
     fn unreserved(&self, total: usize, client: u64) -> usize {
         let generates = |running: &RunningQuery| running.generates() && running.query.scheduling.client == client;
-        let share = if self.running.iter().any(generates) { RESERVED_SHARE } else { 2 * RESERVED_SHARE };
+        let share = if self.running.iter().any(generates) { RESERVED_DIVISOR } else { 2 * RESERVED_DIVISOR };
         total - (total / share).max(1).min(total - 1)
     }
 

@@ -1,8 +1,8 @@
 //! The waiting queries of one client and one priority, in the order of submission.
 //!
 //! Virtual time counts tokens. A query starts, in virtual time, when the client's previous query has ended, but no
-//! earlier than the time at which it was submitted. Start times are computed from the first query on when they are
-//! needed. So a query that is cancelled leaves no trace, and nothing has to be moved.
+//! earlier than the time at which it was submitted. Start times are computed on demand, from the first query on. So
+//! a cancelled query leaves no trace, and no other query has to move.
 
 use std::collections::BTreeMap;
 
@@ -51,6 +51,12 @@ impl Place {
     fn end(&self, previous_end: u64) -> u64 {
         self.start(previous_end).saturating_add(self.tokens)
     }
+
+    /// Adds the next place to this one. The sum ends when the next place would end, whatever comes before the two.
+    fn absorb(&mut self, next: &Self) {
+        self.submitted = self.submitted.max(next.submitted.saturating_sub(self.tokens));
+        self.tokens = self.tokens.saturating_add(next.tokens);
+    }
 }
 
 /// The position of a waiting query: its arrival, and the virtual time at which it starts.
@@ -63,10 +69,10 @@ pub(crate) struct Position {
 /// A client's waiting queries of one priority.
 #[derive(Debug, Default)]
 pub(crate) struct ClientQueue {
-    /// The virtual time at which the last query ends that left the queue to run.
+    /// Virtual end time of the last query that left the queue to run.
     served_until: u64,
-    /// Number of tokens that the engine had started when it last started a query of this client or, if none waited, when
-    /// the client sent one.
+    /// Number of tokens that the engine had started when it last started a query of this client or, if none waited,
+    /// when the client sent one. A query that ran before its turn advances it by a multiple of its tokens.
     pub(crate) waiting_since: u64,
     /// The queries by arrival. The first one is waiting.
     places: BTreeMap<u64, Place>,
@@ -109,6 +115,7 @@ impl ClientQueue {
     /// Removes a query to run it, and charges the client for its tokens.
     pub(crate) fn take(&mut self, arrival: u64) -> Option<Job> {
         let waiting = self.places.get_mut(&arrival)?.waiting.take()?;
+        self.merge_served(arrival);
         self.pass_served();
         Some(waiting.job)
     }
@@ -116,8 +123,31 @@ impl ClientQueue {
     /// Removes a query as if it had never been submitted.
     pub(crate) fn cancel(&mut self, arrival: u64) -> Option<Job> {
         let waiting = self.places.remove(&arrival)?.waiting?;
+        if let Some((&before, _)) = self.places.range(..arrival).next_back() {
+            self.merge_served(before);
+        }
         self.pass_served();
         Some(waiting.job)
+    }
+
+    /// Merges a place whose query has left the queue with its neighbors of the same kind. Otherwise, places would pile up
+    /// behind a query that cannot start for a long time.
+    fn merge_served(&mut self, arrival: u64) {
+        let is_served = |place: &Place| place.waiting.is_none();
+        if !self.places.get(&arrival).is_some_and(is_served) {
+            return;
+        }
+        let next = self.places.range(arrival + 1..).next().filter(|(_, place)| is_served(place)).map(|next| *next.0);
+        let before =
+            self.places.range(..arrival).next_back().filter(|(_, place)| is_served(place)).map(|before| *before.0);
+        for (first, second) in [(Some(arrival), next), (before, Some(arrival))] {
+            if let (Some(first), Some(second)) = (first, second)
+                && let Some(absorbed) = self.places.remove(&second)
+                && let Some(place) = self.places.get_mut(&first)
+            {
+                place.absorb(&absorbed);
+            }
+        }
     }
 
     /// Removes the places at the front whose queries have left the queue.
@@ -142,5 +172,57 @@ impl ClientQueue {
     /// Returns `true` if the client's next query would start later than one of a new client.
     pub(crate) fn is_charged(&self, now: u64) -> bool {
         self.served_until > now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scorer::Query;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// Returns the positions of all waiting queries.
+    fn positions(client: &ClientQueue) -> Vec<(u64, u64)> {
+        let mut positions = Vec::new();
+        let mut next = client.first();
+        while let Some(position) = next {
+            positions.push((position.arrival, position.virtual_start));
+            next = client.after(position);
+        }
+        positions
+    }
+
+    /// Queries that start while the client's first one waits take no memory, and the others start as if all places were
+    /// kept.
+    #[test]
+    fn places_of_started_queries_are_merged_without_effect() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut client = ClientQueue::default();
+        let mut kept: Vec<(u64, u64, bool)> = Vec::new();
+        let mut now = 0;
+        for arrival in 0..1000 {
+            now += rng.random_range(0..40);
+            let tokens = rng.random_range(2..60);
+            let query = Query::new(vec![0; tokens], 1);
+            client.push(arrival, now, Job { id: arrival, query, generation: None });
+            kept.push((now, tokens as u64, true));
+        }
+        for _ in 0..1500 {
+            let arrival = rng.random_range(1..1000_u64);
+            if client.take(arrival).is_some() {
+                kept[arrival as usize].2 = false;
+            }
+            let mut end = 0;
+            let mut expected = Vec::new();
+            for (arrival, &(submitted, tokens, is_waiting)) in kept.iter().enumerate() {
+                let start = submitted.max(end);
+                end = start + tokens;
+                expected.extend(is_waiting.then_some((arrival as u64, start)));
+            }
+            assert_eq!(positions(&client), expected);
+            assert!(client.places.len() <= 2 * expected.len(), "{} places", client.places.len());
+        }
+        assert!(kept.iter().filter(|place| place.2).count() < 300);
     }
 }

@@ -80,7 +80,7 @@ struct PriorityClass {
 }
 
 impl PriorityClass {
-    /// Removes the clients that no longer matter, if there are many. The cost is constant on average.
+    /// Removes the clients that no longer matter, if there are many. Takes amortized constant time.
     fn clean_up(&mut self) {
         if self.clients.len() < self.next_cleanup.max(2 * self.waiting) {
             return;

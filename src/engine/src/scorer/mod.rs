@@ -26,8 +26,8 @@ pub use subset::Subset;
 pub struct ModelCard {
     /// The model's name.
     pub id: String,
-    /// Fingerprint of everything that the results depend on: weights hash, dtype, backend, numerics version. Engines
-    /// with equal fingerprints return bit-identical results.
+    /// Fingerprint of everything that the results depend on: a hash of the model's files, dtype, backend, numerics
+    /// version. Engines with equal fingerprints return bit-identical results.
     pub fingerprint: String,
     /// Number of token ids.
     pub vocab_size: usize,

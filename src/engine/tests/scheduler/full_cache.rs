@@ -122,7 +122,7 @@ fn another_clients_first_text_starts_while_the_cache_is_full_of_generations() {
     busy.finish();
 }
 
-/// Texts with small caches hold all running places but those that are reserved.
+/// Short generations hold all running slots except the reserved ones.
 #[test]
 fn a_small_query_starts_while_most_running_places_generate() {
     for (max_running, token_budget) in [(8, 64), (256, 16), (2, 64)] {

@@ -23,11 +23,11 @@ pub(crate) fn max_tokenized_bytes(text: &str) -> usize {
     BASE_BYTES.saturating_add(text.len().saturating_mul(TOKENIZED_BYTES))
 }
 
-/// Returns the most that the response to a request to `/logprobs` may have, in bytes.
+/// Returns the maximum size of the response to a request to `/logprobs`, in bytes.
 pub(crate) fn max_logprobs_bytes(request: &LogprobsRequest) -> usize {
     let targets = targets(request);
     let entries = 1 + usize::from(request.top);
-    // A string has at most about one token per byte.
+    // A text rarely has more than one token per byte; an entry's bound leaves room for the rest.
     let size = |target: &&Text| match target {
         Text::String(text) => text.len(),
         Text::Tokens(tokens) => tokens.len(),
@@ -37,7 +37,7 @@ pub(crate) fn max_logprobs_bytes(request: &LogprobsRequest) -> usize {
     BASE_BYTES.saturating_add(results).saturating_add(tokens.saturating_mul(ENTRY_BYTES))
 }
 
-/// Checks that a response has the results that a request asks for, and log-probabilities that can be some.
+/// Checks that a response has one result per target, each with possible log-probabilities.
 ///
 /// # Errors
 /// A description of the first mismatch.
@@ -48,8 +48,9 @@ pub(crate) fn check_logprobs_response(request: &LogprobsRequest, response: &Logp
     }
     for (index, (target, result)) in targets.into_iter().zip(&response.results).enumerate() {
         let in_result = |reason: String| format!("result {index}: {reason}");
-        check_logprobs([Some(result.sum)])
-            .map_err(|_| in_result(format!("sum is {}; it must be at most 0", result.sum)))?;
+        // Each token may be above 0 by a rounding error.
+        let mean = result.sum / result.tokens.max(1) as f64;
+        check_logprobs([Some(mean)]).map_err(|_| in_result(format!("sum is {}; it must be at most 0", result.sum)))?;
         if let Some(logprobs) = &result.logprobs {
             if logprobs.len() != result.tokens {
                 return Err(in_result(format!("tokens is {}, but logprobs has {}", result.tokens, logprobs.len())));

@@ -33,13 +33,13 @@ pub(super) fn read_checksums(dir: &Path, files: &[&Path]) -> Result<BTreeMap<Pat
     };
     let (missing, unread) = unverified(dir, &checksums, files);
     if !missing.is_empty() {
-        tracing::warn!(path = %path.display(), files = missing.join(", "), "listed files do not exist");
+        tracing::warn!(path = %path.display(), files = missing.join(", "), "SHA256SUMS lists files that do not exist");
     }
     if !unread.is_empty() {
         tracing::warn!(
             path = %path.display(),
             files = unread.join(", "),
-            "listed files are not part of the model; not verifying them"
+            "SHA256SUMS lists files that are not part of the model; not verifying them"
         );
     }
     for file in files {
@@ -71,7 +71,10 @@ fn parse(path: &Path, text: &str) -> Result<BTreeMap<PathBuf, Checksum>, Error> 
         };
         let file = path.with_file_name(name.strip_prefix("./").unwrap_or(name));
         let checksum = Checksum { sha256: sha256.to_ascii_lowercase(), source: path.to_owned() };
-        let reason = format!("line {} has another checksum of {name} than an earlier line", index + 1);
+        let reason = format!(
+            "line {} and an earlier line have different checksums for {name}; remove the wrong line",
+            index + 1
+        );
         if checksums.insert(file, checksum.clone()).is_some_and(|earlier| earlier != checksum) {
             return Err(Error::malformed(path, reason));
         }
@@ -108,7 +111,10 @@ mod tests {
             assert!(error.starts_with("model/SHA256SUMS: line 2 must be"), "{error}");
         }
         let twice = parse(path, &format!("{a}  one\n{a} *./one\n{}  one\n", "c".repeat(64))).unwrap_err().to_string();
-        assert_eq!(twice, "model/SHA256SUMS: line 3 has another checksum of one than an earlier line");
+        assert_eq!(
+            twice,
+            "model/SHA256SUMS: line 3 and an earlier line have different checksums for one; remove the wrong line"
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! A model's tokenizer: [`TextTokenizer`], read from tokenizer.json and tokenizer_config.json.
 //!
 //! Start with [`TextTokenizer::open`]. `special_tokens.rs` has the rules for special tokens: those that the tokenizer
-//! adds around a text, and those that end a text. `continuation.rs` encodes a text that follows another, and `pieces.rs`
-//! decodes tokens one by one. `token_length.rs` bounds the text that one token stands for. `vocabulary.rs` has the part of
-//! the model's configuration that a tokenizer needs. `files.rs` reads the files, `charsmap.rs` checks a part of
-//! tokenizer.json that the tokenizers library trusts, and `rebuilt.rs` reports what transformers would replace.
+//! adds around a text, and those that end a text. `continuation.rs` encodes a text that follows another, and
+//! `pieces.rs` decodes tokens one by one. `token_length.rs` bounds the text that one token stands for. `vocabulary.rs`
+//! has the part of the model's configuration that a tokenizer needs. `files.rs` reads the files, `charsmap.rs` checks a
+//! part of tokenizer.json that the tokenizers library trusts, and `rebuilt.rs` reports what transformers would replace.
 
 mod charsmap;
 mod continuation;
@@ -184,8 +184,8 @@ impl TextTokenizer {
         self.pieces.piece(&self.tokenizer, token)
     }
 
-    /// Returns whether decoding omits the space at the beginning of a sequence of tokens, because the tokenizer adds one
-    /// to every text.
+    /// Returns whether decoding omits the space at the beginning of a sequence of tokens, because the tokenizer adds
+    /// one to every text.
     pub fn omits_first_space(&self) -> bool {
         self.pieces.omits_first_space()
     }

@@ -40,13 +40,13 @@ pub(super) fn warn_if_rebuilt(class: Option<&str>, tokenizer: &Tokenizer) {
         tracing::warn!(
             class,
             parts = parts.join(", "),
-            "using tokenizer.json as it is; transformers 5 replaces parts of it by those of tokenizer_class, so some texts \
-             may have other tokens there"
+            "using tokenizer.json as it is; transformers 5 replaces these parts according to tokenizer_class, so it may \
+             tokenize some texts differently"
         );
     }
 }
 
-/// Lists the parts of tokenizer.json that transformers 5 replaces by different ones.
+/// Lists the parts of tokenizer.json that transformers 5 replaces with different ones.
 fn replaced_parts(class: &str, tokenizer: &Tokenizer) -> Vec<&'static str> {
     let class = class.trim_end_matches("Fast");
     let Some(rebuilt) = REBUILT.iter().find(|rebuilt| rebuilt.class == class) else { return Vec::new() };

@@ -1,7 +1,8 @@
 //! The greatest length of the text that one token stands for, and the memory for encoding a text.
 //!
-//! The bound follows from the parts of a tokenizer. A normalizer may shorten a text by a factor, or drop any part of it; a
-//! pre-tokenizer may drop characters, such as spaces; a model may have one "unknown" token for any number of characters.
+//! The bound follows from the parts of a tokenizer. A normalizer may shorten a text by a factor, or drop any part of
+//! it; a pre-tokenizer may drop characters, such as spaces; a model may have one "unknown" token for any number of
+//! characters.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -38,8 +39,8 @@ pub(super) fn max_token_bytes(tokenizer: &Tokenizer) -> Option<usize> {
     Some(longest.max(longest_added).max(MAX_CHAR_BYTES) * factor)
 }
 
-/// Returns the memory for encoding a byte of a text, in bytes. Measured with texts whose tokens have one byte each, which take
-/// most; `memory_is_bounded` in the tests of the server compares.
+/// Returns the memory that encoding takes per byte of a text, in bytes. The constants are measured with tokens of one
+/// byte, the worst case; a test of the server's memory checks them.
 pub(super) fn encoding_bytes(tokenizer: &Tokenizer) -> usize {
     let base = match tokenizer.get_model() {
         ModelWrapper::Unigram(_) => 576,
@@ -52,8 +53,10 @@ pub(super) fn encoding_bytes(tokenizer: &Tokenizer) -> usize {
 fn expansion(normalizer: &Value) -> usize {
     match kind_and_steps(normalizer) {
         ("Sequence", steps) => steps.iter().map(expansion).product(),
-        ("NFC" | "NFD", _) => 2,
-        ("NFKC" | "NFKD" | "Precompiled", _) => 8,
+        // The maxima that UAX #15 states for UTF-8.
+        ("NFC" | "NFD", _) => 3,
+        ("NFKC" | "NFKD" | "Precompiled", _) => 11,
+        ("ByteLevel", _) => 2,
         _ => 1,
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct EncodedText {
     pub(crate) offsets: Option<Vec<[usize; 2]>>,
 }
 
-/// Rejects a text that cannot fit the model's maximum length, or for whose tokenization there is not enough memory.
+/// Rejects a text that cannot fit the model's maximum length, or that takes too much memory to tokenize.
 pub(crate) fn check_text(app: &App, text: &str, field: &str, query: Option<usize>) -> Result<(), Failure> {
     let limit = app.text_limits.context_bytes;
     if text.len() > limit {
@@ -27,7 +27,7 @@ pub(crate) fn check_text(app: &App, text: &str, field: &str, query: Option<usize
     check_tokenizing(app, text, field, query)
 }
 
-/// Rejects a text for whose tokenization there is not enough memory.
+/// Rejects a text that takes too much memory to tokenize.
 pub(crate) fn check_tokenizing(app: &App, text: &str, field: &str, query: Option<usize>) -> Result<(), Failure> {
     let limit = app.text_limits.tokenizing_bytes;
     if text.len() > limit { Err(problem::text_too_large(query, field, text.len(), "bytes", limit)) } else { Ok(()) }
@@ -88,15 +88,15 @@ pub(crate) fn add_prefix(rule: Bos, prefix: &[u32], tokens: Vec<u32>) -> Vec<u32
     if is_needed { [prefix, &tokens].concat() } else { tokens }
 }
 
-/// Adds the tokens that the model's tokenizer adds before and after texts. Returns all tokens, and the range of the text's
-/// own. As in transformers, a text that begins with the name of BOS has BOS twice.
+/// Adds the tokens that the model's tokenizer adds before and after texts. Returns all tokens, and the range of the
+/// text's own. As in transformers, a text that begins with the name of BOS has BOS twice.
 pub(crate) fn add_template(codec: &dyn TextCodec, own: &[u32]) -> (Vec<u32>, Range<usize>) {
     let start = codec.prefix().len();
     ([codec.prefix(), own, codec.suffix()].concat(), start..start + own.len())
 }
 
-/// Adds the same tokens as [`add_template`], but none to a single special token: lm-evaluation-harness tokenizes the names
-/// of BOS and EOS to learn their ids. Adds no second prefix to a text that begins with it, as rendered chats do.
+/// Adds the same tokens as [`add_template`], but none to a single special token: lm-evaluation-harness tokenizes the
+/// names of BOS and EOS to learn their ids. Adds no second prefix to a text that begins with it, as rendered chats do.
 pub(crate) fn add_template_once(codec: &dyn TextCodec, own: Vec<u32>) -> Vec<u32> {
     match own[..] {
         [token] if codec.piece(token).is_special => own,

@@ -1,12 +1,13 @@
-//! Admission: limits on the requests, body bytes, queries, tokens and response bytes in flight, shared fairly among clients.
+//! Admission: limits on the requests, body bytes, queries, tokens and response bytes in flight, shared fairly among
+//! clients.
 //!
 //! A request is counted before its body is read. The bytes of its body count from their arrival until they are parsed.
-//! Its queries and tokens count from the time they are known until the response is sent, and the bytes of the response
-//! from the time they are written until they are sent. A client that holds nothing may take all free capacity. A client that
-//! holds something may take at most half of the free capacity, and nothing once it holds [`MAX_HELD_TO_FREE`] times the
-//! free capacity. These limits are dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998).
-//! So a single client gets about 8/9 of the capacity, two clients get about 8/17 each, and a new client always finds
-//! some free capacity.
+//! Its queries and tokens count from the time they are known until the response is written, and the bytes of the
+//! response from the time they are written until they are sent. A client that holds nothing may take all free capacity.
+//! A client that holds something may take at most half of the free capacity, and nothing once it holds
+//! [`MAX_HELD_TO_FREE`] times the free capacity. These limits are dynamic thresholds (Choudhury and Hahne, IEEE/ACM
+//! Transactions on Networking 1998). So a single client gets about 8/9 of the capacity, two clients get about 8/17
+//! each, and a new client always finds some free capacity.
 //!
 //! A client that may not take one more unit may not take any larger amount either. The server can therefore reject such
 //! a client before it reads the body, and it never rejects a request early that it could have admitted.
@@ -90,8 +91,8 @@ impl Admission {
             requests: Limit::new("requests", config.max_waiting_requests),
             body_bytes: Limit::new("body bytes", config.body_bytes_limit()),
             tokens: Limit::new("tokens", config.max_waiting_tokens),
-            response_bytes: Limit::new("response bytes", config.max_waiting_response_bytes),
-            compressors: Limit::new("compressor bytes", config.max_waiting_response_bytes),
+            response_bytes: Limit::new("response bytes", config.response_bytes_limit()),
+            compressors: Limit::new("compressor bytes", config.response_bytes_limit()),
             queries: Limit::new("queries", config.queries_limit()),
             pressure: Arc::new(Pressure::new(Instant::now())),
         }
@@ -112,8 +113,8 @@ impl Admission {
         lock(&self.tokens.count).total
     }
 
-    /// Returns the number of bytes of the responses that are being written, or that wait for their clients to read them,
-    /// with their compressors.
+    /// Returns the number of bytes of the responses that are being written, or that wait for their clients to read
+    /// them, with their compressors.
     pub(crate) fn response_bytes(&self) -> u32 {
         lock(&self.response_bytes.count).total.saturating_add(lock(&self.compressors.count).total)
     }
@@ -177,19 +178,19 @@ impl Admission {
         permit.map_err(|exceeded| self.reject(&self.response_bytes, exceeded))
     }
 
-    /// Waits until a client may have the next part of a response, which the server has begun and cannot reject any more.
+    /// Waits for capacity for the next part of a response that has begun. The server cannot reject it any more.
     pub(crate) async fn reserve_response(&self, account: u64, bytes: usize) -> Permit {
         self.response_bytes.wait(account, self.response_amount(bytes)).await
     }
 
-    /// Waits until a client may have a compressor, which is held for a whole response. Compressors have a limit of their
-    /// own: otherwise responses that hold compressors could wait for each other's parts.
+    /// Waits for capacity for a compressor, which is held for a whole response. Compressors have a limit of their own:
+    /// otherwise responses that hold compressors could wait for each other's parts.
     pub(crate) async fn reserve_compressor(&self, account: u64, bytes: usize) -> Permit {
         self.compressors.wait(account, self.response_amount(bytes)).await
     }
 
-    /// Returns the amount that is counted for a part of a response: at most a quarter of the limit, so that every part is
-    /// written at some time.
+    /// Returns the amount that is counted for a part of a response: at most a quarter of the limit, so that every part
+    /// is written at some time.
     fn response_amount(&self, bytes: usize) -> u32 {
         u32::try_from(bytes).unwrap_or(u32::MAX).min(self.response_bytes.limit / 4)
     }
@@ -244,13 +245,14 @@ impl Limit {
     }
 
     fn grow(&self, permit: &mut Permit, amount: u32) -> Result<(), Exceeded> {
+        if amount == 0 {
+            return Ok(());
+        }
         let mut held = lock(&self.count);
         self.check(&held, permit.account, amount)?;
-        if amount > 0 {
-            held.total += amount;
-            *held.by_account.entry(permit.account).or_default() += amount;
-            permit.amount += amount;
-        }
+        held.total += amount;
+        *held.by_account.entry(permit.account).or_default() += amount;
+        permit.amount += amount;
         Ok(())
     }
 }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The minimum of [`ServerConfig::max_working_bytes`].
 const MIN_WORKING_BYTES: usize = 16 << 20;
 
+/// The minimum of [`ServerConfig::max_waiting_response_bytes`].
+const MIN_RESPONSE_BYTES: u32 = 1 << 20;
+
 /// The server's limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -16,14 +19,16 @@ pub struct ServerConfig {
     /// Maximum total size of all bodies that are being read or parsed, in bytes, with the memory of their decoders. The
     /// effective limit is at least twice `max_body_bytes`. A body that does not fit gets a 429 response.
     pub max_waiting_body_bytes: u32,
-    /// Maximum memory for parsing and tokenizing requests at once, in bytes, as estimated from their bodies; at least 16
-    /// MiB. Further requests wait for their turn. A text or a body that would need more by itself gets a 413 response.
+    /// Maximum estimated memory for parsing and tokenizing requests and writing responses, in bytes; at least 16 MiB.
+    /// Further jobs wait for their turn. A text or a body that would need more by itself gets a 413 response. Any other
+    /// job that needs more runs alone, except for small jobs.
     pub max_working_bytes: usize,
-    /// Maximum memory of all responses that are being written, or that wait for their clients to read them, in bytes, and
-    /// of their compressors. A response that is sent in parts waits; any other that does not fit becomes a 429 response.
+    /// Maximum memory of all responses that are being written, or that wait for their clients to read them, in bytes;
+    /// at least 1 MiB. Compressors have a second limit of the same size. A response that is sent in parts waits; any
+    /// other that does not fit becomes a 429 response.
     pub max_waiting_response_bytes: u32,
-    /// Maximum time for which a client may leave a response unread, in seconds; at least 1. Then the server discards the
-    /// rest of the response and closes the connection.
+    /// Maximum time for which a client may leave a response unread, in seconds; at least 1. After that time, the server
+    /// discards the rest of the response and closes the connection.
     pub max_unread_seconds: u64,
     /// Maximum number of queries or pairs in one request.
     pub max_queries: usize,
@@ -31,23 +36,23 @@ pub struct ServerConfig {
     /// response before the server reads them.
     pub max_waiting_requests: u32,
     /// Maximum number of tokens of all requests in flight: the tokens of their sequences, the tokens to generate, and
-    /// one token per alternative. Tokens count until the response is sent. A request that does not fit, or that would leave
-    /// too little capacity for other clients, gets a 429 response.
+    /// one token per alternative. Tokens count until the response is written. A request that does not fit, or that
+    /// would leave too little capacity for other clients, gets a 429 response.
     pub max_waiting_tokens: u32,
     /// Maximum number of queries of all requests in flight: the queries or pairs of `/logprobs`, and the completions of
     /// prompts. Each takes about 1 KiB of memory, besides its tokens. The effective limit is at least `max_queries`. A
     /// request that does not fit, or that would leave too little capacity for other clients, gets a 429 response.
     pub max_waiting_queries: u32,
-    /// Smallest `priority` that clients may send, unless their API key has a smaller one. More urgent requests get a 400
-    /// response.
+    /// Smallest `priority` that clients may send, unless their API key has a smaller one. More urgent requests get a
+    /// 400 response.
     pub min_priority: i32,
     /// `true` to share the prefix cache among API keys. By default, requests with different keys share no cached
     /// prefixes, so that no client can learn what others asked.
     pub share_cache: bool,
     /// Deadline of a request, in seconds. A request that takes longer is cancelled and gets a 504 response.
     pub max_request_seconds: u64,
-    /// Maximum number of connections, or fewer if the process may not open as many files. At the limit, the server
-    /// closes idle connections, or rejects the new one.
+    /// Maximum number of connections. The effective limit is lower if the process may not open that many files. At the
+    /// limit, the server closes idle connections, or rejects the new one.
     pub max_connections: u32,
     /// Time for a request's head, from its first byte, and for a TLS handshake, in seconds. The server closes a
     /// connection that takes longer.
@@ -110,6 +115,10 @@ impl ServerConfig {
         duration(self.stall_seconds)
     }
 
+    pub(crate) fn unread_timeout(&self) -> Duration {
+        duration(self.max_unread_seconds)
+    }
+
     pub(crate) fn drain_timeout(&self) -> Duration {
         duration(self.drain_seconds)
     }
@@ -120,6 +129,11 @@ impl ServerConfig {
     pub(crate) fn body_bytes_limit(&self) -> u32 {
         let two_bodies = u32::try_from(self.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(2);
         self.max_waiting_body_bytes.max(two_bodies)
+    }
+
+    /// Returns the limit on the memory of responses, in bytes.
+    pub(crate) fn response_bytes_limit(&self) -> u32 {
+        self.max_waiting_response_bytes.max(MIN_RESPONSE_BYTES)
     }
 
     /// Returns the limit on the memory for parsing and tokenizing requests, in bytes.

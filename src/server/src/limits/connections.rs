@@ -1,9 +1,9 @@
-//! The limit on connections, which no network can use up.
+//! The connection limit, shared fairly among networks.
 //!
-//! At the limit, the server closes connections without a request to make room for a new one: those of the network that
-//! has the most connections, beginning with the one that has waited longest. So sockets that stay silent cannot keep
-//! others out, and clients that open many connections lose their own first. A new connection is rejected if it would
-//! displace one of a network that has fewer.
+//! At the limit, the server closes connections without a request to admit a new one: those of the network that has the
+//! most connections, beginning with the one that has waited longest. So sockets that stay silent cannot keep others
+//! out, and clients that open many connections lose their own first. A new connection is rejected if it would displace
+//! one of a network that has fewer.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -111,7 +111,8 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Returns the network of an address: the address itself, or its first 64 bits for IPv6, of which a host has them all.
+/// Returns the network of an address: the address itself, or, for IPv6, its first 64 bits, because one host usually
+/// controls a whole /64.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),

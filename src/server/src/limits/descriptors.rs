@@ -1,4 +1,4 @@
-//! File descriptors, of which the limit on connections leaves some for everything else.
+//! The number of connections that `ulimit -n` permits.
 
 /// The number of descriptors that connections leave free, for files such as those of a model that is being reloaded.
 const RESERVED: usize = 16;
@@ -17,7 +17,7 @@ pub(crate) fn connection_limit(configured: u32, others: usize) -> usize {
         tracing::warn!(
             max_connections = configured,
             effective = available,
-            "max_connections lowered to fit the limit on open files; raise it with `ulimit -n`"
+            "max_connections exceeds the open-file limit; raise that limit with `ulimit -n`"
         );
     }
     configured.min(available)

@@ -1,8 +1,8 @@
 //! Limits: their configuration, connections, clients, admission, turns, and draining at shutdown.
 //!
 //! Start with `admission`, which admits or rejects each request. `pressure` determines when a rejected client should
-//! retry. `connections` limits connections, which come before any request. `turns` orders the work of parsing, tokenizing
-//! and writing.
+//! retry. `connections` limits connections, which come before any request. `turns` orders the work of parsing,
+//! tokenizing and writing.
 
 pub(crate) mod admission;
 pub(crate) mod client;

@@ -1,9 +1,9 @@
 //! Turns: fair access of clients to the threads that parse and tokenize requests and write responses.
 //!
-//! Clients take turns by start-time fair queueing (Goyal, Vin and Chen, SIGCOMM 1996), as in the engine's queue: a job's
-//! cost is its memory, which grows with its time. So a client that sends little does not wait for all jobs of a client that
-//! sends much. Jobs that need more than [`SMALL_MEMORY`] are large. Together, the large jobs that run need at most the
-//! configured memory, and they leave one thread to the small ones.
+//! Clients take turns by start-time fair queueing (Goyal, Vin and Chen, SIGCOMM 1996), as in the engine's queue: a
+//! job's cost is its memory, which grows with its time. So a client that sends little does not wait for all jobs of a
+//! client that sends much. Jobs that need more than [`SMALL_MEMORY`] are large. Together, the large jobs that run need
+//! at most the configured memory, and they leave one thread to the small ones.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Add;
@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 
 /// The maximum memory of a small job, in bytes.
 const SMALL_MEMORY: usize = 16 << 20;
+
+/// The minimum number of accounts at which those that no longer matter are removed.
+const MIN_CLEANUP: usize = 1024;
 
 /// The estimated size of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +51,11 @@ type Place = (u64, u64);
 
 #[derive(Debug)]
 struct State {
+    threads: usize,
     /// Number of threads that run no job.
     free_threads: usize,
+    /// Number of large jobs that run.
+    large_jobs: usize,
     /// Memory limit of all large jobs.
     memory_limit: usize,
     /// Memory of the large jobs that run.
@@ -60,6 +66,8 @@ struct State {
     jobs: u64,
     /// Virtual time at which each account's jobs so far end.
     ends: HashMap<u64, u64>,
+    /// Number of accounts at which those that no longer matter are removed.
+    next_cleanup: usize,
     small: BTreeMap<Place, Waiting>,
     large: BTreeMap<Place, Waiting>,
 }
@@ -74,12 +82,15 @@ impl Turns {
     /// Creates a queue for this number of threads, at least two, whose large jobs share this memory, in bytes.
     pub(crate) fn new(threads: usize, memory_limit: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
+            threads: threads.max(2),
             free_threads: threads.max(2),
+            large_jobs: 0,
             memory_limit,
             memory: 0,
             clock: 0,
             jobs: 0,
             ends: HashMap::new(),
+            next_cleanup: MIN_CLEANUP,
             small: BTreeMap::new(),
             large: BTreeMap::new(),
         })))
@@ -115,6 +126,7 @@ impl Drop for Turn {
             state.free_threads += 1;
             if is_large(self.memory) {
                 state.memory -= self.memory;
+                state.large_jobs -= 1;
             }
         }
         state.begin_jobs();
@@ -144,23 +156,29 @@ impl State {
             let Some(((start, _), job)) = queue.pop_first() else { return };
             self.clock = self.clock.max(start);
             self.free_threads -= 1;
-            self.memory += if is_large { job.memory } else { 0 };
+            if is_large {
+                self.memory += job.memory;
+                self.large_jobs += 1;
+            }
             // If the client has disconnected, its turn is dropped, which ends the job.
             let _ = job.begin.send(());
         }
         if self.small.is_empty() && self.large.is_empty() {
-            // Nobody waits, so nobody has a claim to go first.
+            // No job waits, so past usage no longer matters.
             self.ends.clear();
+        } else if self.ends.len() >= self.next_cleanup {
+            let now = self.clock;
+            self.ends.retain(|_, end| *end > now);
+            self.next_cleanup = 2 * self.ends.len() + MIN_CLEANUP;
         }
     }
 
     /// Chooses between the first small and the first large job, if any can begin. Returns `true` for the large one.
     fn choose(&self) -> Option<bool> {
         let small = self.small.first_key_value().filter(|_| self.free_threads > 0);
-        let large = self
-            .large
-            .first_key_value()
-            .filter(|(_, job)| self.free_threads > 1 && self.memory + job.memory <= self.memory_limit);
+        let large = self.large.first_key_value().filter(|(_, job)| {
+            self.free_threads > 0 && self.large_jobs + 1 < self.threads && self.memory + job.memory <= self.memory_limit
+        });
         match (small, large) {
             (None, None) => None,
             (Some((small, _)), Some((large, _))) => Some(large < small),
@@ -222,13 +240,43 @@ mod tests {
         assert!(poll(second.as_mut()).is_none(), "a job counts as at most the limit, and then runs alone");
         let small: Vec<Turn> = (0..3).map(|_| poll(pin!(turns.take(1, SMALL_MEMORY))).unwrap()).collect();
         drop(first);
-        assert!(poll(second.as_mut()).is_none(), "only one thread is free");
-        drop(small);
         let second = poll(second.as_mut()).unwrap();
+        drop(small);
         assert!(poll(pin!(turns.take(2, LARGE))).is_none());
         drop(second);
         let state = turns.lock();
         assert_eq!((state.free_threads, state.memory, state.ends.len()), (4, 0, 0), "{state:?}");
+    }
+
+    #[test]
+    fn small_jobs_neither_delay_a_large_one_forever_nor_wait_for_two() {
+        let turns = Turns::new(2, 10 * LARGE);
+        let mut running = vec![poll(pin!(turns.take(1, 10))).unwrap(), poll(pin!(turns.take(1, 10))).unwrap()];
+        let mut large = Box::pin(turns.take(2, LARGE));
+        let mut small: Vec<_> = (0..2).map(|_| Box::pin(turns.take(1, 10))).collect();
+        assert!(poll(large.as_mut()).is_none() && poll(small[0].as_mut()).is_none());
+        running.remove(0);
+        let first = poll(large.as_mut()).unwrap();
+        running.remove(0);
+        let mut second = Box::pin(turns.take(3, LARGE));
+        assert!(poll(second.as_mut()).is_none(), "one thread remains for small jobs");
+        drop(poll(small[0].as_mut()).unwrap());
+        drop(poll(small[1].as_mut()).unwrap());
+        drop(first);
+        assert!(poll(second.as_mut()).is_some());
+    }
+
+    #[test]
+    fn accounts_that_no_longer_matter_are_removed() {
+        let turns = Turns::new(2, LARGE);
+        let _running = [poll(pin!(turns.take(0, 1))).unwrap(), poll(pin!(turns.take(0, 1))).unwrap()];
+        let waiting = Box::pin(turns.take(0, 1));
+        let mut waiting = waiting;
+        assert!(poll(waiting.as_mut()).is_none());
+        for account in 1..10_000 {
+            assert!(poll(pin!(turns.take(account, 0))).is_none());
+        }
+        assert!(turns.lock().ends.len() < 2 * MIN_CLEANUP, "{}", turns.lock().ends.len());
     }
 
     #[test]

@@ -71,8 +71,10 @@ pub(crate) fn body_unreadable(reason: &str) -> Failure {
 
 /// Returns the problem for a zstd body whose window is larger than `limit` bytes.
 pub(crate) fn window_too_large(limit: usize) -> Failure {
-    let detail =
-        format!("the window of the zstd frame exceeds {limit} bytes, the limit of RFC 9659; use a smaller one");
+    let detail = format!(
+        "the window of the zstd frame exceeds {limit} bytes, the limit of RFC 9659; compress with a window of at most \
+         8 MiB (`zstd --long=23`)"
+    );
     Failure::new(400, "body-unreadable", "Body unreadable", detail).field("Content-Encoding").limit(limit)
 }
 
@@ -208,8 +210,8 @@ pub(crate) fn out_of_range(field: &str, value: &str, rule: &str) -> Failure {
 /// Returns the problem for a priority more urgent than `limit`, the client's most urgent one.
 pub(crate) fn priority_not_permitted(priority: i32, bound: &str, limit: i32) -> Failure {
     let detail = format!(
-        "`priority` is {priority}; it must be {bound} {limit} for this client: the operator decides who may send more \
-         urgent requests"
+        "`priority` is {priority}; it must be {bound} {limit} for this client: omit it, or ask the operator to \
+         permit more urgent requests"
     );
     Failure::new(400, "out-of-range", "Number out of range", detail).field("priority").value(priority).limit(limit)
 }

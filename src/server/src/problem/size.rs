@@ -2,8 +2,8 @@
 
 use super::Failure;
 
-/// Returns the problem for a sequence longer than `limit`, the model's maximum length. Clients such as litellm recognize
-/// the words "maximum context length is".
+/// Returns the problem for a sequence longer than `limit`, the model's maximum length. Clients such as litellm
+/// recognize the words "maximum context length is".
 pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limit: usize) -> Failure {
     let detail =
         format!("this model's maximum context length is {limit} tokens, but the sequence needs {length} tokens");
@@ -14,7 +14,8 @@ pub(crate) fn sequence_too_long(query: usize, field: String, length: usize, limi
 /// Returns the problem for a body that would take too much memory to parse.
 pub(crate) fn body_too_complex(memory: usize, limit: usize) -> Failure {
     let detail = format!(
-        "parsing the body takes about {memory} bytes of memory; the limit is {limit}: split the request into several"
+        "parsing the body takes about {memory} bytes of memory; the limit is {limit} (`server.max_working_bytes`): \
+         split the request into several"
     );
     Failure::new(413, "request-too-large", "Request too large", detail).value(memory).limit(limit)
 }
@@ -29,7 +30,8 @@ pub(crate) fn text_too_long(
     max_length: usize,
 ) -> Failure {
     let detail = format!(
-        "this model's maximum context length is {max_length} tokens, or {limit} bytes of text, but the text has {bytes} bytes"
+        "this model's maximum context length is {max_length} tokens, or {limit} bytes of text, but the text has \
+         {bytes} bytes; shorten the text"
     );
     let failure = Failure::new(400, "sequence-too-long", "Sequence too long", detail);
     failure.query(query).field(field).value(bytes).limit(limit)
@@ -38,8 +40,10 @@ pub(crate) fn text_too_long(
 /// Returns the problem for a text or a list of token ids that would take too much memory to convert. `unit` names its
 /// parts, of which it has `size`.
 pub(crate) fn text_too_large(query: Option<usize>, field: &str, size: usize, unit: &str, limit: usize) -> Failure {
-    let detail =
-        format!("`{field}` has {size} {unit}; the limit is {limit}, because of its memory: split it into several");
+    let action = if unit == "bytes" { "tokenize" } else { "decode" };
+    let detail = format!(
+        "`{field}` has {size} {unit}; the server can {action} at most {limit} (`server.max_working_bytes`): split it"
+    );
     let failure = Failure::new(413, "text-too-large", "Text too large", detail);
     failure.query(query).field(field).value(size).limit(limit)
 }

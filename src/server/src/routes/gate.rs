@@ -17,8 +17,8 @@ use crate::problem::{self, Failure};
 use crate::transport::body;
 use crate::transport::exchange::HeadDefect;
 
-/// A guard that a request holds until its client has taken its response. While the guard is held, the request
-/// counts as in flight, and shutdown waits for it.
+/// A guard for a request in flight. A streamed response holds it until the client has read the response. While the
+/// guard is held, the request counts against the limit, and shutdown waits for it.
 pub(super) struct InFlight {
     _active: ActiveRequest,
     permit: Permit,

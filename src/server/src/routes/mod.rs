@@ -1,8 +1,9 @@
 //! The routes, each of which checks its requests, runs them and writes the responses.
 //!
 //! Start with [`router`]. Every request that does work passes `gate`; its route then receives a
-//! `context::RequestContext`. Several routes share `response`, which writes the `parts` of a response, `stream`, which sends
-//! them through a `pipe`, and `events`. `unsupported` explains routes of other servers that this server does not have.
+//! `context::RequestContext`. Several routes share `response`, which writes the `parts` of a response, `stream`, which
+//! sends them through a `pipe`, and `events`. `unsupported` explains routes of other servers that this server does not
+//! have.
 
 mod completions;
 mod context;

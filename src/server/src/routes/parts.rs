@@ -24,7 +24,7 @@ pub(super) trait Parts: Send + 'static {
     /// Returns the sizes of the items that have not been written.
     fn sizes(&self) -> impl Iterator<Item = JobSize>;
 
-    /// Writes the next items, with what comes before the first one and after the last one.
+    /// Writes the next items and the text around them.
     fn write_next(&mut self, app: &App, count: usize, out: &mut Vec<u8>) -> Result<(), Failure>;
 }
 
@@ -40,8 +40,8 @@ pub(super) struct JsonList<T, S, W> {
 }
 
 impl<T, S, W> JsonList<T, S, W> {
-    /// Creates a list of items between `head` and `tail`. `size` estimates the size of an item's JSON, and `make` returns
-    /// the value to write.
+    /// Creates a list of items between `head` and `tail`. `size` estimates the size of an item's JSON, and `make`
+    /// returns the value to write.
     pub(super) fn new(head: Vec<u8>, items: Vec<T>, tail: Vec<u8>, size: S, make: W) -> Self {
         Self { head, items: items.into_iter(), tail, size, make }
     }
@@ -111,7 +111,7 @@ pub(super) fn write_all(app: &App, mut parts: impl Parts) -> Result<Response, Fa
     Ok(([(header::CONTENT_TYPE, parts.media())], bytes).into_response())
 }
 
-/// Writes the items in parts, each as soon as there is room for it.
+/// Writes the items in parts, each as soon as there is capacity for it.
 pub(super) async fn send_all(
     app: App,
     in_flight: Arc<InFlight>,

@@ -1,8 +1,8 @@
 //! A pipe from the task that writes a response to the connection that sends it.
 //!
-//! The task reserves room before it makes the next part of the response, so a slow client slows the task down, and all
-//! responses together take limited memory. If the client takes nothing for `max_unread_seconds`, the pipe breaks: it
-//! discards the rest of the response, and the connection ends with an error.
+//! The task reserves capacity before it makes the next part of the response, so a slow client slows the task down, and
+//! all responses together take limited memory. If the client takes nothing for `max_unread_seconds`, the pipe breaks:
+//! it discards the rest of the response, and the connection ends with an error.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +42,7 @@ pub(super) struct PipeWriter {
 /// The reading end of a pipe. Dropping it closes the pipe.
 struct PipeReader(Arc<Shared>);
 
-/// Room in a pipe for the next part of a response.
+/// Capacity in a pipe for the next part of a response.
 pub(super) struct Room<'a> {
     pipe: &'a PipeWriter,
     bytes: usize,
@@ -124,7 +124,7 @@ impl Shared {
 }
 
 impl PipeWriter {
-    /// Waits for room for a part of about this many bytes. Fails if the client reads nothing for too long.
+    /// Waits for capacity for a part of about this many bytes. Fails if the client reads nothing for too long.
     pub(super) async fn reserve(&self, bytes: usize) -> Result<Room<'_>, Failure> {
         let fits = |state: &mut State| {
             let taken = state.unread + state.reserved;
@@ -138,7 +138,7 @@ impl PipeWriter {
         Ok(room)
     }
 
-    /// Sends a part as soon as there is room.
+    /// Sends a part as soon as there is capacity.
     pub(super) async fn send(&self, bytes: Vec<u8>) -> Result<(), Failure> {
         self.reserve(bytes.len()).await?.send(bytes);
         Ok(())
@@ -209,7 +209,7 @@ impl PipeWriter {
                 changed.await;
                 continue;
             };
-            let configured = Duration::from_secs(self.app.config.max_unread_seconds);
+            let configured = self.app.config.unread_timeout();
             let is_draining = self.app.drain.is_draining();
             let limit = if is_draining { configured.min(SHUTDOWN_UNREAD) } else { configured };
             tokio::select! {
@@ -236,7 +236,7 @@ impl Drop for PipeWriter {
 }
 
 impl Room<'_> {
-    /// Sends the part for which the room was reserved.
+    /// Sends the part for which the capacity was reserved.
     pub(super) fn send(mut self, bytes: Vec<u8>) {
         let mut permit = self.permit.take();
         if let Some(permit) = &mut permit {
@@ -286,7 +286,8 @@ impl PipeReader {
     fn take(&self) -> Option<Option<Result<Bytes, BrokenPipe>>> {
         let mut state = self.0.lock();
         if let Some(chunk) = state.chunks.front_mut() {
-            let slice = chunk.rest.split_to(chunk.rest.len().min(SLICE_BYTES));
+            // A copy, so that a slice in the connection's buffer does not keep the memory of a whole part.
+            let slice = Bytes::copy_from_slice(&chunk.rest.split_to(chunk.rest.len().min(SLICE_BYTES)));
             state.lent = slice.len();
             return Some(Some(Ok(slice)));
         }

@@ -22,9 +22,9 @@ pub(super) const JSON: &str = "application/json";
 /// vLLM's substitute for minus infinity, which JSON cannot represent.
 pub(super) const LOWEST_LOGPROB: f32 = -9999.0;
 
-/// Writes the response to a request, and counts the request and its tokens as answered. A large response is sent in parts,
-/// each of which is written once the client has taken most of the previous one. `permit`, for the tokens, is held until all
-/// parts are written.
+/// Writes the response to a request, and counts the request and its tokens as answered. A large response is sent in
+/// parts, each of which is written once the client has read most of the previous one. `permit`, for the tokens, is held
+/// until the response is written.
 pub(super) async fn respond(
     context: RequestContext,
     tokens: u32,
@@ -42,7 +42,7 @@ pub(super) async fn respond(
     Ok(response)
 }
 
-/// Responds with JSON that has been written. Rejects the request if there is no room for a large response.
+/// Responds with serialized JSON. Rejects the request if there is no capacity for a large response.
 pub(super) fn respond_written(context: RequestContext, json: Vec<u8>) -> Result<Response, Failure> {
     if json.len() <= PART_BYTES {
         return Ok(([(header::CONTENT_TYPE, JSON)], json).into_response());

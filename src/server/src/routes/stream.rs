@@ -29,8 +29,8 @@ pub(super) struct StreamedRequest {
 
 impl StreamedRequest {
     /// Responds at once. A separate task runs `work`, which sends parts. The task then sends the last part, which `end`
-    /// makes from the result of `work`; without a last part, the response ends with an error. The task ends early if the
-    /// client disconnects, or reads nothing for too long.
+    /// makes from the result of `work`; without a last part, the response ends with an error. The task ends early if
+    /// the client disconnects, or reads nothing for too long.
     pub(super) fn respond<T: Send + 'static, F>(
         self,
         media: &'static str,

@@ -26,14 +26,14 @@ use crate::transport::tls::Tls;
 /// The pause after a failure to accept, so that the server does not spin while it has no free descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The maximum size of a request's head, in bytes. Heads are not counted by admission, so that clients could fill the
-/// memory with many large ones that never end.
+/// The maximum size of a request's head, in bytes. Admission does not count heads, so without this limit clients could
+/// exhaust memory with large heads that never end.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 
 /// The maximum number of bytes that hyper buffers per connection and direction.
 const MAX_BUFFERED_BYTES: usize = 64 << 10;
 
-/// What all connections of a listener share.
+/// The state that all connections of a listener share.
 pub(super) struct Endpoint {
     pub(super) routes: Router,
     pub(super) tls: Option<Tls>,
@@ -48,11 +48,11 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Counts and logs a connection that a limit on time ended.
+    /// Counts and logs a connection that a time limit ended.
     fn record_timeout(&self, reason: &str) {
         self.metrics.count_closed_connections(reason, 1);
         if let Some(closed) = self.timed_out.count(1) {
-            tracing::info!(closed, latest = reason, "slow connections closed");
+            tracing::info!(closed, latest = reason, "connections timed out");
         }
     }
 }
@@ -92,7 +92,7 @@ impl Acceptor {
         }
     }
 
-    /// Serves a new connection. At the limit, other connections make room for it, or it is closed.
+    /// Serves a new connection. At the limit, closes other connections to admit it, or closes it.
     async fn admit(&mut self, stream: TcpStream, address: SocketAddr) {
         let Endpoint { connections, limit, metrics, .. } = &*self.endpoint;
         if connections.count() >= *limit {
@@ -100,7 +100,7 @@ impl Acceptor {
             let (reason, closed) = if displaced.is_empty() { ("rejected", 1) } else { ("displaced", displaced.len()) };
             metrics.count_closed_connections(reason, closed);
             if let Some(closed) = self.at_limit.count(closed) {
-                tracing::warn!(limit, closed, latest = reason, %address, "limit on connections reached");
+                tracing::warn!(limit, closed, latest = reason, %address, "connection limit reached");
             }
             if displaced.is_empty() {
                 return;
@@ -139,7 +139,7 @@ fn log_panic(done: Result<(), JoinError>) {
     if let Err(error) = done
         && error.is_panic()
     {
-        tracing::error!(%error, "connection task failed");
+        tracing::error!(%error, "connection task panicked");
     }
 }
 

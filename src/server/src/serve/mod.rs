@@ -55,7 +55,7 @@ impl Listeners {
     }
 
     /// Also serves `/health`, `/ready`, `/ping` and `/metrics` on this socket. It has connections of its own, so that
-    /// it responds even if clients use up the limit on connections.
+    /// it responds even if clients use up the connection limit.
     #[must_use]
     pub fn with_admin(mut self, admin: TcpListener) -> Self {
         self.admin = Some(admin);
@@ -69,7 +69,8 @@ impl Listeners {
     /// request is in flight, so that every client gets a response.
     ///
     /// # Errors
-    /// An error from a listener.
+    /// The data socket has no local address, or the task that exports the last spans panicked. The server logs a
+    /// failure to accept a connection and retries.
     pub async fn serve(self, app: App, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let Self { data, tls, admin } = self;
         tracing::info!(address = %data.local_addr()?, model = app.model().id, "listening");
@@ -148,7 +149,7 @@ async fn drain(app: &App) -> Instant {
 /// ```
 ///
 /// # Errors
-/// An error from the listener.
+/// As for [`Listeners::serve`].
 pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     Listeners::new(listener).serve(app, shutdown).await
 }
@@ -156,7 +157,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
 /// Serves `app` as [`serve`] does, but encrypts every connection with TLS.
 ///
 /// # Errors
-/// An error from the listener.
+/// As for [`Listeners::serve`].
 pub async fn serve_tls(
     listener: TcpListener,
     tls: Tls,

@@ -49,7 +49,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             let mut response = response.await?;
             let is_stream = response.body().size_hint().exact().is_none();
             let is_request_complete = exchange.begin_response(is_stream);
-            // A head with a defect may not end where the server and a proxy in front of it both think it does.
+            // A proxy may see the end of a defective head elsewhere, so the connection closes.
             if !is_request_complete || defect.is_some() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }

@@ -158,7 +158,8 @@ fn connection_gauge(connections: &Connections) -> prometheus::Result<PullingGaug
     PullingGauge::new("surprisal_connections", help, Box::new(move || connections.count() as f64))
 }
 
-/// Returns the gauges of admitted requests, body bytes, queries, tokens and response bytes, which read `admission` at each scrape.
+/// Returns the gauges of admitted requests, body bytes, queries, tokens and response bytes, which read `admission` at
+/// each scrape.
 fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 5]> {
     let gauge = |name: &str, help: &str, read: fn(&Admission) -> u32| {
         let admission = admission.clone();
@@ -187,7 +188,8 @@ fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 
         )?,
         gauge(
             "surprisal_admitted_response_bytes",
-            "Memory of responses being written or waiting to be read; limited by max_waiting_response_bytes.",
+            "Memory of responses being written or waiting to be read, and of their compressors; \
+             max_waiting_response_bytes limits each of the two.",
             Admission::response_bytes,
         )?,
     ])

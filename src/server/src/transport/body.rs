@@ -45,8 +45,8 @@ impl BodyBytes {
         self.outline.parsing_memory()
     }
 
-    /// Returns the size of the job that parses the body and tokenizes its texts. The tokenizer takes `encoding_bytes` per
-    /// byte of a text.
+    /// Returns the size of the job that parses the body and tokenizes its texts. The tokenizer takes `encoding_bytes`
+    /// per byte of a text.
     pub(crate) fn job(&self, encoding_bytes: usize) -> JobSize {
         JobSize { bytes: self.bytes.len(), memory: self.outline.memory(encoding_bytes) }
     }
@@ -164,8 +164,7 @@ async fn collect(
     body
 }
 
-/// Returns the problem for a body that cannot be read. The error of a body that is too slow may be inside others, such
-/// as those of decompression.
+/// Returns the problem for a body that cannot be read. `TooSlow` may be the source of another error.
 fn unreadable(error: &axum::Error) -> Failure {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = source {

@@ -1,8 +1,8 @@
-//! `Connection`: a client's bytes on their way to and from hyper, within limits on time.
+//! `Connection`: a stream between the client and hyper that enforces time limits.
 //!
-//! A request's head must arrive within a time, and the next request within another. A response must be read at a minimum
-//! rate. The connection passes hyper no byte after the end of a head or a body whose length is known: so it sees every
-//! head from its first byte, and notices a client that disconnects during its request.
+//! A head must arrive within `head_seconds`, the next request within `idle_seconds`. The client must read a response at
+//! a minimum rate. The connection passes hyper no byte after the end of a head or a body whose length is known, so it
+//! sees every head from its first byte, and notices a client that disconnects during its request.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -221,7 +221,7 @@ impl<S: Socket> AsyncWrite for Connection<S> {
         self.stream.is_write_vectored()
     }
 
-    /// hyper flushes when it has written everything, so the client owes nothing afterwards.
+    /// Flushes the stream. hyper flushes once it has written everything, so the rate is not measured afterwards.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
@@ -229,6 +229,10 @@ impl<S: Socket> AsyncWrite for Connection<S> {
         this.write_pace.finish();
         this.is_unflushed = false;
         this.exchange.flush();
+        if !this.ahead.is_empty() {
+            // hyper does not read again by itself, and no bytes arrive that would wake it.
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
 

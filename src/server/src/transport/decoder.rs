@@ -120,7 +120,7 @@ impl Decoder {
     }
 }
 
-/// Passes on what a gzip decoder has written.
+/// Passes on the decoder's output.
 fn receive_piece(written: &mut Vec<u8>, receive: &mut impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
     let received = receive(written);
     written.clear();

@@ -1,8 +1,8 @@
 //! `Exchange`: the progress of a connection's current request and response.
 //!
 //! hyper parses requests and writes responses, but does not show how far it is. The connection's I/O
-//! (`transport::connection`) sees its bytes, and its service (`serve::service`) sees its requests and responses; both record
-//! their part here. The limit on connections reads it too: it closes only connections without a request.
+//! (`transport::connection`) sees its bytes, and its service (`serve::service`) sees its requests and responses; both
+//! record their part here. The connection limit reads it too: it closes only connections without a request.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -55,7 +55,7 @@ pub(crate) enum HeadDefect {
     Pipelined,
 }
 
-/// A limit on time that ended a connection.
+/// A time limit that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimeLimit {
     Head,

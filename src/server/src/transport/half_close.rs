@@ -1,4 +1,4 @@
-//! `HalfClose`: tells a client that has only stopped sending from one that is gone.
+//! `HalfClose`: distinguishes a client that only stopped sending from one that disconnected.
 //!
 //! After its request, a client may close its side of the connection and still read the response, as `nc -N` does. A
 //! client that disconnects looks the same: both send a FIN. Only the answer to a byte shows the difference, so the

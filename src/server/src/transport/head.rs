@@ -1,7 +1,7 @@
 //! `HeadScanner`: finds the end of a request's head among the bytes of a connection.
 //!
-//! hyper accepts lines that end with a bare LF. A proxy in front of the server may not, and two readings of one request
-//! are how requests are smuggled, so the server looks for such lines itself.
+//! hyper accepts lines that end with a bare LF. A proxy in front of the server may not. If the two disagree, an
+//! attacker can smuggle requests, so the server looks for such lines itself.
 
 /// A search for the end of a head, across the pieces in which the head arrives.
 #[derive(Debug, Default)]

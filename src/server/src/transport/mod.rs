@@ -1,8 +1,9 @@
 //! The inbound path of a request: the connection, TLS, API keys, and reading the body.
 //!
-//! Start with `connection`, which passes a client's bytes to hyper within limits on time: `exchange` records what it waits for,
-//! `head` finds the ends of heads, `pace` is a minimum rate, `half_close` notices clients that are gone, `socket` is the
-//! connection itself, and `tls` encrypts it. Then `auth` checks the API key, `body` reads the request, and `json` parses it.
+//! Start with `connection`, which passes a client's bytes to hyper within time limits: `exchange` records what it
+//! waits for, `head` finds the ends of heads, `pace` is a minimum rate, `half_close` notices clients that are gone,
+//! `socket` is the connection itself, and `tls` encrypts it. Then `auth` checks the API key, `body` reads the request,
+//! and `json` parses it.
 //!
 //! `serve`, which listens, imports the routes and is therefore outside this folder.
 

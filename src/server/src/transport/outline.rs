@@ -6,8 +6,8 @@ pub(crate) const DECODING_BYTES: usize = 128;
 /// Memory of a parsed string, array or object, in bytes, apart from what it contains.
 const NODE_BYTES: usize = 128;
 
-/// Memory per byte of a parsed body. A number in a list takes four bytes for at least two in the body, and a growing list
-/// is up to twice as large as its contents.
+/// Memory per byte of a parsed body. A number in a list takes four bytes for at least two in the body, and a growing
+/// list is up to twice as large as its contents.
 const PARSING_BYTES: usize = 4;
 
 /// Memory per byte of a text for its tokens and their offsets, in bytes.
@@ -90,8 +90,8 @@ impl Outline {
         (PARSING_BYTES * self.bytes).saturating_add(NODE_BYTES * self.nodes)
     }
 
-    /// Returns the memory for parsing the body, tokenizing its strings one by one, and decoding its numbers, in bytes. The
-    /// tokenizer takes `encoding_bytes` per byte of a text.
+    /// Returns the memory for parsing the body, tokenizing its strings one by one, and decoding its numbers, in bytes.
+    /// The tokenizer takes `encoding_bytes` per byte of a text.
     pub(super) fn memory(&self, encoding_bytes: usize) -> usize {
         self.parsing_memory()
             .saturating_add(TOKEN_LIST_BYTES * self.string_bytes)

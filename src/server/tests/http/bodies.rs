@@ -1,4 +1,4 @@
-//! Compressed bodies: their windows, their memory, and what is not decoded.
+//! Compressed bodies: windows, memory, and discarded input.
 
 use std::io::Write;
 

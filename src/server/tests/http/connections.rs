@@ -117,7 +117,7 @@ async fn silent_connections_make_room_and_requests_do_not() {
     server.scorer.set_open(false);
     let requests: Vec<_> = (0..3).map(|_| server.spawn_logprobs(&json!({"queries": [{"target": "a"}]}))).collect();
     server.until_running(3).await;
-    assert_eq!(server.exchange("GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await, "", "there is no room");
+    assert_eq!(server.exchange("GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await, "", "at the connection limit");
     server.scorer.set_open(true);
     for request in requests {
         assert_eq!(request.await.unwrap().status, 200);
@@ -125,7 +125,7 @@ async fn silent_connections_make_room_and_requests_do_not() {
     assert_eq!(server.metric(&closed("rejected")).await, 1.0);
 }
 
-/// The admin listener responds even if requests use up the limit on connections.
+/// The admin listener responds even if requests use up the connection limit.
 #[tokio::test]
 async fn the_admin_listener_has_connections_of_its_own() {
     let scorer = Arc::new(LetterScorer::new());

@@ -56,8 +56,8 @@ const ROUTES: [Route; 3] = [
     ),
 ];
 
-/// Asks for the secret as one client, then as another. Returns whether the second one found any tokens in the cache. The
-/// log-probabilities must be the same.
+/// Asks for the secret as one client, then as another. Returns whether the second one found any tokens in the cache.
+/// The log-probabilities must be the same.
 async fn is_found(
     server: &Server<Engine>,
     route: Route,
@@ -100,8 +100,8 @@ async fn a_salt_separates_the_cache() {
     }
 }
 
-/// Completes another client's text by guesses, as a shared cache would permit: returns the number of cached tokens of each
-/// guess.
+/// Completes another client's text by guesses, as a shared cache would permit: returns the number of cached tokens of
+/// each guess.
 async fn guess_pin(server: &Server<Engine>) -> Vec<u64> {
     let mut cached = Vec::new();
     for digit in '0'..='9' {

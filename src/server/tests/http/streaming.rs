@@ -67,8 +67,8 @@ async fn a_disconnected_reader_frees_its_capacity() {
     assert_eq!(server.metric("surprisal_streams_abandoned_total").await, 1.0);
 }
 
-/// A client that reads nothing until the deadline loses its capacity then, and receives the last line when it continues to
-/// read.
+/// A client that reads nothing until the deadline loses its capacity then, and receives the last line when it continues
+/// to read.
 #[tokio::test]
 async fn a_stalled_reader_receives_the_last_line_after_the_deadline() {
     let patient = ServerConfig { stall_seconds: 3600, idle_seconds: 3600, ..ServerConfig::default() };

@@ -10,7 +10,8 @@ use surprisal_server::{ApiKeys, ServerConfig, TextCodec};
 
 use crate::support::{BOS, ByteCodec, LetterScorer, MAX_LENGTH, Reply, Server, until};
 
-/// A codec whose tokens are bytes, which records the lengths of the texts that it encodes, and encodes while it is open.
+/// A codec whose tokens are bytes, which records the lengths of the texts that it encodes, and encodes while it is
+/// open.
 struct RecordingCodec {
     max_token_bytes: Option<usize>,
     lengths: Mutex<Vec<usize>>,
@@ -77,7 +78,7 @@ async fn assert_rejected(server: &Server, path: &str, body: &Value, expected: (u
         assert_eq!(problem.get(member), members.get(member), "{member} of {path}: {problem}");
     }
     let words =
-        if status == 400 { "this model's maximum context length is 64 tokens" } else { "split it into several" };
+        if status == 400 { "this model's maximum context length is 64 tokens" } else { "(`server.max_working_bytes`)" };
     assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
 }
 

@@ -172,7 +172,7 @@ async fn one_long_text(tokenizer: &TextTokenizer) {
 
 /// Many texts of 1 MiB, each of which may be tokenized.
 async fn many_long_texts(tokenizer: &TextTokenizer) {
-    let config = ServerConfig { max_working_bytes: 512 * MIB, ..ServerConfig::default() };
+    let config = ServerConfig { max_working_bytes: 1024 * MIB, ..ServerConfig::default() };
     let server = start(tokenizer, config).await;
     let body = json!({"prompt": "a".repeat(MIB)}).to_string();
     let before = allocator::begin();

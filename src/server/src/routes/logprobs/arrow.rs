@@ -17,9 +17,9 @@ use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 use crate::routes::parts::Parts;
 
-/// A response as record batches, with the columns `query` (index of the query or pair), `position` in the target, `token`
-/// and `logprob`, and `text` or `bytes`, `rank`, `entropy` and `subset_logprob` if requested. The schema's metadata has the model, the
-/// fingerprint and the usage. A large response has several batches.
+/// A response as record batches, with the columns `query` (index of the query or pair), `position` in the target,
+/// `token` and `logprob`, and `text` or `bytes`, `rank`, `entropy` and `subset_logprob` if requested. The schema's
+/// metadata has the model, the fingerprint and the usage. A large response has several batches.
 pub(super) struct ArrowResponse {
     items: IntoIter<(ResultLabel, Scores)>,
     /// Index of the next query.
@@ -78,8 +78,8 @@ impl Parts for ArrowResponse {
     }
 }
 
-/// Returns the names and values of the columns; the first result is that of query `first`. A list that was not requested has
-/// no column.
+/// Returns the names and values of the columns; the first result is that of query `first`. A list that was not
+/// requested has no column.
 fn columns(results: &[QueryResult], first: usize) -> Vec<(&'static str, ArrayRef)> {
     let rows = || {
         let numbered = results.iter().enumerate();

@@ -43,8 +43,8 @@ pub(super) struct EncodingOptions {
     pub(super) detail: Detail,
 }
 
-/// Encodes all contexts and targets. Each text is tokenized once, however many pairs it is in. Stops when the encoded texts
-/// alone exceed the limit on tokens in flight, because tokens take more memory than text.
+/// Encodes all contexts and targets. Each text is tokenized once, however many pairs it is in. Stops when the encoded
+/// texts alone exceed the limit on tokens in flight, because tokens take more memory than text.
 pub(super) fn encode_pairs(
     app: &App,
     request: PairRequest,

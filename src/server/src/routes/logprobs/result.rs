@@ -19,8 +19,8 @@ const DETAIL_BYTES: usize = 128;
 /// The memory of an alternative with its text in a result and in its JSON, in bytes.
 const ALTERNATIVE_BYTES: usize = 96;
 
-/// The memory of a byte of the target's text in a result and in its JSON, in bytes. Eight are for the number of characters
-/// before it.
+/// The memory of a byte of the target's text in a result and in its JSON, in bytes. Eight are for the number of
+/// characters before it.
 const TEXT_BYTES: usize = 12;
 
 /// Returns the response without its results. Rejects scores that JSON cannot represent.

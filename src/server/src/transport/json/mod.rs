@@ -6,8 +6,8 @@
 //! - A field that another server knows may have a value that changes nothing: see [`neutral`].
 //! - An error names the field, its value and the expected type: see [`fault`].
 //!
-//! Start with [`parse`]. `lax` wraps the deserializer of `serde_json`. Nothing is buffered: a token of an array takes four
-//! bytes from the beginning.
+//! Start with [`parse`]. `lax` wraps the deserializer of `serde_json`. Nothing is buffered: a token of an array takes
+//! four bytes from the beginning.
 
 mod coerce;
 mod fault;
