@@ -47,7 +47,8 @@ mod tests {
         let table: toml::Table = all.to_toml().unwrap().parse().unwrap();
         let server = table["server"].as_table().unwrap().keys().map(|name| format!("server.{name}"));
         let names = table.keys().filter(|name| *name != "server").cloned().chain(server);
-        let book = std::fs::read_to_string("../../docs/src/operations.md").unwrap();
+        let read = |page: &str| std::fs::read_to_string(format!("../../docs/src/{page}.md")).unwrap();
+        let book = ["operations", "limits"].map(read).concat();
         for name in names.map(|name| format!("`{name}`")) {
             assert!(book.lines().any(|line| line.starts_with('|') && line.contains(&name)), "{name}");
         }

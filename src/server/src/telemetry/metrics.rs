@@ -15,6 +15,10 @@ use crate::limits::connections::Connections;
 const LATENCIES: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
+/// The reasons for which a limit closes connections.
+const CLOSING_REASONS: [&str; 6] =
+    ["displaced", "handshake-timeout", "head-timeout", "idle-timeout", "rejected", "write-timeout"];
+
 /// The server's own counters, and the registry of all metrics. The engine's statistics are read at each scrape.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -82,6 +86,10 @@ impl Metrics {
             "closed_connections_total",
             "Connections that a limit closed, by reason: `displaced` and `rejected` by max_connections, and timeouts.",
         );
+        let closed_connections = IntCounterVec::new(closed, &["reason"])?;
+        for reason in CLOSING_REASONS {
+            closed_connections.with_label_values(&[reason]);
+        }
         Ok(Self {
             registry: Registry::new(),
             http_requests: IntCounterVec::new(http, &["route", "status"])?,
@@ -92,7 +100,7 @@ impl Metrics {
             successes: IntCounter::with_opts(successes)?,
             prompt_tokens: IntCounter::with_opts(prompt_tokens)?,
             abandoned_streams: IntCounter::with_opts(abandoned)?,
-            closed_connections: IntCounterVec::new(closed, &["reason"])?,
+            closed_connections,
         })
     }
 

@@ -15,6 +15,7 @@ mod generate;
 mod generation;
 mod isolation;
 mod leniency;
+mod limits_reference;
 mod logprobs;
 mod openapi;
 mod overload;

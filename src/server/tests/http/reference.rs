@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -17,16 +17,29 @@ const INTRODUCTION: &str = "# Field reference\n\nThis page lists every JSON obje
 async fn the_field_reference_matches_the_openapi_document() {
     let server = Server::start().await;
     let document = server.get("/openapi.json").await.json();
-    let page = render_page(&document);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/fields.md");
+    check_page("fields.md", &render_page(&document));
+}
+
+/// Compares a page of the book with the generated one, or replaces it if `UPDATE_DOCS` is set.
+pub(crate) fn check_page(name: &str, generated: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        return std::fs::write(&path, &page).unwrap();
+        return std::fs::write(page_path(name), generated).unwrap();
     }
-    let saved = std::fs::read_to_string(&path).unwrap();
-    for (saved, generated) in saved.lines().zip(page.lines()) {
-        assert_eq!(saved, generated, "docs/src/fields.md is out of date; run this test with UPDATE_DOCS=1");
+    let saved = read_page(name);
+    let outdated = format!("docs/src/{name} is out of date; run this test with UPDATE_DOCS=1");
+    for (saved, generated) in saved.lines().zip(generated.lines()) {
+        assert_eq!(saved, generated, "{outdated}");
     }
-    assert_eq!(saved.len(), page.len(), "docs/src/fields.md is out of date; run this test with UPDATE_DOCS=1");
+    assert_eq!(saved.len(), generated.len(), "{outdated}");
+}
+
+/// Returns the text of a page of the book.
+pub(crate) fn read_page(name: &str) -> String {
+    std::fs::read_to_string(page_path(name)).unwrap()
+}
+
+fn page_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src").join(name)
 }
 
 /// Returns the page: the routes, then every schema with a table of its fields or its JSON forms.
