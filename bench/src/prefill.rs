@@ -1,7 +1,6 @@
 //! Scores whole texts with a model of random weights, to time it and to check that the results are bit-identical
 //! however a text is scored.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -56,7 +55,7 @@ impl WeightSource for RandomWeights {
         Ok(())
     }
 
-    fn bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
+    fn bf16(&self, name: &str, shape: &[usize]) -> Result<Vec<u8>, Error> {
         let mut seed = [0; 32];
         name.bytes().enumerate().for_each(|(at, byte)| seed[at % 32] ^= byte.rotate_left(at as u32 / 32));
         let mut rng = ChaCha8Rng::from_seed(seed);
@@ -71,7 +70,7 @@ impl WeightSource for RandomWeights {
         while bytes.len() < 2 * length {
             bytes.extend_from_slice(&random[..random.len().min(2 * length - bytes.len())]);
         }
-        Ok(Cow::Owned(bytes))
+        Ok(bytes)
     }
 
     fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {

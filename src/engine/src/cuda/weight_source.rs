@@ -1,6 +1,5 @@
 //! `WeightSource`: access to tensors by name, in a checkpoint or elsewhere.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use surprisal_model::{Checkpoint, Error, LlamaConfig, quantize_rows};
@@ -29,7 +28,7 @@ pub trait WeightSource {
     /// # Errors
     ///
     /// Fails if the tensor is missing or misshapen, or holds a value that is not finite.
-    fn bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error>;
+    fn bf16(&self, name: &str, shape: &[usize]) -> Result<Vec<u8>, Error>;
 
     /// Returns a tensor's values in row-major order.
     ///
@@ -43,9 +42,8 @@ pub trait WeightSource {
     /// # Errors
     ///
     /// Same as [`bf16`](Self::bf16).
-    fn fp8(&self, name: &str, shape: [usize; 2]) -> Result<Fp8Matrix<'_>, Error> {
-        let (bytes, scales) = quantize_rows(&self.f32(name, &shape)?, shape[1]);
-        Ok((Cow::Owned(bytes), scales))
+    fn fp8(&self, name: &str, shape: [usize; 2]) -> Result<Fp8Matrix, Error> {
+        Ok(quantize_rows(&self.f32(name, &shape)?, shape[1]))
     }
 
     /// Returns some rows and columns of a tensor as [`bf16`](Self::bf16) does. A column is an index of the last
@@ -54,7 +52,7 @@ pub trait WeightSource {
     /// # Errors
     ///
     /// Same as [`bf16`](Self::bf16).
-    fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
+    fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Vec<u8>, Error> {
         Ok(cut(self.bf16(name, shape)?, shape.last().copied().unwrap_or(1) * 2, 2, ranges))
     }
 
@@ -63,7 +61,7 @@ pub trait WeightSource {
     /// # Errors
     ///
     /// Same as [`bf16`](Self::bf16).
-    fn fp8_slice(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix<'_>, Error> {
+    fn fp8_slice(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix, Error> {
         let (bytes, scales) = self.fp8(name, shape)?;
         Ok((cut(bytes, shape[1], 1, ranges.clone()), scales[ranges[0].clone()].to_vec()))
     }
@@ -76,15 +74,15 @@ pub trait WeightSource {
 }
 
 /// The e4m3 values of a matrix, and a scale for each row.
-pub type Fp8Matrix<'a> = (Cow<'a, [u8]>, Vec<f32>);
+pub type Fp8Matrix = (Vec<u8>, Vec<f32>);
 
 /// Selects some rows of a matrix, and some columns of these rows. A row has `row` bytes; a value has `value` bytes.
-fn cut(all: Cow<'_, [u8]>, row: usize, value: usize, [rows, columns]: [Range<usize>; 2]) -> Cow<'_, [u8]> {
+fn cut(all: Vec<u8>, row: usize, value: usize, [rows, columns]: [Range<usize>; 2]) -> Vec<u8> {
     if rows.len() * row == all.len() && columns.len() * value == row {
         return all;
     }
     let part = |row: &[u8]| row[columns.start * value..columns.end * value].to_vec();
-    Cow::Owned(all[rows.start * row..rows.end * row].chunks_exact(row.max(1)).flat_map(part).collect())
+    all[rows.start * row..rows.end * row].chunks_exact(row.max(1)).flat_map(part).collect()
 }
 
 impl WeightSource for Checkpoint {
@@ -100,26 +98,24 @@ impl WeightSource for Checkpoint {
         self.check()
     }
 
-    fn bf16(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>, Error> {
-        self.tensor_bf16(name, shape).map(Cow::Owned)
+    fn bf16(&self, name: &str, shape: &[usize]) -> Result<Vec<u8>, Error> {
+        self.tensor_bf16(name, shape)
     }
 
     fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         self.tensor_f32(name, shape)
     }
 
-    fn fp8(&self, name: &str, shape: [usize; 2]) -> Result<Fp8Matrix<'_>, Error> {
-        let (bytes, scales) = self.tensor_fp8(name, shape)?;
-        Ok((Cow::Owned(bytes), scales))
+    fn fp8(&self, name: &str, shape: [usize; 2]) -> Result<Fp8Matrix, Error> {
+        self.tensor_fp8(name, shape)
     }
 
-    fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Cow<'_, [u8]>, Error> {
-        self.bf16_slice(name, shape, ranges).map(Cow::Owned)
+    fn bf16_slice(&self, name: &str, shape: &[usize], ranges: [Range<usize>; 2]) -> Result<Vec<u8>, Error> {
+        self.bf16_slice(name, shape, ranges)
     }
 
-    fn fp8_slice(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix<'_>, Error> {
-        let (bytes, scales) = self.fp8_slice(name, shape, ranges)?;
-        Ok((Cow::Owned(bytes), scales))
+    fn fp8_slice(&self, name: &str, shape: [usize; 2], ranges: [Range<usize>; 2]) -> Result<Fp8Matrix, Error> {
+        self.fp8_slice(name, shape, ranges)
     }
 
     fn is_fp8(&self, name: &str) -> bool {
