@@ -45,6 +45,8 @@ pub(crate) enum Error {
     ReportUnwritten { error: Box<Error>, answers: PathBuf },
     #[error(transparent)]
     Bench(#[from] surprisal_load::Error),
+    #[error("cannot write to stdout: {0}")]
+    Stdout(std::io::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]

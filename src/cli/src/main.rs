@@ -4,6 +4,9 @@
 //!
 //! Start with `commands/`, which has one file per subcommand. `serve` and `demo` share `settings/` and `model/`.
 
+// Printing panics if it fails; `output` returns an error instead.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod arguments;
 mod commands;
 mod error;
@@ -36,9 +39,9 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of the output closed the pipe.
-        Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Error::Stdout(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::print_status(format_args!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

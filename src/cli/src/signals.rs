@@ -2,6 +2,8 @@
 
 use tokio::task::JoinHandle;
 
+use crate::output::print_status;
+
 /// A stream of the process's SIGHUP signals. While it exists, SIGHUP does not end the process.
 #[cfg(unix)]
 pub(crate) struct Hangups(std::io::Result<tokio::signal::unix::Signal>);
@@ -48,7 +50,7 @@ impl Hangups {
 pub(crate) fn exit_on(signals: impl Future<Output = ()> + Send + 'static, message: &'static str) -> JoinHandle<()> {
     tokio::spawn(async move {
         signals.await;
-        eprintln!("{message}");
+        print_status(message);
         std::process::exit(0);
     })
 }

@@ -7,7 +7,7 @@ use surprisal_load::{Comparison, Endpoint, Load, Options, Outcome, Report, Targe
 
 use crate::arguments::parse_seconds;
 use crate::error::Error;
-use crate::output::{create_folder, print_result};
+use crate::output::{create_folder, print_result, print_status};
 use crate::progress::load::{LoadBar, MeasurementEnd};
 use crate::runtime::block_on;
 
@@ -240,7 +240,7 @@ impl Args {
         }
         Report::write_curves(reports, &out.join("curves.svg"))?;
         Report::write_curves(reports, &out.join("curves.html"))?;
-        eprintln!("wrote {}, curves.svg and curves.html to {}", names.join(", "), out.display());
+        print_status(format_args!("wrote {}, curves.svg and curves.html to {}", names.join(", "), out.display()));
         Ok(())
     }
 }

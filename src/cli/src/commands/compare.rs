@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use surprisal_estimator::{Comparison, Report};
 
 use crate::error::Error;
+use crate::output::{print, print_status};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,9 +22,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let reports = args.reports.iter().map(|argument| read_report(argument)).collect::<Result<Vec<_>, _>>()?;
     let comparison = Comparison::new(reports)?;
     comparison.write(&args.out)?;
-    eprintln!("wrote {}", args.out.join("compare.html").display());
-    print!("{}", comparison.table());
-    Ok(())
+    print_status(format_args!("wrote {}", args.out.join("compare.html").display()));
+    print(comparison.table())
 }
 
 /// Reads the report of an argument, `FOLDER` or `NAME=FOLDER`; returns its name and the report.

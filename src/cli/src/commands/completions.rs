@@ -1,11 +1,10 @@
 //! `surprisal completions`: shell completions, generated from the definition of the command line.
 
-use std::io::Write as _;
-
 use clap::Command;
 use clap_complete::Shell;
 
 use crate::error::Error;
+use crate::output::print;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -17,5 +16,5 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, mut command: Command) -> Result<(), Error> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "surprisal", &mut script);
-    Ok(std::io::stdout().write_all(&script)?)
+    print(String::from_utf8_lossy(&script))
 }

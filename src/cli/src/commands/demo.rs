@@ -17,7 +17,7 @@ use surprisal_model::oracle::OracleSpec;
 use crate::error::Error;
 use crate::listener::{base_url, bind, curl_command};
 use crate::model::loaded::LoadedModel;
-use crate::output::{print_result, write_report};
+use crate::output::{print_result, print_status, write_report};
 use crate::progress::tokens::TokenBar;
 use crate::runtime::block_on_beside_engine;
 use crate::settings::Settings;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let url = base_url("http", &listener)?;
         let model = LoadedModel::load(&settings).await?;
         let tokenizer = model.tokenizer.clone();
-        eprintln!("serving the oracle on {url}");
+        print_status(format_args!("serving the oracle on {url}"));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let shutdown = async {
             let _ = stopped.await;
@@ -71,13 +71,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let document = process.sample(6, &mut ChaCha8Rng::seed_from_u64(args.seed));
         let (context, target) = (tokenizer.decode(&document[..4])?, tokenizer.decode(&document[4..])?);
         if args.keep_serving {
-            eprintln!("still serving; try: {}", curl_command(&url, &context, &target));
+            print_status(format_args!("still serving; try: {}", curl_command(&url, &context, &target)));
             stop_signals(1).await;
         } else {
-            eprintln!(
+            print_status(format_args!(
                 "to query the oracle yourself, run `surprisal serve`, then: {}",
                 curl_command("http://127.0.0.1:8000", &context, &target)
-            );
+            ));
         }
         let _ = stop.send(());
         server.await.map_err(std::io::Error::other)??;

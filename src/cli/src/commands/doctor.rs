@@ -1,5 +1,6 @@
 //! `surprisal doctor`: describes this machine, and plans hardware for a model from its config.json.
 
+use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
 use indicatif::{HumanBytes, HumanCount};
@@ -8,6 +9,7 @@ use surprisal_model::{Footprint, hub};
 
 use crate::error::Error;
 use crate::model::location::{ORACLE, is_gguf, oracle_dir};
+use crate::output::print_result;
 
 /// A kind of GPU.
 struct GpuKind {
@@ -96,12 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         None => None,
     };
     let report = DoctorReport { machine, model };
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print_report(&report);
-    }
-    Ok(())
+    print_result(&report, &report, args.json)
 }
 
 /// Reads the footprint of a model from its config.json; downloads the file if necessary.
@@ -170,33 +167,47 @@ fn plan_gpus(footprint: &Footprint, kind: &GpuKind, ranks: Option<u64>) -> GpuPl
     }
 }
 
-fn print_report(report: &DoctorReport) {
-    let Machine { cores, vector_bits, memory_bytes, nvidia_driver } = &report.machine;
-    println!("cpu       {cores} cores, {vector_bits}-bit vectors");
-    println!(
-        "memory    {}",
-        memory_bytes.map_or("unknown".to_owned(), |bytes| format!("{} available", HumanBytes(bytes)))
-    );
-    println!("gpu       {}", nvidia_driver.as_deref().unwrap_or("no NVIDIA driver; --device auto uses the CPU"));
-    let Some(model) = &report.model else { return };
-    println!();
-    println!("weights   {} parameters, {} as stored", HumanCount(model.parameters), HumanBytes(model.weight_bytes));
-    println!(
-        "kv cache  {} per token in bf16, {} in f32; sequences up to {} tokens",
-        HumanBytes(model.kv_bytes_per_token_bf16),
-        HumanBytes(model.kv_bytes_per_token_f32),
-        HumanCount(model.max_length as u64)
-    );
-    let cache = model.cpu_tokens.map_or("does not fit into memory".to_owned(), |tokens| {
-        format!("leaves memory for {} tokens of cache", HumanCount(tokens))
-    });
-    println!("this cpu  {} in f32; {cache}", HumanBytes(model.cpu_bytes));
-    for GpuPlan { kind, count, weight_bytes, cache_tokens, peak_tokens_per_second } in &model.gpus {
-        let cache = cache_tokens.map_or("does not fit".to_owned(), |tokens| {
-            let peak = HumanCount(*peak_tokens_per_second);
-            format!("{} tokens of cache; peak {peak} tokens/s", HumanCount(tokens))
+impl Display for DoctorReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Machine { cores, vector_bits, memory_bytes, nvidia_driver } = &self.machine;
+        writeln!(f, "cpu       {cores} cores, {vector_bits}-bit vectors")?;
+        writeln!(
+            f,
+            "memory    {}",
+            memory_bytes.map_or("unknown".to_owned(), |bytes| format!("{} available", HumanBytes(bytes)))
+        )?;
+        writeln!(
+            f,
+            "gpu       {}",
+            nvidia_driver.as_deref().unwrap_or("no NVIDIA driver; --device auto uses the CPU")
+        )?;
+        let Some(model) = &self.model else { return Ok(()) };
+        writeln!(f)?;
+        writeln!(
+            f,
+            "weights   {} parameters, {} as stored",
+            HumanCount(model.parameters),
+            HumanBytes(model.weight_bytes)
+        )?;
+        writeln!(
+            f,
+            "kv cache  {} per token in bf16, {} in f32; sequences up to {} tokens",
+            HumanBytes(model.kv_bytes_per_token_bf16),
+            HumanBytes(model.kv_bytes_per_token_f32),
+            HumanCount(model.max_length as u64)
+        )?;
+        let cache = model.cpu_tokens.map_or("does not fit into memory".to_owned(), |tokens| {
+            format!("leaves memory for {} tokens of cache", HumanCount(tokens))
         });
-        println!("{count:>3} x {kind:<12} {} of weights each; {cache}", HumanBytes(*weight_bytes));
+        writeln!(f, "this cpu  {} in f32; {cache}", HumanBytes(model.cpu_bytes))?;
+        for GpuPlan { kind, count, weight_bytes, cache_tokens, peak_tokens_per_second } in &model.gpus {
+            let cache = cache_tokens.map_or("does not fit".to_owned(), |tokens| {
+                let peak = HumanCount(*peak_tokens_per_second);
+                format!("{} tokens of cache; peak {peak} tokens/s", HumanCount(tokens))
+            });
+            writeln!(f, "{count:>3} x {kind:<12} {} of weights each; {cache}", HumanBytes(*weight_bytes))?;
+        }
+        Ok(())
     }
 }
 

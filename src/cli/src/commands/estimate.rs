@@ -6,7 +6,7 @@ use surprisal_estimator::{Experiment, ShardIndex, execute, execute_shard};
 
 use super::experiment_flags::ExperimentFlags;
 use crate::error::Error;
-use crate::output::{print_result, write_report};
+use crate::output::{print, print_result, print_status, write_report};
 use crate::progress::tokens::TokenBar;
 use crate::runtime::block_on;
 
@@ -43,8 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let plan = experiment.plan(experiment.documents()?)?;
     args.files.iter().try_for_each(|path| check_not_empty(path))?;
     if args.explain {
-        println!("{plan}");
-        return Ok(());
+        return print(format_args!("{plan}\n"));
     }
     let answers = args.answers.as_ref().unwrap_or(&args.out);
     let mut bar = TokenBar::new("scoring");
@@ -52,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let progress = |progress| bar.update(progress);
         let folder = block_on(async { Ok(execute_shard(&experiment, answers, shard, progress).await?) })?;
         drop(bar);
-        eprintln!("saved the answers in {}", folder.display());
+        print_status(format_args!("saved the answers in {}", folder.display()));
         return Ok(());
     }
     let report = block_on(async { Ok(execute(&experiment, Some(answers), |progress| bar.update(progress)).await?) })?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Command;
 
 use crate::error::Error;
-use crate::output::create_folder;
+use crate::output::{create_folder, print};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -19,9 +19,12 @@ pub(crate) fn run(args: &Args, command: Command) -> Result<(), Error> {
     match &args.out {
         Some(out) => {
             create_folder(out)?;
-            clap_mangen::generate_to(command, out)?;
+            clap_mangen::generate_to(command, out).map_err(|source| Error::File { path: out.clone(), source })
         }
-        None => clap_mangen::Man::new(command).render(&mut std::io::stdout())?,
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command).render(&mut page)?;
+            print(String::from_utf8_lossy(&page))
+        }
     }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use indicatif::HumanCount;
 
 use crate::error::Error;
+use crate::output::print;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -20,6 +21,5 @@ pub(crate) struct Args {
 /// Merges the folders.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let merged = surprisal_estimator::merge(&args.folders, &args.out)?;
-    println!("merged {} answers into {}", HumanCount(merged.answered as u64), merged.folder.display());
-    Ok(())
+    print(format_args!("merged {} answers into {}\n", HumanCount(merged.answered as u64), merged.folder.display()))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use surprisal_estimator::{Report, Unit};
 
 use crate::error::Error;
-use crate::output::write_report;
+use crate::output::{print, write_report};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,6 +41,5 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     };
     let folder = if args.report.is_dir() { Some(args.report.as_path()) } else { args.report.parent() };
     write_report(&report, args.out.as_deref().or(folder).unwrap_or(Path::new(".")))?;
-    print!("{}", report.table());
-    Ok(())
+    print(report.table())
 }

@@ -5,6 +5,7 @@ use surprisal_estimator::{ApiKey, HttpOptions, HttpSource};
 
 use crate::arguments::parse_server;
 use crate::error::Error;
+use crate::output::{print, print_json};
 use crate::runtime::block_on;
 
 #[derive(Debug, clap::Args)]
@@ -35,22 +36,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
             LogprobsRequest { queries: Some(vec![query]), detail: Detail::Tokens, ..LogprobsRequest::default() };
         let answer = source.post_logprobs(&request).await?;
         if args.json {
-            println!("{}", serde_json::to_string_pretty(&answer)?);
-            return Ok(());
+            return print_json(&answer);
         }
-        for result in &answer.results {
-            print_tokens(result);
-        }
-        Ok(())
+        answer.results.iter().try_for_each(|result| print(format_tokens(result)))
     })
 }
 
-/// Prints one line per token, then the sum.
-fn print_tokens(result: &QueryResult) {
+/// Returns one line per token, then the sum.
+fn format_tokens(result: &QueryResult) -> String {
     let texts = result.texts.iter().flatten();
-    for (text, logprob) in texts.zip(result.logprobs.iter().flatten()) {
-        println!("{logprob:>12.6}  {text:?}");
-    }
+    let tokens = texts.zip(result.logprobs.iter().flatten());
+    let lines: String = tokens.map(|(text, logprob)| format!("{logprob:>12.6}  {text:?}\n")).collect();
     let perplexity = (-result.sum / result.tokens as f64).exp();
-    println!("{:>12.6}  nats in total, {} tokens, perplexity {perplexity:.3}", result.sum, result.tokens);
+    format!("{lines}{:>12.6}  nats in total, {} tokens, perplexity {perplexity:.3}\n", result.sum, result.tokens)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::listener::{ServerSockets, curl_command};
 use crate::model::loaded::LoadedModel;
+use crate::output::{print, print_status};
 use crate::runtime::block_on_beside_engine;
 use crate::security::Security;
 use crate::settings::{ActivationDtype, DeviceChoice, EngineChoice, KvCacheDtype, Settings, WeightDtype};
@@ -115,8 +116,7 @@ impl Args {
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let settings = args.settings()?;
     if args.print_config {
-        print!("{}", settings.to_toml()?);
-        return Ok(());
+        return print(settings.to_toml()?);
     }
     let security = Security::read(&settings)?;
     block_on_beside_engine(async {
@@ -125,7 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         // A container's first process ignores signals by default. While the model loads, there are no requests to
         // finish.
         let exit_while_loading = exit_on(stop_signals(1), "stopped while loading the model");
-        eprintln!("loading {}", settings.model);
+        print_status(format_args!("loading {}", settings.model));
         let model = LoadedModel::load(&settings).await?;
         let info = model.scorer.describe().clone();
         // A script that reads the next line may send a signal at once, so the handlers are installed first.
@@ -134,13 +134,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         exit_while_loading.abort();
         let url = &sockets.url;
         if let Some(url) = &sockets.admin_url {
-            eprintln!("health and metrics on {url}");
+            print_status(format_args!("health and metrics on {url}"));
         }
-        eprintln!("serving {} ({}) on {url}, at most {} tokens per sequence", info.id, info.device, info.max_length);
-        eprintln!("try: {}", curl_command(url, model.example_context, &model.example_target));
+        print_status(format_args!(
+            "serving {} ({}) on {url}, at most {} tokens per sequence",
+            info.id, info.device, info.max_length
+        ));
+        print_status(format_args!("try: {}", curl_command(url, model.example_context, &model.example_target)));
         let app = with_span_export(model.into_app(settings.server).with_api_keys(security.keys))?;
         sockets.listeners.serve(app, stop).await?;
-        eprintln!("stopped");
+        print_status("stopped");
         Ok(())
     })
 }

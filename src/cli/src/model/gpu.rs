@@ -10,6 +10,7 @@ use surprisal_model::Checkpoint;
 
 use super::reload::{LoadedBackend, start_reloadable};
 use crate::error::Error;
+use crate::output::print_status;
 use crate::settings::{DeviceChoice, GPU_REQUIRED, KvCacheDtype, Settings, WeightDtype};
 
 /// Starts the engine on GPUs; returns `None` if the caller must use the CPU.
@@ -25,7 +26,7 @@ pub(super) fn start_engine(
     };
     match start_on(first, checkpoint, settings, reopen) {
         Err(Error::Load(error)) if falls_back_to_cpu(settings, &error) => {
-            eprintln!("using the CPU instead: {error}");
+            print_status(format_args!("using the CPU instead: {error}"));
             Ok(None)
         }
         Err(Error::Load(LoadError::Device(error)))

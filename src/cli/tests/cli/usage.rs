@@ -25,15 +25,34 @@ fn version_completions_and_manual_are_printed() {
     assert!(std::fs::read_to_string(pages.join("surprisal-bench.1")).unwrap().contains("Poisson"));
 }
 
+/// Commands that print their result at once.
+const PRINTING: [&[&str]; 4] =
+    [&["man"], &["completions", "bash"], &["doctor", "--json"], &["serve", "--print-config"]];
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_on_stdout_and_ignored_on_stderr() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for args in PRINTING {
+        let output = surprisal(dir.path()).args(args).stdout(full()).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&output).starts_with("error: cannot write to stdout: No space left"), "{}", stderr(&output));
+    }
+    let output = surprisal(dir.path()).args(["doctor", "--model", "none/of/these"]).stderr(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", output.status);
+}
+
 /// The reader of a pipe may close it early.
 #[test]
 fn a_closed_pipe_is_not_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [&["man"][..], &["completions", "bash"]] {
+    for args in PRINTING {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = surprisal(dir.path()).args(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", stderr(&output));
+        let stderr = stderr(&output);
+        assert!(output.status.success() && !stderr.contains("panicked"), "{args:?}: {stderr}");
     }
 }
 
