@@ -1,11 +1,13 @@
 //! `App`: the state that all routes share.
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::body::Bytes;
 use surprisal_engine::{ModelCard, Scorer};
+use tokio::time::Instant;
 
 use crate::codec::TextCodec;
 use crate::limits::admission::Admission;
@@ -44,6 +46,8 @@ pub struct App {
     pub(crate) text_limits: TextLimits,
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Drain,
+    /// The OpenAPI document, once it has been requested.
+    pub(crate) openapi: Arc<OnceLock<Bytes>>,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
 }
@@ -90,6 +94,7 @@ impl App {
             text_limits,
             telemetry: Telemetry::new(metrics),
             drain: Drain::default(),
+            openapi: Arc::default(),
             started,
         }
     }
@@ -125,11 +130,15 @@ impl App {
         }
     }
 
-    /// Awaits work for at most `max_request_seconds`. On a timeout, drops the work, which cancels its queries.
-    pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let seconds = self.config.max_request_seconds;
-        let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
-        done.map_err(|_| problem::deadline_exceeded(seconds))
+    /// Awaits work until the deadline of its request, which `max_request_seconds` sets. At the deadline, drops the work,
+    /// which cancels its queries.
+    pub(crate) async fn within_deadline<T>(
+        &self,
+        deadline: Instant,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let done = tokio::time::timeout_at(deadline, work).await;
+        done.map_err(|_| problem::deadline_exceeded(self.config.max_request_seconds))
     }
 
     /// Runs a CPU-bound job. Small jobs run inline. Others wait for the account's turn and run on a blocking thread, so

@@ -67,7 +67,6 @@ fn limits(app: &App) -> Value {
         "max_working_bytes": config.working_bytes_limit(),
         "max_text_bytes": app.text_limits.tokenizing_bytes,
         "max_waiting_response_bytes": config.response_bytes_limit(),
-        "max_unread_seconds": config.max_unread_seconds,
         "max_queries": config.max_queries,
         "max_waiting_requests": config.max_waiting_requests,
         "max_waiting_tokens": config.max_waiting_tokens,

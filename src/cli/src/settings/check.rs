@@ -60,7 +60,6 @@ impl Settings {
             ("server.head_seconds", count(server.head_seconds)),
             ("server.idle_seconds", count(server.idle_seconds)),
             ("server.stall_seconds", count(server.stall_seconds)),
-            ("server.max_unread_seconds", count(server.max_unread_seconds)),
             ("max_length", self.max_length.unwrap_or(1)),
         ] {
             if value == 0 {

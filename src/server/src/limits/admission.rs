@@ -175,7 +175,9 @@ impl Admission {
     /// Admits a client's whole response, or rejects it at once.
     pub(crate) fn admit_response(&self, account: u64, bytes: usize) -> Result<Permit, Failure> {
         let permit = self.response_bytes.acquire(account, self.response_amount(bytes));
-        permit.map_err(|exceeded| self.reject(&self.response_bytes, exceeded))
+        let mut permit = permit.map_err(|exceeded| self.reject(&self.response_bytes, exceeded))?;
+        permit.resize(bytes);
+        Ok(permit)
     }
 
     /// Waits for capacity for the next part of a response that has begun. The server cannot reject it any more.
@@ -189,8 +191,8 @@ impl Admission {
         self.compressors.wait(account, self.response_amount(bytes)).await
     }
 
-    /// Returns the amount that is counted for a part of a response: at most a quarter of the limit, so that every part
-    /// is written at some time.
+    /// Returns the amount to acquire for a part of a response before it is written: at most a quarter of the limit, so
+    /// that every part is written at some time. Once it is written, it counts [in full](Permit::resize).
     fn response_amount(&self, bytes: usize) -> u32 {
         u32::try_from(bytes).unwrap_or(u32::MAX).min(self.response_bytes.limit / 4)
     }
@@ -211,7 +213,8 @@ impl Limit {
 
     /// Checks whether a client may take this amount. A client that may not take 1 may not take any amount.
     fn check(&self, held: &Held, account: u64, amount: u32) -> Result<(), Exceeded> {
-        let free = self.limit - held.total;
+        // Resized permits may exceed the limit.
+        let free = self.limit.saturating_sub(held.total);
         if amount > free {
             return Err(Exceeded::Server { held: held.total });
         }
@@ -261,6 +264,19 @@ impl Permit {
     /// Returns the account that holds the capacity.
     pub(crate) fn account(&self) -> u64 {
         self.account
+    }
+
+    /// Holds this amount from now on, even if that exceeds the limit.
+    pub(crate) fn resize(&mut self, amount: usize) {
+        let more = u32::try_from(amount).unwrap_or(u32::MAX).saturating_sub(self.amount);
+        if more > 0 {
+            let mut held = lock(&self.count);
+            let more = more.min(u32::MAX - held.total);
+            held.total += more;
+            *held.by_account.entry(self.account).or_default() += more;
+            self.amount += more;
+        }
+        self.shrink(amount);
     }
 
     /// Gives back all but this amount.
@@ -339,6 +355,22 @@ mod tests {
         assert!(matches!(limit.acquire(2, 4), Err(Exceeded::Server { held: 7 })));
         let _rest = limit.acquire(2, 3).unwrap();
         assert_eq!(lock(&limit.count).total, 10);
+    }
+
+    #[test]
+    fn a_resized_permit_may_exceed_the_limit_until_it_is_dropped() {
+        let limit = limit(100);
+        let mut permit = limit.acquire(1, 25).unwrap();
+        permit.resize(1000);
+        assert_eq!(lock(&limit.count).total, 1000);
+        assert!(limit.acquire(1, 1).is_err() && limit.acquire(2, 1).is_err());
+        permit.resize(10);
+        let held = limit.acquire(2, 90).unwrap();
+        permit.resize(usize::MAX);
+        assert_eq!(lock(&limit.count).total, u32::MAX);
+        drop((permit, held));
+        let held = lock(&limit.count);
+        assert!(held.total == 0 && held.by_account.is_empty(), "{held:?}");
     }
 
     /// Fills the limit with requests of one size. Their client is then rejected early, and no amount of any size would

@@ -24,12 +24,11 @@ pub struct ServerConfig {
     /// job that needs more runs alone, except for small jobs.
     pub max_working_bytes: usize,
     /// Maximum memory of all responses that are being written, or that wait for their clients to read them, in bytes;
-    /// at least 1 MiB. Compressors have a second limit of the same size. A response that is sent in parts waits; any
-    /// other that does not fit becomes a 429 response.
+    /// at least 1 MiB. Compressors have a second limit of the same size. Responses wait until they fit; those of
+    /// `/tokenize` and `/detokenize` become a 429 response instead. A result that needs more than a quarter of the
+    /// limit counts as a quarter until it is written, and in full from then on. At most four such results are written
+    /// at a time, so they are the most by which memory exceeds the limit.
     pub max_waiting_response_bytes: u32,
-    /// Maximum time for which a client may leave a response unread, in seconds; at least 1. After that time, the server
-    /// discards the rest of the response and closes the connection.
-    pub max_unread_seconds: u64,
     /// Maximum number of queries or pairs in one request.
     pub max_queries: usize,
     /// Maximum number of requests in flight, including those that are being read. Further requests get a 429
@@ -63,7 +62,9 @@ pub struct ServerConfig {
     /// [`min_bytes_per_second`](Self::min_bytes_per_second).
     pub stall_seconds: u64,
     /// Minimum rate at which a client must send its body and read its response, in bytes per second. A body that is
-    /// slower for `stall_seconds` gets a 408 response; the server closes the connection of a slow reader.
+    /// slower for `stall_seconds` gets a 408 response. The server closes the connection of a client that reads nothing
+    /// of a response for `stall_seconds`, and for the time that 128 KiB take at this rate: the kernel takes responses
+    /// in steps of up to that size.
     pub min_bytes_per_second: u64,
     /// Time that requests in flight have to finish at shutdown, in seconds. Later ones are dropped.
     pub drain_seconds: u64,
@@ -78,7 +79,6 @@ impl Default for ServerConfig {
             max_waiting_body_bytes: 1 << 30,
             max_working_bytes: 2 << 30,
             max_waiting_response_bytes: 256 << 20,
-            max_unread_seconds: 30,
             max_queries: 1 << 16,
             max_waiting_requests: 4096,
             max_waiting_tokens: 16 << 20,
@@ -90,7 +90,7 @@ impl Default for ServerConfig {
             head_seconds: 10,
             idle_seconds: 75,
             stall_seconds: 30,
-            min_bytes_per_second: 512,
+            min_bytes_per_second: 4096,
             drain_seconds: 3600,
             cors_origins: Vec::new(),
         }
@@ -115,8 +115,8 @@ impl ServerConfig {
         duration(self.stall_seconds)
     }
 
-    pub(crate) fn unread_timeout(&self) -> Duration {
-        duration(self.max_unread_seconds)
+    pub(crate) fn request_timeout(&self) -> Duration {
+        duration(self.max_request_seconds)
     }
 
     pub(crate) fn drain_timeout(&self) -> Duration {

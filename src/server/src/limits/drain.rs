@@ -34,12 +34,6 @@ impl Drain {
         self.0.send_modify(|state| state.draining = true);
     }
 
-    /// Waits until draining has begun.
-    pub(crate) async fn begun(&self) {
-        // This fails only if the sender is dropped, but `self` holds it.
-        let _ = self.0.subscribe().wait_for(|state| state.draining).await;
-    }
-
     /// Returns `true` once draining has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.0.borrow().draining

@@ -277,12 +277,6 @@ pub(crate) fn deadline_exceeded(seconds: u64) -> Failure {
     Failure::new(504, "deadline-exceeded", "Deadline exceeded", detail).limit(seconds)
 }
 
-/// Returns the failure of a response that its client does not read. It is only counted: the client gets no response.
-pub(crate) fn response_unread(seconds: u64) -> Failure {
-    let detail = format!("the client read nothing of the response for {seconds} s");
-    Failure::new(408, "response-unread", "Response unread", detail).limit(seconds)
-}
-
 pub(crate) fn shutting_down() -> Failure {
     Failure::new(
         503,

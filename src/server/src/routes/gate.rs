@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::limits::admission::Permit;
@@ -22,12 +23,18 @@ use crate::transport::exchange::HeadDefect;
 pub(super) struct InFlight {
     _active: ActiveRequest,
     permit: Permit,
+    deadline: Instant,
 }
 
 impl InFlight {
     /// Returns the account of the request's client.
     pub(super) fn account(&self) -> u64 {
         self.permit.account()
+    }
+
+    /// Returns the deadline of the whole request, including its response.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Runs a job of the request as [`App::offload`] does, and holds the guard until the job is done.
@@ -59,15 +66,17 @@ pub(super) async fn admit(State(app): State<App>, mut request: Request, next: Ne
     request.extensions_mut().insert(client);
     // Work and streams that continue after this function returns also hold the guard.
     let in_flight = Arc::new(in_flight);
+    let deadline = in_flight.deadline;
     request.extensions_mut().insert(Arc::clone(&in_flight));
-    app.within_deadline(next.run(request)).await
+    app.within_deadline(deadline, next.run(request)).await
 }
 
 fn enter(app: &App, headers: &HeaderMap) -> Result<(Client, InFlight), Failure> {
     let client = Client::identify(app.keys.authenticate(headers)?.as_ref(), headers, &app.config);
     let active = app.drain.enter().ok_or_else(problem::shutting_down)?;
     let permit = app.admission.admit_request(client.account())?;
-    Ok((client, InFlight { _active: active, permit }))
+    let deadline = Instant::now() + app.config.request_timeout();
+    Ok((client, InFlight { _active: active, permit, deadline }))
 }
 
 /// Rejects a request before it is read if its client may not take a single token or query.

@@ -6,6 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use surprisal_api::{ServerLoad, SglangEngineState, SglangServerInfo, VersionInfo};
 
+use super::response::JSON;
 use crate::app::App;
 use crate::openapi;
 use crate::problem::{self, Failure};
@@ -66,8 +67,10 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure>
 }
 
 /// Answers `GET /openapi.json`: describes the routes, for programs and developers.
-pub(super) async fn openapi(State(app): State<App>) -> Json<serde_json::Value> {
-    Json(openapi::document(&app))
+pub(super) async fn openapi(State(app): State<App>) -> impl IntoResponse {
+    // All responses share the bytes, so unread ones take no memory.
+    let document = app.openapi.get_or_init(|| openapi::document(&app).to_string().into());
+    ([(header::CONTENT_TYPE, JSON)], document.clone())
 }
 
 /// Answers `GET /` with the dashboard, a single HTML file that reads only `/metrics`.

@@ -8,8 +8,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::gate::InFlight;
-use super::pipe::PipeWriter;
+use super::pipe::{PipeWriter, counted_body};
 use crate::app::App;
+use crate::limits::admission::Permit;
 use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 
@@ -103,12 +104,12 @@ pub(super) fn whole_size(parts: &impl Parts) -> Option<JobSize> {
     Some(total)
 }
 
-/// Writes all items.
-pub(super) fn write_all(app: &App, mut parts: impl Parts) -> Result<Response, Failure> {
+/// Writes all items. The permit counts the response until the socket has taken it.
+pub(super) fn write_all(app: &App, mut parts: impl Parts, permit: Permit) -> Result<Response, Failure> {
     let mut bytes = Vec::new();
     let count = parts.sizes().count();
     parts.write_next(app, count, &mut bytes)?;
-    Ok(([(header::CONTENT_TYPE, parts.media())], bytes).into_response())
+    Ok(([(header::CONTENT_TYPE, parts.media())], counted_body(bytes, permit)).into_response())
 }
 
 /// Writes the items in parts, each as soon as there is capacity for it.
@@ -119,7 +120,7 @@ pub(super) async fn send_all(
     mut parts: impl Parts,
 ) -> Result<(), Failure> {
     while let Some((count, size)) = next_part(&parts) {
-        let room = pipe.reserve(size.memory).await?;
+        let reservation = pipe.reserve(size.memory).await;
         let written = in_flight.offload(&app, size, move |app| {
             let mut bytes = Vec::new();
             parts.write_next(app, count, &mut bytes)?;
@@ -127,7 +128,7 @@ pub(super) async fn send_all(
         });
         let bytes;
         (parts, bytes) = written.await?;
-        room.send(bytes);
+        reservation.send(bytes);
     }
     Ok(())
 }

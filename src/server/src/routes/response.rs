@@ -10,7 +10,7 @@ use surprisal_api::Problem;
 
 use super::context::RequestContext;
 use super::parts::{PART_BYTES, Parts, send_all, whole_size, write_all};
-use super::pipe::PipeWriter;
+use super::pipe::{PipeWriter, counted_body};
 use super::stream::StreamedRequest;
 use crate::app::App;
 use crate::limits::admission::WorkPermit;
@@ -23,31 +23,32 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const LOWEST_LOGPROB: f32 = -9999.0;
 
 /// Writes the response to a request, and counts the request and its tokens as answered. A large response is sent in
-/// parts, each of which is written once the client has read most of the previous one. `permit`, for the tokens, is held
-/// until the response is written.
+/// parts, each of which is written once the socket has taken most of the previous one. `work_permit`, for the tokens, is
+/// held until the response is written.
 pub(super) async fn respond(
     context: RequestContext,
     tokens: u32,
-    permit: WorkPermit,
+    work_permit: WorkPermit,
     parts: impl Parts,
 ) -> Result<Response, Failure> {
     let Some(size) = whole_size(&parts) else {
         let (in_flight, media) = (Arc::clone(&context.in_flight), parts.media());
-        let request = StreamedRequest { context, permit: Some(permit), tokens: Some(tokens) };
+        let request = StreamedRequest { context, permit: Some(work_permit), tokens: Some(tokens) };
         return Ok(request.respond(media, |app, pipe| send_all(app, in_flight, pipe, parts), no_last_part));
     };
     let RequestContext { app, in_flight, start, .. } = context;
-    let response = in_flight.offload(&app, size, move |app| write_all(app, parts)).await?;
+    let permit = app.admission.reserve_response(in_flight.account(), size.memory).await;
+    let response = in_flight.offload(&app, size, move |app| write_all(app, parts, permit)).await?;
     app.telemetry.metrics.count_success(start.elapsed().as_secs_f64(), tokens);
     Ok(response)
 }
 
-/// Responds with serialized JSON. Rejects the request if there is no capacity for a large response.
+/// Responds with serialized JSON. Rejects the request if there is no capacity for the response.
 pub(super) fn respond_written(context: RequestContext, json: Vec<u8>) -> Result<Response, Failure> {
-    if json.len() <= PART_BYTES {
-        return Ok(([(header::CONTENT_TYPE, JSON)], json).into_response());
-    }
     let permit = context.app.admission.admit_response(context.client.account(), json.len())?;
+    if json.len() <= PART_BYTES {
+        return Ok(([(header::CONTENT_TYPE, JSON)], counted_body(json, permit)).into_response());
+    }
     let send = |_, pipe: Arc<PipeWriter>| async move {
         pipe.push(json, Some(permit));
         Ok(())

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use surprisal_api::Problem;
@@ -19,7 +18,7 @@ pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 /// A request with a streamed response, and the permit for its work.
 pub(super) struct StreamedRequest {
-    /// Held until the client has taken the last part, or disconnects.
+    /// Held until the socket has taken the last part, or the client disconnects.
     pub(super) context: RequestContext,
     /// Held until the work is done, or the client disconnects; `None` for a request without tokens.
     pub(super) permit: Option<WorkPermit>,
@@ -30,7 +29,7 @@ pub(super) struct StreamedRequest {
 impl StreamedRequest {
     /// Responds at once. A separate task runs `work`, which sends parts. The task then sends the last part, which `end`
     /// makes from the result of `work`; without a last part, the response ends with an error. The task ends early if
-    /// the client disconnects, or reads nothing for too long.
+    /// the client disconnects, or the connection ends because the client reads too slowly.
     pub(super) fn respond<T: Send + 'static, F>(
         self,
         media: &'static str,
@@ -40,11 +39,11 @@ impl StreamedRequest {
     where
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let (writer, parts) = pipe(self.context.app.clone(), self.context.in_flight.account());
+        let (writer, body) = pipe(self.context.app.clone(), self.context.in_flight.account());
         // Events are sent as they are.
         let compressor = Some(self.context.compressor_bytes).filter(|&bytes| bytes > 0 && media != EVENT_STREAM);
         tokio::spawn(self.run(Arc::new(writer), compressor, work, end).in_current_span());
-        ([(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-cache")], Body::from_stream(parts)).into_response()
+        ([(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-cache")], body).into_response()
     }
 
     async fn run<T: Send, F: Future<Output = Result<T, Failure>> + Send>(
@@ -66,7 +65,7 @@ impl StreamedRequest {
         // Dropping the work drops its queries, which frees their blocks.
         let done = tokio::select! {
             () = pipe.closed() => return metrics.count_abandoned_stream(),
-            done = app.within_deadline(work) => done.and_then(|done| done),
+            done = app.within_deadline(in_flight.deadline(), work) => done.and_then(|done| done),
         };
         match &done {
             Ok(_) => tokens.into_iter().for_each(|tokens| metrics.count_success(start.elapsed().as_secs_f64(), tokens)),
@@ -78,11 +77,7 @@ impl StreamedRequest {
             Err(failure) => (Err(failure.into_problem()), None),
         };
         match end(&app, done) {
-            Some(last) => {
-                if let Err(failure) = pipe.finish(last).await {
-                    metrics.count_problem(failure.name());
-                }
-            }
+            Some(last) => pipe.finish(last).await,
             None => pipe.break_off(),
         }
         drop(in_flight);

@@ -25,7 +25,7 @@ use crate::routes::{admin_router, router};
 use crate::transport::tls::Tls;
 
 /// The maximum time for which connections stay open after the last request, so that clients can read their responses.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum number of connections of the admin listener.
 const ADMIN_CONNECTIONS: usize = 16;
@@ -135,7 +135,7 @@ async fn drain(app: &App) -> Instant {
             "requests still in flight; dropping them"
         );
     }
-    end.min(Instant::now() + LINGER_TIMEOUT)
+    end.min(Instant::now() + CLOSE_TIMEOUT)
 }
 
 /// Serves `app` until `shutdown` completes, as [`Listeners::serve`] does.

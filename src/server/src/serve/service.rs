@@ -42,7 +42,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if let Some(defect) = defect {
             request.extensions_mut().insert(defect);
         }
-        let pace = Pace::new(&self.config);
+        let pace = Pace::of_body(&self.config);
         let request = request.map(|body| RequestBody { body, exchange: Arc::clone(&exchange), pace });
         let response = hyper::service::Service::call(&self.routes, request);
         Box::pin(async move {

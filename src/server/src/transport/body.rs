@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::ops::Deref;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -16,9 +15,6 @@ use crate::limits::client::Client;
 use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 use crate::transport::pace::TooSlow;
-
-/// The maximum wait for more of a body that is discarded.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum number of chunks of a rejected body to discard before the response.
 const MAX_ARRIVED_CHUNKS: usize = 16;
@@ -185,8 +181,8 @@ pub(crate) async fn discard(request: Request, limit: usize) {
     }
     let (mut stream, mut length) = (request.into_body().into_data_stream(), 0_usize);
     while length <= limit {
-        match tokio::time::timeout(BODY_TIMEOUT, stream.next()).await {
-            Ok(Some(Ok(chunk))) => length = length.saturating_add(chunk.len()),
+        match stream.next().await {
+            Some(Ok(chunk)) => length = length.saturating_add(chunk.len()),
             _ => return,
         }
     }

@@ -22,7 +22,7 @@ use crate::limits::config::ServerConfig;
 
 /// The maximum time for which the server discards the rest of a request after the last response. A socket that is
 /// closed with unread bytes is reset, and its client might lose the response.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client's connection as hyper sees it.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(crate) struct Connection<S> {
     write_pace: Pace,
     /// `true` if bytes were written since the last flush.
     is_unflushed: bool,
+    /// The stage at the last flush, and the time at which it began.
+    flushed_stage: Option<(Stage, Instant)>,
     half_close: Option<HalfClose>,
     /// End of the lingering close, once it has begun.
     linger_end: Option<Pin<Box<Sleep>>>,
@@ -55,8 +57,9 @@ impl<S: Socket> Connection<S> {
             scanner: HeadScanner::default(),
             ahead: Vec::new(),
             deadline: Box::pin(sleep(idle_timeout)),
-            write_pace: Pace::new(config),
+            write_pace: Pace::of_response(config),
             is_unflushed: false,
+            flushed_stage: None,
             half_close: None,
             linger_end: None,
         }
@@ -136,7 +139,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Waits for the end of the connection while a response is due. Reading no byte is the end.
-    fn poll_end(&mut self, cx: &mut Context<'_>, stage: Stage) -> Poll<io::Result<()>> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.half_close.is_none() {
             if !self.ahead.is_empty() {
                 // The client has sent the next request already.
@@ -149,13 +152,12 @@ impl<S: Socket> Connection<S> {
                 self.ahead.extend_from_slice(early.filled());
                 return Poll::Pending;
             }
-            if stage == Stage::Stream {
-                // The client has read a part of the response, so it is not one that only stopped sending.
-                return Poll::Ready(Ok(()));
-            }
         }
+        let stage = self.exchange.stage();
+        // hyper may hold a stream's head that the socket has not taken. Nothing may come before that.
+        let is_flushed = !self.is_unflushed && (stage.0 != Stage::Stream || self.flushed_stage == Some(stage));
         let half_close = self.half_close.get_or_insert_with(HalfClose::new);
-        half_close.poll_gone(cx, &mut self.stream, &self.exchange, !self.is_unflushed)
+        half_close.poll_gone(cx, &mut self.stream, &self.exchange, is_flushed)
     }
 
     /// Passes on the result of a write, or fails if the client reads too slowly.
@@ -170,13 +172,16 @@ impl<S: Socket> Connection<S> {
         if let Poll::Ready(Ok(bytes)) = written {
             self.write_pace.record(bytes);
             self.is_unflushed = true;
+            if let Some(half_close) = &mut self.half_close {
+                half_close.restart();
+            }
         }
         self.poll_paced(cx, written)
     }
 
     /// Discards what the client is still sending, until it closes the connection or the time is over.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let end = self.linger_end.get_or_insert_with(|| Box::pin(sleep(LINGER_TIMEOUT)));
+        let end = self.linger_end.get_or_insert_with(|| Box::pin(sleep(DISCARD_TIMEOUT)));
         let mut bytes = [0; 8192];
         while end.as_mut().poll(cx).is_pending() {
             let mut rest = ReadBuf::new(&mut bytes);
@@ -195,7 +200,7 @@ impl<S: Socket> AsyncRead for Connection<S> {
         match this.exchange.awaited() {
             Awaited::Head(stage, since) => this.poll_head(cx, buffer, stage, since),
             Awaited::Body(left) => this.poll_body(cx, buffer, left),
-            Awaited::Nothing(stage) => this.poll_end(cx, stage),
+            Awaited::Nothing => this.poll_end(cx),
         }
     }
 }
@@ -228,6 +233,7 @@ impl<S: Socket> AsyncWrite for Connection<S> {
         ready!(this.poll_paced(cx, flushed))?;
         this.write_pace.finish();
         this.is_unflushed = false;
+        this.flushed_stage = Some(this.exchange.stage());
         this.exchange.flush();
         if !this.ahead.is_empty() {
             // hyper does not read again by itself, and no bytes arrive that would wake it.

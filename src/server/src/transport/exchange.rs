@@ -26,7 +26,7 @@ pub(crate) enum Stage {
     Request,
     /// A response is being written.
     Response,
-    /// A response is being written whose parts are computed meanwhile.
+    /// A response is being written in chunks, which are computed meanwhile.
     Stream,
     /// The end of a response waits to be sent.
     Flush,
@@ -42,7 +42,7 @@ pub(crate) enum Awaited {
     /// The rest of a request's body, and its length if it is known.
     Body(Option<u64>),
     /// None before the response is written.
-    Nothing(Stage),
+    Nothing,
 }
 
 /// A defect of a request's head that hyper tolerates, but the server rejects. A request carries it as an extension.
@@ -103,7 +103,7 @@ impl Exchange {
         let Progress { stage, since, body_left, .. } = *self.lock();
         match (body_left, stage) {
             (Some(0), Stage::Idle | Stage::Head) => Awaited::Head(stage, since),
-            (Some(0), _) => Awaited::Nothing(stage),
+            (Some(0), _) => Awaited::Nothing,
             _ => Awaited::Body(body_left),
         }
     }

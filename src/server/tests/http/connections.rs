@@ -13,7 +13,8 @@ use crate::support::{BOS, ByteCodec, LetterScorer, Reply, Server, until};
 
 /// Returns a server that closes connections after a second, whatever they wait for.
 async fn impatient() -> Server {
-    let config = ServerConfig { head_seconds: 1, idle_seconds: 1, stall_seconds: 1, ..ServerConfig::default() };
+    let heads = ServerConfig { head_seconds: 1, idle_seconds: 1, ..ServerConfig::default() };
+    let config = ServerConfig { stall_seconds: 1, min_bytes_per_second: 128 << 10, ..heads };
     Server::with_config(config, Some(BOS)).await
 }
 
@@ -68,7 +69,7 @@ async fn a_trickling_body_is_rejected() {
     let length = tokio::time::timeout(Duration::from_secs(20), reader.read(&mut answer)).await.unwrap().unwrap();
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("urn:surprisal:problem:body-stalled"), "{answer}");
-    assert!(answer.contains("fewer than 512 bytes of the body arrived in 1 s"), "{answer}");
+    assert!(answer.contains("fewer than 131072 bytes of the body arrived in 1 s"), "{answer}");
     sender.abort();
     until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
 }

@@ -123,6 +123,50 @@ async fn a_client_that_stops_sending_gets_its_response() {
     until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
 }
 
+/// A client that stops sending while its response is streamed gets all of it. The server finds out whether the client
+/// is still there by leading zeros of a chunk's size.
+#[tokio::test]
+async fn a_client_that_stops_sending_gets_its_stream() {
+    let server = Server::start().await;
+    server.scorer.set_open(false);
+    let request = post(BODY).replace("host: a", "host: a\r\naccept: application/x-ndjson\r\nconnection: close");
+    let mut stream = server.connect().await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        stream.read_buf(&mut answer).await.unwrap();
+    }
+    stream.shutdown().await.unwrap();
+    let mut zeros = [0; 2];
+    stream.read_exact(&mut zeros).await.unwrap();
+    assert_eq!(&zeros, b"00");
+    server.scorer.set_open(true);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    let lines: Vec<&str> = rest.split("\r\n").collect();
+    assert!(usize::from_str_radix(lines[0], 16).unwrap() == lines[1].len(), "{rest:?}");
+    assert!(lines[1].contains(r#""tokens":3"#) && rest.ends_with("0\r\n\r\n"), "{rest:?}");
+
+    // HTTP/1.0 has no chunks.
+    let mut stream = server.connect().await;
+    stream.write_all(request.replace("HTTP/1.1", "HTTP/1.0").as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains(r#""tokens":3"#) && rest.ends_with("}\n"), "{rest:?}");
+
+    // One that stops sending in a stream and then disconnects is noticed.
+    server.scorer.set_open(false);
+    let mut stream = server.connect().await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.read_exact(&mut zeros).await.unwrap();
+    stream.shutdown().await.unwrap();
+    server.until_running(1).await;
+    drop(stream);
+    server.until_running(0).await;
+    until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
+}
+
 /// Serde's derived implementations accept the values of an object in the order of its fields; requests must name them.
 #[tokio::test]
 async fn positional_arrays_are_not_requests() {

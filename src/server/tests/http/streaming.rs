@@ -1,13 +1,23 @@
 //! Streamed responses, deadlines, and compressed bodies of requests and responses.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use futures_util::stream::once;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use surprisal_api::{LogprobsResponse, StreamLine};
 use surprisal_engine::Scorer;
-use surprisal_server::ServerConfig;
+use surprisal_server::{App, ServerConfig, router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
+use tokio::time::{Instant, sleep};
 
-use crate::support::{BOS, FAILS, PANICS, Reply, Server, until};
+use crate::support::{BOS, ByteCodec, FAILS, LetterScorer, PANICS, Reply, Server, until};
 
 async fn lines(server: &Server, body: &Value) -> Vec<StreamLine> {
     let request = server.client.post(format!("{}/logprobs", server.url)).json(body);
@@ -72,7 +82,7 @@ async fn a_disconnected_reader_frees_its_capacity() {
 #[tokio::test]
 async fn a_stalled_reader_receives_the_last_line_after_the_deadline() {
     let patient = ServerConfig { stall_seconds: 3600, idle_seconds: 3600, ..ServerConfig::default() };
-    let config = ServerConfig { max_request_seconds: 1, max_unread_seconds: 3600, ..patient };
+    let config = ServerConfig { max_request_seconds: 1, ..patient };
     let server = Server::with_config(config, Some(BOS)).await;
     let body =
         json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 500], "detail": "tokens", "top": 64}).to_string();
@@ -94,6 +104,27 @@ async fn a_stalled_reader_receives_the_last_line_after_the_deadline() {
     let last: StreamLine = serde_json::from_str(last).unwrap();
     assert!(matches!(&last, StreamLine::Problem(problem) if problem.status == 504), "{last:?}");
     until(async || server.metric("surprisal_admitted_requests").await == 0.0).await;
+}
+
+/// The deadline counts from the head of the request, even if its body arrives late. The time is virtual.
+#[tokio::test(start_paused = true)]
+async fn a_stream_has_the_deadline_of_its_request() {
+    let scorer = Arc::new(LetterScorer::new());
+    scorer.set_open(false);
+    let config = ServerConfig { max_request_seconds: 10, ..ServerConfig::default() };
+    let service = TowerToHyperService::new(router(App::new(scorer, Arc::new(ByteCodec(Some(BOS))), config)));
+    let late = once(async {
+        sleep(Duration::from_secs(7)).await;
+        Ok::<_, Infallible>(r#"{"queries": [{"target": "a"}]}"#)
+    });
+    let request = Request::post("/logprobs").header("host", "a").header("accept", "application/x-ndjson");
+    let request = request.header("content-type", "application/json").body(Body::from_stream(late)).unwrap();
+    let start = Instant::now();
+    let response = service.call(request).await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 7);
+    let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    assert!(String::from_utf8_lossy(&bytes).contains("deadline-exceeded"), "{bytes:?}");
+    assert_eq!(start.elapsed().as_secs(), 10);
 }
 
 #[tokio::test]

@@ -1,32 +1,46 @@
 //! Responses that their clients do not read: they take little memory, and are discarded after a while.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use surprisal_api::{LogprobsResponse, NDJSON};
 use surprisal_engine::Scorer;
-use surprisal_server::ServerConfig;
+use surprisal_server::{ApiKeys, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{BOS, MAX_LENGTH, Server, until};
+use crate::support::{BOS, LetterScorer, MAX_LENGTH, Server, until};
 
 /// Returns a request whose response is several megabytes long.
 fn large() -> Value {
     json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 500], "detail": "tokens", "top": 64})
 }
 
+/// Returns limits with which the server closes a connection whose client reads nothing for a second.
+fn impatience() -> ServerConfig {
+    ServerConfig { stall_seconds: 1, min_bytes_per_second: 128 << 10, ..ServerConfig::default() }
+}
+
 async fn impatient() -> Server {
-    Server::with_config(ServerConfig { max_unread_seconds: 1, ..ServerConfig::default() }, Some(BOS)).await
+    Server::with_config(impatience(), Some(BOS)).await
 }
 
 /// Sends a request over a connection with small buffers, and reads nothing.
 async fn send_unread(server: &Server, path: &str, accept: &str, body: &Value) -> TcpStream {
+    send_times_unread(server, path, accept, body, 1).await
+}
+
+/// Sends a request several times over a connection with small buffers, and reads nothing.
+async fn send_times_unread(server: &Server, path: &str, accept: &str, body: &Value, times: usize) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap();
     let body = body.to_string();
     let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\ncontent-type: application/json");
-    let request = format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let end = format!("content-length: {}\r\n\r\n{body}", body.len());
+    let last = format!("{head}\r\nconnection: close\r\n{end}");
+    let requests = format!("{head}\r\n{end}").repeat(times - 1) + &last;
+    stream.write_all(requests.as_bytes()).await.unwrap();
     stream
 }
 
@@ -64,6 +78,7 @@ async fn a_large_response_is_complete() {
 #[tokio::test]
 async fn an_unread_response_is_counted_and_discarded() {
     let server = impatient().await;
+    let timed_out = r#"surprisal_closed_connections_total{reason="write-timeout"}"#;
     for (accept, count) in [("application/json", 1.0), (NDJSON, 2.0)] {
         let mut unread = send_unread(&server, "/logprobs", accept, &large()).await;
         until(async || server.metric("surprisal_admitted_response_bytes").await > 0.0).await;
@@ -72,7 +87,7 @@ async fn an_unread_response_is_counted_and_discarded() {
         assert!(held < 1_000_000.0, "{held}");
         assert!(server.metric("surprisal_admitted_tokens").await >= f64::from(500 * 60));
         until_released(&server).await;
-        assert_eq!(server.metric(r#"surprisal_problems_total{type="response-unread"}"#).await, count);
+        assert_eq!(server.metric(timed_out).await, count);
         // The client sees that the response is incomplete.
         let mut text = Vec::new();
         let _ = unread.read_to_end(&mut text).await;
@@ -96,7 +111,7 @@ async fn an_unread_stream_of_tokens_is_discarded() {
 /// A token of this text takes two bytes in the request and six in the response.
 #[tokio::test]
 async fn an_unread_list_of_tokens_is_counted_and_discarded() {
-    let config = ServerConfig { max_unread_seconds: 1, max_waiting_response_bytes: 8 << 20, ..ServerConfig::default() };
+    let config = ServerConfig { max_waiting_response_bytes: 8 << 20, ..impatience() };
     let server = Server::with_config(config, Some(BOS)).await;
     let body = json!({"prompt": "xy".repeat(200_000), "return_token_strs": true});
     let unread = send_unread(&server, "/tokenize", "application/json", &body).await;
@@ -112,7 +127,8 @@ async fn an_unread_list_of_tokens_is_counted_and_discarded() {
     drop(unread);
 }
 
-/// While the server shuts down, a client that does not read delays it for at most `max_unread_seconds`.
+/// While the server shuts down, a client that does not read delays it only until its connection
+/// times out.
 #[tokio::test]
 async fn unread_responses_do_not_delay_shutdown() {
     let server = impatient().await;
@@ -128,6 +144,56 @@ async fn unread_responses_do_not_delay_shutdown() {
     until(async || drained.get(format!("{url}/health")).send().await.is_err()).await;
     drop(unread);
     stopped.await.unwrap().unwrap();
+}
+
+/// Responses that are sent at once count too. The kernel takes the first one or two.
+#[tokio::test]
+async fn unread_small_responses_are_counted_and_discarded() {
+    let config = ServerConfig { max_waiting_response_bytes: 1 << 20, ..impatience() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    let small = json!({"contexts": ["a"], "targets": vec!["x".repeat(60); 7], "detail": "tokens", "top": 8});
+    let length = server.post("/logprobs", &small).await.text.len();
+    assert!((50_000..200_000).contains(&length), "{length}");
+    for (path, body) in [("/logprobs", small), ("/tokenize", json!({"prompt": "x".repeat(10_000)}))] {
+        let held = async || server.metric("surprisal_admitted_response_bytes").await;
+        let mut unread = Vec::new();
+        for _ in 0..24 {
+            unread.push(send_times_unread(&server, path, "application/json", &body, 40).await);
+        }
+        until(async || held().await > 0.0).await;
+        assert!(held().await <= f64::from(1 << 20), "{path}");
+        until_released(&server).await;
+        drop(unread);
+    }
+}
+
+/// A result whose text is larger than a quarter of the limit counts in full once it is written.
+#[tokio::test]
+async fn a_large_result_counts_in_full() {
+    let config = ServerConfig { max_waiting_response_bytes: 1 << 20, ..impatience() };
+    let scorer = Arc::new(LetterScorer::with_max_length(4096));
+    let server = Server::with_scorer(scorer, config, Some(BOS), ApiKeys::default()).await;
+    let large = json!({"queries": [{"target": "x".repeat(4000)}], "detail": "tokens", "top": 64});
+    let unread = send_unread(&server, "/logprobs", "application/json", &large).await;
+    until(async || server.metric("surprisal_admitted_response_bytes").await > f64::from(4 << 20)).await;
+    until_released(&server).await;
+    drop(unread);
+    assert!(server.post("/logprobs", &large).await.text.len() > 4 << 20);
+    until_released(&server).await;
+}
+
+/// A response whose client reads nothing ends even if it waits for memory that another response holds.
+#[tokio::test]
+async fn unread_responses_that_wait_for_memory_are_discarded() {
+    let config = ServerConfig { max_waiting_response_bytes: 1 << 20, ..impatience() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    let mut unread = Vec::new();
+    for _ in 0..12 {
+        unread.push(send_unread(&server, "/logprobs", "application/json", &large()).await);
+    }
+    until(async || server.metric("surprisal_admitted_tokens").await >= f64::from(12 * 500 * 60)).await;
+    until_released(&server).await;
+    drop(unread);
 }
 
 /// Compression of a response that is sent in parts takes memory until it ends.

@@ -51,7 +51,7 @@ async fn stream_all(
     let counts = try_join_all(streams).await?;
     if submission.stream_options.include_usage {
         let usage = Some(total_usage(batch, &counts));
-        pipe.send(event(&CompletionsResponse { usage, ..head.clone() })?).await?;
+        pipe.send(event(&CompletionsResponse { usage, ..head.clone() })?).await;
     }
     Ok(())
 }
@@ -119,7 +119,7 @@ impl CompletionStream<'_> {
                         token_ids,
                         prompt_token_ids: prompt_token_ids.take(),
                     };
-                    self.pipe.send(event_of(self.head, choice, self.usage(counts))?).await?;
+                    self.pipe.send(event_of(self.head, choice, self.usage(counts))?).await;
                 }
             }
         }
@@ -142,13 +142,13 @@ impl CompletionStream<'_> {
     ) -> Result<usize, Failure> {
         let (submission, head, usage) = (Arc::clone(self.submission), self.head.clone(), self.usage(counts));
         let size = submission.format.prompt_size(submission.batch.prompt(self.index));
-        let room = self.pipe.reserve(size.memory).await?;
+        let reservation = self.pipe.reserve(size.memory).await;
         let made = self.in_flight.offload(self.app, size, move |app| {
             let (choice, offset) = make(app, &submission);
             Ok((event_of(&head, choice, usage)?, offset))
         });
         let (bytes, offset) = made.await?;
-        room.send(bytes);
+        reservation.send(bytes);
         Ok(offset)
     }
 }

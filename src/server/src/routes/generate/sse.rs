@@ -17,7 +17,7 @@ use crate::routes::gate::InFlight;
 use crate::routes::pipe::PipeWriter;
 use crate::routes::stream::{EVENT_STREAM, StreamedRequest};
 
-/// The approximate size of the largest event that is sent while earlier events are unread, in bytes. A larger event is
+/// The approximate size of the largest event that is sent while earlier events are unsent, in bytes. A larger event is
 /// skipped, because the next one also has its contents, so that a slow client cannot make the server hold many of them.
 const MAX_QUEUED_EVENT_BYTES: usize = 16 * 1024;
 
@@ -81,17 +81,17 @@ impl ResultStream<'_> {
         Ok(())
     }
 
-    /// Returns `true` if the next event is too large to be queued behind unread events.
+    /// Returns `true` if the next event is too large to be queued behind unsent events.
     fn is_skipped(&self, completion: &Completion) -> bool {
         let GenerateSubmission { batch, format, .. } = self.submission.as_ref();
-        format.size(batch, self.index, completion).bytes > MAX_QUEUED_EVENT_BYTES && self.pipe.has_unread()
+        format.size(batch, self.index, completion).bytes > MAX_QUEUED_EVENT_BYTES && self.pipe.has_unsent()
     }
 
     /// Sends the result so far, which is made off the reactor if it is large. Returns the completion.
     async fn send(&self, completion: Completion, finished: bool) -> Result<Completion, Failure> {
         let (submission, index) = (Arc::clone(self.submission), self.index);
         let size = submission.format.size(&submission.batch, index, &completion);
-        let room = self.pipe.reserve(size.memory).await?;
+        let reservation = self.pipe.reserve(size.memory).await;
         let made = self.in_flight.offload(self.app, size, move |app| {
             let GenerateSubmission { batch, format, ids, .. } = &*submission;
             let mut response = format.response(app, batch, index, &ids[index], &completion, finished);
@@ -99,7 +99,7 @@ impl ResultStream<'_> {
             Ok((event(&response)?, completion))
         });
         let (bytes, completion) = made.await?;
-        room.send(bytes);
+        reservation.send(bytes);
         Ok(completion)
     }
 }

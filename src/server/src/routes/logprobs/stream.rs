@@ -52,9 +52,9 @@ async fn score(
         check_finite(index, &scores)?;
         add_usage(&mut usage, &scores);
         let size = label.size(scores.logprobs.len());
-        let room = pipe.reserve(size.memory).await?;
+        let reservation = pipe.reserve(size.memory).await;
         let write = move |app: &App| line(&StreamLine::Result { index, result: result(app, label, scores) });
-        room.send(in_flight.offload(&app, size, write).await?);
+        reservation.send(in_flight.offload(&app, size, write).await?);
     }
     Ok(usage)
 }
