@@ -69,6 +69,13 @@ pub(crate) struct Permit {
     amount: u32,
 }
 
+/// The permit for the bytes of a response that is sent at once. The response carries it as an extension, and its
+/// connection holds it until the socket has taken the response, compressed or not.
+#[derive(Clone, Debug)]
+pub(crate) struct ResponsePermit {
+    _permit: Arc<Permit>,
+}
+
 /// The capacity that a request's work holds until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct WorkPermit {
@@ -296,6 +303,14 @@ impl Permit {
         drop(held);
         self.amount -= released;
         self.count.released.notify_waiters();
+    }
+}
+
+impl ResponsePermit {
+    /// Turns a permit into that of a response with this number of bytes.
+    pub(crate) fn new(mut permit: Permit, bytes: usize) -> Self {
+        permit.resize(bytes);
+        Self { _permit: Arc::new(permit) }
     }
 }
 

@@ -9,12 +9,16 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 /// The fraction of the limit that is freed at once, so that a flood of connections does not cost a search each.
 const FREED_FRACTION: usize = 64;
+
+/// The time for which further connections of a network are rejected without a search, once there was none to close.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The connections of a listener. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,8 @@ pub(crate) struct Connections(Arc<Mutex<Table>>);
 struct Table {
     entries: HashMap<u64, Entry>,
     next_id: u64,
+    /// The last network for which no connection could be closed, and the time of that search.
+    last_fruitless: Option<(IpAddr, Instant)>,
 }
 
 #[derive(Debug)]
@@ -71,15 +77,34 @@ impl Connections {
     /// Returns the tasks of the connections to close in favor of a new one from `address`. There are none if every
     /// connection that may be closed belongs to a network with fewer connections.
     pub(crate) fn displaced_by(&self, address: IpAddr, limit: usize) -> Vec<AbortHandle> {
-        let table = self.lock();
+        let mut table = self.lock();
+        let newcomer = network(address);
+        if table.last_fruitless.is_some_and(|(network, at)| network == newcomer && at.elapsed() < SEARCH_INTERVAL) {
+            return Vec::new();
+        }
+        let displaced = table.displaced_by(newcomer, limit);
+        if displaced.is_empty() {
+            table.last_fruitless = Some((newcomer, Instant::now()));
+        }
+        displaced
+    }
+
+    /// Locks the table. Every update leaves it consistent, so a panic while the lock is held does no harm.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Searches for the connections to close in favor of a new one from this network.
+    fn displaced_by(&self, newcomer: IpAddr, limit: usize) -> Vec<AbortHandle> {
         let mut totals: HashMap<IpAddr, usize> = HashMap::new();
-        for entry in table.entries.values() {
+        for entry in self.entries.values() {
             *totals.entry(entry.network).or_default() += 1;
         }
-        let newcomer = network(address);
         let least = totals.get(&newcomer).map_or(1, |total| total + 1);
         let mut idle: Vec<(Reverse<usize>, IpAddr, Instant, &AbortHandle)> = Vec::new();
-        for entry in table.entries.values() {
+        for entry in self.entries.values() {
             let total = totals[&entry.network];
             if (total >= least || entry.network == newcomer)
                 && let (Some(since), Some(task)) = (entry.activity.idle_since(), &entry.task)
@@ -91,11 +116,6 @@ impl Connections {
         let first = idle.first().map(|&(_, network, ..)| network);
         let of_first = idle.iter().take_while(|&&(_, network, ..)| Some(network) == first);
         of_first.take((limit / FREED_FRACTION).max(1)).map(|&(.., task)| task.clone()).collect()
-    }
-
-    /// Locks the table. Every update leaves it consistent, so a panic while the lock is held does no harm.
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,8 +142,6 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     impl Activity for Option<Instant> {
@@ -162,6 +180,20 @@ mod tests {
         assert_eq!(displaced("10.0.0.2"), []);
         assert_eq!(displaced("10.0.0.3").len(), 1);
         assert_eq!(connections.count(), 3);
+    }
+
+    /// A flood of rejected connections does not cost a search each.
+    #[tokio::test(start_paused = true)]
+    async fn a_fruitless_search_is_not_repeated_at_once() {
+        let connections = Connections::default();
+        let address = "10.0.0.1".parse().unwrap();
+        let _busy = open(&connections, "10.0.0.1", None);
+        assert!(connections.displaced_by(address, 1).is_empty());
+        let _idle = open(&connections, "10.0.0.1", Some(Instant::now()));
+        assert!(connections.displaced_by(address, 1).is_empty());
+        assert_eq!(connections.displaced_by("10.0.0.2".parse().unwrap(), 1).len(), 1);
+        tokio::time::advance(SEARCH_INTERVAL).await;
+        assert_eq!(connections.displaced_by(address, 1).len(), 1);
     }
 
     #[test]

@@ -17,10 +17,10 @@ use crate::problem::{self, Failure};
 use crate::transport::{body, json};
 
 /// The memory for compressing a response of unknown length with zstd, in bytes.
-const ZSTD_BYTES: usize = 4 << 20;
+const ZSTD_COMPRESSOR_BYTES: usize = 4 << 20;
 
 /// The memory for compressing a response with gzip, in bytes.
-const GZIP_BYTES: usize = 512 << 10;
+const GZIP_COMPRESSOR_BYTES: usize = 512 << 10;
 
 /// The context of a request that passed the gate: the app that serves the request, and the client that sent it.
 pub(super) struct RequestContext {
@@ -75,8 +75,8 @@ impl RequestContext {
 fn compressor_bytes(headers: &HeaderMap) -> usize {
     let accepted = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let bytes = accepted.map(|value| match value {
-        value if value.contains("zstd") => ZSTD_BYTES,
-        value if value.contains("gzip") => GZIP_BYTES,
+        value if value.contains("zstd") => ZSTD_COMPRESSOR_BYTES,
+        value if value.contains("gzip") => GZIP_COMPRESSOR_BYTES,
         _ => 0,
     });
     bytes.max().unwrap_or(0)

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::vec::IntoIter;
 
+use axum::Extension;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::gate::InFlight;
-use super::pipe::{PipeWriter, counted_body};
+use super::pipe::PipeWriter;
 use crate::app::App;
-use crate::limits::admission::Permit;
+use crate::limits::admission::{Permit, ResponsePermit};
 use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 
@@ -109,7 +110,8 @@ pub(super) fn write_all(app: &App, mut parts: impl Parts, permit: Permit) -> Res
     let mut bytes = Vec::new();
     let count = parts.sizes().count();
     parts.write_next(app, count, &mut bytes)?;
-    Ok(([(header::CONTENT_TYPE, parts.media())], counted_body(bytes, permit)).into_response())
+    Ok(([(header::CONTENT_TYPE, parts.media())], Extension(ResponsePermit::new(permit, bytes.capacity())), bytes)
+        .into_response())
 }
 
 /// Writes the items in parts, each as soon as there is capacity for it.

@@ -61,16 +61,12 @@ struct State {
     status: Status,
 }
 
-/// Bytes of a response, which count against the server's limit until the socket has taken them.
-struct CountedBytes {
-    bytes: Vec<u8>,
-    _permit: Option<Permit>,
-}
-
-/// A part of a response in a pipe. It is dropped once the socket has taken all of it.
+/// A part of a response. It is dropped once the socket has taken all of it, and counts against the server's limit until
+/// then.
 struct Part {
-    bytes: CountedBytes,
+    bytes: Vec<u8>,
     shared: Arc<Shared>,
+    _permit: Option<Permit>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -93,35 +89,15 @@ pub(super) fn pipe(app: App, account: u64) -> (PipeWriter, Body) {
     (PipeWriter { app, account, shared }, Body::from_stream(parts))
 }
 
-/// Returns a body that is sent at once, and counts until the socket has taken it.
-pub(super) fn counted_body(bytes: Vec<u8>, permit: Permit) -> Body {
-    Body::from(Bytes::from_owner(CountedBytes::new(bytes, Some(permit))))
-}
-
-impl CountedBytes {
-    fn new(bytes: Vec<u8>, mut permit: Option<Permit>) -> Self {
-        if let Some(permit) = &mut permit {
-            permit.resize(bytes.capacity());
-        }
-        Self { bytes, _permit: permit }
-    }
-}
-
-impl AsRef<[u8]> for CountedBytes {
+impl AsRef<[u8]> for Part {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl AsRef<[u8]> for Part {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes.as_ref()
-    }
-}
-
 impl Drop for Part {
     fn drop(&mut self) {
-        self.shared.lock().unsent_bytes -= self.bytes.bytes.len();
+        self.shared.lock().unsent_bytes -= self.bytes.len();
         self.shared.writable.notify_waiters();
     }
 }
@@ -172,13 +148,16 @@ impl PipeWriter {
     }
 
     /// Sends a part at once.
-    pub(super) fn push(&self, bytes: Vec<u8>, permit: Option<Permit>) {
+    pub(super) fn push(&self, bytes: Vec<u8>, mut permit: Option<Permit>) {
         let mut state = self.shared.lock();
         if state.status != Status::Open || bytes.is_empty() {
             return;
         }
         state.unsent_bytes += bytes.len();
-        let part = Part { bytes: CountedBytes::new(bytes, permit), shared: Arc::clone(&self.shared) };
+        if let Some(permit) = &mut permit {
+            permit.resize(bytes.capacity());
+        }
+        let part = Part { bytes, shared: Arc::clone(&self.shared), _permit: permit };
         state.parts.push_back(Bytes::from_owner(part));
         drop(state);
         self.shared.readable.notify_one();

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,10 +11,10 @@ use surprisal_api::Problem;
 
 use super::context::RequestContext;
 use super::parts::{PART_BYTES, Parts, send_all, whole_size, write_all};
-use super::pipe::{PipeWriter, counted_body};
+use super::pipe::PipeWriter;
 use super::stream::StreamedRequest;
 use crate::app::App;
-use crate::limits::admission::WorkPermit;
+use crate::limits::admission::{ResponsePermit, WorkPermit};
 use crate::problem::{self, Failure};
 
 /// The media type of JSON.
@@ -47,7 +48,8 @@ pub(super) async fn respond(
 pub(super) fn respond_written(context: RequestContext, json: Vec<u8>) -> Result<Response, Failure> {
     let permit = context.app.admission.admit_response(context.client.account(), json.len())?;
     if json.len() <= PART_BYTES {
-        return Ok(([(header::CONTENT_TYPE, JSON)], counted_body(json, permit)).into_response());
+        let permit = Extension(ResponsePermit::new(permit, json.capacity()));
+        return Ok(([(header::CONTENT_TYPE, JSON)], permit, json).into_response());
     }
     let send = |_, pipe: Arc<PipeWriter>| async move {
         pipe.push(json, Some(permit));

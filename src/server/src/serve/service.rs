@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::service::TowerToHyperService;
 
+use crate::limits::admission::ResponsePermit;
 use crate::limits::config::ServerConfig;
 use crate::transport::exchange::Exchange;
 use crate::transport::pace::Pace;
@@ -48,7 +49,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         Box::pin(async move {
             let mut response = response.await?;
             let is_stream = response.body().size_hint().exact().is_none();
-            let is_request_complete = exchange.begin_response(is_stream);
+            let permit = response.extensions_mut().remove::<ResponsePermit>();
+            let is_request_complete = exchange.begin_response(is_stream, permit);
             // A proxy may see the end of a defective head elsewhere, so the connection closes.
             if !is_request_complete || defect.is_some() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

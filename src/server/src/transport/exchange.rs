@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use axum::http::{HeaderMap, Version, header};
 use tokio::time::Instant;
 
+use crate::limits::admission::ResponsePermit;
 use crate::limits::connections::Activity;
 
 /// The progress of a connection's current exchange.
@@ -76,13 +77,15 @@ struct Progress {
     allows_interim: bool,
     /// The limit that ended the connection.
     exceeded: Option<TimeLimit>,
+    /// The permit for the bytes of the response, until they are sent.
+    permit: Option<ResponsePermit>,
 }
 
 impl Default for Exchange {
     fn default() -> Self {
         let (stage, since) = (Stage::Idle, Instant::now());
-        let (allows_interim, exceeded) = (false, None);
-        Self(Mutex::new(Progress { stage, since, body_left: Some(0), head: None, allows_interim, exceeded }))
+        let (allows_interim, exceeded, permit) = (false, None, None);
+        Self(Mutex::new(Progress { stage, since, body_left: Some(0), head: None, allows_interim, exceeded, permit }))
     }
 }
 
@@ -159,9 +162,11 @@ impl Exchange {
         self.lock().body_left = Some(0);
     }
 
-    /// Records that a response begins. Returns `true` if the whole request has arrived.
-    pub(crate) fn begin_response(&self, is_stream: bool) -> bool {
+    /// Records that a response begins, and holds its permit until it is sent. Returns `true` if the whole request has
+    /// arrived.
+    pub(crate) fn begin_response(&self, is_stream: bool, permit: Option<ResponsePermit>) -> bool {
         let mut progress = self.lock();
+        progress.permit = permit;
         progress.enter(if is_stream { Stage::Stream } else { Stage::Response });
         progress.body_left == Some(0)
     }
@@ -176,6 +181,7 @@ impl Exchange {
         let mut progress = self.lock();
         if progress.stage == Stage::Flush {
             progress.enter(Stage::Idle);
+            progress.permit = None;
         }
     }
 

@@ -51,6 +51,7 @@ async fn memory_is_bounded() {
     many_long_texts(&tokenizers()[0].1).await;
     stalled_bodies().await;
     unread_responses().await;
+    unread_small_responses().await;
     let tokenizers = tokenizers();
     let worst = tokenizers.iter().map(|(name, tokenizer)| worst_memory(name, tokenizer));
     let worst: Vec<(usize, usize)> = worst.collect();
@@ -231,4 +232,30 @@ async fn unread_responses() {
     }
     until(async || server.metric("surprisal_admitted_response_bytes").await > 0.0).await;
     check("unread responses", before, 128 * MIB);
+}
+
+/// Requests whose responses are small, so that they are sent at once, and which nobody reads.
+async fn unread_small_responses() {
+    let config = ServerConfig { max_waiting_response_bytes: 2 * MIB as u32, ..ServerConfig::default() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    let body = json!({"contexts": ["a"], "targets": ["x".repeat(60)], "pairs": vec![[0, 0]; 64], "detail": "tokens"});
+    assert!(server.post("/logprobs", &body).await.text.len() > 100_000);
+    let body = body.to_string();
+    let before = allocator::begin();
+    let mut unread = Vec::new();
+    for _ in 0..200 {
+        let mut stream = send_head(&server, "", body.len()).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+        // The kernel takes the first responses.
+        for _ in 0..5 {
+            let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+            let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(request.as_bytes()).await.unwrap();
+        }
+        unread.push(stream);
+    }
+    until(async || server.metric("surprisal_admitted_response_bytes").await > MIB as f64).await;
+    until(async || server.metric("surprisal_admitted_requests").await >= 150.0).await;
+    assert!(server.metric("surprisal_admitted_response_bytes").await <= 2.0 * MIB as f64);
+    check("unread small responses", before, 20 * MIB);
 }

@@ -14,7 +14,7 @@ use crate::token_texts::TokenTexts;
 const RESULT_BYTES: usize = 256;
 
 /// The memory of a token or an alternative with its text in the lists and in their JSON, in bytes.
-const DETAIL_BYTES: usize = 128;
+const ENTRY_BYTES: usize = 128;
 
 /// The options that determine the contents of a result.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ impl ResultFormat {
         let text = completion.text.len();
         let lists = JobSize {
             bytes: RESULT_BYTES + tokens * (1 + usize::from(self.logprobs) + top) * TOKEN_BYTES + text,
-            memory: RESULT_BYTES + tokens * (1 + top) * DETAIL_BYTES + 4 * text,
+            memory: RESULT_BYTES + tokens * (1 + top) * ENTRY_BYTES + 4 * text,
         };
         lists + texts
     }
