@@ -52,12 +52,12 @@ pub(crate) struct AnswerFile {
 pub(crate) enum Damage {
     #[error("not a Parquet file of answers: {0}")]
     Parquet(#[from] ParquetError),
-    #[error("checksum mismatch: the checksum of the content is {0}")]
-    Checksum(String),
-    #[error("the answers belong to another run")]
-    Key,
-    #[error("the queries do not match the plan")]
-    Queries,
+    #[error("checksum mismatch: the name states {expected}, but the content has {actual}")]
+    Checksum { expected: String, actual: String },
+    #[error("the answers belong to another run: their key is {actual:?}, but this run has {expected:?}")]
+    Key { expected: String, actual: String },
+    #[error("the queries do not match the plan: {0}")]
+    Queries(String),
     #[error("{0}")]
     Value(String),
     #[error("the name states queries {0:?}, but the file answers {1:?}")]
@@ -102,34 +102,51 @@ impl AnswerFile {
     /// Decodes a file that [`encode`](Self::encode) wrote for the same key. `plan` contains all queries of the plan.
     pub(crate) fn decode(bytes: Vec<u8>, name: &AnswerName, key: &str, plan: &[PlannedQuery]) -> Result<Self, Damage> {
         let file = Self::decode_any_plan(bytes, name, key)?;
-        let queries = plan.get(file.range()).ok_or(Damage::Queries)?;
-        let is_whole = queries.iter().zip(&file.answers).all(|(query, answer)| query.target_length() == answer.len());
-        if is_whole { Ok(file) } else { Err(Damage::Queries) }
+        let Some(queries) = plan.get(file.range()) else {
+            let reason = format!("the file answers queries {:?}, but the plan has {}", file.range(), plan.len());
+            return Err(Damage::Queries(reason));
+        };
+        for (index, (query, answer)) in queries.iter().zip(&file.answers).enumerate() {
+            let (query, expected, actual) = (file.first + index, query.target_length(), answer.len());
+            if actual != expected {
+                let reason = format!("query {query} has {actual} log-probabilities; it must have {expected}");
+                return Err(Damage::Queries(reason));
+            }
+        }
+        Ok(file)
     }
 
     /// Decodes a file like [`decode`](Self::decode), but does not check that its answers have the lengths in the plan.
     pub(crate) fn decode_any_plan(bytes: Vec<u8>, name: &AnswerName, key: &str) -> Result<Self, Damage> {
         let actual = Self::checksum(&bytes);
         if actual != name.checksum {
-            return Err(Damage::Checksum(actual));
+            return Err(Damage::Checksum { expected: name.checksum.clone(), actual });
         }
         let reader = SerializedFileReader::new(bytes::Bytes::from(bytes))?;
         let mut metadata = reader.metadata().file_metadata().key_value_metadata().into_iter().flatten();
-        if metadata.find(|pair| pair.key == KEY).and_then(|pair| pair.value.as_deref()) != Some(key) {
-            return Err(Damage::Key);
+        let actual = metadata.find(|pair| pair.key == KEY).and_then(|pair| pair.value.as_deref()).unwrap_or_default();
+        if actual != key {
+            return Err(Damage::Key { expected: key.to_owned(), actual: actual.to_owned() });
         }
         // The query index of each row; a query has one row per target token.
         let indices = read::<Int32Type>(&reader, STEP_COLUMN)?;
         let logprobs = read::<FloatType>(&reader, LOGPROB_COLUMN)?;
-        let first = indices.first().and_then(|&index| usize::try_from(index).ok()).ok_or(Damage::Queries)?;
+        let first = indices.first().and_then(|&index| usize::try_from(index).ok());
+        let first = first.ok_or_else(|| {
+            Damage::Queries(format!("the first query is {:?}; it must be at least 0", indices.first()))
+        })?;
         if indices.len() != logprobs.len() {
-            return Err(Damage::Queries);
+            let (indices, logprobs) = (indices.len(), logprobs.len());
+            let reason = format!("there are {indices} query indices, but {logprobs} log-probabilities");
+            return Err(Damage::Queries(reason));
         }
         check_logprobs(logprobs.iter().copied().map(Some)).map_err(Damage::Value)?;
         let (mut answers, mut logprobs) = (Vec::new(), logprobs.into_iter());
         for rows in indices.chunk_by(|a, b| a == b) {
-            if usize::try_from(rows[0]) != Ok(first + answers.len()) {
-                return Err(Damage::Queries);
+            let expected = first + answers.len();
+            if usize::try_from(rows[0]) != Ok(expected) {
+                let reason = format!("query {} comes where query {expected} is expected", rows[0]);
+                return Err(Damage::Queries(reason));
             }
             answers.push(logprobs.by_ref().take(rows.len()).collect());
         }
@@ -273,8 +290,14 @@ mod tests {
         let name = file.name(&bytes);
         let decode = |key, plan| AnswerFile::decode(bytes.clone(), &name, key, plan);
         assert_eq!(decode("key", &plan).unwrap(), file);
-        assert!(matches!(decode("other", &plan), Err(Damage::Key)));
-        assert!(matches!(decode("key", &plan[1..]), Err(Damage::Queries)));
+        for (key, plan, expected) in [
+            ("other", &plan[..], "another run: their key is \"key\", but this run has \"other\""),
+            ("key", &plan[..4], "the file answers queries 2..5, but the plan has 4"),
+            ("key", &[&plan[1..], &plan[..1]].concat(), "query 2 has 4 log-probabilities; it must have 2"),
+        ] {
+            let error = decode(key, plan).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
         let renamed = AnswerName { range: 2..6, ..name.clone() };
         let error = AnswerFile::decode(bytes.clone(), &renamed, "key", &plan).unwrap_err().to_string();
         assert_eq!(error, "the name states queries 2..6, but the file answers 2..5");
@@ -291,7 +314,12 @@ mod tests {
         let bytes = file.encode(&provenance(), &queries).unwrap();
         let name = file.name(&bytes);
         let is_damaged =
-            |bytes: Vec<u8>| matches!(AnswerFile::decode(bytes, &name, "key", &queries), Err(Damage::Checksum(_)));
+            |bytes: Vec<u8>| matches!(AnswerFile::decode(bytes, &name, "key", &queries), Err(Damage::Checksum { .. }));
+        let other = AnswerName { checksum: "0123456789abcdef".to_owned(), ..name.clone() };
+        let error = AnswerFile::decode(bytes.clone(), &other, "key", &queries).unwrap_err().to_string();
+        let actual = &name.checksum;
+        let expected = format!("the name states 0123456789abcdef, but the content has {actual}");
+        assert!(error.ends_with(&expected), "{error}");
         for place in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[place] ^= 1;

@@ -52,11 +52,14 @@ pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     };
     let manifest = read_manifest(first)?;
     let target = into.join(first.file_name().unwrap_or_default());
-    // An earlier merge may have left answers in the target folder.
-    let earlier = Some(target.clone()).filter(|folder| folder.join(MANIFEST).is_file());
+    let has_manifest = target.join(MANIFEST).is_file();
+    // An earlier merge may have left answers in the target folder, without a manifest if it was killed.
+    let earlier = Some(target.clone()).filter(|folder| folder.is_dir());
     let mut union = AnswerUnion::default();
     for folder in earlier.iter().chain(&folders) {
-        check_same_answers(folder, &manifest, first)?;
+        if *folder != target || has_manifest {
+            check_same_answers(folder, &manifest, first)?;
+        }
         for path in list(folder)? {
             union.add(&path, &manifest)?;
         }
@@ -66,7 +69,7 @@ pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     for path in &union.files {
         copy(path, &target)?;
     }
-    if earlier.is_none() {
+    if !has_manifest {
         write_atomically(&target.join(MANIFEST), &read(&first.join(MANIFEST))?)?;
     }
     let answered = union.check_complete(&target, manifest.queries)?;

@@ -11,10 +11,9 @@ mod provenance;
 pub use merge::{Merged, merge};
 
 use std::ffi::OsStr;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -52,8 +51,8 @@ struct Manifest<'a> {
 pub struct AnswerStore {
     folder: PathBuf,
     provenance: Provenance,
-    /// The reason why no answers can be saved, until it is returned; `None` if they can.
-    obstacle: Mutex<Option<Error>>,
+    /// The file that keeps answers from being saved, and the error; `None` if they can be saved.
+    obstacle: Option<(PathBuf, io::Error)>,
 }
 
 impl AnswerStore {
@@ -88,8 +87,11 @@ impl AnswerStore {
             .map_err(|error| Error::File { path: path.clone(), source: error.into() })?;
         // First, because this may free space on a full disk.
         remove_temporary_files(&folder);
-        let obstacle = prepare(&folder, &path, &json).err();
-        Ok(Self { folder, provenance, obstacle: Mutex::new(obstacle) })
+        let obstacle = match prepare(&folder, &path, &json) {
+            Err(Error::File { path, source }) => Some((path, source)),
+            prepared => prepared.map(|()| None)?,
+        };
+        Ok(Self { folder, provenance, obstacle })
     }
 
     /// Returns the folder of the answers.
@@ -100,20 +102,19 @@ impl AnswerStore {
     /// Checks that answers can be saved.
     ///
     /// # Errors
-    /// The error that occurred when the folder was opened, on the first call.
+    /// The error that occurred when the folder was opened.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
-        self.take_obstacle().map_or(Ok(()), Err)
+        let Some((path, error)) = &self.obstacle else { return Ok(()) };
+        // An I/O error has no copy, but one with the same kind and text.
+        Err(Error::File { path: path.clone(), source: io::Error::new(error.kind(), error.to_string()) })
     }
 
     /// Logs the error that keeps answers from being saved, if there is one: no answers remain to be saved.
     pub(crate) fn ignore_obstacle(&self) {
-        if let Some(error) = self.take_obstacle() {
-            tracing::warn!(%error, "cannot write to the folder of answers; all answers are saved already");
+        if let Some((path, error)) = &self.obstacle {
+            let path = path.display();
+            tracing::warn!(%path, %error, "cannot write to the folder of answers; all answers are saved already");
         }
-    }
-
-    fn take_obstacle(&self) -> Option<Error> {
-        self.obstacle.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Loads the saved answers: for each query of the plan, its log-probabilities, or `None` if no answer is saved. A
@@ -207,4 +208,21 @@ fn answers_key(model: &Model, documents: &[Vec<u32>], queries: &[PlannedQuery]) 
     }
     hasher.update(model.fingerprint.as_bytes());
     hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_obstacle_stays() {
+        let [key, model, fingerprint, config] = ["key", "m", "f", "c"].map(str::to_owned);
+        let provenance = Provenance { key, version: "1", model, fingerprint, config, seed: 0 };
+        let (folder, error) = (PathBuf::from("answers"), io::Error::from(ErrorKind::StorageFull));
+        let store = AnswerStore { folder: folder.clone(), provenance, obstacle: Some((folder, error)) };
+        for _ in 0..2 {
+            let error = store.check_writable().unwrap_err().to_string();
+            assert_eq!(error, format!("answers: {}", io::Error::from(ErrorKind::StorageFull)));
+        }
+    }
 }

@@ -64,6 +64,25 @@ fn contradicting_shards_are_rejected_and_not_copied() {
     assert!(merged(dir.path(), &[&c]).unwrap_err().contains("query 0"));
 }
 
+/// A killed merge leaves answers, but no manifest.
+#[test]
+fn what_a_killed_merge_left_is_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = folder(dir.path(), "a");
+    write(&a, 0..6, 0.0);
+    let target = folder(dir.path(), "all");
+    std::fs::remove_file(target.join(MANIFEST)).unwrap();
+    let left = write(&target, 0..2, 0.5);
+    assert!(merged(dir.path(), &[&a]).unwrap_err().contains("query 0"));
+    std::fs::write(&left, "half").unwrap();
+    let error = merged(dir.path(), &[&a]).unwrap_err();
+    assert!(error.starts_with(left.to_str().unwrap()) && error.contains("checksum mismatch"), "{error}");
+    std::fs::remove_file(left).unwrap();
+    write(&target, 0..2, 0.0);
+    assert_eq!(merged(dir.path(), &[&a]).unwrap().answered, QUERIES);
+    assert!(target.join(MANIFEST).is_file());
+}
+
 #[test]
 fn gaps_are_reported_for_overlapping_shards() {
     let dir = tempfile::tempdir().unwrap();
