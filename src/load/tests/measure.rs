@@ -117,7 +117,7 @@ async fn an_open_loop_offers_its_rate_for_its_duration() {
 /// end.
 #[tokio::test]
 async fn a_rejected_request_is_retried_after_the_delay_that_the_server_asks_for() {
-    let server = serve(ServerConfig { max_waiting_tokens: 130, ..ServerConfig::default() }).await;
+    let server = serve(ServerConfig { max_waiting_tokens: 140, ..ServerConfig::default() }).await;
     let target = discover(&server.url).await;
     let outcome = load(&target, &Workload::Documents { length: 128 }, Load::Closed { clients: 4 }, &exactly(8)).await;
     assert_eq!((failures(&outcome), outcome.requests), (vec![], 8));

@@ -27,8 +27,8 @@ use crate::transport::outline::DECODING_BYTES;
 /// processing so few bytes.
 const MAX_INLINE_BYTES: usize = 4096;
 
-/// The approximate size of a token in a response, in bytes.
-pub(crate) const TOKEN_BYTES: usize = 16;
+/// The approximate size of a token with its details in a response, or of an alternative, in bytes.
+pub(crate) const TOKEN_BYTES: usize = 48;
 
 /// The assumed maximum length of a token's text, in bytes, if the tokenizer has no bound.
 const UNBOUNDED_TOKEN_BYTES: usize = 256;
@@ -48,6 +48,8 @@ pub struct App {
     pub(crate) drain: Drain,
     /// The OpenAPI document, once it has been requested.
     pub(crate) openapi: Arc<OnceLock<Bytes>>,
+    /// Number of files that connections leave to the model when it is reloaded.
+    pub(crate) reserved_files: usize,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
 }
@@ -95,6 +97,7 @@ impl App {
             telemetry: Telemetry::new(metrics),
             drain: Drain::default(),
             openapi: Arc::default(),
+            reserved_files: 0,
             started,
         }
     }
@@ -104,6 +107,14 @@ impl App {
     #[must_use]
     pub fn with_api_keys(mut self, keys: impl Into<KeyRing>) -> Self {
         self.keys = keys.into();
+        self
+    }
+
+    /// Lowers the limit on connections so that the process can open this many more files at any time, as it does when it
+    /// reloads the model.
+    #[must_use]
+    pub fn with_reserved_files(mut self, files: usize) -> Self {
+        self.reserved_files = files;
         self
     }
 
@@ -151,19 +162,20 @@ impl App {
         size: JobSize,
         job: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        if size.bytes <= MAX_INLINE_BYTES {
+        if is_small(size) {
             return job(self);
         }
-        let turn = self.turns.take(account, size.memory).await;
         let app = self.clone();
-        let done = tokio::task::spawn_blocking(move || {
+        let job = move || {
             let done = job(&app);
-            drop((turn, guard));
+            drop(guard);
             done
-        });
-        done.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "blocking task failed");
-            Err(problem::internal())
-        })
+        };
+        self.turns.run(account, size.memory, job).await
     }
+}
+
+/// Returns `true` if a job of this size may run on the reactor.
+pub(crate) fn is_small(size: JobSize) -> bool {
+    size.bytes <= MAX_INLINE_BYTES
 }

@@ -17,6 +17,8 @@ use crate::settings::{EngineChoice, Settings};
 pub(crate) struct LoadedModel {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) tokenizer: TextTokenizer,
+    /// Number of files that are open while the model is reloaded.
+    weight_files: usize,
     /// Context of an example request; not empty if the tokenizer adds no BOS.
     pub(crate) example_context: &'static str,
     /// Target of an example request, in the model's vocabulary.
@@ -44,18 +46,18 @@ impl LoadedModel {
         }
     }
 
-    fn new(scorer: Arc<dyn Scorer>, tokenizer: TextTokenizer) -> Result<Self, Error> {
+    fn new(scorer: Arc<dyn Scorer>, tokenizer: TextTokenizer, weight_files: usize) -> Result<Self, Error> {
         let example_target = match scorer.describe().id.as_str() {
             ORACLE => tokenizer.decode(&[0, 7])?,
             _ => " a dark night".to_owned(),
         };
         let example_context = if tokenizer.prefix().is_empty() { "It was" } else { "" };
-        Ok(Self { scorer, tokenizer, example_context, example_target })
+        Ok(Self { scorer, tokenizer, weight_files, example_context, example_target })
     }
 
     /// Builds the server's application.
     pub(crate) fn into_app(self, config: ServerConfig) -> App {
-        App::new(self.scorer, Arc::new(self.tokenizer), config)
+        App::new(self.scorer, Arc::new(self.tokenizer), config).with_reserved_files(self.weight_files)
     }
 }
 
@@ -68,7 +70,7 @@ fn load_native(checkpoint: Checkpoint, dir: &Path, settings: &Settings) -> Resul
     let checkpoint = checkpoint.with_observer(move |purpose, bytes| observer_bar.update(purpose, bytes));
     let engine = start_engine(&checkpoint, settings, move || Checkpoint::open(&dir));
     bar.finish();
-    LoadedModel::new(Arc::new(engine?), tokenizer)
+    LoadedModel::new(Arc::new(engine?), tokenizer, checkpoint.weight_files())
 }
 
 #[cfg(feature = "mistralrs")]
@@ -81,7 +83,8 @@ async fn load_mistralrs(path: PathBuf, settings: &Settings) -> Result<LoadedMode
     settings.check_max_length(scorer.describe().max_length)?;
     let vocabulary = Vocabulary::read(source.dir(), scorer.describe().vocab_size)?;
     let tokenizer = TextTokenizer::open(source.dir(), vocabulary)?;
-    LoadedModel::new(Arc::new(scorer), tokenizer)
+    // mistralrs does not reload its model.
+    LoadedModel::new(Arc::new(scorer), tokenizer, 0)
 }
 
 #[cfg(not(feature = "mistralrs"))]

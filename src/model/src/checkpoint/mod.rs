@@ -112,6 +112,11 @@ impl Checkpoint {
         }
     }
 
+    /// Returns the number of weight files, each of which is open as long as the checkpoint.
+    pub fn weight_files(&self) -> usize {
+        self.shards.len()
+    }
+
     /// Returns the total size of all tensors, in bytes.
     pub fn tensor_bytes(&self) -> u64 {
         self.shards.iter().map(Shard::tensor_bytes).sum()

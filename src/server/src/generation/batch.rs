@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Once};
 
-use futures_util::future::{BoxFuture, FutureExt, try_join_all};
+use futures_util::future::{BoxFuture, FutureExt};
 use surprisal_api::{Detail, Prompts, Text};
 use surprisal_engine::{CacheNamespace, PositionOptions, Query, SchedulingParams, ScoreError};
 
@@ -13,7 +13,9 @@ use crate::app::App;
 use crate::codec::TextCodec;
 use crate::input::encode::{EncodedText, add_template, encode};
 use crate::input::validate::check_query_count;
+use crate::limits::disposal::{Bulky, Disposed};
 use crate::limits::turns::JobSize;
+use crate::limits::window::{NumberedResults, Window};
 use crate::problem::{self, Failure};
 use crate::token_texts::{TokenTexts, divide};
 
@@ -22,7 +24,7 @@ use crate::token_texts::{TokenTexts, divide};
 pub(crate) struct PromptBatch {
     /// Request field that contains the prompts, for use in problems.
     pub(crate) field: PromptField,
-    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) prompts: Disposed<Vec<Prompt>>,
     pub(crate) completions_per_prompt: usize,
     /// Index of the first token to score in each prompt; `None` to score none. A prompt's first token is never scored.
     pub(crate) score_from: Option<usize>,
@@ -44,6 +46,12 @@ pub(crate) struct Prompt {
     own_tokens: Range<usize>,
     /// Memory for encoding the text again, in bytes.
     encoding_memory: usize,
+}
+
+impl Bulky for Prompt {
+    fn allocations(&self) -> usize {
+        2
+    }
 }
 
 impl Prompt {
@@ -192,14 +200,17 @@ impl PromptBatch {
         }
     }
 
-    /// Runs all completions; returns them in order. The first failure cancels the rest.
-    pub(crate) async fn run(&self, app: &App) -> Result<Vec<Completion>, Failure> {
-        // All completions are submitted before the first is awaited, so that the engine can batch them.
-        let pending: Vec<_> = (0..self.count()).map(|index| self.submit(app, index)).collect();
-        let finish = async |(index, pending): (usize, PendingCompletion<'_>)| {
-            pending.finish().await.map_err(|error| self.engine_failed(index, &error))
-        };
-        try_join_all(pending.into_iter().enumerate().map(finish)).await
+    /// Runs all completions; returns them in order, with their indices. The first failure cancels the rest.
+    pub(crate) async fn run(&self, app: &App) -> Result<Vec<(usize, Completion)>, Failure> {
+        let mut window = Window::new(self.count(), |index| {
+            let pending = self.submit(app, index);
+            async move { (index, pending.finish().await) }
+        });
+        let mut completions = NumberedResults::default();
+        while let Some((index, completion)) = window.next().await {
+            completions.insert(index, completion.map_err(|error| self.engine_failed(index, &error))?);
+        }
+        Ok(completions.into_list())
     }
 }
 
@@ -235,7 +246,7 @@ pub(crate) fn tokenize_prompts(
     prompts: Prompts,
     field: PromptField,
     special: bool,
-) -> Result<Vec<Prompt>, Failure> {
+) -> Result<Disposed<Vec<Prompt>>, Failure> {
     let prompts = match prompts {
         Prompts::One(prompt) => vec![prompt],
         Prompts::Many(prompts) => prompts,
@@ -261,5 +272,5 @@ pub(crate) fn tokenize_prompts(
         let encoding_memory = app.codec.encoding_bytes().saturating_mul(text.as_ref().map_or(0, String::len));
         tokenized.push(Prompt { tokens, text, own_tokens, encoding_memory });
     }
-    Ok(tokenized)
+    Ok(Disposed::new(tokenized))
 }

@@ -8,6 +8,7 @@ use surprisal_engine::{FinishReason, GeneratedToken, Generation, Query, QueryEve
 
 use super::decoder::Decoder;
 use crate::app::App;
+use crate::limits::disposal::Bulky;
 use crate::telemetry::metrics::Metrics;
 
 /// A prompt that is being continued. Dropping the continuation cancels its query.
@@ -119,6 +120,12 @@ impl Continuation {
             completion.add(event);
         }
         Ok(completion)
+    }
+}
+
+impl Bulky for Completion {
+    fn allocations(&self) -> usize {
+        2 + self.tokens.len() + self.scores.allocations()
     }
 }
 

@@ -10,6 +10,9 @@ const MIN_WORKING_BYTES: usize = 16 << 20;
 /// The minimum of [`ServerConfig::max_waiting_response_bytes`].
 const MIN_RESPONSE_BYTES: u32 = 1 << 20;
 
+/// The inverse of the part of a limit that no single request may take.
+const RESERVE: u32 = 16;
+
 /// The server's limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,7 +20,7 @@ pub struct ServerConfig {
     /// Maximum size of one request's body, in bytes.
     pub max_body_bytes: usize,
     /// Maximum total size of all bodies that are being read or parsed, in bytes, with the memory of their decoders. The
-    /// effective limit is at least twice `max_body_bytes`. A body that does not fit gets a 429 response.
+    /// effective limit is at least four times `max_body_bytes`. A body that does not fit gets a 429 response.
     pub max_waiting_body_bytes: u32,
     /// Maximum estimated memory for parsing and tokenizing requests and writing responses, in bytes; at least 16 MiB.
     /// Further jobs wait for their turn. A text or a body that would need more by itself gets a 413 response. Any other
@@ -36,10 +39,12 @@ pub struct ServerConfig {
     pub max_waiting_requests: u32,
     /// Maximum number of tokens of all requests in flight: the tokens of their sequences, the tokens to generate, and
     /// one token per alternative. Tokens count until the response is written. A request that does not fit, or that
-    /// would leave too little capacity for other clients, gets a 429 response.
+    /// would leave too little capacity for other clients, gets a 429 response. A single request may take at most 15/16
+    /// of the limit; a larger one gets a 413 response.
     pub max_waiting_tokens: u32,
     /// Maximum number of queries of all requests in flight: the queries or pairs of `/logprobs`, and the completions of
-    /// prompts. Each takes about 1 KiB of memory, besides its tokens. The effective limit is at least `max_queries`. A
+    /// prompts. A request has at most 2,048 of them in the engine at once, where each takes about 1 KiB of memory besides
+    /// its tokens; the others take about 100 bytes each. The effective limit is at least 16/15 of `max_queries`. A
     /// request that does not fit, or that would leave too little capacity for other clients, gets a 429 response.
     pub max_waiting_queries: u32,
     /// Smallest `priority` that clients may send, unless their API key has a smaller one. More urgent requests get a
@@ -102,6 +107,16 @@ fn duration(seconds: u64) -> Duration {
     Duration::from_secs(seconds.min(365 * 24 * 3600))
 }
 
+/// Returns the greatest amount that a single request may take of a limit: so much that the reserve remains for others.
+pub(crate) fn max_request(limit: u32) -> u32 {
+    limit - limit / RESERVE
+}
+
+/// Returns a limit of which a single request may take this amount.
+fn limit_for_request(amount: u32) -> u32 {
+    amount.saturating_add(amount.div_ceil(RESERVE - 1))
+}
+
 impl ServerConfig {
     pub(crate) fn head_timeout(&self) -> Duration {
         duration(self.head_seconds)
@@ -123,12 +138,11 @@ impl ServerConfig {
         duration(self.drain_seconds)
     }
 
-    /// Returns the limit on the total size of all bodies, in bytes. It is at least twice the maximum size of a body: a
-    /// client that already holds bytes may take at most half of the free bytes, so a lower limit could reject a single
-    /// body.
+    /// Returns the limit on the total size of all bodies, in bytes. It is at least four times the maximum size of a body:
+    /// a client may hold at most twice the free bytes, so a lower limit could reject the second of two bodies.
     pub(crate) fn body_bytes_limit(&self) -> u32 {
-        let two_bodies = u32::try_from(self.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(2);
-        self.max_waiting_body_bytes.max(two_bodies)
+        let four_bodies = u32::try_from(self.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(4);
+        self.max_waiting_body_bytes.max(four_bodies)
     }
 
     /// Returns the limit on the memory of responses, in bytes.
@@ -141,10 +155,10 @@ impl ServerConfig {
         self.max_working_bytes.max(MIN_WORKING_BYTES)
     }
 
-    /// Returns the limit on the number of all queries. It is at least the maximum number of queries in a request, so
-    /// that an idle server can admit any request.
+    /// Returns the limit on the number of all queries. It is large enough that an idle server can admit a request with
+    /// the maximum number of queries.
     pub(crate) fn queries_limit(&self) -> u32 {
-        self.max_waiting_queries.max(u32::try_from(self.max_queries).unwrap_or(u32::MAX))
+        self.max_waiting_queries.max(limit_for_request(u32::try_from(self.max_queries).unwrap_or(u32::MAX)))
     }
 
     /// Returns the first entry of [`cors_origins`](Self::cors_origins) that no browser would send as an origin; `None`
@@ -158,5 +172,18 @@ impl ServerConfig {
             })
         };
         self.cors_origins.iter().map(String::as_str).find(|&origin| origin != "*" && !is_origin(origin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_for_a_request_is_as_small_as_possible() {
+        for amount in 1..10_000 {
+            let limit = limit_for_request(amount);
+            assert!((amount..=amount + 1).contains(&max_request(limit)), "{amount}: {limit}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The number of connections that `ulimit -n` permits.
 
-/// The number of descriptors that connections leave free, for files such as those of a model that is being reloaded.
+/// The number of descriptors that connections leave free, for files such as keys and certificates that are being
+/// reloaded.
 const RESERVED: usize = 16;
 
 /// The number of open descriptors to assume if they cannot be counted.
@@ -8,7 +9,8 @@ const RESERVED: usize = 16;
 const ASSUMED_OPEN: usize = 32;
 
 /// Returns the maximum number of connections: `configured`, or fewer if the process may not open as many descriptors
-/// (`ulimit -n`). `others` is the number of connections of other listeners.
+/// (`ulimit -n`). `others` is the number of descriptors that other listeners and the model need in addition to the open
+/// ones.
 pub(crate) fn connection_limit(configured: u32, others: usize) -> usize {
     let configured = usize::try_from(configured).unwrap_or(usize::MAX);
     let Some(free) = free_descriptors() else { return configured };

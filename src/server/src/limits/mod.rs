@@ -1,15 +1,18 @@
 //! Limits: their configuration, connections, clients, admission, turns, and draining at shutdown.
 //!
-//! Start with `admission`, which admits or rejects each request. `pressure` determines when a rejected client should
+//! Start with `admission`, which admits or rejects each request by the rule of `shared_limit`. `pressure` determines when a rejected client should
 //! retry. `connections` limits connections, which come before any request. `turns` orders the work of parsing,
-//! tokenizing and writing.
+//! tokenizing and writing, and `window` limits the queries of one request that are in the engine at once.
 
 pub(crate) mod admission;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod connections;
 pub(crate) mod descriptors;
+pub(crate) mod disposal;
 pub(crate) mod drain;
 mod pressure;
+mod shared_limit;
 pub(crate) mod throttle;
 pub(crate) mod turns;
+pub(crate) mod window;

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::problem::{self, Failure};
+
 /// The maximum memory of a small job, in bytes.
 const SMALL_MEMORY: usize = 16 << 20;
 
@@ -110,6 +112,26 @@ impl Turns {
         // The sender is dropped only after the job has begun.
         let _ = begun.await;
         turn
+    }
+
+    /// Runs a job of an account on a blocking thread when it is the job's turn. The job continues even if the future is
+    /// dropped.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        account: u64,
+        memory: usize,
+        job: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn = self.take(account, memory).await;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = job();
+            drop(turn);
+            done
+        });
+        done.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "blocking task failed");
+            Err(problem::internal())
+        })
     }
 
     /// Locks the state. Every update leaves it consistent, so a panic while the lock is held does no harm.

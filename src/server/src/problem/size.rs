@@ -67,10 +67,12 @@ pub(crate) fn max_tokens_too_large(
 
 // Limits and load.
 
-pub(crate) fn request_too_large(tokens: usize, limit: u32) -> Failure {
+/// Returns the problem for a request with more than `limit` tokens, which is the part of `total` that a single request
+/// may take.
+pub(crate) fn request_too_large(tokens: usize, limit: u32, total: u32) -> Failure {
     let detail = format!(
-        "the request counts as {tokens} tokens; the limit on all requests in flight is {limit}: split the request \
-         into several"
+        "the request counts as {tokens} tokens; a single request may have at most {limit} of the {total} tokens of all \
+         requests in flight: split the request into several"
     );
     Failure::new(413, "request-too-large", "Request too large", detail).value(tokens).limit(limit)
 }
@@ -84,8 +86,8 @@ pub(crate) fn overloaded(held: u32, limit: u32, unit: &str, retry_after: u64) ->
 /// Returns the problem for a client that itself holds too much capacity. The request may not have been read yet.
 pub(crate) fn overloaded_by_client(held: u32, limit: u32, unit: &str, retry_after: u64) -> Failure {
     let detail = format!(
-        "this client has {held} of {limit} {unit} in flight, and the rest is reserved for other clients; retry \
-         later. Requests without an API key or `X-Client-Id` count as one client"
+        "this client has {held} of {limit} {unit} in flight, and this request would leave too little for other \
+         clients; retry later. Requests without an API key or `X-Client-Id` count as one client"
     );
     overload(detail, held, limit, retry_after)
 }

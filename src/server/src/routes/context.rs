@@ -10,9 +10,10 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::gate::InFlight;
-use crate::app::App;
+use crate::app::{App, is_small};
 use crate::limits::admission::WorkPermit;
 use crate::limits::client::Client;
+use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 use crate::transport::{body, json};
 
@@ -48,21 +49,39 @@ impl FromRequestParts<App> for RequestContext {
 impl RequestContext {
     /// Reads the body, parses it and prepares the request, off the reactor if the body is large. Rejects a body whose
     /// parsing would take too much memory.
-    pub(super) async fn read<T: DeserializeOwned, R: Send + 'static>(
+    pub(super) async fn read<T: DeserializeOwned + Send + 'static, R: Send + 'static>(
         &self,
         request: Request,
         prepare: impl FnOnce(&App, T, Client) -> Result<R, Failure> + Send + 'static,
     ) -> Result<R, Failure> {
+        let client = self.client;
+        let check = |_: &App, request, _| Ok((request, JobSize::default()));
+        self.read_in_steps(request, check, move |app, request| prepare(app, request, client)).await
+    }
+
+    /// Reads a request as [`read`](Self::read) does, but in two steps: `check` is quick, and also returns what the
+    /// request adds to the size of the job. So a small body that describes much work is prepared off the reactor.
+    pub(super) async fn read_in_steps<T: DeserializeOwned, C: Send + 'static, R: Send + 'static>(
+        &self,
+        request: Request,
+        check: impl FnOnce(&App, T, Client) -> Result<(C, JobSize), Failure> + Send + 'static,
+        prepare: impl FnOnce(&App, C) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<R, Failure> {
         let Self { app, client, in_flight, .. } = self;
         let client = *client;
-        let bytes = body::read(app.config.max_body_bytes, &app.admission, client, request).await?;
+        let bytes = body::read(app.config.max_body_bytes, &app.admission, &app.turns, client, request).await?;
         let (memory, limit) = (bytes.parsing_memory(), app.config.working_bytes_limit());
         if memory > limit {
             return Err(problem::body_too_complex(memory, limit));
         }
-        in_flight
-            .offload(app, bytes.job(app.codec.encoding_bytes()), move |app| prepare(app, json::parse(&bytes)?, client))
-            .await
+        let size = bytes.job(app.codec.encoding_bytes());
+        if is_small(size) {
+            let (checked, more) = check(app, json::parse(&bytes)?, client)?;
+            drop(bytes);
+            return in_flight.offload(app, size + more, move |app| prepare(app, checked)).await;
+        }
+        let job = move |app: &App| prepare(app, check(app, json::parse(&bytes)?, client)?.0);
+        in_flight.offload(app, size, job).await
     }
 
     /// Admits the request's queries and tokens.

@@ -12,6 +12,7 @@ use super::gate::InFlight;
 use super::pipe::PipeWriter;
 use crate::app::App;
 use crate::limits::admission::{Permit, ResponsePermit};
+use crate::limits::disposal::{Bulky, Disposed};
 use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 
@@ -31,21 +32,21 @@ pub(super) trait Parts: Send + 'static {
 }
 
 /// A JSON response with a list of items, each of which is made when it is written.
-pub(super) struct JsonList<T, S, W> {
+pub(super) struct JsonList<T: Bulky, S, W> {
     /// JSON before the first item.
     head: Vec<u8>,
-    items: IntoIter<T>,
+    items: Disposed<IntoIter<T>>,
     /// JSON after the last item.
     tail: Vec<u8>,
     size: S,
     make: W,
 }
 
-impl<T, S, W> JsonList<T, S, W> {
+impl<T: Bulky, S, W> JsonList<T, S, W> {
     /// Creates a list of items between `head` and `tail`. `size` estimates the size of an item's JSON, and `make`
     /// returns the value to write.
     pub(super) fn new(head: Vec<u8>, items: Vec<T>, tail: Vec<u8>, size: S, make: W) -> Self {
-        Self { head, items: items.into_iter(), tail, size, make }
+        Self { head, items: Disposed::new(items.into_iter()), tail, size, make }
     }
 
     /// Creates a list that takes the place of the empty array `field` in the JSON of `envelope`.
@@ -66,7 +67,7 @@ impl<T, S, W> JsonList<T, S, W> {
 
 impl<T, V, S, W> Parts for JsonList<T, S, W>
 where
-    T: Send + 'static,
+    T: Bulky,
     V: Serialize,
     S: Fn(&T) -> JobSize + Send + 'static,
     W: Fn(&App, T) -> V + Send + 'static,
@@ -152,13 +153,16 @@ fn next_part(parts: &impl Parts) -> Option<(usize, JobSize)> {
 
 #[cfg(test)]
 mod tests {
+    use surprisal_engine::Scores;
+
     use super::*;
 
     #[test]
     fn a_list_takes_the_place_of_an_empty_array() {
         let envelope = serde_json::json!({"name": "\"results\":[]", "results": [], "usage": 1});
-        let size = |_: &u32| JobSize { bytes: 1, memory: 1 };
-        let list = JsonList::inside(&envelope, "results", vec![1_u32], size, |_: &App, item: u32| item).unwrap();
+        let size = |_: &(usize, Scores)| JobSize { bytes: 1, memory: 1 };
+        let make = |_: &App, item: (usize, Scores)| item.0;
+        let list = JsonList::inside(&envelope, "results", vec![(1, Scores::default())], size, make).unwrap();
         let [head, tail] = [&list.head, &list.tail].map(|bytes| String::from_utf8(bytes.clone()).unwrap());
         assert_eq!(format!("{head}{tail}"), envelope.to_string());
         assert!(head.ends_with(r#""results":["#) && tail.starts_with(']'), "{head} {tail}");

@@ -77,8 +77,8 @@ impl Listeners {
         let (close, closing) = watch::channel(None);
         #[cfg(feature = "otlp")]
         let spans = app.telemetry.spans.clone();
-        let limit =
-            descriptors::connection_limit(app.config.max_connections, admin.as_ref().map_or(0, |_| ADMIN_CONNECTIONS));
+        let others = admin.as_ref().map_or(0, |_| ADMIN_CONNECTIONS);
+        let limit = descriptors::connection_limit(app.config.max_connections, others + app.reserved_files);
         let endpoint = Endpoint {
             routes: router(app.clone()),
             tls,

@@ -186,7 +186,7 @@ fn admission_gauges(admission: &Admission) -> prometheus::Result<[PullingGauge; 
         )?,
         gauge(
             "surprisal_admitted_queries",
-            "Queries of requests in flight, about 1 KiB of memory each; limited by max_waiting_queries.",
+            "Queries of requests in flight; limited by max_waiting_queries.",
             Admission::queries,
         )?,
         gauge(

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::ops::Deref;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use futures_util::{FutureExt, StreamExt};
@@ -12,12 +12,18 @@ use super::decoder::Decoder;
 use super::outline::Outline;
 use crate::limits::admission::{Admission, Permit};
 use crate::limits::client::Client;
-use crate::limits::turns::JobSize;
+use crate::limits::turns::{JobSize, Turns};
 use crate::problem::{self, Failure};
 use crate::transport::pace::TooSlow;
 
 /// The maximum number of chunks of a rejected body to discard before the response.
 const MAX_ARRIVED_CHUNKS: usize = 16;
+
+/// The maximum number of bytes of a received chunk that are decoded on the reactor.
+const MAX_INLINE_BYTES: usize = 64 * 1024;
+
+/// The maximum number of bytes that are decoded in one turn on a blocking thread.
+const TURN_BYTES: usize = 1024 * 1024;
 
 /// A body's bytes, which count against the server's limit until they are dropped.
 #[derive(Debug)]
@@ -69,26 +75,59 @@ struct IncomingBody {
     received: usize,
 }
 
+/// The limits on a body, and the threads that decode large ones.
+struct Limits<'a> {
+    /// Maximum number of bytes, before and after decoding.
+    bytes: usize,
+    admission: &'a Admission,
+    turns: &'a Turns,
+}
+
 impl IncomingBody {
-    /// Decodes the next chunk, and counts the memory of the bytes and of the decoder.
-    fn push(&mut self, chunk: &[u8], limit: usize, admission: &Admission) -> Result<(), Failure> {
+    /// Decodes the next chunk. A blocking thread decodes most of a chunk that expands to many bytes, because few bytes
+    /// may take long to decode.
+    async fn push(mut self, chunk: Bytes, limits: &Limits<'_>) -> Result<Self, Failure> {
         self.received = self.received.saturating_add(chunk.len());
-        if self.received > limit {
-            return Err(problem::body_too_large(limit));
+        if self.received > limits.bytes {
+            return Err(problem::body_too_large(limits.bytes));
         }
+        let mut progress = self.decode(&chunk, MAX_INLINE_BYTES, limits.bytes, limits.admission)?;
+        let mut done = 0;
+        while let Some(read) = progress {
+            done += read;
+            let (chunk, limit, admission) = (chunk.slice(done..), limits.bytes, limits.admission.clone());
+            let account = self.body.permit.account();
+            let job = move || {
+                let progress = self.decode(&chunk, TURN_BYTES, limit, &admission)?;
+                Ok((self, progress))
+            };
+            (self, progress) = limits.turns.run(account, TURN_BYTES, job).await?;
+        }
+        Ok(self)
+    }
+
+    /// Decodes a part until it ends, or until at least `max_bytes` have been decoded. Counts the memory of the bytes and
+    /// of the decoder. Returns `None` if the part is done, and otherwise the number of its bytes that were read.
+    fn decode(
+        &mut self,
+        part: &[u8],
+        max_bytes: usize,
+        limit: usize,
+        admission: &Admission,
+    ) -> Result<Option<usize>, Failure> {
         let body = &mut self.body;
-        self.decoder.decode(chunk, |decoded| body.push(decoded, limit, admission))?;
+        let progress = self.decoder.decode(part, max_bytes, |decoded| body.push(decoded, limit, admission))?;
         let memory = self.decoder.memory();
         if memory > self.decoder_memory {
             admission.grow_body(&mut body.permit, memory - self.decoder_memory)?;
             self.decoder_memory = memory;
         }
-        Ok(())
+        Ok(progress)
     }
 
     /// Ends the body, and releases the decoder.
-    fn finish(self, limit: usize, admission: &Admission) -> Result<BodyBytes, Failure> {
-        let mut body = self.body;
+    fn finish(self, limits: &Limits<'_>) -> Result<BodyBytes, Failure> {
+        let (mut body, limit, admission) = (self.body, limits.bytes, limits.admission);
         if self.received > 0 {
             self.decoder.finish(|decoded| body.push(decoded, limit, admission))?;
         }
@@ -101,6 +140,7 @@ impl IncomingBody {
 pub(crate) async fn read(
     limit: usize,
     admission: &Admission,
+    turns: &Turns,
     client: Client,
     request: Request,
 ) -> Result<BodyBytes, Failure> {
@@ -114,7 +154,8 @@ pub(crate) async fn read(
     let permit = admission.body_permit(client.account());
     let body = BodyBytes { bytes: Vec::new(), outline: Outline::default(), permit };
     let incoming = IncomingBody { body, decoder, decoder_memory: 0, received: 0 };
-    collect(incoming, request.into_body(), limit, admission).await?.finish(limit, admission)
+    let limits = Limits { bytes: limit, admission, turns };
+    collect(incoming, request.into_body(), &limits).await?.finish(&limits)
 }
 
 /// Checks the headers; returns the decoder of the body.
@@ -136,24 +177,18 @@ fn check_headers(headers: &HeaderMap, limit: usize) -> Result<Decoder, Failure> 
 
 /// Collects the body. Continues to read for a while after a failure: otherwise a client that is still sending would see
 /// a reset connection instead of the problem. Nothing is decoded after a failure.
-async fn collect(
-    body: IncomingBody,
-    stream: Body,
-    limit: usize,
-    admission: &Admission,
-) -> Result<IncomingBody, Failure> {
+async fn collect(body: IncomingBody, stream: Body, limits: &Limits<'_>) -> Result<IncomingBody, Failure> {
     let (mut body, mut length) = (Ok(body), 0_usize);
     let mut stream = stream.into_data_stream();
     loop {
         let Some(chunk) = stream.next().await else { break };
         let chunk = chunk.map_err(|error| unreadable(&error))?;
         length = length.saturating_add(chunk.len());
-        if let Ok(bytes) = &mut body
-            && let Err(failure) = bytes.push(&chunk, limit, admission)
-        {
-            body = Err(failure);
-        }
-        if length > limit.saturating_mul(2) {
+        body = match body {
+            Ok(incoming) => incoming.push(chunk, limits).await,
+            Err(failure) => Err(failure),
+        };
+        if length > limits.bytes.saturating_mul(2) {
             break;
         }
     }
@@ -201,6 +236,62 @@ pub(crate) async fn discard_arrived(request: Request) {
             Some(_) => return,
             // The connection passes on a chunk only when its task runs again.
             None => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::limits::config::ServerConfig;
+
+    fn incoming(admission: &Admission, encoding: &'static str) -> IncomingBody {
+        let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(encoding))]);
+        let body = BodyBytes { bytes: Vec::new(), outline: Outline::default(), permit: admission.body_permit(1) };
+        let decoder = Decoder::for_headers(&headers).unwrap();
+        IncomingBody { body, decoder, decoder_memory: 0, received: 0 }
+    }
+
+    /// A chunk that expands to many bytes waits for its turn on another thread, so the connection's thread is free.
+    #[tokio::test]
+    async fn most_of_a_chunk_that_expands_is_decoded_in_turns() {
+        let (admission, turns) = (Admission::new(&ServerConfig::default()), Turns::new(2, 1 << 30));
+        let limits = Limits { bytes: 64 << 20, admission: &admission, turns: &turns };
+        let spaces = |length: usize| vec![b' '; length];
+        let gzip = |length| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, &spaces(length)).unwrap();
+            encoder.finish().unwrap()
+        };
+        let zstd = |length| zstd::encode_all(spaces(length).as_slice(), 1).unwrap();
+        for (encoding, small, large) in [
+            ("gzip", gzip(1000), gzip(5 << 20)),
+            ("zstd", zstd(1000), zstd(5 << 20)),
+            ("identity", spaces(1000), spaces(5 << 20)),
+        ] {
+            let busy = [turns.take(1, 1).await, turns.take(1, 1).await];
+            let decoded = incoming(&admission, encoding).push(small.into(), &limits).await.unwrap();
+            assert_eq!(decoded.finish(&limits).unwrap().len(), 1000, "{encoding}");
+            let mut decoded = pin!(incoming(&admission, encoding).push(large.into(), &limits));
+            let first = decoded.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let decoded = match first {
+                Poll::Ready(decoded) => {
+                    assert_eq!(encoding, "identity");
+                    decoded
+                }
+                Poll::Pending => {
+                    // With the memory of the decoder.
+                    assert!(admission.body_bytes() < 2 << 20, "{encoding}: {} bytes", admission.body_bytes());
+                    drop(busy);
+                    decoded.await
+                }
+            };
+            assert_eq!(decoded.unwrap().finish(&limits).unwrap().len(), 5 << 20, "{encoding}");
         }
     }
 }

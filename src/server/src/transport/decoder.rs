@@ -27,9 +27,21 @@ pub(super) enum Decoder {
     Gzip(Box<MultiGzDecoder<Vec<u8>>>),
     Zstd {
         context: Box<DCtx<'static>>,
+        /// The last decoded piece.
+        piece: Vec<u8>,
         /// `true` between two frames.
         is_complete: bool,
     },
+}
+
+/// The progress of one step.
+struct Step {
+    /// Number of bytes of the input that were read.
+    read: usize,
+    /// Number of bytes that were decoded.
+    decoded: usize,
+    /// `true` if all of the input is decoded.
+    is_last: bool,
 }
 
 impl Decoder {
@@ -51,7 +63,7 @@ impl Decoder {
     fn zstd() -> Result<Self, Failure> {
         let mut context = DCtx::try_create().ok_or_else(problem::internal)?;
         context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).map_err(zstd_failed)?;
-        Ok(Self::Zstd { context: Box::new(context), is_complete: true })
+        Ok(Self::Zstd { context: Box::new(context), piece: vec![0; PIECE_BYTES], is_complete: true })
     }
 
     /// Returns the decoder's memory, in bytes.
@@ -59,50 +71,37 @@ impl Decoder {
         match self {
             Self::Identity => 0,
             Self::Gzip(_) => GZIP_BYTES,
-            Self::Zstd { context, .. } => context.sizeof(),
+            Self::Zstd { context, .. } => context.sizeof() + PIECE_BYTES,
         }
     }
 
-    /// Decodes the next part of a body. Passes each decoded piece to `receive`, and stops at its first failure.
+    /// Decodes a part of a body until it ends, or until at least `max_bytes` have been decoded. Passes each decoded piece
+    /// to `receive`, and stops at its first failure. Returns `None` if the part is done, and otherwise the number of its
+    /// bytes that were read; decoding continues after these.
     pub(super) fn decode(
         &mut self,
         part: &[u8],
+        max_bytes: usize,
         mut receive: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        if part.is_empty() {
-            return Ok(());
-        }
-        match self {
-            Self::Identity => receive(part),
-            Self::Gzip(decoder) => {
-                let mut rest = part;
-                while !rest.is_empty() {
-                    let read = decoder.write(rest).map_err(|error| problem::body_unreadable(&error.to_string()))?;
-                    if read == 0 {
-                        return Err(problem::body_unreadable("the gzip stream is corrupt"));
-                    }
-                    rest = &rest[read..];
-                    receive_piece(decoder.get_mut(), &mut receive)?;
+    ) -> Result<Option<usize>, Failure> {
+        let (mut read, mut total) = (0, 0);
+        loop {
+            let step = match self {
+                Self::Identity => return receive(part).map(|()| None),
+                Self::Gzip(decoder) => write_gzip(decoder, &part[read..], &mut receive)?,
+                Self::Zstd { context, piece, is_complete } => {
+                    let step = decompress_zstd(context, &part[read..], piece, is_complete)?;
+                    receive(&piece[..step.decoded])?;
+                    step
                 }
-                Ok(())
+            };
+            read += step.read;
+            total += step.decoded;
+            if step.is_last {
+                return Ok(None);
             }
-            Self::Zstd { context, is_complete } => {
-                let mut input = InBuffer::around(part);
-                let mut piece = vec![0; PIECE_BYTES];
-                loop {
-                    let mut output = OutBuffer::around(piece.as_mut_slice());
-                    let is_read = input.pos() == part.len();
-                    let hint = context.decompress_stream(&mut output, &mut input).map_err(zstd_failed)?;
-                    let decoded = output.pos();
-                    // At the end of the input, a call that decodes nothing says nothing about the frame.
-                    if !is_read || decoded > 0 {
-                        *is_complete = hint == 0;
-                    }
-                    receive(&piece[..decoded])?;
-                    if input.pos() == part.len() && decoded < PIECE_BYTES {
-                        return Ok(());
-                    }
-                }
+            if total >= max_bytes {
+                return Ok(Some(read));
             }
         }
     }
@@ -118,6 +117,41 @@ impl Decoder {
             Self::Zstd { .. } => Err(problem::body_unreadable("the last zstd frame is incomplete")),
         }
     }
+}
+
+/// Decodes at most one piece of a gzip stream.
+fn write_gzip(
+    decoder: &mut MultiGzDecoder<Vec<u8>>,
+    input: &[u8],
+    receive: &mut impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<Step, Failure> {
+    if input.is_empty() {
+        return Ok(Step { read: 0, decoded: 0, is_last: true });
+    }
+    let read = decoder.write(input).map_err(|error| problem::body_unreadable(&error.to_string()))?;
+    if read == 0 {
+        return Err(problem::body_unreadable("the gzip stream is corrupt"));
+    }
+    let decoded = decoder.get_ref().len();
+    receive_piece(decoder.get_mut(), receive)?;
+    Ok(Step { read, decoded, is_last: read == input.len() })
+}
+
+/// Decodes at most one piece of a zstd stream. A frame may have more to decode when all of its input is read.
+fn decompress_zstd(
+    context: &mut DCtx<'static>,
+    input: &[u8],
+    piece: &mut [u8],
+    is_complete: &mut bool,
+) -> Result<Step, Failure> {
+    let (mut buffer, mut output) = (InBuffer::around(input), OutBuffer::around(piece));
+    let hint = context.decompress_stream(&mut output, &mut buffer).map_err(zstd_failed)?;
+    let (read, decoded) = (buffer.pos(), output.pos());
+    // At the end of the input, a call that decodes nothing says nothing about the frame.
+    if !input.is_empty() || decoded > 0 {
+        *is_complete = hint == 0;
+    }
+    Ok(Step { read, decoded, is_last: read == input.len() && decoded < PIECE_BYTES })
 }
 
 /// Passes on the decoder's output.

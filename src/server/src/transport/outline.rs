@@ -24,6 +24,8 @@ pub(super) struct Outline {
     /// Number of bytes in strings, as they are written.
     string_bytes: usize,
     longest_string: usize,
+    /// Length of the longest string but one.
+    second_string: usize,
     /// Number of bytes so far of a string that has begun.
     open: Option<usize>,
     /// `true` if a backslash escapes the next byte.
@@ -80,6 +82,7 @@ impl Outline {
             return &[];
         }
         self.string_bytes += length;
+        self.second_string = self.second_string.max(length.min(self.longest_string));
         self.longest_string = self.longest_string.max(length);
         self.open = None;
         &bytes[end + 1..]
@@ -90,12 +93,12 @@ impl Outline {
         (PARSING_BYTES * self.bytes).saturating_add(NODE_BYTES * self.nodes)
     }
 
-    /// Returns the memory for parsing the body, tokenizing its strings one by one, and decoding its numbers, in bytes.
-    /// The tokenizer takes `encoding_bytes` per byte of a text.
+    /// Returns the memory for parsing the body, tokenizing its texts one by one, and decoding its numbers, in bytes. The
+    /// tokenizer takes `encoding_bytes` per byte of a text. With a joint boundary, a text consists of two strings.
     pub(super) fn memory(&self, encoding_bytes: usize) -> usize {
         self.parsing_memory()
             .saturating_add(TOKEN_LIST_BYTES * self.string_bytes)
-            .saturating_add(encoding_bytes.saturating_mul(self.longest_string))
+            .saturating_add(encoding_bytes.saturating_mul(self.longest_string + self.second_string))
             .saturating_add(DECODING_BYTES * self.values)
     }
 }
@@ -112,6 +115,7 @@ mod tests {
             body.chunks(length).for_each(|piece| outline.read(piece));
             assert_eq!((outline.bytes, outline.nodes, outline.values), (body.len(), 9, 5), "{length}: {outline:?}");
             assert_eq!((outline.string_bytes, outline.longest_string), (1 + 6 + 4 + 13, 13), "{length}: {outline:?}");
+            assert_eq!(outline.second_string, 6, "{length}: {outline:?}");
         }
     }
 }

@@ -117,7 +117,7 @@ async fn a_subsets_logprob_is_returned_for_each_token() {
 /// An alternative counts as a token.
 #[tokio::test]
 async fn alternatives_count_against_the_token_limit() {
-    let config = ServerConfig { max_waiting_tokens: 20, ..ServerConfig::default() };
+    let config = ServerConfig { max_waiting_tokens: 21, ..ServerConfig::default() };
     let server = Server::with_config(config, Some(BOS)).await;
     let body = |top: u16| json!({"queries": [{"target": "abc"}], "detail": "tokens", "top": top});
     assert_eq!(server.post("/logprobs", &body(5)).await.status, 200);

@@ -36,3 +36,4 @@ mod tls;
 mod unread;
 mod vllm_format;
 mod vllm_requests;
+mod window;

@@ -28,11 +28,12 @@ async fn a_full_server_sends_retry_after_and_recovers() {
     assert_eq!((status, name.as_str()), (429, "overloaded"));
     assert_eq!((&problem["value"], &problem["limit"]), (&json!(6), &json!(10)));
 
-    // A client that holds tokens may take at most half of the free tokens; the rest is reserved for other clients.
+    // A client may hold at most twice the tokens that it leaves free, so this one may take no more.
     let small = json!({"queries": [{"target": "efg"}]});
     let rejected = server.post("/logprobs", &small).await;
     assert!(rejected.problem().2["detail"].as_str().unwrap().contains("for other clients"), "{rejected:?}");
-    let other = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other").json(&small);
+    let smaller = json!({"queries": [{"target": "ef"}]});
+    let other = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "other").json(&smaller);
     let second = tokio::spawn(async move { Reply::read(other.send().await.unwrap()).await });
     server.until_running(3).await;
     server.scorer.set_open(true);
@@ -132,28 +133,28 @@ async fn body_bytes_are_limited_in_total() {
     let server = Server::with_config(config, Some(BOS)).await;
     let held = async || server.metric("surprisal_admitted_body_bytes").await;
     let body = format!("{:<1000}", r#"{"queries": [{"target": "a"}]}"#);
-    let begun = async |client: &str| {
+    let begun = async |client: &str, sent: usize| {
         let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
         let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n";
         let head = format!("{head}x-client-id: {client}\r\ncontent-length: 1000\r\n\r\n");
-        stream.write_all(format!("{head}{}", &body[..900]).as_bytes()).await.unwrap();
+        stream.write_all(format!("{head}{}", &body[..sent]).as_bytes()).await.unwrap();
         stream
     };
-    let slow = [begun("one").await, begun("two").await];
-    until(async || held().await == 1800.0).await;
+    let slow = [(begun("one", 900).await, 900), (begun("two", 900).await, 900), (begun("three", 900).await, 900)];
+    until(async || held().await == 2700.0).await;
 
     let whole = |length: usize| {
-        let request = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "three");
+        let request = server.client.post(format!("{}/logprobs", server.url)).header("x-client-id", "four");
         request.header("content-type", "application/json").body(body[..length].to_owned())
     };
-    let (status, name, problem) = Reply::read(whole(500).send().await.unwrap()).await.problem();
+    let (status, name, problem) = Reply::read(whole(900).send().await.unwrap()).await.problem();
     assert_eq!((status, name.as_str()), (429, "overloaded"));
-    assert_eq!((&problem["value"], &problem["limit"]), (&json!(1800), &json!(2000)), "two bodies always fit");
+    assert_eq!((&problem["value"], &problem["limit"]), (&json!(2700), &json!(4000)), "two bodies always fit");
     assert!(problem["detail"].as_str().unwrap().contains("body bytes"), "{problem}");
     assert_eq!(Reply::read(whole(100).send().await.unwrap()).await.status, 200);
 
-    for mut stream in slow {
-        stream.write_all(&body.as_bytes()[900..]).await.unwrap();
+    for (mut stream, sent) in slow {
+        stream.write_all(&body.as_bytes()[sent..]).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -191,5 +192,7 @@ async fn the_first_failure_cancels_the_rest() {
     server.scorer.set_open(true);
     assert_eq!(failing.await.unwrap().problem().1, "backend-failed");
     server.until_running(0).await;
-    assert_eq!(server.scorer.stats().cancelled_queries, 2);
+    // The others may end before the failure is known.
+    let stats = server.scorer.stats();
+    assert_eq!(stats.cancelled_queries + stats.finished_queries, 3);
 }

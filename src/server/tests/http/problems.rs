@@ -221,7 +221,7 @@ async fn an_oversized_request_reports_the_limit() {
     let members = json!({"field": "n", "value": 3, "limit": 2});
     assert_rejected(&server, "/v1/completions", &completions, 413, "too-many-queries", members).await;
     let tokens = json!({"contexts": ["", "a"], "targets": ["b".repeat(50)]}).to_string();
-    assert_rejected(&server, "/logprobs", &tokens, 413, "request-too-large", json!({"value": 103, "limit": 100})).await;
+    assert_rejected(&server, "/logprobs", &tokens, 413, "request-too-large", json!({"value": 103, "limit": 94})).await;
     for length in [1000, 1500, 5000] {
         let body = json!({"queries": [{"target": "b".repeat(length)}]}).to_string();
         assert_rejected(&server, "/logprobs", &body, 413, "body-too-large", json!({"limit": 1000})).await;

@@ -52,6 +52,7 @@ async fn memory_is_bounded() {
     stalled_bodies().await;
     unread_responses().await;
     unread_small_responses().await;
+    waiting_pairs().await;
     let tokenizers = tokenizers();
     let worst = tokenizers.iter().map(|(name, tokenizer)| worst_memory(name, tokenizer));
     let worst: Vec<(usize, usize)> = worst.collect();
@@ -238,8 +239,8 @@ async fn unread_responses() {
 async fn unread_small_responses() {
     let config = ServerConfig { max_waiting_response_bytes: 2 * MIB as u32, ..ServerConfig::default() };
     let server = Server::with_config(config, Some(BOS)).await;
-    let body = json!({"contexts": ["a"], "targets": ["x".repeat(60)], "pairs": vec![[0, 0]; 64], "detail": "tokens"});
-    assert!(server.post("/logprobs", &body).await.text.len() > 100_000);
+    let body = json!({"contexts": ["a"], "targets": ["x".repeat(60)], "pairs": vec![[0, 0]; 20], "detail": "tokens"});
+    assert!(server.post("/logprobs", &body).await.text.len() > 30_000);
     let body = body.to_string();
     let before = allocator::begin();
     let mut unread = Vec::new();
@@ -247,7 +248,7 @@ async fn unread_small_responses() {
         let mut stream = send_head(&server, "", body.len()).await;
         stream.write_all(body.as_bytes()).await.unwrap();
         // The kernel takes the first responses.
-        for _ in 0..5 {
+        for _ in 0..20 {
             let head = "POST /logprobs HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
             let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
             stream.write_all(request.as_bytes()).await.unwrap();
@@ -258,4 +259,24 @@ async fn unread_small_responses() {
     until(async || server.metric("surprisal_admitted_requests").await >= 150.0).await;
     assert!(server.metric("surprisal_admitted_response_bytes").await <= 2.0 * MIB as f64);
     check("unread small responses", before, 20 * MIB);
+}
+
+/// Requests of 65,536 pairs each, whose queries wait for the engine.
+async fn waiting_pairs() {
+    const REQUESTS: usize = 3;
+    let server = Server::with_config(ServerConfig::default(), Some(BOS)).await;
+    server.scorer.set_open(false);
+    let letters: Vec<String> = (0..256).map(|number| format!("{number:03}")).collect();
+    let body = json!({"contexts": letters, "targets": letters}).to_string();
+    let before = allocator::begin();
+    let mut waiting = Vec::new();
+    for count in 1..=REQUESTS {
+        let mut stream = send_head(&server, &format!("x-client-id: {count}\r\n"), body.len()).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+        waiting.push(stream);
+        until(async || server.metric("surprisal_admitted_queries").await == (count * 65_536) as f64).await;
+    }
+    server.until_running(REQUESTS as u64 * 2048).await;
+    // The limit includes the queries that are in the engine, and the preparation of a request.
+    check("waiting pairs", before, REQUESTS * 65_536 * 64);
 }

@@ -47,9 +47,8 @@ pub(super) async fn completions(context: RequestContext, request: Request) -> Re
     if submission.is_streamed {
         return Ok(sse::respond(context, submission, permit));
     }
-    let completions = submission.batch.run(&context.app).await?;
-    let envelope = envelope(&context.app, &submission, &completions);
-    let items: Vec<(usize, Completion)> = completions.into_iter().enumerate().collect();
+    let items = submission.batch.run(&context.app).await?;
+    let envelope = envelope(&context.app, &submission, &items);
     let submission = Arc::new(submission);
     let size = {
         let submission = Arc::clone(&submission);
@@ -130,10 +129,11 @@ fn check_supported(request: &CompletionsRequest) -> Result<(), Failure> {
 }
 
 /// Returns the response without its choices.
-fn envelope(app: &App, submission: &CompletionsSubmission, completions: &[Completion]) -> CompletionsResponse {
-    let counts = completions
-        .iter()
-        .map(|completion| TokenCounts { generated: completion.tokens.len(), cached: completion.scores.cached_tokens });
+fn envelope(app: &App, submission: &CompletionsSubmission, completions: &[(usize, Completion)]) -> CompletionsResponse {
+    let counts = completions.iter().map(|(_, completion)| TokenCounts {
+        generated: completion.tokens.len(),
+        cached: completion.scores.cached_tokens,
+    });
     let counts: Vec<TokenCounts> = counts.collect();
     CompletionsResponse { usage: Some(total_usage(&submission.batch, &counts)), ..empty_response(app, &submission.id) }
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use futures_util::future::try_join_all;
 use surprisal_api::{Choice, CompletionsResponse, CompletionsUsage};
 
 use super::{CompletionsSubmission, TokenCounts, empty_response, total_usage, usage};
@@ -12,6 +11,7 @@ use crate::app::App;
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Continuation, ContinuationEvent};
 use crate::limits::admission::WorkPermit;
+use crate::limits::window::Window;
 use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::events::{event, last_events};
@@ -35,8 +35,7 @@ async fn stream_all(
     pipe: Arc<PipeWriter>,
 ) -> Result<(), Failure> {
     let (head, batch) = (empty_response(&app, &submission.id), &submission.batch);
-    let mut streams = Vec::with_capacity(batch.count());
-    for index in 0..batch.count() {
+    let mut window = Window::new(batch.count(), |index| {
         let stream = CompletionStream {
             app: &app,
             submission: &submission,
@@ -45,10 +44,13 @@ async fn stream_all(
             head: &head,
             index,
         };
-        // All completions are submitted before the first is awaited, so that the engine can batch them.
-        streams.push(stream.run(batch.submit(&app, index)));
+        stream.run(batch.submit(&app, index))
+    });
+    let mut counts = vec![TokenCounts::default(); batch.count()];
+    while let Some(done) = window.next().await {
+        let (index, completion) = done?;
+        counts[index] = completion;
     }
-    let counts = try_join_all(streams).await?;
     if submission.stream_options.include_usage {
         let usage = Some(total_usage(batch, &counts));
         pipe.send(event(&CompletionsResponse { usage, ..head.clone() })?).await;
@@ -68,11 +70,11 @@ struct CompletionStream<'a> {
 }
 
 impl CompletionStream<'_> {
-    /// Sends the completion event by event; returns its token counts.
-    async fn run(self, pending: PendingCompletion<'_>) -> Result<TokenCounts, Failure> {
+    /// Sends the completion event by event; returns its index and its token counts.
+    async fn run(self, pending: PendingCompletion<'_>) -> Result<(usize, TokenCounts), Failure> {
         let (format, index) = (self.submission.format, self.index);
-        match pending {
-            PendingCompletion::Continued(continuation) => self.run_continuation(continuation).await,
+        let counts = match pending {
+            PendingCompletion::Continued(continuation) => self.run_continuation(continuation).await?,
             PendingCompletion::Scored(completion) => {
                 let completion =
                     completion.await.map_err(|error| self.submission.batch.engine_failed(index, &error))?;
@@ -81,9 +83,10 @@ impl CompletionStream<'_> {
                     (format.choice(app, index, submission.batch.prompt(index), &completion), 0)
                 };
                 self.send_prompt(counts, make).await?;
-                Ok(counts)
+                counts
             }
-        }
+        };
+        Ok((index, counts))
     }
 
     async fn run_continuation(&self, mut continuation: Box<Continuation>) -> Result<TokenCounts, Failure> {

@@ -45,8 +45,7 @@ pub(super) async fn generate(context: RequestContext, request: Request) -> Resul
     if submission.is_streamed {
         return Ok(sse::respond(context, submission, permit));
     }
-    let completions = submission.batch.run(&context.app).await?;
-    let items: Vec<(usize, Completion)> = completions.into_iter().enumerate().collect();
+    let items = submission.batch.run(&context.app).await?;
     let (head, tail) = if submission.batch.field.is_list { ("[", "]") } else { ("", "") };
     let submission = Arc::new(submission);
     let size = {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use futures_util::future::try_join_all;
 
 use super::GenerateSubmission;
 use crate::app::App;
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Completion, Continuation};
 use crate::limits::admission::WorkPermit;
+use crate::limits::window::Window;
 use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::events::{event, last_events};
@@ -35,13 +35,13 @@ async fn stream_all(
     in_flight: Arc<InFlight>,
     pipe: Arc<PipeWriter>,
 ) -> Result<(), Failure> {
-    let mut streams = Vec::with_capacity(submission.batch.count());
-    for index in 0..submission.batch.count() {
+    let mut window = Window::new(submission.batch.count(), |index| {
         let stream = ResultStream { app: &app, submission: &submission, in_flight: &in_flight, pipe: &pipe, index };
-        // All completions are submitted before the first is awaited, so that the engine can batch them.
-        streams.push(stream.run(submission.batch.submit(&app, index)));
+        stream.run(submission.batch.submit(&app, index))
+    });
+    while let Some(done) = window.next().await {
+        done?;
     }
-    try_join_all(streams).await?;
     Ok(())
 }
 

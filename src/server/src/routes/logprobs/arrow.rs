@@ -10,9 +10,10 @@ use arrow_schema::{ArrowError, Field, Schema};
 use surprisal_api::{ARROW_STREAM, LogprobsResponse, QueryResult};
 use surprisal_engine::Scores;
 
-use super::prepare::ResultLabel;
+use super::plan::QueryPlan;
 use super::result::result;
 use crate::app::App;
+use crate::limits::disposal::Disposed;
 use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
 use crate::routes::parts::Parts;
@@ -21,7 +22,8 @@ use crate::routes::parts::Parts;
 /// `token` and `logprob`, and `text` or `bytes`, `rank`, `entropy` and `subset_logprob` if requested. The schema's
 /// metadata has the model, the fingerprint and the usage. A large response has several batches.
 pub(super) struct ArrowResponse {
-    items: IntoIter<(ResultLabel, Scores)>,
+    plan: Arc<QueryPlan>,
+    items: Disposed<IntoIter<(usize, Scores)>>,
     /// Index of the next query.
     query: usize,
     metadata: HashMap<String, String>,
@@ -30,12 +32,16 @@ pub(super) struct ArrowResponse {
 }
 
 impl ArrowResponse {
-    pub(super) fn new(envelope: &LogprobsResponse, items: Vec<(ResultLabel, Scores)>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        envelope: &LogprobsResponse,
+        plan: Arc<QueryPlan>,
+        items: Vec<(usize, Scores)>,
+    ) -> Result<Self, Failure> {
         let LogprobsResponse { model, fingerprint, usage, .. } = envelope;
         let usage = serde_json::to_string(usage).map_err(problem::serialization_failed)?;
         let metadata = [("model", model.clone()), ("fingerprint", fingerprint.clone()), ("usage", usage)];
         let metadata = metadata.map(|(name, value)| (name.to_owned(), value)).into();
-        Ok(Self { items: items.into_iter(), query: 0, metadata, writer: None })
+        Ok(Self { plan, items: Disposed::new(items.into_iter()), query: 0, metadata, writer: None })
     }
 
     /// Writes a batch; returns the bytes of the stream so far that have not been returned.
@@ -67,12 +73,12 @@ impl Parts for ArrowResponse {
     }
 
     fn sizes(&self) -> impl Iterator<Item = JobSize> {
-        self.items.as_slice().iter().map(|(label, scores)| label.size(scores.logprobs.len()))
+        self.items.as_slice().iter().map(|&(index, _)| self.plan.result_size(index))
     }
 
     fn write_next(&mut self, app: &App, count: usize, out: &mut Vec<u8>) -> Result<(), Failure> {
         let items = self.items.by_ref().take(count);
-        let results: Vec<QueryResult> = items.map(|(label, scores)| result(app, label, scores)).collect();
+        let results: Vec<QueryResult> = items.map(|(index, scores)| result(app, &self.plan, index, scores)).collect();
         out.append(&mut self.write_batch(&results).map_err(problem::serialization_failed)?);
         Ok(())
     }

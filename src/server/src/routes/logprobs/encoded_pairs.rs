@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
 
 use surprisal_api::{Bos, Boundary, Detail, Text};
 
-use super::form::{PairRequest, RequestForm};
+use super::form::{PairList, PairRequest, RequestForm};
 use crate::app::App;
 use crate::codec::TextCodec;
 use crate::input::encode::{EncodedText, add_prefix, check_text, encode, encode_continuation};
@@ -17,6 +16,8 @@ use crate::token_texts::divide;
 /// A target's tokens and, if each token's details are requested, its text.
 #[derive(Debug)]
 pub(super) struct EncodedTarget {
+    /// Index of the target in the request.
+    pub(super) index: usize,
     pub(super) tokens: Vec<u32>,
     /// Text of the tokens: the target, preceded by `overlap` bytes of the context. `None` if the target was sent as
     /// token ids, or if only the sum is requested.
@@ -31,8 +32,10 @@ pub(super) struct EncodedTarget {
 pub(super) struct EncodedPairs {
     /// Tokens of each context, including the tokenizer's prefix.
     pub(super) contexts: Vec<Vec<u32>>,
-    /// Context index and target of each pair.
-    pub(super) pairs: Vec<(usize, Arc<EncodedTarget>)>,
+    /// The different targets. A target of the request is here once for each kind of place that it has.
+    pub(super) targets: Vec<EncodedTarget>,
+    /// Each pair's indices in `contexts` and in `targets`.
+    pub(super) pairs: Vec<[u32; 2]>,
 }
 
 /// The options that determine the tokens of a request.
@@ -45,29 +48,29 @@ pub(super) struct EncodingOptions {
 
 /// Encodes all contexts and targets. Each text is tokenized once, however many pairs it is in. Stops when the encoded
 /// texts alone exceed the limit on tokens in flight, because tokens take more memory than text.
-pub(super) fn encode_pairs(
-    app: &App,
-    request: PairRequest,
-    options: EncodingOptions,
-) -> Result<(EncodedPairs, Vec<[usize; 2]>), Failure> {
+pub(super) fn encode_pairs(app: &App, request: PairRequest, options: EncodingOptions) -> Result<EncodedPairs, Failure> {
     let PairRequest { form, contexts, targets, pairs, .. } = request;
     let encoded = match options.boundary {
         Boundary::Separate => {
             let contexts = encode_contexts(app, form, contexts, options.bos)?;
             let targets = Targets { app, form, texts: &targets, detail: options.detail };
-            let pairs = targets.encode(&contexts, &pairs)?;
-            EncodedPairs { contexts, pairs }
+            let (targets, pairs) = targets.encode(&contexts, &pairs)?;
+            EncodedPairs { contexts, targets, pairs }
         }
         Boundary::Joint if form == RequestForm::Pairs => return Err(problem::joint_pairs()),
         Boundary::Joint => encode_jointly(app, form, contexts.into_iter().zip(targets), options)?,
     };
-    for (index, (_, target)) in encoded.pairs.iter().enumerate() {
+    for target in &encoded.targets {
         if target.tokens.is_empty() {
-            let target = pairs[index][1];
-            return Err(problem::empty_target(form.target_field(target), form.query_of_text(target)));
+            return Err(problem::empty_target(form.target_field(target.index), form.query_of_text(target.index)));
         }
     }
-    Ok((encoded, pairs))
+    Ok(encoded)
+}
+
+/// Returns an index in a list of a request, or of its pairs, both of which are far shorter than 2^32.
+fn compact(index: usize) -> Result<u32, Failure> {
+    u32::try_from(index).map_err(|_| problem::internal())
 }
 
 fn encode_contexts(app: &App, form: RequestForm, contexts: Vec<Text>, rule: Bos) -> Result<Vec<Vec<u32>>, Failure> {
@@ -91,26 +94,28 @@ struct Targets<'a> {
 }
 
 impl Targets<'_> {
-    /// Encodes the target of each pair. A target's tokens depend on its context only through its place.
-    fn encode(&self, contexts: &[Vec<u32>], pairs: &[[usize; 2]]) -> Result<Vec<(usize, Arc<EncodedTarget>)>, Failure> {
+    /// Encodes the target of each pair. Returns the different targets, and each pair's indices. A target's tokens depend
+    /// on its context only through its place.
+    fn encode(&self, contexts: &[Vec<u32>], pairs: &PairList) -> Result<(Vec<EncodedTarget>, Vec<[u32; 2]>), Failure> {
         let codec = self.app.codec.as_ref();
         let places: Vec<Place> = contexts.iter().map(|context| Place::after(codec, context)).collect();
-        let mut encoded: HashMap<(usize, Place), Arc<EncodedTarget>> = HashMap::new();
-        let mut targets = Vec::with_capacity(pairs.len());
+        let mut known: HashMap<(usize, Place), u32> = HashMap::new();
+        let (mut targets, mut encoded) = (Vec::new(), Vec::with_capacity(pairs.len()));
         let mut total = 0;
-        for &[context, target] in pairs {
-            let target = match encoded.entry((target, places[context])) {
-                Entry::Occupied(entry) => Arc::clone(entry.get()),
+        for [context, target] in pairs.iter() {
+            let target = match known.entry((target, places[context])) {
+                Entry::Occupied(entry) => *entry.get(),
                 Entry::Vacant(entry) => {
-                    let target = Arc::new(self.encode_target(target, places[context])?);
+                    let target = self.encode_target(target, places[context])?;
                     total += target.tokens.len();
                     self.app.admission.check_tokens(total)?;
-                    Arc::clone(entry.insert(target))
+                    targets.push(target);
+                    *entry.insert(compact(targets.len() - 1)?)
                 }
             };
-            targets.push((context, target));
+            encoded.push([compact(context)?, target]);
         }
-        Ok(targets)
+        Ok((targets, encoded))
     }
 
     fn encode_target(&self, index: usize, place: Place) -> Result<EncodedTarget, Failure> {
@@ -124,7 +129,7 @@ impl Targets<'_> {
             Place::Beginning => encode(self.app, text, self.detail, &field, query),
             Place::Continuation { special } => encode_continuation(self.app, special, text, self.detail, &field, query),
         }?;
-        Ok(EncodedTarget { tokens, text: kept, offsets, overlap: None })
+        Ok(EncodedTarget { index, tokens, text: kept, offsets, overlap: None })
     }
 }
 
@@ -159,7 +164,7 @@ fn encode_jointly(
     texts: impl Iterator<Item = (Text, Text)>,
     options: EncodingOptions,
 ) -> Result<EncodedPairs, Failure> {
-    let mut encoded = EncodedPairs { contexts: Vec::new(), pairs: Vec::new() };
+    let mut encoded = EncodedPairs { contexts: Vec::new(), targets: Vec::new(), pairs: Vec::new() };
     let mut total = 0;
     for (index, (context, target)) in texts.enumerate() {
         let is_empty_context = context.is_empty();
@@ -178,7 +183,8 @@ fn encode_jointly(
         total += context.len() + target.tokens.len();
         app.admission.check_tokens(total)?;
         encoded.contexts.push(add_prefix(options.bos, app.codec.prefix(), context));
-        encoded.pairs.push((index, Arc::new(target)));
+        encoded.targets.push(target);
+        encoded.pairs.push([compact(index)?; 2]);
     }
     Ok(encoded)
 }
@@ -215,6 +221,7 @@ fn split_joint_text(
         *offset = offset.saturating_sub(start);
     }
     let target = EncodedTarget {
+        index: query,
         tokens: target_tokens,
         text: Some(text.split_off(start)),
         offsets: Some(target_offsets),

@@ -15,12 +15,47 @@ pub(super) enum RequestForm {
 /// A request of either form, as pairs of a context and a target.
 pub(super) struct PairRequest {
     pub(super) form: RequestForm,
-    /// One id per query of the first form; empty in the second form.
+    /// One id per query of the first form; empty in the second form, and if no query has an id.
     pub(super) ids: Vec<Option<String>>,
     pub(super) contexts: Vec<Text>,
     pub(super) targets: Vec<Text>,
-    /// Context index and target index of each pair.
-    pub(super) pairs: Vec<[usize; 2]>,
+    pub(super) pairs: PairList,
+}
+
+/// The context index and the target index of each pair.
+pub(super) enum PairList {
+    /// Each context with the target of the same index.
+    Same(usize),
+    /// Each of `contexts` with each of `targets`, contexts outermost.
+    All {
+        contexts: usize,
+        targets: usize,
+    },
+    Listed(Vec<[usize; 2]>),
+}
+
+impl PairList {
+    /// Returns the number of pairs.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Same(count) => *count,
+            Self::All { contexts, targets } => contexts.saturating_mul(*targets),
+            Self::Listed(pairs) => pairs.len(),
+        }
+    }
+
+    /// Returns the context index and the target index of a pair.
+    pub(super) fn get(&self, index: usize) -> [usize; 2] {
+        match self {
+            Self::Same(_) => [index, index],
+            Self::All { targets, .. } => [index / targets, index % targets],
+            Self::Listed(pairs) => pairs[index],
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = [usize; 2]> {
+        (0..self.len()).map(|index| self.get(index))
+    }
 }
 
 /// Converts a request of either form into pairs.
@@ -50,8 +85,10 @@ fn from_queries(queries: Vec<QuerySpec>, max_queries: usize) -> Result<PairReque
         contexts.push(context);
         targets.push(target);
     }
-    let pairs = (0..count).map(|index| [index, index]).collect();
-    Ok(PairRequest { form: RequestForm::Queries, ids, contexts, targets, pairs })
+    if ids.iter().all(Option::is_none) {
+        ids = Vec::new();
+    }
+    Ok(PairRequest { form: RequestForm::Queries, ids, contexts, targets, pairs: PairList::Same(count) })
 }
 
 fn from_pairs(
@@ -63,12 +100,8 @@ fn from_pairs(
     check_query_count("contexts", contexts.len(), usize::MAX)?;
     check_query_count("targets", targets.len(), usize::MAX)?;
     let pairs = match pairs {
-        Pairs::All => {
-            check_query_count("pairs", contexts.len().saturating_mul(targets.len()), max_queries)?;
-            let row = |context| (0..targets.len()).map(move |target| [context, target]);
-            (0..contexts.len()).flat_map(row).collect()
-        }
-        Pairs::List(pairs) => pairs,
+        Pairs::All => PairList::All { contexts: contexts.len(), targets: targets.len() },
+        Pairs::List(pairs) => PairList::Listed(pairs),
     };
     check_query_count("pairs", pairs.len(), max_queries)?;
     let lists = [("contexts", contexts.len()), ("targets", targets.len())];

@@ -1,53 +1,46 @@
 //! Preparation of a `/logprobs` request: both forms become pairs (`form`), texts become tokens (`encoded_pairs`), and
-//! pairs become queries. Everything is checked before any token sequence is built.
+//! everything is checked. The queries are built later, one by one (`plan`).
 
 use std::sync::Arc;
 
-use surprisal_api::{Bos, Detail, LogprobsRequest, OffsetUnit, TokenText};
-use surprisal_engine::{PositionOptions, Query, Subset};
+use surprisal_api::{Bos, Detail, LogprobsRequest, TokenText};
+use surprisal_engine::{CacheNamespace, PositionOptions, SchedulingParams, Subset};
 
-use super::encoded_pairs::{EncodedPairs, EncodedTarget, EncodingOptions, encode_pairs};
-use super::form::{RequestForm, into_pairs};
+use super::encoded_pairs::{EncodedPairs, EncodingOptions, encode_pairs};
+use super::form::{PairRequest, RequestForm, into_pairs};
+use super::plan::{QueryPlan, ResultFormat, order_by_context};
 use crate::app::App;
 use crate::input::validate::{check_cache_salt, check_top, check_vocabulary};
 use crate::limits::client::Client;
+use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
-use crate::token_texts::TokenTexts;
 
-/// A checked request, ready for the engine.
-pub(super) struct LogprobsSubmission {
-    /// Form of the request, which determines the names of its queries in problems.
-    pub(super) form: RequestForm,
-    pub(super) queries: Vec<Query>,
-    /// One label per query.
-    pub(super) labels: Vec<ResultLabel>,
-    /// Number of tokens that admission counts for the request.
-    pub(super) tokens: u32,
+/// The number of bytes of a body that take about as long to process as a pair, apart from its texts.
+const PAIR_TIME_BYTES: usize = 16;
+
+/// The memory for encoding a pair, in bytes, apart from its texts.
+const PAIR_BYTES: usize = 64;
+
+/// A request whose options and counts have been checked.
+pub(super) struct CheckedRequest {
+    request: PairRequest,
+    encoding: EncodingOptions,
+    format: ResultFormat,
+    options: PositionOptions,
+    scheduling: SchedulingParams,
+    namespace: CacheNamespace,
 }
 
-/// The parts of a query that its result needs.
-pub(super) struct ResultLabel {
-    pub(super) id: Option<String>,
-    pub(super) pair: Option<[usize; 2]>,
-    pub(super) target: Arc<EncodedTarget>,
-    /// Decoder of the tokens that follow the context.
-    pub(super) before: TokenTexts,
-    pub(super) format: ResultFormat,
-    /// Details requested for each token, in addition to its log-probability.
-    pub(super) options: PositionOptions,
+impl CheckedRequest {
+    /// Returns the size of the job that encodes the pairs, in addition to that of the body.
+    pub(super) fn size(&self) -> JobSize {
+        let pairs = self.request.pairs.len();
+        JobSize { bytes: pairs.saturating_mul(PAIR_TIME_BYTES), memory: pairs.saturating_mul(PAIR_BYTES) }
+    }
 }
 
-/// The contents of a result.
-#[derive(Clone, Copy)]
-pub(super) struct ResultFormat {
-    /// `true` if each token's details are requested.
-    pub(super) has_tokens: bool,
-    pub(super) texts: TokenText,
-    pub(super) offset_unit: OffsetUnit,
-}
-
-/// Checks a request and builds its token sequences.
-pub(super) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Result<LogprobsSubmission, Failure> {
+/// Checks the options of a request and the number of its queries, which takes little time however many pairs there are.
+pub(super) fn check(app: &App, request: LogprobsRequest, client: Client) -> Result<CheckedRequest, Failure> {
     app.check_model(request.model.as_deref())?;
     let options = parse_options(app, &request)?;
     check_bos(app, request.bos)?;
@@ -60,26 +53,18 @@ pub(super) fn prepare(app: &App, request: LogprobsRequest, client: Client) -> Re
         offset_unit: request.offset_unit,
     };
     let encoding = EncodingOptions { bos: request.bos, boundary: request.boundary, detail: request.detail };
-    let mut request = into_pairs(request, app.config.max_queries)?;
-    let (form, mut ids) = (request.form, std::mem::take(&mut request.ids).into_iter());
-    let (EncodedPairs { contexts, pairs }, indices) = encode_pairs(app, request, encoding)?;
-    let tokens = check_lengths(app, form, &contexts, &pairs, encoding.bos, options.top)?;
+    let request = into_pairs(request, app.config.max_queries)?;
+    Ok(CheckedRequest { request, encoding, format, options, scheduling, namespace })
+}
 
-    let (mut queries, mut labels) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
-    for ((context, target), pair) in pairs.into_iter().zip(indices) {
-        let context = &contexts[context];
-        let tokens = [context.as_slice(), &target.tokens].concat();
-        labels.push(ResultLabel {
-            id: ids.next().flatten(),
-            pair: (form == RequestForm::Pairs).then_some(pair),
-            before: TokenTexts::after(&app.codec, context),
-            target,
-            format,
-            options: options.clone(),
-        });
-        queries.push(Query { tokens, score_from: context.len(), options: options.clone(), scheduling, namespace });
-    }
-    Ok(LogprobsSubmission { form, queries, labels, tokens })
+/// Encodes the texts of a request and checks the lengths of its queries.
+pub(super) fn prepare(app: &App, checked: CheckedRequest) -> Result<QueryPlan, Failure> {
+    let CheckedRequest { mut request, encoding, format, options, scheduling, namespace } = checked;
+    let (form, ids) = (request.form, std::mem::take(&mut request.ids));
+    let encoded = encode_pairs(app, request, encoding)?;
+    let tokens = check_lengths(app, form, &encoded, encoding.bos, options.top)?;
+    let order = order_by_context(&encoded.pairs);
+    Ok(QueryPlan { form, encoded, ids, order, format, options, scheduling, namespace, tokens })
 }
 
 /// Rejects `"bos": "always"` if the model's tokenizer adds no BOS.
@@ -119,23 +104,18 @@ fn check_subset(app: &App, ids: &[u32]) -> Result<Arc<Subset>, Failure> {
 /// Checks that each sequence has a token to condition on and is not too long, and that all sequences together fit the
 /// token limit. Returns the number of tokens that admission counts for the request; an alternative counts as a token,
 /// because it takes as much memory.
-fn check_lengths(
-    app: &App,
-    form: RequestForm,
-    contexts: &[Vec<u32>],
-    pairs: &[(usize, Arc<EncodedTarget>)],
-    rule: Bos,
-    top: u16,
-) -> Result<u32, Failure> {
+fn check_lengths(app: &App, form: RequestForm, encoded: &EncodedPairs, rule: Bos, top: u16) -> Result<u32, Failure> {
     let limit = app.model().max_length;
     let mut total = 0_usize;
-    for (query, (context, target)) in pairs.iter().enumerate() {
-        if contexts[*context].is_empty() {
-            let field = form.context_field(*context);
+    for (query, pair) in encoded.pairs.iter().enumerate() {
+        let [context, target] = pair.map(|index| index as usize);
+        let (given, target) = (&encoded.contexts[context], &encoded.targets[target]);
+        if given.is_empty() {
+            let field = form.context_field(context);
             let is_joined = target.overlap.is_some_and(|overlap| overlap > 0);
             return Err(problem::nothing_given(query, field, rule, is_joined));
         }
-        let length = contexts[*context].len().saturating_add(target.tokens.len());
+        let length = given.len().saturating_add(target.tokens.len());
         if length > limit {
             return Err(problem::sequence_too_long(query, form.query_field(query), length, limit));
         }

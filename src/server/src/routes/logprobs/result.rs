@@ -4,7 +4,7 @@ use surprisal_api::{LogprobsResponse, OffsetUnit, QueryResult, TokenText, Usage}
 use surprisal_engine::{PositionDetails, PositionOptions, Scores};
 
 use super::encoded_pairs::EncodedTarget;
-use super::prepare::ResultLabel;
+use super::plan::QueryPlan;
 use crate::app::{App, TOKEN_BYTES};
 use crate::limits::turns::JobSize;
 use crate::problem::{self, Failure};
@@ -23,16 +23,11 @@ const ALTERNATIVE_BYTES: usize = 96;
 /// characters before it.
 const TEXT_BYTES: usize = 12;
 
-/// Returns the response without its results. Rejects scores that JSON cannot represent.
-pub(super) fn envelope(app: &App, scores: &[Scores]) -> Result<LogprobsResponse, Failure> {
+/// Returns the response without its results.
+pub(super) fn envelope(app: &App, usage: Usage) -> LogprobsResponse {
     let card = app.model();
-    let mut usage = Usage::default();
-    for (index, scores) in scores.iter().enumerate() {
-        check_finite(index, scores)?;
-        add_usage(&mut usage, scores);
-    }
     let (model, fingerprint) = (card.id.clone(), card.fingerprint.clone());
-    Ok(LogprobsResponse { model, fingerprint, results: Vec::new(), usage })
+    LogprobsResponse { model, fingerprint, results: Vec::new(), usage }
 }
 
 /// Rejects a log-probability that JSON cannot represent.
@@ -50,51 +45,68 @@ pub(super) fn add_usage(usage: &mut Usage, scores: &Scores) {
     usage.scored_tokens += scores.logprobs.len() as u64;
 }
 
-/// Returns one query's result.
-pub(super) fn result(app: &App, label: ResultLabel, scores: Scores) -> QueryResult {
+/// Returns the result of a query with this index.
+pub(super) fn result(app: &App, plan: &QueryPlan, index: usize, scores: Scores) -> QueryResult {
+    let labels = ResultLabels { app, plan, index };
     let result = QueryResult {
-        id: label.id.clone(),
-        pair: label.pair,
+        id: plan.id(index).map(str::to_owned),
+        pair: plan.pair(index),
         sum: scores.sum(),
         tokens: scores.logprobs.len(),
         cached_tokens: scores.cached_tokens,
-        overlap: label.overlap(),
+        overlap: labels.overlap(),
         ..QueryResult::default()
     };
-    if label.format.has_tokens { label.with_tokens(app, result, scores) } else { result }
+    if plan.format.has_tokens { labels.with_tokens(result, scores) } else { result }
 }
 
-impl ResultLabel {
-    /// Returns the size of the job that makes and writes a result with this number of tokens.
-    pub(super) fn size(&self, tokens: usize) -> JobSize {
+impl QueryPlan {
+    /// Returns the size of the job that makes and writes a query's result.
+    pub(super) fn result_size(&self, index: usize) -> JobSize {
         let top = usize::from(self.options.top);
-        let (listed, text) = match (self.format.has_tokens, &self.target.text) {
-            (true, text) => (tokens, text.as_ref().map_or(0, String::len)),
-            (false, _) => (0, 0),
+        let EncodedTarget { tokens, text, .. } = self.target(index);
+        let (listed, text) = match self.format.has_tokens {
+            true => (tokens.len(), text.as_ref().map_or(0, String::len)),
+            false => (0, 0),
         };
-        let fixed = RESULT_BYTES + 2 * self.id.as_ref().map_or(0, String::len);
+        let fixed = RESULT_BYTES + 2 * self.id(index).map_or(0, str::len);
         JobSize {
             bytes: fixed + listed * (1 + top) * TOKEN_BYTES + text,
             memory: fixed + listed * (DETAIL_BYTES + top * ALTERNATIVE_BYTES) + text * TEXT_BYTES,
         }
     }
+}
+
+/// The parts of a query that its result repeats or explains.
+struct ResultLabels<'a> {
+    app: &'a App,
+    plan: &'a QueryPlan,
+    index: usize,
+}
+
+impl ResultLabels<'_> {
+    fn target(&self) -> &EncodedTarget {
+        self.plan.target(self.index)
+    }
 
     /// Returns the length of the context's part of the first token.
     fn overlap(&self) -> Option<usize> {
-        let (overlap, text) = (self.target.overlap?, self.target.text.as_deref().unwrap_or_default());
-        Some(match self.format.offset_unit {
+        let EncodedTarget { overlap, text, .. } = self.target();
+        let (overlap, text) = ((*overlap)?, text.as_deref().unwrap_or_default());
+        Some(match self.plan.format.offset_unit {
             OffsetUnit::Bytes => overlap,
             OffsetUnit::Chars => text[..overlap].chars().count(),
         })
     }
 
     /// Adds the details of each token to a result.
-    fn with_tokens(self, app: &App, result: QueryResult, scores: Scores) -> QueryResult {
+    fn with_tokens(&self, result: QueryResult, scores: Scores) -> QueryResult {
         let Scores { logprobs, positions, .. } = scores;
-        let PositionOptions { top, rank, entropy, subset } = &self.options;
+        let PositionOptions { top, rank, entropy, subset } = &self.plan.options;
         let has_top = *top > 0;
+        let tokens = &self.target().tokens;
         let mut result = QueryResult {
-            token_ids: Some(self.target.tokens.clone()),
+            token_ids: Some(tokens.clone()),
             logprobs: Some(logprobs),
             offsets: self.offsets(),
             ranks: rank.then(|| positions.iter().filter_map(|position| position.rank).collect()),
@@ -102,14 +114,14 @@ impl ResultLabel {
             subset_logprobs: subset.as_ref().map(|_| positions.iter().filter_map(|position| position.subset).collect()),
             ..result
         };
-        match self.format.texts {
+        match self.plan.format.texts {
             TokenText::Strings => {
-                result.texts = Some(self.texts(app));
+                result.texts = Some(self.texts());
                 result.top_texts = has_top.then(|| self.top_texts(&positions));
             }
             TokenText::Bytes => {
-                let bytes = |token| app.codec.piece(token).bytes;
-                result.bytes = Some(self.target.tokens.iter().copied().map(bytes).collect());
+                let bytes = |token| self.app.codec.piece(token).bytes;
+                result.bytes = Some(tokens.iter().copied().map(bytes).collect());
                 let top_bytes =
                     |position: &PositionDetails| position.top.iter().map(|&(token, _)| bytes(token)).collect();
                 result.top_bytes = has_top.then(|| positions.iter().map(top_bytes).collect());
@@ -122,10 +134,10 @@ impl ResultLabel {
 
     /// Returns each token's range in the target, in the requested unit.
     fn offsets(&self) -> Option<Vec<[usize; 2]>> {
-        let mut offsets = self.target.offsets.clone()?;
-        let text = self.target.text.as_deref().unwrap_or_default();
-        let overlap = self.target.overlap.unwrap_or(0);
-        let to_unit: Box<dyn Fn(usize) -> usize> = match self.format.offset_unit {
+        let EncodedTarget { offsets, text, overlap, .. } = self.target();
+        let (mut offsets, overlap) = (offsets.clone()?, overlap.unwrap_or(0));
+        let text = text.as_deref().unwrap_or_default();
+        let to_unit: Box<dyn Fn(usize) -> usize> = match self.plan.format.offset_unit {
             OffsetUnit::Bytes => Box::new(move |byte| byte.saturating_sub(overlap)),
             OffsetUnit::Chars => {
                 let chars = char_indices(text);
@@ -139,12 +151,12 @@ impl ResultLabel {
     }
 
     /// Returns each token's text.
-    fn texts(&self, app: &App) -> Vec<String> {
-        let EncodedTarget { tokens, text, offsets, .. } = self.target.as_ref();
+    fn texts(&self) -> Vec<String> {
+        let EncodedTarget { tokens, text, offsets, .. } = self.target();
         match (text, offsets) {
-            (Some(text), Some(offsets)) => divide(app.codec.as_ref(), text, tokens, || offsets.clone()),
+            (Some(text), Some(offsets)) => divide(self.app.codec.as_ref(), text, tokens, || offsets.clone()),
             _ => {
-                let mut texts = self.before.clone();
+                let mut texts = self.plan.texts_after_context(self.app, self.index);
                 tokens.iter().map(|&token| texts.push(token)).collect()
             }
         }
@@ -152,9 +164,9 @@ impl ResultLabel {
 
     /// Returns the text that each alternative would have at its position.
     fn top_texts(&self, positions: &[PositionDetails]) -> Vec<Vec<String>> {
-        let mut texts = self.before.clone();
+        let mut texts = self.plan.texts_after_context(self.app, self.index);
         let mut top_texts = Vec::with_capacity(positions.len());
-        for (&token, position) in self.target.tokens.iter().zip(positions) {
+        for (&token, position) in self.target().tokens.iter().zip(positions) {
             top_texts.push(position.top.iter().map(|&(alternative, _)| texts.peek(alternative)).collect());
             texts.push(token);
         }

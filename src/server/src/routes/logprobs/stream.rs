@@ -3,23 +3,23 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use surprisal_api::{NDJSON, StreamLine, Usage};
 
-use super::prepare::LogprobsSubmission;
-use super::result::{add_usage, check_finite, result};
+use super::plan::QueryPlan;
+use super::result::{add_usage, result};
+use super::submit;
 use crate::app::App;
 use crate::limits::admission::WorkPermit;
-use crate::problem::{self, Failure};
+use crate::limits::window::Window;
+use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::gate::InFlight;
 use crate::routes::pipe::PipeWriter;
 use crate::routes::response::json;
 use crate::routes::stream::StreamedRequest;
 
-/// Streams the results of a submission.
-pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, permit: WorkPermit) -> Response {
+/// Streams the results of a plan.
+pub(super) fn respond(context: RequestContext, plan: QueryPlan, permit: WorkPermit) -> Response {
     let in_flight = Arc::clone(&context.in_flight);
     let last_line = |app: &App, result| {
         let card = app.model();
@@ -29,31 +29,26 @@ pub(super) fn respond(context: RequestContext, submission: LogprobsSubmission, p
         };
         line(&last).ok()
     };
-    let request = StreamedRequest { context, permit: Some(permit), tokens: Some(submission.tokens) };
-    request.respond(NDJSON, |app, pipe| score(app, submission, in_flight, pipe), last_line)
+    let request = StreamedRequest { context, permit: Some(permit), tokens: Some(plan.tokens) };
+    request.respond(NDJSON, |app, pipe| score(app, Arc::new(plan), in_flight, pipe), last_line)
 }
 
-/// Submits all queries at once, and sends each result as soon as its scores are ready.
+/// Submits the queries, and sends each result as soon as its scores are ready.
 async fn score(
     app: App,
-    submission: LogprobsSubmission,
+    plan: Arc<QueryPlan>,
     in_flight: Arc<InFlight>,
     pipe: Arc<PipeWriter>,
 ) -> Result<Usage, Failure> {
-    let LogprobsSubmission { form, queries, labels, .. } = submission;
-    let mut labels: Vec<_> = labels.into_iter().map(Some).collect();
-    let scores = queries.into_iter().map(|query| app.scorer.score(query));
-    let numbered = scores.enumerate().map(|(index, scores)| async move { (index, scores.await) });
-    let mut pending: FuturesUnordered<_> = numbered.collect();
+    let mut window = Window::new(plan.len(), |submitted| submit(&app, &plan, submitted));
     let mut usage = Usage::default();
-    while let Some((index, scores)) = pending.next().await {
-        let scores = scores.map_err(|error| problem::engine_failed(index, form.query_field(index), &error))?;
-        let Some(label) = labels[index].take() else { continue };
-        check_finite(index, &scores)?;
+    while let Some((index, scores)) = window.next().await {
+        let scores = scores?;
         add_usage(&mut usage, &scores);
-        let size = label.size(scores.logprobs.len());
+        let size = plan.result_size(index);
         let reservation = pipe.reserve(size.memory).await;
-        let write = move |app: &App| line(&StreamLine::Result { index, result: result(app, label, scores) });
+        let plan = Arc::clone(&plan);
+        let write = move |app: &App| line(&StreamLine::Result { index, result: result(app, &plan, index, scores) });
         reservation.send(in_flight.offload(&app, size, write).await?);
     }
     Ok(usage)
