@@ -112,6 +112,18 @@ impl CachedPrefix {
             hash: PrefixHash::root(namespace),
         }
     }
+
+    /// Returns whether the token after the prefix has yet to be scored, where scores are required from `score_from` on.
+    /// Its score needs the hidden state of the prefix's last token.
+    pub(crate) fn ends_before_score(&self, score_from: usize) -> bool {
+        self.computed > 0 && score_from + self.scores.len() == self.computed
+    }
+
+    /// Returns the number of tokens that need not be computed again. It excludes the last token of the prefix if the
+    /// token's hidden state is needed but not stored.
+    pub(crate) fn reusable_len(&self, score_from: usize) -> usize {
+        self.computed - usize::from(self.ends_before_score(score_from) && self.hidden.is_none())
+    }
 }
 
 /// The cache's usage and evictions, in blocks.

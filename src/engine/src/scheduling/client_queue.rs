@@ -22,6 +22,8 @@ pub(crate) struct WaitingQuery {
     pub(crate) job: Job,
     /// The query's current or most recent dependency; `None` if the query was never deferred.
     pub(crate) dependency: Option<PrefixDependency>,
+    /// Number of tokens that the query had to compute when it last could not start; `None` if unknown.
+    pub(crate) uncomputed: Option<usize>,
 }
 
 impl WaitingQuery {
@@ -71,8 +73,8 @@ pub(crate) struct Position {
 pub(crate) struct ClientQueue {
     /// Virtual end time of the last query that left the queue to run.
     served_until: u64,
-    /// Number of tokens that the engine had started when it last started a query of this client or, if none waited,
-    /// when the client sent one. A query that ran before its turn advances it by a multiple of its tokens.
+    /// Number of tokens that the engine had served when it last ran a chunk of this client in its turn or, if none
+    /// waited, when the client sent a query. A query that ran before its turn advances it by a multiple of its tokens.
     pub(crate) waiting_since: u64,
     /// The queries by arrival. The first one is waiting.
     places: BTreeMap<u64, Place>,
@@ -82,7 +84,7 @@ impl ClientQueue {
     /// Adds a query that is submitted at the virtual time `now`.
     pub(crate) fn push(&mut self, arrival: u64, now: u64, job: Job) {
         let tokens = job.max_len() as u64;
-        let waiting = Some(WaitingQuery { job, dependency: None });
+        let waiting = Some(WaitingQuery { job, dependency: None, uncomputed: None });
         self.places.insert(arrival, Place { submitted: now, tokens, waiting });
     }
 
@@ -92,11 +94,12 @@ impl ClientQueue {
         Some(Position { arrival, virtual_start: place.start(self.served_until) })
     }
 
-    /// Returns the position of the waiting query after the one at `position`.
-    pub(crate) fn after(&self, position: Position) -> Option<Position> {
+    /// Returns the position of the next waiting query after the one at `position`; if `only_scoring` is set, of the
+    /// next one that does not generate.
+    pub(crate) fn after(&self, position: Position, only_scoring: bool) -> Option<Position> {
         let mut end = position.virtual_start.saturating_add(self.places.get(&position.arrival)?.tokens);
         for (&arrival, place) in self.places.range(position.arrival + 1..) {
-            if place.waiting.is_some() {
+            if place.waiting.as_ref().is_some_and(|waiting| !only_scoring || !waiting.generates()) {
                 return Some(Position { arrival, virtual_start: place.start(end) });
             }
             end = place.end(end);
@@ -159,7 +162,7 @@ impl ClientQueue {
         }
     }
 
-    /// Refunds tokens that the client was charged for.
+    /// Refunds tokens that the client was charged for but did not use.
     pub(crate) fn refund(&mut self, tokens: u64) {
         self.served_until = self.served_until.saturating_sub(tokens);
     }
@@ -188,7 +191,7 @@ mod tests {
         let mut next = client.first();
         while let Some(position) = next {
             positions.push((position.arrival, position.virtual_start));
-            next = client.after(position);
+            next = client.after(position, false);
         }
         positions
     }

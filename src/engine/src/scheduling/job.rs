@@ -67,6 +67,12 @@ impl Job {
         self.query.tokens.len().saturating_add(max_tokens)
     }
 
+    /// Returns how many of the query's own tokens must have run through the model: all of them if another token is to be
+    /// sampled, otherwise all except the last.
+    pub(crate) fn tokens_to_compute(&self) -> usize {
+        self.query.tokens.len() - usize::from(self.generation.is_none())
+    }
+
     /// Returns the number of blocks for all tokens of the sequence except the last.
     pub(crate) fn blocks(&self) -> usize {
         (self.max_len() - 1).div_ceil(BLOCK_TOKENS)

@@ -1,17 +1,20 @@
 //! The queue of waiting queries, which decides which query runs next.
 //!
-//! Smaller priorities run sooner. Within a priority, clients take turns by tokens: queries run in the order in which
-//! they would start if the engine served all clients at the same rate (start-time fair queueing: Goyal, Vin and Cheng,
-//! SIGCOMM 1996). Each client's queries run in the order of submission, so only the first one of each client is kept in
-//! this order, and every operation on a query takes logarithmic time.
+//! Smaller priorities run sooner. Within a priority, clients take turns by tokens: chunks run in the order in which they
+//! would start if the engine served all clients at the same rate (start-time fair queueing: Goyal, Vin and Cheng,
+//! SIGCOMM 1996). The tag of a query's first chunk is the virtual time at which the query starts. The tag of each later
+//! chunk is greater by the tokens that the query has computed. The clock is the tag of the chunk that ran last, so
+//! a new client's tag is never greater than that of a chunk that has yet to run.
 //!
-//! To prevent starvation, a client's first query becomes overdue once the engine has started other queries of
-//! [`STARVATION_PASSES`] forward passes, counted in tokens, since it last started one of this client and priority.
-//! Overdue queries are tried before the others, those of the client that has waited longest first, but get only a share
-//! of all tokens.
+//! Each client's queries run in the order of submission, so only the first one of each client is kept in this order, and
+//! every operation on a query takes logarithmic time. `candidates.rs` decides which queries a pass tries.
+//!
+//! To prevent starvation, a client's first query becomes overdue once the engine has served other queries for
+//! [`STARVATION_PASSES`] forward passes, counted in tokens, since this client and priority last had a turn. Overdue
+//! queries are tried before the others, those of the client that has waited longest first, but get only a share of all
+//! tokens.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Bound;
 
 use crate::scheduling::client_queue::{ClientQueue, Position, PrefixDependency, WaitingQuery};
 use crate::scheduling::job::{Job, QueryId};
@@ -24,9 +27,6 @@ const STARVATION_PASSES: u64 = 8;
 /// Number of tokens of other queries for each token of an overdue query. So overdue queries get at most a ninth of all
 /// tokens, and so does each of their clients.
 const OVERDUE_COST: u64 = 8;
-
-/// Maximum number of overdue queries that are tried before their turn in a pass.
-const MAX_OVERDUE_TRIED: usize = 64;
 
 /// Maximum number of clients without waiting queries that a priority remembers.
 const MAX_IDLE_CLIENTS: usize = 1 << 16;
@@ -43,38 +43,40 @@ pub(crate) struct QueueKey {
 }
 
 impl QueueKey {
-    fn new(scheduling: SchedulingParams, Position { arrival, virtual_start }: Position) -> Self {
+    pub(super) fn new(scheduling: SchedulingParams, Position { arrival, virtual_start }: Position) -> Self {
         Self { priority: scheduling.priority, virtual_start, arrival, client: scheduling.client }
     }
 
-    fn scheduling(self) -> SchedulingParams {
+    pub(super) fn scheduling(self) -> SchedulingParams {
         SchedulingParams { priority: self.priority, client: self.client }
     }
 
-    fn position(self) -> Position {
+    /// Returns the tag of the query's first chunk.
+    pub(crate) fn tag(self) -> Tag {
+        Tag { priority: self.priority, virtual_time: self.virtual_start }
+    }
+
+    pub(super) fn position(self) -> Position {
         Position { arrival: self.arrival, virtual_start: self.virtual_start }
     }
 }
 
-/// The queries that were tried for the current forward pass and must wait for a later pass.
-#[derive(Debug, Default)]
-pub(crate) struct SkippedQueries {
-    /// The last of the skipped queries that are the first of their clients.
-    last_head: Option<QueueKey>,
-    /// The queries that are next after a skipped query of the same client.
-    successors: BTreeSet<QueueKey>,
-    /// The overdue queries that were tried before their turn.
-    overdue: BTreeSet<QueueKey>,
+/// A chunk's place in the order of chunks; smaller tags run sooner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tag {
+    pub(crate) priority: i32,
+    pub(crate) virtual_time: u64,
 }
 
-/// The state of one priority: its clients and the number of its waiting queries.
+/// The state of one priority while queries of this priority wait or run.
 #[derive(Debug, Default)]
 struct PriorityClass {
-    /// The virtual start time of the last query that left the queue in its turn.
+    /// The greatest tag of the chunks that have run in their turn.
     clock: u64,
     /// The clients with waiting queries, and those that would not start at `clock`.
     clients: HashMap<u64, ClientQueue>,
     waiting: usize,
+    running: usize,
     /// Number of clients at which those that no longer matter are removed.
     next_cleanup: usize,
 }
@@ -99,21 +101,21 @@ impl PriorityClass {
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// The first waiting query of each client and priority.
-    heads: BTreeSet<QueueKey>,
-    /// The same queries, by the value of `started_tokens` since which each client has waited.
-    by_wait: BTreeSet<(u64, QueueKey)>,
+    pub(super) heads: BTreeSet<QueueKey>,
+    /// The same queries, by the value of `served_tokens` since which each client has waited.
+    pub(super) by_wait: BTreeSet<(u64, QueueKey)>,
     classes: HashMap<i32, PriorityClass>,
     /// The place of each waiting query.
     places: HashMap<QueryId, (SchedulingParams, u64)>,
     next_arrival: u64,
     /// Number of waiting queries that do not generate.
     scoring: usize,
-    /// Number of tokens that have been started, in total.
-    started_tokens: u64,
+    /// Number of tokens that have been computed or reused from the cache, in total.
+    served_tokens: u64,
     /// Number of tokens after which a waiting client's first query is overdue.
     overdue_after: u64,
     /// Number of tokens that overdue queries may cost before others must run again.
-    overdue_credit: i64,
+    pub(super) overdue_credit: i64,
 }
 
 impl Queue {
@@ -126,7 +128,7 @@ impl Queue {
             places: HashMap::new(),
             next_arrival: 0,
             scoring: 0,
-            started_tokens: 0,
+            served_tokens: 0,
             overdue_after: STARVATION_PASSES.saturating_mul(token_budget as u64),
             overdue_credit: 0,
         }
@@ -138,13 +140,13 @@ impl Queue {
         let class = self.classes.entry(scheduling.priority).or_default();
         class.waiting += 1;
         class.clients.entry(scheduling.client).or_default();
-        let (now, arrival, started_tokens) = (class.clock, self.next_arrival, self.started_tokens);
+        let (now, arrival, served_tokens) = (class.clock, self.next_arrival, self.served_tokens);
         self.next_arrival += 1;
         self.places.insert(job.id, (scheduling, arrival));
         self.scoring += usize::from(job.generation.is_none());
         self.change(scheduling, |client| {
             if !client.is_waiting() {
-                client.waiting_since = started_tokens;
+                client.waiting_since = served_tokens;
             }
             client.push(arrival, now, job);
         });
@@ -189,35 +191,9 @@ impl Queue {
         self.heads.first().map(|key| key.priority)
     }
 
-    /// Returns the query to try next, omitting those skipped in this pass.
-    pub(crate) fn next(&self, skipped: &mut SkippedQueries) -> Option<QueueKey> {
-        if let Some(overdue) = self.next_overdue(skipped) {
-            return Some(overdue);
-        }
-        // A successor may have left the queue in this pass.
-        while let Some(&key) = skipped.successors.first()
-            && self.get(key).is_none()
-        {
-            skipped.successors.remove(&key);
-            skipped.successors.extend(self.after(key));
-        }
-        let after = skipped.last_head.map_or(Bound::Unbounded, Bound::Excluded);
-        let head = self.heads.range((after, Bound::Unbounded)).find(|&key| !skipped.overdue.contains(key));
-        head.into_iter().chain(skipped.successors.first()).min().copied()
-    }
-
-    /// Returns the overdue query that has waited longest of those that were not tried in this pass.
-    fn next_overdue(&self, skipped: &SkippedQueries) -> Option<QueueKey> {
-        if self.overdue_credit <= 0 {
-            return None;
-        }
-        let overdue = self.by_wait.iter().take_while(|&&(since, _)| self.is_overdue_since(since));
-        let mut keys = overdue.take(MAX_OVERDUE_TRIED).map(|&(_, key)| key);
-        keys.find(|key| skipped.last_head < Some(*key) && !skipped.overdue.contains(key))
-    }
-
-    fn is_overdue_since(&self, waiting_since: u64) -> bool {
-        self.started_tokens.saturating_sub(waiting_since) >= self.overdue_after
+    /// Returns whether a client that has waited since `waiting_since` has waited too long.
+    pub(crate) fn is_overdue_since(&self, waiting_since: u64) -> bool {
+        self.served_tokens.saturating_sub(waiting_since) >= self.overdue_after
     }
 
     /// Returns whether the query is the first one of its client, and overdue.
@@ -226,24 +202,12 @@ impl Queue {
             && self.client(key.scheduling()).is_some_and(|client| self.is_overdue_since(client.waiting_since))
     }
 
-    /// Skips a query until the next forward pass.
-    pub(crate) fn skip(&self, key: QueueKey, skipped: &mut SkippedQueries) {
-        skipped.successors.remove(&key);
-        if self.next_overdue(skipped) == Some(key) {
-            skipped.overdue.insert(key);
-        } else if self.heads.contains(&key) {
-            skipped.last_head = skipped.last_head.max(Some(key));
-        }
-        skipped.successors.extend(self.after(key));
+    /// Returns the number of tokens that have been computed or reused from the cache, in total.
+    pub(crate) fn served_tokens(&self) -> u64 {
+        self.served_tokens
     }
 
-    /// Returns the next query of the same client and priority.
-    fn after(&self, key: QueueKey) -> Option<QueueKey> {
-        let next = self.client(key.scheduling())?.after(key.position())?;
-        Some(QueueKey::new(key.scheduling(), next))
-    }
-
-    fn client(&self, SchedulingParams { priority, client }: SchedulingParams) -> Option<&ClientQueue> {
+    pub(super) fn client(&self, SchedulingParams { priority, client }: SchedulingParams) -> Option<&ClientQueue> {
         self.classes.get(&priority)?.clients.get(&client)
     }
 
@@ -255,39 +219,74 @@ impl Queue {
         self.client(key.scheduling())?.get(key.arrival)
     }
 
+    fn get_mut(&mut self, key: QueueKey) -> Option<&mut WaitingQuery> {
+        self.client_mut(key.scheduling())?.get_mut(key.arrival)
+    }
+
     /// Makes a query wait until another query has computed the prefix that they share.
     pub(crate) fn defer(&mut self, key: QueueKey, dependency: PrefixDependency) {
-        let client = self.client_mut(key.scheduling());
-        if let Some(waiting) = client.and_then(|client| client.get_mut(key.arrival)) {
+        if let Some(waiting) = self.get_mut(key) {
             waiting.dependency = Some(dependency);
         }
     }
 
-    /// Removes a query from the queue to run it, and returns its job.
-    pub(crate) fn take(&mut self, key: QueueKey) -> Option<Job> {
-        let (scheduling, now) = (key.scheduling(), self.started_tokens);
-        let before_its_turn = self.heads.first() != Some(&key) && self.is_overdue(key);
-        let tokens = self.get(key)?.job.query.tokens.len() as u64;
-        let (cost, started_tokens) = (OVERDUE_COST.saturating_mul(tokens), now.saturating_add(tokens));
-        let job = self.change(scheduling, |client| {
-            let overdue_since = client.waiting_since.saturating_add(cost);
-            client.waiting_since = if before_its_turn { overdue_since.min(started_tokens) } else { started_tokens };
-            client.take(key.arrival)
-        })??;
-        self.started_tokens = started_tokens;
-        if before_its_turn {
-            self.overdue_credit = self.overdue_credit.saturating_sub_unsigned(cost);
+    /// Records how many tokens a query that could not start must compute.
+    pub(crate) fn set_uncomputed(&mut self, key: QueueKey, tokens: usize) {
+        if let Some(waiting) = self.get_mut(key) {
+            waiting.uncomputed = Some(tokens);
+        }
+    }
+
+    /// Removes a query from the queue to run it, and returns its job. The query has yet to compute `uncomputed` tokens;
+    /// it reuses the others. Each call needs a call of [`Queue::end`].
+    pub(crate) fn take(&mut self, key: QueueKey, before_turn: bool, uncomputed: usize) -> Option<Job> {
+        let scheduling = key.scheduling();
+        let tokens = self.get(key)?.job.query.tokens.len();
+        let reused = (tokens - uncomputed) as u64;
+        if !before_turn {
+            self.serve_in_turn(scheduling, key.tag(), reused);
         } else {
-            let most = i64::try_from(self.overdue_after.max(tokens)).unwrap_or(i64::MAX);
-            self.overdue_credit = self.overdue_credit.saturating_add_unsigned(tokens).min(most);
-            // A query that runs before its turn does not advance the clock. Otherwise, new clients would start behind
-            // all queries that still wait for their turn.
-            if let Some(class) = self.classes.get_mut(&scheduling.priority) {
-                class.clock = class.clock.max(key.virtual_start);
-            }
+            self.serve_before_turn(reused);
+            let cost = OVERDUE_COST.saturating_mul(tokens as u64);
+            let served_tokens = self.served_tokens.saturating_add(uncomputed as u64);
+            self.change(scheduling, |client| {
+                client.waiting_since = client.waiting_since.saturating_add(cost).min(served_tokens);
+            });
+            self.overdue_credit = self.overdue_credit.saturating_sub_unsigned(cost);
+        }
+        let job = self.change(scheduling, |client| client.take(key.arrival))??;
+        if let Some(class) = self.classes.get_mut(&key.priority) {
+            class.running += 1;
         }
         self.forget(&job);
         Some(job)
+    }
+
+    /// Returns the tag of the first chunk of a query that has left the queue. It is not before the clock: a query that
+    /// waited for a place or blocks does not run before all others until it has caught up.
+    pub(crate) fn lift(&self, tag: Tag) -> Tag {
+        let clock = self.classes.get(&tag.priority).map_or(0, |class| class.clock);
+        Tag { virtual_time: tag.virtual_time.max(clock), ..tag }
+    }
+
+    /// Records that a client's chunk of `tokens` tokens runs in its turn.
+    pub(crate) fn serve_in_turn(&mut self, scheduling: SchedulingParams, tag: Tag, tokens: u64) {
+        self.served_tokens = self.served_tokens.saturating_add(tokens);
+        let most = i64::try_from(self.overdue_after.max(tokens)).unwrap_or(i64::MAX);
+        self.overdue_credit = self.overdue_credit.saturating_add_unsigned(tokens).min(most);
+        let served_tokens = self.served_tokens;
+        self.change(scheduling, |client| client.waiting_since = served_tokens);
+        if let Some(class) = self.classes.get_mut(&scheduling.priority) {
+            class.clock = class.clock.max(tag.virtual_time);
+        }
+    }
+
+    /// Records that a chunk of `tokens` tokens runs before its turn.
+    ///
+    /// It does not advance the clock. Otherwise, new clients would start behind all queries that still wait for their
+    /// turn.
+    pub(crate) fn serve_before_turn(&mut self, tokens: u64) {
+        self.served_tokens = self.served_tokens.saturating_add(tokens);
     }
 
     /// Cancels a query; returns whether it was waiting. Its client's later queries move up.
@@ -298,11 +297,15 @@ impl Queue {
         true
     }
 
-    /// Counts the tokens that a query has sampled, and refunds its client for those that it was charged for but did not
-    /// sample.
-    pub(crate) fn end(&mut self, scheduling: SchedulingParams, sampled: usize, unsampled: usize) {
-        self.started_tokens = self.started_tokens.saturating_add(sampled as u64);
-        self.change(scheduling, |client| client.refund(unsampled as u64));
+    /// Records that a query that left the queue has ended with `sampled` tokens, and refunds its client for the tokens
+    /// that it was charged for but that were neither computed nor sampled.
+    pub(crate) fn end(&mut self, scheduling: SchedulingParams, sampled: usize, unused: usize) {
+        self.served_tokens = self.served_tokens.saturating_add(sampled as u64);
+        self.change(scheduling, |client| client.refund(unused as u64));
+        if let Some(class) = self.classes.get_mut(&scheduling.priority) {
+            class.running -= 1;
+        }
+        self.clean_up(scheduling.priority);
     }
 
     /// Removes the remaining state of a query that has left its client's queue.
@@ -311,10 +314,21 @@ impl Queue {
         shrink(&mut self.places);
         self.scoring -= usize::from(job.generation.is_none());
         let priority = job.query.scheduling.priority;
+        if let Some(class) = self.classes.get_mut(&priority) {
+            class.waiting -= 1;
+        }
+        self.clean_up(priority);
+    }
+
+    /// Removes a priority of which no query waits or runs; otherwise those of its clients that no longer matter.
+    ///
+    /// As long as a query runs, the priority keeps its clock and its clients' charges. Otherwise, a client that has
+    /// just been served would start before the next chunks of the others.
+    fn clean_up(&mut self, priority: i32) {
         let Some(class) = self.classes.get_mut(&priority) else { return };
-        class.waiting -= 1;
-        if class.waiting == 0 {
+        if class.waiting + class.running == 0 {
             self.classes.remove(&priority);
+            shrink(&mut self.classes);
         } else {
             class.clean_up();
         }

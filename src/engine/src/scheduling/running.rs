@@ -7,6 +7,7 @@ use crate::scheduling::cache::{CachedPrefix, KnownScore, KvCache};
 use crate::scheduling::client_queue::PrefixDependency;
 use crate::scheduling::job::{Job, QueryId};
 use crate::scheduling::prefix_hash::PrefixHash;
+use crate::scheduling::queue::Tag;
 use crate::scorer::{FinishReason, GeneratedToken, Generation, PositionDetails, Query, QueryEvent, Scores};
 
 /// A running query. It holds all blocks that it needs.
@@ -23,6 +24,8 @@ pub(crate) struct RunningQuery {
     sampled: usize,
     /// Maximum length of the sequence, in tokens.
     max_len: usize,
+    /// The query's place in the order of chunks.
+    pub(crate) turn: Turn,
     /// `true` if a forward pass that included other queries failed. The query's next pass then includes no other query.
     pub(crate) retry_alone: bool,
     /// Block table for all tokens of the sequence, including those to be sampled, except the last.
@@ -50,6 +53,17 @@ pub(crate) struct RunningQuery {
     hash: PrefixHash,
 }
 
+/// A running query's place in the order of chunks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// The tag of the query's first chunk.
+    pub(crate) start: Tag,
+    /// `true` if the query started before its turn, because it was overdue.
+    pub(crate) before_turn: bool,
+    /// Number of tokens that the engine had served when the query's last chunk ran.
+    pub(crate) served_at: u64,
+}
+
 /// The part of a forward pass that belongs to one running query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScheduledChunk {
@@ -71,13 +85,14 @@ impl RunningQuery {
         prefix: CachedPrefix,
         blocks: Vec<BlockId>,
         cached_kv: usize,
+        turn: Turn,
         cache: &mut KvCache,
     ) -> Self {
         let (positions, max_len) = (job.cached_positions(&prefix.scores), job.max_len());
         let Job { id, query, generation } = job;
-        let needs_hidden = prefix.computed > 0 && query.score_from + prefix.scores.len() == prefix.computed;
+        let needs_hidden = prefix.ends_before_score(query.score_from);
         let hidden = prefix.hidden.filter(|_| needs_hidden);
-        let computed = prefix.computed - usize::from(needs_hidden && hidden.is_none());
+        let computed = prefix.reusable_len(query.score_from);
         let shared = prefix.blocks.len();
         let partial = prefix.partial.filter(|&(_, tokens)| tokens > 0 && shared < blocks.len());
         let generates = generation.is_some();
@@ -91,6 +106,7 @@ impl RunningQuery {
             generates,
             sampled: 0,
             max_len,
+            turn,
             retry_alone: false,
             computed,
             cached: computed,
@@ -110,6 +126,12 @@ impl RunningQuery {
         self.query.scheduling.priority
     }
 
+    /// Returns the tag of the query's next chunk.
+    pub(crate) fn tag(&self) -> Tag {
+        let Tag { priority, virtual_time } = self.turn.start;
+        Tag { priority, virtual_time: virtual_time.saturating_add((self.computed - self.cached) as u64) }
+    }
+
     /// Returns `true` if the query was submitted with a continuation.
     pub(crate) fn generates(&self) -> bool {
         self.generates
@@ -121,14 +143,20 @@ impl RunningQuery {
         self.query.tokens.len() - usize::from(self.generation.is_none())
     }
 
+    /// Returns how many of the tokens so far have yet to run through the model.
+    pub(crate) fn uncomputed_tokens(&self) -> usize {
+        self.tokens_to_compute() - self.computed
+    }
+
     /// Returns how many tokens have been sampled.
     pub(crate) fn sampled_tokens(&self) -> usize {
         self.sampled
     }
 
-    /// Returns how many of the tokens that the client was charged for have not been sampled.
-    pub(crate) fn unsampled_tokens(&self) -> usize {
-        self.max_len - self.query.tokens.len()
+    /// Returns how many of the tokens that the client was charged for have been neither computed nor sampled.
+    pub(crate) fn unused_tokens(&self) -> usize {
+        let unsampled = self.max_len - self.query.tokens.len();
+        unsampled + if self.is_decoding() { 0 } else { self.uncomputed_tokens() }
     }
 
     /// Returns `true` once all results are known.
@@ -161,6 +189,9 @@ impl RunningQuery {
         if job.query.namespace != self.query.namespace {
             return None;
         }
+        if self.published_tokens() >= self.publishable_tokens() {
+            return None;
+        }
         let required = job.required_scores();
         let remaining = (job.query.tokens.len() - 1).saturating_sub(prefix.computed);
         let first_unknown = required.from + prefix.scores.len();
@@ -184,7 +215,7 @@ impl RunningQuery {
     /// add.
     pub(crate) fn add_chunk(&self, batch: &mut ForwardBatch, budget: usize) -> Option<ScheduledChunk> {
         let first_row = batch.tokens.len();
-        let rows = (self.tokens_to_compute() - self.computed).min(budget.saturating_sub(first_row));
+        let rows = self.uncomputed_tokens().min(budget.saturating_sub(first_row));
         let end = self.computed + rows;
         let scores_before = batch.scores.len();
         self.add_scores(batch, first_row, end);

@@ -1,8 +1,8 @@
 //! The scheduler, which chooses the tokens of each forward pass.
 //!
-//! A query starts once the cache has blocks for all its tokens, so no query is ever preempted. The token budget cuts
-//! long queries into chunks. The last token of a query is scored but never runs through the model. `queue.rs` decides
-//! which query runs next, and `admission.rs` starts it.
+//! A query starts once the cache has blocks for all its tokens, so no query ever loses its blocks. The token budget cuts
+//! long queries into chunks. The last token of a query is scored but never runs through the model. `turns.rs` decides
+//! whose chunk is next, `queue.rs` whose turn it is among waiting queries, and `admission.rs` starts them.
 //!
 //! A query that generates also reserves blocks for all tokens that it may sample. Once its own tokens are computed, it
 //! adds one token to each pass, before the chunks of other queries, so that a long prompt does not delay texts that are
@@ -16,10 +16,6 @@ use crate::scheduling::job::{Job, QueryId};
 use crate::scheduling::queue::Queue;
 use crate::scheduling::running::{RunningQuery, ScheduledChunk};
 use crate::scorer::{Generation, Query, QueryEvent, ScoreError};
-
-/// The reciprocal of a share of a pass's prefill tokens. That share is reserved for the oldest running query while more
-/// urgent queries wait or run.
-const OLDEST_SHARE: usize = 4;
 
 /// The limits of the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +64,11 @@ impl ScheduledBatch {
         &self.started
     }
 
-    pub(super) fn add_chunk(&mut self, running: &RunningQuery, budget: usize) {
-        self.chunks.extend(running.add_chunk(&mut self.batch, budget));
+    /// Adds the next chunk of a query, up to `limit` tokens in the batch; returns whether there was anything to add.
+    pub(super) fn add_chunk(&mut self, running: &RunningQuery, limit: usize) -> bool {
+        let chunk = running.add_chunk(&mut self.batch, limit);
+        self.chunks.extend(chunk);
+        chunk.is_some()
     }
 }
 
@@ -109,39 +108,13 @@ impl Scheduler {
     /// Returns the next forward pass. Its results must be passed to [`Scheduler::complete`].
     pub fn next_batch(&mut self) -> ScheduledBatch {
         let mut scheduled = ScheduledBatch::default();
-        if let Some(suspect) = self.running.iter().find(|running| running.retry_alone) {
-            scheduled.add_chunk(suspect, self.config.token_budget);
+        if let Some(suspect) = self.running.iter().position(|running| running.retry_alone) {
+            self.add_chunk(&mut scheduled, suspect, self.config.token_budget, true);
             return scheduled;
         }
-        self.add_running(&mut scheduled);
-        self.admit_waiting(&mut scheduled);
+        self.add_decoding(&mut scheduled);
+        self.add_in_turn(&mut scheduled);
         scheduled
-    }
-
-    /// Adds the next chunks of running queries: first those that decode, then the others by priority. While a more
-    /// urgent query waits or runs, the query that has run longest keeps a share of the pass, so that neither starves
-    /// the other.
-    fn add_running(&self, scheduled: &mut ScheduledBatch) {
-        let budget = self.config.token_budget;
-        let (decoding, mut prefilling): (Vec<_>, Vec<_>) =
-            self.running.iter().partition(|running| running.is_decoding());
-        for running in decoding {
-            scheduled.add_chunk(running, budget);
-        }
-        let running_priorities = prefilling.iter().map(|running| running.priority());
-        let most_urgent = running_priorities.chain(self.waiting.most_urgent()).min();
-        if let Some(&oldest) = prefilling.first()
-            && most_urgent < Some(oldest.priority())
-        {
-            prefilling.remove(0);
-            let used = scheduled.batch.tokens.len();
-            let share = budget.saturating_sub(used).div_ceil(OLDEST_SHARE);
-            scheduled.add_chunk(oldest, used + share);
-        }
-        prefilling.sort_by_key(|running| running.priority());
-        for running in prefilling {
-            scheduled.add_chunk(running, budget);
-        }
     }
 
     /// Records the results of a batch and returns the resulting updates, in order.
@@ -212,10 +185,10 @@ impl Scheduler {
         true
     }
 
-    /// Releases a query's blocks and refunds its client for the tokens that were not sampled.
+    /// Releases a query's blocks and refunds its client for the tokens that were neither computed nor sampled.
     fn release(&mut self, running: &RunningQuery) {
         running.release(&mut self.cache);
-        self.waiting.end(running.query.scheduling, running.sampled_tokens(), running.unsampled_tokens());
+        self.waiting.end(running.query.scheduling, running.sampled_tokens(), running.unused_tokens());
     }
 
     /// Cancels queries and frees their blocks; returns how many were waiting or running.

@@ -13,21 +13,26 @@ pub(crate) type Results = HashMap<QueryId, (Scores, Vec<GeneratedToken>)>;
 pub(crate) fn run_all(scheduler: &mut Scheduler, backend: &mut HashBackend) -> Results {
     let mut results = Results::new();
     while !scheduler.is_idle() {
-        let scheduled = scheduler.next_batch();
-        let is_empty = scheduled.batch.scores.is_empty() && scheduled.batch.tokens.is_empty();
-        let result = backend.forward(&scheduled.batch);
-        let updates = scheduler.complete(scheduled, result);
-        assert!(!is_empty || !updates.is_empty(), "the scheduler is stuck");
-        for QueryUpdate { id, result } in updates {
-            match result.unwrap() {
-                QueryEvent::Scores(scores) => {
-                    assert!(results.insert(id, (scores, Vec::new())).is_none(), "query {id} was answered twice");
-                }
-                QueryEvent::Token(token) => results.get_mut(&id).expect("the scores come first").1.push(token),
-            }
-        }
+        run_pass(scheduler, backend, &mut results);
     }
     results
+}
+
+/// Runs a pass and adds its results.
+pub(crate) fn run_pass(scheduler: &mut Scheduler, backend: &mut HashBackend, results: &mut Results) {
+    let scheduled = scheduler.next_batch();
+    let is_empty = scheduled.batch.scores.is_empty() && scheduled.batch.tokens.is_empty();
+    let result = backend.forward(&scheduled.batch);
+    let updates = scheduler.complete(scheduled, result);
+    assert!(scheduler.is_idle() || !is_empty || !updates.is_empty(), "the scheduler is stuck");
+    for QueryUpdate { id, result } in updates {
+        match result.unwrap() {
+            QueryEvent::Scores(scores) => {
+                assert!(results.insert(id, (scores, Vec::new())).is_none(), "query {id} was answered twice");
+            }
+            QueryEvent::Token(token) => results.get_mut(&id).expect("the scores come first").1.push(token),
+        }
+    }
 }
 
 /// Submits queries at once and returns their scores, in order.

@@ -6,7 +6,7 @@ use surprisal_engine::{
     SchedulerConfig, ScoreError,
 };
 
-use crate::driver::run_all;
+use crate::driver::{Results, run_all, run_pass};
 use crate::hash_backend::{HashBackend, continuation, expected, expected_positions};
 use crate::strategies::{generation, generations};
 
@@ -40,6 +40,51 @@ proptest! {
                 prop_assert_eq!(tokens, &want);
                 prop_assert_eq!(&scores.positions, &expected_positions(query));
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Queries arrive and are cancelled between passes, in a cache that is too small for all of them. None of the
+    /// others is lost, and their results are the same as alone.
+    #[test]
+    fn no_query_is_lost_when_others_come_and_go(
+        requests in generations(),
+        gaps in proptest::collection::vec((0usize..3, any::<bool>()), 30),
+        blocks in 8usize..24,
+        token_budget in 1usize..80,
+        max_running in 1usize..8,
+    ) {
+        let mut backend = HashBackend::new(blocks);
+        let mut scheduler = Scheduler::new(backend.limits, SchedulerConfig { token_budget, max_running });
+        let (mut results, mut cancelled) = (Results::new(), Vec::new());
+        for (id, ((query, generation), &(passes, is_cancelled))) in (0..).zip(requests.iter().zip(&gaps)) {
+            match generation {
+                Some(generation) => scheduler.submit_generation(id, query.clone(), generation.clone()),
+                None => scheduler.submit(id, query.clone()),
+            }.unwrap();
+            for _ in 0..passes {
+                run_pass(&mut scheduler, &mut backend, &mut results);
+            }
+            // Half of the cancelled queries have had a pass or more.
+            let cancels = is_cancelled.then(|| id - id % 2);
+            if cancels.is_some_and(|id| scheduler.cancel(&[id]) == 1) {
+                cancelled.extend(cancels);
+            }
+        }
+        while !scheduler.is_idle() {
+            run_pass(&mut scheduler, &mut backend, &mut results);
+        }
+        for (id, (query, generation)) in (0..).zip(&requests) {
+            if cancelled.contains(&id) {
+                continue;
+            }
+            let (scores, tokens) = &results[&id];
+            prop_assert_eq!(&scores.logprobs, &expected(query));
+            let want = generation.as_ref().map_or(Vec::new(), |generation| continuation(query, generation));
+            prop_assert_eq!(tokens, &want);
         }
     }
 }

@@ -1,0 +1,234 @@
+//! Tests of chunks: clients take turns within long queries, and a short question is part of the next pass.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use surprisal_engine::{Generation, PositionOptions, Query, QueryId, Sampling, Scheduler, SchedulingParams};
+
+use crate::{complete, drain, pass, query, scheduler};
+
+/// Tokens of a long query.
+const LONG: usize = 2000;
+
+/// The client that asks short questions.
+const ASKER: u64 = 99;
+
+/// Clients that always have several queries waiting.
+struct Flood {
+    scheduler: Scheduler,
+    clients: u64,
+    length: usize,
+    next_id: QueryId,
+    /// The client of each query.
+    owners: HashMap<QueryId, u64>,
+    /// Number of queries of each client that are not answered.
+    open: HashMap<u64, usize>,
+    /// Number of tokens that each client's queries have run through the model.
+    computed: HashMap<u64, usize>,
+}
+
+impl Flood {
+    fn new(scheduler: Scheduler, clients: u64, length: usize) -> Self {
+        let (owners, open, computed) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { scheduler, clients, length, next_id: 0, owners, open, computed }
+    }
+
+    fn submit(&mut self, length: usize, client: u64) -> QueryId {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.scheduler.submit(id, query(id, length, 0, client)).unwrap();
+        self.owners.insert(id, client);
+        *self.open.entry(client).or_default() += 1;
+        id
+    }
+
+    /// Runs a pass; returns its number of tokens and the queries that it answered.
+    fn pass(&mut self) -> (usize, Vec<QueryId>) {
+        for client in 0..self.clients {
+            while self.open.get(&client).is_none_or(|&open| open < 3) {
+                self.submit(self.length, client);
+            }
+        }
+        let scheduled = self.scheduler.next_batch();
+        for token in &scheduled.batch.tokens {
+            *self.computed.entry(self.owners[&QueryId::from(token / 4096)]).or_default() += 1;
+        }
+        let tokens = scheduled.batch.tokens.len();
+        let answered = complete(&mut self.scheduler, scheduled);
+        for id in &answered {
+            *self.open.get_mut(&self.owners[id]).unwrap() -= 1;
+        }
+        (tokens, answered)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever one client has started, a question of another one that has had less than its share is answered by the
+    /// next pass. Of more clients, each may be first once, if it has waited since the same virtual time.
+    #[test]
+    fn a_question_is_part_of_the_next_pass(
+        budget in 4usize..600,
+        length in 0.0..1.0f64,
+        clients in 1u64..9,
+        max_running in 16usize..40,
+        waits in proptest::collection::vec(0usize..50, 1..12),
+    ) {
+        // A quarter of a pass may be reserved for a query that has waited long.
+        let most = if clients == 1 { budget } else { budget / 2 };
+        let length = 2 + ((most - 1) as f64 * length) as usize;
+        let mut flood = Flood::new(scheduler(budget, max_running), clients, LONG);
+        for wait in waits {
+            // Afterwards, the others are owed as much as the client has had, and a chunk each.
+            for _ in 0..wait + 2 * clients as usize + 2 {
+                prop_assert_eq!(flood.pass().0, budget, "a pass is not full");
+            }
+            let question = flood.submit(length, ASKER);
+            let is_answered = (0..clients).any(|_| flood.pass().1.contains(&question));
+            prop_assert!(is_answered, "the question waits");
+        }
+    }
+
+    /// Clients that send long queries advance at the same rate, within a pass and a query.
+    #[test]
+    fn long_queries_advance_at_the_same_rate(budget in 1usize..600, clients in 2u64..6, passes in 1usize..600) {
+        let mut flood = Flood::new(scheduler(budget, 256), clients, LONG);
+        for _ in 0..passes {
+            flood.pass();
+            let computed: Vec<usize> =
+                (0..clients).map(|client| flood.computed.get(&client).copied().unwrap_or(0)).collect();
+            let spread = computed.iter().max().unwrap() - computed.iter().min().unwrap();
+            prop_assert!(spread <= budget + LONG, "{computed:?}");
+        }
+    }
+
+    /// A client is charged for what it has had even if it has no other query waiting when the next one arrives.
+    #[test]
+    fn an_empty_queue_does_not_forget_what_a_client_has_had(budget in 8usize..200, short in 50usize..400) {
+        let mut flood = Flood::new(scheduler(budget, 256), 0, LONG);
+        let lengths = [LONG, short];
+        for (client, length) in (0..).zip(lengths) {
+            flood.submit(length, client);
+        }
+        for _ in 0..40_000 / budget {
+            for id in flood.pass().1 {
+                let client = flood.owners[&id];
+                flood.submit(lengths[client as usize], client);
+            }
+        }
+        let (long, short) = (flood.computed[&0], flood.computed[&1]);
+        prop_assert!(long.min(short) >= (long + short) / 4, "{long} and {short} tokens");
+    }
+}
+
+/// New clients whose queries fill every pass do not starve a long query that runs.
+#[test]
+fn newcomers_do_not_starve_a_running_query() {
+    let mut scheduler = scheduler(64, 256);
+    scheduler.submit(0, query(0, LONG, 0, 0)).unwrap();
+    pass(&mut scheduler);
+    for id in (1..).step_by(2) {
+        for id in [id, id + 1] {
+            scheduler.submit(id, query(id, 65, 0, id)).unwrap();
+        }
+        if pass(&mut scheduler).contains(&0) {
+            break;
+        }
+        // At least a quarter of every ninth pass.
+        assert!(id < 2 * 9 * LONG as u64 / 16, "the long query starves");
+    }
+}
+
+/// What a cancelled query has not computed is refunded.
+#[test]
+fn cancelled_running_queries_are_refunded() {
+    let mut flood = Flood::new(scheduler(64, 256), 1, LONG);
+    for _ in 0..20 {
+        let id = flood.submit(LONG, ASKER);
+        (0..4).for_each(|_| drop(flood.pass()));
+        assert_eq!(flood.scheduler.cancel(&[id]), 1);
+    }
+    let question = flood.submit(65, ASKER);
+    let passes = (1..).find(|_| flood.pass().1.contains(&question)).unwrap();
+    assert!(passes <= 3, "the client of the cancelled queries waits {passes} passes");
+}
+
+fn generation(max_tokens: usize) -> Generation {
+    Generation { max_tokens, sampling: Sampling::GREEDY, stop: Vec::new(), options: PositionOptions::default() }
+}
+
+/// Queries that generate take at most half of each pass.
+#[test]
+fn generations_leave_half_of_each_pass() {
+    for budget in [2, 16, 64, 512] {
+        let mut scheduler = scheduler(budget, 256);
+        for id in 0..300 {
+            scheduler.submit_generation(id, query(id, 3, 0, id % 3), generation(90)).unwrap();
+        }
+        (0..50).for_each(|_| drop(pass(&mut scheduler)));
+        let decoding = scheduler.queue_lengths().1;
+        assert!(decoding <= (budget / 2).max(1) && decoding >= (budget / 2).min(224) * 7 / 8, "{decoding} generate");
+        scheduler.submit(1000, query(1000, budget / 2 + 1, 0, ASKER)).unwrap();
+        assert!(pass(&mut scheduler).contains(&1000), "the question waits for generations, with budget {budget}");
+    }
+}
+
+/// However many generations wait, scoring queries behind them start: those of other clients, and those of the same one.
+#[test]
+fn waiting_generations_do_not_hide_scoring_queries() {
+    for clients in [1, 500] {
+        let mut scheduler = scheduler(64, 256);
+        for id in 0..6000 {
+            scheduler.submit_generation(id, query(id, 3, 0, id % clients), generation(500)).unwrap();
+        }
+        // Now every client with waiting generations is overdue.
+        (0..40).for_each(|_| drop(pass(&mut scheduler)));
+        for (id, client) in [(7000, 0), (7001, ASKER), (7002, 1000)] {
+            scheduler.submit(id, query(id, 9, 0, client)).unwrap();
+            let answered: Vec<QueryId> = (0..3).flat_map(|_| pass(&mut scheduler)).collect();
+            assert!(answered.contains(&id), "the query of client {client} waits");
+        }
+    }
+}
+
+/// The answers that the cache gives in one pass are limited, so they do not delay others without limit.
+#[test]
+fn the_cache_answers_a_limited_number_of_tokens_in_a_pass() {
+    let mut scheduler = scheduler(64, 256);
+    scheduler.submit(0, query(0, 1000, 0, 0)).unwrap();
+    drain(&mut scheduler);
+    let cached = query(0, 1000, 0, 0);
+    for id in 1..500 {
+        scheduler.submit(id, cached.clone()).unwrap();
+    }
+    scheduler.submit(1000, query(1000, LONG, 0, 1)).unwrap();
+    let mut most = 0;
+    while !scheduler.is_idle() {
+        most = pass(&mut scheduler).len().max(most);
+    }
+    assert!(most <= 2, "{most} queries of 1,000 tokens were answered in one pass of 64");
+}
+
+/// Long queries fill the cache, and another one waits for blocks, but a short question starts.
+#[test]
+fn a_query_that_waits_for_blocks_does_not_delay_short_ones() {
+    let mut scheduler = scheduler(64, 256);
+    // Each takes an eighth of the cache.
+    for id in 0..40 {
+        scheduler.submit(id, query(id, 4000, 0, id)).unwrap();
+    }
+    let mut answered: Vec<QueryId> = (0..50).flat_map(|_| pass(&mut scheduler)).collect();
+    for id in 1000..1060 {
+        (0..10).for_each(|_| answered.extend(pass(&mut scheduler)));
+        let scheduling = SchedulingParams { priority: 0, client: ASKER };
+        scheduler.submit(id, Query { scheduling, ..query(id, 13, 0, 0) }).unwrap();
+        // Queries that take the places of those that end may be first.
+        let passes: Vec<Vec<QueryId>> = (0..4).map(|_| pass(&mut scheduler)).collect();
+        assert!(passes.concat().contains(&id), "question {id} waits");
+        answered.extend(passes.concat());
+    }
+    answered.extend(drain(&mut scheduler));
+    answered.retain(|&id| id < 40);
+    assert_eq!(answered.len(), 40, "every long query is answered");
+}
