@@ -7,6 +7,7 @@
 // Printing panics if it fails; `output` returns an error instead.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod allocator;
 mod arguments;
 mod commands;
 mod error;
@@ -29,6 +30,7 @@ use commands::Cli;
 use error::Error;
 
 fn main() -> ExitCode {
+    allocator::configure();
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("SURPRISAL_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
     let colors = std::io::stderr().is_terminal();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::allocator;
 use crate::error::Error;
 use crate::listener::{ServerSockets, curl_command};
 use crate::model::loaded::LoadedModel;
@@ -132,6 +133,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let stop = stop_signals(1);
         exit_on(stop_signals(2), "stopped at once; requests in flight were dropped");
         exit_while_loading.abort();
+        allocator::release_freed_memory();
         let url = &sockets.url;
         if let Some(url) = &sockets.admin_url {
             print_status(format_args!("health and metrics on {url}"));

@@ -1,0 +1,141 @@
+//! The allocator of this program: the system's, which gives freed memory back and retries failed allocations.
+//!
+//! glibc keeps freed memory in its arenas, where one block in use holds all those below it. Large blocks get mappings
+//! of their own here, which the system takes back at once, and [`release_freed_memory`] returns the other free pages.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::thread;
+use std::time::Duration;
+
+/// Waits after a failed allocation: the first, and the number of them. Each is twice as long as the one before.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const WAITS: u32 = 9;
+
+#[global_allocator]
+static ALLOCATOR: Retrying = Retrying;
+
+/// The system's allocator. It repeats an allocation that fails for up to five seconds, because other requests free
+/// memory soon.
+struct Retrying;
+
+// SAFETY: every call is passed on to the system's allocator, and one of its results is returned. A failed call leaves
+// the arguments valid, so it may be repeated.
+unsafe impl GlobalAlloc for Retrying {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller upholds the contract of `alloc`, which is the same.
+        retry(|| unsafe { System.alloc(layout) })
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller upholds the contract of `alloc_zeroed`, which is the same.
+        retry(|| unsafe { System.alloc_zeroed(layout) })
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller upholds the contract of `dealloc`, which is the same.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller upholds the contract of `realloc`, which is the same.
+        retry(|| unsafe { System.realloc(pointer, layout, size) })
+    }
+}
+
+/// Returns the first result that is not null, or null if the last attempt fails.
+fn retry(allocate: impl Fn() -> *mut u8) -> *mut u8 {
+    let pointer = allocate();
+    if pointer.is_null() { retry_slowly(&allocate) } else { pointer }
+}
+
+/// Frees what can be freed, waits, and tries again, several times.
+#[cold]
+fn retry_slowly(allocate: &dyn Fn() -> *mut u8) -> *mut u8 {
+    let mut pointer = std::ptr::null_mut();
+    for attempt in 0..WAITS {
+        system::trim();
+        pointer = allocate();
+        if !pointer.is_null() {
+            break;
+        }
+        thread::sleep(FIRST_WAIT * 2_u32.pow(attempt));
+        pointer = allocate();
+        if !pointer.is_null() {
+            break;
+        }
+    }
+    pointer
+}
+
+/// Makes the system's allocator map large blocks separately. Call it before the program starts threads.
+pub(crate) fn configure() {
+    system::configure();
+}
+
+/// Starts a thread that returns free pages to the system from time to time, for as long as the program runs.
+pub(crate) fn release_freed_memory() {
+    let spawned = thread::Builder::new().name("trim".to_owned()).spawn(system::trim_forever);
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "cannot start the thread that returns freed memory; the server may hold more than it uses");
+    }
+}
+
+/// glibc on Linux.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod system {
+    use std::thread;
+    use std::time::Duration;
+
+    /// Size from which a block gets a mapping of its own, and of the free memory that an arena's end may keep, in
+    /// bytes. Without a fixed value, glibc raises the first to the largest block that was freed, up to 32 MiB.
+    const THRESHOLD: libc::c_int = 1 << 20;
+    const PERIOD: Duration = Duration::from_secs(5);
+    /// Growth of the resident memory since the last release that is worth another one, in KiB.
+    const GROWTH: usize = 16 << 10;
+
+    pub(super) fn configure() {
+        // SAFETY: `mallopt` has no preconditions. It refuses values with a 0, and then nothing changes.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, THRESHOLD);
+        }
+    }
+
+    pub(super) fn trim() {
+        // SAFETY: `malloc_trim` has no preconditions; it takes the locks of the arenas.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+
+    /// Trims whenever the resident memory has grown.
+    pub(super) fn trim_forever() {
+        let mut after_trim = 0;
+        loop {
+            thread::sleep(PERIOD);
+            if resident_kib() > after_trim + GROWTH {
+                trim();
+                after_trim = resident_kib();
+            }
+        }
+    }
+
+    /// Returns the resident memory of this process, in KiB; 0 if the system does not say.
+    fn resident_kib() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// Other systems return freed memory in their own way.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+mod system {
+    pub(super) fn configure() {}
+
+    pub(super) fn trim() {}
+
+    pub(super) fn trim_forever() {}
+}
