@@ -45,6 +45,10 @@ pub(crate) enum Error {
     ReportUnwritten { error: Box<Error>, answers: PathBuf },
     #[error(transparent)]
     Bench(#[from] surprisal_load::Error),
+    #[error("cannot start the thread that writes the log: {0}")]
+    LogThread(std::io::Error),
+    #[error("cannot start the threads and the event loop for HTTP: {0}")]
+    Runtime(std::io::Error),
     #[error("cannot write to stdout: {0}")]
     Stdout(std::io::Error),
     #[error("{0}")]

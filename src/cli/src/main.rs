@@ -12,6 +12,7 @@ mod arguments;
 mod commands;
 mod error;
 mod listener;
+mod log;
 mod model;
 mod output;
 mod progress;
@@ -32,13 +33,7 @@ use error::Error;
 fn main() -> ExitCode {
     allocator::configure();
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("SURPRISAL_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
-    let colors = std::io::stderr().is_terminal();
-    // A separate thread writes the log, so that a slow log reader does not delay requests. The guard flushes it at the
-    // end.
-    let (log, _guard) = tracing_appender::non_blocking(std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(log).with_ansi(colors).init();
-    match cli.run() {
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of the output closed the pipe.
         Err(Error::Stdout(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -47,4 +42,13 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Starts the log and runs the command. The log's last lines are written before an error is printed.
+fn run(cli: Cli) -> Result<(), Error> {
+    let filter = EnvFilter::try_from_env("SURPRISAL_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
+    let colors = std::io::stderr().is_terminal();
+    let (writer, _guard) = log::start()?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colors).init();
+    cli.run()
 }
