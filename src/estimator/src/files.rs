@@ -43,8 +43,13 @@ fn create_temporary(path: &Path) -> IoResult<(PathBuf, File)> {
         // On a file system without locks, no process can lock the file, so none removes it.
         let _ = file.lock();
         // Another process may have removed the file before it was locked.
-        if temporary.exists() {
-            return Ok((temporary, file));
+        match temporary.try_exists() {
+            Ok(true) => return Ok((temporary, file)),
+            Ok(false) => {}
+            Err(error) => {
+                let _ = std::fs::remove_file(&temporary);
+                return Err(error);
+            }
         }
     }
     Err(IoError::other("cannot create a temporary file next to it"))

@@ -123,3 +123,9 @@ impl Error {
         Self::Malformed { path: path.to_owned(), reason: reason.to_string() }
     }
 }
+
+/// Returns whether a file or folder exists. Unlike `Path::exists`, fails if the system cannot tell: a file that is
+/// overlooked would change results.
+pub(crate) fn exists(path: &Path) -> Result<bool, Error> {
+    path.try_exists().map_err(Error::io(path))
+}

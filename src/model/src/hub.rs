@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
@@ -29,11 +30,15 @@ const CONFIG_FILE: &str = "config.json";
 /// downloaded.
 pub fn resolve(model: &str) -> Result<PathBuf, Error> {
     let path = Path::new(model);
-    if path.is_dir() {
-        return Ok(path.to_owned());
-    }
+    // A folder that the system cannot look up is not an absent one.
+    let is_file = match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => return Ok(path.to_owned()),
+        Ok(_) => true,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => false,
+        Err(error) => return Err(Error::io(path)(error)),
+    };
     let not_found = |reason: String| Error::NotFound { name: model.to_owned(), reason };
-    if path.is_file() {
+    if is_file {
         return Err(not_found("it is a file; give the folder that contains it".into()));
     }
     if !is_hub_id(model) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -52,9 +53,10 @@ pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     };
     let manifest = read_manifest(first)?;
     let target = into.join(first.file_name().unwrap_or_default());
-    let has_manifest = target.join(MANIFEST).is_file();
+    let has_manifest = has_answers(&target)?;
     // An earlier merge may have left answers in the target folder, without a manifest if it was killed.
-    let earlier = Some(target.clone()).filter(|folder| folder.is_dir());
+    let exists = target.try_exists().map_err(|source| Error::File { path: target.clone(), source })?;
+    let earlier = exists.then(|| target.clone());
     let mut union = AnswerUnion::default();
     for folder in earlier.iter().chain(&folders) {
         if *folder != target || has_manifest {
@@ -164,15 +166,30 @@ fn copy(path: &Path, folder: &Path) -> Result<(), Error> {
 
 /// Returns the folders of answers in `parent`, or `parent` itself if it is a folder of answers.
 fn answers_below(parent: &Path) -> Result<Vec<PathBuf>, Error> {
-    if parent.join(MANIFEST).is_file() {
+    if has_answers(parent)? {
         return Ok(vec![parent.to_owned()]);
     }
-    let mut folders = list(parent)?;
-    folders.retain(|path| path.join(MANIFEST).is_file());
+    let mut folders = Vec::new();
+    for path in list(parent)? {
+        if has_answers(&path)? {
+            folders.push(path);
+        }
+    }
     if folders.is_empty() {
         return Err(wrong(parent, "no answers in this folder; pass a folder that `surprisal estimate --out` wrote"));
     }
     Ok(folders)
+}
+
+/// Returns whether a path is a folder of answers. Fails if the system cannot tell, because answers that are overlooked
+/// would be missing.
+fn has_answers(path: &Path) -> Result<bool, Error> {
+    let manifest = path.join(MANIFEST);
+    match manifest.metadata() {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(source) => Err(Error::File { path: manifest, source }),
+    }
 }
 
 fn read_manifest(folder: &Path) -> Result<ManifestKey, Error> {

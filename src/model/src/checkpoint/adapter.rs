@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::error::{Error, exists};
 
 /// The file that describes an adapter. transformers applies the adapter if the folder has this file.
 pub(crate) const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
@@ -14,9 +14,13 @@ const ADAPTER_FILES: [&str; 3] = [ADAPTER_CONFIG_FILE, "adapter_model.safetensor
 
 /// Rejects a folder that contains an adapter.
 pub(super) fn reject_adapter(dir: &Path) -> Result<(), Error> {
-    let Some(file) = ADAPTER_FILES.map(|name| dir.join(name)).into_iter().find(|path| path.exists()) else {
-        return Ok(());
-    };
+    let mut found = None;
+    for path in ADAPTER_FILES.map(|name| dir.join(name)) {
+        if found.is_none() && exists(&path)? {
+            found = Some(path);
+        }
+    }
+    let Some(file) = found else { return Ok(()) };
     let base = match base_model(dir) {
         Some(name) => format!("its base model, {name},"),
         None => "its base model".to_owned(),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, exists};
+
 /// The files that every model has.
 pub(crate) const REQUIRED_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
 
@@ -16,7 +18,13 @@ pub(crate) const OPTIONAL_FILES: [&str; 5] = [
 ];
 
 /// Lists the files that exist in a folder, in the order of the tables, each with its name.
-pub(super) fn existing_companions(dir: &Path) -> Vec<(&'static str, PathBuf)> {
-    let names = REQUIRED_FILES.into_iter().chain(OPTIONAL_FILES);
-    names.map(|name| (name, dir.join(name))).filter(|(_, path)| path.exists()).collect()
+pub(super) fn existing_companions(dir: &Path) -> Result<Vec<(&'static str, PathBuf)>, Error> {
+    let mut existing = Vec::new();
+    for name in REQUIRED_FILES.into_iter().chain(OPTIONAL_FILES) {
+        let path = dir.join(name);
+        if exists(&path)? {
+            existing.push((name, path));
+        }
+    }
+    Ok(existing)
 }

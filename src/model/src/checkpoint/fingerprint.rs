@@ -12,7 +12,7 @@ use super::index::INDEX_FILE;
 use super::shard::Shard;
 use super::source_file::SourceFile;
 use super::{Checkpoint, ReadPurpose};
-use crate::error::Error;
+use crate::error::{Error, exists};
 
 /// Version of the rules by which this crate reads a model's files, for fingerprints. Increase it whenever a change of
 /// the code, or of the tokenizers library, alters the tokens of a text or the tokens that end one. The backends have
@@ -60,9 +60,10 @@ pub fn fingerprint_files(dir: &Path, weights: &[PathBuf]) -> Result<String, Erro
 /// Hashes a model's files, and verifies their known checksums. `on_read` receives the number of bytes of each chunk of
 /// the weights.
 fn hash_model(dir: &Path, weights: &[&SourceFile], on_read: impl Fn(u64) + Sync) -> Result<blake3::Hasher, Error> {
-    let companions = existing_companions(dir);
+    let companions = existing_companions(dir)?;
     // The index decides which files hold the weights, but the same tensors in the same files are the same model.
-    let index = Some(dir.join(INDEX_FILE)).filter(|path| path.exists());
+    let index = dir.join(INDEX_FILE);
+    let index = exists(&index)?.then_some(index);
     let mut paths: Vec<&Path> = weights.iter().map(|file| file.path()).collect();
     paths.extend(companions.iter().map(|(_, path)| path.as_path()).chain(index.as_deref()));
     let checksums = read_checksums(dir, &paths)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::error::Error;
+use crate::error::{Error, exists};
 
 /// The weight file of a checkpoint that has only one.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
@@ -24,14 +24,14 @@ struct Index {
 /// Lists the weight files of a folder, sorted. Rejects a folder that has both a single file and shards.
 pub(super) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let (single, index) = (dir.join(SINGLE_FILE), dir.join(INDEX_FILE));
-    if single.exists() {
-        if index.exists() && shard_names(&index)?.iter().any(|name| name != SINGLE_FILE) {
+    if exists(&single)? {
+        if exists(&index)? && shard_names(&index)?.iter().any(|name| name != SINGLE_FILE) {
             let reason = format!("{INDEX_FILE} lists other files; remove either this file or the index");
             return Err(Error::malformed(&single, reason));
         }
         return Ok(vec![single]);
     }
-    if !index.exists() {
+    if !exists(&index)? {
         return Err(Error::malformed(
             &single,
             "no such file, and no model.safetensors.index.json; weights must be in safetensors (to convert a \
