@@ -38,8 +38,9 @@ KINDS = {
 }
 
 
-def write(folder, kind="plain"):
-    """Writes the checkpoint. Its weights are large enough that probabilities differ by orders of magnitude."""
+def write(folder, kind="plain", width=64):
+    """Writes the checkpoint, whose hidden states have `width` elements. Its weights are large enough that probabilities
+    differ by orders of magnitude."""
     facts = KINDS[kind]
     tokenizer = metaspace(facts["specials"]) if kind == "metaspace" else byte_level(facts["specials"])
     if first := facts.get("first"):
@@ -53,8 +54,8 @@ def write(folder, kind="plain"):
     ids = {"bos_token_id": fast.bos_token_id, "eos_token_id": fast.eos_token_id} | facts.get("config", {})
     config = LlamaConfig(
         vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=160,
+        hidden_size=width,
+        intermediate_size=width * 5 // 2,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
