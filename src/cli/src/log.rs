@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::error::Error;
 
 /// Maximum number of lines that wait to be written. Further lines are lost.
-const MAX_WAITING: usize = 65_536;
+const MAX_WAITING: usize = 16_384;
 /// Time that the last lines have when the program ends.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
