@@ -69,7 +69,7 @@ int fails(const char *call, const char *object) {
  * in `end`, becomes an asterisk. */
 static const struct {
     const char *beginning, *end;
-} VARIABLE[] = {{"/proc/", "/"}, {"/.tmp", "/"}, {"/tmp/#", ""}, {"/etc/ssl/certs/", ""}};
+} VARIABLE[] = {{"/proc/", "/"}, {"/.tmp", "/"}, {"/tmp/#", ""}, {"/etc/ssl/certs/", ""}, {"/usr/share/ca-certificates/", ""}};
 
 /* Copies a path. Variable names become equal, and so do 16 hexadecimal digits. */
 static void generalize(const char *path, char *to, size_t size) {
