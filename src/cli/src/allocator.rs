@@ -86,13 +86,15 @@ pub(crate) fn release_freed_memory() {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod system {
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     /// Size from which a block gets a mapping of its own, and of the free memory that an arena's end may keep, in
     /// bytes. Without a fixed value, glibc raises the first to the largest block that was freed, up to 32 MiB.
     const THRESHOLD: libc::c_int = 1 << 20;
+    /// The time between two looks at the resident memory, and between two releases that may find nothing.
     const PERIOD: Duration = Duration::from_secs(5);
-    /// Growth of the resident memory since the last release that is worth another one, in KiB.
+    const MAX_INTERVAL: Duration = Duration::from_secs(30);
+    /// The growth of the resident memory that is worth a release, in KiB.
     const GROWTH: usize = 16 << 10;
 
     pub(super) fn configure() {
@@ -110,13 +112,18 @@ mod system {
         }
     }
 
-    /// Trims whenever the resident memory has grown.
+    /// Trims when the resident memory has grown since the last time. While it is above the smallest value so far, trims
+    /// now and then, too: memory that is freed into the arenas stays resident.
     pub(super) fn trim_forever() {
-        let mut after_trim = 0;
+        let (mut smallest, mut after_trim, mut last_trim) = (usize::MAX, 0, Instant::now());
         loop {
             thread::sleep(PERIOD);
-            if resident_kib() > after_trim + GROWTH {
+            let resident = resident_kib();
+            smallest = smallest.min(resident);
+            let is_large = resident > smallest + GROWTH && last_trim.elapsed() >= MAX_INTERVAL;
+            if is_large || resident > after_trim + GROWTH {
                 trim();
+                last_trim = Instant::now();
                 after_trim = resident_kib();
             }
         }

@@ -6,6 +6,8 @@ use std::vec::IntoIter;
 use surprisal_engine::Scores;
 use tokio::runtime::Handle;
 
+use super::background;
+
 /// The maximum number of allocations that are freed on the current thread.
 const MAX_INLINE: usize = 512;
 
@@ -92,7 +94,7 @@ pub(crate) fn dispose(value: impl Send + 'static, allocations: usize) {
     if allocations > MAX_INLINE
         && let Ok(runtime) = Handle::try_current()
     {
-        runtime.spawn_blocking(move || drop(value));
+        background::spawn(&runtime, move || drop(value));
     }
 }
 

@@ -5,6 +5,7 @@
 //! tokenizing and writing, and `window` limits the queries of one request that are in the engine at once.
 
 pub(crate) mod admission;
+mod background;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod connections;

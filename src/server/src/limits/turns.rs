@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::background;
 use crate::problem::{self, Failure};
 
 /// The maximum memory of a small job, in bytes.
@@ -123,7 +125,7 @@ impl Turns {
         job: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let turn = self.take(account, memory).await;
-        let done = tokio::task::spawn_blocking(move || {
+        let done = background::spawn(&Handle::current(), move || {
             let done = job();
             drop(turn);
             done
