@@ -9,7 +9,7 @@ import time
 # Seconds between two questions.
 PERIOD = 0.05
 # Seconds after which a question counts as lost.
-PATIENCE = 120
+TIMEOUT = 120
 # Tokens of a question's context and target.
 CONTEXT, TARGET = 8, 5
 
@@ -55,7 +55,7 @@ class Asker:
     def __init__(self, server, key):
         self.server = server
         self.headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
 
     def run(self, questions, numbers):
         """Asks the questions with these numbers, each at its time even if others are late."""
@@ -76,8 +76,8 @@ class Asker:
         return phase
 
     def ask(self, question, due, phase):
-        """Asks until there is an answer. Returns its log-probabilities, or None after `PATIENCE`."""
-        while time.monotonic() < due + PATIENCE and self.server.is_alive():
+        """Asks until there is an answer. Returns its log-probabilities, or None after `TIMEOUT`."""
+        while time.monotonic() < due + TIMEOUT and self.server.is_alive():
             try:
                 self.connection.request("POST", "/logprobs", question, self.headers)
                 response = self.connection.getresponse()

@@ -80,7 +80,7 @@ async def unread(attacker):
         attacker.tally.sent += 1
         head = attacker.head("/logprobs", len(EQUAL_PAIRS), accept=accept)
         await asyncio.get_running_loop().sock_sendall(connection, head + EQUAL_PAIRS)
-        async with asyncio.timeout(wire.PATIENCE):
+        async with asyncio.timeout(wire.TIMEOUT):
             status = await peek_status(connection)
         attacker.tally.statuses[status] += 1
         if status != "200":

@@ -6,7 +6,7 @@ import http.client
 import threading
 
 # Seconds after which a new connection counts as not answered.
-PATIENCE = 10
+TIMEOUT = 10
 
 
 class Watch:
@@ -50,7 +50,7 @@ class Watch:
 
 def health(port):
     """Returns whether the port answers `/health` with 200 on a new connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
@@ -62,7 +62,7 @@ def health(port):
 
 def metrics(port):
     """Returns the server's metrics, as text; empty if it does not answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request("GET", "/metrics")
         return connection.getresponse().read().decode()

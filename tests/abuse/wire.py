@@ -9,7 +9,7 @@ import re
 import socket
 
 # Seconds to wait for a connection or for an answer.
-PATIENCE = 120
+TIMEOUT = 120
 # Seconds for which a silent connection is held.
 HOLD = 40
 
@@ -49,7 +49,7 @@ class Attacker:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
             connection.bind((self.source, 0))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await asyncio.get_running_loop().sock_connect(connection, self.server)
         except BaseException:
             connection.close()
@@ -79,13 +79,13 @@ class Attacker:
         await self.open()
         self.tally.sent += 1
         self.writer.write(self.head(path, len(body), **fields) + body)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await self.writer.drain()
 
     async def request(self, path, body, **fields):
         """Sends a request, and discards its answer. Returns the status."""
         await self.send(path, body, **fields)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await self.answer()
 
     async def answer(self):

@@ -1,6 +1,6 @@
 """Makes the calls and allocations of the program fail one by one, and checks each outcome.
 
-`run` makes the checkpoint and runs this: faults.py BINARY FOLDER [OPTIONS]
+`run` makes the checkpoints and runs this: faults.py BINARY FOLDER [OPTIONS]
 """
 
 import argparse
@@ -68,7 +68,8 @@ def make_tasks(subject, folder, options, stack):
         (folder / name).mkdir()
         tasks.write_experiment(folder / name, f"http://127.0.0.1:{port}")
     for shard in ["1", "2"]:
-        done = subject.run(folder / "merged", None, "estimate", "experiment.toml", "--out", shard, "--shard", f"{shard}/2")
+        arguments = ["estimate", "experiment.toml", "--out", shard, "--shard", f"{shard}/2"]
+        done = subject.run(folder / "merged", None, *arguments)
         assert done[0] == 0, done
     # Runs link the files of their template, and write these.
     for name in ["stdout", "stderr"]:
@@ -86,7 +87,7 @@ class Runner:
     def __init__(self, options, folder):
         self.options = options
         self.folder = folder
-        self.subject = program.Program(options.binary.resolve(), library.compile(folder))
+        self.subject = program.Program(options.binary.resolve(), library.compile_library(folder))
         self.symbols = library.Symbols(options.binary)
         self.numbers = itertools.count()
         self.runs = 0
@@ -100,7 +101,10 @@ class Runner:
         if outcome != "same result":
             raise SystemExit(f"{task.name} fails without a fault: {outcome}")
         counts, stacks, _ = library.read_log(first)
-        faults = points.of_calls(counts, self.options.full) if size is None else points.of_allocations(stacks, size, self.options.lasting)
+        if size is None:
+            faults = points.of_calls(counts, self.options.full)
+        else:
+            faults = points.of_allocations(stacks, size, self.options.lasting)
         if size is not None and not self.options.full:
             faults = list({self.symbols.caller(stacks[fault.point][1]): fault for fault in faults}.values())
         faults = [fault for fault in faults if self.options.only in fault.point]

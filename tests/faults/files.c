@@ -1,4 +1,4 @@
-/* Calls on files. Each either fails as point.c says, or becomes the system call. */
+/* Calls on files. Each fails if point.c selects it, and otherwise makes the system call. */
 
 #define _GNU_SOURCE
 #include <dirent.h>

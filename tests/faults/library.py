@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 class Fault:
     """The calls that fail in a run."""
 
-    # What a call does, and to what: a line of the log.
+    # The call and its object: a line of the log.
     point: str = ""
     # The first call that fails, and the number of calls that fail; one of them may be repeated by the program.
     first: int = 1
@@ -28,7 +28,7 @@ class Fault:
     every: int | None = None
 
 
-def compile(folder):
+def compile_library(folder):
     """Compiles the library in a folder. Returns its path."""
     path = pathlib.Path(folder, "faults.so")
     sources = sorted(HERE.glob("*.c"))
@@ -73,7 +73,9 @@ class Symbols:
     """The names of the program's functions."""
 
     # Functions that pass an allocation on, and that therefore do not tell who allocates.
-    PASSING = re.compile(r"alloc|RawVec|Vec<|vec::|String|finish_grow|Retrying|retry|collect|from_iter|with_capacity|bytes::|Arc<|reserve")
+    PASSING = re.compile(
+        "alloc|RawVec|Vec<|vec::|String|finish_grow|Retrying|retry|collect|from_iter|with_capacity|bytes::|Arc<|reserve"
+    )
 
     def __init__(self, binary):
         lines = subprocess.run(["nm", "-C", "--defined-only", "-n", binary], capture_output=True, text=True).stdout

@@ -1,7 +1,7 @@
 /* The test allocator: libc's, with failures. An allocation of at least FAULTS_SIZE bytes is a point, named after a hash
  * of its call stack. Its log line is followed by a line `stack HASH SIZE ADDRESS ...`, whose addresses are offsets in
  * the program. Without FAULTS_SIZE, none is a point. With FAULTS_EVERY=N, every N-th allocation of at least 256
- * bytes fails once. Smaller ones are left out, because Rust's standard library allocates a thread's handle without the
+ * bytes fails once. Smaller ones never fail, because Rust's standard library allocates a thread's handle without the
  * program's allocator, and aborts.
  */
 
@@ -30,7 +30,7 @@ static size_t least = SIZE_MAX;
 static long every = 0;
 static atomic_long allocations = 0;
 static uintptr_t program_start = 0, program_end = 0;
-/* Whether this thread is inside this library, and whether its last allocation failed. */
+/* Flags of this thread: it runs code of this library; its last allocation failed. */
 static __thread int inside = 1, failed_before = 0;
 /* The size and the point of this thread's last failure: the program repeats an allocation from another place. */
 static __thread size_t failed_size = 0;

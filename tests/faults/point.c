@@ -1,4 +1,4 @@
-/* Points at which a call can fail, and the one that shall. The environment says which:
+/* Calls that can fail (points), and the choice of the one that fails. The environment selects it:
  *
  *   FAULTS_LOG    a file that receives a line per call: the call, a space, and its object
  *   FAULTS_ROOT   a folder; paths below it are logged relative to it
@@ -69,7 +69,9 @@ int fails(const char *call, const char *object) {
  * in `end`, becomes an asterisk. */
 static const struct {
     const char *beginning, *end;
-} VARIABLE[] = {{"/proc/", "/"}, {"/.tmp", "/"}, {"/tmp/#", ""}, {"/etc/ssl/certs/", ""}, {"/usr/share/ca-certificates/", ""}};
+} VARIABLE[] = {
+    {"/proc/", "/"}, {"/.tmp", "/"}, {"/tmp/#", ""}, {"/etc/ssl/certs/", ""}, {"/usr/share/ca-certificates/", ""},
+};
 
 /* Copies a path. Variable names become equal, and so do 16 hexadecimal digits. */
 static void generalize(const char *path, char *to, size_t size) {

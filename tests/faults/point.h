@@ -1,4 +1,4 @@
-/* Points at which a call can fail, and the one that shall. */
+/* Calls that can fail (points), and the choice of the one that fails. */
 
 #ifndef POINT_H
 #define POINT_H

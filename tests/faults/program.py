@@ -12,10 +12,10 @@ import urllib.request
 
 import library
 
-# Seconds after which a run hangs.
-PATIENCE = 60
-# Seconds after which SIGTERM is sent again.
-REMINDER = 10
+# Seconds after which a run counts as hung.
+TIMEOUT = 60
+# Seconds between two SIGTERMs.
+TERM_INTERVAL = 10
 # Panics of tokio and rayon, which cannot start a thread or the pair of sockets that receive signals, before any work.
 KNOWN_PANICS = ["failed to create UnixStream", "OS can't spawn worker thread", "global thread pool has not been init"]
 BAD = ("hang", "signal", "panic", "wrong", "unclear", "lost")
@@ -57,7 +57,7 @@ class Program:
 def wait(process):
     """Waits until a process ends. Returns its status; None if it hangs, and then kills it."""
     try:
-        return process.wait(timeout=PATIENCE)
+        return process.wait(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -70,7 +70,7 @@ def stop(process):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            return process.wait(timeout=REMINDER)
+            return process.wait(timeout=TERM_INTERVAL)
         except subprocess.TimeoutExpired:
             continue
     return wait(process)
@@ -78,7 +78,7 @@ def stop(process):
 
 def wait_until_ready(process, port):
     """Waits until the server responds. Returns whether it does; otherwise it ended or hangs."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while process.poll() is None and time.monotonic() < end:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5):

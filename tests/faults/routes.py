@@ -54,7 +54,7 @@ LARGE = [
 
 
 class Answers:
-    """What the server answers, compared with the answers of a run without faults."""
+    """The server's answers, compared with those of a run without faults."""
 
     def __init__(self, requests, expected=None):
         self.requests = requests
@@ -62,16 +62,16 @@ class Answers:
         # The final answers, by request.
         self.found = {}
         # Problems and lost connections, in words.
-        self.troubles = []
+        self.problems = []
 
-    def ask_all(self, port):
+    def send_all(self, port):
         """Sends every request. Returns what is bad, or ""."""
         for number, request in enumerate(self.requests):
-            if bad := self.ask(port, number, request):
+            if bad := self.send_until_answered(port, number, request):
                 return f"{bad} ({request})"
         return ""
 
-    def ask(self, port, number, request):
+    def send_until_answered(self, port, number, request):
         """Sends a request, again if it fails. Returns what is bad, or ""."""
         self.found.pop(number, None)
         for _ in range(ATTEMPTS):
@@ -80,7 +80,7 @@ class Answers:
             except TimeoutError:
                 return "hang"
             except (OSError, http.client.HTTPException) as error:
-                self.troubles.append(f"{request}: connection lost ({type(error).__name__})")
+                self.problems.append(f"{request}: connection lost ({type(error).__name__})")
                 time.sleep(0.05)
                 continue
             try:
@@ -88,7 +88,7 @@ class Answers:
             except (ValueError, KeyError) as error:
                 return f"unclear: status {status}, {error}: {body[:200]!r}"
             if problem:
-                self.troubles.append(f"{request}: {problem}")
+                self.problems.append(f"{request}: {problem}")
                 continue
             if self.expected is not None and answer != self.expected.get(number):
                 return "wrong"
@@ -99,7 +99,7 @@ class Answers:
 
 def send(port, request):
     """Sends a request on a new connection. Returns the status, the content type and the body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=program.PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=program.TIMEOUT)
     try:
         if request.body is None:
             connection.request("GET", request.path)

@@ -1,4 +1,4 @@
-"""What runs with faults: a server with one request of each route, an estimate, and a merge."""
+"""The tasks to run with faults: a server with one request of each route, an estimate, and a merge."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ ESTIMATE = ["estimate", "experiment.toml", "--out", "out", "--json"]
 
 
 class Task:
-    """Something that runs in a folder of its own, which `prepare` fills."""
+    """A command that runs in a folder of its own, which begins as a copy of `template`."""
 
     def __init__(self, subject, template):
         self.subject = subject
@@ -36,16 +36,16 @@ class Serving(Task):
 
     name = "serve"
 
-    def __init__(self, subject, template, requests, cache_mib=16):
+    def __init__(self, subject, template, requests):
         super().__init__(subject, template)
         self.requests = requests
-        self.arguments = ["--cache-mib", str(cache_mib), "--threads", "2"]
+        self.arguments = ["--cache-mib", "16", "--threads", "2"]
 
     def attempt(self, folder, fault):
         process, port = self.subject.serve(folder, fault, *self.arguments)
         is_ready = program.wait_until_ready(process, port)
         answers = Answers(self.requests, self.expected)
-        bad = answers.ask_all(port) if is_ready else ""
+        bad = answers.send_all(port) if is_ready else ""
         status = program.stop(process)
         text = pathlib.Path(folder, "server").read_text(errors="replace")
         end = program.judge_end(status, text, fault)
@@ -57,8 +57,8 @@ class Serving(Task):
         if self.expected is None:
             self.expected = answers.found
         if missing and fault.times == 1:
-            return f"lost: {missing[0]}: {answers.troubles[-1]}"
-        return "; ".join(sorted(set(answers.troubles))) or "same result"
+            return f"lost: {missing[0]}: {answers.problems[-1]}"
+        return "; ".join(sorted(set(answers.problems))) or "same result"
 
 
 class Estimate(Task):

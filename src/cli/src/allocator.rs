@@ -1,7 +1,8 @@
-//! The allocator of this program: the system's, which gives freed memory back and retries failed allocations.
+//! The global allocator: the system's, but it returns freed memory and retries failed allocations.
 //!
-//! glibc keeps freed memory in its arenas, where one block in use holds all those below it. Large blocks get mappings
-//! of their own here, which the system takes back at once, and [`release_freed_memory`] returns the other free pages.
+//! glibc keeps freed memory in its arenas, where one block in use keeps all free memory below it. Here, large blocks get
+//! mappings of their own, which return to the system when they are freed, and [`release_freed_memory`] returns the
+//! other free pages.
 
 #![allow(unsafe_code)]
 
@@ -9,20 +10,21 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::thread;
 use std::time::Duration;
 
-/// Waits after a failed allocation: the first, and the number of them. Each is twice as long as the one before.
+/// The wait after the first failure. Each further wait is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
+/// The number of waits.
 const WAITS: u32 = 9;
 
 #[global_allocator]
-static ALLOCATOR: Retrying = Retrying;
+static ALLOCATOR: RetryingAllocator = RetryingAllocator;
 
 /// The system's allocator. It repeats an allocation that fails for up to five seconds, because other requests free
 /// memory soon.
-struct Retrying;
+struct RetryingAllocator;
 
 // SAFETY: every call is passed on to the system's allocator, and one of its results is returned. A failed call leaves
 // the arguments valid, so it may be repeated.
-unsafe impl GlobalAlloc for Retrying {
+unsafe impl GlobalAlloc for RetryingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds the contract of `alloc`, which is the same.
         retry(|| unsafe { System.alloc(layout) })
@@ -50,7 +52,7 @@ fn retry(allocate: impl Fn() -> *mut u8) -> *mut u8 {
     if pointer.is_null() { retry_slowly(&allocate) } else { pointer }
 }
 
-/// Frees what can be freed, waits, and tries again, several times.
+/// Retries an allocation several times, each after trimming the heap or waiting.
 #[cold]
 fn retry_slowly(allocate: &dyn Fn() -> *mut u8) -> *mut u8 {
     let mut pointer = std::ptr::null_mut();
@@ -88,8 +90,8 @@ mod system {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    /// Size from which a block gets a mapping of its own, and of the free memory that an arena's end may keep, in
-    /// bytes. Without a fixed value, glibc raises the first to the largest block that was freed, up to 32 MiB.
+    /// The minimum size of a block with a mapping of its own, and the maximum free memory at the end of an arena, in
+    /// bytes. Unless it is set, glibc raises the first to the size of the largest freed block, up to 32 MiB.
     const THRESHOLD: libc::c_int = 1 << 20;
     /// The time between two looks at the resident memory, and between two releases that may find nothing.
     const PERIOD: Duration = Duration::from_secs(5);
@@ -98,7 +100,7 @@ mod system {
     const GROWTH: usize = 16 << 10;
 
     pub(super) fn configure() {
-        // SAFETY: `mallopt` has no preconditions. It refuses values with a 0, and then nothing changes.
+        // SAFETY: `mallopt` has no preconditions. It returns 0 if it rejects a value; then nothing changes.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD);
             libc::mallopt(libc::M_TRIM_THRESHOLD, THRESHOLD);
@@ -129,7 +131,7 @@ mod system {
         }
     }
 
-    /// Returns the resident memory of this process, in KiB; 0 if the system does not say.
+    /// Returns the resident memory of this process, in KiB; 0 if unknown.
     fn resident_kib() -> usize {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

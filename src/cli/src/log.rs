@@ -3,7 +3,7 @@
 use std::io::{Result as IoResult, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -11,8 +11,10 @@ use crate::error::Error;
 
 /// Maximum number of lines that wait to be written. Further lines are lost.
 const MAX_WAITING: usize = 16_384;
-/// Time that the last lines have when the program ends.
+/// Maximum time for writing the queued lines at exit.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
+/// Time between two attempts to queue the end while the queue is full.
+const POLL_TIME: Duration = Duration::from_millis(10);
 
 /// A message to the log's thread.
 enum Message {
@@ -24,7 +26,7 @@ enum Message {
 #[derive(Clone)]
 pub(crate) struct LogWriter(SyncSender<Message>);
 
-/// A guard that waits, when it is dropped, until the lines before are written.
+/// A guard that, when dropped, waits up to [`FLUSH_TIME`] for the queued lines to be written.
 pub(crate) struct FlushGuard {
     sender: SyncSender<Message>,
     done: Receiver<()>,
@@ -67,8 +69,13 @@ impl<'a> MakeWriter<'a> for LogWriter {
 
 impl Drop for FlushGuard {
     fn drop(&mut self) {
-        if self.sender.try_send(Message::End).is_ok() {
-            let _ = self.done.recv_timeout(FLUSH_TIME);
+        let end = Instant::now() + FLUSH_TIME;
+        while self.sender.try_send(Message::End).is_err() {
+            if Instant::now() >= end {
+                return;
+            }
+            thread::sleep(POLL_TIME);
         }
+        let _ = self.done.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 }

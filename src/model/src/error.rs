@@ -124,8 +124,8 @@ impl Error {
     }
 }
 
-/// Returns whether a file or folder exists. Unlike `Path::exists`, fails if the system cannot tell: a file that is
-/// overlooked would change results.
+/// Returns whether a file or folder exists. Unlike `Path::exists`, fails if the lookup fails: an overlooked file would
+/// change results.
 pub(crate) fn exists(path: &Path) -> Result<bool, Error> {
     path.try_exists().map_err(Error::io(path))
 }

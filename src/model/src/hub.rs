@@ -30,7 +30,7 @@ const CONFIG_FILE: &str = "config.json";
 /// downloaded.
 pub fn resolve(model: &str) -> Result<PathBuf, Error> {
     let path = Path::new(model);
-    // A folder that the system cannot look up is not an absent one.
+    // A failed lookup does not mean that the folder is absent.
     let is_file = match path.metadata() {
         Ok(metadata) if metadata.is_dir() => return Ok(path.to_owned()),
         Ok(_) => true,

@@ -181,8 +181,8 @@ fn answers_below(parent: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(folders)
 }
 
-/// Returns whether a path is a folder of answers. Fails if the system cannot tell, because answers that are overlooked
-/// would be missing.
+/// Returns whether a path is a folder of answers. Fails if the lookup fails, because the merge would miss overlooked
+/// answers.
 fn has_answers(path: &Path) -> Result<bool, Error> {
     let manifest = path.join(MANIFEST);
     match manifest.metadata() {

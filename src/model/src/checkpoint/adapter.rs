@@ -16,8 +16,9 @@ const ADAPTER_FILES: [&str; 3] = [ADAPTER_CONFIG_FILE, "adapter_model.safetensor
 pub(super) fn reject_adapter(dir: &Path) -> Result<(), Error> {
     let mut found = None;
     for path in ADAPTER_FILES.map(|name| dir.join(name)) {
-        if found.is_none() && exists(&path)? {
+        if exists(&path)? {
             found = Some(path);
+            break;
         }
     }
     let Some(file) = found else { return Ok(()) };
