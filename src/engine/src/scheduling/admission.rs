@@ -137,8 +137,10 @@ impl Scheduler {
         scheduled: &mut ScheduledBatch,
     ) {
         let (used, looked_up) = (scheduled.batch.tokens.len(), attempts.looked_up);
+        let successor = self.waiting.successor(candidate.key);
         let successors = match self.admit(candidate, attempts, limit - used) {
             Admission::Answered(id, scores) => {
+                attempts.skipped.replace(candidate.key, successor);
                 scheduled.started.push(id);
                 scheduled.answered.push(QueryUpdate { id, result: Ok(QueryEvent::Scores(scores)) });
                 return;
@@ -146,6 +148,7 @@ impl Scheduler {
             Admission::Running(running) => {
                 let ends = !running.generates() && running.uncomputed_tokens() <= limit - used;
                 attempts.record_start(&running, ends);
+                attempts.skipped.replace(candidate.key, successor);
                 scheduled.started.push(running.id);
                 self.running.push(*running);
                 self.add_chunk(scheduled, self.running.len() - 1, limit, !candidate.before_turn);
@@ -162,7 +165,7 @@ impl Scheduler {
         *(if is_deferred { &mut attempts.deferred } else { &mut attempts.blocked }) += 1;
         let key = candidate.key;
         attempts.skipped_scoring += usize::from(self.waiting.get(key).is_some_and(|waiting| !waiting.generates()));
-        self.waiting.skip(key, &mut attempts.skipped, successors);
+        self.waiting.skip(candidate, &mut attempts.skipped, successors);
         if attempts.only_scoring {
             attempts.skipped.omit_generations();
         }
@@ -171,7 +174,7 @@ impl Scheduler {
     /// Tries to start a waiting query: answers it from the cache, defers it, or reserves its blocks. The pass has
     /// `remaining` tokens left.
     fn admit(&mut self, candidate: Candidate, attempts: &mut Attempts, remaining: usize) -> Admission {
-        let Candidate { key, before_turn } = candidate;
+        let Candidate { key, before_turn, .. } = candidate;
         let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
         let (job, generates) = (&waiting.job, waiting.generates());
         if generates && (attempts.only_scoring || !self.has_place_to_generate(job.query.scheduling.client)) {
@@ -234,7 +237,7 @@ impl Scheduler {
     }
 
     /// Answers a query whose scores are all in its cached prefix.
-    fn answer_from_cache(&mut self, Candidate { key, before_turn }: Candidate, prefix: &CachedPrefix) -> Admission {
+    fn answer_from_cache(&mut self, Candidate { key, before_turn, .. }: Candidate, prefix: &CachedPrefix) -> Admission {
         self.cache.release_prefix(prefix);
         let Some(job) = self.waiting.take(key, before_turn, 0) else { return Admission::NoBlocks };
         self.waiting.end(job.query.scheduling, 0, 0);
@@ -255,7 +258,7 @@ impl Scheduler {
         attempts: &mut Attempts,
         remaining: usize,
     ) -> Admission {
-        let Candidate { key, before_turn } = candidate;
+        let Candidate { key, before_turn, .. } = candidate;
         let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
         if !self.fits_beside_generation(waiting, &prefix) {
             self.cache.release_prefix(&prefix);
@@ -287,7 +290,7 @@ impl Scheduler {
     /// Starts a waiting query if enough blocks are available. A query that lasts longer than this pass leaves some.
     fn start_with_blocks(
         &mut self,
-        Candidate { key, before_turn }: Candidate,
+        Candidate { key, before_turn, .. }: Candidate,
         prefix: CachedPrefix,
         is_lasting: bool,
     ) -> Option<RunningQuery> {
