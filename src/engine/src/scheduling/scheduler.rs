@@ -109,7 +109,8 @@ impl Scheduler {
     pub fn next_batch(&mut self) -> ScheduledBatch {
         let mut scheduled = ScheduledBatch::default();
         if let Some(suspect) = self.running.iter().position(|running| running.retry_alone) {
-            self.add_chunk(&mut scheduled, suspect, self.config.token_budget, true);
+            let in_turn = !self.running[suspect].is_decoding();
+            self.add_chunk(&mut scheduled, suspect, self.config.token_budget, in_turn);
             return scheduled;
         }
         self.add_decoding(&mut scheduled);

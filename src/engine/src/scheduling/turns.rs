@@ -10,9 +10,8 @@ use crate::scheduling::queue::Tag;
 use crate::scheduling::running::RunningQuery;
 use crate::scheduling::scheduler::{ScheduledBatch, Scheduler};
 
-/// The reciprocal of a share of a pass's prefill tokens. That share is reserved for one running query that others
-/// would starve.
-const STARVING_SHARE: usize = 4;
+/// The divisor of a pass's prefill tokens that are reserved for one running query that others would starve: a quarter.
+const STARVING_DIVISOR: usize = 4;
 
 /// The tokens of a pass that are reserved for a running query.
 #[derive(Clone, Copy)]
@@ -68,20 +67,21 @@ impl Scheduler {
         prefilling
     }
 
-    /// Reserves a share of a pass for the query that has run longest of those that others would starve: more urgent
-    /// queries wait or run, or the query started before its turn, or it has had no chunk for a long time. `used` tokens
-    /// of the pass are taken.
+    /// Reserves a share of a pass, of which `used` tokens are taken, for the query that has run longest of those that
+    /// others would starve: more urgent queries wait or run, or it started before its turn, or it is overdue. Unless it
+    /// is overdue, at least one token is left to the others.
     fn reserve_share(&self, used: usize) -> Option<Reservation> {
         let prefilling = || self.running.iter().enumerate().filter(|(_, running)| !running.is_decoding());
         let priorities = prefilling().map(|(_, running)| running.priority());
         let most_urgent = priorities.chain(self.waiting.most_urgent()).min()?;
+        let is_overdue = |running: &RunningQuery| self.waiting.is_overdue_since(running.turn.served_at);
         let is_starving = |running: &RunningQuery| {
-            running.priority() > most_urgent
-                || running.turn.before_turn
-                || self.waiting.is_overdue_since(running.turn.served_at)
+            running.priority() > most_urgent || running.turn.before_turn || is_overdue(running)
         };
         let (index, starving) = prefilling().find(|(_, running)| is_starving(running))?;
-        let share = self.config.token_budget.saturating_sub(used).div_ceil(STARVING_SHARE);
+        let remaining = self.config.token_budget.saturating_sub(used);
+        let most = if is_overdue(starving) { remaining } else { remaining.saturating_sub(1) };
+        let share = remaining.div_ceil(STARVING_DIVISOR).min(most);
         Some(Reservation { index, tokens: share.min(starving.uncomputed_tokens()) })
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use surprisal_engine::{Generation, PositionOptions, Query, QueryId, Sampling, Scheduler, SchedulingParams};
 
-use crate::{complete, drain, pass, query, scheduler};
+use crate::{LENGTH, complete, drain, pass, query, scheduler};
 
 /// Tokens of a long query.
 const LONG: usize = 2000;
@@ -265,4 +265,35 @@ fn fill_passes(scheduler: &mut Scheduler, tokens: usize) {
         let answered = pass(scheduler).into_iter().filter(|&id| id >= 1000).count();
         assert!(answered >= tokens / 2, "a pass answered {answered} queries of 2 tokens each");
     }
+}
+
+/// A query that others would starve does not take the last token of every pass.
+#[test]
+fn a_budget_of_one_token_is_shared() {
+    let mut scheduler = scheduler(1, 8);
+    scheduler.submit(0, query(0, LONG, 1, 0)).unwrap();
+    pass(&mut scheduler);
+    scheduler.submit(1, query(1, 33, 0, 1)).unwrap();
+    let passes = (1..).find(|_| pass(&mut scheduler).contains(&1)).unwrap();
+    // The running query has one token of nine.
+    assert!(passes <= 32 * 9 / 8 + 1, "the urgent query took {passes} passes");
+    assert!(passes > 32, "the running query had no token");
+}
+
+/// A text of many tokens that is retried alone after a failed pass does not delay new clients.
+#[test]
+fn a_retried_generation_does_not_advance_the_clock() {
+    let mut scheduler = scheduler(32, 2);
+    scheduler.submit_generation(0, query(0, 3, 0, 0), generation(900)).unwrap();
+    (0..600).for_each(|_| drop(pass(&mut scheduler)));
+    for id in 1..60 {
+        scheduler.submit(id, query(id, LENGTH, 0, 1)).unwrap();
+    }
+    let failing = scheduler.next_batch();
+    assert!(scheduler.complete(failing, Ok(Vec::new())).is_empty());
+    assert_eq!(pass(&mut scheduler), [0], "the text is retried");
+    assert_eq!(pass(&mut scheduler), [1]);
+    scheduler.submit(1000, query(1000, LENGTH, 0, ASKER)).unwrap();
+    let passes = (1..).find(|_| pass(&mut scheduler).contains(&1000)).unwrap();
+    assert!(passes <= 2, "the new client waits {passes} passes");
 }
