@@ -1,16 +1,17 @@
-//! The start of waiting queries: from their cached prefixes, as far as running places and blocks allow.
+//! The start of waiting queries: from their cached prefixes, as far as running slots and blocks allow.
 //!
 //! If a running query is computing the beginning of a waiting one, the waiting query is deferred, and later reads that
 //! beginning from the cache.
 //!
-//! A query that generates holds its place and its blocks for many passes. So queries that generate may not hold all of
+//! A query that generates holds its slot and its blocks for many passes. So queries that generate may not hold all of
 //! them: a part is left to scoring queries, and half of this part also to the first generation of each client.
 //! Generations also leave at least half of each pass's tokens. A query that could not start even if all scoring queries
 //! ended waits until generations end. Meanwhile, no further generation starts, but scoring queries do not wait for it.
 //!
-//! A scoring query of more tokens than the budget of a pass is long. Only [`MAX_LONG`] long queries run at
-//! a time, besides overdue ones, and they leave enough places and blocks for the queries of one pass. While a query waits for blocks, only
-//! queries that end in the same pass start, so that it gets the blocks that become available.
+//! A scoring query of more tokens than the budget of a pass is long. Besides overdue ones, a long query starts only
+//! while fewer than [`MAX_LONG`] scoring queries run on after the pass. Such queries leave a running slot, and enough
+//! blocks for the queries of one pass. While a query waits for blocks, only queries that end in the same pass start, so
+//! that it gets the blocks that become available.
 
 use crate::backend::{BLOCK_TOKENS, BlockId};
 use crate::scheduling::cache::CachedPrefix;
@@ -25,14 +26,14 @@ use crate::scorer::{CacheNamespace, QueryEvent, Scores};
 /// Maximum number of queries that the scheduler defers in one pass. After that, it looks for no more queries to start.
 const MAX_DEFERRED: usize = 512;
 
-/// Maximum number of queries that the scheduler skips in one pass because places or blocks are missing.
-const MAX_BLOCKED: usize = 4096;
+/// Maximum number of queries that the scheduler skips in one pass because running slots or blocks are missing.
+const MAX_REJECTED: usize = 4096;
 
 /// Number of tokens of queries that a pass may answer from the cache or defer, for each token of the token budget. Each
 /// lookup for a query that adds no tokens to the pass counts as a block more.
 const LOOKUPS_PER_TOKEN: usize = 16;
 
-/// Maximum number of long queries that run at the same time, not counting less urgent ones.
+/// Number of scoring queries that run on after a pass, not counting less urgent ones, at which no long query starts.
 const MAX_LONG: usize = 8;
 
 /// The divisor of the running slots and blocks that generations leave to scoring queries: one eighth.
@@ -46,7 +47,7 @@ enum Admission {
     Blocked,
     /// The cache has too few available blocks, for this query or for one that was tried before.
     NoBlocks,
-    /// Too many long queries are running.
+    /// Too many scoring queries run on after this pass, or only one running slot is left.
     Crowded,
     /// All of the query's scores are in the cache.
     Answered(QueryId, Scores),
@@ -58,8 +59,8 @@ enum Admission {
 pub(super) struct Attempts {
     skipped: SkippedQueries,
     deferred: usize,
-    /// Number of queries that were skipped for other reasons.
-    blocked: usize,
+    /// Number of queries that could not start.
+    rejected: usize,
     skipped_scoring: usize,
     /// Number of tokens that count against [`LOOKUPS_PER_TOKEN`].
     looked_up: usize,
@@ -67,10 +68,10 @@ pub(super) struct Attempts {
     only_scoring: bool,
     /// `true` once blocks were missing. Then only queries that end in this pass can start.
     no_blocks: bool,
-    /// `true` once a query did not start because too many long queries run.
+    /// `true` once a long query did not start because too many scoring queries run on after this pass.
     crowded: bool,
-    /// The priorities of the running long queries that do not end in this pass.
-    long: Vec<i32>,
+    /// The priorities of the running scoring queries that do not end in this pass.
+    lasting_scoring: Vec<i32>,
     /// Number of running queries that do not end in this pass, as far as is known.
     lasting: usize,
 }
@@ -78,8 +79,9 @@ pub(super) struct Attempts {
 impl Attempts {
     /// Creates the state of a pass that begins with these running queries.
     pub(super) fn new(running: &[RunningQuery]) -> Self {
-        let long = running.iter().filter(|running| !running.generates()).map(RunningQuery::priority).collect();
-        Self { long, lasting: running.len(), ..Self::default() }
+        let scoring = running.iter().filter(|running| !running.generates());
+        let lasting_scoring = scoring.map(RunningQuery::priority).collect();
+        Self { lasting_scoring, lasting: running.len(), ..Self::default() }
     }
 
     /// Records that the pass has the last chunk of a running query.
@@ -88,10 +90,10 @@ impl Attempts {
             return;
         }
         self.lasting -= 1;
-        if let Some(index) = self.long.iter().position(|&priority| priority == running.priority()) {
-            self.long.swap_remove(index);
+        if let Some(index) = self.lasting_scoring.iter().position(|&priority| priority == running.priority()) {
+            self.lasting_scoring.swap_remove(index);
         }
-        // A query that was skipped may take the place.
+        // A query that was skipped may take the slot.
         if self.crowded {
             self.crowded = false;
             self.skipped = self.skipped.restart();
@@ -102,11 +104,11 @@ impl Attempts {
     /// Records that a query has started, and whether it ends in this pass.
     fn record_start(&mut self, running: &RunningQuery, ends: bool) {
         self.lasting += usize::from(!ends);
-        self.long.extend((!ends && !running.generates()).then_some(running.priority()));
+        self.lasting_scoring.extend((!ends && !running.generates()).then_some(running.priority()));
     }
 
-    /// Returns the reason why a query cannot start, if an earlier attempt shows one. The query is lasting if it does not
-    /// end in this pass.
+    /// Returns the reason why a query cannot start, if an earlier attempt shows one. The query is lasting if it does
+    /// not end in this pass.
     fn reject(&self, is_lasting: bool, is_long: bool, before_turn: bool) -> Option<Admission> {
         if self.no_blocks && is_lasting {
             return Some(Admission::NoBlocks);
@@ -121,7 +123,7 @@ impl Scheduler {
     pub(super) fn next_candidate(&self, attempts: &mut Attempts, running: Option<Tag>) -> Option<Candidate> {
         let SchedulerConfig { token_budget, max_running } = self.config;
         let is_over = attempts.deferred >= MAX_DEFERRED
-            || attempts.blocked >= MAX_BLOCKED
+            || attempts.rejected >= MAX_REJECTED
             || attempts.looked_up >= LOOKUPS_PER_TOKEN.saturating_mul(token_budget)
             || self.running.len() >= max_running
             || (attempts.only_scoring && self.waiting.scoring() == attempts.skipped_scoring);
@@ -151,7 +153,7 @@ impl Scheduler {
                 attempts.skipped.replace(candidate.key, successor);
                 scheduled.started.push(running.id);
                 self.running.push(*running);
-                self.add_chunk(scheduled, self.running.len() - 1, limit, !candidate.before_turn);
+                self.schedule_chunk(scheduled, self.running.len() - 1, limit, !candidate.before_turn);
                 if scheduled.batch.tokens.len() > used {
                     attempts.looked_up = looked_up;
                 }
@@ -161,10 +163,12 @@ impl Scheduler {
             Admission::Blocked => Successors::Scoring,
             Admission::NoBlocks | Admission::Crowded => Successors::None,
         };
-        let is_deferred = successors == Successors::All;
-        *(if is_deferred { &mut attempts.deferred } else { &mut attempts.blocked }) += 1;
-        let key = candidate.key;
-        attempts.skipped_scoring += usize::from(self.waiting.get(key).is_some_and(|waiting| !waiting.generates()));
+        match successors {
+            Successors::All => attempts.deferred += 1,
+            Successors::Scoring | Successors::None => attempts.rejected += 1,
+        }
+        let is_scoring = self.waiting.get(candidate.key).is_some_and(|waiting| !waiting.generates());
+        attempts.skipped_scoring += usize::from(is_scoring);
         self.waiting.skip(candidate, &mut attempts.skipped, successors);
         if attempts.only_scoring {
             attempts.skipped.omit_generations();
@@ -177,7 +181,7 @@ impl Scheduler {
         let Candidate { key, before_turn, .. } = candidate;
         let Some(waiting) = self.waiting.get(key) else { return Admission::NoBlocks };
         let (job, generates) = (&waiting.job, waiting.generates());
-        if generates && (attempts.only_scoring || !self.has_place_to_generate(job.query.scheduling.client)) {
+        if generates && (attempts.only_scoring || !self.has_slot_to_generate(job.query.scheduling.client)) {
             attempts.only_scoring = true;
             return Admission::Blocked;
         }
@@ -209,14 +213,14 @@ impl Scheduler {
     }
 
     /// Returns whether one more query of a client may generate.
-    fn has_place_to_generate(&self, client: u64) -> bool {
+    fn has_slot_to_generate(&self, client: u64) -> bool {
         let SchedulerConfig { token_budget, max_running } = self.config;
-        // Each query that generates takes a place and, in most passes, one token of the budget.
+        // Each query that generates takes a slot and, in most passes, one token of the budget.
         let limit = self.unreserved(max_running.min(token_budget / 2).max(1), client);
         self.running.iter().filter(|running| running.generates()).count() < limit
     }
 
-    /// Returns how many of `total` places or blocks queries that generate may hold for a query of a client to start.
+    /// Returns how many of `total` slots or blocks queries that generate may hold for a query of a client to start.
     fn unreserved(&self, total: usize, client: u64) -> usize {
         let generates = |running: &RunningQuery| running.generates() && running.query.scheduling.client == client;
         let share = if self.running.iter().any(generates) { RESERVED_DIVISOR } else { 2 * RESERVED_DIVISOR };
@@ -270,9 +274,9 @@ impl Scheduler {
         let is_long = !generates && uncomputed > self.config.token_budget;
         attempts.crowded |= is_long && !before_turn && self.is_crowded(key, attempts);
         let is_lasting = generates || uncomputed > remaining;
-        let takes_last_place = is_lasting && !generates && !before_turn && self.has_one_place(attempts);
+        let takes_last_slot = is_lasting && !generates && !before_turn && self.has_one_slot(attempts);
         let rejected = attempts.reject(is_lasting, is_long, before_turn);
-        if let Some(rejected) = rejected.or_else(|| takes_last_place.then_some(Admission::Crowded)) {
+        if let Some(rejected) = rejected.or_else(|| takes_last_slot.then_some(Admission::Crowded)) {
             self.cache.release_prefix(&prefix);
             self.waiting.set_uncomputed(key, uncomputed);
             return rejected;
@@ -298,22 +302,26 @@ impl Scheduler {
         let (namespace, blocks) = (job.query.namespace, job.blocks());
         let (score_from, tokens_to_compute) = (job.query.score_from, job.tokens_to_compute());
         let cached_kv = self.cache.cached_kv_len(namespace, &job.query.tokens);
-        let left = if is_lasting { self.blocks_of_a_pass() } else { 0 };
-        let (prefix, blocks) = self.reserve_blocks(namespace, blocks, prefix, left)?;
+        let min_available = if is_lasting { self.blocks_of_a_pass() } else { 0 };
+        let (prefix, blocks) = self.reserve_blocks(namespace, blocks, prefix, min_available)?;
         let uncomputed = tokens_to_compute - prefix.reusable_len(score_from);
         let job = self.waiting.take(key, before_turn, uncomputed)?;
-        let turn = Turn { start: self.waiting.lift(key.tag()), before_turn, served_at: self.waiting.served_tokens() };
+        let turn = Turn {
+            start: self.waiting.clamp_to_clock(key.tag()),
+            before_turn,
+            served_at: self.waiting.served_tokens(),
+        };
         Some(RunningQuery::new(job, prefix, blocks, cached_kv, turn, &mut self.cache))
     }
 
-    /// Returns whether so many long queries run that no other one of this priority may start.
+    /// Returns whether so many scoring queries run on after this pass that no long query of this priority may start.
     fn is_crowded(&self, key: QueueKey, attempts: &Attempts) -> bool {
-        attempts.long.iter().filter(|&&priority| priority <= key.tag().priority).count() >= MAX_LONG
+        attempts.lasting_scoring.iter().filter(|&&priority| priority <= key.tag().priority).count() >= MAX_LONG
     }
 
-    /// Returns whether queries that do not end in this pass take all running places except one, which is left to
+    /// Returns whether queries that do not end in this pass take all running slots except one, which is left to
     /// queries that do.
-    fn has_one_place(&self, attempts: &Attempts) -> bool {
+    fn has_one_slot(&self, attempts: &Attempts) -> bool {
         attempts.lasting > 0 && attempts.lasting + 1 >= self.config.max_running
     }
 
@@ -339,7 +347,7 @@ impl Scheduler {
     }
 
     /// Returns the block table of a query with `total` blocks: the blocks of the prefix, then new ones. If fewer than
-    /// `left` blocks would remain available, releases the prefix and returns `None`.
+    /// `min_available` blocks would remain available, releases the prefix and returns `None`.
     ///
     /// If no other query is running, the query gives up its cached prefix instead, so that it can start.
     fn reserve_blocks(
@@ -347,9 +355,9 @@ impl Scheduler {
         namespace: CacheNamespace,
         total: usize,
         mut prefix: CachedPrefix,
-        left: usize,
+        min_available: usize,
     ) -> Option<(CachedPrefix, Vec<BlockId>)> {
-        if total - prefix.blocks.len() + left > self.cache.available() {
+        if total - prefix.blocks.len() + min_available > self.cache.available() {
             self.cache.release_prefix(&prefix);
             if !self.running.is_empty() {
                 return None;

@@ -133,8 +133,8 @@ impl ClientQueue {
         Some(waiting.job)
     }
 
-    /// Merges a place whose query has left the queue with its neighbors of the same kind. Otherwise, places would pile up
-    /// behind a query that cannot start for a long time.
+    /// Merges a place whose query has left the queue with its neighbors of the same kind. Otherwise, places would pile
+    /// up behind a query that cannot start for a long time.
     fn merge_served(&mut self, arrival: u64) {
         let is_served = |place: &Place| place.waiting.is_none();
         if !self.places.get(&arrival).is_some_and(is_served) {

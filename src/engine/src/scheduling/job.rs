@@ -15,6 +15,12 @@ pub(crate) struct Job {
     pub(crate) generation: Option<Box<Generation>>,
 }
 
+/// Returns how many tokens of a sequence must run through the model: all of them if another token is to be sampled,
+/// otherwise all except the last.
+pub(crate) fn tokens_to_compute(query: &Query, generation: Option<&Generation>) -> usize {
+    query.tokens.len() - usize::from(generation.is_none())
+}
+
 impl Job {
     /// Rejects a query that the backend cannot answer.
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), ScoreError> {
@@ -67,10 +73,9 @@ impl Job {
         self.query.tokens.len().saturating_add(max_tokens)
     }
 
-    /// Returns how many of the query's own tokens must have run through the model: all of them if another token is to be
-    /// sampled, otherwise all except the last.
+    /// Returns how many of the query's own tokens must run through the model.
     pub(crate) fn tokens_to_compute(&self) -> usize {
-        self.query.tokens.len() - usize::from(self.generation.is_none())
+        tokens_to_compute(&self.query, self.generation.as_deref())
     }
 
     /// Returns the number of blocks for all tokens of the sequence except the last.

@@ -1,13 +1,13 @@
 //! The queue of waiting queries, which decides which query runs next.
 //!
-//! Smaller priorities run sooner. Within a priority, clients take turns by tokens: chunks run in the order in which they
-//! would start if the engine served all clients at the same rate (start-time fair queueing: Goyal, Vin and Cheng,
+//! Smaller priorities run sooner. Within a priority, clients take turns by tokens: chunks run in the order in which
+//! they would start if the engine served all clients at the same rate (start-time fair queueing: Goyal, Vin and Cheng,
 //! SIGCOMM 1996). The tag of a query's first chunk is the virtual time at which the query starts. The tag of each later
-//! chunk is greater by the tokens that the query has computed. The clock is the tag of the chunk that ran last, so
-//! a new client's tag is never greater than that of a chunk that has yet to run.
+//! chunk is greater by the tokens that the query has computed. The clock is the greatest tag of the chunks that have
+//! run in their turn, so a new client's tag is never greater than that of a chunk that has yet to run.
 //!
-//! Each client's queries run in the order of submission, so only the first one of each client is kept in this order, and
-//! every operation on a query takes logarithmic time. `candidates.rs` decides which queries a pass tries.
+//! Each client's queries run in the order of submission, so only the first one of each client is kept in this order,
+//! and every operation on a query takes logarithmic time. `candidates.rs` decides which queries a pass tries.
 //!
 //! To prevent starvation, a client's first query becomes overdue once the engine has served other queries for
 //! [`STARVATION_PASSES`] forward passes, counted in tokens, since this client and priority last had a turn. Overdue
@@ -238,7 +238,7 @@ impl Queue {
     }
 
     /// Removes a query from the queue to run it, and returns its job. The query has yet to compute `uncomputed` tokens;
-    /// it reuses the others. Each call needs a call of [`Queue::end`].
+    /// it reuses the others. The caller must call [`Queue::end`] when the query ends.
     pub(crate) fn take(&mut self, key: QueueKey, before_turn: bool, uncomputed: usize) -> Option<Job> {
         let scheduling = key.scheduling();
         let tokens = self.get(key)?.job.query.tokens.len();
@@ -262,9 +262,9 @@ impl Queue {
         Some(job)
     }
 
-    /// Returns the tag of the first chunk of a query that has left the queue. It is not before the clock: a query that
-    /// waited for a place or blocks does not run before all others until it has caught up.
-    pub(crate) fn lift(&self, tag: Tag) -> Tag {
+    /// Returns the tag of a started query's first chunk: `tag`, or the clock if that is later. Otherwise, a query that
+    /// waited for a slot or blocks would run before all others until it caught up.
+    pub(crate) fn clamp_to_clock(&self, tag: Tag) -> Tag {
         let clock = self.classes.get(&tag.priority).map_or(0, |class| class.clock);
         Tag { virtual_time: tag.virtual_time.max(clock), ..tag }
     }
@@ -320,7 +320,7 @@ impl Queue {
         self.clean_up(priority);
     }
 
-    /// Removes a priority of which no query waits or runs; otherwise those of its clients that no longer matter.
+    /// Removes a priority without waiting or running queries, or else its clients that no longer matter.
     ///
     /// As long as a query runs, the priority keeps its clock and its clients' charges. Otherwise, a client that has
     /// just been served would start before the next chunks of the others.

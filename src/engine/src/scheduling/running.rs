@@ -5,7 +5,7 @@ use crate::backend::{
 };
 use crate::scheduling::cache::{CachedPrefix, KnownScore, KvCache};
 use crate::scheduling::client_queue::PrefixDependency;
-use crate::scheduling::job::{Job, QueryId};
+use crate::scheduling::job::{Job, QueryId, tokens_to_compute};
 use crate::scheduling::prefix_hash::PrefixHash;
 use crate::scheduling::queue::Tag;
 use crate::scorer::{FinishReason, GeneratedToken, Generation, PositionDetails, Query, QueryEvent, Scores};
@@ -137,10 +137,9 @@ impl RunningQuery {
         self.generates
     }
 
-    /// Returns how many of the sequence's tokens so far must run through the model: all of them if another token is to
-    /// be sampled, otherwise all except the last.
+    /// Returns how many of the sequence's tokens so far must run through the model.
     fn tokens_to_compute(&self) -> usize {
-        self.query.tokens.len() - usize::from(self.generation.is_none())
+        tokens_to_compute(&self.query, self.generation.as_deref())
     }
 
     /// Returns how many of the tokens so far have yet to run through the model.

@@ -1,8 +1,8 @@
 //! The scheduler, which chooses the tokens of each forward pass.
 //!
-//! A query starts once the cache has blocks for all its tokens, so no query ever loses its blocks. The token budget cuts
-//! long queries into chunks. The last token of a query is scored but never runs through the model. `turns.rs` decides
-//! whose chunk is next, `queue.rs` whose turn it is among waiting queries, and `admission.rs` starts them.
+//! A query starts once the cache has blocks for all its tokens, so no query ever loses its blocks. The token budget
+//! cuts long queries into chunks. The last token of a query is scored but never runs through the model. `turns.rs`
+//! decides whose chunk is next, `queue.rs` whose turn it is among waiting queries, and `admission.rs` starts them.
 //!
 //! A query that generates also reserves blocks for all tokens that it may sample. Once its own tokens are computed, it
 //! adds one token to each pass, before the chunks of other queries, so that a long prompt does not delay texts that are
@@ -110,7 +110,7 @@ impl Scheduler {
         let mut scheduled = ScheduledBatch::default();
         if let Some(suspect) = self.running.iter().position(|running| running.retry_alone) {
             let in_turn = !self.running[suspect].is_decoding();
-            self.add_chunk(&mut scheduled, suspect, self.config.token_budget, in_turn);
+            self.schedule_chunk(&mut scheduled, suspect, self.config.token_budget, in_turn);
             return scheduled;
         }
         self.add_decoding(&mut scheduled);

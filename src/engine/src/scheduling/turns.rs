@@ -46,7 +46,7 @@ impl Scheduler {
             } else if let Some((_, index)) = prefilling.pop() {
                 reserved = reserved.filter(|reserved| reserved.index != index);
                 let reserved_tokens = reserved.map_or(0, |reserved| reserved.tokens);
-                let tokens = self.add_chunk(scheduled, index, self.config.token_budget - reserved_tokens, true);
+                let tokens = self.schedule_chunk(scheduled, index, self.config.token_budget - reserved_tokens, true);
                 if tokens == self.running[index].uncomputed_tokens() {
                     attempts.record_end(&self.running[index]);
                 }
@@ -55,7 +55,7 @@ impl Scheduler {
             }
         }
         if let Some(Reservation { index, .. }) = reserved {
-            self.add_chunk(scheduled, index, self.config.token_budget, false);
+            self.schedule_chunk(scheduled, index, self.config.token_budget, false);
         }
     }
 
@@ -85,8 +85,9 @@ impl Scheduler {
         Some(Reservation { index, tokens: share.min(starving.uncomputed_tokens()) })
     }
 
-    /// Adds the next chunk of a running query to a pass that may then have `limit` tokens; returns its number of tokens.
-    pub(super) fn add_chunk(
+    /// Adds the next chunk of a running query to a pass that may then have `limit` tokens; returns its number of
+    /// tokens.
+    pub(super) fn schedule_chunk(
         &mut self,
         scheduled: &mut ScheduledBatch,
         index: usize,

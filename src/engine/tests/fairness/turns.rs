@@ -223,7 +223,7 @@ fn a_query_that_waits_for_blocks_does_not_delay_short_ones() {
         (0..10).for_each(|_| answered.extend(pass(&mut scheduler)));
         let scheduling = SchedulingParams { priority: 0, client: ASKER };
         scheduler.submit(id, Query { scheduling, ..query(id, 13, 0, 0) }).unwrap();
-        // Queries that take the places of those that end may be first.
+        // Queries that take the slots of those that end may be first.
         let passes: Vec<Vec<QueryId>> = (0..4).map(|_| pass(&mut scheduler)).collect();
         assert!(passes.concat().contains(&id), "question {id} waits");
         answered.extend(passes.concat());

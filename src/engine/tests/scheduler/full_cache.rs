@@ -1,4 +1,4 @@
-//! Tests of a cache and of running places that are full of queries that generate: queries that are only scored start
+//! Tests of a cache and of running slots that are full of queries that generate: queries that are only scored start
 //! within a few passes.
 
 use surprisal_engine::{
@@ -124,7 +124,7 @@ fn another_clients_first_text_starts_while_the_cache_is_full_of_generations() {
 
 /// Short generations hold all running slots except the reserved ones.
 #[test]
-fn a_small_query_starts_while_most_running_places_generate() {
+fn a_small_query_starts_while_most_running_slots_generate() {
     for (max_running, token_budget) in [(8, 64), (256, 16), (2, 64)] {
         let mut busy = Busy::start(2000, SchedulerConfig { token_budget, max_running }, 64, 400);
         for id in 0..8 {
