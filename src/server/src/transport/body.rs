@@ -19,10 +19,11 @@ use crate::transport::pace::TooSlow;
 /// The maximum number of chunks of a rejected body to discard before the response.
 const MAX_ARRIVED_CHUNKS: usize = 16;
 
-/// The maximum number of bytes of a received chunk that are decoded on the reactor.
-const MAX_INLINE_BYTES: usize = 64 * 1024;
+/// The maximum number of bytes of a received chunk that are decoded on the reactor. Input that decodes to little counts
+/// as more (see `Decoder::decode`).
+const MAX_INLINE_DECODED_BYTES: usize = 64 * 1024;
 
-/// The maximum number of bytes that are decoded in one turn on a blocking thread.
+/// The same for one turn on a blocking thread.
 const TURN_BYTES: usize = 1024 * 1024;
 
 /// A body's bytes, which count against the server's limit until they are dropped.
@@ -84,14 +85,13 @@ struct Limits<'a> {
 }
 
 impl IncomingBody {
-    /// Decodes the next chunk. A blocking thread decodes most of a chunk that expands to many bytes, because few bytes
-    /// may take long to decode.
+    /// Decodes the next chunk. A blocking thread decodes most of a chunk that takes long.
     async fn push(mut self, chunk: Bytes, limits: &Limits<'_>) -> Result<Self, Failure> {
         self.received = self.received.saturating_add(chunk.len());
         if self.received > limits.bytes {
             return Err(problem::body_too_large(limits.bytes));
         }
-        let mut progress = self.decode(&chunk, MAX_INLINE_BYTES, limits.bytes, limits.admission)?;
+        let mut progress = self.decode(&chunk, MAX_INLINE_DECODED_BYTES, limits.bytes, limits.admission)?;
         let mut done = 0;
         while let Some(read) = progress {
             done += read;
@@ -106,17 +106,16 @@ impl IncomingBody {
         Ok(self)
     }
 
-    /// Decodes a part until it ends, or until at least `max_bytes` have been decoded. Counts the memory of the bytes and
-    /// of the decoder. Returns `None` if the part is done, and otherwise the number of its bytes that were read.
+    /// Decodes a part as [`Decoder::decode`] does. Counts the memory of the bytes and of the decoder.
     fn decode(
         &mut self,
         part: &[u8],
-        max_bytes: usize,
+        max_cost: usize,
         limit: usize,
         admission: &Admission,
     ) -> Result<Option<usize>, Failure> {
         let body = &mut self.body;
-        let progress = self.decoder.decode(part, max_bytes, |decoded| body.push(decoded, limit, admission))?;
+        let progress = self.decoder.decode(part, max_cost, |decoded| body.push(decoded, limit, admission))?;
         let memory = self.decoder.memory();
         if memory > self.decoder_memory {
             admission.grow_body(&mut body.permit, memory - self.decoder_memory)?;
@@ -292,6 +291,26 @@ mod tests {
                 }
             };
             assert_eq!(decoded.unwrap().finish(&limits).unwrap().len(), 5 << 20, "{encoding}");
+        }
+    }
+
+    /// Members, frames and blocks without content decode to nothing, but take time.
+    #[tokio::test]
+    async fn most_of_a_chunk_without_content_is_decoded_in_turns() {
+        let (admission, turns) = (Admission::new(&ServerConfig::default()), Turns::new(2, 1 << 30));
+        let limits = Limits { bytes: 64 << 20, admission: &admission, turns: &turns };
+        let member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()).finish().unwrap();
+        // A member's head, empty stored blocks of which the last is marked, and a checksum and a length of 0.
+        let blocks = [&member[..10], &[0, 0, 0, 0xff, 0xff].repeat(13_000), &[1, 0, 0, 0xff, 0xff], &[0; 8]].concat();
+        let frame = zstd::encode_all([].as_slice(), 1).unwrap();
+        for (encoding, chunk) in
+            [("gzip", member.repeat(3000)), ("gzip", blocks), ("zstd", frame.repeat(64 * 1024 / frame.len()))]
+        {
+            let busy = [turns.take(1, 1).await, turns.take(1, 1).await];
+            let mut decoded = pin!(incoming(&admission, encoding).push(chunk.into(), &limits));
+            assert!(decoded.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "{encoding}");
+            drop(busy);
+            assert_eq!(decoded.await.unwrap().finish(&limits).unwrap().len(), 0, "{encoding}");
         }
     }
 }

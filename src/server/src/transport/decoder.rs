@@ -15,6 +15,15 @@ const MAX_WINDOW_LOG: u32 = 23;
 /// The maximum number of bytes that are decoded at a time.
 const PIECE_BYTES: usize = 32 * 1024;
 
+/// The maximum number of bytes of the input that one step reads.
+const STEP_BYTES: usize = 1024;
+
+/// The minimum cost of a step. Members, frames and blocks without content take time, but decode to nothing.
+const MIN_STEP_COST: usize = 1024;
+
+/// The minimum cost of a byte of the input. Tables take up to about this many times as long as content.
+const INPUT_COST: usize = 8;
+
 /// Memory of a gzip decoder, in bytes: a window, a piece and tables.
 const GZIP_BYTES: usize = 96 * 1024;
 
@@ -42,6 +51,13 @@ struct Step {
     decoded: usize,
     /// `true` if all of the input is decoded.
     is_last: bool,
+}
+
+impl Step {
+    /// Returns a measure of the step's time, in decoded bytes.
+    fn cost(&self) -> usize {
+        self.decoded.max(INPUT_COST * self.read).max(MIN_STEP_COST)
+    }
 }
 
 impl Decoder {
@@ -75,32 +91,34 @@ impl Decoder {
         }
     }
 
-    /// Decodes a part of a body until it ends, or until at least `max_bytes` have been decoded. Passes each decoded piece
-    /// to `receive`, and stops at its first failure. Returns `None` if the part is done, and otherwise the number of its
-    /// bytes that were read; decoding continues after these.
+    /// Decodes a part of a body until it ends, or until the steps have cost at least `max_cost`. Each decoded byte costs
+    /// 1, and steps that decode little cost a minimum. Passes each decoded piece to `receive`, and stops at its first
+    /// failure. Returns `None` if the part is done, and otherwise the number of its bytes that were read; decoding
+    /// continues after these.
     pub(super) fn decode(
         &mut self,
         part: &[u8],
-        max_bytes: usize,
+        max_cost: usize,
         mut receive: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<Option<usize>, Failure> {
-        let (mut read, mut total) = (0, 0);
+        let (mut read, mut cost) = (0, 0);
         loop {
+            let input = &part[read..part.len().min(read + STEP_BYTES)];
             let step = match self {
                 Self::Identity => return receive(part).map(|()| None),
-                Self::Gzip(decoder) => write_gzip(decoder, &part[read..], &mut receive)?,
+                Self::Gzip(decoder) => write_gzip(decoder, input, &mut receive)?,
                 Self::Zstd { context, piece, is_complete } => {
-                    let step = decompress_zstd(context, &part[read..], piece, is_complete)?;
+                    let step = decompress_zstd(context, input, piece, is_complete)?;
                     receive(&piece[..step.decoded])?;
                     step
                 }
             };
             read += step.read;
-            total += step.decoded;
-            if step.is_last {
+            cost += step.cost();
+            if step.is_last && read == part.len() {
                 return Ok(None);
             }
-            if total >= max_bytes {
+            if cost >= max_cost {
                 return Ok(Some(read));
             }
         }
