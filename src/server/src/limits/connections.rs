@@ -20,6 +20,10 @@ const FREED_FRACTION: usize = 64;
 /// The time for which further connections of a network are rejected without a search, once there was none to close.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The maximum number of fruitless searches in that time, for all networks. Further connections are rejected without a
+/// search.
+const MAX_FRUITLESS: usize = 16;
+
 /// The connections of a listener. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connections(Arc<Mutex<Table>>);
@@ -28,8 +32,8 @@ pub(crate) struct Connections(Arc<Mutex<Table>>);
 struct Table {
     entries: HashMap<u64, Entry>,
     next_id: u64,
-    /// The last network for which no connection could be closed, and the time of that search.
-    last_fruitless: Option<(IpAddr, Instant)>,
+    /// The networks for which no connection could be closed lately, and the time of each search.
+    fruitless: HashMap<IpAddr, Instant>,
 }
 
 #[derive(Debug)]
@@ -79,12 +83,13 @@ impl Connections {
     pub(crate) fn displaced_by(&self, address: IpAddr, limit: usize) -> Vec<AbortHandle> {
         let mut table = self.lock();
         let newcomer = network(address);
-        if table.last_fruitless.is_some_and(|(network, at)| network == newcomer && at.elapsed() < SEARCH_INTERVAL) {
+        table.fruitless.retain(|_, at| at.elapsed() < SEARCH_INTERVAL);
+        if table.fruitless.len() >= MAX_FRUITLESS || table.fruitless.contains_key(&newcomer) {
             return Vec::new();
         }
         let displaced = table.displaced_by(newcomer, limit);
         if displaced.is_empty() {
-            table.last_fruitless = Some((newcomer, Instant::now()));
+            table.fruitless.insert(newcomer, Instant::now());
         }
         displaced
     }
@@ -189,11 +194,27 @@ mod tests {
         let address = "10.0.0.1".parse().unwrap();
         let _busy = open(&connections, "10.0.0.1", None);
         assert!(connections.displaced_by(address, 1).is_empty());
+        // Networks that alternate do not get a search each.
+        assert!(connections.displaced_by("10.0.0.3".parse().unwrap(), 1).is_empty());
         let _idle = open(&connections, "10.0.0.1", Some(Instant::now()));
         assert!(connections.displaced_by(address, 1).is_empty());
         assert_eq!(connections.displaced_by("10.0.0.2".parse().unwrap(), 1).len(), 1);
         tokio::time::advance(SEARCH_INTERVAL).await;
         assert_eq!(connections.displaced_by(address, 1).len(), 1);
+    }
+
+    /// Nor does a flood from many networks.
+    #[tokio::test(start_paused = true)]
+    async fn fruitless_searches_are_limited_for_all_networks() {
+        let connections = Connections::default();
+        let address = |host: usize| IpAddr::from([10, 0, 1, host.try_into().unwrap()]);
+        for host in 0..MAX_FRUITLESS {
+            assert!(connections.displaced_by(address(host), 1).is_empty());
+        }
+        let _idle = open(&connections, "10.0.0.1", Some(Instant::now()));
+        assert!(connections.displaced_by(address(MAX_FRUITLESS), 1).is_empty());
+        tokio::time::advance(SEARCH_INTERVAL).await;
+        assert_eq!(connections.displaced_by(address(MAX_FRUITLESS), 1).len(), 1);
     }
 
     #[test]
