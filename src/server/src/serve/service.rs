@@ -75,6 +75,7 @@ impl HttpBody for RequestBody {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => {
+                this.pace.pause();
                 if let Some(Ok(frame)) = &frame {
                     this.pace.record(frame.data_ref().map_or(0, Bytes::len));
                 }

@@ -26,8 +26,9 @@ pub(crate) struct TooSlow {
 
 /// A check that a peer moves a number of bytes, again and again, each time within a window of time.
 ///
-/// A window begins with the first wait for the peer, and anew whenever the peer has moved that many bytes. A timeout
-/// per read would not suffice: a peer that moves a byte in time, again and again, could hold a request for hours.
+/// A window begins with the first wait for the peer, and anew whenever the peer has moved that many bytes. It stops while
+/// the server does something else. A timeout per read would not suffice: a peer that moves a byte in time, again and
+/// again, could hold a request for hours.
 #[derive(Debug)]
 pub(crate) struct Pace {
     window: Duration,
@@ -35,7 +36,9 @@ pub(crate) struct Pace {
     required: u64,
     /// Number of bytes moved in the current window.
     moved: u64,
-    /// End of the current window; `None` before the first wait.
+    /// Remaining time of the current window at the beginning of the current wait, or of the next one.
+    left: Duration,
+    /// End of the current window; `None` while the server does not wait for the peer.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -43,39 +46,47 @@ impl Pace {
     /// Returns the pace of a client that sends a body: `min_bytes_per_second`, measured over `stall_seconds`.
     pub(crate) fn of_body(config: &ServerConfig) -> Self {
         let required = config.min_bytes_per_second.saturating_mul(config.stall_seconds).max(1);
-        Self { window: config.stall_window(), required, moved: 0, end: None }
+        Self::new(config.stall_window(), required)
     }
 
     /// Returns the pace of a client that reads a response. A window lasts for `stall_seconds`, and at least as long as
     /// a client takes for a step of the kernel at `min_bytes_per_second`.
     pub(crate) fn of_response(config: &ServerConfig) -> Self {
         let step = Duration::from_secs(KERNEL_STEP_BYTES.checked_div(config.min_bytes_per_second).unwrap_or(0));
-        Self { window: config.stall_window().max(step), required: 1, moved: 0, end: None }
+        Self::new(config.stall_window().max(step), 1)
+    }
+
+    fn new(window: Duration, required: u64) -> Self {
+        Self { window, required, moved: 0, left: window, end: None }
     }
 
     /// Counts bytes that the peer has moved.
     pub(crate) fn record(&mut self, bytes: usize) {
         self.moved = self.moved.saturating_add(bytes as u64);
-        if self.moved >= self.required
-            && let Some(end) = &mut self.end
-        {
-            self.moved = 0;
-            end.as_mut().reset(Instant::now() + self.window);
+        if self.moved >= self.required {
+            (self.moved, self.left) = (0, self.window);
+            if let Some(end) = &mut self.end {
+                end.as_mut().reset(Instant::now() + self.window);
+            }
         }
     }
 
-    /// Ends the transfer: the server no longer waits for the peer.
+    /// Stops the window until the server waits for the peer again.
+    pub(crate) fn pause(&mut self) {
+        if let Some(end) = self.end.take() {
+            self.left = end.deadline().saturating_duration_since(Instant::now());
+        }
+    }
+
+    /// Ends the transfer. The next one begins a new window.
     pub(crate) fn finish(&mut self) {
-        self.end = None;
+        (self.moved, self.left, self.end) = (0, self.window, None);
     }
 
     /// Waits until a window ends in which the peer moved too few bytes. Call it while the server waits for the peer.
     pub(crate) fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<TooSlow> {
-        let Self { window, required, moved, end } = self;
-        let end = end.get_or_insert_with(|| {
-            *moved = 0;
-            Box::pin(sleep(*window))
-        });
+        let Self { window, required, left, end, .. } = self;
+        let end = end.get_or_insert_with(|| Box::pin(sleep(*left)));
         end.as_mut().poll(cx).map(|()| TooSlow { bytes: *required, seconds: window.as_secs() })
     }
 }
@@ -135,6 +146,30 @@ mod tests {
             pace.record(1);
             pace.finish();
             sleep(Duration::from_secs(3600)).await;
+        }
+    }
+
+    /// A chunk of a body may wait for its turn to be decoded. That time does not count, but the waits before and after it
+    /// are one window.
+    #[tokio::test(start_paused = true)]
+    async fn only_waits_for_the_body_count() {
+        let config = ServerConfig { stall_seconds: 10, min_bytes_per_second: 5, ..ServerConfig::default() };
+        for (bytes, expected) in [(4, Some(10)), (6, None)] {
+            let (mut pace, mut waited) = (Pace::of_body(&config), None);
+            for second in 1..100 {
+                tokio::select! {
+                    biased;
+                    _ = poll_fn(|cx| pace.poll_too_slow(cx)) => {
+                        waited = Some(second);
+                        break;
+                    }
+                    () = sleep(Duration::from_secs(1)) => {}
+                }
+                pace.record(bytes);
+                pace.pause();
+                sleep(Duration::from_secs(3600)).await;
+            }
+            assert_eq!(waited, expected, "{bytes} bytes per second");
         }
     }
 }
