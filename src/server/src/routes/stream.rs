@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use surprisal_api::Problem;
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::context::RequestContext;
@@ -29,7 +30,8 @@ pub(super) struct StreamedRequest {
 impl StreamedRequest {
     /// Responds at once. A separate task runs `work`, which sends parts. The task then sends the last part, which `end`
     /// makes from the result of `work`; without a last part, the response ends with an error. The task ends early if
-    /// the client disconnects, or the connection ends because the client reads too slowly.
+    /// the client disconnects, or the connection ends because the client reads too slowly. The client has until the
+    /// request's deadline to read the response, and at least `stall_seconds` for the last part.
     pub(super) fn respond<T: Send + 'static, F>(
         self,
         media: &'static str,
@@ -76,9 +78,15 @@ impl StreamedRequest {
             Ok((done, compressor)) => (Ok(done), compressor),
             Err(failure) => (Err(failure.into_problem()), None),
         };
-        match end(&app, done) {
-            Some(last) => pipe.finish(last).await,
-            None => pipe.break_off(),
+        let is_sent = match end(&app, done) {
+            Some(last) => {
+                let deadline = in_flight.deadline().max(Instant::now() + app.config.stall_window());
+                timeout_at(deadline, pipe.finish(last)).await.is_ok()
+            }
+            None => false,
+        };
+        if !is_sent {
+            pipe.break_off();
         }
         drop(in_flight);
     }

@@ -95,6 +95,22 @@ async fn an_unread_response_is_counted_and_discarded() {
     }
 }
 
+/// A response whose client reads nothing ends soon after the deadline, even if its connection has not timed out.
+#[tokio::test]
+async fn an_unread_response_ends_after_its_deadline() {
+    // At this rate, the kernel's next step may take 17 minutes.
+    let config =
+        ServerConfig { max_request_seconds: 1, stall_seconds: 1, min_bytes_per_second: 128, ..ServerConfig::default() };
+    let server = Server::with_config(config, Some(BOS)).await;
+    let requests = async || server.metric("surprisal_admitted_requests").await;
+    for accept in ["application/json", NDJSON] {
+        let unread = send_unread(&server, "/logprobs", accept, &large()).await;
+        until(async || requests().await == 1.0).await;
+        until(async || requests().await == 0.0).await;
+        drop(unread);
+    }
+}
+
 #[tokio::test]
 async fn an_unread_stream_of_tokens_is_discarded() {
     let server = impatient().await;
