@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::{Body, Bytes};
 use futures_util::stream::unfold;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as FifoMutex, Notify};
 
 use crate::app::App;
 use crate::limits::admission::Permit;
 
-/// The number of unsent bytes from which on a pipe accepts no further reservation.
+/// The number of unsent bytes at which a pipe accepts no more reservations.
 const MAX_UNSENT_BYTES: usize = 128 * 1024;
 
 /// The maximum memory for the parts of a pipe that are being made, in bytes. A part that needs more is made alone.
@@ -29,6 +29,8 @@ struct BrokenPipe;
 pub(super) struct PipeWriter {
     app: App,
     account: u64,
+    /// Held while a reservation waits. Only one of a response's many tasks waits for the state to change.
+    turn: FifoMutex<()>,
     shared: Arc<Shared>,
 }
 
@@ -86,7 +88,7 @@ pub(super) fn pipe(app: App, account: u64) -> (PipeWriter, Body) {
     let shared = Arc::<Shared>::default();
     let reader = PipeReader(Arc::clone(&shared));
     let parts = unfold(reader, |reader| async move { Some((reader.next().await?, reader)) });
-    (PipeWriter { app, account, shared }, Body::from_stream(parts))
+    (PipeWriter { app, account, turn: FifoMutex::default(), shared }, Body::from_stream(parts))
 }
 
 impl AsRef<[u8]> for Part {
@@ -124,9 +126,10 @@ impl Shared {
 }
 
 impl PipeWriter {
-    /// Reserves memory for the next part, in bytes. Waits until most of the earlier parts are sent, and for the server's
-    /// limit.
+    /// Reserves memory for the next part, in bytes, in the order of the calls. Waits until most of the earlier parts are
+    /// sent, and for the server's limit.
     pub(super) async fn reserve(&self, memory: usize) -> Reservation<'_> {
+        let turn = self.turn.lock().await;
         self.wait_until(|state| {
             let fits = state.status == Status::Open
                 && state.unsent_bytes < MAX_UNSENT_BYTES
@@ -137,6 +140,7 @@ impl PipeWriter {
             fits
         })
         .await;
+        drop(turn);
         let mut reservation = Reservation { pipe: self, memory, permit: None };
         reservation.permit = Some(self.app.admission.reserve_response(self.account, memory).await);
         reservation
