@@ -39,10 +39,29 @@ pub(crate) fn position(before: u32, token: u32, options: &PositionOptions) -> Po
     }
 }
 
+/// The queries that a scorer answers.
+#[derive(Clone, Copy)]
+enum Gate {
+    Closed,
+    /// Answers only queries that contain [`FAILS`].
+    Failures,
+    Open,
+}
+
+impl Gate {
+    fn admits(self, query: &Query) -> bool {
+        match self {
+            Self::Closed => false,
+            Self::Failures => query.tokens.contains(&FAILS),
+            Self::Open => true,
+        }
+    }
+}
+
 /// A scorer that answers while its gate is open.
 pub(crate) struct LetterScorer {
     card: ModelCard,
-    gate: watch::Sender<bool>,
+    gate: watch::Sender<Gate>,
     pub(crate) alive: AtomicBool,
     counts: Arc<Counts>,
     /// The seeds of all continuations.
@@ -96,7 +115,7 @@ impl LetterScorer {
         });
         Self {
             card,
-            gate: watch::Sender::new(true),
+            gate: watch::Sender::new(Gate::Open),
             alive: true.into(),
             counts: Arc::default(),
             seeds: Mutex::default(),
@@ -104,7 +123,12 @@ impl LetterScorer {
     }
 
     pub(crate) fn set_open(&self, open: bool) {
-        self.gate.send_replace(open);
+        self.gate.send_replace(if open { Gate::Open } else { Gate::Closed });
+    }
+
+    /// Answers only queries that contain [`FAILS`].
+    pub(crate) fn open_for_failures(&self) {
+        self.gate.send_replace(Gate::Failures);
     }
 }
 
@@ -162,7 +186,7 @@ impl Scorer for LetterScorer {
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => return,
-                _ = gate.wait_for(|&open| open) => {}
+                _ = gate.wait_for(|gate| gate.admits(&query)) => {}
             }
             send_events(query, generation, &sender).await;
             if !sender.is_closed() {
@@ -181,7 +205,7 @@ impl Scorer for LetterScorer {
         let ticket = Ticket { counts: self.counts.clone(), finished: false };
         let mut gate = self.gate.subscribe();
         Box::pin(async move {
-            gate.wait_for(|&open| open).await.map_err(|_| ScoreError::Stopped)?;
+            gate.wait_for(|gate| gate.admits(&query)).await.map_err(|_| ScoreError::Stopped)?;
             ticket.finish();
             answer(&query)
         })
