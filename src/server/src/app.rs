@@ -48,7 +48,7 @@ pub struct App {
     pub(crate) drain: Drain,
     /// The OpenAPI document, once it has been requested.
     pub(crate) openapi: Arc<OnceLock<Bytes>>,
-    /// Number of files that connections leave to the model when it is reloaded.
+    /// Number of files that connections leave for reloading the model.
     pub(crate) reserved_files: usize,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
@@ -110,8 +110,7 @@ impl App {
         self
     }
 
-    /// Lowers the limit on connections so that the process can open this many more files at any time, as it does when it
-    /// reloads the model.
+    /// Lowers the limit on connections so that the process can always open this many files, to reload the model.
     #[must_use]
     pub fn with_reserved_files(mut self, files: usize) -> Self {
         self.reserved_files = files;

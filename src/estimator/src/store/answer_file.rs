@@ -145,7 +145,7 @@ impl AnswerFile {
         for rows in indices.chunk_by(|a, b| a == b) {
             let expected = first + answers.len();
             if usize::try_from(rows[0]) != Ok(expected) {
-                let reason = format!("query {} comes where query {expected} is expected", rows[0]);
+                let reason = format!("expected query {expected}, but found query {}", rows[0]);
                 return Err(Damage::Queries(reason));
             }
             answers.push(logprobs.by_ref().take(rows.len()).collect());

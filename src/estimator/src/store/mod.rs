@@ -105,7 +105,7 @@ impl AnswerStore {
     /// The error that occurred when the folder was opened.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
         let Some((path, error)) = &self.obstacle else { return Ok(()) };
-        // An I/O error has no copy, but one with the same kind and text.
+        // `io::Error` is not `Clone`; this one has the same kind and text.
         Err(Error::File { path: path.clone(), source: io::Error::new(error.kind(), error.to_string()) })
     }
 

@@ -15,7 +15,7 @@ use crate::input::encode::{EncodedText, add_template, encode};
 use crate::input::validate::check_query_count;
 use crate::limits::disposal::{Bulky, Disposed};
 use crate::limits::turns::JobSize;
-use crate::limits::window::{NumberedResults, Window};
+use crate::limits::window::{NumberedResults, SubmissionWindow};
 use crate::problem::{self, Failure};
 use crate::token_texts::{TokenTexts, divide};
 
@@ -202,7 +202,7 @@ impl PromptBatch {
 
     /// Runs all completions; returns them in order, with their indices. The first failure cancels the rest.
     pub(crate) async fn run(&self, app: &App) -> Result<Vec<(usize, Completion)>, Failure> {
-        let mut window = Window::new(self.count(), |index| {
+        let mut window = SubmissionWindow::new(self.count(), |index| {
             let pending = self.submit(app, index);
             async move { (index, pending.finish().await) }
         });

@@ -165,7 +165,7 @@ impl Admission {
 }
 
 impl ResponsePermit {
-    /// Turns a permit into that of a response with this number of bytes.
+    /// Creates the permit of a response with this number of bytes.
     pub(crate) fn new(mut permit: Permit, bytes: usize) -> Self {
         permit.resize(bytes);
         Self { _permit: Arc::new(permit) }

@@ -10,8 +10,8 @@ const MIN_WORKING_BYTES: usize = 16 << 20;
 /// The minimum of [`ServerConfig::max_waiting_response_bytes`].
 const MIN_RESPONSE_BYTES: u32 = 1 << 20;
 
-/// The inverse of the part of a limit that no single request may take.
-const RESERVE: u32 = 16;
+/// The divisor of a limit for the part that no single request may take: one sixteenth.
+const RESERVE_DIVISOR: u32 = 16;
 
 /// The server's limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,8 +68,8 @@ pub struct ServerConfig {
     pub stall_seconds: u64,
     /// Minimum rate at which a client must send its body and read its response, in bytes per second. A body that is
     /// slower for `stall_seconds` gets a 408 response. The server closes the connection of a client that reads nothing
-    /// of a response for `stall_seconds`, and for the time that 128 KiB take at this rate: the kernel takes responses
-    /// in steps of up to that size.
+    /// of a response for `stall_seconds`, or for the time that 128 KiB take at this rate if that is longer, because the
+    /// kernel takes a response in steps of up to 128 KiB.
     pub min_bytes_per_second: u64,
     /// Time that requests in flight have to finish at shutdown, in seconds. Later ones are dropped.
     pub drain_seconds: u64,
@@ -109,12 +109,12 @@ fn duration(seconds: u64) -> Duration {
 
 /// Returns the greatest amount that a single request may take of a limit: so much that the reserve remains for others.
 pub(crate) fn max_request(limit: u32) -> u32 {
-    limit - limit / RESERVE
+    limit - limit / RESERVE_DIVISOR
 }
 
 /// Returns a limit of which a single request may take this amount.
 fn limit_for_request(amount: u32) -> u32 {
-    amount.saturating_add(amount.div_ceil(RESERVE - 1))
+    amount.saturating_add(amount.div_ceil(RESERVE_DIVISOR - 1))
 }
 
 impl ServerConfig {

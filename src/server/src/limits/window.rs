@@ -1,4 +1,4 @@
-//! `Window`: the limit on the queries of one request that are in the engine at once.
+//! `SubmissionWindow`: the limit on the queries of one request that are in the engine at once.
 //!
 //! A request may have tens of thousands of queries. If it submitted all of them, the engine would have to queue them,
 //! and to cancel them when the client disconnects, while other clients wait. A window submits the next query when an
@@ -16,44 +16,44 @@ use super::disposal::{Bulky, Disposed};
 /// presets in `configs`.
 const MAX_SUBMITTED: usize = 2048;
 
-/// The time for which to submit queries before other tasks of the thread may run.
-const MAX_TURN: Duration = Duration::from_micros(500);
+/// The maximum time for submitting queries before the task yields.
+const MAX_SUBMIT_TIME: Duration = Duration::from_micros(500);
 
-/// The submissions of a request, which begin in order, and of which at most [`MAX_SUBMITTED`] are pending. Dropping the
-/// window cancels those.
-pub(crate) struct Window<S, F> {
+/// The queries of a request, which are submitted in order, and of which at most [`MAX_SUBMITTED`] are pending. Dropping
+/// the window cancels those.
+pub(crate) struct SubmissionWindow<S, F> {
     submit: S,
-    /// Numbers of the submissions that have not begun.
+    /// Numbers of the queries that have not been submitted.
     remaining: Range<usize>,
     pending: FuturesUnordered<F>,
 }
 
-impl<S: FnMut(usize) -> F, F: Future> Window<S, F> {
-    /// Creates a window for this number of submissions. `submit` begins the submission with a number; its future waits
-    /// for the result.
+impl<S: FnMut(usize) -> F, F: Future> SubmissionWindow<S, F> {
+    /// Creates a window for this number of queries. `submit` submits the query with a number; its future waits for the
+    /// result.
     pub(crate) fn new(count: usize, submit: S) -> Self {
         Self { submit, remaining: 0..count, pending: FuturesUnordered::new() }
     }
 
-    /// Begins as many submissions as the window permits, and waits for the next result of any of them. Returns `None`
-    /// after the last result.
+    /// Submits as many queries as the window permits, and waits for the next result of any of them. Returns `None` after
+    /// the last result.
     pub(crate) async fn next(&mut self) -> Option<F::Output> {
-        let mut turn = Instant::now();
+        let mut start = Instant::now();
         while self.pending.len() < MAX_SUBMITTED
             && let Some(number) = self.remaining.next()
         {
             self.pending.push((self.submit)(number));
-            if turn.elapsed() >= MAX_TURN {
+            if start.elapsed() >= MAX_SUBMIT_TIME {
                 tokio::task::yield_now().await;
-                turn = Instant::now();
+                start = Instant::now();
             }
         }
         self.pending.next().await
     }
 }
 
-/// The results of numbered submissions, which arrive in any order. The list grows with the results, so that waiting
-/// submissions take no memory.
+/// The results of numbered queries, which arrive in any order. The list grows with the results, so that waiting queries
+/// take no memory.
 pub(crate) struct NumberedResults<T: Bulky>(Disposed<Vec<(usize, T)>>);
 
 impl<T: Bulky> Default for NumberedResults<T> {
@@ -91,7 +91,7 @@ mod tests {
         }
     }
 
-    /// Submissions that the test ends.
+    /// Queries that the test ends.
     #[derive(Default)]
     struct Submissions(RefCell<Vec<Option<oneshot::Sender<()>>>>);
 
@@ -99,7 +99,7 @@ mod tests {
         fn submit(&self, number: usize) -> impl Future<Output = usize> + use<> {
             let (sender, receiver) = oneshot::channel();
             let mut submissions = self.0.borrow_mut();
-            assert_eq!(submissions.len(), number, "submissions begin in order");
+            assert_eq!(submissions.len(), number, "queries are submitted in order");
             submissions.push(Some(sender));
             async move {
                 receiver.await.unwrap();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_submission_begins_when_an_earlier_one_ends() {
+    async fn a_query_is_submitted_when_an_earlier_one_ends() {
         let (submissions, count) = (Submissions::default(), 2 * MAX_SUBMITTED + 10);
         let end = async {
             settle().await;
@@ -145,7 +145,7 @@ mod tests {
             }
         };
         let run = async {
-            let mut window = Window::new(count, |number| submissions.submit(number));
+            let mut window = SubmissionWindow::new(count, |number| submissions.submit(number));
             let mut results = NumberedResults::default();
             while let Some(number) = window.next().await {
                 results.insert(number, number);

@@ -22,7 +22,7 @@ use crate::limits::config::ServerConfig;
 
 /// The maximum time for which the server discards the rest of a request after the last response. A socket that is
 /// closed with unread bytes is reset, and its client might lose the response.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client's connection as hyper sees it.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) struct Connection<S> {
     head_timeout: Duration,
     idle_timeout: Duration,
     scanner: HeadScanner,
-    /// Bytes that arrived with the end of a head or a body, and follow it.
+    /// Bytes that arrived together with the end of a head or a body.
     ahead: Vec<u8>,
     /// Deadline of the current head.
     deadline: Pin<Box<Sleep>>,
@@ -154,7 +154,7 @@ impl<S: Socket> Connection<S> {
             }
         }
         let stage = self.exchange.stage();
-        // hyper may hold a stream's head that the socket has not taken. Nothing may come before that.
+        // hyper may hold a stream's head that has not been sent. Nothing may precede it.
         let is_flushed = !self.is_unflushed && (stage.0 != Stage::Stream || self.flushed_stage == Some(stage));
         let half_close = self.half_close.get_or_insert_with(HalfClose::new);
         half_close.poll_gone(cx, &mut self.stream, &self.exchange, is_flushed)
@@ -181,7 +181,7 @@ impl<S: Socket> Connection<S> {
 
     /// Discards what the client is still sending, until it closes the connection or the time is over.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let end = self.linger_end.get_or_insert_with(|| Box::pin(sleep(DISCARD_TIMEOUT)));
+        let end = self.linger_end.get_or_insert_with(|| Box::pin(sleep(LINGER_TIMEOUT)));
         let mut bytes = [0; 8192];
         while end.as_mut().poll(cx).is_pending() {
             let mut rest = ReadBuf::new(&mut bytes);

@@ -16,10 +16,10 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::exchange::{Exchange, Stage};
 use super::socket::Socket;
 
-/// The bytes by which the server checks that the client still reads, before the response.
+/// The probe before a response.
 const INTERIM_RESPONSE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The byte by which the server checks that the client still reads, between two chunks.
+/// The probe between two chunks of a response.
 const LEADING_ZERO: &[u8] = b"0";
 
 /// The maximum number of leading zeros of a chunk's size. Some clients accept at most 16 digits, of which 8 suffice for
@@ -58,8 +58,8 @@ impl HalfClose {
         self.next.as_mut().reset(self.since + FIRST_PROBE);
     }
 
-    /// Waits until the client is gone: for an error of the connection, or for the time after which a client that cannot
-    /// be probed counts as gone. `is_flushed` states that nothing of the response, or of an earlier one, is unwritten.
+    /// Waits until the connection fails, or until a client that cannot be probed counts as gone. `is_flushed` states that
+    /// everything written so far has been sent.
     pub(super) fn poll_gone<S: Socket>(
         &mut self,
         cx: &mut Context<'_>,

@@ -19,7 +19,7 @@ pub(super) struct Outline {
     bytes: usize,
     /// Number of strings, arrays and objects.
     nodes: usize,
-    /// Number of values in arrays and objects that follow another value.
+    /// Number of commas between values.
     values: usize,
     /// Number of bytes in strings, as they are written.
     string_bytes: usize,

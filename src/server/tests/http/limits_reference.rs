@@ -1,4 +1,5 @@
-//! `docs/src/metrics.md` is generated from `/metrics`, and `docs/src/limits.md` has every setting with its default.
+//! Tests of the reference pages: `metrics.md` is generated from `/metrics`, and `limits.md` has every setting with its
+//! default.
 //!
 //! To update the page of metrics: `UPDATE_DOCS=1 cargo test -p surprisal-server --test http reference`.
 
@@ -10,9 +11,14 @@ use surprisal_server::ServerConfig;
 use crate::reference::{check_page, read_page};
 use crate::support::Server;
 
-const INTRODUCTION: &str = "# Metrics\n\nThis page lists every metric of `/metrics`, in Prometheus's format. It is generated from the server. A \
-    histogram has the series `_bucket`, `_sum` and `_count`. [Limits](limits.md) explains the metrics of each limit.\n\n\
-    | metric | type | labels | meaning |\n|---|---|---|---|\n";
+const INTRODUCTION: &str = "# Metrics
+
+This page lists every metric of `/metrics`, in Prometheus's format. It is generated from the server. A histogram has the \
+    series `_bucket`, `_sum` and `_count`. [Limits](limits.md) explains the metrics of each limit.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+";
 
 /// A metric as `/metrics` describes it.
 #[derive(Default)]
@@ -80,7 +86,7 @@ fn every_limit_is_documented_with_its_default() {
     }
 }
 
-/// Returns a number of the documentation, such as `64 MiB` or `65,536`, without its unit.
+/// Converts a number of the documentation, such as `64 MiB` or `65,536`, to plain digits.
 fn plain_number(cell: &str) -> String {
     let scale = |unit: &str| match unit {
         "KiB" => 1_u64 << 10,

@@ -66,7 +66,7 @@ fn contradicting_shards_are_rejected_and_not_copied() {
 
 /// A killed merge leaves answers, but no manifest.
 #[test]
-fn what_a_killed_merge_left_is_checked() {
+fn answers_of_a_killed_merge_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     let a = folder(dir.path(), "a");
     write(&a, 0..6, 0.0);

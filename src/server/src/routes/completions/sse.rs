@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Continuation, ContinuationEvent};
 use crate::limits::admission::WorkPermit;
-use crate::limits::window::Window;
+use crate::limits::window::SubmissionWindow;
 use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::events::{event, last_events};
@@ -35,7 +35,7 @@ async fn stream_all(
     pipe: Arc<PipeWriter>,
 ) -> Result<(), Failure> {
     let (head, batch) = (empty_response(&app, &submission.id), &submission.batch);
-    let mut window = Window::new(batch.count(), |index| {
+    let mut window = SubmissionWindow::new(batch.count(), |index| {
         let stream = CompletionStream {
             app: &app,
             submission: &submission,

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::generation::batch::PendingCompletion;
 use crate::generation::continuation::{Completion, Continuation};
 use crate::limits::admission::WorkPermit;
-use crate::limits::window::Window;
+use crate::limits::window::SubmissionWindow;
 use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::events::{event, last_events};
@@ -35,7 +35,7 @@ async fn stream_all(
     in_flight: Arc<InFlight>,
     pipe: Arc<PipeWriter>,
 ) -> Result<(), Failure> {
-    let mut window = Window::new(submission.batch.count(), |index| {
+    let mut window = SubmissionWindow::new(submission.batch.count(), |index| {
         let stream = ResultStream { app: &app, submission: &submission, in_flight: &in_flight, pipe: &pipe, index };
         stream.run(submission.batch.submit(&app, index))
     });

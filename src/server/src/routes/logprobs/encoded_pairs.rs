@@ -32,7 +32,7 @@ pub(super) struct EncodedTarget {
 pub(super) struct EncodedPairs {
     /// Tokens of each context, including the tokenizer's prefix.
     pub(super) contexts: Vec<Vec<u32>>,
-    /// The different targets. A target of the request is here once for each kind of place that it has.
+    /// The different targets. A target of the request has an entry for each [`Place`] at which it occurs.
     pub(super) targets: Vec<EncodedTarget>,
     /// Each pair's indices in `contexts` and in `targets`.
     pub(super) pairs: Vec<[u32; 2]>,
@@ -68,7 +68,7 @@ pub(super) fn encode_pairs(app: &App, request: PairRequest, options: EncodingOpt
     Ok(encoded)
 }
 
-/// Returns an index in a list of a request, or of its pairs, both of which are far shorter than 2^32.
+/// Returns an index as 32 bits. Lists of a request, and of its pairs, are far shorter than 2^32.
 fn compact(index: usize) -> Result<u32, Failure> {
     u32::try_from(index).map_err(|_| problem::internal())
 }

@@ -1,7 +1,8 @@
 //! `POST /logprobs`: read, parse, tokenize, admit, score, respond.
 //!
 //! Start with `logprobs`, the handler. `prepare` turns the request into a plan, `plan` builds each query when it is
-//! submitted, and `result` turns scores into results. The response is JSON, unless the client accepts NDJSON (`stream`) or Arrow (`arrow`).
+//! submitted, and `result` turns scores into results. The response is JSON, unless the client accepts NDJSON (`stream`)
+//! or Arrow (`arrow`).
 
 #[cfg(feature = "arrow")]
 mod arrow;
@@ -26,7 +27,7 @@ use super::context::RequestContext;
 use super::parts::JsonList;
 use super::response::{accepts, respond};
 use crate::app::App;
-use crate::limits::window::{NumberedResults, Window};
+use crate::limits::window::{NumberedResults, SubmissionWindow};
 use crate::problem::{self, Failure};
 
 /// Answers a request. Dropping the future, as happens when the client disconnects, drops the queries and the permit.
@@ -70,7 +71,7 @@ fn for_columns(request: LogprobsRequest) -> Result<LogprobsRequest, Failure> {
 /// Scores the queries of a plan. Returns their indices and scores in the order of the request, and the usage. The first
 /// failure cancels the rest.
 async fn score(app: &App, plan: &QueryPlan) -> Result<(Vec<(usize, Scores)>, Usage), Failure> {
-    let mut window = Window::new(plan.len(), |submitted| submit(app, plan, submitted));
+    let mut window = SubmissionWindow::new(plan.len(), |submitted| submit(app, plan, submitted));
     let (mut items, mut usage) = (NumberedResults::default(), Usage::default());
     while let Some((index, scores)) = window.next().await {
         let scores = scores?;

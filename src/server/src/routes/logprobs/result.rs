@@ -47,17 +47,17 @@ pub(super) fn add_usage(usage: &mut Usage, scores: &Scores) {
 
 /// Returns the result of a query with this index.
 pub(super) fn result(app: &App, plan: &QueryPlan, index: usize, scores: Scores) -> QueryResult {
-    let labels = ResultLabels { app, plan, index };
+    let maker = ResultMaker { app, plan, index };
     let result = QueryResult {
         id: plan.id(index).map(str::to_owned),
         pair: plan.pair(index),
         sum: scores.sum(),
         tokens: scores.logprobs.len(),
         cached_tokens: scores.cached_tokens,
-        overlap: labels.overlap(),
+        overlap: maker.overlap(),
         ..QueryResult::default()
     };
-    if plan.format.has_tokens { labels.with_tokens(result, scores) } else { result }
+    if plan.format.has_tokens { maker.with_tokens(result, scores) } else { result }
 }
 
 impl QueryPlan {
@@ -77,14 +77,14 @@ impl QueryPlan {
     }
 }
 
-/// The parts of a query that its result repeats or explains.
-struct ResultLabels<'a> {
+/// The maker of one query's result.
+struct ResultMaker<'a> {
     app: &'a App,
     plan: &'a QueryPlan,
     index: usize,
 }
 
-impl ResultLabels<'_> {
+impl ResultMaker<'_> {
     fn target(&self) -> &EncodedTarget {
         self.plan.target(self.index)
     }

@@ -10,7 +10,7 @@ use super::result::{add_usage, result};
 use super::submit;
 use crate::app::App;
 use crate::limits::admission::WorkPermit;
-use crate::limits::window::Window;
+use crate::limits::window::SubmissionWindow;
 use crate::problem::Failure;
 use crate::routes::context::RequestContext;
 use crate::routes::gate::InFlight;
@@ -40,7 +40,7 @@ async fn score(
     in_flight: Arc<InFlight>,
     pipe: Arc<PipeWriter>,
 ) -> Result<Usage, Failure> {
-    let mut window = Window::new(plan.len(), |submitted| submit(&app, &plan, submitted));
+    let mut window = SubmissionWindow::new(plan.len(), |submitted| submit(&app, &plan, submitted));
     let mut usage = Usage::default();
     while let Some((index, scores)) = window.next().await {
         let scores = scores?;
