@@ -140,8 +140,8 @@ impl App {
         }
     }
 
-    /// Awaits work until the deadline of its request, which `max_request_seconds` sets. At the deadline, drops the work,
-    /// which cancels its queries.
+    /// Awaits work until the deadline of its request, which `max_request_seconds` sets. At the deadline, drops the
+    /// work, which cancels its queries.
     pub(crate) async fn within_deadline<T>(
         &self,
         deadline: Instant,

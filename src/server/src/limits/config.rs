@@ -43,9 +43,10 @@ pub struct ServerConfig {
     /// of the limit; a larger one gets a 413 response.
     pub max_waiting_tokens: u32,
     /// Maximum number of queries of all requests in flight: the queries or pairs of `/logprobs`, and the completions of
-    /// prompts. A request has at most 2,048 of them in the engine at once, where each takes about 1 KiB of memory besides
-    /// its tokens; the others take about 100 bytes each. The effective limit is at least 16/15 of `max_queries`. A
-    /// request that does not fit, or that would leave too little capacity for other clients, gets a 429 response.
+    /// prompts. A request has at most 2,048 of them in the engine at once, where each takes about 1 KiB of memory
+    /// besides its tokens; the others take about 100 bytes each. The effective limit is at least 16/15 of
+    /// `max_queries`. A request that does not fit, or that would leave too little capacity for other clients, gets a
+    /// 429 response.
     pub max_waiting_queries: u32,
     /// Smallest `priority` that clients may send, unless their API key has a smaller one. More urgent requests get a
     /// 400 response.
@@ -138,8 +139,8 @@ impl ServerConfig {
         duration(self.drain_seconds)
     }
 
-    /// Returns the limit on the total size of all bodies, in bytes. It is at least four times the maximum size of a body:
-    /// a client may hold at most twice the free bytes, so a lower limit could reject the second of two bodies.
+    /// Returns the limit on the total size of all bodies, in bytes. It is at least four times the maximum size of a
+    /// body: a client may hold at most twice the free bytes, so a lower limit could reject the second of two bodies.
     pub(crate) fn body_bytes_limit(&self) -> u32 {
         let four_bodies = u32::try_from(self.max_body_bytes).unwrap_or(u32::MAX).saturating_mul(4);
         self.max_waiting_body_bytes.max(four_bodies)

@@ -1,9 +1,9 @@
 //! Limits: their configuration, connections, clients, admission, turns, disposal, and draining at shutdown.
 //!
-//! Start with `admission`, which admits or rejects each request by the rule of `shared_limit`; `wait_queue` has the tasks
-//! that wait for a limit. `pressure` determines when a rejected client should retry. `connections` limits connections,
-//! which come before any request. `turns` orders the work of parsing, tokenizing and writing, and `window` limits the
-//! queries of one request that are in the engine at once. `disposal` frees large values off the reactor.
+//! Start with `admission`, which admits or rejects each request by the rule of `shared_limit`; `wait_queue` has the
+//! tasks that wait for a limit. `pressure` determines when a rejected client should retry. `connections` limits
+//! connections, which come before any request. `turns` orders the work of parsing, tokenizing and writing, and `window`
+//! limits the queries of one request that are in the engine at once. `disposal` frees large values off the reactor.
 
 pub(crate) mod admission;
 mod background;

@@ -1,17 +1,17 @@
 //! `SharedLimit`: a limit on one resource, shared fairly among clients.
 //!
-//! After its request is admitted, a client holds at most [`MAX_HELD_TO_FREE`] times the capacity that is still free. This is a
-//! dynamic threshold (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998). However greedy they are, k clients
-//! leave at least 3^-k of the capacity, so a new client always finds some. If they release what they hold, they end up
-//! with equal shares: a single client with up to 2/3 of the capacity, two with 2/5 each.
+//! After its request is admitted, a client holds at most [`MAX_HELD_TO_FREE`] times the capacity that is still free.
+//! This is a dynamic threshold (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998). However greedy they
+//! are, k clients leave at least 3^-k of the capacity, so a new client always finds some. If they release what they
+//! hold, they end up with equal shares: a single client with up to 2/3 of the capacity, two with 2/5 each.
 //!
 //! There is one exception for large requests: while nobody holds anything, a client may take everything but a reserve,
 //! which no request may take (`max_request`). So any smaller request is admitted once the others have released their
 //! capacity.
 //!
-//! Some tasks [wait](SharedLimit::wait) instead of being rejected. Those of one client are admitted in the order of their
-//! arrival. Others may overtake a task until they have taken as much as the limit since it began to wait. From then on,
-//! nobody is admitted before that task, except while it waits for its own client to release capacity.
+//! Some tasks [wait](SharedLimit::wait) instead of being rejected. Those of one client are admitted in the order of
+//! their arrival. Others may overtake a task until they have taken as much as the limit since it began to wait. From
+//! then on, nobody is admitted before that task, except while it waits for its own client to release capacity.
 //!
 //! A client that may not take one more unit may not take any larger amount either. The server can therefore reject such
 //! a client before it reads the body, and it never rejects a request early that it could have admitted.
@@ -180,6 +180,9 @@ impl Held {
     }
 
     fn add(&mut self, account: u64, amount: u32) {
+        if amount == 0 {
+            return;
+        }
         self.total += amount;
         self.taken += u64::from(amount);
         *self.by_account.entry(account).or_default() += amount;
@@ -195,15 +198,16 @@ impl Held {
         }
     }
 
-    /// Returns `true` if nobody may be admitted before this task: others have overtaken it enough, and it waits for them.
+    /// Returns `true` if nobody may be admitted before this task: others have overtaken it enough, and it waits for
+    /// them.
     fn is_next(&self, account: u64, waiter: &Waiter) -> bool {
         let by_client = self.by_client(account);
         self.taken - waiter.taken_before >= u64::from(self.limit)
             && waiter.amount <= self.max_amount(by_client, by_client)
     }
 
-    /// Returns the first task, from this number on, that is the first of its account: its number, account and amount, and
-    /// whether it is [next](Self::is_next).
+    /// Returns the first task, from this number on, that is the first of its account: its number, account and amount,
+    /// and whether it is [next](Self::is_next).
     fn first_waiting(&self, from: u64) -> Option<(u64, u64, u32, bool)> {
         let (number, account, waiter) = self.waiting.heads(from).next()?;
         Some((number, account, waiter.amount, self.is_next(account, waiter)))

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// The tasks that wait, each with a value, by account. Each account has a queue of its own, because one account's task may be admissible
-/// while those of another are not.
+/// The tasks that wait, each with a value, by account. Each account has a queue of its own, because one account's task
+/// may be admissible while those of another are not.
 #[derive(Debug)]
 pub(super) struct WaitQueue<T> {
     /// Each account's tasks, by number. Accounts without tasks have no entry.
@@ -50,8 +50,8 @@ impl<T> WaitQueue<T> {
         Some(waiter)
     }
 
-    /// Returns the first tasks of the accounts, beginning with the task `from`: for each, its number, its account and the
-    /// task itself.
+    /// Returns the first tasks of the accounts, beginning with the task `from`: for each, its number, its account and
+    /// the task itself.
     pub(super) fn heads(&self, from: u64) -> impl Iterator<Item = (u64, u64, &T)> {
         self.heads.range(from..).filter_map(|(&number, &account)| {
             let waiter = self.accounts.get(&account)?.get(&number)?;

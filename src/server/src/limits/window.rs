@@ -35,8 +35,8 @@ impl<S: FnMut(usize) -> F, F: Future> SubmissionWindow<S, F> {
         Self { submit, remaining: 0..count, pending: FuturesUnordered::new() }
     }
 
-    /// Submits as many queries as the window permits, and waits for the next result of any of them. Returns `None` after
-    /// the last result.
+    /// Submits as many queries as the window permits, and waits for the next result of any of them. Returns `None`
+    /// after the last result.
     pub(crate) async fn next(&mut self) -> Option<F::Output> {
         let mut start = Instant::now();
         while self.pending.len() < MAX_SUBMITTED

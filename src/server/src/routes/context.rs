@@ -59,8 +59,8 @@ impl RequestContext {
         self.read_in_steps(request, check, move |app, request| prepare(app, request, client)).await
     }
 
-    /// Reads a request as [`read`](Self::read) does, but in two steps: `check` is quick, and returns what the request adds
-    /// to the size of the job. So even a small body is prepared off the reactor if it describes much work.
+    /// Reads a request as [`read`](Self::read) does, but in two steps: `check` is quick, and returns what the request
+    /// adds to the size of the job. So even a small body is prepared off the reactor if it describes much work.
     pub(super) async fn read_in_steps<T: DeserializeOwned, C: Send + 'static, R: Send + 'static>(
         &self,
         request: Request,

@@ -126,8 +126,8 @@ impl Shared {
 }
 
 impl PipeWriter {
-    /// Reserves memory for the next part, in bytes, in the order of the calls. Waits until most of the earlier parts are
-    /// sent, and for the server's limit.
+    /// Reserves memory for the next part, in bytes, in the order of the calls. Waits until most of the earlier parts
+    /// are sent, and for the server's limit.
     pub(super) async fn reserve(&self, memory: usize) -> Reservation<'_> {
         let turn = self.turn.lock().await;
         self.wait_until(|state| {

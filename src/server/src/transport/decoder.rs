@@ -91,10 +91,10 @@ impl Decoder {
         }
     }
 
-    /// Decodes a part of a body until it ends, or until the steps have cost at least `max_cost`. Each decoded byte costs
-    /// 1, and steps that decode little cost a minimum. Passes each decoded piece to `receive`, and stops at its first
-    /// failure. Returns `None` if the part is done, and otherwise the number of its bytes that were read; decoding
-    /// continues after these.
+    /// Decodes a part of a body until it ends, or until the steps have cost at least `max_cost`. Each decoded byte
+    /// costs 1, and steps that decode little cost a minimum. Passes each decoded piece to `receive`, and stops at its
+    /// first failure. Returns `None` if the part is done, and otherwise the number of its bytes that were read;
+    /// decoding continues after these.
     pub(super) fn decode(
         &mut self,
         part: &[u8],

@@ -26,7 +26,8 @@ const LEADING_ZERO: &[u8] = b"0";
 /// the size itself.
 const MAX_LEADING_ZEROS: u32 = 8;
 
-/// The time from the FIN, or from the last byte of the response, to the first probe. Most responses are written earlier.
+/// The time from the FIN, or from the last byte of the response, to the first probe. Most responses are written
+/// earlier.
 const FIRST_PROBE: Duration = Duration::from_millis(200);
 
 /// The maximum time between two probes; it doubles from the first on.
@@ -58,8 +59,8 @@ impl HalfClose {
         self.next.as_mut().reset(self.since + FIRST_PROBE);
     }
 
-    /// Waits until the connection fails, or until a client that cannot be probed counts as gone. `is_flushed` states that
-    /// everything written so far has been sent.
+    /// Waits until the connection fails, or until a client that cannot be probed counts as gone. `is_flushed` states
+    /// that everything written so far has been sent.
     pub(super) fn poll_gone<S: Socket>(
         &mut self,
         cx: &mut Context<'_>,

@@ -93,8 +93,8 @@ impl Outline {
         (PARSING_BYTES * self.bytes).saturating_add(NODE_BYTES * self.nodes)
     }
 
-    /// Returns the memory for parsing the body, tokenizing its texts one by one, and decoding its numbers, in bytes. The
-    /// tokenizer takes `encoding_bytes` per byte of a text. With a joint boundary, a text consists of two strings.
+    /// Returns the memory for parsing the body, tokenizing its texts one by one, and decoding its numbers, in bytes.
+    /// The tokenizer takes `encoding_bytes` per byte of a text. With a joint boundary, a text consists of two strings.
     pub(super) fn memory(&self, encoding_bytes: usize) -> usize {
         self.parsing_memory()
             .saturating_add(TOKEN_LIST_BYTES * self.string_bytes)

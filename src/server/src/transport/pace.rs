@@ -1,7 +1,7 @@
 //! `Pace`: the minimum rate at which a peer must send its request or read its response.
 //!
-//! This is the only rule about slow peers. It applies while the server waits for the peer, so neither a long computation
-//! nor an idle connection counts.
+//! This is the only rule about slow peers. It applies while the server waits for the peer, so neither a long
+//! computation nor an idle connection counts.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -26,9 +26,9 @@ pub(crate) struct TooSlow {
 
 /// A check that a peer moves a number of bytes, again and again, each time within a window of time.
 ///
-/// A window begins with the first wait for the peer, and anew whenever the peer has moved that many bytes. It stops while
-/// the server does something else. A timeout per read would not suffice: a peer that moves a byte in time, again and
-/// again, could hold a request for hours.
+/// A window begins with the first wait for the peer, and anew whenever the peer has moved that many bytes. It stops
+/// while the server does something else. A timeout per read would not suffice: a peer that moves a byte in time, again
+/// and again, could hold a request for hours.
 #[derive(Debug)]
 pub(crate) struct Pace {
     window: Duration,
@@ -149,8 +149,8 @@ mod tests {
         }
     }
 
-    /// A chunk of a body may wait for its turn to be decoded. That time does not count, but the waits before and after it
-    /// are one window.
+    /// A chunk of a body may wait for its turn to be decoded. That time does not count, but the waits before and after
+    /// it are one window.
     #[tokio::test(start_paused = true)]
     async fn only_waits_for_the_body_count() {
         let config = ServerConfig { stall_seconds: 10, min_bytes_per_second: 5, ..ServerConfig::default() };

@@ -13,8 +13,8 @@ use crate::support::Server;
 
 const INTRODUCTION: &str = "# Metrics
 
-This page lists every metric of `/metrics`, in Prometheus's format. It is generated from the server. A histogram has the \
-    series `_bucket`, `_sum` and `_count`. [Limits](limits.md) explains the metrics of each limit.
+This page lists every metric of `/metrics`, in Prometheus's format. It is generated from the server. A histogram has \
+    the series `_bucket`, `_sum` and `_count`. [Limits](limits.md) explains the metrics of each limit.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

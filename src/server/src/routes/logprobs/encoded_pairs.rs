@@ -94,8 +94,8 @@ struct Targets<'a> {
 }
 
 impl Targets<'_> {
-    /// Encodes the target of each pair. Returns the different targets, and each pair's indices. A target's tokens depend
-    /// on its context only through its place.
+    /// Encodes the target of each pair. Returns the different targets, and each pair's indices. A target's tokens
+    /// depend on its context only through its place.
     fn encode(&self, contexts: &[Vec<u32>], pairs: &PairList) -> Result<(Vec<EncodedTarget>, Vec<[u32; 2]>), Failure> {
         let codec = self.app.codec.as_ref();
         let places: Vec<Place> = contexts.iter().map(|context| Place::after(codec, context)).collect();
