@@ -10,6 +10,10 @@ use rayon::Yield;
 
 use crate::load_error::LoadError;
 
+/// Number of times that a thread without work looks for some before it yields its core. The thread that gets the core
+/// may keep it for milliseconds, while most waits take microseconds.
+const SPIN_ROUNDS: u32 = 1000;
+
 /// A pool of compute threads.
 #[derive(Debug)]
 pub(crate) struct Pool(rayon::ThreadPool);
@@ -52,8 +56,14 @@ impl Pool {
                     return;
                 }
                 not_started.fetch_sub(1, Ordering::AcqRel);
+                let mut idle_rounds = 0;
                 while !over.load(Ordering::Acquire) {
-                    if rayon::yield_now() != Some(Yield::Executed) {
+                    if rayon::yield_now() == Some(Yield::Executed) {
+                        idle_rounds = 0;
+                    } else if idle_rounds < SPIN_ROUNDS {
+                        idle_rounds += 1;
+                        std::hint::spin_loop();
+                    } else {
                         thread::yield_now();
                     }
                 }

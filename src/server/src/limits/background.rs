@@ -6,9 +6,10 @@
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-/// The niceness of these threads on Linux. They get about a tenth of the time of a core that the engine uses.
+/// The niceness of these threads on Linux, the greatest one. Linux gives the rest of a core's time slice to them whenever
+/// one of the engine's threads yields, however nice they are; but the nicer they are, the longer they then wait.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 19;
 
 /// Runs a job on a blocking thread of the runtime.
 pub(crate) fn spawn<T: Send + 'static>(runtime: &Handle, job: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
