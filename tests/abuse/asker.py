@@ -10,8 +10,8 @@ import time
 PERIOD = 0.05
 # Seconds after which a question counts as lost.
 TIMEOUT = 120
-# Tokens of a question's context and target.
-CONTEXT, TARGET = 8, 5
+# Tokens of a question's context and target: together, as many as the server's token budget.
+CONTEXT, TARGET = 48, 16
 
 
 def make_questions(count):
