@@ -120,22 +120,22 @@ mod system {
         let (mut smallest, mut after_trim, mut last_trim) = (usize::MAX, 0, Instant::now());
         loop {
             thread::sleep(PERIOD);
-            let resident = resident_kib();
+            let Some(resident) = resident_kib() else { continue };
             smallest = smallest.min(resident);
             let is_large = resident > smallest + GROWTH && last_trim.elapsed() >= MAX_INTERVAL;
             if is_large || resident > after_trim + GROWTH {
                 trim();
                 last_trim = Instant::now();
-                after_trim = resident_kib();
+                after_trim = resident_kib().unwrap_or(resident);
             }
         }
     }
 
-    /// Returns the resident memory of this process, in KiB; 0 if unknown.
-    fn resident_kib() -> usize {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+    /// Returns the resident memory of this process, in KiB, if the system reports it.
+    fn resident_kib() -> Option<usize> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
     }
 }
 

@@ -71,8 +71,14 @@ impl Pool {
             let _guard = PassGuard(over);
             // Wait until all threads are in their loops: a thread that starts its loop later might do so inside a task
             // of `work`, and would never finish that task.
+            let mut idle_rounds = 0;
             while not_started.load(Ordering::Acquire) > 0 {
-                thread::yield_now();
+                if idle_rounds < SPIN_ROUNDS {
+                    idle_rounds += 1;
+                    std::hint::spin_loop();
+                } else {
+                    thread::yield_now();
+                }
             }
             work()
         })

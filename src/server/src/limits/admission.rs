@@ -148,10 +148,10 @@ impl Admission {
         self.compressors.wait(account, self.response_amount(bytes)).await
     }
 
-    /// Returns the amount to acquire for a part of a response before it is written: at most a quarter of the limit, so
-    /// that every part is written at some time. Once it is written, it counts [in full](Permit::resize).
+    /// Returns the amount that counts for a part of a response: at most a quarter of the limit, so that every part is
+    /// written at some time.
     fn response_amount(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes).unwrap_or(u32::MAX).min(self.response_bytes.limit() / 4)
+        self.response_bytes.capped_amount(bytes)
     }
 
     fn reject(&self, limit: &SharedLimit, exceeded: Exceeded) -> Failure {

@@ -29,8 +29,7 @@ pub struct ServerConfig {
     /// Maximum memory of all responses that are being written, or that wait for their clients to read them, in bytes;
     /// at least 1 MiB. Compressors have a second limit of the same size. Responses wait until they fit; those of
     /// `/tokenize` and `/detokenize` become a 429 response instead. A result that needs more than a quarter of the
-    /// limit counts as a quarter until it is written, and in full from then on. At most four such results are written
-    /// at a time, so they are the most by which memory exceeds the limit.
+    /// limit counts as a quarter, so at most four such results exist at a time.
     pub max_waiting_response_bytes: u32,
     /// Maximum number of queries or pairs in one request.
     pub max_queries: usize,

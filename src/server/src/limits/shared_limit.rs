@@ -11,7 +11,8 @@
 //!
 //! Some tasks [wait](SharedLimit::wait) instead of being rejected. Those of one client are admitted in the order of
 //! their arrival. Others may overtake a task until they have taken as much as the limit since it began to wait. From
-//! then on, nobody is admitted before that task, except while it waits for its own client to release capacity.
+//! then on, only clients that hold little are admitted before that task, except while it waits for its own client to
+//! release capacity.
 //!
 //! A client that may not take one more unit may not take any larger amount either. The server can therefore reject such
 //! a client before it reads the body, and it never rejects a request early that it could have admitted.
@@ -26,6 +27,12 @@ use super::wait_queue::WaitQueue;
 
 /// The maximum amount that a client may hold, as a multiple of the capacity that it leaves free.
 const MAX_HELD_TO_FREE: u64 = 2;
+
+/// The divisor of the limit for the maximum amount of a [resized](Permit::resize) permit.
+const MAX_RESIZED_DIVISOR: u32 = 4;
+
+/// The divisor of the limit for the amount that a client may hold while another one's task is to be admitted next.
+const SMALL_DIVISOR: u32 = 256;
 
 /// A limit on one resource, and the amount that is held. Clones share the amount.
 #[derive(Clone, Debug)]
@@ -96,6 +103,11 @@ impl SharedLimit {
         self.limit
     }
 
+    /// Returns the amount for something of this size, which counts as at most a quarter of the limit.
+    pub(crate) fn capped_amount(&self, size: usize) -> u32 {
+        capped_amount(self.limit, size)
+    }
+
     /// Returns the amount that all clients hold.
     pub(crate) fn held(&self) -> u32 {
         lock(&self.held).total
@@ -145,10 +157,14 @@ impl SharedLimit {
 impl Held {
     /// Checks whether an account may take this amount now, before the tasks that wait.
     fn check(&self, account: u64, amount: u32) -> Result<(), Exceeded> {
-        match self.waiting.heads(0).any(|(_, account, waiter)| self.is_next(account, waiter)) {
-            true => Err(Exceeded::Server { held: self.total }),
-            false => self.check_capacity(account, amount),
-        }
+        let may_be_first = self.is_small(account, amount)
+            || !self.waiting.heads(0).any(|(_, account, waiter)| self.is_next(account, waiter));
+        if may_be_first { self.check_capacity(account, amount) } else { Err(Exceeded::Server { held: self.total }) }
+    }
+
+    /// Returns whether an account would hold little with this additional amount.
+    fn is_small(&self, account: u64, amount: u32) -> bool {
+        self.by_client(account).saturating_add(amount) <= self.limit / SMALL_DIVISOR
     }
 
     fn check_capacity(&self, account: u64, amount: u32) -> Result<(), Exceeded> {
@@ -215,13 +231,17 @@ impl Held {
 
     /// Admits the tasks that wait and may have their amounts, each account's in order.
     fn admit_waiting(&mut self, shared: &Arc<Mutex<Self>>) -> Admitted {
-        let (mut admitted, mut from) = (Vec::new(), 0);
+        let (mut admitted, mut from, mut only_small) = (Vec::new(), 0, false);
         while let Some((number, account, amount, is_next)) = self.first_waiting(from) {
+            if self.total >= self.limit {
+                break;
+            }
             from = number + 1;
+            if only_small && !self.is_small(account, amount) {
+                continue;
+            }
             if self.check_capacity(account, amount).is_err() {
-                if is_next {
-                    break;
-                }
+                only_small |= is_next;
             } else if let Some(waiter) = self.waiting.remove(account, number) {
                 self.add(account, amount);
                 admitted.push((waiter.sender, Permit { held: Arc::clone(shared), account, amount }));
@@ -256,16 +276,16 @@ impl Permit {
         self.account
     }
 
-    /// Changes the amount that the permit holds, even beyond the limit.
-    pub(crate) fn resize(&mut self, amount: usize) {
-        let more = u32::try_from(amount).unwrap_or(u32::MAX).saturating_sub(self.amount);
-        if more > 0 {
-            let mut held = lock(&self.held);
-            let more = more.min(u32::MAX - held.total);
-            held.add(self.account, more);
-            self.amount += more;
-        }
-        self.shrink(amount);
+    /// Changes the amount to that of something of this size, which counts as at most a quarter of the limit, whether
+    /// there is capacity or not.
+    pub(crate) fn resize(&mut self, size: usize) {
+        let mut held = lock(&self.held);
+        let amount = capped_amount(held.limit, size);
+        let more = amount.saturating_sub(self.amount).min(u32::MAX - held.total);
+        held.add(self.account, more);
+        drop(held);
+        self.amount += more;
+        self.shrink(amount as usize);
     }
 
     /// Releases all but this amount.
@@ -287,6 +307,10 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.shrink(0);
     }
+}
+
+fn capped_amount(limit: u32, size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX).min(limit / MAX_RESIZED_DIVISOR)
 }
 
 /// Locks the amounts. Every update leaves them consistent, so a panic while the lock is held does no harm.

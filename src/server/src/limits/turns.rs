@@ -1,6 +1,6 @@
 //! Turns: fair access of clients to the threads that parse and tokenize requests and write responses.
 //!
-//! Clients take turns by start-time fair queueing (Goyal, Vin and Chen, SIGCOMM 1996), as in the engine's queue: a
+//! Clients take turns by start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996), as in the engine's queue: a
 //! job's cost is its memory, which grows with its time. So a client that sends little does not wait for all jobs of a
 //! client that sends much. Jobs that need more than [`SMALL_MEMORY`] are large. Together, the large jobs that run need
 //! at most the configured memory, and they leave one thread to the small ones.

@@ -93,7 +93,7 @@ impl RequestContext {
 /// Returns the memory for compressing a response as the client accepts it, in bytes.
 fn compressor_bytes(headers: &HeaderMap) -> usize {
     let accepted = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let bytes = accepted.map(|value| match value {
+    let bytes = accepted.map(|value| match value.to_ascii_lowercase() {
         value if value.contains("zstd") => ZSTD_COMPRESSOR_BYTES,
         value if value.contains("gzip") => GZIP_COMPRESSOR_BYTES,
         _ => 0,

@@ -20,6 +20,9 @@ const MAX_UNSENT_BYTES: usize = 128 * 1024;
 /// The maximum memory for the parts of a pipe that are being made, in bytes. A part that needs more is made alone.
 const MAX_RESERVED_MEMORY: usize = 256 * 1024;
 
+/// The maximum number of bytes that the connection gets at a time. It looks for the end of the response in between.
+const MAX_SLICE_BYTES: usize = 128 * 1024;
+
 /// The error at the end of a response that cannot be completed.
 #[derive(Debug, thiserror::Error)]
 #[error("the response cannot be completed")]
@@ -230,7 +233,7 @@ impl Drop for Reservation<'_> {
 }
 
 impl PipeReader {
-    /// Returns the next part, or an error if the pipe broke.
+    /// Returns the next slice of the parts, or an error if the pipe broke.
     async fn next(&self) -> Option<Result<Bytes, BrokenPipe>> {
         loop {
             let more = self.0.readable.notified();
@@ -241,11 +244,15 @@ impl PipeReader {
         }
     }
 
-    /// Takes the next part; returns `None` if there is nothing to read yet, and `Some(None)` at the end.
+    /// Takes the next slice of the parts; returns `None` if there is nothing to read yet, and `Some(None)` at the end.
     fn take(&self) -> Option<Option<Result<Bytes, BrokenPipe>>> {
         let mut state = self.0.lock();
-        if let Some(part) = state.parts.pop_front() {
-            return Some(Some(Ok(part)));
+        if let Some(part) = state.parts.front_mut() {
+            let slice = part.split_to(part.len().min(MAX_SLICE_BYTES));
+            if part.is_empty() {
+                state.parts.pop_front();
+            }
+            return Some(Some(Ok(slice)));
         }
         match state.status {
             Status::Open => None,
