@@ -26,7 +26,7 @@ pub(crate) struct TooSlow {
 
 /// A check that a peer moves a number of bytes, again and again, each time within a window of time.
 ///
-/// A window begins with the first wait for the peer, and anew whenever the peer has moved that many bytes. It stops
+/// A window begins with the first wait for the peer, and again whenever the peer has moved that many bytes. It stops
 /// while the server does something else. A timeout per read would not suffice: a peer that moves a byte in time, again
 /// and again, could hold a request for hours.
 #[derive(Debug)]
