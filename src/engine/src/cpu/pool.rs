@@ -18,6 +18,23 @@ const SPIN_ROUNDS: u32 = 1000;
 #[derive(Debug)]
 pub(crate) struct Pool(rayon::ThreadPool);
 
+/// A wait of a thread, which keeps its core for the first rounds.
+#[derive(Default)]
+struct Backoff {
+    rounds: u32,
+}
+
+impl Backoff {
+    fn wait(&mut self) {
+        if self.rounds < SPIN_ROUNDS {
+            self.rounds += 1;
+            std::hint::spin_loop();
+        } else {
+            thread::yield_now();
+        }
+    }
+}
+
 /// A guard that marks a pass as over when it is dropped, even if the pass panics.
 struct PassGuard<'a>(&'a AtomicBool);
 
@@ -56,29 +73,21 @@ impl Pool {
                     return;
                 }
                 not_started.fetch_sub(1, Ordering::AcqRel);
-                let mut idle_rounds = 0;
+                let mut backoff = Backoff::default();
                 while !over.load(Ordering::Acquire) {
                     if rayon::yield_now() == Some(Yield::Executed) {
-                        idle_rounds = 0;
-                    } else if idle_rounds < SPIN_ROUNDS {
-                        idle_rounds += 1;
-                        std::hint::spin_loop();
+                        backoff = Backoff::default();
                     } else {
-                        thread::yield_now();
+                        backoff.wait();
                     }
                 }
             });
             let _guard = PassGuard(over);
             // Wait until all threads are in their loops: a thread that starts its loop later might do so inside a task
             // of `work`, and would never finish that task.
-            let mut idle_rounds = 0;
+            let mut backoff = Backoff::default();
             while not_started.load(Ordering::Acquire) > 0 {
-                if idle_rounds < SPIN_ROUNDS {
-                    idle_rounds += 1;
-                    std::hint::spin_loop();
-                } else {
-                    thread::yield_now();
-                }
+                backoff.wait();
             }
             work()
         })
