@@ -132,9 +132,7 @@ impl Admission {
     /// Admits a client's whole response, or rejects it at once.
     pub(crate) fn admit_response(&self, account: u64, bytes: usize) -> Result<Permit, Failure> {
         let permit = self.response_bytes.acquire(account, self.response_amount(bytes));
-        let mut permit = permit.map_err(|exceeded| self.reject(&self.response_bytes, exceeded))?;
-        permit.resize(bytes);
-        Ok(permit)
+        permit.map_err(|exceeded| self.reject(&self.response_bytes, exceeded))
     }
 
     /// Waits for capacity for the next part of a response that has begun. The server cannot reject it any more.
