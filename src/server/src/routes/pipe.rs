@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::{Body, Bytes};
+use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use tokio::sync::{Mutex as FifoMutex, Notify};
 
@@ -90,7 +91,8 @@ enum Status {
 pub(super) fn pipe(app: App, account: u64) -> (PipeWriter, Body) {
     let shared = Arc::<Shared>::default();
     let reader = PipeReader(Arc::clone(&shared));
-    let parts = unfold(reader, |reader| async move { Some((reader.next().await?, reader)) });
+    // A compressor polls the body again after its end, and `unfold` would panic then.
+    let parts = unfold(reader, |reader| async move { Some((reader.next().await?, reader)) }).fuse();
     (PipeWriter { app, account, turn: FifoMutex::default(), shared }, Body::from_stream(parts))
 }
 

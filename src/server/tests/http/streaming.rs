@@ -1,6 +1,7 @@
 //! Streamed responses, deadlines, and compressed bodies of requests and responses.
 
 use std::convert::Infallible;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,6 +172,36 @@ async fn requests_and_responses_may_be_compressed() {
         let bytes = reply.bytes().await.unwrap();
         let text = if encoding.is_some() { zstd::decode_all(&*bytes).unwrap() } else { bytes.to_vec() };
         assert_eq!(text, plain.as_bytes());
+    }
+}
+
+/// A compressor reads a response that is written in parts.
+#[tokio::test]
+async fn a_response_in_parts_may_be_compressed() {
+    let server = Server::start().await;
+    let query = json!({"context": "It was", "target": " a dark night"});
+    let body = json!({"queries": vec![query; 2000], "detail": "tokens"});
+    let send = async |accept: &str, encoding: &str| {
+        let request = server.client.post(format!("{}/logprobs", server.url)).json(&body).header("accept", accept);
+        let reply = request.header("accept-encoding", encoding).send().await.unwrap();
+        let found = reply.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(found.as_deref().unwrap_or("identity"), encoding, "{accept}");
+        reply.bytes().await.unwrap()
+    };
+    for accept in ["application/json", "application/x-ndjson"] {
+        let plain = send(accept, "identity").await;
+        assert!(plain.len() > 64 * 1024, "{accept}: {} bytes", plain.len());
+        let mut gzip = Vec::new();
+        let encoded = send(accept, "gzip").await;
+        flate2::read::GzDecoder::new(&*encoded).read_to_end(&mut gzip).unwrap();
+        let zstd = zstd::decode_all(&*send(accept, "zstd").await).unwrap();
+        // The lines of a stream come in the order in which the results are ready.
+        let lines = |bytes: &[u8]| {
+            let mut lines: Vec<_> = bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+            lines.sort_unstable();
+            lines
+        };
+        assert!(lines(&gzip) == lines(&plain) && lines(&zstd) == lines(&plain), "{accept}");
     }
 }
 
