@@ -121,16 +121,20 @@ impl Scheduler {
     /// Returns the waiting query to try next, unless none can start or the next chunk of a running query, with the tag
     /// `running`, is first.
     pub(super) fn next_candidate(&self, attempts: &mut Attempts, running: Option<Tag>) -> Option<Candidate> {
-        let SchedulerConfig { token_budget, max_running } = self.config;
-        let is_over = attempts.deferred >= MAX_DEFERRED
-            || attempts.rejected >= MAX_REJECTED
-            || attempts.looked_up >= LOOKUPS_PER_TOKEN.saturating_mul(token_budget)
-            || self.running.len() >= max_running
-            || (attempts.only_scoring && self.waiting.scoring() == attempts.skipped_scoring);
-        if is_over { None } else { self.waiting.next(&mut attempts.skipped, running) }
+        if self.can_start(attempts) { self.waiting.next(&mut attempts.skipped, running) } else { None }
     }
 
-    /// Tries to start a waiting query, and adds its first chunk to a pass that may then have `limit` tokens.
+    /// Returns whether another waiting query may start in this pass.
+    pub(super) fn can_start(&self, attempts: &Attempts) -> bool {
+        let SchedulerConfig { token_budget, max_running } = self.config;
+        attempts.deferred < MAX_DEFERRED
+            && attempts.rejected < MAX_REJECTED
+            && attempts.looked_up < LOOKUPS_PER_TOKEN.saturating_mul(token_budget)
+            && self.running.len() < max_running
+            && !(attempts.only_scoring && self.waiting.scoring() == attempts.skipped_scoring)
+    }
+
+    /// Tries to start a waiting query as [`start_or_reject`](Self::start_or_reject) does, and skips it if it cannot start.
     pub(super) fn try_start(
         &mut self,
         candidate: Candidate,
@@ -138,6 +142,24 @@ impl Scheduler {
         limit: usize,
         scheduled: &mut ScheduledBatch,
     ) {
+        let Some(successors) = self.start_or_reject(candidate, attempts, limit, scheduled) else { return };
+        let is_scoring = self.waiting.get(candidate.key).is_some_and(|waiting| !waiting.generates());
+        attempts.skipped_scoring += usize::from(is_scoring);
+        self.waiting.skip(candidate, &mut attempts.skipped, successors);
+        if attempts.only_scoring {
+            attempts.skipped.omit_generations();
+        }
+    }
+
+    /// Tries to start a waiting query, and adds its first chunk to a pass that may then have `limit` tokens.
+    /// Returns `None` if the query starts; otherwise, the queries of its client that may start before it.
+    pub(super) fn start_or_reject(
+        &mut self,
+        candidate: Candidate,
+        attempts: &mut Attempts,
+        limit: usize,
+        scheduled: &mut ScheduledBatch,
+    ) -> Option<Successors> {
         let (used, looked_up) = (scheduled.batch.tokens.len(), attempts.looked_up);
         let successor = self.waiting.successor(candidate.key);
         let successors = match self.admit(candidate, attempts, limit - used) {
@@ -145,7 +167,7 @@ impl Scheduler {
                 attempts.skipped.replace(candidate.key, successor);
                 scheduled.started.push(id);
                 scheduled.answered.push(QueryUpdate { id, result: Ok(QueryEvent::Scores(scores)) });
-                return;
+                return None;
             }
             Admission::Running(running) => {
                 let ends = !running.generates() && running.uncomputed_tokens() <= limit - used;
@@ -157,7 +179,7 @@ impl Scheduler {
                 if scheduled.batch.tokens.len() > used {
                     attempts.looked_up = looked_up;
                 }
-                return;
+                return None;
             }
             Admission::Deferred => Successors::All,
             Admission::Blocked => Successors::Scoring,
@@ -167,12 +189,7 @@ impl Scheduler {
             Successors::All => attempts.deferred += 1,
             Successors::Scoring | Successors::None => attempts.rejected += 1,
         }
-        let is_scoring = self.waiting.get(candidate.key).is_some_and(|waiting| !waiting.generates());
-        attempts.skipped_scoring += usize::from(is_scoring);
-        self.waiting.skip(candidate, &mut attempts.skipped, successors);
-        if attempts.only_scoring {
-            attempts.skipped.omit_generations();
-        }
+        Some(successors)
     }
 
     /// Tries to start a waiting query: answers it from the cache, defers it, or reserves its blocks. The pass has
@@ -307,7 +324,7 @@ impl Scheduler {
         let uncomputed = tokens_to_compute - prefix.reusable_len(score_from);
         let job = self.waiting.take(key, before_turn, uncomputed)?;
         let turn = Turn {
-            start: self.waiting.clamp_to_clock(key.tag()),
+            start: self.waiting.clamp_to_earliest_start(key.tag()),
             before_turn,
             served_at: self.waiting.served_tokens(),
         };

@@ -25,6 +25,13 @@ pub(crate) struct Candidate {
     overdue: bool,
 }
 
+impl Candidate {
+    /// Returns a query that is tried in its turn.
+    pub(crate) fn in_turn(key: QueueKey) -> Self {
+        Self { key, before_turn: false, overdue: false }
+    }
+}
+
 /// The queries of the same client that may start in a pass before one that was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Successors {
@@ -78,7 +85,7 @@ impl Queue {
         let in_turn = self.next_in_turn(skipped).filter(|key| running.is_none_or(|running| key.tag() <= running));
         match self.next_overdue(skipped) {
             Some(key) => Some(Candidate { key, before_turn: in_turn != Some(key), overdue: true }),
-            None => in_turn.map(|key| Candidate { key, before_turn: false, overdue: false }),
+            None => in_turn.map(Candidate::in_turn),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The waiting queries of one client and one priority, in the order of submission.
 //!
 //! Virtual time counts tokens. A query starts, in virtual time, when the client's previous query has ended, but no
-//! earlier than the time at which it was submitted. Start times are computed on demand, from the first query on. So
+//! earlier than the queue permits. Start times are computed on demand, from the first query on. So
 //! a cancelled query leaves no trace, and no other query has to move.
 
 use std::collections::BTreeMap;
@@ -36,8 +36,8 @@ impl WaitingQuery {
 /// A query's place in its client's queue.
 #[derive(Debug)]
 struct Place {
-    /// The virtual time at which the query was submitted.
-    submitted: u64,
+    /// The virtual time before which the query does not start.
+    earliest: u64,
     /// The query's maximum length in tokens, which its client is charged.
     tokens: u64,
     /// `None` if the query has left the queue before one that was submitted earlier.
@@ -47,7 +47,7 @@ struct Place {
 impl Place {
     /// Returns the virtual time at which the query starts if the previous one ends at `previous_end`.
     fn start(&self, previous_end: u64) -> u64 {
-        self.submitted.max(previous_end)
+        self.earliest.max(previous_end)
     }
 
     fn end(&self, previous_end: u64) -> u64 {
@@ -56,7 +56,7 @@ impl Place {
 
     /// Adds the next place to this one. The sum ends when the next place would end, whatever comes before the two.
     fn absorb(&mut self, next: &Self) {
-        self.submitted = self.submitted.max(next.submitted.saturating_sub(self.tokens));
+        self.earliest = self.earliest.max(next.earliest.saturating_sub(self.tokens));
         self.tokens = self.tokens.saturating_add(next.tokens);
     }
 }
@@ -76,16 +76,19 @@ pub(crate) struct ClientQueue {
     /// Number of tokens that the engine had served when it last ran a chunk of this client in its turn or, if none
     /// waited, when the client sent a query. A query that ran before its turn advances it by a multiple of its tokens.
     pub(crate) waiting_since: u64,
+    /// Number of tokens that the engine had served when it last ran a chunk of this client in its turn, or started one of
+    /// its queries before its turn.
+    pub(crate) served_at: u64,
     /// The queries by arrival. The first one is waiting.
     places: BTreeMap<u64, Place>,
 }
 
 impl ClientQueue {
-    /// Adds a query that is submitted at the virtual time `now`.
-    pub(crate) fn push(&mut self, arrival: u64, now: u64, job: Job) {
+    /// Adds a query that starts no earlier than at the virtual time `earliest`.
+    pub(crate) fn push(&mut self, arrival: u64, earliest: u64, job: Job) {
         let tokens = job.max_len() as u64;
         let waiting = Some(WaitingQuery { job, dependency: None, uncomputed: None });
-        self.places.insert(arrival, Place { submitted: now, tokens, waiting });
+        self.places.insert(arrival, Place { earliest, tokens, waiting });
     }
 
     /// Returns the position of the query that was submitted first.
@@ -115,9 +118,12 @@ impl ClientQueue {
         self.places.get_mut(&arrival)?.waiting.as_mut()
     }
 
-    /// Removes a query to run it, and charges the client for its tokens.
-    pub(crate) fn take(&mut self, arrival: u64) -> Option<Job> {
-        let waiting = self.places.get_mut(&arrival)?.waiting.take()?;
+    /// Removes a query to run it, and charges the client for its tokens. The query starts no earlier than at the virtual
+    /// time `earliest`, so that a client gets no credit for the time in which its queries could not start.
+    pub(crate) fn take(&mut self, arrival: u64, earliest: u64) -> Option<Job> {
+        let place = self.places.get_mut(&arrival)?;
+        let waiting = place.waiting.take()?;
+        place.earliest = place.earliest.max(earliest);
         self.merge_served(arrival);
         self.pass_served();
         Some(waiting.job)
@@ -213,7 +219,7 @@ mod tests {
         }
         for _ in 0..1500 {
             let arrival = rng.random_range(1..1000_u64);
-            if client.take(arrival).is_some() {
+            if client.take(arrival, 0).is_some() {
                 kept[arrival as usize].2 = false;
             }
             let mut end = 0;

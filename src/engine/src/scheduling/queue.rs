@@ -4,7 +4,9 @@
 //! they would start if the engine served all clients at the same rate (start-time fair queueing: Goyal, Vin and Cheng,
 //! SIGCOMM 1996). The tag of a query's first chunk is the virtual time at which the query starts. The tag of each later
 //! chunk is greater by the tokens that the query has computed. The clock is the greatest tag of the chunks that have
-//! run in their turn, so a new client's tag is never greater than that of a chunk that has yet to run.
+//! run in their turn, so a new client's tag is never greater than that of a chunk that has yet to run. An idle client
+//! starts up to one pass's tokens before the clock, unless it has had more than its share. So its short query runs before
+//! the chunks of busy clients.
 //!
 //! Each client's queries run in the order of submission, so only the first one of each client is kept in this order,
 //! and every operation on a query takes logarithmic time. `candidates.rs` decides which queries a pass tries.
@@ -14,7 +16,8 @@
 //! queries are tried before the others, those of the client that has waited longest first, but get only a share of all
 //! tokens.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::scheduling::client_queue::{ClientQueue, Position, PrefixDependency, WaitingQuery};
 use crate::scheduling::job::{Job, QueryId};
@@ -73,7 +76,7 @@ pub(crate) struct Tag {
 struct PriorityClass {
     /// The greatest tag of the chunks that have run in their turn.
     clock: u64,
-    /// The clients with waiting queries, and those that would not start at `clock`.
+    /// The clients with waiting queries, and those whose next query would start later than `earliest_start`.
     clients: HashMap<u64, ClientQueue>,
     waiting: usize,
     running: usize,
@@ -82,12 +85,17 @@ struct PriorityClass {
 }
 
 impl PriorityClass {
+    /// Returns the tag of a query that a client sends now, after it has been idle.
+    fn earliest_start(&self, burst: u64) -> u64 {
+        self.clock.saturating_sub(burst)
+    }
+
     /// Removes the clients that no longer matter, if there are many. Takes amortized constant time.
-    fn clean_up(&mut self) {
+    fn clean_up(&mut self, burst: u64) {
         if self.clients.len() < self.next_cleanup.max(2 * self.waiting) {
             return;
         }
-        let now = self.clock;
+        let now = self.earliest_start(burst);
         self.clients.retain(|_, client| client.is_waiting() || client.is_charged(now));
         if self.clients.len() > self.waiting + MAX_IDLE_CLIENTS {
             self.clients.retain(|_, client| client.is_waiting());
@@ -105,6 +113,11 @@ pub(crate) struct Queue {
     /// The same queries, by the value of `served_tokens` since which each client has waited.
     pub(super) by_wait: BTreeSet<(u64, QueueKey)>,
     classes: HashMap<i32, PriorityClass>,
+    /// The client of each short query that was sent after an idle period, by priority and arrival. It is the client's
+    /// only query.
+    after_idle: BTreeMap<(i32, u64), u64>,
+    /// Number of waiting and running queries of each client that has any.
+    active: HashMap<u64, usize>,
     /// The place of each waiting query.
     places: HashMap<QueryId, (SchedulingParams, u64)>,
     next_arrival: u64,
@@ -116,6 +129,8 @@ pub(crate) struct Queue {
     overdue_after: u64,
     /// Number of tokens that overdue queries may cost before others must run again.
     pub(super) overdue_credit: i64,
+    /// Number of tokens by which an idle client starts before the clock: those of one pass.
+    burst: u64,
 }
 
 impl Queue {
@@ -125,12 +140,15 @@ impl Queue {
             heads: BTreeSet::new(),
             by_wait: BTreeSet::new(),
             classes: HashMap::new(),
+            after_idle: BTreeMap::new(),
+            active: HashMap::new(),
             places: HashMap::new(),
             next_arrival: 0,
             scoring: 0,
             served_tokens: 0,
             overdue_after: STARVATION_PASSES.saturating_mul(token_budget as u64),
             overdue_credit: 0,
+            burst: token_budget as u64,
         }
     }
 
@@ -140,16 +158,27 @@ impl Queue {
         let class = self.classes.entry(scheduling.priority).or_default();
         class.waiting += 1;
         class.clients.entry(scheduling.client).or_default();
-        let (now, arrival, served_tokens) = (class.clock, self.next_arrival, self.served_tokens);
+        let queries = self.active.entry(scheduling.client).or_default();
+        *queries += 1;
+        let is_only = *queries == 1;
+        let (clock, now) = (class.clock, class.earliest_start(self.burst));
+        let (arrival, served_tokens) = (self.next_arrival, self.served_tokens);
         self.next_arrival += 1;
         self.places.insert(job.id, (scheduling, arrival));
         self.scoring += usize::from(job.generation.is_none());
-        self.change(scheduling, |client| {
+        // A client was idle if, since its last turn, the engine has served a full pass for each client.
+        let idle_tokens = self.burst.saturating_mul(self.active.len() as u64);
+        let is_short = job.generation.is_none() && job.max_len() as u64 <= self.burst.saturating_add(1);
+        let was_idle = self.change(scheduling, |client| {
             if !client.is_waiting() {
                 client.waiting_since = served_tokens;
             }
             client.push(arrival, now, job);
+            served_tokens.saturating_sub(client.served_at) >= idle_tokens && !client.is_charged(clock)
         });
+        if is_short && is_only && was_idle == Some(true) {
+            self.after_idle.insert((scheduling.priority, arrival), scheduling.client);
+        }
     }
 
     /// Changes a client's queue and keeps `heads` and `by_wait` up to date; returns `None` if there is no such client.
@@ -251,10 +280,13 @@ impl Queue {
             let served_tokens = self.served_tokens.saturating_add(uncomputed as u64);
             self.change(scheduling, |client| {
                 client.waiting_since = client.waiting_since.saturating_add(cost).min(served_tokens);
+                client.served_at = served_tokens;
             });
             self.overdue_credit = self.overdue_credit.saturating_sub_unsigned(cost);
         }
-        let job = self.change(scheduling, |client| client.take(key.arrival))??;
+        let earliest = self.classes.get(&key.priority)?.earliest_start(self.burst);
+        let job = self.change(scheduling, |client| client.take(key.arrival, earliest))??;
+        self.forget_idle(key);
         if let Some(class) = self.classes.get_mut(&key.priority) {
             class.running += 1;
         }
@@ -262,11 +294,24 @@ impl Queue {
         Some(job)
     }
 
-    /// Returns the tag of a started query's first chunk: `tag`, or the clock if that is later. Otherwise, a query that
-    /// waited for a slot or blocks would run before all others until it caught up.
-    pub(crate) fn clamp_to_clock(&self, tag: Tag) -> Tag {
-        let clock = self.classes.get(&tag.priority).map_or(0, |class| class.clock);
-        Tag { virtual_time: tag.virtual_time.max(clock), ..tag }
+    /// Returns the tag of a started query's first chunk: `tag`, or the tag of a query that an idle client would send now
+    /// if that is later. Otherwise, a query that waited for a slot or blocks would run before all others until it caught
+    /// up.
+    pub(crate) fn clamp_to_earliest_start(&self, tag: Tag) -> Tag {
+        let earliest = self.classes.get(&tag.priority).map_or(0, |class| class.earliest_start(self.burst));
+        Tag { virtual_time: tag.virtual_time.max(earliest), ..tag }
+    }
+
+    /// Returns the oldest short query of this priority that was sent after an idle period.
+    pub(crate) fn first_after_idle(&self, priority: i32) -> Option<QueueKey> {
+        let (_, &client) = self.after_idle.range((priority, 0)..=(priority, u64::MAX)).next()?;
+        let scheduling = SchedulingParams { priority, client };
+        Some(QueueKey::new(scheduling, self.client(scheduling)?.first()?))
+    }
+
+    /// Treats a query from now on as if its client had not been idle.
+    pub(crate) fn forget_idle(&mut self, key: QueueKey) {
+        self.after_idle.remove(&(key.priority, key.arrival));
     }
 
     /// Records that a client's chunk of `tokens` tokens runs in its turn.
@@ -275,7 +320,7 @@ impl Queue {
         let most = i64::try_from(self.overdue_after.max(tokens)).unwrap_or(i64::MAX);
         self.overdue_credit = self.overdue_credit.saturating_add_unsigned(tokens).min(most);
         let served_tokens = self.served_tokens;
-        self.change(scheduling, |client| client.waiting_since = served_tokens);
+        self.change(scheduling, |client| (client.waiting_since, client.served_at) = (served_tokens, served_tokens));
         if let Some(class) = self.classes.get_mut(&scheduling.priority) {
             class.clock = class.clock.max(tag.virtual_time);
         }
@@ -293,7 +338,9 @@ impl Queue {
     pub(crate) fn cancel(&mut self, id: QueryId) -> bool {
         let Some(&(scheduling, arrival)) = self.places.get(&id) else { return false };
         let Some(Some(job)) = self.change(scheduling, |client| client.cancel(arrival)) else { return false };
+        self.after_idle.remove(&(scheduling.priority, arrival));
         self.forget(&job);
+        self.deactivate(scheduling.client);
         true
     }
 
@@ -305,7 +352,19 @@ impl Queue {
         if let Some(class) = self.classes.get_mut(&scheduling.priority) {
             class.running -= 1;
         }
+        self.deactivate(scheduling.client);
         self.clean_up(scheduling.priority);
+    }
+
+    /// Records that a query of a client has ended.
+    fn deactivate(&mut self, client: u64) {
+        if let Entry::Occupied(mut queries) = self.active.entry(client) {
+            *queries.get_mut() -= 1;
+            if *queries.get() == 0 {
+                queries.remove();
+                shrink(&mut self.active);
+            }
+        }
     }
 
     /// Removes the remaining state of a query that has left its client's queue.
@@ -330,7 +389,7 @@ impl Queue {
             self.classes.remove(&priority);
             shrink(&mut self.classes);
         } else {
-            class.clean_up();
+            class.clean_up(self.burst);
         }
     }
 }

@@ -194,7 +194,12 @@ impl RunningQuery {
         let required = job.required_scores();
         let remaining = (job.query.tokens.len() - 1).saturating_sub(prefix.computed);
         let first_unknown = required.from + prefix.scores.len();
-        let common = job.reusable_tokens().iter().zip(&self.query.tokens).take_while(|(a, b)| a == b).count();
+        let (theirs, ours) = (job.reusable_tokens(), &self.query.tokens[..]);
+        // Many queries may share only a long prefix that is in the cache. This avoids comparing it.
+        if theirs.get(prefix.computed)? != ours.get(prefix.computed)? {
+            return None;
+        }
+        let common = theirs.iter().zip(ours).take_while(|(a, b)| a == b).count();
         // If this query does not produce the scores that `job` requires, `job` must itself compute everything from its
         // first unknown score on.
         let learns_scores = self.query.score_from <= first_unknown && (!required.top1 || self.query.options.top > 0);

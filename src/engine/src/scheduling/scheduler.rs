@@ -5,8 +5,8 @@
 //! decides whose chunk is next, `queue.rs` whose turn it is among waiting queries, and `admission.rs` starts them.
 //!
 //! A query that generates also reserves blocks for all tokens that it may sample. Once its own tokens are computed, it
-//! adds one token to each pass, before the chunks of other queries, so that a long prompt does not delay texts that are
-//! being generated.
+//! adds one token to each pass before other queries prefill, so that a long prompt does not delay texts that are being
+//! generated. Only short queries of clients that have been idle come earlier.
 
 use std::collections::HashSet;
 
@@ -80,13 +80,15 @@ pub struct Scheduler {
     pub(super) cache: KvCache,
     pub(super) waiting: Queue,
     pub(super) running: Vec<RunningQuery>,
+    /// `true` if the last pass began with queries of clients that had been idle.
+    pub(super) began_with_idle: bool,
 }
 
 impl Scheduler {
     /// Creates a scheduler for a backend with these limits.
     pub fn new(limits: Limits, config: SchedulerConfig) -> Self {
         let (cache, waiting) = (KvCache::new(limits.blocks), Queue::new(config.token_budget));
-        Self { config, limits, cache, waiting, running: Vec::new() }
+        Self { config, limits, cache, waiting, running: Vec::new(), began_with_idle: false }
     }
 
     /// Queues a query; returns an error if the query is invalid.
@@ -113,8 +115,10 @@ impl Scheduler {
             self.schedule_chunk(&mut scheduled, suspect, self.config.token_budget, in_turn);
             return scheduled;
         }
+        let turns = self.begin_turns();
+        self.add_idle(&mut scheduled);
         self.add_decoding(&mut scheduled);
-        self.add_in_turn(&mut scheduled);
+        self.add_in_turn(&mut scheduled, turns);
         scheduled
     }
 

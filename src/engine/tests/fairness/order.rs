@@ -81,7 +81,7 @@ proptest! {
             }
             left -= pass(&mut scheduler).iter().filter(|&&id| id <= before as QueryId).count();
             passes += 1;
-            prop_assert!(passes <= 40 * (before + 1), "{left} of {} still wait after {passes} passes", before + 1);
+            prop_assert!(passes <= 25 * (before + 1), "{left} of {} still wait after {passes} passes", before + 1);
         }
     }
 }
@@ -137,7 +137,8 @@ fn an_overdue_query_does_not_delay_newcomers() {
     }
     let at = |answered: &[QueryId], id| answered.iter().position(|&answered| answered == id).unwrap();
     let overdue = [at(&answered, 1), at(&answered, 2)];
-    assert_eq!(overdue, [9, 17], "the first client's other two queries run once they are overdue: {answered:?}");
+    // The pass after eight others begins with a client that was idle.
+    assert_eq!(overdue, [10, 18], "the first client's other two queries run once they are overdue: {answered:?}");
     scheduler.submit(200, query(200, LENGTH, 0, 100)).unwrap();
     scheduler.submit(201, query(201, LENGTH, 0, 201)).unwrap();
     let answered = drain(&mut scheduler);
