@@ -11,13 +11,13 @@
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::compute::WriteMode;
 use super::gemm::gemm_rows;
 use super::kv::{BlockMut, LayerKv};
 use super::math;
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
+use super::pool;
 use super::rope::Angles;
 use super::softmax::{OnlineSoftmax, TILE_ROWS, TileScores, accumulate};
 use crate::backend::{BLOCK_TOKENS, BlockId, Chunk};
@@ -81,7 +81,7 @@ pub(crate) fn write_kv(arch: Arch, inputs: &AttentionInputs<'_>, kv: &mut LayerK
     writes.sort_unstable_by_key(|&(block, ..)| block);
     let ids: Vec<BlockId> = writes.iter().map(|&(block, ..)| block).collect();
     let blocks = kv.blocks_mut(&ids);
-    blocks.into_par_iter().zip(&writes).for_each(|(block, (_, slot, rows))| {
+    pool::for_each(blocks.into_iter().zip(&writes), |(block, (_, slot, rows))| {
         arch.dispatch(WriteBlock { inputs, block, slot: *slot, rows: rows.clone() });
     });
 }
@@ -135,15 +135,12 @@ pub(crate) fn attend(arch: Arch, inputs: &AttentionInputs<'_>, kv: &LayerKv, out
     let shape = inputs.shape;
     let tiles = tiles(inputs.chunks);
     // Work head by head, so that a prefix shared by many chunks stays in the core's cache.
-    let outputs: Vec<Vec<PanelRow>> = (0..shape.kv_heads * tiles.len())
-        .into_par_iter()
-        .map(|task| {
-            let (kv_head, spans) = (task / tiles.len(), &tiles[task % tiles.len()]);
-            arch.dispatch(TileTask { inputs, spans, kv, kv_head })
-        })
-        .collect();
+    let outputs: Vec<Vec<PanelRow>> = pool::map(0..shape.kv_heads * tiles.len(), |task| {
+        let (kv_head, spans) = (task / tiles.len(), &tiles[task % tiles.len()]);
+        arch.dispatch(TileTask { inputs, spans, kv, kv_head })
+    });
     out.reshape(inputs.qkv.rows(), shape.heads * shape.head_panels);
-    out.panels_mut().enumerate().for_each(|(panel, out)| {
+    pool::for_each(out.panels_mut().enumerate(), |(panel, out)| {
         let group_panels = shape.queries_per_kv_head() * shape.head_panels;
         let outputs = &outputs[panel / group_panels * tiles.len()..][..tiles.len()];
         for (spans, values) in tiles.iter().zip(outputs) {

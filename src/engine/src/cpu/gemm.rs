@@ -10,14 +10,15 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::slice::ChunksMut;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::compute::{ActivationPath, ComputeMode, WriteMode};
 use super::gemm_bf16::{self, Bf16PairMatrix};
 use super::packed_matrix::{DEPTH_BLOCK, PackedMatrix, PackedSlice};
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
+use super::pool;
 
 /// Rows per task: enough to reuse a weight panel, few enough to divide the work among threads.
 const TASK_ROWS: usize = 96;
@@ -73,16 +74,17 @@ fn run_tasks<'a>(
     compute: ComputeMode,
     a: &GemmInput<'_>,
     w: &PackedMatrix,
-    out: rayon::slice::ChunksMut<'_, PanelRow>,
+    out: ChunksMut<'_, PanelRow>,
     operands: impl Fn(usize) -> (usize, &'a [Range<usize>]) + Sync,
     write: WriteMode,
 ) {
-    out.enumerate()
-        .flat_map(|(at, out)| out.par_chunks_mut(TASK_ROWS).enumerate().map(move |(task, out)| (at, task, out)))
-        .for_each(|(at, task, out)| {
-            let (panel, blocks) = operands(at);
-            compute.arch.dispatch(GemmTask { a, first: task * TASK_ROWS, w, panel, blocks, out, write });
-        });
+    let tasks = out
+        .enumerate()
+        .flat_map(|(at, out)| out.chunks_mut(TASK_ROWS).enumerate().map(move |(task, out)| (at, task, out)));
+    pool::for_each(tasks, |(at, task, out)| {
+        let (panel, blocks) = operands(at);
+        compute.arch.dispatch(GemmTask { a, first: task * TASK_ROWS, w, panel, blocks, out, write });
+    });
 }
 
 /// A task that computes a panel of outputs for the rows from `first` on.

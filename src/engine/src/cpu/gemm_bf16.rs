@@ -7,11 +7,11 @@
 use std::array;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::compute::WriteMode;
 use super::packed_matrix::{PairRow, bf16_bits};
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
+use super::pool;
 
 /// A row of a panel as bf16 pairs: k in the lower half, k + 1 in the upper half.
 type Bf16PairRow = [u32; PANEL_WIDTH / 2];
@@ -26,8 +26,8 @@ pub(super) struct Bf16PairMatrix {
 impl Bf16PairMatrix {
     pub(super) fn new(arch: Arch, a: &PanelMatrix) -> Self {
         let mut data = vec![[0; PANEL_WIDTH / 2]; a.all().len()];
-        let chunks = data.par_chunks_mut(256).zip(a.all().par_chunks(256));
-        chunks.for_each(|(pairs, rows)| arch.dispatch(PackPairs { rows, pairs }));
+        let chunks = data.chunks_mut(256).zip(a.all().chunks(256));
+        pool::for_each(chunks, |(pairs, rows)| arch.dispatch(PackPairs { rows, pairs }));
         Self { rows: a.rows(), data }
     }
 
@@ -68,7 +68,7 @@ pub(super) fn round_to_bf16(arch: Arch, a: &PanelMatrix) -> PanelMatrix {
     }
 
     let mut out = a.clone();
-    out.panels_mut().for_each(|rows| arch.dispatch(Round(rows)));
+    pool::for_each(out.panels_mut(), |rows| arch.dispatch(Round(rows)));
     out
 }
 

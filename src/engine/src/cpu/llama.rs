@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
 use surprisal_model::{Checkpoint, Error, LlamaConfig};
 
 use super::attention::{self, AttentionInputs, AttentionShape};
@@ -13,6 +12,7 @@ use super::llama_loader::{Layer, LlamaWeights};
 use super::math;
 use super::packed_matrix::{PackedMatrix, WeightDtype};
 use super::panel_matrix::{PanelMatrix, PanelRow, panels_for};
+use super::pool;
 use super::rope::{Angles, Rope};
 use crate::backend::ForwardBatch;
 use crate::parallel::communicator::{RankCommunicator, RankLost};
@@ -120,7 +120,7 @@ impl Llama {
     fn embed(&self, tokens: &[u32]) -> PanelMatrix {
         let embedding = &self.weights.embedding;
         let mut x = PanelMatrix::zeros(tokens.len(), embedding.depth_panels());
-        x.panels_mut().enumerate().for_each(|(panel, rows)| {
+        pool::for_each(x.panels_mut().enumerate(), |(panel, rows)| {
             for (row, &token) in rows.iter_mut().zip(tokens) {
                 if self.vocab.contains(&(token as usize)) {
                     *row = embedding.output_panel(token as usize - self.vocab.start, panel);

@@ -1,9 +1,9 @@
 //! Vectorized elementwise functions and row reductions. Their results are bit-identical for every vector width.
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
+use super::pool;
 
 /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
@@ -128,7 +128,7 @@ pub(crate) fn silu_mul(arch: Arch, gate: &mut [PanelRow], up: &[PanelRow]) {
         }
     }
 
-    gate.par_chunks_mut(256).zip(up.par_chunks(256)).for_each(|(gate, up)| arch.dispatch(Task(gate, up)));
+    pool::for_each(gate.chunks_mut(256).zip(up.chunks(256)), |(gate, up)| arch.dispatch(Task(gate, up)));
 }
 
 /// Computes RMSNorm (Zhang and Sennrich, 2019): `x / sqrt(mean(x^2) + eps) * weight` for each row. The mean over
@@ -141,15 +141,11 @@ pub(crate) fn rms_norm(
     weight: &[PanelRow],
     out: &mut PanelMatrix,
 ) {
-    let scales: Vec<f32> = (0..x.rows())
-        .into_par_iter()
-        .with_min_len(16)
-        .map(|row| arch.dispatch(RmsScale { x, row, columns, eps }))
-        .collect();
+    let scales: Vec<f32> = pool::map(0..x.rows(), |row| arch.dispatch(RmsScale { x, row, columns, eps }));
     out.reshape(x.rows(), x.panels());
-    out.panels_mut()
-        .enumerate()
-        .for_each(|(p, out)| arch.dispatch(Normalize { x: x.panel(p), scales: &scales, weight: &weight[p], out }));
+    pool::for_each(out.panels_mut().enumerate(), |(p, out)| {
+        arch.dispatch(Normalize { x: x.panel(p), scales: &scales, weight: &weight[p], out });
+    });
 }
 
 /// Computes RMSNorm of one head's vector in place; the values after `columns` are padding.
@@ -164,7 +160,7 @@ pub(crate) fn head_norm(head: &mut [PanelRow], columns: usize, eps: f64, weight:
 
 /// Adds a bias to every row.
 pub(crate) fn add_bias(x: &mut PanelMatrix, bias: &[PanelRow]) {
-    x.panels_mut().zip(bias).for_each(|(rows, bias)| {
+    pool::for_each(x.panels_mut().zip(bias), |(rows, bias)| {
         for (x, bias) in rows.as_flattened_mut().chunks_exact_mut(bias.len()).flat_map(|row| row.iter_mut().zip(bias)) {
             *x += bias;
         }

@@ -1,8 +1,7 @@
 //! `PanelMatrix`: activations in panels of 32 columns, so that tasks write disjoint contiguous memory.
 
 use std::ops::Range;
-
-use rayon::prelude::*;
+use std::slice::ChunksMut;
 
 /// Columns per panel.
 pub(crate) const PANEL_WIDTH: usize = 32;
@@ -73,9 +72,9 @@ impl PanelMatrix {
         self.all_mut().split_at_mut(first)
     }
 
-    pub(crate) fn panels_mut(&mut self) -> rayon::slice::ChunksMut<'_, PanelRow> {
+    pub(crate) fn panels_mut(&mut self) -> ChunksMut<'_, PanelRow> {
         let rows = self.rows.max(1);
-        self.all_mut().par_chunks_mut(rows)
+        self.all_mut().chunks_mut(rows)
     }
 
     pub(crate) fn row(&self, panel: usize, row: usize) -> &PanelRow {

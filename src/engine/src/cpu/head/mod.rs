@@ -13,7 +13,6 @@ mod vocab_stats;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use self::chunk_stats::{ChunkStats, Target};
 use self::vocab_stats::VocabStats;
@@ -21,6 +20,7 @@ use super::compute::{ComputeMode, WriteMode};
 use super::gemm::{GemmInput, GemmTask};
 use super::packed_matrix::PackedMatrix;
 use super::panel_matrix::{PANEL_WIDTH, PanelMatrix, PanelRow};
+use super::pool;
 use crate::backend::{ScoreRow, TokenChoice, TokenScore};
 use crate::parallel::communicator::{RankCommunicator, RankLost};
 use crate::sampling::Sample;
@@ -111,15 +111,12 @@ impl Head<'_> {
         let hidden = &GemmInput::new(self.compute, hidden);
         self.compute_target_logits(hidden, &mut targets, communicator)?;
         let (chunks, blocks) = (self.chunks.len(), targets.len().div_ceil(TASK_ROWS));
-        let chunk_stats: Vec<Vec<ChunkStats>> = (0..blocks * chunks)
-            .into_par_iter()
-            .map(|task| {
-                let (block, chunk) = (task / chunks, task % chunks);
-                let first = block * TASK_ROWS;
-                let targets = &targets[first..targets.len().min(first + TASK_ROWS)];
-                self.compute.arch.dispatch(ChunkTask { head: self, hidden, first, targets, chunk: &self.chunks[chunk] })
-            })
-            .collect();
+        let chunk_stats: Vec<Vec<ChunkStats>> = pool::map(0..blocks * chunks, |task| {
+            let (block, chunk) = (task / chunks, task % chunks);
+            let first = block * TASK_ROWS;
+            let targets = &targets[first..targets.len().min(first + TASK_ROWS)];
+            self.compute.arch.dispatch(ChunkTask { head: self, hidden, first, targets, chunk: &self.chunks[chunk] })
+        });
         if chunks == 0 {
             // This rank has no rows of the matrix.
             let empty = vec![VocabStats::default(); targets.len()];
@@ -144,7 +141,8 @@ impl Head<'_> {
         if !targets.iter().any(|target| target.options.rank) {
             return Ok(());
         }
-        targets.par_iter_mut().enumerate().filter(|(_, target)| target.options.rank).for_each(|(first, target)| {
+        let ranked = targets.iter_mut().enumerate().filter(|(_, target)| target.options.rank);
+        pool::for_each(ranked, |(first, target)| {
             let (panel, w, mut out) = (target.token as usize / PANEL_WIDTH, self.weights, [[0.0; PANEL_WIDTH]]);
             let Some(panel) = panel.checked_sub(self.first_panel()).filter(|&panel| panel < w.output_panels()) else {
                 return;
@@ -175,9 +173,8 @@ impl Head<'_> {
             let token = sample.pick(logits);
             Target { token, logit: logits[token as usize], options: options.clone() }
         };
-        let targets: Vec<Target> = all.par_iter().zip(samples).map(target).collect();
-        let stats =
-            rank_logits.par_iter().zip(&targets).map(|(logits, target)| self.row_stats(logits, target)).collect();
+        let targets: Vec<Target> = pool::map(all.iter().zip(samples), target);
+        let stats = pool::map(rank_logits.iter().zip(&targets), |(logits, target)| self.row_stats(logits, target));
         self.finish(&targets, stats, communicator)
     }
 
@@ -187,7 +184,7 @@ impl Head<'_> {
         let hidden = &GemmInput::new(self.compute, hidden);
         // `[panel][row]`
         let mut logits = vec![[0.0; PANEL_WIDTH]; rows * self.weights.output_panels()];
-        logits.par_chunks_mut(rows.max(1)).enumerate().for_each(|(panel, out)| {
+        pool::for_each(logits.chunks_mut(rows.max(1)).enumerate(), |(panel, out)| {
             let w = self.weights;
             let blocks = w.depth_blocks();
             self.compute.arch.dispatch(GemmTask { a: hidden, first: 0, w, panel, blocks, out, write: WriteMode::Set });
