@@ -36,26 +36,28 @@ async def main():
     server, keys = (sys.argv[1], int(sys.argv[2])), sys.argv[3].split(",")
     chosen = sys.argv[4].split(",") if sys.argv[4] else list(ATTACKS)
     tallies = {name: wire.Tally() for name in chosen}
-    tasks = []
+    tasks, ended = [], asyncio.Event()
     for place, name in enumerate(chosen):
         count, pause, turn = ATTACKS[name]
         for number in range(count):
             attacker = wire.Attacker(server, f"127.0.0.{2 + place}", keys[number % len(keys)], number, tallies[name])
-            tasks.append(asyncio.create_task(repeat(attacker, turn, pause)))
+            tasks.append(asyncio.create_task(repeat(attacker, turn, pause, ended)))
             await asyncio.sleep(0.005)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    # A cancellation is lost if the time limit of a step ends at the same moment.
+    ended.set()
     for task in tasks:
         task.cancel()
-    for ended in await asyncio.gather(*tasks, return_exceptions=True):
-        if not isinstance(ended, asyncio.CancelledError):
-            print(f"an attacker failed: {ended!r}", file=sys.stderr)
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if result is not None and not isinstance(result, asyncio.CancelledError):
+            print(f"an attacker failed: {result!r}", file=sys.stderr)
     print(json.dumps({name: vars(tally) for name, tally in tallies.items()}))
 
 
-async def repeat(attacker, turn, pause):
-    """Repeats an attack, and counts the connections that fail."""
+async def repeat(attacker, turn, pause, ended):
+    """Repeats an attack until `ended` is set, and counts the connections that fail."""
     try:
-        while True:
+        while not ended.is_set():
             try:
                 await turn(attacker)
             except TimeoutError:
