@@ -286,7 +286,6 @@ impl Queue {
         }
         let earliest = self.classes.get(&key.priority)?.earliest_start(self.burst);
         let job = self.change(scheduling, |client| client.take(key.arrival, earliest))??;
-        self.forget_idle(key);
         if let Some(class) = self.classes.get_mut(&key.priority) {
             class.running += 1;
         }
@@ -302,9 +301,9 @@ impl Queue {
         Tag { virtual_time: tag.virtual_time.max(earliest), ..tag }
     }
 
-    /// Returns the oldest short query of this priority that was sent after an idle period.
-    pub(crate) fn first_after_idle(&self, priority: i32) -> Option<QueueKey> {
-        let (_, &client) = self.after_idle.range((priority, 0)..=(priority, u64::MAX)).next()?;
+    /// Returns the most urgent short query that was sent after an idle period, the oldest of these.
+    pub(crate) fn first_after_idle(&self) -> Option<QueueKey> {
+        let (&(priority, _), &client) = self.after_idle.first_key_value()?;
         let scheduling = SchedulingParams { priority, client };
         Some(QueueKey::new(scheduling, self.client(scheduling)?.first()?))
     }
@@ -338,7 +337,6 @@ impl Queue {
     pub(crate) fn cancel(&mut self, id: QueryId) -> bool {
         let Some(&(scheduling, arrival)) = self.places.get(&id) else { return false };
         let Some(Some(job)) = self.change(scheduling, |client| client.cancel(arrival)) else { return false };
-        self.after_idle.remove(&(scheduling.priority, arrival));
         self.forget(&job);
         self.deactivate(scheduling.client);
         true
@@ -369,7 +367,9 @@ impl Queue {
 
     /// Removes the remaining state of a query that has left its client's queue.
     fn forget(&mut self, job: &Job) {
-        self.places.remove(&job.id);
+        if let Some((scheduling, arrival)) = self.places.remove(&job.id) {
+            self.after_idle.remove(&(scheduling.priority, arrival));
+        }
         shrink(&mut self.places);
         self.scoring -= usize::from(job.generation.is_none());
         let priority = job.query.scheduling.priority;

@@ -1,10 +1,10 @@
 //! The order of the chunks in a forward pass.
 //!
-//! Short queries of clients that have been idle are first, but not in two passes in a row. Then queries decode, with one
-//! token each. Then running queries, whose next chunks have tags, and waiting
-//! queries take turns (`queue.rs`). The chunk with the smallest tag takes as many of the remaining tokens as it can. So
-//! a long query gives way to other clients after each of its chunks, and a short query of a client that has had less
-//! than its share is part of the next pass.
+//! Short queries of clients that have been idle are first, but not in two passes in a row. Then queries decode, with
+//! one token each. Then running queries, whose next chunks have tags, and waiting queries take turns (`queue.rs`). The
+//! chunk with the smallest tag takes as many of the remaining tokens as it can. So a long query gives way to other
+//! clients after each of its chunks, and a short query of a client that has had less than its share is part of the next
+//! pass.
 
 use crate::scheduling::admission::Attempts;
 use crate::scheduling::candidates::Candidate;
@@ -46,7 +46,7 @@ impl Scheduler {
     /// Runs short queries of clients that have been idle, unless the last pass began with such queries. They end in this
     /// pass, and no more urgent query waits or runs. One that cannot start is tried again in its turn.
     pub(super) fn add_idle(&mut self, scheduled: &mut ScheduledBatch) {
-        if std::mem::take(&mut self.began_with_idle) {
+        if std::mem::take(&mut self.began_with_idle) || self.waiting.first_after_idle().is_none() {
             return;
         }
         let priorities = self.running.iter().map(RunningQuery::priority).chain(self.waiting.most_urgent());
@@ -54,7 +54,7 @@ impl Scheduler {
         let limit = self.config.token_budget;
         let mut attempts = Attempts::new(&self.running);
         while self.can_start(&attempts)
-            && let Some(key) = self.waiting.first_after_idle(most_urgent)
+            && let Some(key) = self.waiting.first_after_idle().filter(|key| key.tag().priority <= most_urgent)
             && let Some(tokens) = self.waiting.get(key).map(|waiting| waiting.job.tokens_to_compute())
             && scheduled.batch.tokens.len() + tokens <= limit
         {
