@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Compares the estimators with an independent NumPy and SciPy version. Needs python3 with venv, and PyPI on the first run.
+# Compares the estimators with an independent version in NumPy, SciPy and statsmodels. Needs python3 with venv, and PyPI on the first run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 venv="${XDG_CACHE_HOME:-$HOME/.cache}/surprisal-ci/estimator-venv"
-if ! "$venv/bin/python" -c "import numpy, scipy" 2>/dev/null; then
+if ! "$venv/bin/python" -c "import numpy, scipy, statsmodels" 2>/dev/null; then
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet numpy scipy
+    "$venv/bin/pip" install --quiet numpy scipy statsmodels
 fi
 
 fixture="$(mktemp)"

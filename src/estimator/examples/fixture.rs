@@ -12,11 +12,12 @@ use surprisal_estimator::{
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let mut experiments = Vec::new();
-    for (pairing, negatives, method, n, weight) in
-        [(Pairing::Same, 1, EntropyMethod::Grassberger, 2, 0.8), (Pairing::Crossed, 3, EntropyMethod::ChaoShen, 1, 0.5)]
-    {
+    for (pairing, negatives, per_text, method, n, weight) in [
+        (Pairing::Same, 1, 1, EntropyMethod::Grassberger, 2, 0.8),
+        (Pairing::Crossed, 3, 4, EntropyMethod::ChaoShen, 1, 0.5),
+    ] {
         let (splits, ratios) = (vec![2, 4, 8, 16, 32], vec![2, 3, 4]);
-        let design = Design { splits, ratios, window: 128, negatives, pairing, seed: 4, ..Design::default() };
+        let design = Design { splits, ratios, window: 128, negatives, per_text, pairing, seed: 4, ..Design::default() };
         experiments.push(experiment(design, method, n, weight).await?);
     }
     println!("{}", json!({ "experiments": experiments, "bootstrap": bootstrap(), "gaussian": gaussian()? }));
@@ -54,11 +55,14 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
     Ok(json!({
         "documents": documents,
         "partners": plan.partners(),
+        "per_text": plan.design().per_text,
         "pairing": plan.pairing(),
         "correction": { "n": n, "weight": weight, "method": method },
         "steps": plan.queries().iter().zip(&answers).map(describe).collect::<Vec<_>>(),
         "rows": report.rows,
         "fits": report.fits,
+        "laws": report.laws,
+        "local_exponents": report.local_exponents,
         "nll": report.nll,
         "exponent": 1.4,
         "symbols": 60,

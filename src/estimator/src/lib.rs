@@ -50,8 +50,11 @@ mod value;
 
 pub use corpus::{CorpusStatistics, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
-pub use estimate::{Bootstrap, Correction, Estimates, ExponentInterval, PairingErrors, PointEstimate, Series};
-pub use fit::{Fit, FitMethod};
+pub use estimate::{
+    Bootstrap, Correction, Estimates, ExponentInterval, LocalExponent, PairingErrors, PointEstimate, Sampling, Series,
+    SeriesLaws,
+};
+pub use fit::{Fit, FitMethod, Law, LawFit};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex};
 pub use process::{ExactSource, Gaussian, Process, SantaFe};
 pub use report::{Comparison, Report, Row, SeriesFit};

@@ -25,6 +25,7 @@ fn report(title: &str) -> Report {
         NgramEntropy { n: 2, method: EntropyMethod::Grassberger, nats: 8.25, error: 0.01, total: 5000, distinct: 3000 };
     let estimates = Estimates {
         documents: 40,
+        texts: 40,
         pairing: Pairing::Same,
         correction: Some(Correction::new(entropy)),
         points: vec![split(2, -0.1), split(4, 1.0), split(8, 2.0)],
@@ -34,6 +35,8 @@ fn report(title: &str) -> Report {
             method: FitMethod::LeastSquares,
             interval: [0.5, 1.5],
         }],
+        laws: Vec::new(),
+        local_exponents: Vec::new(),
         nll: vec![estimate(3.0, 0.1); 16],
         surprisals: vec![48.0; 40],
     };

@@ -1,8 +1,8 @@
-//! Bias-corrected and accelerated (BCa) bootstrap confidence intervals, from resampled documents.
+//! Bias-corrected and accelerated (BCa) bootstrap confidence intervals, from resampled clusters of documents.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use statrs::distribution::{ContinuousCDF, Normal};
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// The confidence level of a report's intervals.
 pub(crate) const CONFIDENCE_LEVEL: f64 = 0.95;
@@ -10,7 +10,7 @@ pub(crate) const CONFIDENCE_LEVEL: f64 = 0.95;
 /// The minimum fraction of resamples for which a statistic must be defined to have an interval.
 const NEEDED: f64 = 0.9;
 
-/// Resampled means of several quantities; each document has one value of each quantity.
+/// Resampled means of several quantities; each independent observation has one value of each quantity.
 ///
 /// All statistics of the means share the resamples, so the interval of a power law's exponent accounts for the
 /// correlation between the fitted points.
@@ -31,8 +31,8 @@ pub struct Bootstrap<'a> {
 }
 
 impl<'a> Bootstrap<'a> {
-    /// Draws `resamples` resamples with replacement, each with as many rows as `rows`. There is one row per document;
-    /// all rows have the same length.
+    /// Draws `resamples` resamples with replacement, each with as many rows as `rows`. There is one row per independent
+    /// observation (a document, or the mean of a cluster of documents); all rows have the same length.
     pub fn new(rows: &'a [Vec<f64>], resamples: usize, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // The choice of partners uses the same seed; draw from a different stream of random numbers.
@@ -48,7 +48,7 @@ impl<'a> Bootstrap<'a> {
         Self { rows, means: mean(rows, |_| 1.0, rows.len() as f64), resampled }
     }
 
-    /// Returns the means over all documents.
+    /// Returns the means over all rows.
     pub fn means(&self) -> &[f64] {
         &self.means
     }
@@ -59,14 +59,16 @@ impl<'a> Bootstrap<'a> {
     }
 
     /// Returns the BCa interval of a statistic of the means, at the confidence level `level`. `None` if there are no
-    /// resamples, or if the statistic is undefined for the full set of documents, for any leave-one-out set, or for
+    /// resamples, or if the statistic is undefined for the full set of rows, for any leave-one-out set, or for
     /// more than a tenth of the resamples.
     ///
     /// Efron, *Better Bootstrap Confidence Intervals* (1987): the ends are the quantiles
-    /// `Φ(z0 + (z0 + z) / (1 - a (z0 + z)))` of the resampled statistic. `z` is the normal quantile of the tail
-    /// probability at that end, `z0` is the normal quantile of the fraction of resampled values below the statistic
-    /// (ties count half), and `a` comes from the skewness of the leave-one-out values. Quantiles between two values are
-    /// interpolated linearly.
+    /// `Φ(z0 + (z0 + z) / (1 - a (z0 + z)))` of the resampled statistic. `z0` is the normal quantile of the fraction of
+    /// resampled values below the statistic (ties count half), and `a` comes from the skewness of the leave-one-out
+    /// values. `z` is `sqrt(n/(n-1))` times the quantile of Student's t distribution with `n - 1` degrees of freedom at
+    /// the tail probability of that end, for `n` rows, instead of the normal quantile: intervals from few rows would be
+    /// too narrow otherwise (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015, section 5.3).
+    /// Quantiles between two values are interpolated linearly.
     pub fn interval(&self, level: f64, statistic: impl Fn(&[f64]) -> Option<f64>) -> Option<[f64; 2]> {
         let value = statistic(&self.means)?;
         let mut values: Vec<f64> = self.resampled.iter().filter_map(|means| statistic(means)).collect();
@@ -78,14 +80,16 @@ impl<'a> Bootstrap<'a> {
         let acceleration = acceleration(&left_out?);
         let normal = Normal::standard();
         let bias = normal.inverse_cdf(fraction_below(&values, value));
+        let freedom = self.rows.len() as f64 - 1.0;
+        let student = StudentsT::new(0.0, ((freedom + 1.0) / freedom).sqrt(), freedom).ok()?;
         let end = |tail: f64| {
-            let z = bias + normal.inverse_cdf(tail);
+            let z = bias + student.inverse_cdf(tail);
             quantile(&values, normal.cdf(bias + z / (1.0 - acceleration * z)))
         };
         Some([end(0.5 - 0.5 * level), end(0.5 + 0.5 * level)])
     }
 
-    /// Returns the means over all documents except one.
+    /// Returns the means over all rows except one.
     fn without(&self, row: usize) -> Vec<f64> {
         let count = self.rows.len() as f64;
         let pairs = self.means.iter().zip(&self.rows[row]);

@@ -1,11 +1,11 @@
 //! Contributions: one value per estimator and document. An estimate is the mean of its contributions.
 
 use crate::estimate::PairingErrors;
+use crate::estimate::clusters::Clusters;
 use crate::estimate::correction::Correction;
 use crate::estimate::series::Series;
-use crate::estimate::terms::Terms;
+use crate::estimate::terms::{Crossed, Terms};
 use crate::plan::{Pairing, Plan};
-use crate::value::Estimate;
 
 /// The estimators, in the order of the bootstrap's columns.
 pub(crate) const ESTIMATORS: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
@@ -20,48 +20,100 @@ pub(crate) fn column(point: usize, estimator: usize) -> usize {
     ESTIMATORS.len() * point + estimator
 }
 
-/// The contributions of each document to the estimators at one point, in nats.
+/// The contributions of each document to the estimators at one point, in nats. Marginal terms are those of the same
+/// `y`, whatever the plan's [`Pairing`]: the pairing changes no mean.
 pub(crate) struct Contributions {
     pub(crate) direct: Vec<f64>,
     pub(crate) corrected: Option<Vec<f64>>,
     pub(crate) vclub: Vec<f64>,
+    /// The contributions of each cluster to vCLUB; see [`vclub_of_clusters`].
+    pub(crate) vclub_of_clusters: Vec<f64>,
+    /// The standard errors of the direct estimate.
+    pub(crate) direct_errors: PairingErrors,
+    /// The standard errors of the corrected estimate, without that of the n-gram entropy.
+    pub(crate) corrected_errors: Option<PairingErrors>,
 }
 
 impl Contributions {
     pub(crate) fn new(terms: &Terms, plan: &Plan, correction: Option<Correction>) -> Self {
-        let direct = |marginal: &[f64]| direct(terms, plan, plan.pairing(), marginal);
+        let corrected = correction.map(|correction| correction.marginal(terms));
         Self {
-            direct: direct(&terms.marginal),
-            corrected: correction.map(|correction| direct(&correction.marginal(terms))),
-            vclub: differences(&terms.conditional, &terms.crossed),
+            direct: differences(&terms.conditional, &terms.marginal),
+            corrected: corrected.as_ref().map(|marginal| differences(&terms.conditional, marginal)),
+            vclub: vclub(terms),
+            vclub_of_clusters: vclub_of_clusters(terms, Clusters::of(plan)),
+            direct_errors: PairingErrors::new(terms, plan, &terms.marginal),
+            corrected_errors: corrected.map(|marginal| PairingErrors::new(terms, plan, &marginal)),
         }
     }
 }
 
-/// Returns the direct estimator's contributions: conditional minus marginal terms, paired by `pairing`.
-fn direct(terms: &Terms, plan: &Plan, pairing: Pairing, marginal: &[f64]) -> Vec<f64> {
-    match pairing {
-        Pairing::Same => differences(&terms.conditional, marginal),
-        Pairing::Crossed => {
-            let partners: Vec<f64> = plan.partners().iter().map(|&j| marginal[j]).collect();
-            differences(&terms.conditional, &partners)
+impl PairingErrors {
+    /// Returns the standard errors of the mean of conditional minus marginal terms.
+    fn new(terms: &Terms, plan: &Plan, marginal: &[f64]) -> Self {
+        let error = |marginal: &[f64]| Clusters::of(plan).estimate(&differences(&terms.conditional, marginal)).error;
+        let partners: Vec<f64> = plan.partners().iter().map(|&j| marginal[j]).collect();
+        Self { same: error(marginal), crossed: error(&partners) }
+    }
+
+    /// Returns the error with a pairing.
+    pub(crate) fn get(self, pairing: Pairing) -> f64 {
+        match pairing {
+            Pairing::Same => self.same,
+            Pairing::Crossed => self.crossed,
         }
     }
 }
 
-/// Returns the direct estimate's standard error with each pairing.
-pub(crate) fn pairing_errors(terms: &Terms, plan: &Plan) -> PairingErrors {
-    let error = |pairing| Estimate::of(&direct(terms, plan, pairing, &terms.marginal)).error;
-    PairingErrors { same: error(Pairing::Same), crossed: error(Pairing::Crossed) }
+/// Returns the documents' contributions to vCLUB.
+fn vclub(terms: &Terms) -> Vec<f64> {
+    let mean = |crossed: &Vec<Crossed>| crossed.iter().map(|c| c.logprob).sum::<f64>() / crossed.len() as f64;
+    differences(&terms.conditional, &terms.crossed.iter().map(mean).collect::<Vec<f64>>())
+}
+
+/// Returns the clusters' contributions to vCLUB. Their mean is the estimate, and the standard error of their mean is
+/// robust to the clusters of both `y` and `x`: the contexts of one text are negatives of many other texts.
+///
+/// A query has the value `e = ln q(y_i|x_i) - ln q(y_i|x_j)`. A cluster's contribution is the mean, plus the deviations
+/// of the mean of `e` over the cluster's `y` and of the mean over its `x`. The variance of the mean of these
+/// contributions counts each query twice, so its own square is subtracted once, and the deviations are scaled to the
+/// remaining variance (Aronow, Samii and Assenova, *Cluster-Robust Variance Estimation for Dyadic Data*, 2015). The
+/// variance is at least that of the clusters of `y` alone.
+fn vclub_of_clusters(terms: &Terms, clusters: Clusters) -> Vec<f64> {
+    let of_y = clusters.means(&vclub(terms));
+    if clusters.size() == 1 {
+        return of_y;
+    }
+    let (count, mut queries) = (of_y.len() as f64, 0.0);
+    let mean = of_y.iter().sum::<f64>() / count;
+    // The clusters of x: sums of the deviations, and numbers of queries.
+    let (mut of_x, mut squares) = (vec![(0.0, 0.0); of_y.len()], 0.0);
+    for (conditional, crossed) in terms.conditional.iter().zip(&terms.crossed) {
+        for &Crossed { x, logprob } in crossed {
+            let deviation = conditional - logprob - mean;
+            let (sum, number) = &mut of_x[clusters.of_document(x)];
+            *sum += deviation;
+            *number += 1.0;
+            squares += deviation * deviation;
+            queries += 1.0;
+        }
+    }
+    let deviations: Vec<f64> = of_y.iter().zip(&of_x).map(|(y, (sum, number))| y - mean + sum / number).collect();
+    let variance =
+        |deviations: &mut dyn Iterator<Item = f64>| deviations.map(|d| d * d).sum::<f64>() / count / (count - 1.0);
+    let both = variance(&mut deviations.iter().copied());
+    let needed = (both - squares / queries / queries).max(variance(&mut of_y.iter().map(|y| y - mean)));
+    let scale = if both > 0.0 { (needed / both).sqrt() } else { 1.0 };
+    deviations.iter().map(|deviation| mean + scale * deviation).collect()
 }
 
 fn differences(left: &[f64], right: &[f64]) -> Vec<f64> {
     left.iter().zip(right).map(|(left, right)| left - right).collect()
 }
 
-/// Returns the bootstrap's rows: one per document, with a [`column`] for each estimator at each point. Without a
-/// correction, the corrected columns are 0.
-pub(crate) fn bootstrap_rows(points: &[Contributions], documents: usize) -> Vec<Vec<f64>> {
+/// Returns one row per document, with a [`column`] for each estimator at each point. Without a correction, the corrected
+/// columns are 0.
+pub(crate) fn rows(points: &[Contributions], documents: usize) -> Vec<Vec<f64>> {
     let mut rows = Vec::with_capacity(documents);
     for document in 0..documents {
         let mut row = Vec::with_capacity(ESTIMATORS.len() * points.len());
@@ -72,4 +124,15 @@ pub(crate) fn bootstrap_rows(points: &[Contributions], documents: usize) -> Vec<
         rows.push(row);
     }
     rows
+}
+
+/// Returns one row per cluster, with the same columns as [`rows`].
+pub(crate) fn cluster_rows(points: &[Contributions], clusters: Clusters, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let mut means = clusters.mean_rows(rows);
+    for (cluster, row) in means.iter_mut().enumerate() {
+        for (index, point) in points.iter().enumerate() {
+            row[column(index, VCLUB)] = point.vclub_of_clusters[cluster];
+        }
+    }
+    means
 }

@@ -1,27 +1,33 @@
 //! The estimators, which compute the mutual information at each point, in nats, from a plan's log-probabilities.
 //!
 //! Start with [`Estimates::new`]. `terms` sums log-probabilities into the terms of the estimators. `contributions`
-//! combines the terms into one value per document and estimator. [`Bootstrap`] resamples these values for confidence
-//! intervals, including those of power-law exponents (`exponents`). A [`Series`] names an estimator.
+//! combines the terms into one value per document and estimator. Standard errors and intervals are computed over
+//! `clusters` of documents: [`Bootstrap`] resamples the means of the clusters for confidence intervals, including those
+//! of power-law exponents (`exponents`). A [`Series`] names an estimator.
 
 mod bootstrap;
+mod clusters;
 mod contributions;
 mod correction;
 mod exponents;
+mod laws;
 mod series;
 mod terms;
 
 pub use bootstrap::Bootstrap;
 pub use correction::Correction;
 pub use exponents::ExponentInterval;
+pub use laws::{LocalExponent, Sampling, SeriesLaws};
 pub use series::Series;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::estimate::bootstrap::CONFIDENCE_LEVEL;
-use crate::estimate::contributions::{CORRECTED, Contributions, DIRECT, VCLUB, bootstrap_rows, column, pairing_errors};
+use crate::estimate::clusters::Clusters;
+use crate::estimate::contributions::{CORRECTED, Contributions, DIRECT, VCLUB, cluster_rows, column, rows};
 use crate::estimate::exponents::exponent_intervals;
+use crate::estimate::laws::{fit_laws, local_exponents};
 use crate::estimate::terms::{collect, sum};
 use crate::plan::{Pairing, Plan, PlannedQuery, Point};
 use crate::value::Estimate;
@@ -35,7 +41,8 @@ pub struct PointEstimate {
     pub length: usize,
     /// The split `ℓ`: tokens in `x`.
     pub split: usize,
-    /// The direct estimate: `mean[ln q(y|x) - ln q(y)]`. The plan's [`Pairing`] chooses the marginal term.
+    /// The direct estimate: `mean[ln q(y|x) - ln q(y)]`. The plan's [`Pairing`] chooses the marginal term for the
+    /// standard error. It does not change the mean, so the interval is always that of the same `y` in both terms.
     pub direct: Estimate,
     /// The direct estimate's standard error with each choice of the marginal term. The mean is the same for both.
     pub pairing_errors: PairingErrors,
@@ -69,8 +76,16 @@ pub struct Estimates {
     pub correction: Option<Correction>,
     /// The estimates at the plan's points, by ratio, then by increasing length.
     pub points: Vec<PointEstimate>,
+    /// The number of texts that the documents come from. Standard errors and intervals are computed over texts, or over
+    /// documents if there is only one text.
+    pub texts: usize,
     /// The confidence intervals of the exponents, for the fits that have one.
     pub exponents: Vec<ExponentInterval>,
+    /// The laws fitted with the covariance between points, by ratio and series; without those that have too few points
+    /// or documents.
+    pub laws: Vec<SeriesLaws>,
+    /// The exponents between neighboring points, by ratio and series.
+    pub local_exponents: Vec<LocalExponent>,
     /// The mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents, in nats, for each position `t` of the window.
     pub nll: Vec<Estimate>,
     /// The surprisal `-ln q` of each document's whole window, in nats.
@@ -96,20 +111,24 @@ impl Estimates {
         let ngram = correction.map_or(0, |correction| correction.entropy.n);
         let terms = collect(plan, logprobs, ngram)?;
         let contributions: Vec<_> = terms.iter().map(|terms| Contributions::new(terms, plan, correction)).collect();
-        let rows = bootstrap_rows(&contributions, plan.documents());
-        let bootstrap = Bootstrap::new(&rows, plan.design().resamples, plan.design().seed);
+        let clusters = Clusters::of(plan);
+        let rows = rows(&contributions, plan.documents());
+        let cluster_rows = cluster_rows(&contributions, clusters, &rows);
+        let bootstrap = Bootstrap::new(&cluster_rows, plan.design().resamples, plan.design().seed);
         let mut points = Vec::with_capacity(terms.len());
         for (index, (&point, contributions)) in plan.points().iter().zip(&contributions).enumerate() {
             // The entropy's error is common to all splits; only the smallest includes it.
             let entropy_error = correction.filter(|_| point.split == plan.splits()[0]).map(|c| c.entropy.error);
-            let errors = pairing_errors(&terms[index], plan);
-            points.push(PointEstimate::new(index, point, contributions, &bootstrap, errors, entropy_error));
+            points.push(PointEstimate::new(index, point, contributions, plan.pairing(), &bootstrap, entropy_error));
         }
         let whole = whole(plan, logprobs);
         Ok(Self {
             documents: plan.documents(),
+            texts: plan.documents() / plan.design().per_text,
             pairing: plan.pairing(),
             correction,
+            laws: fit_laws(plan.points(), correction.is_some(), &rows, &cluster_rows),
+            local_exponents: local_exponents(plan.points(), correction.is_some(), &bootstrap),
             exponents: exponent_intervals(plan.points(), &points, &bootstrap),
             points,
             nll: nll(plan, &whole),
@@ -137,27 +156,27 @@ impl PointEstimate {
         index: usize,
         point: Point,
         contributions: &Contributions,
+        pairing: Pairing,
         bootstrap: &Bootstrap<'_>,
-        pairing_errors: PairingErrors,
         entropy_error: Option<f64>,
     ) -> Self {
-        let estimate = |estimator: usize, values: &[f64]| {
+        let estimate = |estimator: usize, error: f64| {
             let column = column(index, estimator);
             let interval = bootstrap.interval(CONFIDENCE_LEVEL, |means| Some(means[column]));
-            Estimate { interval, ..Estimate::of(values) }
+            Estimate { value: bootstrap.means()[column], error, interval }
         };
-        let corrected = contributions.corrected.as_ref().map(|values| {
-            let corrected = estimate(CORRECTED, values);
+        let corrected = contributions.corrected_errors.map(|errors| {
+            let corrected = estimate(CORRECTED, errors.get(pairing));
             entropy_error.map_or(corrected, |error| corrected.widened(error))
         });
         Self {
             ratio: point.ratio,
             length: point.length(),
             split: point.split,
-            direct: estimate(DIRECT, &contributions.direct),
-            pairing_errors,
+            direct: estimate(DIRECT, contributions.direct_errors.get(pairing)),
+            pairing_errors: contributions.direct_errors,
             corrected,
-            vclub: estimate(VCLUB, &contributions.vclub),
+            vclub: estimate(VCLUB, Estimate::of(&contributions.vclub_of_clusters).error),
         }
     }
 
@@ -185,10 +204,11 @@ fn whole<'a>(plan: &Plan, logprobs: &'a [Vec<f32>]) -> Vec<&'a [f32]> {
 
 /// Returns the mean negative log-likelihood at each position of the window, in nats.
 fn nll(plan: &Plan, whole: &[&[f32]]) -> Vec<Estimate> {
+    let clusters = Clusters::of(plan);
     let mut means = Vec::with_capacity(plan.window());
     for position in 0..plan.window() {
         let values: Vec<f64> = whole.iter().map(|answer| -f64::from(answer[position])).collect();
-        means.push(Estimate::of(&values));
+        means.push(clusters.estimate(&values));
     }
     means
 }

@@ -11,8 +11,17 @@ pub(crate) struct Terms {
     pub(crate) marginal: Vec<f64>,
     /// The part of `marginal` from the first n tokens of `y_i`, which the n-gram correction replaces.
     pub(crate) head: Vec<f64>,
-    /// `mean_j ln q(y_i | x_j)`, over the contexts `x_j` from other documents.
-    pub(crate) crossed: Vec<f64>,
+    /// The contexts `x_j` from other documents, and `ln q(y_i | x_j)`.
+    pub(crate) crossed: Vec<Vec<Crossed>>,
+}
+
+/// The log-probability of a document's `y` after the `x` of another document.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Crossed {
+    /// The document that `x` is from.
+    pub(crate) x: usize,
+    /// `ln q(y | x)`, in nats.
+    pub(crate) logprob: f64,
 }
 
 /// Sums the answers to a plan's queries into the terms of each point. [`Terms::head`] covers `ngram` tokens.
@@ -22,9 +31,13 @@ pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Resul
         return Err(Error::invalid("number of answers", logprobs.len(), limit));
     }
     let zeros = || vec![0.0; plan.documents()];
-    let empty = |_| Terms { conditional: zeros(), marginal: zeros(), head: zeros(), crossed: zeros() };
+    let empty = |_| Terms {
+        conditional: zeros(),
+        marginal: zeros(),
+        head: zeros(),
+        crossed: vec![Vec::with_capacity(plan.design().negatives); plan.documents()],
+    };
     let mut terms: Vec<Terms> = plan.points().iter().map(empty).collect();
-    let share = 1.0 / plan.design().negatives as f64;
     for (query, answer) in plan.queries().iter().zip(logprobs) {
         validate(query, answer)?;
         for (terms, point) in terms.iter_mut().zip(plan.points()) {
@@ -37,8 +50,8 @@ pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Resul
                     terms.marginal[document] = sum(&answer[..length]);
                     terms.head[document] = sum(&answer[..ngram]);
                 }
-                PlannedQuery::Crossed { y, split, .. } if split == point.split => {
-                    terms.crossed[y] += share * sum(&answer[..length]);
+                PlannedQuery::Crossed { x, y, split, .. } if split == point.split => {
+                    terms.crossed[y].push(Crossed { x, logprob: sum(&answer[..length]) });
                 }
                 PlannedQuery::Marginal { .. } | PlannedQuery::Crossed { .. } => {}
             }

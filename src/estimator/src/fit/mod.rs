@@ -1,9 +1,18 @@
 //! Power-law fits of the estimates: plain or weighted least squares of `ln I` on `ln L`, or least squares with an
 //! additive bias.
 //!
-//! Start with [`FitMethod::fit`]. The fit with a bias has no closed form; `additive` computes it numerically.
+//! Start with [`FitMethod::fit`]. The fit with a bias has no closed form; `additive` computes it numerically. `gls` fits
+//! and tests several [`Law`]s with the covariance between points.
 
 mod additive;
+mod gls;
+mod law;
+mod search;
+mod whitening;
+
+pub(crate) use gls::CorrelatedMeans;
+pub use gls::LawFit;
+pub use law::Law;
 
 use std::fmt;
 
@@ -85,6 +94,9 @@ pub struct Fit {
     /// The bias that is added to the power law, in nats; `None` unless the method is [`FitMethod::Additive`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bias: Option<f64>,
+    /// `true` if the bias is at a bound of its range, so the data do not determine the fit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bias_at_bound: bool,
     /// The `L` of the points that were omitted because their `I` is not positive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<f64>,
@@ -131,6 +143,7 @@ impl Fit {
             exponent_error: variance.map(|v| (v / spread).sqrt()),
             exponent_interval: None,
             bias: None,
+            bias_at_bound: false,
             left_out: left_out(points),
         })
     }
@@ -151,6 +164,7 @@ impl Fit {
             exponent_error: solution.errors.map(|errors| errors[1]),
             exponent_interval: None,
             bias: Some(solution.bias),
+            bias_at_bound: solution.errors.is_none(),
             left_out: left_out(points),
         })
     }
@@ -158,34 +172,6 @@ impl Fit {
     /// Returns the curve's value at `length`, in nats.
     pub fn at(&self, length: f64) -> f64 {
         self.amplitude * length.powf(self.exponent) + self.bias.unwrap_or(0.0)
-    }
-
-    /// Explains what the exponent implies for models of such texts under the L2M condition (Chen, Mayné i Comas, Jin,
-    /// Luo and Soljačić, *L2M: Mutual Information Scaling Law for Long-Context Language Modeling*, 2025).
-    ///
-    /// The condition: to keep the information that the beginning of a text has about the rest, the state that a model
-    /// carries forward must grow at least as fast as the mutual information. The explanation draws a conclusion only if
-    /// the whole confidence interval supports that conclusion.
-    pub fn l2m_reading(&self) -> String {
-        let Some([low, high]) = self.exponent_interval else {
-            return "No conclusion about the L2M condition (how a model's state must grow with the length of such \
-                    texts): the exponent has no 95 % interval. To get one, use more lengths with positive estimates, \
-                    or, if `resamples` is 0, set it to 1000."
-                .to_owned();
-        };
-        let holds = |growth: f64| match () {
-            () if high <= growth => "satisfies this condition",
-            () if low > growth => "does not satisfy this condition",
-            () => "may or may not satisfy this condition (the data are inconclusive)",
-        };
-        format!(
-            "L2M condition: to model such texts, a model's state must grow with their length L at least as fast as \
-             L^{:.3} (95 % interval of the exponent: {low:.3} to {high:.3}). A key-value cache, which grows as L, {}; \
-             a fixed-size state in a fixed-size model {}.",
-            self.exponent,
-            holds(1.0),
-            holds(0.0),
-        )
     }
 }
 
@@ -227,7 +213,7 @@ fn left_out(points: &[(f64, f64)]) -> Vec<f64> {
 }
 
 /// Formats the fit as `2.270 (±0.050) L^0.760 (±0.010) [0.740, 0.780] + 0.300`, omitting the errors, the interval
-/// and the bias if they are `None`.
+/// and the bias if they are `None`. A bias at its bound is marked.
 impl fmt::Display for Fit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}", self.amplitude)?;
@@ -243,6 +229,9 @@ impl fmt::Display for Fit {
         }
         if let Some(bias) = self.bias {
             write!(f, " {} {:.3}", if bias < 0.0 { "-" } else { "+" }, bias.abs())?;
+        }
+        if self.bias_at_bound {
+            f.write_str(" (bias at its bound)")?;
         }
         Ok(())
     }
@@ -294,36 +283,5 @@ mod tests {
         assert!((weighted.exponent - plain.exponent).abs() < 1e-12);
         assert!((weighted.exponent_error.unwrap() - 0.01 / (2.0_f64.sqrt() * 4.0_f64.ln())).abs() < 1e-12);
         assert_eq!(FitMethod::Weighted.fit(&[(1.0, Estimate::new(1.0, 0.0)), (2.0, Estimate::new(2.0, 0.1))]), None);
-    }
-
-    #[test]
-    fn the_l2m_reading_follows_from_the_whole_interval() {
-        let fit = |exponent, interval| Fit {
-            exponent_interval: interval,
-            ..Fit::of(&[(1.0, 1.0), (2.0, 2_f64.powf(exponent))]).unwrap()
-        };
-        for (exponent, interval, hint) in [
-            (0.76, [0.7, 0.8], "as fast as L^0.760 (95 % interval of the exponent: 0.700 to 0.800). A key-value"),
-            (
-                0.9,
-                [0.8, 1.0],
-                "grows as L, satisfies this condition; a fixed-size state in a fixed-size model does not satisfy this",
-            ),
-            (1.02, [0.873, 1.829], "grows as L, may or may not satisfy this condition (the data are inconclusive); a"),
-            (0.98, [0.9, 1.1], "grows as L, may or may not satisfy this condition (the data are inconclusive); a"),
-            (1.2, [1.1, 1.3], "grows as L, does not satisfy this condition; a"),
-            (
-                0.05,
-                [-0.01, 0.1],
-                "grows as L, satisfies this condition; a fixed-size state in a fixed-size model may or may not",
-            ),
-            (0.8, [-0.2, 1.8], "may or may not satisfy this condition (the data are inconclusive); a fixed-size"),
-            (-0.2, [-0.3, -0.1], "a fixed-size state in a fixed-size model satisfies this condition."),
-        ] {
-            let text = fit(exponent, Some(interval)).l2m_reading();
-            assert!(text.contains(hint), "{text}");
-        }
-        let text = fit(1.02, None).l2m_reading();
-        assert!(text.contains("No conclusion about the L2M condition") && !text.contains("at least as"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! Conversion of a report to another unit. Every report is first built in nats.
 
 use crate::estimate::PairingErrors;
-use crate::fit::Fit;
+use crate::fit::{Fit, LawFit};
 use crate::report::Report;
 use crate::statistics::{NgramEntropy, TwoPoint};
 use crate::unit::Unit;
@@ -26,6 +26,7 @@ impl Report {
             }
         }
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
+        self.laws.iter_mut().flat_map(|laws| &mut laws.laws).for_each(|law| scale_law(law, factor));
         self.nll.iter_mut().chain(&mut self.divergence).for_each(|estimate| scale(estimate, factor));
         let unigrams = self.corpus.as_mut().map(|corpus| &mut corpus.unigrams);
         for NgramEntropy { nats, error, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
@@ -52,5 +53,12 @@ fn scale_fit(fit: &mut Fit, factor: f64) {
     fit.amplitude *= factor;
     for value in [&mut fit.amplitude_error, &mut fit.bias].into_iter().flatten() {
         *value *= factor;
+    }
+}
+
+fn scale_law(LawFit { law, parameters, errors, .. }: &mut LawFit, factor: f64) {
+    for &index in law.information_parameters() {
+        parameters[index] *= factor;
+        errors.iter_mut().for_each(|errors| errors[index] *= factor);
     }
 }

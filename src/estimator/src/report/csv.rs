@@ -14,6 +14,12 @@ impl Report {
             ("pairing.csv".to_owned(), self.pairing_csv()),
             ("fits.csv".to_owned(), self.fits_csv()),
         ];
+        if !self.laws.is_empty() {
+            tables.push(("laws.csv".to_owned(), self.laws_csv()));
+        }
+        if !self.local_exponents.is_empty() {
+            tables.push(("local-exponents.csv".to_owned(), self.local_exponents_csv()));
+        }
         if !self.nll.is_empty() {
             tables.push(("nll.csv".to_owned(), self.nll_csv()));
         }

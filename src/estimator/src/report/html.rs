@@ -13,8 +13,14 @@ use crate::statistics::NgramEntropy;
 impl Report {
     /// Returns the report as one self-contained page: the charts, the tables of estimates and fits, and the provenance.
     pub fn html(&self) -> String {
-        let sections =
-            [self.figures_section(), self.estimates_section(), self.fits_section(), self.origin_section()].concat();
+        let sections = [
+            self.figures_section(),
+            self.estimates_section(),
+            self.fits_section(),
+            self.laws_section(),
+            self.origin_section(),
+        ]
+        .concat();
         page(&self.title, &self.lead(), &sections)
     }
 

@@ -2,15 +2,18 @@
 //! and charts.
 //!
 //! Start with [`Report::new`]. `text` formats the table for a terminal, `html` builds the page, and `csv` builds the
-//! CSV files. `figures` builds the charts from the points in `chart_points`; `compare` compares several reports.
+//! CSV files. `laws` shows the laws of growth, and `conclusion` interprets them. `figures` builds the charts from the
+//! points in `chart_points`; `compare` compares several reports.
 
 mod chart_points;
 mod compare;
+mod conclusion;
 mod convert;
 mod csv;
 mod figures;
 mod files;
 mod html;
+mod laws;
 mod text;
 
 pub use compare::Comparison;
@@ -18,7 +21,7 @@ pub use compare::Comparison;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusStatistics, Omission};
-use crate::estimate::{Estimates, PointEstimate, Series};
+use crate::estimate::{Estimates, LocalExponent, PointEstimate, Series, SeriesLaws};
 use crate::fit::{Fit, FitMethod};
 use crate::plan::{Cost, Pairing};
 use crate::process::Process;
@@ -87,6 +90,10 @@ pub struct Report {
     pub unit: Unit,
     /// The number of documents.
     pub documents: usize,
+    /// The number of texts that the documents come from; `None` in reports of versions that did not record it. Errors
+    /// and intervals are computed over texts, or over documents if there is only one text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<usize>,
     /// The pairing of marginal with conditional terms in the direct estimate.
     pub pairing: Pairing,
     /// The n-gram entropy that the correction uses; `None` without a correction.
@@ -99,6 +106,12 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// One fit for each ratio, method and series with enough positive points, sorted in that order.
     pub fits: Vec<SeriesFit>,
+    /// The laws of growth fitted to each series with the covariance between points, by ratio, then series.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub laws: Vec<SeriesLaws>,
+    /// The exponents between neighboring points of each series, by ratio, then series.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub local_exponents: Vec<LocalExponent>,
     /// The mean surprisal at each position: `nll[t]` is the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nll: Vec<Estimate>,
@@ -135,11 +148,14 @@ impl Report {
             seed: None,
             unit: Unit::Nats,
             documents: estimates.documents,
+            texts: Some(estimates.texts),
             pairing: estimates.pairing,
             ngram_entropy: estimates.correction.map(|correction| correction.entropy),
             ngram_weight: estimates.correction.map(|correction| correction.weight),
             rows: estimates.points.iter().map(row).collect(),
             fits: Vec::new(),
+            laws: estimates.laws.clone(),
+            local_exponents: estimates.local_exponents.clone(),
             nll: estimates.nll.clone(),
             divergence: None,
             two_point: None,
@@ -231,6 +247,11 @@ impl Report {
     pub fn fit_of(&self, ratio: usize, series: Series, method: FitMethod) -> Option<&Fit> {
         let same = |fit: &&SeriesFit| (fit.ratio, fit.series, fit.fit.method) == (ratio, series, method);
         self.fits.iter().find(same).map(|fit| &fit.fit)
+    }
+
+    /// Returns the laws fitted to a series at one ratio; `None` if there are none.
+    pub fn laws_of(&self, ratio: usize, series: Series) -> Option<&SeriesLaws> {
+        self.laws.iter().find(|laws| (laws.ratio, laws.series) == (ratio, series))
     }
 
     /// Fits these series at each ratio, replaces their earlier fits, and sorts all fits.

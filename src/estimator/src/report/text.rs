@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::corpus::Omission;
 use crate::estimate::{PairingErrors, PointEstimate, Series};
-use crate::fit::{Fit, FitMethod};
+use crate::fit::Fit;
 use crate::report::{Report, Row, SeriesFit};
 
 impl Report {
@@ -41,6 +41,7 @@ impl Report {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{series:>12}   L/ℓ = {ratio}, {method:<13}   {fit}{rest}");
         }
+        text += &self.laws_text();
         if let Some(divergence) = self.divergence_text() {
             let _ = writeln!(text, "KL divergence of the model from the process: {divergence}");
         }
@@ -88,14 +89,6 @@ impl Report {
             let _ = writeln!(text, "{:>12}   {law}", fit.method.name());
         }
         text
-    }
-
-    /// Interprets the exponent at the smallest ratio, of the corrected estimate if it has a fit, or otherwise of the
-    /// direct estimate. `None` if neither has a fit.
-    pub fn reading(&self) -> Option<String> {
-        let ratio = *self.ratios().first()?;
-        let fit = |series| self.fit_of(ratio, series, FitMethod::LeastSquares);
-        Some(fit(Series::Corrected).or_else(|| fit(Series::Direct))?.l2m_reading())
     }
 }
 

@@ -1,0 +1,185 @@
+//! Laws of growth fitted to the estimates with the covariance between points, and local exponents.
+
+use serde::{Deserialize, Serialize};
+
+use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
+use crate::estimate::contributions::{ESTIMATORS, column};
+use crate::estimate::series::Series;
+use crate::fit::{CorrelatedMeans, Law, LawFit};
+use crate::plan::Point;
+
+/// The minimum degrees of freedom of a covariance in excess of its number of points. With fewer, its inverse is too
+/// inaccurate for a test.
+const SPARE_FREEDOM: usize = 8;
+
+/// The observations whose scatter determines the covariance between points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampling {
+    /// Clusters: texts, or documents if there is one text or one document per text. The test is about a population of
+    /// texts (or, for one text, of its windows).
+    Clusters,
+    /// Documents within texts. There are too few texts for a test over texts, so the test is about the given texts only.
+    Within,
+}
+
+/// The laws fitted to one series at one ratio `L/ℓ`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeriesLaws {
+    /// The ratio `L/ℓ`.
+    pub ratio: usize,
+    /// The series.
+    pub series: Series,
+    /// The observations behind the covariance.
+    pub sampling: Sampling,
+    /// `ν`: the degrees of freedom of the covariance.
+    pub freedom: usize,
+    /// The fits, in the order of [`Law::ALL`].
+    pub laws: Vec<LawFit>,
+}
+
+impl SeriesLaws {
+    /// Returns the fit of a law; `None` if there is none.
+    pub fn get(&self, law: Law) -> Option<&LawFit> {
+        self.laws.iter().find(|fit| fit.law == law)
+    }
+
+    /// Returns the fit with the smallest AICc; `None` if there are no fits.
+    pub fn best(&self) -> Option<&LawFit> {
+        self.laws.iter().min_by(|a, b| a.aicc.total_cmp(&b.aicc))
+    }
+}
+
+/// The local exponent between two neighboring points of a series: `ln(I₂/I₁) / ln(L₂/L₁)`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LocalExponent {
+    /// The ratio `L/ℓ`.
+    pub ratio: usize,
+    /// The series.
+    pub series: Series,
+    /// `L₁`, the shorter length.
+    pub from: usize,
+    /// `L₂`, the longer length.
+    pub to: usize,
+    /// The exponent.
+    pub exponent: f64,
+    /// The 95 % BCa bootstrap interval of the exponent; `None` if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+}
+
+/// The points of one series at one ratio.
+struct SeriesPoints {
+    ratio: usize,
+    series: Series,
+    lengths: Vec<usize>,
+    /// The columns of the rows that belong to the points.
+    columns: Vec<usize>,
+}
+
+/// Returns the points of each series at each ratio. `corrected` is `false` if the corrected estimate was not computed.
+fn series_points(points: &[Point], corrected: bool) -> Vec<SeriesPoints> {
+    let mut ratios: Vec<usize> = points.iter().map(|point| point.ratio).collect();
+    ratios.dedup();
+    let mut all = Vec::new();
+    for ratio in ratios {
+        for (estimator, series) in ESTIMATORS.into_iter().enumerate() {
+            if series == Series::Corrected && !corrected {
+                continue;
+            }
+            let of_ratio = points.iter().enumerate().filter(|(_, point)| point.ratio == ratio);
+            let (lengths, columns) = of_ratio.map(|(index, point)| (point.length(), column(index, estimator))).unzip();
+            all.push(SeriesPoints { ratio, series, lengths, columns });
+        }
+    }
+    all
+}
+
+/// Fits all laws to each series at each ratio. `rows` has one row per document, and `cluster_rows` one per cluster.
+/// Series without enough points or documents are omitted.
+pub(crate) fn fit_laws(
+    points: &[Point],
+    corrected: bool,
+    rows: &[Vec<f64>],
+    cluster_rows: &[Vec<f64>],
+) -> Vec<SeriesLaws> {
+    let mut fitted = Vec::new();
+    for SeriesPoints { ratio, series, lengths, columns } in series_points(points, corrected) {
+        let select = |row: &Vec<f64>| columns.iter().map(|&column| row[column]).collect();
+        let needed = columns.len() + SPARE_FREEDOM;
+        let between = Scatter::between(&cluster_rows.iter().map(select).collect::<Vec<_>>());
+        let (sampling, scatter) = if between.freedom >= needed {
+            (Sampling::Clusters, between)
+        } else {
+            let rows: Vec<Vec<f64>> = rows.iter().map(select).collect();
+            (Sampling::Within, Scatter::within(&rows, rows.len() / cluster_rows.len()))
+        };
+        if scatter.freedom < needed {
+            continue;
+        }
+        let Scatter { means, covariance, freedom } = scatter;
+        let lengths: Vec<f64> = lengths.iter().map(|&length| length as f64).collect();
+        let Some(means) = CorrelatedMeans::new(&lengths, &means, &covariance, freedom) else { continue };
+        let laws: Vec<LawFit> = Law::ALL.into_iter().filter_map(|law| means.fit(law)).collect();
+        if !laws.is_empty() {
+            fitted.push(SeriesLaws { ratio, series, sampling, freedom, laws });
+        }
+    }
+    fitted
+}
+
+/// Returns the local exponents between all neighboring points with positive estimates.
+pub(crate) fn local_exponents(points: &[Point], corrected: bool, bootstrap: &Bootstrap<'_>) -> Vec<LocalExponent> {
+    let mut exponents = Vec::new();
+    for SeriesPoints { ratio, series, lengths, columns } in series_points(points, corrected) {
+        for (lengths, columns) in lengths.windows(2).zip(columns.windows(2)) {
+            let growth = (lengths[1] as f64 / lengths[0] as f64).ln();
+            let local = |means: &[f64]| {
+                let [first, second] = [means[columns[0]], means[columns[1]]];
+                (first > 0.0 && second > 0.0).then(|| (second / first).ln() / growth)
+            };
+            let Some(exponent) = local(bootstrap.means()) else { continue };
+            let interval = bootstrap.interval(CONFIDENCE_LEVEL, local);
+            exponents.push(LocalExponent { ratio, series, from: lengths[0], to: lengths[1], exponent, interval });
+        }
+    }
+    exponents
+}
+
+/// Means, the covariance of the means, and its degrees of freedom.
+struct Scatter {
+    means: Vec<f64>,
+    covariance: Vec<Vec<f64>>,
+    freedom: usize,
+}
+
+impl Scatter {
+    /// Returns the covariance of the rows' means, for independent rows.
+    fn between(rows: &[Vec<f64>]) -> Self {
+        Self::within(rows, rows.len())
+    }
+
+    /// Returns the covariance of the rows' means if the rows are independent only within groups of `size` consecutive
+    /// rows, and other groups are not considered.
+    fn within(rows: &[Vec<f64>], size: usize) -> Self {
+        let width = rows.first().map_or(0, Vec::len);
+        let mean = |rows: &[Vec<f64>]| -> Vec<f64> {
+            (0..width).map(|column| rows.iter().map(|row| row[column]).sum::<f64>() / rows.len() as f64).collect()
+        };
+        let freedom = rows.len() - rows.len().div_ceil(size.max(1));
+        let mut products = vec![vec![0.0; width]; width];
+        for group in rows.chunks(size.max(1)) {
+            let centre = mean(group);
+            for row in group {
+                for (i, products) in products.iter_mut().enumerate() {
+                    for (j, product) in products.iter_mut().enumerate() {
+                        *product += (row[i] - centre[i]) * (row[j] - centre[j]);
+                    }
+                }
+            }
+        }
+        let scale = 1.0 / (freedom.max(1) as f64 * rows.len() as f64);
+        products.iter_mut().flatten().for_each(|product| *product *= scale);
+        Self { means: mean(rows), covariance: products, freedom }
+    }
+}

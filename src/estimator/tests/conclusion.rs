@@ -1,0 +1,141 @@
+//! Tests of a report's conclusions.
+#![allow(clippy::unwrap_used)]
+
+use surprisal_estimator::{
+    Estimate, Estimates, Fit, FitMethod, Law, LawFit, LocalExponent, Model, Pairing, PairingErrors, PointEstimate,
+    Report, Sampling, Series, SeriesFit, SeriesLaws,
+};
+
+const NO_CONCLUSION: &str = "No conclusion about the L2M condition";
+
+fn law(law: Law, p: f64, aicc: f64) -> LawFit {
+    LawFit { law, parameters: vec![2.0, 0.5, 1.0], errors: None, chi2: 7.25, dof: 7, p, aicc }
+}
+
+/// Returns a report with one fitted series, whose exponent is 0.6 with an interval.
+fn report(laws: Vec<LawFit>) -> Report {
+    let estimate = Estimate::new(1.0, 0.1);
+    let point = |split: usize| PointEstimate {
+        ratio: 2,
+        length: 2 * split,
+        split,
+        direct: estimate,
+        pairing_errors: PairingErrors { same: 0.1, crossed: 0.3 },
+        corrected: None,
+        vclub: estimate,
+    };
+    let estimates = Estimates {
+        documents: 40,
+        texts: 40,
+        pairing: Pairing::Same,
+        correction: None,
+        points: vec![point(2), point(4), point(8)],
+        exponents: Vec::new(),
+        laws: Vec::new(),
+        local_exponents: Vec::new(),
+        nll: Vec::new(),
+        surprisals: Vec::new(),
+    };
+    let model = Model { name: "llama".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
+    let mut report = Report::new("title", &model, &estimates);
+    if !laws.is_empty() {
+        let (sampling, freedom) = (Sampling::Clusters, 39);
+        report.laws = vec![SeriesLaws { ratio: 2, series: Series::Direct, sampling, freedom, laws }];
+    }
+    with_exponent(report, 0.6, Some([0.5, 0.7]))
+}
+
+fn with_exponent(mut report: Report, exponent: f64, exponent_interval: Option<[f64; 2]>) -> Report {
+    let fit = Fit { exponent_interval, ..Fit::of(&[(1.0, 1.0), (2.0, 2_f64.powf(exponent))]).unwrap() };
+    assert_eq!(fit.method, FitMethod::LeastSquares);
+    report.fits = vec![SeriesFit { ratio: 2, series: Series::Direct, fit }];
+    report
+}
+
+fn kept() -> Report {
+    report(vec![law(Law::Power, 0.4, 10.0)])
+}
+
+#[test]
+fn the_conclusion_follows_from_the_whole_interval() {
+    for (exponent, interval, hint) in [
+        (0.76, [0.7, 0.8], "as fast as L^0.760 (95 % interval of the exponent: 0.700 to 0.800). A key-value"),
+        (
+            0.9,
+            [0.8, 1.0],
+            "grows as L, satisfies this condition; a fixed-size state in a fixed-size model does not satisfy this",
+        ),
+        (1.02, [0.873, 1.829], "grows as L, may or may not satisfy this condition (the data are inconclusive); a"),
+        (0.98, [0.9, 1.1], "grows as L, may or may not satisfy this condition (the data are inconclusive); a"),
+        (1.2, [1.1, 1.3], "grows as L, does not satisfy this condition; a"),
+        (
+            0.05,
+            [-0.01, 0.1],
+            "grows as L, satisfies this condition; a fixed-size state in a fixed-size model may or may not",
+        ),
+        (0.8, [-0.2, 1.8], "may or may not satisfy this condition (the data are inconclusive); a fixed-size"),
+        (-0.2, [-0.3, -0.1], "a fixed-size state in a fixed-size model satisfies this condition."),
+    ] {
+        let reading = with_exponent(kept(), exponent, Some(interval)).reading().unwrap();
+        assert!(reading.contains(hint), "{reading}");
+        assert!(reading.contains("according to this model: the data do not reject a power law (T² = 7.2"), "{reading}");
+    }
+}
+
+#[test]
+fn there_is_no_conclusion_without_an_interval_or_a_test() {
+    let reading = with_exponent(kept(), 0.6, None).reading().unwrap();
+    assert!(reading.starts_with(NO_CONCLUSION) && reading.contains("has no 95 % interval"), "{reading}");
+    let reading = report(Vec::new()).reading().unwrap();
+    assert!(reading.starts_with(NO_CONCLUSION) && reading.contains("a power law cannot be tested"), "{reading}");
+}
+
+#[test]
+fn there_is_no_conclusion_from_a_rejected_law() {
+    let rejected = law(Law::Power, 5e-5, 20.0);
+    let reading = report(vec![rejected.clone()]).reading().unwrap();
+    assert!(reading.starts_with(NO_CONCLUSION) && !reading.contains("at least as fast"), "{reading}");
+    assert!(reading.contains("reject a power law (T² = 7.2, 7 degrees of freedom, p = 5e-5)"), "{reading}");
+    assert!(reading.contains("None of the laws"), "{reading}");
+    let reading = report(vec![rejected, law(Law::Saturating, 0.3, 12.0)]).reading().unwrap();
+    assert!(reading.contains("a saturating law, C·(1 - exp(-(L/τ)^γ)), describes them best"), "{reading}");
+}
+
+#[test]
+fn a_better_law_prevents_the_conclusion_and_an_equal_one_qualifies_it() {
+    let reading = |aicc| report(vec![law(Law::Power, 0.1, 10.0), law(Law::Logarithmic, 0.5, aicc)]).reading().unwrap();
+    let better = reading(2.0);
+    assert!(better.starts_with(NO_CONCLUSION) && better.contains("(AICc lower by 8.0)"), "{better}");
+    let equal = reading(9.0);
+    assert!(equal.contains("at least as fast as L^0.600"), "{equal}");
+    assert!(equal.contains("describes the data at least as well (AICc lower by 1.0)"), "{equal}");
+    assert!(!reading(11.0).contains("logarithmic"));
+}
+
+#[test]
+fn saturation_is_reported() {
+    let local = |exponent, interval| LocalExponent {
+        ratio: 2,
+        series: Series::Direct,
+        from: 8,
+        to: 16,
+        exponent,
+        interval: Some(interval),
+    };
+    for (exponent, interval, saturates) in
+        [(-0.07, [-0.2, 0.1], true), (0.3, [0.1, 0.5], false), (0.2, [-0.5, 0.9], false)]
+    {
+        let report = Report { local_exponents: vec![local(exponent, interval)], ..kept() };
+        let reading = report.reading().unwrap();
+        assert_eq!(reading.contains("From L = 8 to 16, the estimate hardly grows"), saturates, "{reading}");
+    }
+}
+
+#[test]
+fn few_texts_are_reported() {
+    let reading = |texts| Report { texts, ..kept() }.reading().unwrap();
+    let clustered = reading(Some(4));
+    assert!(clustered.contains("clustered by text (4 texts, 40 windows). With 4 texts, intervals are indicative only"));
+    assert!(reading(Some(1)).contains("All 40 windows come from one text"));
+    assert!(!reading(Some(40)).contains("text (") && !reading(None).contains("clustered"));
+}
