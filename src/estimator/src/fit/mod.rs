@@ -1,12 +1,13 @@
 //! Power-law fits of the estimates: plain or weighted least squares of `ln I` on `ln L`, or least squares with an
 //! additive bias.
 //!
-//! Start with [`FitMethod::fit`]. The fit with a bias has no closed form; `additive` computes it numerically. `gls` fits
-//! and tests several [`Law`]s with the covariance between points.
+//! Start with [`FitMethod::fit`]. The fits with a bias have no closed form; `additive` and `paper` compute them
+//! numerically, each for its own loss. `gls` fits and tests several [`Law`]s with the covariance between points.
 
 mod additive;
 mod gls;
 mod law;
+mod paper;
 mod search;
 mod whitening;
 
@@ -32,10 +33,15 @@ pub enum FitMethod {
     Weighted,
     /// Least squares of `(fit - I) / I`, with the fit `I = amplitude · L^exponent + bias`.
     Additive,
+    /// Least squares of `ln(I - bias) - ln(amplitude) - exponent · ln L` with `0 <= bias < min I`: the loss of the class
+    /// `LogLogBiasRegression` in the L2M paper's scripts, which fit two-point information with it. This is the loss's
+    /// global minimum.
+    PaperBias,
 }
 
 impl FitMethod {
-    /// All methods.
+    /// The methods that a report applies to estimates of bipartite information. The L2M paper's scripts fit a bias only
+    /// to two-point information, so [`FitMethod::PaperBias`] is not among them.
     pub const ALL: [FitMethod; 3] = [FitMethod::LeastSquares, FitMethod::Weighted, FitMethod::Additive];
 
     /// Returns the method's name in a table.
@@ -44,11 +50,12 @@ impl FitMethod {
             FitMethod::LeastSquares => "least squares",
             FitMethod::Weighted => "weighted",
             FitMethod::Additive => "with bias",
+            FitMethod::PaperBias => "paper's bias",
         }
     }
 
-    /// Fits points `(L, I)` with positive `L`. `None` if fewer than two distinct `L` (four for [`FitMethod::Additive`])
-    /// have a positive `I`, if an `I` has a standard error of 0 (for [`FitMethod::Weighted`]), or if there is no best
+    /// Fits points `(L, I)` with positive `L`. `None` if fewer than two distinct `L` (four for the methods with a
+    /// bias) have a positive `I`, if an `I` has a standard error of 0 (for [`FitMethod::Weighted`]), or if there is no best
     /// fit.
     pub fn fit(self, points: &[(f64, Estimate)]) -> Option<Fit> {
         let values: Vec<(f64, f64)> = points.iter().map(|(length, estimate)| (*length, estimate.value)).collect();
@@ -64,6 +71,7 @@ impl FitMethod {
                 let largest = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
                 Fit::additive(&values, -largest)
             }
+            FitMethod::PaperBias => Fit::paper(&values),
         }
     }
 }
@@ -91,7 +99,7 @@ pub struct Fit {
     /// The exponent's 95 % confidence interval, from resampled documents; `None` if it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponent_interval: Option<[f64; 2]>,
-    /// The bias that is added to the power law, in nats; `None` unless the method is [`FitMethod::Additive`].
+    /// The bias that is added to the power law, in nats; `None` unless the method has a bias.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bias: Option<f64>,
     /// `true` if the bias is at a bound of its range, so the data do not determine the fit.
@@ -165,6 +173,33 @@ impl Fit {
             exponent_interval: None,
             bias: Some(solution.bias),
             bias_at_bound: solution.errors.is_none(),
+            left_out: left_out(points),
+        })
+    }
+
+    /// Fits `I = amplitude · L^exponent + bias` by the loss of the L2M paper's scripts ([`FitMethod::PaperBias`]).
+    /// `None` if fewer than four distinct `L` have a positive `I`.
+    ///
+    /// Standard errors come from the linearized problem; `None` if the bias is at its bound, 0.
+    ///
+    /// ```
+    /// use surprisal_estimator::Fit;
+    ///
+    /// let points: Vec<(f64, f64)> = (0..8).map(|power| (f64::from(1 << power), 2.0 / f64::from(1 << power) + 0.5)).collect();
+    /// let fit = Fit::paper(&points).unwrap();
+    /// assert!((fit.exponent + 1.0).abs() < 1e-6 && (fit.bias.unwrap() - 0.5).abs() < 1e-6);
+    /// ```
+    pub fn paper(points: &[(f64, f64)]) -> Option<Self> {
+        let positive: Vec<(f64, f64)> = points.iter().copied().filter(|(_, value)| *value > 0.0).collect();
+        let solution = paper::solve(&positive)?;
+        Some(Self {
+            method: FitMethod::PaperBias,
+            amplitude: solution.amplitude,
+            amplitude_error: solution.errors.map(|errors| errors[0]),
+            exponent: solution.exponent,
+            exponent_error: solution.errors.map(|errors| errors[1]),
+            exponent_interval: None,
+            bias: Some(solution.bias),
             left_out: left_out(points),
         })
     }
