@@ -39,6 +39,7 @@ mod files;
 mod fit;
 mod plan;
 mod process;
+mod progress_log;
 mod report;
 mod run;
 mod source;
@@ -48,7 +49,7 @@ mod store;
 mod unit;
 mod value;
 
-pub use corpus::{CorpusStatistics, Format, Omission, Spacing, TextCorpus, TokenizedText};
+pub use corpus::{CorpusStatistics, Counted, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{
     Bootstrap, Correction, Estimates, ExponentInterval, LocalExponent, PairingErrors, PointEstimate, Sampling, Series,

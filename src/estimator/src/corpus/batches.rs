@@ -1,9 +1,6 @@
-//! Texts selected from a corpus's files, whole or in pieces of whole sentences, in batches of bounded size. A random
-//! sample can be drawn from them.
+//! Texts selected from a corpus's files, in batches of bounded size.
 
 use encoding_rs::Encoding;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::corpus::files::{CorpusFile, CorpusFiles};
@@ -33,17 +30,24 @@ impl TextCorpus {
             }
             check_rereadable(&file)?;
             for text in Selection::new(self, vec![file])? {
-                text?;
-                count += 1;
+                self.for_each_piece(&text?, &mut |_| count += 1);
             }
         }
         Ok(count)
     }
 
-    /// Reads the texts in the order of the files, in batches. If `sample` is set, reads only the sample, in one batch.
-    pub(crate) fn batches(&self, seed: u64) -> Result<Batches<'_>, Error> {
+    /// Reads all whole texts in the order of the files, in batches.
+    pub(crate) fn batches(&self) -> Result<Batches<'_>, Error> {
         let CorpusFiles { files, omissions } = self.listing()?;
-        Ok(Batches::new(Selection::new(self, files)?, omissions, self.sample.map(|size| (size, seed))))
+        Ok(Batches { selection: Selection::new(self, files)?, omissions })
+    }
+
+    /// Visits the pieces of a text if `words` is set, otherwise the text.
+    pub(crate) fn for_each_piece<'a>(&self, text: &'a str, visit: &mut impl FnMut(&'a str)) {
+        match self.words {
+            Some(words) => for_each_piece(text, words, visit),
+            None => visit(text),
+        }
     }
 
     /// Returns `true` if a text has at least `min_words` words.
@@ -57,15 +61,9 @@ pub(crate) struct Batches<'a> {
     selection: Selection<'a>,
     /// The omitted files.
     omissions: Vec<Omission>,
-    /// The size and seed of the sample to draw; `None` if there is no sample, or it has been drawn.
-    sample: Option<(usize, u64)>,
 }
 
-impl<'a> Batches<'a> {
-    pub(crate) fn new(selection: Selection<'a>, omissions: Vec<Omission>, sample: Option<(usize, u64)>) -> Self {
-        Self { selection, omissions, sample }
-    }
-
+impl Batches<'_> {
     /// Returns the files and texts that the batches have omitted so far.
     pub(crate) fn into_omissions(mut self) -> Vec<Omission> {
         self.omissions.extend(self.selection.omissions);
@@ -84,47 +82,25 @@ impl<'a> Batches<'a> {
         }
         Ok(texts)
     }
-
-    /// Samples `size` texts, each with the same probability, by Algorithm R (Vitter 1985). Keeps their order.
-    fn draw(&mut self, size: usize, seed: u64) -> Result<Vec<String>, Error> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut reservoir: Vec<(usize, String)> = Vec::new();
-        for (seen, text) in self.selection.by_ref().enumerate() {
-            let text = text?;
-            if seen < size {
-                reservoir.push((seen, text));
-            } else if let Some(slot) = reservoir.get_mut(rng.random_range(0..=seen)) {
-                *slot = (seen, text);
-            }
-        }
-        reservoir.sort_unstable_by_key(|&(at, _)| at);
-        Ok(reservoir.into_iter().map(|(_, text)| text).collect())
-    }
 }
 
 impl Iterator for Batches<'_> {
     type Item = Result<Vec<String>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = match self.sample.take() {
-            Some((size, seed)) => self.draw(size, seed),
-            None => self.read(),
-        };
-        match batch {
+        match self.read() {
             Ok(texts) if texts.is_empty() => None,
             batch => Some(batch),
         }
     }
 }
 
-/// The texts of several files that are neither null nor empty nor too short, cut into pieces if `words` is set.
+/// The texts of several files that are neither null nor empty nor too short.
 pub(crate) struct Selection<'a> {
     corpus: &'a TextCorpus,
     encoding: Option<&'static Encoding>,
     files: std::vec::IntoIter<CorpusFile>,
     current: Option<OpenFile>,
-    /// The pieces of the current text that are still to be returned.
-    pieces: std::vec::IntoIter<String>,
     /// The omitted texts of the files that have been read.
     omissions: Vec<Omission>,
 }
@@ -148,8 +124,7 @@ struct OmittedCounts {
 impl<'a> Selection<'a> {
     pub(crate) fn new(corpus: &'a TextCorpus, files: Vec<CorpusFile>) -> Result<Self, Error> {
         let encoding = corpus.known_encoding()?;
-        let (files, pieces) = (files.into_iter(), Vec::new().into_iter());
-        Ok(Self { corpus, encoding, files, current: None, pieces, omissions: Vec::new() })
+        Ok(Self { corpus, encoding, files: files.into_iter(), current: None, omissions: Vec::new() })
     }
 
     /// Returns the next text that is not omitted; `None` at the end of the last file.
@@ -194,19 +169,7 @@ impl Iterator for Selection<'_> {
     type Item = Result<String, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(piece) = self.pieces.next() {
-                return Some(Ok(piece));
-            }
-            match (self.next_text(), self.corpus.words) {
-                (Ok(Some(text)), Some(words)) => {
-                    let mut pieces = Vec::new();
-                    for_each_piece(&text, words, &mut |piece: &str| pieces.push(piece.to_owned()));
-                    self.pieces = pieces.into_iter();
-                }
-                (text, _) => return text.transpose(),
-            }
-        }
+        self.next_text().transpose()
     }
 }
 

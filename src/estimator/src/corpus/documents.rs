@@ -1,27 +1,32 @@
-//! The documents of an experiment (windows of tokenized texts), and statistics of the corpus.
+//! The documents of an experiment (windows of tokenized texts), and the tokens of all texts that are counted.
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::corpus::omission::{Omission, first_names};
-use crate::corpus::texts::TextCorpus;
+use crate::corpus::reservoir::Reservoir;
+use crate::corpus::statistics::{CorpusStatistics, WindowedTexts};
+use crate::corpus::texts::{Counted, TextCorpus};
 use crate::corpus::tokenized_text::TokenizedText;
 use crate::error::Error;
+use crate::progress_log::{LOG_TARGET, LogClock};
 use crate::source::{Replicas, Tokenize};
-use crate::statistics::{EntropyMethod, NgramEntropy, TokenStore};
-use crate::unit::Unit;
+use crate::statistics::{EntropyMethod, TokenStore};
 
 /// The number of texts that are tokenized concurrently.
 const CONCURRENT: usize = 8;
 
-/// The documents of an experiment (one window each), the texts that they come from, and a note that describes both.
+/// The number of sampled texts that are tokenized before their windows are cut.
+const SAMPLED_BATCH: usize = 64;
+
+/// The documents of an experiment (one window each), the texts to count, and a note that describes both.
 pub(crate) struct Documents {
     /// The windows. The windows of a text are consecutive, and all texts have the same number of windows.
     pub(crate) windows: Vec<Vec<u32>>,
+    /// The texts whose tokens are counted.
     pub(crate) texts: TokenStore,
     pub(crate) note: String,
     pub(crate) statistics: Option<CorpusStatistics>,
@@ -29,27 +34,6 @@ pub(crate) struct Documents {
     pub(crate) omissions: Vec<Omission>,
     /// `ln p` of each window, in nats, under the process that generated it; `None` for a corpus of texts.
     pub(crate) ln_p: Option<Vec<f64>>,
-}
-
-/// Statistics of a corpus, over the texts that are long enough for the requested windows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CorpusStatistics {
-    /// The number of texts that windows were taken from.
-    pub texts: usize,
-    /// The number of texts that were too short for the requested windows.
-    pub left_out: usize,
-    /// The number of Unicode characters.
-    pub characters: usize,
-    /// The number of tokens.
-    pub tokens: usize,
-    /// Tokens in the shortest text.
-    pub shortest: usize,
-    /// Tokens in the text of median length; for an even number of texts, in the longer of the two middle texts.
-    pub median: usize,
-    /// Tokens in the longest text.
-    pub longest: usize,
-    /// The number of distinct tokens, and the unigram entropy, computed with the experiment's entropy estimator.
-    pub unigrams: NgramEntropy,
 }
 
 /// The tokenizer of a corpus: the model's server, or a local `tokenizer.json`.
@@ -82,44 +66,131 @@ impl TextCorpus {
         Ok(CorpusTokenizer::Local(Box::new(tokenizer)))
     }
 
-    /// Reads and tokenizes the texts, and cuts windows of `length` tokens from them.
+    /// Reads and tokenizes the texts, and cuts windows of `length` tokens from them, or from a sample of them. Also
+    /// tokenizes and counts the texts that `count` names, if there is a method for their entropies.
     pub(crate) async fn documents(
         &self,
         tokenizer: &impl Tokenize,
         seed: u64,
         length: usize,
-        method: EntropyMethod,
+        method: Option<EntropyMethod>,
     ) -> Result<Documents, Error> {
-        let (mut windows, mut store) = (Vec::new(), TokenStore::default());
-        let (mut characters, mut too_short) = (0, 0);
-        let mut batches = self.batches(seed)?;
+        let counted = method.map(|_| self.counted());
+        let mut collection = Collection::new(self, length, counted == Some(Counted::Sample));
+        let mut reservoir = self.sample.map(|size| Reservoir::new(size, seed));
+        let mut clock = LogClock::start();
+        let mut batches = self.batches()?;
         for texts in &mut batches {
             let texts = texts?;
-            let tokenized = stream::iter(&texts).map(|text| TokenizedText::from_text(tokenizer, text));
-            let tokenized: Vec<_> = tokenized.buffered(CONCURRENT).try_collect().await?;
-            for (text, tokenized) in texts.iter().zip(tokenized) {
-                match tokenized.windows(self.windows, length, self.spacing, store.lengths().len()) {
-                    Err(Error::TooShort { .. }) if self.skip_short => too_short += 1,
-                    found => {
-                        windows.extend(found?);
-                        characters += text.chars().count();
-                        store.push(tokenized.tokens())?;
-                    }
-                }
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let mut pieces = Vec::new();
+            texts.iter().for_each(|text| self.for_each_piece(text, &mut |piece| pieces.push(piece)));
+            let mut tokenized = None;
+            match &mut reservoir {
+                Some(reservoir) => pieces.iter().for_each(|piece| reservoir.offer(piece)),
+                None => collection.add_windows(&pieces, tokenized.insert(tokenize(tokenizer, &pieces).await?))?,
+            }
+            match (counted, tokenized) {
+                (Some(Counted::Texts), _) => collection.count(&texts, &tokenize(tokenizer, &texts).await?)?,
+                (Some(Counted::Pieces), Some(tokenized)) => collection.count(&pieces, &tokenized)?,
+                (Some(Counted::Pieces), None) => collection.count(&pieces, &tokenize(tokenizer, &pieces).await?)?,
+                (Some(Counted::Sample) | None, _) => {}
+            }
+            if clock.is_due() {
+                let (texts, tokens) = (collection.store.lengths().len(), collection.tokens);
+                tracing::info!(target: LOG_TARGET, texts, tokens, "reading and counting the corpus");
             }
         }
-        let note = format!("{}; {} windows of {length} tokens from each text", self.names()?, self.windows);
-        let statistics = CorpusStatistics::of(&store, characters, too_short, method)?;
+        for texts in reservoir.map(Reservoir::into_texts).unwrap_or_default().chunks(SAMPLED_BATCH) {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            collection.add_windows(&texts, &tokenize(tokenizer, &texts).await?)?;
+        }
         let omissions = batches.into_omissions();
         for summary in Omission::summaries(&omissions) {
             tracing::warn!(%summary, "left out of the corpus");
         }
-        Ok(Documents { windows, texts: store, note, statistics, omissions, ln_p: None })
+        collection.into_documents(method, omissions)
+    }
+
+    /// Returns the choice of counted texts. Without pieces, whole texts are the same as pieces, and need not be
+    /// tokenized twice.
+    fn counted(&self) -> Counted {
+        match self.count {
+            Counted::Texts if self.words.is_none() => Counted::Pieces,
+            counted => counted,
+        }
     }
 
     /// Returns a string with the paths of the first eight files, and the number of further files.
     fn names(&self) -> Result<String, Error> {
         Ok(first_names(self.listing()?.files.iter().map(|file| file.path.display().to_string())))
+    }
+}
+
+/// Tokenizes texts, several at a time.
+async fn tokenize(tokenizer: &impl Tokenize, texts: &[&str]) -> Result<Vec<TokenizedText>, Error> {
+    let tokenized = stream::iter(texts).map(|text| TokenizedText::from_text(tokenizer, text));
+    tokenized.buffered(CONCURRENT).try_collect().await
+}
+
+/// The windows and the counted texts of a corpus while it is read.
+struct Collection<'a> {
+    corpus: &'a TextCorpus,
+    /// Tokens per window.
+    length: usize,
+    windows: Vec<Vec<u32>>,
+    texts: WindowedTexts,
+    /// `true` if texts are counted if windows are taken from them.
+    counts_windowed: bool,
+    store: TokenStore,
+    /// The number of characters in the counted texts.
+    characters: usize,
+    /// The number of tokens in the counted texts.
+    tokens: usize,
+}
+
+impl<'a> Collection<'a> {
+    fn new(corpus: &'a TextCorpus, length: usize, counts_windowed: bool) -> Self {
+        let (windows, texts, store) = (Vec::new(), WindowedTexts::default(), TokenStore::default());
+        Self { corpus, length, windows, texts, counts_windowed, store, characters: 0, tokens: 0 }
+    }
+
+    /// Cuts windows from texts or pieces that are long enough.
+    fn add_windows(&mut self, texts: &[&str], tokenized: &[TokenizedText]) -> Result<(), Error> {
+        for (text, tokenized) in texts.iter().zip(tokenized) {
+            let TextCorpus { windows, spacing, skip_short, .. } = *self.corpus;
+            match tokenized.windows(windows, self.length, spacing, self.texts.windowed) {
+                Err(Error::TooShort { .. }) if skip_short => self.texts.too_short += 1,
+                found => {
+                    self.windows.extend(found?);
+                    self.texts.windowed += 1;
+                    if self.counts_windowed {
+                        self.count(&[text], std::slice::from_ref(tokenized))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds texts to those that are counted.
+    fn count(&mut self, texts: &[&str], tokenized: &[TokenizedText]) -> Result<(), Error> {
+        for (text, tokenized) in texts.iter().zip(tokenized) {
+            self.characters += text.chars().count();
+            self.tokens += tokenized.tokens().len();
+            self.store.push(tokenized.tokens())?;
+        }
+        Ok(())
+    }
+
+    fn into_documents(self, method: Option<EntropyMethod>, omissions: Vec<Omission>) -> Result<Documents, Error> {
+        let Self { corpus, length, windows, texts, store, characters, .. } = self;
+        let note = format!("{}; {} windows of {length} tokens from each text", corpus.names()?, corpus.windows);
+        let statistics = match method {
+            Some(method) => CorpusStatistics::of(corpus.count, &store, characters, texts, method)?,
+            None => None,
+        };
+        Ok(Documents { windows, texts: store, note, statistics, omissions, ln_p: None })
     }
 }
 
@@ -137,45 +208,11 @@ fn catch_panic<T>(call: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result
         .unwrap_or_else(|_| Err("the tokenizers library panicked; tokenizer.json is corrupted or not supported".into()))
 }
 
-impl CorpusStatistics {
-    /// Returns the statistics as a sentence. The entropy must already be in `unit`.
-    pub(crate) fn summary(&self, unit: Unit) -> String {
-        let Self { texts, left_out, characters, tokens, shortest, median, longest, unigrams } = self;
-        format!(
-            "{texts} texts ({left_out} more were too short) with {characters} characters and {tokens} tokens in total; \
-             {shortest} to {longest} tokens per text, median {median}; {} distinct tokens with an entropy of {:.3} ± \
-             {:.3} {}",
-            unigrams.distinct,
-            unigrams.nats,
-            unigrams.error,
-            unit.name()
-        )
-    }
-
-    /// Computes the statistics; `None` if there are no tokens.
-    fn of(
-        texts: &TokenStore,
-        characters: usize,
-        left_out: usize,
-        method: EntropyMethod,
-    ) -> Result<Option<Self>, Error> {
-        let mut lengths = texts.lengths().to_vec();
-        lengths.sort_unstable();
-        let tokens = lengths.iter().sum();
-        let (Some(&shortest), Some(&longest), 1..) = (lengths.first(), lengths.last(), tokens) else {
-            return Ok(None);
-        };
-        let (median, unigrams) = (lengths[lengths.len() / 2], NgramEntropy::of(method, texts, 1)?);
-        let texts = lengths.len();
-        Ok(Some(Self { texts, left_out, characters, tokens, shortest, median, longest, unigrams }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::corpus::windows::Spacing;
-    use crate::statistics::TokenTexts;
+    use crate::statistics::{NgramEntropy, TokenTexts};
 
     /// A tokenizer with one token per word, whose id is the word's length.
     struct Words;
@@ -197,7 +234,8 @@ mod tests {
     #[tokio::test]
     async fn documents_are_windows_of_texts_that_are_long_enough() {
         let (_dir, texts) = texts(&["a bb ccc dddd é", "a b c", "a bb a bb"]);
-        let documents = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap();
+        let texts = TextCorpus { count: Counted::Sample, ..texts };
+        let documents = texts.documents(&Words, 0, 2, Some(EntropyMethod::PlugIn)).await.unwrap();
         assert_eq!(documents.windows, [[1, 2], [4, 2], [1, 2], [1, 2]]);
         let mut found = Vec::new();
         documents.texts.for_each(&mut |text| found.push(text.to_vec())).unwrap();
@@ -205,10 +243,51 @@ mod tests {
         let statistics = documents.statistics.unwrap();
         let NgramEntropy { nats, total, distinct, .. } = statistics.unigrams;
         assert_eq!((statistics.texts, statistics.left_out, statistics.characters), (2, 1, 15 + 9));
+        assert_eq!((statistics.windowed, statistics.counted), (Some(2), Counted::Sample));
         assert_eq!((statistics.tokens, statistics.shortest, statistics.median, statistics.longest), (9, 4, 5, 5));
         let expected: f64 = [3.0_f64, 4.0, 1.0, 1.0].iter().map(|count| -count / 9.0 * (count / 9.0).ln()).sum();
         assert_eq!((total, distinct), (9, 4));
         assert!((nats - expected).abs() < 1e-12);
+    }
+
+    /// A sample limits windows, not counts, unless `count` says so; the rest of a text after its pieces counts as text.
+    #[tokio::test]
+    async fn a_sample_does_not_limit_what_is_counted() {
+        let lines = ["A bb. Ccc dddd. E", "A", "F gg. Hh ii jj. K.", "A b. C d. E f. G h."];
+        let (_dir, texts) = texts(&lines);
+        let sampled = TextCorpus { windows: 1, words: Some(2), sample: Some(3), ..texts };
+        let mut windows = Vec::new();
+        for (count, tokens, counted_texts) in
+            [(Counted::Texts, 20, 4), (Counted::Pieces, 17, 8), (Counted::Sample, 7, 3)]
+        {
+            let corpus = TextCorpus { count, ..sampled.clone() };
+            let documents = corpus.documents(&Words, 5, 2, Some(EntropyMethod::PlugIn)).await.unwrap();
+            let statistics = documents.statistics.unwrap();
+            assert_eq!((statistics.tokens, statistics.texts), (tokens, counted_texts), "{count:?}");
+            assert_eq!((statistics.windowed, documents.windows.len()), (Some(3), 3));
+            windows.push(documents.windows);
+            let uncounted = corpus.documents(&Words, 5, 2, None).await.unwrap();
+            assert!(uncounted.statistics.is_none() && uncounted.texts.lengths().is_empty());
+            windows.push(uncounted.windows);
+        }
+        assert!(windows.iter().all(|found| *found == windows[0]), "{windows:?}");
+    }
+
+    /// Without a sample, all pieces give windows, and short texts are counted, too.
+    #[tokio::test]
+    async fn short_texts_and_rests_are_counted() {
+        let (_dir, texts) = texts(&["A bb. Ccc dddd. E", "A"]);
+        for (words, count, tokens, counted_texts) in [
+            (None, Counted::Texts, 6, 2),
+            (Some(2), Counted::Texts, 6, 2),
+            (Some(2), Counted::Pieces, 4, 2),
+            (None, Counted::Sample, 5, 1),
+        ] {
+            let corpus = TextCorpus { windows: 1, words, count, ..texts.clone() };
+            let documents = corpus.documents(&Words, 5, 2, Some(EntropyMethod::PlugIn)).await.unwrap();
+            let statistics = documents.statistics.unwrap();
+            assert_eq!((statistics.tokens, statistics.texts), (tokens, counted_texts), "{words:?} {count:?}");
+        }
     }
 
     /// A table of replacements with an empty trie makes the library panic with every text.
@@ -230,10 +309,10 @@ mod tests {
         let text: Vec<String> = (1..100).map(|length| "a".repeat(length)).collect();
         let (_dir, texts) = texts(&[text.join(" ").as_str(); 4]);
         let texts = TextCorpus { spacing: Spacing::Random { seed: 1 }, ..texts };
-        let windows = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap().windows;
+        let windows = texts.documents(&Words, 0, 2, Some(EntropyMethod::PlugIn)).await.unwrap().windows;
         let of_texts: std::collections::HashSet<_> = windows.chunks(2).collect();
         assert_eq!(of_texts.len(), 4, "{windows:?}");
-        let again = texts.documents(&Words, 0, 2, EntropyMethod::PlugIn).await.unwrap();
+        let again = texts.documents(&Words, 0, 2, Some(EntropyMethod::PlugIn)).await.unwrap();
         assert_eq!(again.windows, windows);
     }
 
@@ -241,7 +320,7 @@ mod tests {
     async fn a_short_text_fails_without_skip_short() {
         let (_dir, texts) = texts(&["a b c d", "a b c"]);
         let strict = TextCorpus { skip_short: false, ..texts };
-        let found = strict.documents(&Words, 0, 2, EntropyMethod::PlugIn).await;
+        let found = strict.documents(&Words, 0, 2, Some(EntropyMethod::PlugIn)).await;
         assert!(matches!(found, Err(Error::TooShort { tokens: 3, .. })));
     }
 }

@@ -4,7 +4,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 /// Cuts a text into consecutive pieces. Each piece has just enough whole sentences for at least `words` words. The rest
 /// at the end of the text is omitted.
-pub(crate) fn for_each_piece(text: &str, words: usize, visit: &mut impl FnMut(&str)) {
+pub(crate) fn for_each_piece<'a>(text: &'a str, words: usize, visit: &mut impl FnMut(&'a str)) {
     let (mut start, mut end, mut count) = (0, 0, 0);
     for sentence in text.split_sentence_bounds() {
         end += sentence.len();

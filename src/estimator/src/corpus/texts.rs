@@ -10,6 +10,22 @@ use crate::corpus::format::Format;
 use crate::corpus::windows::Spacing;
 use crate::error::Error;
 
+/// The texts whose tokens are counted, for the n-gram correction, two-point information and the statistics of the
+/// corpus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Counted {
+    /// All texts of the corpus, whole, with the rests that are in no piece. Also texts that are not sampled, and texts
+    /// that are too short for the windows.
+    #[default]
+    Texts,
+    /// All pieces, or all texts if they are not cut into pieces. Also those that are not sampled.
+    Pieces,
+    /// Only the texts or pieces that windows are taken from. This needs the least time, but if it is a small sample, the
+    /// entropies are too small.
+    Sample,
+}
+
 /// A corpus of texts in files, and the selection of texts from it: the `[corpus]` table of an experiment file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +57,9 @@ pub struct TextCorpus {
     /// all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<usize>,
+    /// The texts whose tokens are counted. A sample does not limit them, unless this says so.
+    #[serde(default, skip_serializing_if = "Counted::is_default")]
+    pub count: Counted,
     /// The number of windows cut from each text. The windows do not overlap.
     #[serde(default = "windows")]
     pub windows: usize,
@@ -53,6 +72,13 @@ pub struct TextCorpus {
     /// A Hugging Face `tokenizer.json`; `None` if the model's server tokenizes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
+}
+
+impl Counted {
+    /// Returns `true` for the default, which the digest of an experiment omits.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn field() -> String {
@@ -74,6 +100,7 @@ impl TextCorpus {
             min_words: None,
             words: None,
             sample: None,
+            count: Counted::default(),
             windows: windows(),
             spacing: Spacing::default(),
             skip_short: false,

@@ -14,7 +14,7 @@ use crate::report::Report;
 use crate::run::{Progress, run, run_resumable, run_shard};
 use crate::source::{LogprobSource, Replicas};
 use crate::spec::{CorpusSpec, Experiment};
-use crate::statistics::{NgramEntropy, TokenStore, TwoPoint};
+use crate::statistics::{EntropyMethod, NgramEntropy, TokenStore, TwoPoint};
 use crate::store::AnswerStore;
 
 /// Executes an experiment and returns its report. If `folder` is given, the server's answers are saved there as they
@@ -33,7 +33,8 @@ pub async fn execute(
     match &experiment.corpus {
         CorpusSpec::Text(corpus) => {
             let source = connect(experiment).await?;
-            let documents = read_documents(experiment, corpus, &source).await?;
+            let method = Some(experiment.measure.entropy);
+            let documents = read_documents(experiment, corpus, &source, method).await?;
             measure(experiment, &source, documents, folder, progress).await
         }
         &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
@@ -72,7 +73,7 @@ pub async fn execute_shard(
     }
     let source = connect(experiment).await?;
     let windows = match &experiment.corpus {
-        CorpusSpec::Text(corpus) => read_documents(experiment, corpus, &source).await?.windows,
+        CorpusSpec::Text(corpus) => read_documents(experiment, corpus, &source, None).await?.windows,
         &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
             sample(experiment, &SantaFe::new(symbols, exponent, doubt)?, documents)?
         }
@@ -94,10 +95,16 @@ async fn connect(experiment: &Experiment) -> Result<Replicas, Error> {
     Ok(servers)
 }
 
-/// Reads and tokenizes the texts of a corpus, and cuts windows out of them.
-async fn read_documents(experiment: &Experiment, corpus: &TextCorpus, server: &Replicas) -> Result<Documents, Error> {
+/// Reads and tokenizes the texts of a corpus, and cuts windows out of them. Counts tokens only if there is a method for
+/// their entropies.
+async fn read_documents(
+    experiment: &Experiment,
+    corpus: &TextCorpus,
+    server: &Replicas,
+    method: Option<EntropyMethod>,
+) -> Result<Documents, Error> {
     let length = experiment.outline()?.window();
-    corpus.documents(&corpus.tokenizer(server)?, experiment.seed, length, experiment.measure.entropy).await
+    corpus.documents(&corpus.tokenizer(server)?, experiment.seed, length, method).await
 }
 
 /// Samples documents of one window each from a process.

@@ -1,4 +1,4 @@
-//! Tests of reading texts from files of every format: whole, in pieces and sampled.
+//! Tests of reading texts from files of every format, whole and in pieces.
 
 use parquet::basic::Compression;
 
@@ -6,8 +6,12 @@ use super::*;
 use crate::corpus::rows::tests::parquet_bytes;
 
 fn all(texts: &TextCorpus) -> Result<Vec<String>, Error> {
-    let found: Vec<String> = texts.batches(1)?.collect::<Result<Vec<_>, _>>()?.concat();
-    assert_eq!(texts.count()?, texts.sample.unwrap_or(found.len()));
+    let mut found = Vec::new();
+    for text in texts.batches()?.collect::<Result<Vec<_>, _>>()?.concat() {
+        texts.for_each_piece(&text, &mut |piece| found.push(piece.to_owned()));
+    }
+    assert_eq!(texts.count()?, found.len());
+    assert_eq!(TextCorpus { sample: Some(3), ..texts.clone() }.count()?, 3);
     Ok(found)
 }
 
@@ -36,7 +40,7 @@ fn null_and_empty_texts_are_counted() {
     std::fs::write(&path, "{\"text\": null}\n{\"text\": \"\"}\n{\"text\": \"a b\"}\n{\"text\": \"a\"}\n\"\"\n")
         .unwrap();
     let texts = TextCorpus { min_words: Some(2), ..TextCorpus::of(vec![path.clone()]) };
-    let mut batches = texts.batches(1).unwrap();
+    let mut batches = texts.batches().unwrap();
     assert_eq!(batches.next().unwrap().unwrap(), ["a b"]);
     assert!(batches.next().is_none());
     let path = path.display().to_string();
@@ -89,7 +93,7 @@ fn large_files_are_read_in_batches() {
     let line = serde_json::json!({ "text": text }).to_string() + "\n";
     std::fs::write(&path, zstd::stream::encode_all(line.repeat(30).as_bytes(), 1).unwrap()).unwrap();
     let texts = TextCorpus::of(vec![path]);
-    let sizes: Vec<usize> = texts.batches(1).unwrap().map(|batch| batch.unwrap().len()).collect();
+    let sizes: Vec<usize> = texts.batches().unwrap().map(|batch| batch.unwrap().len()).collect();
     assert_eq!(sizes, [9, 9, 9, 3]);
 }
 
@@ -100,23 +104,4 @@ fn short_texts_are_omitted_before_they_are_cut() {
     std::fs::write(&path, "{\"text\": \"One two.\"}\n{\"text\": \"One. Two, three. Four.\"}\n").unwrap();
     let texts = TextCorpus { min_words: Some(4), words: Some(1), ..TextCorpus::of(vec![path]) };
     assert_eq!(all(&texts).unwrap(), ["One.", "Two, three.", "Four."]);
-}
-
-#[test]
-fn a_sample_is_seeded_and_fair() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("numbers.jsonl");
-    std::fs::write(&path, (0..20).map(|i| format!("{{\"text\": \"{i}\"}}\n")).collect::<String>()).unwrap();
-    let texts = TextCorpus { sample: Some(5), ..TextCorpus::of(vec![path]) };
-    let sample = |seed| {
-        let found: Vec<usize> =
-            texts.batches(seed).unwrap().flat_map(Result::unwrap).map(|text| text.parse().unwrap()).collect();
-        assert!(found.len() == 5 && found.is_sorted());
-        found
-    };
-    assert_eq!(sample(3), sample(3));
-    let mut times = [0; 20];
-    (0..2000).flat_map(sample).for_each(|text| times[text] += 1);
-    // The expected count is 500, with a standard deviation of 19.4.
-    assert!(times.iter().all(|time| (420..580).contains(time)), "{times:?}");
 }
