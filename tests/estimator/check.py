@@ -60,11 +60,44 @@ def ngrams(documents, n):
     return Counter(tuple(d[i : i + n]) for d in documents for i in range(len(d) - n + 1))
 
 
+def thinned(counts, method, share):
+    """Returns the expected entropy if each item is kept with probability `share`."""
+    total = sum(counts) * share
+    once = sum(c * share * (1 - share) ** (c - 1) for c in counts)
+    distinct = sum(1 - (1 - share) ** c for c in counts)
+    coverage = 1 - min(once, max(total - 1, 0)) / total
+    k = np.arange(1, max(counts) + 1.0)
+    if method == "grassberger":
+        s = np.log(total) - special.psi(k) - (-1.0) ** k / 2 * (special.psi((k + 1) / 2) - special.psi(k / 2))
+    elif method == "chao-shen":
+        p = np.minimum(coverage * k / total, 1)
+        with np.errstate(divide="ignore"):
+            s = -coverage * np.log(p) / (1 - (1 - p) ** total)
+    else:
+        s = np.log(total / k)
+    value = sum((stats.binom.pmf(k[:c], c, share) * k[:c] * s[:c]).sum() for c in counts) / total
+    return value + ((distinct - 1) / (2 * total) if method == "miller-madow" else 0)
+
+
+def check_bias(name, counts, method, bias, tolerance=1e-9):
+    whole = entropy(counts, method)[0]
+    half, quarter = thinned(counts, method, 0.5), thinned(counts, method, 0.25)
+    same(f"{name}, halved", half - whole, bias["halved"], tolerance)
+    ratio = (half - quarter) / (whole - half)
+    assert (ratio > 1) == ("extrapolated" in bias), (name, ratio, bias)
+    if ratio > 1:
+        same(f"{name}, extrapolated", -(whole - half) / (ratio - 1), bias["extrapolated"], tolerance)
+    same(f"{name}, coverage", 1 - counts.count(1) / sum(counts), bias["coverage"])
+    methods = [entropy(counts, m)[0] for m in ("plug-in", "miller-madow", "grassberger", "chao-shen")]
+    same(f"{name}, methods", (min(methods), max(methods)), bias["methods"])
+
+
 def check_entropies(experiment):
     for e in experiment["entropies"]:
         counts = list(ngrams(experiment["documents"], e["n"]).values())
         same(f"entropy {e['method']} {e['n']}", entropy(counts, e["method"]), (e["nats"], e["error"]))
         assert (e["total"], e["distinct"]) == (sum(counts), len(counts))
+        check_bias(f"bias {e['method']} {e['n']}", counts, e["method"], e["bias"])
 
 
 def check_two_point(experiment):
@@ -79,11 +112,74 @@ def check_two_point(experiment):
         values.append(2 * single[0] - joint[0])
         error = np.sqrt((2 * single[1]) ** 2 + joint[1] ** 2)
         same(f"two-point at {d}", (values[-1], error), (point["value"], point["error"]))
+        check_bias(f"bias at {d}", list(pairs.values()), method, point["bias"])
+        shuffles = []
+        for texts in experiment["shuffled"]:
+            assert sorted(sum(texts, [])) == sorted(sum(documents, []))
+            assert [len(text) for text in texts] == [len(text) for text in documents]
+            shuffled = Counter((text[i], text[i + d]) for text in texts for i in range(len(text) - d))
+            shuffles.append(2 * single[0] - entropy(list(shuffled.values()), method)[0])
+        mean, mean_error = mean_and_error(shuffles)
+        baseline = point["baseline"]
+        difference = baseline["difference"]
+        same(
+            f"baseline at {d}",
+            (mean, mean_error, np.std(shuffles, ddof=1), values[-1] - mean, np.hypot(joint[1], mean_error)),
+            [baseline[key] for key in ("value", "error", "spread")] + [difference["value"], difference["error"]],
+        )
     distances = [point["distance"] for point in two_point["points"]]
     if "fit" in two_point:
         check_fit("two-point", distances, values, None, two_point["fit"])
     if "additive" in two_point:
         check_fit("two-point", distances, values, None, two_point["additive"], lowest=0.0)
+    if "paper" in two_point:
+        check_paper_fit("two-point", distances, values, two_point["paper"])
+    differences = [point["baseline"]["difference"] for point in two_point["points"]]
+    clear = [d["value"] >= 3 * d["error"] for d in differences]
+    if "difference_fit" in two_point:
+        fit = dict(two_point["difference_fit"])
+        assert fit.pop("left_out", []) == [d for d, kept in zip(distances, clear) if not kept], fit
+        kept = [(d, e["value"]) for d, e, ok in zip(distances, differences, clear) if ok]
+        check_fit("difference", *zip(*kept), None, fit)
+    else:
+        assert sum(clear) < 2
+
+
+def check_paper_fit(name, x, y, fit):
+    """Checks a fit by the loss of LogLogBiasRegression: mean squared ln(y - c) - ln A - b ln x, 0 <= c < min y."""
+    x, y = np.array(x, float), np.array(y, float)
+    kept = y > 0
+    x, y = x[kept], y[kept]
+
+    def line(c):
+        found = stats.linregress(np.log(x), np.log(y - c))
+        residuals = np.log(y - c) - found.intercept - found.slope * np.log(x)
+        return (residuals**2).mean(), found
+
+    grid = np.concatenate([[0], special.expit(np.linspace(-25, 30, 2000)) * y.min()])
+    losses = [line(c)[0] for c in grid]
+    best = int(np.argmin(losses))
+    c, free = grid[best], best > 1
+    if free:
+        t = lambda c: special.logit(c / y.min())
+        low, high = t(grid[best - 1]), t(grid[min(best + 1, len(grid) - 1)])
+        loss = lambda t: line(special.expit(t) * y.min())[0]
+        c = special.expit(optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x)
+        c *= y.min()
+    else:
+        c = 0.0
+    found = line(c)[1]
+    ours = (np.exp(found.intercept), found.slope, c)
+    same(f"{name}, paper", ours, [fit[key] for key in ("amplitude", "exponent", "bias")], tolerance=1e-6)
+    assert free == ("exponent_error" in fit), (name, fit)
+    if free:
+        slopes = np.stack([np.ones_like(x), np.log(x), 1 / (y - c)], axis=1)
+        covariance = np.linalg.inv(slopes.T @ slopes) * line(c)[0] * len(x) / (len(x) - 3)
+        errors = ours[0] * np.sqrt(covariance[0, 0]), np.sqrt(covariance[1, 1])
+        same(f"{name}, paper's errors", errors, (fit["amplitude_error"], fit["exponent_error"]), tolerance=1e-6)
+    # SciPy's BFGS from the scripts' start may stop elsewhere, but not lower.
+    loss = lambda p: ((np.log(y - special.expit(p[2]) * y.min()) - p[0] - p[1] * np.log(x)) ** 2).mean()
+    assert line(fit["bias"])[0] <= optimize.minimize(loss, (0, -0.4, 0)).fun * (1 + 1e-6), name
 
 
 def check_fit(name, x, y, errors, fit, lowest=None):
@@ -363,4 +459,9 @@ for experiment in fixture["experiments"]:
     check_estimates(experiment)
 check_bootstrap(fixture["bootstrap"])
 check_gaussian(fixture["gaussian"])
+for case in fixture["counts"]["biases"]:
+    # Counts above 4096 are thinned to second order.
+    check_bias(f"bias, {case['method']}", fixture["counts"]["counts"], case["method"], case["bias"], tolerance=1e-6)
+for index, case in enumerate(fixture["paper_fits"]):
+    check_paper_fit(f"fit {index}", *zip(*case["points"]), case["fit"])
 print(f"{compared} numbers agree to 1e-9, those of laws to 1e-6")

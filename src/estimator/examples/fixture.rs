@@ -5,9 +5,13 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use surprisal_estimator::{
-    Bootstrap, Correction, Design, EntropyMethod, Error, Estimates, ExactSource, Gaussian, LogprobSource, NgramEntropy,
-    Pairing, Plan, PlannedQuery, Process, Report, SantaFe, TwoPoint,
+    Bootstrap, Correction, Design, EntropyBias, EntropyMethod, Error, Estimates, ExactSource, Fit, Gaussian,
+    LogprobSource, NgramEntropy, Pairing, Plan, PlannedQuery, Process, Report, SantaFe, Spectrum, TokenTexts, TwoPoint,
+    shuffle_tokens,
 };
+
+/// The number of shuffles for the baseline of two-point information.
+const SHUFFLES: usize = 3;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -20,7 +24,16 @@ async fn main() -> Result<(), Error> {
         let design = Design { splits, ratios, window: 128, negatives, per_text, pairing, seed: 4, ..Design::default() };
         experiments.push(experiment(design, method, n, weight).await?);
     }
-    println!("{}", json!({ "experiments": experiments, "bootstrap": bootstrap(), "gaussian": gaussian()? }));
+    println!(
+        "{}",
+        json!({
+            "experiments": experiments,
+            "bootstrap": bootstrap(),
+            "gaussian": gaussian()?,
+            "counts": counts(),
+            "paper_fits": paper_fits(),
+        })
+    );
     Ok(())
 }
 
@@ -38,6 +51,12 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
     let estimates = Estimates::new(&plan, &answers, Some(correction))?;
     let report = Report::new("fixture", source.model(), &estimates);
 
+    let slices: Vec<&[u32]> = texts().collect();
+    let two_point = TwoPoint::of(&slices, &[1, 2, 4, 8, 16, 32], method)?.with_baseline(&slices, SHUFFLES, 21)?;
+    let mut shuffled = vec![Vec::new(); SHUFFLES];
+    for (seed, texts) in (21..).zip(&mut shuffled) {
+        shuffle_tokens(&slices, seed, 512 << 20)?.for_each(&mut |text| texts.push(text.to_vec()))?;
+    }
     let describe = |(query, logprobs): (&PlannedQuery, &Vec<f32>)| {
         let (kind, x, y, split, end) = match *query {
             PlannedQuery::Whole { document, end } => ("whole", document, document, 0, end),
@@ -68,8 +87,37 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
         "symbols": 60,
         "divergence": estimates.divergence(&ln_p),
         "entropies": entropies,
-        "two_point": TwoPoint::of_texts(texts(), &[1, 2, 4, 8, 16, 32], method)?,
+        "two_point": two_point,
+        "shuffled": shuffled,
     }))
+}
+
+/// Entropies of counts from 1 to 20,000, with their bias.
+fn counts() -> Value {
+    let counts: Vec<u64> = (1..400_u64).map(|rank| (20_000 / (rank * rank)).max(1)).collect();
+    let spectrum: Spectrum = counts.iter().copied().collect();
+    let bias = |method: EntropyMethod| json!({ "method": method, "bias": EntropyBias::of(method, &spectrum) });
+    json!({ "counts": counts, "biases": EntropyMethod::ALL.map(bias) })
+}
+
+/// Fits with a bias by the L2M paper's loss, to laws with and without noise.
+fn paper_fits() -> Value {
+    let mut fits = Vec::new();
+    for (amplitude, exponent, bias, noise) in [
+        (0.6, -0.35, 0.0, 0.2),
+        (2.2, -1.8, 0.1, 0.1),
+        (1.0, -0.6, 0.05, 0.3),
+        (1.3, 0.6, 0.8, 0.02),
+        (1.0, -0.4, -0.02, 0.0),
+    ] {
+        let point = |power: i32| {
+            let d = f64::from(1 << power);
+            (d, (amplitude * d.powf(exponent) + bias) * (noise * (f64::from(power) * 2.3).sin()).exp())
+        };
+        let points: Vec<(f64, f64)> = (0..13).map(point).collect();
+        fits.push(json!({ "points": points, "fit": Fit::paper(&points) }));
+    }
+    json!(fits)
 }
 
 fn bootstrap() -> Value {

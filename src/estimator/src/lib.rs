@@ -65,7 +65,10 @@ pub use source::{
     Tokenize,
 };
 pub use spec::{CorpusSpec, Experiment, MeasureSpec, ModelSpec};
-pub use statistics::{EntropyMethod, NgramEntropy, Spectrum, TokenStore, TokenTexts, TwoPoint, TwoPointEstimate};
+pub use statistics::{
+    Baseline, EntropyBias, EntropyMethod, NgramEntropy, Spectrum, TokenStore, TokenTexts, TwoPoint, TwoPointEstimate,
+    shuffle_tokens,
+};
 pub use store::{AnswerStore, Merged, merge};
 pub use unit::Unit;
 pub use value::Estimate;

@@ -181,6 +181,19 @@ pub struct MeasureSpec {
     pub entropy: EntropyMethod,
     /// Distances, in tokens, at which to compute the corpus's two-point mutual information; empty to omit it.
     pub two_point: Vec<usize>,
+    /// Number of shuffles of the tokens for the baseline of two-point information: 0 for no baseline, otherwise at least
+    /// 2. Each takes as long as two-point information itself.
+    #[serde(skip_serializing_if = "is_default_shuffles")]
+    pub shuffles: usize,
+}
+
+/// The default number of shuffles.
+const SHUFFLES: usize = 4;
+
+/// Returns `true` for the default, which the digest of an experiment omits.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_default_shuffles(shuffles: &usize) -> bool {
+    *shuffles == SHUFFLES
 }
 
 impl Default for MeasureSpec {
@@ -197,6 +210,7 @@ impl Default for MeasureSpec {
             ngram_weight: Correction::PAPER_WEIGHT,
             entropy: EntropyMethod::default(),
             two_point: Vec::new(),
+            shuffles: SHUFFLES,
         }
     }
 }
@@ -246,6 +260,9 @@ impl Experiment {
         }
         if let Some(distance) = measure.two_point.iter().find(|&&distance| distance == 0) {
             return Err(Error::invalid("measure.two_point", distance, "at least 1"));
+        }
+        if measure.shuffles == 1 {
+            return Err(Error::invalid("measure.shuffles", 1, "0, or at least 2"));
         }
         Ok(())
     }

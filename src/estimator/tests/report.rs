@@ -21,8 +21,15 @@ fn report(title: &str) -> Report {
         corrected: Some(estimate(direct + 0.3, 0.13)),
         vclub: estimate(2.0 * direct + 1.0, 5.3),
     };
-    let entropy =
-        NgramEntropy { n: 2, method: EntropyMethod::Grassberger, nats: 8.25, error: 0.01, total: 5000, distinct: 3000 };
+    let entropy = NgramEntropy {
+        n: 2,
+        method: EntropyMethod::Grassberger,
+        nats: 8.25,
+        error: 0.01,
+        total: 5000,
+        distinct: 3000,
+        bias: None,
+    };
     let estimates = Estimates {
         documents: 40,
         texts: 40,

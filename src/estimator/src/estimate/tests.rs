@@ -20,7 +20,7 @@ fn example() -> (Plan, Vec<Vec<f32>>) {
 }
 
 fn entropy(n: usize) -> NgramEntropy {
-    NgramEntropy { n, method: EntropyMethod::Grassberger, nats: 3.0, error: 0.5, total: 10, distinct: 5 }
+    NgramEntropy { n, method: EntropyMethod::Grassberger, nats: 3.0, error: 0.5, total: 10, distinct: 5, bias: None }
 }
 
 fn close(estimate: Estimate, value: f64, error: f64) {

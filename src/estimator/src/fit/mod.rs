@@ -200,6 +200,7 @@ impl Fit {
             exponent_error: solution.errors.map(|errors| errors[1]),
             exponent_interval: None,
             bias: Some(solution.bias),
+            bias_at_bound: solution.errors.is_none(),
             left_out: left_out(points),
         })
     }

@@ -3,7 +3,7 @@
 use crate::estimate::PairingErrors;
 use crate::fit::{Fit, LawFit};
 use crate::report::Report;
-use crate::statistics::{NgramEntropy, TwoPoint};
+use crate::statistics::{Baseline, NgramEntropy, TwoPoint};
 use crate::unit::Unit;
 use crate::value::Estimate;
 
@@ -29,15 +29,12 @@ impl Report {
         self.laws.iter_mut().flat_map(|laws| &mut laws.laws).for_each(|law| scale_law(law, factor));
         self.nll.iter_mut().chain(&mut self.divergence).for_each(|estimate| scale(estimate, factor));
         let unigrams = self.corpus.as_mut().map(|corpus| &mut corpus.unigrams);
-        for NgramEntropy { nats, error, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
+        for NgramEntropy { nats, error, bias, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
             *nats *= factor;
             *error *= factor;
+            bias.iter_mut().for_each(|bias| bias.scale(factor));
         }
-        if let Some(TwoPoint { entropy, points, fit, additive, .. }) = &mut self.two_point {
-            scale(entropy, factor);
-            points.iter_mut().for_each(|point| scale(&mut point.estimate, factor));
-            fit.iter_mut().chain(additive).for_each(|fit| scale_fit(fit, factor));
-        }
+        self.two_point.iter_mut().for_each(|two_point| scale_two_point(two_point, factor));
         self.unit = unit;
         self
     }
@@ -47,6 +44,22 @@ fn scale(estimate: &mut Estimate, factor: f64) {
     estimate.value *= factor;
     estimate.error *= factor;
     estimate.interval = estimate.interval.map(|ends| ends.map(|end| end * factor));
+}
+
+fn scale_two_point(two_point: &mut TwoPoint, factor: f64) {
+    let TwoPoint { entropy, points, fit, additive, paper, difference_fit, bias, .. } = two_point;
+    scale(entropy, factor);
+    for point in points {
+        scale(&mut point.estimate, factor);
+        point.bias.iter_mut().for_each(|bias| bias.scale(factor));
+        if let Some(Baseline { value, error, spread, difference }) = &mut point.baseline {
+            [value, error, spread].into_iter().for_each(|number| *number *= factor);
+            scale(difference, factor);
+        }
+    }
+    bias.iter_mut().for_each(|bias| bias.scale(factor));
+    let fits = fit.iter_mut().chain(additive).chain(paper).chain(difference_fit);
+    fits.for_each(|fit| scale_fit(fit, factor));
 }
 
 fn scale_fit(fit: &mut Fit, factor: f64) {

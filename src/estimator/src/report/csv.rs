@@ -23,15 +23,7 @@ impl Report {
         if !self.nll.is_empty() {
             tables.push(("nll.csv".to_owned(), self.nll_csv()));
         }
-        if let Some(two_point) = &self.two_point {
-            let mut csv = "distance,pairs,value,error,unit\n".to_owned();
-            for point in &two_point.points {
-                let Estimate { value, error, .. } = point.estimate;
-                // Writing to a String cannot fail.
-                let _ = writeln!(csv, "{},{},{value},{error},{}", point.distance, point.pairs, self.unit.name());
-            }
-            tables.push(("two-point.csv".to_owned(), csv));
-        }
+        tables.extend(self.two_point_csv().map(|csv| ("two-point.csv".to_owned(), csv)));
         tables
     }
 

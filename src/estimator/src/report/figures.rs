@@ -4,6 +4,7 @@ use crate::estimate::Series;
 use crate::fit::{Fit, FitMethod};
 use crate::report::Report;
 use crate::report::chart_points::{Chart, Curve, Mark, with_bars};
+use crate::statistics::TwoPoint;
 use crate::value::Estimate;
 
 impl Report {
@@ -49,7 +50,7 @@ impl Report {
         let two_point = self.two_point.as_ref()?;
         let points: Vec<(f64, Estimate)> =
             two_point.points.iter().map(|point| (point.distance as f64, point.estimate)).collect();
-        let fit = two_point.additive.as_ref().or(two_point.fit.as_ref());
+        let fit = two_point.paper.as_ref().or(two_point.fit.as_ref());
         let curve = Curve {
             class: "direct",
             label: "two-point information".to_owned(),
@@ -64,7 +65,7 @@ impl Report {
             x: "d, distance in tokens".to_owned(),
             y: format!("I(d) in {}", self.unit.name()),
             unit: self.unit.name(),
-            curves: vec![curve],
+            curves: [curve].into_iter().chain(baseline_curves(two_point)).collect(),
         })
     }
 
@@ -89,6 +90,32 @@ impl Report {
             }],
         }
     }
+}
+
+/// Returns the curves of the shuffled baseline and of the difference from it; none without a baseline.
+fn baseline_curves(two_point: &TwoPoint) -> Vec<Curve> {
+    let (mut baseline, mut difference) = (Vec::new(), Vec::new());
+    for point in &two_point.points {
+        let Some(found) = point.baseline else { return Vec::new() };
+        baseline.push((point.distance as f64, Estimate::new(found.value, found.error)));
+        difference.push((point.distance as f64, found.difference));
+    }
+    let fit = two_point.difference_fit.as_ref();
+    let curve = |class, label: &str, points: &[(f64, Estimate)], mark, line| Curve {
+        class,
+        label: label.to_owned(),
+        title: label.to_owned(),
+        points: with_bars(points),
+        mark,
+        shift: 0.0,
+        line,
+    };
+    let joined = baseline.iter().map(|(distance, estimate)| (*distance, estimate.value)).collect();
+    let along_fit = fit.map_or_else(Vec::new, |fit| along(&difference, fit));
+    vec![
+        curve("vclub", "shuffled baseline", &baseline, Mark::Triangle, joined),
+        curve("corrected", "difference", &difference, Mark::Square, along_fit),
+    ]
 }
 
 fn along(points: &[(f64, Estimate)], fit: &Fit) -> Vec<(f64, f64)> {

@@ -18,6 +18,7 @@ impl Report {
             self.estimates_section(),
             self.fits_section(),
             self.laws_section(),
+            self.two_point_section(),
             self.origin_section(),
         ]
         .concat();

@@ -2,8 +2,9 @@
 //! and charts.
 //!
 //! Start with [`Report::new`]. `text` formats the table for a terminal, `html` builds the page, and `csv` builds the
-//! CSV files. `laws` shows the laws of growth, and `conclusion` interprets them. `figures` builds the charts from the
-//! points in `chart_points`; `compare` compares several reports.
+//! CSV files. `two_point` shows two-point information and entropies in all three, and `laws` the laws of growth, which
+//! `conclusion` interprets. `figures` builds the charts from the points in `chart_points`; `compare` compares several
+//! reports.
 
 mod chart_points;
 mod compare;
@@ -15,6 +16,7 @@ mod files;
 mod html;
 mod laws;
 mod text;
+mod two_point;
 
 pub use compare::Comparison;
 

@@ -46,6 +46,7 @@ impl Report {
             let _ = writeln!(text, "KL divergence of the model from the process: {divergence}");
         }
         text += &self.two_point_text();
+        text += &self.entropies_text();
         for summary in Omission::summaries(&self.left_out) {
             let _ = writeln!(text, "left out of the corpus: {summary}");
         }
@@ -77,18 +78,6 @@ impl Report {
         let (estimate, unit) = (self.divergence?, self.unit.name());
         Some(format!("{estimate} {unit} over {} tokens", self.nll.len()))
     }
-
-    fn two_point_text(&self) -> String {
-        let Some(two_point) = &self.two_point else { return String::new() };
-        let mut text = format!("\ntwo-point mutual information in {}:\n", self.unit.name());
-        for point in &two_point.points {
-            let _ = writeln!(text, "{:>12}   {}", format!("d = {}", point.distance), point.estimate);
-        }
-        for fit in two_point.fit.iter().chain(&two_point.additive) {
-            let law = format!("{fit}{}", left_out(fit)).replace('L', "d");
-            let _ = writeln!(text, "{:>12}   {law}", fit.method.name());
-        }
-        text
     }
 }
 

@@ -160,7 +160,8 @@ async fn measure<S: LogprobSource>(
         report = report.with_divergence(estimates.divergence(&ln_p));
     }
     if !measure.two_point.is_empty() {
-        report = report.with_two_point(TwoPoint::of(&texts, &measure.two_point, measure.entropy)?);
+        let two_point = TwoPoint::of(&texts, &measure.two_point, measure.entropy)?;
+        report = report.with_two_point(two_point.with_baseline(&texts, measure.shuffles, experiment.seed)?);
     }
     Ok(finish(experiment, report, &note))
 }

@@ -48,26 +48,34 @@ impl EntropyMethod {
     pub fn of(self, spectrum: &Spectrum) -> Estimate {
         let total = spectrum.total() as f64;
         let coverage = spectrum.coverage();
-        let surprise = |count: u64| match self {
-            Self::PlugIn | Self::MillerMadow => total.ln() - (count as f64).ln(),
-            Self::Grassberger => total.ln() - grassberger_g(count),
-            Self::ChaoShen => {
-                let p = coverage * count as f64 / total;
-                -coverage * p.ln() / -(total * (-p).ln_1p()).exp_m1()
-            }
-        };
         let (mut mean, mut square) = (0.0, 0.0);
         for (count, things) in spectrum.iter() {
-            let (share, s) = (things as f64 * count as f64 / total, surprise(count));
+            let (share, s) = (things as f64 * count as f64 / total, self.surprise(count, total, coverage));
             mean += share * s;
             square += share * s * s;
         }
         let error = (square - mean * mean).max(0.0).sqrt() / total.sqrt();
-        let extra = match self {
-            Self::MillerMadow => (spectrum.distinct() as f64 - 1.0) / (2.0 * total),
+        Estimate::new(mean + self.constant(spectrum.distinct() as f64, total), error)
+    }
+
+    /// Returns `s(c)`, the surprise at an item that was counted `count` times among `total`, in nats.
+    pub(crate) fn surprise(self, count: u64, total: f64, coverage: f64) -> f64 {
+        match self {
+            Self::PlugIn | Self::MillerMadow => total.ln() - (count as f64).ln(),
+            Self::Grassberger => total.ln() - grassberger_g(count),
+            Self::ChaoShen => {
+                let p = (coverage * count as f64 / total).min(1.0);
+                -coverage * p.ln() / -(total * (-p).ln_1p()).exp_m1()
+            }
+        }
+    }
+
+    /// Returns the term that the method adds to the mean surprise.
+    pub(crate) fn constant(self, distinct: f64, total: f64) -> f64 {
+        match self {
+            Self::MillerMadow => (distinct - 1.0) / (2.0 * total),
             _ => 0.0,
-        };
-        Estimate::new(mean + extra, error)
+        }
     }
 }
 

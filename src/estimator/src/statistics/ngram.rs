@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::statistics::count::{COUNT_MEMORY_BYTES, count_ngrams, count_tokens};
 use crate::statistics::entropy::EntropyMethod;
+use crate::statistics::entropy_bias::EntropyBias;
 use crate::statistics::token_store::TokenTexts;
 use crate::value::Estimate;
 
@@ -24,6 +25,9 @@ pub struct NgramEntropy {
     pub total: u64,
     /// Number of distinct n-grams.
     pub distinct: u64,
+    /// The bias of `nats`; `None` in reports of versions that did not compute it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias: Option<EntropyBias>,
 }
 
 impl NgramEntropy {
@@ -64,6 +68,7 @@ impl NgramEntropy {
             return Err(Error::invalid("n-gram length", n, "at most the length of the longest text"));
         }
         let Estimate { value, error, .. } = method.of(&spectrum);
-        Ok(Self { n, method, nats: value, error, total: spectrum.total(), distinct: spectrum.distinct() })
+        let (total, distinct, bias) = (spectrum.total(), spectrum.distinct(), EntropyBias::of(method, &spectrum));
+        Ok(Self { n, method, nats: value, error, total, distinct, bias: Some(bias) })
     }
 }

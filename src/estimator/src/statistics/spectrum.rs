@@ -32,8 +32,13 @@ impl Spectrum {
     /// Returns the Good-Turing estimate of the probability that the next item is one that was already seen. If all
     /// items were seen once, the estimate would be 0, so one of them is treated as seen more than once.
     pub(crate) fn coverage(&self) -> f64 {
-        let (total, once) = (self.total(), self.0.get(&1).copied().unwrap_or(0));
-        1.0 - once.min(total - 1) as f64 / total as f64
+        let total = self.total();
+        1.0 - self.once().min(total - 1) as f64 / total as f64
+    }
+
+    /// Returns the number of items seen once.
+    pub(crate) fn once(&self) -> u64 {
+        self.0.get(&1).copied().unwrap_or(0)
     }
 }
 

@@ -1,0 +1,219 @@
+//! Two-point information and the entropies behind it, as text, CSV and HTML.
+
+use std::fmt::Write as _;
+
+use crate::fit::Fit;
+use crate::report::Report;
+use crate::report::text::left_out;
+use crate::statistics::{Baseline, EntropyBias, TwoPoint, TwoPointEstimate};
+use crate::value::Estimate;
+
+/// The coverage below which a report warns about an entropy.
+const LOW_COVERAGE: f64 = 0.9;
+
+/// An entropy in a report, with its bias.
+struct Entropy {
+    name: String,
+    /// `None` for the entropy of pairs, of which the report has only the two-point information.
+    estimate: Option<Estimate>,
+    bias: EntropyBias,
+}
+
+impl Report {
+    /// Returns two-point information, its baseline and its fits as lines of text; empty if it was not computed.
+    pub(crate) fn two_point_text(&self) -> String {
+        let Some(two_point) = &self.two_point else { return String::new() };
+        let mut text = format!("\ntwo-point mutual information in {}", self.unit.name());
+        if two_point.shuffles > 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; baseline from {} shuffles of the tokens, and difference", two_point.shuffles);
+        }
+        text += ":\n";
+        for TwoPointEstimate { distance, estimate, baseline, .. } in &two_point.points {
+            let _ = write!(text, "{:>12}   {estimate}", format!("d = {distance}"));
+            if let Some(baseline) = baseline {
+                let _ = write!(text, "   baseline {}   difference {}", baseline.estimate(), baseline.difference);
+            }
+            text.push('\n');
+        }
+        for (name, law) in two_point.laws() {
+            let _ = writeln!(text, "{name:>12}   {law}");
+        }
+        text
+    }
+
+    /// Returns the entropies with their coverage and bias as lines of text, followed by warnings; empty if the report
+    /// has no entropies.
+    pub(crate) fn entropies_text(&self) -> String {
+        let entropies = self.entropies();
+        if entropies.is_empty() {
+            return String::new();
+        }
+        let mut text =
+            format!("\nentropies in {}, with coverage, bias, and range of the estimators:\n", self.unit.name());
+        for entropy in &entropies {
+            let [value, coverage, bias, methods] = entropy.cells();
+            let _ = writeln!(text, "{:>12}   {value}   {coverage}   bias {bias}   {methods}", entropy.name);
+        }
+        if let Some(warning) = warning(&entropies) {
+            let _ = writeln!(text, "warning: {warning}");
+        }
+        text
+    }
+
+    /// Returns the HTML section with two-point information and the entropies; empty if the report has neither.
+    pub(crate) fn two_point_section(&self) -> String {
+        let mut section = String::new();
+        if let Some(two_point) = &self.two_point {
+            let rows = two_point.points.iter().map(|point| {
+                let baseline = point.baseline.map(|baseline| [baseline.estimate(), baseline.difference]);
+                let mut cells = vec![point.distance.to_string(), point.pairs.to_string(), point.estimate.to_string()];
+                cells.extend(baseline.map_or(["–", "–"].map(str::to_owned), |both| both.map(|e| e.to_string())));
+                cells
+            });
+            section += &table(&["d", "pairs", "I(d)", "shuffled baseline", "difference"], rows);
+            let laws: Vec<String> = two_point.laws().map(|(name, law)| format!("{name}: {law}")).collect();
+            section += &format!(
+                "<p class=\"small\">In {}. The baseline is the same estimate for the same tokens in a random order (mean \
+                 and standard error of {} shuffles). {}</p>\n",
+                self.unit.name(),
+                two_point.shuffles,
+                surprisal_chart::escape_quotes(&laws.join("; ")),
+            );
+        }
+        let entropies = self.entropies();
+        if !entropies.is_empty() {
+            let rows = entropies.iter().map(|entropy| [vec![entropy.name.clone()], entropy.cells().to_vec()].concat());
+            section += &table(&["entropy of", "value", "coverage", "bias", "four estimators"], rows);
+            section += "<p class=\"small\">The coverage is the probability that the next item was already counted. The \
+                        bias is between the two values if it falls faster than a power of the number of items, but not \
+                        faster than its inverse.</p>\n";
+            if let Some(warning) = warning(&entropies) {
+                section += &format!("<p class=\"small\">{}</p>\n", surprisal_chart::escape_quotes(&warning));
+            }
+        }
+        if section.is_empty() { section } else { format!("<section>\n<h2>Counts</h2>\n{section}</section>\n") }
+    }
+
+    /// Returns two-point information as CSV; `None` if it was not computed.
+    pub(crate) fn two_point_csv(&self) -> Option<String> {
+        let two_point = self.two_point.as_ref()?;
+        let mut csv = "distance,pairs,value,error,baseline,baseline_error,baseline_spread,difference,difference_error,\
+                       coverage,bias_halved,bias_extrapolated,unit\n"
+            .to_owned();
+        for TwoPointEstimate { distance, pairs, estimate, bias, baseline } in &two_point.points {
+            let Estimate { value, error, .. } = estimate;
+            let baseline = baseline.map_or_else(
+                || ",,,,".to_owned(),
+                |Baseline { value, error, spread, difference }| {
+                    format!("{value},{error},{spread},{},{}", difference.value, difference.error)
+                },
+            );
+            let bias = bias.map_or_else(
+                || ",,".to_owned(),
+                |EntropyBias { coverage, halved, extrapolated, .. }| {
+                    format!("{coverage},{halved},{}", extrapolated.map_or_else(String::new, |bias| bias.to_string()))
+                },
+            );
+            let _ = writeln!(csv, "{distance},{pairs},{value},{error},{baseline},{bias},{}", self.unit.name());
+        }
+        Some(csv)
+    }
+
+    /// Returns the entropies of tokens, n-grams and pairs whose bias is known.
+    fn entropies(&self) -> Vec<Entropy> {
+        let mut entropies = Vec::new();
+        let mut add = |name: String, estimate: Option<Estimate>, bias: Option<EntropyBias>| {
+            entropies.extend(bias.map(|bias| Entropy { name, estimate, bias }));
+        };
+        let unigrams = self.corpus.as_ref().map(|corpus| &corpus.unigrams);
+        let mut tokens_added = false;
+        for ngrams in unigrams.into_iter().chain(&self.ngram_entropy) {
+            let name = if ngrams.n == 1 { "tokens".to_owned() } else { format!("{}-grams", ngrams.n) };
+            if ngrams.n == 1 && tokens_added {
+                continue;
+            }
+            tokens_added |= ngrams.n == 1;
+            add(name, Some(Estimate::new(ngrams.nats, ngrams.error)), ngrams.bias);
+        }
+        if let Some(two_point) = &self.two_point {
+            if !tokens_added {
+                add("tokens".to_owned(), Some(two_point.entropy), two_point.bias);
+            }
+            for point in &two_point.points {
+                add(format!("d = {}", point.distance), None, point.bias);
+            }
+        }
+        entropies
+    }
+}
+
+impl Entropy {
+    /// Returns the value, the coverage, the bias, and the range of the estimators.
+    fn cells(&self) -> [String; 4] {
+        let EntropyBias { coverage, halved, extrapolated, methods: [lowest, highest] } = self.bias;
+        [
+            self.estimate.map_or_else(|| "–".to_owned(), |estimate| estimate.to_string()),
+            format!("{:.1} %", 100.0 * coverage),
+            match extrapolated {
+                Some(bias) => format!("{halved:.3} to {bias:.3}"),
+                None if halved.abs() < 0.0005 => format!("{halved:.3}"),
+                None => format!("{halved:.3} or more"),
+            },
+            format!("{lowest:.3} to {highest:.3}"),
+        ]
+    }
+}
+
+/// Returns a sentence about the entropies with low coverage; `None` if there are none.
+fn warning(entropies: &[Entropy]) -> Option<String> {
+    let low: Vec<String> = entropies
+        .iter()
+        .filter(|entropy| entropy.bias.coverage < LOW_COVERAGE)
+        .map(|entropy| format!("{} ({:.0} %)", entropy.name, 100.0 * entropy.bias.coverage))
+        .collect();
+    (!low.is_empty()).then(|| {
+        format!(
+            "low coverage: {}. Many more items would be new if the corpus were longer, so these entropies are biased by \
+             far more than their standard errors. Two-point information is then too large: compare it with its shuffled \
+             baseline. An n-gram correction from such counts is too large, too: use more text or a smaller n.",
+            low.join(", ")
+        )
+    })
+}
+
+impl Baseline {
+    fn estimate(&self) -> Estimate {
+        Estimate::new(self.value, self.error)
+    }
+}
+
+impl TwoPoint {
+    /// Returns the name and the formula of each fitted law.
+    fn laws(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        let in_d = |fit: &Fit| fit.to_string().replace('L', "d");
+        let raw = self.fit.iter().chain(&self.additive).chain(&self.paper);
+        let raw = raw.map(move |fit| (fit.method.name(), in_d(fit) + &left_out(fit).replace('L', "d")));
+        let difference = self.difference_fit.iter().map(move |fit| {
+            let omitted: Vec<String> = fit.left_out.iter().map(ToString::to_string).collect();
+            let omitted = match omitted.is_empty() {
+                true => String::new(),
+                false => format!("  (without d = {}: less than 3 errors above the baseline)", omitted.join(", ")),
+            };
+            ("difference", in_d(fit) + &omitted)
+        });
+        raw.chain(difference)
+    }
+}
+
+/// Returns an HTML table.
+fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
+    let mut body = String::new();
+    for row in rows {
+        let cells: String =
+            row.iter().map(|cell| format!("<td>{}</td>", surprisal_chart::escape_quotes(cell))).collect();
+        body += &format!("<tr>{cells}</tr>\n");
+    }
+    format!("<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n")
+}
