@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use surprisal_estimator::{Experiment, Pairing, Series, Unit, execute};
+use surprisal_estimator::{CorpusSpec, Counted, EntropyMethod, Experiment, Pairing, Series, Unit, execute};
 
 fn preset(name: &str) -> Experiment {
     Experiment::read(&Path::new("../../configs/experiments").join(name)).unwrap()
@@ -37,14 +37,33 @@ fn every_preset_loads() {
 }
 
 #[test]
-fn the_papers_protocol_needs_a_quarter_of_its_scripts_token_forwards() {
+fn the_papers_protocol_needs_a_third_of_its_scripts_token_forwards() {
     for name in ["pg19.toml", "wikipedia.toml"] {
         let experiment = preset(name);
         assert_eq!(experiment.measure.pairing, Pairing::Crossed);
         let plan = experiment.plan(10).unwrap();
-        assert_eq!((plan.window(), plan.points().len()), (2048, 28));
-        assert_eq!(plan.cost().scripts, 10 * 40_983);
-        assert!(plan.cost().shared <= 10 * 10_300);
+        assert_eq!((plan.window(), plan.points().len()), (1024, 25));
+        assert_eq!(plan.cost().scripts, 10 * 18_453);
+        assert!(plan.cost().shared <= 10 * 18_453 / 3, "{:?}", plan.cost());
+    }
+}
+
+/// The settings of the scripts at <https://github.com/LSquaredM/mutual_info_scaling_law>.
+#[test]
+fn the_presets_have_the_settings_of_the_papers_scripts() {
+    for name in ["pg19.toml", "wikipedia.toml"] {
+        let Experiment { measure, corpus: CorpusSpec::Text(corpus), .. } = preset(name) else { panic!("no texts") };
+        assert_eq!((corpus.words, corpus.sample, corpus.windows), (Some(5000), Some(1024), 1));
+        assert_eq!((corpus.count, corpus.min_words), (Counted::Texts, None));
+        let splits: Vec<usize> = (1..=9).map(|power| 1 << power).collect();
+        assert_eq!((measure.splits, measure.ratios, measure.window), (splits, vec![2, 3, 4], Some(1024)));
+        assert_eq!((measure.negatives, measure.ngram, measure.ngram_weight), (1, 2, 0.8));
+        assert_eq!(measure.entropy, EntropyMethod::Grassberger);
+        assert_eq!(measure.two_point, (0..=12).map(|power| 1 << power).collect::<Vec<usize>>());
+        let longest = |ratio: usize| {
+            preset(name).plan(10).unwrap().points().iter().filter(|p| p.ratio == ratio).map(|p| p.split).max()
+        };
+        assert_eq!([2, 3, 4].map(longest), [Some(512), Some(256), Some(256)]);
     }
 }
 
@@ -112,6 +131,53 @@ async fn the_unit_scales_the_report_and_the_seed_changes_its_numbers() {
     let direct = |report: &surprisal_estimator::Report| report.rows[2].estimates.direct.value;
     assert!((direct(&bits) * 2_f64.ln() - direct(&nats)).abs() < 1e-12);
     assert!((direct(&other) - direct(&nats)).abs() > 1e-6);
+    let numbers = |report: &surprisal_estimator::Report| {
+        let two_point = report.two_point.clone().unwrap();
+        let (point, ngrams) = (two_point.points[0], report.ngram_entropy.unwrap());
+        let (baseline, bias, tokens) = (point.baseline.unwrap(), point.bias.unwrap(), two_point.bias.unwrap());
+        let fit = two_point.fit.unwrap();
+        [
+            [point.estimate.value, baseline.value, baseline.error, baseline.spread, baseline.difference.value],
+            [baseline.difference.error, bias.halved, bias.methods[0], bias.methods[1], tokens.halved],
+            [ngrams.nats, ngrams.bias.unwrap().halved, fit.amplitude, two_point.entropy.value, 0.0],
+        ]
+        .concat()
+    };
+    for (bits, nats) in numbers(&bits).iter().zip(numbers(&nats)) {
+        assert!((bits * 2_f64.ln() - nats).abs() < 1e-12, "{bits} {nats}");
+    }
+}
+
+/// The table, the page, the chart and the CSV file have the baseline; without shuffles, none of them does.
+#[tokio::test]
+async fn the_baseline_and_the_bias_are_reported() {
+    for (shuffles, has_baseline) in [(3, true), (0, false)] {
+        let text = SMALL.replace("two_point", &format!("shuffles = {shuffles}\n    two_point"));
+        let report = execute(&Experiment::parse(&text, Path::new("b.toml")).unwrap(), None, |_| {}).await.unwrap();
+        let (table, page) = (report.table(), report.html());
+        let folder = tempfile::tempdir().unwrap();
+        report.write_all(folder.path()).unwrap();
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let (csv, chart) = (read("two-point.csv"), read("two-point.svg"));
+        let cells: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(cells, [13; 3], "{csv}");
+        let point = report.two_point.as_ref().unwrap().points[1];
+        assert_eq!(table.contains("d = 2   ") && table.contains("   baseline "), has_baseline, "{table}");
+        assert_eq!(chart.contains("shuffled baseline"), has_baseline);
+        match point.baseline {
+            Some(baseline) => {
+                assert!(has_baseline && table.contains(&format!("   difference {}", baseline.difference)));
+                assert!(page.contains(&format!("<td>{}</td>", baseline.difference)));
+                assert!(csv.contains(&format!(",{},{},", baseline.spread, baseline.difference.value)));
+            }
+            None => assert!(!has_baseline),
+        }
+        assert!(
+            table.contains("entropies in bits, with coverage, bias, and range of the estimators:\n     2-grams   ")
+        );
+        assert!(page.contains("four estimators"));
+        assert_eq!(surprisal_estimator::Report::read(folder.path()).unwrap(), report);
+    }
 }
 
 #[tokio::test]
@@ -157,6 +223,7 @@ fn errors_name_the_key_and_the_limit() {
         ("resamples = 50", "ngram_weight = 1.5", ["measure.ngram_weight is 1.5", "from 0 to 1"]),
         ("resamples = 50", "negatives = 40", ["negatives is 40", "from 1 to 39"]),
         ("[1, 2]", "[0]", ["measure.two_point is 0", "at least 1"]),
+        ("resamples = 50", "shuffles = 1", ["measure.shuffles is 1", "0, or at least 2"]),
     ] {
         let error = refused(from, to);
         assert!(error.starts_with("folder/wrong.toml: "), "{error}");

@@ -78,7 +78,6 @@ impl Report {
         let (estimate, unit) = (self.divergence?, self.unit.name());
         Some(format!("{estimate} {unit} over {} tokens", self.nll.len()))
     }
-    }
 }
 
 /// Returns a cell: an exact value, an estimate with its error, or a dash.
