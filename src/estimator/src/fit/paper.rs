@@ -4,7 +4,8 @@
 //! `c = min I / (1 + exp(-t))`, so `0 < c < min I`. It calls SciPy's `minimize` (BFGS) once, from `ln A = 0`, `β = -0.4`
 //! and `t = 0`. This file finds the global minimum instead: for a given `c`, the best `A` and `β` are those of a
 //! straight line, so only `c` is searched, on a grid of `t` and then by golden-section search around each local minimum
-//! of the grid. `c = 0` is a candidate, too; the scripts' `t` then runs to minus infinity.
+//! of the grid. `c = 0` is a candidate, too; the scripts' `t` then runs to minus infinity. BFGS may also run there although
+//! a `c` near `min I` has a lower loss.
 
 use std::ops::Range;
 

@@ -165,21 +165,21 @@ impl Entropy {
     }
 }
 
-/// Returns a sentence about the entropies with low coverage; `None` if there are none.
+/// Returns a warning about entropies with low coverage; `None` if there are none.
 fn warning(entropies: &[Entropy]) -> Option<String> {
-    let low: Vec<String> = entropies
-        .iter()
-        .filter(|entropy| entropy.bias.coverage < LOW_COVERAGE)
-        .map(|entropy| format!("{} ({:.0} %)", entropy.name, 100.0 * entropy.bias.coverage))
-        .collect();
-    (!low.is_empty()).then(|| {
-        format!(
-            "low coverage: {}. Many more items would be new if the corpus were longer, so these entropies are biased by \
-             far more than their standard errors. Two-point information is then too large: compare it with its shuffled \
-             baseline. An n-gram correction from such counts is too large, too: use more text or a smaller n.",
-            low.join(", ")
-        )
-    })
+    let low = entropies.iter().filter(|entropy| entropy.bias.coverage < LOW_COVERAGE);
+    let lowest = low.clone().min_by(|a, b| a.bias.coverage.total_cmp(&b.bias.coverage))?;
+    Some(format!(
+        "{} of {} entropies have a coverage below {:.0} % (the lowest, {}: {:.1} %). In a longer corpus, many more items \
+         would be new, so these entropies are too small by far more than their standard errors. Two-point information \
+         is then too large: compare it with its shuffled baseline. An n-gram correction from such counts overshoots: use \
+         more text or a smaller n.",
+        low.count(),
+        entropies.len(),
+        100.0 * LOW_COVERAGE,
+        lowest.name,
+        100.0 * lowest.bias.coverage,
+    ))
 }
 
 impl Baseline {
