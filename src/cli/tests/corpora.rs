@@ -112,13 +112,23 @@ fn lines_are_sampled_cut_and_tokenized_locally_or_by_the_server() {
         let output = run(dir.path(), &["estimate", file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"]);
         assert!(output.status.success(), "{}", stderr(&output));
         let page = std::fs::read_to_string(out.join("report.html")).unwrap();
-        assert!(page.contains("<dt>Corpus</dt><dd>20 texts (0 more were too short)"), "{page}");
+        assert!(page.contains("<dt>Corpus</dt><dd>windows from 20 texts (0 more were too short)"), "{page}");
         serde_json::from_slice(&output.stdout).unwrap()
     };
     let (there, here) = (estimate("there", ""), estimate("here", "tokenizer = \"model/tokenizer.json\""));
     assert_eq!((&there["documents"], &there["rows"]), (&json!(20), &here["rows"]));
     assert_eq!(there["corpus"], here["corpus"]);
+    // All texts of at least 60 words are counted, whole; the sample chooses the same windows if only it is counted.
     let corpus = &there["corpus"];
+    assert!(corpus["shortest"].as_u64().unwrap() >= 60 && corpus["longest"].as_u64().unwrap() > 100, "{corpus}");
+    assert_eq!((&corpus["counted"], &corpus["windowed"]), (&json!("texts"), &json!(20)));
+    let sample = estimate("sample", "count = \"sample\"");
+    let direct = |report: &Value| -> Vec<Value> {
+        report["rows"].as_array().unwrap().iter().map(|row| row["direct"].clone()).collect()
+    };
+    assert_eq!(direct(&sample), direct(&there));
+    let corpus = &sample["corpus"];
+    assert_eq!((&corpus["texts"], &corpus["windowed"]), (&json!(20), &json!(20)));
     assert!(corpus["shortest"].as_u64().unwrap() >= 24 && corpus["longest"].as_u64().unwrap() < 30, "{corpus}");
     assert!(corpus["unigrams"]["distinct"].as_u64().unwrap() <= 61, "{corpus}");
 }

@@ -53,8 +53,8 @@ pub struct TextCorpus {
     /// whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<usize>,
-    /// The number of texts or pieces to sample at random. The experiment's seed determines the sample. `None` keeps
-    /// all.
+    /// The number of texts or pieces to sample at random, for windows. The experiment's seed determines the sample.
+    /// `None` keeps all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<usize>,
     /// The texts whose tokens are counted. A sample does not limit them, unless this says so.
