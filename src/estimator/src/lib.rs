@@ -37,6 +37,7 @@ mod error;
 mod estimate;
 mod files;
 mod fit;
+mod number;
 mod plan;
 mod process;
 mod progress_log;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::number::with_error;
+
 /// A mean and its standard error (sample standard deviation with ddof 1, divided by `sqrt(N)`), in nats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
@@ -42,11 +44,9 @@ impl Estimate {
     }
 }
 
-/// Formats value and error with enough decimals for two significant digits of the error, but at most four:
-/// `5.50 ± 0.71`.
+/// Formats value and error with two significant digits of the error: `5.50 ± 0.71`, `(1.15 ± 0.20)·10¹³`.
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decimals = if self.error > 0.0 { (1.0 - self.error.log10().floor()).clamp(0.0, 4.0) as usize } else { 4 };
-        write!(f, "{:.decimals$} ± {:.decimals$}", self.value, self.error)
+        f.write_str(&with_error(self.value, self.error))
     }
 }

@@ -116,5 +116,5 @@ fn errors_show_two_digits() {
     let show = |value, error| Estimate::new(value, error).to_string();
     assert_eq!(show(5.4987, 0.7123), "5.50 ± 0.71");
     assert_eq!(show(15.23, 10.7), "15 ± 11");
-    assert_eq!(show(1.0, 0.0), "1.0000 ± 0.0000");
+    assert_eq!(show(1.0, 0.0), "1.0000 ± 0");
 }

@@ -19,6 +19,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::number::{significant, with_error};
 use crate::value::Estimate;
 
 /// A method of fitting a power law.
@@ -248,28 +249,36 @@ fn left_out(points: &[(f64, f64)]) -> Vec<f64> {
     rest.map(|(length, _)| *length).collect()
 }
 
-/// Formats the fit as `2.270 (±0.050) L^0.760 (±0.010) [0.740, 0.780] + 0.300`, omitting the errors, the interval
-/// and the bias if they are `None`. A bias at its bound is marked.
+impl Fit {
+    /// Returns the law with its errors and the exponent's interval, in a variable such as `L`.
+    pub(crate) fn law(&self, variable: &str) -> String {
+        let amplitude = match self.amplitude_error.map(|error| with_error(self.amplitude, error)) {
+            Some(text) if text.starts_with('(') => text,
+            Some(text) => format!("({text})"),
+            None => significant(self.amplitude, 3),
+        };
+        let exponent = match self.exponent_error {
+            Some(error) => format!("({})", with_error(self.exponent, error)),
+            None => format!("{:.3}", self.exponent),
+        };
+        let interval = self.exponent_interval.map_or(String::new(), |[low, high]| format!(" [{low:.3}, {high:.3}]"));
+        format!("{amplitude}·{variable}^{exponent}{interval}{}", self.signed_bias())
+    }
+
+    /// Returns the bias with its sign, as the end of an equation, marked if it is at its bound; an empty string if there
+    /// is none.
+    pub(crate) fn signed_bias(&self) -> String {
+        let Some(bias) = self.bias else { return String::new() };
+        let mark = if self.bias_at_bound { " (bias at its bound)" } else { "" };
+        format!(" {} {}{mark}", if bias < 0.0 { "-" } else { "+" }, significant(bias.abs(), 3))
+    }
+}
+
+/// Formats the fit as `(2.27 ± 0.05)·L^(0.760 ± 0.010) [0.740, 0.780] + 0.300`, omitting the errors, the interval and
+/// the bias if they are `None`.
 impl fmt::Display for Fit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3}", self.amplitude)?;
-        if let Some(error) = self.amplitude_error {
-            write!(f, " (±{error:.3})")?;
-        }
-        write!(f, " L^{:.3}", self.exponent)?;
-        if let Some(error) = self.exponent_error {
-            write!(f, " (±{error:.3})")?;
-        }
-        if let Some([low, high]) = self.exponent_interval {
-            write!(f, " [{low:.3}, {high:.3}]")?;
-        }
-        if let Some(bias) = self.bias {
-            write!(f, " {} {:.3}", if bias < 0.0 { "-" } else { "+" }, bias.abs())?;
-        }
-        if self.bias_at_bound {
-            f.write_str(" (bias at its bound)")?;
-        }
-        Ok(())
+        f.write_str(&self.law("L"))
     }
 }
 
@@ -319,5 +328,21 @@ mod tests {
         assert!((weighted.exponent - plain.exponent).abs() < 1e-12);
         assert!((weighted.exponent_error.unwrap() - 0.01 / (2.0_f64.sqrt() * 4.0_f64.ln())).abs() < 1e-12);
         assert_eq!(FitMethod::Weighted.fit(&[(1.0, Estimate::new(1.0, 0.0)), (2.0, Estimate::new(2.0, 0.1))]), None);
+    }
+
+    #[test]
+    fn laws_are_readable_at_every_size() {
+        let fit = Fit {
+            amplitude_error: Some(0.172),
+            exponent_error: Some(0.0168),
+            exponent_interval: Some([0.584, 0.65]),
+            bias: Some(-11.151),
+            ..Fit::of(&[(1.0, 2.181), (2.0, 2.181 * 2_f64.powf(0.62))]).unwrap()
+        };
+        assert_eq!(fit.to_string(), "(2.18 ± 0.17)·L^(0.620 ± 0.017) [0.584, 0.650] - 11.2");
+        let huge = Fit { amplitude: 11_508_705_445_992.0, amplitude_error: Some(2_018_462_503_789.0), ..fit.clone() };
+        assert!(huge.law("d").starts_with("(1.15 ± 0.20)·10¹³·d^(0.620"), "{huge}");
+        let bare = Fit { amplitude: 2.3e-7, amplitude_error: None, exponent_error: None, bias: None, ..fit };
+        assert_eq!(bare.law("d"), "2.30·10⁻⁷·d^0.620 [0.584, 0.650]");
     }
 }
