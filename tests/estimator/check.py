@@ -298,6 +298,7 @@ def check_estimates(experiment):
     positions = np.array([whole[i] for i in range(count)])
     for t, there in enumerate(experiment["nll"]):
         same(f"NLL at {t}", mean_and_error(-positions[:, t], per_text), (there["value"], there["error"]))
+    check_bins(-positions, per_text, experiment["nll_bins"])
     weights = np.arange(1, experiment["symbols"] + 1) ** -experiment["exponent"]
     # The process draws symbols by Zipf's law, and flips a coin once for each distinct symbol.
     symbols = [np.array(document) // 2 for document in experiment["documents"]]
@@ -398,6 +399,19 @@ def check_law(found, law, lengths, center, covariance, freedom):
         jacobian = np.stack([residuals(theirs + step).imag / 1e-30 for step in steps], axis=1)
         inverse = linalg.inv(jacobian.T @ jacobian) * (1 + chi2 / freedom) * freedom / (freedom - k)
         same(f"errors of {name}", law["errors"] / np.sqrt(np.diag(inverse)), np.ones(unknowns), 1e-6)
+
+
+def check_bins(surprisals, per_text, bins):
+    """Checks mean surprisals over ranges of positions, with errors over texts and intervals of Student's t."""
+    assert bins[0]["first"] == 1 and bins[-1]["last"] == surprisals.shape[1]
+    for bin in bins:
+        means = surprisals[:, bin["first"] - 1 : bin["last"]].mean(axis=1)
+        means = means.reshape(-1, per_text).mean(axis=1)
+        value, error = mean_and_error(means)
+        low, high = stats.t.interval(0.95, len(means) - 1, value, error)
+        name = f"positions {bin['first']} to {bin['last']}"
+        same(name, (value, error, low, high), (bin["value"], bin["error"], *bin["interval"]))
+    assert all(here["last"] + 1 == there["first"] for here, there in zip(bins, bins[1:]))
 
 
 def bca(value, resampled, left_out, level):

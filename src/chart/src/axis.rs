@@ -14,21 +14,24 @@ impl Axis {
     /// Returns a linear axis from 0 to a round number that is at least `most`.
     pub(crate) fn linear(most: f64, span: [f64; 2]) -> Self {
         let most = if most > 0.0 { most } else { 1.0 };
-        let power = 10f64.powf((most / 5.0).log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| most / step <= 5.0);
-        let step = step.unwrap_or(most);
+        let step = round_step(most);
         let steps = (most / step).ceil();
         let ticks = (0..=steps as u32).map(|i| f64::from(i) * step).collect();
         Self { low: 0.0, high: steps * step, span, logarithmic: false, ticks }
     }
 
     /// Returns a logarithmic axis from `low / margin` to `high * margin`. Its ticks are 1, 2 and 5 times the powers of
-    /// ten, or only the powers of ten if there would be more than `max_ticks` ticks.
+    /// ten. If that would be more than `max_ticks`, they are some of the powers of ten; if it would be fewer than three,
+    /// they are multiples of a round number.
     pub(crate) fn logarithmic([low, high]: [f64; 2], margin: f64, span: [f64; 2], max_ticks: usize) -> Self {
         let mut axis = Self { low: low / margin, high: high * margin, span, logarithmic: true, ticks: Vec::new() };
         axis.ticks = axis.ticks_at(&[1.0, 2.0, 5.0]);
-        if axis.ticks.len() > max_ticks {
-            axis.ticks = axis.ticks_at(&[1.0]);
+        if axis.ticks.len() < 3 {
+            axis.ticks = axis.multiples();
+        } else if axis.ticks.len() > max_ticks {
+            let powers = axis.ticks_at(&[1.0]);
+            let every = powers.len().div_ceil(max_ticks);
+            axis.ticks = powers.into_iter().step_by(every).collect();
         }
         axis
     }
@@ -40,6 +43,13 @@ impl Axis {
             ticks.extend(factors.iter().map(|factor| factor * 10f64.powi(power)).filter(|tick| self.contains(*tick)));
         }
         ticks
+    }
+
+    /// Returns the multiples of a round number on the axis, at most six.
+    fn multiples(&self) -> Vec<f64> {
+        let step = round_step(self.high - self.low);
+        let (first, last) = ((self.low / step).ceil() as i64, (self.high / step).floor() as i64);
+        (first..=last).map(|multiple| multiple as f64 * step).collect()
     }
 
     /// Returns the position of a value. A value off the axis is clamped to the axis's nearer end.
@@ -58,6 +68,13 @@ impl Axis {
     }
 }
 
+/// Returns the smallest of 1, 2 and 5 times the powers of ten that divides a range into at most five steps.
+fn round_step(range: f64) -> f64 {
+    let power = 10f64.powf((range / 5.0).log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| range / step <= 5.0);
+    step.unwrap_or(range)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +89,9 @@ mod tests {
         assert!(axis.position(150.0) > 0.0 && axis.position(3.0) < 100.0);
         let axis = Axis::logarithmic([1.0, 1e5], 1.2, [0.0, 1.0], 12);
         assert_eq!(axis.ticks, [1.0, 10.0, 100.0, 1e3, 1e4, 1e5]);
+        let axis = Axis::logarithmic([1e-10, 1e10], 1.2, [0.0, 1.0], 12);
+        assert_eq!((axis.ticks.len(), axis.ticks[1] / axis.ticks[0]), (11, 100.0));
+        let axis = Axis::logarithmic([3.1, 4.4], 1.0, [0.0, 1.0], 12);
+        assert_eq!(axis.ticks, [3.5, 4.0]);
     }
 }

@@ -1,28 +1,42 @@
-//! SVG charts, and the HTML pages that show them. Charts and pages need no scripts and no other files.
+//! Charts as SVG and PDF, and the HTML pages that show them. Charts and pages need no scripts, no fonts and no other
+//! files.
 //!
-//! A [`LineChart`] has lines with marks over a linear x axis. A [`LogLogChart`] has marks with error bars, and curves,
-//! on two logarithmic axes. Colors come from CSS: an element has the class of its series, and a [`style`] gives each
-//! class a color.
+//! A [`LineChart`] has lines with marks over a linear x axis. A [`LogLogChart`] has marks with error bars or bands, and
+//! curves, on two logarithmic axes. Both make a [`Drawing`] of shapes and texts; `svg` and `pdf` write it as a picture.
+//! [`page`] makes a page. A [`Color`] has a light value, which elements have as attributes, and a dark one, which the
+//! page's style replaces it with in dark mode.
 //!
 //! ```
-//! use surprisal_chart::{Line, LineChart};
+//! use surprisal_chart::{Color, Line, LineChart};
 //!
 //! let points = vec![(1.0, 12.5), (2.0, 24.0), (4.0, 31.0)];
-//! let line = Line { label: "completed".to_owned(), class: "first", dashed: false, points };
+//! let line = Line::new(Color::SERIES[0], "completed", points);
 //! let chart = LineChart { x: "clients".to_owned(), y: "requests/s".to_owned(), logarithmic: false, lines: vec![line] };
 //! assert_eq!(chart.svg().matches("<circle").count(), 3);
 //! ```
 
 mod axis;
+mod curve;
+mod drawing;
+mod font;
 mod frame;
+mod label;
+mod legend;
 mod line_chart;
 mod log_log_chart;
 mod mark;
 mod page;
+mod palette;
+mod pdf;
+mod svg;
 mod text;
 
+pub use curve::{Curve, Point};
+pub use drawing::Drawing;
+pub use label::Label;
 pub use line_chart::{Line, LineChart};
-pub use log_log_chart::{Curve, LogLogChart, Point};
+pub use log_log_chart::LogLogChart;
 pub use mark::Mark;
-pub use page::{page, style};
+pub use page::page;
+pub use palette::Color;
 pub use text::{escape, escape_quotes, short};

@@ -1,10 +1,12 @@
 //! Line charts with a linear x axis, and a linear or logarithmic y axis.
 
-use std::fmt::Write as _;
-
 use crate::axis::Axis;
-use crate::frame::{Frame, card};
-use crate::text::{escape, short};
+use crate::drawing::{Anchor, Drawing, Item, Position, Shape, Style};
+use crate::frame::Frame;
+use crate::label::Label;
+use crate::legend::{Entry, Legend, SAMPLE};
+use crate::palette::Color;
+use crate::text::short;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;
@@ -12,9 +14,6 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 46.0;
-
-/// The height of a row of the legend, which is between the y axis's label and the plot.
-const LEGEND_ROW: f64 = 19.0;
 
 /// The space above, below and between the charts of a stack.
 const STACK_GAP: f64 = 8.0;
@@ -24,8 +23,8 @@ const STACK_GAP: f64 = 8.0;
 pub struct Line {
     /// The name in the legend.
     pub label: String,
-    /// The CSS class, which gives the line its color.
-    pub class: &'static str,
+    /// The color.
+    pub color: Color,
     /// `true` if the line is dashed.
     pub dashed: bool,
     /// The points `(x, y)`, in the order in which the line connects them.
@@ -46,47 +45,39 @@ pub struct LineChart {
 }
 
 impl LineChart {
-    /// Returns an `<svg>` element for a page or picture with a [`style`](crate::style).
+    /// Returns an `<svg>` element for a [`page`](crate::page), with the legend.
     pub fn svg(&self) -> String {
-        let (x, y, height) = (escape(&self.x), escape(&self.y), self.height());
-        let mut svg = format!(
-            "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{y} against {x}\">\n\
-             <text x=\"4\" y=\"16\">{y}</text>\n"
-        );
-        match self.axes() {
-            Some((x_axis, y_axis)) => {
-                self.frame().draw(&mut svg, &x_axis, &x_axis.ticks, &y_axis, &x);
-                self.draw_legend(&mut svg);
-                for line in &self.lines {
-                    let shown = line.points.iter().filter(|(_, y)| self.shows(*y));
-                    line.draw(
-                        &mut svg,
-                        shown.map(|&(x, y)| ((x, y), (x_axis.position(x), y_axis.position(y)))).collect(),
-                    );
-                }
-            }
-            None => svg += "<text x=\"64\" y=\"80\">No data.</text>\n",
-        }
-        svg + "</svg>\n"
+        self.drawing().embedded()
     }
 
-    /// Returns a standalone picture of charts stacked vertically, with `style` and a card behind the charts.
-    pub fn stack<'a>(charts: impl IntoIterator<Item = &'a LineChart>, style: &str) -> String {
-        let (mut parts, mut height) = (String::new(), STACK_GAP);
-        for chart in charts {
-            let high = chart.height();
-            let sized = format!("<svg y=\"{height}\" width=\"{WIDTH}\" height=\"{high}\" ");
-            parts += &chart.svg().replacen("<svg ", &sized, 1);
-            height += high + STACK_GAP;
+    /// Returns one drawing of charts, stacked vertically.
+    pub fn stack<'a>(charts: impl IntoIterator<Item = &'a LineChart>) -> Drawing {
+        Drawing::stack(charts.into_iter().map(Self::drawing).collect(), STACK_GAP)
+    }
+
+    /// Returns the chart, with the legend between the y axis's label and the plot.
+    pub fn drawing(&self) -> Drawing {
+        let legend = Legend::new(self.lines.iter().map(Line::entry).collect(), WIDTH - LEFT - RIGHT);
+        let height = HEIGHT + legend.height();
+        let frame = frame(height);
+        let mut items = vec![Item::text((4.0, 16.0), Anchor::Start, Label::from(self.y.as_str()))];
+        match self.axes(&frame) {
+            Some((x, y)) => {
+                items.extend(frame.draw(&x, &x.ticks, &y, &self.x));
+                items.extend(legend.draw(LEFT, TOP - 6.0));
+                for line in &self.lines {
+                    let shown = line.points.iter().filter(|(_, y)| self.shows(*y));
+                    items.push(line.draw(shown.map(|&(at, value)| ((at, value), (x.position(at), y.position(value))))));
+                }
+            }
+            None => items.push(Item::text((LEFT, 80.0), Anchor::Start, "No data.".into())),
         }
-        let card = card(style, WIDTH, height);
-        format!("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\">\n{card}{parts}</svg>\n")
+        Drawing { width: WIDTH, height, description: format!("{} against {}", self.y, self.x), items }
     }
 
     /// Returns axes that contain every point that is shown; `None` if no point is shown.
-    fn axes(&self) -> Option<(Axis, Axis)> {
+    fn axes(&self, frame: &Frame) -> Option<(Axis, Axis)> {
         let points = || self.lines.iter().flat_map(|line| &line.points).filter(|(_, y)| self.shows(*y));
-        let frame = self.frame();
         let most_x = points().map(|point| point.0).reduce(f64::max)?;
         let most_y = points().map(|point| point.1).fold(0.0, f64::max);
         let upwards = [frame.bottom, frame.top];
@@ -100,70 +91,57 @@ impl LineChart {
         Some((Axis::linear(most_x, [frame.left, frame.right]), y))
     }
 
-    fn frame(&self) -> Frame {
-        let height = self.height();
-        Frame {
-            left: LEFT,
-            right: WIDTH - RIGHT,
-            top: height - HEIGHT + TOP,
-            bottom: height - BOTTOM,
-            x_grid: false,
-            tick_drop: 19.0,
-            label_drop: 38.0,
-            number: short,
-        }
-    }
-
-    fn height(&self) -> f64 {
-        HEIGHT + LEGEND_ROW * self.lines.len().div_ceil(self.legend_columns()) as f64
-    }
-
-    /// Returns the number of columns of the legend, given its longest entry.
-    fn legend_columns(&self) -> usize {
-        let longest = self.lines.iter().map(|line| line.label.chars().count()).max().unwrap_or(0);
-        ((WIDTH - LEFT - RIGHT) / (44.0 + 7.5 * longest as f64)).clamp(1.0, 6.0) as usize
-    }
-
-    fn draw_legend(&self, svg: &mut String) {
-        let (columns, width) = (self.legend_columns(), (WIDTH - LEFT - RIGHT) / self.legend_columns() as f64);
-        for (place, line) in self.lines.iter().enumerate() {
-            let x = LEFT + width * (place % columns) as f64;
-            let y = TOP + 6.0 + LEGEND_ROW * (place / columns) as f64;
-            let (class, dash, label) = (line.class, line.dash(), escape(&line.label));
-            let _ = writeln!(
-                svg,
-                "<g class=\"{class}\"><path class=\"line\"{dash} d=\"M{x:.0} {}h24\"/><text x=\"{:.0}\" y=\"{y}\">{label}</text></g>",
-                y - 4.5,
-                x + 30.0,
-            );
-        }
-    }
-
     /// Returns `true` if the y axis can show a value.
     fn shows(&self, y: f64) -> bool {
         y.is_finite() && (y > 0.0 || !self.logarithmic)
     }
 }
 
+/// Returns the frame of a chart with a height, which includes its legend.
+fn frame(height: f64) -> Frame {
+    Frame {
+        left: LEFT,
+        right: WIDTH - RIGHT,
+        top: height - HEIGHT + TOP,
+        bottom: height - BOTTOM,
+        x_grid: false,
+        tick_drop: 19.0,
+        label_drop: 38.0,
+        number: |value| short(value).as_str().into(),
+    }
+}
+
 impl Line {
-    fn dash(&self) -> &'static str {
-        if self.dashed { " stroke-dasharray=\"5 4\"" } else { "" }
+    /// Creates a solid line.
+    pub fn new(color: Color, label: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { label: label.into(), color, dashed: false, points }
+    }
+
+    fn style(&self) -> Style {
+        Style::stroke(self.color, 2.0).dashed(self.dashed.then_some([5.0, 4.0]))
+    }
+
+    fn entry(&self) -> Entry {
+        let (width, height) = SAMPLE;
+        let line = Shape::line((1.0, height / 2.0), (width - 1.0, height / 2.0));
+        Entry { sample: vec![Item::Shape(line, self.style())], name: self.label.clone(), rest: Label::default() }
     }
 
     /// Draws the line and its marks, given each point and its position. A mark shows its values on hover.
-    fn draw(&self, svg: &mut String, points: Vec<((f64, f64), (f64, f64))>) {
-        let path: Vec<String> = points.iter().map(|(_, (x, y))| format!("{x:.1} {y:.1}")).collect();
-        let (class, label) = (self.class, escape(&self.label));
-        let _ = writeln!(svg, "<g class=\"{class}\"><title>{label}</title>");
-        if !path.is_empty() {
-            let _ = writeln!(svg, "<path class=\"line\"{} d=\"M{}\"/>", self.dash(), path.join("L"));
+    fn draw(&self, points: impl Iterator<Item = ((f64, f64), Position)>) -> Item {
+        let (mut line, mut marks) = (Vec::new(), Vec::new());
+        for ((x, y), center) in points {
+            line.push(center);
+            let mark = Item::Shape(Shape::Circle { center, radius: 3.5 }, Style::fill(self.color));
+            let title = Some(format!("{}, {}: {}", self.label, short(x), short(y)));
+            marks.push(Item::Group { offset: (0.0, 0.0), title, items: vec![mark] });
         }
-        for ((value_x, value_y), (x, y)) in points {
-            let (value_x, value_y) = (short(value_x), short(value_y));
-            let title = format!("<title>{label}, {value_x}: {value_y}</title>");
-            let _ = writeln!(svg, "<circle class=\"mark\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\">{title}</circle>");
+        let mut items = Vec::new();
+        if !line.is_empty() {
+            items.push(Item::Shape(Shape::Lines(vec![line]), self.style()));
         }
-        let _ = writeln!(svg, "</g>");
+        items.append(&mut marks);
+        Item::Group { offset: (0.0, 0.0), title: Some(self.label.clone()), items }
     }
 }
 
@@ -173,24 +151,14 @@ mod tests {
 
     #[test]
     fn each_point_that_can_be_shown_has_a_mark() {
-        let line = Line {
-            label: "p99 <b>".into(),
-            class: "first",
-            dashed: true,
-            points: vec![(1.0, 2.0), (2.0, 0.0), (4.0, 9.0)],
-        };
+        let points = vec![(1.0, 2.0), (2.0, 0.0), (4.0, 9.0)];
+        let line = Line { dashed: true, ..Line::new(Color::SERIES[0], "p99 <b>", points) };
         let mut chart = LineChart { x: "load".into(), y: "ms".into(), logarithmic: true, lines: vec![line] };
         assert_eq!(chart.svg().matches("<circle").count(), 2, "a logarithmic axis cannot show 0");
         assert!(chart.svg().contains("p99 &lt;b&gt;") && !chart.svg().contains("NaN"));
         chart.logarithmic = false;
         assert_eq!(chart.svg().matches("<circle").count(), 3);
-        let one = chart.clone();
         chart.lines.clear();
         assert!(chart.svg().contains("No data"));
-        // The longest entry sets the width of the legend's columns.
-        chart.lines = (0..4).map(|_| one.lines[0].clone()).collect();
-        assert_eq!(chart.height() - one.height(), 0.0);
-        chart.lines.iter_mut().for_each(|line| line.label = "llamacpp, including queueing, p99".into());
-        assert_eq!(chart.height() - one.height(), LEGEND_ROW);
     }
 }

@@ -1,5 +1,8 @@
 //! Marks: the shapes of points in a chart.
 
+use crate::drawing::{Item, Position, Shape, Stroke, Style};
+use crate::palette::Color;
+
 /// The shape of a point. Each series has a different shape, so that series can be told apart without color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
@@ -14,19 +17,17 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// Returns the mark's element, centered at a position.
-    pub(crate) fn draw(self, x: f64, y: f64) -> String {
-        match self {
-            Self::None => String::new(),
-            Self::Circle => format!("<circle class=\"mark\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>"),
+    /// Returns the mark in a color, centered at a position, with an outline that separates it from what is behind it.
+    pub(crate) fn draw(self, (x, y): Position, color: Color) -> Option<Item> {
+        let shape = match self {
+            Self::None => return None,
+            Self::Circle => Shape::Circle { center: (x, y), radius: 4.5 },
             Self::Square => {
-                let (left, top) = (x - 4.0, y - 4.0);
-                format!("<rect class=\"mark\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"8\" height=\"8\"/>")
+                Shape::Polygon(vec![(x - 4.0, y - 4.0), (x + 4.0, y - 4.0), (x + 4.0, y + 4.0), (x - 4.0, y + 4.0)])
             }
-            Self::Triangle => {
-                let top = y - 5.5;
-                format!("<path class=\"mark\" d=\"M{x:.1} {top:.1}l5.2 9h-10.4z\"/>")
-            }
-        }
+            Self::Triangle => Shape::Polygon(vec![(x, y - 5.5), (x + 5.2, y + 3.5), (x - 5.2, y + 3.5)]),
+        };
+        let outline = Stroke { color: Color::CARD, width: 1.0, dash: None };
+        Some(Item::Shape(shape, Style { stroke: Some(outline), mark: true, ..Style::fill(color) }))
     }
 }

@@ -1,17 +1,16 @@
 //! The HTML page around charts and tables.
 
-/// Returns the CSS of charts: `colours`, which sets the CSS variables; the rules that all charts share; and `series`,
-/// which sets the color and the lines of each series.
-pub fn style(colours: &str, series: &str) -> String {
-    [colours, include_str!("common.css"), series].concat()
-}
+use crate::palette::page_colors;
+use crate::text::escape;
 
-/// Returns a self-contained HTML page. `title` must already be escaped; `content` is HTML that follows the heading.
-pub fn page(title: &str, style: &str, content: &str) -> String {
+/// Returns a self-contained HTML page, in light or dark mode as the reader prefers. `content` is HTML that follows the
+/// heading: sections with tables and charts. Put wide ones into an element with the class `scroll`.
+pub fn page(title: &str, content: &str) -> String {
+    let (title, colors, style) = (escape(title), page_colors(), include_str!("page.css"));
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+         <title>{title}</title>\n<style>\n{colors}{style}</style>\n</head>\n<body>\n<main>\n\
          <h1>{title}</h1>\n{content}</main>\n</body>\n</html>\n"
     )
 }

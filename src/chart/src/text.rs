@@ -36,6 +36,7 @@ pub(crate) fn precise(value: f64) -> String {
     without_trailing_zeros(format!("{value:.9}"))
 }
 
-fn without_trailing_zeros(text: String) -> String {
+/// Removes the zeros at the end of a decimal fraction.
+pub(crate) fn without_trailing_zeros(text: String) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }

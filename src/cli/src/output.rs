@@ -35,7 +35,7 @@ pub(crate) fn create_folder(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
-/// Writes report.html, report.json, charts as SVG, and tables as CSV into a folder.
+/// Writes report.html, report.json, charts as SVG and PDF, and tables as CSV into a folder.
 pub(crate) fn write_report(report: &Report, out: &Path) -> Result<(), Error> {
     report.write_all(out)?;
     print_status(format_args!("wrote {}", out.join("report.html").display()));

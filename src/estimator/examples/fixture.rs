@@ -83,6 +83,7 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
         "laws": report.laws,
         "local_exponents": report.local_exponents,
         "nll": report.nll,
+        "nll_bins": report.nll_bins,
         "exponent": 1.4,
         "symbols": 60,
         "divergence": estimates.divergence(&ln_p),

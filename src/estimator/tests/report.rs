@@ -3,7 +3,7 @@
 
 use surprisal_estimator::{
     Comparison, Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model, NgramEntropy,
-    Omission, Pairing, PairingErrors, PointEstimate, Report, SantaFe, Series, Unit,
+    Omission, Pairing, PairingErrors, PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {
@@ -45,6 +45,10 @@ fn report(title: &str) -> Report {
         laws: Vec::new(),
         local_exponents: Vec::new(),
         nll: vec![estimate(3.0, 0.1); 16],
+        nll_bins: vec![
+            PositionBin { first: 1, last: 1, estimate: estimate(4.0, 0.2) },
+            PositionBin { first: 2, last: 16, estimate: Estimate { interval: Some([2.5, 3.5]), ..estimate(3.0, 0.1) } },
+        ],
         surprisals: vec![48.0; 40],
     };
     let model = Model { name: "a<b>&\"c\"".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
@@ -102,6 +106,7 @@ fn bits_scale_all_information_but_no_exponent() {
     close(bits.rows[1].estimates.vclub.error, nats.rows[1].estimates.vclub.error);
     close(bits.rows[1].truth.unwrap(), nats.rows[1].truth.unwrap());
     close(bits.nll[0].value, 3.0);
+    close(bits.nll_bins[1].estimate.interval.unwrap()[0], 2.5);
     close(bits.fits[1].fit.amplitude, nats.fits[1].fit.amplitude);
     assert_eq!(bits.fits[1].fit.exponent, nats.fits[1].fit.exponent);
     assert!(bits.table().contains("in bits") && bits.html().contains("in bits"));
@@ -171,9 +176,11 @@ fn each_chart_and_table_is_a_separate_file() {
     assert_eq!(read("pairing.csv").lines().nth(2).unwrap(), "2,8,4,0.12,0.3,nats");
     assert!(read("fits.csv").contains("2,direct,least squares,"));
     assert_eq!(read("nll.csv").lines().nth(1).unwrap(), "1,3,0.1,,,nats");
-    for name in ["bipartite-2.svg", "nll.svg"] {
-        let svg = read(name);
-        assert!(svg.starts_with("<svg") && svg.contains("xmlns=") && svg.contains("<style>"), "{name}");
+    assert_eq!(read("nll-bins.csv").lines().nth(2).unwrap(), "2,16,3,0.1,2.5,3.5,nats");
+    for name in ["bipartite-2", "nll"] {
+        let svg = read(&format!("{name}.svg"));
+        assert!(svg.starts_with("<svg") && svg.contains("xmlns=") && !svg.contains("var("), "{name}");
+        assert!(std::fs::read(directory.join(format!("{name}.pdf"))).unwrap().starts_with(b"%PDF-"), "{name}");
     }
     std::fs::remove_dir_all(&directory).unwrap();
 }

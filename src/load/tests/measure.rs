@@ -272,9 +272,12 @@ async fn reports_round_trip_and_are_drawn() {
     Report::write_curves(&[report.clone()], &dir.path().join("curves.html")).unwrap();
     let page = std::fs::read_to_string(dir.path().join("curves.html")).unwrap();
     assert_eq!((page.matches("<svg").count(), page.matches("<circle").count()), (2, 6));
-    Report::write_curves(&[report.clone(), report], &dir.path().join("curves.svg")).unwrap();
+    for name in ["curves.svg", "curves.pdf"] {
+        Report::write_curves(&[report.clone(), report.clone()], &dir.path().join(name)).unwrap();
+    }
+    assert!(std::fs::read(dir.path().join("curves.pdf")).unwrap().starts_with(b"%PDF-"));
     let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 3, "no temporary files remain: {names:?}");
+    assert_eq!(names.len(), 4, "no temporary files remain: {names:?}");
 }
 
 /// Returns an answer to a query with one token.

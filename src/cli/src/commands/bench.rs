@@ -34,7 +34,7 @@ pub(crate) struct Args {
     workload: WorkloadArgs,
     #[command(flatten)]
     load: LoadArgs,
-    /// Folder for the results (JSON) and load curves (HTML, SVG)
+    /// Folder for the results (JSON) and load curves (HTML, SVG, PDF)
     #[arg(long)]
     out: Option<PathBuf>,
     /// Print the result as JSON
@@ -238,9 +238,11 @@ impl Args {
         for (report, name) in reports.iter().zip(names) {
             report.write(&out.join(name))?;
         }
-        Report::write_curves(reports, &out.join("curves.svg"))?;
-        Report::write_curves(reports, &out.join("curves.html"))?;
-        print_status(format_args!("wrote {}, curves.svg and curves.html to {}", names.join(", "), out.display()));
+        for name in ["curves.html", "curves.svg", "curves.pdf"] {
+            Report::write_curves(reports, &out.join(name))?;
+        }
+        let names = names.join(", ");
+        print_status(format_args!("wrote {names}, curves.html, curves.svg and curves.pdf to {}", out.display()));
         Ok(())
     }
 }

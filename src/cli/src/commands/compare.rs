@@ -12,7 +12,7 @@ pub(crate) struct Args {
     /// Two to six reports, as folders or report.json files; NAME=FOLDER sets the displayed name
     #[arg(required = true, num_args = 2..)]
     reports: Vec<String>,
-    /// Folder for compare.html, the charts (SVG) and the numbers (CSV)
+    /// Folder for compare.html, the charts (SVG, PDF) and the numbers (CSV)
     #[arg(long, default_value = "surprisal-compare")]
     out: PathBuf,
 }

@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Seed for the documents, their pairing and the bootstrap
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder for the report (HTML, JSON, charts as SVG, and tables as CSV)
+    /// Folder for the report (HTML, JSON, charts as SVG and PDF, and tables as CSV)
     #[arg(long, default_value = "surprisal-demo")]
     out: PathBuf,
     /// Keep the server running afterwards, until Ctrl-C

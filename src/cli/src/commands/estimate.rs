@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Print the plan and its cost, and exit without sending requests
     #[arg(long)]
     explain: bool,
-    /// Folder for the report (HTML, JSON, charts as SVG, and tables as CSV)
+    /// Folder for the report (HTML, JSON, charts as SVG and PDF, and tables as CSV)
     #[arg(long, default_value = "surprisal-report")]
     out: PathBuf,
     /// Folder for the model's saved answers, from which an interrupted run resumes [default: same as --out]

@@ -29,7 +29,7 @@ fn servers_are_load_tested_and_compared() {
     let (first, second) = (format!("{b}/first.json"), format!("{b}/second.json"));
     let again = run(dir.path(), &["bench", "--compare", &first, &second]);
     assert_eq!(String::from_utf8(again.stdout).unwrap(), table, "the written results give the same comparison");
-    for name in ["a/result.json", "a/curves.html", "b/curves.svg"] {
+    for name in ["a/result.json", "a/curves.html", "b/curves.svg", "b/curves.pdf"] {
         assert!(dir.path().join(name).is_file(), "{name}");
     }
     let other = run(dir.path(), &["bench", "--compare", &format!("{a}/result.json"), "/no/such.json"]);

@@ -59,7 +59,7 @@ impl CorpusStatistics {
         format!(
             "windows from {windowed} texts ({left_out} more were too short); {counted}: {texts} texts with {characters} \
              characters and {tokens} tokens in total; {shortest} to {longest} tokens per text, median {median}; {} \
-             distinct tokens with an entropy of {:.3} ± {:.3} {}",
+             distinct tokens with an entropy of {} {}",
             unigrams.distinct,
             unigrams.nats,
             unigrams.error,

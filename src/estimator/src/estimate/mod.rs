@@ -11,6 +11,7 @@ mod contributions;
 mod correction;
 mod exponents;
 mod laws;
+mod nll_bins;
 mod series;
 mod terms;
 
@@ -18,6 +19,7 @@ pub use bootstrap::Bootstrap;
 pub use correction::Correction;
 pub use exponents::ExponentInterval;
 pub use laws::{LocalExponent, Sampling, SeriesLaws};
+pub use nll_bins::PositionBin;
 pub use series::Series;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,7 @@ use crate::estimate::clusters::Clusters;
 use crate::estimate::contributions::{CORRECTED, Contributions, DIRECT, VCLUB, cluster_rows, column, rows};
 use crate::estimate::exponents::exponent_intervals;
 use crate::estimate::laws::{fit_laws, local_exponents};
+use crate::estimate::nll_bins::nll_bins;
 use crate::estimate::terms::{collect, sum};
 use crate::plan::{Pairing, Plan, PlannedQuery, Point};
 use crate::value::Estimate;
@@ -88,6 +91,8 @@ pub struct Estimates {
     pub local_exponents: Vec<LocalExponent>,
     /// The mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents, in nats, for each position `t` of the window.
     pub nll: Vec<Estimate>,
+    /// The means of `nll` over ranges of positions, with errors over texts.
+    pub nll_bins: Vec<PositionBin>,
     /// The surprisal `-ln q` of each document's whole window, in nats.
     pub surprisals: Vec<f64>,
 }
@@ -132,6 +137,7 @@ impl Estimates {
             exponents: exponent_intervals(plan.points(), &points, &bootstrap),
             points,
             nll: nll(plan, &whole),
+            nll_bins: nll_bins(&whole, plan.design().per_text),
             surprisals: whole.iter().map(|answer| -sum(answer)).collect(),
         })
     }

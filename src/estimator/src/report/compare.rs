@@ -9,23 +9,21 @@ use crate::error::Error;
 use crate::estimate::Series;
 use crate::files::write_atomically;
 use crate::fit::FitMethod;
-use crate::report::chart_points::{Chart, Curve, Mark, chart_style, with_bars};
-use crate::report::html::{figure, page};
+use crate::number::{significant, with_error};
+use crate::report::chart_points::{
+    Chart, Color, Curve, Mark, along, equation, pictures, surprisal_chart, surprisal_curve, with_bars,
+};
+use crate::report::html::{figure, page, table_section};
+use crate::report::model_name::short_model_name;
 use crate::report::{Report, SeriesFit};
 use crate::value::Estimate;
 
 /// The maximum number of reports; more curves would be hard to tell apart in a chart.
 const MAX_REPORTS: usize = 6;
 
-/// The CSS class and mark of each report's curve.
-const STYLES: [(&str, Mark); MAX_REPORTS] = [
-    ("first", Mark::Circle),
-    ("second", Mark::Square),
-    ("third", Mark::Triangle),
-    ("fourth", Mark::Circle),
-    ("fifth", Mark::Square),
-    ("sixth", Mark::Triangle),
-];
+/// The mark of each report's curve.
+const MARKS: [Mark; MAX_REPORTS] =
+    [Mark::Circle, Mark::Square, Mark::Triangle, Mark::Circle, Mark::Square, Mark::Triangle];
 
 /// The series to compare: all that are estimates rather than exact values.
 const ESTIMATES: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
@@ -82,18 +80,18 @@ impl Comparison {
         )
     }
 
-    /// Writes the page (compare.html), the charts (SVG files) and the estimates (compare.csv) to a folder. Each file is
+    /// Writes the page (compare.html), the charts (SVG and PDF files) and the estimates (compare.csv) to a folder. Each file is
     /// written atomically.
     ///
     /// # Errors
     /// [`Error::File`] if a file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-        let charts =
-            self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone(&chart_style())));
-        let others = [("compare.html".to_owned(), self.html()), ("compare.csv".to_owned(), self.csv())];
-        for (name, text) in charts.chain(others) {
-            write_atomically(&folder.join(name), text.as_bytes())?;
+        let mut files = pictures(self.charts());
+        files.push(("compare.html".to_owned(), self.html().into_bytes()));
+        files.push(("compare.csv".to_owned(), self.csv().into_bytes()));
+        for (name, bytes) in files {
+            write_atomically(&folder.join(name), &bytes)?;
         }
         Ok(())
     }
@@ -123,54 +121,40 @@ impl Comparison {
     }
 
     fn bipartite(&self, ratio: usize, series: Series) -> Chart {
-        let curve = |((name, report), (class, mark)): (&(String, Report), (&'static str, Mark))| {
+        let curve = |((name, report), color, mark): (&(String, Report), Color, Mark)| {
             let points = report.points(ratio, series);
-            let fit = report.fit_of(ratio, series, FitMethod::LeastSquares);
-            let line = fit.map_or_else(Vec::new, |fit| points.iter().map(|(at, _)| (*at, fit.at(*at))).collect());
-            let title = fit.map_or_else(|| name.clone(), |fit| format!("{name}: fit {fit}"));
-            Curve { class, label: name.clone(), title, points: with_bars(&points), mark, shift: 0.0, line }
+            let mut curve = Curve { points: with_bars(&points), mark, ..Curve::new(color, name) };
+            if let Some(fit) = report.fit_of(ratio, series, FitMethod::LeastSquares) {
+                curve.title = format!("{name}: fit {fit}");
+                (curve.equation, curve.line) = (Some(equation(fit, "L")), along(&points, fit));
+            }
+            curve
         };
         let truth = self.reports.iter().map(|(_, report)| report.points(ratio, Series::Truth));
         let truth = truth.filter(|points| !points.is_empty()).take(1).map(|points| Curve {
-            class: "truth",
-            label: "truth".to_owned(),
-            title: "truth".to_owned(),
             line: points.iter().map(|(at, estimate)| (*at, estimate.value)).collect(),
             points: with_bars(&points),
-            mark: Mark::None,
-            shift: 0.0,
+            line_width: 2.0,
+            ..Curve::new(Color::INK, "truth")
         });
         Chart {
             title: format!("{}, L/ℓ = {ratio}", series.name()),
             x: "L, tokens in x and y together".to_owned(),
             y: format!("I(x; y) in {}", self.unit()),
             unit: self.unit(),
-            curves: truth.chain(self.reports.iter().zip(STYLES).map(curve)).collect(),
+            curves: truth.chain(self.styled().map(curve)).collect(),
         }
     }
 
     fn nll(&self) -> Chart {
-        let curve = |((name, report), (class, _)): (&(String, Report), (&'static str, Mark))| {
-            let points: Vec<(f64, Estimate)> =
-                report.nll.iter().enumerate().map(|(at, estimate)| (1.0 + at as f64, *estimate)).collect();
-            let line = points.iter().map(|(at, estimate)| (*at, estimate.value)).collect();
-            Curve {
-                class,
-                label: name.clone(),
-                title: name.clone(),
-                points: with_bars(&points),
-                mark: Mark::None,
-                shift: 0.0,
-                line,
-            }
-        };
-        Chart {
-            title: "Surprisal by position".to_owned(),
-            x: "position in the document, from 1".to_owned(),
-            y: format!("-ln q in {}", self.unit()),
-            unit: self.unit(),
-            curves: self.reports.iter().zip(STYLES).map(curve).collect(),
-        }
+        let curves = self.styled().map(|((name, report), color, mark)| surprisal_curve(report, color, mark, name));
+        surprisal_chart("Surprisal by position".to_owned(), self.unit(), curves.collect())
+    }
+
+    /// Returns each report with the color and the mark of its curve.
+    fn styled(&self) -> impl Iterator<Item = (&(String, Report), Color, Mark)> {
+        let styles = Color::SERIES.into_iter().zip(MARKS);
+        self.reports.iter().zip(styles).map(|(report, (color, mark))| (report, color, mark))
     }
 
     /// Returns the least-squares fits, sorted by series and ratio, each with the name of its report.
@@ -184,37 +168,35 @@ impl Comparison {
 
     fn exponents_section(&self) -> String {
         let row = |(name, SeriesFit { ratio, series, fit }): &(&str, &SeriesFit)| {
-            let interval = fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}"));
-            let error = fit.exponent_error.map_or(String::new(), |error| format!(" ± {error:.3}"));
-            format!(
-                "<tr><td>{}</td><td>{}</td><td>{ratio}</td><td>{:.3}</td><td>{:.3}{error}</td><td>{interval}</td></tr>\n",
+            vec![
                 escape(name),
-                series.name(),
-                fit.amplitude,
-                fit.exponent,
-            )
+                series.name().to_owned(),
+                ratio.to_string(),
+                significant(fit.amplitude, 3),
+                fit.exponent_error.map_or_else(|| format!("{:.3}", fit.exponent), |e| with_error(fit.exponent, e)),
+                fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}")),
+            ]
         };
-        let rows: String = self.fits().iter().map(row).collect();
-        let heads = ["model", "series", "L/ℓ", "A", "β", "95 % interval of β"];
-        section("Power laws I = A·L<sup>β</sup>, fitted by least squares", &heads.map(str::to_owned), &rows)
+        let rows: Vec<Vec<String>> = self.fits().iter().map(row).collect();
+        let heads = ["model", "series", "L/ℓ", "A", "β", "95 % interval of β"].map(str::to_owned);
+        table_section("Power laws I = A·L<sup>β</sup>, fitted by least squares", true, &heads, &rows, "")
     }
 
     fn estimates_section(&self) -> String {
-        let mut rows = String::new();
+        let mut rows = Vec::new();
         for (series, ratio, length) in self.estimated_points() {
-            let mut cells = String::new();
+            let mut cells = vec![series.name().to_owned(), ratio.to_string(), length.to_string()];
             for (_, report) in &self.reports {
                 let points = report.points(ratio, series);
-                match points.iter().find(|(at, _)| *at as usize == length) {
-                    Some((_, estimate)) => cells += &format!("<td>{estimate}</td>"),
-                    None => cells += "<td>–</td>",
-                }
+                let found = points.iter().find(|(at, _)| *at as usize == length);
+                cells.push(found.map_or_else(|| "–".to_owned(), |(_, estimate)| estimate.to_string()));
             }
-            let _ = writeln!(rows, "<tr><td>{}</td><td>{ratio}</td><td>{length}</td>{cells}</tr>", series.name());
+            rows.push(cells);
         }
         let names = self.reports.iter().map(|(name, _)| escape(name));
         let heads: Vec<String> = ["series", "L/ℓ", "L"].map(str::to_owned).into_iter().chain(names).collect();
-        section(&format!("Estimates in {}, mean ± standard error", self.unit()), &heads, &rows)
+        let heading = format!("Estimates in {}, mean ± standard error", self.unit());
+        table_section(&heading, true, &heads, &rows, "")
     }
 
     /// Returns every combination of series, ratio and length for which at least one report has an estimate.
@@ -235,15 +217,14 @@ impl Comparison {
 
     fn models_section(&self) -> String {
         let row = |(name, report): &(String, Report)| {
-            let [name, title, model, fingerprint] =
-                [name, &report.title, &report.model, &report.fingerprint].map(|text| escape(text));
-            let documents = report.documents;
-            format!(
-                "<tr><td>{name}</td><td>{title}</td><td>{model}</td><td>{fingerprint}</td><td>{documents}</td></tr>\n"
-            )
+            let model = short_model_name(&report.model);
+            let mut cells = [name, &report.title, &model, &report.fingerprint].map(|text| escape(text)).to_vec();
+            cells.push(report.documents.to_string());
+            cells
         };
-        let rows: String = self.reports.iter().map(row).collect();
-        section("Reports compared", &["name", "title", "model", "fingerprint", "documents"].map(str::to_owned), &rows)
+        let rows: Vec<Vec<String>> = self.reports.iter().map(row).collect();
+        let heads = ["name", "title", "model", "fingerprint", "documents"].map(str::to_owned);
+        table_section("Reports compared", true, &heads, &rows, "")
     }
 
     fn csv(&self) -> String {
@@ -259,12 +240,4 @@ impl Comparison {
         }
         csv
     }
-}
-
-fn section(heading: &str, heads: &[String], rows: &str) -> String {
-    let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
-    format!(
-        "<section>\n<h2>{heading}</h2>\n<div class=\"scroll\"><table class=\"names\">\n<thead><tr>{heads}</tr></thead>\n\
-         <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
-    )
 }

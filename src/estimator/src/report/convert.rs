@@ -27,7 +27,8 @@ impl Report {
         }
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
         self.laws.iter_mut().flat_map(|laws| &mut laws.laws).for_each(|law| scale_law(law, factor));
-        self.nll.iter_mut().chain(&mut self.divergence).for_each(|estimate| scale(estimate, factor));
+        let bins = self.nll_bins.iter_mut().map(|bin| &mut bin.estimate);
+        self.nll.iter_mut().chain(bins).chain(&mut self.divergence).for_each(|estimate| scale(estimate, factor));
         let unigrams = self.corpus.as_mut().map(|corpus| &mut corpus.unigrams);
         for NgramEntropy { nats, error, bias, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
             *nats *= factor;

@@ -23,6 +23,9 @@ impl Report {
         if !self.nll.is_empty() {
             tables.push(("nll.csv".to_owned(), self.nll_csv()));
         }
+        if !self.nll_bins.is_empty() {
+            tables.push(("nll-bins.csv".to_owned(), self.nll_bins_csv()));
+        }
         tables.extend(self.two_point_csv().map(|csv| ("two-point.csv".to_owned(), csv)));
         tables
     }
@@ -69,6 +72,14 @@ impl Report {
         let mut csv = "position,value,error,low,high,unit\n".to_owned();
         for (position, estimate) in self.nll.iter().enumerate() {
             let _ = writeln!(csv, "{},{},{}", position + 1, cells(estimate), self.unit.name());
+        }
+        csv
+    }
+
+    fn nll_bins_csv(&self) -> String {
+        let mut csv = "first,last,value,error,low,high,unit\n".to_owned();
+        for bin in &self.nll_bins {
+            let _ = writeln!(csv, "{},{},{},{}", bin.first, bin.last, cells(&bin.estimate), self.unit.name());
         }
         csv
     }

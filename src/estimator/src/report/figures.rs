@@ -1,9 +1,11 @@
 //! The charts of a report: mutual information at each ratio, two-point information, and surprisal by position.
 
 use crate::estimate::Series;
-use crate::fit::{Fit, FitMethod};
+use crate::fit::FitMethod;
 use crate::report::Report;
-use crate::report::chart_points::{Chart, Curve, Mark, with_bars};
+use crate::report::chart_points::{
+    Chart, Color, Curve, Mark, along, equation, surprisal_chart, surprisal_curve, with_bars,
+};
 use crate::statistics::TwoPoint;
 use crate::value::Estimate;
 
@@ -17,49 +19,55 @@ impl Report {
     }
 
     fn bipartite(&self, ratio: usize) -> Chart {
-        let curve = |series: Series| {
-            let fit = self.fit_of(ratio, series, FitMethod::LeastSquares);
-            let points = self.points(ratio, series);
-            let (mark, shift) = match series {
-                Series::Truth | Series::VclubLimit => (Mark::None, 0.0),
-                Series::Direct => (Mark::Circle, -5.0),
-                Series::Corrected => (Mark::Square, 5.0),
-                Series::Vclub => (Mark::Triangle, 0.0),
-            };
-            // The line of an exact series joins its points; the line of an estimate is its fit.
-            let line = match fit {
-                _ if mark == Mark::None => points.iter().map(|(length, e)| (*length, e.value)).collect(),
-                Some(fit) => along(&points, fit),
-                None => Vec::new(),
-            };
-            let label = label(series).to_owned();
-            let title = fit.map_or_else(|| label.clone(), |fit| format!("{label}: fit {fit}"));
-            Curve { class: class(series), label, title, points: with_bars(&points), mark, shift, line }
-        };
         let present = |series: &Series| !self.points(ratio, *series).is_empty();
         Chart {
             title: format!("{}, L/ℓ = {ratio}", self.title),
             x: "L, tokens in x and y together".to_owned(),
             y: format!("I(x; y) in {}", self.unit.name()),
             unit: self.unit.name(),
-            curves: Series::ALL.into_iter().filter(present).map(curve).collect(),
+            curves: Series::ALL.into_iter().filter(present).map(|series| self.curve(ratio, series)).collect(),
         }
+    }
+
+    /// Returns the curve of a series at one ratio. The line of an exact series joins its points; the line of an estimate
+    /// is its fit.
+    fn curve(&self, ratio: usize, series: Series) -> Curve {
+        let points = self.points(ratio, series);
+        let fit = self.fit_of(ratio, series, FitMethod::LeastSquares);
+        let (color, mark, shift) = match series {
+            Series::Truth => (Color::INK, Mark::None, 0.0),
+            Series::Direct => (Color::SERIES[0], Mark::Circle, -5.0),
+            Series::Corrected => (Color::SERIES[1], Mark::Square, 5.0),
+            Series::Vclub => (Color::SERIES[2], Mark::Triangle, 0.0),
+            Series::VclubLimit => (Color::SERIES[2], Mark::None, 0.0),
+        };
+        let mut curve = Curve { mark, shift, ..Curve::new(color, label(series)) };
+        (curve.points, curve.dashed) = (with_bars(&points), series == Series::VclubLimit);
+        if series == Series::Truth {
+            curve.line_width = 2.0;
+        }
+        if mark == Mark::None {
+            curve.line = points.iter().map(|(length, estimate)| (*length, estimate.value)).collect();
+        } else if let Some(fit) = fit {
+            curve.title = format!("{}: fit {fit}", label(series));
+            (curve.equation, curve.line) = (Some(equation(fit, "L")), along(&points, fit));
+        }
+        curve
     }
 
     fn two_point(&self) -> Option<Chart> {
         let two_point = self.two_point.as_ref()?;
         let points: Vec<(f64, Estimate)> =
             two_point.points.iter().map(|point| (point.distance as f64, point.estimate)).collect();
-        let fit = two_point.paper.as_ref().or(two_point.fit.as_ref());
-        let curve = Curve {
-            class: "direct",
-            label: "two-point information".to_owned(),
-            title: fit.map_or_else(String::new, |fit| format!("fit {fit}")),
-            line: fit.map_or_else(Vec::new, |fit| along(&points, fit)),
+        let mut curve = Curve {
             points: with_bars(&points),
             mark: Mark::Circle,
-            shift: 0.0,
+            ..Curve::new(Color::SERIES[0], "two-point information")
         };
+        if let Some(fit) = two_point.paper.as_ref().or(two_point.fit.as_ref()) {
+            curve.title = format!("fit {}", fit.law("d"));
+            (curve.equation, curve.line) = (Some(equation(fit, "d")), along(&points, fit));
+        }
         Some(Chart {
             title: format!("{}, two-point information", self.title),
             x: "d, distance in tokens".to_owned(),
@@ -70,25 +78,8 @@ impl Report {
     }
 
     fn nll_chart(&self) -> Chart {
-        let points: Vec<(f64, Estimate)> =
-            self.nll.iter().enumerate().map(|(position, estimate)| (1.0 + position as f64, *estimate)).collect();
-        let label = "mean surprisal of a token".to_owned();
-        let line = points.iter().map(|(position, estimate)| (*position, estimate.value)).collect();
-        Chart {
-            title: format!("{}, surprisal by position", self.title),
-            x: "position in the document, from 1".to_owned(),
-            y: format!("-ln q in {}", self.unit.name()),
-            unit: self.unit.name(),
-            curves: vec![Curve {
-                class: "direct",
-                title: label.clone(),
-                label,
-                points: with_bars(&points),
-                mark: Mark::None,
-                shift: 0.0,
-                line,
-            }],
-        }
+        let curve = surprisal_curve(self, Color::SERIES[0], Mark::Circle, "mean surprisal of a token");
+        surprisal_chart(format!("{}, surprisal by position", self.title), self.unit.name(), vec![curve])
     }
 }
 
@@ -100,36 +91,21 @@ fn baseline_curves(two_point: &TwoPoint) -> Vec<Curve> {
         baseline.push((point.distance as f64, Estimate::new(found.value, found.error)));
         difference.push((point.distance as f64, found.difference));
     }
-    let fit = two_point.difference_fit.as_ref();
-    let curve = |class, label: &str, points: &[(f64, Estimate)], mark, line| Curve {
-        class,
-        label: label.to_owned(),
-        title: label.to_owned(),
-        points: with_bars(points),
-        mark,
-        shift: 0.0,
-        line,
+    let shuffled = Curve {
+        line: baseline.iter().map(|(distance, estimate)| (*distance, estimate.value)).collect(),
+        points: with_bars(&baseline),
+        mark: Mark::Triangle,
+        ..Curve::new(Color::SERIES[2], "shuffled baseline")
     };
-    let joined = baseline.iter().map(|(distance, estimate)| (*distance, estimate.value)).collect();
-    let along_fit = fit.map_or_else(Vec::new, |fit| along(&difference, fit));
-    vec![
-        curve("vclub", "shuffled baseline", &baseline, Mark::Triangle, joined),
-        curve("corrected", "difference", &difference, Mark::Square, along_fit),
-    ]
-}
-
-fn along(points: &[(f64, Estimate)], fit: &Fit) -> Vec<(f64, f64)> {
-    points.iter().map(|(place, _)| (*place, fit.at(*place))).collect()
-}
-
-fn class(series: Series) -> &'static str {
-    match series {
-        Series::Truth => "truth",
-        Series::Direct => "direct",
-        Series::Corrected => "corrected",
-        Series::Vclub => "vclub",
-        Series::VclubLimit => "vclub-limit",
+    let mut rest = Curve {
+        points: with_bars(&difference),
+        mark: Mark::Square,
+        ..Curve::new(Color::SERIES[1], "difference")
+    };
+    if let Some(fit) = &two_point.difference_fit {
+        (rest.equation, rest.line) = (Some(equation(fit, "d")), along(&difference, fit));
     }
+    vec![shuffled, rest]
 }
 
 fn label(series: Series) -> &'static str {

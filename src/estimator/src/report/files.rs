@@ -1,11 +1,11 @@
-//! Reading and writing reports: HTML, JSON, SVG and CSV files, each written atomically.
+//! Reading and writing reports: HTML, JSON, SVG, PDF and CSV files, each written atomically.
 
 use std::path::Path;
 
 use crate::error::Error;
 use crate::files::{remove_abandoned, write_atomically};
 use crate::report::Report;
-use crate::report::chart_points::chart_style;
+use crate::report::chart_points::pictures;
 
 impl Report {
     /// Writes the page from [`html`](Self::html) to `path` atomically: a reader sees either the old file or the
@@ -42,13 +42,14 @@ impl Report {
         write_atomically(path, json.as_bytes())
     }
 
-    /// Writes each chart as an SVG file and each table as a CSV file to a folder. Each file is written atomically.
+    /// Writes each chart as an SVG and a PDF file and each table as a CSV file to a folder. Each file is written
+    /// atomically.
     ///
     /// # Errors
     /// [`Error::File`] if a file cannot be written.
     pub fn write_files(&self, folder: &Path) -> Result<(), Error> {
-        for (name, text) in self.charts_and_tables() {
-            write_atomically(&folder.join(name), text.as_bytes())?;
+        for (name, bytes) in self.charts_and_tables() {
+            write_atomically(&folder.join(name), &bytes)?;
         }
         Ok(())
     }
@@ -62,14 +63,14 @@ impl Report {
     /// be created.
     pub fn write_all(&self, folder: &Path) -> Result<(), Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-        let json = serde_json::to_string_pretty(self)
+        let json = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::File { path: folder.join("report.json"), source: error.into() })?;
-        let mut files = vec![("report.html".to_owned(), self.html()), ("report.json".to_owned(), json)];
+        let mut files = vec![("report.html".to_owned(), self.html().into_bytes()), ("report.json".to_owned(), json)];
         files.extend(self.charts_and_tables());
         remove_abandoned(folder, |name| files.iter().any(|(ours, _)| ours == name));
         let (mut failed, mut first) = (Vec::new(), None);
-        for (name, text) in files {
-            if let Err(error) = write_atomically(&folder.join(&name), text.as_bytes()) {
+        for (name, bytes) in files {
+            if let Err(error) = write_atomically(&folder.join(&name), &bytes) {
                 failed.push(name);
                 first.get_or_insert(error);
             }
@@ -81,9 +82,8 @@ impl Report {
     }
 
     /// Returns the name and the contents of each chart and each table.
-    fn charts_and_tables(&self) -> Vec<(String, String)> {
-        let style = chart_style();
-        let charts = self.charts().into_iter().map(|(name, chart)| (format!("{name}.svg"), chart.standalone(&style)));
-        charts.chain(self.tables()).collect()
+    fn charts_and_tables(&self) -> Vec<(String, Vec<u8>)> {
+        let tables = self.tables().into_iter().map(|(name, text)| (name, text.into_bytes()));
+        pictures(self.charts()).into_iter().chain(tables).collect()
     }
 }

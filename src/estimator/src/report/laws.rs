@@ -6,8 +6,9 @@ use surprisal_chart::escape_quotes as escape;
 
 use crate::estimate::{LocalExponent, Sampling, SeriesLaws};
 use crate::fit::{Law, LawFit};
+use crate::number::{significant, with_error};
 use crate::report::Report;
-use crate::value::Estimate;
+use crate::report::html::table;
 
 impl Report {
     /// Returns one line for each law of each series; an empty string if there are none.
@@ -39,27 +40,24 @@ impl Report {
         if self.laws.is_empty() && self.local_exponents.is_empty() {
             return String::new();
         }
-        let mut rows = String::new();
+        let mut rows = Vec::new();
         for laws in &self.laws {
             for fit in &laws.laws {
-                let verdict = if fit.is_rejected() { "rejected" } else { "not rejected" };
-                let _ = writeln!(
-                    rows,
-                    "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.1}</td><td>{}</td><td>{}</td><td>{verdict}</td>\
-                     <td>{:.1}</td><td>{}</td></tr>",
-                    laws.series.name(),
-                    laws.ratio,
-                    fit.law.name(),
-                    fit.chi2,
-                    fit.dof,
-                    p_value(fit.p),
-                    above_best(laws, fit),
+                rows.push(vec![
+                    laws.series.name().to_owned(),
+                    laws.ratio.to_string(),
+                    fit.law.name().to_owned(),
+                    format!("{:.1}", fit.chi2),
+                    fit.dof.to_string(),
+                    escape(&p_value(fit.p)),
+                    if fit.is_rejected() { "rejected" } else { "not rejected" }.to_owned(),
+                    format!("{:.1}", above_best(laws, fit)),
                     escape(&parameters(fit)),
-                );
+                ]);
             }
         }
-        let heads = ["series", "L/ℓ", "law", "T²", "k", "test", "at 5 %", "ΔAICc", "parameters"];
-        let laws = if rows.is_empty() { String::new() } else { table(&heads, &rows) };
+        let heads = ["series", "L/ℓ", "law", "T²", "k", "test", "at 5 %", "ΔAICc", "parameters"].map(str::to_owned);
+        let laws = if rows.is_empty() { String::new() } else { table(true, &heads, &rows) };
         format!(
             "<section>\n<h2>Laws of growth</h2>\n{laws}<p class=\"small\">Each law is fitted by generalized least squares \
              with the covariance between lengths, because all lengths share documents. T² is the sum of squared \
@@ -74,18 +72,18 @@ impl Report {
         if self.local_exponents.is_empty() {
             return String::new();
         }
-        let mut rows = String::new();
-        for local in &self.local_exponents {
-            let LocalExponent { ratio, series, from, to, exponent, interval } = local;
-            let interval = interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}"));
-            let _ = writeln!(
-                rows,
-                "<tr><td>{}</td><td>{ratio}</td><td>{from} to {to}</td><td>{exponent:.3}</td><td>{interval}</td></tr>",
-                series.name(),
-            );
+        let mut rows = Vec::with_capacity(self.local_exponents.len());
+        for LocalExponent { ratio, series, from, to, exponent, interval } in &self.local_exponents {
+            rows.push(vec![
+                series.name().to_owned(),
+                ratio.to_string(),
+                format!("{from} to {to}"),
+                format!("{exponent:.3}"),
+                interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}")),
+            ]);
         }
-        let heads = ["series", "L/ℓ", "L", "local exponent", "95 % interval"];
-        format!("<details>\n<summary>Local exponents</summary>\n{}</details>\n", table(&heads, &rows))
+        let heads = ["series", "L/ℓ", "L", "local exponent", "95 % interval"].map(str::to_owned);
+        format!("<details>\n<summary>Local exponents</summary>\n{}</details>\n", table(true, &heads, &rows))
     }
 
     pub(crate) fn laws_csv(&self) -> String {
@@ -148,18 +146,10 @@ fn parameters(fit: &LawFit) -> String {
     for (index, name) in fit.law.parameters().iter().enumerate() {
         let value = fit.parameters[index];
         parts.push(match &fit.errors {
-            Some(errors) => format!("{name} = {}", Estimate::new(value, errors[index])),
-            None => format!("{name} = {value:.3}"),
+            Some(errors) => format!("{name} = {}", with_error(value, errors[index])),
+            None => format!("{name} = {}", significant(value, 3)),
         });
     }
     let mark = if fit.errors.is_none() { " (at a bound)" } else { "" };
     parts.join(", ") + mark
-}
-
-fn table(heads: &[&str], rows: &str) -> String {
-    let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
-    format!(
-        "<div class=\"scroll\"><table class=\"names\">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n\
-         </table></div>\n"
-    )
 }

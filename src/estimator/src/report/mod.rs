@@ -15,6 +15,7 @@ mod figures;
 mod files;
 mod html;
 mod laws;
+mod model_name;
 mod text;
 mod two_point;
 
@@ -23,7 +24,7 @@ pub use compare::Comparison;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusStatistics, Omission};
-use crate::estimate::{Estimates, LocalExponent, PointEstimate, Series, SeriesLaws};
+use crate::estimate::{Estimates, LocalExponent, PointEstimate, PositionBin, Series, SeriesLaws};
 use crate::fit::{Fit, FitMethod};
 use crate::plan::{Cost, Pairing};
 use crate::process::Process;
@@ -117,6 +118,9 @@ pub struct Report {
     /// The mean surprisal at each position: `nll[t]` is the mean of `-ln q(x_t | x_0 .. x_(t-1))` over documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nll: Vec<Estimate>,
+    /// The means of `nll` over ranges of positions that grow with the position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nll_bins: Vec<PositionBin>,
     /// The Kullback-Leibler divergence of the model from the process that generated the documents, over a whole window;
     /// `None` for texts and Gaussian documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +163,7 @@ impl Report {
             laws: estimates.laws.clone(),
             local_exponents: estimates.local_exponents.clone(),
             nll: estimates.nll.clone(),
+            nll_bins: estimates.nll_bins.clone(),
             divergence: None,
             two_point: None,
             corpus: None,

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::fit::Fit;
 use crate::report::Report;
+use crate::report::html::table;
 use crate::report::text::left_out;
 use crate::statistics::{Baseline, EntropyBias, TwoPoint, TwoPointEstimate};
 use crate::value::Estimate;
@@ -65,13 +65,15 @@ impl Report {
     pub(crate) fn two_point_section(&self) -> String {
         let mut section = String::new();
         if let Some(two_point) = &self.two_point {
-            let rows = two_point.points.iter().map(|point| {
+            let mut rows = Vec::with_capacity(two_point.points.len());
+            for point in &two_point.points {
                 let baseline = point.baseline.map(|baseline| [baseline.estimate(), baseline.difference]);
                 let mut cells = vec![point.distance.to_string(), point.pairs.to_string(), point.estimate.to_string()];
                 cells.extend(baseline.map_or(["–", "–"].map(str::to_owned), |both| both.map(|e| e.to_string())));
-                cells
-            });
-            section += &table(&["d", "pairs", "I(d)", "shuffled baseline", "difference"], rows);
+                rows.push(cells);
+            }
+            let heads = ["d", "pairs", "I(d)", "shuffled baseline", "difference"].map(str::to_owned);
+            section += &table(false, &heads, &rows);
             let laws: Vec<String> = two_point.laws().map(|(name, law)| format!("{name}: {law}")).collect();
             section += &format!(
                 "<p class=\"small\">In {}. The baseline is the same estimate for the same tokens in a random order (mean \
@@ -83,8 +85,10 @@ impl Report {
         }
         let entropies = self.entropies();
         if !entropies.is_empty() {
-            let rows = entropies.iter().map(|entropy| [vec![entropy.name.clone()], entropy.cells().to_vec()].concat());
-            section += &table(&["entropy of", "value", "coverage", "bias", "four estimators"], rows);
+            let cells = |entropy: &Entropy| [vec![entropy.name.clone()], entropy.cells().to_vec()].concat();
+            let rows: Vec<Vec<String>> = entropies.iter().map(cells).collect();
+            let heads = ["entropy of", "value", "coverage", "bias", "four estimators"].map(str::to_owned);
+            section += &table(true, &heads, &rows);
             section += "<p class=\"small\">The coverage is the probability that the next item was already counted. The \
                         bias is between the two values if it falls faster than a power of the number of items, but not \
                         faster than its inverse.</p>\n";
@@ -191,29 +195,16 @@ impl Baseline {
 impl TwoPoint {
     /// Returns the name and the formula of each fitted law.
     fn laws(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
-        let in_d = |fit: &Fit| fit.to_string().replace('L', "d");
         let raw = self.fit.iter().chain(&self.additive).chain(&self.paper);
-        let raw = raw.map(move |fit| (fit.method.name(), in_d(fit) + &left_out(fit).replace('L', "d")));
-        let difference = self.difference_fit.iter().map(move |fit| {
+        let raw = raw.map(|fit| (fit.method.name(), fit.law("d") + &left_out(fit).replace('L', "d")));
+        let difference = self.difference_fit.iter().map(|fit| {
             let omitted: Vec<String> = fit.left_out.iter().map(ToString::to_string).collect();
             let omitted = match omitted.is_empty() {
                 true => String::new(),
                 false => format!("  (without d = {}: less than 3 errors above the baseline)", omitted.join(", ")),
             };
-            ("difference", in_d(fit) + &omitted)
+            ("difference", fit.law("d") + &omitted)
         });
         raw.chain(difference)
     }
-}
-
-/// Returns an HTML table.
-fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let heads: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
-    let mut body = String::new();
-    for row in rows {
-        let cells: String =
-            row.iter().map(|cell| format!("<td>{}</td>", surprisal_chart::escape_quotes(cell))).collect();
-        body += &format!("<tr>{cells}</tr>\n");
-    }
-    format!("<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n")
 }

@@ -1,14 +1,20 @@
 //! Load curves: throughput and latency against load.
 
-use surprisal_chart::{Line, LineChart};
+use surprisal_chart::{Color, Drawing, Line, LineChart};
 
 use super::Report;
 use crate::load::Load;
 use crate::outcome::{Latency, Outcome};
 use crate::workload::LatencyClass;
 
-/// CSS classes of each report's lines: throughput and bulk latencies first, then interactive latencies.
-const LINE_CLASSES: [[&str; 2]; 2] = [["first", "third"], ["second", "fourth"]];
+/// The colors of each report's lines: throughput and bulk latencies first, then interactive latencies.
+const LINE_COLORS: [[Color; 2]; 2] =
+    [[Color::SERIES[0], Color::SERIES[1]], [Color::SERIES[2], Color::SERIES[3]]];
+
+/// Returns the load curves as one drawing.
+pub(super) fn drawing(reports: &[Report]) -> Drawing {
+    LineChart::stack(charts(reports).iter().map(|(_, chart)| chart))
+}
 
 /// Returns the charts of throughput and latency against load, with headings.
 pub(super) fn charts(reports: &[Report]) -> [(&'static str, LineChart); 2] {
@@ -17,14 +23,10 @@ pub(super) fn charts(reports: &[Report]) -> [(&'static str, LineChart); 2] {
     let chart = |y: &str, logarithmic, lines| LineChart { x: x.into(), y: y.into(), logarithmic, lines };
     let mut throughput: Vec<Line> = offered(reports).into_iter().collect();
     let mut latency = Vec::new();
-    for (report, [bulk, interactive]) in reports.iter().zip(LINE_CLASSES.into_iter().cycle()) {
+    for (report, [bulk, interactive]) in reports.iter().zip(LINE_COLORS.into_iter().cycle()) {
         let server = if reports.len() == 1 { String::new() } else { format!("{}, ", dialect_name(report)) };
-        throughput.push(Line {
-            label: format!("{server}answered"),
-            class: bulk,
-            dashed: false,
-            points: mean_points(report, |outcome| Some(outcome.scored_tokens_per_second)),
-        });
+        let points = mean_points(report, |outcome| Some(outcome.scored_tokens_per_second));
+        throughput.push(Line::new(bulk, format!("{server}answered"), points));
         latency.extend(latency_lines(report, LatencyClass::Bulk, &server, bulk));
         latency.extend(latency_lines(
             report,
@@ -53,13 +55,15 @@ fn latency_lines(
     report: &Report,
     latencies: LatencyClass,
     prefix: &str,
-    class: &'static str,
+    color: Color,
 ) -> impl Iterator<Item = Line> {
     let line = |name: &str, dashed, quantile: fn(&Latency) -> f64| Line {
-        label: format!("{prefix}{name}"),
-        class,
         dashed,
-        points: mean_points(report, |outcome| outcome.latency.get(&latencies).map(quantile)),
+        ..Line::new(
+            color,
+            format!("{prefix}{name}"),
+            mean_points(report, |outcome| outcome.latency.get(&latencies).map(quantile)),
+        )
     };
     let lines = [line("p50", false, |latency| latency.p50), line("p99", true, |latency| latency.p99)];
     lines.into_iter().filter(|line| !line.points.is_empty())
@@ -77,7 +81,7 @@ fn offered(reports: &[Report]) -> Option<Line> {
         return None;
     }
     let points = rates.into_iter().map(|rate| (rate, rate * tokens as f64 / requests as f64)).collect();
-    Some(Line { label: "offered".into(), class: "offered", dashed: true, points })
+    Some(Line { dashed: true, ..Line::new(Color::SOFT, "offered", points) })
 }
 
 /// Returns the points of one number against the load, averaged over the rounds of each load.

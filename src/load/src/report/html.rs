@@ -1,11 +1,11 @@
-//! A report as a self-contained HTML page, and its load curves as one SVG.
+//! A report as a self-contained HTML page, and its load curves as one picture.
 
 use std::path::Path;
 
-use surprisal_chart::{LineChart, escape, page, short, style};
+use surprisal_chart::{escape, page, short};
 
 use super::Report;
-use super::charts::charts;
+use super::charts::{charts, drawing};
 use super::file::write_atomically;
 use crate::error::Error;
 use crate::outcome::{Latency, Outcome};
@@ -22,32 +22,27 @@ impl Report {
         let servers = reports.iter().map(|report| report.server.as_str()).collect::<Vec<_>>().join(" and ");
         let workload = reports.first().map(|report| &report.workload);
         let workload = workload.and_then(|workload| serde_json::to_string(workload).ok()).unwrap_or_default();
-        let mut content = format!("<p>Each request: <code>{}</code></p>\n", escape(&workload));
+        let mut content = format!("<p class=\"lead\">Each request: <code>{}</code></p>\n", escape(&workload));
         for (heading, chart) in charts(reports) {
             let svg = chart.svg();
             content += &format!("<section>\n<h2>{heading}</h2>\n<div class=\"scroll\">\n{svg}</div>\n</section>\n");
         }
         content.extend(reports.iter().map(section));
-        let style = chart_style() + include_str!("page.css");
-        page(&format!("Load test of {}", escape(&servers)), &style, &content)
+        page(&format!("Load test of {servers}"), &content)
     }
 
-    /// Writes the page, or only the curves if `path` ends in `.svg`. The file is written atomically.
+    /// Writes the page, or only the curves if `path` ends in `.svg` or `.pdf`. The file is written atomically.
     ///
     /// # Errors
     /// [`Error::File`] if the file cannot be written.
     pub fn write_curves(reports: &[Report], path: &Path) -> Result<(), Error> {
-        let text = if path.extension().is_some_and(|extension| extension == "svg") {
-            LineChart::stack(charts(reports).iter().map(|(_, chart)| chart), &chart_style())
-        } else {
-            Self::html(reports)
+        let bytes = match path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("svg") => drawing(reports).svg().into_bytes(),
+            Some("pdf") => drawing(reports).pdf(),
+            _ => Self::html(reports).into_bytes(),
         };
-        write_atomically(path, text.as_bytes())
+        write_atomically(path, &bytes)
     }
-}
-
-fn chart_style() -> String {
-    style(include_str!("colours.css"), include_str!("series.css"))
 }
 
 /// Returns a section with a report's numbers (one row per load and round), failures, and parameters.
@@ -57,8 +52,8 @@ fn section(report: &Report) -> String {
     let failures: String = report.outcomes.iter().flat_map(failures).collect();
     let fingerprint = report.fingerprint.as_ref().map_or(String::new(), |it| format!("Fingerprint {}. ", escape(it)));
     format!(
-        "<section>\n<h2>{} at {}</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n\
-         </table></div>\n{failures}<p>{fingerprint}Token ids below {}, seed {}, {} s of warm-up, surprisal {}. \
+        "<section>\n<h2>{} at {}</h2>\n<div class=\"scroll\"><table class=\"names\">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n\
+         </table></div>\n{failures}<p class=\"small\">{fingerprint}Token ids below {}, seed {}, {} s of warm-up, surprisal {}. \
          The column tokens/s counts scored tokens. Latencies count from the time a request was due; of the failed \
          requests, only those that the client gave up on have a latency.</p>\n</section>\n",
         escape(&report.model),
@@ -102,7 +97,7 @@ fn failures(outcome: &Outcome) -> Vec<String> {
     let mut paragraphs = Vec::new();
     for (kind, failures) in &outcome.failures {
         let text = format!("{}: {} x {kind}: {}", outcome.load, failures.count, failures.example);
-        paragraphs.push(format!("<p>{}</p>\n", escape(&text)));
+        paragraphs.push(format!("<p class=\"small\">{}</p>\n", escape(&text)));
     }
     paragraphs
 }

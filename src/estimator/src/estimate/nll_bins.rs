@@ -1,0 +1,160 @@
+//! Surprisal by position in logarithmic bins.
+//!
+//! Positions of one document are correlated, and so are documents of one text. The error of a bin's mean is therefore
+//! the standard error over independent units: each unit contributes one number, its mean over the bin.
+
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::value::Estimate;
+
+/// The number of bins in each doubling of the position, where there are enough positions.
+const BINS_PER_OCTAVE: i32 = 4;
+
+/// The mean surprisal over a range of positions, in nats.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PositionBin {
+    /// The first position, counted from 1.
+    pub first: usize,
+    /// The last position.
+    pub last: usize,
+    /// The mean over positions and documents. Its error is the standard error over texts (over documents, if there is
+    /// one text), and its interval is the 95 % interval of Student's t distribution.
+    #[serde(flatten)]
+    pub estimate: Estimate,
+}
+
+impl PositionBin {
+    /// Returns the geometric mean of the first and the last position.
+    pub(crate) fn center(&self) -> f64 {
+        (self.first as f64 * self.last as f64).sqrt()
+    }
+
+    /// Returns the positions as text: `5`, or `5–8`.
+    pub(crate) fn positions(&self) -> String {
+        let Self { first, last, .. } = self;
+        if first == last { first.to_string() } else { format!("{first}–{last}") }
+    }
+}
+
+/// Returns the mean surprisal in bins that double in width with each octave of the position. `whole` has each document's
+/// log-probabilities, all of one length; each `per_text` consecutive documents are of one text.
+///
+/// With `m_t` the mean surprisal of text `t` over the bin's positions and the text's documents, and `T` texts, the mean
+/// is that of `m_t`, the error is `s / √T`, where `s` is the standard deviation of `m_t` (ddof 1), and the interval is
+/// the mean ± the error times the 97.5 % quantile of Student's t distribution with `T - 1` degrees of freedom. If there
+/// is one text, its documents take the place of texts.
+pub(crate) fn nll_bins(whole: &[&[f32]], per_text: usize) -> Vec<PositionBin> {
+    let window = whole.first().map_or(0, |answer| answer.len());
+    let per_unit = if whole.len() > per_text { per_text } else { 1 };
+    let mut bins = Vec::new();
+    for (first, last) in ranges(window) {
+        let mut means = Vec::with_capacity(whole.len() / per_unit);
+        for documents in whole.chunks(per_unit) {
+            let terms = documents.iter().flat_map(|answer| &answer[first - 1..last]);
+            let sum: f64 = terms.map(|logprob| -f64::from(*logprob)).sum();
+            means.push(sum / (documents.len() * (last + 1 - first)) as f64);
+        }
+        bins.push(PositionBin { first, last, estimate: with_t_interval(&means) });
+    }
+    bins
+}
+
+/// Returns the mean of at least two independent values, with its standard error and its interval.
+fn with_t_interval(values: &[f64]) -> Estimate {
+    let estimate = Estimate::of(values);
+    let quantile = StudentsT::new(0.0, 1.0, values.len() as f64 - 1.0).map(|t| t.inverse_cdf(0.975));
+    let side = quantile.ok().map(|quantile| quantile * estimate.error);
+    Estimate { interval: side.map(|side| [estimate.value - side, estimate.value + side]), ..estimate }
+}
+
+/// Returns the bins' first and last positions: they end at powers of `2^(1/BINS_PER_OCTAVE)`, rounded. A last bin that
+/// the window cuts to less than half is joined to the bin before it.
+fn ranges(window: usize) -> Vec<(usize, usize)> {
+    let (mut ranges, mut first): (Vec<(usize, usize)>, usize) = (Vec::new(), 1);
+    for step in 0.. {
+        if first > window {
+            break;
+        }
+        let end = (f64::from(step) / f64::from(BINS_PER_OCTAVE)).exp2().round() as usize;
+        if end < first {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some((_, last)) if 2 * (window + 1 - first) < end + 1 - first => *last = window,
+            _ => ranges.push((first, end.min(window))),
+        }
+        first = end + 1;
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bins_are_single_positions_first_and_then_grow() {
+        assert_eq!(
+            ranges(23),
+            [
+                (1, 1),
+                (2, 2),
+                (3, 3),
+                (4, 4),
+                (5, 5),
+                (6, 6),
+                (7, 7),
+                (8, 8),
+                (9, 10),
+                (11, 11),
+                (12, 13),
+                (14, 16),
+                (17, 19),
+                (20, 23)
+            ]
+        );
+        assert_eq!(ranges(20).last(), Some(&(17, 20)), "one position of four joins the bin before");
+        assert_eq!(ranges(21).last(), Some(&(20, 21)));
+        assert_eq!(ranges(2048).len(), 40);
+        assert_eq!(ranges(0), []);
+    }
+
+    /// Two texts of two documents each: the error is that of two values, however many positions and documents there are.
+    #[test]
+    fn errors_are_over_texts() {
+        let documents = [[-1.0, -2.0], [-3.0, -2.0], [-5.0, -4.0], [-7.0, -4.0]];
+        let whole: Vec<&[f32]> = documents.iter().map(|answer| &answer[..]).collect();
+        let first = nll_bins(&whole, 2)[0];
+        // The texts' means are 2 and 6.
+        assert_eq!((first.estimate.value, first.estimate.error), (4.0, 2.0));
+        let [low, high] = first.estimate.interval.unwrap();
+        // The 97.5 % quantile of Student's t with one degree of freedom is tan(0.475 π).
+        let side = 2.0 * (0.475 * std::f64::consts::PI).tan();
+        assert!((high - 4.0 - side).abs() < 1e-8 && (4.0 - low - side).abs() < 1e-8, "{first:?}");
+        // With one text, the documents are the units: 1, 3, 5 and 7.
+        let error = nll_bins(&whole, 4)[0].estimate.error;
+        assert!((error - (20.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12, "{error}");
+    }
+
+    proptest! {
+        /// The bins cover each position once, so that their means, weighted by width, have the mean of the window.
+        #[test]
+        fn bins_cover_the_window(window in 1..5000usize) {
+            let ranges = ranges(window);
+            prop_assert_eq!((ranges[0].0, ranges[ranges.len() - 1].1), (1, window));
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0 && pair[0].0 <= pair[0].1));
+            let answers: Vec<Vec<f32>> =
+                (0..3).map(|d| (0..window).map(|t| -(((d * 7 + t * 13) % 11) as f32)).collect()).collect();
+            let whole: Vec<&[f32]> = answers.iter().map(Vec::as_slice).collect();
+            let weighted: f64 = nll_bins(&whole, 1)
+                .iter()
+                .map(|bin| bin.estimate.value * (bin.last + 1 - bin.first) as f64)
+                .sum();
+            let total: f64 = answers.iter().flatten().map(|logprob| -f64::from(*logprob)).sum();
+            prop_assert!((weighted - total / 3.0).abs() < 1e-9 * total.max(1.0));
+        }
+    }
+}
