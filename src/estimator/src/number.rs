@@ -33,7 +33,7 @@ pub(crate) fn with_error(value: f64, error: f64) -> String {
     if PLAIN.contains(&top) && last >= -MAX_DECIMALS {
         return format!("{} ± {}", fixed(value, last), fixed(error, last));
     }
-    if PLAIN.contains(&top) || top - last > MAX_DECIMALS {
+    if top - last > MAX_DECIMALS {
         return format!("{} ± {}", significant(value, PRECISE_DIGITS), significant(error, 2));
     }
     let [value, error] = [value, error].map(|number| fixed(shifted(number, -top), last - top));
@@ -117,6 +117,7 @@ mod tests {
             (9.9996, 0.099_6, "10.00 ± 0.10"),
             (11_508_705_445_992.0, 2_018_462_503_789.0, "(1.15 ± 0.20)·10¹³"),
             (0.000_012, 0.000_003_1, "(1.20 ± 0.31)·10⁻⁵"),
+            (0.000_440_181_6, 6.7e-7, "(4.4018 ± 0.0067)·10⁻⁴"),
             (-0.003, 150.0, "0 ± 150"),
             (0.0, 2e7, "(0.0 ± 2.0)·10⁷"),
             (2.0, 3e6, "(0.0 ± 3.0)·10⁶"),

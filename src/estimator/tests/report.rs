@@ -51,7 +51,7 @@ fn report(title: &str) -> Report {
         ],
         surprisals: vec![48.0; 40],
     };
-    let model = Model { name: "a<b>&\"c\"".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
+    let model = Model { name: "/models/a<b>&\"c\"".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
     Report::new(title, &model, &estimates)
         .with_truth(&SantaFe::new(100, 1.5, 1e-3).unwrap())
         .with_note("windows <evenly> spaced")
@@ -69,6 +69,32 @@ fn json_has_everything_and_reads_back() {
     assert_eq!(value["fits"][1]["left_out"][0], 4.0);
     assert_eq!(value["fits"][1]["exponent_interval"][1], 1.5);
     assert_eq!(value["nll"].as_array().unwrap().len(), 16);
+    assert_eq!(value["nll_bins"][1]["last"], 16);
+}
+
+/// Reports of earlier versions have no bins. Their chart of surprisal is a line through the means.
+#[test]
+fn reports_without_bins_still_have_their_charts() {
+    let mut value = serde_json::to_value(report("Santa Fe")).unwrap();
+    value.as_object_mut().unwrap().remove("nll_bins");
+    let old: Report = serde_json::from_value(value).unwrap();
+    let charts = |report: &Report| report.html().matches("<svg class=\"plot\"").count();
+    assert_eq!((old.nll_bins.len(), charts(&old)), (0, charts(&report("Santa Fe"))));
+}
+
+/// Neither a page nor a text shows a number with more digits than it is good for, or none that it has.
+#[test]
+fn extreme_fits_are_readable() {
+    let mut report = report("Santa Fe");
+    let fit = &mut report.fits[0].fit;
+    (fit.amplitude, fit.amplitude_error, fit.exponent) = (11_508_705_445_992.0, Some(2_018_462_503_789.0), -6.25);
+    let fit = &mut report.fits[1].fit;
+    (fit.amplitude, fit.amplitude_error) = (2.34e-7, None);
+    for text in [report.table(), report.html()] {
+        assert!(text.contains("(1.15 ± 0.20)·10¹³") && text.contains("2.34·10⁻⁷"), "{text}");
+        assert!(!text.contains("11508705445992") && !text.contains("0.000 "), "{text}");
+    }
+    assert!(report.html().contains(": 2.34·10<sup>-7</sup>·L<sup>"), "the legend");
 }
 
 #[test]
@@ -118,7 +144,8 @@ fn the_page_escapes_texts_and_is_self_contained() {
     let html = report("</title><script>alert(1)</script>").html();
     assert!(html.contains("&lt;script&gt;alert(1)"));
     assert!(html.contains("<td>0.120</td><td>0.300</td>"));
-    assert!(html.contains("a&lt;b&gt;&amp;&quot;c&quot;") && html.contains("&lt;evenly&gt;"));
+    assert!(html.contains("estimated with a&lt;b&gt;&amp;&quot;c&quot;.") && html.contains("&lt;evenly&gt;"));
+    assert!(html.contains("<dt>Model</dt><dd>/models/a&lt;b&gt;&amp;&quot;c&quot;</dd>"), "the full name");
     for outside in ["<script", "<b>", "http://", "https://", "src=", "@import", "url("] {
         assert!(!html.contains(outside), "{outside}");
     }
