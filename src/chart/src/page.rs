@@ -4,7 +4,8 @@ use crate::palette::page_colors;
 use crate::text::escape;
 
 /// Returns a self-contained HTML page, in light or dark mode as the reader prefers. `content` is HTML that follows the
-/// heading: sections with tables and charts. Put wide ones into an element with the class `scroll`.
+/// heading: sections with tables and charts. Wide ones belong into an element with the class `scroll`, and long names in
+/// tables into one with the class `long`.
 pub fn page(title: &str, content: &str) -> String {
     let (title, colors, style) = (escape(title), page_colors(), include_str!("page.css"));
     format!(

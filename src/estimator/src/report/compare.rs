@@ -218,7 +218,8 @@ impl Comparison {
     fn models_section(&self) -> String {
         let row = |(name, report): &(String, Report)| {
             let model = short_model_name(&report.model);
-            let mut cells = [name, &report.title, &model, &report.fingerprint].map(|text| escape(text)).to_vec();
+            let long = |text: &String| format!("<span class=\"long\">{}</span>", escape(text));
+            let mut cells = [name, &report.title, &model, &report.fingerprint].map(long).to_vec();
             cells.push(report.documents.to_string());
             cells
         };
