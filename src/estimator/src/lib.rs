@@ -53,8 +53,8 @@ mod value;
 pub use corpus::{CorpusStatistics, Counted, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{
-    Bootstrap, Correction, Estimates, ExponentInterval, LocalExponent, PairingErrors, PointEstimate, PositionBin, Sampling,
-    Series, SeriesLaws,
+    Bootstrap, Correction, Estimates, ExponentInterval, LocalExponent, PairingErrors, PointEstimate, PositionBin,
+    Sampling, Series, SeriesLaws,
 };
 pub use fit::{Fit, FitMethod, Law, LawFit};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex};

@@ -34,6 +34,7 @@ fn report(laws: Vec<LawFit>) -> Report {
         laws: Vec::new(),
         local_exponents: Vec::new(),
         nll: Vec::new(),
+        nll_bins: Vec::new(),
         surprisals: Vec::new(),
     };
     let model = Model { name: "llama".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::texts::Counted;
 use crate::error::Error;
+use crate::number::with_error;
 use crate::statistics::{EntropyMethod, NgramEntropy, TokenStore};
 use crate::unit::Unit;
 
@@ -61,8 +62,7 @@ impl CorpusStatistics {
              characters and {tokens} tokens in total; {shortest} to {longest} tokens per text, median {median}; {} \
              distinct tokens with an entropy of {} {}",
             unigrams.distinct,
-            unigrams.nats,
-            unigrams.error,
+            with_error(unigrams.nats, unigrams.error),
             unit.name()
         )
     }

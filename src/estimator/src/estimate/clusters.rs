@@ -11,7 +11,6 @@ use crate::value::Estimate;
 /// Inference*, 2015, with the correction `G/(G-1)` for `G` clusters; Miller, *Adding Error Bars to Evals*, 2024).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Clusters {
-    documents: usize,
     /// Documents per cluster; the documents of a cluster are consecutive.
     size: usize,
 }
@@ -19,8 +18,12 @@ pub(crate) struct Clusters {
 impl Clusters {
     /// Returns the clusters of a plan's documents.
     pub(crate) fn of(plan: &Plan) -> Self {
-        let (documents, per_text) = (plan.documents(), plan.design().per_text);
-        Self { documents, size: if per_text < documents { per_text } else { 1 } }
+        Self::new(plan.documents(), plan.design().per_text)
+    }
+
+    /// Returns the clusters of documents of which each `per_text` consecutive ones are of one text.
+    pub(crate) fn new(documents: usize, per_text: usize) -> Self {
+        Self { size: if per_text < documents { per_text } else { 1 } }
     }
 
     /// Returns the number of documents per cluster.
@@ -63,26 +66,21 @@ impl Clusters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Design;
-
-    fn clusters(documents: usize, per_text: usize) -> Clusters {
-        Clusters::of(&Plan::of(documents, Design { per_text, ..Design::default() }).unwrap())
-    }
 
     #[test]
     fn clusters_are_texts_unless_there_is_only_one_text() {
-        assert_eq!([(6, 2), (6, 1), (6, 6)].map(|(n, per_text)| clusters(n, per_text).size()), [2, 1, 1]);
+        assert_eq!([(6, 2), (6, 1), (6, 6)].map(|(n, per_text)| Clusters::new(n, per_text).size()), [2, 1, 1]);
     }
 
     /// From statsmodels: `OLS(y, ones).fit(cov_type="cluster", cov_kwds={"groups": [0, 0, 1, 1, 2, 2]})`.
     #[test]
     fn the_error_is_cluster_robust() {
         let values = [1.0, 2.0, 4.0, 7.0, 3.0, 1.0];
-        let estimate = clusters(6, 2).estimate(&values);
+        let estimate = Clusters::new(6, 2).estimate(&values);
         assert!((estimate.value - 3.0).abs() < 1e-12);
         assert!((estimate.error - 1.258_305_739_211_791_4).abs() < 1e-12, "{estimate:?}");
-        assert_eq!(clusters(6, 6).estimate(&values), Estimate::of(&values));
+        assert_eq!(Clusters::new(6, 6).estimate(&values), Estimate::of(&values));
         let rows = values.map(|value| vec![value, -value]);
-        assert_eq!(clusters(6, 2).mean_rows(&rows), [vec![1.5, -1.5], vec![5.5, -5.5], vec![2.0, -2.0]]);
+        assert_eq!(Clusters::new(6, 2).mean_rows(&rows), [vec![1.5, -1.5], vec![5.5, -5.5], vec![2.0, -2.0]]);
     }
 }

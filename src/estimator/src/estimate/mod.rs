@@ -137,7 +137,7 @@ impl Estimates {
             exponents: exponent_intervals(plan.points(), &points, &bootstrap),
             points,
             nll: nll(plan, &whole),
-            nll_bins: nll_bins(&whole, plan.design().per_text),
+            nll_bins: nll_bins(&whole, clusters),
             surprisals: whole.iter().map(|answer| -sum(answer)).collect(),
         })
     }

@@ -1,11 +1,13 @@
 //! Surprisal by position in logarithmic bins.
 //!
 //! Positions of one document are correlated, and so are documents of one text. The error of a bin's mean is therefore
-//! the standard error over independent units: each unit contributes one number, its mean over the bin.
+//! the standard error over clusters: each contributes one number, its mean over the bin.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
+use crate::estimate::clusters::Clusters;
+use crate::estimate::terms::sum;
 use crate::value::Estimate;
 
 /// The number of bins in each doubling of the position, where there are enough positions.
@@ -38,24 +40,18 @@ impl PositionBin {
 }
 
 /// Returns the mean surprisal in bins that double in width with each octave of the position. `whole` has each document's
-/// log-probabilities, all of one length; each `per_text` consecutive documents are of one text.
+/// log-probabilities, all of one length.
 ///
-/// With `m_t` the mean surprisal of text `t` over the bin's positions and the text's documents, and `T` texts, the mean
-/// is that of `m_t`, the error is `s / √T`, where `s` is the standard deviation of `m_t` (ddof 1), and the interval is
-/// the mean ± the error times the 97.5 % quantile of Student's t distribution with `T - 1` degrees of freedom. If there
-/// is one text, its documents take the place of texts.
-pub(crate) fn nll_bins(whole: &[&[f32]], per_text: usize) -> Vec<PositionBin> {
+/// With `m` the mean surprisal of a cluster over the bin's positions and the cluster's documents, and `G` clusters, the
+/// mean is that of `m`, the error is `s / √G`, where `s` is the standard deviation of `m` (ddof 1), and the interval is
+/// the mean ± the error times the 97.5 % quantile of Student's t distribution with `G - 1` degrees of freedom.
+pub(crate) fn nll_bins(whole: &[&[f32]], clusters: Clusters) -> Vec<PositionBin> {
     let window = whole.first().map_or(0, |answer| answer.len());
-    let per_unit = if whole.len() > per_text { per_text } else { 1 };
     let mut bins = Vec::new();
     for (first, last) in ranges(window) {
-        let mut means = Vec::with_capacity(whole.len() / per_unit);
-        for documents in whole.chunks(per_unit) {
-            let terms = documents.iter().flat_map(|answer| &answer[first - 1..last]);
-            let sum: f64 = terms.map(|logprob| -f64::from(*logprob)).sum();
-            means.push(sum / (documents.len() * (last + 1 - first)) as f64);
-        }
-        bins.push(PositionBin { first, last, estimate: with_t_interval(&means) });
+        let mean = |answer: &&[f32]| -sum(&answer[first - 1..last]) / (last + 1 - first) as f64;
+        let documents: Vec<f64> = whole.iter().map(mean).collect();
+        bins.push(PositionBin { first, last, estimate: with_t_interval(&clusters.means(&documents)) });
     }
     bins
 }
@@ -127,7 +123,7 @@ mod tests {
     fn errors_are_over_texts() {
         let documents = [[-1.0, -2.0], [-3.0, -2.0], [-5.0, -4.0], [-7.0, -4.0]];
         let whole: Vec<&[f32]> = documents.iter().map(|answer| &answer[..]).collect();
-        let first = nll_bins(&whole, 2)[0];
+        let first = nll_bins(&whole, Clusters::new(4, 2))[0];
         // The texts' means are 2 and 6.
         assert_eq!((first.estimate.value, first.estimate.error), (4.0, 2.0));
         let [low, high] = first.estimate.interval.unwrap();
@@ -135,7 +131,7 @@ mod tests {
         let side = 2.0 * (0.475 * std::f64::consts::PI).tan();
         assert!((high - 4.0 - side).abs() < 1e-8 && (4.0 - low - side).abs() < 1e-8, "{first:?}");
         // With one text, the documents are the units: 1, 3, 5 and 7.
-        let error = nll_bins(&whole, 4)[0].estimate.error;
+        let error = nll_bins(&whole, Clusters::new(4, 4))[0].estimate.error;
         assert!((error - (20.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12, "{error}");
     }
 
@@ -149,7 +145,7 @@ mod tests {
             let answers: Vec<Vec<f32>> =
                 (0..3).map(|d| (0..window).map(|t| -(((d * 7 + t * 13) % 11) as f32)).collect()).collect();
             let whole: Vec<&[f32]> = answers.iter().map(Vec::as_slice).collect();
-            let weighted: f64 = nll_bins(&whole, 1)
+            let weighted: f64 = nll_bins(&whole, Clusters::new(3, 1))
                 .iter()
                 .map(|bin| bin.estimate.value * (bin.last + 1 - bin.first) as f64)
                 .sum();

@@ -95,7 +95,7 @@ impl Report {
     /// below the fitted one, and its interval contains 0 or negative exponents, but not the fitted one.
     fn saturation(&self, ratio: usize, series: Series, fit: &Fit) -> Option<String> {
         let of_series = |local: &&LocalExponent| (local.ratio, local.series) == (ratio, series);
-        let last = self.local_exponents.iter().filter(of_series).next_back()?;
+        let last = self.local_exponents.iter().rfind(of_series)?;
         let [low, high] = last.interval?;
         (low <= 0.0 && high < fit.exponent).then(|| {
             format!(

@@ -97,11 +97,8 @@ fn baseline_curves(two_point: &TwoPoint) -> Vec<Curve> {
         mark: Mark::Triangle,
         ..Curve::new(Color::SERIES[2], "shuffled baseline")
     };
-    let mut rest = Curve {
-        points: with_bars(&difference),
-        mark: Mark::Square,
-        ..Curve::new(Color::SERIES[1], "difference")
-    };
+    let mut rest =
+        Curve { points: with_bars(&difference), mark: Mark::Square, ..Curve::new(Color::SERIES[1], "difference") };
     if let Some(fit) = &two_point.difference_fit {
         (rest.equation, rest.line) = (Some(equation(fit, "d")), along(&difference, fit));
     }

@@ -8,8 +8,7 @@ use crate::outcome::{Latency, Outcome};
 use crate::workload::LatencyClass;
 
 /// The colors of each report's lines: throughput and bulk latencies first, then interactive latencies.
-const LINE_COLORS: [[Color; 2]; 2] =
-    [[Color::SERIES[0], Color::SERIES[1]], [Color::SERIES[2], Color::SERIES[3]]];
+const LINE_COLORS: [[Color; 2]; 2] = [[Color::SERIES[0], Color::SERIES[1]], [Color::SERIES[2], Color::SERIES[3]]];
 
 /// Returns the load curves as one drawing.
 pub(super) fn drawing(reports: &[Report]) -> Drawing {
@@ -51,12 +50,7 @@ fn dialect_name(report: &Report) -> &str {
 }
 
 /// Returns the lines of the median and the 99th percentile of a class's latencies, if the report has any.
-fn latency_lines(
-    report: &Report,
-    latencies: LatencyClass,
-    prefix: &str,
-    color: Color,
-) -> impl Iterator<Item = Line> {
+fn latency_lines(report: &Report, latencies: LatencyClass, prefix: &str, color: Color) -> impl Iterator<Item = Line> {
     let line = |name: &str, dashed, quantile: fn(&Latency) -> f64| Line {
         dashed,
         ..Line::new(
