@@ -57,6 +57,9 @@ pub struct TokenizeRequest {
     /// `true` to return each token as the vocabulary spells it. Default: `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_token_strs: Option<bool>,
+    /// `true` to return the range of each token in the text. Default: `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_offsets: Option<bool>,
     /// Rejected, with the reason: the server does not apply chat templates.
     #[serde(default, skip_serializing)]
     #[cfg_attr(feature = "schemas", schema(ignore))]
@@ -86,6 +89,11 @@ pub struct TokenizeResponse {
     /// Each token as the vocabulary spells it, such as `Ġwas` or `▁was`. Present if the request has `return_token_strs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_strs: Option<Vec<String>>,
+    /// Range `[from, to)` of each token in the text, in bytes. `[0, 0]` for special tokens before the text, and the
+    /// length of the text for those after it. Tokens that share a character have the same range. Present if the request
+    /// has `return_offsets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<Vec<[usize; 2]>>,
     /// Number of tokens.
     pub count: usize,
     /// Maximum length of a sequence, in tokens.

@@ -242,7 +242,13 @@ async fn a_text_is_cut_into_windows_of_the_servers_tokens() {
             let request: TokenizeRequest = serde_json::from_str(body).unwrap();
             assert_eq!(request.add_special_tokens, Some(false));
             let tokens: Vec<u32> = request.prompt.bytes().map(u32::from).collect();
-            Reply::json(&TokenizeResponse { count: tokens.len(), tokens, token_strs: None, max_model_len: 512 })
+            Reply::json(&TokenizeResponse {
+                count: tokens.len(),
+                tokens,
+                token_strs: None,
+                offsets: None,
+                max_model_len: 512,
+            })
         }
         other => panic!("{other}"),
     })

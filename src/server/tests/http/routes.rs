@@ -79,6 +79,21 @@ async fn tokens_are_spelled_as_in_the_vocabulary() {
 }
 
 #[tokio::test]
+async fn tokens_have_offsets_on_request() {
+    let server = Server::start().await;
+    for (route, special, offsets) in [
+        ("/tokenize", true, json!([[0, 0], [0, 1], [1, 2]])),
+        ("/tokenize", false, json!([[0, 1], [1, 2]])),
+        ("/lm-eval/tokenize", false, json!([[0, 0], [0, 1], [1, 2]])),
+    ] {
+        let mut body = json!({"prompt": "ab", "add_special_tokens": special});
+        assert_eq!(server.post(route, &body).await.json().get("offsets"), None);
+        body["return_offsets"] = json!(true);
+        assert_eq!(server.post(route, &body).await.json()["offsets"], offsets, "{route}");
+    }
+}
+
+#[tokio::test]
 async fn the_routes_for_the_harness_add_special_tokens_once() {
     let server = Server::start().await;
     let tokens = async |prompt: &str| {
