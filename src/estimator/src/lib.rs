@@ -50,11 +50,11 @@ mod store;
 mod unit;
 mod value;
 
-pub use corpus::{CorpusStatistics, Counted, Format, Omission, Spacing, TextCorpus, TokenizedText};
+pub use corpus::{CorpusIdentity, CorpusStatistics, Counted, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{
-    Bootstrap, Correction, Estimates, ExponentInterval, LocalExponent, PairingErrors, PointEstimate, PositionBin,
-    Sampling, Series, SeriesLaws,
+    Bootstrap, Correction, DocumentTerms, Estimates, ExponentInterval, LocalExponent, PairingErrors, PointEstimate,
+    PointTerms, PositionBin, Sampling, Series, SeriesLaws,
 };
 pub use fit::{Fit, FitMethod, Law, LawFit};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex};
@@ -63,7 +63,7 @@ pub use report::{Comparison, Report, Row, SeriesFit};
 pub use run::{Progress, execute, execute_shard, run, run_resumable, run_shard};
 pub use source::{
     ApiKey, HttpOptions, HttpSource, LogprobSource, Model, Replicas, RetryPolicy, Routing, ScoreQuery, ScoringDialect,
-    Tokenize,
+    Tokenize, TokensAndOffsets,
 };
 pub use spec::{CorpusSpec, Experiment, MeasureSpec, ModelSpec};
 pub use statistics::{

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Comparison, Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model, NgramEntropy,
+    Comparison, Correction, DocumentTerms, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model, NgramEntropy,
     Omission, Pairing, PairingErrors, PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
 };
 
@@ -50,6 +50,7 @@ fn report(title: &str) -> Report {
             PositionBin { first: 2, last: 16, estimate: Estimate { interval: Some([2.5, 3.5]), ..estimate(3.0, 0.1) } },
         ],
         surprisals: vec![48.0; 40],
+        terms: DocumentTerms::default(),
     };
     let model = Model { name: "/models/a<b>&\"c\"".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
     Report::new(title, &model, &estimates)

@@ -1,11 +1,14 @@
 //! Texts selected from a corpus's files, in batches of bounded size.
 
+use std::sync::Arc;
+
 use encoding_rs::Encoding;
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::corpus::files::{CorpusFile, CorpusFiles};
 use crate::corpus::format::Format;
 use crate::corpus::omission::Omission;
+use crate::corpus::places::TextOrigin;
 use crate::corpus::rows::{Rows, open_rows};
 use crate::corpus::sentences::for_each_piece;
 use crate::corpus::texts::TextCorpus;
@@ -30,7 +33,11 @@ impl TextCorpus {
             }
             check_rereadable(&file)?;
             for text in Selection::new(self, vec![file])? {
-                self.for_each_piece(&text?, &mut |_| count += 1);
+                let text = text?;
+                match self.words {
+                    Some(words) => for_each_piece(&text.content, words, &mut |_| count += 1),
+                    None => count += 1,
+                }
             }
         }
         Ok(count)
@@ -42,18 +49,36 @@ impl TextCorpus {
         Ok(Batches { selection: Selection::new(self, files)?, omissions })
     }
 
-    /// Visits the pieces of a text if `words` is set, otherwise the text.
-    pub(crate) fn for_each_piece<'a>(&self, text: &'a str, visit: &mut impl FnMut(&'a str)) {
-        match self.words {
-            Some(words) => for_each_piece(text, words, visit),
-            None => visit(text),
-        }
-    }
-
     /// Returns `true` if a text has at least `min_words` words.
     fn is_long_enough(&self, text: &str) -> bool {
         self.min_words.is_none_or(|least| text.unicode_words().take(least).count() == least)
     }
+}
+
+/// A text or piece of a text, and its origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SelectedText {
+    pub(crate) content: String,
+    pub(crate) origin: TextOrigin,
+}
+
+impl SelectedText {
+    /// Cuts the text into pieces of whole sentences with at least `words` words each.
+    pub(crate) fn pieces(&self, words: usize) -> Vec<Self> {
+    let (mut pieces, mut byte, mut character) = (Vec::new(), 0, 0);
+    for_each_piece(&self.content, words, &mut |piece: &str| {
+        // Between two pieces there is only white space.
+        let rest = &self.content[byte..];
+        let space = &rest[..rest.len() - rest.trim_start().len()];
+        byte += space.len();
+        character += space.chars().count();
+        let origin = TextOrigin { byte, character, ..self.origin.clone() };
+        pieces.push(Self { content: piece.to_owned(), origin });
+        byte += piece.len();
+        character += piece.chars().count();
+    });
+    pieces
+}
 }
 
 /// Texts in batches; only one batch is in memory at a time.
@@ -71,13 +96,13 @@ impl Batches<'_> {
     }
 
     /// Reads texts until the batch is complete.
-    fn read(&mut self) -> Result<Vec<String>, Error> {
+    fn read(&mut self) -> Result<Vec<SelectedText>, Error> {
         let (mut texts, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES
             && let Some(text) = self.selection.next()
         {
             let text = text?;
-            bytes += text.len();
+            bytes += text.content.len();
             texts.push(text);
         }
         Ok(texts)
@@ -85,7 +110,7 @@ impl Batches<'_> {
 }
 
 impl Iterator for Batches<'_> {
-    type Item = Result<Vec<String>, Error>;
+    type Item = Result<Vec<SelectedText>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.read() {
@@ -109,8 +134,20 @@ pub(crate) struct Selection<'a> {
 struct OpenFile {
     file: CorpusFile,
     rows: Rows,
+    /// The path in the origin of each text.
+    name: Arc<str>,
+    /// The number of rows read so far.
+    rows_read: usize,
     /// The numbers of texts omitted so far.
     omitted: OmittedCounts,
+}
+
+impl OpenFile {
+    /// Returns the origin of the text that was read last.
+    fn origin(&self) -> TextOrigin {
+        let row = (self.file.format != Format::Text).then(|| self.rows_read - 1);
+        TextOrigin { file: self.name.clone(), row, byte: 0, character: 0 }
+    }
 }
 
 /// Numbers of omitted texts, by reason.
@@ -128,20 +165,23 @@ impl<'a> Selection<'a> {
     }
 
     /// Returns the next text that is not omitted; `None` at the end of the last file.
-    fn next_text(&mut self) -> Result<Option<String>, Error> {
+    fn next_text(&mut self) -> Result<Option<SelectedText>, Error> {
         loop {
             let Some(open) = &mut self.current else {
                 let Some(file) = self.files.next() else { return Ok(None) };
                 let rows = open_rows(&file, &self.corpus.field, self.encoding).map_err(|error| failed(&file, error))?;
-                self.current = Some(OpenFile { file, rows, omitted: OmittedCounts::default() });
+                let (name, omitted) = (self.corpus.file_name(&file.path).into(), OmittedCounts::default());
+                self.current = Some(OpenFile { file, rows, name, rows_read: 0, omitted });
                 continue;
             };
-            match open.rows.next().transpose().map_err(|error| failed(&open.file, error))? {
+            let row = open.rows.next().transpose().map_err(|error| failed(&open.file, error))?;
+            open.rows_read += 1;
+            match row {
                 None => self.close(),
                 Some(None) => open.omitted.null += 1,
                 Some(Some(text)) if text.is_empty() => open.omitted.empty += 1,
                 Some(Some(text)) if !self.corpus.is_long_enough(&text) => open.omitted.short += 1,
-                Some(Some(text)) => return Ok(Some(text)),
+                Some(Some(content)) => return Ok(Some(SelectedText { content, origin: open.origin() })),
             }
         }
     }
@@ -166,7 +206,7 @@ fn failed(file: &CorpusFile, source: std::io::Error) -> Error {
 }
 
 impl Iterator for Selection<'_> {
-    type Item = Result<String, Error>;
+    type Item = Result<SelectedText, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.next_text().transpose()

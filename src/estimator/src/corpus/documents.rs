@@ -6,18 +6,22 @@ use std::path::Path;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokenizers::Tokenizer;
 
+use crate::corpus::identity::CorpusIdentity;
 use crate::corpus::omission::{Omission, first_names};
+use crate::corpus::batches::SelectedText;
+use crate::corpus::collection::Collection;
+use crate::corpus::places::{TextOrigin, WindowPlace};
 use crate::corpus::reservoir::Reservoir;
-use crate::corpus::statistics::{CorpusStatistics, WindowedTexts};
+use crate::corpus::statistics::CorpusStatistics;
 use crate::corpus::texts::{Counted, TextCorpus};
 use crate::corpus::tokenized_text::TokenizedText;
 use crate::error::Error;
 use crate::progress_log::{LOG_TARGET, LogClock};
-use crate::source::{Replicas, Tokenize};
+use crate::source::{Replicas, Tokenize, TokensAndOffsets};
 use crate::statistics::{EntropyMethod, TokenStore};
 
 /// The number of texts that are tokenized concurrently.
-const CONCURRENT: usize = 8;
+pub(crate) const CONCURRENT: usize = 8;
 
 /// The number of sampled texts that are tokenized before their windows are cut.
 const SAMPLED_BATCH: usize = 64;
@@ -28,6 +32,11 @@ pub(crate) struct Documents {
     pub(crate) windows: Vec<Vec<u32>>,
     /// The texts whose tokens are counted.
     pub(crate) texts: TokenStore,
+    /// The place of each window in its text.
+    pub(crate) places: Vec<WindowPlace>,
+    /// The origins of the texts; empty for sampled documents.
+    pub(crate) origins: Vec<TextOrigin>,
+    pub(crate) identity: CorpusIdentity,
     pub(crate) note: String,
     pub(crate) statistics: Option<CorpusStatistics>,
     /// The files and texts that the documents omit.
@@ -48,13 +57,26 @@ impl Tokenize for CorpusTokenizer<'_> {
             Self::Server(server) => server.tokenize(text).await,
             Self::Local(tokenizer) => {
                 let encoding = catch_panic(|| tokenizer.encode_fast(text, false));
-                let refused = |error: tokenizers::Error| {
-                    Error::invalid("text", "rejected by the tokenizer", format!("valid input: {error}"))
-                };
-                Ok(encoding.map_err(refused)?.get_ids().to_vec())
+                Ok(encoding.map_err(|error| rejected(&error))?.get_ids().to_vec())
             }
         }
     }
+
+    /// A local tokenizer takes longer with offsets than without.
+    async fn tokenize_with_offsets(&self, text: &str) -> Result<Option<TokensAndOffsets>, Error> {
+        match self {
+            Self::Server(server) => server.tokenize_with_offsets(text).await,
+            Self::Local(tokenizer) => {
+                let encoding = catch_panic(|| tokenizer.encode(text, false)).map_err(|error| rejected(&error))?;
+                let offsets = encoding.get_offsets().iter().map(|&(from, to)| [from, to]).collect();
+                Ok(Some((encoding.get_ids().to_vec(), offsets)))
+            }
+        }
+    }
+}
+
+fn rejected(error: &tokenizers::Error) -> Error {
+    Error::invalid("text", "rejected by the tokenizer", format!("valid input: {error}"))
 }
 
 impl TextCorpus {
@@ -82,34 +104,35 @@ impl TextCorpus {
         let mut batches = self.batches()?;
         for texts in &mut batches {
             let texts = texts?;
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let mut pieces = Vec::new();
-            texts.iter().for_each(|text| self.for_each_piece(text, &mut |piece| pieces.push(piece)));
+            let cut = self.words.map(|words| texts.iter().flat_map(|text| text.pieces(words)).collect::<Vec<_>>());
+            let pieces = cut.as_ref().unwrap_or(&texts);
             let mut tokenized = None;
             match &mut reservoir {
                 Some(reservoir) => pieces.iter().for_each(|piece| reservoir.offer(piece)),
-                None => collection.add_windows(&pieces, tokenized.insert(tokenize(tokenizer, &pieces).await?))?,
+                None => {
+                    let tokenized = tokenized.insert(tokenize(tokenizer, pieces).await?);
+                    collection.add_windows(tokenizer, pieces, tokenized).await?;
+                }
             }
             match (counted, tokenized) {
                 (Some(Counted::Texts), _) => collection.count(&texts, &tokenize(tokenizer, &texts).await?)?,
-                (Some(Counted::Pieces), Some(tokenized)) => collection.count(&pieces, &tokenized)?,
-                (Some(Counted::Pieces), None) => collection.count(&pieces, &tokenize(tokenizer, &pieces).await?)?,
+                (Some(Counted::Pieces), Some(tokenized)) => collection.count(pieces, &tokenized)?,
+                (Some(Counted::Pieces), None) => collection.count(pieces, &tokenize(tokenizer, pieces).await?)?,
                 (Some(Counted::Sample) | None, _) => {}
             }
             if clock.is_due() {
-                let (texts, tokens) = (collection.store.lengths().len(), collection.tokens);
+                let (texts, tokens) = (collection.counted_texts(), collection.counted_tokens());
                 tracing::info!(target: LOG_TARGET, texts, tokens, "reading and counting the corpus");
             }
         }
         for texts in reservoir.map(Reservoir::into_texts).unwrap_or_default().chunks(SAMPLED_BATCH) {
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            collection.add_windows(&texts, &tokenize(tokenizer, &texts).await?)?;
+            collection.add_windows(tokenizer, texts, &tokenize(tokenizer, texts).await?).await?;
         }
         let omissions = batches.into_omissions();
         for summary in Omission::summaries(&omissions) {
             tracing::warn!(%summary, "left out of the corpus");
         }
-        collection.into_documents(method, omissions)
+        collection.into_documents(self.names()?, method, omissions)
     }
 
     /// Returns the choice of counted texts. Without pieces, whole texts are the same as pieces, and need not be
@@ -128,70 +151,9 @@ impl TextCorpus {
 }
 
 /// Tokenizes texts, several at a time.
-async fn tokenize(tokenizer: &impl Tokenize, texts: &[&str]) -> Result<Vec<TokenizedText>, Error> {
-    let tokenized = stream::iter(texts).map(|text| TokenizedText::from_text(tokenizer, text));
+async fn tokenize(tokenizer: &impl Tokenize, texts: &[SelectedText]) -> Result<Vec<TokenizedText>, Error> {
+    let tokenized = stream::iter(texts).map(|text| TokenizedText::from_text(tokenizer, &text.content));
     tokenized.buffered(CONCURRENT).try_collect().await
-}
-
-/// The windows and the counted texts of a corpus while it is read.
-struct Collection<'a> {
-    corpus: &'a TextCorpus,
-    /// Tokens per window.
-    length: usize,
-    windows: Vec<Vec<u32>>,
-    texts: WindowedTexts,
-    /// `true` if texts are counted if windows are taken from them.
-    counts_windowed: bool,
-    store: TokenStore,
-    /// The number of characters in the counted texts.
-    characters: usize,
-    /// The number of tokens in the counted texts.
-    tokens: usize,
-}
-
-impl<'a> Collection<'a> {
-    fn new(corpus: &'a TextCorpus, length: usize, counts_windowed: bool) -> Self {
-        let (windows, texts, store) = (Vec::new(), WindowedTexts::default(), TokenStore::default());
-        Self { corpus, length, windows, texts, counts_windowed, store, characters: 0, tokens: 0 }
-    }
-
-    /// Cuts windows from texts or pieces that are long enough.
-    fn add_windows(&mut self, texts: &[&str], tokenized: &[TokenizedText]) -> Result<(), Error> {
-        for (text, tokenized) in texts.iter().zip(tokenized) {
-            let TextCorpus { windows, spacing, skip_short, .. } = *self.corpus;
-            match tokenized.windows(windows, self.length, spacing, self.texts.windowed) {
-                Err(Error::TooShort { .. }) if skip_short => self.texts.too_short += 1,
-                found => {
-                    self.windows.extend(found?);
-                    self.texts.windowed += 1;
-                    if self.counts_windowed {
-                        self.count(&[text], std::slice::from_ref(tokenized))?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds texts to those that are counted.
-    fn count(&mut self, texts: &[&str], tokenized: &[TokenizedText]) -> Result<(), Error> {
-        for (text, tokenized) in texts.iter().zip(tokenized) {
-            self.characters += text.chars().count();
-            self.tokens += tokenized.tokens().len();
-            self.store.push(tokenized.tokens())?;
-        }
-        Ok(())
-    }
-
-    fn into_documents(self, method: Option<EntropyMethod>, omissions: Vec<Omission>) -> Result<Documents, Error> {
-        let Self { corpus, length, windows, texts, store, characters, .. } = self;
-        let note = format!("{}; {} windows of {length} tokens from each text", corpus.names()?, corpus.windows);
-        let statistics = match method {
-            Some(method) => CorpusStatistics::of(corpus.count, &store, characters, texts, method)?,
-            None => None,
-        };
-        Ok(Documents { windows, texts: store, note, statistics, omissions, ln_p: None })
-    }
 }
 
 /// Reads a `tokenizer.json`, and disables its truncation and padding.

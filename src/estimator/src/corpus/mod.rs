@@ -4,14 +4,18 @@
 //!
 //! Start with [`TextCorpus`] in `texts`, the corpus that an experiment file describes, and its method `documents`.
 //! `format` has the tables of formats and file names, `decode` decompresses and decodes files, `sentences` cuts long
-//! texts into pieces, and `omission` describes the files and texts that a corpus omits.
+//! texts into pieces, and `omission` describes the files and texts that a corpus omits. `places` has the ranges of a
+//! window's tokens in its text, and `identity` the digests that tell whether two experiments measure the same documents.
 
 mod batches;
+mod collection;
 mod decode;
 mod documents;
 mod files;
 mod format;
+mod identity;
 mod omission;
+mod places;
 mod reservoir;
 mod rows;
 mod sentences;
@@ -22,7 +26,10 @@ mod windows;
 
 pub(crate) use documents::Documents;
 pub use format::Format;
+pub use identity::CorpusIdentity;
+pub(crate) use identity::IdentityHasher;
 pub use omission::Omission;
+pub(crate) use places::{TextOrigin, TokenRange, TokenRanges, WindowPlace};
 pub use statistics::CorpusStatistics;
 pub use texts::{Counted, TextCorpus};
 pub use tokenized_text::TokenizedText;

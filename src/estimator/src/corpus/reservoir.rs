@@ -3,6 +3,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::corpus::batches::SelectedText;
+
 /// A sample of fixed size, in which each offered text has the same probability, by Algorithm R (Vitter, *Random Sampling
 /// with a Reservoir*, 1985).
 pub(crate) struct Reservoir {
@@ -11,7 +13,7 @@ pub(crate) struct Reservoir {
     /// The number of texts offered so far.
     offered: usize,
     /// The sampled texts, each with its index among those offered.
-    texts: Vec<(usize, String)>,
+    texts: Vec<(usize, SelectedText)>,
 }
 
 impl Reservoir {
@@ -21,18 +23,18 @@ impl Reservoir {
     }
 
     /// Offers the next text; it may replace one that was sampled before.
-    pub(crate) fn offer(&mut self, text: &str) {
+    pub(crate) fn offer(&mut self, text: &SelectedText) {
         let index = self.offered;
         self.offered += 1;
         if index < self.size {
-            self.texts.push((index, text.to_owned()));
+            self.texts.push((index, text.clone()));
         } else if let Some(slot) = self.texts.get_mut(self.rng.random_range(0..=index)) {
-            *slot = (index, text.to_owned());
+            *slot = (index, text.clone());
         }
     }
 
     /// Returns the sampled texts in the order in which they were offered.
-    pub(crate) fn into_texts(mut self) -> Vec<String> {
+    pub(crate) fn into_texts(mut self) -> Vec<SelectedText> {
         self.texts.sort_unstable_by_key(|&(index, _)| index);
         self.texts.into_iter().map(|(_, text)| text).collect()
     }
@@ -41,11 +43,17 @@ impl Reservoir {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corpus::places::TextOrigin;
+
+    fn text(content: &str) -> SelectedText {
+        let origin = TextOrigin { file: "a".into(), row: None, byte: 0, character: 0 };
+        SelectedText { content: content.to_owned(), origin }
+    }
 
     fn sample(seed: u64) -> Vec<usize> {
         let mut reservoir = Reservoir::new(5, seed);
-        (0..20).for_each(|index: usize| reservoir.offer(&index.to_string()));
-        reservoir.into_texts().iter().map(|text| text.parse().unwrap()).collect()
+        (0..20).for_each(|index: usize| reservoir.offer(&text(&index.to_string())));
+        reservoir.into_texts().iter().map(|text| text.content.parse().unwrap()).collect()
     }
 
     #[test]
@@ -70,7 +78,7 @@ mod tests {
     #[test]
     fn a_small_corpus_is_sampled_whole() {
         let mut reservoir = Reservoir::new(5, 1);
-        ["a", "b"].into_iter().for_each(|text| reservoir.offer(text));
-        assert_eq!(reservoir.into_texts(), ["a", "b"]);
+        ["a", "b"].into_iter().for_each(|content| reservoir.offer(&text(content)));
+        assert_eq!(reservoir.into_texts(), [text("a"), text("b")]);
     }
 }

@@ -134,6 +134,18 @@ impl TextCorpus {
         }
     }
 
+    /// Returns the path of a file below the nearest folder that contains all of `files`. This path does not depend on
+    /// the location of the corpus.
+    pub(crate) fn file_name(&self, path: &Path) -> String {
+        let mut common = self.files.first().and_then(|file| file.parent()).unwrap_or(Path::new(""));
+        for file in &self.files {
+            while !file.parent().unwrap_or(file).starts_with(common) {
+                common = common.parent().unwrap_or(Path::new(""));
+            }
+        }
+        path.strip_prefix(common).unwrap_or(path).display().to_string()
+    }
+
     /// Returns the declared encoding.
     pub(crate) fn known_encoding(&self) -> Result<Option<&'static Encoding>, Error> {
         let Some(label) = &self.encoding else { return Ok(None) };

@@ -1,5 +1,6 @@
 //! A text's tokens. Long texts are tokenized in pieces.
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::corpus::decode::read_text;
@@ -13,12 +14,14 @@ const MAX_PIECE: usize = 256 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizedText {
     tokens: Vec<u32>,
+    /// The number of tokens up to the end of each piece; empty for tokens without a text.
+    ends: Vec<usize>,
 }
 
 impl TokenizedText {
     /// Wraps the tokens of a text that is already tokenized.
     pub fn new(tokens: Vec<u32>) -> Self {
-        Self { tokens }
+        Self { tokens, ends: Vec::new() }
     }
 
     /// Reads a text file in UTF-8, or in UTF-16 with a byte-order mark, and tokenizes it with `tokenizer`; see
@@ -40,11 +43,20 @@ impl TokenizedText {
     /// # Errors
     /// The tokenizer's error if it fails.
     pub async fn from_text(tokenizer: &impl Tokenize, text: &str) -> Result<Self, Error> {
-        let mut tokens = Vec::new();
+        let (mut tokens, mut ends) = (Vec::new(), Vec::new());
         for piece in pieces(text, MAX_PIECE) {
             tokens.extend(tokenizer.tokenize(piece).await?);
+            ends.push(tokens.len());
         }
-        Ok(Self { tokens })
+        Ok(Self { tokens, ends })
+    }
+
+    /// Returns the pieces of the text, which must be the text that these are the tokens of, each with the indices of
+    /// its tokens.
+    pub(crate) fn pieces<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (&'a str, Range<usize>)> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let tokens = starts.zip(&self.ends).map(|(start, &end)| start..end);
+        pieces(text, MAX_PIECE).into_iter().zip(tokens)
     }
 
     /// Returns the token ids.

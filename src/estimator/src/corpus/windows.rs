@@ -29,6 +29,18 @@ impl TokenizedText {
     /// # Errors
     /// [`Error::Invalid`] if `count` or `length` is 0; [`Error::TooShort`] if the text is too short for the windows.
     pub fn windows(&self, count: usize, length: usize, spacing: Spacing, text: usize) -> Result<Vec<Vec<u32>>, Error> {
+        let starts = self.window_starts(count, length, spacing, text)?;
+        Ok(starts.into_iter().map(|start| self.tokens()[start..start + length].to_vec()).collect())
+    }
+
+    /// Returns the index of the first token of each window that [`windows`](Self::windows) cuts.
+    pub(crate) fn window_starts(
+        &self,
+        count: usize,
+        length: usize,
+        spacing: Spacing,
+        text: usize,
+    ) -> Result<Vec<usize>, Error> {
         for (field, value) in [("number of windows", count), ("window length", length)] {
             if value == 0 {
                 return Err(Error::invalid(field, value, "at least 1"));
@@ -44,12 +56,8 @@ impl TokenizedText {
                 most: self.tokens().len() / length,
             });
         };
-        let mut windows = Vec::with_capacity(count);
-        for (index, gap) in gaps(count, slack, spacing, text).into_iter().enumerate() {
-            let start = index * length + gap;
-            windows.push(self.tokens()[start..start + length].to_vec());
-        }
-        Ok(windows)
+        let gaps = gaps(count, slack, spacing, text).into_iter().enumerate();
+        Ok(gaps.map(|(index, gap)| index * length + gap).collect())
     }
 }
 

@@ -4,7 +4,7 @@ use crate::estimate::PairingErrors;
 use crate::estimate::clusters::Clusters;
 use crate::estimate::correction::Correction;
 use crate::estimate::series::Series;
-use crate::estimate::terms::{Crossed, Terms};
+use crate::estimate::terms::{Crossed, Terms, differences};
 use crate::plan::{Pairing, Plan};
 
 /// The estimators, in the order of the bootstrap's columns.
@@ -40,7 +40,7 @@ impl Contributions {
         Self {
             direct: differences(&terms.conditional, &terms.marginal),
             corrected: corrected.as_ref().map(|marginal| differences(&terms.conditional, marginal)),
-            vclub: vclub(terms),
+            vclub: differences(&terms.conditional, &terms.crossed_means()),
             vclub_of_clusters: vclub_of_clusters(terms, Clusters::of(plan)),
             direct_errors: PairingErrors::new(terms, plan, &terms.marginal),
             corrected_errors: corrected.map(|marginal| PairingErrors::new(terms, plan, &marginal)),
@@ -65,12 +65,6 @@ impl PairingErrors {
     }
 }
 
-/// Returns the documents' contributions to vCLUB.
-fn vclub(terms: &Terms) -> Vec<f64> {
-    let mean = |crossed: &Vec<Crossed>| crossed.iter().map(|c| c.logprob).sum::<f64>() / crossed.len() as f64;
-    differences(&terms.conditional, &terms.crossed.iter().map(mean).collect::<Vec<f64>>())
-}
-
 /// Returns the clusters' contributions to vCLUB. Their mean is the estimate, and the standard error of their mean is
 /// robust to the clusters of both `y` and `x`: the contexts of one text are negatives of many other texts.
 ///
@@ -80,7 +74,7 @@ fn vclub(terms: &Terms) -> Vec<f64> {
 /// remaining variance (Aronow, Samii and Assenova, *Cluster-Robust Variance Estimation for Dyadic Data*, 2015). The
 /// variance is at least that of the clusters of `y` alone.
 fn vclub_of_clusters(terms: &Terms, clusters: Clusters) -> Vec<f64> {
-    let of_y = clusters.means(&vclub(terms));
+    let of_y = clusters.means(&differences(&terms.conditional, &terms.crossed_means()));
     if clusters.size() == 1 {
         return of_y;
     }
@@ -105,10 +99,6 @@ fn vclub_of_clusters(terms: &Terms, clusters: Clusters) -> Vec<f64> {
     let needed = (both - squares / queries / queries).max(variance(&mut of_y.iter().map(|y| y - mean)));
     let scale = if both > 0.0 { (needed / both).sqrt() } else { 1.0 };
     deviations.iter().map(|deviation| mean + scale * deviation).collect()
-}
-
-fn differences(left: &[f64], right: &[f64]) -> Vec<f64> {
-    left.iter().zip(right).map(|(left, right)| left - right).collect()
 }
 
 /// Returns one row per document, with a [`column`] for each estimator at each point. Without a correction, the corrected

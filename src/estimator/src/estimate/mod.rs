@@ -9,6 +9,7 @@ mod bootstrap;
 mod clusters;
 mod contributions;
 mod correction;
+mod document_terms;
 mod exponents;
 mod laws;
 mod nll_bins;
@@ -17,6 +18,7 @@ mod terms;
 
 pub use bootstrap::Bootstrap;
 pub use correction::Correction;
+pub use document_terms::{DocumentTerms, PointTerms};
 pub use exponents::ExponentInterval;
 pub use laws::{LocalExponent, Sampling, SeriesLaws};
 pub use nll_bins::PositionBin;
@@ -95,6 +97,8 @@ pub struct Estimates {
     pub nll_bins: Vec<PositionBin>,
     /// The surprisal `-ln q` of each document's whole window, in nats.
     pub surprisals: Vec<f64>,
+    /// The sums behind the estimates, one entry per document and point.
+    pub terms: DocumentTerms,
 }
 
 impl Estimates {
@@ -139,6 +143,7 @@ impl Estimates {
             nll: nll(plan, &whole),
             nll_bins: nll_bins(&whole, clusters),
             surprisals: whole.iter().map(|answer| -sum(answer)).collect(),
+            terms: DocumentTerms::new(plan, terms, correction),
         })
     }
 

@@ -24,6 +24,19 @@ pub(crate) struct Crossed {
     pub(crate) logprob: f64,
 }
 
+impl Terms {
+    /// Returns `mean_j ln q(y_i | x_j)` of each document `i`.
+    pub(crate) fn crossed_means(&self) -> Vec<f64> {
+        let mean = |crossed: &Vec<Crossed>| crossed.iter().map(|c| c.logprob).sum::<f64>() / crossed.len() as f64;
+        self.crossed.iter().map(mean).collect()
+    }
+}
+
+/// Returns the differences of corresponding values.
+pub(crate) fn differences(left: &[f64], right: &[f64]) -> Vec<f64> {
+    left.iter().zip(right).map(|(left, right)| left - right).collect()
+}
+
 /// Sums the answers to a plan's queries into the terms of each point. [`Terms::head`] covers `ngram` tokens.
 pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Result<Vec<Terms>, Error> {
     if logprobs.len() != plan.queries().len() {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::estimate::PairingErrors;
-use crate::report::{Report, Row};
+use crate::report::{Report, Row, documents_csv};
 use crate::value::Estimate;
 
 impl Report {
@@ -19,6 +19,9 @@ impl Report {
         }
         if !self.local_exponents.is_empty() {
             tables.push(("local-exponents.csv".to_owned(), self.local_exponents_csv()));
+        }
+        if let Some(terms) = &self.terms {
+            tables.push((documents_csv::NAME.to_owned(), terms.csv()));
         }
         if !self.nll.is_empty() {
             tables.push(("nll.csv".to_owned(), self.nll_csv()));

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::error::Error;
+use crate::estimate::DocumentTerms;
 use crate::files::{remove_abandoned, write_atomically};
-use crate::report::Report;
 use crate::report::chart_points::pictures;
+use crate::report::{Report, documents_csv};
 
 impl Report {
     /// Writes the page from [`html`](Self::html) to `path` atomically: a reader sees either the old file or the
@@ -17,19 +18,26 @@ impl Report {
         write_atomically(path, self.html().as_bytes())
     }
 
-    /// Reads a report from a JSON file or, if `path` is a folder, from its report.json.
+    /// Reads a report from a JSON file or, if `path` is a folder, from its report.json. Reads the terms of the documents
+    /// from documents.csv in the same folder, if it exists.
     ///
     /// # Errors
-    /// [`Error::File`] if the file cannot be read or is not a report.
+    /// [`Error::File`] if a file cannot be read, is not a report, or if documents.csv belongs to another report.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let path = if path.is_dir() { path.join("report.json") } else { path.to_owned() };
+        let mut report = Self::read_json(&path)?;
+        report.terms = read_terms(&path.with_file_name(documents_csv::NAME), &report)?;
+        Ok(report)
+    }
+
+    fn read_json(path: &Path) -> Result<Self, Error> {
         let parse = |json: Vec<u8>| {
             serde_json::from_slice(&json).map_err(|error| {
                 let reason = format!("not a report from `surprisal estimate`: {error}");
                 std::io::Error::new(std::io::ErrorKind::InvalidData, reason)
             })
         };
-        std::fs::read(&path).and_then(parse).map_err(|source| Error::File { path, source })
+        std::fs::read(path).and_then(parse).map_err(|source| Error::File { path: path.to_owned(), source })
     }
 
     /// Writes the report as JSON to `path` atomically.
@@ -86,4 +94,18 @@ impl Report {
         let tables = self.tables().into_iter().map(|(name, text)| (name, text.into_bytes()));
         pictures(self.charts()).into_iter().chain(tables).collect()
     }
+}
+
+/// Reads the terms of a report's documents; `None` if the file does not exist.
+fn read_terms(path: &Path, report: &Report) -> Result<Option<DocumentTerms>, Error> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let csv = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(failed)?,
+    };
+    let terms = DocumentTerms::parse(&csv).and_then(|terms| terms.check(report).map(|()| terms));
+    terms.map(Some).map_err(|reason| {
+        let advice = "run the estimate again, which sends no query, or remove the file";
+        failed(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{reason}; {advice}")))
+    })
 }

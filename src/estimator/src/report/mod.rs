@@ -3,14 +3,15 @@
 //!
 //! Start with [`Report::new`]. `text` formats the table for a terminal, `html` builds the page, and `csv` builds the
 //! CSV files. `two_point` shows two-point information and entropies in all three, and `laws` the laws of growth, which
-//! `conclusion` interprets. `figures` builds the charts from the points in `chart_points`; `compare` compares several
-//! reports.
+//! `conclusion` interprets; `documents_csv` also reads a CSV file. `figures` builds the charts from the points in
+//! `chart_points`; `compare` compares several reports.
 
 mod chart_points;
 mod compare;
 mod conclusion;
 mod convert;
 mod csv;
+mod documents_csv;
 mod figures;
 mod files;
 mod html;
@@ -23,8 +24,8 @@ pub use compare::Comparison;
 
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::{CorpusStatistics, Omission};
-use crate::estimate::{Estimates, LocalExponent, PointEstimate, PositionBin, Series, SeriesLaws};
+use crate::corpus::{CorpusIdentity, CorpusStatistics, Omission};
+use crate::estimate::{DocumentTerms, Estimates, LocalExponent, PointEstimate, PositionBin, Series, SeriesLaws};
 use crate::fit::{Fit, FitMethod};
 use crate::plan::{Cost, Pairing};
 use crate::process::Process;
@@ -97,8 +98,20 @@ pub struct Report {
     /// and intervals are computed over texts, or over documents if there is only one text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<usize>,
+    /// The identity of the documents; `None` in reports of earlier versions, and if the plan was run without an
+    /// experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<CorpusIdentity>,
+    /// The sums behind the estimates, one entry per document and point. They are not in the JSON: a report's folder has
+    /// them as documents.csv. `None` if that file does not exist.
+    #[serde(skip)]
+    pub terms: Option<DocumentTerms>,
     /// The pairing of marginal with conditional terms in the direct estimate.
     pub pairing: Pairing,
+    /// The number of contexts from other documents before each `y`, for vCLUB; `None` in reports of earlier versions,
+    /// and if the plan was run without an experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<usize>,
     /// The n-gram entropy that the correction uses; `None` without a correction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ngram_entropy: Option<NgramEntropy>,
@@ -155,7 +168,10 @@ impl Report {
             unit: Unit::Nats,
             documents: estimates.documents,
             texts: Some(estimates.texts),
+            identity: None,
+            terms: Some(estimates.terms.clone()).filter(|terms| !terms.points.is_empty()),
             pairing: estimates.pairing,
+            negatives: None,
             ngram_entropy: estimates.correction.map(|correction| correction.entropy),
             ngram_weight: estimates.correction.map(|correction| correction.weight),
             rows: estimates.points.iter().map(row).collect(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::corpus::{Documents, TextCorpus};
+use crate::corpus::{Documents, IdentityHasher, TextCorpus, WindowPlace};
 use crate::error::Error;
 use crate::estimate::Correction;
 use crate::plan::ShardIndex;
@@ -72,18 +72,21 @@ pub async fn execute_shard(
         return Err(Error::invalid("model", "missing", "set for an experiment that is divided into shards"));
     }
     let source = connect(experiment).await?;
-    let windows = match &experiment.corpus {
-        CorpusSpec::Text(corpus) => read_documents(experiment, corpus, &source, None).await?.windows,
+    let documents = match &experiment.corpus {
+        CorpusSpec::Text(corpus) => read_documents(experiment, corpus, &source, None).await?,
         &CorpusSpec::SantaFe { documents, symbols, exponent, doubt } => {
-            sample(experiment, &SantaFe::new(symbols, exponent, doubt)?, documents)?
+            let process = SantaFe::new(symbols, exponent, doubt)?;
+            sampled_documents(&process, sample(experiment, &process, documents)?, String::new())?
         }
         CorpusSpec::Gaussian { .. } => {
             return Err(Error::invalid("corpus.kind", "gaussian", "a kind whose documents consist of tokens"));
         }
     };
+    let windows = &documents.windows;
     let plan = experiment.plan(windows.len())?;
-    let store = AnswerStore::open(folder, source.model(), &windows, &plan, experiment)?;
-    run_shard(&source, &windows, &plan, shard, &store, progress).await?;
+    let mut store = AnswerStore::open(folder, source.model(), windows, &plan, experiment)?;
+    store.save_documents(&documents)?;
+    run_shard(&source, windows, &plan, shard, &store, progress).await?;
     Ok(store.folder().to_owned())
 }
 
@@ -121,12 +124,27 @@ fn sample<P: Process>(experiment: &Experiment, process: &P, documents: usize) ->
 /// Converts samples of a process to documents. Each sample is a separate text.
 fn sampled_documents(process: &SantaFe, samples: Vec<Vec<u32>>, note: String) -> Result<Documents, Error> {
     let mut texts = TokenStore::default();
-    let mut ln_p = Vec::with_capacity(samples.len());
-    for sample in &samples {
+    let (mut ln_p, mut places) = (Vec::with_capacity(samples.len()), Vec::with_capacity(samples.len()));
+    let mut identity = IdentityHasher::default();
+    for (text, sample) in samples.iter().enumerate() {
         texts.push(sample)?;
         ln_p.push(process.log_probability(sample)?);
+        places.push(WindowPlace { text, ranges: None });
+        let content: Vec<u8> = sample.iter().flat_map(|token| token.to_le_bytes()).collect();
+        identity.add_text(&content, sample);
+        identity.add_windows(&[0]);
     }
-    Ok(Documents { texts, windows: samples, note, statistics: None, omissions: Vec::new(), ln_p: Some(ln_p) })
+    Ok(Documents {
+        texts,
+        windows: samples,
+        places,
+        origins: Vec::new(),
+        identity: identity.finish(note.clone()),
+        note,
+        statistics: None,
+        omissions: Vec::new(),
+        ln_p: Some(ln_p),
+    })
 }
 
 /// Scores documents of tokens and builds the report.
@@ -138,24 +156,25 @@ async fn measure<S: LogprobSource>(
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Report, Error> {
     let measure = &experiment.measure;
-    let Documents { windows, texts, note, statistics, omissions, ln_p } = documents;
     let correction = match measure.ngram {
         0 => None,
         n => {
-            let entropy = NgramEntropy::of(measure.entropy, &texts, n)?;
+            let entropy = NgramEntropy::of(measure.entropy, &documents.texts, n)?;
             Some(Correction { entropy, weight: measure.ngram_weight })
         }
     };
-    let plan = experiment.plan(windows.len())?;
+    let plan = experiment.plan(documents.windows.len())?;
     let estimates = match folder {
         Some(folder) => {
-            let store = AnswerStore::open(folder, source.model(), &windows, &plan, experiment)?;
-            run_resumable(source, &windows, &plan, correction, &store, progress).await?
+            let mut store = AnswerStore::open(folder, source.model(), &documents.windows, &plan, experiment)?;
+            store.save_documents(&documents)?;
+            run_resumable(source, &documents.windows, &plan, correction, &store, progress).await?
         }
-        None => run(source, &windows, &plan, correction, progress).await?,
+        None => run(source, &documents.windows, &plan, correction, progress).await?,
     };
+    let Documents { texts, identity, note, statistics, omissions, ln_p, .. } = documents;
     let mut report = Report::new(&experiment.title, source.model(), &estimates).with_cost(plan.cost());
-    (report.corpus, report.left_out) = (statistics, omissions);
+    (report.corpus, report.left_out, report.identity) = (statistics, omissions, Some(identity));
     if let Some(ln_p) = ln_p {
         report = report.with_divergence(estimates.divergence(&ln_p));
     }
@@ -178,14 +197,23 @@ async fn measure_gaussian(
     let source = ExactSource::new(process.clone());
     let estimates = run(&source, &samples, &plan, None, progress).await?;
     let model = LogprobSource::<f64>::model(&source);
-    let report = Report::new(&experiment.title, model, &estimates).with_cost(plan.cost()).with_truth(&process);
-    Ok(finish(experiment, report, &format!("{documents} samples of the {}", process.name())))
+    let mut report = Report::new(&experiment.title, model, &estimates).with_cost(plan.cost()).with_truth(&process);
+    let note = format!("{documents} samples of the {}", process.name());
+    let mut identity = IdentityHasher::default();
+    for sample in &samples {
+        let content: Vec<u8> = sample.iter().flat_map(|value| value.to_le_bytes()).collect();
+        identity.add_text(&content, &[]);
+        identity.add_windows(&[0]);
+    }
+    report.identity = Some(identity.finish(note.clone()));
+    Ok(finish(experiment, report, &note))
 }
 
 /// Adds the facts that every report has: the origin of the documents, and the experiment's unit, digest and seed.
 fn finish(experiment: &Experiment, report: Report, corpus: &str) -> Report {
     let mut report = report.with_note(format!("Corpus: {corpus}")).in_unit(experiment.unit);
     report.config = Some(experiment.digest());
+    report.negatives = Some(experiment.measure.negatives);
     report.seed = Some(experiment.seed);
     report
 }

@@ -20,7 +20,7 @@ use crate::source::options::HttpOptions;
 use crate::source::responses::{MAX_INFO_BYTES, check_logprobs_response, max_logprobs_bytes, max_tokenized_bytes};
 use crate::source::retry::RetryPolicy;
 use crate::source::served_model::{ModelList, with_bos};
-use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group_within_limits};
+use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, TokensAndOffsets, group_within_limits};
 
 /// The header that identifies the client to a surprisal server.
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
@@ -36,6 +36,9 @@ const MODELS_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Deserialize)]
 struct TokenizeAnswer {
     tokens: Vec<u32>,
+    /// Only a surprisal server returns offsets.
+    #[serde(default)]
+    offsets: Option<Vec<[usize; 2]>>,
 }
 
 /// A server as a source of log-probabilities and of tokens.
@@ -140,6 +143,18 @@ impl HttpSource {
             TokenizeRequest { prompt: text.to_owned(), add_special_tokens: Some(false), ..TokenizeRequest::default() };
         let answer: TokenizeAnswer = self.post_once("/tokenize", &request, max_tokenized_bytes(text)).await?;
         Ok(answer.tokens)
+    }
+
+    /// Returns the token ids and offsets of a text, without retries. The server must be a surprisal server.
+    pub(crate) async fn tokenize_with_offsets_once(&self, text: &str) -> Result<Option<TokensAndOffsets>, Failure> {
+        let request = TokenizeRequest {
+            prompt: text.to_owned(),
+            add_special_tokens: Some(false),
+            return_offsets: Some(true),
+            ..TokenizeRequest::default()
+        };
+        let answer: TokenizeAnswer = self.post_once("/tokenize", &request, max_tokenized_bytes(text)).await?;
+        Ok(answer.offsets.map(|offsets| (answer.tokens, offsets)))
     }
 
     /// Returns a surprisal server's description of its tokenizer, without retries.

@@ -88,7 +88,22 @@ pub trait Tokenize: Sync {
     /// # Errors
     /// The errors of the tokenizer.
     fn tokenize(&self, text: &str) -> impl Future<Output = Result<Vec<u32>, Error>> + Send;
+
+    /// Returns the token ids of a text like [`tokenize`](Self::tokenize), and the range `[from, to)` of each token in
+    /// the text, in bytes; `None` if the tokenizer does not state ranges.
+    ///
+    /// # Errors
+    /// The errors of the tokenizer.
+    fn tokenize_with_offsets(
+        &self,
+        _text: &str,
+    ) -> impl Future<Output = Result<Option<TokensAndOffsets>, Error>> + Send {
+        std::future::ready(Ok(None))
+    }
 }
+
+/// The token ids of a text, and the range `[from, to)` of each token in the text, in bytes.
+pub type TokensAndOffsets = (Vec<u32>, Vec<[usize; 2]>);
 
 /// Groups items with these token counts into consecutive ranges, each with at most `max_items` items and, unless it is
 /// a single item, at most `max_tokens` tokens.

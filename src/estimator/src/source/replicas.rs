@@ -1,7 +1,7 @@
 //! Several servers of one model as one source: requests with the same prefix go to the same server, or to another one
 //! if that server fails.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::source::dialect::ScoringDialect;
 use crate::source::failure::Failure;
 use crate::source::http::HttpSource;
 use crate::source::options::HttpOptions;
-use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, group_within_limits};
+use crate::source::{LogprobSource, Model, ScoreQuery, Tokenize, TokensAndOffsets, group_within_limits};
 
 /// The number of leading tokens that determine the server for a sequence: one block of a server's cache.
 const KEY_TOKENS: usize = 32;
@@ -41,6 +41,8 @@ pub struct Replicas {
     routing: Routing,
     /// Calls so far, for [`Routing::RoundRobin`].
     calls: AtomicUsize,
+    /// Set if a server rejected a request for the offsets of tokens, as older ones do.
+    rejects_offsets: AtomicBool,
     options: HttpOptions,
 }
 
@@ -80,7 +82,7 @@ impl Replicas {
         if !identity.is_known() {
             replicas.iter_mut().for_each(|replica| replica.source.share_identity(identity.clone()));
         }
-        Ok(Self { replicas, routing, calls: AtomicUsize::new(0), options })
+        Ok(Self { replicas, routing, calls: AtomicUsize::new(0), rejects_offsets: AtomicBool::new(false), options })
     }
 
     /// Checks that every sequence starts with a BOS token: the experiment's BOS, or the BOS that a surprisal server
@@ -271,6 +273,23 @@ impl LogprobSource for Replicas {
 impl Tokenize for Replicas {
     async fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
         self.first_success(&self.all(), |source| source.tokenize_once(text)).await
+    }
+
+    /// Only surprisal servers return offsets. A run does not depend on offsets, so a server that rejects the request is
+    /// not an error.
+    async fn tokenize_with_offsets(&self, text: &str) -> Result<Option<TokensAndOffsets>, Error> {
+        if self.options.api != ScoringDialect::Surprisal || self.rejects_offsets.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match self.first_success(&self.all(), |source| source.tokenize_with_offsets_once(text)).await {
+            Err(Error::Rejected { problem, .. }) => {
+                if !self.rejects_offsets.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%problem, "the server returns no offsets of tokens; saving none");
+                }
+                Ok(None)
+            }
+            found => found,
+        }
     }
 }
 

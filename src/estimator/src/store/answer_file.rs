@@ -16,6 +16,7 @@ use surprisal_dialect::check_logprobs;
 
 use crate::plan::PlannedQuery;
 use crate::store::answer_name::AnswerName;
+use crate::store::columns::{OptionalColumn, key_values, write};
 use crate::store::provenance::Provenance;
 
 /// The schema: one row per target token. `step` is the query's index in the plan; `kind` is `whole`, `crossed` or
@@ -31,8 +32,12 @@ const SCHEMA: &str = "message answers {
     required float logprob;
 }";
 
+/// The version of the schema, in the metadata. It changes if a column changes its name, type or meaning. Files of
+/// earlier versions of this program state no version, and have the columns of version 1.
+const SCHEMA_VERSION: &str = "1";
+
 /// The name of the metadata entry that contains [`Provenance::key`].
-const KEY: &str = "answers";
+pub(crate) const KEY: &str = "answers";
 
 /// Indices of the columns that are read back.
 const STEP_COLUMN: usize = 0;
@@ -162,15 +167,16 @@ impl AnswerFile {
 fn metadata(provenance: &Provenance) -> Vec<KeyValue> {
     let Provenance { key, version, model, fingerprint, config, seed } = provenance;
     let seed = seed.to_string();
-    let entries = [
+    key_values(&[
+        ("schema", "answers"),
+        ("schema_version", SCHEMA_VERSION),
         (KEY, key.as_str()),
         ("version", version),
         ("model", model),
         ("fingerprint", fingerprint),
         ("config", config),
         ("seed", &seed),
-    ];
-    entries.map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())).to_vec()
+    ])
 }
 
 /// The columns of a file, with one entry for each target token.
@@ -178,26 +184,11 @@ fn metadata(provenance: &Provenance) -> Vec<KeyValue> {
 struct Columns {
     step: Vec<i32>,
     kind: Vec<ByteArray>,
-    x: OptionalColumn,
+    x: OptionalColumn<i32>,
     y: Vec<i32>,
-    split: OptionalColumn,
+    split: OptionalColumn<i32>,
     position: Vec<i32>,
     logprob: Vec<f32>,
-}
-
-/// A column with nulls: the values that are present, and for each entry a definition level, 1 if its value is present
-/// and 0 otherwise.
-#[derive(Default)]
-struct OptionalColumn {
-    values: Vec<i32>,
-    levels: Vec<i16>,
-}
-
-impl OptionalColumn {
-    fn push(&mut self, value: Option<usize>) {
-        self.levels.push(i16::from(value.is_some()));
-        self.values.extend(value.map(|value| value as i32));
-    }
 }
 
 impl Columns {
@@ -213,9 +204,9 @@ impl Columns {
             for (offset, &logprob) in answer.iter().enumerate() {
                 columns.step.push((file.first + index) as i32);
                 columns.kind.push(kind.clone());
-                columns.x.push(x);
+                columns.x.push(x.map(|x| x as i32));
                 columns.y.push(y as i32);
-                columns.split.push(split);
+                columns.split.push(split.map(|split| split as i32));
                 columns.position.push((split.unwrap_or(0) + offset) as i32);
                 columns.logprob.push(logprob);
             }
@@ -227,24 +218,12 @@ impl Columns {
     fn write(&self, group: &mut SerializedRowGroupWriter<'_, &mut Vec<u8>>) -> Result<(), ParquetError> {
         write::<Int32Type>(group, &self.step, None)?;
         write::<ByteArrayType>(group, &self.kind, None)?;
-        write::<Int32Type>(group, &self.x.values, Some(&self.x.levels))?;
+        self.x.write::<Int32Type>(group)?;
         write::<Int32Type>(group, &self.y, None)?;
-        write::<Int32Type>(group, &self.split.values, Some(&self.split.levels))?;
+        self.split.write::<Int32Type>(group)?;
         write::<Int32Type>(group, &self.position, None)?;
         write::<FloatType>(group, &self.logprob, None)
     }
-}
-
-/// Writes the next column.
-fn write<T: DataType>(
-    group: &mut SerializedRowGroupWriter<'_, &mut Vec<u8>>,
-    values: &[T::T],
-    levels: Option<&[i16]>,
-) -> Result<(), ParquetError> {
-    let missing = || ParquetError::General("the schema has no more columns to write".to_owned());
-    let mut column = group.next_column()?.ok_or_else(missing)?;
-    column.typed::<T>().write_batch(values, levels, None)?;
-    column.close()
 }
 
 /// Reads one column of the file's only row group.
@@ -305,6 +284,7 @@ mod tests {
         let facts = reader.metadata().file_metadata().key_value_metadata().unwrap();
         let fact = |name: &str| facts.iter().find(|fact| fact.key == name).unwrap().value.as_deref().unwrap();
         assert_eq!(["version", "model", "fingerprint", "config"].map(fact), ["1.2.3", "llama", "f00d", "c0de"]);
+        assert_eq!(["schema", "schema_version"].map(fact), ["answers", "1"]);
         assert_eq!(fact("seed"), u64::MAX.to_string());
     }
 

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::files::write_atomically;
 use crate::store::answer_file::AnswerFile;
 use crate::store::answer_name::{AnswerName, EXTENSION};
+use crate::store::merge_documents::MergedDocuments;
 use crate::store::{MANIFEST, remove_temporary_files};
 
 /// Maximum number of missing ranges of queries that an error lists.
@@ -44,7 +45,7 @@ struct ManifestKey {
 ///
 /// # Errors
 /// [`Error::Merge`] for a folder without answers, answers to different queries or by different models, a damaged file,
-/// files with different answers to a query, or queries without an answer; [`Error::File`] for a file or folder that
+/// files with different answers to a query, different documents, or queries without an answer; [`Error::File`] for a file or folder that
 /// cannot be read or written.
 pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     let folders = from.iter().map(|parent| answers_below(parent)).collect::<Result<Vec<_>, _>>()?.concat();
@@ -57,7 +58,7 @@ pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
     // An earlier merge may have left answers in the target folder, without a manifest if it was killed.
     let exists = target.try_exists().map_err(|source| Error::File { path: target.clone(), source })?;
     let earlier = exists.then(|| target.clone());
-    let mut union = AnswerUnion::default();
+    let (mut union, mut documents) = (AnswerUnion::default(), MergedDocuments::default());
     for folder in earlier.iter().chain(&folders) {
         if *folder != target || has_manifest {
             check_same_answers(folder, &manifest, first)?;
@@ -65,12 +66,14 @@ pub fn merge(from: &[PathBuf], into: &Path) -> Result<Merged, Error> {
         for path in list(folder)? {
             union.add(&path, &manifest)?;
         }
+        documents.add(folder)?;
     }
     std::fs::create_dir_all(&target).map_err(|source| Error::File { path: target.clone(), source })?;
     remove_temporary_files(&target);
     for path in &union.files {
         copy(path, &target)?;
     }
+    documents.write(&target)?;
     if !has_manifest {
         write_atomically(&target.join(MANIFEST), &read(&first.join(MANIFEST))?)?;
     }

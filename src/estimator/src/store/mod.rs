@@ -1,11 +1,15 @@
 //! Saved answers: a folder of files. The folder's name contains a hash of the model, the documents and the queries.
 //!
 //! Start with [`AnswerStore::open`]. `answer_file` encodes and decodes the Parquet files, and `answer_name` their
-//! names; `merge` combines the folders of several processes.
+//! names. `document_files` encodes the documents, which are saved beside the answers; `merge` combines the folders of
+//! several processes.
 
 mod answer_file;
 mod answer_name;
+mod columns;
+mod document_files;
 mod merge;
+mod merge_documents;
 mod provenance;
 
 pub use merge::{Merged, merge};
@@ -17,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::corpus::Documents;
 use crate::error::Error;
 use crate::files::{remove_abandoned, write_atomically};
 use crate::plan::{Plan, PlannedQuery};
@@ -92,6 +97,29 @@ impl AnswerStore {
             prepared => prepared.map(|()| None)?,
         };
         Ok(Self { folder, provenance, obstacle })
+    }
+
+    /// Saves the documents beside the answers, unless the files that exist have the same bytes.
+    ///
+    /// If they cannot be written, the saved answers can still be read. `check_writable` returns the error.
+    ///
+    /// # Errors
+    /// [`Error::File`] if they cannot be encoded.
+    pub(crate) fn save_documents(&mut self, documents: &Documents) -> Result<(), Error> {
+        if self.obstacle.is_some() {
+            return Ok(());
+        }
+        let folder = self.folder.join(document_files::FOLDER);
+        let files = document_files::encode(documents, &self.provenance.key)
+            .map_err(|error| Error::File { path: folder.clone(), source: io::Error::other(error) })?;
+        remove_abandoned(&folder, |name| document_files::NAMES.contains(&name));
+        for (name, bytes) in document_files::NAMES.iter().zip(&files) {
+            if let Err(Error::File { path, source }) = prepare(&folder, &folder.join(name), bytes) {
+                self.obstacle = Some((path, source));
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the folder of the answers.
@@ -171,12 +199,12 @@ impl AnswerStore {
     }
 }
 
-/// Creates a folder of answers and its manifest, unless they exist.
-fn prepare(folder: &Path, manifest: &Path, json: &[u8]) -> Result<(), Error> {
+/// Creates a folder and a file in it, unless the file exists with these bytes.
+fn prepare(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-    match std::fs::read(manifest).is_ok_and(|existing| existing == json) {
+    match std::fs::read(path).is_ok_and(|existing| existing == bytes) {
         true => Ok(()),
-        false => write_atomically(manifest, json),
+        false => write_atomically(path, bytes),
     }
 }
 

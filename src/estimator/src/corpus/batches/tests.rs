@@ -8,7 +8,10 @@ use crate::corpus::rows::tests::parquet_bytes;
 fn all(texts: &TextCorpus) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for text in texts.batches()?.collect::<Result<Vec<_>, _>>()?.concat() {
-        texts.for_each_piece(&text, &mut |piece| found.push(piece.to_owned()));
+        match texts.words {
+            Some(words) => found.extend(text.pieces(words).into_iter().map(|piece| piece.content)),
+            None => found.push(text.content),
+        }
     }
     assert_eq!(texts.count()?, found.len());
     assert_eq!(TextCorpus { sample: Some(3), ..texts.clone() }.count()?, 3);
@@ -41,7 +44,8 @@ fn null_and_empty_texts_are_counted() {
         .unwrap();
     let texts = TextCorpus { min_words: Some(2), ..TextCorpus::of(vec![path.clone()]) };
     let mut batches = texts.batches().unwrap();
-    assert_eq!(batches.next().unwrap().unwrap(), ["a b"]);
+    let found = batches.next().unwrap().unwrap();
+    assert_eq!((found.len(), found[0].content.as_str(), found[0].origin.row), (1, "a b", Some(2)));
     assert!(batches.next().is_none());
     let path = path.display().to_string();
     let omission = |reason: &str, texts| Omission { path: path.clone(), reason: reason.to_owned(), texts: Some(texts) };
@@ -104,4 +108,34 @@ fn short_texts_are_omitted_before_they_are_cut() {
     std::fs::write(&path, "{\"text\": \"One two.\"}\n{\"text\": \"One. Two, three. Four.\"}\n").unwrap();
     let texts = TextCorpus { min_words: Some(4), words: Some(1), ..TextCorpus::of(vec![path]) };
     assert_eq!(all(&texts).unwrap(), ["One.", "Two, three.", "Four."]);
+}
+
+#[test]
+fn the_origin_of_a_piece_leads_back_to_its_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = ["Ä one. Two.  Thrée four.\n\nFive.", "Six."];
+    let json: String = lines.iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n").collect();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    std::fs::write(dir.path().join("sub/lines.jsonl"), json).unwrap();
+    std::fs::write(dir.path().join("whole.txt"), " Seven. Eight.").unwrap();
+    let files = vec![dir.path().join("sub"), dir.path().join("whole.txt")];
+    let texts = TextCorpus { words: Some(1), ..TextCorpus::of(files) };
+    let mut found = Vec::new();
+    let whole: Vec<SelectedText> = texts.batches().unwrap().flat_map(Result::unwrap).collect();
+    for SelectedText { content, origin } in whole.iter().flat_map(|text| text.pieces(1)) {
+        let text = origin.row.map_or(" Seven. Eight.", |row| lines[row]);
+        assert!(text[origin.byte..].starts_with(&content), "{content} {origin:?}");
+        assert_eq!(text[..origin.byte].chars().count(), origin.character);
+        found.push((content, origin.file.to_string()));
+    }
+    let expected = [
+        ("Ä one.", "sub/lines.jsonl"),
+        ("Two.", "sub/lines.jsonl"),
+        ("Thrée four.", "sub/lines.jsonl"),
+        ("Five.", "sub/lines.jsonl"),
+        ("Six.", "sub/lines.jsonl"),
+        ("Seven.", "whole.txt"),
+        ("Eight.", "whole.txt"),
+    ];
+    assert_eq!(found, expected.map(|(content, file)| (content.to_owned(), file.to_owned())));
 }

@@ -133,3 +133,25 @@ fn files_that_are_not_answers_are_rejected_whatever_their_names() {
     std::fs::remove_file(positive).unwrap();
     assert_eq!(merged(dir.path(), &[&a]).unwrap().answered, QUERIES);
 }
+
+/// Shards of earlier versions have no documents; the others must have the same.
+#[test]
+fn documents_are_merged_if_they_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| folder(dir.path(), name));
+    let answers = [(&a, 0..2), (&b, 2..4), (&c, 4..6)];
+    answers.into_iter().for_each(|(folder, range)| drop(write(folder, range, 0.0)));
+    let document = |folder: &Path| folder.join("documents").join("tokens.parquet");
+    for (folder, bytes) in [(&b, "tokens"), (&c, "other tokens")] {
+        std::fs::create_dir(folder.join("documents")).unwrap();
+        std::fs::write(document(folder), bytes).unwrap();
+    }
+    let error = merged(dir.path(), &[&a, &b, &c]).unwrap_err();
+    assert!(error.starts_with(document(&c).to_str().unwrap()), "{error}");
+    assert!(error.contains(&format!("its content differs from {}", document(&b).display())), "{error}");
+    assert_eq!(copies(dir.path()), 0);
+    std::fs::write(document(&c), "tokens").unwrap();
+    let all = merged(dir.path(), &[&a, &b, &c]).unwrap();
+    assert_eq!(std::fs::read(document(&all.folder)).unwrap(), b"tokens");
+    assert_eq!(merged(dir.path(), &[&a]).unwrap().answered, QUERIES, "merging again changes nothing");
+}
