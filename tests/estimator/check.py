@@ -437,6 +437,40 @@ def check_bootstrap(fixture):
     same("BCa of SciPy", theirs, fixture["mean"], tolerance=0.05)
 
 
+def check_comparison(fixture):
+    first, other = fixture["terms"]
+    texts = np.array(first["texts"])
+    groups = np.unique(texts)
+    quantile = stats.t.ppf(0.975, len(groups) - 1)
+
+    def expect(name, estimate, value, error):
+        interval = (value - quantile * error, value + quantile * error)
+        same(name, (value, error, *interval), (estimate["value"], estimate["error"], *estimate["interval"]))
+
+    def contributions(terms, series):
+        negative = {"direct": "marginal", "vclub": "crossed"}[series]
+        points = [np.array(point["conditional"]) - point[negative] for point in terms["points"]]
+        return np.array(points)
+
+    lengths = [point["length"] for point in first["points"]]
+    for difference in fixture["differences"]:
+        series, at = difference["series"], lengths.index(difference["length"])
+        d = contributions(other, series)[at] - contributions(first, series)[at]
+        means = np.array([d[texts == group].mean() for group in groups])
+        expect(f"difference of {series}", difference["estimate"], *mean_and_error(means))
+        # The sandwich estimate of a regression on a constant, as statsmodels computes it.
+        scores = np.array([(d - d.mean())[texts == group].sum() for group in groups])
+        sandwich = np.sqrt(len(groups) / (len(groups) - 1) * (scores**2).sum()) / len(d)
+        same(f"clustered error of {series}", sandwich, difference["estimate"]["error"])
+    slope = lambda values: np.polyfit(np.log(lengths), np.log(values.mean(axis=1)), 1)[0]
+    for difference in fixture["exponents"]:
+        a, b = (contributions(terms, difference["series"]) for terms in (first, other))
+        left_out = np.array([slope(b[:, texts != g]) - slope(a[:, texts != g]) for g in groups])
+        error = np.sqrt((len(groups) - 1) * np.var(left_out))
+        expect(f"exponent of {difference['series']}", difference["estimate"], slope(b) - slope(a), error)
+    assert len(fixture["differences"]) == 6 and len(fixture["exponents"]) == 2, fixture
+
+
 def check_gaussian(fixture):
     values = np.array(fixture["values"])
     n = len(values)
@@ -473,6 +507,7 @@ for experiment in fixture["experiments"]:
     check_estimates(experiment)
 check_bootstrap(fixture["bootstrap"])
 check_gaussian(fixture["gaussian"])
+check_comparison(fixture["comparison"])
 for case in fixture["counts"]["biases"]:
     # Counts above 4096 are thinned to second order.
     check_bias(f"bias, {case['method']}", fixture["counts"]["counts"], case["method"], case["bias"], tolerance=1e-6)

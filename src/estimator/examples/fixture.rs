@@ -5,9 +5,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use surprisal_estimator::{
-    Bootstrap, Correction, Design, EntropyBias, EntropyMethod, Error, Estimates, ExactSource, Fit, Gaussian,
-    LogprobSource, NgramEntropy, Pairing, Plan, PlannedQuery, Process, Report, SantaFe, Spectrum, TokenTexts, TwoPoint,
-    shuffle_tokens,
+    Bootstrap, Comparison, CorpusIdentity, Correction, Design, DocumentTerms, EntropyBias, EntropyMethod, Error,
+    Estimates, ExactSource, Fit, Gaussian, LogprobSource, NgramEntropy, Pairing, Plan, PlannedQuery, PointTerms, Process, Report, SantaFe, Spectrum, TokenTexts, TwoPoint,
+    run, shuffle_tokens,
 };
 
 /// The number of shuffles for the baseline of two-point information.
@@ -32,6 +32,7 @@ async fn main() -> Result<(), Error> {
             "gaussian": gaussian()?,
             "counts": counts(),
             "paper_fits": paper_fits(),
+            "comparison": comparison().await?,
         })
     );
     Ok(())
@@ -119,6 +120,42 @@ fn paper_fits() -> Value {
         fits.push(json!({ "points": points, "fit": Fit::paper(&points) }));
     }
     json!(fits)
+}
+
+/// Compares two models on the same documents, three from each text.
+async fn comparison() -> Result<Value, Error> {
+    let design = Design { splits: vec![4, 8, 16], window: 64, per_text: 3, ..Design::default() };
+    let plan = Plan::of(24, design)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(23);
+    let process = SantaFe::new(60, 1.4, 1e-3)?;
+    let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
+    let mut reports = Vec::new();
+    for (name, doubt) in [("sure", 1e-3), ("doubting", 0.2)] {
+        let source = ExactSource::new(SantaFe::new(60, 1.4, doubt)?);
+        let estimates = run(&source, &documents, &plan, None, |_| {}).await?;
+        let mut report = Report::new(name, source.model(), &estimates);
+        let [texts, tokens, windows] = ["t", "t", "w"].map(str::to_owned);
+        report.identity = Some(CorpusIdentity { name: "Santa Fe".to_owned(), texts, tokens, windows });
+        reports.push((name.to_owned(), report));
+    }
+    let describe = |terms: &DocumentTerms| {
+        let point = |point: &PointTerms| {
+            json!({
+                "length": point.length,
+                "conditional": point.conditional,
+                "marginal": point.marginal,
+                "crossed": point.crossed,
+            })
+        };
+        json!({ "texts": terms.texts, "points": terms.points.iter().map(point).collect::<Vec<_>>() })
+    };
+    let terms: Vec<Value> = reports.iter().filter_map(|(_, report)| report.terms.as_ref()).map(describe).collect();
+    let comparison = Comparison::new(reports)?;
+    Ok(json!({
+        "terms": terms,
+        "differences": comparison.differences("doubting"),
+        "exponents": comparison.exponent_differences("doubting"),
+    }))
 }
 
 fn bootstrap() -> Value {

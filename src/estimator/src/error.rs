@@ -157,6 +157,22 @@ pub enum Error {
         /// The problem.
         reason: String,
     },
+    /// Reports on different texts, which are not comparable.
+    #[error(
+        "{first} is a report on {first_corpus}, but {other} is one on {other_corpus}: the texts differ, so their \
+         estimates do not compare models; estimate both on the same files with the same selection and seed, or pass \
+         --any-corpus to show them side by side without differences"
+    )]
+    DifferentCorpora {
+        /// The name of the first report.
+        first: String,
+        /// The description of its corpus.
+        first_corpus: String,
+        /// The name of the other report.
+        other: String,
+        /// The description of its corpus.
+        other_corpus: String,
+    },
     /// A failure to create, write or read the temporary file for tokens that do not fit in memory.
     #[error("cannot use the temporary file in $TMPDIR for tokens that do not fit in memory: {0}")]
     Spill(#[source] std::io::Error),

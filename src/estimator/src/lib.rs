@@ -59,7 +59,7 @@ pub use estimate::{
 pub use fit::{Fit, FitMethod, Law, LawFit};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex};
 pub use process::{ExactSource, Gaussian, Process, SantaFe};
-pub use report::{Comparison, Report, Row, SeriesFit};
+pub use report::{Comparison, Difference, ExponentDifference, Report, Row, SeriesFit};
 pub use run::{Progress, execute, execute_shard, run, run_resumable, run_shard};
 pub use source::{
     ApiKey, HttpOptions, HttpSource, LogprobSource, Model, Replicas, RetryPolicy, Routing, ScoreQuery, ScoringDialect,

@@ -12,6 +12,9 @@ pub(crate) struct Args {
     /// Two to six reports, as folders or report.json files; NAME=FOLDER sets the displayed name
     #[arg(required = true, num_args = 2..)]
     reports: Vec<String>,
+    /// Accept reports on different texts, and show them side by side without differences
+    #[arg(long)]
+    any_corpus: bool,
     /// Folder for compare.html, the charts (SVG, PDF) and the numbers (CSV)
     #[arg(long, default_value = "surprisal-compare")]
     out: PathBuf,
@@ -20,7 +23,7 @@ pub(crate) struct Args {
 /// Reads the reports and writes their comparison.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let reports = args.reports.iter().map(|argument| read_report(argument)).collect::<Result<Vec<_>, _>>()?;
-    let comparison = Comparison::new(reports)?;
+    let comparison = if args.any_corpus { Comparison::of_any_corpus(reports)? } else { Comparison::new(reports)? };
     comparison.write(&args.out)?;
     print_status(format_args!("wrote {}", args.out.join("compare.html").display()));
     print(comparison.table())

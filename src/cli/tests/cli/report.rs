@@ -63,6 +63,67 @@ fn reports_are_rewritten_and_compared() {
         line.split(',').nth(5).unwrap().parse::<f64>().unwrap()
     };
     assert_eq!((value("no doubt"), value(&path("doubting"))), (direct(&sure), direct(&doubting)));
+    assert!(table.contains("doubting: the same tokens as no doubt. Differences are paired by document"), "{table}");
+    let paired = csv.lines().find(|line| line.contains("doubting,") && line.contains(",2,16,direct,")).unwrap();
+    let cells: Vec<f64> = paired.split(',').skip(8).map(|cell| cell.parse().unwrap()).collect();
+    let [difference, error, low, high] = cells[..] else { panic!("{paired}") };
+    assert!((difference - (direct(&doubting) - direct(&sure))).abs() < 1e-9 && low < difference && difference < high);
+    let unpaired = sure["rows"][2]["direct"]["error"].as_f64().unwrap();
+    assert!(error < unpaired, "pairing reduces the error: {error}, {unpaired}");
     let same = run(dir.path(), &["compare", &path("sure"), &path("sure")]);
     assert!(stderr(&same).contains("report name is"), "{}", stderr(&same));
+}
+
+/// Reports on other documents are rejected, unless a flag accepts them; reports without an identity are named.
+#[test]
+fn reports_on_other_documents_are_not_compared_by_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for (name, seed) in [("one", 1), ("two", 2)] {
+        let text = format!(
+            "seed = {seed}\n[corpus]\nkind = \"santa-fe\"\ndocuments = 12\nsymbols = 64\nexponent = 1.3\ndoubt = 0.1\n\
+             [measure]\nsplits = [2, 4]\nresamples = 0\n"
+        );
+        std::fs::write(path(&format!("{name}.toml")), text).unwrap();
+        let output = run(dir.path(), &["estimate", &path(&format!("{name}.toml")), "--out", &path(name)]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let compare = |names: &[&str], flags: &[&str]| {
+        let reports: Vec<String> = names.iter().map(|name| format!("{name}={}", path(name))).collect();
+        let both = path("both");
+        let mut arguments = vec!["compare", "--out", &both];
+        arguments.extend(reports.iter().map(String::as_str).chain(flags.iter().copied()));
+        run(dir.path(), &arguments)
+    };
+    let rejected = compare(&["one", "two"], &[]);
+    assert_eq!(rejected.status.code(), Some(1));
+    let error = stderr(&rejected);
+    assert!(
+        error.contains("one is a report on 12 samples of the Santa Fe oracle, 64 symbols, exponent 1.3, seed 1"),
+        "{error}"
+    );
+    assert!(error.contains("the texts differ") && error.contains("--any-corpus"), "{error}");
+    let table = |names: &[&str], flags: &[&str]| {
+        let output = compare(names, flags);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let accepted = table(&["one", "two"], &["--any-corpus"]);
+    assert!(accepted.contains("two: other texts") && !accepted.contains("estimates minus"), "{accepted}");
+
+    // A report of an earlier version, and one without documents.csv.
+    let mut report: Value = serde_json::from_str(&std::fs::read_to_string(path("one/report.json")).unwrap()).unwrap();
+    std::fs::create_dir(path("bare")).unwrap();
+    std::fs::write(path("bare/report.json"), report.to_string()).unwrap();
+    let bare = table(&["one", "bare"], &[]);
+    assert!(bare.contains("without documents.csv") && bare.contains("estimates minus those of one"), "{bare}");
+    report.as_object_mut().unwrap().remove("identity");
+    std::fs::write(path("old.json"), report.to_string()).unwrap();
+    let old = table(&["one", "old.json"], &[]);
+    assert!(old.contains("old.json is a report of an earlier version") && !old.contains("estimates minus"), "{old}");
+
+    // documents.csv of another report.
+    std::fs::copy(path("two/documents.csv"), path("bare/documents.csv")).unwrap();
+    let stale = compare(&["one", "bare"], &[]);
+    assert!(stderr(&stale).contains("bare/documents.csv: the mean of direct"), "{}", stderr(&stale));
 }

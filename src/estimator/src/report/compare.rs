@@ -10,9 +10,12 @@ use crate::estimate::Series;
 use crate::files::write_atomically;
 use crate::fit::FitMethod;
 use crate::number::{significant, with_error};
+use crate::report::alignment::{Alignment, alignment_sentence, corpus_of, other_settings};
 use crate::report::chart_points::{
     Chart, Color, Curve, Mark, along, equation, pictures, surprisal_chart, surprisal_curve, with_bars,
 };
+use crate::report::csv::cells;
+use crate::report::differences::Difference;
 use crate::report::html::{figure, page, table_section};
 use crate::report::model_name::short_model_name;
 use crate::report::{Report, SeriesFit};
@@ -20,6 +23,9 @@ use crate::value::Estimate;
 
 /// The maximum number of reports; more curves would be hard to tell apart in a chart.
 const MAX_REPORTS: usize = 6;
+
+/// The horizontal distance between the marks of two reports at the same L, in pixels.
+const MARK_DISTANCE: f64 = 9.0;
 
 /// The mark of each report's curve.
 const MARKS: [Mark; MAX_REPORTS] =
@@ -35,11 +41,29 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Creates a comparison of named reports, and converts all of them to the unit of the first.
+    /// Creates a comparison of named reports on the same texts, and converts all of them to the unit of the first.
+    ///
+    /// # Errors
+    /// The errors of [`of_any_corpus`](Self::of_any_corpus); [`Error::DifferentCorpora`] if two reports state that they
+    /// are on different texts.
+    pub fn new(reports: Vec<(String, Report)>) -> Result<Self, Error> {
+        let comparison = Self::of_any_corpus(reports)?;
+        let (first, others) = comparison.first_and_others();
+        match others.iter().find(|(_, other)| Alignment::of(&first.1, other) == Alignment::OtherTexts) {
+            None => Ok(comparison),
+            Some(other) => {
+                let [(first, first_corpus), (other, other_corpus)] =
+                    [first, other].map(|(name, report)| (name.clone(), corpus_of(report)));
+                Err(Error::DifferentCorpora { first, first_corpus, other, other_corpus })
+            }
+        }
+    }
+
+    /// Creates a comparison of named reports like [`new`](Self::new), but also of reports on different texts.
     ///
     /// # Errors
     /// [`Error::Invalid`] for fewer than 2 or more than 6 reports, or if two reports have the same name.
-    pub fn new(reports: Vec<(String, Report)>) -> Result<Self, Error> {
+    pub fn of_any_corpus(reports: Vec<(String, Report)>) -> Result<Self, Error> {
         if !(2..=MAX_REPORTS).contains(&reports.len()) {
             return Err(Error::invalid("number of reports", reports.len(), format!("2 to {MAX_REPORTS}")));
         }
@@ -53,7 +77,12 @@ impl Comparison {
         Ok(Self { reports })
     }
 
-    fn unit(&self) -> &'static str {
+    /// Returns the first report, and the others, which are compared with it.
+    pub(crate) fn first_and_others(&self) -> (&(String, Report), &[(String, Report)]) {
+        (&self.reports[0], &self.reports[1..])
+    }
+
+    pub(crate) fn unit(&self) -> &'static str {
         self.reports[0].1.unit.name()
     }
 
@@ -76,7 +105,15 @@ impl Comparison {
         page(
             "Models compared",
             &lead,
-            &[figures, self.exponents_section(), self.estimates_section(), self.models_section()].concat(),
+            &[
+                self.alignment_section(),
+                figures,
+                self.differences_section(),
+                self.exponents_section(),
+                self.estimates_section(),
+                self.models_section(),
+            ]
+            .concat(),
         )
     }
 
@@ -107,7 +144,36 @@ impl Comparison {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{name:<width$}   L/ℓ = {ratio}   {:>9}   {fit}", series.name());
         }
-        text
+        text + &self.differences_text(width)
+    }
+
+    /// Returns sentences that say, for each report after the first, whether it measures the same documents, and which
+    /// settings and points differ.
+    pub(crate) fn statements(&self) -> Vec<String> {
+        let (first, others) = self.first_and_others();
+        let mut sentences = Vec::new();
+        for other in others {
+            let settings = other_settings(&first.1, &other.1).into_iter();
+            let points = self.missing_points(&other.1).into_iter().chain(None::<String>);
+            sentences.push(alignment_sentence(first, other));
+            sentences.extend(settings.chain(points).map(|clause| format!("{}: {clause}.", other.0)));
+        }
+        let missing = self.missing_points(&first.1);
+        sentences.extend(missing.map(|clause| format!("{}: {clause}.", first.0)));
+        sentences
+    }
+
+    /// Returns a clause with the points that another report has, but not this one; `None` if there are none.
+    fn missing_points(&self, report: &Report) -> Option<String> {
+        let has = |ratio, length| {
+            report.rows.iter().any(|row| (row.estimates.ratio, row.estimates.length) == (ratio, length))
+        };
+        let mut points: Vec<(usize, usize)> = self.estimated_points().iter().map(|&(_, r, l)| (r, l)).collect();
+        points.sort_unstable();
+        points.dedup();
+        points.retain(|&(ratio, length)| !has(ratio, length));
+        let names: Vec<String> = points.iter().map(|(ratio, length)| format!("L = {length} (L/ℓ = {ratio})")).collect();
+        (!names.is_empty()).then(|| format!("no estimates at {}", names.join(", ")))
     }
 
     fn charts(&self) -> Vec<(String, Chart)> {
@@ -121,9 +187,11 @@ impl Comparison {
     }
 
     fn bipartite(&self, ratio: usize, series: Series) -> Chart {
-        let curve = |((name, report), color, mark): (&(String, Report), Color, Mark)| {
+        let curve = |(index, ((name, report), color, mark)): (usize, (&(String, Report), Color, Mark))| {
             let points = report.points(ratio, series);
-            let mut curve = Curve { points: with_bars(&points), mark, ..Curve::new(color, name) };
+            // Side by side, so that equal estimates stay visible.
+            let shift = MARK_DISTANCE * (index as f64 - 0.5 * (self.reports.len() - 1) as f64);
+            let mut curve = Curve { points: with_bars(&points), mark, shift, ..Curve::new(color, name) };
             if let Some(fit) = report.fit_of(ratio, series, FitMethod::LeastSquares) {
                 curve.title = format!("{name}: fit {fit}");
                 (curve.equation, curve.line) = (Some(equation(fit, "L")), along(&points, fit));
@@ -142,7 +210,7 @@ impl Comparison {
             x: "L, tokens in x and y together".to_owned(),
             y: format!("I(x; y) in {}", self.unit()),
             unit: self.unit(),
-            curves: truth.chain(self.styled().map(curve)).collect(),
+            curves: truth.chain(self.styled().enumerate().map(curve)).collect(),
         }
     }
 
@@ -164,6 +232,11 @@ impl Comparison {
         let mut fits: Vec<_> = all.filter(|(_, fit)| fit.fit.method == FitMethod::LeastSquares).collect();
         fits.sort_by_key(|(_, fit)| (fit.series, fit.ratio));
         fits
+    }
+
+    fn alignment_section(&self) -> String {
+        let items: String = self.statements().iter().map(|text| format!("<li>{}</li>\n", escape(text))).collect();
+        format!("<section>\n<h2>Documents and settings</h2>\n<ul class=\"notes\">\n{items}</ul>\n</section>\n")
     }
 
     fn exponents_section(&self) -> String {
@@ -228,14 +301,22 @@ impl Comparison {
         table_section("Reports compared", true, &heads, &rows, "")
     }
 
+    /// Returns the estimates as CSV. The differences are those to the first report; their cells are empty if there is no
+    /// difference, and their interval is empty if the difference is not paired.
     fn csv(&self) -> String {
-        let mut csv = "name,model,ratio,length,series,value,error,unit\n".to_owned();
+        let mut csv = "name,model,ratio,length,series,value,error,unit,difference,difference_error,difference_low,\
+                       difference_high\n"
+            .to_owned();
+        let differences: Vec<_> = self.reports.iter().map(|(name, _)| self.differences(name)).collect();
         for (series, ratio, length) in self.estimated_points() {
-            for (name, report) in &self.reports {
+            for ((name, report), differences) in self.reports.iter().zip(&differences) {
                 for (_, estimate) in report.points(ratio, series).iter().filter(|(at, _)| *at as usize == length) {
                     let [name, model] = [name, &report.model].map(|text| text.replace(['"', ',', '\n'], " "));
-                    let (series, Estimate { value, error, .. }) = (series.name(), estimate);
-                    let _ = writeln!(csv, "{name},{model},{ratio},{length},{series},{value},{error},{}", self.unit());
+                    let is_here = |d: &&Difference| (d.series, d.ratio, d.length) == (series, ratio, length);
+                    let difference = differences.iter().find(is_here).map_or(",,,".to_owned(), |d| cells(&d.estimate));
+                    let (series, Estimate { value, error, .. }, unit) = (series.name(), estimate, self.unit());
+                    let _ =
+                        writeln!(csv, "{name},{model},{ratio},{length},{series},{value},{error},{unit},{difference}");
                 }
             }
         }

@@ -89,7 +89,7 @@ impl Report {
 }
 
 /// Returns four cells: the value, its error, and the two ends of its interval, which are empty if there is no interval.
-fn cells(estimate: &Estimate) -> String {
+pub(crate) fn cells(estimate: &Estimate) -> String {
     let Estimate { value, error, interval } = estimate;
     match interval {
         Some([low, high]) => format!("{value},{error},{low},{high}"),

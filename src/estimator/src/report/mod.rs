@@ -4,13 +4,17 @@
 //! Start with [`Report::new`]. `text` formats the table for a terminal, `html` builds the page, and `csv` builds the
 //! CSV files. `two_point` shows two-point information and entropies in all three, and `laws` the laws of growth, which
 //! `conclusion` interprets; `documents_csv` also reads a CSV file. `figures` builds the charts from the points in
-//! `chart_points`; `compare` compares several reports.
+//! `chart_points`. `compare` compares several reports: `alignment` tells whether they measure the same documents,
+//! `differences` pairs their estimates, and `difference_tables` shows the differences.
 
+mod alignment;
 mod chart_points;
 mod compare;
 mod conclusion;
 mod convert;
 mod csv;
+mod difference_tables;
+mod differences;
 mod documents_csv;
 mod figures;
 mod files;
@@ -21,6 +25,7 @@ mod text;
 mod two_point;
 
 pub use compare::Comparison;
+pub use differences::{Difference, ExponentDifference};
 
 use serde::{Deserialize, Serialize};
 
