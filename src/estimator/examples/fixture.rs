@@ -6,8 +6,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use surprisal_estimator::{
     Bootstrap, Comparison, CorpusIdentity, Correction, Design, DocumentTerms, EntropyBias, EntropyMethod, Error,
-    Estimates, ExactSource, Fit, Gaussian, LogprobSource, NgramEntropy, Pairing, Plan, PlannedQuery, PointTerms, Process, Report, SantaFe, Spectrum, TokenTexts, TwoPoint,
-    run, shuffle_tokens,
+    Estimates, ExactSource, Fit, Gaussian, LogprobSource, NgramEntropy, Pairing, Plan, PlannedQuery, PointTerms,
+    Process, Report, SantaFe, Spectrum, TokenTexts, TwoPoint, run, shuffle_tokens,
 };
 
 /// The number of shuffles for the baseline of two-point information.

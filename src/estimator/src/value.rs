@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::number::with_error;
 
@@ -13,7 +14,7 @@ pub struct Estimate {
     pub value: f64,
     /// The standard error.
     pub error: f64,
-    /// The 95 % BCa bootstrap interval, from resampled documents; `None` if it was not computed.
+    /// The 95 % interval, usually of the BCa bootstrap over texts; `None` if it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
 }
@@ -30,6 +31,13 @@ impl Estimate {
         let value = values.iter().sum::<f64>() / count;
         let squares: f64 = values.iter().map(|v| (v - value) * (v - value)).sum();
         Self::new(value, (squares / (count - 1.0) / count).sqrt())
+    }
+
+    /// Adds the 95 % interval by Student's t distribution, for a mean of this many independent values.
+    pub(crate) fn with_t_interval(self, count: usize) -> Self {
+        let Self { value, error, .. } = self;
+        let quantile = StudentsT::new(0.0, 1.0, count as f64 - 1.0).map(|t| t.inverse_cdf(0.975));
+        Self { interval: quantile.ok().map(|q| [value - q * error, value + q * error]), ..self }
     }
 
     /// Widens the estimate by an independent standard error. Adds `error` in quadrature to the standard error, and

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Estimate, Estimates, Fit, FitMethod, Law, LawFit, LocalExponent, Model, Pairing, PairingErrors, PointEstimate,
-    Report, Sampling, Series, SeriesFit, SeriesLaws,
+    DocumentTerms, Estimate, Estimates, Fit, FitMethod, Law, LawFit, LocalExponent, Model, Pairing, PairingErrors,
+    PointEstimate, Report, Sampling, Series, SeriesFit, SeriesLaws,
 };
 
 const NO_CONCLUSION: &str = "No conclusion about the L2M condition";
@@ -36,6 +36,7 @@ fn report(laws: Vec<LawFit>) -> Report {
         nll: Vec::new(),
         nll_bins: Vec::new(),
         surprisals: Vec::new(),
+        terms: DocumentTerms::default(),
     };
     let model = Model { name: "llama".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
     let mut report = Report::new("title", &model, &estimates);

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Comparison, Correction, DocumentTerms, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model, NgramEntropy,
-    Omission, Pairing, PairingErrors, PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
+    Comparison, Correction, DocumentTerms, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model,
+    NgramEntropy, Omission, Pairing, PairingErrors, PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {

@@ -65,20 +65,20 @@ pub(crate) struct SelectedText {
 impl SelectedText {
     /// Cuts the text into pieces of whole sentences with at least `words` words each.
     pub(crate) fn pieces(&self, words: usize) -> Vec<Self> {
-    let (mut pieces, mut byte, mut character) = (Vec::new(), 0, 0);
-    for_each_piece(&self.content, words, &mut |piece: &str| {
-        // Between two pieces there is only white space.
-        let rest = &self.content[byte..];
-        let space = &rest[..rest.len() - rest.trim_start().len()];
-        byte += space.len();
-        character += space.chars().count();
-        let origin = TextOrigin { byte, character, ..self.origin.clone() };
-        pieces.push(Self { content: piece.to_owned(), origin });
-        byte += piece.len();
-        character += piece.chars().count();
-    });
-    pieces
-}
+        let (mut pieces, mut byte, mut character) = (Vec::new(), 0, 0);
+        for_each_piece(&self.content, words, &mut |piece: &str| {
+            // Between two pieces there is only white space.
+            let rest = &self.content[byte..];
+            let space = &rest[..rest.len() - rest.trim_start().len()];
+            byte += space.len();
+            character += space.chars().count();
+            let origin = TextOrigin { byte, character, ..self.origin.clone() };
+            pieces.push(Self { content: piece.to_owned(), origin });
+            byte += piece.len();
+            character += piece.chars().count();
+        });
+        pieces
+    }
 }
 
 /// Texts in batches; only one batch is in memory at a time.

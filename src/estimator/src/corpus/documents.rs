@@ -6,10 +6,10 @@ use std::path::Path;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokenizers::Tokenizer;
 
-use crate::corpus::identity::CorpusIdentity;
-use crate::corpus::omission::{Omission, first_names};
 use crate::corpus::batches::SelectedText;
 use crate::corpus::collection::Collection;
+use crate::corpus::identity::CorpusIdentity;
+use crate::corpus::omission::{Omission, first_names};
 use crate::corpus::places::{TextOrigin, WindowPlace};
 use crate::corpus::reservoir::Reservoir;
 use crate::corpus::statistics::CorpusStatistics;

@@ -4,7 +4,6 @@
 //! the standard error over clusters: each contributes one number, its mean over the bin.
 
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::estimate::clusters::Clusters;
 use crate::estimate::terms::sum;
@@ -51,17 +50,10 @@ pub(crate) fn nll_bins(whole: &[&[f32]], clusters: Clusters) -> Vec<PositionBin>
     for (first, last) in ranges(window) {
         let mean = |answer: &&[f32]| -sum(&answer[first - 1..last]) / (last + 1 - first) as f64;
         let documents: Vec<f64> = whole.iter().map(mean).collect();
-        bins.push(PositionBin { first, last, estimate: with_t_interval(&clusters.means(&documents)) });
+        let means = clusters.means(&documents);
+        bins.push(PositionBin { first, last, estimate: Estimate::of(&means).with_t_interval(means.len()) });
     }
     bins
-}
-
-/// Returns the mean of at least two independent values, with its standard error and its interval.
-fn with_t_interval(values: &[f64]) -> Estimate {
-    let estimate = Estimate::of(values);
-    let quantile = StudentsT::new(0.0, 1.0, values.len() as f64 - 1.0).map(|t| t.inverse_cdf(0.975));
-    let side = quantile.ok().map(|quantile| quantile * estimate.error);
-    Estimate { interval: side.map(|side| [estimate.value - side, estimate.value + side]), ..estimate }
 }
 
 /// Returns the bins' first and last positions: they end at powers of `2^(1/BINS_PER_OCTAVE)`, rounded. A last bin that

@@ -151,11 +151,15 @@ mod tests {
         let model = Model { name: "m".to_owned(), fingerprint: "f".to_owned(), max_length: 10 };
         let estimates = Estimates {
             documents: 4,
+            texts: 4,
             pairing: Pairing::Same,
             correction: None,
             points: Vec::new(),
             exponents: Vec::new(),
+            laws: Vec::new(),
+            local_exponents: Vec::new(),
             nll: Vec::new(),
+            nll_bins: Vec::new(),
             surprisals: Vec::new(),
             terms: DocumentTerms::default(),
         };

@@ -1,15 +1,11 @@
 //! Differences between two reports, paired by document.
 
 use serde::Serialize;
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::estimate::{DocumentTerms, Series};
 use crate::fit::FitMethod;
 use crate::report::Report;
 use crate::value::Estimate;
-
-/// The probability below the upper end of a 95 % interval.
-const UPPER: f64 = 0.975;
 
 /// A difference between the estimates of two reports at one point.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -82,7 +78,7 @@ pub(crate) fn paired_difference(a: &[f64], b: &[f64], texts: &[usize]) -> Estima
     }
     let groups = clusters as f64;
     let squares: f64 = sums.iter().map(|sum| sum * sum).sum();
-    with_t_interval(mean, (groups / (groups - 1.0) * squares).sqrt() / count, clusters)
+    Estimate::new(mean, (groups / (groups - 1.0) * squares).sqrt() / count).with_t_interval(clusters)
 }
 
 /// Returns the differences between the exponents of the least-squares fits that both reports have, if the reports are
@@ -126,14 +122,7 @@ fn exponent_difference(lengths: &[usize], a: &[Vec<f64>], b: &[Vec<f64>], texts:
     let groups = clusters as f64;
     let mean = values.iter().sum::<f64>() / groups;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    Some(with_t_interval(difference(None)?, ((groups - 1.0) / groups * squares).sqrt(), clusters))
-}
-
-/// Adds the 95 % interval by Student's t distribution for this number of clusters.
-fn with_t_interval(value: f64, error: f64, clusters: usize) -> Estimate {
-    let quantile = StudentsT::new(0.0, 1.0, clusters as f64 - 1.0).map(|t| t.inverse_cdf(UPPER));
-    let interval = quantile.ok().map(|quantile| [value - quantile * error, value + quantile * error]);
-    Estimate { value, error, interval }
+    Some(Estimate::new(difference(None)?, ((groups - 1.0) / groups * squares).sqrt()).with_t_interval(clusters))
 }
 
 fn scaled(Estimate { value, error, interval }: Estimate, factor: f64) -> Estimate {
