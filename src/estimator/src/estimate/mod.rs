@@ -5,6 +5,7 @@
 //! `clusters` of documents: [`Bootstrap`] resamples the means of the clusters for confidence intervals, including those
 //! of power-law exponents (`exponents`). A [`Series`] names an estimator.
 
+mod averaged;
 mod bootstrap;
 mod clusters;
 mod contributions;

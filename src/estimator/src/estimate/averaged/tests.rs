@@ -1,0 +1,140 @@
+//! Tests of the averaged marginal and its limit.
+
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::value::Estimate;
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Returns standard normal values, `count` for each document.
+fn normals(documents: usize, count: usize, seed: u64) -> Vec<Vec<f64>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut normal = || (-2.0 * rng.random::<f64>().ln()).sqrt() * (std::f64::consts::TAU * rng.random::<f64>()).cos();
+    (0..documents).map(|_| (0..count).map(|_| normal()).collect()).collect()
+}
+
+#[test]
+fn averages_are_over_probabilities_and_over_all_contexts_equally() {
+    let crossed = vec![[1.0, 3.0, 5.0, 7.0, 9.0].map(f64::ln).to_vec()];
+    let averaged = Averaged::new(&[2.0], &crossed);
+    assert_eq!(averaged.contexts, [1, 2, 4, 5]);
+    // Sums over 1, 2 and 4 consecutive contexts in a circle, and over all five.
+    let products: [f64; 3] = [945.0, 4.0 * 8.0 * 12.0 * 16.0 * 10.0, 16.0 * 24.0 * 22.0 * 20.0 * 18.0];
+    let expected = [products[0].ln() / 5.0, products[1].ln() / 5.0 - 2_f64.ln(), products[2].ln() / 5.0 - 4_f64.ln()];
+    for (values, expected) in averaged.curve.iter().zip(expected.into_iter().chain([5_f64.ln()])) {
+        assert!((values[0] - (2.0 - expected)).abs() < 1e-12, "{values:?}, {expected}");
+    }
+    let own = 2_f64.exp();
+    assert!((averaged.info_nce[0] - (6.0 * own / (own + 25.0)).ln()).abs() < 1e-12);
+    assert!((averaged.effective - 625.0 / 165.0).abs() < 1e-12);
+}
+
+#[test]
+fn very_improbable_targets_lose_no_digits() {
+    let near = Averaged::new(&[-1.0], &[vec![-3.0, -4.0, -5.0]]);
+    let far = Averaged::new(&[-80_001.0], &[vec![-80_003.0, -80_004.0, -80_005.0]]);
+    for (near, far) in near.curve.iter().chain([&near.info_nce]).zip(far.curve.iter().chain([&far.info_nce])) {
+        assert!((near[0] - far[0]).abs() < 1e-9);
+    }
+    let one = Averaged::new(&[0.0], &[vec![-9000.0, -10.0, -7000.0, -8000.0]]);
+    assert!((one.effective - 1.0).abs() < 1e-12 && (one.all()[0] - 10.0 - 4_f64.ln()).abs() < 1e-12);
+}
+
+proptest! {
+    /// Jensen's inequality holds for each document, and InfoNCE is at most `ln(K + 1)`.
+    #[test]
+    fn estimates_fall_with_the_number_of_contexts(
+        crossed in (2_usize..20).prop_flat_map(|count| prop::collection::vec(prop::collection::vec(-50.0..0.0, count), 1..5)),
+        own in -50.0..0.0,
+    ) {
+        let conditional = vec![own; crossed.len()];
+        let averaged = Averaged::new(&conditional, &crossed);
+        let count = crossed[0].len();
+        for (document, weights) in crossed.iter().enumerate() {
+            prop_assert!((averaged.curve[0][document] - (own - mean(weights))).abs() < 1e-9);
+            for pair in averaged.curve.windows(2) {
+                prop_assert!(pair[1][document] <= pair[0][document] + 1e-9);
+            }
+            prop_assert!(averaged.info_nce[document] <= ((count + 1) as f64).ln() + 1e-9);
+        }
+        prop_assert!(averaged.effective > 1.0 - 1e-9 && averaged.effective < count as f64 + 1e-9);
+    }
+}
+
+#[test]
+fn the_limit_of_a_power_law_in_k_is_exact() {
+    for (exponent, rate) in [(1.0, 1.0), (0.7, 0.7), (0.3, 0.3)] {
+        let law = |k: f64, scale: f64| vec![4.0 + scale * k.powf(-exponent), 2.0 + scale * k.powf(-exponent)];
+        let limit = Limit::new([&law(4.0, 1.5), &law(8.0, 1.5), &law(16.0, 1.5)]).unwrap();
+        assert!((mean(&limit.values) - 3.0).abs() < 1e-9, "{:?}", limit.values);
+        assert!((limit.rate.unwrap() - rate).abs() < 1e-9);
+        let one_over_k = 2.0 * mean(&law(16.0, 1.5)) - mean(&law(8.0, 1.5));
+        assert!((limit.error - (one_over_k - 3.0).abs()).abs() < 1e-9, "{} {one_over_k}", limit.error);
+    }
+    // A bias that falls faster than 1/k is extrapolated as if it fell as 1/k.
+    let limit = Limit::new([&vec![5.0], &vec![4.0], &vec![3.75]]).unwrap();
+    assert_eq!((limit.values[0], limit.rate), (3.5, Some(1.0)));
+    assert!((limit.error - (0.25 - 0.25 / 3.0)).abs() < 1e-12);
+    assert!(Limit::new([&vec![5.0], &vec![4.0], &vec![2.0]]).is_none());
+    assert_eq!(Limit::new([&vec![5.0], &vec![5.0], &vec![5.0]]).unwrap().rate, None);
+}
+
+/// The scatter of the limit's contributions gives the error that leaving out one document at a time gives.
+#[test]
+fn the_standard_error_of_the_limit_is_that_of_the_jackknife() {
+    let documents = 200;
+    let crossed: Vec<Vec<f64>> =
+        normals(documents, 16, 3).iter().map(|row| row.iter().map(|z| 1.6 * z).collect()).collect();
+    let conditional: Vec<f64> = normals(documents, 1, 4).iter().map(|row| 3.0 + row[0]).collect();
+    let averaged = Averaged::new(&conditional, &crossed);
+    let limit = averaged.limit().unwrap();
+    assert!(limit.rate.unwrap() < 1.0);
+    let without = |document: usize| {
+        let curve =
+            averaged.curve.iter().map(|values| [&values[..document], &values[document + 1..]].concat()).collect();
+        let rest = Averaged { contexts: averaged.contexts.clone(), curve, info_nce: Vec::new(), effective: 1.0 };
+        mean(&rest.limit().unwrap().values)
+    };
+    let left_out: Vec<f64> = (0..documents).map(without).collect();
+    let spread: f64 = left_out.iter().map(|value| (value - mean(&left_out)).powi(2)).sum();
+    let jackknife = (spread * (documents as f64 - 1.0) / documents as f64).sqrt();
+    let error = Estimate::of(&limit.values).error;
+    assert!((error / jackknife - 1.0).abs() < 0.05, "{error}, {jackknife}");
+}
+
+/// The logarithm of the mean of `e^(σ z)` is `σ²/2`.
+#[test]
+fn the_limit_is_closer_to_the_truth_than_the_average_and_its_error_covers_the_rest() {
+    for sigma in [0.5, 1.0, 1.5, 2.0] {
+        let crossed: Vec<Vec<f64>> =
+            normals(4000, 16, 7).iter().map(|row| row.iter().map(|z| sigma * z).collect()).collect();
+        let averaged = Averaged::new(&vec![2.0; 4000], &crossed);
+        let truth = 2.0 - sigma * sigma / 2.0;
+        let limit = averaged.limit().unwrap();
+        let estimate = Estimate::of(&limit.values);
+        let (biased, left) = (mean(averaged.all()) - truth, estimate.value - truth);
+        println!("σ = {sigma}: bias {biased:.4}, of the limit {left:.4} ± {:.4} ± {:.4}", estimate.error, limit.error);
+        assert!(left.abs() < 0.5 * biased, "σ = {sigma}: {left} of {biased}");
+        assert!(left.abs() < 3.0 * estimate.error.hypot(limit.error), "σ = {sigma}: {left}, {estimate}");
+        assert!(limit.has_converged(16, averaged.effective));
+    }
+}
+
+#[test]
+fn few_effective_contexts_slow_rates_and_much_information_mean_no_convergence() {
+    let limit = |value: f64, rate| Limit { values: vec![value], rate, error: 0.0 };
+    assert!(limit(2.0, Some(0.5)).has_converged(16, 4.0));
+    assert!(limit(2.0, None).has_converged(16, 16.0));
+    assert!(!limit(2.8, Some(0.5)).has_converged(16, 4.0));
+    assert!(!limit(2.0, Some(0.1)).has_converged(16, 4.0));
+    assert!(!limit(2.0, Some(0.5)).has_converged(16, 1.9));
+    // One context in sixteen is far more probable than the others.
+    let crossed: Vec<Vec<f64>> = normals(500, 16, 9).iter().map(|row| row.iter().map(|z| 8.0 * z).collect()).collect();
+    let averaged = Averaged::new(&vec![40.0; 500], &crossed);
+    assert!(averaged.limit().is_none_or(|limit| !limit.has_converged(16, averaged.effective)));
+}
