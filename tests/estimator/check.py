@@ -191,6 +191,11 @@ def check_fit(name, x, y, errors, fit, lowest=None):
     if fit["method"] == "least_squares":
         line = stats.linregress(np.log(x), np.log(y))
         amplitude = np.exp(line.intercept)
+        if len(x) == 2:
+            # A line through two points has no errors.
+            assert "amplitude_error" not in fit and "exponent_error" not in fit, name
+            same(name, (amplitude, line.slope), [fit[key] for key in ("amplitude", "exponent")])
+            return
         ours = (amplitude, line.slope, amplitude * line.intercept_stderr, line.stderr)
     elif fit["method"] == "weighted":
         weights = y / np.array(errors)[kept]
@@ -263,8 +268,8 @@ def check_estimates(experiment):
             crossed.setdefault((step["split"], step["y"]), []).append((step["x"], logprobs))
     n, weight = experiment["correction"]["n"], experiment["correction"]["weight"]
     h, h_error = entropy(list(ngrams(experiment["documents"], n).values()), experiment["correction"]["method"])
-    partners, points = experiment["partners"], {}
-    for row in experiment["rows"]:
+    partners, points, contributions = experiment["partners"], {}, {}
+    for index, row in enumerate(experiment["rows"]):
         split, length = row["split"], row["length"]
         assert length == row["ratio"] * split
         own = np.array([whole[i][split:length].sum() for i in range(count)])
@@ -282,19 +287,25 @@ def check_estimates(experiment):
         ours = {"direct": own - alone, "corrected": own - replaced, "vclub": own - others}
         if per_text > 1:
             same(f"vCLUB, {name}", vclub.mean(), np.mean(own - others))
+        weights = np.array([[c for _, c in of_y] for of_y in contexts])
+        assert all(x // per_text != y // per_text for y, of_y in enumerate(contexts) for x, _ in of_y)
+        curves = experiment["context_curves"]
+        ours |= check_averaged(name, own, weights, row, curves[index] if curves else None, per_text)
+        contributions[row["ratio"], length] = ours
         for series, values in ours.items():
             means = vclub if series == "vclub" else values.reshape(-1, per_text).mean(axis=1)
             points.setdefault((row["ratio"], series), []).append((length, values, means))
         if split == min(r["split"] for r in experiment["rows"]):
             corrected = corrected[0], np.hypot(corrected[1], h_error)
-        for key, ours in (
+        for key, expected in (
             ("direct", paired if is_same else unpaired),
             ("corrected", corrected),
             ("vclub", mean_and_error(vclub)),
         ):
-            same(f"{key}, {name}", ours, (row[key]["value"], row[key]["error"]))
+            same(f"{key}, {name}", expected, (row[key]["value"], row[key]["error"]))
         errors = row["pairing_errors"]
         same(f"pairing, {name}", (paired[1], unpaired[1]), (errors["same"], errors["crossed"]))
+    check_consistency(experiment, contributions)
     positions = np.array([whole[i] for i in range(count)])
     for t, there in enumerate(experiment["nll"]):
         same(f"NLL at {t}", mean_and_error(-positions[:, t], per_text), (there["value"], there["error"]))
@@ -306,12 +317,94 @@ def check_estimates(experiment):
     divergence = experiment["divergence"]
     same("KL", mean_and_error(ln_p - positions.sum(axis=1)), (divergence["value"], divergence["error"]))
     for fit in experiment["fits"]:
-        rows = [row for row in experiment["rows"] if row["ratio"] == fit["ratio"]]
+        rows = [row for row in experiment["rows"] if row["ratio"] == fit["ratio"] and fit["series"] in row]
         values, errors = zip(*((row[fit["series"]]["value"], row[fit["series"]]["error"]) for row in rows))
         check_fit(f"{fit['series']}, ratio {fit['ratio']}", [row["length"] for row in rows], values, errors, fit)
     kinds = {(fit["ratio"], fit["series"], fit["method"]) for fit in experiment["fits"]}
-    assert len(kinds) == len(experiment["fits"]) == 27, kinds
+    assert len(kinds) == len(experiment["fits"]), kinds
+    estimated = 4 if experiment["context_curves"] else 3
+    assert sum(series != "averaged_limit" for _, series, _ in kinds) == 9 * estimated, kinds
     check_laws(experiment, points)
+
+
+def check_averaged(name, own, weights, row, curve, per_text):
+    """Checks the estimates with an averaged marginal; returns the documents' contributions to each of them.
+
+    `weights[i, k]` is ln q(y_i | x_k).
+    """
+    count = weights.shape[1]
+    if count < 2:
+        assert curve is None and not {"averaged", "averaged_limit", "info_nce"} & set(row), name
+        return {}
+    assert (curve["ratio"], curve["length"], curve["split"]) == (row["ratio"], row["length"], row["split"])
+    powers = [2**j for j in range(int(np.ceil(np.log2(count))))]
+    values = {}
+    for k in powers + [count]:
+        circle = (np.arange(count)[:, None] + np.arange(k)) % count
+        values[k] = own - (special.logsumexp(weights[:, circle], axis=2) - np.log(k)).mean(axis=1)
+    assert [point["contexts"] for point in curve["points"]] == list(values), name
+    for point in curve["points"]:
+        ours, theirs = mean_and_error(values[point["contexts"]], per_text), point["estimate"]
+        same(f"{point['contexts']} contexts, {name}", ours, (theirs["value"], theirs["error"]))
+    found = {"averaged": values[count]}
+    with_own = np.hstack([own[:, None], weights])
+    found["info_nce"] = own - special.logsumexp(with_own, axis=1) + np.log(count + 1)
+    for key in ("averaged", "info_nce"):
+        same(f"{key}, {name}", mean_and_error(found[key], per_text), (row[key]["value"], row[key]["error"]))
+    shares = special.softmax(weights, axis=1)
+    effective = 1 / (shares**2).sum(axis=1).mean()
+    same(f"effective contexts, {name}", effective, curve["effective"])
+    # I_k = limit + a k^-b through three points, with b at most 1.
+    powers = [k for k in values if np.log2(k) % 1 == 0][-3:]
+    if len(powers) < 3:
+        assert "averaged_limit" not in row and not curve["has_converged"], name
+        return found
+    three = np.array([values[k] for k in powers])
+    means = three.mean(axis=1)
+    before, after = means[0] - means[1], means[1] - means[2]
+    rate = np.log2(before / after)
+    power_law = lambda m: m[2] - (m[1] - m[2]) ** 2 / (m[0] - 2 * m[1] + m[2])
+    one_over_k = lambda m: 2 * m[2] - m[1]
+    limit = one_over_k if rate >= 1 else power_law
+    model_error = abs(power_law(means) - one_over_k(means))
+    # Complex steps give the derivatives with respect to the means to machine precision.
+    step = 1e-30
+    slopes = [limit(means + 1j * step * np.eye(3)[j]).imag / step for j in range(3)]
+    influence = limit(means) + slopes @ (three - means[:, None])
+    converged = limit(means) <= np.log(count) and effective >= 2 and rate > -np.log2(0.9)
+    assert curve["has_converged"] == ("averaged_limit" in row) == converged, name
+    if rate > 0:
+        same(f"rate, {name}", (min(rate, 1), model_error), (curve["rate"], curve["limit_error"]))
+    if converged:
+        value, error = mean_and_error(influence, per_text)
+        theirs = row["averaged_limit"]
+        same(f"limit, {name}", (value, np.hypot(error, model_error)), (theirs["value"], theirs["error"]))
+        found["averaged_limit"] = influence
+    return found
+
+
+def check_consistency(experiment, contributions):
+    per_text = experiment["per_text"]
+    clusters = len(experiment["documents"]) // per_text
+    ratios, splits = [sorted({row[key] for row in experiment["rows"]}) for key in ("ratio", "split")]
+    expected = set()
+    for (ratio, length), ours in contributions.items():
+        split = length // ratio
+        upper = "averaged" if "averaged" in ours else "vclub"
+        expected.add(("marginal", upper, (ratio, length), (ratio, length), "direct"))
+        longer = [(r, r * split) for r in ratios[ratios.index(ratio) + 1 :][:1]]
+        longer += [(ratio, ratio * s) for s in splits[splits.index(split) + 1 :][:1]]
+        for to in longer:
+            for series in ours.keys() & contributions.get(to, {}).keys() - {"info_nce"}:
+                expected.add(("data_processing", series, (ratio, length), to, series))
+    found = {(c["test"], c["series"], tuple(c["from"]), tuple(c["to"])): c for c in experiment["consistency"]}
+    assert found.keys() == {key[:4] for key in expected} and len(found) == len(experiment["consistency"])
+    count = Counter(key[0] for key in found)
+    for test, series, source, to, other in expected:
+        check = found[test, series, source, to]
+        value, error = mean_and_error(contributions[to][series] - contributions[source][other], per_text)
+        same(f"{test}, {series}, {source}", (value, error), (check["difference"]["value"], check["difference"]["error"]))
+        assert check["is_violated"] == (value / error < stats.t.ppf(0.05 / count[test], clusters - 1)), check
 
 
 def vclub_of_clusters(own, contexts, per_text):
@@ -344,7 +437,9 @@ LAWS = {
 
 def check_laws(experiment, points):
     per_text = experiment["per_text"]
-    assert len(experiment["laws"]) == 9 and len(experiment["local_exponents"]) >= 30
+    estimated = 4 if experiment["context_curves"] else 3
+    assert sum(laws["series"] != "averaged_limit" for laws in experiment["laws"]) == 3 * estimated
+    assert len(experiment["local_exponents"]) >= 30
     for found in experiment["laws"]:
         lengths, values, means = zip(*points[found["ratio"], found["series"]])
         lengths, values, means = np.array(lengths, float), np.array(values), np.array(means)

@@ -18,7 +18,7 @@ async fn main() -> Result<(), Error> {
     let mut experiments = Vec::new();
     for (pairing, negatives, per_text, method, n, weight) in [
         (Pairing::Same, 1, 1, EntropyMethod::Grassberger, 2, 0.8),
-        (Pairing::Crossed, 3, 4, EntropyMethod::ChaoShen, 1, 0.5),
+        (Pairing::Crossed, 11, 4, EntropyMethod::ChaoShen, 1, 0.5),
     ] {
         let (splits, ratios) = (vec![2, 4, 8, 16, 32], vec![2, 3, 4]);
         let design = Design { splits, ratios, window: 128, negatives, per_text, pairing, seed: 4, ..Design::default() };
@@ -83,6 +83,8 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
         "fits": report.fits,
         "laws": report.laws,
         "local_exponents": report.local_exponents,
+        "context_curves": report.context_curves,
+        "consistency": report.consistency,
         "nll": report.nll,
         "nll_bins": report.nll_bins,
         "exponent": 1.4,

@@ -53,8 +53,9 @@ mod value;
 pub use corpus::{CorpusIdentity, CorpusStatistics, Counted, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{
-    Bootstrap, Correction, DocumentTerms, Estimates, ExponentInterval, LocalExponent, PairingErrors, PointEstimate,
-    PointTerms, PositionBin, Sampling, Series, SeriesLaws,
+    Bootstrap, ConsistencyCheck, ConsistencyTest, ContextCurve, ContextPoint, Correction, DocumentTerms, Estimates,
+    ExponentInterval, LocalExponent, Marginal, PairingErrors, PointEstimate, PointTerms, PositionBin, Sampling, Series,
+    SeriesLaws,
 };
 pub use fit::{Fit, FitMethod, Law, LawFit};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::TextCorpus;
 use crate::error::Error;
-use crate::estimate::Correction;
+use crate::estimate::{Correction, Marginal};
 use crate::plan::{Design, PAPER_SPLITS, Pairing, Plan};
 use crate::source::{ApiKey, HttpOptions, Routing, ScoringDialect};
 use crate::statistics::EntropyMethod;
@@ -171,6 +171,9 @@ pub struct MeasureSpec {
     pub negatives: usize,
     /// Choice of the `y` in the direct estimate's marginal term.
     pub pairing: Pairing,
+    /// Marginal term of the estimate from which the report draws its conclusion.
+    #[serde(skip_serializing_if = "Marginal::is_bos")]
+    pub marginal: Marginal,
     /// Number of bootstrap resamples of the documents for confidence intervals; 0 for no intervals.
     pub resamples: usize,
     /// Tokens per n-gram in the n-gram correction; 0 for no correction.
@@ -205,6 +208,7 @@ impl Default for MeasureSpec {
             window: None,
             negatives: design.negatives,
             pairing: design.pairing,
+            marginal: Marginal::default(),
             resamples: design.resamples,
             ngram: 2,
             ngram_weight: Correction::PAPER_WEIGHT,
@@ -257,6 +261,10 @@ impl Experiment {
         if measure.ngram > smallest {
             let limit = format!("at most {smallest}, the length of the shortest y");
             return Err(Error::invalid("measure.ngram", measure.ngram, limit));
+        }
+        if measure.marginal == Marginal::Averaged && measure.negatives < Marginal::FEWEST_CONTEXTS {
+            let limit = format!("at least {} for marginal = \"averaged\"", Marginal::FEWEST_CONTEXTS);
+            return Err(Error::invalid("measure.negatives", measure.negatives, limit));
         }
         if let Some(distance) = measure.two_point.iter().find(|&&distance| distance == 0) {
             return Err(Error::invalid("measure.two_point", distance, "at least 1"));

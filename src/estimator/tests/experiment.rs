@@ -224,6 +224,7 @@ fn errors_name_the_key_and_the_limit() {
         ("resamples = 50", "negatives = 40", ["negatives is 40", "from 1 to 39"]),
         ("[1, 2]", "[0]", ["measure.two_point is 0", "at least 1"]),
         ("resamples = 50", "shuffles = 1", ["measure.shuffles is 1", "0, or at least 2"]),
+        ("resamples = 50", "marginal = 'averaged'", ["measure.negatives is ", "at least 4 for marginal"]),
     ] {
         let error = refused(from, to);
         assert!(error.starts_with("folder/wrong.toml: "), "{error}");

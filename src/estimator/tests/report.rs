@@ -20,6 +20,9 @@ fn report(title: &str) -> Report {
         pairing_errors: PairingErrors { same: 0.12, crossed: 0.3 },
         corrected: Some(estimate(direct + 0.3, 0.13)),
         vclub: estimate(2.0 * direct + 1.0, 5.3),
+        averaged: None,
+        averaged_limit: None,
+        info_nce: None,
     };
     let entropy = NgramEntropy {
         n: 2,
@@ -36,6 +39,8 @@ fn report(title: &str) -> Report {
         pairing: Pairing::Same,
         correction: Some(Correction::new(entropy)),
         points: vec![split(2, -0.1), split(4, 1.0), split(8, 2.0)],
+        context_curves: Vec::new(),
+        consistency: Vec::new(),
         exponents: vec![ExponentInterval {
             ratio: 2,
             series: Series::Direct,

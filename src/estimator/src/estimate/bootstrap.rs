@@ -4,6 +4,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
+use crate::value::Estimate;
+
 /// The confidence level of a report's intervals.
 pub(crate) const CONFIDENCE_LEVEL: f64 = 0.95;
 
@@ -51,6 +53,11 @@ impl<'a> Bootstrap<'a> {
     /// Returns the means over all rows.
     pub fn means(&self) -> &[f64] {
         &self.means
+    }
+
+    /// Returns the standard error of the mean of one quantity.
+    pub(crate) fn error(&self, column: usize) -> f64 {
+        Estimate::of(&self.rows.iter().map(|row| row[column]).collect::<Vec<f64>>()).error
     }
 
     /// Returns the means of each resample.

@@ -1,5 +1,6 @@
 //! Clusters: the independent groups of documents, over which standard errors and intervals are computed.
 
+use crate::estimate::terms::differences;
 use crate::plan::Plan;
 use crate::value::Estimate;
 
@@ -55,6 +56,11 @@ impl Clusters {
             sums.iter().map(|sum| sum / size).collect()
         };
         rows.chunks(self.size).map(mean).collect()
+    }
+
+    /// Returns the mean of `to - from`, with its cluster-robust standard error. Both have one value per document.
+    pub(crate) fn differences(self, from: &[f64], to: &[f64]) -> Estimate {
+        self.estimate(&differences(to, from))
     }
 
     /// Returns the mean of the values, one per document, with its cluster-robust standard error.

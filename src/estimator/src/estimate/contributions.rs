@@ -1,6 +1,7 @@
 //! Contributions: one value per estimator and document. An estimate is the mean of its contributions.
 
 use crate::estimate::PairingErrors;
+use crate::estimate::averaged::{Averaged, Limit};
 use crate::estimate::clusters::Clusters;
 use crate::estimate::correction::Correction;
 use crate::estimate::series::Series;
@@ -8,12 +9,16 @@ use crate::estimate::terms::{Crossed, Terms, differences};
 use crate::plan::{Pairing, Plan};
 
 /// The estimators, in the order of the bootstrap's columns.
-pub(crate) const ESTIMATORS: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
+pub(crate) const ESTIMATORS: [Series; 6] =
+    [Series::Direct, Series::Corrected, Series::Vclub, Series::Averaged, Series::AveragedLimit, Series::InfoNce];
 
 /// Indices into [`ESTIMATORS`].
 pub(crate) const DIRECT: usize = 0;
 pub(crate) const CORRECTED: usize = 1;
 pub(crate) const VCLUB: usize = 2;
+pub(crate) const AVERAGED: usize = 3;
+pub(crate) const AVERAGED_LIMIT: usize = 4;
+pub(crate) const INFO_NCE: usize = 5;
 
 /// Returns the bootstrap's column for an estimator at a point.
 pub(crate) fn column(point: usize, estimator: usize) -> usize {
@@ -32,11 +37,18 @@ pub(crate) struct Contributions {
     pub(crate) direct_errors: PairingErrors,
     /// The standard errors of the corrected estimate, without that of the n-gram entropy.
     pub(crate) corrected_errors: Option<PairingErrors>,
+    /// The estimates with an averaged marginal; `None` for fewer than two contexts.
+    pub(crate) averaged: Option<Averaged>,
+    /// The extrapolation of the averaged marginal; `None` if there is none that can be trusted.
+    pub(crate) limit: Option<Limit>,
 }
 
 impl Contributions {
     pub(crate) fn new(terms: &Terms, plan: &Plan, correction: Option<Correction>) -> Self {
         let corrected = correction.map(|correction| correction.marginal(terms));
+        let unrelated = terms.unrelated(plan);
+        let contexts = unrelated.first().map_or(0, Vec::len);
+        let averaged = (contexts >= 2).then(|| Averaged::new(&terms.conditional, &unrelated));
         Self {
             direct: differences(&terms.conditional, &terms.marginal),
             corrected: corrected.as_ref().map(|marginal| differences(&terms.conditional, marginal)),
@@ -44,6 +56,21 @@ impl Contributions {
             vclub_of_clusters: vclub_of_clusters(terms, Clusters::of(plan)),
             direct_errors: PairingErrors::new(terms, plan, &terms.marginal),
             corrected_errors: corrected.map(|marginal| PairingErrors::new(terms, plan, &marginal)),
+            limit: averaged.as_ref().and_then(Averaged::converged_limit),
+            averaged,
+        }
+    }
+
+    /// Returns the documents' contributions to an estimator; `None` if it was not computed.
+    pub(crate) fn of(&self, estimator: usize) -> Option<&[f64]> {
+        match estimator {
+            DIRECT => Some(&self.direct),
+            CORRECTED => self.corrected.as_deref(),
+            VCLUB => Some(&self.vclub),
+            AVERAGED => self.averaged.as_ref().map(Averaged::all),
+            AVERAGED_LIMIT => self.limit.as_ref().map(|limit| limit.values.as_slice()),
+            INFO_NCE => self.averaged.as_ref().map(|averaged| averaged.info_nce.as_slice()),
+            _ => None,
         }
     }
 }
@@ -101,15 +128,16 @@ fn vclub_of_clusters(terms: &Terms, clusters: Clusters) -> Vec<f64> {
     deviations.iter().map(|deviation| mean + scale * deviation).collect()
 }
 
-/// Returns one row per document, with a [`column`] for each estimator at each point. Without a correction, the corrected
-/// columns are 0.
+/// Returns one row per document, with a [`column`] for each estimator at each point. The columns of an estimator that
+/// was not computed are 0.
 pub(crate) fn rows(points: &[Contributions], documents: usize) -> Vec<Vec<f64>> {
     let mut rows = Vec::with_capacity(documents);
     for document in 0..documents {
         let mut row = Vec::with_capacity(ESTIMATORS.len() * points.len());
         for point in points {
-            let corrected = point.corrected.as_ref().map_or(0.0, |corrected| corrected[document]);
-            row.extend([point.direct[document], corrected, point.vclub[document]]);
+            row.extend(
+                (0..ESTIMATORS.len()).map(|estimator| point.of(estimator).map_or(0.0, |values| values[document])),
+            );
         }
         rows.push(row);
     }

@@ -65,7 +65,7 @@ impl PointTerms {
             Series::Direct => Some(differences(&self.conditional, &self.marginal)),
             Series::Corrected => self.corrected.clone(),
             Series::Vclub => Some(differences(&self.conditional, &self.crossed)),
-            Series::Truth | Series::VclubLimit => None,
+            Series::Averaged | Series::AveragedLimit | Series::InfoNce | Series::Truth | Series::VclubLimit => None,
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn exponent_intervals(
     ratios.dedup();
     let mut intervals = Vec::new();
     for ratio in ratios {
-        for (estimator, series) in ESTIMATORS.into_iter().enumerate() {
+        for (estimator, series) in ESTIMATORS.into_iter().enumerate().filter(|(_, series)| series.has_fit()) {
             let Some(points) = points_of(points, estimates, ratio, estimator) else { continue };
             for method in FitMethod::ALL {
                 let exponent = |means: &[f64]| {
@@ -64,10 +64,9 @@ fn points_of(
 ) -> Option<Vec<ResampledPoint>> {
     let mut resampled = Vec::new();
     for (index, (point, estimate)) in points.iter().zip(estimates).enumerate() {
-        if point.ratio == ratio {
-            let error = estimate.get(ESTIMATORS[estimator])?.error;
+        if let (true, Some(Estimate { error, .. })) = (point.ratio == ratio, estimate.get(ESTIMATORS[estimator])) {
             resampled.push(ResampledPoint { length: point.length() as f64, column: column(index, estimator), error });
         }
     }
-    Some(resampled)
+    (!resampled.is_empty()).then_some(resampled)
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
-use crate::estimate::contributions::{ESTIMATORS, column};
+use crate::estimate::contributions::{Contributions, ESTIMATORS, column};
 use crate::estimate::series::Series;
 use crate::fit::{CorrelatedMeans, Law, LawFit};
 use crate::plan::Point;
@@ -77,19 +77,23 @@ struct SeriesPoints {
     columns: Vec<usize>,
 }
 
-/// Returns the points of each series at each ratio. `corrected` is `false` if the corrected estimate was not computed.
-fn series_points(points: &[Point], corrected: bool) -> Vec<SeriesPoints> {
+/// Returns the points of each fitted series at each ratio, without the points at which it was not computed.
+fn series_points(points: &[Point], contributions: &[Contributions]) -> Vec<SeriesPoints> {
     let mut ratios: Vec<usize> = points.iter().map(|point| point.ratio).collect();
     ratios.dedup();
     let mut all = Vec::new();
     for ratio in ratios {
-        for (estimator, series) in ESTIMATORS.into_iter().enumerate() {
-            if series == Series::Corrected && !corrected {
-                continue;
+        for (estimator, series) in ESTIMATORS.into_iter().enumerate().filter(|(_, series)| series.has_fit()) {
+            let (mut lengths, mut columns) = (Vec::new(), Vec::new());
+            for (index, (point, contributions)) in points.iter().zip(contributions).enumerate() {
+                if point.ratio == ratio && contributions.of(estimator).is_some() {
+                    lengths.push(point.length());
+                    columns.push(column(index, estimator));
+                }
             }
-            let of_ratio = points.iter().enumerate().filter(|(_, point)| point.ratio == ratio);
-            let (lengths, columns) = of_ratio.map(|(index, point)| (point.length(), column(index, estimator))).unzip();
-            all.push(SeriesPoints { ratio, series, lengths, columns });
+            if !lengths.is_empty() {
+                all.push(SeriesPoints { ratio, series, lengths, columns });
+            }
         }
     }
     all
@@ -99,12 +103,12 @@ fn series_points(points: &[Point], corrected: bool) -> Vec<SeriesPoints> {
 /// Series without enough points or documents are omitted.
 pub(crate) fn fit_laws(
     points: &[Point],
-    corrected: bool,
+    contributions: &[Contributions],
     rows: &[Vec<f64>],
     cluster_rows: &[Vec<f64>],
 ) -> Vec<SeriesLaws> {
     let mut fitted = Vec::new();
-    for SeriesPoints { ratio, series, lengths, columns } in series_points(points, corrected) {
+    for SeriesPoints { ratio, series, lengths, columns } in series_points(points, contributions) {
         let select = |row: &Vec<f64>| columns.iter().map(|&column| row[column]).collect();
         let needed = columns.len() + SPARE_FREEDOM;
         let between = Scatter::between(&cluster_rows.iter().map(select).collect::<Vec<_>>());
@@ -129,9 +133,9 @@ pub(crate) fn fit_laws(
 }
 
 /// Returns the local exponents between all neighboring points with positive estimates.
-pub(crate) fn local_exponents(points: &[Point], corrected: bool, bootstrap: &Bootstrap<'_>) -> Vec<LocalExponent> {
+pub(crate) fn local_exponents(points: &[Point], contributions: &[Contributions], bootstrap: &Bootstrap<'_>) -> Vec<LocalExponent> {
     let mut exponents = Vec::new();
-    for SeriesPoints { ratio, series, lengths, columns } in series_points(points, corrected) {
+    for SeriesPoints { ratio, series, lengths, columns } in series_points(points, contributions) {
         for (lengths, columns) in lengths.windows(2).zip(columns.windows(2)) {
             let growth = (lengths[1] as f64 / lengths[0] as f64).ln();
             let local = |means: &[f64]| {

@@ -1,28 +1,35 @@
 //! The estimators, which compute the mutual information at each point, in nats, from a plan's log-probabilities.
 //!
 //! Start with [`Estimates::new`]. `terms` sums log-probabilities into the terms of the estimators. `contributions`
-//! combines the terms into one value per document and estimator. Standard errors and intervals are computed over
-//! `clusters` of documents: [`Bootstrap`] resamples the means of the clusters for confidence intervals, including those
-//! of power-law exponents (`exponents`). A [`Series`] names an estimator.
+//! combines the terms into one value per document and estimator; `averaged` has the estimators with an averaged
+//! marginal term, and `consistency` checks their properties. Standard errors and intervals are computed over `clusters`
+//! of documents: [`Bootstrap`] resamples the means of the clusters for confidence intervals, including those of
+//! power-law exponents (`exponents`). A [`Series`] names an estimator.
 
 mod averaged;
 mod bootstrap;
 mod clusters;
+mod consistency;
+mod context_curve;
 mod contributions;
 mod correction;
 mod document_terms;
 mod exponents;
 mod laws;
 mod nll_bins;
+mod marginal;
 mod series;
 mod terms;
 
 pub use bootstrap::Bootstrap;
+pub use consistency::{ConsistencyCheck, ConsistencyTest};
+pub use context_curve::{ContextCurve, ContextPoint};
 pub use correction::Correction;
 pub use document_terms::{DocumentTerms, PointTerms};
 pub use exponents::ExponentInterval;
 pub use laws::{LocalExponent, Sampling, SeriesLaws};
 pub use nll_bins::PositionBin;
+pub use marginal::Marginal;
 pub use series::Series;
 
 use serde::{Deserialize, Serialize};
@@ -30,7 +37,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::estimate::bootstrap::CONFIDENCE_LEVEL;
 use crate::estimate::clusters::Clusters;
-use crate::estimate::contributions::{CORRECTED, Contributions, DIRECT, VCLUB, cluster_rows, column, rows};
+use crate::estimate::consistency::checks;
+use crate::estimate::contributions::{
+    AVERAGED, AVERAGED_LIMIT, CORRECTED, Contributions, DIRECT, INFO_NCE, VCLUB, cluster_rows, column, rows,
+};
 use crate::estimate::exponents::exponent_intervals;
 use crate::estimate::laws::{fit_laws, local_exponents};
 use crate::estimate::nll_bins::nll_bins;
@@ -58,6 +68,17 @@ pub struct PointEstimate {
     /// The vCLUB estimate: `mean_i[ln q(y_i|x_i) - mean_j ln q(y_i|x_j)]`. `mean_j` runs over the negatives of `y_i`:
     /// its contexts `x_j` from other documents.
     pub vclub: Estimate,
+    /// The estimate with the marginal term averaged over K contexts from other texts:
+    /// `mean_i[ln q(y_i|x_i) - ln mean_k q(y_i|x_k)]`. `None` for fewer than two contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub averaged: Option<Estimate>,
+    /// `averaged`, extrapolated to infinitely many contexts; its error includes that of the extrapolation. `None` for
+    /// fewer than four contexts, or if the sequence has not converged ([`ContextCurve`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub averaged_limit: Option<Estimate>,
+    /// InfoNCE with K contexts from other texts and the document's own. `None` for fewer than two contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info_nce: Option<Estimate>,
 }
 
 /// The standard errors of a direct estimate with each [`Pairing`], in nats.
@@ -85,6 +106,10 @@ pub struct Estimates {
     /// The number of texts that the documents come from. Standard errors and intervals are computed over texts, or over
     /// documents if there is only one text.
     pub texts: usize,
+    /// The dependence of the averaged marginal on the number of contexts, at each point; empty for fewer than two.
+    pub context_curves: Vec<ContextCurve>,
+    /// The checks of properties that mutual information has.
+    pub consistency: Vec<ConsistencyCheck>,
     /// The confidence intervals of the exponents, for the fits that have one.
     pub exponents: Vec<ExponentInterval>,
     /// The laws fitted with the covariance between points, by ratio and series; without those that have too few points
@@ -131,14 +156,18 @@ impl Estimates {
             let entropy_error = correction.filter(|_| point.split == plan.splits()[0]).map(|c| c.entropy.error);
             points.push(PointEstimate::new(index, point, contributions, plan.pairing(), &bootstrap, entropy_error));
         }
+        let points_and_contributions = plan.points().iter().zip(&contributions);
+        let curves = points_and_contributions.filter_map(|(point, of)| ContextCurve::of(point, of, clusters));
         let whole = whole(plan, logprobs);
         Ok(Self {
             documents: plan.documents(),
             texts: plan.documents() / plan.design().per_text,
             pairing: plan.pairing(),
             correction,
-            laws: fit_laws(plan.points(), correction.is_some(), &rows, &cluster_rows),
-            local_exponents: local_exponents(plan.points(), correction.is_some(), &bootstrap),
+            laws: fit_laws(plan.points(), &contributions, &rows, &cluster_rows),
+            local_exponents: local_exponents(plan.points(), &contributions, &bootstrap),
+            context_curves: curves.collect(),
+            consistency: checks(plan, &contributions),
             exponents: exponent_intervals(plan.points(), &points, &bootstrap),
             points,
             nll: nll(plan, &whole),
@@ -177,10 +206,16 @@ impl PointEstimate {
             let interval = bootstrap.interval(CONFIDENCE_LEVEL, |means| Some(means[column]));
             Estimate { value: bootstrap.means()[column], error, interval }
         };
+        // The error over clusters: that of the bootstrap's rows.
+        let over_clusters = |estimator: usize| {
+            let present = contributions.of(estimator).is_some();
+            present.then(|| estimate(estimator, bootstrap.error(column(index, estimator))))
+        };
         let corrected = contributions.corrected_errors.map(|errors| {
             let corrected = estimate(CORRECTED, errors.get(pairing));
             entropy_error.map_or(corrected, |error| corrected.widened(error))
         });
+        let averaged_limit = over_clusters(AVERAGED_LIMIT).zip(contributions.limit.as_ref());
         Self {
             ratio: point.ratio,
             length: point.length(),
@@ -188,7 +223,10 @@ impl PointEstimate {
             direct: estimate(DIRECT, contributions.direct_errors.get(pairing)),
             pairing_errors: contributions.direct_errors,
             corrected,
-            vclub: estimate(VCLUB, Estimate::of(&contributions.vclub_of_clusters).error),
+            vclub: estimate(VCLUB, bootstrap.error(column(index, VCLUB))),
+            averaged: over_clusters(AVERAGED),
+            averaged_limit: averaged_limit.map(|(estimate, limit)| estimate.widened(limit.error)),
+            info_nce: over_clusters(INFO_NCE),
         }
     }
 
@@ -198,6 +236,9 @@ impl PointEstimate {
             Series::Direct => Some(self.direct),
             Series::Corrected => self.corrected,
             Series::Vclub => Some(self.vclub),
+            Series::Averaged => self.averaged,
+            Series::AveragedLimit => self.averaged_limit,
+            Series::InfoNce => self.info_nce,
             Series::Truth | Series::VclubLimit => None,
         }
     }

@@ -17,13 +17,41 @@ pub enum Series {
     /// It bounds `I(X;Y)` from above only if `q` is close to `p` and each `x'` is independent of `y`. Windows of one
     /// novel share its subject and author, so vCLUB can lie below the direct estimate.
     Vclub,
+    /// The direct estimator with the marginal term averaged over contexts from other texts: the mean of
+    /// `ln q(y|x) - ln mean_k q(y|x_k)`, an upper bound of [`AveragedLimit`](Self::AveragedLimit).
+    Averaged,
+    /// [`Averaged`](Self::Averaged), extrapolated to infinitely many contexts.
+    ///
+    /// For any model, the limit is at most the mutual information.
+    AveragedLimit,
+    /// InfoNCE, a lower bound of the mutual information for any model. It is at most `ln(K + 1)` with K contexts.
+    InfoNce,
     /// The exact limit of vCLUB for the process, with independent negatives, as the number of documents grows.
     VclubLimit,
 }
 
 impl Series {
     /// All series, in the order of a table's columns.
-    pub const ALL: [Series; 5] = [Series::Truth, Series::Direct, Series::Corrected, Series::Vclub, Series::VclubLimit];
+    pub const ALL: [Series; 8] = [
+        Series::Truth,
+        Series::Direct,
+        Series::Corrected,
+        Series::Vclub,
+        Series::Averaged,
+        Series::AveragedLimit,
+        Series::InfoNce,
+        Series::VclubLimit,
+    ];
+
+    /// Returns `true` if the series averages probabilities over contexts from other texts.
+    pub(crate) fn is_averaged(self) -> bool {
+        matches!(self, Series::Averaged | Series::AveragedLimit | Series::InfoNce)
+    }
+
+    /// Returns `true` if power laws are fitted to the series: to all except InfoNCE, which saturates at `ln(K + 1)`.
+    pub(crate) fn has_fit(self) -> bool {
+        self != Series::InfoNce
+    }
 
     /// Returns the column heading in a table.
     pub fn name(self) -> &'static str {
@@ -32,6 +60,9 @@ impl Series {
             Series::Direct => "direct",
             Series::Corrected => "corrected",
             Series::Vclub => "vCLUB",
+            Series::Averaged => "averaged",
+            Series::AveragedLimit => "averaged (K → ∞)",
+            Series::InfoNce => "InfoNCE",
             Series::VclubLimit => "vCLUB limit",
         }
     }

@@ -25,6 +25,17 @@ pub(crate) struct Crossed {
 }
 
 impl Terms {
+    /// Returns `ln q(y_i | x_j)` of each document `i`, for its contexts `x_j` from other texts or, if there is only one
+    /// text, from other documents.
+    pub(crate) fn unrelated(&self, plan: &Plan) -> Vec<Vec<f64>> {
+        let mut unrelated = Vec::with_capacity(self.crossed.len());
+        for (y, crossed) in self.crossed.iter().enumerate() {
+            let contexts = crossed.iter().filter(|context| plan.are_unrelated(context.x, y));
+            unrelated.push(contexts.map(|context| context.logprob).collect());
+        }
+        unrelated
+    }
+
     /// Returns `mean_j ln q(y_i | x_j)` of each document `i`.
     pub(crate) fn crossed_means(&self) -> Vec<f64> {
         let mean = |crossed: &Vec<Crossed>| crossed.iter().map(|c| c.logprob).sum::<f64>() / crossed.len() as f64;

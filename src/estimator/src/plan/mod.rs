@@ -197,6 +197,17 @@ impl Plan {
         &self.partners[0]
     }
 
+    /// Returns `true` if the documents are from more than one text.
+    pub(crate) fn has_several_texts(&self) -> bool {
+        self.design.per_text < self.documents()
+    }
+
+    /// Returns `true` if documents `i` and `j` are from different texts, or if all documents are from one text.
+    pub(crate) fn are_unrelated(&self, i: usize, j: usize) -> bool {
+        let per_text = self.design.per_text;
+        i / per_text != j / per_text || !self.has_several_texts()
+    }
+
     /// Returns the queries. Queries that share a prefix are adjacent: a whole document, and each `y` that is scored
     /// after that document's `x`.
     pub fn queries(&self) -> &[PlannedQuery] {

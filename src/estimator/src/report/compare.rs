@@ -32,7 +32,8 @@ const MARKS: [Mark; MAX_REPORTS] =
     [Mark::Circle, Mark::Square, Mark::Triangle, Mark::Circle, Mark::Square, Mark::Triangle];
 
 /// The series to compare: all that are estimates rather than exact values.
-const ESTIMATES: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
+const ESTIMATES: [Series; 6] =
+    [Series::Direct, Series::Corrected, Series::Vclub, Series::Averaged, Series::AveragedLimit, Series::InfoNce];
 
 /// Several reports, each with a unique name.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,7 +180,7 @@ impl Comparison {
     fn charts(&self) -> Vec<(String, Chart)> {
         let of_ratio = |ratio| self.series().map(move |series| (ratio, series));
         let bipartite = self.ratios().into_iter().flat_map(of_ratio).map(|(ratio, series)| {
-            let name = format!("compare-{}-{ratio}", series.name().to_lowercase());
+            let name = format!("compare-{}-{ratio}", file_name(series));
             (name, self.bipartite(ratio, series))
         });
         let nll = self.reports.iter().all(|(_, report)| !report.nll.is_empty());
@@ -321,5 +322,13 @@ impl Comparison {
             }
         }
         csv
+    }
+}
+
+/// Returns a series' name in a file name: lower-case letters and hyphens.
+fn file_name(series: Series) -> String {
+    match series {
+        Series::AveragedLimit => "averaged-limit".to_owned(),
+        other => other.name().to_lowercase(),
     }
 }

@@ -5,7 +5,7 @@
 //! Language Modeling*, 2025): to keep the information that the beginning of a text has about the rest, the state that
 //! a model carries forward must grow at least as fast as the mutual information.
 
-use crate::estimate::{LocalExponent, Sampling, Series, SeriesLaws};
+use crate::estimate::{LocalExponent, Marginal, Sampling, Series, SeriesLaws};
 use crate::fit::{Fit, FitMethod, Law, LawFit};
 use crate::report::Report;
 use crate::report::laws::p_value;
@@ -20,12 +20,15 @@ const BETTER: f64 = 6.0;
 
 impl Report {
     /// Interprets the exponent at the smallest ratio, of the corrected estimate if it has a fit, or otherwise of the
-    /// direct estimate. Draws a conclusion only if the data do not reject a power law, if no other law describes them
+    /// direct estimate; with [`Marginal::Averaged`], of the averaged estimate's limit. Draws a conclusion only if the data do not reject a power law, if no other law describes them
     /// better, and if the exponent's whole 95 % interval supports the conclusion. `None` if neither has a fit.
     pub fn reading(&self) -> Option<String> {
         let ratio = *self.ratios().first()?;
         let fit_of = |series| Some((series, self.fit_of(ratio, series, FitMethod::LeastSquares)?));
-        let (series, fit) = fit_of(Series::Corrected).or_else(|| fit_of(Series::Direct))?;
+        let (series, fit) = match self.marginal {
+            Marginal::Bos => fit_of(Series::Corrected).or_else(|| fit_of(Series::Direct)),
+            Marginal::Averaged => fit_of(Series::AveragedLimit),
+        }?;
         let mut sentences = vec![self.l2m_condition(fit, self.laws_of(ratio, series))];
         sentences.extend(self.saturation(ratio, series, fit));
         sentences.extend(self.scope());

@@ -20,11 +20,18 @@ impl Report {
             scale(&mut estimates.direct, factor);
             estimates.corrected.iter_mut().for_each(|estimate| scale(estimate, factor));
             scale(&mut estimates.vclub, factor);
+            let averaged = [&mut estimates.averaged, &mut estimates.averaged_limit, &mut estimates.info_nce];
+            averaged.into_iter().flatten().for_each(|estimate| scale(estimate, factor));
             let PairingErrors { same, crossed } = &mut estimates.pairing_errors;
             for value in [same, crossed].into_iter().chain(&mut row.truth).chain(&mut row.vclub_limit) {
                 *value *= factor;
             }
         }
+        for curve in &mut self.context_curves {
+            curve.points.iter_mut().for_each(|point| scale(&mut point.estimate, factor));
+            curve.limit_error.iter_mut().for_each(|error| *error *= factor);
+        }
+        self.consistency.iter_mut().for_each(|check| scale(&mut check.difference, factor));
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
         self.laws.iter_mut().flat_map(|laws| &mut laws.laws).for_each(|law| scale_law(law, factor));
         let bins = self.nll_bins.iter_mut().map(|bin| &mut bin.estimate);

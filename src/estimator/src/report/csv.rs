@@ -23,6 +23,7 @@ impl Report {
         if let Some(terms) = &self.terms {
             tables.push((documents_csv::NAME.to_owned(), terms.csv()));
         }
+        tables.extend(self.averaged_tables());
         if !self.nll.is_empty() {
             tables.push(("nll.csv".to_owned(), self.nll_csv()));
         }

@@ -13,13 +13,14 @@ impl Report {
     /// Returns the charts, each with its file name (without extension).
     pub(crate) fn charts(&self) -> Vec<(String, Chart)> {
         let bipartite = self.ratios().into_iter().map(|ratio| (format!("bipartite-{ratio}"), self.bipartite(ratio)));
+        let averaged = self.averaged_charts();
         let two_point = self.two_point().map(|chart| ("two-point".to_owned(), chart));
         let nll = (!self.nll.is_empty()).then(|| ("nll".to_owned(), self.nll_chart()));
-        bipartite.chain(two_point).chain(nll).collect()
+        bipartite.chain(averaged).chain(two_point).chain(nll).collect()
     }
 
     fn bipartite(&self, ratio: usize) -> Chart {
-        let present = |series: &Series| !self.points(ratio, *series).is_empty();
+        let present = |series: &Series| !series.is_averaged() && !self.points(ratio, *series).is_empty();
         Chart {
             title: format!("{}, L/ℓ = {ratio}", self.title),
             x: "L, tokens in x and y together".to_owned(),
@@ -31,7 +32,7 @@ impl Report {
 
     /// Returns the curve of a series at one ratio. The line of an exact series joins its points; the line of an estimate
     /// is its fit.
-    fn curve(&self, ratio: usize, series: Series) -> Curve {
+    pub(crate) fn curve(&self, ratio: usize, series: Series) -> Curve {
         let points = self.points(ratio, series);
         let fit = self.fit_of(ratio, series, FitMethod::LeastSquares);
         let (color, mark, shift) = match series {
@@ -39,6 +40,9 @@ impl Report {
             Series::Direct => (Color::SERIES[0], Mark::Circle, -5.0),
             Series::Corrected => (Color::SERIES[1], Mark::Square, 5.0),
             Series::Vclub => (Color::SERIES[2], Mark::Triangle, 0.0),
+            Series::Averaged => (Color::SERIES[3], Mark::Triangle, 0.0),
+            Series::AveragedLimit => (Color::SERIES[4], Mark::Square, 5.0),
+            Series::InfoNce => (Color::SERIES[5], Mark::Circle, 0.0),
             Series::VclubLimit => (Color::SERIES[2], Mark::None, 0.0),
         };
         let mut curve = Curve { mark, shift, ..Curve::new(color, label(series)) };
@@ -111,6 +115,9 @@ fn label(series: Series) -> &'static str {
         Series::Direct => "direct estimate",
         Series::Corrected => "direct, n-gram corrected",
         Series::Vclub => "vCLUB estimate",
+        Series::Averaged => "averaged marginal: upper bound",
+        Series::AveragedLimit => "averaged marginal, K → ∞",
+        Series::InfoNce => "InfoNCE: lower bound",
         Series::VclubLimit => "vCLUB limit",
     }
 }

@@ -6,8 +6,10 @@
 //! `conclusion` interprets; `documents_csv` also reads a CSV file. `figures` builds the charts from the points in
 //! `chart_points`. `compare` compares several reports: `alignment` tells whether they measure the same documents,
 //! `differences` pairs their estimates, and `difference_tables` shows the differences.
+//! `averaged` has the tables and charts of the averaged marginal, and the consistency checks.
 
 mod alignment;
+mod averaged;
 mod chart_points;
 mod compare;
 mod conclusion;
@@ -30,7 +32,10 @@ pub use differences::{Difference, ExponentDifference};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusIdentity, CorpusStatistics, Omission};
-use crate::estimate::{DocumentTerms, Estimates, LocalExponent, PointEstimate, PositionBin, Series, SeriesLaws};
+use crate::estimate::{
+    ConsistencyCheck, ContextCurve, DocumentTerms, Estimates, LocalExponent, Marginal, PointEstimate, PositionBin,
+    Series, SeriesLaws,
+};
 use crate::fit::{Fit, FitMethod};
 use crate::plan::{Cost, Pairing};
 use crate::process::Process;
@@ -38,6 +43,9 @@ use crate::source::Model;
 use crate::statistics::{NgramEntropy, TwoPoint};
 use crate::unit::Unit;
 use crate::value::Estimate;
+
+/// The estimators to which power laws are fitted.
+const FITTED: [Series; 5] = [Series::Direct, Series::Corrected, Series::Vclub, Series::Averaged, Series::AveragedLimit];
 
 /// One point of a report, with all values in the report's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,7 +68,12 @@ impl Row {
         match series {
             Series::Truth => self.truth.map(exact),
             Series::VclubLimit => self.vclub_limit.map(exact),
-            Series::Direct | Series::Corrected | Series::Vclub => self.estimates.get(series),
+            Series::Direct
+            | Series::Corrected
+            | Series::Vclub
+            | Series::Averaged
+            | Series::AveragedLimit
+            | Series::InfoNce => self.estimates.get(series),
         }
     }
 }
@@ -117,6 +130,9 @@ pub struct Report {
     /// and if the plan was run without an experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negatives: Option<usize>,
+    /// The marginal term of the estimate from which the conclusion is drawn.
+    #[serde(default)]
+    pub marginal: Marginal,
     /// The n-gram entropy that the correction uses; `None` without a correction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ngram_entropy: Option<NgramEntropy>,
@@ -125,6 +141,13 @@ pub struct Report {
     pub ngram_weight: Option<f64>,
     /// One row for each point, in increasing order of ratio, then length.
     pub rows: Vec<Row>,
+    /// The dependence of the averaged marginal on the number of contexts, one for each row; empty for fewer than two
+    /// contexts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub context_curves: Vec<ContextCurve>,
+    /// The checks of properties that mutual information has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consistency: Vec<ConsistencyCheck>,
     /// One fit for each ratio, method and series with enough positive points, sorted in that order.
     pub fits: Vec<SeriesFit>,
     /// The laws of growth fitted to each series with the covariance between points, by ratio, then series.
@@ -177,9 +200,12 @@ impl Report {
             terms: Some(estimates.terms.clone()).filter(|terms| !terms.points.is_empty()),
             pairing: estimates.pairing,
             negatives: None,
+            marginal: Marginal::default(),
             ngram_entropy: estimates.correction.map(|correction| correction.entropy),
             ngram_weight: estimates.correction.map(|correction| correction.weight),
             rows: estimates.points.iter().map(row).collect(),
+            context_curves: estimates.context_curves.clone(),
+            consistency: estimates.consistency.clone(),
             fits: Vec::new(),
             laws: estimates.laws.clone(),
             local_exponents: estimates.local_exponents.clone(),
@@ -192,7 +218,7 @@ impl Report {
             cost: None,
             notes: Vec::new(),
         };
-        report.add_fits(&[Series::Direct, Series::Corrected, Series::Vclub], &FitMethod::ALL);
+        report.add_fits(&FITTED, &FitMethod::ALL);
         for SeriesFit { ratio, series, fit } in &mut report.fits {
             let key = (*ratio, *series, fit.method);
             let found =

@@ -212,6 +212,7 @@ async fn measure_gaussian(
 /// Adds the facts that every report has: the origin of the documents, and the experiment's unit, digest and seed.
 fn finish(experiment: &Experiment, report: Report, corpus: &str) -> Report {
     let mut report = report.with_note(format!("Corpus: {corpus}")).in_unit(experiment.unit);
+    report.marginal = experiment.measure.marginal;
     report.config = Some(experiment.digest());
     report.negatives = Some(experiment.measure.negatives);
     report.seed = Some(experiment.seed);

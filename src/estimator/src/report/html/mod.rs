@@ -18,6 +18,8 @@ impl Report {
         let sections = [
             self.figures_section(),
             self.estimates_section(),
+            self.averaged_section(),
+            self.consistency_section(),
             self.fits_section(),
             self.laws_section(),
             self.two_point_section(),

@@ -18,26 +18,24 @@ impl Report {
         }
         (heads, rows)
     }
+}
 
-    /// Returns the headings and cells in right-aligned columns.
-    pub(super) fn aligned_cells(&self) -> String {
-        let (heads, rows) = self.cells();
-        let heads: Vec<String> = heads.into_iter().map(str::to_owned).collect();
-        let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(&rows).collect();
-        let mut widths = vec![0; heads.len()];
-        for line in &lines {
-            for (width, cell) in widths.iter_mut().zip(*line) {
-                *width = cell.chars().count().max(*width);
-            }
+/// Returns the headings and cells in right-aligned columns.
+pub(crate) fn aligned(heads: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let mut widths = vec![0; heads.len()];
+    let lines = [vec![heads], rows].concat();
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
         }
-        let mut text = String::new();
-        for line in lines {
-            let padded: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-            text += &padded.join("   ");
-            text.push('\n');
-        }
-        text
     }
+    let mut text = String::new();
+    for line in lines {
+        let padded: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+        text += &padded.join("   ");
+        text.push('\n');
+    }
+    text
 }
 
 /// Returns a cell: an exact value, an estimate with its error, or a dash.

@@ -3,6 +3,7 @@
 mod cells;
 mod fits;
 
+pub(crate) use cells::aligned;
 pub(crate) use fits::left_out;
 
 use std::fmt::Write as _;
@@ -15,7 +16,8 @@ use crate::report::{Report, Row};
 impl Report {
     /// Returns the report as text for a terminal: aligned rows, fits and conclusions.
     pub fn table(&self) -> String {
-        let mut text = self.aligned_cells();
+        let (heads, rows) = self.cells();
+        let mut text = aligned(heads.into_iter().map(str::to_owned).collect(), rows);
         let unit = self.unit.name();
         text += &format!("\nmutual information in {unit}, mean ± standard error");
         if let Some(Row { estimates: PointEstimate { length, pairing_errors, .. }, .. }) = self.rows.last() {
@@ -29,6 +31,7 @@ impl Report {
             );
         }
         text.push('\n');
+        text += &self.averaged_text();
         text += &self.fits_text();
         text += &self.laws_text();
         if let Some(divergence) = self.divergence_text() {
