@@ -35,11 +35,11 @@ pub struct ContextCurve {
     /// without an extrapolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// The error of the extrapolation in nats: the difference from the limit with `b = 1`. `None` without an
-    /// extrapolation.
+    /// The error of the extrapolation in nats: the difference from the limit with `b = 1`, but at least half of the step
+    /// from K contexts to the limit. `None` without an extrapolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_error: Option<f64>,
-    /// `true` if the extrapolation can be trusted: the limit is at most `ln K`, at least two contexts are effective,
+    /// `true` if the extrapolation can be trusted: the limit is at most `ln K`, at least three contexts are effective,
     /// and the differences between successive estimates fall to less than 0.9 of the one before.
     pub has_converged: bool,
 }

@@ -48,9 +48,10 @@ impl Series {
         matches!(self, Series::Averaged | Series::AveragedLimit | Series::InfoNce)
     }
 
-    /// Returns `true` if power laws are fitted to the series: to all except InfoNCE, which saturates at `ln(K + 1)`.
+    /// Returns `true` if power laws are fitted to the series. With a fixed number of contexts, the distance of the
+    /// averaged estimate and of InfoNCE from the information grows with `L`, so a fit would mislead.
     pub(crate) fn has_fit(self) -> bool {
-        self != Series::InfoNce
+        !matches!(self, Series::Averaged | Series::InfoNce)
     }
 
     /// Returns the column heading in a table.

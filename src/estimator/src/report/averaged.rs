@@ -106,9 +106,9 @@ impl Report {
              from other texts. k = 1 is vCLUB. The estimates fall with k, and each is an upper bound of the limit \
              k → ∞; at the largest k it is the leave-one-out bound. The limit is at most the mutual information, for \
              any model. It is extrapolated from the last three powers of two, as I + a·k<sup>−b</sup>; its error \
-             includes the difference from b = 1. It is not shown if it is above ln K, if fewer than two contexts are \
-             effective, or if b is so small that the estimates hardly converge. InfoNCE is a lower bound, and at most \
-             ln(K + 1).</p>\n";
+             includes the difference from b = 1, and at least half of the extrapolated step. It is not shown if it is \
+             above ln K, if fewer than three contexts are effective, or if b is so small that the estimates hardly \
+             converge. InfoNCE is a lower bound, and at most ln(K + 1).</p>\n";
         table_section("Marginal averaged over contexts", false, &escaped(&heads), &rows, note)
     }
 

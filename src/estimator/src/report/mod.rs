@@ -45,7 +45,7 @@ use crate::unit::Unit;
 use crate::value::Estimate;
 
 /// The estimators to which power laws are fitted.
-const FITTED: [Series; 5] = [Series::Direct, Series::Corrected, Series::Vclub, Series::Averaged, Series::AveragedLimit];
+const FITTED: [Series; 4] = [Series::Direct, Series::Corrected, Series::Vclub, Series::AveragedLimit];
 
 /// One point of a report, with all values in the report's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

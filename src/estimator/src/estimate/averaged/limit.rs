@@ -7,8 +7,11 @@ const SMALLEST_RATIO: f64 = 0.5;
 /// The ratio of successive differences from which on a sequence does not converge visibly.
 const LARGEST_RATIO: f64 = 0.9;
 
-/// The smallest effective number of contexts: below it, a single context determines most averages.
-const FEWEST_EFFECTIVE: f64 = 2.0;
+/// The smallest effective number of contexts: below it, one or two contexts determine most averages.
+const FEWEST_EFFECTIVE: f64 = 3.0;
+
+/// The smallest error of an extrapolation, as a fraction of the step beyond the last estimate.
+const STEP_ERROR: f64 = 0.5;
 
 /// A difference, in nats, that is not distinguished from rounding.
 const NEGLIGIBLE: f64 = 1e-9;
@@ -25,8 +28,8 @@ pub(crate) struct Limit {
     pub(crate) values: Vec<f64>,
     /// The `b` of the extrapolation; `None` if the estimates do not depend on `k`.
     pub(crate) rate: Option<f64>,
-    /// The difference, in nats, between the limits with the fitted `b` and with `b = 1`. It is an error of the
-    /// extrapolation, to be added to the standard error.
+    /// The error of the extrapolation in nats, to be added to the standard error: the difference between the limits
+    /// with the fitted `b` and with `b = 1`, but at least half of the step from the last estimate to the limit.
     pub(crate) error: f64,
 }
 
@@ -56,7 +59,8 @@ impl Limit {
             let (own_before, own_after) = (quarter - half - before, half - whole - after);
             values.push(whole - step - by_before * own_before - by_after * own_after);
         }
-        Some(Self { values, rate: Some((-ratio.log2()).min(1.0)), error: (aitken - after).abs() })
+        let error = (aitken - after).abs().max(STEP_ERROR * step);
+        Some(Self { values, rate: Some((-ratio.log2()).min(1.0)), error })
     }
 
     /// Returns `true` if the limit can be trusted, for an average over `contexts` contexts, of which `effective` are
