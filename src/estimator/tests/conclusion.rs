@@ -23,6 +23,9 @@ fn report(laws: Vec<LawFit>) -> Report {
         pairing_errors: PairingErrors { same: 0.1, crossed: 0.3 },
         corrected: None,
         vclub: estimate,
+        averaged: None,
+        averaged_limit: None,
+        info_nce: None,
     };
     let estimates = Estimates {
         documents: 40,
@@ -30,6 +33,8 @@ fn report(laws: Vec<LawFit>) -> Report {
         pairing: Pairing::Same,
         correction: None,
         points: vec![point(2), point(4), point(8)],
+        context_curves: Vec::new(),
+        consistency: Vec::new(),
         exponents: Vec::new(),
         laws: Vec::new(),
         local_exponents: Vec::new(),

@@ -67,7 +67,12 @@ pub(crate) fn checks(plan: &Plan, points: &[Contributions]) -> Vec<ConsistencyCh
         for &(shorter, from) in &all {
             for &(longer, to) in all.iter().filter(|(longer, _)| follows(plan, *shorter, **longer)) {
                 if let (Some(from), Some(to)) = (from.of(estimator), to.of(estimator)) {
-                    checks.push(check(ConsistencyTest::DataProcessing, series, [*shorter, *longer], clusters.differences(from, to)));
+                    checks.push(check(
+                        ConsistencyTest::DataProcessing,
+                        series,
+                        [*shorter, *longer],
+                        clusters.differences(from, to),
+                    ));
                 }
             }
         }
@@ -77,7 +82,12 @@ pub(crate) fn checks(plan: &Plan, points: &[Contributions]) -> Vec<ConsistencyCh
             Some(averaged) => (Series::Averaged, averaged),
             None => (Series::Vclub, contributions.vclub.as_slice()),
         };
-        checks.push(check(ConsistencyTest::Marginal, series, [*point; 2], clusters.differences(&contributions.direct, upper)));
+        checks.push(check(
+            ConsistencyTest::Marginal,
+            series,
+            [*point; 2],
+            clusters.differences(&contributions.direct, upper),
+        ));
     }
     mark_violations(&mut checks, plan.documents() / clusters.size());
     checks

@@ -133,7 +133,11 @@ pub(crate) fn fit_laws(
 }
 
 /// Returns the local exponents between all neighboring points with positive estimates.
-pub(crate) fn local_exponents(points: &[Point], contributions: &[Contributions], bootstrap: &Bootstrap<'_>) -> Vec<LocalExponent> {
+pub(crate) fn local_exponents(
+    points: &[Point],
+    contributions: &[Contributions],
+    bootstrap: &Bootstrap<'_>,
+) -> Vec<LocalExponent> {
     let mut exponents = Vec::new();
     for SeriesPoints { ratio, series, lengths, columns } in series_points(points, contributions) {
         for (lengths, columns) in lengths.windows(2).zip(columns.windows(2)) {

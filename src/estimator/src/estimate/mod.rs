@@ -16,8 +16,8 @@ mod correction;
 mod document_terms;
 mod exponents;
 mod laws;
-mod nll_bins;
 mod marginal;
+mod nll_bins;
 mod series;
 mod terms;
 
@@ -28,8 +28,8 @@ pub use correction::Correction;
 pub use document_terms::{DocumentTerms, PointTerms};
 pub use exponents::ExponentInterval;
 pub use laws::{LocalExponent, Sampling, SeriesLaws};
-pub use nll_bins::PositionBin;
 pub use marginal::Marginal;
+pub use nll_bins::PositionBin;
 pub use series::Series;
 
 use serde::{Deserialize, Serialize};

@@ -155,6 +155,8 @@ mod tests {
             pairing: Pairing::Same,
             correction: None,
             points: Vec::new(),
+            context_curves: Vec::new(),
+            consistency: Vec::new(),
             exponents: Vec::new(),
             laws: Vec::new(),
             local_exponents: Vec::new(),
