@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    DocumentTerms, Estimate, Estimates, Fit, FitMethod, Law, LawFit, LocalExponent, Model, Pairing, PairingErrors,
-    PointEstimate, Report, Sampling, Series, SeriesFit, SeriesLaws,
+    DocumentTerms, Estimate, Estimates, Fit, FitMethod, Law, LawFit, LocalExponent, Marginal, Model, Pairing,
+    PairingErrors, PointEstimate, Report, Sampling, Series, SeriesFit, SeriesLaws,
 };
 
 const NO_CONCLUSION: &str = "No conclusion about the L2M condition";
@@ -93,6 +93,8 @@ fn the_conclusion_follows_from_the_whole_interval() {
 fn there_is_no_conclusion_without_an_interval_or_a_test() {
     let reading = with_exponent(kept(), 0.6, None).reading().unwrap();
     assert!(reading.starts_with(NO_CONCLUSION) && reading.contains("has no 95 % interval"), "{reading}");
+    let averaged = Report { marginal: Marginal::Averaged, ..kept() }.reading().unwrap();
+    assert!(averaged.starts_with(NO_CONCLUSION) && averaged.contains("too few lengths for a fit"), "{averaged}");
     let reading = report(Vec::new()).reading().unwrap();
     assert!(reading.starts_with(NO_CONCLUSION) && reading.contains("a power law cannot be tested"), "{reading}");
 }

@@ -10,6 +10,10 @@ use crate::fit::{Fit, FitMethod, Law, LawFit};
 use crate::report::Report;
 use crate::report::laws::p_value;
 
+/// The beginning of the explanation for a missing conclusion.
+const NO_CONCLUSION: &str =
+    "No conclusion about the L2M condition (how a model's state must grow with the length of such texts):";
+
 /// The number of texts below which intervals are indicative only: with so few, the variance between texts is uncertain
 /// and its distribution unknown.
 const FEW_TEXTS: usize = 10;
@@ -25,10 +29,15 @@ impl Report {
     pub fn reading(&self) -> Option<String> {
         let ratio = *self.ratios().first()?;
         let fit_of = |series| Some((series, self.fit_of(ratio, series, FitMethod::LeastSquares)?));
-        let (series, fit) = match self.marginal {
+        let fitted = match self.marginal {
             Marginal::Bos => fit_of(Series::Corrected).or_else(|| fit_of(Series::Direct)),
             Marginal::Averaged => fit_of(Series::AveragedLimit),
-        }?;
+        };
+        let Some((series, fit)) = fitted else {
+            let reason = "the averaged estimate has converged at too few lengths for a fit. Use more `negatives`, or \
+                          `marginal = \"bos\"`.";
+            return (self.marginal == Marginal::Averaged).then(|| format!("{NO_CONCLUSION} {reason}"));
+        };
         let mut sentences = vec![self.l2m_condition(fit, self.laws_of(ratio, series))];
         sentences.extend(self.saturation(ratio, series, fit));
         sentences.extend(self.scope());
@@ -41,23 +50,23 @@ impl Report {
             "No conclusion about the L2M condition (how a model's state must grow with the length of such texts):";
         let Some(interval) = fit.exponent_interval else {
             return format!(
-                "{none} the exponent has no 95 % interval. To get one, use more lengths with positive estimates, or, if \
+                "{NO_CONCLUSION} the exponent has no 95 % interval. To get one, use more lengths with positive estimates, or, if \
                  `resamples` is 0, set it to 1000."
             );
         };
         let Some((laws, power)) = laws.and_then(|laws| Some((laws, laws.get(Law::Power)?))) else {
             return format!(
-                "{none} a power law cannot be tested. A test needs at least four lengths, and at least eight more \
+                "{NO_CONCLUSION} a power law cannot be tested. A test needs at least four lengths, and at least eight more \
                  documents than lengths."
             );
         };
         let best = laws.best().filter(|best| best.law != Law::Power);
         if power.is_rejected() {
-            return format!("{none} the data reject a power law ({}).{}", test(power), alternative(best));
+            return format!("{NO_CONCLUSION} the data reject a power law ({}).{}", test(power), alternative(best));
         }
         match best {
             Some(best) if power.aicc - best.aicc > BETTER => format!(
-                "{none} a {} law, {}, describes the data better than a power law (AICc lower by {:.1}).",
+                "{NO_CONCLUSION} a {} law, {}, describes the data better than a power law (AICc lower by {:.1}).",
                 best.law.name(),
                 best.law.formula(),
                 power.aicc - best.aicc
