@@ -285,8 +285,7 @@ def check_estimates(experiment):
         corrected = error(own - (replaced if is_same else replaced[partners]))
         vclub = vclub_of_clusters(own, contexts, per_text)
         ours = {"direct": own - alone, "corrected": own - replaced, "vclub": own - others}
-        if per_text > 1:
-            same(f"vCLUB, {name}", vclub.mean(), np.mean(own - others))
+        same(f"vCLUB, {name}", vclub.mean(), np.mean(own - others))
         weights = np.array([[c for _, c in of_y] for of_y in contexts])
         assert all(x // per_text != y // per_text for y, of_y in enumerate(contexts) for x, _ in of_y)
         curves = experiment["context_curves"]
@@ -412,12 +411,13 @@ def vclub_of_clusters(own, contexts, per_text):
     y, x, value = (np.array(column) for column in zip(*queries))
     clusters = np.arange(len(own) // per_text)
     of_y = np.array([value[y == g].mean() for g in clusters])
-    if per_text == 1:
-        return of_y
     of_x = np.array([value[x == g].mean() for g in clusters])
     deviations = of_y + of_x - 2 * value.mean()
     both = deviations.var(ddof=1) / len(clusters)
-    dyadic = both - ((value - value.mean()) ** 2).sum() / len(value) ** 2
+    pairs = Counter()
+    for a, b, deviation in zip(y, x, value - value.mean()):
+        pairs[min(a, b), max(a, b)] += deviation
+    dyadic = both - sum(total**2 for total in pairs.values()) / len(value) ** 2
     needed = max(dyadic, of_y.var(ddof=1) / len(clusters))
     return value.mean() + deviations * np.sqrt(needed / both)
 

@@ -159,8 +159,8 @@ pub enum Error {
     },
     /// Reports on different texts, which are not comparable.
     #[error(
-        "{first} is a report on {first_corpus}, but {other} is one on {other_corpus}: the texts differ, so their \
-         estimates do not compare models; estimate both on the same files with the same selection and seed, or pass \
+        "the reports {first} ({first_corpus}) and {other} ({other_corpus}) measure different texts, so their estimates \
+         are not comparable; estimate both on the same files with the same selection and seed, or pass \
          --any-corpus to show them side by side without differences"
     )]
     DifferentCorpora {

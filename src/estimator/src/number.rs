@@ -1,5 +1,5 @@
-//! Numbers as text, for tables, pages and charts: as many digits as they are good for, and powers of ten for very large
-//! and very small ones.
+//! Numbers as text, for tables, pages and charts: with the digits that their errors justify, and powers of ten for
+//! very large and very small ones.
 
 /// The digits of a power of ten's exponent.
 const SUPERSCRIPTS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
@@ -15,15 +15,19 @@ const PRECISE_DIGITS: i32 = 7;
 
 /// Formats a number with this many significant digits: `0.0123`, `1230`, `1.23·10¹³`.
 pub(crate) fn significant(value: f64, digits: i32) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return value.abs().to_string();
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    if !value.is_finite() {
+        return value.to_string();
     }
     let exponent = exponent(value, digits);
     if PLAIN.contains(&exponent) { fixed(value, exponent + 1 - digits) } else { scientific(value, exponent, digits) }
 }
 
 /// Formats a value with its error, both down to the second significant digit of the error: `5.50 ± 0.71`,
-/// `1230 ± 150`, `(1.15 ± 0.20)·10¹³`. If the error is 0, the value has five significant digits: `1.0000 ± 0`.
+/// `1230 ± 150`, `(1.15 ± 0.20)·10¹³`. If the error is 0, the value has five significant digits: `1.0000 ± 0`. A value
+/// has at most seven, even if its error is much smaller: `5.000000·10⁸ ± 2.0`.
 pub(crate) fn with_error(value: f64, error: f64) -> String {
     if error == 0.0 || !error.is_finite() || !value.is_finite() {
         return format!("{} ± {error}", significant(value, 5));

@@ -7,7 +7,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::number::with_error;
 
-/// A mean and its standard error (sample standard deviation with ddof 1, divided by `sqrt(N)`), in nats.
+/// A value with its standard error and, if it was computed, its interval, in nats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The mean.

@@ -168,7 +168,8 @@ async fn the_report_shows_the_curve_in_k_and_the_ceiling_of_info_nce() {
     let (nats, bits) = (&report.context_curves[1].points[2].estimate, &bits.context_curves[1].points[2].estimate);
     assert!((bits.value * std::f64::consts::LN_2 - nats.value).abs() < 1e-12);
     let json = serde_json::to_string(&report).unwrap();
-    assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    let without_terms = Report { terms: None, ..report.clone() };
+    assert!(serde_json::from_str::<Report>(&json).unwrap() == without_terms, "the JSON loses information");
     // A report from before the averaged marginal still loads.
     let mut old: serde_json::Value = serde_json::from_str(&json).unwrap();
     for field in ["context_curves", "consistency", "marginal"] {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Digests that identify the documents of an experiment, so that reports are compared only if they can be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusIdentity {
-    /// The description of the corpus, for people.
+    /// A human-readable description of the corpus.
     pub name: String,
     /// A digest of the content of the selected texts, which does not depend on the tokenizer.
     pub texts: String,

@@ -5,7 +5,7 @@
 //! Start with [`TextCorpus`] in `texts`, the corpus that an experiment file describes, and its method `documents`.
 //! `format` has the tables of formats and file names, `decode` decompresses and decodes files, `sentences` cuts long
 //! texts into pieces, and `omission` describes the files and texts that a corpus omits. `places` has the ranges of a
-//! window's tokens in its text, and `identity` the digests that tell whether two experiments measure the same documents.
+//! window's tokens in its text, and `identity` the digests that determine whether two experiments measure the same documents.
 
 mod batches;
 mod collection;

@@ -40,7 +40,7 @@ fn older() -> Counted {
     Counted::Sample
 }
 
-/// The numbers of texts that gave windows and that were too short for them.
+/// The numbers of texts that windows were cut from and that were too short for them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct WindowedTexts {
     pub(crate) windowed: usize,

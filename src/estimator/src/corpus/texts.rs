@@ -15,11 +15,11 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Counted {
-    /// All texts of the corpus, whole, with the rests that are in no piece. Also texts that are not sampled, and texts
+    /// All texts of the corpus, whole: including remainders after the last piece, texts that are not sampled, and texts
     /// that are too short for the windows.
     #[default]
     Texts,
-    /// All pieces, or all texts if they are not cut into pieces. Also those that are not sampled.
+    /// All pieces, or all texts if they are not cut into pieces. Includes those that are not sampled.
     Pieces,
     /// Only the texts or pieces that windows are taken from. This needs the least time, but if it is a small sample, the
     /// entropies are too small.

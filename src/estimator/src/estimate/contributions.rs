@@ -1,5 +1,7 @@
 //! Contributions: one value per estimator and document. An estimate is the mean of its contributions.
 
+use std::collections::BTreeMap;
+
 use crate::estimate::PairingErrors;
 use crate::estimate::averaged::{Averaged, Limit};
 use crate::estimate::clusters::Clusters;
@@ -93,29 +95,28 @@ impl PairingErrors {
 }
 
 /// Returns the clusters' contributions to vCLUB. Their mean is the estimate, and the standard error of their mean is
-/// robust to the clusters of both `y` and `x`: the contexts of one text are negatives of many other texts.
+/// robust to the clusters of both `y` and `x`: the contexts of one text are negatives of other texts.
 ///
 /// A query has the value `e = ln q(y_i|x_i) - ln q(y_i|x_j)`. A cluster's contribution is the mean, plus the deviations
 /// of the mean of `e` over the cluster's `y` and of the mean over its `x`. The variance of the mean of these
-/// contributions counts each query twice, so its own square is subtracted once, and the deviations are scaled to the
-/// remaining variance (Aronow, Samii and Assenova, *Cluster-Robust Variance Estimation for Dyadic Data*, 2015). The
-/// variance is at least that of the clusters of `y` alone.
+/// contributions counts the queries of each pair of clusters twice, so the square of the pair's sum is subtracted once,
+/// and the deviations are scaled to the remaining variance (Aronow, Samii and Assenova, *Cluster-Robust Variance
+/// Estimation for Dyadic Data*, 2015). The variance is at least that of the clusters of `y` alone.
 fn vclub_of_clusters(terms: &Terms, clusters: Clusters) -> Vec<f64> {
     let of_y = clusters.means(&differences(&terms.conditional, &terms.crossed_means()));
-    if clusters.size() == 1 {
-        return of_y;
-    }
     let (count, mut queries) = (of_y.len() as f64, 0.0);
     let mean = of_y.iter().sum::<f64>() / count;
     // The clusters of x: sums of the deviations, and numbers of queries.
-    let (mut of_x, mut squares) = (vec![(0.0, 0.0); of_y.len()], 0.0);
-    for (conditional, crossed) in terms.conditional.iter().zip(&terms.crossed) {
+    let mut of_x = vec![(0.0, 0.0); of_y.len()];
+    let mut of_pairs: BTreeMap<[usize; 2], f64> = BTreeMap::new();
+    for (document, (conditional, crossed)) in terms.conditional.iter().zip(&terms.crossed).enumerate() {
         for &Crossed { x, logprob } in crossed {
             let deviation = conditional - logprob - mean;
-            let (sum, number) = &mut of_x[clusters.of_document(x)];
+            let [y, x] = [document, x].map(|document| clusters.of_document(document));
+            let (sum, number) = &mut of_x[x];
             *sum += deviation;
             *number += 1.0;
-            squares += deviation * deviation;
+            *of_pairs.entry([y.min(x), y.max(x)]).or_default() += deviation;
             queries += 1.0;
         }
     }
@@ -123,7 +124,8 @@ fn vclub_of_clusters(terms: &Terms, clusters: Clusters) -> Vec<f64> {
     let variance =
         |deviations: &mut dyn Iterator<Item = f64>| deviations.map(|d| d * d).sum::<f64>() / count / (count - 1.0);
     let both = variance(&mut deviations.iter().copied());
-    let needed = (both - squares / queries / queries).max(variance(&mut of_y.iter().map(|y| y - mean)));
+    let twice = of_pairs.values().map(|sum| sum * sum).sum::<f64>() / queries / queries;
+    let needed = (both - twice).max(variance(&mut of_y.iter().map(|y| y - mean)));
     let scale = if both > 0.0 { (needed / both).sqrt() } else { 1.0 };
     deviations.iter().map(|deviation| mean + scale * deviation).collect()
 }

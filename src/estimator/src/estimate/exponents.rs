@@ -8,7 +8,7 @@ use crate::fit::FitMethod;
 use crate::plan::Point;
 use crate::value::Estimate;
 
-/// The 95 % BCa bootstrap interval of a fit's exponent, from resampled documents.
+/// The 95 % BCa bootstrap interval of a fit's exponent, from resampled texts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExponentInterval {
     /// The ratio `L/ℓ`.

@@ -22,6 +22,7 @@ mod series;
 mod terms;
 
 pub use bootstrap::Bootstrap;
+pub(crate) use clusters::Clusters;
 pub use consistency::{ConsistencyCheck, ConsistencyTest};
 pub use context_curve::{ContextCurve, ContextPoint};
 pub use correction::Correction;
@@ -36,7 +37,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::estimate::bootstrap::CONFIDENCE_LEVEL;
-use crate::estimate::clusters::Clusters;
 use crate::estimate::consistency::checks;
 use crate::estimate::contributions::{
     AVERAGED, AVERAGED_LIMIT, CORRECTED, Contributions, DIRECT, INFO_NCE, VCLUB, cluster_rows, column, rows,

@@ -54,6 +54,9 @@ impl Series {
         !matches!(self, Series::Averaged | Series::InfoNce)
     }
 
+    /// The estimators that are plain means over documents, with one contribution each.
+    pub(crate) const MEANS: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
+
     /// Returns the column heading in a table.
     pub fn name(self) -> &'static str {
         match self {

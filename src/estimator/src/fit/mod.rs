@@ -97,7 +97,7 @@ pub struct Fit {
     /// The exponent's standard error; `None` in the same cases as `amplitude_error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponent_error: Option<f64>,
-    /// The exponent's 95 % confidence interval, from resampled documents; `None` if it was not computed.
+    /// The exponent's 95 % confidence interval, from resampled texts; `None` if it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponent_interval: Option<[f64; 2]>,
     /// The bias that is added to the power law, in nats; `None` unless the method has a bias.
@@ -201,7 +201,7 @@ impl Fit {
             exponent_error: solution.errors.map(|errors| errors[1]),
             exponent_interval: None,
             bias: Some(solution.bias),
-            bias_at_bound: solution.errors.is_none(),
+            bias_at_bound: solution.is_at_bound,
             left_out: left_out(points),
         })
     }

@@ -24,8 +24,11 @@ pub(crate) struct Solution {
     pub(crate) amplitude: f64,
     pub(crate) exponent: f64,
     pub(crate) bias: f64,
-    /// The standard errors of amplitude and exponent; `None` if the bias is at its bound, 0.
+    /// The standard errors of amplitude and exponent; `None` if the bias is at its bound, or if the data do not
+    /// determine them.
     pub(crate) errors: Option<[f64; 2]>,
+    /// `true` if the bias is at its bound, 0.
+    pub(crate) is_at_bound: bool,
 }
 
 /// The straight line `ln(I - c) = ln A + β ln L` for one `c`.
@@ -52,7 +55,13 @@ pub(crate) fn solve(points: &[(f64, f64)]) -> Option<Solution> {
         Bias::Zero => None,
         Bias::Free(_) => standard_errors(points, smallest, bias, line),
     };
-    let fit = Solution { amplitude: line.intercept.exp(), exponent: line.slope, bias: bias.share() * smallest, errors };
+    let fit = Solution {
+        amplitude: line.intercept.exp(),
+        exponent: line.slope,
+        bias: bias.share() * smallest,
+        errors,
+        is_at_bound: matches!(bias, Bias::Zero),
+    };
     (fit.amplitude.is_finite() && fit.exponent.is_finite()).then_some(fit)
 }
 

@@ -3,6 +3,7 @@
 use crate::corpus::CorpusIdentity;
 use crate::plan::Pairing;
 use crate::report::Report;
+use crate::report::conclusion::FEW_TEXTS;
 use crate::statistics::{EntropyMethod, NgramEntropy};
 
 /// The relation between the documents of two reports.
@@ -16,7 +17,7 @@ pub(crate) enum Alignment {
     OtherTokenizer,
     /// Different texts.
     OtherTexts,
-    /// A report states no identity: it is of an earlier version.
+    /// A report has no identity because an earlier version wrote it.
     Unknown,
 }
 
@@ -124,9 +125,8 @@ pub(crate) fn alignment_sentence((first, one): &(String, Report), (name, other):
         Alignment::Unknown => {
             let of_earlier = if one.identity.is_none() { first } else { name };
             format!(
-                "{name}: it is unknown whether it measures the same documents as {first}, because {of_earlier} is a \
-                 report of an earlier version, which does not identify them. There are no differences. To identify the \
-                 documents, run the estimate again with the same --out: it sends no query."
+                "{name}: cannot be matched with {first}, because an earlier version wrote {of_earlier}, without the \
+                 identity of its documents. There are no differences. To identify the documents, run the estimate again with the same --out: it sends no query."
             )
         }
     }
@@ -136,7 +136,9 @@ pub(crate) fn alignment_sentence((first, one): &(String, Report), (name, other):
 fn clusters(texts: usize) -> String {
     match texts {
         0 | 1 => "their errors apply to windows of this one text, not to other texts.".to_owned(),
-        2..10 => format!("their errors are clustered by text. With only {texts} texts, intervals are indicative."),
+        2..FEW_TEXTS => {
+            format!("their errors are clustered by text. With only {texts} texts, intervals are indicative.")
+        }
         _ => format!("their errors are clustered by text ({texts} texts)."),
     }
 }

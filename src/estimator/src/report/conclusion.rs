@@ -16,7 +16,7 @@ const NO_CONCLUSION: &str =
 
 /// The number of texts below which intervals are indicative only: with so few, the variance between texts is uncertain
 /// and its distribution unknown.
-const FEW_TEXTS: usize = 10;
+pub(crate) const FEW_TEXTS: usize = 10;
 
 /// The difference in AICc from which another law counts as better than a power law: its weight of evidence is 20 times
 /// as large (Burnham and Anderson, *Model Selection and Multimodel Inference*, 2002, section 2.6).
@@ -46,8 +46,6 @@ impl Report {
 
     /// Concludes what the exponent implies for the state of models, or explains why no conclusion can be drawn.
     fn l2m_condition(&self, fit: &Fit, laws: Option<&SeriesLaws>) -> String {
-        let none =
-            "No conclusion about the L2M condition (how a model's state must grow with the length of such texts):";
         let Some(interval) = fit.exponent_interval else {
             return format!(
                 "{NO_CONCLUSION} the exponent has no 95 % interval. To get one, use more lengths with positive estimates, or, if \
@@ -56,8 +54,8 @@ impl Report {
         };
         let Some((laws, power)) = laws.and_then(|laws| Some((laws, laws.get(Law::Power)?))) else {
             return format!(
-                "{NO_CONCLUSION} a power law cannot be tested. A test needs at least four lengths, and at least eight more \
-                 documents than lengths."
+                "{NO_CONCLUSION} a power law cannot be tested. A test needs at least four lengths, and at least nine more \
+                 texts than lengths, or windows if all come from one text."
             );
         };
         let best = laws.best().filter(|best| best.law != Law::Power);

@@ -60,14 +60,18 @@ impl Report {
     }
 
     fn fits_csv(&self) -> String {
-        let mut csv = "ratio,series,method,amplitude,exponent,exponent_error,low,high,bias,unit\n".to_owned();
+        let mut csv =
+            "ratio,series,method,amplitude,exponent,exponent_error,low,high,bias,bias_at_bound,unit\n".to_owned();
         let show = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
         for fit in &self.fits {
             let (name, ratio, fit, unit) = (fit.series.name(), fit.ratio, &fit.fit, self.unit.name());
             let [low, high] = [0, 1].map(|end| show(fit.exponent_interval.map(|ends| ends[end])));
             let (error, bias, method) = (show(fit.exponent_error), show(fit.bias), fit.method.name());
-            let (amplitude, exponent) = (fit.amplitude, fit.exponent);
-            let _ = writeln!(csv, "{ratio},{name},{method},{amplitude},{exponent},{error},{low},{high},{bias},{unit}");
+            let (amplitude, exponent, at_bound) = (fit.amplitude, fit.exponent, fit.bias_at_bound);
+            let _ = writeln!(
+                csv,
+                "{ratio},{name},{method},{amplitude},{exponent},{error},{low},{high},{bias},{at_bound},{unit}"
+            );
         }
         csv
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::estimate::{DocumentTerms, Series};
+use crate::estimate::{Clusters, DocumentTerms, Series};
 use crate::fit::FitMethod;
 use crate::report::Report;
 use crate::value::Estimate;
@@ -37,14 +37,14 @@ pub struct ExponentDifference {
 pub(crate) fn differences(first: &Report, other: &Report, same_documents: bool) -> Vec<Difference> {
     let terms = paired_terms(first, other).filter(|_| same_documents);
     let mut found = Vec::new();
-    for series in [Series::Direct, Series::Corrected, Series::Vclub] {
+    for series in Series::MEANS {
         for row in &other.rows {
             let (ratio, length) = (row.estimates.ratio, row.estimates.length);
             let in_first = first.rows.iter().find(|r| (r.estimates.ratio, r.estimates.length) == (ratio, length));
             let (Some(a), Some(b)) = (in_first.and_then(|row| row.get(series)), row.get(series)) else { continue };
             let paired = terms.and_then(|[one, two]| {
                 let [a, b] = [one, two].map(|terms| terms.at(ratio, length)?.contributions(series));
-                Some(scaled(paired_difference(&a?, &b?, &one.texts), 1.0 / other.unit.nats()))
+                Some(scaled(paired_difference(&a?, &b?, clusters_of(&one.texts)), 1.0 / other.unit.nats()))
             });
             let independent = || Estimate::new(b.value - a.value, a.error.hypot(b.error));
             found.push(Difference { series, ratio, length, estimate: paired.unwrap_or_else(independent) });
@@ -59,42 +59,34 @@ fn paired_terms<'a>(first: &'a Report, other: &'a Report) -> Option<[&'a Documen
     (terms[0].texts == terms[1].texts).then_some(terms)
 }
 
-/// Returns the mean of `b - a`, with its standard error and its 95 % interval by Student's t distribution. `texts` has
-/// each document's text.
-///
-/// The error is clustered by text (Miller, 2411.00640, equation 8, with the correction G/(G - 1) for G clusters):
-/// `sqrt(G/(G - 1) Σ_g (Σ_(i in g) (d_i - mean))²) / n`, with G - 1 degrees of freedom. If every text has equally many
-/// documents, it is the standard deviation of the texts' means divided by the square root of G. If all documents come
-/// from one text, each is a cluster of its own.
-pub(crate) fn paired_difference(a: &[f64], b: &[f64], texts: &[usize]) -> Estimate {
-    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
-    let count = differences.len() as f64;
-    let mean = differences.iter().sum::<f64>() / count;
-    let one_text = texts.windows(2).all(|pair| pair[0] == pair[1]);
-    let clusters = if one_text { differences.len() } else { texts.iter().max().map_or(0, |text| text + 1) };
-    let mut sums = vec![0.0; clusters];
-    for (document, difference) in differences.iter().enumerate() {
-        sums[if one_text { document } else { texts[document] }] += difference - mean;
-    }
-    let groups = clusters as f64;
-    let squares: f64 = sums.iter().map(|sum| sum * sum).sum();
-    Estimate::new(mean, (groups / (groups - 1.0) * squares).sqrt() / count).with_t_interval(clusters)
+/// Returns the mean of `b - a`, with its standard error over clusters (Miller, 2411.00640, equation 8) and its 95 %
+/// interval by Student's t distribution.
+fn paired_difference(a: &[f64], b: &[f64], clusters: Clusters) -> Estimate {
+    clusters.differences(a, b).with_t_interval(a.len() / clusters.size())
+}
+
+/// Returns the clusters of documents with these texts: all texts have the same number of documents.
+fn clusters_of(texts: &[usize]) -> Clusters {
+    Clusters::new(texts.len(), texts.chunk_by(|one, next| one == next).next().map_or(1, <[usize]>::len))
 }
 
 /// Returns the differences between the exponents of the least-squares fits that both reports have, if the reports are
-/// paired. The error is that of the jackknife over texts (Efron and Stein, 1981), or over documents if there is one
+/// paired, at the lengths that both have. The error is that of the jackknife over texts (Efron and Stein, 1981), or over documents if there is one
 /// text: `sqrt((G - 1)/G Σ_g (d_(-g) - mean)²)`, where `d_(-g)` is the difference without text g.
 pub(crate) fn exponent_differences(first: &Report, other: &Report) -> Vec<ExponentDifference> {
     let Some([one, two]) = paired_terms(first, other) else { return Vec::new() };
     let mut found = Vec::new();
-    for series in [Series::Direct, Series::Corrected, Series::Vclub] {
+    for series in Series::MEANS {
         for ratio in other.ratios() {
-            let lengths: Vec<usize> = other.points(ratio, series).iter().map(|(length, _)| *length as usize).collect();
+            let in_first = first.points(ratio, series);
+            let mut lengths = other.points(ratio, series);
+            lengths.retain(|(length, _)| in_first.iter().any(|(other, _)| other == length));
+            let lengths: Vec<usize> = lengths.iter().map(|(length, _)| *length as usize).collect();
             let columns = |terms: &DocumentTerms| -> Option<Vec<Vec<f64>>> {
                 lengths.iter().map(|&length| terms.at(ratio, length)?.contributions(series)).collect()
             };
             let (Some(a), Some(b)) = (columns(one), columns(two)) else { continue };
-            let jackknife = exponent_difference(&lengths, &a, &b, &one.texts);
+            let jackknife = exponent_difference(&lengths, &a, &b, clusters_of(&one.texts));
             found.extend(jackknife.map(|estimate| ExponentDifference { series, ratio, estimate }));
         }
     }
@@ -102,13 +94,12 @@ pub(crate) fn exponent_differences(first: &Report, other: &Report) -> Vec<Expone
 }
 
 /// Returns the jackknife estimate of the exponents' difference. `a` and `b` have the contributions at each length.
-fn exponent_difference(lengths: &[usize], a: &[Vec<f64>], b: &[Vec<f64>], texts: &[usize]) -> Option<Estimate> {
-    let one_text = texts.windows(2).all(|pair| pair[0] == pair[1]);
-    let cluster = |document: usize| if one_text { document } else { texts[document] };
-    let clusters = if one_text { texts.len() } else { texts.iter().max()? + 1 };
+fn exponent_difference(lengths: &[usize], a: &[Vec<f64>], b: &[Vec<f64>], clusters: Clusters) -> Option<Estimate> {
+    let count = a.first().map_or(0, Vec::len) / clusters.size();
     let exponent = |columns: &[Vec<f64>], left_out: Option<usize>| {
         let mean = |column: &Vec<f64>| {
-            let kept = column.iter().enumerate().filter(|(document, _)| Some(cluster(*document)) != left_out);
+            let kept =
+                column.iter().enumerate().filter(|(document, _)| Some(clusters.of_document(*document)) != left_out);
             let (sum, count) = kept.fold((0.0, 0.0), |(sum, count), (_, value)| (sum + value, count + 1.0));
             Estimate::new(sum / count, 0.0)
         };
@@ -118,11 +109,11 @@ fn exponent_difference(lengths: &[usize], a: &[Vec<f64>], b: &[Vec<f64>], texts:
         Some(FitMethod::LeastSquares.fit(&points).filter(|_| is_positive)?.exponent)
     };
     let difference = |left_out| Some(exponent(b, left_out)? - exponent(a, left_out)?);
-    let values = (0..clusters).map(|cluster| difference(Some(cluster))).collect::<Option<Vec<f64>>>()?;
-    let groups = clusters as f64;
+    let values = (0..count).map(|cluster| difference(Some(cluster))).collect::<Option<Vec<f64>>>()?;
+    let groups = count as f64;
     let mean = values.iter().sum::<f64>() / groups;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    Some(Estimate::new(difference(None)?, ((groups - 1.0) / groups * squares).sqrt()).with_t_interval(clusters))
+    Some(Estimate::new(difference(None)?, ((groups - 1.0) / groups * squares).sqrt()).with_t_interval(count))
 }
 
 fn scaled(Estimate { value, error, interval }: Estimate, factor: f64) -> Estimate {
@@ -152,10 +143,10 @@ mod tests {
         let shift = [1.0, 3.0, 2.0, 2.0, 6.0, 4.0];
         let b: Vec<f64> = a.iter().zip(shift).map(|(a, shift)| a + shift).collect();
         // The means of the texts are 2, 2 and 5, with a standard deviation of √3; t(2) at 97.5 % is 4.302653.
-        close(paired_difference(&a, &b, &[0, 0, 1, 1, 2, 2]), 3.0, 1.0, 4.302_652_73);
+        close(paired_difference(&a, &b, clusters_of(&[0, 0, 1, 1, 2, 2])), 3.0, 1.0, 4.302_652_73);
         // One text: the standard deviation of the differences is √3.2; t(5) at 97.5 % is 2.570582.
-        close(paired_difference(&a, &b, &[0; 6]), 3.0, (3.2_f64 / 6.0).sqrt(), 2.570_581_84);
-        close(paired_difference(&a, &b, &[0, 1, 2, 3, 4, 5]), 3.0, (3.2_f64 / 6.0).sqrt(), 2.570_581_84);
+        close(paired_difference(&a, &b, clusters_of(&[0; 6])), 3.0, (3.2_f64 / 6.0).sqrt(), 2.570_581_84);
+        close(paired_difference(&a, &b, clusters_of(&[0, 1, 2, 3, 4, 5])), 3.0, (3.2_f64 / 6.0).sqrt(), 2.570_581_84);
     }
 
     /// If one report's contributions are those of the other times a power of L, the exponents differ by that power in
@@ -163,19 +154,19 @@ mod tests {
     #[test]
     fn the_difference_of_exponents_is_paired() {
         let lengths = [4, 8, 16];
-        let texts = [0, 0, 1, 1, 2, 2];
+        let clusters = Clusters::new(6, 2);
         let noise = [1.0, 1.4, 0.6, 0.9, 1.2, 0.7];
         let columns = |exponent: f64| -> Vec<Vec<f64>> {
             let column = |&length: &usize| noise.iter().map(|noise| noise * (length as f64).powf(exponent)).collect();
             lengths.iter().map(column).collect()
         };
-        let found = exponent_difference(&lengths, &columns(0.5), &columns(0.8), &texts).unwrap();
+        let found = exponent_difference(&lengths, &columns(0.5), &columns(0.8), clusters).unwrap();
         assert!((found.value - 0.3).abs() < 1e-12 && found.error < 1e-12, "{found:?}");
         let mut other = columns(0.8);
         other[2][0] *= 1.5;
-        let found = exponent_difference(&lengths, &columns(0.5), &other, &texts).unwrap();
+        let found = exponent_difference(&lengths, &columns(0.5), &other, clusters).unwrap();
         assert!(found.value > 0.3 && found.error > 0.01, "{found:?}");
         other[1] = vec![-1.0; 6];
-        assert_eq!(exponent_difference(&lengths, &columns(0.5), &other, &texts), None);
+        assert_eq!(exponent_difference(&lengths, &columns(0.5), &other, clusters), None);
     }
 }

@@ -98,7 +98,7 @@ impl DocumentTerms {
         }
         for row in &report.rows {
             let (ratio, length) = (row.estimates.ratio, row.estimates.length);
-            for series in [Series::Direct, Series::Corrected, Series::Vclub] {
+            for series in Series::MEANS {
                 let Some(estimate) = row.get(series) else { continue };
                 let found = self.at(ratio, length).and_then(|point| point.contributions(series));
                 let mean = found.map(|values| values.iter().sum::<f64>() / values.len() as f64 / report.unit.nats());

@@ -76,6 +76,10 @@ impl Report {
         let mut files = vec![("report.html".to_owned(), self.html().into_bytes()), ("report.json".to_owned(), json)];
         files.extend(self.charts_and_tables());
         remove_abandoned(folder, |name| files.iter().any(|(ours, _)| ours == name));
+        if self.terms.is_none() {
+            // The terms of an earlier report in this folder would contradict this one.
+            remove_if_exists(&folder.join(documents_csv::NAME))?;
+        }
         let (mut failed, mut first) = (Vec::new(), None);
         for (name, bytes) in files {
             if let Err(error) = write_atomically(&folder.join(&name), &bytes) {
@@ -93,6 +97,15 @@ impl Report {
     fn charts_and_tables(&self) -> Vec<(String, Vec<u8>)> {
         let tables = self.tables().into_iter().map(|(name, text)| (name, text.into_bytes()));
         pictures(self.charts()).into_iter().chain(tables).collect()
+    }
+}
+
+fn remove_if_exists(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::File { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn p_value(p: f64) -> String {
     match p {
         _ if p < 1e-15 => "p < 1e-15".to_owned(),
         _ if p < 1e-3 => format!("p = {p:.0e}"),
-        _ => format!("p = {p:.2}"),
+        _ => format!("p = {}", significant(p, 2)),
     }
 }
 
@@ -140,7 +140,7 @@ fn above_best(laws: &SeriesLaws, fit: &LawFit) -> f64 {
     fit.aicc - laws.best().map_or(fit.aicc, |best| best.aicc)
 }
 
-/// Returns the parameters with their errors, or marks that they are not determined.
+/// Returns the parameters with their errors, or marks that these are not determined.
 fn parameters(fit: &LawFit) -> String {
     let mut parts = Vec::new();
     for (index, name) in fit.law.parameters().iter().enumerate() {
@@ -150,6 +150,6 @@ fn parameters(fit: &LawFit) -> String {
             None => format!("{name} = {}", significant(value, 3)),
         });
     }
-    let mark = if fit.errors.is_none() { " (at a bound)" } else { "" };
+    let mark = if fit.errors.is_none() { " (errors not determined)" } else { "" };
     parts.join(", ") + mark
 }

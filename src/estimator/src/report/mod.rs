@@ -4,7 +4,7 @@
 //! Start with [`Report::new`]. `text` formats the table for a terminal, `html` builds the page, and `csv` builds the
 //! CSV files. `two_point` shows two-point information and entropies in all three, and `laws` the laws of growth, which
 //! `conclusion` interprets; `documents_csv` also reads a CSV file. `figures` builds the charts from the points in
-//! `chart_points`. `compare` compares several reports: `alignment` tells whether they measure the same documents,
+//! `chart_points`. `compare` compares several reports: `alignment` determines whether they measure the same documents,
 //! `differences` pairs their estimates, and `difference_tables` shows the differences.
 //! `averaged` has the tables and charts of the averaged marginal, and the consistency checks.
 

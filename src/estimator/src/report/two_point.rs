@@ -65,21 +65,18 @@ impl Report {
     pub(crate) fn two_point_section(&self) -> String {
         let mut section = String::new();
         if let Some(two_point) = &self.two_point {
-            let mut rows = Vec::with_capacity(two_point.points.len());
-            for point in &two_point.points {
-                let baseline = point.baseline.map(|baseline| [baseline.estimate(), baseline.difference]);
-                let mut cells = vec![point.distance.to_string(), point.pairs.to_string(), point.estimate.to_string()];
-                cells.extend(baseline.map_or(["–", "–"].map(str::to_owned), |both| both.map(|e| e.to_string())));
-                rows.push(cells);
-            }
-            let heads = ["d", "pairs", "I(d)", "shuffled baseline", "difference"].map(str::to_owned);
-            section += &table(false, &heads, &rows);
+            section += &two_point.table();
             let laws: Vec<String> = two_point.laws().map(|(name, law)| format!("{name}: {law}")).collect();
+            let baseline = match two_point.shuffles {
+                0 => String::new(),
+                shuffles => format!(
+                    " The baseline is the same estimate for the same tokens in a random order (mean and standard error \
+                     of {shuffles} shuffles)."
+                ),
+            };
             section += &format!(
-                "<p class=\"small\">In {}. The baseline is the same estimate for the same tokens in a random order (mean \
-                 and standard error of {} shuffles). {}</p>\n",
+                "<p class=\"small\">In {}.{baseline} {}</p>\n",
                 self.unit.name(),
-                two_point.shuffles,
                 surprisal_chart::escape_quotes(&laws.join("; ")),
             );
         }
@@ -193,6 +190,20 @@ impl Baseline {
 }
 
 impl TwoPoint {
+    /// Returns the points as an HTML table, with their baseline if there is one.
+    fn table(&self) -> String {
+        let has_baseline = self.shuffles > 0;
+        let mut rows = Vec::with_capacity(self.points.len());
+        for point in &self.points {
+            let mut cells = vec![point.distance.to_string(), point.pairs.to_string(), point.estimate.to_string()];
+            let baseline = point.baseline.filter(|_| has_baseline);
+            cells.extend(baseline.iter().flat_map(|b| [b.estimate().to_string(), b.difference.to_string()]));
+            rows.push(cells);
+        }
+        let heads = ["d", "pairs", "I(d)", "shuffled baseline", "difference"].map(str::to_owned);
+        table(false, if has_baseline { &heads } else { &heads[..3] }, &rows)
+    }
+
     /// Returns the name and the formula of each fitted law.
     fn laws(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
         let raw = self.fit.iter().chain(&self.additive).chain(&self.paper);

@@ -1,5 +1,7 @@
 //! Two-point mutual information: between two tokens at a given distance, estimated from counts without a model.
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -160,8 +162,10 @@ impl TwoPoint {
         let distances: Vec<usize> = self.points.iter().map(|point| point.distance).collect();
         let mut values = vec![Vec::with_capacity(shuffles); distances.len()];
         let mut clock = LogClock::start();
+        // Neighboring seeds have no shuffles in common.
+        let mut seeds = ChaCha8Rng::seed_from_u64(seed);
         for shuffle in 0..shuffles {
-            let permuted = shuffle_tokens(texts, seed.wrapping_add(shuffle as u64), SHUFFLE_MEMORY_BYTES)?;
+            let permuted = shuffle_tokens(texts, seeds.random(), SHUFFLE_MEMORY_BYTES)?;
             let spectra = count_pairs(&permuted, &distances, COUNT_MEMORY_BYTES)?;
             for (values, spectrum) in values.iter_mut().zip(&spectra) {
                 values.push(2.0 * self.entropy.value - self.method.of(spectrum).value);
@@ -199,8 +203,6 @@ fn fit_differences(points: &[TwoPointEstimate]) -> Option<Fit> {
 
 #[cfg(test)]
 mod tests {
-    use rand::{RngExt, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
     use statrs::function::factorial::ln_binomial;
 
     use super::*;

@@ -9,7 +9,7 @@ impl Report {
     pub(super) fn figures_section(&self) -> String {
         let figures: String = self.charts().iter().map(|(_, chart)| figure(chart)).collect();
         figures
-            + "<p class=\"small\">Error bars are 95 % bootstrap intervals over documents, or ± one standard error \
+            + "<p class=\"small\">Error bars are 95 % bootstrap intervals over texts, or ± one standard error \
                if there is no interval. Solid thin lines are fits by least squares, except in the chart of surprisal: \
                there, marks are means over ranges of positions that grow with the position, a line joins them, and the \
                band is their 95 % interval over texts. Both axes are logarithmic, so a power law is a straight \

@@ -18,7 +18,7 @@ impl Report {
         let note = format!(
             "<p class=\"small\">There are three fits: least squares of ln I on ln L with equal weights, the same fit \
              weighted by inverse variance, and least squares of the relative error of I, with a bias c in the unit \
-             of A. Errors are standard errors; intervals come from resampling documents. {}</p>\n",
+             of A. Errors are standard errors; intervals come from resampling texts. {}</p>\n",
             escape(&self.reading().unwrap_or_default()),
         );
         table_section("Power laws I = A·L<sup>β</sup> + c", true, &heads, &rows, &note)
@@ -34,6 +34,8 @@ fn fit_row(SeriesFit { ratio, series, fit }: &SeriesFit) -> Vec<String> {
         fit.amplitude_error.map_or_else(|| significant(fit.amplitude, 3), |error| with_error(fit.amplitude, error)),
         fit.exponent_error.map_or_else(|| format!("{:.3}", fit.exponent), |error| with_error(fit.exponent, error)),
         fit.exponent_interval.map_or(String::new(), |[low, high]| format!("{low:.3} to {high:.3}")),
-        fit.bias.map_or(String::new(), |bias| significant(bias, 3)),
+        fit.bias.map_or(String::new(), |bias| {
+            significant(bias, 3) + if fit.bias_at_bound { " (at its bound)" } else { "" }
+        }),
     ]
 }
