@@ -411,6 +411,8 @@ def vclub_of_clusters(own, contexts, per_text):
     y, x, value = (np.array(column) for column in zip(*queries))
     clusters = np.arange(len(own) // per_text)
     of_y = np.array([value[y == g].mean() for g in clusters])
+    if per_text == 1 and all(len(of_y) == 1 for of_y in contexts):
+        return of_y
     of_x = np.array([value[x == g].mean() for g in clusters])
     deviations = of_y + of_x - 2 * value.mean()
     both = deviations.var(ddof=1) / len(clusters)

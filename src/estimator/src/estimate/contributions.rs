@@ -101,9 +101,13 @@ impl PairingErrors {
 /// of the mean of `e` over the cluster's `y` and of the mean over its `x`. The variance of the mean of these
 /// contributions counts the queries of each pair of clusters twice, so the square of the pair's sum is subtracted once,
 /// and the deviations are scaled to the remaining variance (Aronow, Samii and Assenova, *Cluster-Robust Variance
-/// Estimation for Dyadic Data*, 2015). The variance is at least that of the clusters of `y` alone.
+/// Estimation for Dyadic Data*, 2015). The variance is at least that of the clusters of `y` alone. It is that variance
+/// if each context is the negative of one `y` only.
 fn vclub_of_clusters(terms: &Terms, clusters: Clusters) -> Vec<f64> {
     let of_y = clusters.means(&differences(&terms.conditional, &terms.crossed_means()));
+    if clusters.size() == 1 && terms.crossed.iter().all(|crossed| crossed.len() == 1) {
+        return of_y;
+    }
     let (count, mut queries) = (of_y.len() as f64, 0.0);
     let mean = of_y.iter().sum::<f64>() / count;
     // The clusters of x: sums of the deviations, and numbers of queries.
