@@ -1,10 +1,9 @@
-//! The windows and the counted texts of a corpus while it is read.
+//! The windows and the counted texts of a corpus while it is read, and the documents that they become.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::corpus::batches::SelectedText;
-use crate::corpus::documents::{CONCURRENT, Documents};
-use crate::corpus::identity::IdentityHasher;
+use crate::corpus::identity::{CorpusIdentity, IdentityHasher};
 use crate::corpus::omission::Omission;
 use crate::corpus::places::{TextOrigin, WindowPlace};
 use crate::corpus::statistics::{CorpusStatistics, WindowedTexts};
@@ -13,6 +12,28 @@ use crate::corpus::tokenized_text::TokenizedText;
 use crate::error::Error;
 use crate::source::Tokenize;
 use crate::statistics::{EntropyMethod, TokenStore};
+
+/// The number of texts that are tokenized concurrently.
+pub(crate) const CONCURRENT: usize = 8;
+
+/// The documents of an experiment (one window each), the texts to count, and a note that describes both.
+pub(crate) struct Documents {
+    /// The windows. The windows of a text are consecutive, and all texts have the same number of windows.
+    pub(crate) windows: Vec<Vec<u32>>,
+    /// The texts whose tokens are counted.
+    pub(crate) texts: TokenStore,
+    /// The place of each window in its text.
+    pub(crate) places: Vec<WindowPlace>,
+    /// The origins of the texts; empty for sampled documents.
+    pub(crate) origins: Vec<TextOrigin>,
+    pub(crate) identity: CorpusIdentity,
+    pub(crate) note: String,
+    pub(crate) statistics: Option<CorpusStatistics>,
+    /// The files and texts that the documents omit.
+    pub(crate) omissions: Vec<Omission>,
+    /// `ln p` of each window, in nats, under the process that generated it; `None` for a corpus of texts.
+    pub(crate) ln_p: Option<Vec<f64>>,
+}
 
 /// The windows and the counted texts of a corpus while it is read.
 pub(crate) struct Collection<'a> {

@@ -7,43 +7,18 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokenizers::Tokenizer;
 
 use crate::corpus::batches::SelectedText;
-use crate::corpus::collection::Collection;
-use crate::corpus::identity::CorpusIdentity;
+use crate::corpus::collection::{CONCURRENT, Collection, Documents};
 use crate::corpus::omission::{Omission, first_names};
-use crate::corpus::places::{TextOrigin, WindowPlace};
 use crate::corpus::reservoir::Reservoir;
-use crate::corpus::statistics::CorpusStatistics;
 use crate::corpus::texts::{Counted, TextCorpus};
 use crate::corpus::tokenized_text::TokenizedText;
 use crate::error::Error;
 use crate::progress_log::{LOG_TARGET, LogClock};
 use crate::source::{Replicas, Tokenize, TokensAndOffsets};
-use crate::statistics::{EntropyMethod, TokenStore};
-
-/// The number of texts that are tokenized concurrently.
-pub(crate) const CONCURRENT: usize = 8;
+use crate::statistics::EntropyMethod;
 
 /// The number of sampled texts that are tokenized before their windows are cut.
 const SAMPLED_BATCH: usize = 64;
-
-/// The documents of an experiment (one window each), the texts to count, and a note that describes both.
-pub(crate) struct Documents {
-    /// The windows. The windows of a text are consecutive, and all texts have the same number of windows.
-    pub(crate) windows: Vec<Vec<u32>>,
-    /// The texts whose tokens are counted.
-    pub(crate) texts: TokenStore,
-    /// The place of each window in its text.
-    pub(crate) places: Vec<WindowPlace>,
-    /// The origins of the texts; empty for sampled documents.
-    pub(crate) origins: Vec<TextOrigin>,
-    pub(crate) identity: CorpusIdentity,
-    pub(crate) note: String,
-    pub(crate) statistics: Option<CorpusStatistics>,
-    /// The files and texts that the documents omit.
-    pub(crate) omissions: Vec<Omission>,
-    /// `ln p` of each window, in nats, under the process that generated it; `None` for a corpus of texts.
-    pub(crate) ln_p: Option<Vec<f64>>,
-}
 
 /// The tokenizer of a corpus: the model's server, or a local `tokenizer.json`.
 pub(crate) enum CorpusTokenizer<'a> {

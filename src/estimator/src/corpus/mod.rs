@@ -24,7 +24,7 @@ mod texts;
 mod tokenized_text;
 mod windows;
 
-pub(crate) use documents::Documents;
+pub(crate) use collection::Documents;
 pub use format::Format;
 pub use identity::CorpusIdentity;
 pub(crate) use identity::IdentityHasher;

@@ -117,8 +117,11 @@ impl Report {
         if self.consistency.is_empty() {
             return String::new();
         }
-        let lines: String =
-            self.consistency_lines().iter().map(|line| format!("<li>{}</li>\n", escape(line.trim_start()))).collect();
+        let lines: String = self
+            .consistency_lines()
+            .iter()
+            .map(|line| format!("<li>{}</li>\n", escape(&line.trim_start().replacen("   ", ": ", 1))))
+            .collect();
         format!(
             "<section>\n<h2>Self-consistency</h2>\n<ul class=\"notes\">\n{lines}</ul>\n\
              <p class=\"small\">Differences that mutual information does not allow to be negative. Data processing: \

@@ -52,7 +52,7 @@ impl Report {
                     escape(&p_value(fit.p)),
                     if fit.is_rejected() { "rejected" } else { "not rejected" }.to_owned(),
                     format!("{:.1}", above_best(laws, fit)),
-                    escape(&parameters(fit)),
+                    format!("<span class=\"long\">{}</span>", escape(&parameters(fit))),
                 ]);
             }
         }

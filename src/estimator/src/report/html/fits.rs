@@ -1,4 +1,4 @@
-//! The table of power-law fits, and the conclusion.
+//! The table of power-law fits.
 
 use surprisal_chart::escape_quotes as escape;
 
@@ -15,13 +15,10 @@ impl Report {
         let amplitude = format!("A ({})", self.unit.name());
         let heads = ["series", "L/ℓ", "fit", &amplitude, "β", "95 % interval of β", "c"].map(str::to_owned);
         let rows: Vec<Vec<String>> = self.fits.iter().map(fit_row).collect();
-        let note = format!(
-            "<p class=\"small\">There are three fits: least squares of ln I on ln L with equal weights, the same fit \
-             weighted by inverse variance, and least squares of the relative error of I, with a bias c in the unit \
-             of A. Errors are standard errors; intervals come from resampling texts. {}</p>\n",
-            escape(&self.reading().unwrap_or_default()),
-        );
-        table_section("Power laws I = A·L<sup>β</sup> + c", true, &heads, &rows, &note)
+        let note = "<p class=\"small\">There are three fits: least squares of ln I on ln L with equal weights, the same fit \
+                    weighted by inverse variance, and least squares of the relative error of I, with a bias c in the \
+                    unit of A. Errors are standard errors; intervals come from resampling texts.</p>\n";
+        table_section("Power laws I = A·L<sup>β</sup> + c", true, &heads, &rows, note)
     }
 }
 

@@ -17,6 +17,7 @@ impl Report {
     pub fn html(&self) -> String {
         let sections = [
             self.figures_section(),
+            self.conclusion_section(),
             self.estimates_section(),
             self.averaged_section(),
             self.consistency_section(),
@@ -27,6 +28,13 @@ impl Report {
         ]
         .concat();
         page(&self.title, &self.lead(), &sections)
+    }
+
+    fn conclusion_section(&self) -> String {
+        let reading = self.reading().map(|reading| escape(&reading));
+        reading.map_or_else(String::new, |reading| {
+            format!("<section>\n<h2>Conclusion</h2>\n<p>{reading}</p>\n</section>\n")
+        })
     }
 
     fn lead(&self) -> String {
