@@ -163,8 +163,8 @@ impl Report {
             let (name, count) = (test.name(), of_test().count());
             match violations().count() {
                 _ if count == 0 => {}
-                0 => lines.push(format!("{name:>16}   {count} differences, none significantly negative")),
-                some => lines.push(format!("{name:>16}   {some} of {count} differences significantly negative:")),
+                0 => lines.push(format!("{name:>16}   none of {count} significantly negative")),
+                some => lines.push(format!("{name:>16}   {some} of {count} significantly negative:")),
             }
             lines.extend(violations().map(|check| format!("{:>16}   {}", "", self.describe(check))));
         }

@@ -20,6 +20,7 @@ impl Report {
             "laws fitted with the covariance between lengths: T², degrees of freedom, p-value, AICc above the \
                         best law's, parameters:\n"
                 .to_owned();
+        let width = self.series_width();
         for laws in &self.laws {
             for fit in &laws.laws {
                 let (series, name, ratio) = (laws.series.name(), fit.law.name(), laws.ratio);
@@ -27,7 +28,7 @@ impl Report {
                 // Writing to a String cannot fail.
                 let _ = writeln!(
                     text,
-                    "{series:>12}   L/ℓ = {ratio}, {name:<19}   T² = {chi2:>7.1}   k = {dof}   {p:<11}   +{above:<6.1}   {}",
+                    "{series:>width$}   L/ℓ = {ratio}, {name:<19}   T² = {chi2:>7.1}   k = {dof}   {p:<11}   +{above:<6.1}   {}",
                     parameters(fit)
                 );
             }

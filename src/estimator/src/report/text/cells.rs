@@ -4,7 +4,15 @@ use crate::estimate::{PointEstimate, Series};
 use crate::number::exact;
 use crate::report::{Report, Row};
 
+/// The minimum width of a column with the names of series, so that all parts of the text are aligned.
+const MIN_NAME_WIDTH: usize = 12;
+
 impl Report {
+    /// Returns the width of a column with the names of this report's series.
+    pub(crate) fn series_width(&self) -> usize {
+        self.series().iter().map(|series| series.name().chars().count()).max().unwrap_or_default().max(MIN_NAME_WIDTH)
+    }
+
     /// Returns the column headings and the cells of each row, for text and HTML.
     pub(crate) fn cells(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
         let series = self.series();

@@ -9,10 +9,11 @@ impl Report {
     /// Returns the power laws, one a line.
     pub(super) fn fits_text(&self) -> String {
         let mut text = "power laws in L, ± standard error, the exponent's 95 % interval in brackets:\n".to_owned();
+        let width = self.series_width();
         for SeriesFit { ratio, series, fit } in &self.fits {
             let (series, method, rest) = (series.name(), fit.method.name(), left_out(fit));
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{series:>12}   L/ℓ = {ratio}, {method:<13}   {fit}{rest}");
+            let _ = writeln!(text, "{series:>width$}   L/ℓ = {ratio}, {method:<13}   {fit}{rest}");
         }
         text
     }
