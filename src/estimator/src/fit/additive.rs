@@ -4,11 +4,17 @@
 //! a grid, then by golden-section search. If the bias is not at a bound, the Gauss-Newton method refines all three
 //! parameters.
 
+use crate::fit::inverse::invert;
+use crate::fit::search::golden_section;
+
 /// The exponents of the grid, in units of [`SPACING`]; 0 is omitted.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -20..=20;
 
 /// The distance between neighboring exponents of the grid.
 const SPACING: f64 = 0.2;
+
+/// The number of golden-section steps between neighboring exponents of the grid.
+const STEPS: usize = 45;
 
 /// The minimum gap between the bias and the smallest value of the points, as a fraction of that value.
 const GAP: f64 = 1e-6;
@@ -84,7 +90,8 @@ impl LeastSquares {
         let grid = EXPONENTS.filter(|&index| index != 0).map(|index| f64::from(index) * SPACING);
         let (nearest, _) =
             grid.filter_map(|exponent| Some((exponent, self.best(exponent)?.2))).min_by(|a, b| a.1.total_cmp(&b.1))?;
-        Some(self.golden_section(nearest - SPACING, nearest + SPACING))
+        let squares = |exponent: f64| self.best(exponent).map_or(f64::INFINITY, |(_, _, squares)| squares);
+        Some(golden_section(squares, nearest - SPACING, nearest + SPACING, STEPS))
     }
 
     /// Returns the best amplitude and bias for an exponent, and the sum of squares; `None` if amplitude and bias are
@@ -110,16 +117,6 @@ impl LeastSquares {
 
     fn residuals(&self, [amplitude, exponent, bias]: [f64; 3]) -> impl Iterator<Item = f64> + '_ {
         self.points.iter().map(move |&(ln, value)| (amplitude * (exponent * ln).exp() + bias) / value - 1.0)
-    }
-
-    fn golden_section(&self, mut low: f64, mut high: f64) -> f64 {
-        let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
-        let squares = |exponent: f64| self.best(exponent).map_or(f64::INFINITY, |(_, _, squares)| squares);
-        for _ in 0..45 {
-            let step = golden * (high - low);
-            if squares(high - step) < squares(low + step) { high = low + step } else { low = high - step }
-        }
-        f64::midpoint(low, high)
     }
 
     /// Takes Gauss-Newton steps from a start near the minimum. Returns the minimum and the covariance there: the
@@ -149,22 +146,6 @@ impl LeastSquares {
         let covariance = inverse.map(|row| row.map(|value| value * variance));
         fit.iter().all(|value| value.is_finite()).then_some((fit, covariance))
     }
-}
-
-/// Inverts a 3 x 3 matrix by cofactors; `None` if it is singular.
-fn invert(m: [[f64; 3]; 3]) -> Option<[[f64; 3]; 3]> {
-    let cofactor = |i: usize, j: usize| {
-        let (a, b, c, d) = ((i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3);
-        m[a][c] * m[b][d] - m[a][d] * m[b][c]
-    };
-    let determinant: f64 = (0..3).map(|j| m[0][j] * cofactor(0, j)).sum();
-    let mut inverse = [[0.0; 3]; 3];
-    for (i, row) in inverse.iter_mut().enumerate() {
-        for (j, value) in row.iter_mut().enumerate() {
-            *value = cofactor(j, i) / determinant;
-        }
-    }
-    (determinant.is_finite() && determinant != 0.0).then_some(inverse)
 }
 
 #[cfg(test)]

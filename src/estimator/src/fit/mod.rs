@@ -6,6 +6,7 @@
 
 mod additive;
 mod gls;
+mod inverse;
 mod law;
 mod paper;
 mod search;

@@ -9,13 +9,16 @@
 
 use std::ops::Range;
 
+use crate::fit::inverse::invert;
+use crate::fit::search::golden_section;
+
 /// The grid of `t` in units of [`SPACING`]: a bias from `1e-13 min I` to `(1 - 1e-13) min I`.
 const GRID: Range<i32> = -600..601;
 
 /// The distance between neighboring `t` of the grid.
 const SPACING: f64 = 0.05;
 
-/// The number of steps of golden-section search. Each shortens the interval by a factor of 0.618.
+/// The number of golden-section steps around a local minimum of the grid.
 const STEPS: usize = 60;
 
 /// The best fit by the paper's loss.
@@ -97,7 +100,7 @@ fn best_bias(points: &[(f64, f64)], smallest: f64) -> Bias {
     for (index, around) in grid.windows(3).enumerate() {
         if around[1] <= around[0] && around[1] <= around[2] {
             let t = f64::from(GRID.start + 1 + index as i32) * SPACING;
-            let t = golden_section(squares, t - SPACING, t + SPACING);
+            let t = golden_section(squares, t - SPACING, t + SPACING, STEPS);
             // Where the loss is flat in t, the bias is 0 up to rounding.
             if squares(t) < best.0 * (1.0 - 1e-12) {
                 best = (squares(t), Bias::Free(t));
@@ -118,15 +121,6 @@ fn line(points: &[(f64, f64)], smallest: f64, bias: Bias) -> Line {
     Line { intercept, slope, squares: logs().map(|(lx, ly)| (ly - intercept - slope * lx).powi(2)).sum() }
 }
 
-fn golden_section(function: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
-    let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
-    for _ in 0..STEPS {
-        let step = golden * (high - low);
-        if function(high - step) < function(low + step) { high = low + step } else { low = high - step }
-    }
-    f64::midpoint(low, high)
-}
-
 /// Returns the standard errors of amplitude and exponent in the linearized problem, whose residuals `r` have the
 /// variance `Σ r² / (points - 3)`; `None` if it is singular or has no residuals.
 ///
@@ -144,13 +138,8 @@ fn standard_errors(points: &[(f64, f64)], smallest: f64, bias: Bias, line: Line)
             }
         }
     }
-    let minor = |i: usize, j: usize| {
-        let (a, b) = ((i + 1) % 3, (i + 2) % 3);
-        let (c, d) = ((j + 1) % 3, (j + 2) % 3);
-        normal[a][c] * normal[b][d] - normal[a][d] * normal[b][c]
-    };
-    let determinant: f64 = (0..3).map(|j| normal[0][j] * minor(0, j)).sum();
-    let [intercept, slope] = [0, 1].map(|i| (variance * minor(i, i) / determinant).sqrt());
+    let inverse = invert(normal)?;
+    let [intercept, slope] = [0, 1].map(|i| (variance * inverse[i][i]).sqrt());
     let errors = [line.intercept.exp() * intercept, slope];
     errors.iter().all(|error| error.is_finite()).then_some(errors)
 }

@@ -3,7 +3,7 @@
 /// The number of grid points per variable.
 const GRID: usize = 21;
 
-/// The number of golden-section steps; each shortens the range to 62 %.
+/// The number of golden-section steps.
 const STEPS: usize = 32;
 
 /// Finds the minimum of a function of bounded variables. The search is nested: for each value of the first variable that
@@ -36,22 +36,28 @@ fn least(bounds: &[[f64; 2]], fixed: &mut Vec<f64>, function: &dyn Fn(&[f64]) ->
             nearest = (value, index);
         }
     }
-    let (mut low, mut high) = (grid(nearest.1.saturating_sub(1)), grid((nearest.1 + 1).min(GRID - 1)));
+    golden_section(&mut at, grid(nearest.1.saturating_sub(1)), grid((nearest.1 + 1).min(GRID - 1)), STEPS);
+    best
+}
+
+/// Finds the minimum of a function between two bounds, if it has only one there. Each of the steps shortens the range to
+/// 62 %.
+pub(crate) fn golden_section(mut function: impl FnMut(f64) -> f64, mut low: f64, mut high: f64, steps: usize) -> f64 {
     let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
     let (mut left, mut right) = (high - golden * (high - low), low + golden * (high - low));
-    let (mut of_left, mut of_right) = (at(left), at(right));
-    for _ in 0..STEPS {
+    let (mut of_left, mut of_right) = (function(left), function(right));
+    for _ in 0..steps {
         if of_left < of_right {
             (high, right, of_right) = (right, left, of_left);
             left = high - golden * (high - low);
-            of_left = at(left);
+            of_left = function(left);
         } else {
             (low, left, of_left) = (left, right, of_right);
             right = low + golden * (high - low);
-            of_right = at(right);
+            of_right = function(right);
         }
     }
-    best
+    f64::midpoint(low, high)
 }
 
 #[cfg(test)]
