@@ -183,7 +183,6 @@ async fn estimates_at_every_ratio_and_with_several_negatives_match_the_closed_fo
         let design = Design { splits: vec![2, 4, 8, 16], ratios: vec![2, 3, 4], window: 64, seed, ..Design::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let documents: Vec<_> = (0..400).map(|_| process.sample(64, &mut rng)).collect();
-        let mut errors = Vec::new();
         for negatives in [1, 8] {
             let plan = Plan::of(400, Design { negatives, ..design.clone() }).unwrap();
             let source = ExactSource::new(process.clone());
@@ -196,9 +195,7 @@ async fn estimates_at_every_ratio_and_with_several_negatives_match_the_closed_fo
                 let [low, high] = point.direct.interval.unwrap();
                 assert!(low < point.direct.value && point.direct.value < high);
             }
-            errors.push(estimates.points.iter().map(|point| point.vclub.error).sum::<f64>());
         }
-        assert!(errors[1] < 0.9 * errors[0], "more negatives must lower the error: {errors:?}");
     }
     check(process(), 31).await;
     check(Gaussian::new(64, 0.6, 0.2).unwrap(), 31).await;
@@ -211,4 +208,46 @@ async fn a_gaussian_sequence_that_is_too_long_is_rejected() {
     let documents = vec![vec![0.0; 128]; 2];
     let error = run(&ExactSource::new(process), &documents, &plan, None, |_| {}).await.unwrap_err().to_string();
     assert!(error.contains("129") && error.contains("at most 101"), "{error}");
+}
+
+/// Returns the spread of vCLUB over repeated experiments and the mean of its reported errors, added over all points.
+async fn vclub_spread<P: Process + Clone>(process: &P, negatives: usize) -> [f64; 2] {
+    const REPETITIONS: u64 = 100;
+    let source = ExactSource::new(process.clone());
+    let (mut values, mut reported) = (vec![Vec::new(); 12], 0.0);
+    for seed in 0..REPETITIONS {
+        let (splits, ratios) = (vec![2, 4, 8, 16], vec![2, 3, 4]);
+        let design = Design { splits, ratios, window: 64, negatives, seed, resamples: 0, ..Design::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(1000 + seed);
+        let documents: Vec<_> = (0..400).map(|_| process.sample(64, &mut rng)).collect();
+        let estimates = run(&source, &documents, &Plan::of(400, design).unwrap(), None, |_| {}).await.unwrap();
+        for (values, point) in values.iter_mut().zip(&estimates.points) {
+            values.push(point.vclub.value);
+            reported += point.vclub.error;
+        }
+    }
+    let count = REPETITIONS as f64;
+    let spread = |values: &Vec<f64>| {
+        let mean = values.iter().sum::<f64>() / count;
+        (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt()
+    };
+    [values.iter().map(spread).sum(), reported / count]
+}
+
+/// Each context is a negative of eight documents, so the errors of their contributions are not independent. For the
+/// Gaussian process, eight negatives lower the spread by 5 % only.
+#[tokio::test]
+async fn errors_of_vclub_are_the_spread_of_repeated_experiments() {
+    async fn check<P: Process + Clone>(process: P, gain: f64) {
+        let mut spreads = Vec::new();
+        for negatives in [1, 8] {
+            let [spread, reported] = vclub_spread(&process, negatives).await;
+            println!("{}, {negatives} negatives: spread {spread:.3}, reported {reported:.3}", process.name());
+            assert!((0.85..1.15).contains(&(reported / spread)), "{negatives} negatives: {reported}, {spread}");
+            spreads.push(spread);
+        }
+        assert!(spreads[1] < gain * spreads[0], "more negatives must lower the spread: {spreads:?}");
+    }
+    check(process(), 0.6).await;
+    check(Gaussian::new(64, 0.6, 0.2).unwrap(), 1.0).await;
 }
