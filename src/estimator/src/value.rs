@@ -33,6 +33,13 @@ impl Estimate {
         Self::new(value, (squares / (count - 1.0) / count).sqrt())
     }
 
+    /// Multiplies the value, its error and its interval by a factor.
+    pub(crate) fn scale(&mut self, factor: f64) {
+        self.value *= factor;
+        self.error *= factor;
+        self.interval = self.interval.map(|ends| ends.map(|end| end * factor));
+    }
+
     /// Adds the 95 % interval by Student's t distribution, for a mean of this many independent values.
     pub(crate) fn with_t_interval(self, count: usize) -> Self {
         let Self { value, error, .. } = self;

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
-use crate::estimate::contributions::{Contributions, ESTIMATORS, column};
+use crate::estimate::contributions::Contributions;
 use crate::estimate::series::Series;
+use crate::estimate::series_points::{SeriesPoints, series_points};
 use crate::fit::{CorrelatedMeans, Law, LawFit};
 use crate::plan::Point;
 
@@ -68,37 +69,6 @@ pub struct LocalExponent {
     pub interval: Option<[f64; 2]>,
 }
 
-/// The points of one series at one ratio.
-struct SeriesPoints {
-    ratio: usize,
-    series: Series,
-    lengths: Vec<usize>,
-    /// The columns of the rows that belong to the points.
-    columns: Vec<usize>,
-}
-
-/// Returns the points of each fitted series at each ratio, without the points at which it was not computed.
-fn series_points(points: &[Point], contributions: &[Contributions]) -> Vec<SeriesPoints> {
-    let mut ratios: Vec<usize> = points.iter().map(|point| point.ratio).collect();
-    ratios.dedup();
-    let mut all = Vec::new();
-    for ratio in ratios {
-        for (estimator, series) in ESTIMATORS.into_iter().enumerate().filter(|(_, series)| series.has_fit()) {
-            let (mut lengths, mut columns) = (Vec::new(), Vec::new());
-            for (index, (point, contributions)) in points.iter().zip(contributions).enumerate() {
-                if point.ratio == ratio && contributions.of(estimator).is_some() {
-                    lengths.push(point.length());
-                    columns.push(column(index, estimator));
-                }
-            }
-            if !lengths.is_empty() {
-                all.push(SeriesPoints { ratio, series, lengths, columns });
-            }
-        }
-    }
-    all
-}
-
 /// Fits all laws to each series at each ratio. `rows` has one row per document, and `cluster_rows` one per cluster.
 /// Series without enough points or documents are omitted.
 pub(crate) fn fit_laws(
@@ -108,7 +78,7 @@ pub(crate) fn fit_laws(
     cluster_rows: &[Vec<f64>],
 ) -> Vec<SeriesLaws> {
     let mut fitted = Vec::new();
-    for SeriesPoints { ratio, series, lengths, columns } in series_points(points, contributions) {
+    for SeriesPoints { ratio, series, lengths, columns, .. } in series_points(points, contributions) {
         let select = |row: &Vec<f64>| columns.iter().map(|&column| row[column]).collect();
         let needed = columns.len() + SPARE_FREEDOM;
         let between = Scatter::between(&cluster_rows.iter().map(select).collect::<Vec<_>>());
@@ -139,7 +109,7 @@ pub(crate) fn local_exponents(
     bootstrap: &Bootstrap<'_>,
 ) -> Vec<LocalExponent> {
     let mut exponents = Vec::new();
-    for SeriesPoints { ratio, series, lengths, columns } in series_points(points, contributions) {
+    for SeriesPoints { ratio, series, lengths, columns, .. } in series_points(points, contributions) {
         for (lengths, columns) in lengths.windows(2).zip(columns.windows(2)) {
             let growth = (lengths[1] as f64 / lengths[0] as f64).ln();
             let local = |means: &[f64]| {

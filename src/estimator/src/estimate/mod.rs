@@ -19,6 +19,7 @@ mod laws;
 mod marginal;
 mod nll_bins;
 mod series;
+mod series_points;
 mod terms;
 
 pub use bootstrap::Bootstrap;
@@ -168,7 +169,7 @@ impl Estimates {
             local_exponents: local_exponents(plan.points(), &contributions, &bootstrap),
             context_curves: curves.collect(),
             consistency: checks(plan, &contributions),
-            exponents: exponent_intervals(plan.points(), &points, &bootstrap),
+            exponents: exponent_intervals(plan.points(), &contributions, &points, &bootstrap),
             points,
             nll: nll(plan, &whole),
             nll_bins: nll_bins(&whole, clusters),

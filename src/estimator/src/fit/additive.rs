@@ -6,6 +6,7 @@
 
 use crate::fit::inverse::invert;
 use crate::fit::search::golden_section;
+use crate::fit::solution::Solution;
 
 /// The exponents of the grid, in units of [`SPACING`]; 0 is omitted.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -20..=20;
@@ -18,16 +19,6 @@ const STEPS: usize = 45;
 
 /// The minimum gap between the bias and the smallest value of the points, as a fraction of that value.
 const GAP: f64 = 1e-6;
-
-/// A fitted curve, `amplitude · L^exponent + bias`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Solution {
-    pub(crate) amplitude: f64,
-    pub(crate) exponent: f64,
-    pub(crate) bias: f64,
-    /// The standard errors of amplitude and exponent; `None` if the bias is at a bound.
-    pub(crate) errors: Option<[f64; 2]>,
-}
 
 /// The least-squares problem, with lengths divided by their geometric mean.
 struct LeastSquares {
@@ -55,7 +46,7 @@ pub(crate) fn solve(points: &[(f64, f64)], lowest: f64) -> Option<Solution> {
     }
     let scale = (-fit[1] * centre).exp();
     let errors = covariance.map(|covariance| standard_errors(fit, covariance, centre, scale));
-    Some(Solution { amplitude: fit[0] * scale, exponent: fit[1], bias: fit[2], errors })
+    Some(Solution { amplitude: fit[0] * scale, exponent: fit[1], bias: fit[2], is_at_bound: errors.is_none(), errors })
 }
 
 /// Counts the distinct lengths.

@@ -10,6 +10,7 @@ mod inverse;
 mod law;
 mod paper;
 mod search;
+mod solution;
 mod whitening;
 
 pub(crate) use gls::CorrelatedMeans;
@@ -20,6 +21,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fit::solution::Solution;
 use crate::number::{significant, with_error};
 use crate::value::Estimate;
 
@@ -164,19 +166,7 @@ impl Fit {
     ///
     /// Standard errors come from the linearized problem; `None` if the bias is at a bound.
     pub fn additive(points: &[(f64, f64)], lowest: f64) -> Option<Self> {
-        let positive: Vec<(f64, f64)> = points.iter().copied().filter(|(_, value)| *value > 0.0).collect();
-        let solution = additive::solve(&positive, lowest)?;
-        Some(Self {
-            method: FitMethod::Additive,
-            amplitude: solution.amplitude,
-            amplitude_error: solution.errors.map(|errors| errors[0]),
-            exponent: solution.exponent,
-            exponent_error: solution.errors.map(|errors| errors[1]),
-            exponent_interval: None,
-            bias: Some(solution.bias),
-            bias_at_bound: solution.errors.is_none(),
-            left_out: left_out(points),
-        })
+        Self::with_bias(FitMethod::Additive, points, |positive| additive::solve(positive, lowest))
     }
 
     /// Fits `I = amplitude · L^exponent + bias` by the loss of the L2M paper's scripts ([`FitMethod::PaperBias`]).
@@ -192,17 +182,26 @@ impl Fit {
     /// assert!((fit.exponent + 1.0).abs() < 1e-6 && (fit.bias.unwrap() - 0.5).abs() < 1e-6);
     /// ```
     pub fn paper(points: &[(f64, f64)]) -> Option<Self> {
+        Self::with_bias(FitMethod::PaperBias, points, paper::solve)
+    }
+
+    /// Fits the points with positive `I`, and lists the others.
+    fn with_bias(
+        method: FitMethod,
+        points: &[(f64, f64)],
+        solve: impl Fn(&[(f64, f64)]) -> Option<Solution>,
+    ) -> Option<Self> {
         let positive: Vec<(f64, f64)> = points.iter().copied().filter(|(_, value)| *value > 0.0).collect();
-        let solution = paper::solve(&positive)?;
+        let Solution { amplitude, exponent, bias, errors, is_at_bound } = solve(&positive)?;
         Some(Self {
-            method: FitMethod::PaperBias,
-            amplitude: solution.amplitude,
-            amplitude_error: solution.errors.map(|errors| errors[0]),
-            exponent: solution.exponent,
-            exponent_error: solution.errors.map(|errors| errors[1]),
+            method,
+            amplitude,
+            amplitude_error: errors.map(|errors| errors[0]),
+            exponent,
+            exponent_error: errors.map(|errors| errors[1]),
             exponent_interval: None,
-            bias: Some(solution.bias),
-            bias_at_bound: solution.is_at_bound,
+            bias: Some(bias),
+            bias_at_bound: is_at_bound,
             left_out: left_out(points),
         })
     }

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use crate::fit::inverse::invert;
 use crate::fit::search::golden_section;
+use crate::fit::solution::Solution;
 
 /// The grid of `t` in units of [`SPACING`]: a bias from `1e-13 min I` to `(1 - 1e-13) min I`.
 const GRID: Range<i32> = -600..601;
@@ -20,19 +21,6 @@ const SPACING: f64 = 0.05;
 
 /// The number of golden-section steps around a local minimum of the grid.
 const STEPS: usize = 60;
-
-/// The best fit by the paper's loss.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Solution {
-    pub(crate) amplitude: f64,
-    pub(crate) exponent: f64,
-    pub(crate) bias: f64,
-    /// The standard errors of amplitude and exponent; `None` if the bias is at its bound, or if the data do not
-    /// determine them.
-    pub(crate) errors: Option<[f64; 2]>,
-    /// `true` if the bias is at its bound, 0.
-    pub(crate) is_at_bound: bool,
-}
 
 /// The straight line `ln(I - c) = ln A + β ln L` for one `c`.
 #[derive(Clone, Copy, Debug)]

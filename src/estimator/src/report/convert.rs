@@ -5,7 +5,6 @@ use crate::fit::{Fit, LawFit};
 use crate::report::Report;
 use crate::statistics::{Baseline, NgramEntropy, TwoPoint};
 use crate::unit::Unit;
-use crate::value::Estimate;
 
 impl Report {
     /// Converts all information values to `unit`. Exponents and weights have no unit and do not change.
@@ -17,25 +16,25 @@ impl Report {
         let factor = self.unit.nats() / unit.nats();
         for row in &mut self.rows {
             let estimates = &mut row.estimates;
-            scale(&mut estimates.direct, factor);
-            estimates.corrected.iter_mut().for_each(|estimate| scale(estimate, factor));
-            scale(&mut estimates.vclub, factor);
+            estimates.direct.scale(factor);
+            estimates.corrected.iter_mut().for_each(|estimate| estimate.scale(factor));
+            estimates.vclub.scale(factor);
             let averaged = [&mut estimates.averaged, &mut estimates.averaged_limit, &mut estimates.info_nce];
-            averaged.into_iter().flatten().for_each(|estimate| scale(estimate, factor));
+            averaged.into_iter().flatten().for_each(|estimate| estimate.scale(factor));
             let PairingErrors { same, crossed } = &mut estimates.pairing_errors;
             for value in [same, crossed].into_iter().chain(&mut row.truth).chain(&mut row.vclub_limit) {
                 *value *= factor;
             }
         }
         for curve in &mut self.context_curves {
-            curve.points.iter_mut().for_each(|point| scale(&mut point.estimate, factor));
+            curve.points.iter_mut().for_each(|point| point.estimate.scale(factor));
             curve.limit_error.iter_mut().for_each(|error| *error *= factor);
         }
-        self.consistency.iter_mut().for_each(|check| scale(&mut check.difference, factor));
+        self.consistency.iter_mut().for_each(|check| check.difference.scale(factor));
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
         self.laws.iter_mut().flat_map(|laws| &mut laws.laws).for_each(|law| scale_law(law, factor));
         let bins = self.nll_bins.iter_mut().map(|bin| &mut bin.estimate);
-        self.nll.iter_mut().chain(bins).chain(&mut self.divergence).for_each(|estimate| scale(estimate, factor));
+        self.nll.iter_mut().chain(bins).chain(&mut self.divergence).for_each(|estimate| estimate.scale(factor));
         let unigrams = self.corpus.as_mut().map(|corpus| &mut corpus.unigrams);
         for NgramEntropy { nats, error, bias, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
             *nats *= factor;
@@ -48,21 +47,15 @@ impl Report {
     }
 }
 
-fn scale(estimate: &mut Estimate, factor: f64) {
-    estimate.value *= factor;
-    estimate.error *= factor;
-    estimate.interval = estimate.interval.map(|ends| ends.map(|end| end * factor));
-}
-
 fn scale_two_point(two_point: &mut TwoPoint, factor: f64) {
     let TwoPoint { entropy, points, fit, additive, paper, difference_fit, bias, .. } = two_point;
-    scale(entropy, factor);
+    entropy.scale(factor);
     for point in points {
-        scale(&mut point.estimate, factor);
+        point.estimate.scale(factor);
         point.bias.iter_mut().for_each(|bias| bias.scale(factor));
         if let Some(Baseline { value, error, spread, difference }) = &mut point.baseline {
             [value, error, spread].into_iter().for_each(|number| *number *= factor);
-            scale(difference, factor);
+            difference.scale(factor);
         }
     }
     bias.iter_mut().for_each(|bias| bias.scale(factor));

@@ -44,7 +44,9 @@ pub(crate) fn differences(first: &Report, other: &Report, same_documents: bool) 
             let (Some(a), Some(b)) = (in_first.and_then(|row| row.get(series)), row.get(series)) else { continue };
             let paired = terms.and_then(|[one, two]| {
                 let [a, b] = [one, two].map(|terms| terms.at(ratio, length)?.contributions(series));
-                Some(scaled(paired_difference(&a?, &b?, clusters_of(&one.texts)), 1.0 / other.unit.nats()))
+                let mut difference = paired_difference(&a?, &b?, clusters_of(&one.texts));
+                difference.scale(1.0 / other.unit.nats());
+                Some(difference)
             });
             let independent = || Estimate::new(b.value - a.value, a.error.hypot(b.error));
             found.push(Difference { series, ratio, length, estimate: paired.unwrap_or_else(independent) });
@@ -114,11 +116,6 @@ fn exponent_difference(lengths: &[usize], a: &[Vec<f64>], b: &[Vec<f64>], cluste
     let mean = values.iter().sum::<f64>() / groups;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     Some(Estimate::new(difference(None)?, ((groups - 1.0) / groups * squares).sqrt()).with_t_interval(count))
-}
-
-fn scaled(Estimate { value, error, interval }: Estimate, factor: f64) -> Estimate {
-    let interval = interval.map(|ends| ends.map(|end| end * factor));
-    Estimate { value: value * factor, error: error * factor, interval }
 }
 
 #[cfg(test)]
