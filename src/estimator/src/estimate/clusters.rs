@@ -6,65 +6,100 @@ use crate::value::Estimate;
 
 /// The clusters of an experiment's documents: its texts, or its documents if they are all from one text.
 ///
-/// Windows of one text share its subject and its author, so they are not independent. All clusters have the same
-/// number of documents, so the mean over documents is the mean of the clusters' means, and its cluster-robust standard
-/// error is the standard error of those means (Cameron and Miller, *A Practitioner's Guide to Cluster-Robust
-/// Inference*, 2015, with the correction `G/(G-1)` for `G` clusters; Miller, *Adding Error Bars to Evals*, 2024).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Windows of one text share its subject and its author, so they are not independent. A mean over documents has a
+/// cluster-robust standard error (Cameron and Miller, *A Practitioner's Guide to Cluster-Robust Inference*, 2015, with
+/// the correction `G/(G-1)` for `G` clusters; Miller, *Adding Error Bars to Evals*, 2024).
+///
+/// Every statistic of this crate is computed from one value per cluster: the mean `m` of all `N` documents, plus the
+/// cluster's influence on it, `(S - n m) G/N`, for a cluster of `n` documents with the sum `S`. The mean of these values
+/// is `m`, and the standard error of their mean is the cluster-robust error of `m`. If all clusters have the same
+/// number of documents, the values are the means of the clusters.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Clusters {
-    /// Documents per cluster; the documents of a cluster are consecutive.
-    size: usize,
+    /// The cluster of each document.
+    of_documents: Vec<usize>,
+    /// The number of documents of each cluster.
+    sizes: Vec<usize>,
 }
 
 impl Clusters {
     /// Returns the clusters of a plan's documents.
     pub(crate) fn of(plan: &Plan) -> Self {
-        Self::new(plan.documents(), plan.design().per_text)
+        let per_text = plan.design().per_text;
+        Self::of_texts((0..plan.documents()).map(|document| document / per_text))
     }
 
-    /// Returns the clusters of documents of which each `per_text` consecutive ones are of one text.
-    pub(crate) fn new(documents: usize, per_text: usize) -> Self {
-        Self { size: if per_text < documents { per_text } else { 1 } }
+    /// Returns the clusters of documents from these texts, one entry per document. Documents of one text are
+    /// consecutive.
+    pub(crate) fn of_texts(texts: impl IntoIterator<Item = usize>) -> Self {
+        let texts: Vec<usize> = texts.into_iter().collect();
+        let sizes: Vec<usize> = texts.chunk_by(|one, next| one == next).map(<[usize]>::len).collect();
+        if sizes.len() < 2 {
+            return Self { of_documents: (0..texts.len()).collect(), sizes: vec![1; texts.len()] };
+        }
+        let of_documents = sizes.iter().enumerate().flat_map(|(cluster, &size)| vec![cluster; size]).collect();
+        Self { of_documents, sizes }
     }
 
-    /// Returns the number of documents per cluster.
-    pub(crate) fn size(self) -> usize {
-        self.size
+    /// Returns the number of clusters.
+    pub(crate) fn count(&self) -> usize {
+        self.sizes.len()
     }
 
     /// Returns the cluster of a document.
-    pub(crate) fn of_document(self, document: usize) -> usize {
-        document / self.size
+    pub(crate) fn of_document(&self, document: usize) -> usize {
+        self.of_documents[document]
     }
 
-    /// Returns the mean of each cluster's values. There is one value per document.
-    pub(crate) fn means(self, values: &[f64]) -> Vec<f64> {
-        let size = self.size as f64;
-        values.chunks(self.size).map(|cluster| cluster.iter().sum::<f64>() / size).collect()
+    /// Returns `true` if every document is a cluster of its own.
+    pub(crate) fn are_documents(&self) -> bool {
+        self.count() == self.of_documents.len()
     }
 
-    /// Returns the mean of each cluster's rows, column by column. There is one row per document.
-    pub(crate) fn mean_rows(self, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
-        let size = self.size as f64;
-        let mean = |cluster: &[Vec<f64>]| {
-            let mut sums = vec![0.0; cluster[0].len()];
-            for row in cluster {
-                for (sum, value) in sums.iter_mut().zip(row) {
-                    *sum += value;
-                }
+    /// Divides a slice with one entry per document into one slice per cluster.
+    pub(crate) fn groups<'a, T>(&self, documents: &'a [T]) -> impl Iterator<Item = &'a [T]> {
+        let mut rest = documents;
+        self.sizes.iter().map(move |&size| {
+            let (group, others) = rest.split_at(size);
+            rest = others;
+            group
+        })
+    }
+
+    /// Returns one value per cluster: the mean of all values plus the cluster's influence on it. There is one value per
+    /// document.
+    pub(crate) fn means(&self, values: &[f64]) -> Vec<f64> {
+        let rows: Vec<Vec<f64>> = values.iter().map(|&value| vec![value]).collect();
+        self.mean_rows(&rows).into_iter().flatten().collect()
+    }
+
+    /// Returns one row per cluster: column by column, the mean of all rows plus the cluster's influence on it. There is
+    /// one row per document.
+    pub(crate) fn mean_rows(&self, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let mut sums = vec![vec![0.0; rows.first().map_or(0, Vec::len)]; self.count()];
+        for (row, &cluster) in rows.iter().zip(&self.of_documents) {
+            for (sum, value) in sums[cluster].iter_mut().zip(row) {
+                *sum += value;
             }
-            sums.iter().map(|sum| sum / size).collect()
-        };
-        rows.chunks(self.size).map(mean).collect()
+        }
+        let (documents, clusters) = (rows.len() as f64, self.count() as f64);
+        for column in 0..sums.first().map_or(0, Vec::len) {
+            let mean = sums.iter().map(|sums| sums[column]).sum::<f64>() / documents;
+            for (sums, &size) in sums.iter_mut().zip(&self.sizes) {
+                let surplus = size as f64 - documents / clusters;
+                sums[column] = (sums[column] - surplus * mean) * clusters / documents;
+            }
+        }
+        sums
     }
 
     /// Returns the mean of `to - from`, with its cluster-robust standard error. Both have one value per document.
-    pub(crate) fn differences(self, from: &[f64], to: &[f64]) -> Estimate {
+    pub(crate) fn differences(&self, from: &[f64], to: &[f64]) -> Estimate {
         self.estimate(&differences(to, from))
     }
 
     /// Returns the mean of the values, one per document, with its cluster-robust standard error.
-    pub(crate) fn estimate(self, values: &[f64]) -> Estimate {
+    pub(crate) fn estimate(&self, values: &[f64]) -> Estimate {
         Estimate::of(&self.means(values))
     }
 }
@@ -75,18 +110,27 @@ mod tests {
 
     #[test]
     fn clusters_are_texts_unless_there_is_only_one_text() {
-        assert_eq!([(6, 2), (6, 1), (6, 6)].map(|(n, per_text)| Clusters::new(n, per_text).size()), [2, 1, 1]);
+        let counts = [[0, 0, 1, 1, 2, 2], [0, 1, 2, 3, 4, 5], [0; 6]].map(|texts| Clusters::of_texts(texts).count());
+        assert_eq!(counts, [3, 6, 6]);
     }
 
-    /// From statsmodels: `OLS(y, ones).fit(cov_type="cluster", cov_kwds={"groups": [0, 0, 1, 1, 2, 2]})`.
+    /// From statsmodels: `OLS(y, ones).fit(cov_type="cluster", cov_kwds={"groups": texts})`, whose correction is
+    /// `G/(G-1) · (N-1)/(N-K)`, with `K = 1`.
     #[test]
     fn the_error_is_cluster_robust() {
         let values = [1.0, 2.0, 4.0, 7.0, 3.0, 1.0];
-        let estimate = Clusters::new(6, 2).estimate(&values);
-        assert!((estimate.value - 3.0).abs() < 1e-12);
-        assert!((estimate.error - 1.258_305_739_211_791_4).abs() < 1e-12, "{estimate:?}");
-        assert_eq!(Clusters::new(6, 6).estimate(&values), Estimate::of(&values));
-        let rows = values.map(|value| vec![value, -value]);
-        assert_eq!(Clusters::new(6, 2).mean_rows(&rows), [vec![1.5, -1.5], vec![5.5, -5.5], vec![2.0, -2.0]]);
+        for (texts, error) in [([0, 0, 1, 1, 2, 2], 1.258_305_739_211_791_4), ([0, 1, 1, 1, 2, 2], 1.0)] {
+            let estimate = Clusters::of_texts(texts).estimate(&values);
+            assert!((estimate.value - 3.0).abs() < 1e-12);
+            assert!((estimate.error - error).abs() < 1e-12, "{estimate:?}");
+        }
+        assert_eq!(Clusters::of_texts([0; 6]).estimate(&values), Estimate::of(&values));
+    }
+
+    #[test]
+    fn values_of_equal_clusters_are_their_means() {
+        let rows = [1.0, 2.0, 4.0, 7.0, 3.0, 1.0].map(|value| vec![value, -value]);
+        let means = Clusters::of_texts([0, 0, 1, 1, 2, 2]).mean_rows(&rows);
+        assert_eq!(means, [vec![1.5, -1.5], vec![5.5, -5.5], vec![2.0, -2.0]]);
     }
 }

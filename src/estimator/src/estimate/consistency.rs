@@ -89,7 +89,7 @@ pub(crate) fn checks(plan: &Plan, points: &[Contributions]) -> Vec<ConsistencyCh
             clusters.differences(&contributions.direct, upper),
         ));
     }
-    mark_violations(&mut checks, plan.documents() / clusters.size());
+    mark_violations(&mut checks, clusters.count());
     checks
 }
 

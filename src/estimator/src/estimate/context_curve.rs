@@ -46,7 +46,7 @@ pub struct ContextCurve {
 
 impl ContextCurve {
     /// Returns the curve at a point; `None` for fewer than two contexts.
-    pub(crate) fn of(point: &Point, contributions: &Contributions, clusters: Clusters) -> Option<Self> {
+    pub(crate) fn of(point: &Point, contributions: &Contributions, clusters: &Clusters) -> Option<Self> {
         let averaged = contributions.averaged.as_ref()?;
         let limit = averaged.limit();
         let at = |(&contexts, values): (&usize, &Vec<f64>)| {

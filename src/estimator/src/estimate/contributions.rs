@@ -55,7 +55,7 @@ impl Contributions {
             direct: differences(&terms.conditional, &terms.marginal),
             corrected: corrected.as_ref().map(|marginal| differences(&terms.conditional, marginal)),
             vclub: differences(&terms.conditional, &terms.crossed_means()),
-            vclub_of_clusters: vclub_of_clusters(terms, Clusters::of(plan)),
+            vclub_of_clusters: vclub_of_clusters(terms, &Clusters::of(plan)),
             direct_errors: PairingErrors::new(terms, plan, &terms.marginal),
             corrected_errors: corrected.map(|marginal| PairingErrors::new(terms, plan, &marginal)),
             limit: averaged.as_ref().and_then(Averaged::converged_limit),
@@ -103,28 +103,26 @@ impl PairingErrors {
 /// and the deviations are scaled to the remaining variance (Aronow, Samii and Assenova, *Cluster-Robust Variance
 /// Estimation for Dyadic Data*, 2015). The variance is at least that of the clusters of `y` alone. It is that variance
 /// if each context is the negative of one `y` only.
-fn vclub_of_clusters(terms: &Terms, clusters: Clusters) -> Vec<f64> {
+fn vclub_of_clusters(terms: &Terms, clusters: &Clusters) -> Vec<f64> {
     let of_y = clusters.means(&differences(&terms.conditional, &terms.crossed_means()));
-    if clusters.size() == 1 && terms.crossed.iter().all(|crossed| crossed.len() == 1) {
+    if clusters.are_documents() && terms.crossed.iter().all(|crossed| crossed.len() == 1) {
         return of_y;
     }
     let (count, mut queries) = (of_y.len() as f64, 0.0);
     let mean = of_y.iter().sum::<f64>() / count;
-    // The clusters of x: sums of the deviations, and numbers of queries.
-    let mut of_x = vec![(0.0, 0.0); of_y.len()];
+    // The sums of the deviations over the clusters of x.
+    let mut of_x = vec![0.0; of_y.len()];
     let mut of_pairs: BTreeMap<[usize; 2], f64> = BTreeMap::new();
     for (document, (conditional, crossed)) in terms.conditional.iter().zip(&terms.crossed).enumerate() {
         for &Crossed { x, logprob } in crossed {
             let deviation = conditional - logprob - mean;
             let [y, x] = [document, x].map(|document| clusters.of_document(document));
-            let (sum, number) = &mut of_x[x];
-            *sum += deviation;
-            *number += 1.0;
+            of_x[x] += deviation;
             *of_pairs.entry([y.min(x), y.max(x)]).or_default() += deviation;
             queries += 1.0;
         }
     }
-    let deviations: Vec<f64> = of_y.iter().zip(&of_x).map(|(y, (sum, number))| y - mean + sum / number).collect();
+    let deviations: Vec<f64> = of_y.iter().zip(&of_x).map(|(y, x)| y - mean + x * count / queries).collect();
     let variance =
         |deviations: &mut dyn Iterator<Item = f64>| deviations.map(|d| d * d).sum::<f64>() / count / (count - 1.0);
     let both = variance(&mut deviations.iter().copied());
@@ -151,7 +149,7 @@ pub(crate) fn rows(points: &[Contributions], documents: usize) -> Vec<Vec<f64>> 
 }
 
 /// Returns one row per cluster, with the same columns as [`rows`].
-pub(crate) fn cluster_rows(points: &[Contributions], clusters: Clusters, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
+pub(crate) fn cluster_rows(points: &[Contributions], clusters: &Clusters, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let mut means = clusters.mean_rows(rows);
     for (cluster, row) in means.iter_mut().enumerate() {
         for (index, point) in points.iter().enumerate() {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
+use crate::estimate::clusters::Clusters;
 use crate::estimate::contributions::Contributions;
 use crate::estimate::series::Series;
 use crate::estimate::series_points::{SeriesPoints, series_points};
@@ -74,6 +75,7 @@ pub struct LocalExponent {
 pub(crate) fn fit_laws(
     points: &[Point],
     contributions: &[Contributions],
+    clusters: &Clusters,
     rows: &[Vec<f64>],
     cluster_rows: &[Vec<f64>],
 ) -> Vec<SeriesLaws> {
@@ -86,7 +88,7 @@ pub(crate) fn fit_laws(
             (Sampling::Clusters, between)
         } else {
             let rows: Vec<Vec<f64>> = rows.iter().map(select).collect();
-            (Sampling::Within, Scatter::within(&rows, rows.len() / cluster_rows.len()))
+            (Sampling::Within, Scatter::within(&rows, clusters))
         };
         if scatter.freedom < needed {
             continue;
@@ -134,19 +136,23 @@ struct Scatter {
 impl Scatter {
     /// Returns the covariance of the rows' means, for independent rows.
     fn between(rows: &[Vec<f64>]) -> Self {
-        Self::within(rows, rows.len())
+        Self::within_groups(rows, [rows].into_iter())
     }
 
-    /// Returns the covariance of the rows' means if the rows are independent only within groups of `size` consecutive
-    /// rows, and other groups are not considered.
-    fn within(rows: &[Vec<f64>], size: usize) -> Self {
+    /// Returns the covariance of the rows' means if only the scatter within clusters is considered.
+    fn within(rows: &[Vec<f64>], clusters: &Clusters) -> Self {
+        Self::within_groups(rows, clusters.groups(rows))
+    }
+
+    /// Returns the covariance of the means of `rows`, which consist of `groups`, from the scatter within the groups.
+    fn within_groups<'a>(rows: &'a [Vec<f64>], groups: impl Iterator<Item = &'a [Vec<f64>]>) -> Self {
         let width = rows.first().map_or(0, Vec::len);
         let mean = |rows: &[Vec<f64>]| -> Vec<f64> {
             (0..width).map(|column| rows.iter().map(|row| row[column]).sum::<f64>() / rows.len() as f64).collect()
         };
-        let freedom = rows.len() - rows.len().div_ceil(size.max(1));
-        let mut products = vec![vec![0.0; width]; width];
-        for group in rows.chunks(size.max(1)) {
+        let (mut freedom, mut products) = (rows.len(), vec![vec![0.0; width]; width]);
+        for group in groups {
+            freedom -= 1;
             let centre = mean(group);
             for row in group {
                 for (i, products) in products.iter_mut().enumerate() {

@@ -149,7 +149,7 @@ impl Estimates {
         let contributions: Vec<_> = terms.iter().map(|terms| Contributions::new(terms, plan, correction)).collect();
         let clusters = Clusters::of(plan);
         let rows = rows(&contributions, plan.documents());
-        let cluster_rows = cluster_rows(&contributions, clusters, &rows);
+        let cluster_rows = cluster_rows(&contributions, &clusters, &rows);
         let bootstrap = Bootstrap::new(&cluster_rows, plan.design().resamples, plan.design().seed);
         let mut points = Vec::with_capacity(terms.len());
         for (index, (&point, contributions)) in plan.points().iter().zip(&contributions).enumerate() {
@@ -158,21 +158,21 @@ impl Estimates {
             points.push(PointEstimate::new(index, point, contributions, plan.pairing(), &bootstrap, entropy_error));
         }
         let points_and_contributions = plan.points().iter().zip(&contributions);
-        let curves = points_and_contributions.filter_map(|(point, of)| ContextCurve::of(point, of, clusters));
+        let curves = points_and_contributions.filter_map(|(point, of)| ContextCurve::of(point, of, &clusters));
         let whole = whole(plan, logprobs);
         Ok(Self {
             documents: plan.documents(),
             texts: plan.documents() / plan.design().per_text,
             pairing: plan.pairing(),
             correction,
-            laws: fit_laws(plan.points(), &contributions, &rows, &cluster_rows),
+            laws: fit_laws(plan.points(), &contributions, &clusters, &rows, &cluster_rows),
             local_exponents: local_exponents(plan.points(), &contributions, &bootstrap),
             context_curves: curves.collect(),
             consistency: checks(plan, &contributions),
             exponents: exponent_intervals(plan.points(), &contributions, &points, &bootstrap),
             points,
             nll: nll(plan, &whole),
-            nll_bins: nll_bins(&whole, clusters),
+            nll_bins: nll_bins(&whole, &clusters),
             surprisals: whole.iter().map(|answer| -sum(answer)).collect(),
             terms: DocumentTerms::new(plan, terms, correction),
         })

@@ -44,7 +44,7 @@ impl PositionBin {
 /// With `m` the mean surprisal of a cluster over the bin's positions and the cluster's documents, and `G` clusters, the
 /// mean is that of `m`, the error is `s / √G`, where `s` is the standard deviation of `m` (ddof 1), and the interval is
 /// the mean ± the error times the 97.5 % quantile of Student's t distribution with `G - 1` degrees of freedom.
-pub(crate) fn nll_bins(whole: &[&[f32]], clusters: Clusters) -> Vec<PositionBin> {
+pub(crate) fn nll_bins(whole: &[&[f32]], clusters: &Clusters) -> Vec<PositionBin> {
     let window = whole.first().map_or(0, |answer| answer.len());
     let mut bins = Vec::new();
     for (first, last) in ranges(window) {
@@ -115,7 +115,7 @@ mod tests {
     fn errors_are_over_texts() {
         let documents = [[-1.0, -2.0], [-3.0, -2.0], [-5.0, -4.0], [-7.0, -4.0]];
         let whole: Vec<&[f32]> = documents.iter().map(|answer| &answer[..]).collect();
-        let first = nll_bins(&whole, Clusters::new(4, 2))[0];
+        let first = nll_bins(&whole, &Clusters::of_texts([0, 0, 1, 1]))[0];
         // The texts' means are 2 and 6.
         assert_eq!((first.estimate.value, first.estimate.error), (4.0, 2.0));
         let [low, high] = first.estimate.interval.unwrap();
@@ -123,7 +123,7 @@ mod tests {
         let side = 2.0 * (0.475 * std::f64::consts::PI).tan();
         assert!((high - 4.0 - side).abs() < 1e-8 && (4.0 - low - side).abs() < 1e-8, "{first:?}");
         // With one text, the documents are the units: 1, 3, 5 and 7.
-        let error = nll_bins(&whole, Clusters::new(4, 4))[0].estimate.error;
+        let error = nll_bins(&whole, &Clusters::of_texts([0; 4]))[0].estimate.error;
         assert!((error - (20.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12, "{error}");
     }
 
@@ -137,7 +137,7 @@ mod tests {
             let answers: Vec<Vec<f32>> =
                 (0..3).map(|d| (0..window).map(|t| -(((d * 7 + t * 13) % 11) as f32)).collect()).collect();
             let whole: Vec<&[f32]> = answers.iter().map(Vec::as_slice).collect();
-            let weighted: f64 = nll_bins(&whole, Clusters::new(3, 1))
+            let weighted: f64 = nll_bins(&whole, &Clusters::of_texts(0..3))
                 .iter()
                 .map(|bin| bin.estimate.value * (bin.last + 1 - bin.first) as f64)
                 .sum();

@@ -44,7 +44,7 @@ pub(crate) fn differences(first: &Report, other: &Report, same_documents: bool) 
             let (Some(a), Some(b)) = (in_first.and_then(|row| row.get(series)), row.get(series)) else { continue };
             let paired = terms.and_then(|[one, two]| {
                 let [a, b] = [one, two].map(|terms| terms.at(ratio, length)?.contributions(series));
-                let mut difference = paired_difference(&a?, &b?, clusters_of(&one.texts));
+                let mut difference = paired_difference(&a?, &b?, &Clusters::of_texts(one.texts.iter().copied()));
                 difference.scale(1.0 / other.unit.nats());
                 Some(difference)
             });
@@ -63,13 +63,8 @@ fn paired_terms<'a>(first: &'a Report, other: &'a Report) -> Option<[&'a Documen
 
 /// Returns the mean of `b - a`, with its standard error over clusters (Miller, 2411.00640, equation 8) and its 95 %
 /// interval by Student's t distribution.
-fn paired_difference(a: &[f64], b: &[f64], clusters: Clusters) -> Estimate {
-    clusters.differences(a, b).with_t_interval(a.len() / clusters.size())
-}
-
-/// Returns the clusters of documents with these texts: all texts have the same number of documents.
-fn clusters_of(texts: &[usize]) -> Clusters {
-    Clusters::new(texts.len(), texts.chunk_by(|one, next| one == next).next().map_or(1, <[usize]>::len))
+fn paired_difference(a: &[f64], b: &[f64], clusters: &Clusters) -> Estimate {
+    clusters.differences(a, b).with_t_interval(clusters.count())
 }
 
 /// Returns the differences between the exponents of the least-squares fits that both reports have, if the reports are
@@ -88,7 +83,7 @@ pub(crate) fn exponent_differences(first: &Report, other: &Report) -> Vec<Expone
                 lengths.iter().map(|&length| terms.at(ratio, length)?.contributions(series)).collect()
             };
             let (Some(a), Some(b)) = (columns(one), columns(two)) else { continue };
-            let jackknife = exponent_difference(&lengths, &a, &b, clusters_of(&one.texts));
+            let jackknife = exponent_difference(&lengths, &a, &b, &Clusters::of_texts(one.texts.iter().copied()));
             found.extend(jackknife.map(|estimate| ExponentDifference { series, ratio, estimate }));
         }
     }
@@ -96,8 +91,8 @@ pub(crate) fn exponent_differences(first: &Report, other: &Report) -> Vec<Expone
 }
 
 /// Returns the jackknife estimate of the exponents' difference. `a` and `b` have the contributions at each length.
-fn exponent_difference(lengths: &[usize], a: &[Vec<f64>], b: &[Vec<f64>], clusters: Clusters) -> Option<Estimate> {
-    let count = a.first().map_or(0, Vec::len) / clusters.size();
+fn exponent_difference(lengths: &[usize], a: &[Vec<f64>], b: &[Vec<f64>], clusters: &Clusters) -> Option<Estimate> {
+    let count = clusters.count();
     let exponent = |columns: &[Vec<f64>], left_out: Option<usize>| {
         let mean = |column: &Vec<f64>| {
             let kept =
@@ -140,10 +135,10 @@ mod tests {
         let shift = [1.0, 3.0, 2.0, 2.0, 6.0, 4.0];
         let b: Vec<f64> = a.iter().zip(shift).map(|(a, shift)| a + shift).collect();
         // The means of the texts are 2, 2 and 5, with a standard deviation of √3; t(2) at 97.5 % is 4.302653.
-        close(paired_difference(&a, &b, clusters_of(&[0, 0, 1, 1, 2, 2])), 3.0, 1.0, 4.302_652_73);
+        close(paired_difference(&a, &b, &Clusters::of_texts([0, 0, 1, 1, 2, 2])), 3.0, 1.0, 4.302_652_73);
         // One text: the standard deviation of the differences is √3.2; t(5) at 97.5 % is 2.570582.
-        close(paired_difference(&a, &b, clusters_of(&[0; 6])), 3.0, (3.2_f64 / 6.0).sqrt(), 2.570_581_84);
-        close(paired_difference(&a, &b, clusters_of(&[0, 1, 2, 3, 4, 5])), 3.0, (3.2_f64 / 6.0).sqrt(), 2.570_581_84);
+        close(paired_difference(&a, &b, &Clusters::of_texts([0; 6])), 3.0, (3.2_f64 / 6.0).sqrt(), 2.570_581_84);
+        close(paired_difference(&a, &b, &Clusters::of_texts(0..6)), 3.0, (3.2_f64 / 6.0).sqrt(), 2.570_581_84);
     }
 
     /// If one report's contributions are those of the other times a power of L, the exponents differ by that power in
@@ -151,7 +146,7 @@ mod tests {
     #[test]
     fn the_difference_of_exponents_is_paired() {
         let lengths = [4, 8, 16];
-        let clusters = Clusters::new(6, 2);
+        let clusters = &Clusters::of_texts([0, 0, 1, 1, 2, 2]);
         let noise = [1.0, 1.4, 0.6, 0.9, 1.2, 0.7];
         let columns = |exponent: f64| -> Vec<Vec<f64>> {
             let column = |&length: &usize| noise.iter().map(|noise| noise * (length as f64).powf(exponent)).collect();
