@@ -24,13 +24,19 @@ def same(name, ours, theirs, tolerance=1e-9):
     compared += ours.size
 
 
-def mean_and_error(values, per_text=1):
-    """Returns the mean and its cluster-robust standard error; every `per_text` consecutive values are one cluster."""
-    if per_text == 1:
+def mean_and_error(values, groups=None):
+    """Returns the mean and its cluster-robust standard error; `groups` has the cluster of each value."""
+    if groups is None or len(set(groups)) == len(values):
         return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
-    groups = np.arange(len(values)) // per_text
     fit = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups})
     return fit.params[0], fit.bse[0]
+
+
+def cluster_values(values, groups):
+    """Returns the mean plus each cluster's influence on it."""
+    sizes = np.bincount(groups)
+    sums = np.bincount(groups, weights=values)
+    return values.mean() + (sums - sizes * values.mean()) * len(sizes) / len(values)
 
 
 def entropy(counts, method):
@@ -256,7 +262,7 @@ def additive(x, y, lowest):
 
 
 def check_estimates(experiment):
-    count, per_text = len(experiment["documents"]), experiment["per_text"]
+    count, texts = len(experiment["documents"]), np.array(experiment["texts"])
     whole, marginal, crossed = {}, {}, {}
     for step in experiment["steps"]:
         logprobs = np.array(step["logprobs"])
@@ -277,22 +283,28 @@ def check_estimates(experiment):
         head = np.array([marginal[split, i][:n].sum() for i in range(count)])
         contexts = [[(x, c[: length - split].sum()) for x, c in crossed[split, i]] for i in range(count)]
         others = np.array([np.mean([c for _, c in of_y]) for of_y in contexts])
-        error = lambda values: mean_and_error(values, per_text)
+        error = lambda values: mean_and_error(values, texts)
         paired, unpaired = error(own - alone), error(own - alone[partners])
         replaced = alone - head + weight * -h + (1 - weight) * head
         name = f"ratio {row['ratio']}, split {split}"
         is_same = experiment["pairing"] == "same"
         corrected = error(own - (replaced if is_same else replaced[partners]))
-        vclub = vclub_of_clusters(own, contexts, per_text)
         ours = {"direct": own - alone, "corrected": own - replaced, "vclub": own - others}
-        same(f"vCLUB, {name}", vclub.mean(), np.mean(own - others))
         weights = np.array([[c for _, c in of_y] for of_y in contexts])
-        assert all(x // per_text != y // per_text for y, of_y in enumerate(contexts) for x, _ in of_y)
+        origins = np.array([[texts[x] for x, _ in of_y] for of_y in contexts])
+        assert (origins != texts[:, None]).all()
+        dyadic = lambda queries: dyadic_values(queries, texts, origins)
+        vclub = dyadic(own[:, None] - weights)
+        same(f"vCLUB, {name}", vclub.mean(), np.mean(own - others))
         curves = experiment["context_curves"]
-        ours |= check_averaged(name, own, weights, row, curves[index] if curves else None, per_text)
-        contributions[row["ratio"], length] = ours
+        averaged = check_averaged(name, own, weights, row, curves[index] if curves else None, dyadic)
+        ours |= {series: values for series, (values, _) in averaged.items()}
+        of_clusters = {series: values for series, (_, values) in averaged.items()} | {"vclub": vclub}
+        contributions[row["ratio"], length] = {
+            series: of_clusters.get(series, cluster_values(values, texts)) for series, values in ours.items()
+        }
         for series, values in ours.items():
-            means = vclub if series == "vclub" else values.reshape(-1, per_text).mean(axis=1)
+            means = contributions[row["ratio"], length][series]
             points.setdefault((row["ratio"], series), []).append((length, values, means))
         if split == min(r["split"] for r in experiment["rows"]):
             corrected = corrected[0], np.hypot(corrected[1], h_error)
@@ -307,8 +319,8 @@ def check_estimates(experiment):
     check_consistency(experiment, contributions)
     positions = np.array([whole[i] for i in range(count)])
     for t, there in enumerate(experiment["nll"]):
-        same(f"NLL at {t}", mean_and_error(-positions[:, t], per_text), (there["value"], there["error"]))
-    check_bins(-positions, per_text, experiment["nll_bins"])
+        same(f"NLL at {t}", mean_and_error(-positions[:, t], texts), (there["value"], there["error"]))
+    check_bins(-positions, texts, experiment["nll_bins"])
     weights = np.arange(1, experiment["symbols"] + 1) ** -experiment["exponent"]
     # The process draws symbols by Zipf's law, and flips a coin once for each distinct symbol.
     symbols = [np.array(document) // 2 for document in experiment["documents"]]
@@ -325,10 +337,10 @@ def check_estimates(experiment):
     check_laws(experiment, points)
 
 
-def check_averaged(name, own, weights, row, curve, per_text):
-    """Checks the estimates with an averaged marginal; returns the documents' contributions to each of them.
+def check_averaged(name, own, weights, row, curve, dyadic):
+    """Checks the estimates with an averaged marginal; returns for each the contributions of documents and of clusters.
 
-    `weights[i, k]` is ln q(y_i | x_k).
+    `weights[i, k]` is ln q(y_i | x_k). `dyadic` returns the clusters' contributions to the mean of such a matrix.
     """
     count = weights.shape[1]
     if count < 2:
@@ -336,19 +348,28 @@ def check_averaged(name, own, weights, row, curve, per_text):
         return {}
     assert (curve["ratio"], curve["length"], curve["split"]) == (row["ratio"], row["length"], row["split"])
     powers = [2**j for j in range(int(np.ceil(np.log2(count))))]
-    values = {}
+    values, influences = {}, {}
     for k in powers + [count]:
         circle = (np.arange(count)[:, None] + np.arange(k)) % count
         values[k] = own - (special.logsumexp(weights[:, circle], axis=2) - np.log(k)).mean(axis=1)
+        shares = np.zeros_like(weights)
+        for subset in circle:
+            shares[:, subset] += special.softmax(weights[:, subset], axis=1) / count
+        # The influence of a single context is exact.
+        influences[k] = 1 / count - shares if k > 1 else (weights.mean(axis=1, keepdims=True) - weights) / count
+    of_clusters = lambda values, influences: dyadic(values[:, None] + count * influences)
     assert [point["contexts"] for point in curve["points"]] == list(values), name
     for point in curve["points"]:
-        ours, theirs = mean_and_error(values[point["contexts"]], per_text), point["estimate"]
+        k = point["contexts"]
+        ours, theirs = mean_and_error(of_clusters(values[k], influences[k])), point["estimate"]
         same(f"{point['contexts']} contexts, {name}", ours, (theirs["value"], theirs["error"]))
-    found = {"averaged": values[count]}
+    found = {"averaged": (values[count], of_clusters(values[count], influences[count]))}
     with_own = np.hstack([own[:, None], weights])
-    found["info_nce"] = own - special.logsumexp(with_own, axis=1) + np.log(count + 1)
-    for key in ("averaged", "info_nce"):
-        same(f"{key}, {name}", mean_and_error(found[key], per_text), (row[key]["value"], row[key]["error"]))
+    info_nce = own - special.logsumexp(with_own, axis=1) + np.log(count + 1)
+    shares = special.softmax(with_own, axis=1)[:, 1:]
+    found["info_nce"] = info_nce, of_clusters(info_nce, shares.mean(axis=1, keepdims=True) - shares)
+    for key, (_, ours) in found.items():
+        same(f"{key}, {name}", mean_and_error(ours), (row[key]["value"], row[key]["error"]))
     shares = special.softmax(weights, axis=1)
     effective = 1 / (shares**2).sum(axis=1).mean()
     same(f"effective contexts, {name}", effective, curve["effective"])
@@ -374,16 +395,18 @@ def check_averaged(name, own, weights, row, curve, per_text):
     if rate > 0:
         same(f"rate, {name}", (min(rate, 1), model_error), (curve["rate"], curve["limit_error"]))
     if converged:
-        value, error = mean_and_error(influence, per_text)
+        # The contexts' influences on the limit, with the same derivatives.
+        contexts = sum(slope * influences[k] for slope, k in zip(slopes, powers))
+        ours = of_clusters(influence, contexts)
+        value, error = mean_and_error(ours)
         theirs = row["averaged_limit"]
         same(f"limit, {name}", (value, np.hypot(error, model_error)), (theirs["value"], theirs["error"]))
-        found["averaged_limit"] = influence
+        found["averaged_limit"] = influence, ours
     return found
 
 
 def check_consistency(experiment, contributions):
-    per_text = experiment["per_text"]
-    clusters = len(experiment["documents"]) // per_text
+    clusters = len(set(experiment["texts"]))
     ratios, splits = [sorted({row[key] for row in experiment["rows"]}) for key in ("ratio", "split")]
     expected = set()
     for (ratio, length), ours in contributions.items():
@@ -400,28 +423,29 @@ def check_consistency(experiment, contributions):
     count = Counter(key[0] for key in found)
     for test, series, source, to, other in expected:
         check = found[test, series, source, to]
-        value, error = mean_and_error(contributions[to][series] - contributions[source][other], per_text)
+        value, error = mean_and_error(contributions[to][series] - contributions[source][other])
         same(f"{test}, {series}, {source}", (value, error), (check["difference"]["value"], check["difference"]["error"]))
         assert check["is_violated"] == (value / error < stats.t.ppf(0.05 / count[test], clusters - 1)), check
 
 
-def vclub_of_clusters(own, contexts, per_text):
-    """Returns the clusters' contributions to vCLUB, whose variance is robust to the clusters of both y and x."""
-    queries = [(y // per_text, x // per_text, own[y] - c) for y, of_y in enumerate(contexts) for x, c in of_y]
-    y, x, value = (np.array(column) for column in zip(*queries))
-    clusters = np.arange(len(own) // per_text)
-    of_y = np.array([value[y == g].mean() for g in clusters])
-    if per_text == 1 and all(len(of_y) == 1 for of_y in contexts):
+def dyadic_values(queries, texts, origins):
+    """Returns the clusters' contributions to the mean of `queries`, whose variance is robust to the clusters of y and x.
+
+    `queries[i, k]` is the value of y_i and its context k, which is from the text `origins[i, k]`.
+    """
+    of_y = cluster_values(queries.mean(axis=1), texts)
+    count, mean = len(of_y), queries.mean()
+    if count == queries.size:
         return of_y
-    of_x = np.array([value[x == g].mean() for g in clusters])
-    deviations = of_y + of_x - 2 * value.mean()
-    both = deviations.var(ddof=1) / len(clusters)
+    of_x = np.bincount(origins.ravel(), weights=(queries - mean).ravel(), minlength=count) * count / queries.size
+    deviations = of_y - mean + of_x
+    both = deviations.var(ddof=1) / count
     pairs = Counter()
-    for a, b, deviation in zip(y, x, value - value.mean()):
+    for a, b, deviation in zip(np.repeat(texts, queries.shape[1]), origins.ravel(), (queries - mean).ravel()):
         pairs[min(a, b), max(a, b)] += deviation
-    dyadic = both - sum(total**2 for total in pairs.values()) / len(value) ** 2
-    needed = max(dyadic, of_y.var(ddof=1) / len(clusters))
-    return value.mean() + deviations * np.sqrt(needed / both)
+    dyadic = both - sum(total**2 for total in pairs.values()) / queries.size**2
+    needed = max(dyadic, of_y.var(ddof=1) / count)
+    return mean + deviations * np.sqrt(needed / both)
 
 
 # Each law: the function, and starts for its parameters.
@@ -437,7 +461,7 @@ LAWS = {
 
 
 def check_laws(experiment, points):
-    per_text = experiment["per_text"]
+    texts = np.array(experiment["texts"])
     assert sum(laws["series"] != "averaged_limit" for laws in experiment["laws"]) == 9
     assert len(experiment["local_exponents"]) >= 30
     for found in experiment["laws"]:
@@ -447,8 +471,8 @@ def check_laws(experiment, points):
         if found["sampling"] == "clusters":
             covariance, freedom = np.cov(means) / clusters, clusters - 1
         else:
-            within = values.reshape(len(lengths), -1, per_text)
-            rest = (within - within.mean(axis=2, keepdims=True)).reshape(len(lengths), -1)
+            of_texts = np.stack([np.bincount(texts, weights=row) for row in values]) / np.bincount(texts)
+            rest = values - of_texts[:, texts]
             freedom = rest.shape[1] - clusters
             covariance = rest @ rest.T / freedom / rest.shape[1]
         assert freedom == found["freedom"]
@@ -496,12 +520,12 @@ def check_law(found, law, lengths, center, covariance, freedom):
         same(f"errors of {name}", law["errors"] / np.sqrt(np.diag(inverse)), np.ones(unknowns), 1e-6)
 
 
-def check_bins(surprisals, per_text, bins):
+def check_bins(surprisals, texts, bins):
     """Checks mean surprisals over ranges of positions, with errors over texts and intervals of Student's t."""
     assert bins[0]["first"] == 1 and bins[-1]["last"] == surprisals.shape[1]
     for bin in bins:
         means = surprisals[:, bin["first"] - 1 : bin["last"]].mean(axis=1)
-        means = means.reshape(-1, per_text).mean(axis=1)
+        means = cluster_values(means, texts)
         value, error = mean_and_error(means)
         low, high = stats.t.interval(0.95, len(means) - 1, value, error)
         name = f"positions {bin['first']} to {bin['last']}"

@@ -16,13 +16,16 @@ const SHUFFLES: usize = 3;
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let mut experiments = Vec::new();
-    for (pairing, negatives, per_text, method, n, weight) in [
-        (Pairing::Same, 1, 1, EntropyMethod::Grassberger, 2, 0.8),
-        (Pairing::Crossed, 11, 4, EntropyMethod::ChaoShen, 1, 0.5),
+    let [single, equal, unequal] = [vec![1; 40], vec![4; 10], vec![1, 3, 7, 2, 4, 6, 5, 3, 4, 5]];
+    for (pairing, negatives, sizes, method, n, weight) in [
+        (Pairing::Same, 1, single, EntropyMethod::Grassberger, 2, 0.8),
+        (Pairing::Crossed, 11, equal, EntropyMethod::ChaoShen, 1, 0.5),
+        (Pairing::Same, 6, unequal, EntropyMethod::MillerMadow, 1, 0.8),
     ] {
         let (splits, ratios) = (vec![2, 4, 8, 16, 32], vec![2, 3, 4]);
-        let design = Design { splits, ratios, window: 128, negatives, per_text, pairing, seed: 4, ..Design::default() };
-        experiments.push(experiment(design, method, n, weight).await?);
+        let design = Design { splits, ratios, window: 128, negatives, pairing, seed: 4, ..Design::default() };
+        let texts = sizes.into_iter().enumerate().flat_map(|(text, size)| vec![text; size]);
+        experiments.push(experiment(Plan::of_texts(texts, design)?, method, n, weight).await?);
     }
     println!(
         "{}",
@@ -38,9 +41,8 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64) -> Result<Value, Error> {
+async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) -> Result<Value, Error> {
     let process = SantaFe::new(60, 1.4, 1e-3)?;
-    let plan = Plan::of(40, design)?;
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let texts = || documents.iter().map(Vec::as_slice);
@@ -76,7 +78,7 @@ async fn experiment(design: Design, method: EntropyMethod, n: usize, weight: f64
     Ok(json!({
         "documents": documents,
         "partners": plan.partners(),
-        "per_text": plan.design().per_text,
+        "texts": plan.texts(),
         "pairing": plan.pairing(),
         "correction": { "n": n, "weight": weight, "method": method },
         "steps": plan.queries().iter().zip(&answers).map(describe).collect::<Vec<_>>(),
@@ -127,8 +129,8 @@ fn paper_fits() -> Value {
 
 /// Compares two models on the same documents, three from each text.
 async fn comparison() -> Result<Value, Error> {
-    let design = Design { splits: vec![4, 8, 16], window: 64, per_text: 3, ..Design::default() };
-    let plan = Plan::of(24, design)?;
+    let design = Design { splits: vec![4, 8, 16], window: 64, ..Design::default() };
+    let plan = Plan::of_texts((0..24).map(|document| document / 3), design)?;
     let mut rng = ChaCha8Rng::seed_from_u64(23);
     let process = SantaFe::new(60, 1.4, 1e-3)?;
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();

@@ -330,24 +330,32 @@ impl Experiment {
         }
     }
 
-    /// Returns the plan for this number of documents.
+    /// Returns the plan for this number of documents, as if the corpus did not cut texts into pieces.
     ///
     /// # Errors
     /// The errors of [`Plan::of`]; [`Error::Invalid`] if there are no texts, or only one window of one text.
     pub fn plan(&self, documents: usize) -> Result<Plan, Error> {
-        let per_text = match &self.corpus {
-            CorpusSpec::Text(_) if documents == 0 => {
-                let limit = "at least 1: the files contain no texts, or only texts that are too short";
-                return Err(Error::invalid("number of texts", documents, limit));
-            }
-            CorpusSpec::Text(texts) if documents == 1 => {
-                let limit = "at least 2 for a single text, because each window needs a partner";
-                return Err(Error::invalid("windows", texts.windows, limit));
-            }
-            CorpusSpec::Text(texts) => texts.windows,
+        let windows = match &self.corpus {
+            CorpusSpec::Text(texts) => texts.windows.max(1),
             CorpusSpec::SantaFe { .. } | CorpusSpec::Gaussian { .. } => 1,
         };
-        Plan::of(documents, Design { per_text, ..self.design() })
+        self.plan_of_texts((0..documents).map(|document| document / windows))
+    }
+
+    /// Returns the plan for documents from these texts, one entry per document.
+    pub(crate) fn plan_of_texts(&self, texts: impl IntoIterator<Item = usize>) -> Result<Plan, Error> {
+        let texts: Vec<usize> = texts.into_iter().collect();
+        match &self.corpus {
+            CorpusSpec::Text(_) if texts.is_empty() => {
+                let limit = "at least 1: the files contain no texts, or only texts that are too short";
+                Err(Error::invalid("number of texts", 0, limit))
+            }
+            CorpusSpec::Text(corpus) if texts.len() == 1 => {
+                let limit = "at least 2 for a single text, because each window needs a partner";
+                Err(Error::invalid("windows", corpus.windows, limit))
+            }
+            _ => Plan::of_texts(texts, self.design()),
+        }
     }
 
     /// Returns a preliminary plan, before texts are read. For a corpus of texts, this plan has the fewest documents
@@ -367,7 +375,6 @@ impl Experiment {
             pairing: measure.pairing,
             seed: self.seed,
             resamples: measure.resamples,
-            ..default
         }
     }
 }

@@ -15,7 +15,9 @@ const BASE: f64 = 9.0;
 struct Population {
     law: fn(f64) -> f64,
     texts: usize,
+    /// Windows per text, in the mean.
     windows: usize,
+    even: bool,
     /// The standard deviation of the texts' relative deviations, and of the windows' within a text.
     between: f64,
     within: f64,
@@ -26,9 +28,23 @@ impl Population {
         self.texts * self.windows
     }
 
-    fn plan(&self, per_text: usize, seed: u64, resamples: usize) -> Plan {
-        let design = Design { splits: SPLITS.to_vec(), per_text, seed, resamples, ..Design::default() };
-        Plan::of(self.documents(), design).unwrap()
+    /// Returns the text of a document. Texts have different numbers of windows unless they are `even`: of each two
+    /// texts, the first has half as many as the second.
+    fn text(&self, document: usize) -> usize {
+        if self.even {
+            return document / self.windows;
+        }
+        let (two, rest) = (document / (2 * self.windows), document % (2 * self.windows));
+        2 * two + usize::from(rest >= 2 * self.windows / 3)
+    }
+
+    /// Returns the plan with documents clustered by text, or not.
+    fn plan(&self, by_text: bool, seed: u64, resamples: usize) -> Plan {
+        let design = Design { splits: SPLITS.to_vec(), seed, resamples, ..Design::default() };
+        match by_text {
+            true => Plan::of_texts((0..self.documents()).map(|document| self.text(document)), design).unwrap(),
+            false => Plan::of(self.documents(), design).unwrap(),
+        }
     }
 
     /// Draws the answers to a plan. With the ratio 2, the `y` of different splits are different tokens, so each can have
@@ -41,7 +57,7 @@ impl Population {
             (0..self.documents()).map(|_| (0..3 + SPLITS.len()).map(|_| normal(&mut rng)).collect()).collect();
         let place = |split: usize| SPLITS.iter().position(|&other| other == split).unwrap();
         let deviation = |document: usize, split: usize| {
-            let (text, window, at) = (&texts[document / self.windows], &windows[document], place(split) as f64);
+            let (text, window, at) = (&texts[self.text(document)], &windows[document], place(split) as f64);
             // A level and a slope in ln L, for texts and for windows.
             let slope = (at - 3.0) / 3.0;
             self.between * (text[0] + 0.5 * slope * text[1])
@@ -49,7 +65,7 @@ impl Population {
         };
         // The cost of an unrelated context, which depends on the texts of both x and y.
         let unrelated = |x: usize, y: usize, split: usize| {
-            (self.law)(2.0 * split as f64) * (0.3 * texts[x / self.windows][2] + 0.3 * windows[y][2])
+            (self.law)(2.0 * split as f64) * (0.3 * texts[self.text(x)][2] + 0.3 * windows[y][2])
         };
         let answer = |query: &PlannedQuery| -> Vec<f32> {
             match *query {
@@ -70,8 +86,8 @@ impl Population {
         plan.queries().iter().map(answer).collect()
     }
 
-    fn estimates(&self, per_text: usize, seed: u64, resamples: usize) -> Estimates {
-        let plan = self.plan(per_text, seed, resamples);
+    fn estimates(&self, by_text: bool, seed: u64, resamples: usize) -> Estimates {
+        let plan = self.plan(by_text, seed, resamples);
         Estimates::new(&plan, &self.answers(&plan, seed), None).unwrap()
     }
 }
@@ -93,10 +109,10 @@ fn saturating(length: f64) -> f64 {
 
 /// Counts experiments in which the intervals of direct and vCLUB at the longest length, and of both exponents, cover the
 /// truth.
-fn coverage(population: &Population, per_text: usize, repetitions: u64) -> [f64; 4] {
+fn coverage(population: &Population, by_text: bool, repetitions: u64) -> [f64; 4] {
     let mut covered = [0_u32; 4];
     for seed in 0..repetitions {
-        let estimates = population.estimates(per_text, seed, 400);
+        let estimates = population.estimates(by_text, seed, 400);
         let (last, truth) = (estimates.points.last().unwrap(), (population.law)(256.0));
         let exponent = |series| {
             let same =
@@ -118,13 +134,13 @@ fn coverage(population: &Population, per_text: usize, repetitions: u64) -> [f64;
 
 #[test]
 fn intervals_over_texts_cover_the_truth_and_intervals_over_windows_do_not() {
-    let population = |texts, windows| Population { law: power, texts, windows, between: 0.3, within: 0.4 };
-    for (texts, windows) in [(20, 10), (60, 4)] {
-        let covered = coverage(&population(texts, windows), windows, 500);
-        println!("{texts} texts of {windows} windows: coverage of direct, vCLUB, exponents {covered:?}");
+    let population = |texts, windows, even| Population { law: power, texts, windows, even, between: 0.3, within: 0.4 };
+    for (texts, windows, even) in [(20, 10, true), (60, 4, true), (20, 9, false)] {
+        let covered = coverage(&population(texts, windows, even), true, 500);
+        println!("{texts} texts of {windows} windows (even: {even}): coverage of direct, vCLUB, exponents {covered:?}");
         assert!(covered.iter().all(|part| (0.92..=0.98).contains(part)), "{covered:?}");
     }
-    let by_window = coverage(&population(20, 10), 1, 100);
+    let by_window = coverage(&population(20, 10, true), false, 100);
     println!("20 texts of 10 windows, intervals over windows: {by_window:?}");
     assert!(by_window.iter().all(|part| *part < 0.8), "{by_window:?}");
 }
@@ -134,7 +150,7 @@ fn rejections(population: &Population, repetitions: u64) -> [f64; 2] {
     let model = Model { name: "m".to_owned(), fingerprint: "f".to_owned(), max_length: 1000 };
     let (mut rejected, mut concluded) = (0_u32, 0_u32);
     for seed in 0..repetitions {
-        let estimates = population.estimates(population.windows, seed, 100);
+        let estimates = population.estimates(true, seed, 100);
         let report = Report::new("t", &model, &estimates);
         let power = report.laws_of(2, Series::Direct).unwrap().get(Law::Power).unwrap();
         rejected += u32::from(power.is_rejected());
@@ -148,7 +164,7 @@ fn rejections(population: &Population, repetitions: u64) -> [f64; 2] {
 #[test]
 fn a_power_law_is_rejected_if_the_truth_saturates_and_kept_if_it_holds() {
     for (texts, windows) in [(24, 5), (100, 1)] {
-        let population = |law| Population { law, texts, windows, between: 0.3, within: 0.4 };
+        let population = |law| Population { law, texts, windows, even: true, between: 0.3, within: 0.4 };
         let wrong = rejections(&population(saturating), 200);
         let right = rejections(&population(power), 200);
         println!(

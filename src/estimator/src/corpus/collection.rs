@@ -35,6 +35,19 @@ pub(crate) struct Documents {
     pub(crate) ln_p: Option<Vec<f64>>,
 }
 
+impl Documents {
+    /// Returns the number of the text that each window is from. Pieces of one text have the same number: they are not
+    /// independent.
+    pub(crate) fn whole_texts(&self) -> impl Iterator<Item = usize> {
+        let mut numbers = vec![0; self.origins.len()];
+        for text in 1..numbers.len() {
+            let [before, this] = [&self.origins[text - 1], &self.origins[text]];
+            numbers[text] = numbers[text - 1] + usize::from((&before.file, before.row) != (&this.file, this.row));
+        }
+        self.places.iter().map(move |place| numbers.get(place.text).copied().unwrap_or(place.text))
+    }
+}
+
 /// The windows and the counted texts of a corpus while it is read.
 pub(crate) struct Collection<'a> {
     corpus: &'a TextCorpus,

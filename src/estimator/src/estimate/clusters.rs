@@ -25,8 +25,7 @@ pub(crate) struct Clusters {
 impl Clusters {
     /// Returns the clusters of a plan's documents.
     pub(crate) fn of(plan: &Plan) -> Self {
-        let per_text = plan.design().per_text;
-        Self::of_texts((0..plan.documents()).map(|document| document / per_text))
+        Self::of_texts(plan.texts().iter().copied())
     }
 
     /// Returns the clusters of documents from these texts, one entry per document. Documents of one text are

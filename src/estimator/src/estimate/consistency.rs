@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::estimate::clusters::Clusters;
-use crate::estimate::contributions::{AVERAGED, Contributions, ESTIMATORS};
+use crate::estimate::contributions::{AVERAGED, Contributions, DIRECT, ESTIMATORS, VCLUB};
 use crate::estimate::series::Series;
 use crate::plan::{Plan, Point};
 use crate::value::Estimate;
@@ -62,34 +62,27 @@ pub struct ConsistencyCheck {
 /// Returns the checks that the contributions allow.
 pub(crate) fn checks(plan: &Plan, points: &[Contributions]) -> Vec<ConsistencyCheck> {
     let all: Vec<(&Point, &Contributions)> = plan.points().iter().zip(points).collect();
-    let (clusters, mut checks) = (Clusters::of(plan), Vec::new());
+    let mut checks = Vec::new();
     for (estimator, &series) in ESTIMATORS.iter().enumerate().filter(|(_, series)| series.has_fit()) {
         for &(shorter, from) in &all {
             for &(longer, to) in all.iter().filter(|(longer, _)| follows(plan, *shorter, **longer)) {
-                if let (Some(from), Some(to)) = (from.of(estimator), to.of(estimator)) {
-                    checks.push(check(
-                        ConsistencyTest::DataProcessing,
-                        series,
-                        [*shorter, *longer],
-                        clusters.differences(from, to),
-                    ));
-                }
+                let difference = Contributions::difference((to, estimator), (from, estimator));
+                checks.extend(
+                    difference.map(|difference| {
+                        check(ConsistencyTest::DataProcessing, series, [*shorter, *longer], difference)
+                    }),
+                );
             }
         }
     }
-    for &(point, contributions) in all.iter().filter(|_| plan.has_several_texts()) {
-        let (series, upper) = match contributions.of(AVERAGED) {
-            Some(averaged) => (Series::Averaged, averaged),
-            None => (Series::Vclub, contributions.vclub.as_slice()),
-        };
-        checks.push(check(
-            ConsistencyTest::Marginal,
-            series,
-            [*point; 2],
-            clusters.differences(&contributions.direct, upper),
-        ));
+    for &(point, contributions) in all.iter().filter(|_| plan.text_count() > 1) {
+        let upper = if contributions.averaged.is_some() { AVERAGED } else { VCLUB };
+        let difference = Contributions::difference((contributions, upper), (contributions, DIRECT));
+        checks.extend(
+            difference.map(|difference| check(ConsistencyTest::Marginal, ESTIMATORS[upper], [*point; 2], difference)),
+        );
     }
-    mark_violations(&mut checks, clusters.count());
+    mark_violations(&mut checks, Clusters::of(plan).count());
     checks
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::estimate::clusters::Clusters;
+use crate::estimate::averaged::ContextMean;
 use crate::estimate::contributions::Contributions;
 use crate::plan::Point;
 use crate::value::Estimate;
@@ -46,11 +46,11 @@ pub struct ContextCurve {
 
 impl ContextCurve {
     /// Returns the curve at a point; `None` for fewer than two contexts.
-    pub(crate) fn of(point: &Point, contributions: &Contributions, clusters: &Clusters) -> Option<Self> {
+    pub(crate) fn of(point: &Point, contributions: &Contributions) -> Option<Self> {
         let averaged = contributions.averaged.as_ref()?;
-        let limit = averaged.limit();
-        let at = |(&contexts, values): (&usize, &Vec<f64>)| {
-            let estimate = clusters.estimate(values);
+        let limit = averaged.limit.as_ref();
+        let at = |(&contexts, average): (&usize, &ContextMean)| {
+            let estimate = Estimate::of(&average.of_clusters);
             ContextPoint { contexts, estimate }
         };
         Some(Self {
@@ -59,8 +59,8 @@ impl ContextCurve {
             split: point.split,
             points: averaged.contexts.iter().zip(&averaged.curve).map(at).collect(),
             effective: averaged.effective,
-            rate: limit.as_ref().and_then(|limit| limit.rate),
-            limit_error: limit.as_ref().map(|limit| limit.error),
+            rate: limit.and_then(|limit| limit.rate),
+            limit_error: limit.map(|limit| limit.error),
             has_converged: averaged.converged_limit().is_some(),
         })
     }

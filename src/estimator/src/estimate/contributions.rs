@@ -1,14 +1,14 @@
 //! Contributions: one value per estimator and document. An estimate is the mean of its contributions.
 
-use std::collections::BTreeMap;
-
 use crate::estimate::PairingErrors;
-use crate::estimate::averaged::{Averaged, Limit};
+use crate::estimate::averaged::Averaged;
 use crate::estimate::clusters::Clusters;
 use crate::estimate::correction::Correction;
+use crate::estimate::dyadic::{QueryValue, dyadic_values};
 use crate::estimate::series::Series;
 use crate::estimate::terms::{Crossed, Terms, differences};
 use crate::plan::{Pairing, Plan};
+use crate::value::Estimate;
 
 /// The estimators, in the order of the bootstrap's columns.
 pub(crate) const ESTIMATORS: [Series; 6] =
@@ -33,33 +33,33 @@ pub(crate) struct Contributions {
     pub(crate) direct: Vec<f64>,
     pub(crate) corrected: Option<Vec<f64>>,
     pub(crate) vclub: Vec<f64>,
-    /// The contributions of each cluster to vCLUB; see [`vclub_of_clusters`].
-    pub(crate) vclub_of_clusters: Vec<f64>,
+    /// The values of each cluster for vCLUB ([`dyadic_values`]).
+    vclub_of_clusters: Vec<f64>,
     /// The standard errors of the direct estimate.
     pub(crate) direct_errors: PairingErrors,
     /// The standard errors of the corrected estimate, without that of the n-gram entropy.
     pub(crate) corrected_errors: Option<PairingErrors>,
     /// The estimates with an averaged marginal; `None` for fewer than two contexts.
     pub(crate) averaged: Option<Averaged>,
-    /// The extrapolation of the averaged marginal; `None` if there is none that can be trusted.
-    pub(crate) limit: Option<Limit>,
+    clusters: Clusters,
 }
 
 impl Contributions {
     pub(crate) fn new(terms: &Terms, plan: &Plan, correction: Option<Correction>) -> Self {
         let corrected = correction.map(|correction| correction.marginal(terms));
-        let unrelated = terms.unrelated(plan);
-        let contexts = unrelated.first().map_or(0, Vec::len);
-        let averaged = (contexts >= 2).then(|| Averaged::new(&terms.conditional, &unrelated));
+        let clusters = Clusters::of(plan);
+        let contexts = terms.unrelated(plan);
+        let has_several = contexts.first().is_some_and(|contexts| contexts.len() >= 2);
+        let averaged = has_several.then(|| Averaged::new(&terms.conditional, &contexts, &clusters));
         Self {
             direct: differences(&terms.conditional, &terms.marginal),
             corrected: corrected.as_ref().map(|marginal| differences(&terms.conditional, marginal)),
             vclub: differences(&terms.conditional, &terms.crossed_means()),
-            vclub_of_clusters: vclub_of_clusters(terms, &Clusters::of(plan)),
+            vclub_of_clusters: vclub_of_clusters(terms, &clusters),
             direct_errors: PairingErrors::new(terms, plan, &terms.marginal),
             corrected_errors: corrected.map(|marginal| PairingErrors::new(terms, plan, &marginal)),
-            limit: averaged.as_ref().and_then(Averaged::converged_limit),
             averaged,
+            clusters,
         }
     }
 
@@ -70,10 +70,29 @@ impl Contributions {
             CORRECTED => self.corrected.as_deref(),
             VCLUB => Some(&self.vclub),
             AVERAGED => self.averaged.as_ref().map(Averaged::all),
-            AVERAGED_LIMIT => self.limit.as_ref().map(|limit| limit.values.as_slice()),
-            INFO_NCE => self.averaged.as_ref().map(|averaged| averaged.info_nce.as_slice()),
+            AVERAGED_LIMIT => self.averaged.as_ref()?.converged_limit().map(|limit| limit.mean.values.as_slice()),
+            INFO_NCE => self.averaged.as_ref().map(|averaged| averaged.info_nce.values.as_slice()),
             _ => None,
         }
+    }
+
+    /// Returns the clusters' values of an estimator; `None` if it was not computed. Their mean is the estimate, and the
+    /// standard error of their mean is that of the estimate.
+    pub(crate) fn of_clusters(&self, estimator: usize) -> Option<Vec<f64>> {
+        match estimator {
+            VCLUB => Some(self.vclub_of_clusters.clone()),
+            AVERAGED => self.averaged.as_ref()?.curve.last().map(|last| last.of_clusters.clone()),
+            AVERAGED_LIMIT => self.averaged.as_ref()?.converged_limit().map(|limit| limit.mean.of_clusters.clone()),
+            INFO_NCE => self.averaged.as_ref().map(|averaged| averaged.info_nce.of_clusters.clone()),
+            _ => self.of(estimator).map(|values| self.clusters.means(values)),
+        }
+    }
+
+    /// Returns the mean of one estimator minus that of another at two points, with its standard error over clusters;
+    /// `None` if one of them was not computed.
+    pub(crate) fn difference(to: (&Self, usize), from: (&Self, usize)) -> Option<Estimate> {
+        let of_clusters = |(contributions, estimator): (&Self, usize)| contributions.of_clusters(estimator);
+        Some(Estimate::of(&differences(&of_clusters(to)?, &of_clusters(from)?)))
     }
 }
 
@@ -94,42 +113,13 @@ impl PairingErrors {
     }
 }
 
-/// Returns the clusters' contributions to vCLUB. Their mean is the estimate, and the standard error of their mean is
-/// robust to the clusters of both `y` and `x`: the contexts of one text are negatives of other texts.
-///
-/// A query has the value `e = ln q(y_i|x_i) - ln q(y_i|x_j)`. A cluster's contribution is the mean, plus the deviations
-/// of the mean of `e` over the cluster's `y` and of the mean over its `x`. The variance of the mean of these
-/// contributions counts the queries of each pair of clusters twice, so the square of the pair's sum is subtracted once,
-/// and the deviations are scaled to the remaining variance (Aronow, Samii and Assenova, *Cluster-Robust Variance
-/// Estimation for Dyadic Data*, 2015). The variance is at least that of the clusters of `y` alone. It is that variance
-/// if each context is the negative of one `y` only.
+/// Returns the clusters' values for vCLUB. A query has the value `ln q(y_i|x_i) - ln q(y_i|x_j)`.
 fn vclub_of_clusters(terms: &Terms, clusters: &Clusters) -> Vec<f64> {
-    let of_y = clusters.means(&differences(&terms.conditional, &terms.crossed_means()));
-    if clusters.are_documents() && terms.crossed.iter().all(|crossed| crossed.len() == 1) {
-        return of_y;
-    }
-    let (count, mut queries) = (of_y.len() as f64, 0.0);
-    let mean = of_y.iter().sum::<f64>() / count;
-    // The sums of the deviations over the clusters of x.
-    let mut of_x = vec![0.0; of_y.len()];
-    let mut of_pairs: BTreeMap<[usize; 2], f64> = BTreeMap::new();
-    for (document, (conditional, crossed)) in terms.conditional.iter().zip(&terms.crossed).enumerate() {
-        for &Crossed { x, logprob } in crossed {
-            let deviation = conditional - logprob - mean;
-            let [y, x] = [document, x].map(|document| clusters.of_document(document));
-            of_x[x] += deviation;
-            *of_pairs.entry([y.min(x), y.max(x)]).or_default() += deviation;
-            queries += 1.0;
-        }
-    }
-    let deviations: Vec<f64> = of_y.iter().zip(&of_x).map(|(y, x)| y - mean + x * count / queries).collect();
-    let variance =
-        |deviations: &mut dyn Iterator<Item = f64>| deviations.map(|d| d * d).sum::<f64>() / count / (count - 1.0);
-    let both = variance(&mut deviations.iter().copied());
-    let twice = of_pairs.values().map(|sum| sum * sum).sum::<f64>() / queries / queries;
-    let needed = (both - twice).max(variance(&mut of_y.iter().map(|y| y - mean)));
-    let scale = if both > 0.0 { (needed / both).sqrt() } else { 1.0 };
-    deviations.iter().map(|deviation| mean + scale * deviation).collect()
+    dyadic_values(clusters, terms.conditional.len(), |document| {
+        let own = terms.conditional[document];
+        let query = |&Crossed { x, logprob }: &Crossed| QueryValue { x, value: own - logprob };
+        terms.crossed[document].iter().map(query).collect()
+    })
 }
 
 /// Returns one row per document, with a [`column`] for each estimator at each point. The columns of an estimator that
@@ -149,12 +139,13 @@ pub(crate) fn rows(points: &[Contributions], documents: usize) -> Vec<Vec<f64>> 
 }
 
 /// Returns one row per cluster, with the same columns as [`rows`].
-pub(crate) fn cluster_rows(points: &[Contributions], clusters: &Clusters, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let mut means = clusters.mean_rows(rows);
-    for (cluster, row) in means.iter_mut().enumerate() {
-        for (index, point) in points.iter().enumerate() {
-            row[column(index, VCLUB)] = point.vclub_of_clusters[cluster];
+pub(crate) fn cluster_rows(points: &[Contributions], clusters: &Clusters) -> Vec<Vec<f64>> {
+    let mut rows = vec![Vec::with_capacity(ESTIMATORS.len() * points.len()); clusters.count()];
+    for point in points {
+        for estimator in 0..ESTIMATORS.len() {
+            let values = point.of_clusters(estimator).unwrap_or_else(|| vec![0.0; rows.len()]);
+            rows.iter_mut().zip(values).for_each(|(row, value)| row.push(value));
         }
     }
-    means
+    rows
 }

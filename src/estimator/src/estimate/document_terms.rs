@@ -9,7 +9,7 @@ use crate::plan::Plan;
 /// their differences.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DocumentTerms {
-    /// The index of each document's text.
+    /// The index of each document's text. Pieces of one text share it.
     pub texts: Vec<usize>,
     /// The terms at each point, in the order of the estimates.
     pub points: Vec<PointTerms>,
@@ -37,7 +37,6 @@ pub struct PointTerms {
 impl DocumentTerms {
     /// Collects the terms at each of the plan's points.
     pub(crate) fn new(plan: &Plan, terms: Vec<Terms>, correction: Option<Correction>) -> Self {
-        let per_text = plan.design().per_text;
         let mut points = Vec::with_capacity(terms.len());
         for (point, terms) in plan.points().iter().zip(terms) {
             let corrected = correction.map(|correction| differences(&terms.conditional, &correction.marginal(&terms)));
@@ -46,7 +45,7 @@ impl DocumentTerms {
             let (ratio, length, split) = (point.ratio, point.length(), point.split);
             points.push(PointTerms { ratio, length, split, conditional, marginal, crossed, corrected });
         }
-        Self { texts: (0..plan.documents()).map(|document| document / per_text).collect(), points }
+        Self { texts: plan.texts().to_vec(), points }
     }
 
     /// Returns the terms at a point; `None` if there are none.

@@ -14,6 +14,7 @@ mod context_curve;
 mod contributions;
 mod correction;
 mod document_terms;
+mod dyadic;
 mod exponents;
 mod laws;
 mod marginal;
@@ -37,6 +38,7 @@ pub use series::Series;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::estimate::averaged::Averaged;
 use crate::estimate::bootstrap::CONFIDENCE_LEVEL;
 use crate::estimate::consistency::checks;
 use crate::estimate::contributions::{
@@ -149,7 +151,7 @@ impl Estimates {
         let contributions: Vec<_> = terms.iter().map(|terms| Contributions::new(terms, plan, correction)).collect();
         let clusters = Clusters::of(plan);
         let rows = rows(&contributions, plan.documents());
-        let cluster_rows = cluster_rows(&contributions, &clusters, &rows);
+        let cluster_rows = cluster_rows(&contributions, &clusters);
         let bootstrap = Bootstrap::new(&cluster_rows, plan.design().resamples, plan.design().seed);
         let mut points = Vec::with_capacity(terms.len());
         for (index, (&point, contributions)) in plan.points().iter().zip(&contributions).enumerate() {
@@ -158,11 +160,11 @@ impl Estimates {
             points.push(PointEstimate::new(index, point, contributions, plan.pairing(), &bootstrap, entropy_error));
         }
         let points_and_contributions = plan.points().iter().zip(&contributions);
-        let curves = points_and_contributions.filter_map(|(point, of)| ContextCurve::of(point, of, &clusters));
+        let curves = points_and_contributions.filter_map(|(point, of)| ContextCurve::of(point, of));
         let whole = whole(plan, logprobs);
         Ok(Self {
             documents: plan.documents(),
-            texts: plan.documents() / plan.design().per_text,
+            texts: plan.text_count(),
             pairing: plan.pairing(),
             correction,
             laws: fit_laws(plan.points(), &contributions, &clusters, &rows, &cluster_rows),
@@ -216,7 +218,8 @@ impl PointEstimate {
             let corrected = estimate(CORRECTED, errors.get(pairing));
             entropy_error.map_or(corrected, |error| corrected.widened(error))
         });
-        let averaged_limit = over_clusters(AVERAGED_LIMIT).zip(contributions.limit.as_ref());
+        let limit = contributions.averaged.as_ref().and_then(Averaged::converged_limit);
+        let averaged_limit = over_clusters(AVERAGED_LIMIT).zip(limit);
         Self {
             ratio: point.ratio,
             length: point.length(),

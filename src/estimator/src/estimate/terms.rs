@@ -25,14 +25,15 @@ pub(crate) struct Crossed {
 }
 
 impl Terms {
-    /// Returns `ln q(y_i | x_j)` of each document `i`, for its contexts `x_j` from other texts or, if there is only one
-    /// text, from other documents.
-    pub(crate) fn unrelated(&self, plan: &Plan) -> Vec<Vec<f64>> {
-        let mut unrelated = Vec::with_capacity(self.crossed.len());
+    /// Returns the contexts of each document from other texts or, if there is only one text, from other documents. All
+    /// documents have the same number of contexts: that of the document with the fewest.
+    pub(crate) fn unrelated(&self, plan: &Plan) -> Vec<Vec<Crossed>> {
+        let mut unrelated: Vec<Vec<Crossed>> = Vec::with_capacity(self.crossed.len());
         for (y, crossed) in self.crossed.iter().enumerate() {
-            let contexts = crossed.iter().filter(|context| plan.are_unrelated(context.x, y));
-            unrelated.push(contexts.map(|context| context.logprob).collect());
+            unrelated.push(crossed.iter().filter(|context| plan.are_unrelated(context.x, y)).copied().collect());
         }
+        let fewest = unrelated.iter().map(Vec::len).min().unwrap_or(0);
+        unrelated.iter_mut().for_each(|contexts| contexts.truncate(fewest));
         unrelated
     }
 

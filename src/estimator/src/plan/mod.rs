@@ -48,8 +48,6 @@ pub struct Design {
     /// The number of negatives for vCLUB. Each `y` is scored once after each of its negatives, which are contexts from
     /// other documents. Contexts from other texts are used first.
     pub negatives: usize,
-    /// The number of documents per text; the documents of a text are consecutive.
-    pub per_text: usize,
     /// The pairing of the direct estimate's marginal terms.
     pub pairing: Pairing,
     /// The seed for choosing partners and for the bootstrap.
@@ -59,15 +57,13 @@ pub struct Design {
 }
 
 impl Default for Design {
-    /// Returns a design with the L2M paper's splits at `L/ℓ = 2`, one negative, one document per text, and 1000
-    /// resamples.
+    /// Returns a design with the L2M paper's splits at `L/ℓ = 2`, one negative and 1000 resamples.
     fn default() -> Self {
         Self {
             splits: PAPER_SPLITS.to_vec(),
             ratios: vec![2],
             window: MAX_WINDOW,
             negatives: 1,
-            per_text: 1,
             pairing: Pairing::Same,
             seed: 0,
             resamples: 1000,
@@ -106,6 +102,8 @@ impl Point {
 #[derive(Clone, Debug)]
 pub struct Plan {
     design: Design,
+    /// The text of each document. Texts are numbered from 0 in the order of their documents, which are consecutive.
+    texts: Vec<usize>,
     points: Vec<Point>,
     /// The partners of the documents: for each `k`, the `y` of document `i` is scored after the `x` of document
     /// `partners[k][i]`.
@@ -122,19 +120,26 @@ impl Plan {
         Self::of(documents, Design { splits: splits.to_vec(), pairing, seed, ..Design::default() })
     }
 
-    /// Creates a plan of `design` over `documents` documents.
+    /// Creates a plan of `design` over `documents` documents, each from a text of its own.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for fewer than 2 documents; for a number of documents that is not a multiple of `per_text`;
-    /// for splits or ratios that are empty, too small or not increasing; for a split that is too long for the window
-    /// even at the smallest ratio; and for a number of negatives that is 0 or not less than the number of documents.
+    /// The same as [`of_texts`](Self::of_texts).
     pub fn of(documents: usize, design: Design) -> Result<Self, Error> {
+        Self::of_texts(0..documents, design)
+    }
+
+    /// Creates a plan of `design` over documents from these texts, one entry per document. Consecutive documents with
+    /// equal entries are from one text.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for fewer than 2 documents; for splits or ratios that are empty, too small or not increasing;
+    /// for a split that is too long for the window even at the smallest ratio; and for a number of negatives that is 0
+    /// or not less than the number of documents.
+    pub fn of_texts(texts: impl IntoIterator<Item = usize>, design: Design) -> Result<Self, Error> {
+        let texts = number_texts(texts);
+        let documents = texts.len();
         if documents < 2 {
             return Err(Error::invalid("documents", documents, "at least 2, because each document needs a partner"));
-        }
-        if !documents.is_multiple_of(design.per_text) {
-            let limit = format!("a multiple of {}, the number of documents per text", design.per_text);
-            return Err(Error::invalid("documents", documents, limit));
         }
         check_increasing("splits", &design.splits, 1)?;
         check_increasing("ratios", &design.ratios, 2)?;
@@ -155,9 +160,9 @@ impl Plan {
                 }
             }
         }
-        let table = PartnerTable::new(documents, design.per_text, design.seed);
+        let table = PartnerTable::new(&texts, design.negatives, design.seed);
         let partners = (0..design.negatives).map(|k| table.partners(k)).collect();
-        Ok(Self { queries: compile(&table, &design, &points), design, points, partners })
+        Ok(Self { queries: compile(&table, &design, &points), design, texts, points, partners })
     }
 
     /// Returns the design.
@@ -167,7 +172,7 @@ impl Plan {
 
     /// Returns the number of documents.
     pub fn documents(&self) -> usize {
-        self.partners[0].len()
+        self.texts.len()
     }
 
     /// Returns the splits in increasing order: the lengths of `x`.
@@ -197,15 +202,19 @@ impl Plan {
         &self.partners[0]
     }
 
-    /// Returns `true` if the documents are from more than one text.
-    pub(crate) fn has_several_texts(&self) -> bool {
-        self.design.per_text < self.documents()
+    /// Returns the text of each document. Texts are numbered from 0, and the documents of a text are consecutive.
+    pub fn texts(&self) -> &[usize] {
+        &self.texts
+    }
+
+    /// Returns the number of texts that the documents are from.
+    pub fn text_count(&self) -> usize {
+        self.texts.last().map_or(0, |last| last + 1)
     }
 
     /// Returns `true` if documents `i` and `j` are from different texts, or if all documents are from one text.
     pub(crate) fn are_unrelated(&self, i: usize, j: usize) -> bool {
-        let per_text = self.design.per_text;
-        i / per_text != j / per_text || !self.has_several_texts()
+        self.texts[i] != self.texts[j] || self.text_count() == 1
     }
 
     /// Returns the queries. Queries that share a prefix are adjacent: a whole document, and each `y` that is scored
@@ -213,6 +222,20 @@ impl Plan {
     pub fn queries(&self) -> &[PlannedQuery] {
         &self.queries
     }
+}
+
+/// Numbers the texts of documents from 0.
+fn number_texts(texts: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    let (mut numbered, mut last) = (Vec::new(), None);
+    for text in texts {
+        let number = match (numbered.last(), last) {
+            (Some(&number), Some(last)) => number + usize::from(text != last),
+            _ => 0,
+        };
+        numbered.push(number);
+        last = Some(text);
+    }
+    numbered
 }
 
 /// Checks that `numbers` is not empty, that the numbers are increasing, and that none is below `least`.
@@ -308,7 +331,6 @@ mod tests {
             (2, Design { ratios: vec![1], ..design(&[2]) }, "ratios"),
             (2, Design { negatives: 0, ..design(&[2]) }, "negatives"),
             (2, Design { negatives: 2, ..design(&[2]) }, "negatives"),
-            (5, Design { per_text: 2, ..design(&[2]) }, "documents is 5; it must be a multiple of 2"),
         ] {
             let error = Plan::of(documents, design).unwrap_err().to_string();
             assert!(error.starts_with(field), "{error}");
@@ -318,11 +340,11 @@ mod tests {
     proptest! {
         #[test]
         fn partners_are_permutations_without_fixed_points(
-            texts in 2_usize..20, per_text in 1_usize..4, seed: u64, negatives in 1_usize..5,
+            texts in prop::collection::vec(0_usize..6, 2..40), seed: u64, negatives in 1_usize..5,
         ) {
-            let count = texts * per_text;
+            let count = texts.len();
             let negatives = negatives.min(count - 1);
-            let plan = Plan::of(count, Design { seed, negatives, per_text, ..Design::default() }).unwrap();
+            let plan = Plan::of_texts(texts, Design { seed, negatives, ..Design::default() }).unwrap();
             for partners in &plan.partners {
                 prop_assert!(partners.iter().enumerate().all(|(i, &j)| i != j));
                 prop_assert_eq!(partners.iter().collect::<HashSet<_>>().len(), count);

@@ -83,7 +83,7 @@ pub async fn execute_shard(
         }
     };
     let windows = &documents.windows;
-    let plan = experiment.plan(windows.len())?;
+    let plan = experiment.plan_of_texts(documents.whole_texts())?;
     let mut store = AnswerStore::open(folder, source.model(), windows, &plan, experiment)?;
     store.save_documents(&documents)?;
     run_shard(&source, windows, &plan, shard, &store, progress).await?;
@@ -163,7 +163,7 @@ async fn measure<S: LogprobSource>(
             Some(Correction { entropy, weight: measure.ngram_weight })
         }
     };
-    let plan = experiment.plan(documents.windows.len())?;
+    let plan = experiment.plan_of_texts(documents.whole_texts())?;
     let estimates = match folder {
         Some(folder) => {
             let mut store = AnswerStore::open(folder, source.model(), &documents.windows, &plan, experiment)?;

@@ -16,16 +16,18 @@ const STEP_ERROR: f64 = 0.5;
 /// A difference, in nats, that is not distinguished from rounding.
 const NEGLIGIBLE: f64 = 1e-9;
 
-/// The limit `I_∞` of estimates `I_k = I_∞ + a k^-b`.
+/// The extrapolation of estimates `I_k = I_∞ + a k^-b` to `I_∞`.
 ///
 /// The logarithm of a mean of `k` weights is biased by `-Var / (2 k mean²)`, plus terms in `1/k²`, if the weights have
 /// finite variance: `b = 1` (Nowozin, *Debiasing Evidence Approximations*, 2018). If their tail is heavier, the bias
 /// falls more slowly. So `b` is fitted, in `0 < b <= 1`. With `d_1 = I_(k/2) - I_k` and `d_0 = I_(k/4) - I_(k/2)`,
 /// `2^-b = d_1 / d_0 = r`, and `I_∞ = I_k - d_1 r / (1 - r)` (Aitken's extrapolation).
-pub(crate) struct Limit {
+pub(crate) struct Extrapolation {
     /// Contributions of the documents. Their mean is the limit, and their scatter is that of the limit: each is the
     /// limit plus the document's influence on it (the delta method).
     pub(crate) values: Vec<f64>,
+    /// The influences of the estimates with `k/4`, `k/2` and `k` contexts on the limit: its derivatives.
+    pub(crate) derivatives: [f64; 3],
     /// The `b` of the extrapolation; `None` if the estimates do not depend on `k`.
     pub(crate) rate: Option<f64>,
     /// The error of the extrapolation in nats, to be added to the standard error: the difference between the limits
@@ -33,14 +35,14 @@ pub(crate) struct Limit {
     pub(crate) error: f64,
 }
 
-impl Limit {
+impl Extrapolation {
     /// Extrapolates from the contributions of estimates with `k/4`, `k/2` and `k` contexts. `None` if the differences
     /// between the estimates do not decrease.
     pub(crate) fn new([quarter, half, whole]: [&Vec<f64>; 3]) -> Option<Self> {
         let [first, middle, last] = [quarter, half, whole].map(|values| mean(values));
         let (before, after) = (first - middle, middle - last);
         if before <= NEGLIGIBLE {
-            return Some(Self { values: whole.clone(), rate: None, error: 0.0 });
+            return Some(Self { values: whole.clone(), derivatives: [0.0, 0.0, 1.0], rate: None, error: 0.0 });
         }
         let ratio = after / before;
         if ratio >= 1.0 {
@@ -60,7 +62,8 @@ impl Limit {
             values.push(whole - step - by_before * own_before - by_after * own_after);
         }
         let error = (aitken - after).abs().max(STEP_ERROR * step);
-        Some(Self { values, rate: Some((-ratio.log2()).min(1.0)), error })
+        let derivatives = [-by_before, by_before - by_after, 1.0 + by_after];
+        Some(Self { values, derivatives, rate: Some((-ratio.log2()).min(1.0)), error })
     }
 
     /// Returns `true` if the limit can be trusted, for an average over `contexts` contexts, of which `effective` are
