@@ -30,18 +30,9 @@ fn report(laws: Vec<LawFit>) -> Report {
     let estimates = Estimates {
         documents: 40,
         texts: 40,
-        pairing: Pairing::Same,
-        correction: None,
+        effective_texts: 40.0,
         points: vec![point(2), point(4), point(8)],
-        context_curves: Vec::new(),
-        consistency: Vec::new(),
-        exponents: Vec::new(),
-        laws: Vec::new(),
-        local_exponents: Vec::new(),
-        nll: Vec::new(),
-        nll_bins: Vec::new(),
-        surprisals: Vec::new(),
-        terms: DocumentTerms::default(),
+        ..Estimates::default()
     };
     let model = Model { name: "llama".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
     let mut report = Report::new("title", &model, &estimates);
@@ -144,7 +135,7 @@ fn saturation_is_reported() {
 fn few_texts_are_reported() {
     let reading = |texts| Report { texts, ..kept() }.reading().unwrap();
     let clustered = reading(Some(4));
-    assert!(clustered.contains("clustered by text (4 texts, 40 windows). With 4 texts, intervals are indicative only"));
+    assert!(clustered.contains("clustered by text (4 texts; 40 windows). With 4 texts, intervals are indicative only"));
     assert!(reading(Some(1)).contains("All 40 windows come from one text"));
     assert!(!reading(Some(40)).contains("text (") && !reading(None).contains("clustered"));
 }

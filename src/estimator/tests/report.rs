@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Comparison, Correction, DocumentTerms, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model,
-    NgramEntropy, Omission, Pairing, PairingErrors, PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
+    Comparison, Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model, NgramEntropy,
+    Omission, PairingErrors, PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {
@@ -36,26 +36,22 @@ fn report(title: &str) -> Report {
     let estimates = Estimates {
         documents: 40,
         texts: 40,
-        pairing: Pairing::Same,
+        effective_texts: 40.0,
         correction: Some(Correction::new(entropy)),
         points: vec![split(2, -0.1), split(4, 1.0), split(8, 2.0)],
-        context_curves: Vec::new(),
-        consistency: Vec::new(),
         exponents: vec![ExponentInterval {
             ratio: 2,
             series: Series::Direct,
             method: FitMethod::LeastSquares,
             interval: [0.5, 1.5],
         }],
-        laws: Vec::new(),
-        local_exponents: Vec::new(),
         nll: vec![estimate(3.0, 0.1); 16],
         nll_bins: vec![
             PositionBin { first: 1, last: 1, estimate: estimate(4.0, 0.2) },
             PositionBin { first: 2, last: 16, estimate: Estimate { interval: Some([2.5, 3.5]), ..estimate(3.0, 0.1) } },
         ],
         surprisals: vec![48.0; 40],
-        terms: DocumentTerms::default(),
+        ..Estimates::default()
     };
     let model = Model { name: "/models/a<b>&\"c\"".to_owned(), fingerprint: "f00d".to_owned(), max_length: 100 };
     Report::new(title, &model, &estimates)

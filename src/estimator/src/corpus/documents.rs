@@ -187,6 +187,20 @@ mod tests {
         assert!((nats - expected).abs() < 1e-12);
     }
 
+    /// Pieces of one text are not independent, so they count as one text for errors.
+    #[tokio::test]
+    async fn pieces_know_their_whole_text() {
+        let (_dir, texts) = texts(&["A b. C d. E f. G h.", "A", "F gg. Hh ii.", "A b. C d. E f."]);
+        let whole_texts = async |windows, words| {
+            let corpus = TextCorpus { windows, words, ..texts.clone() };
+            let documents = corpus.documents(&Words, 5, 2, None).await.unwrap();
+            documents.whole_texts().collect::<Vec<_>>()
+        };
+        assert_eq!(whole_texts(1, Some(2)).await, [0, 0, 0, 0, 1, 1, 2, 2, 2]);
+        assert_eq!(whole_texts(1, None).await, [0, 1, 2]);
+        assert_eq!(whole_texts(2, Some(4)).await, [0, 0, 0, 0, 1, 1, 2, 2]);
+    }
+
     /// A sample limits windows, not counts, unless `count` says so; the rest of a text after its pieces counts as text.
     #[tokio::test]
     async fn a_sample_does_not_limit_what_is_counted() {

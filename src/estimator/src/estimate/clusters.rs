@@ -45,6 +45,13 @@ impl Clusters {
         self.sizes.len()
     }
 
+    /// Returns the effective number of clusters, `N² / Σ n²` for `N` documents: the number of clusters of equal sizes with
+    /// the same variance of the mean, if documents of one cluster are alike (Kish, *Survey Sampling*, 1965).
+    pub(crate) fn effective_count(&self) -> f64 {
+        let squares: usize = self.sizes.iter().map(|size| size * size).sum();
+        (self.of_documents.len() as f64).powi(2) / squares as f64
+    }
+
     /// Returns the cluster of a document.
     pub(crate) fn of_document(&self, document: usize) -> usize {
         self.of_documents[document]
@@ -111,6 +118,8 @@ mod tests {
     fn clusters_are_texts_unless_there_is_only_one_text() {
         let counts = [[0, 0, 1, 1, 2, 2], [0, 1, 2, 3, 4, 5], [0; 6]].map(|texts| Clusters::of_texts(texts).count());
         assert_eq!(counts, [3, 6, 6]);
+        assert_eq!(Clusters::of_texts([0, 0, 1, 1, 2, 2]).effective_count(), 3.0);
+        assert_eq!(Clusters::of_texts([0, 0, 0, 0, 1, 2]).effective_count(), 2.0);
     }
 
     /// From statsmodels: `OLS(y, ones).fit(cov_type="cluster", cov_kwds={"groups": texts})`, whose correction is

@@ -96,7 +96,7 @@ pub struct PairingErrors {
 }
 
 /// The estimates of an experiment.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Estimates {
     /// The number of documents.
     pub documents: usize,
@@ -109,6 +109,9 @@ pub struct Estimates {
     /// The number of texts that the documents come from. Standard errors and intervals are computed over texts, or over
     /// documents if there is only one text.
     pub texts: usize,
+    /// The number of texts with equally many documents whose means would be as precise, if the documents of a text are
+    /// alike; the number of documents if there is only one text.
+    pub effective_texts: f64,
     /// The dependence of the averaged marginal on the number of contexts, at each point; empty for fewer than two.
     pub context_curves: Vec<ContextCurve>,
     /// The checks of properties that mutual information has.
@@ -165,6 +168,7 @@ impl Estimates {
         Ok(Self {
             documents: plan.documents(),
             texts: plan.text_count(),
+            effective_texts: clusters.effective_count(),
             pairing: plan.pairing(),
             correction,
             laws: fit_laws(plan.points(), &contributions, &clusters, &rows, &cluster_rows),

@@ -146,27 +146,12 @@ fn clusters(texts: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::estimate::{DocumentTerms, Estimates};
+    use crate::estimate::Estimates;
     use crate::source::Model;
 
     fn report(texts: &str, tokens: &str, windows: &str) -> Report {
         let model = Model { name: "m".to_owned(), fingerprint: "f".to_owned(), max_length: 10 };
-        let estimates = Estimates {
-            documents: 4,
-            texts: 4,
-            pairing: Pairing::Same,
-            correction: None,
-            points: Vec::new(),
-            context_curves: Vec::new(),
-            consistency: Vec::new(),
-            exponents: Vec::new(),
-            laws: Vec::new(),
-            local_exponents: Vec::new(),
-            nll: Vec::new(),
-            nll_bins: Vec::new(),
-            surprisals: Vec::new(),
-            terms: DocumentTerms::default(),
-        };
+        let estimates = Estimates { documents: 4, texts: 4, effective_texts: 4.0, ..Estimates::default() };
         let mut report = Report::new("t", &model, &estimates);
         let [name, texts, tokens, windows] = ["corpus", texts, tokens, windows].map(str::to_owned);
         report.identity = Some(CorpusIdentity { name, texts, tokens, windows });

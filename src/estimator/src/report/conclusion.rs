@@ -127,12 +127,17 @@ impl Report {
                  in general."
             ));
         }
+        let effective = self.effective_texts.map_or(texts, |effective| (effective.round() as usize).min(texts));
+        let count = match effective < texts {
+            true => format!("{texts} texts, which count as {effective}, because some have more windows than others"),
+            false => format!("{texts} texts"),
+        };
         let mut sentences = Vec::new();
         if texts < documents {
-            sentences.push(format!("Errors and intervals are clustered by text ({texts} texts, {documents} windows)."));
+            sentences.push(format!("Errors and intervals are clustered by text ({count}; {documents} windows)."));
         }
-        if texts < FEW_TEXTS {
-            sentences.push(format!("With {texts} texts, intervals are indicative only: use at least {FEW_TEXTS}."));
+        if effective < FEW_TEXTS {
+            sentences.push(format!("With {effective} texts, intervals are indicative only: use at least {FEW_TEXTS}."));
         }
         if texts < documents && self.laws.iter().any(|laws| laws.sampling == Sampling::Within) {
             let test = "There are too few texts to test laws over texts, so the tests apply to these texts only.";

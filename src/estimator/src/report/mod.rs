@@ -116,6 +116,10 @@ pub struct Report {
     /// and intervals are computed over texts, or over documents if there is only one text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<usize>,
+    /// The number of texts with equally many documents whose means would be as precise, if the documents of a text are
+    /// alike; `None` in reports of versions in which all texts had equally many documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_texts: Option<f64>,
     /// The identity of the documents; `None` in reports of earlier versions, and if the plan was run without an
     /// experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,6 +200,7 @@ impl Report {
             unit: Unit::Nats,
             documents: estimates.documents,
             texts: Some(estimates.texts),
+            effective_texts: Some(estimates.effective_texts),
             identity: None,
             terms: Some(estimates.terms.clone()).filter(|terms| !terms.points.is_empty()),
             pairing: estimates.pairing,
