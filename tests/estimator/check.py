@@ -263,13 +263,17 @@ def additive(x, y, lowest):
 
 def check_estimates(experiment):
     count, texts = len(experiment["documents"]), np.array(experiment["texts"])
-    whole, marginal, crossed = {}, {}, {}
+    whole, marginal, crossed, joint = {}, {}, {}, {}
     for step in experiment["steps"]:
         logprobs = np.array(step["logprobs"])
         if step["kind"] == "whole":
             whole[step["x"]] = logprobs
         elif step["kind"] == "marginal":
             marginal[step["split"], step["y"]] = logprobs
+        elif step["kind"].startswith("joint"):
+            assert len(logprobs) == 2 * (step["end"] - step["split"])
+            pair = joint.setdefault((step["end"], step["split"]), {}).setdefault((step["x"], step["y"]), {})
+            pair[step["kind"]] = logprobs.sum()
         else:
             crossed.setdefault((step["split"], step["y"]), []).append((step["x"], logprobs))
     n, weight = experiment["correction"]["n"], experiment["correction"]["weight"]
@@ -316,7 +320,17 @@ def check_estimates(experiment):
             same(f"{key}, {name}", expected, (row[key]["value"], row[key]["error"]))
         errors = row["pairing_errors"]
         same(f"pairing, {name}", (paired[1], unpaired[1]), (errors["same"], errors["crossed"]))
-    check_consistency(experiment, contributions)
+    additivity = {}
+    for (length, split), pairs in joint.items():
+        of_pairs, firsts = [], []
+        for (a, b), terms in sorted(pairs.items()):
+            direct = sum(whole[i][split:length].sum() - marginal[split, i][: length - split].sum() for i in (a, b))
+            of_pairs.append(terms["joint"] - terms["joint_marginal"] - direct)
+            firsts.append(texts[a])
+            assert texts[a] != texts[b]
+        groups = np.unique(firsts, return_inverse=True)[1]
+        additivity[length // split, length] = *mean_and_error(np.array(of_pairs), groups), len(set(firsts))
+    check_consistency(experiment, contributions, additivity)
     positions = np.array([whole[i] for i in range(count)])
     for t, there in enumerate(experiment["nll"]):
         same(f"NLL at {t}", mean_and_error(-positions[:, t], texts), (there["value"], there["error"]))
@@ -405,7 +419,7 @@ def check_averaged(name, own, weights, row, curve, dyadic):
     return found
 
 
-def check_consistency(experiment, contributions):
+def check_consistency(experiment, contributions, additivity):
     clusters = len(set(experiment["texts"]))
     ratios, splits = [sorted({row[key] for row in experiment["rows"]}) for key in ("ratio", "split")]
     expected = set()
@@ -418,8 +432,15 @@ def check_consistency(experiment, contributions):
         for to in longer:
             for series in ours.keys() & contributions.get(to, {}).keys() - {"averaged", "info_nce"}:
                 expected.add(("data_processing", series, (ratio, length), to, series))
-    found = {(c["test"], c["series"], tuple(c["from"]), tuple(c["to"])): c for c in experiment["consistency"]}
-    assert found.keys() == {key[:4] for key in expected} and len(found) == len(experiment["consistency"])
+    checks = [c for c in experiment["consistency"] if c["test"] == "additivity"]
+    assert {tuple(c["from"]) for c in checks} == additivity.keys(), checks
+    for check in checks:
+        value, error, pairs = additivity[tuple(check["from"])]
+        same("additivity", (value, error), (check["difference"]["value"], check["difference"]["error"]))
+        assert check["is_violated"] == (abs(value / error) > stats.t.ppf(1 - 0.025 / len(checks), pairs - 1)), check
+    rest = [c for c in experiment["consistency"] if c["test"] != "additivity"]
+    found = {(c["test"], c["series"], tuple(c["from"]), tuple(c["to"])): c for c in rest}
+    assert found.keys() == {key[:4] for key in expected} and len(found) == len(rest)
     count = Counter(key[0] for key in found)
     for test, series, source, to, other in expected:
         check = found[test, series, source, to]

@@ -23,7 +23,9 @@ async fn main() -> Result<(), Error> {
         (Pairing::Same, 6, unequal, EntropyMethod::MillerMadow, 1, 0.8),
     ] {
         let (splits, ratios) = (vec![2, 4, 8, 16, 32], vec![2, 3, 4]);
-        let design = Design { splits, ratios, window: 128, negatives, pairing, seed: 4, ..Design::default() };
+        let additivity = if negatives > 1 { vec![4, 16] } else { Vec::new() };
+        let design =
+            Design { splits, ratios, window: 128, negatives, additivity, pairing, seed: 4, ..Design::default() };
         let texts = sizes.into_iter().enumerate().flat_map(|(text, size)| vec![text; size]);
         experiments.push(experiment(Plan::of_texts(texts, design)?, method, n, weight).await?);
     }
@@ -66,6 +68,8 @@ async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) ->
             PlannedQuery::Whole { document, end } => ("whole", document, document, 0, end),
             PlannedQuery::Crossed { x, y, split, end } => ("crossed", x, y, split, end),
             PlannedQuery::Marginal { document, split, end } => ("marginal", document, document, split, end),
+            PlannedQuery::Joint { documents: [a, b], split, end } => ("joint", a, b, split, end),
+            PlannedQuery::JointMarginal { documents: [a, b], split, end } => ("joint_marginal", a, b, split, end),
         };
         json!({ "kind": kind, "x": x, "y": y, "split": split, "end": end, "logprobs": logprobs })
     };

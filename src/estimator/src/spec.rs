@@ -169,6 +169,10 @@ pub struct MeasureSpec {
     pub window: Option<usize>,
     /// Number of contexts from other documents after which each `y` is scored, for vCLUB.
     pub negatives: usize,
+    /// Splits at which to test additivity: the `y` of two unrelated documents are also scored together. Empty for no
+    /// test.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additivity: Vec<usize>,
     /// Choice of the `y` in the direct estimate's marginal term.
     pub pairing: Pairing,
     /// Marginal term of the estimate from which the report draws its conclusion.
@@ -207,6 +211,7 @@ impl Default for MeasureSpec {
             ratios: design.ratios,
             window: None,
             negatives: design.negatives,
+            additivity: design.additivity,
             pairing: design.pairing,
             marginal: Marginal::default(),
             resamples: design.resamples,
@@ -361,7 +366,8 @@ impl Experiment {
     /// Returns a preliminary plan, before texts are read. For a corpus of texts, this plan has the fewest documents
     /// that the settings allow. Its points and window are those of the final plan.
     pub(crate) fn outline(&self) -> Result<Plan, Error> {
-        let enough = self.measure.negatives.saturating_add(1).max(2);
+        // The test of additivity needs four texts.
+        let enough = self.measure.negatives.saturating_add(1).max(4);
         Plan::of(self.fixed_documents().unwrap_or(enough), self.design())
     }
 
@@ -372,6 +378,7 @@ impl Experiment {
             ratios: measure.ratios.clone(),
             window: measure.window.unwrap_or(default.window),
             negatives: measure.negatives,
+            additivity: measure.additivity.clone(),
             pairing: measure.pairing,
             seed: self.seed,
             resamples: measure.resamples,

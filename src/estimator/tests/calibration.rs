@@ -81,6 +81,7 @@ impl Population {
                     vec![(-BASE + unrelated(x, y, split) / split as f64) as f32; split]
                 }
                 PlannedQuery::Marginal { split, .. } => vec![-BASE as f32; split],
+                PlannedQuery::Joint { .. } | PlannedQuery::JointMarginal { .. } => unreachable!(),
             }
         };
         plan.queries().iter().map(answer).collect()

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    DocumentTerms, Estimate, Estimates, Fit, FitMethod, Law, LawFit, LocalExponent, Marginal, Model, Pairing,
-    PairingErrors, PointEstimate, Report, Sampling, Series, SeriesFit, SeriesLaws,
+    Estimate, Estimates, Fit, FitMethod, Law, LawFit, LocalExponent, Marginal, Model, PairingErrors, PointEstimate,
+    Report, Sampling, Series, SeriesFit, SeriesLaws,
 };
 
 const NO_CONCLUSION: &str = "No conclusion about the L2M condition";

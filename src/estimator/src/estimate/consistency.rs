@@ -14,7 +14,7 @@ use crate::value::Estimate;
 /// The probability that a test reports a violation although all its differences are 0.
 const TEST_LEVEL: f64 = 0.05;
 
-/// A property of mutual information, checked by a difference that must not be negative.
+/// A property of mutual information, checked by a difference that must not be negative, or must be 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConsistencyTest {
@@ -26,22 +26,33 @@ pub enum ConsistencyTest {
     /// makes too small (Jensen). The difference is the averaged estimate, or vCLUB if there is one context, minus the
     /// direct one. If it is negative, the direct estimate is too large by at least as much.
     Marginal,
+    /// Additivity: unrelated texts have no information about each other. The difference is the direct estimate of two
+    /// unrelated documents, `x_a x_b` before `y_a y_b`, minus the sum of both direct estimates. It is 0 for mutual
+    /// information; otherwise the documents disturb each other in the model's context.
+    Additivity,
 }
 
 impl ConsistencyTest {
     /// All tests.
-    pub const ALL: [ConsistencyTest; 2] = [ConsistencyTest::DataProcessing, ConsistencyTest::Marginal];
+    pub const ALL: [ConsistencyTest; 3] =
+        [ConsistencyTest::DataProcessing, ConsistencyTest::Marginal, ConsistencyTest::Additivity];
 
     /// Returns the test's name in a table.
     pub fn name(self) -> &'static str {
         match self {
             ConsistencyTest::DataProcessing => "data processing",
             ConsistencyTest::Marginal => "marginal",
+            ConsistencyTest::Additivity => "additivity",
         }
+    }
+
+    /// Returns `true` if differences of either sign violate the property, or `false` if only negative ones do.
+    pub(crate) fn is_two_sided(self) -> bool {
+        self == ConsistencyTest::Additivity
     }
 }
 
-/// One difference that must not be negative.
+/// One difference that must not be negative, or must be 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConsistencyCheck {
     /// The property.
@@ -50,39 +61,65 @@ pub struct ConsistencyCheck {
     pub series: Series,
     /// The ratio `L/ℓ` and the length `L` of the shorter point.
     pub from: [usize; 2],
-    /// The ratio and the length of the longer point; those of the shorter one if the test compares estimators.
+    /// The ratio and the length of the longer point, or of two documents together; those of the shorter point if the test
+    /// compares estimators.
     pub to: [usize; 2],
     /// The mean of the documents' differences, with its standard error over texts.
     pub difference: Estimate,
-    /// `true` if the difference is significantly negative: at a level of 5 % for all differences of the test together
-    /// (Bonferroni), by Student's t distribution.
+    /// `true` if the difference is significantly negative, or for additivity, significantly different from 0: at a level
+    /// of 5 % for all differences of the test together (Bonferroni), by Student's t distribution.
     pub is_violated: bool,
 }
 
 /// Returns the checks that the contributions allow.
 pub(crate) fn checks(plan: &Plan, points: &[Contributions]) -> Vec<ConsistencyCheck> {
-    let all: Vec<(&Point, &Contributions)> = plan.points().iter().zip(points).collect();
+    let all: Vec<(Point, &Contributions)> = plan.points().iter().copied().zip(points).collect();
+    let clusters = Clusters::of(plan).count();
+    let additivity = all.iter().filter_map(|(_, contributions)| contributions.additivity.as_ref());
+    let pairs = additivity.map(|additivity| additivity.pairs).next().unwrap_or(0);
+    let marginal = if plan.text_count() > 1 { marginal(&all) } else { Vec::new() };
+    [
+        mark_violations(data_processing(plan, &all), clusters),
+        mark_violations(marginal, clusters),
+        mark_violations(self::additivity(&all), pairs),
+    ]
+    .concat()
+}
+
+fn data_processing(plan: &Plan, points: &[(Point, &Contributions)]) -> Vec<ConsistencyCheck> {
     let mut checks = Vec::new();
     for (estimator, &series) in ESTIMATORS.iter().enumerate().filter(|(_, series)| series.has_fit()) {
-        for &(shorter, from) in &all {
-            for &(longer, to) in all.iter().filter(|(longer, _)| follows(plan, *shorter, **longer)) {
-                let difference = Contributions::difference((to, estimator), (from, estimator));
-                checks.extend(
-                    difference.map(|difference| {
-                        check(ConsistencyTest::DataProcessing, series, [*shorter, *longer], difference)
-                    }),
-                );
+        for &(shorter, from) in points {
+            for &(longer, to) in points.iter().filter(|(longer, _)| follows(plan, shorter, *longer)) {
+                if let Some(difference) = Contributions::difference((to, estimator), (from, estimator)) {
+                    checks.push(check(ConsistencyTest::DataProcessing, series, [shorter, longer], difference));
+                }
             }
         }
     }
-    for &(point, contributions) in all.iter().filter(|_| plan.text_count() > 1) {
+    checks
+}
+
+fn marginal(points: &[(Point, &Contributions)]) -> Vec<ConsistencyCheck> {
+    let mut checks = Vec::new();
+    for &(point, contributions) in points {
         let upper = if contributions.averaged.is_some() { AVERAGED } else { VCLUB };
-        let difference = Contributions::difference((contributions, upper), (contributions, DIRECT));
-        checks.extend(
-            difference.map(|difference| check(ConsistencyTest::Marginal, ESTIMATORS[upper], [*point; 2], difference)),
-        );
+        if let Some(difference) = Contributions::difference((contributions, upper), (contributions, DIRECT)) {
+            checks.push(check(ConsistencyTest::Marginal, ESTIMATORS[upper], [point; 2], difference));
+        }
     }
-    mark_violations(&mut checks, Clusters::of(plan).count());
+    checks
+}
+
+fn additivity(points: &[(Point, &Contributions)]) -> Vec<ConsistencyCheck> {
+    let mut checks = Vec::new();
+    for (point, contributions) in points {
+        if let Some(additivity) = &contributions.additivity {
+            let together = Point { split: 2 * point.split, ..*point };
+            let points = [*point, together];
+            checks.push(check(ConsistencyTest::Additivity, Series::Direct, points, additivity.difference));
+        }
+    }
     checks
 }
 
@@ -99,14 +136,16 @@ fn check(test: ConsistencyTest, series: Series, points: [Point; 2], difference: 
     ConsistencyCheck { test, series, from, to, difference, is_violated: false }
 }
 
-/// Marks the differences that are more standard errors below 0 than chance explains.
-fn mark_violations(checks: &mut [ConsistencyCheck], clusters: usize) {
-    let Ok(student) = StudentsT::new(0.0, 1.0, clusters as f64 - 1.0) else { return };
-    for test in ConsistencyTest::ALL {
-        let count = checks.iter().filter(|check| check.test == test).count();
-        let least = student.inverse_cdf(TEST_LEVEL / count.max(1) as f64);
-        for check in checks.iter_mut().filter(|check| check.test == test) {
-            check.is_violated = check.difference.value < least * check.difference.error;
-        }
+/// Marks the differences of one test that are more standard errors below 0, or from 0, than chance explains.
+fn mark_violations(mut checks: Vec<ConsistencyCheck>, clusters: usize) -> Vec<ConsistencyCheck> {
+    let Ok(student) = StudentsT::new(0.0, 1.0, clusters as f64 - 1.0) else { return checks };
+    let level = TEST_LEVEL / checks.len().max(1) as f64;
+    for check in &mut checks {
+        let errors = check.difference.value / check.difference.error;
+        check.is_violated = match check.test.is_two_sided() {
+            true => errors.abs() > student.inverse_cdf(1.0 - 0.5 * level),
+            false => errors < student.inverse_cdf(level),
+        };
     }
+    checks
 }

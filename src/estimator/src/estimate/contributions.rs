@@ -6,7 +6,7 @@ use crate::estimate::clusters::Clusters;
 use crate::estimate::correction::Correction;
 use crate::estimate::dyadic::{QueryValue, dyadic_values};
 use crate::estimate::series::Series;
-use crate::estimate::terms::{Crossed, Terms, differences};
+use crate::estimate::terms::{Crossed, Joint, Terms, differences};
 use crate::plan::{Pairing, Plan};
 use crate::value::Estimate;
 
@@ -42,6 +42,16 @@ pub(crate) struct Contributions {
     /// The estimates with an averaged marginal; `None` for fewer than two contexts.
     pub(crate) averaged: Option<Averaged>,
     clusters: Clusters,
+    /// The difference of the direct estimate from additivity; `None` if it was not tested.
+    pub(crate) additivity: Option<Additivity>,
+}
+
+/// The direct estimate of two unrelated documents together, minus the sum of their direct estimates.
+pub(crate) struct Additivity {
+    /// The mean over pairs of documents, with its standard error over pairs of texts.
+    pub(crate) difference: Estimate,
+    /// The number of pairs of texts.
+    pub(crate) pairs: usize,
 }
 
 impl Contributions {
@@ -59,6 +69,7 @@ impl Contributions {
             direct_errors: PairingErrors::new(terms, plan, &terms.marginal),
             corrected_errors: corrected.map(|marginal| PairingErrors::new(terms, plan, &marginal)),
             averaged,
+            additivity: Additivity::of(terms, plan),
             clusters,
         }
     }
@@ -93,6 +104,22 @@ impl Contributions {
     pub(crate) fn difference(to: (&Self, usize), from: (&Self, usize)) -> Option<Estimate> {
         let of_clusters = |(contributions, estimator): (&Self, usize)| contributions.of_clusters(estimator);
         Some(Estimate::of(&differences(&of_clusters(to)?, &of_clusters(from)?)))
+    }
+}
+
+impl Additivity {
+    fn of(terms: &Terms, plan: &Plan) -> Option<Self> {
+        let direct = |document: usize| terms.conditional[document] - terms.marginal[document];
+        let text = |joint: &Joint| plan.texts()[joint.documents[0]];
+        let mut joint = terms.joint.clone();
+        joint.sort_by_key(text);
+        let clusters = Clusters::of_texts(joint.iter().map(text));
+        let difference = |&Joint { documents: [a, b], conditional, marginal }: &Joint| {
+            conditional - marginal - direct(a) - direct(b)
+        };
+        let differences: Vec<f64> = joint.iter().map(difference).collect();
+        let difference = clusters.estimate(&differences);
+        (!joint.is_empty()).then(|| Self { difference, pairs: clusters.count() })
     }
 }
 

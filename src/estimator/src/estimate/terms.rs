@@ -13,6 +13,18 @@ pub(crate) struct Terms {
     pub(crate) head: Vec<f64>,
     /// The contexts `x_j` from other documents, and `ln q(y_i | x_j)`.
     pub(crate) crossed: Vec<Vec<Crossed>>,
+    /// Pairs of unrelated documents that are scored together.
+    pub(crate) joint: Vec<Joint>,
+}
+
+/// The log-probabilities of two unrelated documents `a` and `b` together, in nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Joint {
+    pub(crate) documents: [usize; 2],
+    /// `ln q(y_a y_b | x_a x_b)`.
+    pub(crate) conditional: f64,
+    /// `ln q(y_a y_b)`.
+    pub(crate) marginal: f64,
 }
 
 /// The log-probability of a document's `y` after the `x` of another document.
@@ -61,6 +73,7 @@ pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Resul
         marginal: zeros(),
         head: zeros(),
         crossed: vec![Vec::with_capacity(plan.design().negatives); plan.documents()],
+        joint: Vec::new(),
     };
     let mut terms: Vec<Terms> = plan.points().iter().map(empty).collect();
     for (query, answer) in plan.queries().iter().zip(logprobs) {
@@ -78,7 +91,19 @@ pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Resul
                 PlannedQuery::Crossed { x, y, split, .. } if split == point.split => {
                     terms.crossed[y].push(Crossed { x, logprob: sum(&answer[..length]) });
                 }
-                PlannedQuery::Marginal { .. } | PlannedQuery::Crossed { .. } => {}
+                PlannedQuery::Joint { documents, split, end } if (split, end) == (point.split, point.length()) => {
+                    terms.joint.push(Joint { documents, conditional: sum(answer), marginal: 0.0 });
+                }
+                PlannedQuery::JointMarginal { split, end, .. } if (split, end) == (point.split, point.length()) => {
+                    // It comes right after the conditional query of the same documents.
+                    if let Some(joint) = terms.joint.last_mut() {
+                        joint.marginal = sum(answer);
+                    }
+                }
+                PlannedQuery::Marginal { .. }
+                | PlannedQuery::Crossed { .. }
+                | PlannedQuery::Joint { .. }
+                | PlannedQuery::JointMarginal { .. } => {}
             }
         }
     }

@@ -14,6 +14,7 @@ fn example() -> (Plan, Vec<Vec<f32>>) {
         }
         PlannedQuery::Marginal { document, split, .. } => vec![-10.0 * document as f32 - 1.0; split],
         PlannedQuery::Crossed { x, y, split, .. } => vec![-((5 * x + 7 * y) as f32); split],
+        PlannedQuery::Joint { .. } | PlannedQuery::JointMarginal { .. } => unreachable!(),
     };
     let answers = plan.queries().iter().map(answer).collect();
     (plan, answers)
@@ -61,6 +62,7 @@ fn several_negatives_are_averaged_and_larger_ratios_use_more_of_y() {
         PlannedQuery::Whole { .. } => vec![-100.0, -1.0, -2.0],
         PlannedQuery::Marginal { .. } => vec![-4.0, -8.0],
         PlannedQuery::Crossed { x, .. } => vec![-(x as f32), -16.0],
+        PlannedQuery::Joint { .. } | PlannedQuery::JointMarginal { .. } => unreachable!(),
     };
     let answers: Vec<Vec<f32>> = plan.queries().iter().map(answer).collect();
     let estimates = Estimates::new(&plan, &answers, None).unwrap();

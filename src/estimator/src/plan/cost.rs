@@ -34,6 +34,9 @@ impl Plan {
         let sequence = |query: &PlannedQuery| query.sequence_length() as u64;
         let shared = |query: &PlannedQuery| match query {
             PlannedQuery::Crossed { .. } => query.target_length() as u64,
+            // The first document's x is in its whole window, and its y in its marginal query.
+            PlannedQuery::Joint { split, .. } => sequence(query) - 1 - *split as u64,
+            PlannedQuery::JointMarginal { split, end, .. } => 1 + (end - split) as u64,
             PlannedQuery::Whole { .. } | PlannedQuery::Marginal { .. } => sequence(query),
         };
         Cost {
@@ -55,6 +58,9 @@ impl fmt::Display for Plan {
         writeln!(f, "splits ℓ: {}", list(self.splits()).join(" "))?;
         if self.design().negatives > 1 {
             writeln!(f, "{} contexts from other documents per y", self.design().negatives)?;
+        }
+        if !self.design().additivity.is_empty() {
+            writeln!(f, "two unrelated documents together at ℓ: {}", list(&self.design().additivity).join(" "))?;
         }
         writeln!(f, "{} queries; token-forwards (total, per document, saving):", with_separators(cost.queries))?;
         for (name, tokens) in [

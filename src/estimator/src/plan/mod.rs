@@ -4,25 +4,26 @@
 //! documents for crossed queries, `cost` counts tokens, and a [`ShardIndex`] selects the shard of a plan that one of
 //! several processes scores.
 
+mod compile;
 mod cost;
+mod design;
+mod joint;
 mod partners;
 mod query;
 mod shard_index;
 
 pub use cost::Cost;
+pub use design::{Design, PAPER_SPLITS};
 pub use query::PlannedQuery;
 pub use shard_index::ShardIndex;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::plan::compile::compile;
+use crate::plan::design::MAX_WINDOW;
+use crate::plan::joint::joint_pairs;
 use crate::plan::partners::PartnerTable;
-
-/// The L2M paper's splits at the ratio `L/ℓ = 2`: 2, 4, ..., 512.
-pub const PAPER_SPLITS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
-
-/// The maximum window length in tokens; a longer window is surely a mistake.
-const MAX_WINDOW: usize = 1 << 25;
 
 /// The pairing of marginal terms with conditional terms. The pairing does not change the queries or the mean, only the
 /// variance.
@@ -34,41 +35,6 @@ pub enum Pairing {
     Same,
     /// The marginal term of the partner's `y`: `ln q(y_i|x_i) - ln q(y_j)`, as in the L2M paper's scripts.
     Crossed,
-}
-
-/// The design of a plan: everything that is independent of the documents.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Design {
-    /// The splits `ℓ`, the numbers of tokens in `x`, in increasing order.
-    pub splits: Vec<usize>,
-    /// The ratios `L/ℓ`, in increasing order, each at least 2: `y` has `(ratio - 1) ℓ` tokens.
-    pub ratios: Vec<usize>,
-    /// The number of tokens available per document. Points with a longer `L` are omitted.
-    pub window: usize,
-    /// The number of negatives for vCLUB. Each `y` is scored once after each of its negatives, which are contexts from
-    /// other documents. Contexts from other texts are used first.
-    pub negatives: usize,
-    /// The pairing of the direct estimate's marginal terms.
-    pub pairing: Pairing,
-    /// The seed for choosing partners and for the bootstrap.
-    pub seed: u64,
-    /// The number of bootstrap resamples for confidence intervals; 0 for no intervals.
-    pub resamples: usize,
-}
-
-impl Default for Design {
-    /// Returns a design with the L2M paper's splits at `L/ℓ = 2`, one negative and 1000 resamples.
-    fn default() -> Self {
-        Self {
-            splits: PAPER_SPLITS.to_vec(),
-            ratios: vec![2],
-            window: MAX_WINDOW,
-            negatives: 1,
-            pairing: Pairing::Same,
-            seed: 0,
-            resamples: 1000,
-        }
-    }
 }
 
 /// One point at which mutual information is estimated.
@@ -133,25 +99,17 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Invalid`] for fewer than 2 documents; for splits or ratios that are empty, too small or not increasing;
-    /// for a split that is too long for the window even at the smallest ratio; and for a number of negatives that is 0
-    /// or not less than the number of documents.
+    /// for a split that is too long for the window even at the smallest ratio; for a number of negatives that is 0 or
+    /// not less than the number of documents; and for a test of additivity at other splits, or with fewer than four
+    /// texts.
     pub fn of_texts(texts: impl IntoIterator<Item = usize>, design: Design) -> Result<Self, Error> {
         let texts = number_texts(texts);
         let documents = texts.len();
         if documents < 2 {
             return Err(Error::invalid("documents", documents, "at least 2, because each document needs a partner"));
         }
-        check_increasing("splits", &design.splits, 1)?;
-        check_increasing("ratios", &design.ratios, 2)?;
-        let (smallest, longest) = (design.ratios[0], design.window.min(MAX_WINDOW));
-        if let Some(split) = design.splits.iter().find(|&&split| split.saturating_mul(smallest) > longest) {
-            let limit = format!("at most {}, for L/ℓ = {smallest} in a window of {longest} tokens", longest / smallest);
-            return Err(Error::invalid("splits", split, limit));
-        }
-        if !(1..documents).contains(&design.negatives) {
-            let limit = format!("from 1 to {}, for {documents} documents", documents - 1);
-            return Err(Error::invalid("negatives", design.negatives, limit));
-        }
+        design.check(&texts)?;
+        let longest = design.window.min(MAX_WINDOW);
         let mut points = Vec::new();
         for &ratio in &design.ratios {
             for &split in &design.splits {
@@ -162,7 +120,8 @@ impl Plan {
         }
         let table = PartnerTable::new(&texts, design.negatives, design.seed);
         let partners = (0..design.negatives).map(|k| table.partners(k)).collect();
-        Ok(Self { queries: compile(&table, &design, &points), design, texts, points, partners })
+        let joint = if design.additivity.is_empty() { Vec::new() } else { joint_pairs(&texts, design.seed) };
+        Ok(Self { queries: compile(&table, &design, &points, &joint), design, texts, points, partners })
     }
 
     /// Returns the design.
@@ -188,6 +147,11 @@ impl Plan {
     /// Returns the number of tokens in each document's window: the longest `L`.
     pub fn window(&self) -> usize {
         self.points.iter().map(Point::length).max().unwrap_or_default()
+    }
+
+    /// Returns the number of tokens in the longest query, BOS included.
+    pub fn longest_sequence(&self) -> usize {
+        self.queries.iter().map(PlannedQuery::sequence_length).max().unwrap_or_default()
     }
 
     /// Returns the pairing of the direct estimate's marginal terms.
@@ -238,39 +202,6 @@ fn number_texts(texts: impl IntoIterator<Item = usize>) -> Vec<usize> {
     numbered
 }
 
-/// Checks that `numbers` is not empty, that the numbers are increasing, and that none is below `least`.
-fn check_increasing(field: &'static str, numbers: &[usize], least: usize) -> Result<(), Error> {
-    let is_increasing = numbers.windows(2).all(|pair| pair[0] < pair[1]);
-    if is_increasing && numbers.first().is_some_and(|&first| first >= least) {
-        return Ok(());
-    }
-    let limit = format!("one or more increasing numbers, each at least {least}");
-    Err(Error::invalid(field, format!("{numbers:?}"), limit))
-}
-
-/// Compiles the queries. For each document in the table's order, the queries score: the document's whole window; after
-/// the document's `x`, the `y` of each document that it is a partner of; and without a context, the first of those `y`.
-fn compile(table: &PartnerTable, design: &Design, points: &[Point]) -> Vec<PlannedQuery> {
-    // Each split with the end of its longest `y`.
-    let mut ends: Vec<(usize, usize)> = Vec::with_capacity(design.splits.len());
-    for &split in &design.splits {
-        let of_split = points.iter().filter(|point| point.split == split);
-        ends.push((split, of_split.map(Point::length).max().unwrap_or(split)));
-    }
-    let window = ends.iter().map(|&(_, end)| end).max().unwrap_or_default();
-    let mut queries = Vec::new();
-    for (place, &x) in table.order().iter().enumerate() {
-        queries.push(PlannedQuery::Whole { document: x, end: window });
-        for k in 0..design.negatives {
-            let y = table.document_with_partner(place, k);
-            queries.extend(ends.iter().map(|&(split, end)| PlannedQuery::Crossed { x, y, split, end }));
-        }
-        let document = table.document_with_partner(place, 0);
-        queries.extend(ends.iter().map(|&(split, end)| PlannedQuery::Marginal { document, split, end }));
-    }
-    queries
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, HashSet};
@@ -312,7 +243,7 @@ mod tests {
                 PlannedQuery::Crossed { split, end, .. } | PlannedQuery::Marginal { split, end, .. } => {
                     Some((*split, *end))
                 }
-                PlannedQuery::Whole { .. } => None,
+                _ => None,
             })
             .collect();
         assert_eq!(ends, BTreeSet::from([(2, 6), (5, 10)]));
@@ -360,13 +291,15 @@ mod tests {
 
         #[test]
         fn costs_match_the_queries(
-            count in 4_usize..8, seed: u64, negatives in 1_usize..4, window in 40_usize..90,
+            count in 4_usize..8, seed: u64, negatives in 1_usize..4, window in 40_usize..90, joint: bool,
             splits in prop::collection::btree_set(1_usize..20, 1..5), ratios in prop::collection::btree_set(2_usize..5, 1..3),
         ) {
             let ratios: Vec<usize> = BTreeSet::into_iter(ratios).collect();
             let splits: Vec<usize> = splits.into_iter().filter(|split| split * ratios[0] <= window).collect();
             prop_assume!(!splits.is_empty());
-            let plan = Plan::of(count, Design { splits, ratios, window, negatives, seed, ..Design::default() }).unwrap();
+            let additivity = if joint { splits.clone() } else { Vec::new() };
+            let design = Design { splits, ratios, window, negatives, additivity, seed, ..Design::default() };
+            let plan = Plan::of(count, design).unwrap();
             prop_assert!(plan.window() <= window);
             let documents = documents(&plan);
             let queries: Vec<ScoreQuery> = plan.queries().iter().map(|query| query.score_query(&documents)).collect();

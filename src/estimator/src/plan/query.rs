@@ -1,6 +1,7 @@
 //! One query of a plan: its documents, its split and the term that it computes.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::source::ScoreQuery;
 
@@ -37,6 +38,24 @@ pub enum PlannedQuery {
         /// The end of `y` in its document.
         end: usize,
     },
+    /// The `y` of two unrelated documents, one after the other, after the `x` of both.
+    Joint {
+        /// The documents.
+        documents: [usize; 2],
+        /// The split of each.
+        split: usize,
+        /// The end of `y` in each.
+        end: usize,
+    },
+    /// The `y` of two unrelated documents, one after the other, after BOS only.
+    JointMarginal {
+        /// The documents.
+        documents: [usize; 2],
+        /// The split of each.
+        split: usize,
+        /// The end of `y` in each.
+        end: usize,
+    },
 }
 
 impl PlannedQuery {
@@ -45,12 +64,16 @@ impl PlannedQuery {
     /// # Panics
     /// If `documents` has fewer documents than the plan, or a document that is shorter than the plan's window.
     pub fn score_query<T: Clone>(&self, documents: &[Vec<T>]) -> ScoreQuery<T> {
+        let part = |document: usize, range: Range<usize>| documents[document][range].to_vec();
+        let parts = |of: [usize; 2], range: Range<usize>| of.map(|document| part(document, range.clone())).concat();
         let (context, target) = match *self {
-            PlannedQuery::Whole { document, end } => (&[][..], &documents[document][..end]),
-            PlannedQuery::Crossed { x, y, split, end } => (&documents[x][..split], &documents[y][split..end]),
-            PlannedQuery::Marginal { document, split, end } => (&[][..], &documents[document][split..end]),
+            PlannedQuery::Whole { document, end } => (Vec::new(), part(document, 0..end)),
+            PlannedQuery::Crossed { x, y, split, end } => (part(x, 0..split), part(y, split..end)),
+            PlannedQuery::Marginal { document, split, end } => (Vec::new(), part(document, split..end)),
+            PlannedQuery::Joint { documents, split, end } => (parts(documents, 0..split), parts(documents, split..end)),
+            PlannedQuery::JointMarginal { documents, split, end } => (Vec::new(), parts(documents, split..end)),
         };
-        ScoreQuery { context: context.to_vec(), target: target.to_vec() }
+        ScoreQuery { context, target }
     }
 
     /// Returns the number of tokens that are scored.
@@ -58,6 +81,9 @@ impl PlannedQuery {
         match *self {
             PlannedQuery::Whole { end, .. } => end,
             PlannedQuery::Crossed { split, end, .. } | PlannedQuery::Marginal { split, end, .. } => end - split,
+            PlannedQuery::Joint { split, end, .. } | PlannedQuery::JointMarginal { split, end, .. } => {
+                2 * (end - split)
+            }
         }
     }
 
@@ -65,7 +91,8 @@ impl PlannedQuery {
     pub fn sequence_length(&self) -> usize {
         let context = match *self {
             PlannedQuery::Crossed { split, .. } => split,
-            PlannedQuery::Whole { .. } | PlannedQuery::Marginal { .. } => 0,
+            PlannedQuery::Joint { split, .. } => 2 * split,
+            PlannedQuery::Whole { .. } | PlannedQuery::Marginal { .. } | PlannedQuery::JointMarginal { .. } => 0,
         };
         1 + context + self.target_length()
     }
@@ -80,6 +107,12 @@ impl fmt::Display for PlannedQuery {
             }
             PlannedQuery::Marginal { document, split, .. } => {
                 write!(f, "y of document {document} without context at split {split}")
+            }
+            PlannedQuery::Joint { documents: [a, b], split, .. } => {
+                write!(f, "y of documents {a} and {b} after x of both at split {split}")
+            }
+            PlannedQuery::JointMarginal { documents: [a, b], split, .. } => {
+                write!(f, "y of documents {a} and {b} without context at split {split}")
             }
         }
     }

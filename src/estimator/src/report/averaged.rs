@@ -89,7 +89,7 @@ impl Report {
             text += &aligned(heads, rows);
         }
         if !self.consistency.is_empty() {
-            text += "\nself-consistency, differences that mutual information does not allow to be negative:\n";
+            text += "\nself-consistency, differences that mutual information does not allow:\n";
             for line in self.consistency_lines() {
                 let _ = writeln!(text, "{line}");
             }
@@ -124,10 +124,11 @@ impl Report {
             .collect();
         format!(
             "<section>\n<h2>Self-consistency</h2>\n<ul class=\"notes\">\n{lines}</ul>\n\
-             <p class=\"small\">Differences that mutual information does not allow to be negative. Data processing: \
-             more tokens have no less information. Marginal: the direct estimate does not exceed the averaged one; \
-             if it does, ln q(y) after BOS is too small. Each test has a level of 5 % for all its differences \
-             together. consistency.csv lists all differences.</p>\n</section>\n"
+             <p class=\"small\">Differences that mutual information does not allow. Data processing: more tokens have \
+             no less information. Marginal: the direct estimate does not exceed the averaged one; if it does, \
+             ln q(y) after BOS is too small. Additivity: two unrelated texts together have the sum of their \
+             information; if not, they disturb each other in the model\u{2019}s context. Each test has a level of 5 % \
+             for all its differences together. consistency.csv lists all differences.</p>\n</section>\n"
         )
     }
 
@@ -161,10 +162,11 @@ impl Report {
             let of_test = || self.consistency.iter().filter(move |check| check.test == test);
             let violations = || of_test().filter(|check| check.is_violated);
             let (name, count) = (test.name(), of_test().count());
+            let property = if test.is_two_sided() { "different from 0" } else { "negative" };
             match violations().count() {
                 _ if count == 0 => {}
-                0 => lines.push(format!("{name:>16}   none of {count} significantly negative")),
-                some => lines.push(format!("{name:>16}   {some} of {count} significantly negative:")),
+                0 => lines.push(format!("{name:>16}   none of {count} significantly {property}")),
+                some => lines.push(format!("{name:>16}   {some} of {count} significantly {property}:")),
             }
             lines.extend(violations().map(|check| format!("{:>16}   {}", "", self.describe(check))));
         }
@@ -181,6 +183,9 @@ impl Report {
             ConsistencyTest::DataProcessing => {
                 let to = if ratio == to_ratio { String::new() } else { format!(", L/ℓ = {to_ratio}") };
                 format!("{series} at L/ℓ = {ratio} from L = {length} to {to_length}{to}: {difference} {unit}")
+            }
+            ConsistencyTest::Additivity => {
+                format!("{series} of two texts minus the sum at L/ℓ = {ratio}, L = {length}: {difference} {unit}")
             }
         }
     }

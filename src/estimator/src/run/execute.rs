@@ -112,11 +112,12 @@ async fn read_documents(
 
 /// Samples documents of one window each from a process.
 fn sample<P: Process>(experiment: &Experiment, process: &P, documents: usize) -> Result<Vec<Vec<P::Symbol>>, Error> {
-    let window = experiment.plan(documents)?.window();
-    if window > process.longest() {
-        let limit = process.longest() + 1;
-        return Err(Error::TooLong { needed: window + 1, model: process.name(), limit });
+    let plan = experiment.plan(documents)?;
+    let (needed, limit) = (plan.longest_sequence(), process.longest() + 1);
+    if needed > limit {
+        return Err(Error::TooLong { needed, model: process.name(), limit });
     }
+    let window = plan.window();
     let mut rng = ChaCha8Rng::seed_from_u64(experiment.seed);
     Ok((0..documents).map(|_| process.sample(window, &mut rng)).collect())
 }

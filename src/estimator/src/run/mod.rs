@@ -180,7 +180,7 @@ fn check<T, S: LogprobSource<T>>(source: &S, documents: &[Vec<T>], plan: &Plan) 
     if let Some((document, tokens)) = documents.iter().enumerate().find(wrong) {
         return Err(Error::DocumentLength { document, length: tokens.len(), window: plan.window() });
     }
-    let (needed, model) = (plan.window() + 1, source.model());
+    let (needed, model) = (plan.longest_sequence(), source.model());
     if needed > model.max_length {
         return Err(Error::TooLong { needed, model: model.name.clone(), limit: model.max_length });
     }

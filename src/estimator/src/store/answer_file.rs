@@ -19,9 +19,10 @@ use crate::store::answer_name::AnswerName;
 use crate::store::columns::{OptionalColumn, key_values, write};
 use crate::store::provenance::Provenance;
 
-/// The schema: one row per target token. `step` is the query's index in the plan; `kind` is `whole`, `crossed` or
-/// `marginal`; `x` is the document whose `x` is the context of a crossed query; `position` is the token's position in
-/// document `y`.
+/// The schema: one row per target token. `step` is the query's index in the plan; `kind` is `whole`, `crossed`,
+/// `marginal`, `joint` or `joint_marginal`; `y` is the document that the token is from; `x` is the document whose `x` is
+/// the context of a crossed query, or the other document of a joint one; `position` is the token's position in document
+/// `y`.
 const SCHEMA: &str = "message answers {
     required int32 step;
     required binary kind (UTF8);
@@ -195,23 +196,45 @@ impl Columns {
     fn new(file: &AnswerFile, queries: &[PlannedQuery]) -> Self {
         let mut columns = Self::default();
         for (index, (query, answer)) in queries.iter().zip(&file.answers).enumerate() {
-            let (kind, x, y, split) = match *query {
-                PlannedQuery::Whole { document, .. } => ("whole", None, document, None),
-                PlannedQuery::Crossed { x, y, split, .. } => ("crossed", Some(x), y, Some(split)),
-                PlannedQuery::Marginal { document, split, .. } => ("marginal", None, document, Some(split)),
-            };
-            let kind = ByteArray::from(kind);
-            for (offset, &logprob) in answer.iter().enumerate() {
-                columns.step.push((file.first + index) as i32);
-                columns.kind.push(kind.clone());
-                columns.x.push(x.map(|x| x as i32));
-                columns.y.push(y as i32);
-                columns.split.push(split.map(|split| split as i32));
-                columns.position.push((split.unwrap_or(0) + offset) as i32);
-                columns.logprob.push(logprob);
+            let step = file.first + index;
+            match *query {
+                PlannedQuery::Whole { document, .. } => columns.add(step, "whole", None, document, None, answer),
+                PlannedQuery::Crossed { x, y, split, .. } => {
+                    columns.add(step, "crossed", Some(x), y, Some(split), answer);
+                }
+                PlannedQuery::Marginal { document, split, .. } => {
+                    columns.add(step, "marginal", None, document, Some(split), answer);
+                }
+                PlannedQuery::Joint { documents, split, .. } => {
+                    columns.add_joint(step, "joint", documents, split, answer);
+                }
+                PlannedQuery::JointMarginal { documents, split, .. } => {
+                    columns.add_joint(step, "joint_marginal", documents, split, answer);
+                }
             }
         }
         columns
+    }
+
+    /// Adds the answer to a query about two documents, which are equally long.
+    fn add_joint(&mut self, step: usize, kind: &str, [a, b]: [usize; 2], split: usize, answer: &[f32]) {
+        let (of_a, of_b) = answer.split_at(answer.len() / 2);
+        self.add(step, kind, Some(b), a, Some(split), of_a);
+        self.add(step, kind, Some(a), b, Some(split), of_b);
+    }
+
+    /// Adds the log-probabilities of consecutive tokens of document `y`.
+    fn add(&mut self, step: usize, kind: &str, x: Option<usize>, y: usize, split: Option<usize>, logprobs: &[f32]) {
+        let kind = ByteArray::from(kind);
+        for (offset, &logprob) in logprobs.iter().enumerate() {
+            self.step.push(step as i32);
+            self.kind.push(kind.clone());
+            self.x.push(x.map(|x| x as i32));
+            self.y.push(y as i32);
+            self.split.push(split.map(|split| split as i32));
+            self.position.push((split.unwrap_or(0) + offset) as i32);
+            self.logprob.push(logprob);
+        }
     }
 
     /// Writes the columns in the schema's order.

@@ -231,6 +231,8 @@ fn answers_key(model: &Model, documents: &[Vec<u32>], queries: &[PlannedQuery]) 
             PlannedQuery::Whole { document, end } => [0, document, end, 0, 0],
             PlannedQuery::Crossed { x, y, split, end } => [1, x, y, split, end],
             PlannedQuery::Marginal { document, split, end } => [2, document, split, end, 0],
+            PlannedQuery::Joint { documents: [a, b], split, end } => [3, a, b, split, end],
+            PlannedQuery::JointMarginal { documents: [a, b], split, end } => [4, a, b, split, end],
         };
         fields.into_iter().for_each(&mut number);
     }
