@@ -33,20 +33,18 @@ fn main() -> Result<(), Error> {
     let two_point = TwoPoint::of(&texts, &distances, EntropyMethod::Grassberger)?;
     let two_point = two_point.with_baseline(&texts, shuffles, seed as u64)?;
     println!("{tokens} tokens, {types} types, {shuffles} shuffles; H_1 = {}", two_point.entropy);
-    println!("{:>6} {:>12} {:>12} {:>12} {:>12} {:>8}", "d", "I(d)", "baseline", "difference", "spread", "z");
+    println!("z is the difference in units of the report's error, and z' in units of the spread over shuffles.");
+    let heads = ["d", "I(d)", "baseline", "difference", "error", "spread", "z", "z'"];
+    println!("{}", heads.map(|head| format!("{head:>11}")).concat());
     for point in &two_point.points {
         let Some(baseline) = point.baseline else { continue };
         // The error of a difference between one value and the mean of others with the same distribution.
         let error = baseline.spread * (1.0 + 1.0 / shuffles as f64).sqrt();
-        println!(
-            "{:>6} {:>12.6} {:>12.6} {:>12.6} {:>12.6} {:>8.2}",
-            point.distance,
-            point.estimate.value,
-            baseline.value,
-            baseline.difference.value,
-            baseline.spread,
-            baseline.difference.value / error
-        );
+        let difference = baseline.difference;
+        let (z, z_of_spread) = (difference.value / difference.error, difference.value / error);
+        let numbers = [point.estimate.value, baseline.value, difference.value, difference.error, baseline.spread];
+        let numbers = numbers.map(|number| format!("{number:>11.6}")).concat();
+        println!("{:>11}{numbers}{z:>11.2}{z_of_spread:>11.2}", point.distance);
     }
     Ok(())
 }

@@ -64,9 +64,9 @@ fn source() -> LearnedBeginnings {
     LearnedBeginnings::new(&process(), &SantaFe::new(SYMBOLS, 1.0, 1e-3).unwrap())
 }
 
-async fn measure(source: &impl LogprobSource, splits: &[usize]) -> Estimates {
+async fn measure(source: &impl LogprobSource, splits: &[usize], contexts: usize) -> Estimates {
     let seed = 1;
-    let design = Design { splits: splits.to_vec(), negatives: CONTEXTS, seed, ..Design::default() };
+    let design = Design { splits: splits.to_vec(), negatives: contexts, seed, ..Design::default() };
     let plan = Plan::of(DOCUMENTS, design).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let documents: Vec<Vec<u32>> = (0..DOCUMENTS).map(|_| process().sample(plan.window(), &mut rng)).collect();
@@ -78,7 +78,7 @@ async fn measure(source: &impl LogprobSource, splits: &[usize]) -> Estimates {
 #[tokio::test]
 async fn the_bias_is_below_a_quarter_of_that_of_the_marginal_after_bos() {
     let source = source();
-    let estimates = measure(&source, &SPLITS).await;
+    let estimates = measure(&source, &SPLITS, CONTEXTS).await;
     print_table(&source, &estimates);
     for point in &estimates.points {
         let [direct, _, averaged, limit, info_nce] = biases(point);
@@ -93,12 +93,25 @@ async fn the_bias_is_below_a_quarter_of_that_of_the_marginal_after_bos() {
     }
 }
 
+/// Several times `exp(I)` contexts show the information at `ℓ = 32`, too. Prints that row of the table.
+#[tokio::test]
+async fn more_contexts_show_more_information() {
+    let (source, contexts) = (source(), 512);
+    let estimates = measure(&source, &[32], contexts).await;
+    print_table(&source, &estimates);
+    assert!(contexts as f64 > 10.0 * process().mutual_information(32, 32).exp());
+    let [direct, _, averaged, limit, _] = biases(&estimates.points[0]);
+    for new in [averaged.unwrap(), limit.unwrap()] {
+        assert!(new.value.abs() < 0.25 * direct.unwrap().value && new.value.abs() < 3.0 * new.error, "{new}");
+    }
+}
+
 /// If there is more information than the logarithm of the number of contexts, the average is far too large, and the
 /// report says so. Prints the rest of the table.
 #[tokio::test]
 async fn more_information_than_contexts_can_show_has_no_limit() {
     let source = source();
-    let estimates = measure(&source, &[32, 128]).await;
+    let estimates = measure(&source, &[32, 128], CONTEXTS).await;
     print_table(&source, &estimates);
     let [_, _, averaged, limit, info_nce] = biases(&estimates.points[1]);
     assert!(process().mutual_information(128, 128) > (CONTEXTS as f64).ln());
@@ -132,8 +145,8 @@ async fn the_consistency_check_finds_a_biased_marginal() {
         let of_marginal = estimates.consistency.iter().filter(|check| check.test == ConsistencyTest::Marginal);
         of_marginal.map(|check| check.is_violated).collect::<Vec<_>>()
     };
-    assert_eq!(violations(&measure(&source(), &SPLITS).await), [true; SPLITS.len()]);
-    let exact = measure(&ExactSource::new(process()), &SPLITS).await;
+    assert_eq!(violations(&measure(&source(), &SPLITS, CONTEXTS).await), [true; SPLITS.len()]);
+    let exact = measure(&ExactSource::new(process()), &SPLITS, CONTEXTS).await;
     assert_eq!(violations(&exact), [false; SPLITS.len()]);
     let data_processing = exact.consistency.iter().filter(|check| check.test == ConsistencyTest::DataProcessing);
     assert_eq!(data_processing.map(|check| check.is_violated).collect::<Vec<_>>(), [false; 4 * (SPLITS.len() - 1)]);
@@ -154,7 +167,7 @@ async fn one_context_gives_no_averaged_marginal() {
 
 #[tokio::test]
 async fn the_report_shows_the_curve_in_k_and_the_ceiling_of_info_nce() {
-    let report = Report::new("averaged", source().model(), &measure(&source(), &SPLITS).await);
+    let report = Report::new("averaged", source().model(), &measure(&source(), &SPLITS, CONTEXTS).await);
     let table = report.table();
     assert!(table.contains("averaged (K → ∞)") && table.contains("InfoNCE"), "{table}");
     assert!(table.contains("marginal averaged over k contexts from other texts, in nats:\n"), "{table}");
