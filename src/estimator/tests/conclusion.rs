@@ -138,4 +138,19 @@ fn few_texts_are_reported() {
     assert!(clustered.contains("clustered by text (4 texts; 40 windows). With 4 texts, intervals are indicative only"));
     assert!(reading(Some(1)).contains("All 40 windows come from one text"));
     assert!(!reading(Some(40)).contains("text (") && !reading(None).contains("clustered"));
+    let uneven = Report { texts: Some(30), effective_texts: Some(8.4), ..kept() }.reading().unwrap();
+    assert!(uneven.contains("(30 texts, which count as 8, because some have more windows than others; 40 windows)"));
+    assert!(uneven.contains("With 8 texts, intervals are indicative only"), "{uneven}");
+}
+
+#[test]
+fn contexts_from_the_text_of_their_y_are_reported() {
+    let reading = |negatives, unrelated| {
+        let (negatives, unrelated_contexts) = (Some(negatives), Some(unrelated));
+        Report { negatives, unrelated_contexts, ..kept() }.reading().unwrap()
+    };
+    assert!(!reading(8, 8).contains("contexts"));
+    assert!(reading(8, 5).contains("Some y have only 5 of 8 contexts from other texts"), "{}", reading(8, 5));
+    assert!(reading(8, 1).contains("So vCLUB may be too small, and there is no averaged marginal."));
+    assert!(reading(1, 0).contains("So vCLUB may be too small."));
 }

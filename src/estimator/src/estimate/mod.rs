@@ -112,6 +112,9 @@ pub struct Estimates {
     /// The number of texts with equally many documents whose means would be as precise, if the documents of a text are
     /// alike; the number of documents if there is only one text.
     pub effective_texts: f64,
+    /// The number of contexts from other texts that each `y` has at least; if there is only one text, from other
+    /// documents.
+    pub unrelated_contexts: usize,
     /// The dependence of the averaged marginal on the number of contexts, at each point; empty for fewer than two.
     pub context_curves: Vec<ContextCurve>,
     /// The checks of properties that mutual information has.
@@ -169,6 +172,7 @@ impl Estimates {
             documents: plan.documents(),
             texts: plan.text_count(),
             effective_texts: clusters.effective_count(),
+            unrelated_contexts: terms.first().map_or(0, |terms| terms.unrelated(plan).first().map_or(0, Vec::len)),
             pairing: plan.pairing(),
             correction,
             laws: fit_laws(plan.points(), &contributions, &clusters, &rows, &cluster_rows),

@@ -139,11 +139,28 @@ impl Report {
         if effective < FEW_TEXTS {
             sentences.push(format!("With {effective} texts, intervals are indicative only: use at least {FEW_TEXTS}."));
         }
+        sentences.extend(self.related_contexts());
         if texts < documents && self.laws.iter().any(|laws| laws.sampling == Sampling::Within) {
             let test = "There are too few texts to test laws over texts, so the tests apply to these texts only.";
             sentences.push(test.to_owned());
         }
         (!sentences.is_empty()).then(|| sentences.join(" "))
+    }
+
+    /// States that some contexts are from the text of their `y`; `None` if none are, or if the report does not record it.
+    fn related_contexts(&self) -> Option<String> {
+        let (negatives, unrelated) = (self.negatives?, self.unrelated_contexts?);
+        (unrelated < negatives).then(|| {
+            let averaged = match unrelated {
+                _ if negatives == 1 => "",
+                0 | 1 => ", and there is no averaged marginal",
+                _ => ", and the averaged marginal uses fewer contexts",
+            };
+            format!(
+                "Some y have only {unrelated} of {negatives} contexts from other texts, because few windows are from \
+                 other texts. So vCLUB may be too small{averaged}."
+            )
+        })
     }
 }
 

@@ -120,6 +120,10 @@ pub struct Report {
     /// alike; `None` in reports of versions in which all texts had equally many documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_texts: Option<f64>,
+    /// The number of contexts from other texts that each `y` has at least; if there is only one text, from other
+    /// documents. `None` in reports of versions that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrelated_contexts: Option<usize>,
     /// The identity of the documents; `None` in reports of earlier versions, and if the plan was run without an
     /// experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,6 +205,7 @@ impl Report {
             documents: estimates.documents,
             texts: Some(estimates.texts),
             effective_texts: Some(estimates.effective_texts),
+            unrelated_contexts: Some(estimates.unrelated_contexts),
             identity: None,
             terms: Some(estimates.terms.clone()).filter(|terms| !terms.points.is_empty()),
             pairing: estimates.pairing,
