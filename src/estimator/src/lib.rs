@@ -57,7 +57,7 @@ pub use estimate::{
     ExponentInterval, LocalExponent, Marginal, PairingErrors, PointEstimate, PointTerms, PositionBin, Sampling, Series,
     SeriesLaws,
 };
-pub use fit::{Fit, FitMethod, Law, LawFit};
+pub use fit::{Fit, FitMethod, Law, LawFit, RateLaw};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex};
 pub use process::{ExactSource, Gaussian, Process, SantaFe};
 pub use report::{Comparison, Difference, ExponentDifference, Report, Row, SeriesFit};

@@ -5,25 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
 use crate::estimate::clusters::Clusters;
 use crate::estimate::contributions::Contributions;
+use crate::estimate::scatter::{Sampling, Scatter};
 use crate::estimate::series::Series;
 use crate::estimate::series_points::{SeriesPoints, series_points};
 use crate::fit::{CorrelatedMeans, Law, LawFit};
 use crate::plan::Point;
-
-/// The minimum degrees of freedom of a covariance in excess of its number of points. With fewer, its inverse is too
-/// inaccurate for a test.
-const SPARE_FREEDOM: usize = 8;
-
-/// The observations whose scatter determines the covariance between points.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Sampling {
-    /// Clusters: texts, or documents if there is one text or one document per text. The test is about a population of
-    /// texts (or, for one text, of its windows).
-    Clusters,
-    /// Documents within texts. There are too few texts for a test over texts, so the test is about the given texts only.
-    Within,
-}
 
 /// The laws fitted to one series at one ratio `L/ℓ`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,17 +68,9 @@ pub(crate) fn fit_laws(
     let mut fitted = Vec::new();
     for SeriesPoints { ratio, series, lengths, columns, .. } in series_points(points, contributions) {
         let select = |row: &Vec<f64>| columns.iter().map(|&column| row[column]).collect();
-        let needed = columns.len() + SPARE_FREEDOM;
-        let between = Scatter::between(&cluster_rows.iter().map(select).collect::<Vec<_>>());
-        let (sampling, scatter) = if between.freedom >= needed {
-            (Sampling::Clusters, between)
-        } else {
-            let rows: Vec<Vec<f64>> = rows.iter().map(select).collect();
-            (Sampling::Within, Scatter::within(&rows, clusters))
-        };
-        if scatter.freedom < needed {
-            continue;
-        }
+        let selected: Vec<Vec<f64>> = rows.iter().map(select).collect();
+        let cluster_rows: Vec<Vec<f64>> = cluster_rows.iter().map(select).collect();
+        let Some((sampling, scatter)) = Scatter::choose(&selected, &cluster_rows, clusters) else { continue };
         let Scatter { means, covariance, freedom } = scatter;
         let lengths: Vec<f64> = lengths.iter().map(|&length| length as f64).collect();
         let Some(means) = CorrelatedMeans::new(&lengths, &means, &covariance, freedom) else { continue };
@@ -124,46 +102,4 @@ pub(crate) fn local_exponents(
         }
     }
     exponents
-}
-
-/// Means, the covariance of the means, and its degrees of freedom.
-struct Scatter {
-    means: Vec<f64>,
-    covariance: Vec<Vec<f64>>,
-    freedom: usize,
-}
-
-impl Scatter {
-    /// Returns the covariance of the rows' means, for independent rows.
-    fn between(rows: &[Vec<f64>]) -> Self {
-        Self::within_groups(rows, [rows].into_iter())
-    }
-
-    /// Returns the covariance of the rows' means if only the scatter within clusters is considered.
-    fn within(rows: &[Vec<f64>], clusters: &Clusters) -> Self {
-        Self::within_groups(rows, clusters.groups(rows))
-    }
-
-    /// Returns the covariance of the means of `rows`, which consist of `groups`, from the scatter within the groups.
-    fn within_groups<'a>(rows: &'a [Vec<f64>], groups: impl Iterator<Item = &'a [Vec<f64>]>) -> Self {
-        let width = rows.first().map_or(0, Vec::len);
-        let mean = |rows: &[Vec<f64>]| -> Vec<f64> {
-            (0..width).map(|column| rows.iter().map(|row| row[column]).sum::<f64>() / rows.len() as f64).collect()
-        };
-        let (mut freedom, mut products) = (rows.len(), vec![vec![0.0; width]; width]);
-        for group in groups {
-            freedom -= 1;
-            let centre = mean(group);
-            for row in group {
-                for (i, products) in products.iter_mut().enumerate() {
-                    for (j, product) in products.iter_mut().enumerate() {
-                        *product += (row[i] - centre[i]) * (row[j] - centre[j]);
-                    }
-                }
-            }
-        }
-        let scale = 1.0 / (freedom.max(1) as f64 * rows.len() as f64);
-        products.iter_mut().flatten().for_each(|product| *product *= scale);
-        Self { means: mean(rows), covariance: products, freedom }
-    }
 }

@@ -1,11 +1,10 @@
 //! Generalized least squares: laws fitted to correlated means, with a test of each law.
 
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF, FisherSnedecor};
 
 use crate::fit::law::Law;
 use crate::fit::search::minimize;
-use crate::fit::whitening::{Whitening, dot};
+use crate::fit::separable::{CovariedMeans, FitTest};
 
 /// The significance level at which a law is rejected.
 pub(crate) const SIGNIFICANCE: f64 = 0.05;
@@ -62,13 +61,9 @@ impl LawFit {
 pub(crate) struct CorrelatedMeans {
     /// The logarithms of the lengths.
     logs: Vec<f64>,
-    /// The whitened means.
-    means: Vec<f64>,
     /// The mean of `logs`.
     centre: f64,
-    whitening: Whitening,
-    /// The degrees of freedom of the covariance.
-    freedom: f64,
+    means: CovariedMeans,
 }
 
 impl CorrelatedMeans {
@@ -77,18 +72,14 @@ impl CorrelatedMeans {
     pub(crate) fn new(lengths: &[f64], means: &[f64], covariance: &[Vec<f64>], freedom: usize) -> Option<Self> {
         let logs: Vec<f64> = lengths.iter().map(|length| length.ln()).collect();
         let centre = logs.iter().sum::<f64>() / logs.len() as f64;
-        let whitening = Whitening::new(covariance)?;
-        Some(Self { means: whitening.apply(means), whitening, logs, centre, freedom: freedom as f64 })
+        Some(Self { means: CovariedMeans::new(means, covariance, freedom)?, logs, centre })
     }
 
     /// Fits a law; `None` if there are not at least two more means than parameters, if the covariance has too few
     /// degrees of freedom for the test, or if there is no best fit.
     pub(crate) fn fit(&self, law: Law) -> Option<LawFit> {
-        let (count, unknowns) = (self.means.len() as f64, law.parameters().len() as f64);
-        let dof = count - unknowns;
-        if dof < 2.0 || self.freedom <= dof {
-            return None;
-        }
+        // The number of means decides whether there is a test, not the fit.
+        self.means.test(law.parameters().len(), 0.0)?;
         let bounds = self.bounds(law);
         let shape =
             minimize(&bounds, &|shape: &[f64]| self.best(law, shape).map_or(f64::INFINITY, |(_, squares)| squares));
@@ -96,22 +87,10 @@ impl CorrelatedMeans {
         let parameters = self.parameters(law, &shape, &coefficients);
         let is_at_bound =
             shape.iter().zip(&bounds).any(|(value, [low, high])| (value - low).min(high - value) < 1e-3 * (high - low));
-        let scale = (1.0 + chi2 / self.freedom) * self.freedom / (self.freedom - dof);
-        let errors = if is_at_bound { None } else { self.errors(law, &parameters, scale) };
-        let f = chi2 * (self.freedom - dof + 1.0) / (self.freedom * dof);
-        let p = FisherSnedecor::new(dof, self.freedom - dof + 1.0).ok()?.sf(f);
-        let aicc = (self.freedom + 1.0) * (chi2 / self.freedom).ln_1p()
-            + 2.0 * unknowns
-            + 2.0 * unknowns * (unknowns + 1.0) / (dof - 1.0);
-        parameters.iter().all(|value| value.is_finite()).then_some(LawFit {
-            law,
-            parameters,
-            errors,
-            chi2,
-            dof: dof as usize,
-            p,
-            aicc,
-        })
+        let errors = if is_at_bound { None } else { self.errors(law, &parameters, chi2) };
+        let FitTest { dof, p, aicc } = self.means.test(parameters.len(), chi2)?;
+        let is_finite = parameters.iter().all(|value| value.is_finite());
+        is_finite.then_some(LawFit { law, parameters, errors, chi2, dof, p, aicc })
     }
 
     /// Returns the bounds of the law's shape: the parameters in which it is not linear.
@@ -143,16 +122,8 @@ impl CorrelatedMeans {
 
     /// Returns the best coefficients of the basis functions, and `T²`; `None` if they are not unique.
     fn best(&self, law: Law, shape: &[f64]) -> Option<(Vec<f64>, f64)> {
-        let columns: Vec<Vec<f64>> = self.basis(law, shape).iter().map(|column| self.whitening.apply(column)).collect();
-        let normal: Vec<Vec<f64>> = columns.iter().map(|a| columns.iter().map(|b| dot(a, b)).collect()).collect();
-        let projections: Vec<f64> = columns.iter().map(|column| dot(column, &self.means)).collect();
-        let coefficients = Whitening::new(&normal)?.solve(&projections);
-        let mut squares = 0.0;
-        for (index, mean) in self.means.iter().enumerate() {
-            let fitted: f64 = columns.iter().zip(&coefficients).map(|(column, factor)| factor * column[index]).sum();
-            squares += (mean - fitted).powi(2);
-        }
-        squares.is_finite().then_some((coefficients, squares))
+        let columns: Vec<Vec<f64>> = self.basis(law, shape).iter().map(|column| self.means.whiten(column)).collect();
+        self.means.best(&columns)
     }
 
     /// Returns the law's parameters for a shape and the coefficients of its basis functions.
@@ -169,18 +140,12 @@ impl CorrelatedMeans {
         }
     }
 
-    /// Returns the parameters' standard errors, from `(Jᵀ S⁻¹ J)⁻¹` times `scale`; `None` if it is singular.
-    fn errors(&self, law: Law, parameters: &[f64], scale: f64) -> Option<Vec<f64>> {
+    /// Returns the parameters' standard errors; `None` if the data do not determine them.
+    fn errors(&self, law: Law, parameters: &[f64], chi2: f64) -> Option<Vec<f64>> {
         let gradients: Vec<Vec<f64>> = self.logs.iter().map(|log| law.gradient(parameters, log.exp())).collect();
         let column = |index: usize| gradients.iter().map(|gradient| gradient[index]).collect::<Vec<f64>>();
-        let columns: Vec<Vec<f64>> = (0..parameters.len()).map(|index| self.whitening.apply(&column(index))).collect();
-        let normal: Vec<Vec<f64>> = columns.iter().map(|a| columns.iter().map(|b| dot(a, b)).collect()).collect();
-        let inverse = Whitening::new(&normal)?;
-        let variance = |index: usize| {
-            let unit: Vec<f64> = (0..parameters.len()).map(|other| f64::from(u8::from(other == index))).collect();
-            inverse.solve(&unit)[index]
-        };
-        Some((0..parameters.len()).map(|index| (scale * variance(index)).sqrt()).collect())
+        let columns: Vec<Vec<f64>> = (0..parameters.len()).map(column).collect();
+        self.means.errors(&columns, chi2)
     }
 }
 

@@ -2,20 +2,27 @@
 //! additive bias.
 //!
 //! Start with [`FitMethod::fit`]. The fits with a bias have no closed form; `additive` and `paper` compute them
-//! numerically, each for its own loss. `gls` fits and tests several [`Law`]s with the covariance between points.
+//! numerically, each for its own loss. `gls` fits and tests several [`Law`]s with the covariance between points,
+//! and `rate_fit` several [`RateLaw`]s of surprisal by position; `separable` is their common part.
 
 mod additive;
 mod gls;
 mod inverse;
 mod law;
 mod paper;
+mod rate_fit;
+mod rate_law;
 mod search;
+mod separable;
 mod solution;
 mod whitening;
 
 pub(crate) use gls::CorrelatedMeans;
 pub use gls::LawFit;
 pub use law::Law;
+pub(crate) use rate_fit::{RATE_EXPONENTS, RateFitter, RateSolution};
+pub use rate_law::RateLaw;
+pub(crate) use separable::FitTest;
 
 use std::fmt;
 
