@@ -53,14 +53,15 @@ mod value;
 pub use corpus::{CorpusIdentity, CorpusStatistics, Counted, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{
-    Bootstrap, ConsistencyCheck, ConsistencyTest, ContextCurve, ContextPoint, Correction, DocumentTerms, Estimates,
-    ExponentInterval, LocalExponent, Marginal, PairingErrors, PointEstimate, PointTerms, PositionBin, Sampling, Series,
-    SeriesLaws,
+    BlockInformation, Bootstrap, ConsistencyCheck, ConsistencyTest, ContextCurve, ContextPoint, Correction,
+    DocumentTerms, DocumentWindow, EntropyRate, Estimates, ExponentInterval, LocalExponent, Marginal,
+    OMITTED_POSITIONS, PairingErrors, PointEstimate, PointTerms, PositionBin, RateDoubt, RateFit, RateFits, Sampling,
+    Series, SeriesLaws, TextUnit, UnitRates,
 };
 pub use fit::{Fit, FitMethod, Law, LawFit, RateLaw};
-pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex};
+pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex, WindowSize};
 pub use process::{ExactSource, Gaussian, Process, SantaFe};
-pub use report::{Comparison, Difference, ExponentDifference, Report, Row, SeriesFit};
+pub use report::{Comparison, Difference, ExponentDifference, Report, Row, SeriesFit, SurprisalDifference, WindowPart};
 pub use run::{Progress, execute, execute_shard, run, run_resumable, run_shard};
 pub use source::{
     ApiKey, HttpOptions, HttpSource, LogprobSource, Model, Replicas, RetryPolicy, Routing, ScoreQuery, ScoringDialect,

@@ -50,6 +50,7 @@ fn report(title: &str) -> Report {
             PositionBin { first: 1, last: 1, estimate: estimate(4.0, 0.2) },
             PositionBin { first: 2, last: 16, estimate: Estimate { interval: Some([2.5, 3.5]), ..estimate(3.0, 0.1) } },
         ],
+        entropy_rate: None,
         surprisals: vec![48.0; 40],
         ..Estimates::default()
     };

@@ -5,7 +5,7 @@
 //! Start with [`TextCorpus`] in `texts`, the corpus that an experiment file describes, and its method `documents`.
 //! `format` has the tables of formats and file names, `decode` decompresses and decodes files, `sentences` cuts long
 //! texts into pieces, and `omission` describes the files and texts that a corpus omits. `places` has the ranges of a
-//! window's tokens in its text, and `identity` the digests that determine whether two experiments measure the same documents.
+//! window's tokens in its text, `window_size` their total sizes, and `identity` the digests that determine whether two experiments measure the same documents.
 
 mod batches;
 mod collection;
@@ -22,6 +22,7 @@ mod sentences;
 mod statistics;
 mod texts;
 mod tokenized_text;
+mod window_size;
 mod windows;
 
 pub(crate) use collection::Documents;

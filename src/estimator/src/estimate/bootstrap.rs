@@ -78,13 +78,48 @@ impl<'a> Bootstrap<'a> {
     /// Quantiles between two values are interpolated linearly.
     pub fn interval(&self, level: f64, statistic: impl Fn(&[f64]) -> Option<f64>) -> Option<[f64; 2]> {
         let value = statistic(&self.means)?;
-        let mut values: Vec<f64> = self.resampled.iter().filter_map(|means| statistic(means)).collect();
-        if values.is_empty() || (values.len() as f64) < NEEDED * self.resampled.len() as f64 {
-            return None;
-        }
-        values.sort_unstable_by(f64::total_cmp);
+        let values = self.of_resamples(&statistic)?;
         let left_out: Option<Vec<f64>> = (0..self.rows.len()).map(|row| statistic(&self.without(row))).collect();
-        let acceleration = acceleration(&left_out?);
+        self.ends(level, value, values, &left_out?)
+    }
+
+    /// Returns statistics of the means that are computed together, each with the standard error of the jackknife and the
+    /// interval of [`interval`](Self::interval). `None` if they are undefined for the full set of rows or for any
+    /// leave-one-out set. There are no intervals if they are undefined for more than a tenth of the resamples.
+    ///
+    /// The error is `sqrt((n-1)/n Σ (θ_i - mean)²)` for `n` rows, where `θ_i` is the statistic without row `i` (Efron
+    /// and Stein, *The Jackknife Estimate of Variance*, 1981).
+    pub(crate) fn estimates(
+        &self,
+        level: f64,
+        statistics: impl Fn(&[f64]) -> Option<Vec<f64>>,
+    ) -> Option<Vec<Estimate>> {
+        let values = statistics(&self.means)?;
+        let resampled = self.of_resamples(&statistics);
+        let left_out: Option<Vec<Vec<f64>>> = (0..self.rows.len()).map(|row| statistics(&self.without(row))).collect();
+        let left_out = left_out?;
+        let count = self.rows.len() as f64;
+        let estimate = |(index, value): (usize, f64)| {
+            let column = |rows: &[Vec<f64>]| rows.iter().map(|row| row[index]).collect::<Vec<f64>>();
+            let left_out = column(&left_out);
+            let error = Estimate::of(&left_out).error * (count - 1.0);
+            let interval = resampled.as_deref().and_then(|rows| self.ends(level, value, column(rows), &left_out));
+            Estimate { interval, ..Estimate::new(value, error) }
+        };
+        Some(values.into_iter().enumerate().map(estimate).collect())
+    }
+
+    /// Returns the statistic of each resample for which it is defined; `None` if these are too few.
+    fn of_resamples<T>(&self, statistic: impl Fn(&[f64]) -> Option<T>) -> Option<Vec<T>> {
+        let values: Vec<T> = self.resampled.iter().filter_map(|means| statistic(means)).collect();
+        let is_enough = !values.is_empty() && values.len() as f64 >= NEEDED * self.resampled.len() as f64;
+        is_enough.then_some(values)
+    }
+
+    /// Returns the ends of the interval of a statistic from its values for the resamples and the leave-one-out sets.
+    fn ends(&self, level: f64, value: f64, mut values: Vec<f64>, left_out: &[f64]) -> Option<[f64; 2]> {
+        values.sort_unstable_by(f64::total_cmp);
+        let acceleration = acceleration(left_out);
         let normal = Normal::standard();
         let bias = normal.inverse_cdf(fraction_below(&values, value));
         let freedom = self.rows.len() as f64 - 1.0;
@@ -166,6 +201,21 @@ mod tests {
         // BCa respects transformations: the interval of the logarithm is the logarithm of the interval.
         let logs = bootstrap.interval(0.95, |means| Some(means[0].ln())).unwrap();
         assert!((logs[0] - low.ln()).abs() < 0.02 && (logs[1] - high.ln()).abs() < 0.02);
+    }
+
+    /// Statistics that are computed together have the same intervals as each alone; the jackknife error of a mean is its
+    /// standard error.
+    #[test]
+    fn estimates_have_jackknife_errors_and_the_same_intervals() {
+        let rows: Vec<Vec<f64>> = (0..30).map(|i| vec![(f64::from(i) / 9.0).exp(), f64::from(i % 7)]).collect();
+        let bootstrap = Bootstrap::new(&rows, 500, 3);
+        let ratio = |means: &[f64]| Some(means[0] / means[1]);
+        let found = bootstrap.estimates(0.95, |means| Some(vec![means[0], means[0] / means[1]])).unwrap();
+        assert!((found[0].error - bootstrap.error(0)).abs() < 1e-12, "{found:?}");
+        assert_eq!(found[1].interval, bootstrap.interval(0.95, ratio));
+        assert_eq!(bootstrap.estimates(0.95, |_| None), None);
+        let without = Bootstrap::new(&rows, 0, 3).estimates(0.95, |means| Some(vec![means[0]])).unwrap();
+        assert_eq!((without[0].error, without[0].interval), (found[0].error, None));
     }
 
     #[test]

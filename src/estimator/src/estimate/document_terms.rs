@@ -2,8 +2,8 @@
 
 use crate::estimate::correction::Correction;
 use crate::estimate::series::Series;
-use crate::estimate::terms::{Terms, differences};
-use crate::plan::Plan;
+use crate::estimate::terms::{Terms, differences, sum};
+use crate::plan::{Plan, WindowSize};
 
 /// The sums of log-probabilities of every document at every point, in nats. Estimates are means over documents of
 /// their differences.
@@ -13,6 +13,19 @@ pub struct DocumentTerms {
     pub texts: Vec<usize>,
     /// The terms at each point, in the order of the estimates.
     pub points: Vec<PointTerms>,
+    /// The surprisal of each document's window; empty in files of earlier versions.
+    pub windows: Vec<DocumentWindow>,
+}
+
+/// The surprisal of a document's window, and the size of its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DocumentWindow {
+    /// `-ln q` of the whole window, in nats.
+    pub surprisal: f64,
+    /// `-ln q` of the last octave, the positions after half of the window, in nats.
+    pub tail_surprisal: f64,
+    /// The bytes and characters of both; `None` if the tokenizer does not state the ranges of tokens.
+    pub size: Option<WindowSize>,
 }
 
 /// The terms at one point, in nats, with one entry per document.
@@ -36,7 +49,7 @@ pub struct PointTerms {
 
 impl DocumentTerms {
     /// Collects the terms at each of the plan's points.
-    pub(crate) fn new(plan: &Plan, terms: Vec<Terms>, correction: Option<Correction>) -> Self {
+    pub(crate) fn new(plan: &Plan, terms: Vec<Terms>, whole: &[&[f32]], correction: Option<Correction>) -> Self {
         let mut points = Vec::with_capacity(terms.len());
         for (point, terms) in plan.points().iter().zip(terms) {
             let corrected = correction.map(|correction| differences(&terms.conditional, &correction.marginal(&terms)));
@@ -45,7 +58,13 @@ impl DocumentTerms {
             let (ratio, length, split) = (point.ratio, point.length(), point.split);
             points.push(PointTerms { ratio, length, split, conditional, marginal, crossed, corrected });
         }
-        Self { texts: plan.texts().to_vec(), points }
+        let window = |(document, answer): (usize, &&[f32])| DocumentWindow {
+            surprisal: -sum(answer),
+            tail_surprisal: -sum(&answer[WindowSize::tail_start(answer.len())..]),
+            size: plan.sizes().map(|sizes| sizes[document]),
+        };
+        let windows = whole.iter().enumerate().map(window).collect();
+        Self { texts: plan.texts().to_vec(), points, windows }
     }
 
     /// Returns the terms at a point; `None` if there are none.

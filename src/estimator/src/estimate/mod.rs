@@ -4,7 +4,8 @@
 //! combines the terms into one value per document and estimator; `averaged` has the estimators with an averaged
 //! marginal term, and `consistency` checks their properties. Standard errors and intervals are computed over `clusters`
 //! of documents: [`Bootstrap`] resamples the means of the clusters for confidence intervals, including those of
-//! power-law exponents (`exponents`). A [`Series`] names an estimator.
+//! power-law exponents (`exponents`). `entropy_rate` uses only the surprisal of whole windows. A [`Series`] names an
+//! estimator.
 
 mod averaged;
 mod bootstrap;
@@ -15,6 +16,7 @@ mod contributions;
 mod correction;
 mod document_terms;
 mod dyadic;
+mod entropy_rate;
 mod exponents;
 mod laws;
 mod marginal;
@@ -29,7 +31,11 @@ pub(crate) use clusters::Clusters;
 pub use consistency::{ConsistencyCheck, ConsistencyTest};
 pub use context_curve::{ContextCurve, ContextPoint};
 pub use correction::Correction;
-pub use document_terms::{DocumentTerms, PointTerms};
+pub use document_terms::{DocumentTerms, DocumentWindow, PointTerms};
+pub(crate) use entropy_rate::ratio_values;
+pub use entropy_rate::{
+    BlockInformation, EntropyRate, OMITTED_POSITIONS, RateDoubt, RateFit, RateFits, TextUnit, UnitRates,
+};
 pub use exponents::ExponentInterval;
 pub use laws::{LocalExponent, SeriesLaws};
 pub use marginal::Marginal;
@@ -132,6 +138,8 @@ pub struct Estimates {
     pub nll: Vec<Estimate>,
     /// The means of `nll` over ranges of positions, with errors over texts.
     pub nll_bins: Vec<PositionBin>,
+    /// The entropy rate, and quantities that follow from surprisal by position.
+    pub entropy_rate: Option<EntropyRate>,
     /// The surprisal `-ln q` of each document's whole window, in nats.
     pub surprisals: Vec<f64>,
     /// The sums behind the estimates, one entry per document and point.
@@ -185,8 +193,9 @@ impl Estimates {
             points,
             nll: nll(plan, &whole),
             nll_bins: nll_bins(&whole, &clusters),
+            entropy_rate: EntropyRate::new(plan, &whole, &clusters),
             surprisals: whole.iter().map(|answer| -sum(answer)).collect(),
-            terms: DocumentTerms::new(plan, terms, correction),
+            terms: DocumentTerms::new(plan, terms, &whole, correction),
         })
     }
 

@@ -19,6 +19,7 @@ mod whitening;
 
 pub(crate) use gls::CorrelatedMeans;
 pub use gls::LawFit;
+pub(crate) use gls::SIGNIFICANCE;
 pub use law::Law;
 pub(crate) use rate_fit::{RATE_EXPONENTS, RateFitter, RateSolution};
 pub use rate_law::RateLaw;

@@ -11,11 +11,13 @@ mod joint;
 mod partners;
 mod query;
 mod shard_index;
+mod window_size;
 
 pub use cost::Cost;
 pub use design::{Design, PAPER_SPLITS};
 pub use query::PlannedQuery;
 pub use shard_index::ShardIndex;
+pub use window_size::WindowSize;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +77,7 @@ pub struct Plan {
     /// `partners[k][i]`.
     partners: Vec<Vec<usize>>,
     queries: Vec<PlannedQuery>,
+    sizes: Option<Vec<WindowSize>>,
 }
 
 impl Plan {
@@ -121,7 +124,29 @@ impl Plan {
         let table = PartnerTable::new(&texts, design.negatives, design.seed);
         let partners = (0..design.negatives).map(|k| table.partners(k)).collect();
         let joint = if design.additivity.is_empty() { Vec::new() } else { joint_pairs(&texts, design.seed) };
-        Ok(Self { queries: compile(&table, &design, &points, &joint), design, texts, points, partners })
+        let queries = compile(&table, &design, &points, &joint);
+        Ok(Self { design, texts, points, partners, queries, sizes: None })
+    }
+
+    /// Adds the sizes of the documents, one for each, so that estimates have surprisal per character and per byte.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is not one size for each document.
+    pub fn with_sizes(mut self, sizes: Vec<WindowSize>) -> Result<Self, Error> {
+        if sizes.len() != self.documents() {
+            return Err(Error::invalid(
+                "number of sizes",
+                sizes.len(),
+                format!("{}, as in the plan", self.documents()),
+            ));
+        }
+        self.sizes = Some(sizes);
+        Ok(self)
+    }
+
+    /// Returns the sizes of the documents; `None` if they are unknown.
+    pub fn sizes(&self) -> Option<&[WindowSize]> {
+        self.sizes.as_deref()
     }
 
     /// Returns the design.

@@ -115,7 +115,8 @@ pub(crate) fn alignment_sentence((first, one): &(String, Report), (name, other):
         ),
         Alignment::OtherTokenizer => format!(
             "{name}: the same texts as {first}, but another tokenizer. L counts different tokens, so estimates at \
-             the same L are not comparable, and there are no differences. Compare the exponents."
+             the same L are not comparable, and have no differences. Compare the exponents, and surprisal per byte and \
+             per character."
         ),
         Alignment::OtherTexts => format!(
             "{name}: other texts ({}) than {first} ({}). There are no differences.",

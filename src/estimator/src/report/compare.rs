@@ -83,6 +83,11 @@ impl Comparison {
         (&self.reports[0], &self.reports[1..])
     }
 
+    /// Returns all reports with their names.
+    pub(crate) fn reports(&self) -> &[(String, Report)] {
+        &self.reports
+    }
+
     pub(crate) fn unit(&self) -> &'static str {
         self.reports[0].1.unit.name()
     }
@@ -109,6 +114,7 @@ impl Comparison {
             &[
                 self.alignment_section(),
                 figures,
+                self.surprisal_section(),
                 self.differences_section(),
                 self.exponents_section(),
                 self.estimates_section(),
@@ -118,8 +124,8 @@ impl Comparison {
         )
     }
 
-    /// Writes the page (compare.html), the charts (SVG and PDF files) and the estimates (compare.csv) to a folder. Each file is
-    /// written atomically.
+    /// Writes the page (compare.html), the charts (SVG and PDF files), the estimates (compare.csv) and surprisal per byte
+    /// and per character (compare-surprisal.csv) to a folder. Each file is written atomically.
     ///
     /// # Errors
     /// [`Error::File`] if a file cannot be written.
@@ -128,6 +134,8 @@ impl Comparison {
         let mut files = pictures(self.charts());
         files.push(("compare.html".to_owned(), self.html().into_bytes()));
         files.push(("compare.csv".to_owned(), self.csv().into_bytes()));
+        let surprisal = self.surprisal_csv().map(|csv| ("compare-surprisal.csv".to_owned(), csv.into_bytes()));
+        files.extend(surprisal);
         for (name, bytes) in files {
             write_atomically(&folder.join(name), &bytes)?;
         }
@@ -145,7 +153,7 @@ impl Comparison {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{name:<width$}   L/ℓ = {ratio}   {:>9}   {fit}", series.name());
         }
-        text + &self.differences_text(width)
+        text + &self.differences_text(width) + &self.surprisal_text()
     }
 
     /// Returns sentences that say, for each report after the first, whether it measures the same documents, and which

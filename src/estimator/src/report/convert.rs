@@ -1,6 +1,6 @@
 //! Conversion of a report to another unit. Every report is first built in nats.
 
-use crate::estimate::PairingErrors;
+use crate::estimate::{EntropyRate, PairingErrors};
 use crate::fit::{Fit, LawFit};
 use crate::report::Report;
 use crate::statistics::{Baseline, NgramEntropy, TwoPoint};
@@ -35,6 +35,7 @@ impl Report {
         self.laws.iter_mut().flat_map(|laws| &mut laws.laws).for_each(|law| scale_law(law, factor));
         let bins = self.nll_bins.iter_mut().map(|bin| &mut bin.estimate);
         self.nll.iter_mut().chain(bins).chain(&mut self.divergence).for_each(|estimate| estimate.scale(factor));
+        self.entropy_rate.iter_mut().for_each(|rate| scale_rate(rate, factor));
         let unigrams = self.corpus.as_mut().map(|corpus| &mut corpus.unigrams);
         for NgramEntropy { nats, error, bias, .. } in self.ngram_entropy.iter_mut().chain(unigrams) {
             *nats *= factor;
@@ -61,6 +62,14 @@ fn scale_two_point(two_point: &mut TwoPoint, factor: f64) {
     bias.iter_mut().for_each(|bias| bias.scale(factor));
     let fits = fit.iter_mut().chain(additive).chain(paper).chain(difference_fit);
     fits.for_each(|fit| scale_fit(fit, factor));
+}
+
+fn scale_rate(rate: &mut EntropyRate, factor: f64) {
+    rate.information().for_each(|estimate| estimate.scale(factor));
+    for fit in rate.fits.iter_mut().flat_map(|fits| &mut fits.laws) {
+        let amplitude = fit.amplitude.iter_mut().filter(|_| fit.law.has_information_amplitude());
+        amplitude.for_each(|amplitude| *amplitude *= factor);
+    }
 }
 
 fn scale_fit(fit: &mut Fit, factor: f64) {

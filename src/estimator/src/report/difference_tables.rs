@@ -110,7 +110,8 @@ fn value_and_interval(estimate: &Estimate) -> Vec<String> {
     vec![estimate.to_string(), interval]
 }
 
-fn with_interval(estimate: &Estimate) -> String {
+/// Returns a value with its error, and its interval in brackets if it has one.
+pub(crate) fn with_interval(estimate: &Estimate) -> String {
     let decimals = decimals(estimate);
     let interval = estimate.interval;
     let interval = interval.map_or(String::new(), |[low, high]| format!(" [{low:.decimals$}, {high:.decimals$}]"));

@@ -5,8 +5,10 @@
 //! CSV files. `two_point` shows two-point information and entropies in all three, and `laws` the laws of growth, which
 //! `conclusion` interprets; `documents_csv` also reads a CSV file. `figures` builds the charts from the points in
 //! `chart_points`. `compare` compares several reports: `alignment` determines whether they measure the same documents,
-//! `differences` pairs their estimates, and `difference_tables` shows the differences.
-//! `averaged` has the tables and charts of the averaged marginal, and the consistency checks.
+//! `differences` pairs their estimates, and `difference_tables` shows the differences; `unit_differences` and
+//! `unit_difference_tables` do so for surprisal per byte and per character.
+//! `averaged` has the tables and charts of the averaged marginal, and the consistency checks; `entropy_rate`,
+//! `entropy_rate_chart` and `entropy_rate_csv` show the entropy rate.
 
 mod alignment;
 mod averaged;
@@ -18,6 +20,9 @@ mod csv;
 mod difference_tables;
 mod differences;
 mod documents_csv;
+mod entropy_rate;
+mod entropy_rate_chart;
+mod entropy_rate_csv;
 mod figures;
 mod files;
 mod html;
@@ -25,16 +30,19 @@ mod laws;
 mod model_name;
 mod text;
 mod two_point;
+mod unit_difference_tables;
+mod unit_differences;
 
 pub use compare::Comparison;
 pub use differences::{Difference, ExponentDifference};
+pub use unit_differences::{SurprisalDifference, WindowPart};
 
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusIdentity, CorpusStatistics, Omission};
 use crate::estimate::{
-    ConsistencyCheck, ContextCurve, DocumentTerms, Estimates, LocalExponent, Marginal, PointEstimate, PositionBin,
-    Series, SeriesLaws,
+    ConsistencyCheck, ContextCurve, DocumentTerms, EntropyRate, Estimates, LocalExponent, Marginal, PointEstimate,
+    PositionBin, Series, SeriesLaws,
 };
 use crate::fit::{Fit, FitMethod};
 use crate::plan::{Cost, Pairing};
@@ -170,6 +178,10 @@ pub struct Report {
     /// The means of `nll` over ranges of positions that grow with the position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nll_bins: Vec<PositionBin>,
+    /// The entropy rate, and quantities that follow from surprisal by position; `None` in reports of earlier versions and
+    /// for Gaussian documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy_rate: Option<EntropyRate>,
     /// The Kullback-Leibler divergence of the model from the process that generated the documents, over a whole window;
     /// `None` for texts and Gaussian documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,6 +233,7 @@ impl Report {
             local_exponents: estimates.local_exponents.clone(),
             nll: estimates.nll.clone(),
             nll_bins: estimates.nll_bins.clone(),
+            entropy_rate: estimates.entropy_rate.clone(),
             divergence: None,
             two_point: None,
             corpus: None,

@@ -164,7 +164,10 @@ async fn measure<S: LogprobSource>(
             Some(Correction { entropy, weight: measure.ngram_weight })
         }
     };
-    let plan = experiment.plan_of_texts(documents.whole_texts())?;
+    let mut plan = experiment.plan_of_texts(documents.whole_texts())?;
+    if let Some(sizes) = documents.sizes() {
+        plan = plan.with_sizes(sizes)?;
+    }
     let estimates = match folder {
         Some(folder) => {
             let mut store = AnswerStore::open(folder, source.model(), &documents.windows, &plan, experiment)?;
@@ -207,6 +210,8 @@ async fn measure_gaussian(
         identity.add_windows(&[0]);
     }
     report.identity = Some(identity.finish(note.clone()));
+    // Densities of real numbers have no entropy rate in the sense of symbols: they may be negative.
+    report.entropy_rate = None;
     Ok(finish(experiment, report, &note))
 }
 

@@ -23,6 +23,7 @@ impl Report {
             self.consistency_section(),
             self.fits_section(),
             self.laws_section(),
+            self.entropy_rate_section(),
             self.two_point_section(),
             self.origin_section(),
         ]

@@ -37,6 +37,7 @@ impl Report {
         if let Some(divergence) = self.divergence_text() {
             let _ = writeln!(text, "KL divergence of the model from the process: {divergence}");
         }
+        text += &self.entropy_rate_text();
         text += &self.two_point_text();
         text += &self.entropies_text();
         for summary in Omission::summaries(&self.left_out) {

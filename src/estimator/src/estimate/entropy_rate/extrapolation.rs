@@ -1,0 +1,191 @@
+//! Extrapolation of the surprisal to infinitely long context, by several laws.
+
+use serde::{Deserialize, Serialize};
+
+use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
+use crate::estimate::clusters::Clusters;
+use crate::estimate::entropy_rate::OMITTED_POSITIONS;
+use crate::estimate::entropy_rate::columns::{Columns, Range, Total};
+use crate::estimate::entropy_rate::units::{TextUnit, UnitRates, tail_size};
+use crate::estimate::scatter::{Sampling, Scatter};
+use crate::fit::{FitTest, RateFitter, RateLaw, RateSolution};
+use crate::value::Estimate;
+
+/// The minimum number of ranges: laws have three parameters, and a test needs two more.
+const MIN_RANGES: usize = 5;
+
+/// The laws fitted to the surprisal from one position on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateFits {
+    /// The first position, from 1.
+    pub first: usize,
+    /// The number of ranges of positions whose means are fitted.
+    pub ranges: usize,
+    /// The observations behind the covariance of these means.
+    pub sampling: Sampling,
+    /// `ν`: the degrees of freedom of the covariance.
+    pub freedom: usize,
+    /// The fits, in the order of [`RateLaw::ALL`].
+    pub laws: Vec<RateFit>,
+}
+
+impl RateFits {
+    /// Returns the fit of a law; `None` if there is none.
+    pub fn get(&self, law: RateLaw) -> Option<&RateFit> {
+        self.laws.iter().find(|fit| fit.law == law)
+    }
+
+    /// Returns the fit with the smallest AICc; `None` if there are no fits.
+    pub fn best(&self) -> Option<&RateFit> {
+        self.laws.iter().min_by(|a, b| a.aicc.total_cmp(&b.aicc))
+    }
+}
+
+/// A law fitted to surprisal by position by generalized least squares.
+///
+/// Errors are those of the jackknife over texts, and intervals those of the BCa bootstrap over texts. Each resample is
+/// fitted anew, with the covariance of the full sample.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateFit {
+    /// The law.
+    pub law: RateLaw,
+    /// The entropy rate `h`. Rates per character and per byte are those per token, divided by the size of a token in the
+    /// last octave.
+    pub rate: UnitRates,
+    /// The amplitude `A`; `None` for a constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amplitude: Option<f64>,
+    /// The Hilberg exponent `β`; `None` for a constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exponent: Option<Estimate>,
+    /// The mean surprisal of the last octave minus the rate: the distance of the extrapolation, per token.
+    pub below_tail: Estimate,
+    /// The excess entropy of a window of `N` tokens, `E(N) = H(N) - N h`: the sum of `h(n) - h` over its positions,
+    /// including those that the fit omits.
+    pub excess: Estimate,
+    /// `T²`, the minimum of the fit ([`LawFit`](crate::LawFit)).
+    pub chi2: f64,
+    /// The number of means minus the number of parameters.
+    pub dof: usize,
+    /// The p-value of the test.
+    pub p: f64,
+    /// The corrected Akaike information criterion.
+    pub aicc: f64,
+    /// `true` if the rate or the amplitude is 0, or if the exponent is at a bound of its search.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_at_bound: bool,
+}
+
+impl RateFit {
+    /// Returns the law's value at the position `n`.
+    pub fn at(&self, n: f64) -> f64 {
+        let exponent = self.exponent.map_or(0.0, |exponent| exponent.value);
+        self.law.at(self.rate.token.value, self.amplitude.unwrap_or(0.0), exponent, n)
+    }
+
+    /// Returns the estimates that are information.
+    pub(crate) fn information(&mut self) -> impl Iterator<Item = &mut Estimate> {
+        self.rate.all().chain([&mut self.below_tail, &mut self.excess])
+    }
+}
+
+/// Fits all laws to the means over ranges of positions: without the first [`OMITTED_POSITIONS`], and without twice as
+/// many, which shows whether the choice matters.
+pub(crate) fn fit_rates(
+    columns: &Columns,
+    rows: &[Vec<f64>],
+    clusters: &Clusters,
+    bootstrap: &Bootstrap<'_>,
+) -> Vec<RateFits> {
+    let cluster_rows = clusters.mean_rows(rows);
+    let mut all = Vec::new();
+    for omitted in [OMITTED_POSITIONS, 2 * OMITTED_POSITIONS] {
+        let Some((ranges, sampling, scatter)) = choose(columns, omitted, rows, &cluster_rows, clusters) else {
+            continue;
+        };
+        let fit = |law| fit(law, columns, &ranges, &scatter, bootstrap);
+        let laws: Vec<RateFit> = RateLaw::ALL.into_iter().filter_map(fit).collect();
+        if !laws.is_empty() {
+            all.push(RateFits {
+                first: ranges[0].first,
+                ranges: ranges.len(),
+                sampling,
+                freedom: scatter.freedom,
+                laws,
+            });
+        }
+    }
+    all
+}
+
+/// Chooses half octaves or octaves, whichever are more and still have a covariance over clusters; if neither has, over
+/// documents within clusters. `None` if no covariance has enough degrees of freedom, or if there are too few ranges.
+fn choose(
+    columns: &Columns,
+    omitted: usize,
+    rows: &[Vec<f64>],
+    cluster_rows: &[Vec<f64>],
+    clusters: &Clusters,
+) -> Option<(Vec<Range>, Sampling, Scatter)> {
+    let mut within = None;
+    for halves in [1, 2] {
+        let ranges = columns.ranges(halves, omitted);
+        if ranges.len() < MIN_RANGES {
+            break;
+        }
+        let means = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
+            rows.iter().map(|row| ranges.iter().map(|range| range.mean(row)).collect()).collect()
+        };
+        match Scatter::choose(&means(rows), &means(cluster_rows), clusters) {
+            Some((Sampling::Clusters, scatter)) => return Some((ranges, Sampling::Clusters, scatter)),
+            Some((Sampling::Within, scatter)) if within.is_none() => within = Some((ranges, Sampling::Within, scatter)),
+            Some(_) | None => {}
+        }
+    }
+    within
+}
+
+/// Fits one law; `None` if it cannot be fitted.
+fn fit(
+    law: RateLaw,
+    columns: &Columns,
+    ranges: &[Range],
+    scatter: &Scatter,
+    bootstrap: &Bootstrap<'_>,
+) -> Option<RateFit> {
+    let places: Vec<(usize, usize)> = ranges.iter().map(|range| (range.first, range.last)).collect();
+    let fitter = RateFitter::new(law, &places, &scatter.means, &scatter.covariance, scatter.freedom)?;
+    let (solution, FitTest { dof, p, aicc }) = fitter.fit()?;
+    let (window, tail) = (columns.window as f64, columns.tail() as f64);
+    let statistics = |&RateSolution { rate, exponent, .. }: &RateSolution, row: &[f64]| {
+        let below_tail = row[columns.total(Total::Tail)] / tail - rate;
+        let excess = row[columns.total(Total::Whole)] - window * rate;
+        let [character, byte] = TextUnit::ALL.map(|unit| rate * tail / row[columns.total(tail_size(unit))]);
+        vec![rate, character, byte, exponent, below_tail, excess]
+    };
+    let refitted = |row: &[f64]| {
+        let means: Vec<f64> = ranges.iter().map(|range| range.mean(row)).collect();
+        Some(statistics(&fitter.refit(&means)?, row))
+    };
+    let mut estimates = bootstrap.estimates(CONFIDENCE_LEVEL, refitted)?;
+    // The full sample is fitted to full accuracy.
+    for (estimate, value) in estimates.iter_mut().zip(statistics(&solution, bootstrap.means())) {
+        estimate.value = value;
+    }
+    let [token, character, byte, exponent, below_tail, excess] = estimates[..] else { return None };
+    let present = |estimate: Estimate| estimate.value.is_finite().then_some(estimate);
+    let has_decay = law != RateLaw::Constant;
+    Some(RateFit {
+        law,
+        rate: UnitRates { token, character: present(character), byte: present(byte) },
+        amplitude: has_decay.then_some(solution.amplitude),
+        exponent: has_decay.then_some(exponent),
+        below_tail,
+        excess,
+        chi2: solution.chi2,
+        dof,
+        p,
+        aicc,
+        is_at_bound: solution.is_at_bound,
+    })
+}

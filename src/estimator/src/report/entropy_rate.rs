@@ -1,0 +1,183 @@
+//! The entropy rate of a report, as text and HTML.
+
+use std::fmt::Write as _;
+
+use surprisal_chart::escape_quotes as escape;
+
+use crate::estimate::{EntropyRate, OMITTED_POSITIONS, RateFit, RateFits, Sampling, TextUnit, UnitRates};
+use crate::fit::RateLaw;
+use crate::report::Report;
+use crate::report::conclusion::FEW_TEXTS;
+use crate::report::difference_tables::with_interval;
+use crate::report::html::table;
+use crate::report::laws::p_value;
+use crate::report::text::aligned;
+
+impl Report {
+    /// Returns the rates as text; an empty string if there are none.
+    pub(crate) fn entropy_rate_text(&self) -> String {
+        let Some(rate) = &self.entropy_rate else { return String::new() };
+        let mut text = format!(
+            "\nentropy rate, in {} (± standard error [95 % interval]); surprisal is an upper bound:\n",
+            self.unit.name()
+        );
+        let (heads, rows) = self.rate_cells(rate);
+        text += &aligned(heads, rows);
+        if let Some(reason) = self.missing_units(rate) {
+            text += &format!("{reason}\n");
+        }
+        let (heads, rows) = fit_cells(rate);
+        match rows.is_empty() {
+            true => text += &format!("{}\n", missing_fits(rate)),
+            false => text += &aligned(heads, rows),
+        }
+        for line in rate_notes(rate, self.texts) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+
+    /// Returns the HTML section with the rates and the fits; an empty string if there are none.
+    pub(crate) fn entropy_rate_section(&self) -> String {
+        let Some(rate) = &self.entropy_rate else { return String::new() };
+        let cells = |(heads, rows): (Vec<String>, Vec<Vec<String>>)| {
+            let escaped = |cells: &Vec<String>| cells.iter().map(|cell| escape(cell)).collect::<Vec<_>>();
+            table(true, &escaped(&heads), &rows.iter().map(escaped).collect::<Vec<_>>())
+        };
+        let rates = cells(self.rate_cells(rate));
+        let (heads, rows) = fit_cells(rate);
+        let fits = if rows.is_empty() { format!("<p>{}.</p>\n", missing_fits(rate)) } else { cells((heads, rows)) };
+        let notes = self.missing_units(rate).into_iter().chain(rate_notes(rate, self.texts));
+        let notes: String = notes.map(|note| format!("<li>{}.</li>\n", escape(&note))).collect();
+        let formulas = RateLaw::ALL.map(|law| format!("{}: h(n) = {}.", law.name(), escape(law.formula()))).join(" ");
+        format!(
+            "<section>\n<h2>Entropy rate, in {}</h2>\n{rates}{fits}<ul class=\"notes\">\n{notes}</ul>\n\
+             <p class=\"small\">The mean surprisal of the last octave needs no law, and is an upper bound on the entropy \
+             rate. The laws extrapolate to infinitely long context by generalized least squares, without the first \
+             positions, which the beginning of a window in the middle of a text distorts. E(N) = H(N) - N·h is the \
+             excess entropy of a window. T², k, p and ΔAICc are as in the laws of growth. Intervals come from resampling \
+             texts; they do not cover the choice of the law, so compare all rows. {formulas}</p>\n{}</section>\n",
+            self.unit.name(),
+            self.blocks_table(rate),
+        )
+    }
+
+    /// Returns the table of rates per token, character and byte.
+    fn rate_cells(&self, rate: &EntropyRate) -> (Vec<String>, Vec<Vec<String>>) {
+        let mut heads = vec!["quantity".to_owned(), "per token".to_owned()];
+        let has_units = rate.tail.character.is_some();
+        if has_units {
+            heads.extend(TextUnit::ALL.map(|unit| format!("per {}", unit.name())));
+        }
+        let row = |name: String, rates: &UnitRates| {
+            let mut cells = vec![name, with_interval(&rates.token)];
+            if has_units {
+                let cell = |unit| rates.get(unit).map_or_else(|| "–".to_owned(), |found| with_interval(&found));
+                cells.extend(TextUnit::ALL.map(cell));
+            }
+            cells
+        };
+        let window = rate.window;
+        let mut rows = vec![
+            row(format!("surprisal, positions {} to {window}", rate.tail_first()), &rate.tail),
+            row(format!("surprisal, positions 1 to {window}"), &rate.whole),
+        ];
+        if let Some(fits) = rate.fits.first() {
+            for fit in &fits.laws {
+                let mark = if fits.rate_doubt(fit).is_some() { " (not determined)" } else { "" };
+                rows.push(row(format!("h by {}{mark}", fit.law.name()), &fit.rate));
+            }
+        }
+        (heads, rows)
+    }
+
+    /// Returns the reason why there are only rates per token; `None` if there are others.
+    fn missing_units(&self, rate: &EntropyRate) -> Option<String> {
+        let reason = match (rate.tail.character, &self.corpus) {
+            (Some(_), _) => return None,
+            (None, Some(_)) => "the tokenizer does not state which bytes of the text each token covers",
+            (None, None) => "the documents are not texts",
+        };
+        Some(format!("rates are per token only, because {reason}"))
+    }
+
+    fn blocks_table(&self, rate: &EntropyRate) -> String {
+        let rows: Vec<Vec<String>> =
+            rate.blocks.iter().map(|block| vec![block.length.to_string(), with_interval(&block.information)]).collect();
+        let heads = ["N".to_owned(), format!("I(N; N) in {}", self.unit.name())];
+        format!(
+            "<details>\n<summary>Information between neighboring blocks, I(N; N) = 2·H(N) - H(2N)</summary>\n{}</details>\n",
+            table(false, &heads, &rows)
+        )
+    }
+}
+
+/// Returns the table of fits, from each first position.
+fn fit_cells(rate: &EntropyRate) -> (Vec<String>, Vec<Vec<String>>) {
+    let excess = format!("E({})", rate.window);
+    let heads =
+        ["law", "from", "h per token", "β", &excess, "T²", "k", "p", "ΔAICc", "not determined"].map(str::to_owned);
+    let mut rows = Vec::new();
+    for fits in &rate.fits {
+        let best = fits.best().map_or(0.0, |best| best.aicc);
+        for fit in &fits.laws {
+            rows.push(vec![
+                fit.law.name().to_owned(),
+                fits.first.to_string(),
+                with_interval(&fit.rate.token),
+                fit.exponent.map_or_else(|| "–".to_owned(), |exponent| with_interval(&exponent)),
+                with_interval(&fit.excess),
+                format!("{:.1}", fit.chi2),
+                fit.dof.to_string(),
+                p_value(fit.p).trim_start_matches("p = ").trim_start_matches("p ").to_owned(),
+                format!("{:.1}", fit.aicc - best),
+                remark(fits, fit),
+            ]);
+        }
+    }
+    (heads.to_vec(), rows)
+}
+
+/// Returns the reasons why the data do not determine the rate and the exponent of a fit.
+fn remark(fits: &RateFits, fit: &RateFit) -> String {
+    let exponent = fits.exponent_doubt(fit).filter(|_| fit.exponent.is_some());
+    match (fits.rate_doubt(fit), exponent) {
+        (None, None) => "–".to_owned(),
+        (Some(rate), Some(exponent)) if rate == exponent => format!("h, β: {rate}"),
+        (Some(rate), Some(exponent)) => format!("h: {rate}; β: {exponent}"),
+        (Some(rate), None) => format!("h: {rate}"),
+        (None, Some(exponent)) => format!("β: {exponent}"),
+    }
+}
+
+fn missing_fits(rate: &EntropyRate) -> String {
+    format!(
+        "no law is fitted: a window of {} positions has too few after the first {OMITTED_POSITIONS}, or there are too few texts",
+        rate.window
+    )
+}
+
+/// Returns further statements on the rates.
+fn rate_notes(rate: &EntropyRate, texts: Option<usize>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(block) = rate.blocks.last() {
+        let (length, value) = (block.length, with_interval(&block.information));
+        notes.push(format!("information between neighboring blocks: I({length}; {length}) = {value}"));
+    }
+    notes.push(match &rate.local_exponent {
+        Some(exponent) => {
+            format!("Hilberg exponent of the last three octaves, without a law: {}", with_interval(exponent))
+        }
+        None => "Hilberg exponent of the last three octaves: not determined".to_owned(),
+    });
+    if let Some(RateFits { sampling: Sampling::Within, .. }) = rate.fits.first() {
+        notes.push(
+            "the tests of the laws apply to these texts only: there are too few for a test over texts".to_owned(),
+        );
+    }
+    if let Some(texts @ 2..FEW_TEXTS) = texts {
+        notes.push(format!("with only {texts} texts, intervals are indicative"));
+    }
+    notes
+}
