@@ -335,6 +335,7 @@ def check_estimates(experiment):
     for t, there in enumerate(experiment["nll"]):
         same(f"NLL at {t}", mean_and_error(-positions[:, t], texts), (there["value"], there["error"]))
     check_bins(-positions, texts, experiment["nll_bins"])
+    check_entropy_rate(-positions, experiment["sizes"], texts, experiment["entropy_rate"])
     weights = np.arange(1, experiment["symbols"] + 1) ** -experiment["exponent"]
     # The process draws symbols by Zipf's law, and flips a coin once for each distinct symbol.
     symbols = [np.array(document) // 2 for document in experiment["documents"]]
@@ -554,6 +555,145 @@ def check_bins(surprisals, texts, bins):
     assert all(here["last"] + 1 == there["first"] for here, there in zip(bins, bins[1:]))
 
 
+def ratio_and_error(above, below, groups):
+    """Returns sum(above) / sum(below) and its cluster-robust error, as a weighted regression through the origin."""
+    fit = sm.WLS(above, below, weights=1 / below).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    return fit.params[0], fit.bse[0]
+
+
+def check_entropy_rate(surprisals, sizes, texts, found):
+    count, window = surprisals.shape
+    clusters = len(set(texts))
+    half = window // 2
+    assert found["window"] == window
+    bytes_, characters, tail_bytes, tail_characters = np.array(sizes, float).T
+    value = lambda estimate: (estimate["value"], estimate["error"])
+    tail, whole = surprisals[:, half:], surprisals
+    for name, part, per in (
+        ("tail", tail, {"character": tail_characters, "byte": tail_bytes}),
+        ("whole", whole, {"character": characters, "byte": bytes_}),
+    ):
+        same(f"{name} per token", mean_and_error(part.mean(axis=1), texts), value(found[name]["token"]))
+        for unit, size in per.items():
+            same(f"{name} per {unit}", ratio_and_error(part.sum(axis=1), size, texts), value(found[name][unit]))
+    for key, size in (("characters_per_token", tail_characters), ("bytes_per_token", tail_bytes)):
+        same(key, mean_and_error(size / half, texts), value(found[key]))
+    assert [block["length"] for block in found["blocks"]] == [2**k for k in range(int(np.log2(half)) + 1)]
+    for block in found["blocks"]:
+        n = block["length"]
+        information = 2 * surprisals[:, :n].sum(axis=1) - surprisals[:, : 2 * n].sum(axis=1)
+        same(f"I({n}; {n})", mean_and_error(information, texts), value(block))
+    means = lambda values: np.stack([cluster_values(column, texts) for column in values.T], axis=1)
+    octaves = np.stack([surprisals[:, window >> k : window >> (k - 1)].mean(axis=1) for k in (3, 2, 1)], axis=1)
+    local = lambda rates: 1 + np.log2((rates[1] - rates[2]) / (rates[0] - rates[1]))
+    if "local_exponent" in found:
+        same("local exponent", jackknife(means(octaves), lambda rows: local(rows.mean(axis=0))), value(found["local_exponent"]))
+    else:
+        left_out = [np.delete(means(octaves), i, axis=0).mean(axis=0) for i in range(clusters)]
+        assert any(np.any(np.diff(rates) >= 0) for rates in left_out), left_out
+    # Half octaves after position 16 are enough for a fit; those after 32 are not.
+    assert len(found["fits"]) == 1 and found["fits"][0]["first"] == 17, found["fits"]
+    edges = np.round(window * 2.0 ** (-np.arange(7)[::-1] / 2)).astype(int)
+    ranges = np.stack([surprisals[:, a:b].mean(axis=1) for a, b in zip(edges, edges[1:])], axis=1)
+    totals = np.stack([tail.sum(axis=1), whole.sum(axis=1), tail_characters, tail_bytes], axis=1)
+    of_texts = np.stack([np.bincount(texts, weights=column) / np.bincount(texts) for column in ranges.T], axis=1)
+    check_rate_fits(found["fits"][0], edges, means(ranges), ranges - of_texts[texts], means(totals), window)
+
+
+def jackknife(rows, statistic):
+    left_out = np.array([statistic(np.delete(rows, i, axis=0)) for i in range(len(rows))])
+    return statistic(rows), np.sqrt((len(rows) - 1) * np.var(left_out, axis=0))
+
+
+def check_rate_fits(fits, edges, clusters, rest, totals, window):
+    count, size = clusters.shape
+    if count - 1 >= size + 8:
+        covariance, freedom, sampling = (lambda rows: np.cov(rows.T) / (count - 1) * (len(rows) - 1) / len(rows)), count - 1, "clusters"
+        # The covariance of a leave-one-out set has the freedom of the full sample, as each resample's.
+    else:
+        freedom, sampling = len(rest) - count, "within"
+        fixed = rest.T @ rest / freedom / len(rest)
+        covariance = lambda rows: fixed
+    assert (fits["freedom"], fits["sampling"], fits["ranges"]) == (freedom, sampling, size)
+    centre = clusters.mean(axis=0)
+    full = np.cov(clusters.T) / count if sampling == "clusters" else fixed
+    for law in fits["laws"]:
+        name = law["law"]
+        solved, chi2 = solve_rate(name, edges, centre, full)
+        free = 1 if name == "constant" else 3
+        k = size - free
+        p = stats.f.sf(chi2 * (freedom - k + 1) / (freedom * k), k, freedom - k + 1)
+        aicc = (freedom + 1) * np.log1p(chi2 / freedom) + 2 * free + 2 * free * (free + 1) / (k - 1)
+        same(f"rate test, {name}", (chi2, p, aicc, k), [law[key] for key in ("chi2", "p", "aicc", "dof")], 1e-6)
+
+        def statistics(rows):
+            ranges, sums = rows[:, :size].mean(axis=0), rows[:, size:].mean(axis=0)
+            rate, _, exponent = solve_rate(name, edges, ranges, covariance(rows[:, :size]))[0]
+            tail, whole, characters, bytes_ = sums
+            half = window // 2
+            values = [rate, rate * half / characters, rate * half / bytes_, tail / half - rate, whole - window * rate]
+            return np.array(values + [exponent] * (name != "constant"))
+
+        theirs = [law["rate"][unit] for unit in ("token", "character", "byte")] + [law["below_tail"], law["excess"]]
+        theirs += [law["exponent"]] if name != "constant" else []
+        values, errors = jackknife(np.hstack([clusters, totals]), statistics)
+        scale = np.maximum(1, np.abs(errors))
+        same(f"rates, {name}", values, [estimate["value"] for estimate in theirs], 2e-6)
+        same(f"errors of rates, {name}", errors / scale, [e["error"] / s for e, s in zip(theirs, scale)], 2e-5)
+        if name != "constant":
+            same(f"amplitude, {name}", 1.0, law["amplitude"] / solved[1] if solved[1] else law["amplitude"] + 1, 1e-5)
+
+
+def solve_rate(law, edges, means, covariance):
+    """Fits a law by generalized least squares, with a rate and an amplitude of at least 0.
+
+    Returns (rate, amplitude, exponent) and the sum of squares.
+    """
+    a, b = edges[:-1] + 0.5, edges[1:] + 0.5
+    if law == "stretched":
+        covariance, means = covariance / np.outer(means, means), np.log(means)
+    white = linalg.inv(linalg.cholesky(covariance, lower=True))
+    ones, target = white @ np.ones(len(means)), white @ means
+    lowest = -np.inf if law == "stretched" else 0.0
+
+    def linear(exponent):
+        # Means of x^(β-1), and of its product with ln x, over each range.
+        if law == "constant":
+            columns, bounds = ones[:, None], ([lowest], [np.inf])
+        else:
+            if abs(exponent) < 1e-6:
+                first, second = np.log(b / a), (np.log(b) ** 2 - np.log(a) ** 2) / 2
+            else:
+                power = lambda x: x**exponent / exponent
+                first, second = power(b) - power(a), power(b) * (np.log(b) - 1 / exponent) - power(a) * (np.log(a) - 1 / exponent)
+            decay = white @ ((second if law == "power_log" else first) / (b - a))
+            scale = np.abs(decay).max()
+            columns, bounds = np.stack([ones, decay / scale], axis=1), ([lowest, 0.0], [np.inf, np.inf])
+        best, *_ = np.linalg.lstsq(columns, target, rcond=None)
+        if np.any(best < bounds[0]):
+            candidates = [optimize.lsq_linear(columns, target, bounds, tol=1e-15).x]
+            for free in range(columns.shape[1]):
+                one = np.zeros(columns.shape[1])
+                one[free] = columns[:, free] @ target / (columns[:, free] @ columns[:, free])
+                candidates += [one] if one[free] >= bounds[0][free] else []
+            best = min(candidates, key=lambda x: ((columns @ x - target) ** 2).sum())
+        squares = ((columns @ best - target) ** 2).sum()
+        return squares, best[0], (best[1] / scale if law != "constant" else 0.0)
+
+    if law == "constant":
+        squares, rate, _ = linear(0.0)
+        return (rate, 0.0, 0.0), squares
+    grid = np.linspace(-2, 0.98, 300)
+    nearest = int(np.argmin([linear(exponent)[0] for exponent in grid]))
+    low, high = grid[max(nearest - 1, 0)], grid[min(nearest + 1, len(grid) - 1)]
+    exponent = optimize.minimize_scalar(
+        lambda e: linear(e)[0], bounds=(low, high), method="bounded", options={"xatol": 1e-12}
+    ).x
+    exponent = min((exponent, grid[nearest]), key=lambda e: linear(e)[0])
+    squares, rate, amplitude = linear(exponent)
+    return (np.exp(rate) if law == "stretched" else rate, amplitude, exponent), squares
+
+
 def bca(value, resampled, left_out, level):
     resampled = np.sort(resampled)
     z0 = stats.norm.ppf(((resampled < value).sum() + (resampled <= value).sum()) / 2 / len(resampled))
@@ -608,6 +748,18 @@ def check_comparison(fixture):
         left_out = np.array([slope(b[:, texts != g]) - slope(a[:, texts != g]) for g in groups])
         error = np.sqrt((len(groups) - 1) * np.var(left_out))
         expect(f"exponent of {difference['series']}", difference["estimate"], slope(b) - slope(a), error)
+    sizes = np.array(fixture["sizes"], float)
+    for difference in fixture["surprisals"]:
+        at = difference["part"] == "tail"
+        size = sizes[:, {"byte": 0, "character": 1}[difference["per"]] + 2 * at]
+        influence = []
+        for terms in (first, other):
+            surprisal = np.array(terms["windows"])[:, int(at)]
+            ratio = surprisal.sum() / size.sum()
+            values = ratio + (surprisal - ratio * size) / size.mean()
+            influence.append(np.array([values[texts == group].mean() for group in groups]))
+        expect(f"surprisal per {difference['per']}", difference["estimate"], *mean_and_error((influence[1] - influence[0]) / np.log(2)))
+    assert len(fixture["surprisals"]) == 4, fixture["surprisals"]
     assert len(fixture["differences"]) == 6 and len(fixture["exponents"]) == 2, fixture
 
 

@@ -5,9 +5,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use surprisal_estimator::{
-    Bootstrap, Comparison, CorpusIdentity, Correction, Design, DocumentTerms, EntropyBias, EntropyMethod, Error,
-    Estimates, ExactSource, Fit, Gaussian, LogprobSource, NgramEntropy, Pairing, Plan, PlannedQuery, PointTerms,
-    Process, Report, SantaFe, Spectrum, TokenTexts, TwoPoint, run, shuffle_tokens,
+    Bootstrap, Comparison, CorpusIdentity, Correction, Design, DocumentTerms, DocumentWindow, EntropyBias,
+    EntropyMethod, Error, Estimates, ExactSource, Fit, Gaussian, LogprobSource, NgramEntropy, Pairing, Plan,
+    PlannedQuery, PointTerms, Process, Report, SantaFe, Spectrum, TokenTexts, TwoPoint, WindowSize, run,
+    shuffle_tokens,
 };
 
 /// The number of shuffles for the baseline of two-point information.
@@ -45,6 +46,7 @@ async fn main() -> Result<(), Error> {
 
 async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) -> Result<Value, Error> {
     let process = SantaFe::new(60, 1.4, 1e-3)?;
+    let plan = plan.with_sizes(sizes(40))?;
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let texts = || documents.iter().map(Vec::as_slice);
@@ -94,6 +96,8 @@ async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) ->
         "consistency": report.consistency,
         "nll": report.nll,
         "nll_bins": report.nll_bins,
+        "entropy_rate": report.entropy_rate,
+        "sizes": sizes(40).iter().map(|size| size_numbers(*size)).collect::<Vec<_>>(),
         "exponent": 1.4,
         "symbols": 60,
         "divergence": estimates.divergence(&ln_p),
@@ -101,6 +105,20 @@ async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) ->
         "two_point": two_point,
         "shuffled": shuffled,
     }))
+}
+
+/// Sizes that windows of tokens of varying length could have.
+fn sizes(documents: usize) -> Vec<WindowSize> {
+    let size = |document: usize| {
+        let (tail_bytes, rest) = (200 + 37 * document % 90, 210 + 53 * document % 70);
+        let [characters, tail_characters] = [tail_bytes + rest, tail_bytes].map(|bytes| bytes - document % 11);
+        WindowSize { bytes: tail_bytes + rest, characters, tail_bytes, tail_characters }
+    };
+    (0..documents).map(size).collect()
+}
+
+fn size_numbers(WindowSize { bytes, characters, tail_bytes, tail_characters }: WindowSize) -> [usize; 4] {
+    [bytes, characters, tail_bytes, tail_characters]
 }
 
 /// Entropies of counts from 1 to 20,000, with their bias.
@@ -134,7 +152,7 @@ fn paper_fits() -> Value {
 /// Compares two models on the same documents, three from each text.
 async fn comparison() -> Result<Value, Error> {
     let design = Design { splits: vec![4, 8, 16], window: 64, ..Design::default() };
-    let plan = Plan::of_texts((0..24).map(|document| document / 3), design)?;
+    let plan = Plan::of_texts((0..24).map(|document| document / 3), design)?.with_sizes(sizes(24))?;
     let mut rng = ChaCha8Rng::seed_from_u64(23);
     let process = SantaFe::new(60, 1.4, 1e-3)?;
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
@@ -156,7 +174,12 @@ async fn comparison() -> Result<Value, Error> {
                 "crossed": point.crossed,
             })
         };
-        json!({ "texts": terms.texts, "points": terms.points.iter().map(point).collect::<Vec<_>>() })
+        let window = |window: &DocumentWindow| json!([window.surprisal, window.tail_surprisal]);
+        json!({
+            "texts": terms.texts,
+            "points": terms.points.iter().map(point).collect::<Vec<_>>(),
+            "windows": terms.windows.iter().map(window).collect::<Vec<_>>(),
+        })
     };
     let terms: Vec<Value> = reports.iter().filter_map(|(_, report)| report.terms.as_ref()).map(describe).collect();
     let comparison = Comparison::new(reports)?;
@@ -164,6 +187,8 @@ async fn comparison() -> Result<Value, Error> {
         "terms": terms,
         "differences": comparison.differences("doubting"),
         "exponents": comparison.exponent_differences("doubting"),
+        "surprisals": comparison.surprisal_differences("doubting"),
+        "sizes": sizes(24).iter().map(|size| size_numbers(*size)).collect::<Vec<_>>(),
     }))
 }
 

@@ -11,10 +11,8 @@ pub(crate) const RATE_EXPONENTS: [f64; 2] = [-2.0, 0.98];
 /// The number of exponents at which the fit is computed first.
 const GRID: usize = 101;
 
-/// The number of golden-section steps of an exact fit, and of the fit to a resample. The latter determines the exponent
-/// to 0.001.
-pub(crate) const EXACT: usize = 40;
-pub(crate) const ROUGH: usize = 8;
+/// The number of golden-section steps, which determine the exponent to 10⁻⁷.
+const STEPS: usize = 28;
 
 /// Nodes and weights of Gauss-Legendre quadrature on [-1, 1].
 const NODES: [(f64, f64); 5] = [
@@ -47,85 +45,86 @@ pub(crate) struct RateSolution {
 /// method; its logarithm is averaged over the positions.
 pub(crate) struct RateFitter {
     law: RateLaw,
-    means: CovariedMeans,
     /// For each range, the logarithms of positions within it, and their weights.
     nodes: Vec<[(f64, f64); 5]>,
     /// The logarithm of the first position, which scales the amplitude.
     origin: f64,
-    /// The whitened values of the constant function.
-    ones: Vec<f64>,
-    /// Exponents, and the whitened values of the decaying function for each.
+    /// Exponents, and the means of the decaying function for each.
     grid: Vec<(f64, Vec<f64>)>,
 }
 
 impl RateFitter {
-    /// Creates the fitter of a law. `ranges` has the first and the last position of each mean. `covariance` is that of
-    /// the means, with `freedom` degrees of freedom. `None` if it is singular, or if a mean without a logarithm needs
-    /// one.
-    pub(crate) fn new(
-        law: RateLaw,
-        ranges: &[(usize, usize)],
-        means: &[f64],
-        covariance: &[Vec<f64>],
-        freedom: usize,
-    ) -> Option<Self> {
-        let covaried = match law {
-            RateLaw::Stretched => {
-                let entry = |(i, row): (usize, &Vec<f64>)| -> Vec<f64> {
-                    row.iter().zip(means).map(|(value, mean)| value / (mean * means[i])).collect()
-                };
-                let relative: Vec<Vec<f64>> = covariance.iter().enumerate().map(entry).collect();
-                CovariedMeans::new(&transformed(law, means)?, &relative, freedom)?
-            }
-            RateLaw::Constant | RateLaw::Power | RateLaw::PowerLog => CovariedMeans::new(means, covariance, freedom)?,
-        };
-        let ones = covaried.whiten(&vec![1.0; means.len()]);
+    /// Creates the fitter of a law. `ranges` has the first and the last position of each mean.
+    pub(crate) fn new(law: RateLaw, ranges: &[(usize, usize)]) -> Self {
         let nodes: Vec<_> = ranges.iter().map(|&range| nodes(range)).collect();
         let origin = nodes.first().map_or(0.0, |nodes| nodes[2].0);
-        let mut fitter = Self { law, means: covaried, nodes, origin, ones, grid: Vec::new() };
+        let mut fitter = Self { law, nodes, origin, grid: Vec::new() };
         let [low, high] = RATE_EXPONENTS;
         if law == RateLaw::Constant {
-            fitter.grid.push((0.0, vec![0.0; means.len()]));
-            return Some(fitter);
+            fitter.grid.push((0.0, vec![0.0; ranges.len()]));
+            return fitter;
         }
         for step in 0..GRID {
             let exponent = low + (high - low) * step as f64 / (GRID - 1) as f64;
             fitter.grid.push((exponent, fitter.decay(exponent)));
         }
-        Some(fitter)
+        fitter
     }
 
-    /// Fits the law to the means that the fitter was created with, and tests it; `None` if there are too few means for
-    /// a test.
-    pub(crate) fn fit(&self) -> Option<(RateSolution, FitTest)> {
-        let solution = self.solve(self.means.whitened(), EXACT)?;
-        Some((solution, self.means.test(self.law.parameters(), solution.chi2)?))
+    /// Fits the law to means, and tests it. `covariance` is that of the means, with `freedom` degrees of freedom. `None`
+    /// if it is singular, if a mean without a logarithm needs one, or if there are too few means for a test.
+    pub(crate) fn fit(
+        &self,
+        means: &[f64],
+        covariance: &[Vec<f64>],
+        freedom: usize,
+    ) -> Option<(RateSolution, FitTest)> {
+        let means = self.transformed(means, covariance, freedom)?;
+        let solution = self.solve(&means)?;
+        Some((solution, means.test(self.law.parameters(), solution.chi2)?))
     }
 
-    /// Fits the law to other means with the same covariance, such as those of a resample; `None` if a mean without a
-    /// logarithm needs one.
-    pub(crate) fn refit(&self, means: &[f64]) -> Option<RateSolution> {
-        self.solve(&self.means.whiten(&transformed(self.law, means)?), ROUGH)
+    /// Fits the law without a test, for example to the means of a resample. `None` if the covariance is singular, or if a mean
+    /// without a logarithm needs one.
+    pub(crate) fn fit_resample(&self, means: &[f64], covariance: &[Vec<f64>]) -> Option<RateSolution> {
+        self.solve(&self.transformed(means, covariance, 0)?)
     }
 
-    /// Fits the law to whitened means. Searches the exponent on a grid, and then by golden-section search between the
-    /// neighbors of the best grid point.
-    fn solve(&self, means: &[f64], steps: usize) -> Option<RateSolution> {
+    /// Returns the values that the law is fitted to, with their covariance.
+    fn transformed(&self, means: &[f64], covariance: &[Vec<f64>], freedom: usize) -> Option<CovariedMeans> {
+        if self.law != RateLaw::Stretched {
+            return CovariedMeans::new(means, covariance, freedom);
+        }
+        let logs: Vec<f64> = means.iter().map(|mean| mean.ln()).collect();
+        let entry = |(i, row): (usize, &Vec<f64>)| -> Vec<f64> {
+            row.iter().zip(means).map(|(value, mean)| value / (mean * means[i])).collect()
+        };
+        let relative: Vec<Vec<f64>> = covariance.iter().enumerate().map(entry).collect();
+        CovariedMeans::new(&logs, &relative, freedom).filter(|_| logs.iter().all(|log| log.is_finite()))
+    }
+
+    /// Fits the law. Searches the exponent on a grid, and then by golden-section search between the neighbors of the best
+    /// grid point.
+    fn solve(&self, means: &CovariedMeans) -> Option<RateSolution> {
+        let ones = means.whiten(&vec![1.0; self.nodes.len()]);
+        let at = |exponent: f64, decay: &[f64]| {
+            let (chi2, level, scaled) = self.combination(&means.whiten(decay), &ones, means.whitened());
+            (chi2, level, scaled, exponent)
+        };
         let (mut best, mut nearest) = ((f64::INFINITY, 0.0, 0.0, 0.0), 0);
         for (index, (exponent, decay)) in self.grid.iter().enumerate() {
-            let (chi2, level, amplitude) = self.combination(decay, means);
-            if chi2 < best.0 {
-                (best, nearest) = ((chi2, level, amplitude, *exponent), index);
+            let found = at(*exponent, decay);
+            if found.0 < best.0 {
+                (best, nearest) = (found, index);
             }
         }
         if self.grid.len() > 1 {
-            let chi2 = |exponent: f64| self.combination(&self.decay(exponent), means).0;
             let [low, high] =
                 [nearest.saturating_sub(1), (nearest + 1).min(GRID - 1)].map(|index: usize| self.grid[index].0);
-            let exponent = golden_section(chi2, low, high, steps);
-            let (chi2, level, amplitude) = self.combination(&self.decay(exponent), means);
-            if chi2 < best.0 {
-                best = (chi2, level, amplitude, exponent);
+            let exponent = golden_section(|exponent| at(exponent, &self.decay(exponent)).0, low, high, STEPS);
+            let found = at(exponent, &self.decay(exponent));
+            if found.0 < best.0 {
+                best = found;
             }
         }
         let (chi2, level, scaled, exponent) = best;
@@ -140,9 +139,8 @@ impl RateFitter {
     }
 
     /// Returns the smallest `T²` of `level + amplitude · decay`, and these two. The amplitude is not negative, and
-    /// neither is the level, unless it is a logarithm.
-    fn combination(&self, decay: &[f64], means: &[f64]) -> (f64, f64, f64) {
-        let ones = &self.ones;
+    /// neither is the level, unless it is a logarithm. All values are whitened.
+    fn combination(&self, decay: &[f64], ones: &[f64], means: &[f64]) -> (f64, f64, f64) {
         let (aa, ab, bb) = (dot(decay, decay), dot(decay, ones), dot(ones, ones));
         let (am, bm) = (dot(decay, means), dot(ones, means));
         let determinant = aa * bb - ab * ab;
@@ -161,25 +159,15 @@ impl RateFitter {
         pure.filter(|pure| pure.0 < constant.0).unwrap_or(constant)
     }
 
-    /// Returns the whitened means of the decaying function over the ranges, relative to its value at the origin.
+    /// Returns the means of the decaying function over the ranges, relative to a power at the origin.
     fn decay(&self, exponent: f64) -> Vec<f64> {
         let has_logarithm = self.law == RateLaw::PowerLog;
         let value = |&(log, weight): &(f64, f64)| {
             let power = ((exponent - 1.0) * (log - self.origin)).exp();
             weight * if has_logarithm { power * log } else { power }
         };
-        let means: Vec<f64> = self.nodes.iter().map(|nodes| nodes.iter().map(value).sum()).collect();
-        self.means.whiten(&means)
+        self.nodes.iter().map(|nodes| nodes.iter().map(value).sum()).collect()
     }
-}
-
-/// Returns the values that a law is fitted to; `None` if they are not finite.
-fn transformed(law: RateLaw, means: &[f64]) -> Option<Vec<f64>> {
-    let values = match law {
-        RateLaw::Stretched => means.iter().map(|mean| mean.ln()).collect(),
-        RateLaw::Constant | RateLaw::Power | RateLaw::PowerLog => means.to_vec(),
-    };
-    values.iter().all(|value: &f64| value.is_finite()).then_some(values)
 }
 
 /// Returns logarithms of positions and weights, such that the weighted sum of a function is its mean over a range.
@@ -221,15 +209,15 @@ mod tests {
             (RateLaw::PowerLog, [1.5, 2.0, 0.1]),
             (RateLaw::Stretched, [2.0, 1.5, 0.5]),
         ] {
-            let fitter = RateFitter::new(law, &RANGES, &means(law, truth), &covariance(), 50).unwrap();
-            let (found, test) = fitter.fit().unwrap();
+            let fitter = RateFitter::new(law, &RANGES);
+            let (found, test) = fitter.fit(&means(law, truth), &covariance(), 50).unwrap();
             // The means are sums over positions, and the fit integrates.
             for (found, truth) in [found.rate, found.amplitude, found.exponent].into_iter().zip(truth) {
                 assert!((found - truth).abs() < 0.02 * truth.max(0.5), "{law:?}: {found}, not {truth}");
             }
             assert!(test.p > 0.99 && test.dof == 5 && !found.is_at_bound, "{found:?} {test:?}");
-            let again = fitter.refit(&means(law, truth)).unwrap();
-            assert!((again.exponent - found.exponent).abs() < 1e-3, "{again:?} {found:?}");
+            let again = fitter.fit_resample(&means(law, truth), &covariance()).unwrap();
+            assert!((again.exponent - found.exponent).abs() < 1e-12, "{again:?} {found:?}");
         }
     }
 
@@ -249,15 +237,13 @@ mod tests {
     /// Neither the rate nor the amplitude is negative; a parameter at its bound is marked.
     #[test]
     fn parameters_stay_in_their_bounds() {
-        let fit = |means: &[f64]| {
-            RateFitter::new(RateLaw::Power, &RANGES, means, &covariance(), 50).unwrap().fit().unwrap().0
-        };
+        let fit = |means: &[f64]| RateFitter::new(RateLaw::Power, &RANGES).fit(means, &covariance(), 50).unwrap().0;
         let found = fit(&means(RateLaw::Power, [-0.5, 4.0, 0.7]));
         assert_eq!((found.rate, found.is_at_bound), (0.0, true));
         let rising = fit(&means(RateLaw::Power, [3.0, -2.0, 0.3]));
         assert_eq!((rising.amplitude, rising.is_at_bound), (0.0, true));
-        let constant = RateFitter::new(RateLaw::Constant, &RANGES, &[2.0; 8], &covariance(), 50).unwrap();
-        let (found, test) = constant.fit().unwrap();
+        let constant = RateFitter::new(RateLaw::Constant, &RANGES);
+        let (found, test) = constant.fit(&[2.0; 8], &covariance(), 50).unwrap();
         assert!((found.rate - 2.0).abs() < 1e-12 && !found.is_at_bound && test.dof == 7, "{found:?}");
         // A logarithm is the limit of a power law with an exponent of 1.
         let falling: Vec<f64> = RANGES.iter().map(|&(first, last)| 9.0 - ((first * last) as f64).sqrt().ln()).collect();
@@ -267,9 +253,9 @@ mod tests {
     #[test]
     fn a_negative_mean_has_no_stretched_exponential() {
         let mut values = means(RateLaw::Power, [1.5, 3.0, 0.4]);
-        let fitter = RateFitter::new(RateLaw::Stretched, &RANGES, &values, &covariance(), 50).unwrap();
+        let fitter = RateFitter::new(RateLaw::Stretched, &RANGES);
+        assert!(fitter.fit_resample(&values, &covariance()).is_some());
         values[7] = -0.1;
-        assert_eq!(fitter.refit(&values), None);
-        assert!(RateFitter::new(RateLaw::Stretched, &RANGES, &values, &covariance(), 50).is_none());
+        assert_eq!(fitter.fit_resample(&values, &covariance()), None);
     }
 }

@@ -69,6 +69,11 @@ impl Columns {
         self.halves.len() + self.blocks.len() + total as usize
     }
 
+    /// Returns the number of columns.
+    pub(crate) fn width(&self) -> usize {
+        self.total(Total::TailCharacters) + 1
+    }
+
     /// Returns the number of positions in the tail.
     pub(crate) fn tail(&self) -> usize {
         self.window - WindowSize::tail_start(self.window)

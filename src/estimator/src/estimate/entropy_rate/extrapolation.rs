@@ -9,10 +9,14 @@ use crate::estimate::entropy_rate::columns::{Columns, Range, Total};
 use crate::estimate::entropy_rate::units::{TextUnit, UnitRates, tail_size};
 use crate::estimate::scatter::{Sampling, Scatter};
 use crate::fit::{FitTest, RateFitter, RateLaw, RateSolution};
+use crate::plan::Plan;
 use crate::value::Estimate;
 
 /// The minimum number of ranges: laws have three parameters, and a test needs two more.
 const MIN_RANGES: usize = 5;
+
+/// The number of clusters for each half octave from which half octaves are fitted.
+const FINE_CLUSTERS: usize = 10;
 
 /// The laws fitted to the surprisal from one position on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +48,7 @@ impl RateFits {
 /// A law fitted to surprisal by position by generalized least squares.
 ///
 /// Errors are those of the jackknife over texts, and intervals those of the BCa bootstrap over texts. Each resample is
-/// fitted anew, with the covariance of the full sample.
+/// fitted anew with its own covariance, unless that is the scatter within texts, which stays that of the full sample.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateFit {
     /// The law.
@@ -91,101 +95,120 @@ impl RateFit {
 
 /// Fits all laws to the means over ranges of positions: without the first [`OMITTED_POSITIONS`], and without twice as
 /// many, which shows whether the choice matters.
-pub(crate) fn fit_rates(
-    columns: &Columns,
-    rows: &[Vec<f64>],
-    clusters: &Clusters,
-    bootstrap: &Bootstrap<'_>,
-) -> Vec<RateFits> {
+pub(crate) fn fit_rates(columns: &Columns, rows: &[Vec<f64>], clusters: &Clusters, plan: &Plan) -> Vec<RateFits> {
     let cluster_rows = clusters.mean_rows(rows);
     let mut all = Vec::new();
     for omitted in [OMITTED_POSITIONS, 2 * OMITTED_POSITIONS] {
-        let Some((ranges, sampling, scatter)) = choose(columns, omitted, rows, &cluster_rows, clusters) else {
-            continue;
-        };
-        let fit = |law| fit(law, columns, &ranges, &scatter, bootstrap);
-        let laws: Vec<RateFit> = RateLaw::ALL.into_iter().filter_map(fit).collect();
+        let Some(sample) = Sample::new(columns, omitted, rows, &cluster_rows, clusters) else { continue };
+        let bootstrap = Bootstrap::new(&sample.rows, plan.design().resamples, plan.design().seed);
+        let laws: Vec<RateFit> = RateLaw::ALL.into_iter().filter_map(|law| sample.fit(law, &bootstrap)).collect();
         if !laws.is_empty() {
-            all.push(RateFits {
-                first: ranges[0].first,
-                ranges: ranges.len(),
-                sampling,
-                freedom: scatter.freedom,
-                laws,
-            });
+            let (first, ranges) = (sample.ranges[0].first, sample.ranges.len());
+            let (sampling, freedom) = (sample.sampling, sample.scatter.freedom);
+            all.push(RateFits { first, ranges, sampling, freedom, laws });
         }
     }
     all
 }
 
-/// Chooses half octaves or octaves, whichever are more and still have a covariance over clusters; if neither has, over
-/// documents within clusters. `None` if no covariance has enough degrees of freedom, or if there are too few ranges.
-fn choose(
-    columns: &Columns,
-    omitted: usize,
-    rows: &[Vec<f64>],
-    cluster_rows: &[Vec<f64>],
-    clusters: &Clusters,
-) -> Option<(Vec<Range>, Sampling, Scatter)> {
-    let mut within = None;
-    for halves in [1, 2] {
-        let ranges = columns.ranges(halves, omitted);
+/// The means that laws are fitted to, and the rows that are resampled for them.
+struct Sample<'a> {
+    columns: &'a Columns,
+    ranges: Vec<Range>,
+    sampling: Sampling,
+    scatter: Scatter,
+    /// One row per cluster: its sums, followed by the products of its deviations from the means.
+    rows: Vec<Vec<f64>>,
+}
+
+impl<'a> Sample<'a> {
+    /// Chooses the ranges: half octaves if there are many clusters or if there are few octaves, otherwise octaves. `None`
+    /// if there are too few ranges, or if no covariance has enough degrees of freedom.
+    ///
+    /// Laws are smooth, so finer ranges help little, but a covariance of more means needs more clusters.
+    fn new(
+        columns: &'a Columns,
+        omitted: usize,
+        rows: &[Vec<f64>],
+        cluster_rows: &[Vec<f64>],
+        clusters: &Clusters,
+    ) -> Option<Self> {
+        let [halves, octaves] = [1, 2].map(|halves| columns.ranges(halves, omitted));
+        let are_many = clusters.count() > FINE_CLUSTERS * halves.len();
+        let ranges = if are_many || octaves.len() < MIN_RANGES { halves } else { octaves };
         if ranges.len() < MIN_RANGES {
-            break;
+            return None;
         }
         let means = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
             rows.iter().map(|row| ranges.iter().map(|range| range.mean(row)).collect()).collect()
         };
-        match Scatter::choose(&means(rows), &means(cluster_rows), clusters) {
-            Some((Sampling::Clusters, scatter)) => return Some((ranges, Sampling::Clusters, scatter)),
-            Some((Sampling::Within, scatter)) if within.is_none() => within = Some((ranges, Sampling::Within, scatter)),
-            Some(_) | None => {}
+        let (sampling, scatter) = Scatter::choose(&means(rows), &means(cluster_rows), clusters)?;
+        let mut rows = cluster_rows.to_vec();
+        for (row, means) in rows.iter_mut().zip(means(cluster_rows)) {
+            let deviations: Vec<f64> = means.iter().zip(&scatter.means).map(|(value, mean)| value - mean).collect();
+            for (index, deviation) in deviations.iter().enumerate() {
+                row.extend(deviations[..=index].iter().map(|other| deviation * other));
+            }
         }
+        Some(Self { columns, ranges, sampling, scatter, rows })
     }
-    within
-}
 
-/// Fits one law; `None` if it cannot be fitted.
-fn fit(
-    law: RateLaw,
-    columns: &Columns,
-    ranges: &[Range],
-    scatter: &Scatter,
-    bootstrap: &Bootstrap<'_>,
-) -> Option<RateFit> {
-    let places: Vec<(usize, usize)> = ranges.iter().map(|range| (range.first, range.last)).collect();
-    let fitter = RateFitter::new(law, &places, &scatter.means, &scatter.covariance, scatter.freedom)?;
-    let (solution, FitTest { dof, p, aicc }) = fitter.fit()?;
-    let (window, tail) = (columns.window as f64, columns.tail() as f64);
-    let statistics = |&RateSolution { rate, exponent, .. }: &RateSolution, row: &[f64]| {
+    /// Returns the means of a resample, and their covariance: over clusters, that of the resample; within clusters, that
+    /// of the full sample.
+    fn resample(&self, row: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let means: Vec<f64> = self.ranges.iter().map(|range| range.mean(row)).collect();
+        if self.sampling == Sampling::Within {
+            return (means, self.scatter.covariance.clone());
+        }
+        let shifts: Vec<f64> = means.iter().zip(&self.scatter.means).map(|(mean, full)| mean - full).collect();
+        let mut products = row[self.columns.width()..].iter();
+        let mut covariance = vec![vec![0.0; means.len()]; means.len()];
+        for i in 0..means.len() {
+            for j in 0..=i {
+                let product = products.next().copied().unwrap_or_default() - shifts[i] * shifts[j];
+                (covariance[i][j], covariance[j][i]) =
+                    (product / self.scatter.freedom as f64, product / self.scatter.freedom as f64);
+            }
+        }
+        (means, covariance)
+    }
+
+    /// Fits one law; `None` if it cannot be fitted.
+    fn fit(&self, law: RateLaw, bootstrap: &Bootstrap<'_>) -> Option<RateFit> {
+        let places: Vec<(usize, usize)> = self.ranges.iter().map(|range| (range.first, range.last)).collect();
+        let fitter = RateFitter::new(law, &places);
+        let Scatter { means, covariance, freedom } = &self.scatter;
+        let (solution, FitTest { dof, p, aicc }) = fitter.fit(means, covariance, *freedom)?;
+        let refitted = |row: &[f64]| {
+            let (means, covariance) = self.resample(row);
+            Some(self.statistics(&fitter.fit_resample(&means, &covariance)?, row))
+        };
+        let estimates = bootstrap.estimates(CONFIDENCE_LEVEL, refitted)?;
+        let [token, character, byte, exponent, below_tail, excess] = estimates[..] else { return None };
+        let present = |estimate: Estimate| estimate.value.is_finite().then_some(estimate);
+        let has_decay = law != RateLaw::Constant;
+        Some(RateFit {
+            law,
+            rate: UnitRates { token, character: present(character), byte: present(byte) },
+            amplitude: has_decay.then_some(solution.amplitude),
+            exponent: has_decay.then_some(exponent),
+            below_tail,
+            excess,
+            chi2: solution.chi2,
+            dof,
+            p,
+            aicc,
+            is_at_bound: solution.is_at_bound,
+        })
+    }
+
+    /// Returns the quantities that follow from a fit and the sums of its sample.
+    fn statistics(&self, &RateSolution { rate, exponent, .. }: &RateSolution, row: &[f64]) -> Vec<f64> {
+        let columns = self.columns;
+        let (window, tail) = (columns.window as f64, columns.tail() as f64);
         let below_tail = row[columns.total(Total::Tail)] / tail - rate;
         let excess = row[columns.total(Total::Whole)] - window * rate;
         let [character, byte] = TextUnit::ALL.map(|unit| rate * tail / row[columns.total(tail_size(unit))]);
         vec![rate, character, byte, exponent, below_tail, excess]
-    };
-    let refitted = |row: &[f64]| {
-        let means: Vec<f64> = ranges.iter().map(|range| range.mean(row)).collect();
-        Some(statistics(&fitter.refit(&means)?, row))
-    };
-    let mut estimates = bootstrap.estimates(CONFIDENCE_LEVEL, refitted)?;
-    // The full sample is fitted to full accuracy.
-    for (estimate, value) in estimates.iter_mut().zip(statistics(&solution, bootstrap.means())) {
-        estimate.value = value;
     }
-    let [token, character, byte, exponent, below_tail, excess] = estimates[..] else { return None };
-    let present = |estimate: Estimate| estimate.value.is_finite().then_some(estimate);
-    let has_decay = law != RateLaw::Constant;
-    Some(RateFit {
-        law,
-        rate: UnitRates { token, character: present(character), byte: present(byte) },
-        amplitude: has_decay.then_some(solution.amplitude),
-        exponent: has_decay.then_some(exponent),
-        below_tail,
-        excess,
-        chi2: solution.chi2,
-        dof,
-        p,
-        aicc,
-        is_at_bound: solution.is_at_bound,
-    })
 }

@@ -85,7 +85,7 @@ impl EntropyRate {
             bytes_per_token: units.tokens(TextUnit::Byte, &bootstrap),
             blocks: blocks(&columns, &bootstrap),
             local_exponent: local_exponent(&columns, &bootstrap),
-            fits: fit_rates(&columns, &rows, clusters, &bootstrap),
+            fits: fit_rates(&columns, &rows, clusters, plan),
         })
     }
 
