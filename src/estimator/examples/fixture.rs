@@ -18,7 +18,7 @@ const SHUFFLES: usize = 3;
 async fn main() -> Result<(), Error> {
     let mut experiments = Vec::new();
     let [single, equal, unequal] = [vec![1; 40], vec![4; 10], vec![1, 3, 7, 2, 4, 6, 5, 3, 4, 5]];
-    for (pairing, negatives, sizes, method, n, weight) in [
+    for (pairing, negatives, texts, method, n, weight) in [
         (Pairing::Same, 1, single, EntropyMethod::Grassberger, 2, 0.8),
         (Pairing::Crossed, 11, equal, EntropyMethod::ChaoShen, 1, 0.5),
         (Pairing::Same, 6, unequal, EntropyMethod::MillerMadow, 1, 0.8),
@@ -27,8 +27,8 @@ async fn main() -> Result<(), Error> {
         let additivity = if negatives > 1 { vec![4, 16] } else { Vec::new() };
         let design =
             Design { splits, ratios, window: 128, negatives, additivity, pairing, seed: 4, ..Design::default() };
-        let texts = sizes.into_iter().enumerate().flat_map(|(text, size)| vec![text; size]);
-        experiments.push(experiment(Plan::of_texts(texts, design)?, method, n, weight).await?);
+        let texts = texts.into_iter().enumerate().flat_map(|(text, size)| vec![text; size]);
+        experiments.push(experiment(Plan::of_texts(texts, design)?.with_sizes(sizes(40))?, method, n, weight).await?);
     }
     println!(
         "{}",
@@ -46,7 +46,6 @@ async fn main() -> Result<(), Error> {
 
 async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) -> Result<Value, Error> {
     let process = SantaFe::new(60, 1.4, 1e-3)?;
-    let plan = plan.with_sizes(sizes(40))?;
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let texts = || documents.iter().map(Vec::as_slice);

@@ -9,10 +9,10 @@ use crate::fit::whitening::dot;
 pub(crate) const RATE_EXPONENTS: [f64; 2] = [-2.0, 0.98];
 
 /// The number of exponents at which the fit is computed first.
-const GRID: usize = 101;
+const GRID: usize = 31;
 
 /// The number of golden-section steps, which determine the exponent to 10⁻⁷.
-const STEPS: usize = 28;
+const STEPS: usize = 32;
 
 /// Nodes and weights of Gauss-Legendre quadrature on [-1, 1].
 const NODES: [(f64, f64); 5] = [
