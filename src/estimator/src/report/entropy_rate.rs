@@ -4,14 +4,16 @@ use std::fmt::Write as _;
 
 use surprisal_chart::escape_quotes as escape;
 
-use crate::estimate::{EntropyRate, OMITTED_POSITIONS, RateFit, RateFits, Sampling, TextUnit, UnitRates};
-use crate::fit::RateLaw;
+use crate::estimate::{EntropyRate, OMITTED_POSITIONS, RateDoubt, RateFit, RateFits, Sampling, TextUnit, UnitRates};
+use crate::fit::{RATE_EXPONENTS, RateLaw};
+use crate::number::significant;
 use crate::report::Report;
 use crate::report::conclusion::FEW_TEXTS;
 use crate::report::difference_tables::with_interval;
 use crate::report::html::table;
 use crate::report::laws::p_value;
 use crate::report::text::aligned;
+use crate::value::Estimate;
 
 impl Report {
     /// Returns the rates as text; an empty string if there are none.
@@ -41,9 +43,9 @@ impl Report {
     /// Returns the HTML section with the rates and the fits; an empty string if there are none.
     pub(crate) fn entropy_rate_section(&self) -> String {
         let Some(rate) = &self.entropy_rate else { return String::new() };
-        let cells = |(heads, rows): (Vec<String>, Vec<Vec<String>>)| {
-            let escaped = |cells: &Vec<String>| cells.iter().map(|cell| escape(cell)).collect::<Vec<_>>();
-            table(true, &escaped(&heads), &rows.iter().map(escaped).collect::<Vec<_>>())
+        let cells = |(mut heads, mut rows): (Vec<String>, Vec<Vec<String>>)| {
+            heads.iter_mut().chain(rows.iter_mut().flatten()).for_each(|cell| *cell = escape(cell));
+            table(true, &heads, &rows)
         };
         let rates = cells(self.rate_cells(rate));
         let (heads, rows) = fit_cells(rate);
@@ -52,12 +54,14 @@ impl Report {
         let notes: String = notes.map(|note| format!("<li>{}.</li>\n", escape(&note))).collect();
         let formulas = RateLaw::ALL.map(|law| format!("{}: h(n) = {}.", law.name(), escape(law.formula()))).join(" ");
         format!(
-            "<section>\n<h2>Entropy rate, in {}</h2>\n{rates}{fits}<ul class=\"notes\">\n{notes}</ul>\n\
-             <p class=\"small\">The mean surprisal of the last octave needs no law, and is an upper bound on the entropy \
-             rate. The laws extrapolate to infinitely long context by generalized least squares, without the first \
-             positions, which the beginning of a window in the middle of a text distorts. E(N) = H(N) - N·h is the \
-             excess entropy of a window. T², k, p and ΔAICc are as in the laws of growth. Intervals come from resampling \
-             texts; they do not cover the choice of the law, so compare all rows. {formulas}</p>\n{}</section>\n",
+            "<section>\n<h2>Entropy rate, in {}</h2>\n{rates}<p class=\"small\">Means ± standard errors, with 95 % \
+             intervals from resampled texts in brackets. The mean surprisal of the last octave needs no law, and is an \
+             upper bound on the entropy rate. The rates h extrapolate it to infinitely long context. Their intervals do \
+             not cover the choice of the law, so compare all laws.</p>\n{fits}<ul class=\"notes\">\n{notes}</ul>\n\
+             <p class=\"small\">The laws are fitted by generalized least squares, from the position in the second column \
+             on, because the beginning of a window in the middle of a text distorts the first positions. E(N) = H(N) - \
+             N·h is the excess entropy of a window. T², k, p and ΔAICc are as in the laws of growth. {formulas}</p>\n\
+             {}</section>\n",
             self.unit.name(),
             self.blocks_table(rate),
         )
@@ -116,8 +120,7 @@ impl Report {
 /// Returns the table of fits, from each first position.
 fn fit_cells(rate: &EntropyRate) -> (Vec<String>, Vec<Vec<String>>) {
     let excess = format!("E({})", rate.window);
-    let heads =
-        ["law", "from", "h per token", "β", &excess, "T²", "k", "p", "ΔAICc", "not determined"].map(str::to_owned);
+    let heads = ["law", "from", "h per token", "β", &excess, "T²", "k", "p", "ΔAICc", "doubt"].map(str::to_owned);
     let mut rows = Vec::new();
     for fits in &rate.fits {
         let best = fits.best().map_or(0.0, |best| best.aicc);
@@ -125,30 +128,55 @@ fn fit_cells(rate: &EntropyRate) -> (Vec<String>, Vec<Vec<String>>) {
             rows.push(vec![
                 fit.law.name().to_owned(),
                 fits.first.to_string(),
-                with_interval(&fit.rate.token),
-                fit.exponent.map_or_else(|| "–".to_owned(), |exponent| with_interval(&exponent)),
+                fit.rate.token.to_string(),
+                fit.exponent.map_or_else(|| "–".to_owned(), |exponent| exponent_cell(&exponent)),
                 with_interval(&fit.excess),
                 format!("{:.1}", fit.chi2),
                 fit.dof.to_string(),
                 p_value(fit.p).trim_start_matches("p = ").trim_start_matches("p ").to_owned(),
                 format!("{:.1}", fit.aicc - best),
-                remark(fits, fit),
+                undetermined(fits, fit),
             ]);
         }
     }
     (heads.to_vec(), rows)
 }
 
-/// Returns the reasons why the data do not determine the rate and the exponent of a fit.
-fn remark(fits: &RateFits, fit: &RateFit) -> String {
-    let exponent = fits.exponent_doubt(fit).filter(|_| fit.exponent.is_some());
-    match (fits.rate_doubt(fit), exponent) {
-        (None, None) => "–".to_owned(),
-        (Some(rate), Some(exponent)) if rate == exponent => format!("h, β: {rate}"),
-        (Some(rate), Some(exponent)) => format!("h: {rate}; β: {exponent}"),
-        (Some(rate), None) => format!("h: {rate}"),
-        (None, Some(exponent)) => format!("β: {exponent}"),
+/// Returns an exponent with its error and its interval. At a bound of its search, it has no error.
+fn exponent_cell(exponent: &Estimate) -> String {
+    let [low, high] = RATE_EXPONENTS;
+    let is_at_bound = (exponent.value - low).min(high - exponent.value) < 1e-3;
+    if is_at_bound { significant(exponent.value, 3) } else { with_interval(exponent) }
+}
+
+/// Returns the symbols of the numbers that the data do not determine.
+fn undetermined(fits: &RateFits, fit: &RateFit) -> String {
+    let symbols = doubts(fits, fit).map(|(symbol, _)| symbol).collect::<Vec<_>>();
+    if symbols.is_empty() { "–".to_owned() } else { symbols.join(", ") }
+}
+
+/// Returns the numbers that the data do not determine, with the reasons.
+fn doubts(fits: &RateFits, fit: &RateFit) -> impl Iterator<Item = (&'static str, RateDoubt)> {
+    let rate = fits.rate_doubt(fit).map(|doubt| ("h", doubt));
+    let exponent = fits.exponent_doubt(fit).filter(|_| fit.exponent.is_some()).map(|doubt| ("β", doubt));
+    rate.into_iter().chain(exponent)
+}
+
+/// Returns one statement for each reason, with the numbers that it affects.
+fn reasons(rate: &EntropyRate) -> Vec<String> {
+    let mut reasons: Vec<(RateDoubt, Vec<String>)> = Vec::new();
+    for fits in &rate.fits {
+        for fit in &fits.laws {
+            for (symbol, doubt) in doubts(fits, fit) {
+                let name = format!("{symbol} by {} from {}", fit.law.name(), fits.first);
+                match reasons.iter_mut().find(|(found, _)| *found == doubt) {
+                    Some((_, names)) => names.push(name),
+                    None => reasons.push((doubt, vec![name])),
+                }
+            }
+        }
     }
+    reasons.iter().map(|(doubt, names)| format!("not determined, because {doubt}: {}", names.join(", "))).collect()
 }
 
 fn missing_fits(rate: &EntropyRate) -> String {
@@ -160,7 +188,7 @@ fn missing_fits(rate: &EntropyRate) -> String {
 
 /// Returns further statements on the rates.
 fn rate_notes(rate: &EntropyRate, texts: Option<usize>) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = reasons(rate);
     if let Some(block) = rate.blocks.last() {
         let (length, value) = (block.length, with_interval(&block.information));
         notes.push(format!("information between neighboring blocks: I({length}; {length}) = {value}"));

@@ -35,10 +35,10 @@ impl Report {
 /// Returns the curve of a law, and a mark at its limit if the data determine it.
 fn law_curve(rate: &EntropyRate, fits: &RateFits, fit: &RateFit) -> Curve {
     let (color, mark, place) = match fit.law {
-        RateLaw::Constant => (Color::SERIES[3], Mark::Circle, 1.5),
+        RateLaw::Constant => (Color::SERIES[5], Mark::Circle, 1.5),
         RateLaw::Power => (Color::SERIES[1], Mark::Square, 0.5),
         RateLaw::PowerLog => (Color::SERIES[2], Mark::Triangle, -0.5),
-        RateLaw::Stretched => (Color::SERIES[4], Mark::Square, -1.5),
+        RateLaw::Stretched => (Color::SERIES[3], Mark::Square, -1.5),
     };
     let last = EXTENT * rate.window as f64;
     let ratio = (last / fits.first as f64).ln();

@@ -25,11 +25,11 @@ pub enum RateDoubt {
 impl fmt::Display for RateDoubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RateDoubt::Rejected => "law rejected",
-            RateDoubt::AtBound => "parameter at its bound",
-            RateDoubt::Unbounded => "interval of β has no end",
-            RateDoubt::Zero => "interval of h contains 0",
-            RateDoubt::AboveTail => "above the last octave",
+            RateDoubt::Rejected => "the data reject the law",
+            RateDoubt::AtBound => "a parameter is at its bound",
+            RateDoubt::Unbounded => "the interval of β has no end",
+            RateDoubt::Zero => "the interval of h contains 0",
+            RateDoubt::AboveTail => "h is above the last octave",
             RateDoubt::Flat => "a constant fits as well",
         })
     }
