@@ -76,6 +76,11 @@ fn start(folder: &Path, file: &str, out: &Path) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// Returns the lines of a log with the estimates during a run.
+fn estimates(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("estimates so far")).collect()
+}
+
 #[test]
 fn a_run_killed_twenty_times_is_bit_identical_to_an_uninterrupted_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -131,6 +136,7 @@ fn a_damaged_answer_file_is_scored_again() {
     let args = ["estimate", &file, "--out", out.to_str().unwrap(), "--json"];
     let want = run(dir.path(), &args);
     assert!(!stderr(&want).contains("saved answers"), "{}", stderr(&want));
+    assert!(estimates(&stderr(&want)).last().unwrap().contains("documents=60 of=60 texts=60"), "{}", stderr(&want));
     let all = shards(&out);
     let folders = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
     let folder = folders.into_iter().find(|path| path.is_dir()).unwrap();
@@ -143,7 +149,12 @@ fn a_damaged_answer_file_is_scored_again() {
     assert_eq!(again.stdout, want.stdout);
     let stderr_text = stderr(&again);
     assert!(stderr_text.contains(name) && stderr_text.contains("requesting the rest"), "{stderr_text}");
+    // Some documents lack an answer at first.
+    let first = estimates(&stderr_text)[0];
+    assert!(first.contains("length=512") && first.contains("direct=") && first.contains(" of=60"), "{first}");
+    assert!(!first.contains("documents=60"), "{first}");
     assert!(scored(&serving.url) > before && shards(&out) == all);
     let stderr_text = stderr(&run(dir.path(), &args));
     assert!(stderr_text.contains("saved answers: all of") && !stderr_text.contains("scoring"), "{stderr_text}");
+    assert!(estimates(&stderr_text).is_empty(), "{stderr_text}");
 }

@@ -54,9 +54,9 @@ pub use corpus::{CorpusIdentity, CorpusStatistics, Counted, Format, Omission, Sp
 pub use error::Error;
 pub use estimate::{
     BlockInformation, Bootstrap, ConsistencyCheck, ConsistencyTest, ContextCurve, ContextPoint, Correction,
-    DocumentTerms, DocumentWindow, EntropyRate, Estimates, ExponentInterval, LocalExponent, Marginal,
-    OMITTED_POSITIONS, PairingErrors, PointEstimate, PointTerms, PositionBin, RateDoubt, RateFit, RateFits, Sampling,
-    Series, SeriesLaws, TextUnit, UnitRates,
+    DocumentTerms, DocumentWindow, EntropyRate, Estimates, EstimatesSoFar, ExponentInterval, LocalExponent, Marginal,
+    OMITTED_POSITIONS, PairingErrors, PointEstimate, PointSoFar, PointTerms, PositionBin, RateDoubt, RateFit, RateFits, Sampling,
+    Series, SeriesLaws, SeriesSoFar, TextUnit, UnitRates,
 };
 pub use fit::{Fit, FitMethod, Law, LawFit, RateLaw};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex, WindowSize};

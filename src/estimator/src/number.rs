@@ -44,6 +44,22 @@ pub(crate) fn with_error(value: f64, error: f64) -> String {
     format!("({value} ± {error})·10{}", superscript(top))
 }
 
+/// Formats a value with its interval, with one or two significant digits of the interval's half-width: `10.6 [9.7, 11.5]`.
+/// Numbers that are too large or too small for that have three significant digits each.
+pub(crate) fn with_interval(value: f64, [low, high]: [f64; 2]) -> String {
+    let tenth = (high - low) / 10.0;
+    let is_plain = |number: f64| number == 0.0 || PLAIN.contains(&exponent(number, 1));
+    let show = |number: f64| {
+        if tenth > 0.0 && tenth.is_finite() && is_plain(tenth) && [value, low, high].into_iter().all(|n| n.abs() < 1e6)
+        {
+            fixed(number, tenth.log10().floor() as i32)
+        } else {
+            significant(number, 3)
+        }
+    };
+    format!("{} [{}, {}]", show(value), show(low), show(high))
+}
+
 /// Formats an exact value with three decimals, or with three significant digits if that is more or if it is very large.
 pub(crate) fn exact(value: f64) -> String {
     if (0.1..1e6).contains(&value.abs()) { fixed(value, -3) } else { significant(value, 3) }
@@ -131,6 +147,22 @@ mod tests {
             (1.0, f64::NAN, "1.0000 ± NaN"),
         ] {
             assert_eq!(with_error(value, error), text);
+        }
+    }
+
+    #[test]
+    fn values_have_the_digits_of_their_interval() {
+        for (value, interval, text) in [
+            (10.587, [9.66, 11.52], "10.6 [9.7, 11.5]"),
+            (31.2, [22.4, 40.1], "31 [22, 40]"),
+            (139.8, [129.2, 150.1], "140 [129, 150]"),
+            (-0.01, [-1.4, 1.3], "0.0 [-1.4, 1.3]"),
+            (1234.0, [200.0, 2300.0], "1200 [200, 2300]"),
+            (0.5, [0.5, 0.5], "0.500 [0.500, 0.500]"),
+            (2e9, [1e9, 3e9], "2.00·10⁹ [1.00·10⁹, 3.00·10⁹]"),
+            (1.0, [f64::NAN, f64::NAN], "1.00 [NaN, NaN]"),
+        ] {
+            assert_eq!(with_interval(value, interval), text);
         }
     }
 

@@ -142,6 +142,24 @@ async fn every_query_is_scored_once_and_progress_ends_at_the_total() {
     assert_eq!(last.total_queries, plan.cost().queries);
 }
 
+/// Nothing is estimated before the first answer; the last estimates are those of the result.
+#[tokio::test]
+async fn the_estimates_so_far_end_at_those_of_the_result() {
+    let process = process();
+    let plan = Plan::new(30, &SPLITS, Pairing::Same, 2).unwrap();
+    let mut seen: Vec<Progress> = Vec::new();
+    let source = ExactSource::new(process.clone());
+    let estimates = run(&source, &documents(&process, &plan, 2), &plan, None, |progress| seen.push(progress)).await;
+    assert_eq!(seen[0].estimates, None);
+    let last = seen.last().unwrap().estimates.clone().unwrap();
+    for point in estimates.unwrap().points {
+        for (series, expected) in last.series.iter().zip([point.direct, point.vclub]) {
+            let found = series.at(point.ratio, point.length).unwrap();
+            assert!((found.value - expected.value).abs() < 1e-9 && (found.error - expected.error).abs() < 1e-9);
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_oversized_plan_is_rejected_before_any_request() {
     let process = process();

@@ -1,45 +1,93 @@
-//! The progress of an experiment.
+//! The progress of an experiment, and its estimates so far.
 
 use std::fmt;
+use std::sync::Arc;
 
+use console::Term;
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
-use surprisal_estimator::Progress;
+use surprisal_estimator::{EstimatesSoFar, PointSoFar, Progress, Series};
 
 use super::LOG_TARGET;
 
-/// The progress of an experiment, in tokens.
+/// The least width of a terminal whose bar has the counts beside it, in columns. On others, they are below it.
+const WIDE: usize = 80;
+
+/// The progress of an experiment, in tokens, above its estimates so far.
 pub(crate) struct TokenBar {
     bar: ProgressBar,
+    /// The operation, as in `scoring`.
+    name: &'static str,
     /// Progress that was last logged, or already saved at the start, in tenths of all tokens; `None` before the first
     /// update.
     logged_tenths: Option<u64>,
+    /// The estimates that were shown or logged last, and the width of the terminal at that time.
+    shown: Option<(Arc<EstimatesSoFar>, usize)>,
 }
 
 impl TokenBar {
-    pub(crate) fn new(message: &'static str) -> Self {
-        let bar = ProgressBar::new(0).with_message(message);
-        let template = "{msg} {wide_bar} {human_pos}/{human_len} tokens, {rate}, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.with_key("rate", write_rate));
+    pub(crate) fn new(name: &'static str) -> Self {
+        let bar = Self { bar: ProgressBar::new(0), name, logged_tenths: None, shown: None };
+        bar.set_style(width());
+        bar
+    }
+
+    /// Sets the template for a terminal of this width: the bar, and a message below it if there are estimates.
+    fn set_style(&self, width: usize) {
+        let name = self.name;
+        let counts = match width < WIDE {
+            true => "\n{human_pos}/{human_len} tokens\n{rate}, {eta} left",
+            false => " {human_pos}/{human_len} tokens, {rate}, {eta} left",
+        };
+        let message = if self.shown.is_some() { "\n{msg}" } else { "" };
+        if let Ok(style) = ProgressStyle::with_template(&format!("{name} {{wide_bar}}{counts}{message}")) {
+            self.bar.set_style(style.with_key("rate", write_rate));
         }
-        Self { bar, logged_tenths: None }
     }
 
     pub(crate) fn update(&mut self, progress: Progress) {
         self.bar.set_length(progress.total_tokens);
         self.bar.set_position(progress.tokens);
-        let tenths = progress.tokens * 10 / progress.total_tokens.max(1);
-        match self.logged_tenths.replace(tenths) {
-            None => self.announce(progress),
-            Some(before) if self.bar.is_hidden() && tenths > before => {
-                tracing::info!(target: LOG_TARGET, tokens = progress.tokens, of = progress.total_tokens, "{}", self.bar.message());
+        let (tokens, of) = (progress.tokens, progress.total_tokens);
+        let tenths = tokens * 10 / of.max(1);
+        let is_hidden = self.bar.is_hidden();
+        let is_due = match self.logged_tenths.replace(tenths) {
+            None => {
+                self.announce(&progress);
+                true
             }
-            Some(_) => {}
+            Some(before) if is_hidden && tenths > before => {
+                tracing::info!(target: LOG_TARGET, tokens, of, "{}", self.name);
+                true
+            }
+            Some(_) => !is_hidden,
+        };
+        // The report shows the estimates of a run that has nothing to do.
+        if let Some(estimates) = progress.estimates.filter(|_| is_due && (tokens < of || self.shown.is_some())) {
+            self.show(estimates, is_hidden);
+        }
+    }
+
+    /// Shows the estimates below the bar, or logs them, unless they are those that were shown last.
+    fn show(&mut self, estimates: Arc<EstimatesSoFar>, is_hidden: bool) {
+        let width = width();
+        let is_new = self.shown.as_ref().is_none_or(|(shown, before)| *shown != estimates || *before != width);
+        if !is_new {
+            return;
+        }
+        if is_hidden {
+            log(&estimates);
+        } else {
+            let lines: Vec<String> = estimates.lines().iter().flat_map(|line| wrapped(line, width)).collect();
+            self.bar.set_message(lines.join("\n"));
+        }
+        let style = self.shown.replace((estimates, width)).map(|(_, width)| width);
+        if style != Some(width) {
+            self.set_style(width);
         }
     }
 
     /// Reports the remaining work when a run resumes or has nothing to do.
-    fn announce(&self, progress: Progress) {
+    fn announce(&self, progress: &Progress) {
         // Saved answers say nothing about the speed of new ones.
         self.bar.reset_eta();
         match resume_message(progress) {
@@ -50,8 +98,51 @@ impl TokenBar {
     }
 }
 
+/// Returns the width of the terminal, in columns.
+fn width() -> usize {
+    usize::from(Term::stderr().size().1)
+}
+
+/// Logs the estimates, one line for each ratio.
+fn log(estimates: &EstimatesSoFar) {
+    for PointSoFar { ratio, length, .. } in estimates.longest() {
+        let text = |series| {
+            let found = estimates.series.iter().find(|found| found.series == series)?;
+            found.text(ratio, length).map(tracing::field::display)
+        };
+        let [direct, corrected, vclub] = [Series::Direct, Series::Corrected, Series::Vclub].map(text);
+        let (documents, texts) = estimates.series.last().map_or((0, 0), |series| (series.documents, series.texts));
+        let (of, unit) = (estimates.documents, estimates.unit.name());
+        tracing::info!(
+            target: LOG_TARGET,
+            ratio, length, direct, corrected, vclub, unit, documents, of, texts,
+            "estimates so far"
+        );
+    }
+}
+
+/// Breaks a line so that it fits a terminal of this width: between two estimates or, in a line without estimates,
+/// between two words.
+fn wrapped(line: &str, width: usize) -> Vec<String> {
+    const INDENT: &str = "  ";
+    let separator = if line.contains("], ") { "], " } else { " " };
+    // The last column stays free, because some terminals break a line that fills it.
+    let room = width.saturating_sub(1);
+    let mut lines: Vec<String> = Vec::new();
+    for part in line.split_inclusive(separator) {
+        let length = |text: &str| text.trim_end().chars().count();
+        match lines.last_mut() {
+            Some(last) if length(&format!("{last}{part}")) <= room => last.push_str(part),
+            Some(_) => lines.push(format!("{INDENT}{part}")),
+            None => lines.push(part.to_owned()),
+        }
+    }
+    lines.iter().map(|line| line.trim_end().chars().take(room).collect()).collect()
+}
+
 /// Returns the message for a run that resumes or has nothing to do; `None` for a run from the start.
-fn resume_message(Progress { queries, total_queries, .. }: Progress) -> Option<String> {
+fn resume_message(progress: &Progress) -> Option<String> {
+    let &Progress { queries, total_queries, .. } = progress;
     let (kept, all) = (HumanCount(queries), HumanCount(total_queries));
     match queries {
         _ if total_queries == 0 => {
@@ -74,8 +165,13 @@ fn format_rate(per_second: f64) -> String {
 }
 
 impl Drop for TokenBar {
+    /// Clears the bar at the end of a run. If the run fails, the bar and the last estimates stay.
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        if Some(self.bar.position()) == self.bar.length() {
+            self.bar.finish_and_clear();
+        } else {
+            self.bar.abandon();
+        }
     }
 }
 
@@ -89,9 +185,24 @@ mod tests {
     }
 
     #[test]
+    fn lines_fit_the_terminal_and_keep_estimates_whole() {
+        let line = "L = 1024: direct 10.6 [9.7, 11.5], corrected 9.9 [9.0, 10.8], vCLUB 31 [22, 40]";
+        assert_eq!(wrapped(line, 80), [line]);
+        let halves = ["L = 1024: direct 10.6 [9.7, 11.5],", "  corrected 9.9 [9.0, 10.8],", "  vCLUB 31 [22, 40]"];
+        assert_eq!(wrapped(line, 40), halves);
+        let sample = "nats, from 24 of 160 documents (4 texts: indicative)";
+        assert_eq!(wrapped(sample, 40), ["nats, from 24 of 160 documents (4", "  texts: indicative)"]);
+        for width in 1..100 {
+            for line in [line, sample] {
+                assert!(wrapped(line, width).iter().all(|line| line.chars().count() < width.max(1)), "{width}");
+            }
+        }
+    }
+
+    #[test]
     fn a_resumed_run_reports_its_saved_answers() {
         let progress_line = |queries, total_queries| {
-            resume_message(Progress { queries, total_queries, ..Progress::default() }).unwrap_or_default()
+            resume_message(&Progress { queries, total_queries, ..Progress::default() }).unwrap_or_default()
         };
         assert_eq!(progress_line(0, 5000), "");
         assert_eq!(progress_line(1200, 5000), "saved answers: 1,200 of 5,000 queries; requesting the rest");

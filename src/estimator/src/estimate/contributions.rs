@@ -110,16 +110,13 @@ impl Contributions {
 impl Additivity {
     fn of(terms: &Terms, plan: &Plan) -> Option<Self> {
         let direct = |document: usize| terms.conditional[document] - terms.marginal[document];
-        let text = |joint: &Joint| plan.texts()[joint.documents[0]];
-        let mut joint = terms.joint.clone();
-        joint.sort_by_key(text);
-        let clusters = Clusters::of_texts(joint.iter().map(text));
-        let difference = |&Joint { documents: [a, b], conditional, marginal }: &Joint| {
-            conditional - marginal - direct(a) - direct(b)
+        let clusters = Clusters::of_texts(terms.joint.keys().map(|documents| plan.texts()[documents[0]]));
+        let difference = |(&[a, b], joint): (&[usize; 2], &Joint)| {
+            joint.conditional - joint.marginal - direct(a) - direct(b)
         };
-        let differences: Vec<f64> = joint.iter().map(difference).collect();
+        let differences: Vec<f64> = terms.joint.iter().map(difference).collect();
         let difference = clusters.estimate(&differences);
-        (!joint.is_empty()).then(|| Self { difference, pairs: clusters.count() })
+        (!differences.is_empty()).then(|| Self { difference, pairs: clusters.count() })
     }
 }
 

@@ -24,6 +24,7 @@ mod nll_bins;
 mod scatter;
 mod series;
 mod series_points;
+mod so_far;
 mod terms;
 
 pub use bootstrap::Bootstrap;
@@ -42,6 +43,8 @@ pub use marginal::Marginal;
 pub use nll_bins::PositionBin;
 pub use scatter::Sampling;
 pub use series::Series;
+pub(crate) use so_far::RunningEstimates;
+pub use so_far::{EstimatesSoFar, PointSoFar, SeriesSoFar};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,7 @@
 //! Terms: the sums of log-probabilities that the estimators combine.
 
+use std::collections::BTreeMap;
+
 use crate::error::Error;
 use crate::plan::{Plan, PlannedQuery};
 
@@ -14,13 +16,12 @@ pub(crate) struct Terms {
     /// The contexts `x_j` from other documents, and `ln q(y_i | x_j)`.
     pub(crate) crossed: Vec<Vec<Crossed>>,
     /// Pairs of unrelated documents that are scored together.
-    pub(crate) joint: Vec<Joint>,
+    pub(crate) joint: BTreeMap<[usize; 2], Joint>,
 }
 
 /// The log-probabilities of two unrelated documents `a` and `b` together, in nats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Joint {
-    pub(crate) documents: [usize; 2],
     /// `ln q(y_a y_b | x_a x_b)`.
     pub(crate) conditional: f64,
     /// `ln q(y_a y_b)`.
@@ -37,6 +38,19 @@ pub(crate) struct Crossed {
 }
 
 impl Terms {
+    /// Returns the terms of each of the plan's points without any answer: sums of 0, and no contexts.
+    pub(crate) fn empty(plan: &Plan) -> Vec<Self> {
+        let zeros = || vec![0.0; plan.documents()];
+        let empty = |_| Self {
+            conditional: zeros(),
+            marginal: zeros(),
+            head: zeros(),
+            crossed: vec![Vec::with_capacity(plan.design().negatives); plan.documents()],
+            joint: BTreeMap::new(),
+        };
+        plan.points().iter().map(empty).collect()
+    }
+
     /// Returns the contexts of each document from other texts or, if there is only one text, from other documents. All
     /// documents have the same number of contexts: that of the document with the fewest.
     pub(crate) fn unrelated(&self, plan: &Plan) -> Vec<Vec<Crossed>> {
@@ -67,50 +81,45 @@ pub(crate) fn collect(plan: &Plan, logprobs: &[Vec<f32>], ngram: usize) -> Resul
         let limit = format!("one for each of the plan's {} queries", plan.queries().len());
         return Err(Error::invalid("number of answers", logprobs.len(), limit));
     }
-    let zeros = || vec![0.0; plan.documents()];
-    let empty = |_| Terms {
-        conditional: zeros(),
-        marginal: zeros(),
-        head: zeros(),
-        crossed: vec![Vec::with_capacity(plan.design().negatives); plan.documents()],
-        joint: Vec::new(),
-    };
-    let mut terms: Vec<Terms> = plan.points().iter().map(empty).collect();
+    let mut terms = Terms::empty(plan);
     for (query, answer) in plan.queries().iter().zip(logprobs) {
         validate(query, answer)?;
-        for (terms, point) in terms.iter_mut().zip(plan.points()) {
-            let length = point.length() - point.split;
-            match *query {
-                PlannedQuery::Whole { document, .. } => {
-                    terms.conditional[document] = sum(&answer[point.split..point.length()]);
-                }
-                PlannedQuery::Marginal { document, split, .. } if split == point.split => {
-                    terms.marginal[document] = sum(&answer[..length]);
-                    terms.head[document] = sum(&answer[..ngram]);
-                }
-                PlannedQuery::Crossed { x, y, split, .. } if split == point.split => {
-                    terms.crossed[y].push(Crossed { x, logprob: sum(&answer[..length]) });
-                }
-                PlannedQuery::Joint { documents, split, end } if (split, end) == (point.split, point.length()) => {
-                    terms.joint.push(Joint { documents, conditional: sum(answer), marginal: 0.0 });
-                }
-                PlannedQuery::JointMarginal { split, end, .. } if (split, end) == (point.split, point.length()) => {
-                    // It comes right after the conditional query of the same documents.
-                    if let Some(joint) = terms.joint.last_mut() {
-                        joint.marginal = sum(answer);
-                    }
-                }
-                PlannedQuery::Marginal { .. }
-                | PlannedQuery::Crossed { .. }
-                | PlannedQuery::Joint { .. }
-                | PlannedQuery::JointMarginal { .. } => {}
-            }
-        }
+        add(&mut terms, plan, query, answer, ngram);
     }
     Ok(terms)
 }
 
-fn validate(query: &PlannedQuery, answer: &[f32]) -> Result<(), Error> {
+/// Adds the answer to a query, which must be valid, to the terms of each point. [`Terms::head`] covers `ngram` tokens.
+pub(crate) fn add(terms: &mut [Terms], plan: &Plan, query: &PlannedQuery, answer: &[f32], ngram: usize) {
+    for (terms, point) in terms.iter_mut().zip(plan.points()) {
+        let length = point.length() - point.split;
+        match *query {
+            PlannedQuery::Whole { document, .. } => {
+                terms.conditional[document] = sum(&answer[point.split..point.length()]);
+            }
+            PlannedQuery::Marginal { document, split, .. } if split == point.split => {
+                terms.marginal[document] = sum(&answer[..length]);
+                terms.head[document] = sum(&answer[..ngram]);
+            }
+            PlannedQuery::Crossed { x, y, split, .. } if split == point.split => {
+                terms.crossed[y].push(Crossed { x, logprob: sum(&answer[..length]) });
+            }
+            PlannedQuery::Joint { documents, split, end } if (split, end) == (point.split, point.length()) => {
+                terms.joint.entry(documents).or_default().conditional = sum(answer);
+            }
+            PlannedQuery::JointMarginal { documents, split, end } if (split, end) == (point.split, point.length()) => {
+                terms.joint.entry(documents).or_default().marginal = sum(answer);
+            }
+            PlannedQuery::Marginal { .. }
+            | PlannedQuery::Crossed { .. }
+            | PlannedQuery::Joint { .. }
+            | PlannedQuery::JointMarginal { .. } => {}
+        }
+    }
+}
+
+/// Checks that an answer has one finite log-probability for each target token of its query.
+pub(crate) fn validate(query: &PlannedQuery, answer: &[f32]) -> Result<(), Error> {
     let expected = query.target_length();
     if answer.len() != expected {
         let limit = format!("{expected} for {query}");

@@ -8,7 +8,7 @@
 //! `differences` pairs their estimates, and `difference_tables` shows the differences; `unit_differences` and
 //! `unit_difference_tables` do so for surprisal per byte and per character.
 //! `averaged` has the tables and charts of the averaged marginal, and the consistency checks; `entropy_rate`,
-//! `entropy_rate_chart` and `entropy_rate_csv` show the entropy rate.
+//! `entropy_rate_chart` and `entropy_rate_csv` show the entropy rate. `so_far` shows the estimates during a run.
 
 mod alignment;
 mod averaged;
@@ -28,6 +28,7 @@ mod files;
 mod html;
 mod laws;
 mod model_name;
+mod so_far;
 mod text;
 mod two_point;
 mod unit_difference_tables;

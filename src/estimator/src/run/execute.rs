@@ -20,16 +20,18 @@ use crate::store::AnswerStore;
 /// Executes an experiment and returns its report. If `folder` is given, the server's answers are saved there as they
 /// arrive ([`AnswerStore`]), and queries that have a saved answer are not sent again.
 ///
-/// `progress` is called once before the first answer and after every batch of answers.
+/// `progress` is called once before the first answer and after every batch of answers. Its estimates are in the
+/// experiment's unit.
 ///
 /// # Errors
 /// The errors of [`Experiment::check`]; a corpus that cannot be read or is too short; the errors of the model's server.
 pub async fn execute(
     experiment: &Experiment,
     folder: Option<&Path>,
-    progress: impl FnMut(Progress) + Send,
+    mut progress: impl FnMut(Progress) + Send,
 ) -> Result<Report, Error> {
     experiment.check()?;
+    let progress = |update: Progress| progress(update.in_unit(experiment.unit));
     match &experiment.corpus {
         CorpusSpec::Text(corpus) => {
             let source = connect(experiment).await?;
@@ -65,9 +67,10 @@ pub async fn execute_shard(
     experiment: &Experiment,
     folder: &Path,
     shard: ShardIndex,
-    progress: impl FnMut(Progress) + Send,
+    mut progress: impl FnMut(Progress) + Send,
 ) -> Result<PathBuf, Error> {
     experiment.check()?;
+    let progress = |update: Progress| progress(update.in_unit(experiment.unit));
     if experiment.model.is_none() {
         return Err(Error::invalid("model", "missing", "set for an experiment that is divided into shards"));
     }

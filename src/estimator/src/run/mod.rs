@@ -1,12 +1,15 @@
 //! Runs: sending every query of a plan to a source, then computing the estimates.
 //!
-//! Start with [`run`]. `batches` divides the plan's queries into calls; [`execute`] runs a whole experiment, from its
+//! Start with [`run`]. `batches` divides the plan's queries into calls, and `tracker` has the
+//! estimates during the run; [`execute`] runs a whole experiment, from its
 //! corpus to its report.
 
 mod batches;
 mod execute;
+mod tracker;
 
 pub use execute::{execute, execute_shard};
+pub use tracker::Progress;
 
 use std::ops::Range;
 
@@ -14,28 +17,17 @@ use futures_util::{StreamExt, stream};
 
 use crate::error::Error;
 use crate::estimate::{Correction, Estimates};
-use crate::plan::{Plan, PlannedQuery, ShardIndex};
+use crate::plan::{Plan, ShardIndex};
 use crate::run::batches::batches;
+use crate::run::tracker::Tracker;
 use crate::source::{LogprobSource, ScoreQuery};
 use crate::store::AnswerStore;
-
-/// The progress of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Queries answered so far.
-    pub queries: u64,
-    /// Queries in the plan.
-    pub total_queries: u64,
-    /// Tokens in the answered queries, including contexts and BOS.
-    pub tokens: u64,
-    /// Tokens in all queries.
-    pub total_tokens: u64,
-}
 
 /// Scores every query of `plan` with `source`, and returns the estimates. Each document is one window of symbols
 /// (usually token ids), without BOS.
 ///
-/// `progress` is called once before the first answer and after every batch of answers.
+/// `progress` is called once before the first answer and after every batch of answers. The last call has the same
+/// estimates as the result.
 ///
 /// # Errors
 /// [`Error::Invalid`], [`Error::DocumentLength`] or [`Error::TooLong`] if the documents or the model do not fit the
@@ -47,7 +39,7 @@ pub async fn run<T: Clone + Send + Sync, S: LogprobSource<T>>(
     correction: Option<Correction>,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Estimates, Error> {
-    let logprobs = score(source, documents, plan, Scope::default(), progress).await?;
+    let logprobs = score(source, documents, plan, Scope { correction, ..Scope::default() }, progress).await?;
     Estimates::new(plan, &logprobs, correction)
 }
 
@@ -64,7 +56,7 @@ pub async fn run_resumable<T: Clone + Send + Sync, S: LogprobSource<T>>(
     store: &AnswerStore,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Estimates, Error> {
-    let scope = Scope { store: Some(store), shard: None };
+    let scope = Scope { store: Some(store), shard: None, correction };
     let logprobs = score(source, documents, plan, scope, progress).await?;
     Estimates::new(plan, &logprobs, correction)
 }
@@ -82,16 +74,18 @@ pub async fn run_shard<T: Clone + Send + Sync, S: LogprobSource<T>>(
     store: &AnswerStore,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<(), Error> {
-    let scope = Scope { store: Some(store), shard: Some(shard) };
+    let scope = Scope { store: Some(store), shard: Some(shard), correction: None };
     score(source, documents, plan, scope, progress).await.map(drop)
 }
 
-/// The queries of a plan to score, and the store for their answers; `None` to save no answers.
+/// The queries of a plan to score, the store for their answers, and the correction of the estimates during the run.
 #[derive(Clone, Copy, Default)]
 struct Scope<'a> {
+    /// The store; `None` to save no answers.
     store: Option<&'a AnswerStore>,
     /// The shard to score; `None` for all queries.
     shard: Option<ShardIndex>,
+    correction: Option<Correction>,
 }
 
 impl Scope<'_> {
@@ -119,7 +113,7 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
         None => vec![None; plan.queries().len()],
     };
     let mut batches = scope.batches(plan);
-    let mut done = progress_so_far(plan.queries(), &logprobs, &batches);
+    let all = batches.clone();
     batches.retain(|batch| logprobs[batch.clone()].iter().any(Option::is_none));
     // Batches are scored as a whole, so drop the answers of incomplete batches. Such answers come from a version that
     // divided the queries differently.
@@ -132,7 +126,8 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
             false => store.check_writable()?,
         }
     }
-    progress(done);
+    let mut tracker = Tracker::new(plan, scope.correction, &logprobs, &all);
+    progress(tracker.progress());
     let request = async |batch: Range<usize>| {
         let queries: Vec<_> = plan.queries()[batch.clone()].iter().map(|query| query.score_query(documents)).collect();
         let tokens: usize = queries.iter().map(ScoreQuery::sequence_length).sum();
@@ -145,29 +140,13 @@ async fn score<T: Clone + Send + Sync, S: LogprobSource<T>>(
         if let Some(store) = scope.store {
             answers = store.save(plan.queries(), batch.clone(), answers)?;
         }
-        done.queries += batch.len() as u64;
-        done.tokens += tokens as u64;
+        tracker.add(batch.clone(), tokens, &answers);
         for (slot, answer) in logprobs[batch].iter_mut().zip(answers) {
             *slot = Some(answer);
         }
-        progress(done);
+        progress(tracker.progress());
     }
     Ok(logprobs.into_iter().flatten().collect())
-}
-
-/// Counts the queries and tokens in the batches, and those that are already answered.
-fn progress_so_far(queries: &[PlannedQuery], logprobs: &[Option<Vec<f32>>], batches: &[Range<usize>]) -> Progress {
-    let mut progress = Progress::default();
-    for index in batches.iter().cloned().flatten() {
-        let tokens = queries[index].sequence_length() as u64;
-        progress.total_queries += 1;
-        progress.total_tokens += tokens;
-        if logprobs[index].is_some() {
-            progress.queries += 1;
-            progress.tokens += tokens;
-        }
-    }
-    progress
 }
 
 /// Checks that the documents and the model fit the plan.
