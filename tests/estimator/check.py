@@ -350,6 +350,66 @@ def check_estimates(experiment):
     assert len(kinds) == len(experiment["fits"]), kinds
     assert sum(series != "averaged_limit" for _, series, _ in kinds) == 27, kinds
     check_laws(experiment, points)
+    check_convergence(experiment, points, h_error)
+    check_halves(experiment, contributions)
+
+
+def check_convergence(experiment, points, h_error):
+    """Checks the estimates from the first texts, in an order that all series share and that is recovered from them."""
+    smallest, found, orders = min(row["split"] for row in experiment["rows"]), 0, None
+    rows = {(row["ratio"], row["length"]): row for row in experiment["rows"]}
+    for of_series in experiment["convergence"]:
+        ratio, length, series = of_series["ratio"], of_series["length"], of_series["series"]
+        means = next(m for at, _, m in points[ratio, series] if at == length)
+        row = rows[ratio, length]
+        constant = h_error if series == "corrected" and of_series["split"] == smallest else 0.0
+        if series == "averaged_limit":
+            curve = next(c for c in experiment["context_curves"] if (c["ratio"], c["length"]) == (ratio, length))
+            constant = curve["limit_error"]
+        counts = [point["texts"] for point in of_series["points"]]
+        assert counts == [2**k for k in range(1, 20) if 2**k < len(means)] + [len(means)]
+        for point in of_series["points"]:
+            n = point["texts"]
+            if n == 2:
+                # The order is random: take the pairs of texts that have this mean.
+                sums = (means[:, None] + means[None, :]) / 2
+                pairs = {(a, b) for a, b in np.argwhere(np.abs(sums - point["value"]) < 1e-9) if a < b}
+                orders = pairs if orders is None else orders & pairs
+                assert orders, (series, length)
+                pair = next(iter(orders)) if len(orders) == 1 else None
+                chosen = None if pair is None else means[list(pair)]
+            else:
+                chosen = means if n == len(means) else None
+            if chosen is not None:
+                value, error = mean_and_error(chosen)
+                t = stats.t.ppf(0.975, n - 1)
+                side = np.hypot(t * error, stats.norm.ppf(0.975) * constant)
+                ours = (value, np.hypot(error, constant), value - side, value + side)
+                name = f"convergence of {series}, ratio {ratio}, length {length}, {n} texts"
+                same(name, ours, (point["value"], point["error"], *point["interval"]))
+                found += n == 2
+        expected = row[series] if experiment["pairing"] == "same" or series not in ("direct", "corrected") else None
+        if expected:
+            same("convergence's end", (expected["value"], expected["error"]), (point["value"], point["error"]))
+    assert found > len(experiment["rows"]) and len(experiment["convergence"]) >= 3 * len(experiment["rows"])
+
+
+def check_halves(experiment, contributions):
+    per_text = experiment["per_text"]
+    assert len(experiment["halves"]) == len({row["ratio"] for row in experiment["rows"]})
+    for halves in experiment["halves"]:
+        longest = max(length for ratio, length in contributions if ratio == halves["ratio"])
+        assert longest == halves["length"]
+        means = contributions[halves["ratio"], longest]["direct"].reshape(-1, per_text).mean(axis=1)
+        first, second = np.split(means, [len(means) // 2])
+        test = stats.ttest_ind(second, first, equal_var=False)
+        interval = test.confidence_interval(0.95)
+        error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
+        ours = (second.mean() - first.mean(), error, interval.low, interval.high, test.df, test.pvalue)
+        theirs = [halves[key] for key in ("value", "error")] + [*halves["interval"], halves["freedom"], halves["p"]]
+        # The quantiles of statrs have fewer digits for fractional degrees of freedom.
+        same(f"halves at {longest}", ours, theirs, 1e-7)
+        same(f"difference of halves at {longest}", ours[:2], theirs[:2])
 
 
 def check_averaged(name, own, weights, row, curve, dyadic):

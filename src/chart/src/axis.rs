@@ -20,6 +20,15 @@ impl Axis {
         Self { low: 0.0, high: steps * step, span, logarithmic: false, ticks }
     }
 
+    /// Returns a linear axis between round numbers that contain the range from `low` to `high`.
+    pub(crate) fn linear_range([low, high]: [f64; 2], span: [f64; 2]) -> Self {
+        let [low, high] = if high > low { [low, high] } else { [low - 0.5, high + 0.5] };
+        let step = round_step(high - low);
+        let (first, last) = ((low / step).floor() as i64, (high / step).ceil() as i64);
+        let ticks: Vec<f64> = (first..=last).map(|multiple| multiple as f64 * step).collect();
+        Self { low: first as f64 * step, high: last as f64 * step, span, logarithmic: false, ticks }
+    }
+
     /// Returns a logarithmic axis from `low / margin` to `high * margin`. Its ticks are 1, 2 and 5 times the powers of
     /// ten. If that would be more than `max_ticks`, they are some of the powers of ten; if it would be fewer than three,
     /// they are multiples of a round number.
@@ -62,6 +71,11 @@ impl Axis {
         from + part.clamp(0.0, 1.0) * (to - from)
     }
 
+    /// Returns `true` if the axis's scale can show a value, on the axis or clamped to its end.
+    pub(crate) fn can_show(&self, value: f64) -> bool {
+        value.is_finite() && (value > 0.0 || !self.logarithmic)
+    }
+
     /// Returns `true` if a value is on the axis.
     pub(crate) fn contains(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
@@ -84,6 +98,10 @@ mod tests {
         let axis = Axis::linear(47.0, [0.0, 100.0]);
         assert_eq!(axis.ticks, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
         assert_eq!((axis.position(0.0), axis.position(25.0)), (0.0, 50.0));
+        let axis = Axis::linear_range([-0.3, 2.1], [100.0, 0.0]);
+        assert_eq!(axis.ticks, [-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
+        assert!(axis.position(-0.3) < 100.0 && axis.position(2.1) > 0.0);
+        assert!((Axis::linear_range([3.0, 3.0], [100.0, 0.0]).position(3.0) - 50.0).abs() < 1e-9);
         let axis = Axis::logarithmic([3.0, 150.0], 1.2, [100.0, 0.0], 12);
         assert_eq!(axis.ticks, [5.0, 10.0, 20.0, 50.0, 100.0]);
         assert!(axis.position(150.0) > 0.0 && axis.position(3.0) < 100.0);

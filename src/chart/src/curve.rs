@@ -1,4 +1,4 @@
-//! Curves of charts on logarithmic axes: points with error bars or a band, and a line.
+//! Curves of charts of estimates: points with error bars or a band, and a line.
 
 use crate::axis::Axis;
 use crate::drawing::{Item, Position, Shape, Style};
@@ -34,7 +34,7 @@ pub struct Curve {
     pub equation: Option<Label>,
     /// The text that the line shows on hover.
     pub title: String,
-    /// The points, shown with marks. Points that are not positive are not shown.
+    /// The points, shown with marks. On a logarithmic axis, points that are not positive are not shown.
     pub points: Vec<Point>,
     /// The shape of the marks.
     pub mark: Mark,
@@ -87,8 +87,9 @@ impl Curve {
         Style::stroke(self.color, self.line_width).dashed(self.dashed.then_some([6.0, 4.0]))
     }
 
-    fn positive(&self) -> impl DoubleEndedIterator<Item = &Point> {
-        self.points.iter().filter(|point| point.value > 0.0)
+    /// Returns the points that the scale of the y axis can show.
+    fn shown(&self, y: &Axis) -> impl DoubleEndedIterator<Item = &Point> {
+        self.points.iter().filter(|point| y.can_show(point.value))
     }
 
     /// Draws the band, which is behind all lines and marks.
@@ -97,8 +98,8 @@ impl Curve {
             return None;
         }
         let end = |point: &Point, end: usize| (x.position(point.x), y.position(point.bar[end].max(y.low)));
-        let upper = self.positive().map(|point| end(point, 1));
-        let corners: Vec<Position> = upper.chain(self.positive().rev().map(|point| end(point, 0))).collect();
+        let upper = self.shown(y).map(|point| end(point, 1));
+        let corners: Vec<Position> = upper.chain(self.shown(y).rev().map(|point| end(point, 0))).collect();
         let style = Style { faint: true, ..Style::fill(self.color) };
         (!corners.is_empty()).then_some(Item::Shape(Shape::Polygon(corners), style))
     }
@@ -117,7 +118,7 @@ impl Curve {
     /// Draws the marks and their error bars. A mark shows its point, with this unit, on hover.
     pub(crate) fn draw_marks(&self, x: &Axis, y: &Axis, unit: &str) -> Vec<Item> {
         let mut items = Vec::new();
-        for point in self.positive() {
+        for point in self.shown(y) {
             let Point { x: place, value, bar: [low, high], text, .. } = point;
             let at = (x.position(*place) + self.shift, y.position(*value));
             let Some(mark) = self.mark.draw(at, self.color) else { break };

@@ -1,8 +1,8 @@
 //! Charts as SVG and PDF, and the HTML pages that show them. Charts and pages need no scripts, no fonts and no other
 //! files.
 //!
-//! A [`LineChart`] has lines with marks over a linear x axis. A [`LogLogChart`] has marks with error bars or bands, and
-//! curves, on two logarithmic axes. Both make a [`Drawing`] of shapes and texts; `svg` and `pdf` write it as a picture.
+//! A [`LineChart`] has lines with marks over a linear x axis. An [`EstimateChart`] has marks with error bars or bands, and
+//! curves, over a logarithmic x axis. Both make a [`Drawing`] of shapes and texts; `svg` and `pdf` write it as a picture.
 //! [`page`] makes a page. A [`Color`] has a light value, which elements have as attributes, and a dark one, which the
 //! page's style replaces it with in dark mode.
 //!
@@ -18,12 +18,12 @@
 mod axis;
 mod curve;
 mod drawing;
+mod estimate_chart;
 mod font;
 mod frame;
 mod label;
 mod legend;
 mod line_chart;
-mod log_log_chart;
 mod mark;
 mod page;
 mod palette;
@@ -33,9 +33,9 @@ mod text;
 
 pub use curve::{Curve, Point};
 pub use drawing::Drawing;
+pub use estimate_chart::{EstimateChart, Scale};
 pub use label::Label;
 pub use line_chart::{Line, LineChart};
-pub use log_log_chart::LogLogChart;
 pub use mark::Mark;
 pub use page::page;
 pub use palette::Color;

@@ -1,9 +1,9 @@
 //! Tests of pictures: they need neither CSS nor installed fonts.
 #![allow(clippy::unwrap_used)]
 
-use surprisal_chart::{Color, Curve, Drawing, Label, Line, LineChart, LogLogChart, Mark, Point, page};
+use surprisal_chart::{Color, Curve, Drawing, EstimateChart, Label, Line, LineChart, Mark, Point, Scale, page};
 
-fn log_log() -> LogLogChart {
+fn log_log() -> EstimateChart {
     let point = |x: f64| Point { x, value: 2.0 * x, bar: [x, 3.0 * x], text: "±".into(), place: String::new() };
     let points: Vec<Point> = [1e-6, 1.0, 1e6].map(point).to_vec();
     let mut curves = Vec::new();
@@ -18,7 +18,8 @@ fn log_log() -> LogLogChart {
             ..Curve::new(color, "β of a model, 中")
         });
     }
-    LogLogChart { title: "t".into(), x: "L".into(), y: "I".into(), unit: "nats", curves }
+    let scale = Scale::Logarithmic;
+    EstimateChart { title: "t".into(), x: "L".into(), y: "I".into(), unit: "nats", scale, curves }
 }
 
 fn stack() -> Drawing {

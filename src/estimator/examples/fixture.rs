@@ -93,6 +93,8 @@ async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) ->
         "local_exponents": report.local_exponents,
         "context_curves": report.context_curves,
         "consistency": report.consistency,
+        "convergence": report.convergence,
+        "halves": report.halves,
         "nll": report.nll,
         "nll_bins": report.nll_bins,
         "entropy_rate": report.entropy_rate,

@@ -53,8 +53,8 @@ mod value;
 pub use corpus::{CorpusIdentity, CorpusStatistics, Counted, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{
-    BlockInformation, Bootstrap, ConsistencyCheck, ConsistencyTest, ContextCurve, ContextPoint, Correction,
-    DocumentTerms, DocumentWindow, EntropyRate, Estimates, EstimatesSoFar, ExponentInterval, LocalExponent, Marginal,
+    BlockInformation, Bootstrap, ConsistencyCheck, ConsistencyTest, ContextCurve, ContextPoint, Convergence, ConvergencePoint, Correction,
+    DocumentTerms, DocumentWindow, EntropyRate, Estimates, EstimatesSoFar, ExponentInterval, HalvesDifference, LocalExponent, Marginal,
     OMITTED_POSITIONS, PairingErrors, PointEstimate, PointSoFar, PointTerms, PositionBin, RateDoubt, RateFit, RateFits, Sampling,
     Series, SeriesLaws, SeriesSoFar, TextUnit, UnitRates,
 };

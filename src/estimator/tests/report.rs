@@ -2,12 +2,30 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Comparison, Correction, EntropyMethod, Estimate, Estimates, ExponentInterval, FitMethod, Model, NgramEntropy,
-    Omission, PairingErrors, PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
+    Comparison, Convergence, ConvergencePoint, Correction, EntropyMethod, Estimate, Estimates,
+    ExponentInterval, FitMethod, HalvesDifference, Model, NgramEntropy, Omission, PairingErrors,
+    PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {
     Estimate::new(value, error)
+}
+
+fn convergence() -> Vec<Convergence> {
+    let of_series = |(series, value): (Series, f64)| {
+        let from = |texts: usize| {
+            let side = 20.0 / texts as f64;
+            let estimate = Estimate { interval: Some([value - side, value + side]), ..estimate(value, side / 2.0) };
+            ConvergencePoint { texts, estimate }
+        };
+        Convergence { ratio: 2, length: 16, split: 8, series, points: vec![from(2), from(32), from(40)] }
+    };
+    [(Series::Direct, 2.0), (Series::Vclub, 5.0)].map(of_series).to_vec()
+}
+
+fn halves() -> HalvesDifference {
+    let difference = Estimate { interval: Some([0.03, 1.17]), ..estimate(0.6, 0.28) };
+    HalvesDifference { ratio: 2, length: 16, texts: [20, 20], difference, freedom: 36.5, p: 0.04 }
 }
 
 /// A report with three splits; the first direct estimate is not positive.
@@ -39,6 +57,8 @@ fn report(title: &str) -> Report {
         effective_texts: 40.0,
         correction: Some(Correction::new(entropy)),
         points: vec![split(2, -0.1), split(4, 1.0), split(8, 2.0)],
+        convergence: convergence(),
+        halves: vec![halves()],
         exponents: vec![ExponentInterval {
             ratio: 2,
             series: Series::Direct,
@@ -83,6 +103,35 @@ fn reports_without_bins_still_have_their_charts() {
     let old: Report = serde_json::from_value(value).unwrap();
     let charts = |report: &Report| report.html().matches("<svg class=\"plot\"").count();
     assert_eq!((old.nll_bins.len(), charts(&old)), (0, charts(&report("Santa Fe"))));
+}
+
+#[test]
+fn convergence_is_a_table_a_chart_and_a_statement() {
+    let report = report("Santa Fe");
+    let (table, html) = (report.table(), report.html());
+    assert!(table.contains("convergence with the number of texts at L/ℓ = 2, L = 16"), "{table}");
+    let row = |name: &str| table.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+    assert!(row("32 ").contains("2.0 [1.4, 2.6]") && row("32 ").contains("5.0 [4.4, 5.6]"), "{table}");
+    for text in [&table, &html] {
+        assert!(text.contains("± 0.25 nats from 40 texts") && text.contains("needs about 160 texts"), "{text}");
+        assert!(text.contains("0.60 ± 0.28 nats (p = 0.04") && text.contains("may not be homogeneous"), "{text}");
+    }
+    // The truth is a line; the estimates are bands with three marks each.
+    let svg = html.split("<svg class=\"plot\"").find(|svg| svg.contains("number of texts")).unwrap();
+    let svg = svg.split("</svg>").next().unwrap();
+    assert!(svg.contains("vCLUB estimate, 32: 5.00 ± 0.31 nats") && svg.contains("<title>truth</title>"), "{svg}");
+    assert_eq!((svg.matches("fill-opacity").count(), svg.matches("class=\"mark\"").count()), (2, 6));
+}
+
+/// Reports of earlier versions do not have the convergence.
+#[test]
+fn reports_without_convergence_are_read() {
+    let mut value = serde_json::to_value(report("Santa Fe")).unwrap();
+    for key in ["convergence", "halves"] {
+        value.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    let old: Report = serde_json::from_value(value).unwrap();
+    assert!(!old.table().contains("convergence") && !old.html().contains("Convergence"));
 }
 
 /// Neither a page nor a text shows a number with more digits than it is good for, or none that it has.
@@ -135,6 +184,9 @@ fn bits_scale_all_information_but_no_exponent() {
     close(bits.rows[1].estimates.vclub.error, nats.rows[1].estimates.vclub.error);
     close(bits.rows[1].truth.unwrap(), nats.rows[1].truth.unwrap());
     close(bits.nll[0].value, 3.0);
+    close(bits.convergence[1].points[2].estimate.interval.unwrap()[0], 4.5);
+    close(bits.halves[0].difference.error, 0.28);
+    assert_eq!(bits.halves[0].p, 0.04);
     close(bits.nll_bins[1].estimate.interval.unwrap()[0], 2.5);
     close(bits.fits[1].fit.amplitude, nats.fits[1].fit.amplitude);
     assert_eq!(bits.fits[1].fit.exponent, nats.fits[1].fit.exponent);
@@ -207,7 +259,9 @@ fn each_chart_and_table_is_a_separate_file() {
     assert!(read("fits.csv").contains("2,direct,least squares,"));
     assert_eq!(read("nll.csv").lines().nth(1).unwrap(), "1,3,0.1,,,nats");
     assert_eq!(read("nll-bins.csv").lines().nth(2).unwrap(), "2,16,3,0.1,2.5,3.5,nats");
-    for name in ["bipartite-2", "nll"] {
+    assert_eq!(read("convergence.csv").lines().nth(5).unwrap(), "2,16,8,vCLUB,32,5,0.3125,4.375,5.625,nats");
+    assert_eq!(read("halves.csv").lines().nth(1).unwrap(), "2,16,20,20,0.6,0.28,0.03,1.17,36.5,0.04,nats");
+    for name in ["bipartite-2", "convergence-2", "nll"] {
         let svg = read(&format!("{name}.svg"));
         assert!(svg.starts_with("<svg") && svg.contains("xmlns=") && !svg.contains("var("), "{name}");
         assert!(std::fs::read(directory.join(format!("{name}.pdf"))).unwrap().starts_with(b"%PDF-"), "{name}");

@@ -13,6 +13,7 @@ mod clusters;
 mod consistency;
 mod context_curve;
 mod contributions;
+mod convergence;
 mod correction;
 mod document_terms;
 mod dyadic;
@@ -31,6 +32,7 @@ pub use bootstrap::Bootstrap;
 pub(crate) use clusters::Clusters;
 pub use consistency::{ConsistencyCheck, ConsistencyTest};
 pub use context_curve::{ContextCurve, ContextPoint};
+pub use convergence::{Convergence, ConvergencePoint, HalvesDifference};
 pub use correction::Correction;
 pub use document_terms::{DocumentTerms, DocumentWindow, PointTerms};
 pub(crate) use entropy_rate::ratio_values;
@@ -55,6 +57,7 @@ use crate::estimate::consistency::checks;
 use crate::estimate::contributions::{
     AVERAGED, AVERAGED_LIMIT, CORRECTED, Contributions, DIRECT, INFO_NCE, VCLUB, cluster_rows, column, rows,
 };
+use crate::estimate::convergence::{convergence, halves};
 use crate::estimate::exponents::exponent_intervals;
 use crate::estimate::laws::{fit_laws, local_exponents};
 use crate::estimate::nll_bins::nll_bins;
@@ -130,6 +133,11 @@ pub struct Estimates {
     pub context_curves: Vec<ContextCurve>,
     /// The checks of properties that mutual information has.
     pub consistency: Vec<ConsistencyCheck>,
+    /// The convergence of each series at each point with the number of texts.
+    pub convergence: Vec<Convergence>,
+    /// The differences between the two halves of the texts at the longest `L` of each ratio; empty for fewer than four
+    /// texts.
+    pub halves: Vec<HalvesDifference>,
     /// The confidence intervals of the exponents, for the fits that have one.
     pub exponents: Vec<ExponentInterval>,
     /// The laws fitted with the covariance between points, by ratio and series; without those that have too few points
@@ -173,11 +181,17 @@ impl Estimates {
         let cluster_rows = cluster_rows(&contributions, &clusters);
         let bootstrap = Bootstrap::new(&cluster_rows, plan.design().resamples, plan.design().seed);
         let mut points = Vec::with_capacity(terms.len());
+        // The entropy's error is common to all splits; only the smallest includes it.
+        let entropy_error = |split: usize| correction.filter(|_| split == plan.splits()[0]).map(|c| c.entropy.error);
         for (index, (&point, contributions)) in plan.points().iter().zip(&contributions).enumerate() {
-            // The entropy's error is common to all splits; only the smallest includes it.
-            let entropy_error = correction.filter(|_| point.split == plan.splits()[0]).map(|c| c.entropy.error);
+            let entropy_error = entropy_error(point.split);
             points.push(PointEstimate::new(index, point, contributions, plan.pairing(), &bootstrap, entropy_error));
         }
+        let constant_error = |index: usize, estimator: usize| match estimator {
+            CORRECTED => entropy_error(plan.points()[index].split).unwrap_or_default(),
+            AVERAGED_LIMIT => contributions[index].limit.as_ref().map_or(0.0, |limit| limit.error),
+            _ => 0.0,
+        };
         let points_and_contributions = plan.points().iter().zip(&contributions);
         let curves = points_and_contributions.filter_map(|(point, of)| ContextCurve::of(point, of));
         let whole = whole(plan, logprobs);
@@ -192,6 +206,8 @@ impl Estimates {
             local_exponents: local_exponents(plan.points(), &contributions, &bootstrap),
             context_curves: curves.collect(),
             consistency: checks(plan, &contributions),
+            convergence: convergence(plan, &contributions, &cluster_rows, constant_error),
+            halves: halves(plan.points(), &contributions, &clusters),
             exponents: exponent_intervals(plan.points(), &contributions, &points, &bootstrap),
             points,
             nll: nll(plan, &whole),

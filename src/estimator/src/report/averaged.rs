@@ -6,7 +6,7 @@ use surprisal_chart::escape_quotes as escape;
 
 use crate::estimate::{ConsistencyCheck, ConsistencyTest, ContextCurve, PointEstimate, Series};
 use crate::report::Report;
-use crate::report::chart_points::{Chart, Color, Curve, with_bars};
+use crate::report::chart_points::{Chart, Color, Curve, Scale, with_bars};
 use crate::report::csv::cells;
 use crate::report::html::table_section;
 use crate::report::text::aligned;
@@ -25,6 +25,7 @@ impl Report {
                 x: "L, tokens in x and y together".to_owned(),
                 y: format!("I(x; y) in {}", self.unit.name()),
                 unit: self.unit.name(),
+                scale: Scale::Logarithmic,
                 curves: present.map(|series| self.curve(ratio, series)).chain([ceiling]).collect(),
             };
             charts.push((format!("averaged-{ratio}"), chart));

@@ -1,6 +1,6 @@
 //! Conversion of estimates and fits to the parts of charts.
 
-pub(crate) use surprisal_chart::{Color, Curve, LogLogChart as Chart, Mark};
+pub(crate) use surprisal_chart::{Color, Curve, EstimateChart as Chart, Mark, Scale};
 use surprisal_chart::{Label, Point};
 
 use crate::fit::Fit;
@@ -34,7 +34,7 @@ pub(crate) fn equation(fit: &Fit, variable: &str) -> Label {
 /// Returns the chart of surprisal by position, with one curve for each report.
 pub(crate) fn surprisal_chart(title: String, unit: &'static str, curves: Vec<Curve>) -> Chart {
     let (x, y) = ("position in the document, from 1".to_owned(), format!("-ln q in {unit}"));
-    Chart { title, x, y, unit, curves }
+    Chart { title, x, y, unit, scale: Scale::Logarithmic, curves }
 }
 
 /// Returns the curve of surprisal by position: the means over logarithmic bins, with a band of their intervals. A report

@@ -12,7 +12,7 @@ use crate::fit::FitMethod;
 use crate::number::{significant, with_error};
 use crate::report::alignment::{Alignment, alignment_sentence, corpus_of, other_settings};
 use crate::report::chart_points::{
-    Chart, Color, Curve, Mark, along, equation, pictures, surprisal_chart, surprisal_curve, with_bars,
+    Chart, Color, Curve, Mark, Scale, along, equation, pictures, surprisal_chart, surprisal_curve, with_bars,
 };
 use crate::report::csv::cells;
 use crate::report::differences::Difference;
@@ -219,6 +219,7 @@ impl Comparison {
             x: "L, tokens in x and y together".to_owned(),
             y: format!("I(x; y) in {}", self.unit()),
             unit: self.unit(),
+            scale: Scale::Logarithmic,
             curves: truth.chain(self.styled().enumerate().map(curve)).collect(),
         }
     }

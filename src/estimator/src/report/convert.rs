@@ -31,6 +31,9 @@ impl Report {
             curve.limit_error.iter_mut().for_each(|error| *error *= factor);
         }
         self.consistency.iter_mut().for_each(|check| check.difference.scale(factor));
+        let converging = self.convergence.iter_mut().flat_map(|of_series| &mut of_series.points);
+        converging.for_each(|point| point.estimate.scale(factor));
+        self.halves.iter_mut().for_each(|halves| halves.difference.scale(factor));
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
         self.laws.iter_mut().flat_map(|laws| &mut laws.laws).for_each(|law| scale_law(law, factor));
         let bins = self.nll_bins.iter_mut().map(|bin| &mut bin.estimate);

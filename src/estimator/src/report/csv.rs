@@ -24,6 +24,7 @@ impl Report {
             tables.push((documents_csv::NAME.to_owned(), terms.csv()));
         }
         tables.extend(self.averaged_tables());
+        tables.extend(self.convergence_tables());
         if !self.nll.is_empty() {
             tables.push(("nll.csv".to_owned(), self.nll_csv()));
         }

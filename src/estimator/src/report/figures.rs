@@ -4,7 +4,7 @@ use crate::estimate::Series;
 use crate::fit::FitMethod;
 use crate::report::Report;
 use crate::report::chart_points::{
-    Chart, Color, Curve, Mark, along, equation, surprisal_chart, surprisal_curve, with_bars,
+    Chart, Color, Curve, Mark, Scale, along, equation, surprisal_chart, surprisal_curve, with_bars,
 };
 use crate::statistics::TwoPoint;
 use crate::value::Estimate;
@@ -13,7 +13,7 @@ impl Report {
     /// Returns the charts, each with its file name (without extension).
     pub(crate) fn charts(&self) -> Vec<(String, Chart)> {
         let bipartite = self.ratios().into_iter().map(|ratio| (format!("bipartite-{ratio}"), self.bipartite(ratio)));
-        let averaged = self.averaged_charts();
+        let averaged = self.averaged_charts().into_iter().chain(self.convergence_charts());
         let two_point = self.two_point().map(|chart| ("two-point".to_owned(), chart));
         let nll = (!self.nll.is_empty()).then(|| ("nll".to_owned(), self.nll_chart()));
         let rate = self.entropy_rate_chart().map(|chart| ("entropy-rate".to_owned(), chart));
@@ -27,6 +27,7 @@ impl Report {
             x: "L, tokens in x and y together".to_owned(),
             y: format!("I(x; y) in {}", self.unit.name()),
             unit: self.unit.name(),
+            scale: Scale::Logarithmic,
             curves: Series::ALL.into_iter().filter(present).map(|series| self.curve(ratio, series)).collect(),
         }
     }
@@ -78,6 +79,7 @@ impl Report {
             x: "d, distance in tokens".to_owned(),
             y: format!("I(d) in {}", self.unit.name()),
             unit: self.unit.name(),
+            scale: Scale::Logarithmic,
             curves: [curve].into_iter().chain(baseline_curves(two_point)).collect(),
         })
     }

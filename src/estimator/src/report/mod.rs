@@ -8,13 +8,15 @@
 //! `differences` pairs their estimates, and `difference_tables` shows the differences; `unit_differences` and
 //! `unit_difference_tables` do so for surprisal per byte and per character.
 //! `averaged` has the tables and charts of the averaged marginal, and the consistency checks; `entropy_rate`,
-//! `entropy_rate_chart` and `entropy_rate_csv` show the entropy rate. `so_far` shows the estimates during a run.
+//! `entropy_rate_chart` and `entropy_rate_csv` show the entropy rate. `convergence` shows how the estimates depend on the
+//! number of texts, and `so_far` the estimates during a run.
 
 mod alignment;
 mod averaged;
 mod chart_points;
 mod compare;
 mod conclusion;
+mod convergence;
 mod convert;
 mod csv;
 mod difference_tables;
@@ -42,7 +44,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusIdentity, CorpusStatistics, Omission};
 use crate::estimate::{
-    ConsistencyCheck, ContextCurve, DocumentTerms, EntropyRate, Estimates, LocalExponent, Marginal, PointEstimate,
+    ConsistencyCheck, ContextCurve, Convergence, DocumentTerms, EntropyRate, Estimates, HalvesDifference, LocalExponent, Marginal, PointEstimate,
     PositionBin, Series, SeriesLaws,
 };
 use crate::fit::{Fit, FitMethod};
@@ -165,6 +167,12 @@ pub struct Report {
     /// The checks of properties that mutual information has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consistency: Vec<ConsistencyCheck>,
+    /// The convergence of each series at each point with the number of texts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub convergence: Vec<Convergence>,
+    /// The differences between the two halves of the texts at the longest `L` of each ratio.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub halves: Vec<HalvesDifference>,
     /// One fit for each ratio, method and series with enough positive points, sorted in that order.
     pub fits: Vec<SeriesFit>,
     /// The laws of growth fitted to each series with the covariance between points, by ratio, then series.
@@ -229,6 +237,8 @@ impl Report {
             rows: estimates.points.iter().map(row).collect(),
             context_curves: estimates.context_curves.clone(),
             consistency: estimates.consistency.clone(),
+            convergence: estimates.convergence.clone(),
+            halves: estimates.halves.clone(),
             fits: Vec::new(),
             laws: estimates.laws.clone(),
             local_exponents: estimates.local_exponents.clone(),

@@ -10,10 +10,10 @@ impl Report {
         let figures: String = self.charts().iter().map(|(_, chart)| figure(chart)).collect();
         figures
             + "<p class=\"small\">Error bars are 95 % bootstrap intervals over texts, or ± one standard error \
-               if there is no interval. Solid thin lines are fits by least squares, except in the chart of surprisal: \
-               there, marks are means over ranges of positions that grow with the position, a line joins them, and the \
-               band is their 95 % interval over texts. Both axes are logarithmic, so a power law is a straight \
-               line.</p>\n"
+               if there is no interval. Solid thin lines are fits by least squares, except in charts with bands: \
+               there, a line joins the marks, and the band is their 95 % interval over texts. In the chart of surprisal, \
+               marks are means over ranges of positions that grow with the position. Both axes are logarithmic, so a \
+               power law is a straight line; only the y axis of convergence is linear.</p>\n"
     }
 }
 

@@ -21,6 +21,7 @@ impl Report {
             self.estimates_section(),
             self.averaged_section(),
             self.consistency_section(),
+            self.convergence_section(),
             self.fits_section(),
             self.laws_section(),
             self.entropy_rate_section(),

@@ -32,6 +32,7 @@ impl Report {
         }
         text.push('\n');
         text += &self.averaged_text();
+        text += &self.convergence_text();
         text += &self.fits_text();
         text += &self.laws_text();
         if let Some(divergence) = self.divergence_text() {

@@ -1,7 +1,7 @@
-//! Charts of estimates on two logarithmic axes: marks with error bars, bands, and curves.
+//! Charts of estimates over a logarithmic x axis: marks with error bars, bands, and curves.
 
 use crate::axis::Axis;
-use crate::curve::Curve;
+use crate::curve::{Curve, Point};
 use crate::drawing::{Anchor, Drawing, Item};
 use crate::frame::{Frame, tick_label};
 use crate::label::Label;
@@ -29,9 +29,23 @@ const MAX_FINE_TICKS: usize = 12;
 /// The maximum number of ticks at the points.
 const MAX_POINT_TICKS: usize = 56;
 
-/// A chart with two logarithmic axes.
+/// The longest side of an error bar that a linear y axis must include, as a multiple of the median side of its curve.
+const SHOWN_SIDES: f64 = 3.0;
+
+/// The scale of a chart's y axis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// Logarithmic; values that are not positive are not shown.
+    #[default]
+    Logarithmic,
+    /// Linear, over the range of the values. Error bars that are much longer than the others of their curve may be cut
+    /// off.
+    Linear,
+}
+
+/// A chart with a logarithmic x axis.
 #[derive(Clone, Debug)]
-pub struct LogLogChart {
+pub struct EstimateChart {
     /// The title, which a page shows above the chart.
     pub title: String,
     /// The label of the x axis.
@@ -40,11 +54,13 @@ pub struct LogLogChart {
     pub y: String,
     /// The unit of the estimates.
     pub unit: &'static str,
+    /// The scale of the y axis.
+    pub scale: Scale,
     /// The curves.
     pub curves: Vec<Curve>,
 }
 
-impl LogLogChart {
+impl EstimateChart {
     /// Returns an `<svg>` element for a [`page`](crate::page), without a legend.
     pub fn svg(&self) -> String {
         self.plot().embedded()
@@ -80,24 +96,40 @@ impl LogLogChart {
                 items.extend(self.curves.iter().flat_map(|curve| curve.draw_marks(&x, &y, self.unit)));
             }
             None => {
-                let text = "No estimate is positive.".into();
+                let text =
+                    if self.scale == Scale::Linear { "No estimates." } else { "No estimate is positive." }.into();
                 items.push(Item::text((WIDTH / 2.0, HEIGHT / 2.0), Anchor::Middle, text));
             }
         }
-        let description = format!("{}: {} against {}, both axes logarithmic", self.title, self.y, self.x);
+        let axes = match self.scale {
+            Scale::Logarithmic => "both axes logarithmic",
+            Scale::Linear => "x axis logarithmic",
+        };
+        let description = format!("{}: {} against {}, {axes}", self.title, self.y, self.x);
         Drawing { width: WIDTH, height: HEIGHT, description, items }
     }
 
-    /// Returns axes that contain every positive point; `None` if no point is positive.
+    /// Returns axes that contain every point that the scale can show; `None` if there is none.
     fn axes(&self) -> Option<(Axis, Axis)> {
         let all = || self.curves.iter().flat_map(|curve| &curve.points);
-        let positive = || all().filter(|point| point.value > 0.0);
-        let low = positive().map(|point| point.bar[0].max(point.value * SHOWN_FRACTION)).reduce(f64::min)?;
-        let high = positive().map(|point| point.bar[1]).reduce(f64::max)?;
         let first = all().map(|point| point.x).reduce(f64::min)?;
         let last = all().map(|point| point.x).reduce(f64::max)?;
         let x = Axis::logarithmic([first, last], 1.35, [FRAME.left, FRAME.right], MAX_FINE_TICKS);
-        let y = Axis::logarithmic([low, high], 1.2, [FRAME.bottom, FRAME.top], MAX_FINE_TICKS);
+        let upwards = [FRAME.bottom, FRAME.top];
+        let y = match self.scale {
+            Scale::Logarithmic => {
+                let positive = || all().filter(|point| point.value > 0.0);
+                let low = positive().map(|point| point.bar[0].max(point.value * SHOWN_FRACTION)).reduce(f64::min)?;
+                let high = positive().map(|point| point.bar[1]).reduce(f64::max)?;
+                Axis::logarithmic([low, high], 1.2, upwards, MAX_FINE_TICKS)
+            }
+            Scale::Linear => {
+                let ends = || self.curves.iter().flat_map(|curve| shown_bars(&curve.points));
+                let low = ends().map(|[low, _]| low).reduce(f64::min)?;
+                let high = ends().map(|[_, high]| high).reduce(f64::max)?;
+                Axis::linear_range([low, high], upwards)
+            }
+        };
         Some((x, y))
     }
 
@@ -110,6 +142,20 @@ impl LogLogChart {
         let are_names = places.len() <= MAX_POINT_TICKS && places.iter().all(|place| place.fract() == 0.0);
         if are_names { places } else { x.ticks.clone() }
     }
+}
+
+/// Returns the ends of the error bars that a linear axis must include.
+fn shown_bars(points: &[Point]) -> Vec<[f64; 2]> {
+    let sides = |point: &Point| [point.value - point.bar[0], point.bar[1] - point.value];
+    let mut all: Vec<f64> = points.iter().flat_map(sides).filter(|side| side.is_finite()).collect();
+    all.sort_unstable_by(f64::total_cmp);
+    let longest = all.get(all.len() / 2).map_or(0.0, |median| SHOWN_SIDES * median);
+    let finite = points.iter().filter(|point| point.value.is_finite());
+    let shown = |point: &Point| {
+        let [below, above] = sides(point).map(|side| side.min(longest));
+        [point.value - below, point.value + above]
+    };
+    finite.map(shown).collect()
 }
 
 const FRAME: Frame = Frame {
@@ -130,7 +176,7 @@ mod tests {
     use crate::mark::Mark;
     use crate::palette::Color;
 
-    fn chart(values: &[f64]) -> LogLogChart {
+    fn chart(values: &[f64]) -> EstimateChart {
         let point = |(i, &value): (usize, &f64)| Point {
             x: f64::from(1 << i),
             value,
@@ -145,7 +191,8 @@ mod tests {
             line: vec![(1.0, 1.0), (4.0, 1e9)],
             ..Curve::new(Color::SERIES[0], "Ann's <estimate>")
         };
-        LogLogChart { title: "t".into(), x: "L".into(), y: "I".into(), unit: "nats", curves: vec![curve] }
+        let scale = Scale::Logarithmic;
+        EstimateChart { title: "t".into(), x: "L".into(), y: "I".into(), unit: "nats", scale, curves: vec![curve] }
     }
 
     #[test]
@@ -172,5 +219,19 @@ mod tests {
         chart.curves[0].band = true;
         let svg = chart.svg();
         assert_eq!((svg.matches("fill-opacity").count(), svg.matches("stroke-width=\"1.75\"").count()), (1, 0));
+    }
+
+    #[test]
+    fn a_linear_axis_shows_all_points_and_cuts_off_long_bars() {
+        let mut chart = chart(&[1.0, -1.0, 4.0]);
+        chart.scale = Scale::Linear;
+        let svg = chart.svg();
+        assert_eq!(svg.matches("class=\"mark\"").count(), 3);
+        assert!(svg.contains(">0</text>") && svg.contains(">-2</text>") && !svg.contains("NaN"), "{svg}");
+        chart.curves[0].points[0].bar = [-1000.0, 1000.0];
+        let [below, above] = shown_bars(&chart.curves[0].points)[0];
+        assert_eq!([below, above], [1.0 - 1.5, 1.0 + 1.5]);
+        chart.curves[0].points.clear();
+        assert!(chart.svg().contains("No estimates."));
     }
 }
