@@ -339,9 +339,17 @@ def check_estimates(experiment):
     weights = np.arange(1, experiment["symbols"] + 1) ** -experiment["exponent"]
     # The process draws symbols by Zipf's law, and flips a coin once for each distinct symbol.
     symbols = [np.array(document) // 2 for document in experiment["documents"]]
-    ln_p = np.array([np.log((weights / weights.sum())[s]).sum() - np.log(2) * len(np.unique(s)) for s in symbols])
+    p = weights / weights.sum()
+    ln_p = np.array([np.log(p[s]) - np.log(2) * np.array([s[t] not in s[:t] for t in range(len(s))]) for s in symbols])
     divergence = experiment["divergence"]
-    same("KL", mean_and_error(ln_p - positions.sum(axis=1)), (divergence["value"], divergence["error"]))
+    ours = mean_and_error((ln_p - positions).sum(axis=1), texts)
+    same("KL", ours, (divergence["value"], divergence["error"]))
+    check_bins(ln_p - positions, texts, experiment["divergence_bins"])
+    # The exact divergence at each position: the oracle loses -ln(1 - doubt) if the symbol was seen before.
+    seen = np.array([(p * (1 - (1 - p) ** t)).sum() for t in range(positions.shape[1])])
+    exact = -np.log1p(-experiment["doubt"]) * seen
+    for bin in experiment["divergence_bins"]:
+        same(f"exact KL from {bin['first']}", exact[bin["first"] - 1 : bin["last"]].mean(), bin["truth"])
     for fit in experiment["fits"]:
         rows = [row for row in experiment["rows"] if row["ratio"] == fit["ratio"] and fit["series"] in row]
         values, errors = zip(*((row[fit["series"]]["value"], row[fit["series"]]["error"]) for row in rows))
@@ -351,7 +359,7 @@ def check_estimates(experiment):
     assert sum(series != "averaged_limit" for _, series, _ in kinds) == 27, kinds
     check_laws(experiment, points)
     check_convergence(experiment, points, h_error)
-    check_halves(experiment, contributions)
+    check_halves(experiment, points)
 
 
 def check_convergence(experiment, points, h_error):
@@ -394,14 +402,15 @@ def check_convergence(experiment, points, h_error):
     assert found > len(experiment["rows"]) and len(experiment["convergence"]) >= 3 * len(experiment["rows"])
 
 
-def check_halves(experiment, contributions):
-    per_text = experiment["per_text"]
+def check_halves(experiment, points):
+    texts = np.array(experiment["texts"])
+    first_half = texts < len(set(texts)) // 2
     assert len(experiment["halves"]) == len({row["ratio"] for row in experiment["rows"]})
     for halves in experiment["halves"]:
-        longest = max(length for ratio, length in contributions if ratio == halves["ratio"])
+        longest, values, _ = points[halves["ratio"], "direct"][-1]
         assert longest == halves["length"]
-        means = contributions[halves["ratio"], longest]["direct"].reshape(-1, per_text).mean(axis=1)
-        first, second = np.split(means, [len(means) // 2])
+        first = cluster_values(values[first_half], texts[first_half])
+        second = cluster_values(values[~first_half], texts[~first_half] - texts[first_half].max() - 1)
         test = stats.ttest_ind(second, first, equal_var=False)
         interval = test.confidence_interval(0.95)
         error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))

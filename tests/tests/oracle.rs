@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use surprisal_engine::SchedulerConfig;
 use surprisal_estimator::{
-    Correction, HttpOptions, HttpSource, LogprobSource, NgramEntropy, Pairing, Plan, Report, SantaFe, run,
+    Correction, DivergenceBin, Experiment, HttpOptions, HttpSource, LogprobSource, NgramEntropy, Pairing, Plan, Report,
+    SantaFe, execute, run,
 };
 use surprisal_model::oracle::{self, OracleSpec};
 use surprisal_server::ServerConfig;
@@ -41,6 +44,37 @@ async fn log_probabilities_equal_the_closed_form() {
         let worst = got.zip(&want).map(|(got, want)| (f64::from(got) - want).abs()).fold(0.0, f64::max);
         assert!(worst < 1e-5, "maximal log-probability error {worst:e}");
     }
+    server.stop().await;
+}
+
+/// Runs an experiment file against a served oracle that doubts. Its divergence from the process must be the closed form
+/// in every range of positions: a token loses -ln(1 - doubt) if its symbol was seen before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_divergence_of_a_served_model_is_measured_by_position() {
+    const DOUBT: f64 = 0.2;
+    // The largest error of a log-probability by the engine's rounding, as in the first test.
+    const ROUNDING: f64 = 1e-5;
+    let process = SantaFe::new(32, 1.3, DOUBT).unwrap();
+    let (_dir, server) = serve(&process, 128).await;
+    let text = format!(
+        "seed = 6\n[model]\nurl = \"{}\"\n\
+         [corpus]\nkind = \"santa-fe\"\ndocuments = 200\nsymbols = 32\nexponent = 1.3\ndoubt = {DOUBT}\n\
+         [measure]\nsplits = [8, 32]\nngram = 0\nresamples = 100\n",
+        server.url
+    );
+    let experiment = Experiment::parse(&text, Path::new("served.toml")).unwrap();
+    let report = execute(&experiment, None, |_| ()).await.unwrap();
+    let seen = |t: usize| process.probabilities().iter().map(|p| p * (1.0 - (1.0 - p).powi(t as i32 - 1))).sum::<f64>();
+    println!("| positions | KL per token | closed form |");
+    for DivergenceBin { bin, truth } in &report.divergence_bins {
+        let positions = bin.first..=bin.last;
+        let exact = -(-DOUBT).ln_1p() * positions.clone().map(seen).sum::<f64>() / positions.count() as f64;
+        println!("| {} to {} | {} | {exact:.5} |", bin.first, bin.last, bin.estimate);
+        assert!((bin.estimate.value - exact).abs() < 4.0 * bin.estimate.error + ROUNDING, "{bin:?}: {exact}");
+        assert!(bin.first < 8 || bin.estimate.value > 10.0 * bin.estimate.error, "{bin:?}");
+        assert_eq!(*truth, None, "nothing is known about a served model");
+    }
+    assert_eq!(report.divergence_bins.last().unwrap().bin.last, 64);
     server.stop().await;
 }
 

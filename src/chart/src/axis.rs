@@ -1,5 +1,8 @@
 //! Axes, which map values to positions in a chart.
 
+/// The part of a step by which a range may exceed the ticks of a linear axis.
+const SLACK: f64 = 1e-3;
+
 /// An axis, which maps values to positions in a chart.
 pub(crate) struct Axis {
     pub(crate) low: f64,
@@ -24,9 +27,11 @@ impl Axis {
     pub(crate) fn linear_range([low, high]: [f64; 2], span: [f64; 2]) -> Self {
         let [low, high] = if high > low { [low, high] } else { [low - 0.5, high + 0.5] };
         let step = round_step(high - low);
-        let (first, last) = ((low / step).floor() as i64, (high / step).ceil() as i64);
+        // A value just outside a tick, by rounding, takes no further step.
+        let (first, last) = ((low / step + SLACK).floor() as i64, (high / step - SLACK).ceil() as i64);
         let ticks: Vec<f64> = (first..=last).map(|multiple| multiple as f64 * step).collect();
-        Self { low: first as f64 * step, high: last as f64 * step, span, logarithmic: false, ticks }
+        let (low, high) = (low.min(first as f64 * step), high.max(last as f64 * step));
+        Self { low, high, span, logarithmic: false, ticks }
     }
 
     /// Returns a logarithmic axis from `low / margin` to `high * margin`. Its ticks are 1, 2 and 5 times the powers of
@@ -100,6 +105,7 @@ mod tests {
         assert_eq!((axis.position(0.0), axis.position(25.0)), (0.0, 50.0));
         let axis = Axis::linear_range([-0.3, 2.1], [100.0, 0.0]);
         assert_eq!(axis.ticks, [-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
+        assert_eq!(Axis::linear_range([-1e-9, 1.0], [100.0, 0.0]).ticks[0], 0.0);
         assert!(axis.position(-0.3) < 100.0 && axis.position(2.1) > 0.0);
         assert!((Axis::linear_range([3.0, 3.0], [100.0, 0.0]).position(3.0) - 50.0).abs() < 1e-9);
         let axis = Axis::logarithmic([3.0, 150.0], 1.2, [100.0, 0.0], 12);

@@ -49,31 +49,19 @@ async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) ->
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     let documents: Vec<Vec<u32>> = (0..plan.documents()).map(|_| process.sample(plan.window(), &mut rng)).collect();
     let texts = || documents.iter().map(Vec::as_slice);
-    let ln_p = documents.iter().map(|window| process.log_probability(window)).collect::<Result<Vec<_>, _>>()?;
+    let ln_p = documents.iter().map(|window| process.log_probabilities(window)).collect::<Result<Vec<_>, _>>()?;
+    let exact = process.clone();
     let source = ExactSource::new(process);
     let queries = plan.queries().iter().map(|query| query.score_query(&documents)).collect();
     let answers = source.logprobs(queries).await?;
     let correction = Correction { entropy: NgramEntropy::with_method(method, texts(), n)?, weight };
     let estimates = Estimates::new(&plan, &answers, Some(correction))?;
-    let report = Report::new("fixture", source.model(), &estimates);
+    let report = Report::new("fixture", source.model(), &estimates)
+        .with_divergence(&estimates.divergence(&ln_p))
+        .with_exact_divergence(|tokens| exact.divergence(tokens));
 
     let slices: Vec<&[u32]> = texts().collect();
     let two_point = TwoPoint::of(&slices, &[1, 2, 4, 8, 16, 32], method)?.with_baseline(&slices, SHUFFLES, 21)?;
-    let mut shuffled = vec![Vec::new(); SHUFFLES];
-    let mut seeds = ChaCha8Rng::seed_from_u64(21);
-    for texts in &mut shuffled {
-        shuffle_tokens(&slices, seeds.random(), 512 << 20)?.for_each(&mut |text| texts.push(text.to_vec()))?;
-    }
-    let describe = |(query, logprobs): (&PlannedQuery, &Vec<f32>)| {
-        let (kind, x, y, split, end) = match *query {
-            PlannedQuery::Whole { document, end } => ("whole", document, document, 0, end),
-            PlannedQuery::Crossed { x, y, split, end } => ("crossed", x, y, split, end),
-            PlannedQuery::Marginal { document, split, end } => ("marginal", document, document, split, end),
-            PlannedQuery::Joint { documents: [a, b], split, end } => ("joint", a, b, split, end),
-            PlannedQuery::JointMarginal { documents: [a, b], split, end } => ("joint_marginal", a, b, split, end),
-        };
-        json!({ "kind": kind, "x": x, "y": y, "split": split, "end": end, "logprobs": logprobs })
-    };
     let mut entropies = Vec::new();
     for method in EntropyMethod::ALL {
         for n in 1..=3 {
@@ -86,7 +74,7 @@ async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) ->
         "texts": plan.texts(),
         "pairing": plan.pairing(),
         "correction": { "n": n, "weight": weight, "method": method },
-        "steps": plan.queries().iter().zip(&answers).map(describe).collect::<Vec<_>>(),
+        "steps": plan.queries().iter().zip(&answers).map(step).collect::<Vec<_>>(),
         "rows": report.rows,
         "fits": report.fits,
         "laws": report.laws,
@@ -101,11 +89,25 @@ async fn experiment(plan: Plan, method: EntropyMethod, n: usize, weight: f64) ->
         "sizes": sizes(40).iter().map(|size| size_numbers(*size)).collect::<Vec<_>>(),
         "exponent": 1.4,
         "symbols": 60,
-        "divergence": estimates.divergence(&ln_p),
+        "doubt": 1e-3,
+        "divergence": report.divergence,
+        "divergence_bins": report.divergence_bins,
         "entropies": entropies,
         "two_point": two_point,
-        "shuffled": shuffled,
+        "shuffled": shuffled(&slices)?,
     }))
+}
+
+/// Describes a query and its answer.
+fn step((query, logprobs): (&PlannedQuery, &Vec<f32>)) -> Value {
+    let (kind, x, y, split, end) = match *query {
+        PlannedQuery::Whole { document, end } => ("whole", document, document, 0, end),
+        PlannedQuery::Crossed { x, y, split, end } => ("crossed", x, y, split, end),
+        PlannedQuery::Marginal { document, split, end } => ("marginal", document, document, split, end),
+        PlannedQuery::Joint { documents: [a, b], split, end } => ("joint", a, b, split, end),
+        PlannedQuery::JointMarginal { documents: [a, b], split, end } => ("joint_marginal", a, b, split, end),
+    };
+    json!({ "kind": kind, "x": x, "y": y, "split": split, "end": end, "logprobs": logprobs })
 }
 
 /// Sizes that windows of tokens of varying length could have.
@@ -120,6 +122,16 @@ fn sizes(documents: usize) -> Vec<WindowSize> {
 
 fn size_numbers(WindowSize { bytes, characters, tail_bytes, tail_characters }: WindowSize) -> [usize; 4] {
     [bytes, characters, tail_bytes, tail_characters]
+}
+
+/// The shuffled texts of the baseline of two-point information.
+fn shuffled(texts: &Vec<&[u32]>) -> Result<Vec<Vec<Vec<u32>>>, Error> {
+    let mut shuffled = vec![Vec::new(); SHUFFLES];
+    let mut seeds = ChaCha8Rng::seed_from_u64(21);
+    for of_shuffle in &mut shuffled {
+        shuffle_tokens(texts, seeds.random(), 512 << 20)?.for_each(&mut |text| of_shuffle.push(text.to_vec()))?;
+    }
+    Ok(shuffled)
 }
 
 /// Entropies of counts from 1 to 20,000, with their bias.

@@ -53,15 +53,18 @@ mod value;
 pub use corpus::{CorpusIdentity, CorpusStatistics, Counted, Format, Omission, Spacing, TextCorpus, TokenizedText};
 pub use error::Error;
 pub use estimate::{
-    BlockInformation, Bootstrap, ConsistencyCheck, ConsistencyTest, ContextCurve, ContextPoint, Convergence, ConvergencePoint, Correction,
-    DocumentTerms, DocumentWindow, EntropyRate, Estimates, EstimatesSoFar, ExponentInterval, HalvesDifference, LocalExponent, Marginal,
-    OMITTED_POSITIONS, PairingErrors, PointEstimate, PointSoFar, PointTerms, PositionBin, RateDoubt, RateFit, RateFits, Sampling,
-    Series, SeriesLaws, SeriesSoFar, TextUnit, UnitRates,
+    BlockInformation, Bootstrap, ConsistencyCheck, ConsistencyTest, ContextCurve, ContextPoint, Convergence,
+    ConvergencePoint, Correction, Divergence, DocumentTerms, DocumentWindow, EntropyRate, Estimates, EstimatesSoFar,
+    ExponentInterval, HalvesDifference, LocalExponent, Marginal, OMITTED_POSITIONS, PairingErrors, PointEstimate,
+    PointSoFar, PointTerms, PositionBin, RateDoubt, RateFit, RateFits, Sampling, Series, SeriesLaws, SeriesSoFar,
+    TextUnit, UnitRates,
 };
 pub use fit::{Fit, FitMethod, Law, LawFit, RateLaw};
 pub use plan::{Cost, Design, PAPER_SPLITS, Pairing, Plan, PlannedQuery, Point, ShardIndex, WindowSize};
 pub use process::{ExactSource, Gaussian, Process, SantaFe};
-pub use report::{Comparison, Difference, ExponentDifference, Report, Row, SeriesFit, SurprisalDifference, WindowPart};
+pub use report::{
+    Comparison, Difference, DivergenceBin, ExponentDifference, Report, Row, SeriesFit, SurprisalDifference, WindowPart,
+};
 pub use run::{Progress, execute, execute_shard, run, run_resumable, run_shard};
 pub use source::{
     ApiKey, HttpOptions, HttpSource, LogprobSource, Model, Replicas, RetryPolicy, Routing, ScoreQuery, ScoringDialect,

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use surprisal_estimator::{CorpusSpec, Counted, EntropyMethod, Experiment, Pairing, Series, Unit, execute};
+use surprisal_estimator::{
+    CorpusSpec, Counted, DivergenceBin, EntropyMethod, Experiment, Pairing, Series, Unit, execute,
+};
 
 fn preset(name: &str) -> Experiment {
     Experiment::read(&Path::new("../../configs/experiments").join(name)).unwrap()
@@ -95,11 +97,28 @@ async fn the_oracle_preset_runs_offline_and_finds_the_truth() {
 async fn the_models_divergence_from_the_process_is_reported() {
     let text = SMALL.replace("doubt = 1e-6", "doubt = 0.1").replace("documents = 40", "documents = 400");
     let report = execute(&Experiment::parse(&text, Path::new("d.toml")).unwrap(), None, |_| {}).await.unwrap();
-    let exact = surprisal_estimator::SantaFe::new(32, 1.3, 0.1).unwrap().divergence(24) / 2_f64.ln();
+    let process = surprisal_estimator::SantaFe::new(32, 1.3, 0.1).unwrap();
+    let exact = process.divergence(24) / 2_f64.ln();
     let found = report.divergence.unwrap();
     assert!((found.value - exact).abs() < 3.0 * found.error && found.error < 0.1 * exact, "{found}, expected {exact}");
     let said = format!("{found} bits over 24 tokens");
     assert!(report.table().contains(&said) && report.html().contains(&said), "{said}");
+    assert!(report.html().contains("0: the model is the process"), "the chart");
+
+    // The oracle loses -ln(1 - doubt) at a token whose symbol was seen before.
+    let seen = |t: usize| process.probabilities().iter().map(|p| p * (1.0 - (1.0 - p).powi(t as i32 - 1))).sum::<f64>();
+    let mut total = 0.0;
+    for DivergenceBin { bin, truth } in &report.divergence_bins {
+        let positions = (bin.first..=bin.last).count() as f64;
+        let exact = -0.9_f64.log2() * (bin.first..=bin.last).map(seen).sum::<f64>() / positions;
+        assert!((truth.unwrap() - exact).abs() < 1e-12, "{bin:?}, {exact}");
+        let rounding = 1e-6;
+        assert!((bin.estimate.value - exact).abs() < 4.0 * bin.estimate.error + rounding, "{bin:?}, {exact}");
+        total += bin.estimate.value * positions;
+    }
+    assert!((total - found.value).abs() < 1e-9, "the bins add up to the whole window");
+    let last = report.divergence_bins.last().unwrap().bin;
+    assert!(last.last == 24 && last.estimate.value > 20.0 * last.estimate.error, "{last:?}");
 }
 
 /// The digest depends on everything except the addresses of servers and the folders of files.

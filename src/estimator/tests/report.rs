@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use surprisal_estimator::{
-    Comparison, Convergence, ConvergencePoint, Correction, EntropyMethod, Estimate, Estimates,
-    ExponentInterval, FitMethod, HalvesDifference, Model, NgramEntropy, Omission, PairingErrors,
-    PointEstimate, PositionBin, Report, SantaFe, Series, Unit,
+    Comparison, Convergence, ConvergencePoint, Correction, Divergence, EntropyMethod, Estimate, Estimates,
+    ExponentInterval, FitMethod, HalvesDifference, Model, NgramEntropy, Omission, PairingErrors, PointEstimate,
+    PositionBin, Report, SantaFe, Series, Unit,
 };
 
 fn estimate(value: f64, error: f64) -> Estimate {
@@ -132,6 +132,27 @@ fn reports_without_convergence_are_read() {
     }
     let old: Report = serde_json::from_value(value).unwrap();
     assert!(!old.table().contains("convergence") && !old.html().contains("Convergence"));
+}
+
+#[test]
+fn the_divergence_by_position_is_shown_and_converted() {
+    let bin = |first, last, value| PositionBin { first, last, estimate: estimate(value, 0.01) };
+    let bins = vec![bin(1, 1, -0.02), bin(2, 16, 0.4)];
+    let divergence = Divergence { total: estimate(6.0, 0.3), bins };
+    let exact = |tokens: usize| 0.375 * tokens.saturating_sub(1) as f64;
+    let report = report("Santa Fe").with_divergence(&divergence).with_exact_divergence(exact);
+    let line =
+        "  by position, in nats per token: -0.020 ± 0.010 at 1 (truth 0), ..., 0.400 ± 0.010 at 2–16 (truth 0.375)";
+    assert!(report.table().contains(line), "{}", report.table());
+    let svg = report.html();
+    assert!(svg.contains("KL divergence from the process, 2–16: 0.400 ± 0.010 nats"), "{svg}");
+    assert!(svg.contains("KL divergence from the process, 1: -0.020 ± 0.010 nats"), "negative means are shown");
+    let bits = report.in_unit(Unit::Bits);
+    let found = bits.divergence_bins[1];
+    assert!((found.truth.unwrap() - 0.375 * std::f64::consts::LOG2_E).abs() < 1e-12);
+    assert!((found.bin.estimate.error - 0.01 * std::f64::consts::LOG2_E).abs() < 1e-12);
+    let json = serde_json::to_string(&bits).unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&json).unwrap().divergence_bins, bits.divergence_bins);
 }
 
 /// Neither a page nor a text shows a number with more digits than it is good for, or none that it has.

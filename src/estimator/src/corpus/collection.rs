@@ -31,8 +31,9 @@ pub(crate) struct Documents {
     pub(crate) statistics: Option<CorpusStatistics>,
     /// The files and texts that the documents omit.
     pub(crate) omissions: Vec<Omission>,
-    /// `ln p` of each window, in nats, under the process that generated it; `None` for a corpus of texts.
-    pub(crate) ln_p: Option<Vec<f64>>,
+    /// `ln p` of each token of each window given those before it, in nats, under the process that generated the window;
+    /// `None` for a corpus of texts.
+    pub(crate) ln_p: Option<Vec<Vec<f64>>>,
 }
 
 impl Documents {

@@ -111,9 +111,8 @@ impl Additivity {
     fn of(terms: &Terms, plan: &Plan) -> Option<Self> {
         let direct = |document: usize| terms.conditional[document] - terms.marginal[document];
         let clusters = Clusters::of_texts(terms.joint.keys().map(|documents| plan.texts()[documents[0]]));
-        let difference = |(&[a, b], joint): (&[usize; 2], &Joint)| {
-            joint.conditional - joint.marginal - direct(a) - direct(b)
-        };
+        let difference =
+            |(&[a, b], joint): (&[usize; 2], &Joint)| joint.conditional - joint.marginal - direct(a) - direct(b);
         let differences: Vec<f64> = terms.joint.iter().map(difference).collect();
         let difference = clusters.estimate(&differences);
         (!differences.is_empty()).then(|| Self { difference, pairs: clusters.count() })

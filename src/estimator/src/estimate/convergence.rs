@@ -198,9 +198,8 @@ mod tests {
     #[test]
     fn convergence_ends_at_the_estimate() {
         for (per_text, negatives, texts) in [(1, 1, 20), (2, 8, 10), (20, 8, 20)] {
-            let design =
-                Design { splits: vec![2, 4], ratios: vec![2, 3], negatives, per_text, seed: 5, ..Design::default() };
-            let plan = Plan::of(20, design).unwrap();
+            let design = Design { splits: vec![2, 4], ratios: vec![2, 3], negatives, seed: 5, ..Design::default() };
+            let plan = Plan::of_texts((0..20).map(|document| document / per_text), design).unwrap();
             let mut rng = ChaCha8Rng::seed_from_u64(7);
             let answer =
                 |query: &PlannedQuery| (0..query.target_length()).map(|_| -2.0 * rng.random::<f32>()).collect();

@@ -15,6 +15,7 @@ mod context_curve;
 mod contributions;
 mod convergence;
 mod correction;
+mod divergence;
 mod document_terms;
 mod dyadic;
 mod entropy_rate;
@@ -34,6 +35,7 @@ pub use consistency::{ConsistencyCheck, ConsistencyTest};
 pub use context_curve::{ContextCurve, ContextPoint};
 pub use convergence::{Convergence, ConvergencePoint, HalvesDifference};
 pub use correction::Correction;
+pub use divergence::Divergence;
 pub use document_terms::{DocumentTerms, DocumentWindow, PointTerms};
 pub(crate) use entropy_rate::ratio_values;
 pub use entropy_rate::{
@@ -60,7 +62,7 @@ use crate::estimate::contributions::{
 use crate::estimate::convergence::{convergence, halves};
 use crate::estimate::exponents::exponent_intervals;
 use crate::estimate::laws::{fit_laws, local_exponents};
-use crate::estimate::nll_bins::nll_bins;
+use crate::estimate::nll_bins::{document_bins, position_bins};
 use crate::estimate::terms::{collect, sum};
 use crate::plan::{Pairing, Plan, PlannedQuery, Point};
 use crate::value::Estimate;
@@ -151,6 +153,9 @@ pub struct Estimates {
     pub nll_bins: Vec<PositionBin>,
     /// The entropy rate, and quantities that follow from surprisal by position.
     pub entropy_rate: Option<EntropyRate>,
+    /// The mean of `-ln q` of each document over each of the ranges of `nll_bins`, in nats, with one entry per document in
+    /// each range.
+    pub bin_surprisals: Vec<Vec<f64>>,
     /// The surprisal `-ln q` of each document's whole window, in nats.
     pub surprisals: Vec<f64>,
     /// The sums behind the estimates, one entry per document and point.
@@ -189,12 +194,17 @@ impl Estimates {
         }
         let constant_error = |index: usize, estimator: usize| match estimator {
             CORRECTED => entropy_error(plan.points()[index].split).unwrap_or_default(),
-            AVERAGED_LIMIT => contributions[index].limit.as_ref().map_or(0.0, |limit| limit.error),
+            AVERAGED_LIMIT => {
+                let limit = contributions[index].averaged.as_ref().and_then(Averaged::converged_limit);
+                limit.map_or(0.0, |limit| limit.error)
+            }
             _ => 0.0,
         };
         let points_and_contributions = plan.points().iter().zip(&contributions);
         let curves = points_and_contributions.filter_map(|(point, of)| ContextCurve::of(point, of));
         let whole = whole(plan, logprobs);
+        let bin_surprisals =
+            document_bins(plan.window(), plan.documents(), |document, range| -sum(&whole[document][range]));
         Ok(Self {
             documents: plan.documents(),
             texts: plan.text_count(),
@@ -211,23 +221,12 @@ impl Estimates {
             exponents: exponent_intervals(plan.points(), &contributions, &points, &bootstrap),
             points,
             nll: nll(plan, &whole),
-            nll_bins: nll_bins(&whole, &clusters),
             entropy_rate: EntropyRate::new(plan, &whole, &clusters),
+            nll_bins: position_bins(plan.window(), &bin_surprisals, &clusters),
+            bin_surprisals,
             surprisals: whole.iter().map(|answer| -sum(answer)).collect(),
             terms: DocumentTerms::new(plan, terms, &whole, correction),
         })
-    }
-
-    /// Estimates the Kullback-Leibler divergence of the model from the process that generated the documents, over a
-    /// window: the mean of `ln p(x) - ln q(x)`, in nats. `ln_p` has the process's own log-probability of each
-    /// document's window.
-    ///
-    /// # Panics
-    /// If `ln_p` does not have one value per document.
-    pub fn divergence(&self, ln_p: &[f64]) -> Estimate {
-        assert_eq!(ln_p.len(), self.surprisals.len(), "expected one log-probability per document");
-        let differences: Vec<f64> = ln_p.iter().zip(&self.surprisals).map(|(p, surprisal)| p + surprisal).collect();
-        Estimate::of(&differences)
     }
 }
 

@@ -1,18 +1,19 @@
-//! Surprisal by position in logarithmic bins.
+//! Means by position in logarithmic bins: surprisal, and the divergence from a process.
 //!
 //! Positions of one document are correlated, and so are documents of one text. The error of a bin's mean is therefore
 //! the standard error over clusters: each contributes one number, its mean over the bin.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::estimate::clusters::Clusters;
-use crate::estimate::terms::sum;
 use crate::value::Estimate;
 
 /// The number of bins in each doubling of the position, where there are enough positions.
 const BINS_PER_OCTAVE: i32 = 4;
 
-/// The mean surprisal over a range of positions, in nats.
+/// The mean surprisal, or the mean divergence, over a range of positions, in nats per token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PositionBin {
     /// The first position, counted from 1.
@@ -38,20 +39,32 @@ impl PositionBin {
     }
 }
 
-/// Returns the mean surprisal in bins that double in width with each octave of the position. `whole` has each document's
-/// log-probabilities, all of one length.
-///
-/// With `m` the mean surprisal of a cluster over the bin's positions and the cluster's documents, and `G` clusters, the
-/// mean is that of `m`, the error is `s / √G`, where `s` is the standard deviation of `m` (ddof 1), and the interval is
-/// the mean ± the error times the 97.5 % quantile of Student's t distribution with `G - 1` degrees of freedom.
-pub(crate) fn nll_bins(whole: &[&[f32]], clusters: &Clusters) -> Vec<PositionBin> {
-    let window = whole.first().map_or(0, |answer| answer.len());
+/// Returns the mean of each document over each bin, with one entry per document in each bin. `sum` adds the values of a
+/// document over a range of positions, counted from 0. All documents have `window` positions.
+pub(crate) fn document_bins(
+    window: usize,
+    documents: usize,
+    sum: impl Fn(usize, Range<usize>) -> f64,
+) -> Vec<Vec<f64>> {
     let mut bins = Vec::new();
     for (first, last) in ranges(window) {
-        let mean = |answer: &&[f32]| -sum(&answer[first - 1..last]) / (last + 1 - first) as f64;
-        let documents: Vec<f64> = whole.iter().map(mean).collect();
-        let means = clusters.means(&documents);
-        bins.push(PositionBin { first, last, estimate: Estimate::of(&means).with_t_interval(means.len()) });
+        let mean = |document: usize| sum(document, first - 1..last) / (last + 1 - first) as f64;
+        bins.push((0..documents).map(mean).collect());
+    }
+    bins
+}
+
+/// Returns the means over documents in bins that double in width with each octave of the position, from the documents'
+/// means over the [`document_bins`] of `window` positions.
+///
+/// With `m` the mean of a cluster over the bin's positions and the cluster's documents, and `G` clusters, the mean is that
+/// of `m`, the error is `s / √G`, where `s` is the standard deviation of `m` (ddof 1), and the interval is the mean ± the
+/// error times the 97.5 % quantile of Student's t distribution with `G - 1` degrees of freedom.
+pub(crate) fn position_bins(window: usize, documents: &[Vec<f64>], clusters: &Clusters) -> Vec<PositionBin> {
+    let mut bins = Vec::with_capacity(documents.len());
+    for ((first, last), values) in ranges(window).into_iter().zip(documents) {
+        let estimate = clusters.estimate(values).with_t_interval(clusters.count());
+        bins.push(PositionBin { first, last, estimate });
     }
     bins
 }
@@ -83,6 +96,14 @@ mod tests {
 
     use super::*;
 
+    /// Returns the bins of documents with these surprisals.
+    fn bins(documents: &[Vec<f64>], clusters: &Clusters) -> Vec<PositionBin> {
+        let window = documents[0].len();
+        let of_documents =
+            document_bins(window, documents.len(), |document, range| documents[document][range].iter().sum());
+        position_bins(window, &of_documents, clusters)
+    }
+
     #[test]
     fn bins_are_single_positions_first_and_then_grow() {
         assert_eq!(
@@ -113,9 +134,8 @@ mod tests {
     /// Two texts of two documents each: the error is that of two values, however many positions and documents there are.
     #[test]
     fn errors_are_over_texts() {
-        let documents = [[-1.0, -2.0], [-3.0, -2.0], [-5.0, -4.0], [-7.0, -4.0]];
-        let whole: Vec<&[f32]> = documents.iter().map(|answer| &answer[..]).collect();
-        let first = nll_bins(&whole, &Clusters::of_texts([0, 0, 1, 1]))[0];
+        let documents = [[1.0, 2.0], [3.0, 2.0], [5.0, 4.0], [7.0, 4.0]].map(Vec::from);
+        let first = bins(&documents, &Clusters::of_texts([0, 0, 1, 1]))[0];
         // The texts' means are 2 and 6.
         assert_eq!((first.estimate.value, first.estimate.error), (4.0, 2.0));
         let [low, high] = first.estimate.interval.unwrap();
@@ -123,7 +143,7 @@ mod tests {
         let side = 2.0 * (0.475 * std::f64::consts::PI).tan();
         assert!((high - 4.0 - side).abs() < 1e-8 && (4.0 - low - side).abs() < 1e-8, "{first:?}");
         // With one text, the documents are the units: 1, 3, 5 and 7.
-        let error = nll_bins(&whole, &Clusters::of_texts([0; 4]))[0].estimate.error;
+        let error = bins(&documents, &Clusters::of_texts([0; 4]))[0].estimate.error;
         assert!((error - (20.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12, "{error}");
     }
 
@@ -134,14 +154,13 @@ mod tests {
             let ranges = ranges(window);
             prop_assert_eq!((ranges[0].0, ranges[ranges.len() - 1].1), (1, window));
             prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0 && pair[0].0 <= pair[0].1));
-            let answers: Vec<Vec<f32>> =
-                (0..3).map(|d| (0..window).map(|t| -(((d * 7 + t * 13) % 11) as f32)).collect()).collect();
-            let whole: Vec<&[f32]> = answers.iter().map(Vec::as_slice).collect();
-            let weighted: f64 = nll_bins(&whole, &Clusters::of_texts(0..3))
+            let documents: Vec<Vec<f64>> =
+                (0..3).map(|d| (0..window).map(|t| ((d * 7 + t * 13) % 11) as f64).collect()).collect();
+            let weighted: f64 = bins(&documents, &Clusters::of_texts(0..3))
                 .iter()
                 .map(|bin| bin.estimate.value * (bin.last + 1 - bin.first) as f64)
                 .sum();
-            let total: f64 = answers.iter().flatten().map(|logprob| -f64::from(*logprob)).sum();
+            let total: f64 = documents.iter().flatten().sum();
             prop_assert!((weighted - total / 3.0).abs() < 1e-9 * total.max(1.0));
         }
     }

@@ -115,7 +115,7 @@ impl<'a> RunningEstimates<'a> {
             series.push(SeriesSoFar {
                 series: name,
                 documents: sample.documents.len(),
-                texts: if self.plan.has_several_texts() { sample.texts } else { 1 },
+                texts: if self.plan.text_count() > 1 { sample.texts } else { 1 },
                 points,
             });
         }
@@ -147,6 +147,7 @@ fn count(counts: &mut [Vec<usize>; 2], query: &PlannedQuery, change: impl Fn(&mu
         PlannedQuery::Whole { document, .. } => [direct, vclub].into_iter().for_each(|of| change(&mut of[document])),
         PlannedQuery::Marginal { document, .. } => change(&mut direct[document]),
         PlannedQuery::Crossed { y, .. } => change(&mut vclub[y]),
+        PlannedQuery::Joint { .. } | PlannedQuery::JointMarginal { .. } => {}
     }
 }
 

@@ -51,7 +51,12 @@ fn estimates_are_means_over_documents() {
     close(estimates.nll[2], 2.0, 2.0 / thirds);
     assert_eq!(estimates.nll.len(), 4);
     // -ln q: 100 + 6 d.
-    close(estimates.divergence(&[-99.0, -103.0, -113.0]), 1.0, 2.0 / thirds);
+    let ln_p = [-99.0, -103.0, -113.0].map(|total| vec![total, 0.0, 0.0, 0.0]);
+    let divergence = estimates.divergence(&ln_p);
+    close(divergence.total, 1.0, 2.0 / thirds);
+    // -99, -103 and -113 plus 100; then d, 2 d and 3 d.
+    close(divergence.bins[0].estimate, -5.0, Estimate::of(&[1.0, -3.0, -13.0]).error);
+    close(divergence.bins[3].estimate, 3.0, 3.0 / thirds);
 }
 
 #[test]

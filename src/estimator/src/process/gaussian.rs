@@ -226,8 +226,8 @@ impl Process for Gaussian {
         Ok(errors.iter().zip(&self.ln_variances).skip(history.len()).map(density).collect())
     }
 
-    fn log_probability(&self, values: &[f64]) -> Result<f64, Error> {
-        Ok(self.logprobs(&[], values)?.iter().sum())
+    fn log_probabilities(&self, values: &[f64]) -> Result<Vec<f64>, Error> {
+        self.logprobs(&[], values)
     }
 
     /// Returns `½ (ln det Σ_m + ln det Σ_n - ln det Σ_(m+n))`, in nats.

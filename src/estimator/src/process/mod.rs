@@ -41,12 +41,12 @@ pub trait Process: Sync {
     /// [`Error::Invalid`] or [`Error::TokenOutOfRange`] for symbols or lengths that the process does not support.
     fn logprobs(&self, history: &[Self::Symbol], symbols: &[Self::Symbol]) -> Result<Vec<f64>, Error>;
 
-    /// Returns `ln p(symbols)` of a document under the process itself, without an oracle's doubt; negative infinity for
-    /// a document that the process never generates.
+    /// Returns `ln p(symbols[t] | symbols[..t])` of a document for each `t` under the process itself, without an oracle's
+    /// doubt. Their sum is `ln p(symbols)`, which is negative infinity for a document that the process never generates.
     ///
     /// # Errors
     /// The same as [`logprobs`](Self::logprobs).
-    fn log_probability(&self, symbols: &[Self::Symbol]) -> Result<f64, Error>;
+    fn log_probabilities(&self, symbols: &[Self::Symbol]) -> Result<Vec<f64>, Error>;
 
     /// Returns the mutual information between `m` symbols and the `n` symbols that follow.
     fn mutual_information(&self, m: usize, n: usize) -> f64;

@@ -165,15 +165,15 @@ impl SantaFe {
         Ok(logprobs)
     }
 
-    /// Returns `ln p(tokens)` of a document under the process itself, in nats. The first token of a symbol `k` adds
-    /// `ln p_k - ln 2`; a later token with the same value adds `ln p_k`. Negative infinity if two tokens contradict
-    /// each other.
+    /// Returns `ln p(tokens[t] | tokens[..t])` of a document for each `t` under the process itself, in nats: `ln p_k - ln 2`
+    /// for the first token of a symbol `k`, and `ln p_k` for a later one with the same value. It is negative infinity for
+    /// a token that contradicts all earlier ones of its symbol.
     ///
     /// # Errors
     /// The same as [`logprobs`](Self::logprobs).
-    pub fn log_probability(&self, tokens: &[u32]) -> Result<f64, Error> {
+    pub fn log_probabilities(&self, tokens: &[u32]) -> Result<Vec<f64>, Error> {
         let mut seen = vec![false; self.bos() as usize];
-        let mut total = 0.0;
+        let mut log_probabilities = Vec::with_capacity(tokens.len());
         for (position, &token) in tokens.iter().enumerate() {
             self.check(token, position)?;
             let (this, other) = (token as usize, (token ^ 1) as usize);
@@ -183,9 +183,9 @@ impl SantaFe {
                 (false, true) => f64::NEG_INFINITY,
             };
             seen[this] = true;
-            total += self.probabilities[this / 2].ln() + value;
+            log_probabilities.push(self.probabilities[this / 2].ln() + value);
         }
-        Ok(total)
+        Ok(log_probabilities)
     }
 
     fn check(&self, token: u32, position: usize) -> Result<(), Error> {
@@ -255,7 +255,8 @@ impl SantaFe {
     }
 
     /// Returns `KL(process || oracle)` over the first `n` tokens, in nats: `-ln(1-δ) · (n - Σ_k (1 - (1-p_k)^n))`. The
-    /// oracle loses only at tokens whose coin was already seen, because it doubts that coin.
+    /// oracle loses only at tokens whose coin was already seen, because it doubts that coin: the token at position `t`,
+    /// counted from 1, adds `-ln(1-δ) · Σ_k p_k (1 - (1-p_k)^(t-1))`.
     pub fn divergence(&self, n: usize) -> f64 {
         let fresh: f64 = self.probabilities.iter().rev().map(|&p| appears(p, n)).sum();
         -(-self.doubt).ln_1p() * (n as f64 - fresh)
@@ -300,8 +301,8 @@ impl Process for SantaFe {
         SantaFe::logprobs(self, history, symbols)
     }
 
-    fn log_probability(&self, tokens: &[u32]) -> Result<f64, Error> {
-        SantaFe::log_probability(self, tokens)
+    fn log_probabilities(&self, tokens: &[u32]) -> Result<Vec<f64>, Error> {
+        SantaFe::log_probabilities(self, tokens)
     }
 
     fn mutual_information(&self, m: usize, n: usize) -> f64 {

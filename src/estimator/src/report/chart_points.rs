@@ -3,6 +3,7 @@
 pub(crate) use surprisal_chart::{Color, Curve, EstimateChart as Chart, Mark, Scale};
 use surprisal_chart::{Label, Point};
 
+use crate::estimate::PositionBin;
 use crate::fit::Fit;
 use crate::number::significant;
 use crate::report::Report;
@@ -47,10 +48,14 @@ pub(crate) fn surprisal_curve(report: &Report, color: Color, mark: Mark, label: 
         let line = means.iter().map(|(position, estimate)| (*position, estimate.value)).collect();
         return Curve { points: with_bars(&means), line, ..curve };
     }
-    let bins = &report.nll_bins;
-    let points = bins.iter().map(|bin| point(bin.center(), bin.positions(), &bin.estimate)).collect();
-    let line = bins.iter().map(|bin| (bin.center(), bin.estimate.value)).collect();
+    let (points, line) = bin_points(&report.nll_bins);
     Curve { points, line, mark, band: true, ..curve }
+}
+
+/// Returns the points of a curve over ranges of positions, and the line that joins them.
+pub(crate) fn bin_points(bins: &[PositionBin]) -> (Vec<Point>, Vec<(f64, f64)>) {
+    let points = bins.iter().map(|bin| point(bin.center(), bin.positions(), &bin.estimate)).collect();
+    (points, bins.iter().map(|bin| (bin.center(), bin.estimate.value)).collect())
 }
 
 /// Returns each chart as two files: a vector graphic for pages and one for papers.

@@ -36,6 +36,11 @@ impl Report {
         self.halves.iter_mut().for_each(|halves| halves.difference.scale(factor));
         self.fits.iter_mut().for_each(|fit| scale_fit(&mut fit.fit, factor));
         self.laws.iter_mut().flat_map(|laws| &mut laws.laws).for_each(|law| scale_law(law, factor));
+        let divergences = self.divergence_bins.iter_mut().map(|of_bin| (&mut of_bin.bin, &mut of_bin.truth));
+        for (bin, truth) in divergences {
+            bin.estimate.scale(factor);
+            truth.iter_mut().for_each(|truth| *truth *= factor);
+        }
         let bins = self.nll_bins.iter_mut().map(|bin| &mut bin.estimate);
         self.nll.iter_mut().chain(bins).chain(&mut self.divergence).for_each(|estimate| estimate.scale(factor));
         self.entropy_rate.iter_mut().for_each(|rate| scale_rate(rate, factor));

@@ -32,6 +32,7 @@ impl Report {
             tables.push(("nll-bins.csv".to_owned(), self.nll_bins_csv()));
         }
         tables.extend(self.entropy_rate_csv().map(|csv| ("entropy-rate.csv".to_owned(), csv)));
+        tables.extend(self.divergence_csv().map(|csv| ("divergence.csv".to_owned(), csv)));
         tables.extend(self.two_point_csv().map(|csv| ("two-point.csv".to_owned(), csv)));
         tables
     }

@@ -17,7 +17,8 @@ impl Report {
         let two_point = self.two_point().map(|chart| ("two-point".to_owned(), chart));
         let nll = (!self.nll.is_empty()).then(|| ("nll".to_owned(), self.nll_chart()));
         let rate = self.entropy_rate_chart().map(|chart| ("entropy-rate".to_owned(), chart));
-        bipartite.chain(averaged).chain(two_point).chain(nll).chain(rate).collect()
+        let divergence = self.divergence_chart().map(|chart| ("divergence".to_owned(), chart));
+        bipartite.chain(averaged).chain(two_point).chain(nll).chain(rate).chain(divergence).collect()
     }
 
     fn bipartite(&self, ratio: usize) -> Chart {

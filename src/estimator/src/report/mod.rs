@@ -8,8 +8,8 @@
 //! `differences` pairs their estimates, and `difference_tables` shows the differences; `unit_differences` and
 //! `unit_difference_tables` do so for surprisal per byte and per character.
 //! `averaged` has the tables and charts of the averaged marginal, and the consistency checks; `entropy_rate`,
-//! `entropy_rate_chart` and `entropy_rate_csv` show the entropy rate. `convergence` shows how the estimates depend on the
-//! number of texts, and `so_far` the estimates during a run.
+//! `entropy_rate_chart` and `entropy_rate_csv` show the entropy rate. `divergence` shows the KL divergence from a known
+//! process, `convergence` how the estimates depend on the number of texts, and `so_far` the estimates during a run.
 
 mod alignment;
 mod averaged;
@@ -21,6 +21,7 @@ mod convert;
 mod csv;
 mod difference_tables;
 mod differences;
+mod divergence;
 mod documents_csv;
 mod entropy_rate;
 mod entropy_rate_chart;
@@ -38,14 +39,15 @@ mod unit_differences;
 
 pub use compare::Comparison;
 pub use differences::{Difference, ExponentDifference};
+pub use divergence::DivergenceBin;
 pub use unit_differences::{SurprisalDifference, WindowPart};
 
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusIdentity, CorpusStatistics, Omission};
 use crate::estimate::{
-    ConsistencyCheck, ContextCurve, Convergence, DocumentTerms, EntropyRate, Estimates, HalvesDifference, LocalExponent, Marginal, PointEstimate,
-    PositionBin, Series, SeriesLaws,
+    ConsistencyCheck, ContextCurve, Convergence, DocumentTerms, EntropyRate, Estimates, HalvesDifference,
+    LocalExponent, Marginal, PointEstimate, PositionBin, Series, SeriesLaws,
 };
 use crate::fit::{Fit, FitMethod};
 use crate::plan::{Cost, Pairing};
@@ -195,6 +197,9 @@ pub struct Report {
     /// `None` for texts and Gaussian documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Estimate>,
+    /// The divergence over ranges of positions, those of `nll_bins`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub divergence_bins: Vec<DivergenceBin>,
     /// The corpus's two-point mutual information; `None` if it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub two_point: Option<TwoPoint>,
@@ -246,6 +251,7 @@ impl Report {
             nll_bins: estimates.nll_bins.clone(),
             entropy_rate: estimates.entropy_rate.clone(),
             divergence: None,
+            divergence_bins: Vec::new(),
             two_point: None,
             corpus: None,
             left_out: Vec::new(),
@@ -285,15 +291,6 @@ impl Report {
         let unit = self.unit;
         self = self.in_unit(Unit::Nats);
         self.two_point = Some(two_point);
-        self.in_unit(unit)
-    }
-
-    /// Adds the model's divergence from the process ([`Estimates::divergence`]), which must be in nats.
-    #[must_use]
-    pub fn with_divergence(mut self, divergence: Estimate) -> Self {
-        let unit = self.unit;
-        self = self.in_unit(Unit::Nats);
-        self.divergence = Some(divergence);
         self.in_unit(unit)
     }
 

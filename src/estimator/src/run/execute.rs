@@ -46,7 +46,11 @@ pub async fn execute(
             let documents = sampled_documents(&process, samples, note)?;
             let report = match &experiment.model {
                 Some(_) => measure(experiment, &connect(experiment).await?, documents, folder, progress).await?,
-                None => measure(experiment, &ExactSource::new(process.clone()), documents, None, progress).await?,
+                None => {
+                    let report =
+                        measure(experiment, &ExactSource::new(process.clone()), documents, None, progress).await?;
+                    report.with_exact_divergence(|tokens| process.divergence(tokens))
+                }
             };
             Ok(report.with_truth(&process))
         }
@@ -132,7 +136,7 @@ fn sampled_documents(process: &SantaFe, samples: Vec<Vec<u32>>, note: String) ->
     let mut identity = IdentityHasher::default();
     for (text, sample) in samples.iter().enumerate() {
         texts.push(sample)?;
-        ln_p.push(process.log_probability(sample)?);
+        ln_p.push(process.log_probabilities(sample)?);
         places.push(WindowPlace { text, ranges: None });
         let content: Vec<u8> = sample.iter().flat_map(|token| token.to_le_bytes()).collect();
         identity.add_text(&content, sample);
@@ -183,7 +187,7 @@ async fn measure<S: LogprobSource>(
     let mut report = Report::new(&experiment.title, source.model(), &estimates).with_cost(plan.cost());
     (report.corpus, report.left_out, report.identity) = (statistics, omissions, Some(identity));
     if let Some(ln_p) = ln_p {
-        report = report.with_divergence(estimates.divergence(&ln_p));
+        report = report.with_divergence(&estimates.divergence(&ln_p));
     }
     if !measure.two_point.is_empty() {
         let two_point = TwoPoint::of(&texts, &measure.two_point, measure.entropy)?;

@@ -11,16 +11,9 @@ use crate::statistics::{EntropyMethod, NgramEntropy};
 const DOCUMENTS: usize = 24;
 
 fn plan(per_text: usize, negatives: usize) -> Plan {
-    let design = Design {
-        splits: vec![2, 4],
-        ratios: vec![2, 3],
-        negatives,
-        per_text,
-        seed: 3,
-        resamples: 0,
-        ..Design::default()
-    };
-    Plan::of(DOCUMENTS, design).unwrap()
+    let design =
+        Design { splits: vec![2, 4], ratios: vec![2, 3], negatives, seed: 3, resamples: 0, ..Design::default() };
+    Plan::of_texts((0..DOCUMENTS).map(|document| document / per_text), design).unwrap()
 }
 
 fn answers(plan: &Plan) -> Vec<Vec<f32>> {
@@ -85,6 +78,7 @@ fn estimates_are_means_over_the_documents_with_all_answers() {
                     PlannedQuery::Whole { document: whole, .. } => whole == document,
                     PlannedQuery::Marginal { document: y, .. } => series.series != Series::Vclub && y == document,
                     PlannedQuery::Crossed { y, .. } => series.series == Series::Vclub && y == document,
+                    _ => false,
                 })
             };
             let complete: Vec<usize> = (0..DOCUMENTS).filter(|&document| !is_missing(document)).collect();

@@ -36,10 +36,23 @@ fn probability(process: &SantaFe, tokens: &[u32]) -> f64 {
 fn log_probability_equals_enumeration() {
     let process = SantaFe::new(3, 1.2, 0.3).unwrap();
     for tokens in sequences(&process, 4) {
-        let (exact, found) = (probability(&process, &tokens), process.log_probability(&tokens).unwrap().exp());
+        let (exact, found) =
+            (probability(&process, &tokens), process.log_probabilities(&tokens).unwrap().iter().sum::<f64>().exp());
         assert!((exact - found).abs() < 1e-15, "{tokens:?}: {exact} {found}");
     }
-    assert!(process.log_probability(&[0, process.bos()]).is_err());
+    assert!(process.log_probabilities(&[0, process.bos()]).is_err());
+}
+
+/// The log-probability of each token is the difference of those of two beginnings.
+#[test]
+fn log_probabilities_are_conditional() {
+    let process = SantaFe::new(3, 1.2, 0.3).unwrap();
+    let tokens = process.sample(8, &mut ChaCha8Rng::seed_from_u64(4));
+    for (t, found) in process.log_probabilities(&tokens).unwrap().into_iter().enumerate() {
+        let exact = (probability(&process, &tokens[..=t]) / probability(&process, &tokens[..t])).ln();
+        assert!((exact - found).abs() < 1e-12, "{t}: {exact} {found}");
+    }
+    assert_eq!(process.log_probabilities(&[0, 2, 1]).unwrap()[2], f64::NEG_INFINITY);
 }
 
 #[test]

@@ -13,7 +13,7 @@ impl Report {
                if there is no interval. Solid thin lines are fits by least squares, except in charts with bands: \
                there, a line joins the marks, and the band is their 95 % interval over texts. In the chart of surprisal, \
                marks are means over ranges of positions that grow with the position. Both axes are logarithmic, so a \
-               power law is a straight line; only the y axis of convergence is linear.</p>\n"
+               power law is a straight line; only the y axes of convergence and of KL divergence are linear.</p>\n"
     }
 }
 

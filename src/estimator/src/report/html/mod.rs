@@ -25,6 +25,7 @@ impl Report {
             self.fits_section(),
             self.laws_section(),
             self.entropy_rate_section(),
+            self.divergence_section(),
             self.two_point_section(),
             self.origin_section(),
         ]

@@ -35,21 +35,13 @@ impl Report {
         text += &self.convergence_text();
         text += &self.fits_text();
         text += &self.laws_text();
-        if let Some(divergence) = self.divergence_text() {
-            let _ = writeln!(text, "KL divergence of the model from the process: {divergence}");
-        }
         text += &self.entropy_rate_text();
+        text += &self.divergence_lines();
         text += &self.two_point_text();
         text += &self.entropies_text();
         for summary in Omission::summaries(&self.left_out) {
             let _ = writeln!(text, "left out of the corpus: {summary}");
         }
         text + &self.reading().map_or_else(String::new, |reading| format!("\n{reading}\n"))
-    }
-
-    /// Returns the model's divergence from the process, with its unit; `None` if it is unknown.
-    pub(crate) fn divergence_text(&self) -> Option<String> {
-        let (estimate, unit) = (self.divergence?, self.unit.name());
-        Some(format!("{estimate} {unit} over {} tokens", self.nll.len()))
     }
 }
