@@ -100,7 +100,10 @@ fn additivity_needs_four_texts_and_splits_of_the_plan() {
         let design = Design { splits: vec![4, 8], additivity, ..Design::default() };
         Plan::of(documents, design).map(|plan| plan.queries().len()).map_err(|error| error.to_string())
     };
-    assert_eq!(of(3, vec![4]).unwrap_err(), "additivity is set; it must be omitted for 3 texts: it needs at least 4");
+    assert_eq!(
+        of(3, vec![4]).unwrap_err(),
+        "additivity is [4]; it must be empty for 3 texts, because the test needs at least 4 (pieces of one text count as one text)"
+    );
     assert_eq!(of(4, vec![5]).unwrap_err(), "additivity is 5; it must be one of the splits [4, 8]");
     assert_eq!(of(4, vec![4, 8]).unwrap() - of(4, vec![]).unwrap(), 2 * 2 * 2);
 }

@@ -73,7 +73,13 @@ impl Design {
         }
         let texts = texts.last().map_or(0, |last| last + 1);
         if !self.additivity.is_empty() && texts < 4 {
-            return Err(Error::invalid("additivity", "set", format!("omitted for {texts} texts: it needs at least 4")));
+            let limit = format!(
+                "empty for {texts} texts, because the test needs at least 4 (pieces of one text count as one text)"
+            );
+            return Err(Error::invalid("additivity", format!("{:?}", self.additivity), limit));
+        }
+        if !self.additivity.is_empty() {
+            check_increasing("additivity", &self.additivity, 1)?;
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::plan::compile::compile;
 use crate::plan::design::MAX_WINDOW;
 use crate::plan::joint::joint_pairs;
-use crate::plan::partners::PartnerTable;
+use crate::plan::partners::Partners;
 
 /// The pairing of marginal terms with conditional terms. The pairing does not change the queries or the mean, only the
 /// variance.
@@ -73,9 +73,8 @@ pub struct Plan {
     /// The text of each document. Texts are numbered from 0 in the order of their documents, which are consecutive.
     texts: Vec<usize>,
     points: Vec<Point>,
-    /// The partners of the documents: for each `k`, the `y` of document `i` is scored after the `x` of document
-    /// `partners[k][i]`.
-    partners: Vec<Vec<usize>>,
+    /// The first partner of each document.
+    partners: Vec<usize>,
     queries: Vec<PlannedQuery>,
     sizes: Option<Vec<WindowSize>>,
 }
@@ -121,11 +120,10 @@ impl Plan {
                 }
             }
         }
-        let table = PartnerTable::new(&texts, design.negatives, design.seed);
-        let partners = (0..design.negatives).map(|k| table.partners(k)).collect();
+        let partners = Partners::new(&texts, design.negatives, design.seed);
         let joint = if design.additivity.is_empty() { Vec::new() } else { joint_pairs(&texts, design.seed) };
-        let queries = compile(&table, &design, &points, &joint);
-        Ok(Self { design, texts, points, partners, queries, sizes: None })
+        let queries = compile(&partners, &design, &points, &joint);
+        Ok(Self { design, texts, points, partners: partners.first(), queries, sizes: None })
     }
 
     /// Adds the sizes of the documents, one for each, so that estimates have surprisal per character and per byte.
@@ -188,7 +186,7 @@ impl Plan {
     /// comes from another text if there are several texts. The first partners are a permutation of the documents
     /// without a fixed point.
     pub fn partners(&self) -> &[usize] {
-        &self.partners[0]
+        &self.partners
     }
 
     /// Returns the text of each document. Texts are numbered from 0, and the documents of a text are consecutive.
@@ -295,16 +293,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn partners_are_permutations_without_fixed_points(
+        fn first_partners_are_a_permutation_without_fixed_points(
             texts in prop::collection::vec(0_usize..6, 2..40), seed: u64, negatives in 1_usize..5,
         ) {
             let count = texts.len();
             let negatives = negatives.min(count - 1);
             let plan = Plan::of_texts(texts, Design { seed, negatives, ..Design::default() }).unwrap();
-            for partners in &plan.partners {
-                prop_assert!(partners.iter().enumerate().all(|(i, &j)| i != j));
-                prop_assert_eq!(partners.iter().collect::<HashSet<_>>().len(), count);
-            }
+            prop_assert!(plan.partners().iter().enumerate().all(|(i, &j)| i != j));
+            prop_assert_eq!(plan.partners().iter().collect::<HashSet<_>>().len(), count);
             // Each y is scored after as many distinct x as there are negatives, including its first partner's.
             let crossed: Vec<(usize, usize)> = plan.queries().iter().filter_map(|query| match *query {
                 PlannedQuery::Crossed { x, y, split: 2, .. } => Some((y, x)),

@@ -1,120 +1,134 @@
 //! The choice of partners. Crossed queries score a document's `y` after the `x` of other documents, which are that
-//! document's partners. Partners from other texts come first.
+//! document's partners. Partners from other texts come first, and from as many texts as possible.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// The documents on circles, one for each row. On every circle, the documents of a text are neighbors. A document's
-/// partner is at a certain distance on its circle: far enough that it is from another text.
-///
-/// Row `r` has each document whose place, in an order by text, is `r` modulo the number of rows. The order of the texts,
-/// and of the documents within each text, is random and determined by a seed. With more rows, the partners of a text's
-/// documents are from more texts, but a document has fewer partners on its circle.
+/// The partners of documents. The order of the texts, and of the documents within each text, is random and determined by
+/// a seed.
 #[derive(Debug)]
-pub(crate) struct PartnerTable {
-    /// The documents, row by row.
+pub(crate) struct Partners {
+    /// The documents in the order of their queries.
     order: Vec<usize>,
-    /// The first position of each row in `order`, and the length of `order`.
-    starts: Vec<usize>,
-    /// The smallest distance at which all partners on a circle are from other texts.
-    nearest: usize,
-    /// `true` if each circle has one document of each text, so that a partner may be on another circle.
-    is_aligned: bool,
+    /// The partners of each document. The first ones are a permutation.
+    of_documents: Vec<Vec<usize>>,
 }
 
-impl PartnerTable {
-    /// Arranges documents from these texts so that each has `partners` partners from other texts, if possible. The
-    /// documents of a text are consecutive.
-    pub(crate) fn new(texts: &[usize], partners: usize, seed: u64) -> Self {
-        let by_text = order_by_text(texts, seed);
-        let sizes: Vec<usize> = texts.chunk_by(|one, next| one == next).map(<[usize]>::len).collect();
-        // All documents of a single text are related, so their texts do not matter.
-        let largest = sizes.iter().copied().max().filter(|_| sizes.len() > 1).unwrap_or(1);
-        let is_uniform = sizes.len() > 1 && sizes.iter().all(|&size| size == largest);
-        let arrange = |rows: usize| {
-            let mut table = Self {
-                order: Vec::with_capacity(texts.len()),
-                starts: vec![0],
-                nearest: largest.div_ceil(rows),
-                is_aligned: is_uniform && rows == largest,
-            };
-            for row in 0..rows {
-                table.order.extend(by_text.iter().skip(row).step_by(rows));
-                table.starts.push(table.order.len());
-            }
-            table
+impl Partners {
+    /// Chooses `count` partners for each of the documents from these texts, which are numbered from 0. The documents of a
+    /// text are consecutive. All documents of a single text are treated as if they were texts.
+    pub(crate) fn new(texts: &[usize], count: usize, seed: u64) -> Self {
+        let columns = shuffled_texts(texts, seed);
+        let first = first_partners(&columns);
+        let table = Table::new(columns);
+        let partners_of = |document: usize| {
+            let others = table.other_documents(document).filter(|&partner| partner != first[document]);
+            std::iter::once(first[document]).chain(others).take(count).collect()
         };
-        let most = (1..=largest).rev().map(arrange).find(|table| table.distant_partners() >= partners);
-        most.unwrap_or_else(|| arrange(1))
+        Self { of_documents: (0..texts.len()).map(partners_of).collect(), order: table.order() }
     }
 
-    /// Returns all documents, row by row, which is the order of their queries.
+    /// Returns all documents in the order of their queries.
     pub(crate) fn order(&self) -> &[usize] {
         &self.order
     }
 
-    /// Returns the number of rows.
-    fn rows(&self) -> usize {
-        self.starts.len() - 1
+    /// Returns each document's first partner: a permutation without a fixed point. It is from another text, unless one
+    /// text has more than half of the documents.
+    pub(crate) fn first(&self) -> Vec<usize> {
+        self.of_documents.iter().map(|partners| partners[0]).collect()
     }
 
-    /// Returns the number of distances at which all partners on a circle of `length` documents are from other texts.
-    fn distances(&self, length: usize) -> usize {
-        (length + 1).saturating_sub(2 * self.nearest)
-    }
-
-    /// Returns a number of partners that each document has in other texts.
-    fn distant_partners(&self) -> usize {
-        let shortest = self.order.len() / self.rows();
-        self.distances(shortest) * if self.is_aligned { self.rows() } else { 1 }
-    }
-
-    /// Returns the document whose partner `k`, counted from 0, is at position `place` in the order. A document's
-    /// partners from other texts come before those from its own text.
-    pub(crate) fn document_with_partner(&self, place: usize, k: usize) -> usize {
-        let row = self.starts.partition_point(|&start| start <= place) - 1;
-        let length = self.starts[row + 1] - self.starts[row];
-        let column = place - self.starts[row];
-        let (row, distance) = if k < self.distant_partners() {
-            let distances = self.distances(length);
-            let up = if self.is_aligned { k / distances } else { 0 };
-            let row = (row + self.rows() - up) % self.rows();
-            // The distance depends on the row, so that the documents of one text have partners in different texts.
-            (row, self.nearest + (row + k) % distances)
-        } else {
-            (row, from_the_middle(k, length))
-        };
-        self.order[self.starts[row] + (column + length - distance) % length]
-    }
-
-    /// Returns partner `k`, counted from 0, of each document: a permutation.
-    pub(crate) fn partners(&self, k: usize) -> Vec<usize> {
-        let mut partners = vec![0; self.order.len()];
-        for (place, &x) in self.order.iter().enumerate() {
-            partners[self.document_with_partner(place, k)] = x;
+    /// Returns, for each document, the documents that it is a partner of, in the order of their lists of partners.
+    pub(crate) fn inverse(&self) -> Vec<Vec<usize>> {
+        let mut ranked: Vec<Vec<(usize, usize)>> = vec![Vec::new(); self.order.len()];
+        for (y, partners) in self.of_documents.iter().enumerate() {
+            partners.iter().enumerate().for_each(|(rank, &x)| ranked[x].push((rank, y)));
         }
-        partners
+        ranked.iter_mut().for_each(|of_x| of_x.sort_unstable());
+        ranked.into_iter().map(|of_x| of_x.into_iter().map(|(_, y)| y).collect()).collect()
     }
 }
 
-/// Returns the documents in random order, but those of a text together. Texts are in the order of their first documents.
-fn order_by_text(texts: &[usize], seed: u64) -> Vec<usize> {
+/// Returns the documents of each text. Texts are in the order of their first documents in a random order of all.
+fn shuffled_texts(texts: &[usize], seed: u64) -> Vec<Vec<usize>> {
     let mut shuffled: Vec<usize> = (0..texts.len()).collect();
     shuffled.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    let mut by_text: Vec<Vec<(usize, usize)>> = vec![Vec::new(); texts.last().map_or(0, |last| last + 1)];
+    let count = texts.last().map_or(0, |last| last + 1);
+    if count == 1 {
+        return shuffled.into_iter().map(|document| vec![document]).collect();
+    }
+    let mut by_text: Vec<Vec<(usize, usize)>> = vec![Vec::new(); count];
     for (place, document) in shuffled.into_iter().enumerate() {
         by_text[texts[document]].push((place, document));
     }
     by_text.sort_unstable();
-    by_text.into_iter().flatten().map(|(_, document)| document).collect()
+    by_text.into_iter().map(|text| text.into_iter().map(|(_, document)| document).collect()).collect()
 }
 
-/// Returns the distance number `k` on a circle of `length` documents, in the order of their differences from half of
-/// the circle. A text's documents are neighbors, so the first distances have the most partners from other texts.
-fn from_the_middle(k: usize, length: usize) -> usize {
-    let (middle, step) = (length / 2, k.div_ceil(2));
-    if (k + length).is_multiple_of(2) { middle + step } else { middle - step }
+/// Returns each document's first partner.
+///
+/// The documents are divided into circles, on which those of a text are neighbors: circle `r` has each document whose
+/// place, in an order by text, is `r` modulo the number of circles. A partner is at a distance on its circle at which no
+/// document is from the same text. The distance depends on the circle, so that the documents of one text have partners
+/// in several texts. There are as many circles as allow this.
+fn first_partners(columns: &[Vec<usize>]) -> Vec<usize> {
+    let by_text: Vec<usize> = columns.concat();
+    let largest = columns.iter().map(Vec::len).max().unwrap_or(1);
+    let distances = |circles: usize, length: usize| (length + 1).saturating_sub(2 * largest.div_ceil(circles));
+    let circles = (1..=largest).rev().find(|&circles| distances(circles, by_text.len() / circles) > 0).unwrap_or(1);
+    let mut first = vec![0; by_text.len()];
+    for circle in 0..circles {
+        let documents: Vec<usize> = by_text.iter().copied().skip(circle).step_by(circles).collect();
+        let distance = match distances(circles, documents.len()) {
+            // One text has more than half of the documents: most of its partners are from other texts.
+            0 => documents.len() / 2,
+            distances => largest.div_ceil(circles) + circle % distances,
+        };
+        for (place, &document) in documents.iter().enumerate() {
+            first[documents[(place + documents.len() - distance) % documents.len()]] = document;
+        }
+    }
+    first
+}
+
+/// The documents in a table with one column per text. Columns of short texts end early.
+struct Table {
+    columns: Vec<Vec<usize>>,
+    /// The row and the column of each document.
+    places: Vec<[usize; 2]>,
+    rows: usize,
+}
+
+impl Table {
+    fn new(columns: Vec<Vec<usize>>) -> Self {
+        let mut places = vec![[0; 2]; columns.iter().map(Vec::len).sum()];
+        for (column, documents) in columns.iter().enumerate() {
+            documents.iter().enumerate().for_each(|(row, &document)| places[document] = [row, column]);
+        }
+        Self { rows: columns.iter().map(Vec::len).max().unwrap_or(0), columns, places }
+    }
+
+    /// Returns the documents row by row.
+    fn order(&self) -> Vec<usize> {
+        let row = |row: usize| self.columns.iter().filter_map(move |column| column.get(row).copied());
+        (0..self.rows).flat_map(row).collect()
+    }
+
+    /// Returns all documents but one: first those of other texts, one of each text in turn, then those of its own text.
+    fn other_documents(&self, document: usize) -> impl Iterator<Item = usize> {
+        let [row, column] = self.places[document];
+        let (texts, rows) = (self.columns.len(), self.rows);
+        let at = move |down: usize, right: usize| {
+            let text = &self.columns[(column + right) % texts];
+            (down < text.len()).then(|| text[(row + down) % text.len()])
+        };
+        let others = texts - 1;
+        // The first text depends on the row, so that the documents of one text begin with different texts.
+        let of_others = (0..rows * others).filter_map(move |k| at(k / others, 1 + (row + k) % others));
+        of_others.chain((1..rows).filter_map(move |down| at(down, 0)))
+    }
 }
 
 #[cfg(test)]
@@ -124,18 +138,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Returns all partners of each document, in order, of a table for `partners` partners.
-    fn all_partners(texts: &[usize], partners: usize, seed: u64) -> Vec<Vec<usize>> {
-        let table = PartnerTable::new(texts, partners, seed);
-        let mut of_documents = vec![Vec::new(); texts.len()];
-        for k in 0..partners {
-            let partners = table.partners(k);
-            assert_eq!(partners.iter().collect::<HashSet<_>>().len(), texts.len(), "{k} of {texts:?}");
-            of_documents.iter_mut().zip(partners).for_each(|(all, partner)| all.push(partner));
-        }
-        of_documents
-    }
 
     fn texts_of_sizes(sizes: &[usize]) -> Vec<usize> {
         sizes.iter().enumerate().flat_map(|(text, &size)| vec![text; size]).collect()
@@ -148,24 +150,32 @@ mod tests {
         ) {
             let texts = texts_of_sizes(&sizes);
             prop_assume!(texts.len() > 1);
-            let largest = if sizes.len() == 1 { 1 } else { sizes.iter().copied().max().unwrap() };
-            let partners = 1 + (part * (texts.len() - 2) as f64) as usize;
-            for (document, own) in all_partners(&texts, partners, seed).into_iter().enumerate() {
-                prop_assert_eq!(own.iter().chain([&document]).collect::<HashSet<_>>().len(), partners + 1);
-                let are_other = own.iter().filter(|&&partner| texts[partner] != texts[document] || sizes.len() == 1);
-                let sure = (texts.len() + 1).saturating_sub(2 * largest).min(partners);
-                prop_assert!(are_other.count() >= sure, "{own:?} of {document}");
+            let count = 1 + (part * (texts.len() - 2) as f64) as usize;
+            let partners = Partners::new(&texts, count, seed);
+            let is_other = |document: usize, partner: usize| texts[partner] != texts[document] || sizes.len() == 1;
+            let largest = sizes.iter().copied().max().unwrap();
+            for (document, own) in partners.of_documents.iter().enumerate() {
+                prop_assert_eq!(own.iter().chain([&document]).collect::<HashSet<_>>().len(), count + 1);
+                let others = own.iter().filter(|&&partner| is_other(document, partner)).count();
+                let possible = if sizes.len() == 1 { count } else { texts.len() - sizes[texts[document]] };
+                // Only the first partner may be from the same text, if most documents are from one text.
+                let is_dominated = sizes.len() > 1 && 2 * largest > texts.len();
+                prop_assert!(others + usize::from(is_dominated) >= possible.min(count), "{own:?} of {document}");
+                prop_assert!(own[1..].is_sorted_by_key(|&partner| !is_other(document, partner)));
+                prop_assert!(is_dominated || is_other(document, own[0]));
             }
+            prop_assert_eq!(partners.first().iter().collect::<HashSet<_>>().len(), texts.len());
+            prop_assert_eq!(partners.order().iter().collect::<HashSet<_>>().len(), texts.len());
         }
 
-        /// With equal sizes, as many partners as possible are from other texts.
+        /// The partners are from as many texts as possible, up to the first one, which is chosen on its own.
         #[test]
-        fn texts_of_equal_size_have_all_other_documents_as_distant_partners(
-            texts in 2_usize..8, size in 1_usize..8, seed: u64,
-        ) {
-            let texts = texts_of_sizes(&vec![size; texts]);
-            for (document, own) in all_partners(&texts, texts.len() - size, seed).into_iter().enumerate() {
-                prop_assert!(own.iter().all(|&partner| texts[partner] != texts[document]));
+        fn partners_are_from_many_texts(sizes in prop::collection::vec(4_usize..8, 3..9), seed: u64) {
+            let texts = texts_of_sizes(&sizes);
+            let partners = Partners::new(&texts, sizes.len() - 1, seed);
+            for own in &partners.of_documents {
+                let found: HashSet<usize> = own.iter().map(|&partner| texts[partner]).collect();
+                prop_assert!(found.len() + 2 >= sizes.len(), "{found:?}");
             }
         }
 
@@ -174,34 +184,27 @@ mod tests {
         #[test]
         fn partners_are_neighbors_if_texts_do_not_matter(count in 2_usize..40, one: bool, seed: u64) {
             let texts: Vec<usize> = (0..count).map(|document| if one { 0 } else { document }).collect();
-            let table = PartnerTable::new(&texts, count - 1, seed);
+            let partners = Partners::new(&texts, count - 1, seed);
             let mut order: Vec<usize> = (0..count).collect();
             order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-            prop_assert_eq!(table.order(), &order[..]);
-            for k in 0..count - 1 {
-                let partners = table.partners(k);
-                prop_assert!((0..count).all(|place| partners[order[place]] == order[(place + k + 1) % count]));
+            prop_assert_eq!(partners.order(), &order[..]);
+            for (place, &document) in order.iter().enumerate() {
+                let own = &partners.of_documents[document];
+                prop_assert!((0..count - 1).all(|k| own[k] == order[(place + k + 1) % count]), "{own:?}");
             }
         }
     }
 
     #[test]
-    fn documents_of_a_text_have_partners_in_several_other_texts() {
-        for (sizes, least) in [(vec![3; 4], 3), (vec![4, 7, 5, 6, 2, 7, 5], 3)] {
+    fn documents_of_a_text_have_first_partners_in_several_other_texts() {
+        for sizes in [vec![3; 4], vec![4, 7, 5, 6, 2, 7, 5]] {
             let texts = texts_of_sizes(&sizes);
-            let partners = PartnerTable::new(&texts, 1, 5).partners(0);
+            let first = Partners::new(&texts, 1, 5).first();
             for (text, &size) in sizes.iter().enumerate() {
-                let own =
-                    partners.iter().zip(&texts).filter(|(_, of)| **of == text).map(|(&partner, _)| texts[partner]);
+                let own = first.iter().zip(&texts).filter(|(_, of)| **of == text).map(|(&partner, _)| texts[partner]);
                 let found: HashSet<usize> = own.collect();
-                assert!(!found.contains(&text) && found.len() >= least.min(size), "{text}: {found:?}");
+                assert!(!found.contains(&text) && found.len() >= size.min(3), "{text}: {found:?}");
             }
         }
-    }
-
-    #[test]
-    fn distances_begin_in_the_middle() {
-        let distances = |length| (0..length - 1).map(|k| from_the_middle(k, length)).collect::<Vec<_>>();
-        assert_eq!((distances(6), distances(7)), (vec![3, 2, 4, 1, 5], vec![3, 4, 2, 5, 1, 6]));
     }
 }
