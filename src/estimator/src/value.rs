@@ -40,10 +40,10 @@ impl Estimate {
         self.interval = self.interval.map(|ends| ends.map(|end| end * factor));
     }
 
-    /// Adds the 95 % interval by Student's t distribution, for a mean of this many independent values.
-    pub(crate) fn with_t_interval(self, count: usize) -> Self {
+    /// Adds the 95 % interval by Student's t distribution with these degrees of freedom.
+    pub(crate) fn with_t_interval(self, freedom: f64) -> Self {
         let Self { value, error, .. } = self;
-        let quantile = StudentsT::new(0.0, 1.0, count as f64 - 1.0).map(|t| t.inverse_cdf(0.975));
+        let quantile = StudentsT::new(0.0, 1.0, freedom).map(|t| t.inverse_cdf(0.975));
         Self { interval: quantile.ok().map(|q| [value - q * error, value + q * error]), ..self }
     }
 

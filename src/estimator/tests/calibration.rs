@@ -11,13 +11,25 @@ const SPLITS: [usize; 7] = [2, 4, 8, 16, 32, 64, 128];
 /// The surprisal of a token without any context, in nats.
 const BASE: f64 = 9.0;
 
+/// The numbers of windows per text.
+#[derive(Clone, Copy, Debug)]
+enum Sizes {
+    Even,
+    /// Of each two texts, the first has half as many windows as the second.
+    Alternating,
+    /// The first text has a quarter of all windows.
+    Dominated,
+}
+
 /// A population of texts: a law for the mean information, and the spread of texts and windows around it.
 struct Population {
     law: fn(f64) -> f64,
     texts: usize,
     /// Windows per text, in the mean.
     windows: usize,
-    even: bool,
+    sizes: Sizes,
+    /// Contexts of each `y`.
+    negatives: usize,
     /// The standard deviation of the texts' relative deviations, and of the windows' within a text.
     between: f64,
     within: f64,
@@ -28,19 +40,25 @@ impl Population {
         self.texts * self.windows
     }
 
-    /// Returns the text of a document. Texts have different numbers of windows unless they are `even`: of each two
-    /// texts, the first has half as many as the second.
+    /// Returns the text of a document.
     fn text(&self, document: usize) -> usize {
-        if self.even {
-            return document / self.windows;
+        match self.sizes {
+            Sizes::Even => document / self.windows,
+            Sizes::Alternating => {
+                let (two, rest) = (document / (2 * self.windows), document % (2 * self.windows));
+                2 * two + usize::from(rest >= 2 * self.windows / 3)
+            }
+            Sizes::Dominated => {
+                let (first, rest) = (self.documents() / 4, self.documents() - self.documents() / 4);
+                if document < first { 0 } else { 1 + (document - first) * (self.texts - 1) / rest }
+            }
         }
-        let (two, rest) = (document / (2 * self.windows), document % (2 * self.windows));
-        2 * two + usize::from(rest >= 2 * self.windows / 3)
     }
 
     /// Returns the plan with documents clustered by text, or not.
     fn plan(&self, by_text: bool, seed: u64, resamples: usize) -> Plan {
-        let design = Design { splits: SPLITS.to_vec(), seed, resamples, ..Design::default() };
+        let (splits, negatives) = (SPLITS.to_vec(), self.negatives);
+        let design = Design { splits, negatives, seed, resamples, ..Design::default() };
         match by_text {
             true => Plan::of_texts((0..self.documents()).map(|document| self.text(document)), design).unwrap(),
             false => Plan::of(self.documents(), design).unwrap(),
@@ -135,13 +153,25 @@ fn coverage(population: &Population, by_text: bool, repetitions: u64) -> [f64; 4
 
 #[test]
 fn intervals_over_texts_cover_the_truth_and_intervals_over_windows_do_not() {
-    let population = |texts, windows, even| Population { law: power, texts, windows, even, between: 0.3, within: 0.4 };
-    for (texts, windows, even) in [(20, 10, true), (60, 4, true), (20, 9, false)] {
-        let covered = coverage(&population(texts, windows, even), true, 500);
-        println!("{texts} texts of {windows} windows (even: {even}): coverage of direct, vCLUB, exponents {covered:?}");
+    let population = |texts, windows, sizes, negatives| {
+        let (between, within) = (0.3, 0.4);
+        Population { law: power, texts, windows, sizes, negatives, between, within }
+    };
+    for (texts, windows, sizes, negatives, repetitions) in [
+        (20, 10, Sizes::Even, 1, 500),
+        (60, 4, Sizes::Even, 1, 500),
+        (20, 10, Sizes::Even, 8, 200),
+        (20, 9, Sizes::Alternating, 1, 500),
+        (80, 2, Sizes::Dominated, 1, 500),
+    ] {
+        let covered = coverage(&population(texts, windows, sizes, negatives), true, repetitions);
+        println!(
+            "{texts} texts of {windows} windows ({sizes:?}), {negatives} negatives: coverage of direct, vCLUB, \
+             exponents {covered:?}"
+        );
         assert!(covered.iter().all(|part| (0.92..=0.98).contains(part)), "{covered:?}");
     }
-    let by_window = coverage(&population(20, 10, true), false, 100);
+    let by_window = coverage(&population(20, 10, Sizes::Even, 1), false, 100);
     println!("20 texts of 10 windows, intervals over windows: {by_window:?}");
     assert!(by_window.iter().all(|part| *part < 0.8), "{by_window:?}");
 }
@@ -164,12 +194,12 @@ fn rejections(population: &Population, repetitions: u64) -> [f64; 2] {
 
 #[test]
 fn a_power_law_is_rejected_if_the_truth_saturates_and_kept_if_it_holds() {
-    for (texts, windows) in [(24, 5), (100, 1)] {
-        let population = |law| Population { law, texts, windows, even: true, between: 0.3, within: 0.4 };
+    for (texts, windows, sizes) in [(24, 5, Sizes::Even), (100, 1, Sizes::Even), (100, 2, Sizes::Dominated)] {
+        let population = |law| Population { law, texts, windows, sizes, negatives: 1, between: 0.3, within: 0.4 };
         let wrong = rejections(&population(saturating), 200);
         let right = rejections(&population(power), 200);
         println!(
-            "{texts} texts of {windows} windows: rejected, concluded {wrong:?} if saturating, {right:?} if a power law"
+            "{texts} texts of {windows} windows ({sizes:?}): rejected, concluded {wrong:?} if saturating, {right:?} if a power law"
         );
         assert!(wrong[0] >= 0.9 && wrong[1] < 0.1, "{wrong:?}");
         assert!(right[0] <= 0.08 && right[1] > 0.85, "{right:?}");

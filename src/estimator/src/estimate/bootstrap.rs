@@ -30,6 +30,8 @@ pub struct Bootstrap<'a> {
     rows: &'a [Vec<f64>],
     means: Vec<f64>,
     resampled: Vec<Vec<f64>>,
+    /// The degrees of freedom of the variance between rows.
+    freedom: f64,
 }
 
 impl<'a> Bootstrap<'a> {
@@ -47,7 +49,14 @@ impl<'a> Bootstrap<'a> {
             mean(rows, |row| f64::from(counts[row]), rows.len() as f64)
         };
         let resampled = (0..resamples).map(resample).collect();
-        Self { rows, means: mean(rows, |_| 1.0, rows.len() as f64), resampled }
+        let freedom = rows.len() as f64 - 1.0;
+        Self { rows, means: mean(rows, |_| 1.0, rows.len() as f64), resampled, freedom }
+    }
+
+    /// Sets the degrees of freedom of the variance between rows, if they are fewer than the number of rows minus 1.
+    #[must_use]
+    pub(crate) fn with_freedom(self, freedom: f64) -> Self {
+        Self { freedom, ..self }
     }
 
     /// Returns the means over all rows.
@@ -72,10 +81,11 @@ impl<'a> Bootstrap<'a> {
     /// Efron, *Better Bootstrap Confidence Intervals* (1987): the ends are the quantiles
     /// `Φ(z0 + (z0 + z) / (1 - a (z0 + z)))` of the resampled statistic. `z0` is the normal quantile of the fraction of
     /// resampled values below the statistic (ties count half), and `a` comes from the skewness of the leave-one-out
-    /// values. `z` is `sqrt(n/(n-1))` times the quantile of Student's t distribution with `n - 1` degrees of freedom at
-    /// the tail probability of that end, for `n` rows, instead of the normal quantile: intervals from few rows would be
-    /// too narrow otherwise (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015, section 5.3).
-    /// Quantiles between two values are interpolated linearly.
+    /// values. `z` is `sqrt(n/(n-1))` times the quantile of Student's t distribution with `n - 1` degrees of freedom
+    /// (fewer for rows of uneven weight) at the tail probability of that end, for `n` rows, instead of the normal quantile:
+    /// intervals from few rows would be too narrow otherwise (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015, section 5.3).
+    /// Quantiles between two values are interpolated linearly. For rows of uneven weight, the interval is extended to that
+    /// of Student's t distribution with the error of the jackknife.
     pub fn interval(&self, level: f64, statistic: impl Fn(&[f64]) -> Option<f64>) -> Option<[f64; 2]> {
         let value = statistic(&self.means)?;
         let values = self.of_resamples(&statistic)?;
@@ -122,13 +132,20 @@ impl<'a> Bootstrap<'a> {
         let acceleration = acceleration(left_out);
         let normal = Normal::standard();
         let bias = normal.inverse_cdf(fraction_below(&values, value));
-        let freedom = self.rows.len() as f64 - 1.0;
-        let student = StudentsT::new(0.0, ((freedom + 1.0) / freedom).sqrt(), freedom).ok()?;
+        let rows = self.rows.len() as f64;
+        let student = StudentsT::new(0.0, (rows / (rows - 1.0)).sqrt(), self.freedom).ok()?;
         let end = |tail: f64| {
             let z = bias + student.inverse_cdf(tail);
             quantile(&values, normal.cdf(bias + z / (1.0 - acceleration * z)))
         };
-        Some([end(0.5 - 0.5 * level), end(0.5 + 0.5 * level)])
+        let [low, high] = [end(0.5 - 0.5 * level), end(0.5 + 0.5 * level)];
+        if self.freedom > rows - 1.5 {
+            return Some([low, high]);
+        }
+        // One row of large weight makes the resamples coarse, and their quantiles too close to each other.
+        let error = Estimate::of(left_out).error * (rows - 1.0);
+        let side = StudentsT::new(0.0, error.max(f64::MIN_POSITIVE), self.freedom).ok()?.inverse_cdf(0.5 + 0.5 * level);
+        Some([low.min(value - side), high.max(value + side)])
     }
 
     /// Returns the means over all rows except one.

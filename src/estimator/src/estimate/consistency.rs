@@ -14,6 +14,9 @@ use crate::value::Estimate;
 /// The probability that a test reports a violation although all its differences are 0.
 const TEST_LEVEL: f64 = 0.05;
 
+/// A difference, in nats, that is not distinguished from rounding.
+const NEGLIGIBLE: f64 = 1e-9;
+
 /// A property of mutual information, checked by a difference that must not be negative, or must be 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,14 +77,14 @@ pub struct ConsistencyCheck {
 /// Returns the checks that the contributions allow.
 pub(crate) fn checks(plan: &Plan, points: &[Contributions]) -> Vec<ConsistencyCheck> {
     let all: Vec<(Point, &Contributions)> = plan.points().iter().copied().zip(points).collect();
-    let clusters = Clusters::of(plan).count();
+    let freedom = Clusters::of(plan).freedom();
     let additivity = all.iter().filter_map(|(_, contributions)| contributions.additivity.as_ref());
-    let pairs = additivity.map(|additivity| additivity.pairs).next().unwrap_or(0);
+    let of_pairs = additivity.map(|additivity| additivity.freedom).next().unwrap_or(1.0);
     let marginal = if plan.text_count() > 1 { marginal(&all) } else { Vec::new() };
     [
-        mark_violations(data_processing(plan, &all), clusters),
-        mark_violations(marginal, clusters),
-        mark_violations(self::additivity(&all), pairs),
+        mark_violations(data_processing(plan, &all), freedom),
+        mark_violations(marginal, freedom),
+        mark_violations(self::additivity(&all), of_pairs),
     ]
     .concat()
 }
@@ -137,15 +140,34 @@ fn check(test: ConsistencyTest, series: Series, points: [Point; 2], difference: 
 }
 
 /// Marks the differences of one test that are more standard errors below 0, or from 0, than chance explains.
-fn mark_violations(mut checks: Vec<ConsistencyCheck>, clusters: usize) -> Vec<ConsistencyCheck> {
-    let Ok(student) = StudentsT::new(0.0, 1.0, clusters as f64 - 1.0) else { return checks };
+fn mark_violations(mut checks: Vec<ConsistencyCheck>, freedom: f64) -> Vec<ConsistencyCheck> {
+    let Ok(student) = StudentsT::new(0.0, 1.0, freedom) else { return checks };
     let level = TEST_LEVEL / checks.len().max(1) as f64;
     for check in &mut checks {
-        let errors = check.difference.value / check.difference.error;
-        check.is_violated = match check.test.is_two_sided() {
-            true => errors.abs() > student.inverse_cdf(1.0 - 0.5 * level),
-            false => errors < student.inverse_cdf(level),
-        };
+        let t = check.difference.value / check.difference.error;
+        check.is_violated = check.difference.value.abs() > NEGLIGIBLE
+            && match check.test.is_two_sided() {
+                true => t.abs() > student.inverse_cdf(1.0 - 0.5 * level),
+                false => t < student.inverse_cdf(level),
+            };
     }
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn additivity_is_tested_on_both_sides_and_the_others_on_one() {
+        let point = Point { ratio: 2, split: 4 };
+        let marked = |test, value, error| {
+            let difference = Estimate::new(value, error);
+            mark_violations(vec![check(test, Series::Direct, [point; 2], difference)], 30.0)[0].is_violated
+        };
+        let values = [(-4.0, 1.0), (4.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (-1e-15, 0.0), (-1.0, 0.0)];
+        let of_test = |test| values.map(|(value, error)| marked(test, value, error));
+        assert_eq!(of_test(ConsistencyTest::Additivity), [true, true, false, false, false, true]);
+        assert_eq!(of_test(ConsistencyTest::DataProcessing), [true, false, false, false, false, true]);
+    }
 }

@@ -33,8 +33,9 @@ pub(crate) struct Contributions {
     pub(crate) direct: Vec<f64>,
     pub(crate) corrected: Option<Vec<f64>>,
     pub(crate) vclub: Vec<f64>,
-    /// The values of each cluster for vCLUB ([`dyadic_values`]).
+    /// The values of each cluster for vCLUB ([`dyadic_values`]), and those of each document's queries.
     vclub_of_clusters: Vec<f64>,
+    vclub_queries: Vec<Vec<QueryValue>>,
     /// The standard errors of the direct estimate.
     pub(crate) direct_errors: PairingErrors,
     /// The standard errors of the corrected estimate, without that of the n-gram entropy.
@@ -50,14 +51,14 @@ pub(crate) struct Contributions {
 pub(crate) struct Additivity {
     /// The mean over pairs of documents, with its standard error over pairs of texts.
     pub(crate) difference: Estimate,
-    /// The number of pairs of texts.
-    pub(crate) pairs: usize,
+    /// The degrees of freedom of that error.
+    pub(crate) freedom: f64,
 }
 
 impl Contributions {
     pub(crate) fn new(terms: &Terms, plan: &Plan, correction: Option<Correction>) -> Self {
         let corrected = correction.map(|correction| correction.marginal(terms));
-        let clusters = Clusters::of(plan);
+        let (clusters, vclub_queries) = (Clusters::of(plan), vclub_queries(terms));
         let contexts = terms.unrelated(plan);
         let has_several = contexts.first().is_some_and(|contexts| contexts.len() >= 2);
         let averaged = has_several.then(|| Averaged::new(&terms.conditional, &contexts, &clusters));
@@ -65,7 +66,8 @@ impl Contributions {
             direct: differences(&terms.conditional, &terms.marginal),
             corrected: corrected.as_ref().map(|marginal| differences(&terms.conditional, marginal)),
             vclub: differences(&terms.conditional, &terms.crossed_means()),
-            vclub_of_clusters: vclub_of_clusters(terms, &clusters),
+            vclub_of_clusters: dyadic_values(&clusters, &vclub_queries),
+            vclub_queries,
             direct_errors: PairingErrors::new(terms, plan, &terms.marginal),
             corrected_errors: corrected.map(|marginal| PairingErrors::new(terms, plan, &marginal)),
             averaged,
@@ -99,11 +101,40 @@ impl Contributions {
         }
     }
 
+    /// Returns `true` if several documents share a context in the estimates of a series.
+    pub(crate) fn has_shared_contexts(&self, series: Series) -> bool {
+        let has_several = self.vclub_queries.first().is_some_and(|queries| queries.len() > 1);
+        has_several && !matches!(series, Series::Direct | Series::Corrected)
+    }
+
+    /// Returns the values of each document's queries for an estimator with contexts; empty for others.
+    fn queries(&self, estimator: usize) -> &[Vec<QueryValue>] {
+        let averaged = self.averaged.as_ref();
+        let mean = match estimator {
+            VCLUB => return &self.vclub_queries,
+            AVERAGED => averaged.and_then(|averaged| averaged.curve.last()),
+            AVERAGED_LIMIT => averaged.and_then(Averaged::converged_limit).map(|limit| &limit.mean),
+            INFO_NCE => averaged.map(|averaged| &averaged.info_nce),
+            _ => None,
+        };
+        mean.map_or(&[], |mean| &mean.queries)
+    }
+
     /// Returns the mean of one estimator minus that of another at two points, with its standard error over clusters;
-    /// `None` if one of them was not computed.
+    /// `None` if one of them was not computed. The values of the same query are subtracted, so what both estimators
+    /// share cancels. If only one has contexts, it is `to`.
     pub(crate) fn difference(to: (&Self, usize), from: (&Self, usize)) -> Option<Estimate> {
-        let of_clusters = |(contributions, estimator): (&Self, usize)| contributions.of_clusters(estimator);
-        Some(Estimate::of(&differences(&of_clusters(to)?, &of_clusters(from)?)))
+        let (values, subtracted) = (to.0.of(to.1)?, from.0.of(from.1)?);
+        let (mut queries, of_from) = (to.0.queries(to.1).to_vec(), from.0.queries(from.1));
+        for (document, of_document) in queries.iter_mut().enumerate() {
+            for (index, query) in of_document.iter_mut().enumerate() {
+                query.value -= of_from.get(document).map_or(subtracted[document], |queries| queries[index].value);
+            }
+        }
+        match queries.is_empty() {
+            true => Some(to.0.clusters.differences(subtracted, values)),
+            false => Some(Estimate::of(&dyadic_values(&to.0.clusters, &queries))),
+        }
     }
 }
 
@@ -115,16 +146,19 @@ impl Additivity {
             |(&[a, b], joint): (&[usize; 2], &Joint)| joint.conditional - joint.marginal - direct(a) - direct(b);
         let differences: Vec<f64> = terms.joint.iter().map(difference).collect();
         let difference = clusters.estimate(&differences);
-        (!differences.is_empty()).then(|| Self { difference, pairs: clusters.count() })
+        (!differences.is_empty()).then(|| Self { difference, freedom: clusters.freedom() })
     }
 }
 
 impl PairingErrors {
     /// Returns the standard errors of the mean of conditional minus marginal terms.
     fn new(terms: &Terms, plan: &Plan, marginal: &[f64]) -> Self {
-        let error = |marginal: &[f64]| Clusters::of(plan).estimate(&differences(&terms.conditional, marginal)).error;
-        let partners: Vec<f64> = plan.partners().iter().map(|&j| marginal[j]).collect();
-        Self { same: error(marginal), crossed: error(&partners) }
+        let clusters = Clusters::of(plan);
+        let same = clusters.estimate(&differences(&terms.conditional, marginal)).error;
+        // The marginal terms are from other texts, so this error is over pairs of texts.
+        let query = |(own, &x): (&f64, &usize)| vec![QueryValue { x, value: own - marginal[x] }];
+        let crossed: Vec<Vec<QueryValue>> = terms.conditional.iter().zip(plan.partners()).map(query).collect();
+        Self { same, crossed: Estimate::of(&dyadic_values(&clusters, &crossed)).error }
     }
 
     /// Returns the error with a pairing.
@@ -136,13 +170,14 @@ impl PairingErrors {
     }
 }
 
-/// Returns the clusters' values for vCLUB. A query has the value `ln q(y_i|x_i) - ln q(y_i|x_j)`.
-fn vclub_of_clusters(terms: &Terms, clusters: &Clusters) -> Vec<f64> {
-    dyadic_values(clusters, terms.conditional.len(), |document| {
-        let own = terms.conditional[document];
+/// Returns the values of each document's queries for vCLUB: `ln q(y_i|x_i) - ln q(y_i|x_j)`.
+fn vclub_queries(terms: &Terms) -> Vec<Vec<QueryValue>> {
+    let mut queries = Vec::with_capacity(terms.conditional.len());
+    for (own, contexts) in terms.conditional.iter().zip(&terms.crossed) {
         let query = |&Crossed { x, logprob }: &Crossed| QueryValue { x, value: own - logprob };
-        terms.crossed[document].iter().map(query).collect()
-    })
+        queries.push(contexts.iter().map(query).collect());
+    }
+    queries
 }
 
 /// Returns one row per document, with a [`column`] for each estimator at each point. The columns of an estimator that

@@ -91,7 +91,7 @@ pub(crate) fn convergence(
             }
             let values: Vec<f64> = order.iter().map(|&row| rows[row][column(index, estimator)]).collect();
             let from_first = |texts: usize| {
-                let estimate = Estimate::of(&values[..texts]).with_t_interval(texts);
+                let estimate = Estimate::of(&values[..texts]).with_t_interval(texts as f64 - 1.0);
                 ConvergencePoint { texts, estimate: estimate.widened(constant_error(index, estimator)) }
             };
             let (ratio, length, split) = (point.ratio, point.length(), point.split);

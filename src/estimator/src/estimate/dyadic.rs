@@ -13,43 +13,47 @@ pub(crate) struct QueryValue {
 
 /// Returns the clusters' values of a mean over the queries of all documents. Their mean is that mean, and the standard
 /// error of their mean is robust to the clusters of both `y` and `x`: the contexts of one text are contexts of many
-/// other texts. `of_document` returns the queries of a document's `y`; all documents have the same number of queries.
+/// other texts. `queries` has those of each document's `y`; all documents have the same number of queries.
 ///
 /// A cluster's value is the mean, plus the cluster's influences on it as the origin of `y` and as the origin of `x`. The
 /// variance of the mean of these values counts the queries of each pair of clusters twice, so the square of the pair's
 /// sum is subtracted once, and the influences are scaled to the remaining variance (Aronow, Samii and Assenova,
-/// *Cluster-Robust Variance Estimation for Dyadic Data*, 2015). The variance is at least that of the clusters of `y`
-/// alone. It is that variance if each context is that of one `y` only.
-pub(crate) fn dyadic_values(
-    clusters: &Clusters,
-    documents: usize,
-    of_document: impl Fn(usize) -> Vec<QueryValue>,
-) -> Vec<f64> {
-    let mean_of = |queries: &[QueryValue]| queries.iter().map(|query| query.value).sum::<f64>() / queries.len() as f64;
-    let contributions: Vec<f64> = (0..documents).map(|document| mean_of(&of_document(document))).collect();
-    let of_y = clusters.means(&contributions);
-    let (count, mut queries) = (of_y.len() as f64, 0.0);
+/// *Cluster-Robust Variance Estimation for Dyadic Data*, 2015). With few clusters this variance can be too small. If it
+/// is less than that of the clusters of `y` alone, the values are those of the clusters of `y`; so they are if each
+/// context is that of one `y` only.
+pub(crate) fn dyadic_values(clusters: &Clusters, queries: &[Vec<QueryValue>]) -> Vec<f64> {
+    let mean_of =
+        |queries: &Vec<QueryValue>| queries.iter().map(|query| query.value).sum::<f64>() / queries.len() as f64;
+    let of_y = clusters.means(&queries.iter().map(mean_of).collect::<Vec<f64>>());
+    let (count, total) = (of_y.len() as f64, queries.iter().map(Vec::len).sum::<usize>() as f64);
     let mean = of_y.iter().sum::<f64>() / count;
-    let mut sums_of_x = vec![0.0; of_y.len()];
-    let mut pairs: Vec<([usize; 2], f64)> = Vec::new();
-    for document in 0..documents {
-        let y = clusters.of_document(document);
-        for QueryValue { x, value } in of_document(document) {
-            let x = clusters.of_document(x);
-            sums_of_x[x] += value - mean;
-            pairs.push(([y.min(x), y.max(x)], value - mean));
-            queries += 1.0;
-        }
-    }
-    if clusters.are_documents() && queries == count {
+    if clusters.are_documents() && total == count {
         return of_y;
     }
-    let influences: Vec<f64> = of_y.iter().zip(&sums_of_x).map(|(y, x)| y - mean + x * count / queries).collect();
-    let variance =
-        |influences: &mut dyn Iterator<Item = f64>| influences.map(|i| i * i).sum::<f64>() / count / (count - 1.0);
-    let both = variance(&mut influences.iter().copied());
-    let needed = (both - sum_of_squares(pairs) / queries / queries).max(variance(&mut of_y.iter().map(|y| y - mean)));
-    let scale = if both > 0.0 { (needed / both).sqrt() } else { 1.0 };
+    let mut sums_of_x = vec![0.0; of_y.len()];
+    let mut pairs: Vec<([usize; 2], f64)> = Vec::new();
+    for (document, queries) in queries.iter().enumerate() {
+        let y = clusters.of_document(document);
+        for query in queries {
+            let x = clusters.of_document(query.x);
+            // A context from the cluster of its y belongs to one cluster only.
+            if x != y {
+                sums_of_x[x] += query.value - mean;
+                pairs.push(([y.min(x), y.max(x)], query.value - mean));
+            }
+        }
+    }
+    let of_x = sums_of_x.iter().enumerate().map(|(x, sum)| sum * clusters.correction(x) * count / total);
+    let mut influences: Vec<f64> = of_y.iter().zip(of_x).map(|(y, x)| y - mean + x).collect();
+    let center = influences.iter().sum::<f64>() / count;
+    influences.iter_mut().for_each(|influence| *influence -= center);
+    let variance = |influences: &[f64]| influences.iter().map(|i| i * i).sum::<f64>() / count / (count - 1.0);
+    let both = variance(&influences);
+    let dyadic = both - sum_of_squares(pairs) / total / total;
+    if dyadic <= variance(&of_y.iter().map(|y| y - mean).collect::<Vec<f64>>()) {
+        return of_y;
+    }
+    let scale = (dyadic / both).sqrt();
     influences.iter().map(|influence| mean + scale * influence).collect()
 }
 
@@ -58,4 +62,36 @@ fn sum_of_squares(mut pairs: Vec<([usize; 2], f64)>) -> f64 {
     pairs.sort_by_key(|&(pair, _)| pair);
     let sums = pairs.chunk_by(|one, next| one.0 == next.0).map(|pair| pair.iter().map(|(_, value)| value).sum::<f64>());
     sums.map(|sum| sum * sum).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::value::Estimate;
+
+    proptest! {
+        /// With few clusters, one that has most documents, and contexts of the own cluster, too: the mean is exact, and the
+        /// error at least that over the clusters of `y`.
+        #[test]
+        fn the_mean_is_exact_and_the_error_at_least_that_of_y(
+            sizes in prop::collection::vec(1_usize..12, 2..5), contexts in 1_usize..4,
+            values in prop::collection::vec(-5.0..5.0, 200),
+        ) {
+            let texts: Vec<usize> = sizes.iter().enumerate().flat_map(|(text, &size)| vec![text; size]).collect();
+            let (documents, clusters) = (texts.len(), Clusters::of_texts(texts));
+            let queries = |document: usize| -> Vec<QueryValue> {
+                let value = |k: usize| values[(document * contexts + k) % values.len()] + (document as f64 / 3.0).sin();
+                (0..contexts).map(|k| QueryValue { x: (document + 1 + k) % documents, value: value(k) }).collect()
+            };
+            let means: Vec<f64> = (0..documents)
+                .map(|document| queries(document).iter().map(|query| query.value).sum::<f64>() / contexts as f64)
+                .collect();
+            let found = Estimate::of(&dyadic_values(&clusters, &(0..documents).map(queries).collect::<Vec<_>>()));
+            let of_y = clusters.estimate(&means);
+            prop_assert!((found.value - means.iter().sum::<f64>() / documents as f64).abs() < 1e-9, "{found:?}");
+            prop_assert!(found.error >= of_y.error * (1.0 - 1e-9), "{found:?} {of_y:?}");
+        }
+    }
 }

@@ -71,6 +71,10 @@ pub(crate) fn fit_laws(
         let selected: Vec<Vec<f64>> = rows.iter().map(select).collect();
         let cluster_rows: Vec<Vec<f64>> = cluster_rows.iter().map(select).collect();
         let Some((sampling, scatter)) = Scatter::choose(&selected, &cluster_rows, clusters) else { continue };
+        // The scatter within texts does not contain that of contexts which several documents share.
+        if sampling == Sampling::Within && contributions.iter().any(|of| of.has_shared_contexts(series)) {
+            continue;
+        }
         let Scatter { means, covariance, freedom } = scatter;
         let lengths: Vec<f64> = lengths.iter().map(|&length| length as f64).collect();
         let Some(means) = CorrelatedMeans::new(&lengths, &means, &covariance, freedom) else { continue };

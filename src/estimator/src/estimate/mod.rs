@@ -185,6 +185,7 @@ impl Estimates {
         let rows = rows(&contributions, plan.documents());
         let cluster_rows = cluster_rows(&contributions, &clusters);
         let bootstrap = Bootstrap::new(&cluster_rows, plan.design().resamples, plan.design().seed);
+        let bootstrap = bootstrap.with_freedom(clusters.freedom());
         let mut points = Vec::with_capacity(terms.len());
         // The entropy's error is common to all splits; only the smallest includes it.
         let entropy_error = |split: usize| correction.filter(|_| split == plan.splits()[0]).map(|c| c.entropy.error);

@@ -57,13 +57,12 @@ pub(crate) fn document_bins(
 /// Returns the means over documents in bins that double in width with each octave of the position, from the documents'
 /// means over the [`document_bins`] of `window` positions.
 ///
-/// With `m` the mean of a cluster over the bin's positions and the cluster's documents, and `G` clusters, the mean is that
-/// of `m`, the error is `s / √G`, where `s` is the standard deviation of `m` (ddof 1), and the interval is the mean ± the
-/// error times the 97.5 % quantile of Student's t distribution with `G - 1` degrees of freedom.
+/// The error is that over [`Clusters`], and the interval is the mean ± the error times the 97.5 % quantile of Student's t
+/// distribution with the clusters' degrees of freedom.
 pub(crate) fn position_bins(window: usize, documents: &[Vec<f64>], clusters: &Clusters) -> Vec<PositionBin> {
     let mut bins = Vec::with_capacity(documents.len());
     for ((first, last), values) in ranges(window).into_iter().zip(documents) {
-        let estimate = clusters.estimate(values).with_t_interval(clusters.count());
+        let estimate = clusters.estimate(values).with_t_interval(clusters.freedom());
         bins.push(PositionBin { first, last, estimate });
     }
     bins

@@ -36,7 +36,7 @@ impl Scatter {
         clusters: &Clusters,
     ) -> Option<(Sampling, Self)> {
         let needed = rows.first().map_or(0, Vec::len) + SPARE_FREEDOM;
-        let between = Self::between(cluster_rows);
+        let between = Self { freedom: clusters.freedom() as usize, ..Self::between(cluster_rows) };
         if between.freedom >= needed {
             return Some((Sampling::Clusters, between));
         }

@@ -126,10 +126,10 @@ impl<'a> RunningEstimates<'a> {
     fn estimate(&self, series: Series, split: usize, terms: &Terms, sample: &Sample) -> Estimate {
         let over_texts = |marginal: &[f64]| {
             let values = sample.select(&differences(&terms.conditional, marginal));
-            sample.clusters.estimate(&values).with_t_interval(sample.clusters.count())
+            sample.clusters.estimate(&values).with_t_interval(sample.clusters.freedom())
         };
         match (series, self.correction) {
-            (Series::Vclub, _) => sample.vclub(terms).with_t_interval(sample.clusters.count()),
+            (Series::Vclub, _) => sample.vclub(terms).with_t_interval(sample.clusters.freedom()),
             (Series::Corrected, Some(correction)) => {
                 let estimate = over_texts(&correction.marginal(terms));
                 let is_first = split == self.plan.splits()[0];
@@ -210,18 +210,25 @@ impl Sample {
             let y = index_of(document);
             for &Crossed { x, logprob } in &terms.crossed[document] {
                 let (x, deviation) = (index_of(x), terms.conditional[document] - logprob - over_y.value);
-                *of_x.entry(x).or_insert(0.0) += deviation;
-                *of_pairs.entry([y.min(x), y.max(x)]).or_insert(0.0) += deviation;
+                // A context from the text of its y belongs to one text only.
+                if x != y {
+                    *of_x.entry(x).or_insert(0.0) += deviation;
+                    *of_pairs.entry([y.min(x), y.max(x)]).or_insert(0.0) += deviation;
+                }
                 queries += 1.0;
             }
         }
         let count = of_y.len() as f64;
-        let squares: f64 = (0..indices.len())
-            .map(|index| {
-                let y = of_y.get(index).map_or(0.0, |y| y - over_y.value);
-                (y + of_x.get(&index).copied().unwrap_or(0.0) * count / queries).powi(2)
-            })
-            .sum();
+        let mut influences = Vec::with_capacity(indices.len());
+        for index in 0..indices.len() {
+            let (y, correction) = match of_y.get(index) {
+                Some(y) => (y - over_y.value, self.clusters.correction(index)),
+                None => (0.0, 1.0),
+            };
+            influences.push(y + of_x.get(&index).copied().unwrap_or(0.0) * correction * count / queries);
+        }
+        let center = influences.iter().sum::<f64>() / indices.len() as f64;
+        let squares: f64 = influences.iter().map(|influence| (influence - center).powi(2)).sum();
         let twice = of_pairs.values().map(|sum| sum * sum).sum::<f64>() / queries / queries;
         let variance = squares / count / (count - 1.0) - twice;
         Estimate::new(over_y.value, variance.max(over_y.error.powi(2)).sqrt())

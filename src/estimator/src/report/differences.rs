@@ -64,7 +64,7 @@ fn paired_terms<'a>(first: &'a Report, other: &'a Report) -> Option<[&'a Documen
 /// Returns the mean of `b - a`, with its standard error over clusters (Miller, 2411.00640, equation 8) and its 95 %
 /// interval by Student's t distribution.
 fn paired_difference(a: &[f64], b: &[f64], clusters: &Clusters) -> Estimate {
-    clusters.differences(a, b).with_t_interval(clusters.count())
+    clusters.differences(a, b).with_t_interval(clusters.freedom())
 }
 
 /// Returns the differences between the exponents of the least-squares fits that both reports have, if the reports are
@@ -110,7 +110,10 @@ fn exponent_difference(lengths: &[usize], a: &[Vec<f64>], b: &[Vec<f64>], cluste
     let groups = count as f64;
     let mean = values.iter().sum::<f64>() / groups;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    Some(Estimate::new(difference(None)?, ((groups - 1.0) / groups * squares).sqrt()).with_t_interval(count))
+    Some(
+        Estimate::new(difference(None)?, ((groups - 1.0) / groups * squares).sqrt())
+            .with_t_interval(clusters.freedom()),
+    )
 }
 
 #[cfg(test)]

@@ -114,14 +114,14 @@ fn paired(first: &Report, other: &Report, part: WindowPart, per: TextUnit) -> Op
         let pairs = terms.windows.iter().map(|window| part.of(window, per)).collect::<Option<Vec<_>>>()?;
         let [above, below] = [0, 1].map(|index| pairs.iter().map(|pair| pair[index]).collect::<Vec<f64>>());
         let clusters = Clusters::of_texts(terms.texts.iter().copied());
-        (!pairs.is_empty()).then(|| ratio_values(&clusters, &above, &below))
+        (!pairs.is_empty()).then(|| (ratio_values(&clusters, &above, &below), clusters.freedom()))
     };
-    let (a, b) = (values(first)?, values(other)?);
+    let ((a, freedom), (b, _)) = (values(first)?, values(other)?);
     if a.len() != b.len() {
         return None;
     }
     let differences: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
-    let mut estimate = Estimate::of(&differences).with_t_interval(differences.len());
+    let mut estimate = Estimate::of(&differences).with_t_interval(freedom);
     estimate.scale(1.0 / Unit::Bits.nats());
     Some(estimate)
 }

@@ -28,6 +28,8 @@ pub(crate) struct ContextMean {
     pub(crate) values: Vec<f64>,
     /// The values of the clusters ([`dyadic_values`]).
     pub(crate) of_clusters: Vec<f64>,
+    /// The values of each document's queries; empty for averages over fewer than all contexts.
+    pub(crate) queries: Vec<Vec<QueryValue>>,
 }
 
 impl ContextMean {
@@ -39,15 +41,15 @@ impl ContextMean {
         clusters: &Clusters,
         influences: impl Fn(usize) -> Vec<f64>,
     ) -> Self {
-        let of_clusters = dyadic_values(clusters, values.len(), |document| {
-            let count = contexts[document].len() as f64;
+        let mut queries = Vec::with_capacity(values.len());
+        for (document, (value, contexts)) in values.iter().zip(contexts).enumerate() {
             let query = |(context, influence): (&Crossed, f64)| QueryValue {
                 x: context.x,
-                value: values[document] + count * influence,
+                value: value + contexts.len() as f64 * influence,
             };
-            contexts[document].iter().zip(influences(document)).map(query).collect()
-        });
-        Self { values, of_clusters }
+            queries.push(contexts.iter().zip(influences(document)).map(query).collect());
+        }
+        Self { of_clusters: dyadic_values(clusters, &queries), values, queries }
     }
 }
 
@@ -106,7 +108,8 @@ impl Averaged {
         let mean = |(values, &k): (Vec<f64>, &usize)| {
             ContextMean::new(values, crossed, clusters, |document| influences(&weights[document], k))
         };
-        let curve: Vec<ContextMean> = values.into_iter().zip(&contexts).map(mean).collect();
+        let mut curve: Vec<ContextMean> = values.into_iter().zip(&contexts).map(mean).collect();
+        curve.iter_mut().rev().skip(1).for_each(|mean| mean.queries = Vec::new());
         let info_nce = ContextMean::new(info_nce, crossed, clusters, |document| {
             info_nce_influences(conditional[document], &weights[document])
         });

@@ -115,6 +115,7 @@ fn the_standard_error_of_the_limit_is_that_of_the_jackknife() {
         let curve = averaged.curve.iter().map(|ContextMean { values, .. }| ContextMean {
             values: [&values[..document], &values[document + 1..]].concat(),
             of_clusters: Vec::new(),
+            queries: Vec::new(),
         });
         mean(&extrapolation(&curve.collect::<Vec<_>>()).values)
     };

@@ -101,6 +101,7 @@ pub(crate) fn fit_rates(columns: &Columns, rows: &[Vec<f64>], clusters: &Cluster
     for omitted in [OMITTED_POSITIONS, 2 * OMITTED_POSITIONS] {
         let Some(sample) = Sample::new(columns, omitted, rows, &cluster_rows, clusters) else { continue };
         let bootstrap = Bootstrap::new(&sample.rows, plan.design().resamples, plan.design().seed);
+        let bootstrap = bootstrap.with_freedom(clusters.freedom());
         let laws: Vec<RateFit> = RateLaw::ALL.into_iter().filter_map(|law| sample.fit(law, &bootstrap)).collect();
         if !laws.is_empty() {
             let (first, ranges) = (sample.ranges[0].first, sample.ranges.len());
@@ -166,8 +167,8 @@ impl<'a> Sample<'a> {
         for i in 0..means.len() {
             for j in 0..=i {
                 let product = products.next().copied().unwrap_or_default() - shifts[i] * shifts[j];
-                (covariance[i][j], covariance[j][i]) =
-                    (product / self.scatter.freedom as f64, product / self.scatter.freedom as f64);
+                let product = product / (self.rows.len() as f64 - 1.0);
+                (covariance[i][j], covariance[j][i]) = (product, product);
             }
         }
         (means, covariance)

@@ -142,11 +142,9 @@ mod tests {
     #[test]
     fn the_error_of_a_ratio_is_cluster_robust() {
         let (above, below) = ([10.0, 14.0, 9.0, 21.0, 17.0, 12.0], [4.0, 5.0, 4.0, 7.0, 7.0, 4.0]);
-        for (texts, error) in [
-            ([0, 0, 1, 1, 2, 2], 0.028_326_030_361_740_293),
-            ([0, 1, 1, 1, 2, 2], 0.056_652_060_723_480_44),
-            ([0, 1, 2, 3, 4, 5], 0.130_318_186_925_729_63),
-        ] {
+        for (texts, error) in
+            [([0, 0, 1, 1, 2, 2], 0.028_326_030_361_740_293), ([0, 1, 2, 3, 4, 5], 0.130_318_186_925_729_63)]
+        {
             let found = Estimate::of(&ratio_values(&Clusters::of_texts(texts), &above, &below));
             assert!((found.value - 83.0 / 31.0).abs() < 1e-12, "{found:?}");
             assert!((found.error - error).abs() < 1e-12, "{found:?}");

@@ -10,10 +10,15 @@ use crate::statistics::{EntropyMethod, NgramEntropy};
 
 const DOCUMENTS: usize = 24;
 
-fn plan(per_text: usize, negatives: usize) -> Plan {
+/// Returns a plan of 24 documents, `per_text` from each text, or of texts with 1, 2, 3, ... documents for `None`.
+fn plan(per_text: Option<usize>, negatives: usize) -> Plan {
     let design =
         Design { splits: vec![2, 4], ratios: vec![2, 3], negatives, seed: 3, resamples: 0, ..Design::default() };
-    Plan::of_texts((0..DOCUMENTS).map(|document| document / per_text), design).unwrap()
+    let growing = (0..DOCUMENTS).flat_map(|text| vec![text; text + 1]);
+    match per_text {
+        Some(per_text) => Plan::of_texts((0..DOCUMENTS).map(|document| document / per_text), design).unwrap(),
+        None => Plan::of_texts(growing.take(DOCUMENTS), design).unwrap(),
+    }
 }
 
 fn answers(plan: &Plan) -> Vec<Vec<f32>> {
@@ -42,7 +47,7 @@ fn close(found: f64, expected: f64) {
 /// With one window for each text, four, or all windows from one text; and with few and many contexts.
 #[test]
 fn the_last_estimates_are_those_of_the_report() {
-    for (per_text, texts) in [(1, 24), (4, 6), (24, 1)] {
+    for (per_text, texts) in [(Some(1), 24), (Some(4), 6), (Some(24), 1), (None, 7)] {
         for negatives in [1, 5] {
             let plan = plan(per_text, negatives);
             let answers = answers(&plan);
@@ -66,7 +71,7 @@ fn the_last_estimates_are_those_of_the_report() {
 /// Half of the answers: the estimates are those of a plan's documents that have all of theirs.
 #[test]
 fn estimates_are_means_over_the_documents_with_all_answers() {
-    for (per_text, negatives) in [(1, 1), (4, 1), (1, 5), (4, 5)] {
+    for (per_text, negatives) in [(Some(1), 1), (Some(4), 1), (Some(1), 5), (Some(4), 5), (None, 5)] {
         let plan = plan(per_text, negatives);
         let answers = answers(&plan);
         let half = plan.queries().len() / 2;
@@ -98,7 +103,7 @@ fn estimates_are_means_over_the_documents_with_all_answers() {
 /// The interval over six texts is that of Student's t distribution with five degrees of freedom.
 #[test]
 fn intervals_are_over_texts() {
-    let plan = plan(4, 1);
+    let plan = plan(Some(4), 1);
     let answers = answers(&plan);
     let direct = &after(&plan, &answers, 0..plan.queries().len()).unwrap().series[0];
     let Estimate { value, error, interval } = direct.points[0].estimate;
@@ -108,7 +113,7 @@ fn intervals_are_over_texts() {
 /// A shard has the documents whose queries it scores; with many contexts, there may be none for vCLUB.
 #[test]
 fn a_shard_estimates_what_it_can() {
-    let plan = plan(1, 20);
+    let plan = plan(Some(1), 20);
     let (answers, all) = (answers(&plan), plan.queries().len());
     let shard = after(&plan, &answers, all / 2..all).unwrap();
     let named: Vec<Series> = shard.series.iter().map(|series| series.series).collect();
@@ -120,7 +125,7 @@ fn a_shard_estimates_what_it_can() {
 /// Answers that are invalid, and a correction that does not fit, are errors at the end of the run, not during it.
 #[test]
 fn invalid_answers_are_ignored() {
-    let plan = plan(1, 1);
+    let plan = plan(Some(1), 1);
     assert_eq!(after(&plan, &answers(&plan), 0..1), None);
     let mut correction = correction();
     correction.entropy.n = 50;
