@@ -84,7 +84,8 @@ fn the_conclusion_follows_from_the_whole_interval() {
 fn there_is_no_conclusion_without_an_interval_or_a_test() {
     let reading = with_exponent(kept(), 0.6, None).reading().unwrap();
     assert!(reading.starts_with(NO_CONCLUSION) && reading.contains("has no 95 % interval"), "{reading}");
-    let averaged = Report { marginal: Marginal::Averaged, ..kept() }.reading().unwrap();
+    let unrelated_contexts = Some(8);
+    let averaged = Report { marginal: Marginal::Averaged, unrelated_contexts, ..kept() }.reading().unwrap();
     assert!(averaged.starts_with(NO_CONCLUSION) && averaged.contains("too few lengths for a fit"), "{averaged}");
     let reading = report(Vec::new()).reading().unwrap();
     assert!(reading.starts_with(NO_CONCLUSION) && reading.contains("a power law cannot be tested"), "{reading}");
@@ -140,7 +141,9 @@ fn few_texts_are_reported() {
     assert!(!reading(Some(40)).contains("text (") && !reading(None).contains("clustered"));
     let uneven = Report { texts: Some(30), effective_texts: Some(8.4), ..kept() }.reading().unwrap();
     assert!(uneven.contains("(30 texts, which count as 8, because some have more windows than others; 40 windows)"));
-    assert!(uneven.contains("With 8 texts, intervals are indicative only"), "{uneven}");
+    let few = "The effective number of texts is 8, so intervals are only indicative. Use more texts, or texts of similar \
+               length, for at least 10.";
+    assert!(uneven.contains(few), "{uneven}");
 }
 
 #[test]
@@ -150,7 +153,24 @@ fn contexts_from_the_text_of_their_y_are_reported() {
         Report { negatives, unrelated_contexts, ..kept() }.reading().unwrap()
     };
     assert!(!reading(8, 8).contains("contexts"));
-    assert!(reading(8, 5).contains("Some y have only 5 of 8 contexts from other texts"), "{}", reading(8, 5));
-    assert!(reading(8, 1).contains("So vCLUB may be too small, and there is no averaged marginal."));
-    assert!(reading(1, 0).contains("So vCLUB may be too small."));
+    assert!(reading(8, 5).contains("Some y have contexts from their own text: only 5 of 8 are from other texts."));
+    assert!(reading(8, 5).contains("vCLUB may therefore be too small, and the averaged marginal uses fewer contexts."));
+    assert!(reading(8, 1).contains("vCLUB may therefore be too small, and there is no averaged marginal."));
+    assert!(reading(1, 0).contains("vCLUB may therefore be too small."));
+}
+
+/// Without a conclusion from the averaged estimate, the report says which contexts are missing, and the scope.
+#[test]
+fn a_missing_averaged_fit_is_explained_by_the_contexts() {
+    let reading = |unrelated| {
+        let (marginal, texts) = (Marginal::Averaged, Some(5));
+        let (negatives, unrelated_contexts) = (Some(8), Some(unrelated));
+        Report { marginal, texts, negatives, unrelated_contexts, ..kept() }.reading().unwrap()
+    };
+    let few = reading(3);
+    assert!(few.starts_with(NO_CONCLUSION) && !few.contains("negatives"), "{few}");
+    assert!(few.contains("needs at least 4 contexts from other texts for each y, but some y have 3. Use more texts"));
+    assert!(few.contains("only 3 of 8 are from other texts") && few.contains("With 5 texts, intervals"), "{few}");
+    let enough = reading(8);
+    assert!(enough.contains("Use more `negatives`") && enough.contains("clustered by text (5 texts;"), "{enough}");
 }

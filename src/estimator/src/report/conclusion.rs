@@ -24,8 +24,9 @@ const BETTER: f64 = 6.0;
 
 impl Report {
     /// Interprets the exponent at the smallest ratio, of the corrected estimate if it has a fit, or otherwise of the
-    /// direct estimate; with [`Marginal::Averaged`], of the averaged estimate's limit. Draws a conclusion only if the data do not reject a power law, if no other law describes them
-    /// better, and if the exponent's whole 95 % interval supports the conclusion. `None` if neither has a fit.
+    /// direct estimate; with [`Marginal::Averaged`], of the averaged estimate's limit. Draws a conclusion only if the
+    /// data do not reject a power law, if no other law describes them better, and if the exponent's whole 95 % interval
+    /// supports the conclusion. `None` if neither has a fit.
     pub fn reading(&self) -> Option<String> {
         let ratio = *self.ratios().first()?;
         let fit_of = |series| Some((series, self.fit_of(ratio, series, FitMethod::LeastSquares)?));
@@ -34,14 +35,28 @@ impl Report {
             Marginal::Averaged => fit_of(Series::AveragedLimit),
         };
         let Some((series, fit)) = fitted else {
-            let reason = "the averaged estimate has converged at too few lengths for a fit. Use more `negatives`, or \
-                          `marginal = \"bos\"`.";
-            return (self.marginal == Marginal::Averaged).then(|| format!("{NO_CONCLUSION} {reason}"));
+            let failure = (self.marginal == Marginal::Averaged).then(|| self.averaged_failure())?;
+            return Some([Some(failure), self.scope()].into_iter().flatten().collect::<Vec<_>>().join(" "));
         };
         let mut sentences = vec![self.l2m_condition(fit, self.laws_of(ratio, series))];
         sentences.extend(self.saturation(ratio, series, fit));
         sentences.extend(self.scope());
         Some(sentences.join(" "))
+    }
+
+    /// Explains why the averaged estimate has no fit.
+    fn averaged_failure(&self) -> String {
+        let fewest = Marginal::FEWEST_CONTEXTS;
+        let reason = match self.unrelated_contexts {
+            Some(unrelated) if unrelated < fewest => format!(
+                "the averaged estimate needs at least {fewest} contexts from other texts for each y, but some y have \
+                 {unrelated}. Use more texts, or fewer windows from each, or `marginal = \"bos\"`."
+            ),
+            _ => "the averaged estimate has converged at too few lengths for a fit. Use more `negatives`, or \
+                  `marginal = \"bos\"`."
+                .to_owned(),
+        };
+        format!("{NO_CONCLUSION} {reason}")
     }
 
     /// Concludes what the exponent implies for the state of models, or explains why no conclusion can be drawn.
@@ -137,7 +152,13 @@ impl Report {
             sentences.push(format!("Errors and intervals are clustered by text ({count}; {documents} windows)."));
         }
         if effective < FEW_TEXTS {
-            sentences.push(format!("With {effective} texts, intervals are indicative only: use at least {FEW_TEXTS}."));
+            sentences.push(match effective < texts {
+                true => format!(
+                    "The effective number of texts is {effective}, so intervals are only indicative. Use more texts, or \
+                     texts of similar length, for at least {FEW_TEXTS}."
+                ),
+                false => format!("With {texts} texts, intervals are indicative only: use at least {FEW_TEXTS}."),
+            });
         }
         sentences.extend(self.related_contexts());
         if texts < documents && self.laws.iter().any(|laws| laws.sampling == Sampling::Within) {
@@ -157,8 +178,8 @@ impl Report {
                 _ => ", and the averaged marginal uses fewer contexts",
             };
             format!(
-                "Some y have only {unrelated} of {negatives} contexts from other texts, because few windows are from \
-                 other texts. So vCLUB may be too small{averaged}."
+                "Some y have contexts from their own text: only {unrelated} of {negatives} are from other texts. vCLUB may \
+                 therefore be too small{averaged}."
             )
         })
     }
