@@ -1,9 +1,11 @@
 //! Alignment of two reports: whether they measure the same documents, which settings differ, and sentences that say so.
 
 use crate::corpus::CorpusIdentity;
+use crate::estimate::Clusters;
 use crate::plan::Pairing;
 use crate::report::Report;
 use crate::report::conclusion::FEW_TEXTS;
+use crate::report::differences::{Unpaired, paired_terms};
 use crate::statistics::{EntropyMethod, NgramEntropy};
 
 /// The relation between the documents of two reports.
@@ -99,14 +101,21 @@ pub(crate) fn corpus_of(report: &Report) -> String {
 /// Returns a sentence that says whether a report measures the same documents as the first.
 pub(crate) fn alignment_sentence((first, one): &(String, Report), (name, other): &(String, Report)) -> String {
     match Alignment::of(one, other) {
-        Alignment::SameDocuments => match (&one.terms, &other.terms) {
-            (Some(terms), Some(_)) => {
-                let texts = terms.texts.last().map_or(0, |text| text + 1);
-                format!("{name}: the same tokens as {first}. Differences are paired by document; {}", clusters(texts))
+        Alignment::SameDocuments => match paired_terms(one, other) {
+            Ok([terms, _]) => {
+                format!(
+                    "{name}: the same tokens as {first}. Differences are paired by document; {}",
+                    clusters(&terms.texts)
+                )
             }
-            (None, _) | (_, None) => format!(
+            Err(Unpaired::NoTerms) => format!(
                 "{name}: the same tokens as {first}, but without documents.csv beside both report.json files, \
                  differences are not paired: their errors treat the reports as independent, and are too large."
+            ),
+            Err(Unpaired::OtherTexts) => format!(
+                "{name}: the same tokens as {first}, but the documents are grouped into other texts; run the estimate \
+                 again with the same --out. Until then, differences are not paired: their errors treat the reports as \
+                 independent, and are too large."
             ),
         },
         Alignment::OtherWindows => format!(
@@ -127,27 +136,32 @@ pub(crate) fn alignment_sentence((first, one): &(String, Report), (name, other):
             let of_earlier = if one.identity.is_none() { first } else { name };
             format!(
                 "{name}: cannot be matched with {first}, because an earlier version wrote {of_earlier}, without the \
-                 identity of its documents. There are no differences. To identify the documents, run the estimate again with the same --out: it sends no query."
+                 identity of its documents. There are no differences. To identify the documents, run the estimate again \
+                 with the same --out: it sends no query."
             )
         }
     }
 }
 
-/// Returns the sentence on the errors of paired differences.
-fn clusters(texts: usize) -> String {
-    match texts {
-        0 | 1 => "their errors apply to windows of this one text, not to other texts.".to_owned(),
-        2..FEW_TEXTS => {
-            format!("their errors are clustered by text. With only {texts} texts, intervals are indicative.")
-        }
-        _ => format!("their errors are clustered by text ({texts} texts)."),
+/// Returns the sentence on the errors of paired differences between documents from these texts.
+fn clusters(texts: &[usize]) -> String {
+    let count = texts.last().map_or(0, |text| text + 1);
+    let effective = Clusters::of_texts(texts.iter().copied()).effective_count().round() as usize;
+    match (count, effective) {
+        (0 | 1, _) => "their errors apply to windows of this one text, not to other texts.".to_owned(),
+        (_, FEW_TEXTS..) => format!("their errors are clustered by text ({count} texts)."),
+        _ if effective < count => format!(
+            "their errors are clustered by text ({count} texts). The effective number of texts is only {effective}, so \
+             intervals are indicative."
+        ),
+        _ => format!("their errors are clustered by text. With only {count} texts, intervals are indicative."),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::estimate::Estimates;
+    use crate::estimate::{DocumentTerms, Estimates};
     use crate::source::Model;
 
     fn report(texts: &str, tokens: &str, windows: &str) -> Report {
@@ -182,5 +196,28 @@ mod tests {
         let found = other_settings(&one, &other).join("; ");
         assert!(found.contains("pairing is crossed instead of same"), "{found}");
         assert!(found.contains("negatives are 4 (seed 1) instead of unknown (seed unknown)"), "{found}");
+    }
+
+    /// If the documents are the same, the sentence says whether differences are paired, and how many texts count.
+    #[test]
+    fn the_sentence_says_whether_differences_are_paired() {
+        let of = |texts: Option<Vec<usize>>| {
+            let terms = texts.map(|texts| DocumentTerms { texts, ..DocumentTerms::default() });
+            Report { terms, ..report("a", "b", "c") }
+        };
+        let sentence = |one, other| alignment_sentence(&("A".to_owned(), of(one)), &("B".to_owned(), of(other)));
+        let with = |texts: Vec<usize>| sentence(Some(texts.clone()), Some(texts));
+        assert!(sentence(Some(vec![0, 1]), None).contains("without documents.csv"));
+        let other = sentence(Some(vec![0, 1, 2]), Some(vec![0, 0, 1]));
+        assert!(other.contains("grouped into other texts; run the estimate again with the same --out"), "{other}");
+        assert!(!other.contains("are paired by document"), "{other}");
+        assert!(
+            with(vec![0, 0, 0])
+                .ends_with("paired by document; their errors apply to windows of this one text, not to other texts.")
+        );
+        assert!(with((0..12).collect()).ends_with("clustered by text (12 texts)."));
+        assert!(with((0..9).collect()).ends_with("With only 9 texts, intervals are indicative."));
+        let uneven = (0..12).chain([11; 8]).collect();
+        assert!(with(uneven).contains("(12 texts). The effective number of texts is only 4, so intervals"));
     }
 }

@@ -35,7 +35,7 @@ pub struct ExponentDifference {
 /// Returns the differences at the points that both reports have. They are paired if both have the terms of the same
 /// documents.
 pub(crate) fn differences(first: &Report, other: &Report, same_documents: bool) -> Vec<Difference> {
-    let terms = paired_terms(first, other).filter(|_| same_documents);
+    let terms = paired_terms(first, other).ok().filter(|_| same_documents);
     let mut found = Vec::new();
     for series in Series::MEANS {
         for row in &other.rows {
@@ -55,10 +55,19 @@ pub(crate) fn differences(first: &Report, other: &Report, same_documents: bool) 
     found
 }
 
+/// The reason why differences between two reports of the same documents cannot be paired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unpaired {
+    /// A report has no terms of its documents.
+    NoTerms,
+    /// The reports group the documents into different texts.
+    OtherTexts,
+}
+
 /// Returns the terms of both reports if they have the same texts and documents.
-fn paired_terms<'a>(first: &'a Report, other: &'a Report) -> Option<[&'a DocumentTerms; 2]> {
-    let terms = [first.terms.as_ref()?, other.terms.as_ref()?];
-    (terms[0].texts == terms[1].texts).then_some(terms)
+pub(crate) fn paired_terms<'a>(first: &'a Report, other: &'a Report) -> Result<[&'a DocumentTerms; 2], Unpaired> {
+    let (Some(one), Some(two)) = (&first.terms, &other.terms) else { return Err(Unpaired::NoTerms) };
+    if one.texts == two.texts { Ok([one, two]) } else { Err(Unpaired::OtherTexts) }
 }
 
 /// Returns the mean of `b - a`, with its standard error over clusters (Miller, 2411.00640, equation 8) and its 95 %
@@ -68,10 +77,11 @@ fn paired_difference(a: &[f64], b: &[f64], clusters: &Clusters) -> Estimate {
 }
 
 /// Returns the differences between the exponents of the least-squares fits that both reports have, if the reports are
-/// paired, at the lengths that both have. The error is that of the jackknife over texts (Efron and Stein, 1981), or over documents if there is one
-/// text: `sqrt((G - 1)/G Σ_g (d_(-g) - mean)²)`, where `d_(-g)` is the difference without text g.
+/// paired, at the lengths that both have. The error is that of the jackknife over texts (Efron and Stein, 1981), or over
+/// documents if there is one text: `sqrt((G - 1)/G Σ_g (d_(-g) - mean)²)`, where `d_(-g)` is the difference without text
+/// g.
 pub(crate) fn exponent_differences(first: &Report, other: &Report) -> Vec<ExponentDifference> {
-    let Some([one, two]) = paired_terms(first, other) else { return Vec::new() };
+    let Ok([one, two]) = paired_terms(first, other) else { return Vec::new() };
     let mut found = Vec::new();
     for series in Series::MEANS {
         for ratio in other.ratios() {
