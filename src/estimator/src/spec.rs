@@ -347,6 +347,18 @@ impl Experiment {
         self.plan_of_texts((0..documents).map(|document| document / windows))
     }
 
+    /// Returns the plan as far as the files determine it without a tokenizer, with at least as many documents as that of
+    /// a run. Pieces of one text count as one text, except for a sample without a test of additivity, which reads no file.
+    ///
+    /// # Errors
+    /// Those of [`documents`](Self::documents) and [`plan`](Self::plan).
+    pub fn expected_plan(&self) -> Result<Plan, Error> {
+        match &self.corpus {
+            CorpusSpec::Text(texts) => self.plan_of_texts(texts.expected_texts(!self.measure.additivity.is_empty())?),
+            CorpusSpec::SantaFe { .. } | CorpusSpec::Gaussian { .. } => self.plan(self.documents()?),
+        }
+    }
+
     /// Returns the plan for documents from these texts, one entry per document.
     pub(crate) fn plan_of_texts(&self, texts: impl IntoIterator<Item = usize>) -> Result<Plan, Error> {
         let texts: Vec<usize> = texts.into_iter().collect();

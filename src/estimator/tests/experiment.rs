@@ -222,6 +222,34 @@ fn partners_are_windows_of_other_texts() {
     assert!(plan.partners().iter().enumerate().all(|(document, partner)| document / 40 != partner / 40));
 }
 
+/// The test of additivity needs four whole texts, however many pieces they have: known before any request.
+#[test]
+fn whole_texts_are_counted_before_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    for text in 0..4 {
+        let content = "One two three. Four five six.\n".repeat(1 + text);
+        std::fs::write(dir.path().join(format!("{text}.txt")), content).unwrap();
+    }
+    let plan = |files: &str, corpus: &str| {
+        let text = format!(
+            "[model]\nurl = \"http://a\"\n[corpus]\nkind = \"text\"\nfiles = [{files}]\nwords = 3\nwindows = 2\n{corpus}\n\
+             [measure]\nsplits = [2, 4]\nadditivity = [4]\n"
+        );
+        let experiment = Experiment::parse(&text, &dir.path().join("e.toml")).unwrap();
+        experiment.expected_plan().map_err(|error| error.to_string())
+    };
+    let all = "\"0.txt\", \"1.txt\", \"2.txt\", \"3.txt\"";
+    let whole = plan(all, "").unwrap();
+    assert_eq!((whole.documents(), whole.text_count()), (2 * (2 + 4 + 6 + 8), 4));
+    assert_eq!(whole.texts()[3..5], [0, 1]);
+    let sample = plan(all, "sample = 9").unwrap();
+    assert_eq!((sample.documents(), sample.text_count()), (18, 4));
+    for corpus in ["", "sample = 9"] {
+        let error = plan("\"1.txt\", \"2.txt\", \"3.txt\"", corpus).unwrap_err();
+        assert!(error.contains("for 3 texts") && error.contains("at least 4"), "{error}");
+    }
+}
+
 #[test]
 fn errors_name_the_key_and_the_limit() {
     let refused = |from: &str, to: &str| {

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let experiment = read_experiment(args)?;
     // Fails before any request, and before printing a plan that cannot run.
     experiment.check()?;
-    let plan = experiment.plan(experiment.documents()?)?;
+    let plan = experiment.expected_plan()?;
     args.files.iter().try_for_each(|path| check_not_empty(path))?;
     if args.explain {
         return print(format_args!("{plan}\n"));

@@ -24,23 +24,50 @@ impl TextCorpus {
         if let Some(sample) = self.sample {
             return Ok(sample);
         }
+        Ok(self.pieces_of_texts(usize::MAX)?.iter().sum())
+    }
+
+    /// Returns the whole text of each window, as far as the files determine it without a tokenizer. For a sample, pieces
+    /// are divided evenly among the texts if `counts_texts`; otherwise, each counts as a text.
+    pub(crate) fn expected_texts(&self, counts_texts: bool) -> Result<Vec<usize>, Error> {
+        let pieces = match self.sample {
+            None => self.pieces_of_texts(usize::MAX)?,
+            Some(sample) if !counts_texts => vec![1; sample],
+            Some(sample) => {
+                let texts = self.pieces_of_texts(sample)?.len();
+                (0..texts).map(|text| (text + 1) * sample / texts - text * sample / texts).collect()
+            }
+        };
+        let windows = |(text, pieces): (usize, usize)| std::iter::repeat_n(text, pieces.saturating_mul(self.windows));
+        Ok(pieces.into_iter().enumerate().flat_map(windows).collect())
+    }
+
+    /// Returns the number of pieces of each whole text, 1 if texts are not cut, in the order of the files. Omits texts
+    /// without a piece, and stops reading after `limit` texts.
+    fn pieces_of_texts(&self, limit: usize) -> Result<Vec<usize>, Error> {
         let one_each = self.words.is_none() && self.min_words.is_none();
-        let mut count = 0;
+        let mut found = Vec::new();
         for file in self.listing()?.files {
             if one_each && file.format == Format::Text {
-                count += 1;
+                found.push(1);
                 continue;
             }
             check_rereadable(&file)?;
             for text in Selection::new(self, vec![file])? {
+                if found.len() >= limit {
+                    return Ok(found);
+                }
                 let text = text?;
-                match self.words {
-                    Some(words) => for_each_piece(&text.content, words, &mut |_| count += 1),
-                    None => count += 1,
+                let mut pieces = usize::from(self.words.is_none());
+                if let Some(words) = self.words {
+                    for_each_piece(&text.content, words, &mut |_| pieces += 1);
+                }
+                if pieces > 0 {
+                    found.push(pieces);
                 }
             }
         }
-        Ok(count)
+        Ok(found)
     }
 
     /// Reads all whole texts in the order of the files, in batches.

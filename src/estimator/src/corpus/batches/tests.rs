@@ -19,6 +19,19 @@ fn all(texts: &TextCorpus) -> Result<Vec<String>, Error> {
 }
 
 #[test]
+fn pieces_are_counted_by_text_up_to_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("texts.jsonl");
+    std::fs::write(&path, "\"A b. C d. E f.\"\n\"A\"\n\"A b c.\"\n\"A b. C d.\"\n").unwrap();
+    let texts = TextCorpus::of(vec![path]);
+    let cut = TextCorpus { words: Some(2), ..texts.clone() };
+    for (limit, expected) in [(usize::MAX, vec![3, 1, 2]), (2, vec![3, 1])] {
+        assert_eq!(cut.pieces_of_texts(limit).unwrap(), expected);
+    }
+    assert_eq!(texts.pieces_of_texts(usize::MAX).unwrap(), [1; 4]);
+}
+
+#[test]
 fn the_texts_of_a_folder_are_read_in_order() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("sub")).unwrap();
