@@ -132,3 +132,47 @@ fn lines_are_sampled_cut_and_tokenized_locally_or_by_the_server() {
     assert!(corpus["shortest"].as_u64().unwrap() >= 24 && corpus["longest"].as_u64().unwrap() < 30, "{corpus}");
     assert!(corpus["unigrams"]["distinct"].as_u64().unwrap() <= 61, "{corpus}");
 }
+
+/// Errors are over whole files, whose pieces are not independent, and unequal files count as fewer.
+#[test]
+fn pieces_of_files_are_clustered_by_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    TinyLlama { layers: 1, max_positions: 128, ..TinyLlama::default() }.write(&model, 1);
+    let serving = Serving::with(dir.path(), &[("SURPRISAL_MODEL", model.to_str().unwrap())]);
+    let books = dir.path().join("books");
+    std::fs::create_dir(&books).unwrap();
+    // A piece has four sentences.
+    for (book, pieces) in [6, 3, 3, 2, 2].into_iter().enumerate() {
+        std::fs::write(books.join(format!("{book}.txt")), text(book, 4 * pieces + 1)).unwrap();
+    }
+    let file = dir.path().join("pieces.toml");
+    let experiment = format!(
+        "[model]\nurl = \"{}\"\n[corpus]\nkind = \"text\"\nfiles = [\"books\"]\nwords = 20\nwindows = 1\n\
+         [measure]\nsplits = [2, 4]\nadditivity = [4]\nresamples = 10\n",
+        serving.url
+    );
+    std::fs::write(&file, experiment).unwrap();
+    let (file, out) = (file.to_str().unwrap(), dir.path().join("out"));
+    let plan = run(dir.path(), &["estimate", file, "--explain"]);
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    assert!(plan.contains("16 documents of 8 tokens"), "{plan}");
+    let output = run(dir.path(), &["estimate", file, "--out", out.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["documents"], &report["texts"]), (&json!(16), &json!(5)));
+    let effective = report["effective_texts"].as_f64().unwrap();
+    assert!((effective - 256.0 / 62.0).abs() < 1e-12, "{effective}");
+    let rows = std::fs::read_to_string(out.join("documents.csv")).unwrap();
+    let texts: Vec<&str> = rows.lines().skip(1).filter_map(|row| row.split(',').nth(1)).collect();
+    let mut books = texts.clone();
+    books.dedup();
+    assert_eq!((texts.len(), books.len()), (2 * 16, 2 * 5), "{rows}");
+
+    std::fs::remove_file(dir.path().join("books/0.txt")).unwrap();
+    std::fs::remove_file(dir.path().join("books/1.txt")).unwrap();
+    let output = run(dir.path(), &["estimate", file, "--explain"]);
+    let error = stderr(&output);
+    assert!(!output.status.success() && error.contains("additivity") && error.contains("for 3 texts"), "{error}");
+}

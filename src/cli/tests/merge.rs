@@ -14,7 +14,7 @@ fn experiment(folder: &Path, url: &str, documents: usize) -> String {
     let text = format!(
         "seed = 3\n[model]\nurl = \"{url}\"\n\
          [corpus]\nkind = \"santa-fe\"\ndocuments = {documents}\nsymbols = 128\nexponent = 1.3\ndoubt = 1e-6\n\
-         [measure]\nsplits = [2, 4, 8, 16, 32, 64]\nratios = [2, 3]\nwindow = 256\nresamples = 10\n"
+         [measure]\nsplits = [2, 4, 8, 16, 32, 64]\nratios = [2, 3]\nwindow = 256\nadditivity = [8, 64]\nresamples = 10\n"
     );
     std::fs::write(&file, text).unwrap();
     file.to_str().unwrap().to_owned()
@@ -32,6 +32,8 @@ fn merged_shards_are_bit_identical_to_a_whole_run() {
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
     let want = estimate("whole");
+    let checks = want["consistency"].as_array().unwrap();
+    assert_eq!(checks.iter().filter(|check| check["test"] == "additivity").count(), 2, "{checks:?}");
     let whole = metric(&serving.url, "surprisal_scored_tokens_total");
     for part in 1..=4 {
         let out = path(&format!("part-{part}"));

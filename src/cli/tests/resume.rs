@@ -22,7 +22,7 @@ fn experiment(folder: &Path, url: &str) -> (String, Plan) {
     let text = format!(
         "seed = 3\n[model]\nurl = \"{url}\"\n\
          [corpus]\nkind = \"santa-fe\"\ndocuments = 60\nsymbols = 128\nexponent = 1.3\ndoubt = 1e-6\n\
-         [measure]\nsplits = [2, 4, 8, 16, 32, 64, 128, 256]\nratios = [2, 3, 4]\nwindow = 512\nresamples = 10\n"
+         [measure]\nsplits = [2, 4, 8, 16, 32, 64, 128, 256]\nratios = [2, 3, 4]\nwindow = 512\nadditivity = [32, 128]\nresamples = 10\n"
     );
     std::fs::write(&file, text).unwrap();
     let experiment = Experiment::read(&file).unwrap();

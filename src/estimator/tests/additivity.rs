@@ -10,12 +10,28 @@ use surprisal_estimator::{
 /// The number of tokens reserved for each document.
 const STRIDE: u32 = 1000;
 
+/// The number of documents of each text.
+const PER_TEXT: u32 = 4;
+
 /// A model that recognizes the document of each token, and predicts it from the tokens of that document only. Each answer
-/// has noise, with this standard deviation in nats.
+/// has noise, and noise that it shares with the answers to like queries about its text, with these standard deviations in
+/// nats.
 struct Separating {
     source: ExactSource,
     process: SantaFe,
     noise: f64,
+    noise_of_text: f64,
+}
+
+impl Separating {
+    /// Returns the noise of a query's answer.
+    fn noise(&self, query: &ScoreQuery) -> f32 {
+        let shape = 1_000_000 * query.context.len() as u64 + 1_000_000_000 * query.target.len() as u64;
+        let text = 1 + query.target[0] / STRIDE / PER_TEXT;
+        let seeds = [shape + u64::from(query.target[0]), shape + 1_000_000_000_000 * u64::from(text)];
+        let [own, shared] = seeds.map(|seed| ChaCha8Rng::seed_from_u64(seed).random::<f64>() - 0.5);
+        (12_f64.sqrt() * (self.noise * own + self.noise_of_text * shared)) as f32
+    }
 }
 
 impl LogprobSource for Separating {
@@ -25,7 +41,9 @@ impl LogprobSource for Separating {
 
     async fn logprobs(&self, queries: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
         let mut answers = Vec::with_capacity(queries.len());
-        for ScoreQuery { context, target } in queries {
+        for query in queries {
+            let noise = self.noise(&query);
+            let ScoreQuery { context, target } = query;
             let of = |tokens: &[u32], document: u32| -> Vec<u32> {
                 tokens.iter().filter(|&&token| token / STRIDE == document).map(|token| token % STRIDE).collect()
             };
@@ -35,9 +53,7 @@ impl LogprobSource for Separating {
                 let logprobs = self.process.logprobs(&of(&context, document), &of(part, document))?;
                 answer.extend(logprobs.into_iter().map(|logprob| logprob as f32));
             }
-            let seed = u64::from(target[0]) + 1_000_000 * context.len() as u64 + 1_000_000_000 * target.len() as u64;
-            let uniform: f64 = ChaCha8Rng::seed_from_u64(seed).random();
-            answer[0] += (self.noise * 12_f64.sqrt() * (uniform - 0.5)) as f32;
+            answer[0] += noise;
             answers.push(answer);
         }
         Ok(answers)
@@ -50,7 +66,7 @@ fn process() -> SantaFe {
 
 fn plan() -> Plan {
     let design = Design { splits: vec![4, 8, 16], additivity: vec![4, 16], seed: 3, ..Design::default() };
-    Plan::of_texts((0..120).map(|document| document / 2), design).unwrap()
+    Plan::of_texts((0..240).map(|document| document / PER_TEXT as usize), design).unwrap()
 }
 
 fn documents(plan: &Plan) -> Vec<Vec<u32>> {
@@ -73,13 +89,18 @@ async fn a_model_that_tells_documents_apart_is_additive() {
     let plan = plan();
     let mark = |(document, tokens): (usize, Vec<u32>)| tokens.iter().map(|t| t + STRIDE * document as u32).collect();
     let documents: Vec<Vec<u32>> = documents(&plan).into_iter().enumerate().map(mark).collect();
-    let source = Separating { source: ExactSource::new(process()), process: process(), noise: 0.3 };
-    let estimates = run(&source, &documents, &plan, None, |_| {}).await.unwrap();
-    for check in of_additivity(&estimates.consistency) {
-        let (value, error) = (check.difference.value, check.difference.error);
-        // Three answers with noise for each of the two terms, over 60 pairs.
-        let expected = 0.3 * (6.0_f64 / 60.0).sqrt();
-        assert!(!check.is_violated && value.abs() < 3.0 * error && (error / expected - 1.0).abs() < 0.35, "{check:?}");
+    for noise_of_text in [0.0, 0.3] {
+        let noise = 0.3;
+        let source = Separating { source: ExactSource::new(process()), process: process(), noise, noise_of_text };
+        let estimates = run(&source, &documents, &plan, None, |_| {}).await.unwrap();
+        for check in of_additivity(&estimates.consistency) {
+            let (value, error) = (check.difference.value, check.difference.error);
+            // Four answers with noise in y: both joint ones, and each document's marginal. There are 120 pairs of documents
+            // from 30 pairs of texts, which share the noise of texts. Over documents, the error would be 0.63 of this one.
+            let expected = 2.0 * (noise * noise / 120.0 + noise_of_text * noise_of_text / 30.0).sqrt();
+            assert!(!check.is_violated && value.abs() < 3.0 * error, "{check:?}");
+            assert!((error / expected - 1.0).abs() < 0.25, "{check:?}, expected {expected}");
+        }
     }
 }
 
@@ -106,4 +127,25 @@ fn additivity_needs_four_texts_and_splits_of_the_plan() {
     );
     assert_eq!(of(4, vec![5]).unwrap_err(), "additivity is 5; it must be one of the splits [4, 8]");
     assert_eq!(of(4, vec![4, 8]).unwrap() - of(4, vec![]).unwrap(), 2 * 2 * 2);
+}
+
+/// A model that accepts so few tokens that it cannot answer.
+struct Short(Model);
+
+impl LogprobSource for Short {
+    fn model(&self) -> &Model {
+        &self.0
+    }
+
+    async fn logprobs(&self, _: Vec<ScoreQuery>) -> Result<Vec<Vec<f32>>, Error> {
+        panic!("the queries are too long")
+    }
+}
+
+#[tokio::test]
+async fn two_documents_and_bos_must_fit_the_model() {
+    let plan = plan();
+    let short = Short(Model { name: "short".to_owned(), fingerprint: "f".to_owned(), max_length: 64 });
+    let error = run(&short, &documents(&plan), &plan, None, |_| {}).await.unwrap_err();
+    assert!(matches!(error, Error::TooLong { needed: 65, limit: 64, .. }), "{error}");
 }

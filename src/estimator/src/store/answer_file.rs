@@ -33,8 +33,9 @@ const SCHEMA: &str = "message answers {
     required float logprob;
 }";
 
-/// The version of the schema, in the metadata. It changes if a column changes its name, type or meaning. Files of
-/// earlier versions of this program state no version, and have the columns of version 1.
+/// The version of the schema, in the metadata. It changes if a column changes its name or type, or its meaning for a
+/// kind of queries. New kinds do not change it, because readers select the kinds that they know. Files of earlier
+/// versions of this program state no version, and have the columns of version 1.
 const SCHEMA_VERSION: &str = "1";
 
 /// The name of the metadata entry that contains [`Provenance::key`].
@@ -267,6 +268,8 @@ fn read<T: DataType>(reader: &SerializedFileReader<bytes::Bytes>, column: usize)
 
 #[cfg(test)]
 mod tests {
+    use parquet::record::{Row, RowAccessor};
+
     use super::*;
 
     fn provenance() -> Provenance {
@@ -309,6 +312,36 @@ mod tests {
         assert_eq!(["version", "model", "fingerprint", "config"].map(fact), ["1.2.3", "llama", "f00d", "c0de"]);
         assert_eq!(["schema", "schema_version"].map(fact), ["answers", "1"]);
         assert_eq!(fact("seed"), u64::MAX.to_string());
+    }
+
+    /// The answer to a query about two documents has the rows of one document, then those of the other.
+    #[test]
+    fn joint_answers_have_rows_of_both_documents() {
+        let queries = [
+            PlannedQuery::Joint { documents: [5, 2], split: 3, end: 5 },
+            PlannedQuery::JointMarginal { documents: [5, 2], split: 3, end: 4 },
+        ];
+        let file = AnswerFile { first: 7, answers: vec![vec![-1.0, -2.0, -3.0, -4.0], vec![-5.0, -6.0]] };
+        let bytes = file.encode(&provenance(), &queries).unwrap();
+        let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
+        let row = |row: Row| {
+            let ints = [0, 2, 3, 4, 5].map(|column| row.get_int(column).unwrap());
+            (row.get_string(1).unwrap().clone(), ints, row.get_float(6).unwrap())
+        };
+        let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(|found| row(found.unwrap())).collect();
+        // Step, x, y, split and position.
+        let expected = [
+            ("joint", [7, 2, 5, 3, 3], -1.0),
+            ("joint", [7, 2, 5, 3, 4], -2.0),
+            ("joint", [7, 5, 2, 3, 3], -3.0),
+            ("joint", [7, 5, 2, 3, 4], -4.0),
+            ("joint_marginal", [8, 2, 5, 3, 3], -5.0),
+            ("joint_marginal", [8, 5, 2, 3, 3], -6.0),
+        ];
+        assert_eq!(rows, expected.map(|(kind, ints, logprob)| (kind.to_owned(), ints, logprob)));
+        let plan = [&vec![PlannedQuery::Whole { document: 0, end: 1 }; 7][..], &queries].concat();
+        let bytes = file.encode(&provenance(), &queries).unwrap();
+        assert_eq!(AnswerFile::decode(bytes.clone(), &file.name(&bytes), "key", &plan).unwrap(), file);
     }
 
     #[test]
