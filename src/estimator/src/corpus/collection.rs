@@ -18,7 +18,8 @@ pub(crate) const CONCURRENT: usize = 8;
 
 /// The documents of an experiment (one window each), the texts to count, and a note that describes both.
 pub(crate) struct Documents {
-    /// The windows. The windows of a text are consecutive, and all texts have the same number of windows.
+    /// The windows. The windows of a text are consecutive. Texts have equally many windows, but if they are pieces, whole
+    /// texts may differ.
     pub(crate) windows: Vec<Vec<u32>>,
     /// The texts whose tokens are counted.
     pub(crate) texts: TokenStore,

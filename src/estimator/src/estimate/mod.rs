@@ -125,8 +125,8 @@ pub struct Estimates {
     /// The number of texts that the documents come from. Standard errors and intervals are computed over texts, or over
     /// documents if there is only one text.
     pub texts: usize,
-    /// The number of texts with equally many documents whose means would be as precise, if the documents of a text are
-    /// alike; the number of documents if there is only one text.
+    /// The effective number of texts, `N² / Σ n²` for `N` documents, of which a text has `n` (Kish, 1965); the number of
+    /// documents if there is only one text.
     pub effective_texts: f64,
     /// The number of contexts from other texts that each `y` has at least; if there is only one text, from other
     /// documents.

@@ -1,7 +1,8 @@
 //! Means by position in logarithmic bins: surprisal, and the divergence from a process.
 //!
-//! Positions of one document are correlated, and so are documents of one text. The error of a bin's mean is therefore
-//! the standard error over clusters: each contributes one number, its mean over the bin.
+//! Positions of one document are correlated, and so are documents of one text. Each document therefore contributes one
+//! number, its mean over the bin, and the error of the bin's mean is the standard error over clusters of documents
+//! ([`Clusters`]).
 
 use std::ops::Range;
 

@@ -129,8 +129,8 @@ pub struct Report {
     /// and intervals are computed over texts, or over documents if there is only one text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<usize>,
-    /// The number of texts with equally many documents whose means would be as precise, if the documents of a text are
-    /// alike; `None` in reports of versions in which all texts had equally many documents.
+    /// The effective number of texts, `N² / Σ n²` for `N` documents, of which a text has `n` (Kish, 1965); the number of
+    /// documents if there is only one text. `None` in reports of versions in which all texts had equally many documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_texts: Option<f64>,
     /// The number of contexts from other texts that each `y` has at least; if there is only one text, from other
