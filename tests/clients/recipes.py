@@ -1,5 +1,6 @@
 """Runs the Python recipes of docs/src/recipes.md against the server and compares their scores with transformers."""
 
+import json
 import math
 import os
 import pathlib
@@ -43,6 +44,7 @@ def check(url, model, binary, folder, reference):
     completion = recipes["complete"]("A clerk", model, url)
     assert completion == reference.decode(reference.complete(prompt, 20)), completion
     check_saved_answers(recipes["surprisal_by_position"], folder / "surprisal-report")
+    check_clustered(recipes["clustered"], folder / "surprisal-report")
     print("recipes: scores, perplexities and completions match transformers")
 
 
@@ -73,6 +75,13 @@ def check_perplexity(perplexity, reference):
     for start in range(1, len(ids), 16):
         total += sum(logprobs(ids[max(0, start - 32) : start], ids[start : start + 16]))
     assert_close("perplexity, sliding", sliding / math.exp(-total / (len(ids) - 1)), 1)
+
+
+def check_clustered(clustered, report):
+    for row in json.loads((report / "report.json").read_text())["rows"]:
+        value, error = clustered(report, row["length"], row["ratio"])
+        assert_close("clustered, value", value, row["direct"]["value"])
+        assert_close("clustered, error", error, row["direct"]["error"])
 
 
 def check_saved_answers(surprisal_by_position, report):
