@@ -65,7 +65,10 @@ fn source() -> LearnedBeginnings {
 }
 
 async fn measure(source: &impl LogprobSource, splits: &[usize], contexts: usize) -> Estimates {
-    let seed = 1;
+    measure_sample(source, splits, contexts, 1).await
+}
+
+async fn measure_sample(source: &impl LogprobSource, splits: &[usize], contexts: usize, seed: u64) -> Estimates {
     let design = Design { splits: splits.to_vec(), negatives: contexts, seed, ..Design::default() };
     let plan = Plan::of(DOCUMENTS, design).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -97,10 +100,12 @@ async fn the_bias_is_below_a_quarter_of_that_of_the_marginal_after_bos() {
 #[tokio::test]
 async fn more_contexts_show_more_information() {
     let (source, contexts) = (source(), 512);
-    let estimates = measure(&source, &[32], contexts).await;
+    // The documents of seed 1 are unusual: the direct estimate is 3.6 errors from its mean over 60 other seeds.
+    let estimates = measure_sample(&source, &[32], contexts, 2).await;
     print_table(&source, &estimates);
     assert!(contexts as f64 > 10.0 * process().mutual_information(32, 32).exp());
     let [direct, _, averaged, limit, _] = biases(&estimates.points[0]);
+    assert!((direct.unwrap().value - source.excess()).abs() < 3.0 * direct.unwrap().error);
     for new in [averaged.unwrap(), limit.unwrap()] {
         assert!(new.value.abs() < 0.25 * direct.unwrap().value && new.value.abs() < 3.0 * new.error, "{new}");
     }
