@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::estimate::clusters::Clusters;
-use crate::estimate::contributions::{AVERAGED, Contributions, DIRECT, ESTIMATORS, VCLUB};
+use crate::estimate::contributions::{AVERAGED, Contributions, DIRECT, VCLUB};
 use crate::estimate::series::Series;
 use crate::plan::{Plan, Point};
 use crate::value::Estimate;
@@ -91,7 +91,7 @@ pub(crate) fn checks(plan: &Plan, points: &[Contributions]) -> Vec<ConsistencyCh
 
 fn data_processing(plan: &Plan, points: &[(Point, &Contributions)]) -> Vec<ConsistencyCheck> {
     let mut checks = Vec::new();
-    for (estimator, &series) in ESTIMATORS.iter().enumerate().filter(|(_, series)| series.has_fit()) {
+    for (estimator, &series) in Series::ESTIMATORS.iter().enumerate().filter(|(_, series)| series.has_fit()) {
         for &(shorter, from) in points {
             for &(longer, to) in points.iter().filter(|(longer, _)| follows(plan, shorter, *longer)) {
                 if let Some(difference) = Contributions::difference((to, estimator), (from, estimator)) {
@@ -108,7 +108,7 @@ fn marginal(points: &[(Point, &Contributions)]) -> Vec<ConsistencyCheck> {
     for &(point, contributions) in points {
         let upper = if contributions.averaged.is_some() { AVERAGED } else { VCLUB };
         if let Some(difference) = Contributions::difference((contributions, upper), (contributions, DIRECT)) {
-            checks.push(check(ConsistencyTest::Marginal, ESTIMATORS[upper], [point; 2], difference));
+            checks.push(check(ConsistencyTest::Marginal, Series::ESTIMATORS[upper], [point; 2], difference));
         }
     }
     checks

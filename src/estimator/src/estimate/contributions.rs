@@ -10,11 +10,7 @@ use crate::estimate::terms::{Crossed, Joint, Terms, differences};
 use crate::plan::{Pairing, Plan};
 use crate::value::Estimate;
 
-/// The estimators, in the order of the bootstrap's columns.
-pub(crate) const ESTIMATORS: [Series; 6] =
-    [Series::Direct, Series::Corrected, Series::Vclub, Series::Averaged, Series::AveragedLimit, Series::InfoNce];
-
-/// Indices into [`ESTIMATORS`].
+/// Indices into [`Series::ESTIMATORS`], which is the order of the bootstrap's columns.
 pub(crate) const DIRECT: usize = 0;
 pub(crate) const CORRECTED: usize = 1;
 pub(crate) const VCLUB: usize = 2;
@@ -24,7 +20,7 @@ pub(crate) const INFO_NCE: usize = 5;
 
 /// Returns the bootstrap's column for an estimator at a point.
 pub(crate) fn column(point: usize, estimator: usize) -> usize {
-    ESTIMATORS.len() * point + estimator
+    Series::ESTIMATORS.len() * point + estimator
 }
 
 /// The contributions of each document to the estimators at one point, in nats. Marginal terms are those of the same
@@ -185,10 +181,11 @@ fn vclub_queries(terms: &Terms) -> Vec<Vec<QueryValue>> {
 pub(crate) fn rows(points: &[Contributions], documents: usize) -> Vec<Vec<f64>> {
     let mut rows = Vec::with_capacity(documents);
     for document in 0..documents {
-        let mut row = Vec::with_capacity(ESTIMATORS.len() * points.len());
+        let mut row = Vec::with_capacity(Series::ESTIMATORS.len() * points.len());
         for point in points {
             row.extend(
-                (0..ESTIMATORS.len()).map(|estimator| point.of(estimator).map_or(0.0, |values| values[document])),
+                (0..Series::ESTIMATORS.len())
+                    .map(|estimator| point.of(estimator).map_or(0.0, |values| values[document])),
             );
         }
         rows.push(row);
@@ -198,9 +195,9 @@ pub(crate) fn rows(points: &[Contributions], documents: usize) -> Vec<Vec<f64>> 
 
 /// Returns one row per cluster, with the same columns as [`rows`].
 pub(crate) fn cluster_rows(points: &[Contributions], clusters: &Clusters) -> Vec<Vec<f64>> {
-    let mut rows = vec![Vec::with_capacity(ESTIMATORS.len() * points.len()); clusters.count()];
+    let mut rows = vec![Vec::with_capacity(Series::ESTIMATORS.len() * points.len()); clusters.count()];
     for point in points {
-        for estimator in 0..ESTIMATORS.len() {
+        for estimator in 0..Series::ESTIMATORS.len() {
             let values = point.of_clusters(estimator).unwrap_or_else(|| vec![0.0; rows.len()]);
             rows.iter_mut().zip(values).for_each(|(row, value)| row.push(value));
         }

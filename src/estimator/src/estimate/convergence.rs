@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::estimate::clusters::Clusters;
-use crate::estimate::contributions::{Contributions, ESTIMATORS, column};
+use crate::estimate::contributions::{Contributions, column};
 use crate::estimate::series::Series;
 use crate::plan::{Plan, Point};
 use crate::value::Estimate;
@@ -85,7 +85,7 @@ pub(crate) fn convergence(
     order.shuffle(&mut rng);
     let mut all = Vec::new();
     for (index, (point, of_point)) in plan.points().iter().zip(contributions).enumerate() {
-        for (estimator, &series) in ESTIMATORS.iter().enumerate() {
+        for (estimator, &series) in Series::ESTIMATORS.iter().enumerate() {
             if of_point.of(estimator).is_none() {
                 continue;
             }

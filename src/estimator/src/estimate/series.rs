@@ -54,6 +54,10 @@ impl Series {
         !matches!(self, Series::Averaged | Series::InfoNce)
     }
 
+    /// All estimators. The other series have exact values.
+    pub(crate) const ESTIMATORS: [Series; 6] =
+        [Series::Direct, Series::Corrected, Series::Vclub, Series::Averaged, Series::AveragedLimit, Series::InfoNce];
+
     /// The estimators that are plain means over documents, with one contribution each.
     pub(crate) const MEANS: [Series; 3] = [Series::Direct, Series::Corrected, Series::Vclub];
 

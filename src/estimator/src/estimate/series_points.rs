@@ -1,6 +1,6 @@
 //! The points of each series: those that a law is fitted to.
 
-use crate::estimate::contributions::{Contributions, ESTIMATORS, column};
+use crate::estimate::contributions::{Contributions, column};
 use crate::estimate::series::Series;
 use crate::plan::Point;
 
@@ -21,7 +21,7 @@ pub(crate) fn series_points(points: &[Point], contributions: &[Contributions]) -
     ratios.dedup();
     let mut all = Vec::new();
     for ratio in ratios {
-        for (estimator, series) in ESTIMATORS.into_iter().enumerate().filter(|(_, series)| series.has_fit()) {
+        for (estimator, series) in Series::ESTIMATORS.into_iter().enumerate().filter(|(_, series)| series.has_fit()) {
             let (mut indices, mut lengths, mut columns) = (Vec::new(), Vec::new(), Vec::new());
             for (index, (point, contributions)) in points.iter().zip(contributions).enumerate() {
                 if point.ratio == ratio && contributions.of(estimator).is_some() {

@@ -31,10 +31,6 @@ const MARK_DISTANCE: f64 = 9.0;
 const MARKS: [Mark; MAX_REPORTS] =
     [Mark::Circle, Mark::Square, Mark::Triangle, Mark::Circle, Mark::Square, Mark::Triangle];
 
-/// The series to compare: all that are estimates rather than exact values.
-const ESTIMATES: [Series; 6] =
-    [Series::Direct, Series::Corrected, Series::Vclub, Series::Averaged, Series::AveragedLimit, Series::InfoNce];
-
 /// Several reports, each with a unique name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
@@ -101,7 +97,9 @@ impl Comparison {
 
     /// Returns the series that at least one report has.
     fn series(&self) -> impl Iterator<Item = Series> {
-        ESTIMATES.into_iter().filter(|series| self.reports.iter().any(|(_, report)| report.series().contains(series)))
+        Series::ESTIMATORS
+            .into_iter()
+            .filter(|series| self.reports.iter().any(|(_, report)| report.series().contains(series)))
     }
 
     /// Returns the comparison as one self-contained HTML page.

@@ -57,9 +57,6 @@ use crate::statistics::{NgramEntropy, TwoPoint};
 use crate::unit::Unit;
 use crate::value::Estimate;
 
-/// The estimators to which power laws are fitted.
-const FITTED: [Series; 4] = [Series::Direct, Series::Corrected, Series::Vclub, Series::AveragedLimit];
-
 /// One point of a report, with all values in the report's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
@@ -258,7 +255,8 @@ impl Report {
             cost: None,
             notes: Vec::new(),
         };
-        report.add_fits(&FITTED, &FitMethod::ALL);
+        let fitted: Vec<Series> = Series::ESTIMATORS.into_iter().filter(|series| series.has_fit()).collect();
+        report.add_fits(&fitted, &FitMethod::ALL);
         for SeriesFit { ratio, series, fit } in &mut report.fits {
             let key = (*ratio, *series, fit.method);
             let found =
