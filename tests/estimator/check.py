@@ -381,6 +381,7 @@ def check_convergence(experiment, points, h_error):
     """Checks the estimates from the first texts, in an order that all series share and that is recovered from them."""
     smallest, found, orders = min(row["split"] for row in experiment["rows"]), 0, None
     rows = {(row["ratio"], row["length"]): row for row in experiment["rows"]}
+    sizes = np.bincount(experiment["texts"])
     for of_series in experiment["convergence"]:
         ratio, length, series = of_series["ratio"], of_series["length"], of_series["series"]
         means = next(m for at, _, m in points[ratio, series] if at == length)
@@ -405,7 +406,8 @@ def check_convergence(experiment, points, h_error):
                 chosen = means if n == len(means) else None
             if chosen is not None:
                 value, error = mean_and_error(chosen)
-                t = stats.t.ppf(0.975, n - 1)
+                of_chosen = sizes[list(pair)] if n == 2 and n < len(means) else sizes
+                t = stats.t.ppf(0.975, max(of_chosen.sum() ** 2 / (of_chosen**2).sum() - 1, 1))
                 side = np.hypot(t * error, stats.norm.ppf(0.975) * constant)
                 ours = (value, np.hypot(error, constant), value - side, value + side)
                 name = f"convergence of {series}, ratio {ratio}, length {length}, {n} texts"
@@ -426,10 +428,15 @@ def check_halves(experiment, points):
         assert longest == halves["length"]
         first = cluster_values(values[first_half], texts[first_half])
         second = cluster_values(values[~first_half], texts[~first_half] - texts[first_half].max() - 1)
-        test = stats.ttest_ind(second, first, equal_var=False)
-        interval = test.confidence_interval(0.95)
-        error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
-        ours = (second.mean() - first.mean(), error, interval.low, interval.high, test.df, test.pvalue)
+        variances = [half.var(ddof=1) / len(half) for half in (first, second)]
+        freedoms = [freedom_of(texts[first_half]), freedom_of(texts[~first_half] - len(first))]
+        df = sum(variances) ** 2 / sum(v**2 / f for v, f in zip(variances, freedoms))
+        error, difference = np.sqrt(sum(variances)), second.mean() - first.mean()
+        side = stats.t.ppf(0.975, df) * error
+        ours = (difference, error, difference - side, difference + side, df, 2 * stats.t.sf(abs(difference) / error, df))
+        if len(set(np.bincount(texts))) == 1:
+            test = stats.ttest_ind(second, first, equal_var=False)
+            same(f"Welch's test of SciPy at {longest}", (test.df, test.pvalue), ours[4:])
         theirs = [halves[key] for key in ("value", "error")] + [*halves["interval"], halves["freedom"], halves["p"]]
         # The quantiles of statrs have fewer digits for fractional degrees of freedom.
         same(f"halves at {longest}", ours, theirs, 1e-7)

@@ -4,8 +4,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surprisal_estimator::{
-    Design, EntropyRate, Estimates, Experiment, Plan, PlannedQuery, RateFit, RateLaw, SantaFe, TextUnit, WindowSize,
-    execute,
+    Design, EntropyRate, Estimates, Experiment, Model, Plan, PlannedQuery, RateDoubt, RateFit, RateLaw, Report,
+    SantaFe, TextUnit, Unit, WindowSize, execute,
 };
 
 const WINDOW: usize = 512;
@@ -23,7 +23,11 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 /// plus a level that the text's windows share, one of the window, a relative deviation of the amplitude, and noise. The
 /// sizes of tokens vary with the text.
 fn synthetic(texts: usize, windows: usize, law: fn(f64) -> f64, seed: u64) -> EntropyRate {
-    let design = Design { splits: vec![WINDOW / 2], seed, resamples: 400, ..Design::default() };
+    synthetic_with(texts, windows, law, seed, 400).entropy_rate.unwrap()
+}
+
+fn synthetic_with(texts: usize, windows: usize, law: fn(f64) -> f64, seed: u64, resamples: usize) -> Estimates {
+    let design = Design { splits: vec![WINDOW / 2], seed, resamples, ..Design::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut answers, mut sizes) = (Vec::new(), Vec::new());
     for _ in 0..texts {
@@ -47,7 +51,7 @@ fn synthetic(texts: usize, windows: usize, law: fn(f64) -> f64, seed: u64) -> En
         _ => vec![-1.0; WINDOW / 2],
     };
     let logprobs: Vec<Vec<f32>> = plan.queries().iter().map(answer).collect();
-    Estimates::new(&plan, &logprobs, None).unwrap().entropy_rate.unwrap()
+    Estimates::new(&plan, &logprobs, None).unwrap()
 }
 
 fn hilberg(n: f64) -> f64 {
@@ -159,6 +163,37 @@ async fn the_santa_fe_process_has_its_rate_and_exponent() {
     let block = rate.blocks.iter().find(|block| block.length == 256).unwrap();
     assert!((block.information.value - process.direct_limit(256, 256)).abs() < 4.0 * block.information.error);
     assert!(report.table().contains("rates are per token only, because the documents are not texts"));
+}
+
+/// Few texts, and no resamples: the numbers are there, but the data do not determine them.
+#[test]
+fn few_texts_and_no_intervals_are_doubts() {
+    let few = synthetic(12, 12, hilberg, 1);
+    let power = fit(&few, RateLaw::Power);
+    assert_eq!(few.fits[0].rate_doubt(power), Some(RateDoubt::FewTexts), "{power:?}");
+    let many = synthetic_with(40, 3, hilberg, 1, 0).entropy_rate.unwrap();
+    let power = fit(&many, RateLaw::Power);
+    assert!(power.rate.token.interval.is_none() && power.rate.token.error > 0.0);
+    assert_eq!(many.fits[0].rate_doubt(power), Some(RateDoubt::NoInterval));
+}
+
+/// In bits, all information is divided by ln 2, and the laws still describe it; exponents stay.
+#[test]
+fn laws_and_blocks_are_converted_to_bits() {
+    let model = Model { name: "m".to_owned(), fingerprint: "f".to_owned(), max_length: 10_000 };
+    let report = Report::new("t", &model, &synthetic_with(40, 3, hilberg, 2, 0));
+    let [nats, bits] = [report.clone(), report.in_unit(Unit::Bits)].map(|report| report.entropy_rate.unwrap());
+    let same = |nats: f64, bits: f64| assert!((nats - bits * std::f64::consts::LN_2).abs() < 1e-9, "{nats} {bits}");
+    for law in RateLaw::ALL {
+        let (a, b) = (fit(&nats, law), fit(&bits, law));
+        [20.0, 300.0, 1000.0].into_iter().for_each(|n| same(a.at(n), b.at(n)));
+        same(a.excess.value, b.excess.value);
+        same(a.below_tail.error, b.below_tail.error);
+        assert_eq!(a.exponent, b.exponent);
+    }
+    same(nats.blocks[3].information.value, bits.blocks[3].information.value);
+    same(nats.whole.byte.unwrap().error, bits.whole.byte.unwrap().error);
+    assert_eq!(nats.bytes_per_token, bits.bytes_per_token);
 }
 
 #[test]

@@ -51,8 +51,17 @@ impl Clusters {
     /// Returns the effective number of clusters, `N² / Σ n²` for `N` documents: the number of clusters of equal sizes with
     /// the same variance of the mean, if documents of one cluster are alike (Kish, *Survey Sampling*, 1965).
     pub(crate) fn effective_count(&self) -> f64 {
-        let squares: usize = self.sizes.iter().map(|size| size * size).sum();
-        (self.of_documents.len() as f64).powi(2) / squares as f64
+        self.effective_count_of(0..self.count())
+    }
+
+    /// Returns the effective number of some of the clusters.
+    pub(crate) fn effective_count_of(&self, clusters: impl Iterator<Item = usize>) -> f64 {
+        let (mut documents, mut squares) = (0, 0);
+        for size in clusters.map(|cluster| self.sizes[cluster]) {
+            documents += size;
+            squares += size * size;
+        }
+        (documents as f64).powi(2) / squares as f64
     }
 
     /// Returns the degrees of freedom of the clusters' variance: the effective number of clusters minus 1, at least 1

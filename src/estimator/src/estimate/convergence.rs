@@ -76,6 +76,7 @@ pub struct HalvesDifference {
 pub(crate) fn convergence(
     plan: &Plan,
     contributions: &[Contributions],
+    clusters: &Clusters,
     rows: &[Vec<f64>],
     constant_error: impl Fn(usize, usize) -> f64,
 ) -> Vec<Convergence> {
@@ -91,7 +92,8 @@ pub(crate) fn convergence(
             }
             let values: Vec<f64> = order.iter().map(|&row| rows[row][column(index, estimator)]).collect();
             let from_first = |texts: usize| {
-                let estimate = Estimate::of(&values[..texts]).with_t_interval(texts as f64 - 1.0);
+                let effective = clusters.effective_count_of(order[..texts].iter().copied());
+                let estimate = Estimate::of(&values[..texts]).with_t_interval((effective - 1.0).max(1.0));
                 ConvergencePoint { texts, estimate: estimate.widened(constant_error(index, estimator)) }
             };
             let (ratio, length, split) = (point.ratio, point.length(), point.split);
@@ -133,15 +135,15 @@ impl HalvesDifference {
         let end = (0..values.len()).take_while(|&document| clusters.of_document(document) < middle).count();
         let half = |documents: std::ops::Range<usize>| {
             let units = Clusters::of_texts(documents.clone().map(|document| clusters.of_document(document)));
-            (units.count(), units.estimate(&values[documents]))
+            (units.count(), units.freedom(), units.estimate(&values[documents]))
         };
-        let [(count, first), (other_count, second)] = [half(0..end), half(end..values.len())];
+        let [(count, freedom, first), (other_count, other_freedom, second)] = [half(0..end), half(end..values.len())];
         let error = first.error.hypot(second.error);
         if error == 0.0 {
             return None;
         }
-        let share = |estimate: Estimate, count: usize| (estimate.error / error).powi(4) / (count as f64 - 1.0);
-        let freedom = 1.0 / (share(first, count) + share(second, other_count));
+        let share = |estimate: Estimate, freedom: f64| (estimate.error / error).powi(4) / freedom;
+        let freedom = 1.0 / (share(first, freedom) + share(second, other_freedom));
         let value = second.value - first.value;
         let student = StudentsT::new(0.0, 1.0, freedom).ok()?;
         let side = student.inverse_cdf(0.975) * error;

@@ -217,7 +217,7 @@ impl Estimates {
             local_exponents: local_exponents(plan.points(), &contributions, &bootstrap),
             context_curves: curves.collect(),
             consistency: checks(plan, &contributions),
-            convergence: convergence(plan, &contributions, &cluster_rows, constant_error),
+            convergence: convergence(plan, &contributions, &clusters, &cluster_rows, constant_error),
             halves: halves(plan.points(), &contributions, &clusters),
             exponents: exponent_intervals(plan.points(), &contributions, &points, &bootstrap),
             points,

@@ -104,7 +104,8 @@ impl<'a> RunningEstimates<'a> {
         let mut series = Vec::new();
         for name in Series::MEANS {
             let sample = &samples[if name == Series::Vclub { VCLUB } else { DIRECT }];
-            if sample.clusters.count() < 2 || (name == Series::Corrected && self.correction.is_none()) {
+            // With one of several texts, there is no error over texts.
+            if sample.texts < 2 || (name == Series::Corrected && self.correction.is_none()) {
                 continue;
             }
             let mut points = Vec::with_capacity(self.terms.len());

@@ -6,6 +6,7 @@ use crate::estimate::{Clusters, DocumentWindow, TextUnit, UnitRates, ratio_value
 use crate::plan::WindowSize;
 use crate::report::Report;
 use crate::report::alignment::Alignment;
+use crate::report::differences::paired_terms;
 use crate::unit::Unit;
 use crate::value::Estimate;
 
@@ -82,7 +83,10 @@ pub(crate) fn surprisal_differences(first: &Report, other: &Report) -> Vec<Surpr
     if matches!(alignment, Alignment::OtherTexts | Alignment::Unknown) {
         return Vec::new();
     }
-    let is_paired = alignment == Alignment::SameDocuments || has_same_windowed_texts(first, other);
+    let is_paired = match alignment {
+        Alignment::SameDocuments => paired_terms(first, other).is_ok(),
+        _ => has_same_windowed_texts(first, other),
+    };
     let mut found = Vec::new();
     for part in WindowPart::ALL {
         for per in TextUnit::ALL {
@@ -116,12 +120,12 @@ fn paired(first: &Report, other: &Report, part: WindowPart, per: TextUnit) -> Op
         let clusters = Clusters::of_texts(terms.texts.iter().copied());
         (!pairs.is_empty()).then(|| (ratio_values(&clusters, &above, &below), clusters.freedom()))
     };
-    let ((a, freedom), (b, _)) = (values(first)?, values(other)?);
+    let ((a, freedom), (b, other_freedom)) = (values(first)?, values(other)?);
     if a.len() != b.len() {
         return None;
     }
     let differences: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
-    let mut estimate = Estimate::of(&differences).with_t_interval(freedom);
+    let mut estimate = Estimate::of(&differences).with_t_interval(freedom.min(other_freedom));
     estimate.scale(1.0 / Unit::Bits.nats());
     Some(estimate)
 }
