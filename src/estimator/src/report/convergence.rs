@@ -15,8 +15,8 @@ use crate::report::laws::p_value;
 use crate::report::text::aligned;
 use crate::value::Estimate;
 
-/// The factor by which more texts halve an error.
-const TEXTS_FOR_HALF: usize = 4;
+/// Factor in the number of texts that halves an error.
+const TEXTS_TO_HALVE_ERROR: usize = 4;
 
 /// The p-value below which the halves of a corpus differ.
 const LEVEL: f64 = 0.05;
@@ -177,7 +177,7 @@ impl Report {
             };
             if ratio == ratios[0] {
                 let (error, texts) = (significant(last.estimate.error, 2), last.texts);
-                let needed = TEXTS_FOR_HALF * texts;
+                let needed = TEXTS_TO_HALVE_ERROR * texts;
                 sentences.push(format!(
                     "The direct estimate at L = {length} has an error of ± {error} {unit} from {texts} {sampled}. The error falls as \
                      1/√({sampled}): half of it needs about {needed} {sampled}."

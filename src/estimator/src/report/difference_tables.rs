@@ -22,7 +22,7 @@ impl Comparison {
             let _ = writeln!(text, "\nexponents minus those of {first}, ± standard error [95 % interval]:");
         }
         for (name, ExponentDifference { series, ratio, estimate }) in exponents {
-            let (series, estimate) = (series.name(), with_interval(&estimate));
+            let (series, estimate) = (series.name(), with_error_and_interval(&estimate));
             let _ = writeln!(text, "{name:<width$}   L/ℓ = {ratio}   {series:>9}   {estimate}");
         }
         let differences: Vec<_> =
@@ -32,7 +32,7 @@ impl Comparison {
             let _ = writeln!(text, "\nestimates minus those of {first}, in {unit}, ± standard error [95 % interval]:");
         }
         for (name, Difference { series, ratio, length, estimate }) in differences {
-            let (series, estimate) = (series.name(), with_interval(&estimate));
+            let (series, estimate) = (series.name(), with_error_and_interval(&estimate));
             let _ = writeln!(text, "{name:<width$}   L/ℓ = {ratio}   {series:>9}   L = {length:<6}   {estimate}");
         }
         text
@@ -110,8 +110,8 @@ fn value_and_interval(estimate: &Estimate) -> Vec<String> {
     vec![estimate.to_string(), interval]
 }
 
-/// Returns a value with its error, and its interval in brackets if it has one.
-pub(crate) fn with_interval(estimate: &Estimate) -> String {
+/// Returns a value with its error, and its interval in brackets if it has one: `5.50 ± 0.71 [4.10, 6.90]`.
+pub(crate) fn with_error_and_interval(estimate: &Estimate) -> String {
     let decimals = decimals(estimate);
     let interval = estimate.interval;
     let interval = interval.map_or(String::new(), |[low, high]| format!(" [{low:.decimals$}, {high:.decimals$}]"));

@@ -9,7 +9,7 @@ use crate::fit::{RATE_EXPONENTS, RateLaw};
 use crate::number::significant;
 use crate::report::Report;
 use crate::report::conclusion::FEW_TEXTS;
-use crate::report::difference_tables::with_interval;
+use crate::report::difference_tables::with_error_and_interval;
 use crate::report::html::table;
 use crate::report::laws::p_value;
 use crate::report::text::aligned;
@@ -75,9 +75,10 @@ impl Report {
             heads.extend(TextUnit::ALL.map(|unit| format!("per {}", unit.name())));
         }
         let row = |name: String, rates: &UnitRates| {
-            let mut cells = vec![name, with_interval(&rates.token)];
+            let mut cells = vec![name, with_error_and_interval(&rates.token)];
             if has_units {
-                let cell = |unit| rates.get(unit).map_or_else(|| "–".to_owned(), |found| with_interval(&found));
+                let cell =
+                    |unit| rates.get(unit).map_or_else(|| "–".to_owned(), |found| with_error_and_interval(&found));
                 cells.extend(TextUnit::ALL.map(cell));
             }
             cells
@@ -107,8 +108,11 @@ impl Report {
     }
 
     fn blocks_table(&self, rate: &EntropyRate) -> String {
-        let rows: Vec<Vec<String>> =
-            rate.blocks.iter().map(|block| vec![block.length.to_string(), with_interval(&block.information)]).collect();
+        let rows: Vec<Vec<String>> = rate
+            .blocks
+            .iter()
+            .map(|block| vec![block.length.to_string(), with_error_and_interval(&block.information)])
+            .collect();
         let heads = ["N".to_owned(), format!("I(N; N) in {}", self.unit.name())];
         format!(
             "<details>\n<summary>Information between neighboring blocks, I(N; N) = 2·H(N) - H(2N)</summary>\n{}</details>\n",
@@ -130,7 +134,7 @@ fn fit_cells(rate: &EntropyRate) -> (Vec<String>, Vec<Vec<String>>) {
                 fits.first.to_string(),
                 fit.rate.token.to_string(),
                 fit.exponent.map_or_else(|| "–".to_owned(), |exponent| exponent_cell(&exponent)),
-                with_interval(&fit.excess),
+                with_error_and_interval(&fit.excess),
                 format!("{:.1}", fit.chi2),
                 fit.dof.to_string(),
                 p_value(fit.p).trim_start_matches("p = ").trim_start_matches("p ").to_owned(),
@@ -146,7 +150,7 @@ fn fit_cells(rate: &EntropyRate) -> (Vec<String>, Vec<Vec<String>>) {
 fn exponent_cell(exponent: &Estimate) -> String {
     let [low, high] = RATE_EXPONENTS;
     let is_at_bound = (exponent.value - low).min(high - exponent.value) < 1e-3;
-    if is_at_bound { significant(exponent.value, 3) } else { with_interval(exponent) }
+    if is_at_bound { significant(exponent.value, 3) } else { with_error_and_interval(exponent) }
 }
 
 /// Returns the symbols of the numbers that the data do not determine.
@@ -190,12 +194,12 @@ fn missing_fits(rate: &EntropyRate) -> String {
 fn rate_notes(rate: &EntropyRate, texts: Option<usize>) -> Vec<String> {
     let mut notes = reasons(rate);
     if let Some(block) = rate.blocks.last() {
-        let (length, value) = (block.length, with_interval(&block.information));
+        let (length, value) = (block.length, with_error_and_interval(&block.information));
         notes.push(format!("information between neighboring blocks: I({length}; {length}) = {value}"));
     }
     notes.push(match &rate.local_exponent {
         Some(exponent) => {
-            format!("Hilberg exponent of the last three octaves, without a law: {}", with_interval(exponent))
+            format!("Hilberg exponent of the last three octaves, without a law: {}", with_error_and_interval(exponent))
         }
         None => "Hilberg exponent of the last three octaves: not determined".to_owned(),
     });

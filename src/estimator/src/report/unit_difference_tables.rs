@@ -8,7 +8,7 @@ use crate::estimate::TextUnit;
 use crate::report::Report;
 use crate::report::compare::Comparison;
 use crate::report::csv::cells;
-use crate::report::difference_tables::with_interval;
+use crate::report::difference_tables::with_error_and_interval;
 use crate::report::html::table_section;
 use crate::report::text::aligned;
 use crate::report::unit_differences::{SurprisalDifference, WindowPart, bits, surprisal_differences, window_bytes};
@@ -64,8 +64,8 @@ impl Comparison {
                 name.to_owned(),
                 per.name().to_owned(),
                 part.name().to_owned(),
-                with_interval(&estimate),
-                difference.map_or_else(|| "–".to_owned(), |found| with_interval(&found.estimate)),
+                with_error_and_interval(&estimate),
+                difference.map_or_else(|| "–".to_owned(), |found| with_error_and_interval(&found.estimate)),
                 window_bytes(report).map_or_else(|| "–".to_owned(), |bytes| format!("{bytes:.0}")),
             ]);
         }

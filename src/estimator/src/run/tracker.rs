@@ -8,11 +8,11 @@ use crate::estimate::{Correction, EstimatesSoFar, RunningEstimates};
 use crate::plan::Plan;
 use crate::unit::Unit;
 
-/// The least time between two computations of the estimates.
+/// Minimum time between two computations of the estimates.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// The least time between two computations, as a multiple of the time that one takes.
-const RESPITE: u32 = 20;
+/// Minimum time between two computations, as a multiple of the time that one takes.
+const MIN_IDLE_RATIO: u32 = 20;
 
 /// The progress of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,6 +100,6 @@ impl<'a> Tracker<'a> {
         let start = Instant::now();
         self.progress.estimates = self.running.estimates().map(Arc::new);
         let end = Instant::now();
-        self.due = end + INTERVAL.max((end - start) * RESPITE);
+        self.due = end + INTERVAL.max((end - start) * MIN_IDLE_RATIO);
     }
 }
