@@ -80,6 +80,18 @@ fn report(title: &str) -> Report {
         .with_note("windows <evenly> spaced")
 }
 
+/// The tests of all ratios have a common level of 5 %, so p = 0.04 is not significant in one of two.
+#[test]
+fn the_halves_are_tested_at_a_common_level() {
+    let mut report = report("t");
+    let sentence = "The halves differ significantly, so the corpus may not be homogeneous.";
+    assert!(report.table().contains(sentence), "{}", report.table());
+    report.halves.push(HalvesDifference { ratio: 4, ..halves() });
+    assert!(!report.table().contains(sentence), "{}", report.table());
+    report.halves[0].p = 0.02;
+    assert!(report.table().contains(sentence), "{}", report.table());
+}
+
 #[test]
 fn json_has_everything_and_reads_back() {
     let report = report("Santa Fe");

@@ -8,7 +8,7 @@ use crate::estimate::{ConsistencyCheck, ConsistencyTest, ContextCurve, PointEsti
 use crate::report::Report;
 use crate::report::chart_points::{Chart, Color, Curve, Scale, with_bars};
 use crate::report::csv::cells;
-use crate::report::html::table_section;
+use crate::report::html::{escaped, table_section};
 use crate::report::text::aligned;
 use crate::value::Estimate;
 
@@ -101,8 +101,7 @@ impl Report {
     /// Returns the page's section on the averaged marginal.
     pub(crate) fn averaged_section(&self) -> String {
         let Some((heads, rows)) = self.context_cells() else { return String::new() };
-        let escaped = |cells: &Vec<String>| cells.iter().map(|cell| escape(cell)).collect::<Vec<String>>();
-        let rows: Vec<Vec<String>> = rows.iter().map(escaped).collect();
+        let (heads, rows) = escaped(heads, rows);
         let note = "<p class=\"small\">ln q(y) is replaced by the logarithm of the mean of q(y given x') over k contexts x' \
              from other texts. k = 1 is vCLUB. The estimates fall with k, and each is an upper bound of the limit \
              k → ∞; at the largest k it is the leave-one-out bound. The limit is at most the mutual information, for \
@@ -110,7 +109,7 @@ impl Report {
              includes the difference from b = 1, and at least half of the extrapolated step. It is not shown if it is \
              above ln K, if fewer than three contexts are effective, or if b is so small that the estimates hardly \
              converge. InfoNCE is a lower bound, and at most ln(K + 1).</p>\n";
-        table_section("Marginal averaged over contexts", false, &escaped(&heads), &rows, note)
+        table_section("Marginal averaged over contexts", false, &heads, &rows, note)
     }
 
     /// Returns the page's section on the consistency checks.

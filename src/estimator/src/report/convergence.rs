@@ -10,7 +10,7 @@ use crate::number::{significant, with_interval};
 use crate::report::Report;
 use crate::report::chart_points::{Chart, Curve, Mark, Scale, with_bars};
 use crate::report::csv::cells;
-use crate::report::html::table_section;
+use crate::report::html::{escaped, table_section};
 use crate::report::laws::p_value;
 use crate::report::text::aligned;
 use crate::value::Estimate;
@@ -18,7 +18,7 @@ use crate::value::Estimate;
 /// Factor in the number of texts that halves an error.
 const TEXTS_TO_HALVE_ERROR: usize = 4;
 
-/// The p-value below which the halves of a corpus differ.
+/// The level of the tests of the halves of a corpus, for all ratios together.
 const LEVEL: f64 = 0.05;
 
 impl Report {
@@ -118,8 +118,7 @@ impl Report {
         let Some((heads, rows, length)) = ratios.first().and_then(|&ratio| self.convergence_cells(ratio)) else {
             return String::new();
         };
-        let escaped = |cells: &Vec<String>| cells.iter().map(|cell| escape(cell)).collect::<Vec<String>>();
-        let rows: Vec<Vec<String>> = rows.iter().map(escaped).collect();
+        let (heads, rows) = escaped(heads, rows);
         let sentences = self.convergence_sentences(&ratios).join(" ");
         let sampled = self.sampled();
         let note = format!(
@@ -130,7 +129,7 @@ impl Report {
             escape(&sentences),
             ratios[0],
         );
-        table_section(&format!("Convergence with the number of {sampled}"), false, &escaped(&heads), &rows, &note)
+        table_section(&format!("Convergence with the number of {sampled}"), false, &heads, &rows, &note)
     }
 
     /// Returns the name of what errors are computed over.
@@ -169,6 +168,8 @@ impl Report {
     /// Returns the number of texts that half of the error takes, and the differences between the halves of the corpus.
     fn convergence_sentences(&self, ratios: &[usize]) -> Vec<String> {
         let (mut sentences, unit, sampled) = (Vec::new(), self.unit.name(), self.sampled());
+        // Bonferroni's correction.
+        let level = LEVEL / self.halves.len().max(1) as f64;
         for &ratio in ratios {
             let shown = self.convergence_at_longest(ratio);
             let direct = shown.iter().find(|of_series| of_series.series == Series::Direct);
@@ -187,7 +188,11 @@ impl Report {
                 let (difference, p) = (halves.difference, p_value(halves.p));
                 let at =
                     if ratios.len() > 1 { format!("L/ℓ = {ratio}, L = {length}") } else { format!("L = {length}") };
-                let warning = if halves.p < LEVEL { " They differ, so the corpus may not be homogeneous." } else { "" };
+                let warning = if halves.p < level {
+                    " The halves differ significantly, so the corpus may not be homogeneous."
+                } else {
+                    ""
+                };
                 sentences.push(format!(
                     "The direct estimate at {at} from the second half of the corpus minus that from the first half: \
                      {difference} {unit} ({p}).{warning}"

@@ -2,14 +2,12 @@
 
 use std::fmt::Write as _;
 
-use surprisal_chart::escape_quotes as escape;
-
 use crate::estimate::TextUnit;
 use crate::report::Report;
 use crate::report::compare::Comparison;
 use crate::report::csv::cells;
 use crate::report::difference_tables::with_error_and_interval;
-use crate::report::html::table_section;
+use crate::report::html::{escaped, table_section};
 use crate::report::text::aligned;
 use crate::report::unit_differences::{SurprisalDifference, WindowPart, bits, surprisal_differences, window_bytes};
 
@@ -17,7 +15,7 @@ use crate::report::unit_differences::{SurprisalDifference, WindowPart, bits, sur
 const HEADING: &str = "Surprisal per byte and per character, in bits";
 
 /// The explanation below the tables.
-const NOTE: &str = "Bits per byte and per character do not depend on the tokenizer. With the same number of tokens, \
+const NOTE: &str = "Bits per byte and per character are comparable between tokenizers. With the same number of tokens, \
                     windows of a tokenizer with longer tokens have more bytes, and so more context.";
 
 impl Comparison {
@@ -45,11 +43,10 @@ impl Comparison {
         if rows.is_empty() {
             return String::new();
         }
-        let escaped = |cells: &Vec<String>| cells.iter().map(|cell| escape(cell)).collect::<Vec<_>>();
-        let rows: Vec<Vec<String>> = rows.iter().map(escaped).collect();
+        let (heads, rows) = escaped(heads, rows);
         let note =
             format!("<p class=\"small\">{} {NOTE}</p>\n", "Values ± standard error, with 95 % intervals in brackets.");
-        table_section(HEADING, true, &escaped(&heads), &rows, &note)
+        table_section(HEADING, true, &heads, &rows, &note)
     }
 
     /// Returns the headings and the cells: one row for each report with surprisal per byte, unit and part of the window.

@@ -59,6 +59,12 @@ pub(crate) fn table_section(heading: &str, names: bool, heads: &[String], rows: 
     format!("<section>\n<h2>{heading}</h2>\n{}{below}</section>\n", table(names, heads, rows))
 }
 
+/// Returns headings and cells with HTML's special characters escaped.
+pub(crate) fn escaped(heads: Vec<String>, rows: Vec<Vec<String>>) -> (Vec<String>, Vec<Vec<String>>) {
+    let escaped = |cells: Vec<String>| cells.iter().map(|cell| escape(cell)).collect();
+    (escaped(heads), rows.into_iter().map(escaped).collect())
+}
+
 /// Returns a table. The headings and the cells must already be escaped. If the first column has `names`, it is
 /// left-aligned.
 pub(crate) fn table(names: bool, heads: &[String], rows: &[Vec<String>]) -> String {
