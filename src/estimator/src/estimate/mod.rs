@@ -37,10 +37,10 @@ pub use convergence::{Convergence, ConvergencePoint, HalvesDifference};
 pub use correction::Correction;
 pub use divergence::Divergence;
 pub use document_terms::{DocumentTerms, DocumentWindow, PointTerms};
-pub(crate) use entropy_rate::ratio_values;
 pub use entropy_rate::{
     BlockInformation, EntropyRate, OMITTED_POSITIONS, RateDoubt, RateFit, RateFits, TextUnit, UnitRates,
 };
+pub(crate) use entropy_rate::{MIN_RANGES, ratio_values};
 pub use exponents::ExponentInterval;
 pub use laws::{LocalExponent, SeriesLaws};
 pub use marginal::Marginal;

@@ -27,6 +27,11 @@ pub(crate) struct Scatter {
 }
 
 impl Scatter {
+    /// Returns the degrees of freedom that the covariance of this many means needs.
+    pub(crate) fn needed_freedom(means: usize) -> usize {
+        means + SPARE_FREEDOM
+    }
+
     /// Returns the scatter between clusters if it has enough degrees of freedom for the inverse of the covariance,
     /// otherwise the scatter within clusters; `None` if neither has. `rows` has one row per document, and
     /// `cluster_rows` one per cluster.
@@ -35,7 +40,7 @@ impl Scatter {
         cluster_rows: &[Vec<f64>],
         clusters: &Clusters,
     ) -> Option<(Sampling, Self)> {
-        let needed = rows.first().map_or(0, Vec::len) + SPARE_FREEDOM;
+        let needed = Self::needed_freedom(rows.first().map_or(0, Vec::len));
         let between = Self { freedom: clusters.freedom() as usize, ..Self::between(cluster_rows) };
         if between.freedom >= needed {
             return Some((Sampling::Clusters, between));

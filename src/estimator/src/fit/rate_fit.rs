@@ -130,10 +130,8 @@ impl RateFitter {
         let (chi2, level, scaled, exponent) = best;
         let rate = if self.law == RateLaw::Stretched { level.exp() } else { level };
         let amplitude = scaled * ((1.0 - exponent) * self.origin).exp();
-        let [low, high] = RATE_EXPONENTS;
         let is_decay = self.law != RateLaw::Constant;
-        let at_exponent = (exponent - low).min(high - exponent) < 1e-3 * (high - low);
-        let is_at_bound = rate <= 0.0 || (is_decay && (amplitude <= 0.0 || at_exponent));
+        let is_at_bound = rate <= 0.0 || (is_decay && (amplitude <= 0.0 || is_at_exponent_bound(exponent)));
         let is_finite = [chi2, rate, amplitude].iter().all(|value| value.is_finite());
         is_finite.then_some(RateSolution { rate, amplitude, exponent, chi2, is_at_bound })
     }
@@ -168,6 +166,12 @@ impl RateFitter {
         };
         self.nodes.iter().map(|nodes| nodes.iter().map(value).sum()).collect()
     }
+}
+
+/// Returns `true` if an exponent is at an end of its search: within a thousandth of the range of [`RATE_EXPONENTS`].
+pub(crate) fn is_at_exponent_bound(exponent: f64) -> bool {
+    let [low, high] = RATE_EXPONENTS;
+    (exponent - low).min(high - exponent) < 1e-3 * (high - low)
 }
 
 /// Returns logarithms of positions and weights, such that the weighted sum of a function is its mean over a range.

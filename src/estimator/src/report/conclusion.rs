@@ -132,6 +132,13 @@ impl Report {
         })
     }
 
+    /// Returns the effective number of texts, rounded; `None` for one text, whose windows are the sample, and if the report
+    /// does not record the number of texts.
+    pub(crate) fn effective_texts_rounded(&self) -> Option<usize> {
+        let texts = self.texts.filter(|&texts| texts > 1)?;
+        Some(self.effective_texts.map_or(texts, |effective| (effective.round() as usize).min(texts)))
+    }
+
     /// States the population that errors, intervals and tests are about; `None` if the report does not record the number
     /// of texts.
     pub(crate) fn scope(&self) -> Option<String> {
@@ -142,7 +149,7 @@ impl Report {
                  in general."
             ));
         }
-        let effective = self.effective_texts.map_or(texts, |effective| (effective.round() as usize).min(texts));
+        let effective = self.effective_texts_rounded()?;
         let count = match effective < texts {
             true => format!("{texts} texts, which count as {effective}, because some have more windows than others"),
             false => format!("{texts} texts"),

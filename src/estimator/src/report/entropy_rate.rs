@@ -4,14 +4,16 @@ use std::fmt::Write as _;
 
 use surprisal_chart::escape_quotes as escape;
 
-use crate::estimate::{EntropyRate, OMITTED_POSITIONS, RateDoubt, RateFit, RateFits, Sampling, TextUnit, UnitRates};
-use crate::fit::{RATE_EXPONENTS, RateLaw};
+use crate::estimate::{
+    EntropyRate, MIN_RANGES, OMITTED_POSITIONS, RateDoubt, RateFit, RateFits, Sampling, TextUnit, UnitRates,
+};
+use crate::fit::{RateLaw, is_at_exponent_bound};
 use crate::number::significant;
 use crate::report::Report;
 use crate::report::conclusion::FEW_TEXTS;
 use crate::report::difference_tables::with_error_and_interval;
-use crate::report::html::table;
-use crate::report::laws::p_value;
+use crate::report::html::{escaped, table};
+use crate::report::laws::p_cell;
 use crate::report::text::aligned;
 use crate::value::Estimate;
 
@@ -30,10 +32,10 @@ impl Report {
         }
         let (heads, rows) = fit_cells(rate);
         match rows.is_empty() {
-            true => text += &format!("{}\n", missing_fits(rate)),
+            true => text += &format!("{}\n", self.missing_fits(rate)),
             false => text += &aligned(heads, rows),
         }
-        for line in rate_notes(rate, self.texts) {
+        for line in rate_notes(rate, self.effective_texts_rounded()) {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{line}");
         }
@@ -43,14 +45,15 @@ impl Report {
     /// Returns the HTML section with the rates and the fits; an empty string if there are none.
     pub(crate) fn entropy_rate_section(&self) -> String {
         let Some(rate) = &self.entropy_rate else { return String::new() };
-        let cells = |(mut heads, mut rows): (Vec<String>, Vec<Vec<String>>)| {
-            heads.iter_mut().chain(rows.iter_mut().flatten()).for_each(|cell| *cell = escape(cell));
+        let cells = |(heads, rows): (Vec<String>, Vec<Vec<String>>)| {
+            let (heads, rows) = escaped(heads, rows);
             table(true, &heads, &rows)
         };
         let rates = cells(self.rate_cells(rate));
         let (heads, rows) = fit_cells(rate);
-        let fits = if rows.is_empty() { format!("<p>{}.</p>\n", missing_fits(rate)) } else { cells((heads, rows)) };
-        let notes = self.missing_units(rate).into_iter().chain(rate_notes(rate, self.texts));
+        let fits =
+            if rows.is_empty() { format!("<p>{}.</p>\n", self.missing_fits(rate)) } else { cells((heads, rows)) };
+        let notes = self.missing_units(rate).into_iter().chain(rate_notes(rate, self.effective_texts_rounded()));
         let notes: String = notes.map(|note| format!("<li>{}.</li>\n", escape(&note))).collect();
         let formulas = RateLaw::ALL.map(|law| format!("{}: h(n) = {}.", law.name(), escape(law.formula()))).join(" ");
         format!(
@@ -107,6 +110,29 @@ impl Report {
         Some(format!("rates are per token only, because {reason}"))
     }
 
+    /// Returns the reason why no law is fitted.
+    fn missing_fits(&self, rate: &EntropyRate) -> String {
+        let (window, documents, texts) = (rate.window, self.documents, self.texts.unwrap_or(self.documents));
+        let (clusters, within) = if texts > 1 { (texts, documents.saturating_sub(texts)) } else { (documents, 0) };
+        let Some(needed) = rate.needed_freedom(clusters) else {
+            return format!(
+                "no law is fitted: windows of {window} positions have {} half octaves after the first \
+                 {OMITTED_POSITIONS}, and a fit needs {MIN_RANGES}",
+                rate.half_octaves()
+            );
+        };
+        let between = self.effective_texts.unwrap_or(clusters as f64) - 1.0;
+        let freedom = within.max(between as usize);
+        if freedom < needed {
+            return format!(
+                "no law is fitted: {documents} windows of {texts} {} have {freedom} degrees of freedom, and a fit needs \
+                 {needed}",
+                if texts == 1 { "text" } else { "texts" }
+            );
+        }
+        "no law is fitted: the covariance of the means is singular".to_owned()
+    }
+
     fn blocks_table(&self, rate: &EntropyRate) -> String {
         let rows: Vec<Vec<String>> = rate
             .blocks
@@ -137,7 +163,7 @@ fn fit_cells(rate: &EntropyRate) -> (Vec<String>, Vec<Vec<String>>) {
                 with_error_and_interval(&fit.excess),
                 format!("{:.1}", fit.chi2),
                 fit.dof.to_string(),
-                p_value(fit.p).trim_start_matches("p = ").trim_start_matches("p ").to_owned(),
+                p_cell(fit.p),
                 format!("{:.1}", fit.aicc - best),
                 undetermined(fits, fit),
             ]);
@@ -148,9 +174,10 @@ fn fit_cells(rate: &EntropyRate) -> (Vec<String>, Vec<Vec<String>>) {
 
 /// Returns an exponent with its error and its interval. At a bound of its search, it has no error.
 fn exponent_cell(exponent: &Estimate) -> String {
-    let [low, high] = RATE_EXPONENTS;
-    let is_at_bound = (exponent.value - low).min(high - exponent.value) < 1e-3;
-    if is_at_bound { significant(exponent.value, 3) } else { with_error_and_interval(exponent) }
+    match is_at_exponent_bound(exponent.value) {
+        true => significant(exponent.value, 3),
+        false => with_error_and_interval(exponent),
+    }
 }
 
 /// Returns the symbols of the numbers that the data do not determine.
@@ -161,9 +188,10 @@ fn undetermined(fits: &RateFits, fit: &RateFit) -> String {
 
 /// Returns the numbers that the data do not determine, with the reasons.
 fn doubts(fits: &RateFits, fit: &RateFit) -> impl Iterator<Item = (&'static str, RateDoubt)> {
-    let rate = fits.rate_doubt(fit).map(|doubt| ("h", doubt));
+    // E(N) = H(N) - N·h is as doubtful as h.
+    let rate = fits.rate_doubt(fit).map(|doubt| [("h", doubt), ("E", doubt)]);
     let exponent = fits.exponent_doubt(fit).filter(|_| fit.exponent.is_some()).map(|doubt| ("β", doubt));
-    rate.into_iter().chain(exponent)
+    rate.into_iter().flatten().chain(exponent)
 }
 
 /// Returns one statement for each reason, with the numbers that it affects.
@@ -183,14 +211,7 @@ fn reasons(rate: &EntropyRate) -> Vec<String> {
     reasons.iter().map(|(doubt, names)| format!("not determined, because {doubt}: {}", names.join(", "))).collect()
 }
 
-fn missing_fits(rate: &EntropyRate) -> String {
-    format!(
-        "no law is fitted: a window of {} positions has too few after the first {OMITTED_POSITIONS}, or there are too few texts",
-        rate.window
-    )
-}
-
-/// Returns further statements on the rates.
+/// Returns further statements on the rates. `texts` is the effective number of texts; `None` if it is unknown.
 fn rate_notes(rate: &EntropyRate, texts: Option<usize>) -> Vec<String> {
     let mut notes = reasons(rate);
     if let Some(block) = rate.blocks.last() {
@@ -208,8 +229,8 @@ fn rate_notes(rate: &EntropyRate, texts: Option<usize>) -> Vec<String> {
             "the tests of the laws apply to these texts only: there are too few for a test over texts".to_owned(),
         );
     }
-    if let Some(texts @ 2..FEW_TEXTS) = texts {
-        notes.push(format!("with only {texts} texts, intervals are indicative"));
+    if let Some(texts @ ..FEW_TEXTS) = texts {
+        notes.push(format!("the effective number of texts is {texts}, so intervals are indicative"));
     }
     notes
 }

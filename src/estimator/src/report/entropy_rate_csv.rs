@@ -13,12 +13,19 @@ struct Row<'a> {
     quantity: &'a str,
     /// The fit that the quantity is from.
     fit: Option<(&'a RateFits, &'a RateFit)>,
-    /// The first and the last position that the quantity is computed from.
+    /// The first and the last position that the quantity describes; for a parameter of a law, those of the fit.
     positions: [usize; 2],
     /// The unit of text: `token`, `character`, `byte`, or empty.
     per: &'a str,
-    estimate: Estimate,
+    value: Value,
     unit: &'a str,
+}
+
+/// A quantity's value.
+enum Value {
+    Estimate(Estimate),
+    /// A value whose error is not computed.
+    Alone(f64),
 }
 
 impl Report {
@@ -29,29 +36,37 @@ impl Report {
         let (whole, tail) = ([1, window], [rate.tail_first(), window]);
         let mut rows = Vec::new();
         for (positions, rates) in [(tail, &rate.tail), (whole, &rate.whole)] {
-            let row = |per, estimate| Row { quantity: "surprisal", fit: None, positions, per, estimate, unit };
-            rows.extend(in_units(rates).map(|(per, estimate)| row(per, estimate)));
+            let row = |per, value| Row { quantity: "surprisal", fit: None, positions, per, value, unit };
+            rows.extend(in_units(rates).map(|(per, estimate)| row(per, Value::Estimate(estimate))));
         }
         for (quantity, size) in [("characters", rate.characters_per_token), ("bytes", rate.bytes_per_token)] {
-            let row = |estimate| Row { quantity, fit: None, positions: tail, per: "token", estimate, unit: "" };
+            let row = |estimate| Row {
+                quantity,
+                fit: None,
+                positions: tail,
+                per: "token",
+                value: Value::Estimate(estimate),
+                unit: "",
+            };
             rows.extend(size.map(row));
         }
         for block in &rate.blocks {
-            let (positions, estimate) = ([1, 2 * block.length], block.information);
-            rows.push(Row { quantity: "block information", fit: None, positions, per: "", estimate, unit });
+            let (positions, value) = ([1, 2 * block.length], Value::Estimate(block.information));
+            rows.push(Row { quantity: "block information", fit: None, positions, per: "", value, unit });
         }
-        let local = |estimate| Row {
-            quantity: "local exponent",
-            fit: None,
-            positions: [window / 8 + 1, window],
-            per: "",
-            estimate,
-            unit: "",
-        };
-        rows.extend(rate.local_exponent.map(local));
+        if let Some((exponent, first)) = rate.local_exponent.zip(rate.local_exponent_first()) {
+            rows.push(Row {
+                quantity: "local exponent",
+                fit: None,
+                positions: [first, window],
+                per: "",
+                value: Value::Estimate(exponent),
+                unit: "",
+            });
+        }
         for fits in &rate.fits {
             for fit in &fits.laws {
-                rows.extend(fit_rows(fits, fit, window, unit));
+                rows.extend(fit_rows(fits, fit, [whole, tail], unit));
             }
         }
         let mut csv = "quantity,law,first,last,per,value,error,low,high,t2,dof,p,aicc,doubt,unit\n".to_owned();
@@ -66,32 +81,30 @@ fn in_units(rates: &UnitRates) -> impl Iterator<Item = (&'static str, Estimate)>
     std::iter::once(("token", rates.token)).chain(others)
 }
 
-fn fit_rows<'a>(fits: &'a RateFits, fit: &'a RateFit, window: usize, unit: &'a str) -> Vec<Row<'a>> {
-    let row = |quantity, per, estimate, unit| Row {
-        quantity,
-        fit: Some((fits, fit)),
-        positions: [fits.first, window],
-        per,
-        estimate,
-        unit,
-    };
-    let mut rows: Vec<Row<'_>> =
-        in_units(&fit.rate).map(|(per, estimate)| row("entropy rate", per, estimate, unit)).collect();
+/// Returns the rows of a fit. `whole` and `tail` are the positions of the window and of its last octave.
+fn fit_rows<'a>(fits: &'a RateFits, fit: &'a RateFit, [whole, tail]: [[usize; 2]; 2], unit: &'a str) -> Vec<Row<'a>> {
+    let fitted = [fits.first, whole[1]];
+    let row =
+        |quantity, positions, per, value, unit| Row { quantity, fit: Some((fits, fit)), positions, per, value, unit };
+    let rate = |(per, estimate)| row("entropy rate", fitted, per, Value::Estimate(estimate), unit);
+    let mut rows: Vec<Row<'_>> = in_units(&fit.rate).map(rate).collect();
     let amplitude_unit = if fit.law.has_information_amplitude() { unit } else { "" };
-    let amplitude = fit.amplitude.map(|value| Estimate::new(value, f64::NAN));
-    rows.extend(amplitude.map(|estimate| row("amplitude", "", estimate, amplitude_unit)));
-    rows.extend(fit.exponent.map(|estimate| row("exponent", "", estimate, "")));
-    rows.push(row("below last octave", "token", fit.below_tail, unit));
-    rows.push(row("excess entropy", "", fit.excess, unit));
+    let amplitude = |amplitude| row("amplitude", fitted, "", Value::Alone(amplitude), amplitude_unit);
+    rows.extend(fit.amplitude.map(amplitude));
+    rows.extend(fit.exponent.map(|exponent| row("exponent", fitted, "", Value::Estimate(exponent), "")));
+    rows.push(row("below last octave", tail, "token", Value::Estimate(fit.below_tail), unit));
+    rows.push(row("excess entropy", whole, "", Value::Estimate(fit.excess), unit));
     rows
 }
 
 impl Row<'_> {
     fn write(&self, csv: &mut String) {
-        let Self { quantity, positions: [first, last], per, estimate, unit, .. } = self;
+        let Self { quantity, positions: [first, last], per, value, unit, .. } = self;
         let law = self.fit.map_or("", |(_, fit)| fit.law.name());
-        // The amplitude has no error.
-        let cells = cells(estimate).replace("NaN", "");
+        let cells = match value {
+            Value::Estimate(estimate) => cells(estimate),
+            Value::Alone(value) => format!("{value},,,"),
+        };
         let test = self
             .fit
             .map_or(",,,".to_owned(), |(_, RateFit { chi2, dof, p, aicc, .. })| format!("{chi2},{dof},{p},{aicc}"));

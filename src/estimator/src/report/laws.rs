@@ -10,6 +10,9 @@ use crate::number::{significant, with_error};
 use crate::report::Report;
 use crate::report::html::table;
 
+/// The p-value below which only this limit is shown: its digits are rounding errors.
+const SMALLEST_P: f64 = 1e-15;
+
 impl Report {
     /// Returns one line for each law of each series; an empty string if there are none.
     pub(crate) fn laws_text(&self) -> String {
@@ -129,10 +132,15 @@ impl Report {
 
 /// Returns a p-value as text, such as `p = 0.31` or `p = 5e-5`.
 pub(crate) fn p_value(p: f64) -> String {
+    if p < SMALLEST_P { format!("p {}", p_cell(p)) } else { format!("p = {}", p_cell(p)) }
+}
+
+/// Returns a p-value as the cell of a table, such as `0.31`, `5e-5` or `< 1e-15`.
+pub(crate) fn p_cell(p: f64) -> String {
     match p {
-        _ if p < 1e-15 => "p < 1e-15".to_owned(),
-        _ if p < 1e-3 => format!("p = {p:.0e}"),
-        _ => format!("p = {}", significant(p, 2)),
+        _ if p < SMALLEST_P => format!("< {SMALLEST_P:e}"),
+        _ if p < 1e-3 => format!("{p:.0e}"),
+        _ => significant(p, 2),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
-use crate::estimate::entropy_rate::columns::Columns;
+use crate::estimate::entropy_rate::columns::{Columns, Range};
 use crate::value::Estimate;
 
 /// The mutual information between two neighboring blocks of `N` tokens, `I(N; N) = 2 H(N) - H(2N)`.
@@ -32,13 +32,18 @@ pub(crate) fn blocks(columns: &Columns, bootstrap: &Bootstrap<'_>) -> Vec<BlockI
     blocks
 }
 
+/// Returns the last three octaves; `None` if there are fewer.
+pub(crate) fn last_octaves(columns: &Columns) -> Option<Vec<Range>> {
+    let mut octaves = columns.ranges(2, 0);
+    Some(octaves.split_off(octaves.len().checked_sub(3)?))
+}
+
 /// Returns the Hilberg exponent of the last three octaves; `None` if there are fewer, or if surprisal does not fall.
 ///
 /// If `H(n) = h n + A n^β`, the mean over the octave that ends at `n` is `h + A (2 - 2^(1-β)) n^(β-1)`. The difference
 /// of successive octaves therefore falls by the factor `2^(β-1)`.
 pub(crate) fn local_exponent(columns: &Columns, bootstrap: &Bootstrap<'_>) -> Option<Estimate> {
-    let octaves = columns.ranges(2, 0);
-    let (_, last) = octaves.split_at(octaves.len().checked_sub(3)?);
+    let last = last_octaves(columns)?;
     let exponent = |means: &[f64]| {
         let rates: Vec<f64> = last.iter().map(|octave| octave.mean(means)).collect();
         let (before, after) = (rates[0] - rates[1], rates[1] - rates[2]);

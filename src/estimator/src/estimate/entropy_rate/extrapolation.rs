@@ -4,19 +4,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::estimate::bootstrap::{Bootstrap, CONFIDENCE_LEVEL};
 use crate::estimate::clusters::Clusters;
-use crate::estimate::entropy_rate::OMITTED_POSITIONS;
 use crate::estimate::entropy_rate::columns::{Columns, Range, Total};
 use crate::estimate::entropy_rate::units::{TextUnit, UnitRates, tail_size};
+use crate::estimate::entropy_rate::{EntropyRate, OMITTED_POSITIONS};
 use crate::estimate::scatter::{Sampling, Scatter};
 use crate::fit::{FitTest, RateFitter, RateLaw, RateSolution};
 use crate::plan::Plan;
 use crate::value::Estimate;
 
 /// The minimum number of ranges: laws have three parameters, and a test needs two more.
-const MIN_RANGES: usize = 5;
+pub(crate) const MIN_RANGES: usize = 5;
 
 /// The number of clusters for each half octave from which half octaves are fitted.
 const FINE_CLUSTERS: usize = 10;
+
+/// The minimum number of first positions that each fit omits.
+const FIT_OMISSIONS: [usize; 2] = [OMITTED_POSITIONS, 2 * OMITTED_POSITIONS];
 
 /// The laws fitted to the surprisal from one position on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,7 +101,7 @@ impl RateFit {
 pub(crate) fn fit_rates(columns: &Columns, rows: &[Vec<f64>], clusters: &Clusters, plan: &Plan) -> Vec<RateFits> {
     let cluster_rows = clusters.mean_rows(rows);
     let mut all = Vec::new();
-    for omitted in [OMITTED_POSITIONS, 2 * OMITTED_POSITIONS] {
+    for omitted in FIT_OMISSIONS {
         let Some(sample) = Sample::new(columns, omitted, rows, &cluster_rows, clusters) else { continue };
         let bootstrap = Bootstrap::new(&sample.rows, plan.design().resamples, plan.design().seed);
         let bootstrap = bootstrap.with_freedom(clusters.freedom());
@@ -112,6 +115,30 @@ pub(crate) fn fit_rates(columns: &Columns, rows: &[Vec<f64>], clusters: &Cluster
     all
 }
 
+/// Chooses the ranges: half octaves if there are many clusters or if there are few octaves, otherwise octaves.
+///
+/// Laws are smooth, so finer ranges help little, but a covariance of more means needs more clusters.
+fn choose_ranges(columns: &Columns, omitted: usize, clusters: usize) -> Vec<Range> {
+    let [halves, octaves] = [1, 2].map(|halves| columns.ranges(halves, omitted));
+    let are_many = clusters > FINE_CLUSTERS * halves.len();
+    if are_many || octaves.len() < MIN_RANGES { halves } else { octaves }
+}
+
+impl EntropyRate {
+    /// Returns the number of half octaves after the omitted positions. A fit needs [`MIN_RANGES`].
+    pub(crate) fn half_octaves(&self) -> usize {
+        Columns::new(self.window).ranges(1, OMITTED_POSITIONS).len()
+    }
+
+    /// Returns the degrees of freedom that a fit needs at least, with this number of clusters; `None` if there are too few
+    /// ranges.
+    pub(crate) fn needed_freedom(&self, clusters: usize) -> Option<usize> {
+        let columns = Columns::new(self.window);
+        let ranges = FIT_OMISSIONS.map(|omitted| choose_ranges(&columns, omitted, clusters).len());
+        ranges.into_iter().filter(|&ranges| ranges >= MIN_RANGES).map(Scatter::needed_freedom).min()
+    }
+}
+
 /// The means that laws are fitted to, and the rows that are resampled for them.
 struct Sample<'a> {
     columns: &'a Columns,
@@ -123,10 +150,7 @@ struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// Chooses the ranges: half octaves if there are many clusters or if there are few octaves, otherwise octaves. `None`
-    /// if there are too few ranges, or if no covariance has enough degrees of freedom.
-    ///
-    /// Laws are smooth, so finer ranges help little, but a covariance of more means needs more clusters.
+    /// Computes the means. `None` if there are too few ranges, or if no covariance has enough degrees of freedom.
     fn new(
         columns: &'a Columns,
         omitted: usize,
@@ -134,9 +158,7 @@ impl<'a> Sample<'a> {
         cluster_rows: &[Vec<f64>],
         clusters: &Clusters,
     ) -> Option<Self> {
-        let [halves, octaves] = [1, 2].map(|halves| columns.ranges(halves, omitted));
-        let are_many = clusters.count() > FINE_CLUSTERS * halves.len();
-        let ranges = if are_many || octaves.len() < MIN_RANGES { halves } else { octaves };
+        let ranges = choose_ranges(columns, omitted, clusters.count());
         if ranges.len() < MIN_RANGES {
             return None;
         }

@@ -14,6 +14,7 @@ mod units;
 
 pub use blocks::BlockInformation;
 pub use doubt::RateDoubt;
+pub(crate) use extrapolation::MIN_RANGES;
 pub use extrapolation::{RateFit, RateFits};
 pub(crate) use units::ratio_values;
 pub use units::{TextUnit, UnitRates};
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::estimate::bootstrap::Bootstrap;
 use crate::estimate::clusters::Clusters;
-use crate::estimate::entropy_rate::blocks::{blocks, local_exponent};
+use crate::estimate::entropy_rate::blocks::{blocks, last_octaves, local_exponent};
 use crate::estimate::entropy_rate::columns::Columns;
 use crate::estimate::entropy_rate::extrapolation::fit_rates;
 use crate::estimate::entropy_rate::units::Units;
@@ -93,6 +94,11 @@ impl EntropyRate {
     /// Returns the first position of the last octave, from 1.
     pub fn tail_first(&self) -> usize {
         WindowSize::tail_start(self.window) + 1
+    }
+
+    /// Returns the first position of the last three octaves, from 1; `None` if there are fewer.
+    pub(crate) fn local_exponent_first(&self) -> Option<usize> {
+        Some(last_octaves(&Columns::new(self.window))?.first()?.first)
     }
 
     /// Returns the estimates that are information, so that they can be converted to another unit.
