@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use console::Term;
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
-use surprisal_estimator::{EstimatesSoFar, PointSoFar, Progress, Series};
+use surprisal_estimator::{EstimatesSoFar, PointSoFar, Progress, Series, SeriesSoFar};
 
 use super::LOG_TARGET;
 
@@ -111,33 +111,56 @@ fn log(estimates: &EstimatesSoFar) {
             found.text(ratio, length).map(tracing::field::display)
         };
         let [direct, corrected, vclub] = [Series::Direct, Series::Corrected, Series::Vclub].map(text);
-        let (documents, texts) = estimates.series.last().map_or((0, 0), |series| (series.documents, series.texts));
+        let [documents, texts, vclub_documents, vclub_texts] = samples(estimates);
         let (of, unit) = (estimates.documents, estimates.unit.name());
         tracing::info!(
             target: LOG_TARGET,
-            ratio, length, direct, corrected, vclub, unit, documents, of, texts,
+            ratio, length, direct, corrected, vclub, unit, documents, of, texts, vclub_documents, vclub_texts,
             "estimates so far"
         );
     }
 }
 
-/// Breaks a line so that it fits a terminal of this width: between two estimates or, in a line without estimates,
-/// between two words.
+/// Returns the number of documents and texts of the first series, and of vCLUB if it has others.
+fn samples(estimates: &EstimatesSoFar) -> [Option<usize>; 4] {
+    let size = |found: &SeriesSoFar| (found.documents, found.texts);
+    let first = estimates.series.first().map(size);
+    let vclub = estimates.series.iter().find(|found| found.series == Series::Vclub).map(size);
+    let (documents, texts) = first.unzip();
+    let (vclub_documents, vclub_texts) = vclub.filter(|_| vclub != first).unzip();
+    [documents, texts, vclub_documents, vclub_texts]
+}
+
+/// Breaks a line so that it fits a terminal of this width: between two estimates or, if there is none or if it does not
+/// fit, between two words. A word that does not fit ends with `…`.
 fn wrapped(line: &str, width: usize) -> Vec<String> {
     const INDENT: &str = "  ";
-    let separator = if line.contains("], ") { "], " } else { " " };
     // The last column stays free, because some terminals break a line that fills it.
     let room = width.saturating_sub(1);
+    let length = |text: &str| text.trim_end().chars().count();
+    let separator = if line.contains("], ") { "], " } else { " " };
+    let indent = |index| if index == 0 { 0 } else { INDENT.len() };
+    let mut parts: Vec<&str> = line.split_inclusive(separator).collect();
+    if parts.iter().enumerate().any(|(index, part)| indent(index) + length(part) > room) {
+        parts = line.split_inclusive(' ').collect();
+    }
     let mut lines: Vec<String> = Vec::new();
-    for part in line.split_inclusive(separator) {
-        let length = |text: &str| text.trim_end().chars().count();
+    for part in parts {
         match lines.last_mut() {
             Some(last) if length(&format!("{last}{part}")) <= room => last.push_str(part),
             Some(_) => lines.push(format!("{INDENT}{part}")),
             None => lines.push(part.to_owned()),
         }
     }
-    lines.iter().map(|line| line.trim_end().chars().take(room).collect()).collect()
+    lines.iter().map(|line| shortened(line.trim_end(), room)).collect()
+}
+
+/// Returns a text of at most this many characters, with `…` at the end if some are omitted.
+fn shortened(text: &str, room: usize) -> String {
+    match text.chars().count() <= room {
+        true => text.to_owned(),
+        false => text.chars().take(room.saturating_sub(1)).chain("…".chars().take(room)).collect(),
+    }
 }
 
 /// Returns the message for a run that resumes or has nothing to do; `None` for a run from the start.
@@ -177,6 +200,8 @@ impl Drop for TokenBar {
 
 #[cfg(test)]
 mod tests {
+    use surprisal_estimator::Unit;
+
     use super::*;
 
     #[test]
@@ -192,11 +217,33 @@ mod tests {
         assert_eq!(wrapped(line, 40), halves);
         let sample = "nats, from 24 of 160 documents (4 texts: indicative)";
         assert_eq!(wrapped(sample, 40), ["nats, from 24 of 160 documents (4", "  texts: indicative)"]);
+        // A narrow terminal has less than an estimate on a line, but no part of a number.
+        assert_eq!(wrapped(line, 20)[..3], ["L = 1024: direct", "  10.6 [9.7, 11.5],", "  corrected 9.9"]);
+        assert_eq!(wrapped(line, 8)[3..5], ["  10.6", "  [9.7,"]);
+        assert_eq!(wrapped(sample, 10)[3], "  docume…");
+        // The longest part with an estimate, and the longest word with its indent, have this many characters.
+        let (estimate, word) = (34, 13);
         for width in 1..100 {
             for line in [line, sample] {
-                assert!(wrapped(line, width).iter().all(|line| line.chars().count() < width.max(1)), "{width}");
+                let lines = wrapped(line, width);
+                assert!(lines.iter().all(|line| line.chars().count() < width), "{width}: {lines:?}");
+                let joined = lines.iter().map(|line| line.trim_start()).collect::<Vec<_>>().join(" ");
+                assert!(width <= word || joined == line, "{width}: {joined}");
+                let is_whole = |line: &String| line.matches('[').count() == line.matches(']').count();
+                assert!(width <= estimate || lines.iter().all(is_whole), "{width}: {lines:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_log_has_the_sample_of_vclub_if_it_differs() {
+        let of = |series, documents, texts| SeriesSoFar { series, documents, texts, points: Vec::new() };
+        let sizes = |vclub| {
+            let series = vec![of(Series::Direct, 24, 6), of(Series::Corrected, 24, 6), vclub];
+            samples(&EstimatesSoFar { unit: Unit::Nats, documents: 60, series })
+        };
+        assert_eq!(sizes(of(Series::Vclub, 24, 6)), [Some(24), Some(6), None, None]);
+        assert_eq!(sizes(of(Series::Vclub, 10, 4)), [Some(24), Some(6), Some(10), Some(4)]);
     }
 
     #[test]
