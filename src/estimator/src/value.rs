@@ -7,7 +7,8 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::number::with_error;
 
-/// A value with its standard error and, if it was computed, its interval, in nats.
+/// A value with its standard error and, if it was computed, its interval. All three have the same unit: for
+/// information, nats in [`Estimates`](crate::Estimates) and the report's unit in a [`Report`](crate::Report).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The mean.

@@ -55,7 +55,8 @@ impl RateLaw {
         self != RateLaw::Stretched
     }
 
-    /// Returns the law's value at the position `n`, with these parameters.
+    /// Returns the law's value at the position `n`, which counts from 1, with the parameters `h`, `A` and `β`. It is in
+    /// the unit of `h`. `A` has the same unit, but none for [`Stretched`](Self::Stretched).
     ///
     /// ```
     /// use surprisal_estimator::RateLaw;

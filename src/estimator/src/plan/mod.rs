@@ -126,7 +126,8 @@ impl Plan {
         Ok(Self { design, texts, points, partners: partners.first(), queries, sizes: None })
     }
 
-    /// Adds the sizes of the documents, one for each, so that estimates have surprisal per character and per byte.
+    /// Adds the sizes of the documents, one for each, in the order of the documents, so that estimates have surprisal
+    /// per character and per byte.
     ///
     /// # Errors
     /// [`Error::Invalid`] if there is not one size for each document.

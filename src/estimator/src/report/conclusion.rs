@@ -132,8 +132,8 @@ impl Report {
         })
     }
 
-    /// Returns the effective number of texts, rounded; `None` for one text, whose windows are the sample, and if the report
-    /// does not record the number of texts.
+    /// Returns the effective number of texts, rounded; `None` for one text, whose windows are the sample, and if the
+    /// report does not record the number of texts.
     pub(crate) fn effective_texts_rounded(&self) -> Option<usize> {
         let texts = self.texts.filter(|&texts| texts > 1)?;
         Some(self.effective_texts.map_or(texts, |effective| (effective.round() as usize).min(texts)))

@@ -125,8 +125,8 @@ impl Report {
         let freedom = within.max(between as usize);
         if freedom < needed {
             return format!(
-                "no law is fitted: {documents} windows of {texts} {} have {freedom} degrees of freedom, and a fit needs \
-                 {needed}",
+                "no law is fitted: {documents} windows of {texts} {} have {freedom} degrees of freedom, and a fit \
+                 needs {needed}",
                 if texts == 1 { "text" } else { "texts" }
             );
         }

@@ -15,7 +15,7 @@ use crate::value::Estimate;
 pub struct BlockInformation {
     /// `N`: the tokens of each block.
     pub length: usize,
-    /// `I(N; N)`.
+    /// `I(N; N)` of the two blocks, in nats, or in the report's unit after conversion.
     #[serde(flatten)]
     pub information: Estimate,
 }

@@ -21,7 +21,8 @@ const FINE_CLUSTERS: usize = 10;
 /// The minimum number of first positions that each fit omits.
 const FIT_OMISSIONS: [usize; 2] = [OMITTED_POSITIONS, 2 * OMITTED_POSITIONS];
 
-/// The laws fitted to the surprisal from one position on.
+/// The laws fitted to the surprisal from one position on: to the means over `ranges` octaves or half octaves of
+/// positions, which end at the end of the window. Information is in nats, or in the report's unit after conversion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateFits {
     /// The first position, from 1.
@@ -32,7 +33,7 @@ pub struct RateFits {
     pub sampling: Sampling,
     /// `ν`: the degrees of freedom of the covariance.
     pub freedom: usize,
-    /// The fits, in the order of [`RateLaw::ALL`].
+    /// The fits, in the order of [`RateLaw::ALL`]; at most one for each law, without those that cannot be fitted.
     pub laws: Vec<RateFit>,
 }
 
@@ -50,6 +51,8 @@ impl RateFits {
 
 /// A law fitted to surprisal by position by generalized least squares.
 ///
+/// Rates, amplitudes, `below_tail` and `excess` are in nats, or in the report's unit after conversion.
+///
 /// Errors are those of the jackknife over texts, and intervals those of the BCa bootstrap over texts. Each resample is
 /// fitted anew with its own covariance, unless that is the scatter within texts, which stays that of the full sample.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,16 +62,17 @@ pub struct RateFit {
     /// The entropy rate `h`. Rates per character and per byte are those per token, divided by the size of a token in the
     /// last octave.
     pub rate: UnitRates,
-    /// The amplitude `A`; `None` for a constant.
+    /// The amplitude `A`, per token; `None` for a constant. That of a stretched exponential has no unit, and is not
+    /// converted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amplitude: Option<f64>,
     /// The Hilberg exponent `β`; `None` for a constant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponent: Option<Estimate>,
-    /// The mean surprisal of the last octave minus the rate: the distance of the extrapolation, per token.
+    /// The mean surprisal of the last octave minus the rate, per token: the distance of the extrapolation.
     pub below_tail: Estimate,
-    /// The excess entropy of a window of `N` tokens, `E(N) = H(N) - N h`: the sum of `h(n) - h` over its positions,
-    /// including those that the fit omits.
+    /// The excess entropy of a whole window of `N` tokens, `E(N) = H(N) - N h`: the sum of `h(n) - h` over its
+    /// positions, including those that the fit omits.
     pub excess: Estimate,
     /// `T²`, the minimum of the fit ([`LawFit`](crate::LawFit)).
     pub chi2: f64,
@@ -84,7 +88,8 @@ pub struct RateFit {
 }
 
 impl RateFit {
-    /// Returns the law's value at the position `n`.
+    /// Returns the law's value at the position `n`, which counts from 1: the surprisal of the token there, in the unit
+    /// of the rate.
     pub fn at(&self, n: f64) -> f64 {
         let exponent = self.exponent.map_or(0.0, |exponent| exponent.value);
         self.law.at(self.rate.token.value, self.amplitude.unwrap_or(0.0), exponent, n)
@@ -130,8 +135,8 @@ impl EntropyRate {
         Columns::new(self.window).ranges(1, OMITTED_POSITIONS).len()
     }
 
-    /// Returns the degrees of freedom that a fit needs at least, with this number of clusters; `None` if there are too few
-    /// ranges.
+    /// Returns the degrees of freedom that a fit needs at least, with this number of clusters; `None` if there are too
+    /// few ranges.
     pub(crate) fn needed_freedom(&self, clusters: usize) -> Option<usize> {
         let columns = Columns::new(self.window);
         let ranges = FIT_OMISSIONS.map(|omitted| choose_ranges(&columns, omitted, clusters).len());

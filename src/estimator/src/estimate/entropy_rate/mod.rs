@@ -30,14 +30,18 @@ use crate::estimate::entropy_rate::units::Units;
 use crate::plan::{Plan, WindowSize};
 use crate::value::Estimate;
 
-/// The number of first positions of a window that no fit uses. A window begins after BOS in the middle of a text, which
-/// the model does not expect, so its surprisal there is not that of the same tokens in their text.
+/// The minimum number of first positions of a window that no fit uses. A window begins after BOS in the middle of a
+/// text, which the model does not expect, so its surprisal there is not that of the same tokens in their text.
 pub const OMITTED_POSITIONS: usize = 16;
 
 /// The entropy rate of the texts under the model, and quantities that follow from surprisal by position.
 ///
-/// A model's surprisal is a cross entropy, so each rate is an upper bound on the rate of the texts, up to sampling errors
-/// and, for `fits`, the choice of the law.
+/// A model's surprisal is a cross entropy, so the mean surprisal of the last octave is an upper bound on the entropy
+/// rate of the texts, up to its sampling error; an extrapolated rate is one only if its law holds.
+///
+/// Rates, information and excess entropies are in nats, or in the report's unit after conversion
+/// ([`Report::in_unit`](crate::Report::in_unit)). Exponents and sizes of tokens have no such unit. The first
+/// position is 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EntropyRate {
     /// The number of positions of a window.
@@ -53,15 +57,16 @@ pub struct EntropyRate {
     /// The bytes of a token in the last octave; `None` if the ranges of the tokens are unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_token: Option<Estimate>,
-    /// The information between neighboring blocks, by increasing length.
+    /// The information between neighboring blocks, by increasing length: `N` is the window divided by 2, by 4, and so
+    /// on to 1, each rounded down.
     pub blocks: Vec<BlockInformation>,
     /// The Hilberg exponent from the mean surprisals `r₁, r₂, r₃` over the last three octaves,
     /// `1 + log₂((r₂ - r₃)/(r₁ - r₂))`, without a fit. `None` if the surprisal does not fall, or if one of these octaves
     /// contains omitted positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_exponent: Option<Estimate>,
-    /// The fitted laws: without the first [`OMITTED_POSITIONS`], and without twice as many. Empty if there are too few
-    /// positions or texts.
+    /// The fitted laws: without at least the first [`OMITTED_POSITIONS`], and without at least twice as many. At most
+    /// two entries; empty if there are too few positions or texts.
     pub fits: Vec<RateFits>,
 }
 

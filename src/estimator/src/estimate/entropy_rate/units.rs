@@ -30,7 +30,8 @@ impl TextUnit {
     }
 }
 
-/// A rate of surprisal in several units. Rates per character and per byte are independent of the tokenizer.
+/// A rate of surprisal per token, per character and per byte, each in nats, or in the report's unit after conversion.
+/// Rates per character and per byte are comparable between tokenizers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnitRates {
     /// The rate per token.
