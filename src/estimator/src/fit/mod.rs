@@ -21,7 +21,7 @@ pub(crate) use gls::CorrelatedMeans;
 pub use gls::LawFit;
 pub(crate) use gls::SIGNIFICANCE;
 pub use law::Law;
-pub(crate) use rate_fit::{RATE_EXPONENTS, RateFitter, RateSolution, is_at_exponent_bound};
+pub(crate) use rate_fit::{RateFitter, RateSolution, is_at_exponent_bound};
 pub use rate_law::RateLaw;
 pub(crate) use separable::FitTest;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::estimate::entropy_rate::extrapolation::{RateFit, RateFits};
 use crate::estimate::scatter::Sampling;
-use crate::fit::{RATE_EXPONENTS, RateLaw, SIGNIFICANCE};
+use crate::fit::{RateLaw, SIGNIFICANCE, is_at_exponent_bound};
 
 /// The degrees of freedom from which intervals of rates are reliable: those of 20 texts. With 14 texts, 95 % intervals
 /// covered the rate in 88 % of simulations, and with 4 texts of 40 windows in 87 %.
@@ -84,8 +84,6 @@ fn fundamental_doubt(fit: &RateFit) -> Option<RateDoubt> {
 
 /// Returns `true` if the interval of the exponent reaches a bound of its search.
 fn is_unbounded(fit: &RateFit) -> bool {
-    let [lowest, highest] = RATE_EXPONENTS;
-    let margin = 1e-3 * (highest - lowest);
     let interval = fit.exponent.and_then(|exponent| exponent.interval);
-    interval.is_some_and(|[low, high]| low < lowest + margin || high > highest - margin)
+    interval.is_some_and(|ends| ends.into_iter().any(is_at_exponent_bound))
 }
