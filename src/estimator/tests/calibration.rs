@@ -15,7 +15,7 @@ const BASE: f64 = 9.0;
 #[derive(Clone, Copy, Debug)]
 enum Sizes {
     Even,
-    /// Of each two texts, the first has half as many windows as the second.
+    /// In each pair of texts, the first has half as many windows as the second.
     Alternating,
     /// The first text has a quarter of all windows.
     Dominated,

@@ -1,6 +1,7 @@
 //! Errors of means over queries that share contexts.
 
 use crate::estimate::clusters::Clusters;
+use crate::value::Estimate;
 
 /// A query's part in a mean over documents.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,36 +26,61 @@ pub(crate) fn dyadic_values(clusters: &Clusters, queries: &[Vec<QueryValue>]) ->
     let mean_of =
         |queries: &Vec<QueryValue>| queries.iter().map(|query| query.value).sum::<f64>() / queries.len() as f64;
     let of_y = clusters.means(&queries.iter().map(mean_of).collect::<Vec<f64>>());
-    let (count, total) = (of_y.len() as f64, queries.iter().map(Vec::len).sum::<usize>() as f64);
-    let mean = of_y.iter().sum::<f64>() / count;
-    if clusters.are_documents() && total == count {
+    if clusters.are_documents() && queries.iter().all(|queries| queries.len() == 1) {
         return of_y;
     }
-    let mut sums_of_x = vec![0.0; of_y.len()];
-    let mut pairs: Vec<([usize; 2], f64)> = Vec::new();
-    for (document, queries) in queries.iter().enumerate() {
+    let units = queries.iter().enumerate().flat_map(|(document, queries)| {
         let y = clusters.of_document(document);
-        for query in queries {
-            let x = clusters.of_document(query.x);
+        queries.iter().map(move |query| ([y, clusters.of_document(query.x)], query.value))
+    });
+    let Dyadic { influences, variance } = Dyadic::new(&of_y, units, |x| clusters.correction(x));
+    let over_y = Estimate::of(&of_y);
+    if variance <= over_y.error.powi(2) {
+        return of_y;
+    }
+    let of_influences = Estimate::of(&influences);
+    let scale = variance.sqrt() / of_influences.error;
+    influences.iter().map(|influence| over_y.value + scale * influence).collect()
+}
+
+/// The influences of clusters on a mean over queries, and the variance of that mean.
+pub(crate) struct Dyadic {
+    /// The sum of each cluster's influences as the origin of `y` and as the origin of `x`, minus their mean.
+    influences: Vec<f64>,
+    /// The variance that counts the queries of each pair of clusters once.
+    pub(crate) variance: f64,
+}
+
+impl Dyadic {
+    /// Combines the values of the clusters of `y` with their queries. A query has the clusters of its `y` and its `x`, and
+    /// its value. The clusters of `y` come first; contexts may be from others. `correction` is that of a cluster of `x`.
+    pub(crate) fn new(
+        of_y: &[f64],
+        queries: impl IntoIterator<Item = ([usize; 2], f64)>,
+        correction: impl Fn(usize) -> f64,
+    ) -> Self {
+        let (count, mean) = (of_y.len() as f64, Estimate::of(of_y).value);
+        let (mut sums_of_x, mut pairs, mut total) = (vec![0.0; of_y.len()], Vec::new(), 0.0);
+        for ([y, x], value) in queries {
+            sums_of_x.resize(sums_of_x.len().max(x + 1), 0.0);
             // A context from the cluster of its y belongs to one cluster only.
             if x != y {
-                sums_of_x[x] += query.value - mean;
-                pairs.push(([y.min(x), y.max(x)], query.value - mean));
+                sums_of_x[x] += value - mean;
+                pairs.push(([y.min(x), y.max(x)], value - mean));
             }
+            total += 1.0;
         }
+        let mut influences = Vec::with_capacity(sums_of_x.len());
+        for (cluster, sum) in sums_of_x.into_iter().enumerate() {
+            let y = of_y.get(cluster).map_or(0.0, |y| y - mean);
+            influences.push(y + sum * correction(cluster) * count / total);
+        }
+        let center = influences.iter().sum::<f64>() / influences.len() as f64;
+        influences.iter_mut().for_each(|influence| *influence -= center);
+        let squares: f64 = influences.iter().map(|influence| influence * influence).sum();
+        let variance = squares / count / (count - 1.0) - sum_of_squares(pairs) / total / total;
+        Self { influences, variance }
     }
-    let of_x = sums_of_x.iter().enumerate().map(|(x, sum)| sum * clusters.correction(x) * count / total);
-    let mut influences: Vec<f64> = of_y.iter().zip(of_x).map(|(y, x)| y - mean + x).collect();
-    let center = influences.iter().sum::<f64>() / count;
-    influences.iter_mut().for_each(|influence| *influence -= center);
-    let variance = |influences: &[f64]| influences.iter().map(|i| i * i).sum::<f64>() / count / (count - 1.0);
-    let both = variance(&influences);
-    let dyadic = both - sum_of_squares(pairs) / total / total;
-    if dyadic <= variance(&of_y.iter().map(|y| y - mean).collect::<Vec<f64>>()) {
-        return of_y;
-    }
-    let scale = (dyadic / both).sqrt();
-    influences.iter().map(|influence| mean + scale * influence).collect()
 }
 
 /// Returns the sum over all pairs of clusters of the squares of their sums.
@@ -69,7 +95,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::value::Estimate;
 
     proptest! {
         /// With few clusters, one that has most documents, and contexts of the own cluster, too: the mean is exact, and the

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::estimate::clusters::Clusters;
 use crate::estimate::correction::Correction;
+use crate::estimate::dyadic::Dyadic;
 use crate::estimate::series::Series;
 use crate::estimate::terms::{Crossed, Terms, add, differences, validate};
 use crate::plan::{Plan, PlannedQuery};
@@ -206,32 +207,14 @@ impl Sample {
         self.documents.iter().for_each(|&document| {
             index_of(document);
         });
-        let (mut of_x, mut of_pairs, mut queries) = (BTreeMap::new(), BTreeMap::new(), 0.0);
+        let mut queries = Vec::new();
         for &document in &self.documents {
-            let y = index_of(document);
-            for &Crossed { x, logprob } in &terms.crossed[document] {
-                let (x, deviation) = (index_of(x), terms.conditional[document] - logprob - over_y.value);
-                // A context from the text of its y belongs to one text only.
-                if x != y {
-                    *of_x.entry(x).or_insert(0.0) += deviation;
-                    *of_pairs.entry([y.min(x), y.max(x)]).or_insert(0.0) += deviation;
-                }
-                queries += 1.0;
-            }
+            let (y, own) = (index_of(document), terms.conditional[document]);
+            let contexts = terms.crossed[document].iter();
+            queries.extend(contexts.map(|&Crossed { x, logprob }| ([y, index_of(x)], own - logprob)));
         }
-        let count = of_y.len() as f64;
-        let mut influences = Vec::with_capacity(indices.len());
-        for index in 0..indices.len() {
-            let (y, correction) = match of_y.get(index) {
-                Some(y) => (y - over_y.value, self.clusters.correction(index)),
-                None => (0.0, 1.0),
-            };
-            influences.push(y + of_x.get(&index).copied().unwrap_or(0.0) * correction * count / queries);
-        }
-        let center = influences.iter().sum::<f64>() / indices.len() as f64;
-        let squares: f64 = influences.iter().map(|influence| (influence - center).powi(2)).sum();
-        let twice = of_pairs.values().map(|sum| sum * sum).sum::<f64>() / queries / queries;
-        let variance = squares / count / (count - 1.0) - twice;
+        let correction = |cluster| if cluster < of_y.len() { self.clusters.correction(cluster) } else { 1.0 };
+        let Dyadic { variance, .. } = Dyadic::new(&of_y, queries, correction);
         Estimate::new(over_y.value, variance.max(over_y.error.powi(2)).sqrt())
     }
 }

@@ -53,8 +53,8 @@ impl RateFits {
 ///
 /// Rates, amplitudes, `below_tail` and `excess` are in nats, or in the report's unit after conversion.
 ///
-/// Errors are those of the jackknife over texts, and intervals those of the BCa bootstrap over texts. Each resample is
-/// fitted anew with its own covariance, unless that is the scatter within texts, which stays that of the full sample.
+/// Errors are those of the jackknife over texts, and intervals those of the BCa bootstrap over texts. Each resample has
+/// its own fit and its own covariance. The scatter within texts is always that of the full sample.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateFit {
     /// The law.
