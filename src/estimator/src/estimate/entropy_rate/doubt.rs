@@ -34,8 +34,8 @@ pub enum RateDoubt {
 impl fmt::Display for RateDoubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RateDoubt::FewTexts => "fewer than 20 texts",
-            RateDoubt::NoInterval => "no interval",
+            RateDoubt::FewTexts => "there are fewer than 20 texts",
+            RateDoubt::NoInterval => "there is no interval",
             RateDoubt::Rejected => "the data reject the law",
             RateDoubt::AtBound => "a parameter is at its bound",
             RateDoubt::Unbounded => "the interval of β has no end",
