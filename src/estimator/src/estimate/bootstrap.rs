@@ -4,6 +4,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
+use crate::estimate::clusters::Clusters;
+use crate::plan::Plan;
 use crate::value::Estimate;
 
 /// The confidence level of a report's intervals.
@@ -53,10 +55,9 @@ impl<'a> Bootstrap<'a> {
         Self { rows, means: mean(rows, |_| 1.0, rows.len() as f64), resampled, freedom }
     }
 
-    /// Sets the degrees of freedom of the variance between rows, if they are fewer than the number of rows minus 1.
-    #[must_use]
-    pub(crate) fn with_freedom(self, freedom: f64) -> Self {
-        Self { freedom, ..self }
+    /// Draws a plan's resamples of one row per cluster, whose degrees of freedom are those of the clusters.
+    pub(crate) fn of_clusters(rows: &'a [Vec<f64>], clusters: &Clusters, plan: &Plan) -> Self {
+        Self { freedom: clusters.freedom(), ..Self::new(rows, plan.design().resamples, plan.design().seed) }
     }
 
     /// Returns the means over all rows.
@@ -82,8 +83,9 @@ impl<'a> Bootstrap<'a> {
     /// `Φ(z0 + (z0 + z) / (1 - a (z0 + z)))` of the resampled statistic. `z0` is the normal quantile of the fraction of
     /// resampled values below the statistic (ties count half), and `a` comes from the skewness of the leave-one-out
     /// values. `z` is `sqrt(n/(n-1))` times the quantile of Student's t distribution with `n - 1` degrees of freedom
-    /// (fewer for rows of uneven weight) at the tail probability of that end, for `n` rows, instead of the normal quantile:
-    /// intervals from few rows would be too narrow otherwise (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015, section 5.3).
+    /// (fewer for rows of uneven weight) at the tail probability of that end, for `n` rows, instead of the normal
+    /// quantile: intervals from few rows would be too narrow otherwise (Hesterberg, *What Teachers Should Know About the
+    /// Bootstrap*, 2015, section 5.3).
     /// Quantiles between two values are interpolated linearly. For rows of uneven weight, the interval is extended to that
     /// of Student's t distribution with the error of the jackknife.
     pub fn interval(&self, level: f64, statistic: impl Fn(&[f64]) -> Option<f64>) -> Option<[f64; 2]> {

@@ -55,7 +55,7 @@ impl Clusters {
     }
 
     /// Returns the effective number of some of the clusters.
-    pub(crate) fn effective_count_of(&self, clusters: impl Iterator<Item = usize>) -> f64 {
+    fn effective_count_of(&self, clusters: impl Iterator<Item = usize>) -> f64 {
         let (mut documents, mut squares) = (0, 0);
         for size in clusters.map(|cluster| self.sizes[cluster]) {
             documents += size;
@@ -67,7 +67,12 @@ impl Clusters {
     /// Returns the degrees of freedom of the clusters' variance: the effective number of clusters minus 1, at least 1
     /// (Carter, Schnepel and Steigerwald, *Asymptotic Behavior of a t-Test Robust to Cluster Heterogeneity*, 2017).
     pub(crate) fn freedom(&self) -> f64 {
-        (self.effective_count() - 1.0).max(1.0)
+        self.freedom_of(0..self.count())
+    }
+
+    /// Returns the degrees of freedom of the variance of some of the clusters.
+    pub(crate) fn freedom_of(&self, clusters: impl Iterator<Item = usize>) -> f64 {
+        (self.effective_count_of(clusters) - 1.0).max(1.0)
     }
 
     /// Returns the correction of a cluster's influence, `√((1 - 1/G) / (1 - n/N))`: 1 if all clusters have the same size.

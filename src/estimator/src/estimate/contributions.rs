@@ -1,7 +1,7 @@
 //! Contributions: one value per estimator and document. An estimate is the mean of its contributions.
 
 use crate::estimate::PairingErrors;
-use crate::estimate::averaged::Averaged;
+use crate::estimate::averaged::{Averaged, ContextMean};
 use crate::estimate::clusters::Clusters;
 use crate::estimate::correction::Correction;
 use crate::estimate::dyadic::{QueryValue, dyadic_values};
@@ -28,10 +28,9 @@ pub(crate) fn column(point: usize, estimator: usize) -> usize {
 pub(crate) struct Contributions {
     pub(crate) direct: Vec<f64>,
     pub(crate) corrected: Option<Vec<f64>>,
-    pub(crate) vclub: Vec<f64>,
-    /// The values of each cluster for vCLUB ([`dyadic_values`]), and those of each document's queries.
-    vclub_of_clusters: Vec<f64>,
-    vclub_queries: Vec<Vec<QueryValue>>,
+    vclub: ContextMean,
+    /// The number of contexts from other texts that each document has at least.
+    pub(crate) unrelated_contexts: usize,
     /// The standard errors of the direct estimate.
     pub(crate) direct_errors: PairingErrors,
     /// The standard errors of the corrected estimate, without that of the n-gram entropy.
@@ -56,14 +55,17 @@ impl Contributions {
         let corrected = correction.map(|correction| correction.marginal(terms));
         let (clusters, vclub_queries) = (Clusters::of(plan), vclub_queries(terms));
         let contexts = terms.unrelated(plan);
-        let has_several = contexts.first().is_some_and(|contexts| contexts.len() >= 2);
-        let averaged = has_several.then(|| Averaged::new(&terms.conditional, &contexts, &clusters));
+        let unrelated_contexts = contexts.first().map_or(0, Vec::len);
+        let averaged = (unrelated_contexts >= 2).then(|| Averaged::new(&terms.conditional, &contexts, &clusters));
         Self {
             direct: differences(&terms.conditional, &terms.marginal),
             corrected: corrected.as_ref().map(|marginal| differences(&terms.conditional, marginal)),
-            vclub: differences(&terms.conditional, &terms.crossed_means()),
-            vclub_of_clusters: dyadic_values(&clusters, &vclub_queries),
-            vclub_queries,
+            vclub: ContextMean {
+                values: differences(&terms.conditional, &terms.crossed_means()),
+                of_clusters: dyadic_values(&clusters, &vclub_queries),
+                queries: vclub_queries,
+            },
+            unrelated_contexts,
             direct_errors: PairingErrors::new(terms, plan, &terms.marginal),
             corrected_errors: corrected.map(|marginal| PairingErrors::new(terms, plan, &marginal)),
             averaged,
@@ -77,10 +79,18 @@ impl Contributions {
         match estimator {
             DIRECT => Some(&self.direct),
             CORRECTED => self.corrected.as_deref(),
+            _ => self.context_mean(estimator).map(|mean| mean.values.as_slice()),
+        }
+    }
+
+    /// Returns an estimator that has contexts; `None` for others, and if it was not computed.
+    fn context_mean(&self, estimator: usize) -> Option<&ContextMean> {
+        let averaged = self.averaged.as_ref();
+        match estimator {
             VCLUB => Some(&self.vclub),
-            AVERAGED => self.averaged.as_ref().map(Averaged::all),
-            AVERAGED_LIMIT => self.averaged.as_ref()?.converged_limit().map(|limit| limit.mean.values.as_slice()),
-            INFO_NCE => self.averaged.as_ref().map(|averaged| averaged.info_nce.values.as_slice()),
+            AVERAGED => averaged.and_then(|averaged| averaged.curve.last()),
+            AVERAGED_LIMIT => averaged.and_then(Averaged::converged_limit).map(|limit| &limit.mean),
+            INFO_NCE => averaged.map(|averaged| &averaged.info_nce),
             _ => None,
         }
     }
@@ -88,32 +98,21 @@ impl Contributions {
     /// Returns the clusters' values of an estimator; `None` if it was not computed. Their mean is the estimate, and the
     /// standard error of their mean is that of the estimate.
     pub(crate) fn of_clusters(&self, estimator: usize) -> Option<Vec<f64>> {
-        match estimator {
-            VCLUB => Some(self.vclub_of_clusters.clone()),
-            AVERAGED => self.averaged.as_ref()?.curve.last().map(|last| last.of_clusters.clone()),
-            AVERAGED_LIMIT => self.averaged.as_ref()?.converged_limit().map(|limit| limit.mean.of_clusters.clone()),
-            INFO_NCE => self.averaged.as_ref().map(|averaged| averaged.info_nce.of_clusters.clone()),
-            _ => self.of(estimator).map(|values| self.clusters.means(values)),
+        match self.context_mean(estimator) {
+            Some(mean) => Some(mean.of_clusters.clone()),
+            None => self.of(estimator).map(|values| self.clusters.means(values)),
         }
     }
 
     /// Returns `true` if several documents share a context in the estimates of a series.
     pub(crate) fn has_shared_contexts(&self, series: Series) -> bool {
-        let has_several = self.vclub_queries.first().is_some_and(|queries| queries.len() > 1);
+        let has_several = self.vclub.queries.first().is_some_and(|queries| queries.len() > 1);
         has_several && !matches!(series, Series::Direct | Series::Corrected)
     }
 
     /// Returns the values of each document's queries for an estimator with contexts; empty for others.
     fn queries(&self, estimator: usize) -> &[Vec<QueryValue>] {
-        let averaged = self.averaged.as_ref();
-        let mean = match estimator {
-            VCLUB => return &self.vclub_queries,
-            AVERAGED => averaged.and_then(|averaged| averaged.curve.last()),
-            AVERAGED_LIMIT => averaged.and_then(Averaged::converged_limit).map(|limit| &limit.mean),
-            INFO_NCE => averaged.map(|averaged| &averaged.info_nce),
-            _ => None,
-        };
-        mean.map_or(&[], |mean| &mean.queries)
+        self.context_mean(estimator).map_or(&[], |mean| &mean.queries)
     }
 
     /// Returns the mean of one estimator minus that of another at two points, with its standard error over clusters;

@@ -92,8 +92,8 @@ pub(crate) fn convergence(
             }
             let values: Vec<f64> = order.iter().map(|&row| rows[row][column(index, estimator)]).collect();
             let from_first = |texts: usize| {
-                let effective = clusters.effective_count_of(order[..texts].iter().copied());
-                let estimate = Estimate::of(&values[..texts]).with_t_interval((effective - 1.0).max(1.0));
+                let freedom = clusters.freedom_of(order[..texts].iter().copied());
+                let estimate = Estimate::of(&values[..texts]).with_t_interval(freedom);
                 ConvergencePoint { texts, estimate: estimate.widened(constant_error(index, estimator)) }
             };
             let (ratio, length, split) = (point.ratio, point.length(), point.split);
@@ -146,12 +146,11 @@ impl HalvesDifference {
         let freedom = 1.0 / (share(first, freedom) + share(second, other_freedom));
         let value = second.value - first.value;
         let student = StudentsT::new(0.0, 1.0, freedom).ok()?;
-        let side = student.inverse_cdf(0.975) * error;
         Some(Self {
             ratio: point.ratio,
             length: point.length(),
             texts: [count, other_count],
-            difference: Estimate { value, error, interval: Some([value - side, value + side]) },
+            difference: Estimate::new(value, error).with_t_interval(freedom),
             freedom,
             p: 2.0 * student.cdf(-(value / error).abs()),
         })

@@ -184,8 +184,7 @@ impl Estimates {
         let clusters = Clusters::of(plan);
         let rows = rows(&contributions, plan.documents());
         let cluster_rows = cluster_rows(&contributions, &clusters);
-        let bootstrap = Bootstrap::new(&cluster_rows, plan.design().resamples, plan.design().seed);
-        let bootstrap = bootstrap.with_freedom(clusters.freedom());
+        let bootstrap = Bootstrap::of_clusters(&cluster_rows, &clusters, plan);
         let mut points = Vec::with_capacity(terms.len());
         // The entropy's error is common to all splits; only the smallest includes it.
         let entropy_error = |split: usize| correction.filter(|_| split == plan.splits()[0]).map(|c| c.entropy.error);
@@ -210,7 +209,7 @@ impl Estimates {
             documents: plan.documents(),
             texts: plan.text_count(),
             effective_texts: clusters.effective_count(),
-            unrelated_contexts: terms.first().map_or(0, |terms| terms.unrelated(plan).first().map_or(0, Vec::len)),
+            unrelated_contexts: contributions.first().map_or(0, |first| first.unrelated_contexts),
             pairing: plan.pairing(),
             correction,
             laws: fit_laws(plan.points(), &contributions, &clusters, &rows, &cluster_rows),

@@ -7,7 +7,7 @@
 /// consecutive contexts in a circle. `weights` has `ln q(y|x)` of the contexts. The influences sum to 0.
 ///
 /// The influence on the logarithm of a mean is, to first order, the context's share of the sum minus `1/k`. A single
-/// context (`k = 1`) has the exact influence `ln q(y|x)`, minus the mean.
+/// context (`k = 1`) has the exact influence, its mean `ln q(y|x)` minus its own, divided by the number of contexts.
 pub(crate) fn influences(weights: &[f64], k: usize) -> Vec<f64> {
     let count = weights.len() as f64;
     if k == 1 {

@@ -21,7 +21,7 @@ use crate::estimate::clusters::Clusters;
 use crate::estimate::dyadic::{QueryValue, dyadic_values};
 use crate::estimate::terms::Crossed;
 
-/// One estimate with an averaged marginal, in nats.
+/// One estimate whose marginal term comes from contexts of other documents, in nats.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ContextMean {
     /// The contributions of the documents. A contribution is one document's term of a mean.
@@ -118,11 +118,6 @@ impl Averaged {
             ContextMean::new(values, crossed, clusters, |document| influences_of(&weights[document]))
         });
         Self { contexts, curve, info_nce, effective, limit }
-    }
-
-    /// Returns the contributions with an average over all `K` contexts.
-    pub(crate) fn all(&self) -> &[f64] {
-        self.curve.last().map_or(&[], |last| &last.values)
     }
 
     /// Returns the [`limit`](Self::limit) if it can be trusted.

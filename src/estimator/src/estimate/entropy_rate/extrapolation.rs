@@ -108,8 +108,7 @@ pub(crate) fn fit_rates(columns: &Columns, rows: &[Vec<f64>], clusters: &Cluster
     let mut all = Vec::new();
     for omitted in FIT_OMISSIONS {
         let Some(sample) = Sample::new(columns, omitted, rows, &cluster_rows, clusters) else { continue };
-        let bootstrap = Bootstrap::new(&sample.rows, plan.design().resamples, plan.design().seed);
-        let bootstrap = bootstrap.with_freedom(clusters.freedom());
+        let bootstrap = Bootstrap::of_clusters(&sample.rows, clusters, plan);
         let laws: Vec<RateFit> = RateLaw::ALL.into_iter().filter_map(|law| sample.fit(law, &bootstrap)).collect();
         if !laws.is_empty() {
             let (first, ranges) = (sample.ranges[0].first, sample.ranges.len());

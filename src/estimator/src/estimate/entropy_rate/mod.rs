@@ -81,8 +81,7 @@ impl EntropyRate {
         let columns = Columns::new(window);
         let rows = columns.rows(whole, plan.sizes());
         let cluster_rows = clusters.mean_rows(&rows);
-        let bootstrap = Bootstrap::new(&cluster_rows, plan.design().resamples, plan.design().seed);
-        let bootstrap = bootstrap.with_freedom(clusters.freedom());
+        let bootstrap = Bootstrap::of_clusters(&cluster_rows, clusters, plan);
         let units = Units::new(&columns, &rows, clusters, plan.sizes().is_some());
         Some(Self {
             window,
